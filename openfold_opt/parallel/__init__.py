@@ -1,0 +1,1 @@
+"""Axes of processes, the collectives over them, and the averaging of gradients."""
