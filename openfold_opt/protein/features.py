@@ -1,0 +1,163 @@
+"""The table of model features: what a sample is made of, once and for all rooms.
+
+The loader makes these arrays, `FeatureBatch` of the model carries them, model and losses read them; nothing else is in a batch.
+Names are those of the benchmark. Shapes are symbolic and leave out the leading dims:
+
+    one sample   shared feature [...]               per-pass feature [num_passes, ...]
+    a batch      shared feature [batch, ...]        per-pass feature [batch, num_passes, ...]
+
+A *per-pass* feature has one slice for each recycling pass (MSA sampling, masking and clustering are drawn anew for each);
+structure, templates, crop and the clamp draw are shared by all passes.
+
+    N_res    residues of the crop (training) or of the whole chain (evaluation)
+    N_clust  rows of the clustered MSA
+    N_extra  rows of the extra MSA
+    N_templ  templates
+
+Every feature is padded with zeros; the masks say what exists. Residue classes: 0..19 as `residue_constants.restypes`, 20 unknown,
+21 gap, 22 masked (MSA only).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FLOAT = np.dtype(np.float32)
+INTEGER = np.dtype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """One model feature: its symbolic shape (without batch and pass dims), dtype, unit and meaning."""
+
+    name: str
+    shape: tuple[str | int, ...]
+    dtype: np.dtype
+    unit: str
+    pad_value: float
+    per_pass: bool
+    description: str
+
+    def leading_dims(self, *, batched: bool) -> tuple[str, ...]:
+        """Names of the dims in front of `shape`: batch if batched, num_passes if per pass."""
+        return (("batch",) if batched else ()) + (("num_passes",) if self.per_pass else ())
+
+
+# Columns: name, shape, dtype, unit, description.
+_SHARED = (
+    ("aatype", ("N_res",), INTEGER, "class 0..20", "residue type"),
+    ("residue_index", ("N_res",), INTEGER, "position", "position in the chain, 0-based, before cropping"),
+    ("seq_length", (), INTEGER, "residues", "residues that exist, after cropping and before padding"),
+    ("seq_mask", ("N_res",), FLOAT, "0 or 1", "residue exists (is not padding)"),
+    ("target_feat", ("N_res", 22), FLOAT, "one-hot", "a domain-break flag (always 0 for chains), then one-hot aatype"),
+    ("resolution", (), FLOAT, "angstrom", "of the experiment; NaN where it has none"),
+    ("use_clamped_fape", (), FLOAT, "0 or 1", "backbone FAPE of this sample is clamped; 0 in evaluation"),
+    ("all_atom_positions", ("N_res", 37, 3), FLOAT, "angstrom", "ground truth, atom37, not centred; 0 where unresolved"),
+    ("all_atom_mask", ("N_res", 37), FLOAT, "0 or 1", "atom is resolved in the experiment"),
+    ("atom37_atom_exists", ("N_res", 37), FLOAT, "0 or 1", "atom belongs to the residue type"),
+    ("atom14_atom_exists", ("N_res", 14), FLOAT, "0 or 1", "atom14 slot is used by the residue type"),
+    ("residx_atom14_to_atom37", ("N_res", 14), INTEGER, "index 0..36", "atom37 slot of each atom14 slot"),
+    ("residx_atom37_to_atom14", ("N_res", 37), INTEGER, "index 0..13", "atom14 slot of each atom37 slot"),
+    ("atom14_gt_positions", ("N_res", 14, 3), FLOAT, "angstrom", "ground truth, atom14"),
+    ("atom14_gt_exists", ("N_res", 14), FLOAT, "0 or 1", "atom14 atom is resolved"),
+    ("atom14_alt_gt_positions", ("N_res", 14, 3), FLOAT, "angstrom", "ground truth with ambiguous atoms renamed"),
+    ("atom14_alt_gt_exists", ("N_res", 14), FLOAT, "0 or 1", "mask of atom14_alt_gt_positions"),
+    ("atom14_atom_is_ambiguous", ("N_res", 14), FLOAT, "0 or 1", "atom's name is exchangeable with its twin's"),
+    ("rigidgroups_gt_frames", ("N_res", 8, 4, 4), FLOAT, "angstrom", "frames of the eight rigid groups, homogeneous"),
+    ("rigidgroups_alt_gt_frames", ("N_res", 8, 4, 4), FLOAT, "angstrom", "the same with ambiguous atoms renamed"),
+    ("rigidgroups_gt_exists", ("N_res", 8), FLOAT, "0 or 1", "all atoms that define the group are resolved"),
+    ("backbone_rigid_tensor", ("N_res", 4, 4), FLOAT, "angstrom", "frame of group 0"),
+    ("backbone_rigid_mask", ("N_res",), FLOAT, "0 or 1", "group 0 exists"),
+    ("pseudo_beta", ("N_res", 3), FLOAT, "angstrom", "CB, or CA of glycine"),
+    ("pseudo_beta_mask", ("N_res",), FLOAT, "0 or 1", "pseudo beta is resolved"),
+    ("chi_angles_sin_cos", ("N_res", 4, 2), FLOAT, "sin, cos", "side-chain torsions chi1..chi4"),
+    ("chi_mask", ("N_res", 4), FLOAT, "0 or 1", "torsion is defined and its four atoms are resolved"),
+    ("template_mask", ("N_templ",), FLOAT, "0 or 1", "template exists"),
+    ("template_aatype", ("N_templ", "N_res"), INTEGER, "class 0..21", "template's residue under each query residue; 21 none"),
+    ("template_all_atom_positions", ("N_templ", "N_res", 37, 3), FLOAT, "angstrom", "centred on the template chain"),
+    ("template_all_atom_mask", ("N_templ", "N_res", 37), FLOAT, "0 or 1", "template atom is resolved"),
+    ("template_pseudo_beta", ("N_templ", "N_res", 3), FLOAT, "angstrom", "CB, or CA of glycine"),
+    ("template_pseudo_beta_mask", ("N_templ", "N_res"), FLOAT, "0 or 1", "template's pseudo beta is resolved"),
+    ("template_torsion_angles_sin_cos", ("N_templ", "N_res", 7, 2), FLOAT, "sin, cos", "omega, phi, psi, chi1..chi4"),
+    ("template_alt_torsion_angles_sin_cos", ("N_templ", "N_res", 7, 2), FLOAT, "sin, cos", "the same, pi-periodic chi turned"),
+    ("template_torsion_angles_mask", ("N_templ", "N_res", 7), FLOAT, "0 or 1", "torsion is defined and resolved"),
+)
+
+_PER_PASS = (
+    ("msa_feat", ("N_clust", "N_res", 49), FLOAT, "1",
+     "one-hot masked MSA (23), has deletion, deletion value, cluster profile (23), cluster's mean deletion value"),
+    ("msa_mask", ("N_clust", "N_res"), FLOAT, "0 or 1", "row and residue exist"),
+    ("msa_row_mask", ("N_clust",), FLOAT, "0 or 1", "row exists"),
+    ("true_msa", ("N_clust", "N_res"), INTEGER, "class 0..21", "clustered MSA before masking"),
+    ("bert_mask", ("N_clust", "N_res"), FLOAT, "0 or 1", "position was chosen for masked-MSA prediction"),
+    ("extra_msa", ("N_extra", "N_res"), INTEGER, "class 0..21", "extra MSA"),
+    ("extra_msa_mask", ("N_extra", "N_res"), FLOAT, "0 or 1", "row and residue exist"),
+    ("extra_has_deletion", ("N_extra", "N_res"), FLOAT, "0 or 1", "residues were deleted before this one"),
+    ("extra_deletion_value", ("N_extra", "N_res"), FLOAT, "1", "2/pi atan(number deleted / 3)"),
+)
+
+
+def _table() -> dict[str, FeatureSpec]:
+    rows = [(row, False) for row in _SHARED] + [(row, True) for row in _PER_PASS]
+    return {
+        name: FeatureSpec(name=name, shape=shape, dtype=dtype, unit=unit, pad_value=0, per_pass=per_pass, description=text)
+        for (name, shape, dtype, unit, text), per_pass in rows
+    }
+
+
+FEATURES: dict[str, FeatureSpec] = _table()
+"""All model features by name, in the order in which a batch lists them."""
+
+
+def check_features(features: Mapping[str, Any], *, batched: bool) -> dict[str, int]:
+    """Checks names, dtypes and shapes of all model features against the table, and that symbolic dims agree with each other.
+
+    Args:
+        features: name -> numpy array or torch tensor (anything with `.shape` and `.dtype`).
+        batched: whether the arrays have a leading batch dim.
+
+    Returns:
+        The size of each symbolic dim: N_res, N_clust, N_extra, N_templ, num_passes and, if batched, batch.
+
+    Raises:
+        ValueError: a feature is missing or unknown, or has another shape or dtype; the message names the feature,
+            what was found and what was expected.
+    """
+    missing = [name for name in FEATURES if name not in features]
+    unknown = [name for name in features if name not in FEATURES]
+    if missing or unknown:
+        raise ValueError(
+            f"features do not match the table of openfold_opt.protein.features: missing {missing or 'none'}, "
+            f"unknown {unknown or 'none'}; give exactly the {len(FEATURES)} features of FEATURES"
+        )
+    sizes: dict[str, int] = {}
+    first_seen: dict[str, str] = {}
+    for name, spec in FEATURES.items():
+        _check_dtype(spec, features[name])
+        _check_shape(spec, tuple(features[name].shape), batched=batched, sizes=sizes, first_seen=first_seen)
+    return sizes
+
+
+def _check_dtype(spec: FeatureSpec, array: Any) -> None:
+    # str() of a torch dtype is "torch.float32": comparing names keeps this room free of torch.
+    found = str(array.dtype).removeprefix("torch.")
+    if found != spec.dtype.name:
+        raise ValueError(f"feature {spec.name}: found dtype {found}, expected {spec.dtype.name}; convert it before batching")
+
+
+def _check_shape(
+    spec: FeatureSpec, found: tuple[int, ...], *, batched: bool, sizes: dict[str, int], first_seen: dict[str, str]
+) -> None:
+    dims = spec.leading_dims(batched=batched) + spec.shape
+    expected = "[" + ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else str(dim) for dim in dims) + "]"
+    if len(found) != len(dims):
+        raise ValueError(f"feature {spec.name}: found shape {list(found)}, expected {expected}: {len(dims)} dims, not {len(found)}")
+    for dim, size in zip(dims, found):
+        if isinstance(dim, str) and dim not in sizes:
+            sizes[dim], first_seen[dim] = size, spec.name
+        wanted = sizes[dim] if isinstance(dim, str) else dim
+        if size != wanted:
+            source = f" ({dim} is {wanted} in feature {first_seen[dim]})" if isinstance(dim, str) else ""
+            raise ValueError(f"feature {spec.name}: found shape {list(found)}, expected {expected}{source}")
