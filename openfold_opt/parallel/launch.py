@@ -1,0 +1,99 @@
+"""Who this process is among those that torchrun or srun started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchInfo:
+    """Places of a process in the world and on its node, and where the processes meet."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    """Position on its node, and so the number of its GPU."""
+    ranks_per_node: int = 1
+    master_address: str = "127.0.0.1"
+    master_port: int = 29500
+
+    @property
+    def number_of_nodes(self) -> int:
+        """Nodes, all with the same number of ranks."""
+        return -(-self.world_size // self.ranks_per_node)
+
+
+def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo:
+    """The launch from RANK, WORLD_SIZE, ... of torchrun, else SLURM_* of srun, else one process alone.
+
+    Raises ValueError if an environment is half there or contradicts itself.
+    """
+    env = os.environ if environment is None else environment
+    if "RANK" in env or "WORLD_SIZE" in env:
+        info = _from_torchrun(env)
+    elif "SLURM_PROCID" in env and "SLURM_STEP_ID" in env and "SLURM_NTASKS" in env:
+        info = _from_slurm(env)
+    else:
+        info = LaunchInfo()
+    if not (0 <= info.rank < info.world_size and 0 <= info.local_rank < info.ranks_per_node):
+        raise ValueError(
+            f"launch environment contradicts itself: rank {info.rank} of {info.world_size}, "
+            f"local rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or srun"
+        )
+    return info
+
+
+def _from_torchrun(env: Mapping[str, str]) -> LaunchInfo:
+    world_size = _integer(env, "WORLD_SIZE")
+    return LaunchInfo(
+        rank=_integer(env, "RANK"),
+        world_size=world_size,
+        local_rank=_integer(env, "LOCAL_RANK"),
+        ranks_per_node=_integer(env, "LOCAL_WORLD_SIZE", default=world_size),
+        master_address=env.get("MASTER_ADDR", "127.0.0.1"),
+        master_port=_integer(env, "MASTER_PORT", default=29500),
+    )
+
+
+def _from_slurm(env: Mapping[str, str]) -> LaunchInfo:
+    world_size = _integer(env, "SLURM_NTASKS")
+    num_nodes = _integer(env, "SLURM_NNODES", default=1)
+    if world_size % num_nodes:
+        raise ValueError(
+            f"srun started {world_size} tasks on {num_nodes} nodes; expected the same number on each "
+            "(--ntasks-per-node)"
+        )
+    # jobs that share a node must not meet at one port
+    port = 20000 + _integer(env, "SLURM_JOB_ID", default=0) % 30000
+    return LaunchInfo(
+        rank=_integer(env, "SLURM_PROCID"),
+        world_size=world_size,
+        local_rank=_integer(env, "SLURM_LOCALID"),
+        ranks_per_node=world_size // num_nodes,
+        master_address=env.get("MASTER_ADDR") or _first_host(env),
+        master_port=_integer(env, "MASTER_PORT", default=port),
+    )
+
+
+def _first_host(env: Mapping[str, str]) -> str:
+    """First name of the step's host list, which Slurm packs like node[01-04,7]."""
+    packed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+    if "[" not in packed:
+        return packed.split(",")[0]
+    shown = subprocess.run(["scontrol", "show", "hostnames", packed], capture_output=True, text=True, check=True)
+    return shown.stdout.split()[0]
+
+
+def _integer(env: Mapping[str, str], name: str, *, default: int | None = None) -> int:
+    text = env.get(name)
+    if text is None:
+        if default is None:
+            raise ValueError(f"launch environment lacks {name}; start all ranks with torchrun or srun")
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"launch environment has {name}={text!r}; expected an integer") from None

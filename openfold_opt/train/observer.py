@@ -1,0 +1,279 @@
+"""What a run tells the outside: a protocol of events, and the plain observers.
+
+Order of the events of a run:
+
+    init_start -> init_stop -> run_start -> data_ready
+      -> { block_start -> step * -> block_stop -> evaluation_start -> evaluation -> evaluation_stop } *
+      -> run_stop -> run_end
+
+checkpoint_saved and warning may come anywhere between run_start and run_stop. A block is the training
+between two evaluations; it is left open when the run ends inside it. A run that dies of an exception
+sends run_failed instead of run_stop and run_end. Events are sent on the first rank only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from openfold_opt.train.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What is known once the model is built and before any data is touched."""
+
+    config: RunConfig
+    seed: int
+    number_of_ranks: int
+    number_of_nodes: int
+    ranks_per_node: int
+    device: str
+    """"cpu", or the name of the GPU."""
+    global_batch_size: int
+    num_parameters: int
+    num_tensors: int
+    init_checkpoint_sha256: str | None
+    """None when training starts from random weights."""
+    resumed_from_step: int
+    """Optimiser steps already done by an earlier process of this run; 0 for a fresh run."""
+    resumed_from: Path | None = None
+    data_checksum: str | None = None
+    """Checksum of the index of the data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """One optimiser step; figures are averages over the global batch."""
+
+    step: int
+    """Counts from 1."""
+    samples_seen: int
+    """Samples trained on so far, this step included."""
+    num_recycling_passes: int
+    loss: float
+    """The differentiated total, scaled by the root of the length."""
+    terms: Mapping[str, float]
+    """Unweighted loss terms by name."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    step_time_seconds: float
+    """From the beginning of this step to the beginning of the next, data wait included."""
+    data_wait_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainScore:
+    """lDDT-Ca of one whole chain, 0 to 1."""
+
+    chain_id: str
+    lddt_ca: float
+    num_residues: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """One evaluation of the averaged weights."""
+
+    step: int
+    epoch_num: int
+    """Samples seen at the end of the block of training steps that it follows."""
+    lddt_ca: float
+    """Mean over chains."""
+    chains: tuple[ChainScore, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """Figures of this process's part of the run."""
+
+    status: str
+    """"success" (target reached) or "aborted" (out of steps)."""
+    steps: int
+    """Optimiser steps since the beginning of the run, those before a resumption included."""
+    samples: int
+    resumed_from_step: int
+    run_seconds: float
+    """Since run_start."""
+    training_seconds: float
+    evaluation_seconds: float
+    data_wait_seconds: float
+    evaluations: tuple[EvaluationReport, ...] = field(default=())
+
+    @property
+    def trained_steps(self) -> int:
+        """Optimiser steps of this process."""
+        return self.steps - self.resumed_from_step
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean, data wait included; 0 if no step was made."""
+        return self.training_seconds / self.trained_steps if self.trained_steps else 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        """Samples trained per second of training."""
+        if not self.steps or not self.training_seconds:
+            return 0.0
+        return self.samples / self.steps * self.trained_steps / self.training_seconds
+
+
+class RunObserver(Protocol):
+    """Receiver of a run's events; see the top of the file for their order."""
+
+    def init_start(self, config: RunConfig, *, seed: int) -> None: ...
+
+    def init_stop(self, info: RunInfo) -> None: ...
+
+    def run_start(self, info: RunInfo) -> None: ...
+
+    def data_ready(self, *, train_samples: int, eval_samples: int) -> None: ...
+
+    def block_start(self, *, step: int, epoch_num: int) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None: ...
+
+    def evaluation_start(self, *, step: int, epoch_num: int) -> None: ...
+
+    def evaluation(self, report: EvaluationReport) -> None: ...
+
+    def evaluation_stop(self, *, step: int, epoch_num: int) -> None: ...
+
+    def checkpoint_saved(self, path: Path, *, step: int) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+    def run_stop(self, *, status: str, samples: int) -> None: ...
+
+    def run_end(self, summary: RunSummary) -> None: ...
+
+    def run_failed(self, error: BaseException) -> None: ...
+
+
+class NullObserver:
+    """Hears everything and says nothing; a base for observers that want a few events."""
+
+    def init_start(self, config: RunConfig, *, seed: int) -> None:
+        """A run begins to set itself up."""
+
+    def init_stop(self, info: RunInfo) -> None:
+        """Model, optimiser and processes are ready; no data was read."""
+
+    def run_start(self, info: RunInfo) -> None:
+        """The clock starts; from here on data may be read."""
+
+    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+        """Chains were selected: so many to train on, so many to evaluate."""
+
+    def block_start(self, *, step: int, epoch_num: int) -> None:
+        """Training begins after `step` steps; epoch_num as in EvaluationReport."""
+
+    def step(self, report: StepReport) -> None:
+        """One optimiser step is over; sent one step late."""
+
+    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None:
+        """Training stops for an evaluation."""
+
+    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
+        """An evaluation begins."""
+
+    def evaluation(self, report: EvaluationReport) -> None:
+        """The figure of an evaluation."""
+
+    def evaluation_stop(self, *, step: int, epoch_num: int) -> None:
+        """An evaluation is over."""
+
+    def checkpoint_saved(self, path: Path, *, step: int) -> None:
+        """A checkpoint is complete on the disk."""
+
+    def warning(self, message: str) -> None:
+        """Something that a person should see, but that does not stop the run."""
+
+    def run_stop(self, *, status: str, samples: int) -> None:
+        """The clock stops: "success" or "aborted"."""
+
+    def run_end(self, summary: RunSummary) -> None:
+        """Everything is closed."""
+
+    def run_failed(self, error: BaseException) -> None:
+        """The run dies of this exception."""
+
+
+class CompositeObserver:
+    """Hands every event on to several observers, in their order."""
+
+    def __init__(self, *observers: RunObserver) -> None:
+        self._observers = observers
+
+    def __getattr__(self, event: str):
+        if event.startswith("_"):
+            raise AttributeError(event)
+        receivers = [getattr(observer, event) for observer in self._observers]
+
+        def send(*args, **kwargs) -> None:
+            for receiver in receivers:
+                receiver(*args, **kwargs)
+
+        return send
+
+
+class ConsoleObserver(NullObserver):
+    """One line per log interval, per evaluation and per checkpoint."""
+
+    def __init__(self, *, log_every_steps: int = 10, stream: TextIO | None = None) -> None:
+        self._log_every_steps = log_every_steps
+        self._stream = stream if stream is not None else sys.stdout
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def init_stop(self, info: RunInfo) -> None:
+        start = f"resumed after step {info.resumed_from_step}" if info.resumed_from_step else "fresh"
+        self._say(
+            f"run of {info.number_of_ranks} ranks on {info.device}, global batch {info.global_batch_size}, "
+            f"{info.num_parameters:,} parameters in {info.num_tensors:,} tensors, seed {info.seed}, {start}"
+        )
+
+    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+        self._say(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
+
+    def step(self, report: StepReport) -> None:
+        if report.step % self._log_every_steps:
+            return
+        self._say(
+            f"step {report.step:>6}  k {report.num_recycling_passes}  loss {report.loss:9.4f}  "
+            f"lr {report.learning_rate:.2e}  grad norm {report.gradient_norm:9.4f}  "
+            f"{report.step_time_seconds:.3f} s/step  data wait {report.data_wait_seconds:.3f} s"
+        )
+
+    def evaluation(self, report: EvaluationReport) -> None:
+        worst = min(report.chains, key=lambda chain: chain.lddt_ca)
+        self._say(
+            f"evaluation after step {report.step}: lDDT-Ca {report.lddt_ca:.4f} over {len(report.chains)} chains "
+            f"(lowest {worst.lddt_ca:.4f}, {worst.chain_id}), {report.seconds:.1f} s"
+        )
+
+    def checkpoint_saved(self, path: Path, *, step: int) -> None:
+        self._say(f"checkpoint of step {step}: {path}")
+
+    def warning(self, message: str) -> None:
+        self._say(f"WARNING: {message}")
+
+    def run_end(self, summary: RunSummary) -> None:
+        self._say(
+            f"{summary.status} after {summary.steps} steps, {summary.samples:,} samples, {summary.run_seconds:.1f} s "
+            f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
+            f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
+            f"{summary.samples_per_second:.2f} samples/s"
+        )
+
+    def run_failed(self, error: BaseException) -> None:
+        self._say(f"run failed: {type(error).__name__}: {error}")

@@ -1,0 +1,123 @@
+"""Adam on the flat parameter buffer, able to skip a step without asking the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from openfold_opt.train.parameter_buffer import ParameterBuffer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam without weight decay and the clipping in front of it (AF2 suppl. 1.11.3)."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    """Added to the root of the second moment, after bias correction."""
+    clip_norm: float = 0.1
+    """Largest global norm of the averaged gradient."""
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.beta_1 < 1.0 and 0.0 <= self.beta_2 < 1.0):
+            raise ValueError(f"beta_1={self.beta_1}, beta_2={self.beta_2}: both must lie in [0, 1)")
+        if self.epsilon <= 0.0 or self.clip_norm <= 0.0:
+            raise ValueError(f"epsilon={self.epsilon}, clip_norm={self.clip_norm}: both must be positive")
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) over every parameter at once.
+
+    exp_avg, exp_avg_sq: [buffer.size] float32, num_steps: float64 scalar, all on the buffer's device.
+    The saved form is that of torch.optim.Adam with one group: state keyed by the position of the
+    parameter, which is its line in the state dict.
+    """
+
+    def __init__(self, buffer: ParameterBuffer, config: OptimizerConfig) -> None:
+        self._buffer = buffer
+        self._config = config
+        self.exp_avg = torch.zeros_like(buffer.values)
+        self.exp_avg_sq = torch.zeros_like(buffer.values)
+        # float64: 1 - 0.999 in float32 is already wrong in the fifth digit
+        self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
+
+    @torch.no_grad()
+    def update(self, grad: Tensor, *, learning_rate: float | Tensor, apply: Tensor) -> None:
+        """One step with a clipped gradient.
+
+        grad: [buffer.size] float32, finite where apply is True (it is overwritten).
+        apply: bool scalar on the device; where False, moments, count and parameters keep every bit.
+        """
+        config = self._config
+        grad = torch.where(apply, grad, torch.zeros((), device=grad.device))
+        on = apply.to(torch.float64)
+        self.num_steps += on
+        self.exp_avg.lerp_(grad, ((1.0 - config.beta_1) * on).to(torch.float32))
+        decay_2 = (1.0 - (1.0 - config.beta_2) * on).to(torch.float32)
+        self.exp_avg_sq.mul_(decay_2).addcmul_(grad, grad, value=1.0 - config.beta_2)
+        # a skipped first step has no bias correction to divide by
+        count = self.num_steps.clamp(min=1.0)
+        correction_1 = 1.0 - config.beta_1**count
+        root_correction_2 = (1.0 - config.beta_2**count).sqrt()
+        step_size = (on * learning_rate / correction_1).to(torch.float32)
+        denominator = self.exp_avg_sq.sqrt().div_(root_correction_2.to(torch.float32)).add_(config.epsilon)
+        update = torch.div(self.exp_avg, denominator, out=denominator)
+        self._buffer.values.sub_(update.mul_(step_size))
+
+    def state_dict(self, *, learning_rate: float) -> dict[str, Any]:
+        """The form that torch.optim.Adam.load_state_dict accepts; tensors are copies on the CPU."""
+        buffer = self._buffer
+        step = self.num_steps.to(device="cpu", dtype=torch.float32)
+        first, second = buffer.split_copies(self.exp_avg), buffer.split_copies(self.exp_avg_sq)
+        state = {
+            position: {"step": step.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
+            for position, name in enumerate(buffer.names)
+        }
+        group = {
+            "lr": learning_rate,
+            "betas": (self._config.beta_1, self._config.beta_2),
+            "eps": self._config.epsilon,
+            "weight_decay": 0,
+            "amsgrad": False,
+            "maximize": False,
+            "foreach": None,
+            "capturable": False,
+            "differentiable": False,
+            "fused": None,
+            "decoupled_weight_decay": False,
+            "params": list(range(len(buffer.names))),
+        }
+        return {"state": state, "param_groups": [group]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore moments and count from the form above, or from torch.optim.Adam itself.
+
+        Raises ValueError if the number of parameters or a shape differs.
+        """
+        buffer = self._buffer
+        positions = [position for group in state_dict["param_groups"] for position in group["params"]]
+        if len(positions) != len(buffer.names):
+            raise ValueError(
+                f"optimizer state has {len(positions)} parameters, the model has {len(buffer.names)}; "
+                "the checkpoint belongs to another model"
+            )
+        self.exp_avg.zero_()
+        self.exp_avg_sq.zero_()
+        counts = set()
+        for position, name in zip(positions, buffer.names, strict=True):
+            entry = state_dict["state"].get(position)
+            if entry is None:
+                continue  # torch keeps no state for a parameter that never had a gradient
+            counts.add(float(entry["step"]))
+            for key, flat in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
+                buffer.copy_in(flat, name, entry[key])
+        if len(counts) > 1:
+            raise ValueError(f"optimizer state has parameters at different steps {sorted(counts)}; expected one")
+        self.num_steps.fill_(counts.pop() if counts else 0.0)

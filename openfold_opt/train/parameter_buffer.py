@@ -1,0 +1,91 @@
+"""All parameters of a model in one piece of memory, and their gradients in another.
+
+Reduction, norm, Adam and the weight average then are a handful of operations over one tensor instead
+of thousands over small ones, and a flag or a reported figure can ride with the gradients.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+ALIGNMENT = 32
+"""Every parameter starts at a multiple of this many floats (128 bytes), as vector loads like it."""
+
+
+class ParameterBuffer:
+    """Makes the parameters of a model, in state-dict order, views of one float32 tensor.
+
+    values: [size] float32; gradients: [size + num_riders] float32, of which gradients[:size] belongs
+    to the parameters and the rest is free for figures that are to be averaged along with them.
+    The gaps between parameters are zero and stay zero.
+    Raises ValueError for a parameter that is not float32, or for two devices.
+    """
+
+    def __init__(self, model: nn.Module, *, num_riders: int = 0) -> None:
+        parameters = dict(model.named_parameters())
+        kinds = {(parameter.dtype, parameter.device) for parameter in parameters.values()}
+        if len(kinds) != 1 or next(iter(kinds))[0] != torch.float32:
+            raise ValueError(f"parameters must be float32 and on one device, found {sorted(map(str, kinds))}")
+        self.names = tuple(parameters)
+        self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        self._starts: dict[str, int] = {}
+        size = 0
+        for name, parameter in parameters.items():
+            self._starts[name] = size
+            size += math.ceil(parameter.numel() / ALIGNMENT) * ALIGNMENT
+        self.size = size
+        device = next(iter(kinds))[1]
+        self.values = torch.zeros(size, device=device)
+        self.gradients = torch.zeros(size + num_riders, device=device)
+        self._adopt(parameters)
+
+    def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            view = self.view(self.values, name)
+            view.copy_(parameter.detach())
+            parameter.data = view
+            # autograd adds into a gradient that is already there, so it lands in the buffer
+            parameter.grad = self.view(self.gradients, name)
+
+    def zero_gradients(self) -> None:
+        """Clear gradients and riders before the first micro-batch of a step."""
+        self.gradients.zero_()
+
+    def view(self, flat: Tensor, name: str) -> Tensor:
+        """The part of a flat tensor [>= size] that belongs to a parameter, in its shape."""
+        start, shape = self._starts[name], self._shapes[name]
+        return flat[start : start + shape.numel()].view(shape)
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """All parts of a flat tensor by parameter name; they share its memory."""
+        return {name: self.view(flat, name) for name in self.names}
+
+    def split_copies(self, flat: Tensor) -> dict[str, Tensor]:
+        """The same as copies on the CPU that share no memory, fit for saving."""
+        on_cpu = flat.detach().to("cpu")
+        return {name: view.clone() for name, view in self.views(on_cpu).items()}
+
+    @torch.no_grad()
+    def copy_in(self, flat: Tensor, name: str, source: Tensor) -> None:
+        """Write one tensor into its part of a flat tensor; ValueError if the shape differs."""
+        target = self.view(flat, name)
+        if source.shape != target.shape:
+            raise ValueError(
+                f"{name}: found shape {tuple(source.shape)}, expected {tuple(target.shape)}; "
+                "the checkpoint belongs to another model"
+            )
+        target.copy_(source)
+
+    def load(self, flat: Tensor, tensors: dict[str, Tensor]) -> None:
+        """Fill a flat tensor from tensors by name; ValueError names what is missing or extra."""
+        missing, extra = set(self.names) - set(tensors), set(tensors) - set(self.names)
+        if missing or extra:
+            raise ValueError(
+                f"tensors do not belong to this model: missing {sorted(missing)[:5]} ({len(missing)}), "
+                f"extra {sorted(extra)[:5]} ({len(extra)})"
+            )
+        for name in self.names:
+            self.copy_in(flat, name, tensors[name])

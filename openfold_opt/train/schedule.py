@@ -1,0 +1,41 @@
+"""The learning rate of each optimiser step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up, then constant."""
+
+    closed_division: ClassVar[str] = "free"
+
+    base_learning_rate: float = 1e-3
+    warmup_init_learning_rate: float = 1e-5
+    """Learning rate of step 1 if there is a warm-up."""
+    warmup_steps: int = 0
+    """Step number `warmup_steps` is the first to use the base rate; 0 means no warm-up."""
+    decay_steps: tuple[int, ...] = field(default=(), metadata={"closed_division": "mathematical"})
+    """After each of these steps the rate is multiplied by decay_factor; the benchmark has none."""
+    decay_factor: float = field(default=1.0, metadata={"closed_division": "mathematical"})
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0 or self.base_learning_rate < 0 or self.warmup_init_learning_rate < 0:
+            raise ValueError(f"warm-up steps and learning rates must not be negative: {self}")
+
+
+def learning_rate(config: ScheduleConfig, step: int) -> float:
+    """Learning rate of an optimiser step; steps count from 1.
+
+    The warm-up is an inclusive linear space of `warmup_steps` values, rounded to ten decimals.
+    """
+    if step < 1:
+        raise ValueError(f"optimiser steps count from 1, found {step}")
+    if step <= config.warmup_steps:
+        fraction = (step - 1) / max(config.warmup_steps - 1, 1)
+        span = config.base_learning_rate - config.warmup_init_learning_rate
+        return round(config.warmup_init_learning_rate + fraction * span, 10)
+    num_decays = sum(step > boundary for boundary in config.decay_steps)
+    return config.base_learning_rate * config.decay_factor**num_decays

@@ -1,0 +1,62 @@
+"""The running average of the weights, which is what gets evaluated (AF2 suppl. 1.11.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from openfold_opt.train.parameter_buffer import ParameterBuffer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightAverageConfig:
+    """Exponential moving average; the benchmark calls it SWA."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    decay_rate: float = 0.9
+    """average <- decay_rate * average + (1 - decay_rate) * weights, after every step."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay_rate < 1.0:
+            raise ValueError(f"decay_rate={self.decay_rate}: must lie in [0, 1)")
+
+
+class WeightAverage:
+    """average: [buffer.size] float32, num_updates: float32 scalar; the first update copies."""
+
+    def __init__(self, buffer: ParameterBuffer, config: WeightAverageConfig) -> None:
+        self._buffer = buffer
+        self._config = config
+        self.average = torch.zeros_like(buffer.values)
+        self.num_updates = torch.zeros((), device=buffer.values.device)
+
+    @torch.no_grad()
+    def update(self, *, apply: Tensor) -> None:
+        """Take in the current weights; apply: bool scalar, False keeps every bit."""
+        weight = torch.where(self.num_updates == 0, 1.0, 1.0 - self._config.decay_rate)
+        on = apply.to(torch.float32)
+        self.average.lerp_(self._buffer.values, weight * on)
+        self.num_updates += on
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The averaged weights by parameter name, as views."""
+        return self._buffer.views(self.average)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies on the CPU by parameter name; empty before the first update."""
+        if self.num_updates.item() == 0:
+            return {}
+        return self._buffer.split_copies(self.average)
+
+    def load_state_dict(self, tensors: dict[str, Tensor], *, num_updates: int) -> None:
+        """Restore; no tensors means that the average starts empty."""
+        if not tensors:
+            self.average.zero_()
+            self.num_updates.zero_()
+            return
+        self._buffer.load(self.average, tensors)
+        self.num_updates.fill_(float(num_updates))
