@@ -1,0 +1,87 @@
+"""Configuration of samples (what is in one) and of the loader (who prepares it)."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+START_METHODS = ("fork", "forkserver", "spawn")
+LOADER_KINDS = ("in_order",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Sizes and probabilities of a sample (AlphaFold2 supplement 1.2 and table 4, initial training)."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    crop_size: int = 256
+    """Residues of a training sample; shorter chains are padded to it."""
+    max_msa_clusters: int = 124
+    """Rows of the clustered MSA; four rows of templates join them in the model."""
+    max_extra_msa: int = 1024
+    """Rows of the extra MSA."""
+    masked_msa_fraction: float = 0.15
+    """Probability of each position of the clustered MSA to be chosen for masked-MSA prediction."""
+    masked_msa_uniform_probability: float = 0.1
+    """A chosen position becomes a uniformly drawn amino acid ..."""
+    masked_msa_profile_probability: float = 0.1
+    """... or is drawn from the column's profile ..."""
+    masked_msa_same_probability: float = 0.1
+    """... or stays; else it becomes the mask class."""
+    max_templates: int = 4
+    """Templates of a sample at most; 0 switches templates off."""
+    shuffled_template_hits: int = 20
+    """In training this many of the best hits are shuffled before the first that can be featurised are taken."""
+    template_days_before_release: int = 60
+    """Templates must have been released at least this long before the chain itself, in training and in evaluation."""
+    max_extra_passes: int = 3
+    """Recycling passes without gradient at most; a sample has one slice of MSA features more than that."""
+    clamped_fape_probability: float = 0.9
+    """Probability of a training sample to have its backbone FAPE clamped."""
+
+    def __post_init__(self) -> None:
+        for name in ("crop_size", "max_msa_clusters"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("max_extra_msa", "max_templates", "shuffled_template_hits", "template_days_before_release", "max_extra_passes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("masked_msa_fraction", "clamped_fape_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected a probability, 0 to 1")
+        mixture = (self.masked_msa_uniform_probability, self.masked_msa_profile_probability, self.masked_msa_same_probability)
+        if min(mixture) < 0 or sum(mixture) > 1:
+            raise ValueError(f"masked-MSA probabilities uniform, profile, same are {mixture}, expected 0 or more each, 1 at most in sum")
+
+    @property
+    def num_passes(self) -> int:
+        """Slices of the per-pass features: one for each pass without gradient and one for the last."""
+        return self.max_extra_passes + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How samples are prepared; none of it changes what they contain."""
+
+    closed_division: ClassVar[str] = "implementation"
+
+    kind: str = field(default="in_order", metadata={"closed_division": "free"})
+    """Order of delivery: "in_order" gives batches exactly in the order of the sample stream."""
+    num_workers: int = 2
+    """Worker processes per rank; 0 prepares batches in the training process."""
+    prefetch_per_worker: int = 2
+    """Batches that a worker may have prepared ahead of their use."""
+    start_method: str = "fork"
+    """How worker processes start: "fork", "forkserver" or "spawn"."""
+    timeout_seconds: float = 600.0
+    """A batch that takes longer than this is an error that names its samples."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in LOADER_KINDS:
+            raise ValueError(f"LoaderConfig.kind is {self.kind!r}, expected one of {LOADER_KINDS}")
+        if self.start_method not in START_METHODS:
+            raise ValueError(f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}")
+        if self.num_workers < 0 or self.prefetch_per_worker < 1 or self.timeout_seconds <= 0:
+            raise ValueError(
+                f"LoaderConfig has num_workers {self.num_workers}, prefetch_per_worker {self.prefetch_per_worker}, "
+                f"timeout_seconds {self.timeout_seconds}; expected at least 0, at least 1 and more than 0"
+            )
