@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Sets up what is missing, then makes one timed run of the benchmark.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: ./run_and_time.sh [--preset P] [--data-dir D] [--output-dir O] [--init-checkpoint F] [--seed S]
+
+Sets up what is missing (a .venv in the checkout, unless python3 has everything already), then makes
+one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was reached,
+RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
+
+  --preset P            configuration, a file of benchmark/presets (default: demo)
+  --data-dir D          shards made by `python -m data_prep convert`; the presets demo and demo_ci have
+                        embedded data, made in data/demo before the clock starts
+  --output-dir O        where logs and checkpoints go (default: runs/<preset>-<date>)
+  --init-checkpoint F   weights to start from
+  --seed S              default: drawn from the clock
+  -h, --help            show this
+
+The submitter is the environment variable SUBMISSION_ORG, else the user's name.
+TEXT
+}
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+preset=demo
+data_dir=
+output_dir=
+passed=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --preset | --data-dir | --output-dir | --init-checkpoint | --seed)
+        if [ $# -lt 2 ]; then
+            echo "run_and_time.sh: $1 needs a value; see --help" >&2
+            exit 2
+        fi
+        case "$1" in
+        --preset) preset="$2" ;;
+        --data-dir) data_dir="$2" ;;
+        --output-dir) output_dir="$2" ;;
+        *) passed+=("$1" "$2") ;;
+        esac
+        shift 2
+        ;;
+    *)
+        echo "run_and_time.sh: unknown argument $1; see --help" >&2
+        exit 2
+        ;;
+    esac
+done
+
+# shellcheck source=tools/environment.sh
+. "$root/tools/environment.sh"
+prepare_environment run
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+
+# make_embedded_data DIR: synthetic families as raw files, then shards; skipped when the shards are there.
+make_embedded_data() {
+    local raw="$1/raw" shards="$1/shards"
+    if [ -e "$1/complete" ]; then
+        say "embedded data: $shards"
+        return 0
+    fi
+    say "making embedded data in $1"
+    rm -rf "$raw"
+    "$PYTHON" -m data_prep synthesize --out "$raw"
+    "$PYTHON" -m data_prep convert --pdb-mmcif "$raw/pdb_mmcif" --open-protein-set "$raw/open_protein_set" --out "$shards"
+    touch "$1/complete"
+}
+
+if [ -z "$data_dir" ]; then
+    case "$preset" in
+    demo | demo_ci)
+        make_embedded_data "$root/data/demo"
+        data_dir="$root/data/demo/shards"
+        ;;
+    *)
+        echo "run_and_time.sh: preset $preset has no embedded data; name its shards with --data-dir" >&2
+        exit 2
+        ;;
+    esac
+fi
+if [ -z "$output_dir" ]; then
+    output_dir="$root/runs/$preset-$(date +%Y%m%dT%H%M%S)"
+fi
+
+start=$(date +%s)
+start_text=$(date '+%Y-%m-%d %r')
+echo "STARTING TIMING RUN AT $start_text"
+status=0
+"$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" --output-dir "$output_dir" \
+    ${passed[@]+"${passed[@]}"} || status=$?
+end=$(date +%s)
+echo "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
+
+# only one process of a job reports, and a resumed run is not a result
+if [ "$status" -eq 0 ] && [ "${SLURM_PROCID:-0}" -eq 0 ]; then
+    if grep -q '"continued": false' "$output_dir/run.json"; then
+        echo "RESULT,OPENFOLD_HPC,,$((end - start)),${SUBMISSION_ORG:-${USER:-$(id -un)}},$start_text"
+    else
+        echo "no RESULT line: this run was resumed"
+    fi
+fi
+exit "$status"

@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# Finds, or sets up once, a Python that has what a front-door command needs. Sourced by run_and_time.sh
+# and run_tests.sh:
+#
+#     prepare_environment run|tests
+#
+# leaves the interpreter's path in PYTHON. Order: the `python3` of the surroundings if everything can be
+# imported from it (a container), else the checkout's own .venv, which is made and filled when missing.
+
+ENVIRONMENT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+say() { printf '%s\n' "[setup] $*"; }
+
+# has_modules PYTHON run|tests: can this interpreter import everything, and is it new enough?
+has_modules() {
+    local modules="torch numpy h5py gemmi kalign mlperf_logging matplotlib tqdm"
+    if [ "$2" = tests ]; then
+        modules="$modules pytest xdist mpi4py"
+    fi
+    "$1" - "$modules" <<'PYTHON' >/dev/null 2>&1
+import importlib.util
+import sys
+
+assert sys.version_info >= (3, 11)
+missing = [name for name in sys.argv[1].split() if importlib.util.find_spec(name) is None]
+sys.exit(1 if missing else 0)
+PYTHON
+}
+
+# find_base_python: name of a Python >= 3.11 that can make virtual environments.
+find_base_python() {
+    local candidate
+    for candidate in python3 python3.12 python3.11 python3.13; do
+        if "$candidate" -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' >/dev/null 2>&1; then
+            printf '%s\n' "$candidate"
+            return 0
+        fi
+    done
+    printf '%s\n' "[setup] no Python >= 3.11 with the modules venv and ensurepip was found;" \
+        "[setup] install one (Debian, Ubuntu: apt-get install python3 python3-venv) and start again" >&2
+    return 1
+}
+
+# list_requirements PYTHON run|tests: the pinned requirements of pyproject.toml, one a line.
+list_requirements() {
+    "$1" - "$ENVIRONMENT_ROOT/pyproject.toml" "$2" <<'PYTHON'
+import sys
+import tomllib
+
+with open(sys.argv[1], "rb") as file:
+    project = tomllib.load(file)["project"]
+names = list(project["dependencies"])
+if sys.argv[2] == "tests":
+    extras = project["optional-dependencies"]
+    names += extras["mpi"] + extras["tests"]
+print("\n".join(names))
+PYTHON
+}
+
+# install_requirements PYTHON run|tests: the CPU build of torch is enough, and far smaller, without a GPU.
+install_requirements() {
+    local requirements options=()
+    requirements="$(mktemp)"
+    list_requirements "$1" "$2" >"$requirements"
+    if ! command -v nvidia-smi >/dev/null 2>&1 &&
+        "$1" -c 'import urllib.request as r; r.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=10)' \
+            >/dev/null 2>&1; then
+        options=(--extra-index-url https://download.pytorch.org/whl/cpu)
+    fi
+    say "installing: $(tr '\n' ' ' <"$requirements")"
+    "$1" -m pip install --quiet --disable-pip-version-check "${options[@]}" --requirement "$requirements"
+    local status=$?
+    rm -f "$requirements"
+    return "$status"
+}
+
+prepare_environment() {
+    local purpose="$1" venv="$ENVIRONMENT_ROOT/.venv" base
+    if [ -x "$venv/bin/python" ] && has_modules "$venv/bin/python" "$purpose"; then
+        PYTHON="$venv/bin/python"
+        say "using $PYTHON"
+        return 0
+    fi
+    if [ ! -e "$venv" ] && has_modules python3 "$purpose"; then
+        PYTHON="$(command -v python3)"
+        say "using $PYTHON, which has everything"
+        return 0
+    fi
+    if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        base="$(find_base_python)" || return 1
+        say "making $venv with $("$base" --version)"
+        "$base" -m venv --clear "$venv" || return 1
+    fi
+    install_requirements "$venv/bin/python" "$purpose" || {
+        say "pip could not install what is missing (see above); nothing was run" >&2
+        return 1
+    }
+    PYTHON="$venv/bin/python"
+    has_modules "$PYTHON" "$purpose" || {
+        say "$PYTHON still lacks modules; remove $venv and start again" >&2
+        return 1
+    }
+    say "ready: $PYTHON"
+}
