@@ -1,0 +1,134 @@
+"""The index of a data directory: the chain table and the list of shards with their checksums."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from openfold_opt.protein import shard_format
+from openfold_opt.protein.records import ChainEntry
+from openfold_opt.protein.shard_format import ShardError
+
+_STRING_COLUMNS = ("chain_id", "release_date", "method")
+_INTEGER_COLUMNS = (
+    "cluster_id",
+    "sequence_length",
+    "commonest_letter_count",
+    "num_alignments",
+    "num_template_hits",
+    "structure_shard",
+    "structure_row",
+    "alignment_shard",
+    "alignment_row",
+    "hit_set",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardFile:
+    """One shard as the index knows it."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """All chains in canonical order (folder, file, entity, `_struct_asym`), and the shards that hold them."""
+
+    format_version: int
+    checksum: str
+    """sha256 over the contents of the index; it names the data set, since the shards' checksums are part of it."""
+    chains: tuple[ChainEntry, ...]
+    shards: tuple[ShardFile, ...]
+    missing_alignments: str
+    """"error" or "query": what conversion was told to do with chains that have no alignment folder."""
+    num_entries: int
+    num_rejected_entries: int
+
+    @functools.cached_property
+    def by_id(self) -> dict[str, ChainEntry]:
+        return {chain.chain_id: chain for chain in self.chains}
+
+    @classmethod
+    def load(cls, data_dir: str | Path) -> ShardIndex:
+        """Read and check `<data_dir>/index.h5`. ShardError if the directory is missing or empty, or the index damaged or foreign."""
+        path = _index_path(Path(data_dir))
+        with shard_format.open_checked(path) as file:
+            try:
+                arrays = {name: dataset[()] for name, dataset in file.items()}
+            except OSError as error:
+                raise ShardError(f"{path} is damaged ({error}); remove it and run the same `convert` again") from error
+            attributes = {name: file.attrs[name] for name in ("missing_alignments", "num_entries", "num_rejected_entries")}
+            stored_checksum = file.attrs["checksum"]
+        checksum = shard_format.content_checksum(arrays, attributes)
+        if checksum != stored_checksum:
+            raise ShardError(
+                f"{path} is damaged: its contents have sha256 {checksum}, expected {stored_checksum}; "
+                "remove it and run the same `convert` again"
+            )
+        return cls(
+            format_version=shard_format.FORMAT_VERSION,
+            checksum=checksum,
+            chains=_chains_from_columns(arrays),
+            shards=_shards_from_columns(arrays),
+            missing_alignments=str(attributes["missing_alignments"]),
+            num_entries=int(attributes["num_entries"]),
+            num_rejected_entries=int(attributes["num_rejected_entries"]),
+        )
+
+
+def index_image(
+    chains: Sequence[ChainEntry], shards: Sequence[ShardFile], *, attributes: dict[str, str | int]
+) -> bytes:
+    """The index file as bytes. attributes: missing_alignments, num_entries, num_rejected_entries."""
+    arrays = {name: shard_format.encode_strings(getattr(chain, name) for chain in chains) for name in _STRING_COLUMNS}
+    arrays["mmcif_chain_ids"] = shard_format.encode_strings(";".join(chain.mmcif_chain_ids) for chain in chains)
+    arrays["alignment_id"] = shard_format.encode_strings(chain.alignment_id or "" for chain in chains)
+    arrays["resolution"] = np.array(
+        [math.nan if chain.resolution is None else chain.resolution for chain in chains], dtype=np.float64
+    )
+    for name in _INTEGER_COLUMNS:
+        arrays[name] = np.array([getattr(chain, name) for chain in chains], dtype=np.int64)
+    arrays["shard_name"] = shard_format.encode_strings(shard.name for shard in shards)
+    arrays["shard_sha256"] = shard_format.encode_strings(shard.sha256 for shard in shards)
+    arrays["shard_size_bytes"] = np.array([shard.size_bytes for shard in shards], dtype=np.int64)
+    checksum = shard_format.content_checksum(arrays, attributes)
+    return shard_format.file_image(arrays, {**attributes, "checksum": checksum})
+
+
+def _index_path(data_dir: Path) -> Path:
+    if not data_dir.is_dir():
+        raise ShardError(f"data directory {data_dir} does not exist; make one with `python -m data_prep convert`")
+    path = data_dir / shard_format.INDEX_FILE_NAME
+    if path.is_file():
+        return path
+    if (data_dir / shard_format.STATE_DIR_NAME).is_dir():
+        raise ShardError(f"conversion into {data_dir} is not finished (no {path.name}); run the same `convert` again to resume it")
+    found = "is empty" if not any(data_dir.iterdir()) else f"has no {path.name}"
+    raise ShardError(f"data directory {data_dir} {found}; expected shards made by `python -m data_prep convert`")
+
+
+def _chains_from_columns(arrays: dict[str, np.ndarray]) -> tuple[ChainEntry, ...]:
+    columns: dict[str, list] = {name: shard_format.decode_strings(arrays[name]) for name in _STRING_COLUMNS}
+    columns.update({name: arrays[name].tolist() for name in _INTEGER_COLUMNS})
+    columns["mmcif_chain_ids"] = [tuple(ids.split(";")) for ids in shard_format.decode_strings(arrays["mmcif_chain_ids"])]
+    columns["alignment_id"] = [name or None for name in shard_format.decode_strings(arrays["alignment_id"])]
+    columns["resolution"] = [None if math.isnan(value) else value for value in arrays["resolution"].tolist()]
+    names = list(columns)
+    return tuple(ChainEntry(**dict(zip(names, values))) for values in zip(*columns.values()))
+
+
+def _shards_from_columns(arrays: dict[str, np.ndarray]) -> tuple[ShardFile, ...]:
+    names = shard_format.decode_strings(arrays["shard_name"])
+    checksums = shard_format.decode_strings(arrays["shard_sha256"])
+    sizes = arrays["shard_size_bytes"].tolist()
+    return tuple(
+        ShardFile(name=name, sha256=sha256, size_bytes=size) for name, sha256, size in zip(names, checksums, sizes)
+    )

@@ -1,0 +1,106 @@
+"""Reading a data directory: records by chain id. Safe to hand to worker processes, forked or spawned."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS, sequence_to_tokens
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.records import AlignmentRecord, ChainEntry, StructureRecord, TemplateHit
+from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
+
+_MAX_OPEN_SHARDS = 256
+"""Each open shard holds one file descriptor; the usual limit of a process is 1,024."""
+
+
+class ShardReader:
+    """Structures, alignments and template hits of a converted data set.
+
+    The index is read at once (so a missing or damaged data directory is an error here); shards are opened when first needed, and
+    in each process anew: what is pickled to a spawned worker is only the directory. KeyError for an unknown chain says so.
+    """
+
+    def __init__(self, data_dir: str | Path) -> None:
+        self.data_dir = Path(data_dir)
+        self._open: OrderedDict[int, StructureShard | AlignmentShard] = OrderedDict()
+        self.index  # noqa: B018 - read now, so that a bad directory is noticed here and not in a worker
+
+    @functools.cached_property
+    def index(self) -> ShardIndex:
+        return ShardIndex.load(self.data_dir)
+
+    def __getstate__(self) -> dict:
+        return {"data_dir": self.data_dir, "_open": OrderedDict()}
+
+    def entry(self, chain_id: str) -> ChainEntry:
+        """The chain's line of the index; KeyError if there is none."""
+        entry = self.index.by_id.get(chain_id)
+        if entry is None:
+            raise KeyError(f"chain {chain_id!r} is not in {self.data_dir} ({len(self.index.chains)} chains)")
+        return entry
+
+    def structure(self, chain_id: str) -> StructureRecord:
+        """Sequence and coordinates."""
+        entry = self.entry(chain_id)
+        shard = self._shard(entry.structure_shard, StructureShard)
+        positions, mask = shard.atoms(entry.structure_row)
+        return StructureRecord(
+            sequence=shard.sequence(entry.structure_row),
+            residue_index=np.arange(len(mask), dtype=np.int32),
+            all_atom_positions=positions,
+            all_atom_mask=mask,
+            resolution=entry.resolution,
+            release_date=entry.release_date,
+            method=entry.method,
+            cluster_id=entry.cluster_id,
+        )
+
+    def sequence(self, chain_id: str) -> str:
+        """Only the sequence, one letter per residue."""
+        entry = self.entry(chain_id)
+        return self._shard(entry.structure_shard, StructureShard).sequence(entry.structure_row)
+
+    def alignment(self, chain_id: str) -> AlignmentRecord:
+        """The alignment; the sequence alone for a chain that has none (conversion with `--missing-alignments query`)."""
+        entry = self.entry(chain_id)
+        if entry.alignment_id is None:
+            return single_row_alignment(self.sequence(chain_id))
+        return self._shard(entry.alignment_shard, AlignmentShard).alignment(entry.alignment_row)
+
+    def template_hits(self, chain_id: str) -> tuple[TemplateHit, ...]:
+        """Hits that pass every filter except the date, best sum_probs first (stable); those of the own entry are left out."""
+        entry = self.entry(chain_id)
+        if entry.alignment_id is None or entry.num_template_hits == 0:
+            return ()
+        hits = self._shard(entry.alignment_shard, AlignmentShard).hits(entry.hit_set)
+        return tuple(hit for hit in hits if hit.pdb_id != entry.pdb_id)
+
+    def _shard(self, number: int, kind: type) -> StructureShard | AlignmentShard:
+        shard = self._open.get(number)
+        if shard is None:
+            known = self.index.shards[number]
+            shard = kind(self.data_dir / known.name, expected_size_bytes=known.size_bytes)
+            self._open[number] = shard
+            if len(self._open) > _MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(number)
+        return shard
+
+
+def single_row_alignment(sequence: str) -> AlignmentRecord:
+    """The alignment that consists of the query alone."""
+    tokens = sequence_to_tokens(sequence)
+    counts = np.zeros((len(tokens), NUM_TOKENS), dtype=np.int32)
+    counts[np.arange(len(tokens)), tokens] = 1
+    return AlignmentRecord(
+        msa=tokens[None],
+        deletion_indptr=np.zeros(2, dtype=np.int64),
+        deletion_column=np.zeros(0, dtype=np.uint16),
+        deletion_count=np.zeros(0, dtype=np.int32),
+        token_counts=counts,
+    )
