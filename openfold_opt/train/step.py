@@ -1,0 +1,189 @@
+"""One optimiser step: the only place where weights change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from openfold_opt.losses.alphafold_loss import LossTerms
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.dropout import DropoutState
+from openfold_opt.model.outputs import ModelOutputs
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.gradients import average_gradients
+from openfold_opt.train.clipping import clip_by_global_norm
+from openfold_opt.train.optimizer import Adam, OptimizerConfig
+from openfold_opt.train.parameter_buffer import ParameterBuffer
+from openfold_opt.train.schedule import ScheduleConfig, learning_rate
+from openfold_opt.train.weight_average import WeightAverage, WeightAverageConfig
+
+NUM_RIDERS = 32
+"""Places behind the gradients for the finiteness flag, the loss and its terms."""
+
+LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """What a training step does to the weights."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    weight_average: WeightAverageConfig = WeightAverageConfig()
+    accumulation: int = 1
+    """Micro-batches of a step."""
+    gradient_bucket_bytes: int = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Samples that go through the model together, on the device of the model."""
+
+    features: FeatureBatch
+    slots: Tensor
+    """[batch] int64: places of the samples in the global batch."""
+    sample_ids: tuple[str, ...]
+    """For messages: chain and seed of each sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFigures:
+    """A finished step in plain numbers; loss and terms are means over the global batch."""
+
+    step: int
+    num_recycling_passes: int
+    learning_rate: float
+    is_applied: bool
+    """False: something was not finite, and no weight changed."""
+    loss: float
+    gradient_norm: float
+    terms: dict[str, float]
+
+
+class StepResult:
+    """A step that was launched; its figures travel to the host behind the next step."""
+
+    def __init__(self, *, step: int, num_recycling_passes: int, learning_rate: float, term_names: tuple[str, ...],
+                 packed: Tensor, local_terms: Tensor, sample_ids: tuple[str, ...]) -> None:
+        self.step = step
+        self._num_recycling_passes = num_recycling_passes
+        self._learning_rate = learning_rate
+        self.term_names = term_names
+        self.local_terms = local_terms
+        """[samples of this rank, terms + 1] float32: unweighted terms, then their weighted sum."""
+        self.sample_ids = sample_ids
+        self._event: torch.cuda.Event | None = None
+        if packed.device.type == "cuda":
+            self._packed = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+            self._packed.copy_(packed, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._packed = packed
+
+    def read(self) -> StepFigures:
+        """Wait for the step to end on the device, and return its figures."""
+        if self._event is not None:
+            self._event.synchronize()
+        is_applied, norm, loss, *terms = self._packed.tolist()
+        return StepFigures(
+            step=self.step,
+            num_recycling_passes=self._num_recycling_passes,
+            learning_rate=self._learning_rate,
+            is_applied=bool(is_applied),
+            loss=loss,
+            gradient_norm=norm,
+            terms=dict(zip(self.term_names, terms, strict=True)),
+        )
+
+
+class TrainStep:
+    """Forward with recycling, losses, backward, averaging, clipping, Adam, running average.
+
+    Owns everything that a step changes: the parameters (through their buffer), Adam's moments and the
+    averaged weights. If the weighted loss of any sample on any rank, or the gradient norm, is not
+    finite, clipping, Adam and average are no-ops; the device decides that, the host only reads it later.
+    """
+
+    def __init__(self, model: nn.Module, *, loss: LossFunction, plan: ExecutionPlan, config: StepConfig,
+                 context: ParallelContext | None = None, dropout_seed: int | None = None) -> None:
+        """dropout_seed None trains without dropout. model: on its device, parameters float32."""
+        self.model = model
+        self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS)
+        self.optimizer = Adam(self.buffer, config.optimizer)
+        self.weight_average = WeightAverage(self.buffer, config.weight_average)
+        self._loss = loss
+        self._plan = plan
+        self._config = config
+        self._context = context if context is not None else ParallelContext.alone()
+        self._dropout_seed = dropout_seed
+
+    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
+        """Make optimiser step number `step` (from 1) out of `accumulation` micro-batches."""
+        self.buffer.zero_gradients()
+        rows: list[Tensor] = []
+        sample_ids: list[str] = []
+        names: tuple[str, ...] = ()
+        for batch in micro_batches:
+            terms = self._forward_backward(batch, step=step, num_recycling_passes=num_recycling_passes)
+            names = tuple(terms.terms)
+            rows.append(_local_rows(terms))
+            sample_ids.extend(batch.sample_ids)
+            self._load_riders(terms)
+        if len(rows) != self._config.accumulation:
+            raise ValueError(f"step {step} got {len(rows)} micro-batches, expected {self._config.accumulation}")
+        rate = learning_rate(self._config.schedule, step)
+        packed = self._update(rate, num_terms=len(names))
+        return StepResult(
+            step=step, num_recycling_passes=num_recycling_passes, learning_rate=rate, term_names=names,
+            packed=packed, local_terms=torch.cat(rows), sample_ids=tuple(sample_ids),
+        )
+
+    def _forward_backward(self, batch: MicroBatch, *, step: int, num_recycling_passes: int) -> LossTerms:
+        dropout = None
+        if self._dropout_seed is not None:
+            dropout = DropoutState(seed=self._dropout_seed, step=step, slots=batch.slots)
+        outputs = self.model(
+            batch.features, self._plan, num_recycling_passes=num_recycling_passes, dropout=dropout
+        )
+        terms = self._loss(outputs, batch.features.at_pass(batch.features.num_passes - 1))
+        (terms.loss / self._config.accumulation).backward()
+        return terms
+
+    @torch.no_grad()
+    def _load_riders(self, terms: LossTerms) -> None:
+        """Add flag, loss and terms to the tail of the gradients: [flag, loss, term, term, ...].
+
+        The flag is 0 while all is finite and NaN ever after, so the averaged one is NaN if any rank's is.
+        """
+        riders = self.buffer.gradients[self.buffer.size :]
+        if 2 + len(terms.terms) > riders.numel():
+            raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {riders.numel() - 2}")
+        is_finite = torch.isfinite(terms.weighted_total).all()
+        flag = torch.where(is_finite, 0.0, torch.nan)
+        means = [value.float().mean() for value in terms.terms.values()]
+        figures = torch.stack([terms.loss.float(), *means]) / self._config.accumulation
+        riders[0] += flag
+        riders[1 : 1 + len(figures)] += figures
+
+    @torch.no_grad()
+    def _update(self, rate: float, *, num_terms: int) -> Tensor:
+        """Average, clip, step. Returns [is_applied, norm, loss, terms ...] float32 on the device."""
+        buffer, config = self.buffer, self._config
+        average_gradients(buffer.gradients, self._context.data, bucket_bytes=config.gradient_bucket_bytes)
+        norm = clip_by_global_norm(buffer.gradients[: buffer.size], max_norm=config.optimizer.clip_norm)
+        riders = buffer.gradients[buffer.size :]
+        is_applied = torch.isfinite(norm) & torch.isfinite(riders[0])
+        self.optimizer.update(buffer.gradients[: buffer.size], learning_rate=rate, apply=is_applied)
+        self.weight_average.update(apply=is_applied)
+        return torch.cat([torch.stack([is_applied.float(), norm]), riders[1 : 2 + num_terms]])
+
+
+@torch.no_grad()
+def _local_rows(terms: LossTerms) -> Tensor:
+    """[batch, terms + 1] float32: every term of every sample, and the weighted sum."""
+    return torch.stack([*(value.float() for value in terms.terms.values()), terms.weighted_total.float()], dim=1)
