@@ -1,0 +1,1 @@
+"""Plain PyTorch definitions of every operation: slow, readable, and the truth that fused versions are tested against."""

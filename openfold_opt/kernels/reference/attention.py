@@ -1,0 +1,53 @@
+"""Gated multi-head attention with a mask over keys and a bias shared by all groups.
+
+One operation serves row and column attention over an MSA (Algorithms 7, 8) and triangle attention (13, 14): a *group*
+is whatever attends within itself, an MSA row, an MSA column, or all edges that leave (enter) one residue.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    num_heads: int,
+    mask: Tensor,
+    mask_inf: float,
+    bias: Tensor | None = None,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """softmax(q k^T / sqrt(c) + (mask - 1) mask_inf + bias) v, times sigmoid(gate).
+
+    The mask is finite on purpose: a group whose keys are all masked attends by its other logits and is never NaN.
+
+    Args:
+        q: [batch, groups, N_q, num_heads * c]
+        k, v: [batch, groups, N_k, num_heads * c]
+        mask: [batch, groups, N_k], 1 where a key exists, else 0.
+        mask_inf: subtracted from the logits of keys that do not exist.
+        bias: [batch, num_heads, N_q, N_k], added to the logits of every group.
+        gate: [batch, groups, N_q, num_heads * c], before the sigmoid.
+
+    Returns:
+        [batch, groups, N_q, num_heads * c]
+    """
+    q, k, v = (_split_heads(x, num_heads) for x in (q, k, v))
+    logits = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-1, -2)).float()
+    logits = logits + (mask_inf * (mask - 1.0))[:, :, None, None, :]
+    if bias is not None:
+        logits = logits + bias[:, None]
+    weights = torch.softmax(logits, dim=-1)
+    output = torch.matmul(weights.to(v.dtype), v).transpose(-2, -3).flatten(-2)
+    return output if gate is None else output * torch.sigmoid(gate)
+
+
+def _split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """[..., N, num_heads * c] -> [..., num_heads, N, c]"""
+    return x.unflatten(-1, (num_heads, -1)).transpose(-2, -3)

@@ -1,0 +1,38 @@
+"""Attention with a single query per group, for the thousands of rows of the extra MSA."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def global_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    num_heads: int,
+    mask: Tensor,
+    mask_inf: float,
+    gate: Tensor,
+) -> Tensor:
+    """Algorithm 19, lines 3-6: one query per column attends to all its rows; keys and values are shared by the heads.
+
+    Args:
+        q: [batch, groups, num_heads * c], the projected mean of the group.
+        k, v: [batch, groups, N, c]
+        mask: [batch, groups, N], 1 where a row exists.
+        mask_inf: subtracted from the logits of rows that do not exist.
+        gate: [batch, groups, N, num_heads * c], before the sigmoid.
+
+    Returns:
+        [batch, groups, N, num_heads * c]
+    """
+    q = q.unflatten(-1, (num_heads, -1))
+    logits = torch.matmul(q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-1, -2)).float()
+    logits = logits + (mask_inf * (mask - 1.0))[:, :, None, :]
+    weights = torch.softmax(logits, dim=-1)
+    output = torch.matmul(weights.to(v.dtype), v).flatten(-2)
+    return output[:, :, None, :] * torch.sigmoid(gate)

@@ -1,0 +1,74 @@
+"""Attention over single, pair and three-dimensional points at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvariantPointInputs:
+    """Projections that enter the attention; points are in the global frame."""
+
+    q: Tensor
+    """[batch, N_res, num_heads, c]"""
+    k: Tensor
+    """[batch, N_res, num_heads, c]"""
+    v: Tensor
+    """[batch, N_res, num_heads, c]"""
+    q_points: Tensor
+    """[batch, N_res, num_heads, num_qk_points, 3]"""
+    k_points: Tensor
+    """[batch, N_res, num_heads, num_qk_points, 3]"""
+    v_points: Tensor
+    """[batch, N_res, num_heads, num_v_points, 3]"""
+    bias: Tensor
+    """[batch, N_res, N_res, num_heads], projected from the pair representation"""
+    z: Tensor
+    """[batch, N_res, N_res, c_z]"""
+    point_weights: Tensor
+    """[num_heads], positive"""
+
+
+def invariant_point_attention(
+    inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Algorithm 22, lines 7-10 (the way of the points back into local frames is left to the caller).
+
+    The three kinds of logit have variance 1 each at the start: scalars are divided by sqrt(c), points by
+    sqrt(num_qk_points * 9 / 2) (a squared distance of two standard normal points has variance 9 * 2^2 / 2 per halved
+    term), and their sum by sqrt(3).
+
+    Args:
+        mask: [batch, N_res], 1 where a residue exists.
+        mask_inf: subtracted from logits of pairs of which one does not exist.
+
+    Returns:
+        scalars [batch, N_res, num_heads, c], points [batch, N_res, num_heads, num_v_points, 3] in the global frame,
+        pairs [batch, N_res, num_heads, c_z]
+    """
+    q, k, v = inputs.q.transpose(1, 2), inputs.k.transpose(1, 2), inputs.v.transpose(1, 2)
+    logits = torch.matmul(q * math.sqrt(1.0 / (3 * q.shape[-1])), k.transpose(-1, -2))
+    logits = logits + math.sqrt(1.0 / 3) * inputs.bias.movedim(-1, 1)
+    logits = logits + _point_logits(inputs)
+    pair_mask = mask[:, :, None] * mask[:, None, :]
+    logits = logits + (mask_inf * (pair_mask - 1.0))[:, None]
+    weights = torch.softmax(logits, dim=-1)
+
+    scalars = torch.matmul(weights, v).transpose(1, 2)
+    points = torch.matmul(weights, inputs.v_points.flatten(-2).transpose(1, 2)).transpose(1, 2)
+    pairs = torch.matmul(weights.transpose(1, 2), inputs.z)
+    return scalars, points.unflatten(-1, (-1, 3)), pairs
+
+
+def _point_logits(inputs: InvariantPointInputs) -> Tensor:
+    """-1/2 w_head sum_p |q_ip - k_jp|^2, scaled: [batch, num_heads, N_res, N_res]."""
+    num_points = inputs.q_points.shape[-2]
+    scale = math.sqrt(1.0 / (3 * (num_points * 9.0 / 2)))
+    q = inputs.q_points.flatten(-2).transpose(1, 2)
+    k = inputs.k_points.flatten(-2).transpose(1, 2)
+    squared_distances = (q[:, :, :, None, :] - k[:, :, None, :, :]).square().sum(-1)
+    return (-0.5 * scale * inputs.point_weights)[:, None, None] * squared_distances

@@ -1,0 +1,78 @@
+"""Counter-based dropout masks: Philox4x32-10 in integer arithmetic, so that every element can be had on its own.
+
+Element e of the mask at one place in the model, for one sample, in one pass, is word e % 4 of
+
+    Philox4x32-10(key = (seed mod 2^32, step mod 2^32), counter = (e // 4, place, slot, pass))
+
+and is kept if that word >= floor(rate * 2^32). e is the row-major index into the mask as it would be without
+any splitting, `slot` the sample's position in the global batch of the step. So a mask does not depend on how batch, ranks or
+recomputation cut the work up. Triton gives the same words with
+tl.philox((step << 32) | seed, e // 4, place, slot, pass, n_rounds=10).
+
+Philox: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
+_WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+
+Word = Tensor | int
+
+
+def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32-10.
+
+    Args:
+        counter: four words, ints or int64 tensors with values in [0, 2^32) that broadcast together.
+        key: two words, ints or int64 0-dim tensors in [0, 2^32).
+
+    Returns:
+        Four int64 tensors with values in [0, 2^32).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The 64-bit products wrap around in int64, which leaves their bits as they should be.
+        product_0, product_1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
+        c0, c1, c2, c3 = (
+            ((product_1 >> 32) & _WORD) ^ c1 ^ k0,
+            product_1 & _WORD,
+            ((product_0 >> 32) & _WORD) ^ c3 ^ k1,
+            product_0 & _WORD,
+        )
+        k0, k1 = (k0 + _WEYL_0) & _WORD, (k1 + _WEYL_1) & _WORD
+    return c0, c1, c2, c3
+
+
+def dropout_masks(
+    key: tuple[Word, Word], places: Tensor, slots: Tensor, *, pass_index: int, shape: tuple[int, ...], rate: float
+) -> Tensor:
+    """Dropout masks of several places in the model at once.
+
+    Args:
+        key: (seed, optimiser step), ints or int64 0-dim tensors.
+        places: [num_places] int64, numbers of the places in the model.
+        slots: [batch] int64, positions of the samples in the global batch.
+        pass_index: number of the recycling pass.
+        shape: shape of one sample's mask.
+        rate: probability of dropping, in [0, 1).
+
+    Returns:
+        [num_places, batch, *shape] float32: 0 where dropped, 1 / (1 - rate) where kept.
+    """
+    size = math.prod(shape)
+    counters = torch.arange((size + 3) // 4, device=slots.device)
+    words = philox(
+        (counters, places[:, None, None], slots[None, :, None], pass_index), (key[0] & _WORD, key[1] & _WORD)
+    )
+    bits = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)[..., :size]
+    keep = bits >= math.floor(rate * 2**32)
+    return (keep * (1.0 / (1.0 - rate))).float().unflatten(-1, shape)

@@ -1,0 +1,80 @@
+"""Linear layers and layer normalisation with the paper's initial values (supplement 1.11.4)."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openfold_opt.model.plan import ExecutionPlan
+
+INITS = ("default", "relu", "glorot", "gating", "normal", "final")
+
+# Standard deviation of a standard normal distribution that is cut off at -2 and 2.
+_TRUNCATED_NORMAL_STDDEV = 0.87962566103423978
+
+
+class Linear(nn.Module):
+    """y = x W^T + b.
+
+    Args:
+        c_in, c_out: channels.
+        bias: whether there is a b.
+        init: "default" (LeCun normal), "relu" (He normal), "glorot" (uniform), "gating" (weight 0, bias 1),
+            "normal" (variance 1 / c_in), "final" (zero); biases are zero but for "gating".
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, bias: bool = True, init: str = "default") -> None:
+        super().__init__()
+        if init not in INITS:
+            raise ValueError(f"unknown initialisation {init!r}; expected one of {INITS}")
+        self.init = init
+        self.weight = nn.Parameter(torch.empty(c_out, c_in))
+        self.bias = nn.Parameter(torch.empty(c_out)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., c_in] -> [..., c_out]"""
+        return F.linear(x, self.weight, self.bias)
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draws the initial values."""
+        c_out, c_in = self.weight.shape
+        if self.init in ("gating", "final"):
+            self.weight.zero_()
+        elif self.init == "glorot":
+            limit = math.sqrt(6.0 / (c_in + c_out))
+            self.weight.uniform_(-limit, limit, generator=generator)
+        elif self.init == "normal":
+            self.weight.normal_(0.0, math.sqrt(1.0 / c_in), generator=generator)
+        else:
+            stddev = math.sqrt((2.0 if self.init == "relu" else 1.0) / c_in) / _TRUNCATED_NORMAL_STDDEV
+            nn.init.trunc_normal_(self.weight, std=stddev, a=-2 * stddev, b=2 * stddev, generator=generator)
+        if self.bias is not None:
+            self.bias.fill_(1.0 if self.init == "gating" else 0.0)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last dim of size c."""
+
+    def __init__(self, c: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(c))
+        self.bias = nn.Parameter(torch.zeros(c))
+
+    def forward(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
+        """x: [..., c] -> [..., c]"""
+        return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+def initialize_parameters(model: nn.Module, *, seed: int) -> None:
+    """Gives every Linear its initial values, drawn from a stream of its own that depends on seed and name alone."""
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            generator = torch.Generator(device=module.weight.device)
+            generator.manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+            module.initialize(generator)
