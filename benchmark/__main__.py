@@ -1,0 +1,49 @@
+"""`python -m benchmark COMMAND ...`: one module per command, each with add_parser(subparsers) and run(args) -> int."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from benchmark.errors import BenchmarkError
+
+COMMANDS = {
+    "run": ("benchmark.run", "one timed run"),
+    "check": ("benchmark.check", "compliance of MLPerf logs"),
+    "rules": ("benchmark.rules", "compare a preset with the closed division"),
+    "parity": ("benchmark.parity.command", "compare model, losses and optimiser with a golden directory"),
+    "controls": ("benchmark.controls", "what the model of a finished run scores on shuffled inputs"),
+}
+
+USAGE_EXIT_CODE = 2
+"""Exit code when a command could not do its work because of what it was given; argparse uses the same."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return the exit code of the process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark",
+        description="The MLPerf HPC OpenFold benchmark.",
+        epilog="COMMAND --help tells more about each.",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = argv[0] if argv and argv[0] in COMMANDS else None
+    for name, (module_name, summary) in COMMANDS.items():
+        if name == chosen:
+            # only the chosen command is imported: `check` need not wait for torch
+            importlib.import_module(module_name).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    args = parser.parse_args(argv)
+    command = importlib.import_module(COMMANDS[args.command][0])
+    try:
+        return command.run(args)
+    except BenchmarkError as error:
+        print(f"benchmark {args.command}: {error}", file=sys.stderr)
+        return USAGE_EXIT_CODE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""`check`: do logs comply? The rules are mlperf-logging's, plus our own about resumed and failed runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlperf_logging.compliance_checker import mlp_compliance
+
+from benchmark.errors import BenchmarkError
+
+USAGE = "hpc"
+RULESET = "3.0.0"
+MARK = ":::MLLOG "
+CONTINUED_KEY = "run_continued"
+"""Our own key: a process went on with a run that another one had started. The value counts them."""
+TARGET_COMPLAINT = "Failed checks for eval_accuracy"
+"""How the checker begins its complaint when no evaluation reached 0.8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is wrong with one log; no complaints means that it complies."""
+
+    path: Path
+    division: str
+    complaints: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True if nobody complained."""
+        return not self.complaints
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `check`."""
+    parser = subparsers.add_parser(
+        "check",
+        help="compliance of MLPerf logs",
+        description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}) and refuse resumed and "
+        "failed runs. The exit code is 0 if every log complies, else 1.",
+    )
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log file of a run")
+    parser.add_argument(
+        "--below-target",
+        action="store_true",
+        help="accept a run that stopped below lDDT-Ca 0.8, if that is all there is to complain about: "
+        "for short runs that only test the machinery, never for a result",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every log, print a line for each, and return 0 if all comply, else 1."""
+    verdicts = [check_log(path, below_target=args.below_target) for path in args.logs]
+    for verdict in verdicts:
+        print(f"{'PASS' if verdict.passed else 'FAIL'} {verdict.path} ({verdict.division} division)")
+        for complaint in verdict.complaints:
+            print("    " + complaint.replace("\n", "\n    "))
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+def check_log(path: Path, *, below_target: bool = False) -> Verdict:
+    """Verdict on one log file; BenchmarkError if it is not a file."""
+    if not path.is_file():
+        raise BenchmarkError(f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log")
+    complaints = _official_complaints(path)
+    if below_target:
+        complaints = [text for text in complaints if not text.startswith(TARGET_COMPLAINT)]
+    events, damage = read_events(path)
+    complaints += damage + _own_complaints(events, below_target=below_target)
+    divisions = [event["value"] for event in events if event["key"] == "submission_division"]
+    return Verdict(path=path, division=str(divisions[0]) if divisions else "no", complaints=tuple(complaints))
+
+
+def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Events of a log (namespace, time_ms, event_type, key, value, metadata), and complaints about broken lines."""
+    events, damage = [], []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if MARK not in line:
+            continue
+        try:
+            events.append(json.loads(line.rpartition(MARK)[2]))
+        except ValueError as error:
+            damage.append(f"line {number} is not a complete event: {error}")
+    return events, damage
+
+
+def _official_complaints(path: Path) -> list[str]:
+    """Errors of mlperf-logging's checker; warnings are not errors there."""
+    mlp_compliance.enqueued_configs.clear()  # a module-level list that an earlier failure may have left filled
+    checker = mlp_compliance.make_checker(USAGE, RULESET, quiet=True, werror=False)
+    logger = logging.getLogger()
+    was_disabled, logger.disabled = logger.disabled, True  # its messages are returned here, not logged
+    try:
+        valid, *_ = mlp_compliance.main(str(path), f"{USAGE}_{RULESET}/common.yaml", checker)
+    finally:
+        logger.disabled = was_disabled
+    complaints = [*checker.overwritable.values(), *checker.not_overwritable]
+    if not valid and not complaints:
+        complaints = ["mlperf-logging refuses the log without a reason"]
+    return complaints
+
+
+def _own_complaints(events: list[dict[str, Any]], *, below_target: bool) -> list[str]:
+    complaints = []
+    if any(event["key"] == CONTINUED_KEY for event in events):
+        complaints.append("the log is of a resumed run, which is not a result; start again in a new directory")
+    if any(event["key"] == "run_start" for event in events):
+        statuses = [(event["metadata"] or {}).get("status") for event in events if event["key"] == "run_stop"]
+        allowed = ("success", "aborted") if below_target else ("success",)
+        complaints += [
+            f"run_stop has status {status!r}; expected 'success'" for status in statuses if status not in allowed
+        ]
+    return complaints

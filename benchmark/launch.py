@@ -1,0 +1,34 @@
+"""Who submits, read from the environment: it belongs to a site, not to a preset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitter:
+    """The submission_* keys of an MLPerf log that a configuration cannot know."""
+
+    organisation: str = "OPENFOLD_OPT"
+    platform: str = "unnamed"
+    """Name of the system; the log says <nodes>x<platform>."""
+    status: str = "research"
+    """One of cloud, onprem, preview, research."""
+
+    def __post_init__(self) -> None:
+        statuses = ("cloud", "onprem", "preview", "research")
+        if self.status not in statuses:
+            raise ValueError(f"SUBMISSION_STATUS is {self.status!r}; expected one of {', '.join(statuses)}")
+
+
+def read_submitter(environment: Mapping[str, str] | None = None) -> Submitter:
+    """From SUBMISSION_ORG, SUBMISSION_PLATFORM and SUBMISSION_STATUS; ValueError for an unknown status."""
+    env = os.environ if environment is None else environment
+    default = Submitter()
+    return Submitter(
+        organisation=env.get("SUBMISSION_ORG") or default.organisation,
+        platform=env.get("SUBMISSION_PLATFORM") or default.platform,
+        status=env.get("SUBMISSION_STATUS") or default.status,
+    )

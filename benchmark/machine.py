@@ -1,0 +1,65 @@
+"""What a log needs to prove itself: versions, machine, and the commit of the code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+DISTRIBUTIONS = ("torch", "numpy", "h5py", "gemmi", "kalign-python", "mlperf-logging", "triton", "matplotlib")
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def describe_versions() -> dict[str, str]:
+    """Version of Python and of every library that is installed, and the commit of the checkout if it is one."""
+    versions = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    versions["cuda"] = torch.version.cuda or "none"
+    versions["commit"] = _commit()
+    return versions
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Host, system, processor, memory (bytes) and accelerators of this process's node."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor_name(),
+        "cpu_count": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "accelerator_count": num_gpus,
+        "accelerator": torch.cuda.get_device_name(0) if num_gpus else "none",
+    }
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    if not (CHECKOUT / ".git").exists():
+        return "not a checkout"
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown (git does not run)"
+    return shown.stdout.strip() if shown.returncode == 0 else "unknown (git refuses the checkout)"
