@@ -31,8 +31,6 @@ class DataConfig:
     """Templates of a sample at most; 0 switches templates off."""
     shuffled_template_hits: int = 20
     """In training this many of the best hits are shuffled before the first that can be featurised are taken."""
-    template_days_before_release: int = 60
-    """Templates must have been released at least this long before the chain itself, in training and in evaluation."""
     max_extra_passes: int = 3
     """Recycling passes without gradient at most; a sample has one slice of MSA features more than that."""
     clamped_fape_probability: float = 0.9
@@ -42,7 +40,7 @@ class DataConfig:
         for name in ("crop_size", "max_msa_clusters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("max_extra_msa", "max_templates", "shuffled_template_hits", "template_days_before_release", "max_extra_passes"):
+        for name in ("max_extra_msa", "max_templates", "shuffled_template_hits", "max_extra_passes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("masked_msa_fraction", "clamped_fape_probability"):

@@ -5,6 +5,7 @@ G = data-parallel size x local batch x accumulation; within the step, `slot` cou
 local batch.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ class ValidationSampler:
     def __init__(self, chain_ids: Sequence[str]) -> None:
         if not chain_ids:
             raise ValueError("the validation set has no chains; check the selection of validation chains")
-        repeated = sorted({chain_id for chain_id in chain_ids if chain_ids.count(chain_id) > 1})
+        repeated = sorted(chain_id for chain_id, count in Counter(chain_ids).items() if count > 1)
         if repeated:
             raise ValueError(f"validation chains are listed more than once: {repeated}; list each once")
         self.chain_ids = tuple(chain_ids)

@@ -1,0 +1,63 @@
+"""MSA features of one recycling pass: sampling, masking, clustering and the final features, in this order."""
+
+import numpy as np
+
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.raw_features import RawFeatures
+from openfold_opt.loader.transforms import clustering
+from openfold_opt.loader.transforms.masking import mask_msa
+from openfold_opt.loader.transforms.msa_features import deletion_value, has_deletion, make_msa_feat
+from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
+
+
+def make_msa_pass(
+    raw: RawFeatures, *, crop: slice, config: DataConfig, rows_rng: np.random.Generator, mask_rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Draws rows and masking and computes the per-pass features of openfold_opt.protein.features, unpadded.
+
+    Rows are clustered over the whole chain; only the features are cropped.
+    """
+    rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
+    masked, bert_mask = mask_msa(raw.msa[rows.clustered], profile=raw.profile, config=config, rng=mask_rng)
+    return msa_features_of_choice(
+        raw, rows=rows, masked_msa=masked, bert_mask=bert_mask, crop=crop, max_extra_msa=config.max_extra_msa
+    )
+
+
+def msa_features_of_choice(
+    raw: RawFeatures, *, rows: RowChoice, masked_msa: np.ndarray, bert_mask: np.ndarray, crop: slice, max_extra_msa: int
+) -> dict[str, np.ndarray]:
+    """The deterministic part: features that follow from given rows and a given masking.
+
+    Args:
+        raw: the chain.
+        rows: which rows are centres and which are extra.
+        masked_msa: uint8 [N_clust, N_res], classes 0..22, the whole chain.
+        bert_mask: bool [N_clust, N_res].
+        crop: residues wanted.
+        max_extra_msa: how many of the extra rows are kept, from the front.
+
+    Returns:
+        name -> array; N_clust = len(rows.clustered), N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
+    """
+    extra = raw.msa[rows.extra]
+    assignment = clustering.assign_to_clusters(extra, masked_msa)
+    centres = masked_msa[:, crop]
+    profile = clustering.cluster_profile(centres, extra[:, crop], assignment)
+    deletion_mean = clustering.cluster_deletion_mean(
+        raw.deletions, clustered=rows.clustered, extra=rows.extra, assignment=assignment, columns=crop
+    )
+    deletions = raw.deletions.dense(rows.clustered, crop)
+    kept = extra[:max_extra_msa, crop]
+    kept_deletions = raw.deletions.dense(rows.extra[:max_extra_msa], crop)
+    return {
+        "msa_feat": make_msa_feat(centres, deletions=deletions, profile=profile, deletion_mean=deletion_mean),
+        "msa_mask": np.ones(centres.shape, np.float32),
+        "msa_row_mask": np.ones(len(centres), np.float32),
+        "true_msa": raw.msa[rows.clustered, crop],
+        "bert_mask": bert_mask[:, crop],
+        "extra_msa": kept,
+        "extra_msa_mask": np.ones(kept.shape, np.float32),
+        "extra_has_deletion": has_deletion(kept_deletions),
+        "extra_deletion_value": deletion_value(kept_deletions),
+    }

@@ -1,0 +1,40 @@
+"""Template features (AlphaFold2 supplement, table 1) of the templates that a sample keeps."""
+
+import numpy as np
+import torch
+
+from openfold_opt.geometry.atoms import pseudo_beta
+from openfold_opt.geometry.torsions import atom37_to_torsion_angles
+from openfold_opt.loader.raw_features import Templates
+
+
+def make_template_features(templates: Templates, *, chosen: np.ndarray, crop: slice) -> dict[str, np.ndarray]:
+    """Features of the chosen templates and the residues of the crop; all have length 0 in front if none is chosen.
+
+    Args:
+        templates: of the whole chain.
+        chosen: int64 [n], places in `templates`.
+        crop: residues wanted.
+
+    Returns:
+        the template_* features of openfold_opt.protein.features, [n, length of the crop, ...].
+    """
+    # Torsions omega and phi reach back to the residue before, which may lie outside the crop.
+    first = max(crop.start - 1, 0)
+    context = templates.take(chosen, slice(first, crop.stop))
+    aatype = torch.from_numpy(context.aatype)
+    positions, mask = torch.from_numpy(context.all_atom_positions), torch.from_numpy(context.all_atom_mask)
+    beta, beta_mask = pseudo_beta(aatype, positions, mask)
+    sin_cos, alternative_sin_cos, torsion_mask = atom37_to_torsion_angles(aatype, positions, mask)
+    features = {
+        "template_aatype": aatype,
+        "template_all_atom_positions": positions,
+        "template_all_atom_mask": mask,
+        "template_pseudo_beta": beta,
+        "template_pseudo_beta_mask": beta_mask,
+        "template_torsion_angles_sin_cos": sin_cos,
+        "template_alt_torsion_angles_sin_cos": alternative_sin_cos,
+        "template_torsion_angles_mask": torsion_mask,
+    }
+    cropped = {name: tensor[:, crop.start - first :].numpy() for name, tensor in features.items()}
+    return cropped | {"template_mask": np.ones(len(chosen), np.float32)}
