@@ -150,7 +150,8 @@ class TrainStep:
         outputs = self.model(
             batch.features, self._plan, num_recycling_passes=num_recycling_passes, dropout=dropout
         )
-        terms = self._loss(outputs, batch.features.at_pass(batch.features.num_passes - 1))
+        # the pass with gradient works on the slice after those of the passes without
+        terms = self._loss(outputs, batch.features.at_pass(num_recycling_passes))
         (terms.loss / self._config.accumulation).backward()
         return terms
 

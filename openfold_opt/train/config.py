@@ -1,0 +1,119 @@
+"""RunConfig: everything that decides what a run does, except which data and which seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.losses.config import LossConfig
+from openfold_opt.model.alphafold import ModelConfig
+from openfold_opt.parallel.context import ParallelConfig
+from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.evaluation import EvaluationConfig
+from openfold_opt.train.optimizer import OptimizerConfig
+from openfold_opt.train.precision import compute_dtype
+from openfold_opt.train.schedule import ScheduleConfig
+from openfold_opt.train.selection import DataSelectionConfig
+from openfold_opt.train.weight_average import WeightAverageConfig
+
+CLOSED_DIVISION_MARKS = ("mathematical", "free", "implementation")
+DEVICES = ("auto", "cpu", "cuda")
+
+_FREE = {"closed_division": "free"}
+_MATHEMATICAL = {"closed_division": "mathematical"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The whole of a run; the defaults are the benchmark's, as are those of every part."""
+
+    closed_division: ClassVar[str] = "implementation"
+
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    loader: LoaderConfig = LoaderConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    weight_average: WeightAverageConfig = WeightAverageConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    selection: DataSelectionConfig = DataSelectionConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    kernels: KernelConfig = KernelConfig()
+    local_batch_size: int = field(default=1, metadata=_FREE)
+    """Samples that go through the model together on a data-parallel rank."""
+    accumulation: int = field(default=1, metadata=_FREE)
+    """Micro-batches of an optimiser step; global batch = data-parallel size x local batch x accumulation."""
+    max_steps: int = 2000
+    """Optimiser steps after which the run gives up with status "aborted"."""
+    use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
+    """False trains without any dropout, whatever the rates of the model."""
+    init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
+    """The run refuses to start from a file of another SHA-256; None takes any file, or random weights."""
+    precision: str = "tf32"
+    """"fp32", "tf32", or "bf16" for the trunk with float32 weights, structure module, heads and losses."""
+    recompute: bool = True
+    """Blocks keep their inputs only and are computed again in the backward pass."""
+    device: str = "cuda"
+    """"cuda", "cpu", or in presets for play "auto": a GPU if there is one."""
+    log_every_steps: int = 10
+    """Steps between two progress lines."""
+    torch_threads: int | None = None
+    """Threads of PyTorch on the CPU per rank; None leaves its default."""
+
+    def __post_init__(self) -> None:
+        for name in ("local_batch_size", "accumulation", "max_steps", "log_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.device not in DEVICES:
+            raise ValueError(f"unknown device {self.device!r}; expected one of {', '.join(DEVICES)}")
+        compute_dtype(self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigField:
+    """One leaf of a configuration tree."""
+
+    path: str
+    """Dotted, from the root: "data.crop_size"."""
+    value: Any
+    mark: str
+    """One of CLOSED_DIVISION_MARKS."""
+
+
+def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
+    """All leaves of a tree of config dataclasses, in the order of their definition.
+
+    The mark is the field's own, else that of its class. Raises ValueError for a class or a field
+    without a valid mark.
+    """
+    for item in dataclasses.fields(config):
+        value, path = getattr(config, item.name), prefix + item.name
+        if dataclasses.is_dataclass(value):
+            yield from config_fields(value, prefix=path + ".")
+            continue
+        mark = item.metadata.get("closed_division", getattr(type(config), "closed_division", None))
+        if mark not in CLOSED_DIVISION_MARKS:
+            raise ValueError(f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}")
+        yield ConfigField(path=path, value=value, mark=mark)
+
+
+def config_as_dict(config: Any) -> dict[str, Any]:
+    """The tree as nested dicts of plain values, fit for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 over all fields that change what is computed: a resumed run must have the same.
+
+    Fields marked "implementation" are left out, so a run may resume with other kernels or step limits.
+    """
+    leaves = {leaf.path: leaf.value for leaf in config_fields(config) if leaf.mark != "implementation"}
+    return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""Evaluation of the averaged weights on whole chains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from openfold_opt.losses.lddt import lddt
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import gather_objects
+from openfold_opt.train.observer import ChainScore
+from openfold_opt.train.weight_average import WeightAverage
+
+CA = 1
+"""Place of the alpha carbon among the 37 atoms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """When to evaluate, and what ends the run."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    every_steps: int = 40
+    """Optimiser steps between two evaluations."""
+    target_lddt_ca: float = 0.8
+    """The run succeeds when the mean lDDT-Ca over the chains reaches this."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or not 0.0 < self.target_lddt_ca <= 1.0:
+            raise ValueError(f"expected every_steps >= 1 and 0 < target_lddt_ca <= 1, found {self}")
+
+
+class Evaluator:
+    """Runs the averaged weights over this rank's chains and collects the scores of all ranks.
+
+    It holds a second model whose parameters share the memory of the average, so evaluation neither
+    touches nor copies what is being trained.
+    """
+
+    def __init__(self, model: nn.Module, average: WeightAverage, *, plan: ExecutionPlan) -> None:
+        self._model = copy.deepcopy(model).eval()
+        self._average = average
+        self._plan = plan
+        averaged = average.parameters()
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+            parameter.data = averaged[name]
+        self._device = average.average.device
+
+    def score(self, features: Mapping[str, Tensor]) -> float:
+        """lDDT-Ca of one chain; features: those of a batch of one."""
+        batch = FeatureBatch.from_features(features).to(self._device, non_blocking=True)
+        with torch.no_grad():
+            outputs = self._model(
+                batch, self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None
+            )
+            per_chain = lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
+        return float(per_chain[0])
+
+    def run(self, chains: Iterable[tuple[str, Mapping[str, Tensor]]], axis: AxisGroup) -> tuple[ChainScore, ...]:
+        """Scores of the chains of all ranks of the axis, sorted by chain id; the same on every rank.
+
+        chains: (chain id, features) of this rank. Raises ValueError if a score is not finite.
+        """
+        scores = [
+            ChainScore(
+                chain_id=chain_id, lddt_ca=self.score(features), num_residues=int(features["seq_length"].sum())
+            )
+            for chain_id, features in chains
+        ]
+        everyone = [score for part in gather_objects(scores, axis) for score in part]
+        broken = [score.chain_id for score in everyone if not 0.0 <= score.lddt_ca <= 1.0]
+        if broken:
+            raise ValueError(
+                f"lDDT-Ca of {len(broken)} chains is not a number from 0 to 1 ({', '.join(broken[:5])}); "
+                "the averaged weights give coordinates that are not finite"
+            )
+        return tuple(sorted(everyone, key=lambda score: score.chain_id))
+
+
+def lddt_ca(predicted: Tensor, true: Tensor, atom_mask: Tensor) -> Tensor:
+    """lDDT of the alpha carbons per chain, 0 to 1 (AF2 suppl. 1.9.6 without rounding).
+
+    predicted, true: [batch, N_res, 37, 3] angstrom; atom_mask: [batch, N_res, 37]. Returns [batch].
+    """
+    return lddt(predicted[..., CA, :].float(), true[..., CA, :].float(), atom_mask[..., CA].float(), per_residue=False)
+
+
+def mean_score(scores: tuple[ChainScore, ...]) -> float:
+    """The figure of an evaluation: the mean over chains, long and short alike."""
+    return sum(score.lddt_ca for score in scores) / len(scores)
+
