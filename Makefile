@@ -1,0 +1,61 @@
+# One verb per job. Everything runs in the checkout's environment, which `make setup` prepares.
+# The longer verbs take their inputs from variables: make real-smoke SHARED=../shared
+
+PYTHON ?= $(shell if [ -x .venv/bin/python ]; then echo .venv/bin/python; else echo python3; fi)
+SHARED ?= ../shared
+SEED ?=
+SEED_FLAG = $(if $(SEED),--seed $(SEED),)
+
+.PHONY: help setup test house demo demo-ci controls data-demo data-real real-smoke parity check rules ci clean
+
+help:            ## list the verbs
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
+
+setup:           ## prepare .venv (once)
+	./run_tests.sh --setup-only
+
+test:            ## the whole test suite, no GPU needed
+	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" ./run_tests.sh
+
+house:           ## only the rules of the house: imports, sizes, names
+	./run_tests.sh tests/house
+
+demo:            ## the timed run of the front door: embedded data to lDDT-Ca 0.8
+	./run_and_time.sh $(SEED_FLAG)
+
+demo-ci:         ## a few minutes of the same, to a lower bar
+	./run_and_time.sh --preset demo_ci $(SEED_FLAG)
+
+data-demo:       ## embedded data alone
+	$(PYTHON) -m data_prep synthesize --out data/demo/raw
+	$(PYTHON) -m data_prep convert --pdb-mmcif data/demo/raw/pdb_mmcif \
+	    --open-protein-set data/demo/raw/open_protein_set --out data/demo/shards
+	touch data/demo/complete
+
+controls:        ## what the last demo scores on shuffled inputs: RUN=runs/demo-...
+	$(PYTHON) -m benchmark controls --output-dir $(RUN) --data-dir data/demo/shards
+
+data-real:       ## shards of the real files in SHARED
+	$(PYTHON) -m data_prep convert --pdb-mmcif $(SHARED)/data/real/pdb_mmcif \
+	    --open-protein-set $(SHARED)/data/real/open_protein_set --out data/real/shards
+
+real-smoke: data-real ## a small model on a few real chains, to lDDT-Ca 0.8
+	./run_and_time.sh --preset real_smoke --data-dir data/real/shards $(SEED_FLAG)
+
+parity:          ## model, losses, gradients and optimiser against every golden directory in SHARED
+	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny
+	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_quirks
+	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_full
+
+check:           ## compliance of a log: LOG=runs/.../mlperf.log
+	$(PYTHON) -m benchmark check $(LOG)
+
+rules:           ## what makes a preset open: PRESET=demo
+	$(PYTHON) -m benchmark rules --preset $(or $(PRESET),demo)
+
+ci:              ## what CI runs
+	.ci/run
+
+clean:           ## remove embedded data and caches, keep .venv and runs
+	rm -rf data .pytest_cache build
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

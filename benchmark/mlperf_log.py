@@ -1,0 +1,159 @@
+"""The MLPerf log of a run, with the keys of the logs published for MLPerf HPC v3.0 in their order."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from mlperf_logging import mllog
+from mlperf_logging.mllog import constants
+
+from benchmark.check import CONTINUED_KEY
+from benchmark.launch import Submitter
+from benchmark.machine import CHECKOUT
+from benchmark.mlperf_values import training_values
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo, StepReport
+
+INSTANCE = {"instance": 0}
+
+
+class MLPerfObserver(NullObserver):
+    """Writes the events of one run to one file, each line flushed when it is written.
+
+    division: "closed" or "open". cache_cleared: whether the data set's pages were dropped from this
+    node's page cache. num_resumptions: how often the run was continued; above 0 the log says so, and
+    `check` refuses it.
+    """
+
+    def __init__(
+        self, path: Path, *, submitter: Submitter, division: str, cache_cleared: bool, num_resumptions: int = 0
+    ) -> None:
+        self._submitter = submitter
+        self._division = division
+        self._cache_cleared = cache_cleared
+        self._num_resumptions = num_resumptions
+        # a logger of its own, not one of logging's registry: two runs in a process must not share a file
+        self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        logger = logging.Logger("mlperf", level=logging.INFO)
+        logger.addHandler(self._handler)
+        # stack offset 2: the caller of _event and its like below, not those helpers
+        self._log = mllog.MLLogger(logger, default_stack_offset=2, root_dir=re.escape(str(CHECKOUT)))
+        self._run_started = False
+        self._loader_kind = ""
+        self._num_blocks = 0
+        self._data_waits: list[float] = []
+
+    def _event(self, key: str, value: Any = None, **metadata: Any) -> None:
+        self._log.event(key, value, metadata=metadata)
+
+    def _start(self, key: str, **metadata: Any) -> None:
+        self._log.start(key, metadata=metadata)
+
+    def _end(self, key: str, **metadata: Any) -> None:
+        self._log.end(key, metadata=metadata)
+
+    def init_start(self, config: RunConfig, *, seed: int) -> None:
+        """First line of the log; the configuration follows when all of it is known, before init_stop."""
+        self._start(constants.INIT_START)
+        self._event(constants.CACHE_CLEAR, self._cache_cleared)
+
+    def init_stop(self, info: RunInfo) -> None:
+        """Everything that is fixed before data is touched, then the end of the initialisation."""
+        self._log_submission(info)
+        for key, value in training_values(info.config).items():
+            self._event(key, value)
+        self._event("init_checkpoint_sha256sum", info.init_checkpoint_sha256 or "")
+        self._event("swa_enabled", True)
+        self._event("swa_decay_rate", info.config.weight_average.decay_rate)
+        self._event("model_parameters_count", info.num_parameters)
+        self._log_staging()
+        self._end(constants.INIT_STOP)
+
+    def _log_submission(self, info: RunInfo) -> None:
+        config = info.config
+        self._event(constants.SUBMISSION_BENCHMARK, "openfold")
+        self._event(constants.SUBMISSION_ORG, self._submitter.organisation)
+        self._event(constants.SUBMISSION_DIVISION, self._division)
+        self._event(constants.SUBMISSION_STATUS, self._submitter.status)
+        self._event(constants.SUBMISSION_PLATFORM, f"{info.number_of_nodes}x{self._submitter.platform}")
+        if self._num_resumptions:
+            self._event(CONTINUED_KEY, self._num_resumptions, resumed_from_step=info.resumed_from_step)
+        self._event(constants.SEED, info.seed)
+        self._event("number_of_ranks", info.number_of_ranks)
+        self._event("number_of_nodes", info.number_of_nodes)
+        self._event("accelerators_per_node", 0 if info.device == "cpu" else info.ranks_per_node)
+        self._event(constants.GLOBAL_BATCH_SIZE, info.global_batch_size)
+        self._event("gradient_accumulation_steps", config.accumulation)
+        self._event("target_avg_lddt_ca_value", config.evaluation.target_lddt_ca)
+        self._event("train_max_pdb_release_date", config.selection.train_max_release_date)
+        self._event("val_min_cameo_submission_date", config.selection.validation_min_date)
+        self._event("val_max_cameo_submission_date", config.selection.validation_max_date)
+        self._event("val_max_sequence_length", config.selection.validation_max_length)
+        self._event("val_every_iters", config.evaluation.every_steps)
+        self._event("precision", config.precision)
+
+    def _log_staging(self) -> None:
+        """Shards are read where they lie: nothing is staged, and the log says that it took no time."""
+        self._event("staging_start")
+        self._event("staging_stop", staging_duration=0.0, **INSTANCE)
+        self._event("tracked_stats", {"staging_duration": 0.0}, step=0, **INSTANCE)
+
+    def run_start(self, info: RunInfo) -> None:
+        """The clock starts."""
+        self._start(constants.RUN_START)
+        self._run_started = True
+        self._loader_kind = info.config.loader.kind
+
+    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+        """Sizes of the data set, counted after the clock started."""
+        self._event(constants.TRAIN_SAMPLES, train_samples)
+        self._event(constants.EVAL_SAMPLES, eval_samples)
+        in_order = self._loader_kind == "in_order"
+        self._event("initial_training_dataloader_type", f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}")
+
+    def block_start(self, *, step: int, epoch_num: int) -> None:
+        """Training between two evaluations begins."""
+        self._num_blocks += 1
+        self._data_waits.clear()
+        self._start(constants.EPOCH_START, epoch_num=epoch_num, **INSTANCE)
+
+    def step(self, report: StepReport) -> None:
+        """Steps are not logged one by one; their waits make the mean of the block."""
+        self._data_waits.append(report.data_wait_seconds)
+
+    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None:
+        """Throughput in samples per second, and the mean wait for a batch in seconds."""
+        self._end(constants.EPOCH_STOP, epoch_num=epoch_num, **INSTANCE)
+        place = {"step": self._num_blocks, **INSTANCE}
+        self._event("tracked_stats", {"throughput": samples_per_second}, **place)
+        if self._data_waits:
+            mean_wait = sum(self._data_waits) / len(self._data_waits)
+            self._event("tracked_stats", {"data_wait_seconds_per_step": mean_wait}, **place)
+
+    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
+        """An evaluation begins."""
+        self._start(constants.EVAL_START, epoch_num=epoch_num, **INSTANCE)
+
+    def evaluation(self, report: EvaluationReport) -> None:
+        """lDDT-Ca, 0 to 1."""
+        self._event(constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=report.epoch_num, **INSTANCE)
+
+    def evaluation_stop(self, *, step: int, epoch_num: int) -> None:
+        """An evaluation is over."""
+        self._end(constants.EVAL_STOP, epoch_num=epoch_num, **INSTANCE)
+
+    def run_stop(self, *, status: str, samples: int) -> None:
+        """The clock stops."""
+        self._end(constants.RUN_STOP, status=status)
+
+    def run_failed(self, error: BaseException) -> None:
+        """A clock that runs is stopped, so that the log tells how the run ended."""
+        if self._run_started:
+            self._end(constants.RUN_STOP, status="aborted", error=type(error).__name__)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()

@@ -1,0 +1,121 @@
+"""What is left of a run for people: steps and evaluations as JSON lines, a summary as text, the curve as PNG.
+
+Files in the output directory: steps.jsonl, evaluations.jsonl, summary.txt, evaluation_curve.png. A
+resumed run appends to the first two, so that the curve is that of the whole run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
+
+STEPS_FILE = "steps.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+SUMMARY_FILE = "summary.txt"
+CURVE_FILE = "evaluation_curve.png"
+BAR_WIDTH = 50
+
+
+class SummaryObserver(NullObserver):
+    """Writes the files above; target_lddt_ca is drawn into the curve."""
+
+    def __init__(self, folder: Path, *, target_lddt_ca: float) -> None:
+        self._folder = folder
+        self._target = target_lddt_ca
+        for name in (STEPS_FILE, EVALUATIONS_FILE):
+            _end_last_line(folder / name)
+
+    def step(self, report: StepReport) -> None:
+        """One line per optimiser step."""
+        _append(self._folder / STEPS_FILE, asdict(report) | {"terms": dict(report.terms)})
+
+    def evaluation(self, report: EvaluationReport) -> None:
+        """One line per evaluation, with the figure of every chain."""
+        _append(self._folder / EVALUATIONS_FILE, asdict(report))
+
+    def run_end(self, summary: RunSummary) -> None:
+        """Text and picture."""
+        evaluations = read_evaluations(self._folder)
+        text = format_summary(summary, evaluations, target_lddt_ca=self._target)
+        (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+        print(text, flush=True)
+        if evaluations:
+            draw_curve(evaluations, self._folder / CURVE_FILE, target_lddt_ca=self._target)
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Evaluations of a run in order of their steps (keys of EvaluationReport).
+
+    A resumed run repeats what came after its checkpoint, and then the later line counts; a line cut
+    off by the death of the process is left out.
+    """
+    path = folder / EVALUATIONS_FILE
+    by_step: dict[int, dict[str, Any]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            evaluation = json.loads(line)
+        except ValueError:
+            continue  # the process died while it wrote this line
+        by_step[evaluation["step"]] = evaluation
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def format_summary(summary: RunSummary, evaluations: list[dict[str, Any]], *, target_lddt_ca: float) -> str:
+    """A page of text: outcome, speed, waits, and the evaluation curve as bars."""
+    outcome = "target reached" if summary.status == "success" else "target not reached"
+    lines = [
+        f"status              {summary.status} ({outcome}: lDDT-Ca {target_lddt_ca})",
+        f"continued           {'yes, after step ' + str(summary.resumed_from_step) if summary.resumed_from_step else 'no'}",
+        f"optimiser steps     {summary.steps}",
+        f"samples             {summary.samples}",
+        f"run time            {summary.run_seconds:.1f} s",
+        f"  training          {summary.training_seconds:.1f} s",
+        f"  evaluation        {summary.evaluation_seconds:.1f} s",
+        f"waited for data     {summary.data_wait_seconds:.1f} s",
+        f"speed               {summary.samples_per_second:.3f} samples/s, {summary.seconds_per_step:.3f} s/step",
+        "",
+        "    step    samples  lDDT-Ca",
+    ]
+    for evaluation in evaluations:
+        bar = "#" * round(BAR_WIDTH * evaluation["lddt_ca"])
+        lines.append(f"{evaluation['step']:>8} {evaluation['epoch_num']:>10}  {evaluation['lddt_ca']:.4f}  {bar}")
+    if evaluations:
+        lines.append(f"{'':>27} {'':<{round(BAR_WIDTH * target_lddt_ca)}}^ {target_lddt_ca}")
+    return "\n".join(lines) + "\n"
+
+
+def draw_curve(evaluations: list[dict[str, Any]], path: Path, *, target_lddt_ca: float) -> None:
+    """lDDT-Ca over samples seen as a PNG: the mean, the range over chains, and the target."""
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    samples = [evaluation["epoch_num"] for evaluation in evaluations]
+    scores = [[chain["lddt_ca"] for chain in evaluation["chains"]] for evaluation in evaluations]
+    lowest = [min(values) for values in scores]
+    highest = [max(values) for values in scores]
+    axes.fill_between(samples, lowest, highest, alpha=0.2, label="range over chains")
+    axes.plot(samples, [evaluation["lddt_ca"] for evaluation in evaluations], marker="o", label="mean")
+    axes.axhline(target_lddt_ca, linestyle="--", color="black", label=f"target {target_lddt_ca}")
+    axes.set(xlabel="samples", ylabel="lDDT-Ca of the averaged weights", ylim=(0, 1))
+    axes.legend(loc="lower right")
+    figure.savefig(path)
+
+
+def _end_last_line(path: Path) -> None:
+    """A process that died while writing leaves half a line; what follows must not be glued to it."""
+    if path.exists() and not path.read_bytes().endswith(b"\n"):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("\n")
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")

@@ -1,0 +1,128 @@
+"""Sizes, forbidden words and forbidden state, read from the source."""
+
+import ast
+import io
+import pathlib
+import tokenize
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+MAX_KERNEL_LINES = 120
+MAX_ARGUMENTS = 5
+FORBIDDEN_WORDS = ("TODO", "FIXME", "XXX", "NotImplementedError")
+
+
+def python_files(*tops: str):
+    return [path for top in tops for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+PRODUCT = python_files("openfold_opt", "data_prep", "benchmark")
+EVERYTHING = PRODUCT + python_files("tests")
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions_of(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def is_constant_table(tree) -> bool:
+    """A file without functions and classes is a table of data and may be long."""
+    return not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_file_is_not_too_long(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE_LINES or is_constant_table(parsed(path)), f"{lines} lines, at most {MAX_FILE_LINES}"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_functions_are_not_too_long(path):
+    for function in functions_of(parsed(path)):
+        is_kernel = any("jit" in ast.unparse(decorator) for decorator in function.decorator_list)
+        limit = MAX_KERNEL_LINES if is_kernel else MAX_FUNCTION_LINES
+        length = function.end_lineno - function.lineno + 1
+        assert length <= limit, f"{function.name} (line {function.lineno}) has {length} lines, at most {limit}"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_functions_take_few_positional_arguments(path):
+    for function in functions_of(parsed(path)):
+        arguments = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in ("self", "cls")]
+        assert len(arguments) <= MAX_ARGUMENTS, f"{function.name} (line {function.lineno}) takes {len(arguments)}"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_no_global_state(path):
+    for node in ast.walk(parsed(path)):
+        assert not isinstance(node, ast.Global), f"line {node.lineno}: global"
+        if path.name == "launch.py":
+            continue
+        is_environ = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv")
+        assert not (is_environ and ast.unparse(node.value) == "os"), f"line {node.lineno}: environment outside launch.py"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_no_exception_is_swallowed(path):
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno}: bare except"
+            only_pass = len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
+            assert not only_pass, f"line {node.lineno}: exception swallowed by pass"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_no_promises_and_no_dead_code(path):
+    text = path.read_text(encoding="utf-8")
+    for word in FORBIDDEN_WORDS:
+        assert word not in text, word
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            assert not looks_like_code(token.string.lstrip("# ")), f"line {token.start[0]}: commented-out code"
+
+
+def looks_like_code(comment: str) -> bool:
+    """A statement that does something; words and names alone parse too, so they do not count."""
+    try:
+        tree = ast.parse(comment)
+    except SyntaxError:
+        return False
+    acting = (ast.Assign, ast.AugAssign, ast.Return, ast.Import, ast.ImportFrom, ast.Raise, ast.Assert)
+    is_call = [isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in tree.body]
+    return any(isinstance(node, acting) for node in tree.body) or any(is_call)
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_modules_classes_and_public_functions_are_described(path):
+    tree = parsed(path)
+    if not tree.body:
+        return
+    assert ast.get_docstring(tree), "module without docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} (line {node.lineno}) without docstring"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_configs_are_frozen_and_keyword_only(path):
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+            text = " ".join(decorators)
+            assert "frozen=True" in text and "kw_only=True" in text, f"{node.name}: {decorators}"
+
+
+def test_test_files_have_unique_names():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+    assert not list((ROOT / "tests").rglob("__init__.py"))
