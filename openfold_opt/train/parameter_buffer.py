@@ -50,6 +50,11 @@ class ParameterBuffer:
             # autograd adds into a gradient that is already there, so it lands in the buffer
             parameter.grad = self.view(self.gradients, name)
 
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all parameters, gaps not counted."""
+        return sum(shape.numel() for shape in self._shapes.values())
+
     def zero_gradients(self) -> None:
         """Clear gradients and riders before the first micro-batch of a step."""
         self.gradients.zero_()

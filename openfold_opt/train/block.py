@@ -1,0 +1,133 @@
+"""A stretch of optimiser steps, with the figures of each read one step late."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import gather_objects
+from openfold_opt.train.observer import RunObserver, StepReport
+from openfold_opt.train.step import MicroBatch, StepFigures, StepResult, TrainStep
+
+
+class NonFiniteError(RuntimeError):
+    """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchedStep:
+    """A step whose figures were not read yet."""
+
+    result: StepResult
+    started: float
+    """time.perf_counter() before its first batch was asked for."""
+    data_wait_seconds: float
+
+
+class BlockRunner:
+    """Feeds a TrainStep from the loader, reports every step, and stops the run when figures are not finite."""
+
+    def __init__(self, train_step: TrainStep, batches: Iterator[LoadedBatch], *, accumulation: int,
+                 device: torch.device, observer: RunObserver, world: AxisGroup, samples_per_step: int,
+                 recycling: Callable[[int], int]) -> None:
+        """recycling: passes without gradient of a step, counted from 0."""
+        self._train_step = train_step
+        self._batches = batches
+        self._accumulation = accumulation
+        self._device = device
+        self._observer = observer
+        self._world = world
+        self._samples_per_step = samples_per_step
+        self._recycling = recycling
+        self._warned: set[str] = set()
+        self.data_wait_seconds = 0.0
+
+    def run(self, *, first_step: int, last_step: int) -> None:
+        """Do steps first_step + 1 .. last_step (counted from 1), reports included."""
+        launched: LaunchedStep | None = None
+        for step in range(first_step + 1, last_step + 1):
+            started, waited = time.perf_counter(), self.data_wait_seconds
+            result = self._train_step.run(
+                self._micro_batches(step), step=step, num_recycling_passes=self._recycling(step - 1)
+            )
+            if launched is not None:
+                self._report(launched, ended=started)
+            launched = LaunchedStep(
+                result=result, started=started, data_wait_seconds=self.data_wait_seconds - waited
+            )
+        if launched is not None:
+            figures_read = launched.result.read()
+            self._report(launched, ended=time.perf_counter(), figures=figures_read)
+
+    def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
+        for _ in range(self._accumulation):
+            asked = time.perf_counter()
+            loaded = next(self._batches)
+            self.data_wait_seconds += time.perf_counter() - asked
+            if loaded.step != step - 1:
+                raise RuntimeError(f"the loader is at step {loaded.step}, the training at step {step - 1}")
+            yield MicroBatch(
+                features=FeatureBatch.from_features(loaded.features).to(self._device, non_blocking=True),
+                slots=loaded.slots.to(self._device, non_blocking=True),
+                sample_ids=tuple(
+                    f"{chain_id} (seed {seed})"
+                    for chain_id, seed in zip(loaded.chain_ids, loaded.sample_seeds, strict=True)
+                ),
+            )
+
+    def _report(self, launched: LaunchedStep, *, ended: float, figures: StepFigures | None = None) -> None:
+        figures = figures if figures is not None else launched.result.read()
+        if not figures.is_applied:
+            raise NonFiniteError(self._explain(launched.result, figures))
+        self._warn_of_idle_terms(figures)
+        self._observer.step(
+            StepReport(
+                step=figures.step,
+                samples_seen=figures.step * self._samples_per_step,
+                num_recycling_passes=figures.num_recycling_passes,
+                loss=figures.loss,
+                terms=figures.terms,
+                gradient_norm=figures.gradient_norm,
+                learning_rate=figures.learning_rate,
+                step_time_seconds=ended - launched.started,
+                data_wait_seconds=launched.data_wait_seconds,
+            )
+        )
+
+    def _warn_of_idle_terms(self, figures: StepFigures) -> None:
+        """The step was applied, so a term that is not finite has weight zero: say so once per term."""
+        for name, value in figures.terms.items():
+            if not math.isfinite(value) and name not in self._warned:
+                self._warned.add(name)
+                self._observer.warning(
+                    f"loss term {name} of weight zero is {value} at step {figures.step}; training goes on"
+                )
+
+    def _explain(self, result: StepResult, figures: StepFigures) -> str:
+        """One message for all ranks: every rank sees the same flag, so every rank comes here."""
+        found = [line for lines in gather_objects(_broken_samples(result), self._world) for line in lines]
+        what = "; ".join(found) if found else f"the gradient norm is {figures.gradient_norm}, all terms are finite"
+        return (
+            f"step {figures.step} ({figures.num_recycling_passes} passes without gradient) is not finite: {what}. "
+            "No weight was changed by it; the newest checkpoint is from before it. Samples of this rank: "
+            f"{', '.join(result.sample_ids)}"
+        )
+
+
+def _broken_samples(result: StepResult) -> list[str]:
+    """For each sample of this rank whose weighted loss is not finite: its name and its terms that are not."""
+    lines = []
+    for sample_id, row in zip(result.sample_ids, result.local_terms.tolist(), strict=True):
+        *terms, weighted = row
+        if math.isfinite(weighted):
+            continue
+        broken = [f"{name} = {value}" for name, value in zip(result.term_names, terms) if not math.isfinite(value)]
+        lines.append(f"sample {sample_id}: {', '.join(broken) or f'weighted sum = {weighted}'}")
+    return lines

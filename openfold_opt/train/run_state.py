@@ -1,0 +1,126 @@
+"""What a checkpoint holds, and how a run takes it up again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
+from openfold_opt.train.checkpoint import CheckpointError, file_sha256, load_file
+from openfold_opt.train.step import TrainStep
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """What must be the same when a run is resumed, or it would be another run."""
+
+    seed: int
+    config_hash: str
+    global_batch_size: int
+    data_checksum: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is. There is no state of random generators: every draw is a function of seed and step."""
+
+    step: int = 0
+    """Optimiser steps done; also the position of the loader."""
+    samples_seen: int = 0
+    lddt_ca: float | None = None
+    """Result of the evaluation right after this step, if there was one."""
+
+
+def checkpoint_content(
+    train_step: TrainStep, progress: Progress, identity: RunIdentity, *, learning_rate: float
+) -> dict[str, Any]:
+    """A checkpoint in the published form {iteration, alphafold_state_dict, optimizer_state_dict}, and keys of ours."""
+    average = train_step.weight_average
+    return {
+        "iteration": progress.step,
+        "alphafold_state_dict": train_step.buffer.split_copies(train_step.buffer.values),
+        "optimizer_state_dict": train_step.optimizer.state_dict(learning_rate=learning_rate),
+        "weight_average_state_dict": average.state_dict(),
+        "weight_average_num_updates": int(average.num_updates.item()),
+        "format_version": FORMAT_VERSION,
+        "samples_seen": progress.samples_seen,
+        "lddt_ca": progress.lddt_ca,
+        "seed": identity.seed,
+        "config_hash": identity.config_hash,
+        "global_batch_size": identity.global_batch_size,
+        "data_checksum": identity.data_checksum,
+    }
+
+
+def restore_run(train_step: TrainStep, content: dict[str, Any], identity: RunIdentity, *, path: Path) -> Progress:
+    """Put everything back as it was when the checkpoint was written, bit for bit.
+
+    Raises CheckpointError if it is of another run: other seed, configuration, batch or data.
+    """
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {content.get('format_version')}, expected {FORMAT_VERSION}; "
+            "resume it with the version that wrote it, or choose another output directory"
+        )
+    for key in ("seed", "config_hash", "global_batch_size", "data_checksum"):
+        found, expected = content[key], getattr(identity, key)
+        if found != expected:
+            raise CheckpointError(
+                f"{path} is of a run with {key}={found}, this one has {expected}; give the same preset, seed, "
+                "data and number of ranks to resume it, or choose another output directory"
+            )
+    _restore_weights(train_step, content, path=path)
+    train_step.weight_average.load_state_dict(
+        content["weight_average_state_dict"], num_updates=content["weight_average_num_updates"]
+    )
+    return Progress(step=content["iteration"], samples_seen=content["samples_seen"], lddt_ca=content["lddt_ca"])
+
+
+def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: str | None) -> str:
+    """Start a fresh run from published weights; returns the file's SHA-256.
+
+    Takes a plain state dict, or the resumable form, of which Adam's moments and step count are restored
+    too. The running average starts empty. Raises CheckpointError for another SHA-256 than expected, a
+    file that is no checkpoint, or tensors that are missing, extra or misshapen.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"initial checkpoint {path} does not exist; expected a file written by torch.save")
+    sha256 = file_sha256(path)
+    if expected_sha256 is not None and sha256 != expected_sha256:
+        raise CheckpointError(
+            f"initial checkpoint {path} has SHA-256 {sha256}, expected {expected_sha256}; "
+            "download it again (python -m data_prep download)"
+        )
+    content = load_file(path)
+    if "alphafold_state_dict" not in content:
+        content = {"alphafold_state_dict": content}
+    _restore_weights(train_step, content, path=path)
+    return sha256
+
+
+def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
+    try:
+        train_step.buffer.load(train_step.buffer.values, content["alphafold_state_dict"])
+        if "optimizer_state_dict" in content:
+            train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+@torch.no_grad()
+def share_state(train_step: TrainStep, axis: AxisGroup) -> None:
+    """Give every rank the weights, moments and average of the first one."""
+    if axis.size == 1:
+        return
+    optimizer, average = train_step.optimizer, train_step.weight_average
+    for tensor in (train_step.buffer.values, optimizer.exp_avg, optimizer.exp_avg_sq, average.average):
+        broadcast_tensor(tensor, axis)
+    counts = broadcast_object((float(optimizer.num_steps), float(average.num_updates)), axis)
+    optimizer.num_steps.fill_(counts[0])
+    average.num_updates.fill_(counts[1])

@@ -1,0 +1,181 @@
+"""From a RunConfig to a run that is ready to start: device, model, step, evaluator, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import broadcast_object, check_same_everywhere
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.checkpoint import CheckpointStore
+from openfold_opt.train.config import RunConfig, config_hash
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.precision import compute_dtype
+from openfold_opt.train.run_state import Progress, RunIdentity, initialize_from_file, restore_run, share_state
+from openfold_opt.train.seeds import derive_seed
+from openfold_opt.train.step import StepConfig, TrainStep
+
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPaths:
+    """Files and folders of a run."""
+
+    output_dir: Path
+    """Checkpoints go to its folder `checkpoints`; what lies there already is resumed from."""
+    init_checkpoint: Path | None = None
+    """Weights to start from; None starts from random ones."""
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.output_dir / CHECKPOINT_FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """Everything that training needs, except data."""
+
+    train_step: TrainStep
+    evaluator: Evaluator
+    store: CheckpointStore
+    identity: RunIdentity
+    progress: Progress
+    init_checkpoint_sha256: str | None
+    resumed_from: Path | None
+
+
+def resolve_device(name: str, *, local_rank: int) -> torch.device:
+    """"cpu", "cuda" (this rank's GPU) or "auto". Raises ValueError if a GPU is asked for and there is none."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and num_gpus == 0):
+        return torch.device("cpu")
+    if num_gpus == 0:
+        raise ValueError(
+            "this preset needs a GPU and PyTorch sees none; run it on a machine with one, or choose a preset "
+            "for CPUs (demo, real_smoke)"
+        )
+    # srun may show every task its own GPU only
+    return torch.device("cuda", local_rank % num_gpus)
+
+
+def describe_device(device: torch.device) -> str:
+    """Name for logs."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaFold:
+    """The model with random weights that depend on the seed alone, in training mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "model"))
+        model = AlphaFold(config.model)
+    return model.to(device).train()
+
+
+def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
+    """The execution plans of training and of evaluation."""
+    kernels, dtype = build_kernel_set(config.kernels, device), compute_dtype(config.precision)
+    train = ExecutionPlan(kernels=kernels, dap=context.dap, recompute=config.recompute, compute_dtype=dtype)
+    evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), recompute=False, compute_dtype=dtype)
+    return train, evaluate
+
+
+def build_train_step(
+    config: RunConfig, model: AlphaFold, *, plan: ExecutionPlan, context: ParallelContext, seed: int
+) -> TrainStep:
+    """The step of a run; dropout has a seed of its own."""
+    step_config = StepConfig(
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        weight_average=config.weight_average,
+        accumulation=config.accumulation,
+        gradient_bucket_bytes=config.parallel.gradient_bucket_bytes,
+    )
+    dropout_seed = derive_seed(seed, "dropout") & 0xFFFFFFFF if config.use_dropout else None
+    return TrainStep(
+        model,
+        loss=AlphaFoldLoss(config.loss),
+        plan=plan,
+        config=step_config,
+        context=context,
+        dropout_seed=dropout_seed,
+    )
+
+
+def prepare_run(
+    config: RunConfig,
+    context: ParallelContext,
+    *,
+    device: torch.device,
+    paths: RunPaths,
+    identity: RunIdentity,
+    warn: Callable[[str], None],
+) -> PreparedRun:
+    """Build the model, then resume, load initial weights, or keep the random ones.
+
+    Only the first rank reads checkpoints; the others get its state, and all check that they agree.
+    """
+    if context.dap.size > 1:
+        raise ValueError(
+            f"dap_size={context.dap.size}: gradients over the dap axis are not summed by this version; use dap_size=1"
+        )
+    train_plan, evaluation_plan = build_plans(config, context, device)
+    model = build_model(config, seed=identity.seed, device=device)
+    train_step = build_train_step(config, model, plan=train_plan, context=context, seed=identity.seed)
+    store = CheckpointStore(paths.checkpoint_dir, config.checkpoint)
+    loaded: tuple[Progress, str | None, Path | None] | None = None
+    if context.world.rank == 0:
+        loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn)
+    progress, sha256, resumed_from = broadcast_object(loaded, context.world)
+    share_state(train_step, context.world)
+    check_same_everywhere(train_step.buffer.values, context.world, what="initial weights")
+    return PreparedRun(
+        train_step=train_step,
+        evaluator=Evaluator(model, train_step.weight_average, plan=evaluation_plan),
+        store=store,
+        identity=identity,
+        progress=progress,
+        init_checkpoint_sha256=sha256,
+        resumed_from=resumed_from,
+    )
+
+
+def _load_weights(train_step, store, *, config, paths, identity, warn) -> tuple[Progress, str | None, Path | None]:
+    """Progress, SHA-256 of the initial checkpoint, and the checkpoint resumed from."""
+    store.remove_temporaries()
+    found = store.load_newest(warn=warn)
+    if found is not None:
+        content, path = found
+        progress = restore_run(train_step, content, identity, path=path)
+        return progress, content.get("init_checkpoint_sha256"), path
+    if paths.init_checkpoint is not None:
+        sha256 = initialize_from_file(
+            train_step, paths.init_checkpoint, expected_sha256=config.init_checkpoint_sha256
+        )
+        return Progress(), sha256, None
+    if config.init_checkpoint_sha256 is not None:
+        raise ValueError(
+            f"this preset starts from the checkpoint of SHA-256 {config.init_checkpoint_sha256}; "
+            "give its file with --init-checkpoint"
+        )
+    return Progress(), None, None
+
+
+def run_identity(
+    config: RunConfig, context: ParallelContext, *, seed: int, data_checksum: str | None
+) -> RunIdentity:
+    """What resuming compares."""
+    return RunIdentity(
+        seed=seed,
+        config_hash=config_hash(config),
+        global_batch_size=context.data.size * config.local_batch_size * config.accumulation,
+        data_checksum=data_checksum,
+    )
