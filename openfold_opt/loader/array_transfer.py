@@ -35,10 +35,7 @@ def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarr
     try:
         os.ftruncate(descriptor, max(size, 1))
         with mmap.mmap(descriptor, max(size, 1)) as memory:
-            for array, view in zip(arrays.values(), _views(memory, layout).values()):
-                view[...] = array
-            # The mapping cannot be closed while a view exists.
-            del view
+            _write(memory, layout, arrays)
         socket.send_fds(channel, [header], [descriptor])
     finally:
         os.close(descriptor)
@@ -64,6 +61,12 @@ def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
     finally:
         os.close(descriptor)
     return message, _views(memory, layout)
+
+
+def _write(memory: mmap.mmap, layout: list[tuple[str, tuple[int, ...], str, int]], arrays: dict[str, np.ndarray]) -> None:
+    # A function of its own: the mapping cannot be closed while a view of it exists.
+    for name, view in _views(memory, layout).items():
+        view[...] = arrays[name]
 
 
 def _views(memory: mmap.mmap, layout: list[tuple[str, tuple[int, ...], str, int]]) -> dict[str, np.ndarray]:

@@ -4,7 +4,8 @@ import numpy as np
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, evaluation_seed, random_stream
-from openfold_opt.loader.raw_features import RawFeatures, read_evaluation_features, read_training_features
+from openfold_opt.loader.raw_features import RawFeatures
+from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
 from openfold_opt.loader.transforms.cropping import draw_crop
 from openfold_opt.loader.transforms.msa_features import make_target_feat
 from openfold_opt.loader.transforms.msa_pass import make_msa_pass

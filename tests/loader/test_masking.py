@@ -1,0 +1,50 @@
+"""Masked-MSA replacement: statistics of the mixture, and what stays untouched."""
+
+import numpy as np
+import pytest
+
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.transforms.masking import MASK_CLASS, mask_msa
+
+
+def test_fraction_and_replacement_mix_over_a_thousand_draws():
+    # Every true residue is class 0, the profile knows only class 20, so each replacement tells where it came from.
+    msa = np.zeros((20, 30), np.uint8)
+    profile = np.zeros((30, 22), np.float32)
+    profile[:, 20] = 1
+    chosen, replaced = 0, np.zeros(23)
+    for seed in range(1000):
+        masked, bert_mask = mask_msa(msa, profile=profile, config=DataConfig(), rng=np.random.default_rng(seed))
+        assert not masked[~bert_mask].any()
+        chosen += bert_mask.sum()
+        replaced += np.bincount(masked[bert_mask], minlength=23)
+    total = 1000 * msa.size
+    assert chosen / total == pytest.approx(0.15, abs=4 * np.sqrt(0.15 * 0.85 / total))
+    shares = replaced / chosen
+    tolerance = 4 * np.sqrt(0.25 / chosen)
+    assert shares[MASK_CLASS] == pytest.approx(0.7, abs=tolerance)
+    assert shares[20] == pytest.approx(0.1, abs=tolerance)
+    # Class 0: unchanged, or drawn uniformly as it happens; each other amino acid: drawn uniformly.
+    assert shares[0] == pytest.approx(0.1 + 0.1 / 20, abs=tolerance)
+    np.testing.assert_allclose(shares[1:20], 0.1 / 20, atol=tolerance)
+    assert shares[21] == 0
+
+
+def test_profile_draws_follow_the_column():
+    config = DataConfig(
+        masked_msa_fraction=1.0, masked_msa_uniform_probability=0, masked_msa_profile_probability=1, masked_msa_same_probability=0
+    )
+    profile = np.zeros((2, 22), np.float32)
+    profile[0, [3, 21]] = 0.25, 0.75
+    profile[1, 7] = 1
+    masked, bert_mask = mask_msa(np.zeros((40_000, 2), np.uint8), profile=profile, config=config, rng=np.random.default_rng(0))
+    assert bert_mask.all()
+    assert set(masked[:, 1]) == {7}
+    assert set(masked[:, 0]) == {3, 21}
+    assert (masked[:, 0] == 21).mean() == pytest.approx(0.75, abs=0.01)
+
+
+def test_the_input_is_not_changed():
+    msa = np.full((5, 5), 21, np.uint8)
+    msa.setflags(write=False)
+    mask_msa(msa, profile=np.full((5, 22), 1 / 22, np.float32), config=DataConfig(), rng=np.random.default_rng(0))
