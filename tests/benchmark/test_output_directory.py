@@ -1,0 +1,138 @@
+"""Live, dead and finished output directories."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from benchmark.errors import BenchmarkError
+from benchmark.output_directory import OutputDirectory
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IDENTITY = {"preset": "demo", "data": "abc"}
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from benchmark.output_directory import OutputDirectory
+held = OutputDirectory(Path(sys.argv[1]), identity={"preset": "demo", "data": "abc"}, seed=5, new_seed=9)
+if sys.argv[2] == "running":
+    held.mark_running()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def take(path, *, seed=None, new_seed=9, identity=IDENTITY):
+    return OutputDirectory(path, identity=identity, seed=seed, new_seed=new_seed)
+
+
+def start_holder(path, status="running"):
+    """Another process that holds the directory until it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path), status], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout.readline().strip() == "held"
+    return process
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def die_in(path, status="running"):
+    kill(start_holder(path, status))
+
+
+def test_fresh_directory(tmp_path):
+    directory = take(tmp_path / "a" / "b")
+    assert not directory.continued
+    assert directory.seed == 9
+    assert directory.log_path.name == "mlperf.log"
+    assert json.loads((directory.path / "run.json").read_text())["continued"] is False
+    directory.close()
+
+
+def test_given_seed_wins(tmp_path):
+    assert take(tmp_path, seed=3).seed == 3
+
+
+def test_live_run_refuses_another(tmp_path):
+    process = start_holder(tmp_path)
+    try:
+        with pytest.raises(BenchmarkError, match=f"in use by a live run .process {process.pid} on"):
+            take(tmp_path)
+    finally:
+        kill(process)
+
+
+def test_dead_run_is_continued_with_its_seed(tmp_path):
+    die_in(tmp_path)
+    directory = take(tmp_path)
+    assert directory.continued
+    assert directory.seed == 5
+    assert directory.log_path.name == "mlperf_continued_1.log"
+    state = json.loads((tmp_path / "run.json").read_text())
+    assert state["continued"] is True and state["status"] == "running"
+
+
+def test_second_resumption_has_a_log_of_its_own(tmp_path):
+    die_in(tmp_path)
+    die_in(tmp_path)
+    assert take(tmp_path).log_path.name == "mlperf_continued_2.log"
+
+
+def test_death_before_the_clock_started_leaves_nothing_to_continue(tmp_path):
+    die_in(tmp_path, "starting")
+    directory = take(tmp_path)
+    assert not directory.continued
+    assert directory.seed == 9
+
+
+def test_finished_run_refuses(tmp_path):
+    directory = take(tmp_path)
+    directory.mark_running()
+    directory.mark_finished(outcome="success")
+    directory.close()
+    with pytest.raises(BenchmarkError, match="holds a finished run .success."):
+        take(tmp_path)
+
+
+def test_other_preset_does_not_continue_a_dead_run(tmp_path):
+    die_in(tmp_path)
+    with pytest.raises(BenchmarkError, match="preset 'demo', this one has 'real_smoke'"):
+        take(tmp_path, identity=IDENTITY | {"preset": "real_smoke"})
+    # the refusal changed nothing: the right command still continues
+    assert take(tmp_path).continued
+
+
+def test_other_seed_does_not_continue_a_dead_run(tmp_path):
+    die_in(tmp_path)
+    with pytest.raises(BenchmarkError, match="seed 5, this one has 6"):
+        take(tmp_path, seed=6)
+    assert take(tmp_path, seed=5).continued
+
+
+def test_foreign_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(BenchmarkError, match="thesis.tex"):
+        take(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_not_a_directory(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(BenchmarkError, match="is a file"):
+        take(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "odd"}'])
+def test_damaged_state_is_refused(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(BenchmarkError, match="cannot be read"):
+        take(tmp_path)
