@@ -50,8 +50,9 @@ def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
     """
     try:
         header, descriptors, _, _ = socket.recv_fds(channel, MAX_HEADER_BYTES, 1)
-    except ConnectionResetError as error:
-        raise EOFError("the other end of the channel died") from error
+    except ConnectionResetError:
+        # Linux reports once that the other end closed with unread input; what it sent before is still to be had.
+        header, descriptors, _, _ = socket.recv_fds(channel, MAX_HEADER_BYTES, 1)
     if not header:
         raise EOFError("the other end of the channel is closed")
     (descriptor,) = descriptors

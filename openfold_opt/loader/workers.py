@@ -156,20 +156,28 @@ def _work(channel: socket.socket, task: Task, positions: tuple[int, int | None, 
         if credits == 0 and not _wait_for_credit(channel, consumer):
             return
         credits = max(credits - 1, 0)
-        try:
-            content, arrays = task(position)
-            message = ("batch", content)
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-MAX_TRACEBACK_CHARACTERS:]}"
-            message, arrays = ("error", text), {}
+        message, arrays = _result(task, position)
         try:
             send_arrays(channel, message, arrays)
         except (BrokenPipeError, ConnectionResetError):
             # The consumer has closed its end: nobody wants the batch any more.
             return
         if message[0] == "error":
-            return
+            break
         position += stride
+    while _wait_for_credit(channel, consumer):
+        # All is sent; leaving before the consumer closes would look like a death.
+        pass
+
+
+def _result(task: Task, position: int) -> tuple[tuple[str, Any], dict[str, np.ndarray]]:
+    """The message of a position: ("batch", description) with its arrays, or ("error", traceback)."""
+    try:
+        description, arrays = task(position)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-MAX_TRACEBACK_CHARACTERS:]}"
+        return ("error", text), {}
+    return ("batch", description), arrays
 
 
 def _wait_for_credit(channel: socket.socket, consumer: int) -> bool:

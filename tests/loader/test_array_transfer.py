@@ -70,3 +70,13 @@ def test_too_long_a_header_is_an_error(channel):
     with pytest.raises(ValueError, match="send less beside the arrays"):
         send_arrays(channel[0], "x" * 200_000, {})
     assert channel[0].type == socket.SOCK_SEQPACKET
+
+
+def test_messages_survive_an_end_that_closes_with_unread_input(channel):
+    sender, receiver = channel
+    receiver.send(b"unread")
+    send_arrays(sender, "last", {"x": np.ones(3)})
+    sender.close()
+    assert receive_arrays(receiver)[0] == "last"
+    with pytest.raises(EOFError):
+        receive_arrays(receiver)
