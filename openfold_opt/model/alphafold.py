@@ -1,0 +1,195 @@
+"""AlphaFold2: embedders, stacks, structure module and heads put together, with recycling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from openfold_opt.geometry.atoms import atom14_to_atom37
+from openfold_opt.model.auxiliary_heads import AuxiliaryHeads
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.dropout import DropoutState, PassDropout
+from openfold_opt.model.evoformer_stack import EvoformerStack
+from openfold_opt.model.extra_msa_embedder import ExtraMSAEmbedder
+from openfold_opt.model.extra_msa_stack import ExtraMSAStack
+from openfold_opt.model.input_embedder import InputEmbedder
+from openfold_opt.model.linear import initialize_parameters
+from openfold_opt.model.outputs import ModelOutputs
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.recycling_embedder import RecyclingEmbedder
+from openfold_opt.model.structure_module import Structure, StructureModule
+from openfold_opt.model.template_angle_embedder import TemplateAngleEmbedder
+from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
+from openfold_opt.model.template_pair_stack import TemplatePairStack
+from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention
+from openfold_opt.protein.residue_constants import atom_order, restype_order
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recycled:
+    """What one pass hands to the next, without gradient."""
+
+    first_row: Tensor
+    """[batch, N_res, c_m], first row of the MSA representation"""
+    z: Tensor
+    """[batch, N_res, N_res, c_z]"""
+    pseudo_beta: Tensor
+    """[batch, N_res, 3] angstrom: predicted CB, or CA of glycine"""
+
+
+class AlphaFold(nn.Module):
+    """Algorithm 2 (Inference) without ensembling; in training, Algorithm 31 (RecyclingTraining)."""
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        """Initial weights are a function of seed and names; torch's own random state is neither read nor changed."""
+        super().__init__()
+        c_m, c_z, c_s = config.c_m, config.c_z, config.c_s
+        self.config = config
+        # The order of the modules is the order of tensors in checkpoints, to which Adam's state refers by position.
+        self.input_embedder = InputEmbedder(config.input_embedder, c_m=c_m, c_z=c_z)
+        self.recycling_embedder = RecyclingEmbedder(config.recycling_embedder, c_m=c_m, c_z=c_z)
+        self.template_angle_embedder = TemplateAngleEmbedder(c_m=c_m)
+        self.template_pair_embedder = TemplatePairEmbedder(config.template_pair_embedder, c_t=config.c_t)
+        self.template_pair_stack = TemplatePairStack(config.template_pair_stack, c_t=config.c_t)
+        self.template_pointwise_attention = TemplatePointwiseAttention(
+            config.template_pointwise_attention, c_t=config.c_t, c_z=c_z
+        )
+        self.extra_msa_embedder = ExtraMSAEmbedder(c_e=config.c_e)
+        self.extra_msa_stack = ExtraMSAStack(config.extra_msa_stack, c_e=config.c_e, c_z=c_z)
+        self.evoformer_stack = EvoformerStack(config.evoformer_stack, c_m=c_m, c_z=c_z, c_s=c_s)
+        self.structure_module = StructureModule(config.structure_module, c_s=c_s, c_z=c_z)
+        self.auxiliary_heads = AuxiliaryHeads(config.auxiliary_heads, c_m=c_m, c_z=c_z, c_s=c_s)
+        initialize_parameters(self, seed=seed)
+
+    def forward(
+        self,
+        batch: FeatureBatch,
+        plan: ExecutionPlan,
+        *,
+        num_recycling_passes: int,
+        dropout: DropoutState | None = None,
+    ) -> ModelOutputs:
+        """Runs num_recycling_passes passes without gradient, and one with.
+
+        Pass i uses slice i of the per-pass features, so the last one uses slice num_recycling_passes (the losses want
+        batch.at_pass(num_recycling_passes)). Dropout, if given, acts in every pass, as in the benchmark.
+
+        Args:
+            batch: with at least num_recycling_passes + 1 slices.
+            plan: how to carry it out.
+            num_recycling_passes: passes before the last one.
+            dropout: None in evaluation.
+
+        Raises:
+            ValueError: the batch has too few slices.
+        """
+        recycled = None
+        for pass_index in range(num_recycling_passes):
+            with torch.no_grad():
+                features = batch.at_pass(pass_index)
+                m, z, _, structure = self._run_pass(features, recycled, (dropout, pass_index), plan, is_last=False)
+                recycled = _recycle(features, m, z, structure)
+        features = batch.at_pass(num_recycling_passes)
+        m, z, s, structure = self._run_pass(features, recycled, (dropout, num_recycling_passes), plan, is_last=True)
+        return self._outputs(features, (m[:, : features.msa_feat.shape[1]], z, s), structure, plan)
+
+    def _run_pass(
+        self,
+        features: FeatureBatch,
+        recycled: Recycled | None,
+        dropout_and_pass: tuple[DropoutState | None, int],
+        plan: ExecutionPlan,
+        *,
+        is_last: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Structure]:
+        """One pass: m [batch, N_clust + N_templ, N_res, c_m], z, s in float32, and the structure."""
+        state, pass_index = dropout_and_pass
+        dropout = None if state is None else state.at_pass(pass_index)
+        device_type = features.aatype.device.type
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=plan.compute_dtype == torch.bfloat16):
+            m, z, s = self._run_trunk(features, recycled, dropout, plan)
+        m, z, s = m.float(), z.float(), s.float()
+        residues = (features.aatype, features.seq_mask)
+        structure = self.structure_module(s, z, residues, dropout, plan, last_block_only=not is_last)
+        return m, z, s, structure
+
+    def _run_trunk(
+        self, features: FeatureBatch, recycled: Recycled | None, dropout: PassDropout | None, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Algorithm 2, lines 5-18."""
+        pair_mask = features.seq_mask[:, :, None] * features.seq_mask[:, None, :]
+        m, z = self.input_embedder(features.target_feat, features.residue_index, features.msa_feat)
+        if recycled is None:
+            positions = features.pseudo_beta.new_zeros(features.pseudo_beta.shape)
+            recycled = Recycled(first_row=torch.zeros_like(m[:, 0]), z=torch.zeros_like(z), pseudo_beta=positions)
+        row_update, z_update = self.recycling_embedder(recycled.first_row, recycled.z, recycled.pseudo_beta, plan)
+        m = torch.cat([m[:, :1] + row_update[:, None], m[:, 1:], self._template_rows(features)], dim=1)
+        z = z + z_update
+        z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
+        e = self.extra_msa_embedder(features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
+        z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)
+        # A template's row exists at a residue where its psi, the third torsion, does.
+        msa_mask = torch.cat([features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1)
+        return self.evoformer_stack(m, z, (msa_mask, pair_mask), dropout, plan)
+
+    def _template_rows(self, features: FeatureBatch) -> Tensor:
+        """Torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
+        return self.template_angle_embedder(
+            features.template_aatype,
+            features.template_torsion_angles_sin_cos,
+            features.template_alt_torsion_angles_sin_cos,
+            features.template_torsion_angles_mask,
+        )
+
+    def _template_pairs(
+        self, features: FeatureBatch, z: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
+    ) -> Tensor:
+        """Algorithm 2, lines 9-13: update of z from the templates."""
+        t = self.template_pair_embedder(
+            features.template_aatype,
+            features.template_pseudo_beta,
+            features.template_pseudo_beta_mask,
+            features.template_all_atom_mask,
+        )
+        t = self.template_pair_stack(t, pair_mask, dropout, plan)
+        return self.template_pointwise_attention(t, z, features.template_mask)
+
+    def _outputs(
+        self, features: FeatureBatch, representations: tuple[Tensor, Tensor, Tensor], structure: Structure, plan: ExecutionPlan
+    ) -> ModelOutputs:
+        """The last pass, with the heads."""
+        msa, pair, single = representations
+        sm_single = structure.states[:, -1]
+        return ModelOutputs(
+            msa=msa,
+            pair=pair,
+            single=single,
+            sm_frames=structure.frames,
+            sm_sidechain_frames=structure.sidechain_frames,
+            sm_unnormalized_angles=structure.unnormalized_angles,
+            sm_angles=structure.angles,
+            sm_positions=structure.positions,
+            sm_states=structure.states,
+            sm_single=sm_single,
+            final_atom_positions=_final_positions(features, structure),
+            final_atom_mask=features.atom37_atom_exists,
+            final_affine_tensor=structure.frames[:, -1],
+            **self.auxiliary_heads(representations, sm_single, plan),
+        )
+
+
+def _final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
+    """Atoms of the last block, atom37, zero where the residue type has no such atom: [batch, N_res, 37, 3]."""
+    return atom14_to_atom37(
+        structure.positions[:, -1], features.residx_atom37_to_atom14, features.atom37_atom_exists
+    )
+
+
+def _recycle(features: FeatureBatch, m: Tensor, z: Tensor, structure: Structure) -> Recycled:
+    positions = _final_positions(features, structure)
+    is_glycine = (features.aatype == restype_order["G"]).unsqueeze(-1)
+    pseudo_beta = torch.where(is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :])
+    return Recycled(first_row=m[:, 0], z=z, pseudo_beta=pseudo_beta)

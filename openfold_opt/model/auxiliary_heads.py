@@ -1,0 +1,132 @@
+"""The heads beside the structure: confidence, distogram, masked MSA, resolved atoms and TM score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openfold_opt.model.linear import LayerNorm, Linear
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.protein.residue_constants import atom_type_num
+
+NUM_MASKED_MSA_CLASSES = 23
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxiliaryHeadsConfig:
+    """Configuration of AuxiliaryHeads."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    c_hidden_lddt: int = 128
+    num_bins_lddt: int = 50
+    num_bins_distogram: int = 64
+    has_tm_score: bool = False
+    """Whether there is a TM-score head (fine-tuning with pTM)."""
+    num_bins_aligned_error: int = 64
+    max_bin_aligned_error_angstrom: float = 31.0
+    """Last edge of the bins of aligned error; the first is 0."""
+
+
+class PerResidueLDDTCaPredictor(nn.Module):
+    """Algorithm 29 (predictPerResidueLDDT_Ca)."""
+
+    def __init__(self, config: AuxiliaryHeadsConfig, *, c_s: int) -> None:
+        super().__init__()
+        c_hidden = config.c_hidden_lddt
+        self.layer_norm = LayerNorm(c_s)
+        self.linear_1 = Linear(c_s, c_hidden, init="relu")
+        self.linear_2 = Linear(c_hidden, c_hidden, init="relu")
+        self.linear_3 = Linear(c_hidden, config.num_bins_lddt, init="final")
+
+    def forward(self, s: Tensor, plan: ExecutionPlan) -> Tensor:
+        """s: [batch, N_res, c_s] -> logits [batch, N_res, num_bins]"""
+        return self.linear_3(F.relu(self.linear_2(F.relu(self.linear_1(self.layer_norm(s, plan))))))
+
+
+class LinearHead(nn.Module):
+    """A head that is one linear layer: masked MSA (1.9.9), resolved atoms (1.9.10), TM score (1.9.7)."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.linear = Linear(c_in, c_out, init="final")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., c_in] -> logits [..., c_out]"""
+        return self.linear(x)
+
+
+class DistogramHead(LinearHead):
+    """Supplement 1.9.8: logits that are symmetric in the two residues."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [batch, N_res, N_res, c_z] -> logits [batch, N_res, N_res, num_bins]"""
+        logits = self.linear(x)
+        return logits + logits.transpose(1, 2)
+
+
+class AuxiliaryHeads(nn.Module):
+    """All heads; their outputs have the names of ModelOutputs."""
+
+    def __init__(self, config: AuxiliaryHeadsConfig, *, c_m: int, c_z: int, c_s: int) -> None:
+        super().__init__()
+        self.config = config
+        self.plddt = PerResidueLDDTCaPredictor(config, c_s=c_s)
+        self.distogram = DistogramHead(c_z, config.num_bins_distogram)
+        self.masked_msa = LinearHead(c_m, NUM_MASKED_MSA_CLASSES)
+        self.experimentally_resolved = LinearHead(c_s, atom_type_num)
+        if config.has_tm_score:
+            self.tm = LinearHead(c_z, config.num_bins_aligned_error)
+
+    def forward(
+        self, representations: tuple[Tensor, Tensor, Tensor], sm_single: Tensor, plan: ExecutionPlan
+    ) -> dict[str, Tensor]:
+        """Runs all heads.
+
+        Args:
+            representations: msa [batch, N_clust, N_res, c_m], pair [batch, N_res, N_res, c_z], single [batch, N_res, c_s]
+            sm_single: [batch, N_res, c_s], last state of the structure module.
+        """
+        msa, pair, single = representations
+        lddt_logits = self.plddt(sm_single, plan)
+        outputs = {
+            "lddt_logits": lddt_logits,
+            "plddt": _predicted_lddt(lddt_logits),
+            "distogram_logits": self.distogram(pair),
+            "masked_msa_logits": self.masked_msa(msa),
+            "experimentally_resolved_logits": self.experimentally_resolved(single),
+        }
+        if self.config.has_tm_score:
+            outputs.update(_predicted_errors(self.tm(pair), self.config.max_bin_aligned_error_angstrom))
+        return outputs
+
+
+def _predicted_lddt(logits: Tensor) -> Tensor:
+    """Expected lDDT-Ca, 0..100: [batch, N_res, num_bins] -> [batch, N_res]."""
+    num_bins = logits.shape[-1]
+    centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * (100.0 / num_bins)
+    return (torch.softmax(logits.detach(), dim=-1) * centers).sum(-1)
+
+
+def _predicted_errors(logits: Tensor, max_bin: float) -> dict[str, Tensor]:
+    """Expected aligned error and TM score (supplement 1.9.7) from logits [batch, N_res, N_res, num_bins].
+
+    The TM score counts every residue of the tensor, padding included, as the benchmark does.
+    """
+    num_res, num_bins = logits.shape[-2:]
+    width = max_bin / (num_bins - 2)
+    centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * width
+    probabilities = torch.softmax(logits.detach(), dim=-1)
+    scale = 1.24 * (max(num_res, 19) - 15) ** (1.0 / 3) - 1.8
+    tm_terms = (probabilities / (1.0 + (centers / scale).square())).sum(-1)
+    return {
+        "tm_logits": logits,
+        "predicted_tm_score": tm_terms.mean(-1).amax(-1),
+        "aligned_confidence_probs": probabilities,
+        "predicted_aligned_error": (probabilities * centers).sum(-1),
+        "max_predicted_aligned_error": centers[-1],
+    }

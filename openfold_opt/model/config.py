@@ -1,0 +1,48 @@
+"""ModelConfig: the sizes of the whole model; the defaults are those of the benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
+from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
+from openfold_opt.model.input_embedder import InputEmbedderConfig
+from openfold_opt.model.recycling_embedder import RecyclingEmbedderConfig
+from openfold_opt.model.structure_module import StructureModuleConfig
+from openfold_opt.model.template_pair_embedder import TemplatePairEmbedderConfig
+from openfold_opt.model.template_pair_stack import TemplatePairStackConfig
+from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttentionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Widths of the representations, which many modules share, and what each module has for itself."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    c_m: int = 256
+    """Channels of the MSA representation."""
+    c_z: int = 128
+    """Channels of the pair representation."""
+    c_s: int = 384
+    """Channels of the single representation."""
+    c_e: int = 64
+    """Channels of the extra MSA representation."""
+    c_t: int = 64
+    """Channels of the template pair representation."""
+    input_embedder: InputEmbedderConfig = InputEmbedderConfig()
+    recycling_embedder: RecyclingEmbedderConfig = RecyclingEmbedderConfig()
+    template_pair_embedder: TemplatePairEmbedderConfig = TemplatePairEmbedderConfig()
+    template_pair_stack: TemplatePairStackConfig = TemplatePairStackConfig()
+    template_pointwise_attention: TemplatePointwiseAttentionConfig = TemplatePointwiseAttentionConfig()
+    extra_msa_stack: ExtraMSAStackConfig = ExtraMSAStackConfig()
+    evoformer_stack: EvoformerStackConfig = EvoformerStackConfig()
+    structure_module: StructureModuleConfig = StructureModuleConfig()
+    auxiliary_heads: AuxiliaryHeadsConfig = AuxiliaryHeadsConfig()
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.startswith("c_") and value < 1:
+                raise ValueError(f"model config: {item.name} is {value}; expected at least 1 channel")

@@ -1,0 +1,24 @@
+"""One-hot distances between residues, as the recycling and template embeddings want them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def one_hot_distances(positions: Tensor, *, min_bin: float, max_bin: float, num_bins: int, inf: float) -> Tensor:
+    """Bins of the pairwise distances, the last one open; a distance below the first edge, or on an edge, is in no bin.
+
+    Args:
+        positions: [..., N_res, 3] angstrom
+        min_bin, max_bin: lower edges of the first and the last bin, angstrom.
+        num_bins: number of bins.
+        inf: upper edge of the last bin, squared angstrom.
+
+    Returns:
+        [..., N_res, N_res, num_bins] in the dtype of positions.
+    """
+    lower = torch.linspace(min_bin, max_bin, num_bins, dtype=positions.dtype, device=positions.device).square()
+    upper = torch.cat([lower[1:], torch.full_like(lower[:1], inf)])
+    squared = (positions[..., :, None, :] - positions[..., None, :, :]).square().sum(-1, keepdim=True)
+    return ((squared > lower) & (squared < upper)).to(positions.dtype)

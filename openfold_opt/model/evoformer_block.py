@@ -1,0 +1,139 @@
+"""Blocks of the Evoformer and of the extra MSA stack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from openfold_opt.model.msa_column_attention import MSAColumnAttention
+from openfold_opt.model.msa_column_global_attention import MSAColumnGlobalAttention
+from openfold_opt.model.msa_row_attention import MSARowAttentionWithPairBias
+from openfold_opt.model.outer_product_mean import OuterProductMean
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.stack import BlockDropout, MSAMasks, PairMasks
+from openfold_opt.model.transition import MSATransition, PairTransition
+from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
+from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
+from openfold_opt.parallel.collectives import col_to_row, row_to_col
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvoformerStackConfig:
+    """Configuration of EvoformerStack; hidden sizes are per head where there are heads."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    num_blocks: int = 48
+    c_hidden_msa_attention: int = 32
+    num_heads_msa: int = 8
+    c_hidden_outer_product: int = 32
+    c_hidden_triangle_multiplication: int = 128
+    c_hidden_triangle_attention: int = 32
+    num_heads_triangle: int = 4
+    transition_factor: int = 4
+    msa_dropout_rate: float = 0.15
+    pair_dropout_rate: float = 0.25
+    mask_inf: float = 1e9
+    """Subtracted from attention logits of what does not exist."""
+    outer_product_eps: float = 1e-3
+    """Added to the number of sequences that the outer product mean divides by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraMSAStackConfig(EvoformerStackConfig):
+    """Configuration of ExtraMSAStack."""
+
+    num_blocks: int = 4
+    c_hidden_msa_attention: int = 8
+    global_attention_eps: float = 1e-8
+    """Added to the number of rows that the query of global attention is divided by."""
+
+
+class EvoformerBlockCore(nn.Module):
+    """Algorithm 6, lines 4-10: transition of the MSA, outer product mean, and the updates of the pair representation."""
+
+    def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int) -> None:
+        super().__init__()
+        attention = {
+            "c_hidden": config.c_hidden_triangle_attention,
+            "num_heads": config.num_heads_triangle,
+            "mask_inf": config.mask_inf,
+        }
+        c_hidden = config.c_hidden_triangle_multiplication
+        self.msa_transition = MSATransition(c_m, factor=config.transition_factor)
+        self.outer_product_mean = OuterProductMean(c_m, c_z, c_hidden=config.c_hidden_outer_product)
+        self.tri_mul_out = TriangleMultiplicationOutgoing(c_z, c_hidden=c_hidden)
+        self.tri_mul_in = TriangleMultiplicationIncoming(c_z, c_hidden=c_hidden)
+        self.tri_att_start = TriangleAttentionStartingNode(c_z, **attention)
+        self.tri_att_end = TriangleAttentionEndingNode(c_z, **attention)
+        self.pair_transition = PairTransition(c_z, factor=config.transition_factor)
+
+    def forward(
+        self, m_col: Tensor, z_row: Tensor, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """m_col: [batch, N_seq, N_res/dap, c_m] and z_row: [batch, N_res/dap, N_res, c_z], both updated."""
+        msa_masks, pair_masks = masks
+        add = plan.kernels.dropout_residual
+        m_col = m_col + self.msa_transition(m_col, plan)
+        z_row = z_row + self.outer_product_mean(m_col, msa_masks.col, msa_masks.norm, plan)
+        z_row = add(z_row, self.tri_mul_out(z_row, pair_masks.row, plan), dropout.outgoing)
+        z_col = row_to_col(z_row, plan.dap, row_dim=1, col_dim=2)
+        z_col = add(z_col, self.tri_mul_in(z_col, pair_masks.col, plan), dropout.incoming)
+        z_row = col_to_row(z_col, plan.dap, row_dim=1, col_dim=2)
+        z_row = add(z_row, self.tri_att_start(z_row, pair_masks.row, plan), dropout.starting)
+        z_col = row_to_col(z_row, plan.dap, row_dim=1, col_dim=2)
+        z_col = add(z_col, self.tri_att_end(z_col, pair_masks.col, plan), dropout.ending)
+        z_col = z_col + self.pair_transition(z_col, plan)
+        return m_col, col_to_row(z_col, plan.dap, row_dim=1, col_dim=2)
+
+
+class MSABlock(nn.Module):
+    """What EvoformerBlock and ExtraMSABlock share; they differ in the attention along columns."""
+
+    msa_att_row: MSARowAttentionWithPairBias
+    msa_att_col: MSAColumnAttention | MSAColumnGlobalAttention
+    core: EvoformerBlockCore
+
+    def forward(
+        self, m_row: Tensor, z_row: Tensor, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """m_row: [batch, N_seq/dap, N_res, c_m] and z_row: [batch, N_res/dap, N_res, c_z], both updated."""
+        msa_masks, _ = masks
+        update = self.msa_att_row(m_row, z_row, msa_masks.row, plan)
+        m_row = plan.kernels.dropout_residual(m_row, update, dropout.msa_row)
+        m_col = row_to_col(m_row, plan.dap, row_dim=1, col_dim=2)
+        m_col = m_col + self.msa_att_col(m_col, msa_masks.col, plan)
+        m_col, z_row = self.core(m_col, z_row, masks, dropout, plan)
+        return col_to_row(m_col, plan.dap, row_dim=1, col_dim=2), z_row
+
+
+class EvoformerBlock(MSABlock):
+    """One block of Algorithm 6 (EvoformerStack)."""
+
+    def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int) -> None:
+        super().__init__()
+        attention = {
+            "c_hidden": config.c_hidden_msa_attention,
+            "num_heads": config.num_heads_msa,
+            "mask_inf": config.mask_inf,
+        }
+        self.msa_att_row = MSARowAttentionWithPairBias(c_m, c_z, **attention)
+        self.msa_att_col = MSAColumnAttention(c_m, **attention)
+        self.core = EvoformerBlockCore(config, c_m=c_m, c_z=c_z)
+
+
+class ExtraMSABlock(MSABlock):
+    """One block of Algorithm 18 (ExtraMsaStack)."""
+
+    def __init__(self, config: ExtraMSAStackConfig, *, c_e: int, c_z: int) -> None:
+        super().__init__()
+        attention = {
+            "c_hidden": config.c_hidden_msa_attention,
+            "num_heads": config.num_heads_msa,
+            "mask_inf": config.mask_inf,
+        }
+        self.msa_att_row = MSARowAttentionWithPairBias(c_e, c_z, **attention)
+        self.msa_att_col = MSAColumnGlobalAttention(c_e, eps=config.global_attention_eps, **attention)
+        self.core = EvoformerBlockCore(config, c_m=c_e, c_z=c_z)

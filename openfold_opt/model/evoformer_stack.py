@@ -1,0 +1,55 @@
+"""The Evoformer: the trunk of the model."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from openfold_opt.model.dropout import EVOFORMER_STACK, PassDropout
+from openfold_opt.model.evoformer_block import EvoformerBlock, EvoformerStackConfig
+from openfold_opt.model.linear import Linear
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.stack import MSAMasks, PairMasks, StackShape, draw_dropout, run_block
+from openfold_opt.parallel.collectives import gather, scatter
+
+
+class EvoformerStack(nn.Module):
+    """Algorithm 6 (EvoformerStack)."""
+
+    def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int, c_s: int) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(EvoformerBlock(config, c_m=c_m, c_z=c_z) for _ in range(config.num_blocks))
+        self.linear = Linear(c_m, c_s)
+
+    def forward(
+        self, m: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], dropout: PassDropout | None, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs all blocks.
+
+        Args:
+            m: [batch, N_seq, N_res, c_m]
+            z: [batch, N_res, N_res, c_z]
+            masks: msa_mask [batch, N_seq, N_res], pair_mask [batch, N_res, N_res]
+
+        Returns:
+            m and z updated, and the single representation s: [batch, N_res, c_s]
+        """
+        config = self.config
+        shape = StackShape(
+            part=EVOFORMER_STACK,
+            num_blocks=config.num_blocks,
+            num_res=z.shape[1],
+            c_pair=z.shape[-1],
+            pair_rate=config.pair_dropout_rate,
+            c_msa=m.shape[-1],
+            msa_rate=config.msa_dropout_rate,
+        )
+        block_masks = (
+            MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
+            PairMasks.build(masks[1], plan),
+        )
+        m_row, z_row = scatter(m, plan.dap, dim=1), scatter(z, plan.dap, dim=1)
+        for block, block_dropout in zip(self.blocks, draw_dropout(shape, dropout, plan)):
+            m_row, z_row = run_block(block, plan, m_row, z_row, block_masks, block_dropout)
+        m, z = gather(m_row, plan.dap, dim=1), gather(z_row, plan.dap, dim=1)
+        return m, z, self.linear(m[:, 0])

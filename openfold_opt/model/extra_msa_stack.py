@@ -1,0 +1,52 @@
+"""The stack that brings the unclustered MSA into the pair representation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from openfold_opt.model.dropout import EXTRA_MSA_STACK, PassDropout
+from openfold_opt.model.evoformer_block import ExtraMSABlock, ExtraMSAStackConfig
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.stack import MSAMasks, PairMasks, StackShape, draw_dropout, run_block
+from openfold_opt.parallel.collectives import gather, scatter
+
+
+class ExtraMSAStack(nn.Module):
+    """Algorithm 18 (ExtraMsaStack)."""
+
+    def __init__(self, config: ExtraMSAStackConfig, *, c_e: int, c_z: int) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(ExtraMSABlock(config, c_e=c_e, c_z=c_z) for _ in range(config.num_blocks))
+
+    def forward(
+        self, e: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], dropout: PassDropout | None, plan: ExecutionPlan
+    ) -> Tensor:
+        """Runs all blocks.
+
+        Args:
+            e: [batch, N_extra, N_res, c_e]
+            z: [batch, N_res, N_res, c_z]
+            masks: extra_msa_mask [batch, N_extra, N_res], pair_mask [batch, N_res, N_res]
+
+        Returns:
+            z updated.
+        """
+        config = self.config
+        shape = StackShape(
+            part=EXTRA_MSA_STACK,
+            num_blocks=config.num_blocks,
+            num_res=z.shape[1],
+            c_pair=z.shape[-1],
+            pair_rate=config.pair_dropout_rate,
+            c_msa=e.shape[-1],
+            msa_rate=config.msa_dropout_rate,
+        )
+        block_masks = (
+            MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
+            PairMasks.build(masks[1], plan),
+        )
+        e_row, z_row = scatter(e, plan.dap, dim=1), scatter(z, plan.dap, dim=1)
+        for block, block_dropout in zip(self.blocks, draw_dropout(shape, dropout, plan)):
+            e_row, z_row = run_block(block, plan, e_row, z_row, block_masks, block_dropout)
+        return gather(z_row, plan.dap, dim=1)

@@ -1,0 +1,40 @@
+"""The projections around gated multi-head self-attention."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from openfold_opt.model.linear import Linear, project_together
+from openfold_opt.model.plan import ExecutionPlan
+
+
+class GatedSelfAttention(nn.Module):
+    """Lines 2-6 of Algorithms 7, 8, 13 and 14."""
+
+    def __init__(self, c: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.mask_inf = mask_inf
+        self.linear_q = Linear(c, c_hidden * num_heads, bias=False, init="glorot")
+        self.linear_k = Linear(c, c_hidden * num_heads, bias=False, init="glorot")
+        self.linear_v = Linear(c, c_hidden * num_heads, bias=False, init="glorot")
+        self.linear_o = Linear(c_hidden * num_heads, c, init="final")
+        self.linear_g = Linear(c, c_hidden * num_heads, init="gating")
+
+    def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None, plan: ExecutionPlan) -> Tensor:
+        """Attention of each group within itself.
+
+        Args:
+            x: [batch, groups, N, c], normalised.
+            mask: [batch, groups, N], 1 where an element exists.
+            bias: [batch, num_heads, N, N] or None.
+
+        Returns:
+            [batch, groups, N, c]
+        """
+        linears = (self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        q, k, v, gate = project_together(x, linears, (self.linear_q.weight.shape[0],) * 4)
+        output = plan.kernels.attention(
+            q, k, v, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, bias=bias, gate=gate
+        )
+        return self.linear_o(output)

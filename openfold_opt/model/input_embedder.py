@@ -1,0 +1,60 @@
+"""Input embeddings: the first MSA and pair representation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openfold_opt.model.linear import Linear
+
+TARGET_FEAT_CHANNELS = 22
+MSA_FEAT_CHANNELS = 49
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputEmbedderConfig:
+    """Configuration of InputEmbedder."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    max_relative_position: int = 32
+    """Distances in sequence beyond this many residues are not told apart."""
+
+
+class InputEmbedder(nn.Module):
+    """Algorithms 3 (InputEmbedder), 4 (relpos) and 5 (one_hot)."""
+
+    def __init__(self, config: InputEmbedderConfig, *, c_m: int, c_z: int) -> None:
+        super().__init__()
+        self.max_relative_position = config.max_relative_position
+        self.linear_tf_z_i = Linear(TARGET_FEAT_CHANNELS, c_z)
+        self.linear_tf_z_j = Linear(TARGET_FEAT_CHANNELS, c_z)
+        self.linear_tf_m = Linear(TARGET_FEAT_CHANNELS, c_m)
+        self.linear_msa_m = Linear(MSA_FEAT_CHANNELS, c_m)
+        self.linear_relpos = Linear(2 * config.max_relative_position + 1, c_z)
+
+    def forward(self, target_feat: Tensor, residue_index: Tensor, msa_feat: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeds the features of one pass.
+
+        Args:
+            target_feat: [batch, N_res, 22]
+            residue_index: [batch, N_res] int64
+            msa_feat: [batch, N_clust, N_res, 49]
+
+        Returns:
+            m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res, c_z]
+        """
+        z = self._relative_positions(residue_index)
+        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(target_feat)[:, None]
+        m = self.linear_msa_m(msa_feat) + self.linear_tf_m(target_feat)[:, None]
+        return m, z
+
+    def _relative_positions(self, residue_index: Tensor) -> Tensor:
+        """Algorithm 4: [batch, N_res, N_res, c_z]. A linear layer on a one-hot vector is a row of its weight."""
+        limit = self.max_relative_position
+        offset = residue_index[:, :, None] - residue_index[:, None, :]
+        bins = offset.clamp(-limit, limit) + limit
+        return F.embedding(bins, self.linear_relpos.weight.t()) + self.linear_relpos.bias

@@ -1,0 +1,58 @@
+"""Attention along the columns of the extra MSA, with one query per column."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from openfold_opt.model.linear import LayerNorm, Linear, project_together
+from openfold_opt.model.plan import ExecutionPlan
+
+
+class GlobalAttention(nn.Module):
+    """Algorithm 19, lines 2-7."""
+
+    def __init__(self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.mask_inf = mask_inf
+        self.eps = eps
+        self.linear_q = Linear(c_e, c_hidden * num_heads, bias=False, init="glorot")
+        self.linear_k = Linear(c_e, c_hidden, bias=False, init="glorot")
+        self.linear_v = Linear(c_e, c_hidden, bias=False, init="glorot")
+        self.linear_g = Linear(c_e, c_hidden * num_heads, init="gating")
+        self.linear_o = Linear(c_hidden * num_heads, c_e, init="final")
+
+    def forward(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """x: [batch, groups, N, c_e], normalised; mask: [batch, groups, N] -> [batch, groups, N, c_e]"""
+        mean = (x * mask.unsqueeze(-1)).sum(-2) / (mask.sum(-1, keepdim=True) + self.eps)
+        c_hidden = self.linear_k.weight.shape[0]
+        linears = (self.linear_k, self.linear_v, self.linear_g)
+        k, v, gate = project_together(x, linears, (c_hidden, c_hidden, c_hidden * self.num_heads))
+        output = plan.kernels.global_attention(
+            self.linear_q(mean), k, v, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, gate=gate
+        )
+        return self.linear_o(output)
+
+
+class MSAColumnGlobalAttention(nn.Module):
+    """Algorithm 19 (MSAColumnGlobalAttention)."""
+
+    def __init__(self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float) -> None:
+        super().__init__()
+        self.layer_norm_m = LayerNorm(c_e)
+        self.global_attention = GlobalAttention(
+            c_e, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf, eps=eps
+        )
+
+    def forward(self, m: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Update of the columns.
+
+        Args:
+            m: [batch, N_extra, N_res/dap, c_e]
+            mask: [batch, N_extra, N_res/dap]
+
+        Returns:
+            [batch, N_extra, N_res/dap, c_e]
+        """
+        m = self.layer_norm_m(m.transpose(1, 2), plan)
+        return self.global_attention(m, mask.transpose(1, 2), plan).transpose(1, 2)

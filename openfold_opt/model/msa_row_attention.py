@@ -1,0 +1,36 @@
+"""Attention along the rows of an MSA."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from openfold_opt.model.gated_attention import GatedSelfAttention
+from openfold_opt.model.linear import LayerNorm, Linear
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.collectives import gather_for_shards
+
+
+class MSARowAttentionWithPairBias(nn.Module):
+    """Algorithm 7 (MSARowAttentionWithPairBias), also for the extra MSA."""
+
+    def __init__(self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
+        super().__init__()
+        self.layer_norm_m = LayerNorm(c_m)
+        self.layer_norm_z = LayerNorm(c_z)
+        self.linear_z = Linear(c_z, num_heads, bias=False, init="normal")
+        self.mha = GatedSelfAttention(c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
+
+    def forward(self, m: Tensor, z: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Update of the rows.
+
+        Args:
+            m: [batch, N_seq/dap, N_res, c_m]
+            z: [batch, N_res/dap, N_res, c_z]
+            mask: [batch, N_seq/dap, N_res]
+
+        Returns:
+            [batch, N_seq/dap, N_res, c_m]
+        """
+        bias = self.linear_z(self.layer_norm_z(z, plan)).movedim(-1, 1)
+        bias = gather_for_shards(bias, plan.dap, dim=2)
+        return self.mha(self.layer_norm_m(m, plan), mask, bias, plan)

@@ -1,0 +1,59 @@
+"""The embedding of what the previous pass predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from openfold_opt.model.distance_bins import one_hot_distances
+from openfold_opt.model.linear import LayerNorm, Linear
+from openfold_opt.model.plan import ExecutionPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecyclingEmbedderConfig:
+    """Configuration of RecyclingEmbedder."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    min_bin_angstrom: float = 3.25
+    max_bin_angstrom: float = 20.75
+    num_bins: int = 15
+    inf: float = 1e8
+    """Upper edge of the last bin, squared angstrom."""
+
+
+class RecyclingEmbedder(nn.Module):
+    """Algorithm 32 (RecyclingEmbedder)."""
+
+    def __init__(self, config: RecyclingEmbedderConfig, *, c_m: int, c_z: int) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = Linear(config.num_bins, c_z)
+        self.layer_norm_m = LayerNorm(c_m)
+        self.layer_norm_z = LayerNorm(c_z)
+
+    def forward(
+        self, first_row: Tensor, z: Tensor, pseudo_beta: Tensor, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """Embeds the previous pass; before the first pass all three are zero.
+
+        Args:
+            first_row: [batch, N_res, c_m], first row of the previous MSA representation.
+            z: [batch, N_res, N_res, c_z], previous pair representation.
+            pseudo_beta: [batch, N_res, 3] angstrom, previous prediction.
+
+        Returns:
+            Updates of the first MSA row [batch, N_res, c_m] and of the pair representation [batch, N_res, N_res, c_z].
+        """
+        config = self.config
+        bins = one_hot_distances(
+            pseudo_beta,
+            min_bin=config.min_bin_angstrom,
+            max_bin=config.max_bin_angstrom,
+            num_bins=config.num_bins,
+            inf=config.inf,
+        )
+        return self.layer_norm_m(first_row, plan), self.linear(bins) + self.layer_norm_z(z, plan)

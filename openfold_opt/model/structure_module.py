@@ -1,0 +1,165 @@
+"""The structure module: from the single and pair representation to atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from openfold_opt.geometry.frames import frames_and_literature_positions_to_atom14, torsion_angles_to_frames
+from openfold_opt.geometry.quaternion import quaternion_multiply_by_vector, quaternion_to_matrix
+from openfold_opt.geometry.rigid import Rigid
+from openfold_opt.model.angle_resnet import AngleResnet
+from openfold_opt.model.backbone_update import BackboneUpdate
+from openfold_opt.model.dropout import POINT_ATTENTION, STRUCTURE_MODULE, STRUCTURE_TRANSITION, PassDropout
+from openfold_opt.model.invariant_point_attention import InvariantPointAttention
+from openfold_opt.model.linear import LayerNorm, Linear
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.single_transition import SingleTransition
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureModuleConfig:
+    """Configuration of StructureModule."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    num_blocks: int = 8
+    """Blocks share their weights."""
+    c_hidden_point_attention: int = 16
+    num_heads: int = 12
+    num_qk_points: int = 4
+    num_v_points: int = 8
+    c_hidden_angles: int = 128
+    num_angle_blocks: int = 2
+    dropout_rate: float = 0.1
+    position_scale_angstrom: float = 10.0
+    """Angstrom per unit of length inside the module."""
+    mask_inf: float = 1e5
+    """Subtracted from attention logits of what does not exist."""
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Structure:
+    """What the structure module predicts, one slice per block; fields as in ModelOutputs."""
+
+    frames: Tensor
+    """[batch, num_blocks, N_res, 7]"""
+    sidechain_frames: Tensor
+    """[batch, num_blocks, N_res, 8, 4, 4]"""
+    unnormalized_angles: Tensor
+    """[batch, num_blocks, N_res, 7, 2]"""
+    angles: Tensor
+    """[batch, num_blocks, N_res, 7, 2]"""
+    positions: Tensor
+    """[batch, num_blocks, N_res, 14, 3] angstrom"""
+    states: Tensor
+    """[batch, num_blocks, N_res, c_s]"""
+
+
+class StructureModule(nn.Module):
+    """Algorithm 20 (StructureModule)."""
+
+    def __init__(self, config: StructureModuleConfig, *, c_s: int, c_z: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_norm_s = LayerNorm(c_s)
+        self.layer_norm_z = LayerNorm(c_z)
+        self.linear_in = Linear(c_s, c_s)
+        self.ipa = InvariantPointAttention(
+            c_s=c_s,
+            c_z=c_z,
+            c_hidden=config.c_hidden_point_attention,
+            num_heads=config.num_heads,
+            num_points=(config.num_qk_points, config.num_v_points),
+            mask_inf=config.mask_inf,
+            eps=config.eps,
+        )
+        self.layer_norm_ipa = LayerNorm(c_s)
+        self.transition = SingleTransition(c_s=c_s)
+        self.bb_update = BackboneUpdate(c_s=c_s)
+        self.angle_resnet = AngleResnet(
+            c_s=c_s, c_hidden=config.c_hidden_angles, num_blocks=config.num_angle_blocks, eps=config.eps
+        )
+
+    def forward(
+        self,
+        s: Tensor,
+        z: Tensor,
+        residues: tuple[Tensor, Tensor],
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
+        *,
+        last_block_only: bool = False,
+    ) -> Structure:
+        """Predicts the structure, all in float32.
+
+        Torsion angles and atoms do not feed back into the blocks, so they are computed for all blocks together.
+
+        Args:
+            s: [batch, N_res, c_s]
+            z: [batch, N_res, N_res, c_z]
+            residues: aatype [batch, N_res] int64, seq_mask [batch, N_res]
+            last_block_only: give the last block alone, with num_blocks 1: all that recycling wants.
+        """
+        aatype, seq_mask = residues
+        s_initial = self.layer_norm_s(s, plan)
+        z = self.layer_norm_z(z, plan)
+        blocks = self._run_blocks(self.linear_in(s_initial), z, seq_mask, self._draw_dropout(s, dropout, plan), plan)
+        if last_block_only:
+            blocks = blocks[-1:]
+        states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))
+        unnormalized_angles, angles = self.angle_resnet(states, s_initial[:, None])
+        translations = translations * self.config.position_scale_angstrom
+        backbone = Rigid(rotation=quaternion_to_matrix(quaternions), translation=translations)
+        aatype = aatype[:, None].expand(states.shape[:-1])
+        frames = torsion_angles_to_frames(backbone, angles, aatype)
+        return Structure(
+            frames=torch.cat([quaternions, translations], dim=-1),
+            sidechain_frames=frames.to_matrix4x4(),
+            unnormalized_angles=unnormalized_angles,
+            angles=angles,
+            positions=frames_and_literature_positions_to_atom14(frames, aatype),
+            states=states,
+        )
+
+    def _run_blocks(
+        self, s: Tensor, z: Tensor, seq_mask: Tensor, masks: list[tuple[Tensor | None, Tensor | None]], plan: ExecutionPlan
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Lines 4-10 of each block: s, unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3]."""
+        quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
+        quaternion[..., 0] = 1.0
+        translation = torch.zeros((*s.shape[:-1], 3), dtype=s.dtype, device=s.device)
+        blocks = []
+        for attention_mask, transition_mask in masks:
+            rotation = quaternion_to_matrix(quaternion)
+            frames = Rigid(rotation=rotation, translation=translation)
+            s = s + self.ipa(s, z, frames, seq_mask, plan)
+            s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
+            s = self.transition(s, transition_mask, plan)
+            update = self.bb_update(s)
+            translation = frames.apply(update[..., 3:])
+            quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
+            quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
+            blocks.append((s, quaternion, translation))
+            # Line 20: no gradient through the rotations from block to block.
+            quaternion = quaternion.detach()
+        return blocks
+
+    def _draw_dropout(
+        self, s: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
+    ) -> list[tuple[Tensor | None, Tensor | None]]:
+        """Masks [batch, N_res, c_s] after attention and after the transition, for each block."""
+        num_blocks, rate = self.config.num_blocks, self.config.dropout_rate
+        if dropout is None or rate == 0.0:
+            return [(None, None)] * num_blocks
+        attention, transition = (
+            dropout.masks(
+                plan, part=STRUCTURE_MODULE, site=site, num_blocks=num_blocks, shape=tuple(s.shape[1:]), rate=rate
+            ).unbind(0)
+            for site in (POINT_ATTENTION, STRUCTURE_TRANSITION)
+        )
+        return list(zip(attention, transition))

@@ -1,0 +1,79 @@
+"""The embedding of template distances as a pair representation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openfold_opt.model.distance_bins import one_hot_distances
+from openfold_opt.model.linear import Linear
+from openfold_opt.model.template_angle_embedder import NUM_TEMPLATE_CLASSES
+from openfold_opt.protein.residue_constants import atom_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplatePairEmbedderConfig:
+    """Configuration of TemplatePairEmbedder."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    min_bin_angstrom: float = 3.25
+    max_bin_angstrom: float = 50.75
+    num_bins: int = 39
+    inf: float = 1e5
+    """Upper edge of the last bin, squared angstrom."""
+
+
+class TemplatePairEmbedder(nn.Module):
+    """Algorithm 2, line 9, with the features of supplement 1.2.9.
+
+    The three channels of unit vectors between residues are zero, as in the paper's models; their weights stay.
+    """
+
+    def __init__(self, config: TemplatePairEmbedderConfig, *, c_t: int) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = Linear(config.num_bins + 1 + 2 * NUM_TEMPLATE_CLASSES + 3 + 1, c_t, init="relu")
+
+    def forward(
+        self, aatype: Tensor, pseudo_beta: Tensor, pseudo_beta_mask: Tensor, all_atom_mask: Tensor
+    ) -> Tensor:
+        """Embeds all templates.
+
+        Args:
+            aatype: [batch, N_templ, N_res] int64
+            pseudo_beta: [batch, N_templ, N_res, 3] angstrom
+            pseudo_beta_mask: [batch, N_templ, N_res]
+            all_atom_mask: [batch, N_templ, N_res, 37]
+
+        Returns:
+            [batch, N_templ, N_res, N_res, c_t]
+        """
+        config = self.config
+        bins = one_hot_distances(
+            pseudo_beta,
+            min_bin=config.min_bin_angstrom,
+            max_bin=config.max_bin_angstrom,
+            num_bins=config.num_bins,
+            inf=config.inf,
+        )
+        one_hot = F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(bins.dtype)
+        shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
+        backbone = all_atom_mask[..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)
+        backbone_pairs = (backbone[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
+        features = torch.cat(
+            [
+                bins,
+                (pseudo_beta_mask[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(-1),
+                one_hot[..., None, :, :].expand(shape),
+                one_hot[..., :, None, :].expand(shape),
+                bins.new_zeros((*bins.shape[:-1], 3)),
+                backbone_pairs,
+            ],
+            dim=-1,
+        )
+        return self.linear(features * backbone_pairs)

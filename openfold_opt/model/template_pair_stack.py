@@ -1,0 +1,92 @@
+"""The stack that refines the pair representation of every template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from openfold_opt.model.dropout import TEMPLATE_PAIR_STACK, PassDropout
+from openfold_opt.model.linear import LayerNorm
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.stack import BlockDropout, PairMasks, StackShape, draw_dropout, run_block
+from openfold_opt.model.transition import PairTransition
+from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
+from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
+from openfold_opt.parallel.collectives import col_to_row, gather, row_to_col, scatter
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplatePairStackConfig:
+    """Configuration of TemplatePairStack; hidden sizes are per head where there are heads."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    num_blocks: int = 2
+    c_hidden_triangle_attention: int = 16
+    num_heads_triangle: int = 4
+    c_hidden_triangle_multiplication: int = 64
+    transition_factor: int = 2
+    dropout_rate: float = 0.25
+    mask_inf: float = 1e9
+    """Subtracted from attention logits of what does not exist."""
+
+
+class TemplatePairBlock(nn.Module):
+    """One block of Algorithm 16 (TemplatePairStack)."""
+
+    def __init__(self, config: TemplatePairStackConfig, *, c_t: int) -> None:
+        super().__init__()
+        attention = {
+            "c_hidden": config.c_hidden_triangle_attention,
+            "num_heads": config.num_heads_triangle,
+            "mask_inf": config.mask_inf,
+        }
+        c_hidden = config.c_hidden_triangle_multiplication
+        self.tri_att_start = TriangleAttentionStartingNode(c_t, **attention)
+        self.tri_att_end = TriangleAttentionEndingNode(c_t, **attention)
+        self.tri_mul_out = TriangleMultiplicationOutgoing(c_t, c_hidden=c_hidden)
+        self.tri_mul_in = TriangleMultiplicationIncoming(c_t, c_hidden=c_hidden)
+        self.pair_transition = PairTransition(c_t, factor=config.transition_factor)
+
+    def forward(self, t_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
+        """t_row: [batch * N_templ, N_res/dap, N_res, c_t], updated"""
+        add = plan.kernels.dropout_residual
+        t_row = add(t_row, self.tri_att_start(t_row, masks.row, plan), dropout.starting)
+        t_col = row_to_col(t_row, plan.dap, row_dim=1, col_dim=2)
+        t_col = add(t_col, self.tri_att_end(t_col, masks.col, plan), dropout.ending)
+        t_row = col_to_row(t_col, plan.dap, row_dim=1, col_dim=2)
+        t_row = add(t_row, self.tri_mul_out(t_row, masks.row, plan), dropout.outgoing)
+        t_col = row_to_col(t_row, plan.dap, row_dim=1, col_dim=2)
+        t_col = add(t_col, self.tri_mul_in(t_col, masks.col, plan), dropout.incoming)
+        t_col = t_col + self.pair_transition(t_col, plan)
+        return col_to_row(t_col, plan.dap, row_dim=1, col_dim=2)
+
+
+class TemplatePairStack(nn.Module):
+    """Algorithm 16 (TemplatePairStack). The templates do not see each other: they are part of the batch."""
+
+    def __init__(self, config: TemplatePairStackConfig, *, c_t: int) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(TemplatePairBlock(config, c_t=c_t) for _ in range(config.num_blocks))
+        self.layer_norm = LayerNorm(c_t)
+
+    def forward(self, t: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan) -> Tensor:
+        """t: [batch, N_templ, N_res, N_res, c_t]; pair_mask: [batch, N_res, N_res] -> t updated and normalised"""
+        batch, num_templates, num_res = t.shape[:3]
+        shape = StackShape(
+            part=TEMPLATE_PAIR_STACK,
+            num_blocks=self.config.num_blocks,
+            num_res=num_res,
+            c_pair=t.shape[-1],
+            pair_rate=self.config.dropout_rate,
+            leading=(num_templates,),
+        )
+        masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
+        t_row = scatter(t.flatten(0, 1), plan.dap, dim=1)
+        for block, block_dropout in zip(self.blocks, draw_dropout(shape, dropout, plan)):
+            t_row = run_block(block, plan, t_row, masks, block_dropout)
+        t = gather(t_row, plan.dap, dim=1).unflatten(0, (batch, num_templates))
+        return self.layer_norm(t, plan)

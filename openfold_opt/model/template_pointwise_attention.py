@@ -1,0 +1,73 @@
+"""Attention of every residue pair over the templates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from openfold_opt.model.linear import Linear, project_together
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplatePointwiseAttentionConfig:
+    """Configuration of TemplatePointwiseAttention."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    c_hidden: int = 16
+    num_heads: int = 4
+    mask_inf: float = 1e5
+    """Subtracted from attention logits of templates that do not exist."""
+
+
+class PointwiseAttention(nn.Module):
+    """Projections of the pointwise attention. Its handful of keys makes products and sums cheaper than matrix products."""
+
+    def __init__(self, config: TemplatePointwiseAttentionConfig, *, c_t: int, c_z: int) -> None:
+        super().__init__()
+        self.config = config
+        c_all_heads = config.c_hidden * config.num_heads
+        self.linear_q = Linear(c_z, c_all_heads, bias=False, init="glorot")
+        self.linear_k = Linear(c_t, c_all_heads, bias=False, init="glorot")
+        self.linear_v = Linear(c_t, c_all_heads, bias=False, init="glorot")
+        self.linear_o = Linear(c_all_heads, c_z, init="final")
+
+    def forward(self, t: Tensor, z: Tensor, template_mask: Tensor) -> Tensor:
+        """See TemplatePointwiseAttention."""
+        config = self.config
+        heads = (config.num_heads, config.c_hidden)
+        c_all_heads = config.num_heads * config.c_hidden
+        k, v = project_together(t, (self.linear_k, self.linear_v), (c_all_heads, c_all_heads))
+        q = (self.linear_q(z) * (1.0 / math.sqrt(config.c_hidden))).unflatten(-1, heads)
+        # [batch, N_templ, N_res, N_res, num_heads]
+        logits = (q[:, None] * k.unflatten(-1, heads)).sum(-1)
+        logits = logits + (config.mask_inf * (template_mask - 1.0))[:, :, None, None, None]
+        weights = torch.softmax(logits, dim=1)
+        output = (weights.unsqueeze(-1) * v.unflatten(-1, heads)).sum(1)
+        return self.linear_o(output.flatten(-2))
+
+
+class TemplatePointwiseAttention(nn.Module):
+    """Algorithm 17 (TemplatePointwiseAttention)."""
+
+    def __init__(self, config: TemplatePointwiseAttentionConfig, *, c_t: int, c_z: int) -> None:
+        super().__init__()
+        self.mha = PointwiseAttention(config, c_t=c_t, c_z=c_z)
+
+    def forward(self, t: Tensor, z: Tensor, template_mask: Tensor) -> Tensor:
+        """Update of the pair representation; zero for samples without any template.
+
+        Args:
+            t: [batch, N_templ, N_res, N_res, c_t]
+            z: [batch, N_res, N_res, c_z]
+            template_mask: [batch, N_templ]
+
+        Returns:
+            [batch, N_res, N_res, c_z]
+        """
+        has_template = (template_mask.sum(-1) > 0).to(z.dtype)
+        return self.mha(t, z, template_mask) * has_template[:, None, None, None]
