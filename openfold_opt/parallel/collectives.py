@@ -93,16 +93,15 @@ def _slice(x: Tensor, axis: AxisGroup, dim: int) -> Tensor:
 
 
 def _all_gather(x: Tensor, axis: AxisGroup, dim: int) -> Tensor:
-    x = x.contiguous()
-    parts = x.new_empty((axis.size, *x.shape))
-    dist.all_gather_into_tensor(parts, x, group=axis.process_group)
-    return torch.cat(parts.unbind(0), dim)
+    parts = [x.new_empty(x.shape) for _ in range(axis.size)]
+    dist.all_gather(parts, x.contiguous(), group=axis.process_group)
+    return torch.cat(parts, dim)
 
 
 def _reduce_scatter(x: Tensor, axis: AxisGroup, dim: int) -> Tensor:
-    parts = torch.stack(x.chunk(axis.size, dim))
-    shard = parts.new_empty(parts.shape[1:])
-    dist.reduce_scatter_tensor(shard, parts, group=axis.process_group)
+    parts = [part.contiguous() for part in x.chunk(axis.size, dim)]
+    shard = torch.empty_like(parts[0])
+    dist.reduce_scatter(shard, parts, group=axis.process_group)
     return shard
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.losses.config import LossConfig
-from openfold_opt.model.alphafold import ModelConfig
+from openfold_opt.model.config import ModelConfig
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.evaluation import EvaluationConfig

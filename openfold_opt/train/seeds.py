@@ -1,4 +1,4 @@
-"""Every random stream of a run, derived from its one seed."""
+"""Seeds for single purposes, derived from the one seed of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, 0 <= result < 2**63: first bytes of a SHA-256."""
+    """A seed of its own for each purpose, 0 <= result < 2**31: the first bits of a SHA-256."""
     digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return int.from_bytes(digest[:4], "big") >> 1

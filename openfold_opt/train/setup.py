@@ -74,10 +74,7 @@ def describe_device(device: torch.device) -> str:
 
 def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaFold:
     """The model with random weights that depend on the seed alone, in training mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "model"))
-        model = AlphaFold(config.model)
-    return model.to(device).train()
+    return AlphaFold(config.model, seed=derive_seed(seed, "model")).to(device).train()
 
 
 def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
@@ -99,7 +96,7 @@ def build_train_step(
         accumulation=config.accumulation,
         gradient_bucket_bytes=config.parallel.gradient_bucket_bytes,
     )
-    dropout_seed = derive_seed(seed, "dropout") & 0xFFFFFFFF if config.use_dropout else None
+    dropout_seed = derive_seed(seed, "dropout") if config.use_dropout else None
     return TrainStep(
         model,
         loss=AlphaFoldLoss(config.loss),

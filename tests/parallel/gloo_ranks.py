@@ -1,0 +1,40 @@
+"""Runs a function on several gloo processes of this machine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from openfold_opt.parallel.context import ParallelConfig, ParallelContext, build_parallel_context
+from openfold_opt.parallel.launch import LaunchInfo
+
+
+def run_on_ranks(body: Callable[..., Any], num_ranks: int, *args: Any, dap_size: int = 1) -> list[Any]:
+    """body(context, *args) on every rank; returns their results in rank order. Results must pickle."""
+    queue = mp.get_context("spawn").SimpleQueue()
+    mp.spawn(_one_rank, args=(num_ranks, dap_size, _free_port(), queue, body, args), nprocs=num_ranks, join=True)
+    results = dict(queue.get() for _ in range(num_ranks))
+    return [results[rank] for rank in range(num_ranks)]
+
+
+def _one_rank(rank: int, num_ranks: int, dap_size: int, port: int, queue: Any, body: Callable, args: tuple) -> None:
+    torch.set_num_threads(1)
+    launch = LaunchInfo(
+        rank=rank, world_size=num_ranks, local_rank=rank, ranks_per_node=num_ranks, master_port=port
+    )
+    config = ParallelConfig(dap_size=dap_size, timeout_seconds=120)
+    context: ParallelContext = build_parallel_context(config, launch, device=torch.device("cpu"))
+    try:
+        queue.put((rank, body(context, *args)))
+    finally:
+        context.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,59 @@
+"""Reading the launch from the environment of torchrun and of srun."""
+
+import pytest
+
+from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
+
+TORCHRUN = {
+    "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node1", "MASTER_PORT": "29400",
+}
+SRUN = {
+    "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NNODES": "2",
+    "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "123", "SLURM_STEP_NODELIST": "node7,node8",
+}
+
+
+def test_nothing_is_one_process():
+    assert read_launch_info({}) == LaunchInfo()
+
+
+def test_torchrun():
+    info = read_launch_info(TORCHRUN)
+    assert (info.rank, info.world_size, info.local_rank, info.ranks_per_node) == (5, 8, 1, 4)
+    assert (info.master_address, info.master_port, info.number_of_nodes) == ("node1", 29400, 2)
+
+
+def test_srun():
+    info = read_launch_info(SRUN)
+    assert (info.rank, info.world_size, info.local_rank, info.ranks_per_node) == (3, 4, 1, 2)
+    assert (info.master_address, info.number_of_nodes) == ("node7", 2)
+    assert 20000 <= info.master_port < 50000
+    assert read_launch_info(SRUN | {"SLURM_JOB_ID": "124"}).master_port != info.master_port
+
+
+def test_an_allocation_without_srun_is_one_process():
+    assert read_launch_info({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"}) == LaunchInfo()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"RANK": "x"}, "RANK='x'; expected an integer"),
+        ({"RANK": "8"}, "rank 8 of 8"),
+        ({"LOCAL_RANK": "4"}, "local rank 4 of 4"),
+    ],
+)
+def test_a_broken_environment_is_an_error(change, message):
+    with pytest.raises(ValueError, match=message):
+        read_launch_info(TORCHRUN | change)
+
+
+def test_a_missing_variable_is_named():
+    with pytest.raises(ValueError, match="lacks LOCAL_RANK"):
+        read_launch_info({"RANK": "0", "WORLD_SIZE": "1"})
+
+
+def test_uneven_nodes_are_an_error():
+    with pytest.raises(ValueError, match="5 tasks on 2 nodes"):
+        read_launch_info(SRUN | {"SLURM_NTASKS": "5"})
