@@ -1,0 +1,34 @@
+"""`python -m data_prep <command>`: everything that happens to data before a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from data_prep import download, inspect_data, verify
+from data_prep.convert import command as convert
+from data_prep.errors import DataPrepError
+from data_prep.synthesize import command as synthesize
+
+_COMMANDS = (convert, verify, inspect_data, download, synthesize)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, run, and turn an expected error into one message and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Prepare data: raw files to shards, and what goes with it.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except (DataPrepError, ValueError, KeyError, OSError) as error:
+        print(f"data_prep {parsed.command}: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"data_prep {parsed.command}: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

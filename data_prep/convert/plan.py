@@ -1,0 +1,99 @@
+"""What goes into which shard: a pure function of the input files, so that it is the same for any number of processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from openfold_opt.protein import shard_format
+
+DEFAULT_SHARD_SIZE_BYTES = 128 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """The inputs of one shard."""
+
+    shard_name: str
+    units: tuple[Any, ...]
+    made_from: str
+    """sha256 over names, sizes and times of the inputs and everything else the shard depends on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChunkState:
+    """A finished shard: written beside it, so that an interrupted conversion resumes and the index needs no second reading."""
+
+    made_from: str
+    sha256: str
+    size_bytes: int
+
+
+def make_chunks(
+    kind: str, units: Sequence[Any], *, expected_bytes: Callable[[Any], int], shard_size_bytes: int, depends_on: str
+) -> list[Chunk]:
+    """Units in their order, cut wherever a shard would grow beyond the size. One large unit has a shard to itself."""
+    groups: list[list[Any]] = []
+    filled = 0
+    for unit in units:
+        size = expected_bytes(unit)
+        if not groups or filled + size > shard_size_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(unit)
+        filled += size
+    return [
+        Chunk(
+            shard_name=shard_format.shard_name(kind, number),
+            units=tuple(group),
+            made_from=_fingerprint([shard_format.FORMAT_VERSION, kind, depends_on, [unit.fingerprint for unit in group]]),
+        )
+        for number, group in enumerate(groups)
+    ]
+
+
+def _fingerprint(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def file_fingerprint(path: Path, root: Path) -> list[Any]:
+    """Relative name, size and modification time: enough to notice that an input was mended."""
+    status = path.stat()
+    return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
+
+
+def read_state(data_dir: Path, shard_name: str) -> ChunkState | None:
+    """The state of a finished shard that is still there with its size; None otherwise."""
+    path = state_path(data_dir, shard_name)
+    shard = data_dir / shard_name
+    if not path.is_file() or not shard.is_file():
+        return None
+    try:
+        state = ChunkState(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None  # Written by another version, or damaged: the shard is made anew.
+    return state if shard.stat().st_size == state.size_bytes else None
+
+
+def write_state(data_dir: Path, shard_name: str, state: ChunkState) -> None:
+    """Record that a shard is finished."""
+    contents = json.dumps(dataclasses.asdict(state), indent=1).encode()
+    shard_format.write_atomically(state_path(data_dir, shard_name), contents)
+
+
+def state_path(data_dir: Path, shard_name: str) -> Path:
+    return data_dir / shard_format.STATE_DIR_NAME / f"{shard_name}.json"
+
+
+def unfinished(chunks: Iterable[Chunk], data_dir: Path) -> list[Chunk]:
+    """The chunks whose shard has to be made."""
+
+    def is_done(chunk: Chunk) -> bool:
+        state = read_state(data_dir, chunk.shard_name)
+        return state is not None and state.made_from == chunk.made_from
+
+    return [chunk for chunk in chunks if not is_done(chunk)]

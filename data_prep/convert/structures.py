@@ -1,0 +1,107 @@
+"""The first half of conversion: entries to structure shards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep.convert.plan import Chunk, file_fingerprint, make_chunks
+from data_prep.convert.work import Errors
+from data_prep.errors import DataPrepError
+from data_prep.parsers.errors import EntryRejected
+from data_prep.parsers.mmcif import ParsedChain, ParsedEntry, parse_mmcif
+from openfold_opt.protein.shard_format import PACKED_MASK_BYTES, encode_strings, offsets
+
+KIND = "structures"
+
+_BYTES_PER_COMPRESSED_BYTE = 2
+"""A shard's size is estimated from the sizes of its .cif.gz files; coordinates as numbers take about twice as much."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EntryFile:
+    """One `.cif.gz` file."""
+
+    path: Path
+    size_bytes: int
+    fingerprint: list[Any]
+
+    @property
+    def entry(self) -> str:
+        return self.path.name.split(".")[0]
+
+
+def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int) -> list[Chunk]:
+    """All entries below `<pdb_mmcif>/raw`: by folder (the two middle letters of the id), then by file name."""
+    raw = pdb_mmcif / "raw"
+    if not raw.is_dir():
+        raise DataPrepError(f"{raw} does not exist; expected entries as {raw}/<two middle letters>/<id>.cif.gz")
+    folders = sorted(path for path in raw.iterdir() if path.is_dir())
+    paths = [path for folder in folders for path in sorted(folder.glob("*.cif.gz"))]
+    if not paths:
+        raise DataPrepError(f"{raw} holds no entries; expected {raw}/<two middle letters>/<id>.cif.gz")
+    _check_names(paths)
+    files = [EntryFile(path=path, size_bytes=path.stat().st_size, fingerprint=file_fingerprint(path, raw)) for path in paths]
+    return make_chunks(
+        KIND,
+        files,
+        expected_bytes=lambda file: file.size_bytes * _BYTES_PER_COMPRESSED_BYTE,
+        shard_size_bytes=shard_size_bytes,
+        depends_on="",
+    )
+
+
+def _check_names(paths: list[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.name.lower(), path)
+        if other is not path:
+            raise DataPrepError(f"entry {path.name} stands in two places: {other} and {path}; remove one")
+
+
+def build_structure_shard(chunk: Chunk, _errors: Errors, progress: tqdm) -> Mapping[str, np.ndarray]:
+    """Datasets of a structure shard. An entry that cannot be read is no error: it is listed as rejected, with its reason."""
+    entries: list[ParsedEntry] = []
+    rejected: list[tuple[str, str]] = []
+    for file in chunk.units:
+        try:
+            entries.append(parse_mmcif(file.path))
+        except EntryRejected as reason:
+            rejected.append((file.entry, " ".join(str(reason).split())))
+        progress.update()
+    return _structure_arrays(entries, rejected)
+
+
+def _structure_arrays(entries: list[ParsedEntry], rejected: list[tuple[str, str]]) -> dict[str, np.ndarray]:
+    chains = [(entry, chain) for entry in entries for chain in entry.chains]
+    resolutions = [np.nan if entry.resolution is None else entry.resolution for entry, _ in chains]
+    return {
+        "chain_id": encode_strings(f"{entry.pdb_id}_{chain.author_chain_id}" for entry, chain in chains),
+        "mmcif_chain_ids": encode_strings(";".join(chain.mmcif_chain_ids) for _, chain in chains),
+        "entity_keys": encode_strings(";".join(chain.entity_keys) for _, chain in chains),
+        "release_date": encode_strings(entry.release_date for entry, _ in chains),
+        "method": encode_strings(entry.method for entry, _ in chains),
+        "resolution": np.array(resolutions, dtype=np.float64),
+        "rejected_entry": encode_strings(entry for entry, _ in rejected),
+        "rejected_reason": encode_strings(reason for _, reason in rejected),
+        **_atom_arrays([chain for _, chain in chains]),
+    }
+
+
+def _atom_arrays(chains: list[ParsedChain]) -> dict[str, np.ndarray]:
+    """Only resolved atoms are stored: a residue has 8 of 37 on average."""
+    sequences = "".join(chain.sequence for chain in chains)
+    masks = [np.packbits(chain.mask, axis=1) for chain in chains]
+    positions = [chain.positions[chain.mask] for chain in chains]
+    return {
+        "residue_offset": offsets(len(chain.sequence) for chain in chains),
+        "atom_offset": offsets(len(atoms) for atoms in positions),
+        "sequence": np.frombuffer(sequences.encode("ascii"), dtype=np.uint8),
+        "atom_mask": np.concatenate([np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8), *masks]),
+        "atom_positions": np.concatenate([np.zeros((0, 3), dtype=np.float32), *positions]),
+    }

@@ -1,0 +1,144 @@
+"""Which template hits of a query may ever be used, and which residue of a template stands for which of the query.
+
+Filters as in AlphaFold2 supplement 1.2.3, with the benchmark's additions; only the release date is left for later, since it depends
+on the run. Mapping and its fallbacks follow the benchmark, odd ones included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_prep.convert.realign import AlignmentError, realign
+from data_prep.convert.template_library import TemplateLibrary
+from data_prep.parsers.hhr import HhrHit
+from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
+from openfold_opt.protein.records import TemplateHit
+
+MIN_ALIGNED_FRACTION = 0.1
+MAX_COPY_FRACTION = 0.95
+MIN_HIT_LETTERS = 10
+MIN_ATOMS = 5
+"""Alanine, the smallest residue with all its atoms but glycine, has five."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Match:
+    """Where a hit was found: the chain, the residue type of each pair, and the pairs."""
+
+    chain_id: str
+    query_index: list[int]
+    template_index: list[int]
+    letters: str
+
+
+def map_hits(
+    hits: Sequence[HhrHit], query_sequence: str, *, library: TemplateLibrary, obsolete: Mapping[str, str]
+) -> list[TemplateHit]:
+    """Hits that pass all filters but date and own entry, best sum_probs first; equal ones stay in the order of the file."""
+    mapped = []
+    for hit in hits:
+        pdb_id, chain = hit.chain
+        if pdb_id not in library.release_dates:
+            pdb_id = obsolete.get(pdb_id, pdb_id)
+        if f"{pdb_id}_{chain}" in library.chain_ids and _is_acceptable(hit, query_sequence):
+            mapped.append(_map_hit(hit, query_sequence, pdb_id, chain, library))
+    return sorted(mapped, key=lambda hit: -hit.sum_probs)
+
+
+def _is_acceptable(hit: HhrHit, query_sequence: str) -> bool:
+    letters = hit.hit_sequence.replace("-", "")
+    is_copy = letters in query_sequence and len(letters) / len(query_sequence) > MAX_COPY_FRACTION
+    covers_enough = hit.aligned_cols / len(query_sequence) > MIN_ALIGNED_FRACTION
+    return covers_enough and not is_copy and len(letters) >= MIN_HIT_LETTERS
+
+
+def _map_hit(hit: HhrHit, query_sequence: str, pdb_id: str, chain: str, library: TemplateLibrary) -> TemplateHit:
+    pairs = _pairs(hit, query_sequence)
+    failure = ""
+    try:
+        match = _find_template(hit.hit_sequence.replace("-", ""), pairs, pdb_id, chain, library)
+        failure = _why_not(match, library)
+    except AlignmentError as error:
+        match = _Match(chain_id=f"{pdb_id}_{chain}", query_index=[], template_index=[], letters="")
+        failure = str(error)
+    return TemplateHit(
+        name=match.chain_id,
+        sum_probs=hit.sum_probs,
+        release_date=library.release_dates[pdb_id],
+        query_index=np.array(match.query_index, dtype=np.int32),
+        template_index=np.array(match.template_index, dtype=np.int32),
+        template_tokens=sequence_to_tokens(match.letters),
+        failure=failure,
+    )
+
+
+def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
+    """Query residue -> position in the ungapped hit.
+
+    The query's offset is the first place where the ungapped hit query occurs in it, not the number in the .hhr. Odd: where it does
+    not occur at all the offset is -1, and what falls before the first residue lands on the last.
+    """
+    offset = query_sequence.find(hit.query.replace("-", ""))
+    first_query = min(i for i in hit.indices_query if i >= 0)
+    first_hit = min(i for i in hit.indices_hit if i >= 0)
+    pairs: dict[int, int] = {}
+    for q, t in zip(hit.indices_query, hit.indices_hit):
+        place = q - first_query + offset
+        if q >= 0 and t >= 0 and place < len(query_sequence):
+            pairs[place] = t - first_hit
+    wrapped = pairs.pop(-1, None)
+    if wrapped is not None:
+        pairs.setdefault(len(query_sequence) - 1, wrapped)
+    return pairs
+
+
+def _find_template(letters: str, pairs: dict[int, int], pdb_id: str, chain: str, library: TemplateLibrary) -> _Match:
+    """The hit's letters in the same chain, then in any chain of the entry, then with X as a wildcard, then realigned."""
+    sequences = library.sequences(pdb_id)
+    found = _locate(letters, chain, sequences)
+    if found is not None:
+        found_chain, offset = found
+        return _Match(
+            chain_id=f"{pdb_id}_{found_chain}",
+            query_index=list(pairs),
+            template_index=[place + offset for place in pairs.values()],
+            letters="".join(letters[place] for place in pairs.values()),
+        )
+    actual = sequences[chain]
+    new_place = realign(letters, actual)
+    # Odd: residues of the hit without a partner in the chain take the chain's last residue.
+    places = [new_place.get(place, len(actual) - 1) for place in pairs.values()]
+    return _Match(
+        chain_id=f"{pdb_id}_{chain}",
+        query_index=list(pairs),
+        template_index=places,
+        letters="".join(actual[place] for place in places),
+    )
+
+
+def _locate(letters: str, chain: str, sequences: Mapping[str, str]) -> tuple[str, int] | None:
+    for candidate in [chain, *sequences]:
+        offset = sequences[candidate].find(letters)
+        if offset >= 0:
+            return candidate, offset
+    pattern = re.compile("".join("." if letter == "X" else f"[{letter}X]" for letter in letters))
+    for candidate, sequence in sequences.items():
+        match = pattern.search(sequence)
+        if match:
+            return candidate, match.start()
+    return None
+
+
+def _why_not(match: _Match, library: TemplateLibrary) -> str:
+    """Why the atoms cannot be used; empty if they can."""
+    num_atoms = library.num_atoms(match.chain_id)
+    if library.has_chain_break(match.chain_id):
+        return f"consecutive CA atoms of {match.chain_id} are too far apart"
+    resolved = int(num_atoms[match.template_index].sum())
+    if resolved < MIN_ATOMS:
+        return f"the aligned part of {match.chain_id} has {resolved} atoms, expected at least {MIN_ATOMS}"
+    return ""

@@ -1,0 +1,125 @@
+"""`python -m data_prep inspect DIR [CHAIN] [--npz FILE]`: what is in a data directory, or in one chain of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.errors import DataPrepError
+from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.residue_constants import hhblits_to_model_order
+from openfold_opt.protein.templates import featurize_templates, latest_template_date
+from openfold_opt.protein.verified import verified_checksum
+
+LATE_TEMPLATE_DATE = latest_template_date("2030-01-01")
+"""Late enough for any template; the raw features are shown with all of them."""
+MAX_TEMPLATES = 4
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "inspect",
+        help="show a data directory, or one chain of it",
+        description="Without CHAIN: what the data directory holds. With it: that chain; with --npz its raw features as arrays.",
+    )
+    parser.add_argument("data_dir", type=Path, metavar="DIR", help="a data directory made by convert")
+    parser.add_argument("chain_id", nargs="?", metavar="CHAIN", help="<PDB id>_<author chain>, for example 2hhb_A")
+    parser.add_argument("--npz", type=Path, metavar="FILE", help="write the chain's raw features (keys in docs/data_format.md)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.chain_id is None:
+        if arguments.npz is not None:
+            raise DataPrepError("--npz needs a CHAIN")
+        print(describe_data_set(ShardIndex.load(arguments.data_dir), arguments.data_dir))
+        return 0
+    reader = ShardReader(arguments.data_dir)
+    if arguments.npz is None:
+        print(describe_chain(reader, arguments.chain_id))
+        return 0
+    features = raw_features(reader, arguments.chain_id)
+    with open(arguments.npz, "wb") as file:
+        np.savez_compressed(file, **features)
+    print(f"{arguments.npz}: {', '.join(f'{name} {array.dtype}{list(array.shape)}' for name, array in features.items())}")
+    return 0
+
+
+def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
+    """A few lines about everything."""
+    dates = sorted(chain.release_date for chain in index.chains)
+    methods = Counter(chain.method for chain in index.chains)
+    verified = "yes" if verified_checksum(data_dir) == index.checksum else "no (python -m data_prep verify)"
+    with_alignment = [chain for chain in index.chains if chain.has_alignment]
+    lines = [
+        f"data set            {data_dir}",
+        f"format version      {index.format_version}",
+        f"checksum            {index.checksum}",
+        f"verified            {verified}",
+        f"entries             {index.num_entries}, of which {index.num_rejected_entries} rejected",
+        f"chains              {len(index.chains)}",
+        f"released            {dates[0]} to {dates[-1]}",
+        f"residues            {sum(chain.sequence_length for chain in index.chains)}",
+        f"in a cluster        {sum(chain.cluster_id != -1 for chain in index.chains)}",
+        f"with an alignment   {len(with_alignment)} ({len({chain.alignment_id for chain in with_alignment})} different ones)",
+        f"shards              {len(index.shards)}, {sum(shard.size_bytes for shard in index.shards)} bytes",
+        *(f"method              {count} x {method}" for method, count in methods.most_common()),
+    ]
+    return "\n".join(lines)
+
+
+def describe_chain(reader: ShardReader, chain_id: str) -> str:
+    """A few lines about one chain and its template hits."""
+    entry = reader.entry(chain_id)
+    structure = reader.structure(chain_id)
+    alignment = reader.alignment(chain_id)
+    num_resolved = int(structure.all_atom_mask.any(axis=1).sum())
+    lines = [
+        f"chain               {chain_id} (mmCIF chains {', '.join(entry.mmcif_chain_ids)})",
+        f"released            {entry.release_date}",
+        f"method              {entry.method}",
+        f"resolution          {'none' if entry.resolution is None else f'{entry.resolution:g} angstrom'}",
+        f"cluster             {'none' if entry.cluster_id == -1 else entry.cluster_id}",
+        f"residues            {entry.sequence_length}, {num_resolved} of them with atoms",
+        f"sequence            {structure.sequence}",
+        f"alignment           {entry.alignment_id or 'none: the sequence alone'}, {alignment.num_sequences} rows",
+    ]
+    own_latest = latest_template_date(entry.release_date)
+    for hit in reader.template_hits(chain_id):
+        note = hit.failure or ("" if hit.release_date <= own_latest else "too late for this chain")
+        lines.append(
+            f"template hit        {hit.name:<8} {hit.release_date}  sum_probs {hit.sum_probs:6.1f}  "
+            f"{len(hit.query_index):4d} residues  {note}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def raw_features(reader: ShardReader, chain_id: str) -> dict[str, np.ndarray]:
+    """Everything the data set knows of a chain. Templates: the best four of any date; their aatype one-hot in HHblits order, int32
+    [n, N_res, 22] ((0, N_res) if there is none, as in the benchmark)."""
+    structure = reader.structure(chain_id)
+    alignment = reader.alignment(chain_id)
+    templates = featurize_templates(reader, chain_id, max_template_date=LATE_TEMPLATE_DATE, max_templates=MAX_TEMPLATES)
+    aatype = templates["template_aatype"]
+    if len(aatype):
+        from_model_order = np.argsort(np.asarray(hhblits_to_model_order))
+        aatype = np.eye(NUM_TOKENS, dtype=np.int32)[from_model_order[aatype]]
+    return {
+        "sequence": np.array(structure.sequence),
+        "residue_index": structure.residue_index,
+        "all_atom_positions": structure.all_atom_positions,
+        "all_atom_mask": structure.all_atom_mask,
+        "msa": np.asarray(alignment.msa),
+        "deletion": alignment.dense_deletions(),
+        "resolution": np.array(np.nan if structure.resolution is None else structure.resolution),
+        "release_date": np.array(structure.release_date),
+        "template_aatype": aatype,
+        "template_all_atom_positions": templates["template_all_atom_positions"],
+        "template_all_atom_mask": templates["template_all_atom_mask"],
+        "template_sum_probs": templates["template_sum_probs"],
+    }

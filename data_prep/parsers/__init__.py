@@ -1,0 +1,1 @@
+"""One parser per file format of the raw data. Errors name the file, and the line where there is one."""

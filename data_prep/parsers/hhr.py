@@ -1,0 +1,114 @@
+"""Template hits as hhsearch writes them (.hhr)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.sources import read_text
+
+_TABLE_HEAD = " No Hit"
+_TABLE_ROW = re.compile(r"\s*\d+ ")
+_BLOCK = re.compile(r"No \s*(\d+)")
+_SUMMARY = re.compile(r"Probab=.*Aligned_cols=(\d+).*Sum_probs=(\S+)")
+_CHAIN = re.compile(r"[a-zA-Z\d]{4}_[a-zA-Z0-9.]+")
+_SEQUENCE_COLUMN = 17
+_SEQUENCE = re.compile(r"[\t ]*(\d+) ([A-Z-]+)[\t ]*(\d+) \(\d+\)")
+_ANNOTATIONS = ("ss_dssp", "ss_pred", "ss_conf", "Consensus", "sa_dssp", "sa_pred")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HhrHit:
+    """One hit. query and hit_sequence are aligned to each other, with '-' for gaps; indices count from 0, -1 at gaps."""
+
+    index: int
+    name: str
+    aligned_cols: int
+    sum_probs: float
+    query: str
+    hit_sequence: str
+    indices_query: tuple[int, ...]
+    indices_hit: tuple[int, ...]
+
+    @property
+    def chain(self) -> tuple[str, str]:
+        """PDB id in lower case, and the chain's letters as they are."""
+        pdb_id, chain = _CHAIN.match(self.name).group(0).split("_")
+        return pdb_id.lower(), chain
+
+
+def parse_hhr(path: Path) -> list[HhrHit]:
+    """All hits in the order of the file (.hhr or .hhr.gz).
+
+    BrokenFile if the file is cut: fewer hits than its table lists, or a hit with fewer aligned columns than its summary says.
+    """
+    lines = read_text(path).splitlines()
+    starts = [i for i, line in enumerate(lines) if _BLOCK.match(line)]
+    num_listed = _count_table_rows(lines)
+    if len(starts) < num_listed:
+        raise BrokenFile(path, f"cut short: its table lists {num_listed} hits, but {len(starts)} follow", line=len(lines))
+    return [_parse_hit(path, lines, first, last) for first, last in zip(starts, [*starts[1:], len(lines)])]
+
+
+def _count_table_rows(lines: list[str]) -> int:
+    for head, line in enumerate(lines):
+        if line.startswith(_TABLE_HEAD):
+            count = 0
+            while head + 1 + count < len(lines) and _TABLE_ROW.match(lines[head + 1 + count]):
+                count += 1
+            return count
+    return 0
+
+
+def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
+    if last - first < 3:
+        raise BrokenFile(path, "cut short: a hit without its summary", line=last)
+    name = lines[first + 1][1:]
+    if not lines[first + 1].startswith(">") or not _CHAIN.match(name):
+        raise BrokenFile(path, f"hit is named {name!r}, expected <PDB id>_<chain>", line=first + 2)
+    summary = _SUMMARY.match(lines[first + 2])
+    if summary is None:
+        raise BrokenFile(path, f"expected the summary of a hit, found {lines[first + 2][:60]!r}", line=first + 3)
+    query, hit = _Row(), _Row()
+    for number in range(first + 3, last):
+        line = lines[number]
+        if line[:2] in ("Q ", "T ") and not line[2:].startswith(_ANNOTATIONS):
+            row = query if line[0] == "Q" else hit
+            if not row.extend(line[_SEQUENCE_COLUMN:]):
+                raise BrokenFile(path, f"expected a stretch of an aligned sequence, found {line[:60]!r}", line=number + 1)
+    aligned_cols = int(float(summary.group(1)))
+    found = sum(q != "-" and t != "-" for q, t in zip(query.text, hit.text))
+    if len(query.text) != len(hit.text) or found != aligned_cols:
+        raise BrokenFile(path, f"cut short: hit has {found} aligned columns, its summary says {aligned_cols}", line=last)
+    return HhrHit(
+        index=int(_BLOCK.match(lines[first]).group(1)),
+        name=name,
+        aligned_cols=aligned_cols,
+        sum_probs=float(summary.group(2)),
+        query=query.text,
+        hit_sequence=hit.text,
+        indices_query=tuple(query.indices),
+        indices_hit=tuple(hit.indices),
+    )
+
+
+class _Row:
+    """One of the two sequences of a hit, put together from its stretches."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.indices: list[int] = []
+
+    def extend(self, stretch: str) -> bool:
+        """Append `<start> <letters> <end> (<length>)`; False if that is not what is there."""
+        match = _SEQUENCE.match(stretch)
+        if match is None:
+            return False
+        number = int(match.group(1)) - 1
+        for letter in match.group(2):
+            self.indices.append(-1 if letter == "-" else number)
+            number += letter != "-"
+        self.text += match.group(2)
+        return number == int(match.group(3))

@@ -1,0 +1,267 @@
+"""One PDB entry (.cif.gz) to protein chains with atom37 coordinates, as the benchmark's preprocessing reads them.
+
+That preprocessing is built on Biopython, whose choices (which alternative location, which residue name, what counts as an error)
+decide what the model is trained on. They are matched here, odd ones included; the comments say which are odd. Any error rejects
+the whole entry, never a single chain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import gemmi
+import numpy as np
+
+from data_prep.parsers.errors import EntryRejected
+from data_prep.parsers.mmcif_atoms import AtomSites, chain_residues
+from data_prep.parsers.residue_letters import LETTER_OF, UNKNOWN_LETTER
+from openfold_opt.protein.residue_constants import atom_order, atom_type_num
+
+_RESOLUTION_TAGS = ("_refine.ls_d_res_high", "_em_3d_reconstruction.resolution", "_reflns.d_resolution_high")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParsedChain:
+    """A protein chain. Positions float32 [N_res, 37, 3] in angstrom, zero where the mask bool [N_res, 37] is False."""
+
+    author_chain_id: str
+    mmcif_chain_ids: tuple[str, ...]
+    entity_keys: tuple[str, ...]
+    """`<ID>_<entity>` in upper case for every entity of this author chain: what the cluster file lists."""
+    sequence: str
+    positions: np.ndarray
+    mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParsedEntry:
+    """A PDB entry with at least one protein chain."""
+
+    pdb_id: str
+    release_date: str
+    resolution: float | None
+    method: str
+    chains: tuple[ParsedChain, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Polymer:
+    """A protein polymer under one label id."""
+
+    monomers: tuple[str, ...]
+    first_number: int
+
+
+class _Tags:
+    """Columns of an mmCIF block by tag, as lists of unquoted text."""
+
+    def __init__(self, block: gemmi.cif.Block) -> None:
+        self._block = block
+
+    def optional(self, tag: str) -> list[str]:
+        values = list(self._block.find_values(tag))
+        joined = "".join(values)  # Most columns hold no quote at all, and atom columns are long.
+        if "'" in joined or '"' in joined or ";" in joined:
+            return [unquoted(value) for value in values]
+        return values
+
+    def __getitem__(self, tag: str) -> list[str]:
+        values = self.optional(tag)
+        if not values:
+            raise EntryRejected(f"mmCIF has no {tag}")
+        return values
+
+
+def unquoted(value: str) -> str:
+    """The text of a CIF value; '?' and '.' stay as they are, quoted or not, as the benchmark sees no difference."""
+    return gemmi.cif.as_string(value) if value[:1] in ("'", '"', ";") else value
+
+
+def parse_mmcif(path: Path) -> ParsedEntry:
+    """Read `<id>.cif.gz`. EntryRejected with the reason if it is damaged, has no protein, or breaks a rule of the benchmark."""
+    try:
+        return _parse_entry(path)
+    except EntryRejected:
+        raise
+    except ValueError as error:  # Text that is not UTF-8, columns of one category with different lengths.
+        raise EntryRejected(f"cannot be read: {error}") from error
+
+
+def _parse_entry(path: Path) -> ParsedEntry:
+    pdb_id = path.name.split(".")[0].lower()
+    tags = _Tags(_read_block(path))
+    entry_ids = [value.lower() for value in tags["_entry.id"]]
+    if entry_ids != [pdb_id]:
+        raise EntryRejected(f"_entry.id is {', '.join(entry_ids)}, but the file is named {path.name}")
+    entity_chains = _entity_to_label_chains(tags)
+    polymers = _protein_polymers(tags, entity_chains)
+    if not polymers:
+        raise EntryRejected("no protein: none of the polymers has a monomer of a peptide type")
+    sites = AtomSites.from_tags(tags)
+    author_of = sites.label_to_author_chain()
+    sequences = _sequences(polymers, author_of)
+    release_date = _release_date(tags)
+    coordinates = _coordinates(sites, polymers, author_of)
+    return ParsedEntry(
+        pdb_id=pdb_id,
+        release_date=release_date,
+        resolution=_resolution(tags),
+        method=";".join(tags["_exptl.method"]),
+        chains=tuple(
+            ParsedChain(
+                author_chain_id=author,
+                mmcif_chain_ids=tuple(label for label, owner in author_of.items() if owner == author),
+                entity_keys=_entity_keys(pdb_id, author, author_of, entity_chains),
+                sequence=sequence,
+                positions=coordinates[author][0],
+                mask=coordinates[author][1],
+            )
+            for author, sequence in sequences.items()
+        ),
+    )
+
+
+def _read_block(path: Path) -> gemmi.cif.Block:
+    try:
+        with gzip.open(path, "rb") as file:
+            text = file.read()
+        document = gemmi.cif.read_string(text)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise EntryRejected(f"damaged file: {error}; fetch it again") from error
+    except (ValueError, RuntimeError) as error:
+        raise EntryRejected(f"not a valid CIF file: {error}") from error
+    if len(document) == 0:
+        raise EntryRejected("damaged file: no data block; fetch it again")
+    return document[0]
+
+
+def _release_date(tags: _Tags) -> str:
+    """The earliest revision date; every one of them must be a date."""
+    dates = tags["_pdbx_audit_revision_history.revision_date"]
+    for date in dates:
+        try:
+            datetime.datetime.strptime(date, "%Y-%m-%d")
+        except ValueError as error:
+            raise EntryRejected(f"revision date {date!r} is not a date") from error
+    return min(dates)
+
+
+def _resolution(tags: _Tags) -> float | None:
+    """The largest number under the first tag that exists. Odd: a '?' there means none, and the other tags are not tried."""
+    for tag in _RESOLUTION_TAGS:
+        values = tags.optional(tag)
+        if values:
+            numbers = [number for number in map(_number, values) if not math.isnan(number)]
+            return max(numbers, default=None)
+    return None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _entity_to_label_chains(tags: _Tags) -> dict[str, list[str]]:
+    chains: dict[str, list[str]] = {}
+    for label, entity in zip(tags["_struct_asym.id"], tags["_struct_asym.entity_id"], strict=True):
+        chains.setdefault(entity, []).append(label)
+    return chains
+
+
+def _protein_polymers(tags: _Tags, entity_chains: dict[str, list[str]]) -> dict[str, _Polymer]:
+    """Protein polymers by label id: entities in the order of `_entity_poly_seq`, then `_struct_asym` order."""
+    monomers: dict[str, list[tuple[int, str]]] = {}
+    columns = [tags[f"_entity_poly_seq.{name}"] for name in ("entity_id", "num", "mon_id")]
+    for entity, number, name in zip(*columns, strict=True):
+        monomers.setdefault(entity, []).append((_integer(number, "_entity_poly_seq.num"), name))
+    type_of = dict(zip(tags["_chem_comp.id"], tags["_chem_comp.type"], strict=True))
+    polymers: dict[str, _Polymer] = {}
+    for entity, rows in monomers.items():
+        if not _is_protein([name for _, name in rows], type_of):
+            continue
+        if entity not in entity_chains:
+            raise EntryRejected(f"entity {entity} is a polymer without a chain in _struct_asym")
+        polymer = _Polymer(monomers=tuple(name for _, name in rows), first_number=min(number for number, _ in rows))
+        polymers.update(dict.fromkeys(entity_chains[entity], polymer))
+    return polymers
+
+
+def _is_protein(names: list[str], type_of: dict[str, str]) -> bool:
+    """One monomer of a type with "peptide" in it makes a protein. Odd: the type is matched in lower case only."""
+    for name in names:
+        if name not in type_of:
+            raise EntryRejected(f"monomer {name} is not in _chem_comp")
+        if "peptide" in type_of[name]:
+            return True
+    return False
+
+
+def _integer(text: str, tag: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise EntryRejected(f"{tag} is {text!r}, expected an integer") from error
+
+
+def _sequences(polymers: dict[str, _Polymer], author_of: dict[str, str]) -> dict[str, str]:
+    """Sequences by author chain. One letter per row of `_entity_poly_seq`: odd, since microheterogeneity gives several rows to
+    one residue, and letters and atoms run out of step after it."""
+    sequences: dict[str, str] = {}
+    for label, polymer in polymers.items():
+        if label not in author_of:
+            raise EntryRejected(f"protein chain {label} has no atoms in model 1")
+        author = author_of[label]
+        if author in sequences:
+            raise EntryRejected(f"author chain {author} has two protein polymers")
+        sequences[author] = "".join(LETTER_OF.get(name, UNKNOWN_LETTER) for name in polymer.monomers)
+    return sequences
+
+
+def _entity_keys(
+    pdb_id: str, author: str, author_of: dict[str, str], entity_chains: dict[str, list[str]]
+) -> tuple[str, ...]:
+    entities = [
+        entity
+        for label, owner in author_of.items()
+        if owner == author
+        for entity, labels in entity_chains.items()
+        if label in labels
+    ]
+    return tuple(f"{pdb_id}_{entity}".upper() for entity in dict.fromkeys(entities))
+
+
+def _coordinates(
+    sites: AtomSites, polymers: dict[str, _Polymer], author_of: dict[str, str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Positions and masks by author chain: keys of residues from model number 1, coordinates from the first model of the file."""
+    residues = chain_residues(sites)
+    keys = sites.residue_keys(set(polymers))
+    coordinates = {}
+    for label, polymer in polymers.items():
+        author = author_of[label]
+        positions = np.zeros((len(polymer.monomers), atom_type_num, 3), dtype=np.float32)
+        mask = np.zeros((len(polymer.monomers), atom_type_num), dtype=bool)
+        for number, key in keys[label].items():
+            # Numbers of the polymer only count from its smallest; author numbers and insertion codes are nothing but keys.
+            index = number - polymer.first_number
+            if not 0 <= index < len(polymer.monomers):
+                raise EntryRejected(f"chain {label} has residue number {number} outside of its sequence")
+            residue = residues.get(author, {}).get(key)
+            if residue is None:
+                raise EntryRejected(f"residue {key} of author chain {author} is not in the first model")
+            for name, row in residue.atom_rows():
+                column = atom_order.get(name)
+                if column is None and name.upper() == "SE" and residue.name == "MSE":
+                    column = atom_order["SD"]
+                if column is not None:
+                    positions[index, column] = sites.coordinates[row]
+                    mask[index, column] = True
+        coordinates[author] = positions, mask
+    return coordinates

@@ -1,0 +1,146 @@
+"""Alignments (.a3m, .sto) as arrays, and their union without duplicates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.sources import read_bytes
+from openfold_opt.protein.hhblits_alphabet import ILLEGAL_CODE, INSERTION_CODE, byte_to_token
+
+_GAP = ord("-")
+_IS_INSERTION = byte_to_token == INSERTION_CODE
+_IS_ILLEGAL = byte_to_token == ILLEGAL_CODE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParsedMsa:
+    """Rows of one file. letters: uint8 ASCII [N_seq, N_res], as in the file; deletions: int32 [N_seq, N_res]."""
+
+    letters: np.ndarray
+    deletions: np.ndarray
+
+    @property
+    def query(self) -> str:
+        return self.letters[0].tobytes().decode("ascii")
+
+
+def parse_msa(path: Path) -> ParsedMsa | None:
+    """Read .a3m or .sto, plain or .gz. None for a file of no bytes (which counts as absent); BrokenFile names file and line."""
+    contents = read_bytes(path)
+    if not contents:
+        return None
+    if ".sto" in path.suffixes:
+        return _parse_stockholm(path, contents)
+    return _parse_a3m(path, contents)
+
+
+def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
+    """Rows of equal length once lower-case letters are removed. A deletion count belongs to the next aligned column; lower case
+    after the last one is dropped (odd, but the model has no column for it)."""
+    sequences, header_lines = _fasta_records(path, contents)
+    letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
+    lengths = np.array([len(sequence) for sequence in sequences])
+    row_starts = np.cumsum(lengths) - lengths
+    _check_letters(path, letters, row_starts, header_lines)
+    aligned = np.flatnonzero(~_IS_INSERTION[letters])
+    widths = np.diff(np.searchsorted(aligned, np.append(row_starts, len(letters))))
+    if np.any(widths != widths[0]):
+        row = int(np.argmax(widths != widths[0]))
+        raise BrokenFile(
+            path,
+            f"row {row + 1} has {widths[row]} aligned columns, expected {widths[0]} as in the first row",
+            line=header_lines[row],
+        )
+    if widths[0] == 0:
+        raise BrokenFile(path, "the first row has no aligned column", line=header_lines[0])
+    shape = (len(sequences), int(widths[0]))
+    # Positions skipped since the previous aligned letter are insertions; before the first column they count from the row's start.
+    skipped = np.diff(aligned, prepend=-1) - 1
+    skipped = skipped.reshape(shape)
+    skipped[:, 0] = aligned.reshape(shape)[:, 0] - row_starts
+    return ParsedMsa(letters=letters[aligned].reshape(shape), deletions=skipped.astype(np.int32))
+
+
+def _fasta_records(path: Path, contents: bytes) -> tuple[list[bytes], list[int]]:
+    """Sequences, and the line on which the header of each stands (from 1)."""
+    sequences: list[bytes] = []
+    header_lines: list[int] = []
+    for number, line in enumerate(contents.splitlines(), start=1):
+        line = line.strip()
+        if line.startswith(b">"):
+            sequences.append(b"")
+            header_lines.append(number)
+        elif line and not line.startswith(b"#"):
+            if not sequences:
+                raise BrokenFile(path, "sequence before the first '>' line", line=number)
+            sequences[-1] = sequences[-1] + line if sequences[-1] else line
+    if not sequences:
+        raise BrokenFile(path, "holds no sequence")
+    return sequences, header_lines
+
+
+def _check_letters(path: Path, letters: np.ndarray, row_starts: np.ndarray, lines: Sequence[int]) -> None:
+    illegal = _IS_ILLEGAL[letters]
+    if illegal.any():
+        place = int(np.argmax(illegal))
+        row = int(np.searchsorted(row_starts, place, side="right")) - 1
+        raise BrokenFile(path, f"row {row + 1} has {chr(letters[place])!r}; expected letters and '-' only", line=lines[row])
+
+
+def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
+    """Columns in which the query has a gap are insertions. Sequences may be wrapped over several blocks."""
+    rows: dict[bytes, list[bytes]] = {}
+    first_lines: dict[bytes, int] = {}
+    for number, line in enumerate(contents.splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith((b"#", b"//")):
+            continue
+        fields = line.split()
+        if len(fields) != 2:
+            raise BrokenFile(path, f"{len(fields)} fields, expected a name and a sequence", line=number)
+        rows.setdefault(fields[0], []).append(fields[1])
+        first_lines.setdefault(fields[0], number)
+    if not rows:
+        raise BrokenFile(path, "holds no sequence")
+    sequences = [b"".join(parts).replace(b".", b"-").upper() for parts in rows.values()]
+    lines = list(first_lines.values())
+    for row, sequence in enumerate(sequences):
+        if len(sequence) != len(sequences[0]):
+            raise BrokenFile(
+                path, f"row {row + 1} has {len(sequence)} columns, expected {len(sequences[0])} as in the first row", line=lines[row]
+            )
+    letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
+    _check_letters(path, letters, np.arange(len(sequences)) * len(sequences[0]), lines)
+    letters = letters.reshape(len(sequences), -1)
+    kept = np.flatnonzero(letters[0] != _GAP)
+    if len(kept) == 0:
+        raise BrokenFile(path, "the first row is nothing but gaps", line=lines[0])
+    inserted = (letters != _GAP) & (letters[0] == _GAP)
+    inserted_before = np.cumsum(inserted, axis=1, dtype=np.int32)[:, kept]
+    return ParsedMsa(letters=letters[:, kept], deletions=np.diff(inserted_before, axis=1, prepend=0))
+
+
+def merge_without_duplicates(msas: Sequence[ParsedMsa]) -> tuple[np.ndarray, np.ndarray]:
+    """All rows in the order given, each text once: tokens uint8 [N_seq, N_res] and deletions int32 [N_seq, N_res].
+
+    Rows are compared as letters, before they become tokens (B and D stay different), and without their insertions; of equal rows
+    the first keeps its deletions.
+    """
+    seen: set[bytes] = set()
+    tokens, deletions = [], []
+    for msa in msas:
+        first_seen = [row for row, letters in enumerate(msa.letters) if _is_new(letters.tobytes(), seen)]
+        tokens.append(byte_to_token[msa.letters[first_seen]])
+        deletions.append(msa.deletions[first_seen])
+    return np.concatenate(tokens), np.concatenate(deletions)
+
+
+def _is_new(row: bytes, seen: set[bytes]) -> bool:
+    before = len(seen)
+    seen.add(row)
+    return len(seen) > before
