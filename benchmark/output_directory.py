@@ -8,7 +8,7 @@ run.json says how far the run came:
 
     starting -> running -> finished
 
-`starting` is before run_start: nothing was trained, so the next run starts afresh.
+`starting` is before the first step: nothing was trained, so the next run starts afresh.
 `running` without the lock is a dead run: the next run continues it.
 """
 
@@ -74,7 +74,7 @@ class OutputDirectory:
 
     @property
     def continued(self) -> bool:
-        """True if an earlier process of this run died after its clock had started."""
+        """True if an earlier process of this run died after its training had begun."""
         return self.num_resumptions > 0
 
     @property
@@ -85,7 +85,7 @@ class OutputDirectory:
         return self.path / f"mlperf_continued_{self.num_resumptions}.log"
 
     def mark_running(self) -> None:
-        """The clock starts: from now on a death leaves something to continue."""
+        """Training begins: from now on a death leaves something to continue."""
         self._state["status"] = "running"
         self._write_state()
 
