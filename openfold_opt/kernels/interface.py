@@ -11,6 +11,30 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InvariantPointInputs:
+    """What enters invariant point attention; points are in the global frame."""
+
+    q: Tensor
+    """[batch, N_res, num_heads, c]"""
+    k: Tensor
+    """[batch, N_res, num_heads, c]"""
+    v: Tensor
+    """[batch, N_res, num_heads, c]"""
+    q_points: Tensor
+    """[batch, N_res, num_heads, num_qk_points, 3]"""
+    k_points: Tensor
+    """[batch, N_res, num_heads, num_qk_points, 3]"""
+    v_points: Tensor
+    """[batch, N_res, num_heads, num_v_points, 3]"""
+    bias: Tensor
+    """[batch, N_res, N_res, num_heads], projected from the pair representation"""
+    z: Tensor
+    """[batch, N_res, N_res, c_z]"""
+    point_weights: Tensor
+    """[num_heads], positive"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class KernelSet:
     """One implementation per operation."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openfold_opt.geometry.rigid import Rigid
-from openfold_opt.kernels.reference.invariant_point_attention import InvariantPointInputs
+from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.model.linear import Linear, project_together
 from openfold_opt.model.plan import ExecutionPlan
 

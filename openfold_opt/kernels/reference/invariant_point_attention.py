@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class InvariantPointInputs:
-    """Projections that enter the attention; points are in the global frame."""
-
-    q: Tensor
-    """[batch, N_res, num_heads, c]"""
-    k: Tensor
-    """[batch, N_res, num_heads, c]"""
-    v: Tensor
-    """[batch, N_res, num_heads, c]"""
-    q_points: Tensor
-    """[batch, N_res, num_heads, num_qk_points, 3]"""
-    k_points: Tensor
-    """[batch, N_res, num_heads, num_qk_points, 3]"""
-    v_points: Tensor
-    """[batch, N_res, num_heads, num_v_points, 3]"""
-    bias: Tensor
-    """[batch, N_res, N_res, num_heads], projected from the pair representation"""
-    z: Tensor
-    """[batch, N_res, N_res, c_z]"""
-    point_weights: Tensor
-    """[num_heads], positive"""
+from openfold_opt.kernels.interface import InvariantPointInputs
 
 
 def invariant_point_attention(
