@@ -63,8 +63,13 @@ class OrderedWorkers:
         ours, theirs = channel_pair()
         ours.settimeout(self._config.timeout_seconds)
         positions = (self._first + worker, self._end, self._config.num_workers)
+        # The fork server is between us and its children; elsewhere a worker whose parent is another has lost us.
+        consumer = None if self._config.start_method == "forkserver" else os.getpid()
         process = context.Process(
-            target=_work, args=(theirs, self._task, positions, self._config.prefetch_per_worker), name=f"loader-{worker}", daemon=True
+            target=_work,
+            args=(theirs, self._task, positions, self._config.prefetch_per_worker, consumer),
+            name=f"loader-{worker}",
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -144,14 +149,13 @@ class OrderedWorkers:
         self.close()
 
 
-def _work(channel: socket.socket, task: Task, positions: tuple[int, int | None, int], credits: int) -> None:
+def _work(channel: socket.socket, task: Task, positions: tuple[int, int | None, int], credits: int, consumer: int | None) -> None:
     """Main function of a worker: prepares its positions while it has credits."""
     # Interrupts are the consumer's business, and handlers that it installed are not for this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     position, end, stride = positions
-    consumer = os.getppid()
     while end is None or position < end:
         if credits == 0 and not _wait_for_credit(channel, consumer):
             return
@@ -180,11 +184,11 @@ def _result(task: Task, position: int) -> tuple[tuple[str, Any], dict[str, np.nd
     return ("batch", description), arrays
 
 
-def _wait_for_credit(channel: socket.socket, consumer: int) -> bool:
+def _wait_for_credit(channel: socket.socket, consumer: int | None) -> bool:
     """True once a credit has come; False if the consumer closed the channel or is gone."""
     while not select.select([channel], [], [], ORPHAN_CHECK_SECONDS)[0]:
-        # Forked siblings hold copies of the consumer's end, so its death alone does not close the channel.
-        if os.getppid() != consumer:
+        # Forked siblings hold copies of the consumer's ends, so its death alone may close neither channel nor sentinel.
+        if consumer not in (None, os.getppid()) or not multiprocessing.parent_process().is_alive():
             return False
     try:
         return channel.recv(len(CREDIT)) == CREDIT

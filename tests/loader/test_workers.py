@@ -113,7 +113,8 @@ def test_a_stall_names_the_sample():
     assert not children()
 
 
-def test_no_orphans_when_the_consumer_is_killed():
+@pytest.mark.parametrize("warm_up", [0, 1])
+def test_no_orphans_when_the_consumer_is_killed(warm_up):
     script = """
         import multiprocessing, os, signal
         from openfold_opt.loader.config import LoaderConfig
@@ -122,13 +123,14 @@ def test_no_orphans_when_the_consumer_is_killed():
             def __call__(self, position): return position, {}
             def describe(self, position): return str(position)
         workers = OrderedWorkers(Task(), config=LoaderConfig(num_workers=3))
-        next(workers)
+        for _ in range(WARM_UP):
+            next(workers)
         print(*[child.pid for child in multiprocessing.active_children()], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     root = pathlib.Path(__file__).parents[2]
     output = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=root, stdout=subprocess.PIPE, text=True, check=False, timeout=60
+        [sys.executable, "-c", textwrap.dedent(script).replace("WARM_UP", str(warm_up))], cwd=root, stdout=subprocess.PIPE, text=True, check=False, timeout=60
     ).stdout
     pids = [int(pid) for pid in output.split()]
     assert len(pids) == 3

@@ -1,0 +1,115 @@
+"""Samples: pure functions of (chain, seed), right shapes, and the statistics of 1,000 of them."""
+
+import numpy as np
+import pytest
+
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.raw_features import RawFeatures, Templates
+from openfold_opt.loader.sample import evaluation_sample_from_raw, training_sample_from_raw
+from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.protein.features import FEATURES, check_features
+
+SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
+
+
+def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
+    rng = np.random.default_rng(0)
+    # Classes 0..9 only, and a profile that knows class 20 alone, so that each masked replacement tells its source.
+    msa = rng.integers(0, 10, (num_rows, num_res), dtype=np.uint8)
+    profile = np.zeros((num_res, 22), np.float32)
+    profile[:, 20] = 1
+    mask = (rng.random((num_res, 37)) < 0.9).astype(np.float32)
+    return RawFeatures(
+        aatype=msa[0].astype(np.int64),
+        all_atom_positions=rng.normal(size=(num_res, 37, 3)).astype(np.float32) * mask[..., None],
+        all_atom_mask=mask,
+        resolution=float("nan"),
+        msa=msa,
+        deletions=SparseDeletions.from_dense(rng.integers(0, 300, msa.shape) * (rng.random(msa.shape) < 0.05)),
+        profile=profile,
+        templates=Templates(
+            aatype=rng.integers(0, 22, (num_templates, num_res)),
+            all_atom_positions=rng.normal(size=(num_templates, num_res, 37, 3)).astype(np.float32),
+            all_atom_mask=np.ones((num_templates, num_res, 37), np.float32),
+        ),
+    )
+
+
+def assert_equal(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("size", [{}, {"num_res": 5}, {"num_rows": 1}, {"num_rows": 4}, {"num_templates": 0}, {"num_templates": 1}])
+def test_training_samples_have_fixed_shapes(size):
+    raw = make_raw(**size)
+    sample = training_sample_from_raw(raw, seed=1, config=SMALL)
+    sizes = check_features(sample, batched=False)
+    assert sizes == {"N_res": 12, "N_clust": 6, "N_extra": 9, "N_templ": 4, "num_passes": 4}
+    length = min(12, raw.num_res)
+    assert sample["seq_length"] == length == sample["seq_mask"].sum()
+    assert sample["msa_row_mask"].sum(axis=1).tolist() == [min(6, len(raw.msa))] * 4
+    num_extra = min(max(len(raw.msa) - 6, 0), 9)
+    assert sample["extra_msa_mask"].sum(axis=(1, 2)).tolist() == [num_extra * length] * 4
+
+
+def test_evaluation_samples_have_their_true_length():
+    raw = make_raw()
+    sample = evaluation_sample_from_raw(raw, seed=1, config=SMALL)
+    assert check_features(sample, batched=False)["N_res"] == 20
+    assert sample["residue_index"].tolist() == list(range(20))
+    assert sample["template_mask"].tolist() == [1, 1, 1, 1]
+    np.testing.assert_array_equal(sample["template_aatype"], raw.templates.aatype)
+    assert sample["bert_mask"].any(), "the MSA is masked in evaluation too"
+
+
+def test_a_sample_is_a_pure_function_of_its_seed():
+    raw = make_raw()
+    first = training_sample_from_raw(raw, seed=2**62 + 1, config=SMALL)
+    assert_equal(first, training_sample_from_raw(raw, seed=2**62 + 1, config=SMALL))
+    other = training_sample_from_raw(raw, seed=2**62 + 2, config=SMALL)
+    assert not np.array_equal(first["msa_feat"], other["msa_feat"])
+
+
+def test_passes_have_rows_and_masking_of_their_own_and_share_the_crop():
+    raw = make_raw()
+    sample = training_sample_from_raw(raw, seed=3, config=SMALL)
+    for name in ("true_msa", "bert_mask", "extra_msa"):
+        assert len({array.tobytes() for array in sample[name]}) == 4, name
+    start = sample["residue_index"][0]
+    assert (sample["true_msa"][:, 0] == raw.msa[0, start : start + 12]).all(), "the query comes first in every pass"
+
+
+def test_everything_beyond_the_masks_is_zero():
+    raw = make_raw(num_res=5, num_rows=3, num_templates=2)
+    sample = training_sample_from_raw(raw, seed=4, config=SMALL)
+    for name, array in sample.items():
+        spec = FEATURES[name]
+        if "N_res" in spec.shape:
+            dim = spec.shape.index("N_res") + spec.per_pass
+            assert not np.take(array, range(5, 12), axis=dim).any(), name
+
+
+def test_statistics_of_a_thousand_samples():
+    raw, num_samples = make_raw(), 1000
+    starts, templates, clamped, chosen, replaced = np.zeros(9), np.zeros(5), 0, 0, np.zeros(23)
+    for seed in range(num_samples):
+        sample = training_sample_from_raw(raw, seed=seed, config=SMALL)
+        starts[sample["residue_index"][0]] += 1
+        templates[int(sample["template_mask"].sum())] += 1
+        clamped += sample["use_clamped_fape"]
+        chosen += sample["bert_mask"].sum()
+        is_masked = sample["bert_mask"].astype(bool)
+        replaced += np.bincount(sample["msa_feat"][..., :23].argmax(axis=-1)[is_masked], minlength=23)
+    tolerance = 4.5 / np.sqrt(num_samples)
+    np.testing.assert_allclose(starts / num_samples, 1 / 9, atol=tolerance * np.sqrt(1 / 9 * 8 / 9))
+    np.testing.assert_allclose(templates / num_samples, 0.2, atol=tolerance * np.sqrt(0.2 * 0.8))
+    assert clamped / num_samples == pytest.approx(0.9, abs=tolerance * np.sqrt(0.9 * 0.1))
+    positions = num_samples * 4 * 6 * 12
+    assert chosen / positions == pytest.approx(0.15, abs=0.003)
+    shares = replaced / chosen
+    assert shares[22] == pytest.approx(0.7, abs=0.01)
+    assert shares[20] == pytest.approx(0.1, abs=0.01), "drawn from the profile"
+    assert shares[10:20].sum() == pytest.approx(0.05, abs=0.01), "uniform, classes that the alignment lacks"
+    assert shares[:10].sum() == pytest.approx(0.15, abs=0.01), "unchanged, or uniform"
