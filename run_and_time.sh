@@ -53,6 +53,12 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+if ! [ -f "$root/benchmark/presets/$preset.py" ]; then
+    known="$(find "$root/benchmark/presets" -name '[a-z]*.py' -exec basename {} .py \; | sort | paste -s -d ' ')"
+    echo "run_and_time.sh: unknown preset $preset; there are: $known" >&2
+    exit 2
+fi
+
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
 prepare_environment run
@@ -61,8 +67,11 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # make_embedded_data DIR: synthetic families as raw files, then shards; skipped when the shards are there.
 make_embedded_data() {
     local raw="$1/raw" shards="$1/shards"
+    mkdir -p "$1"
+    wait_for_turn "$1/lock"
     if [ -e "$1/complete" ]; then
         say "embedded data: $shards"
+        end_turn
         return 0
     fi
     say "making embedded data in $1"
@@ -70,6 +79,7 @@ make_embedded_data() {
     "$PYTHON" -m data_prep synthesize --out "$raw"
     "$PYTHON" -m data_prep convert --pdb-mmcif "$raw/pdb_mmcif" --open-protein-set "$raw/open_protein_set" --out "$shards"
     touch "$1/complete"
+    end_turn
 }
 
 if [ -z "$data_dir" ]; then

@@ -11,6 +11,20 @@ ENVIRONMENT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 say() { printf '%s\n' "[setup] $*"; }
 
+# wait_for_turn FILE, end_turn: of several processes, only one sets up at a time. A process that dies ends its turn.
+wait_for_turn() {
+    if command -v flock >/dev/null 2>&1; then
+        exec 9>"$1"
+        flock 9
+    fi
+}
+
+end_turn() {
+    if command -v flock >/dev/null 2>&1; then
+        exec 9>&-
+    fi
+}
+
 # has_modules PYTHON run|tests: can this interpreter import everything, and is it new enough?
 has_modules() {
     local modules="torch numpy h5py gemmi kalign mlperf_logging matplotlib tqdm"
@@ -18,12 +32,15 @@ has_modules() {
         modules="$modules pytest xdist mpi4py"
     fi
     "$1" - "$modules" <<'PYTHON' >/dev/null 2>&1
+import importlib.metadata
 import importlib.util
 import sys
 
 assert sys.version_info >= (3, 11)
 missing = [name for name in sys.argv[1].split() if importlib.util.find_spec(name) is None]
-sys.exit(1 if missing else 0)
+# a container may bring a torch of its own, but not an old one
+major, minor = importlib.metadata.version("torch").split(".")[:2]
+sys.exit(1 if missing or (int(major), int(minor)) < (2, 11) else 0)
 PYTHON
 }
 
@@ -86,6 +103,12 @@ prepare_environment() {
         say "using $PYTHON, which has everything"
         return 0
     fi
+    wait_for_turn "$ENVIRONMENT_ROOT/.venv.lock"
+    if [ -x "$venv/bin/python" ] && has_modules "$venv/bin/python" "$purpose"; then
+        PYTHON="$venv/bin/python" # another process set it up in the meantime
+        end_turn
+        return 0
+    fi
     if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         base="$(find_base_python)" || return 1
         say "making $venv with $("$base" --version)"
@@ -100,5 +123,6 @@ prepare_environment() {
         say "$PYTHON still lacks modules; remove $venv and start again" >&2
         return 1
     }
+    end_turn
     say "ready: $PYTHON"
 }
