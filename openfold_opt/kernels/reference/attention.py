@@ -39,7 +39,8 @@ def attention(
         [batch, groups, N_q, num_heads * c]
     """
     q, k, v = (_split_heads(x, num_heads) for x in (q, k, v))
-    logits = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-1, -2)).float()
+    logits = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-1, -2))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits + (mask_inf * (mask - 1.0))[:, :, None, None, :]
     if bias is not None:
         logits = logits + bias[:, None]

@@ -31,7 +31,8 @@ def global_attention(
         [batch, groups, N, num_heads * c]
     """
     q = q.unflatten(-1, (num_heads, -1))
-    logits = torch.matmul(q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-1, -2)).float()
+    logits = torch.matmul(q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-1, -2))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits + (mask_inf * (mask - 1.0))[:, :, None, :]
     weights = torch.softmax(logits, dim=-1)
     output = torch.matmul(weights.to(v.dtype), v).flatten(-2)
