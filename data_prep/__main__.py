@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_prep import download, inspect_data, verify
+from data_prep import inspect_data, verify
 from data_prep.convert import command as convert
+from data_prep.download import command as download
 from data_prep.errors import DataPrepError
 from data_prep.synthesize import command as synthesize
 
@@ -22,8 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return parsed.run(parsed)
-    except (DataPrepError, ValueError, KeyError, OSError) as error:
-        print(f"data_prep {parsed.command}: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+    except (DataPrepError, ValueError, OSError) as error:
+        print(f"data_prep {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"data_prep {parsed.command}: interrupted; the same command resumes", file=sys.stderr)

@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(describe_data_set(ShardIndex.load(arguments.data_dir), arguments.data_dir))
         return 0
     reader = ShardReader(arguments.data_dir)
+    if arguments.chain_id not in reader.index.by_id:
+        raise DataPrepError(f"chain {arguments.chain_id} is not in {arguments.data_dir} ({len(reader.index.chains)} chains)")
     if arguments.npz is None:
         print(describe_chain(reader, arguments.chain_id))
         return 0

@@ -66,7 +66,7 @@ class AlignmentShardBuilder:
             for path, msa in msas.items():
                 check_query(path, msa, chain_id=chain_id, sequence=sequence)
         tokens, deletions = _rows(list(msas.values()), sequences[0])
-        hits = parse_hhr(unit.hits_path) if unit.hits_path else []
+        hits = _read_hits(unit.hits_path) if unit.hits_path else []
         rows, columns = np.nonzero(deletions)
         return ParsedAlignment(
             alignment_id=unit.alignment_id,
@@ -81,6 +81,16 @@ class AlignmentShardBuilder:
 
     def _map(self, hits: Sequence[HhrHit], sequence: str) -> list[TemplateHit]:
         return map_hits(hits, sequence, library=self._library, obsolete=self._obsolete)
+
+
+def _read_hits(path: Path) -> list[HhrHit]:
+    hits = parse_hhr(path)
+    for hit in hits:
+        try:
+            hit.chain
+        except ValueError as error:
+            raise BrokenFile(path, str(error)) from error
+    return hits
 
 
 def check_query(path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str) -> None:

@@ -109,7 +109,8 @@ def convert(config: ConvertConfig, communicator: SerialCommunicator | MpiCommuni
     )
     library = TemplateLibrary([config.out / chunk.shard_name for chunk in structure_chunks])
     alignment_chunks = _on_rank_0(communicator, lambda: plan_alignments(config, library, structure_chunks))
-    builder = alignments.AlignmentShardBuilder(library=library, obsolete=read_obsolete(config.obsolete_path))
+    obsolete = _on_rank_0(communicator, lambda: read_obsolete(config.obsolete_path))
+    builder = alignments.AlignmentShardBuilder(library=library, obsolete=obsolete)
     make_shards(alignments.KIND, alignment_chunks, builder, data_dir=config.out, communicator=communicator)
     return _on_rank_0(
         communicator,

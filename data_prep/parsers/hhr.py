@@ -34,8 +34,11 @@ class HhrHit:
 
     @property
     def chain(self) -> tuple[str, str]:
-        """PDB id in lower case, and the chain's letters as they are."""
-        pdb_id, chain = _CHAIN.match(self.name).group(0).split("_")
+        """PDB id in lower case, and the chain's letters as they are. ValueError if the name does not begin with them."""
+        match = _CHAIN.match(self.name)
+        if match is None:
+            raise ValueError(f"hit {self.index} is named {self.name!r}, expected <PDB id>_<chain> at the beginning")
+        pdb_id, chain = match.group(0).split("_")
         return pdb_id.lower(), chain
 
 
@@ -66,8 +69,8 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
     if last - first < 3:
         raise BrokenFile(path, "cut short: a hit without its summary", line=last)
     name = lines[first + 1][1:]
-    if not lines[first + 1].startswith(">") or not _CHAIN.match(name):
-        raise BrokenFile(path, f"hit is named {name!r}, expected <PDB id>_<chain>", line=first + 2)
+    if not lines[first + 1].startswith(">"):
+        raise BrokenFile(path, f"expected '>' and the name of a hit, found {lines[first + 1][:60]!r}", line=first + 2)
     summary = _SUMMARY.match(lines[first + 2])
     if summary is None:
         raise BrokenFile(path, f"expected the summary of a hit, found {lines[first + 2][:60]!r}", line=first + 3)

@@ -1,0 +1,92 @@
+"""`python -m data_prep download`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_prep.download.listing import list_folder
+from data_prep.download.sources import DEFAULT_PROCESSED_ROOT, DataSet, RemoteFile, published_data
+from data_prep.download.transfer import Fetched, fetch, is_as_recorded
+
+MANIFEST_NAME = "download_manifest.jsonl"
+"""One line per file that was fetched whole: path, size, sha256."""
+DEFAULT_DATA_SETS = ("checkpoint", "processed")
+
+
+def add_parser(subparsers) -> None:
+    names = published_data(DEFAULT_PROCESSED_ROOT)
+    parser = subparsers.add_parser(
+        "download",
+        help="fetch the published data",
+        description="Fetch published data over HTTPS. Interrupted, the same command goes on. The sha256 of every file goes into "
+        f"{MANIFEST_NAME}; where one was published it must agree. Sets: "
+        + "; ".join(f"{name}: {data_set.description}" for name, data_set in names.items()),
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to put everything")
+    parser.add_argument(
+        "--what", nargs="+", choices=tuple(names), default=DEFAULT_DATA_SETS, help="which sets (default: checkpoint processed)"
+    )
+    parser.add_argument(
+        "--processed-root",
+        default=DEFAULT_PROCESSED_ROOT,
+        metavar="URL",
+        help="a mirror of the processed data and the checkpoint (default: %(default)s)",
+    )
+    parser.add_argument("--check", action="store_true", help="hash files that are here already, and fetch again what has changed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    data_sets = published_data(arguments.processed_root)
+    num_fetched = 0
+    for name in arguments.what:
+        num_fetched += download(data_sets[name], arguments.out, name=name, check_contents=arguments.check)
+    print(f"{arguments.out}: {num_fetched} files fetched, everything is here; {MANIFEST_NAME} has the checksums")
+    return 0
+
+
+def download(data_set: DataSet, out: Path, *, name: str, check_contents: bool) -> int:
+    """Fetch what is not here yet; the number of files fetched. DataPrepError for the first file that cannot be had."""
+    out.mkdir(parents=True, exist_ok=True)
+    recorded = read_manifest(out)
+    num_fetched = 0
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with (
+        tqdm(desc=name, unit="B", unit_scale=True, mininterval=interval) as progress,
+        open(out / MANIFEST_NAME, "a", encoding="utf-8") as manifest,
+    ):
+        for file in _all_files(data_set):
+            known = recorded.get(file.path)
+            if known is not None and is_as_recorded(known, out, check_contents=check_contents):
+                continue
+            fetched = fetch(file, out, progress)
+            manifest.write(json.dumps(dataclasses.asdict(fetched)) + "\n")
+            manifest.flush()
+            num_fetched += 1
+    return num_fetched
+
+
+def _all_files(data_set: DataSet) -> Iterator[RemoteFile]:
+    yield from data_set.files
+    for folder in data_set.folders:
+        yield from list_folder(folder)
+
+
+def read_manifest(out: Path) -> dict[str, Fetched]:
+    """Files recorded so far, by path; of several lines for one path the last counts. A line cut by a crash is passed over."""
+    path = out / MANIFEST_NAME
+    if not path.is_file():
+        return {}
+    recorded = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.endswith("}"):
+            fetched = Fetched(**json.loads(line))
+            recorded[fetched.path] = fetched
+    return recorded

@@ -1,0 +1,110 @@
+"""Fetching one file over HTTP: resumed where it stopped, checked, and renamed only when whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_prep.download.sources import RemoteFile
+from data_prep.errors import DataPrepError
+from openfold_opt.protein.shard_format import sha256_of_file
+
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_SECONDS = 60
+_ATTEMPTS = 5
+_PART_SUFFIX = ".part"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A file that is here and whole."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+def read_page(address: str) -> bytes:
+    """A small page in memory. DataPrepError if it cannot be had."""
+    return _retrying(lambda: _read(address), address)
+
+
+def fetch(file: RemoteFile, out: Path, progress: tqdm) -> Fetched:
+    """Fetch a file below `out`. A part that is there is continued (HTTP Range); a wrong sha256 removes it and is an error."""
+    target = out / file.path
+    part = target.with_name(target.name + _PART_SUFFIX)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _retrying(lambda: _continue(file.address, part, progress), file.address)
+    sha256 = sha256_of_file(part)
+    if file.sha256 is not None and sha256 != file.sha256:
+        part.unlink()
+        raise DataPrepError(f"{file.address} has sha256 {sha256}, expected {file.sha256}; it was removed, try again")
+    os.replace(part, target)
+    return Fetched(path=file.path, size_bytes=target.stat().st_size, sha256=sha256)
+
+
+def _retrying(action, address: str):
+    """Try a few times: of ten thousand requests some fail. An answer such as "not found" is final."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return action()
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or attempt == _ATTEMPTS:
+                raise DataPrepError(f"{address}: the server answers {error.code} {error.reason}") from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            if attempt == _ATTEMPTS:
+                raise DataPrepError(f"{address} cannot be read ({error}); the same command resumes") from error
+        time.sleep(2.0 ** (attempt - 2))
+    raise AssertionError("unreachable")
+
+
+def _read(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as answer:
+        return answer.read()
+
+
+def _continue(address: str, part: Path, progress: tqdm) -> None:
+    """Append to the part what it lacks."""
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and _total_size(error.headers) == have:
+            return  # The part is already whole.
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+            raise ConnectionError(f"part of {have} bytes does not fit the file at {address}") from error
+        raise
+    with answer:
+        continues = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        expected = int(answer.headers.get("Content-Length", -1))
+        received = 0
+        with open(part, "ab" if continues else "wb") as out:
+            while block := answer.read(_BLOCK_BYTES):
+                out.write(block)
+                received += len(block)
+                progress.update(len(block))
+        if expected >= 0 and received != expected:
+            raise ConnectionError(f"connection ended after {received} of {expected} bytes")
+
+
+def _total_size(headers) -> int:
+    """Size of the whole file from `Content-Range: bytes */<size>`; -1 if the server does not say."""
+    size = (headers.get("Content-Range") or "").rpartition("/")[2]
+    return int(size) if size.isdigit() else -1
+
+
+def is_as_recorded(recorded: Fetched, out: Path, *, check_contents: bool) -> bool:
+    """Whether a file fetched earlier is still there: by size, or by sha256."""
+    path = out / recorded.path
+    if not path.is_file() or path.stat().st_size != recorded.size_bytes:
+        return False
+    return not check_contents or sha256_of_file(path) == recorded.sha256
