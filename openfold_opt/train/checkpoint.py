@@ -7,7 +7,6 @@ without it a .pt is not a checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+
+from openfold_opt.model.weights import file_sha256
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -157,12 +158,6 @@ def load_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")
     return content
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

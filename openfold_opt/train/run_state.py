@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from openfold_opt.model.weights import file_sha256, load_weights
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
-from openfold_opt.train.checkpoint import CheckpointError, file_sha256, load_file
+from openfold_opt.train.checkpoint import CheckpointError, load_file
 from openfold_opt.train.step import TrainStep
 
 FORMAT_VERSION = 1
@@ -106,7 +107,7 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
 
 def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
     try:
-        train_step.buffer.load(train_step.buffer.values, content["alphafold_state_dict"])
+        load_weights(train_step.model, content["alphafold_state_dict"], source=path.name)
         if "optimizer_state_dict" in content:
             train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
     except (ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,176 @@
+"""Random samples in memory with all model features, and a configuration small enough for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
+from openfold_opt.model.structure_module import StructureModuleConfig
+from openfold_opt.model.template_pair_stack import TemplatePairStackConfig
+from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttentionConfig
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.protein.features import FEATURES
+from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.evaluation import EvaluationConfig
+from openfold_opt.train.schedule import ScheduleConfig
+
+SIZES = {"N_res": 8, "N_clust": 3, "N_extra": 4, "N_templ": 1}
+NUM_PASSES = 2
+STACK = {
+    "num_blocks": 1,
+    "c_hidden_msa_attention": 4,
+    "num_heads_msa": 2,
+    "c_hidden_outer_product": 4,
+    "c_hidden_triangle_multiplication": 4,
+    "c_hidden_triangle_attention": 4,
+    "num_heads_triangle": 2,
+    "transition_factor": 2,
+}
+
+
+def tiny_config(**changes) -> RunConfig:
+    """A whole run of seconds on a CPU: one block of everything, a few channels."""
+    model = ModelConfig(
+        c_m=8,
+        c_z=8,
+        c_s=8,
+        c_e=4,
+        c_t=4,
+        template_pair_stack=TemplatePairStackConfig(
+            num_blocks=1, c_hidden_triangle_attention=4, num_heads_triangle=2, c_hidden_triangle_multiplication=4
+        ),
+        template_pointwise_attention=TemplatePointwiseAttentionConfig(c_hidden=4, num_heads=2),
+        extra_msa_stack=ExtraMSAStackConfig(**STACK),
+        evoformer_stack=EvoformerStackConfig(**STACK),
+        structure_module=StructureModuleConfig(
+            num_blocks=2, c_hidden_point_attention=4, num_heads=2, num_qk_points=2, num_v_points=2, c_hidden_angles=8
+        ),
+        auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=8),
+    )
+    values = {
+        "model": model,
+        "data": DataConfig(
+            crop_size=SIZES["N_res"], max_msa_clusters=3, max_extra_msa=4, max_templates=1,
+            max_extra_passes=NUM_PASSES - 1,
+        ),
+        "schedule": ScheduleConfig(base_learning_rate=1e-3),
+        "evaluation": EvaluationConfig(every_steps=4, target_lddt_ca=1.0),
+        "checkpoint": CheckpointConfig(every_steps=2, keep_last=2, keep_best=1),
+        "max_steps": 8,
+        "precision": "fp32",
+        "recompute": False,
+        "device": "cpu",
+    }
+    return RunConfig(**(values | changes))
+
+
+def random_features(seed: int, *, num_residues: int = SIZES["N_res"]) -> dict[str, Tensor]:
+    """All features of a batch of one, right in name, shape and dtype; coordinates are a random walk."""
+    rng = np.random.default_rng(seed)
+    sizes = SIZES | {"N_res": num_residues, "num_passes": NUM_PASSES}
+    walk = np.cumsum(rng.normal(size=(num_residues, 3)) * 2.2, axis=0)
+    features = {}
+    for name, spec in FEATURES.items():
+        dims = spec.leading_dims(batched=False) + spec.shape
+        shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
+        features[name] = torch.from_numpy(_random_feature(name, shape, rng, walk).astype(spec.dtype))[None]
+    return features
+
+
+def _random_feature(name: str, shape: tuple[int, ...], rng: np.random.Generator, walk: np.ndarray) -> np.ndarray:
+    num_residues = len(walk)
+    if name == "seq_length":
+        return np.asarray(num_residues)
+    if name == "resolution":
+        return np.asarray(1.5)
+    if name == "residue_index":
+        return np.arange(num_residues)
+    if name in ("aatype", "true_msa", "extra_msa", "template_aatype"):
+        return rng.integers(0, 20, size=shape)
+    if name.startswith("residx_atom"):
+        return rng.integers(0, 14, size=shape)
+    if name.endswith("frames") or name == "backbone_rigid_tensor":
+        frames = np.broadcast_to(np.eye(4), shape).copy()
+        frames[..., :3, 3] = walk.reshape((num_residues,) + (1,) * (len(shape) - 3) + (3,))
+        return frames
+    if name.endswith("positions") or name in ("pseudo_beta", "template_pseudo_beta"):
+        leading = (num_residues,) + (1,) * (len(shape) - 2) + (3,)
+        centre = walk.reshape(leading) if not name.startswith("template") else 0.0
+        return centre + rng.normal(size=shape)
+    if name.endswith("sin_cos"):
+        angles = rng.uniform(-np.pi, np.pi, size=shape[:-1])
+        return np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    if name == "bert_mask":
+        return rng.random(size=shape) < 0.3
+    if name.endswith(("mask", "exists")) or name == "use_clamped_fape":
+        return np.ones(shape)
+    return rng.random(size=shape)
+
+
+class MemoryData:
+    """Implements OpenData: sample g of the stream is random_features(g)."""
+
+    train_samples = 10
+    eval_samples = 3
+
+    def __init__(self, config: RunConfig, *, data_axis: AxisGroup, world: AxisGroup, broken_at: int | None) -> None:
+        self._config = config
+        self._axis = data_axis
+        self._world = world
+        self._broken_at = broken_at
+
+    def training_batches(self, *, start_step: int) -> Iterator[LoadedBatch]:
+        local, accumulation = self._config.local_batch_size, self._config.accumulation
+        global_batch = local * accumulation * self._axis.size
+        step = start_step
+        while True:
+            for micro in range(accumulation):
+                first = (micro * self._axis.size + self._axis.rank) * local
+                slots = list(range(first, first + local))
+                numbers = [step * global_batch + slot for slot in slots]
+                yield LoadedBatch(
+                    features=self._stack(numbers),
+                    chain_ids=tuple(f"chain{number}" for number in numbers),
+                    sample_seeds=tuple(numbers),
+                    slots=torch.tensor(slots),
+                    step=step,
+                    micro=micro,
+                )
+            step += 1
+
+    def _stack(self, numbers: list[int]) -> dict[str, Tensor]:
+        samples = [random_features(number) for number in numbers]
+        for number, sample in zip(numbers, samples, strict=True):
+            if number == self._broken_at:
+                sample["pseudo_beta"][:] = float("nan")
+        return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
+
+    def evaluation_chains(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        for number in range(self._world.rank, self.eval_samples, self._world.size):
+            yield f"eval{number}", random_features(1000 + number, num_residues=6 + number)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class MemorySource:
+    """Implements DataSource."""
+
+    def __init__(self, config: RunConfig, *, broken_at: int | None = None) -> None:
+        self._config = config
+        self._broken_at = broken_at
+
+    def checksum(self) -> str:
+        return "memory"
+
+    def open(self, *, data_axis: AxisGroup, world: AxisGroup, seed: int) -> MemoryData:
+        return MemoryData(self._config, data_axis=data_axis, world=world, broken_at=self._broken_at)

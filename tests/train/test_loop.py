@@ -1,0 +1,239 @@
+"""Whole runs of a tiny model: order of events, resumption bit for bit, several ranks, errors."""
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointError
+from openfold_opt.train.evaluation import EvaluationConfig
+from openfold_opt.train.loop import Trainer
+from openfold_opt.train.setup import RunPaths
+from tests.train.recorder import Recorder
+from tests.train.synthetic import MemorySource, tiny_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=None):
+    recorder = Recorder()
+    trainer = Trainer(
+        config,
+        data=source or MemorySource(config),
+        paths=RunPaths(output_dir=folder, init_checkpoint=init_checkpoint),
+        seed=seed,
+        observer=recorder,
+        launch=launch or LaunchInfo(),
+    )
+    summary = trainer.run()
+    return summary, recorder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run that others are compared with."""
+    folder = tmp_path_factory.mktemp("whole")
+    summary, recorder = train(tiny_config(), folder)
+    return summary, recorder, folder
+
+
+def test_events_come_in_order(whole):
+    _, recorder, _ = whole
+    steps = ["step"] * 4
+    block = ["block_start", *steps, "block_stop", "evaluation_start", "evaluation", "evaluation_stop"]
+    told = [name for name in recorder.names if name != "checkpoint_saved"]
+    assert told == ["init_start", "init_stop", "run_start", "data_ready", *block, *block, "run_stop", "run_end"]
+
+
+def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
+    summary, recorder, _ = whole
+    assert (summary.status, summary.steps, summary.samples, summary.resumed_from_step) == ("aborted", 8, 8, 0)
+    assert [report.step for report in recorder.steps] == list(range(1, 9))
+    assert all(math.isfinite(report.loss) and report.gradient_norm > 0 for report in recorder.steps)
+    assert {report.num_recycling_passes for report in recorder.steps} == {0, 1}
+    assert [report.epoch_num for report in recorder.evaluations] == [4, 8]
+    for report in recorder.evaluations:
+        assert [chain.chain_id for chain in report.chains] == ["eval0", "eval1", "eval2"]
+        assert [chain.num_residues for chain in report.chains] == [6, 7, 8]
+        assert report.lddt_ca == pytest.approx(sum(chain.lddt_ca for chain in report.chains) / 3)
+    assert summary.seconds_per_step > 0 and summary.samples_per_second > 0
+    assert summary.evaluations == tuple(recorder.evaluations)
+
+
+def test_last_and_best_checkpoints_stay(whole):
+    _, recorder, folder = whole
+    best = max(recorder.evaluations, key=lambda report: (report.lddt_ca, report.step)).step
+    expected = {f"step_{step:08d}.pt" for step in {6, 8, best}}
+    assert {path.name for path in (folder / "checkpoints").glob("*.pt")} == expected
+
+
+def test_the_target_ends_the_run(tmp_path):
+    config = tiny_config(evaluation=EvaluationConfig(every_steps=2, target_lddt_ca=1e-6))
+    summary, recorder = train(config, tmp_path)
+    assert (summary.status, summary.steps) == ("success", 2)
+    assert recorder.statuses == ["success"]
+    # the weights that reached it are kept, and the same command then has nothing left to do
+    again, _ = train(config, tmp_path)
+    assert (again.status, again.steps, again.trained_steps) == ("success", 2, 0)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 7], ids=["within a block", "after an evaluation", "last step of a process"])
+def test_resumed_steps_are_those_of_the_whole_run(whole, tmp_path, stop):
+    train(tiny_config(max_steps=stop), tmp_path)
+    summary, recorder = train(tiny_config(), tmp_path)
+    assert summary.resumed_from_step == stop and summary.steps == 8
+    assert same_figures(recorder.steps, whole[1].steps[stop:])
+    assert weights(tmp_path) == weights(whole[2])
+
+
+def same_figures(found, expected):
+    keys = ("step", "loss", "terms", "gradient_norm", "learning_rate", "num_recycling_passes", "samples_seen")
+    return [[getattr(report, key) for key in keys] for report in found] == [
+        [getattr(report, key) for key in keys] for report in expected
+    ]
+
+
+def weights(folder, step=8):
+    """All tensors of a checkpoint as bytes."""
+    content = torch.load(folder / "checkpoints" / f"step_{step:08d}.pt", weights_only=True)
+    moments = content["optimizer_state_dict"]["state"]
+    tensors = dict(content["alphafold_state_dict"]) | {
+        f"average.{name}": tensor for name, tensor in content["weight_average_state_dict"].items()
+    }
+    for position, entry in moments.items():
+        tensors |= {f"{position}.{key}": tensor for key, tensor in entry.items()}
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def start_process(folder, config_steps):
+    arguments = [sys.executable, "-m", "tests.train.tiny_run", str(folder), str(config_steps)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_kill_9_and_the_same_command_again(whole, tmp_path):
+    process = start_process(tmp_path, 8)
+    for line in process.stdout:
+        if line.startswith("step 5"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    steps = [int(path.stem.removeprefix("step_")) for path in (tmp_path / "checkpoints").glob("*.json")]
+    assert steps and max(steps) <= 6
+    summary, recorder = train(tiny_config(), tmp_path)
+    assert summary.resumed_from_step == max(steps)
+    assert same_figures(recorder.steps, whole[1].steps[max(steps) :])
+    assert weights(tmp_path) == weights(whole[2])
+
+
+def test_damaged_newest_checkpoint_falls_back(whole, tmp_path):
+    train(tiny_config(max_steps=4), tmp_path)
+    newest = tmp_path / "checkpoints" / "step_00000004.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    summary, recorder = train(tiny_config(), tmp_path)
+    assert summary.resumed_from_step == 2
+    assert len(recorder.warnings) == 1 and "truncated" in recorder.warnings[0]
+    assert same_figures(recorder.steps, whole[1].steps[2:])
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"schedule": None}, "config_hash"), ({"seed": 4}, "seed=3, this one has 4")],
+    ids=["other configuration", "other seed"],
+)
+def test_checkpoints_of_another_run_are_refused(tmp_path, change, word):
+    train(tiny_config(max_steps=2), tmp_path)
+    config, seed = tiny_config(), change.get("seed", 3)
+    if "schedule" in change:
+        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, base_learning_rate=0.5))
+    with pytest.raises(CheckpointError, match=word):
+        train(config, tmp_path, seed=seed)
+
+
+def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
+    config = tiny_config(checkpoint=CheckpointConfig(every_steps=1))
+    recorder = Recorder()
+    trainer = Trainer(
+        config,
+        data=MemorySource(config, broken_at=2),
+        paths=RunPaths(output_dir=tmp_path),
+        seed=3,
+        observer=recorder,
+    )
+    with pytest.raises(NonFiniteError, match=r"step 3 .*sample chain2 \(seed 2\): .*distogram = nan"):
+        trainer.run()
+    assert [report.step for report in recorder.steps] == [1, 2]
+    assert recorder.names[-1] == "run_failed"
+    assert max(path.name for path in (tmp_path / "checkpoints").glob("*.pt")) == "step_00000002.pt"
+
+
+def test_published_form_starts_with_moments_and_an_empty_average(whole, tmp_path):
+    content = torch.load(whole[2] / "checkpoints" / "step_00000008.pt", weights_only=True)
+    keys = ("iteration", "alphafold_state_dict", "optimizer_state_dict")
+    torch.save({key: content[key] for key in keys}, tmp_path / "resumable.pt")
+    config = tiny_config(max_steps=1, evaluation=EvaluationConfig(every_steps=1, target_lddt_ca=1.0))
+    summary, recorder = train(config, tmp_path / "out", init_checkpoint=tmp_path / "resumable.pt")
+    assert (summary.steps, summary.resumed_from_step) == (1, 0)
+    assert recorder.infos[0].init_checkpoint_sha256 is not None
+    after = torch.load(tmp_path / "out" / "checkpoints" / "step_00000001.pt", weights_only=True)
+    assert after["optimizer_state_dict"]["state"][0]["step"].item() == 9
+    assert after["weight_average_num_updates"] == 1
+    name = next(iter(after["alphafold_state_dict"]))
+    assert torch.equal(after["alphafold_state_dict"][name], after["weight_average_state_dict"][name])
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "misshapen", "sha256", "absent", "needed"])
+def test_a_wrong_initial_checkpoint_is_refused(tmp_path, whole, fault):
+    content = torch.load(whole[2] / "checkpoints" / "step_00000008.pt", weights_only=True)
+    state = dict(content["alphafold_state_dict"])
+    name = next(iter(state))
+    config, path = tiny_config(), tmp_path / "weights.pt"
+    if fault == "missing":
+        del state[name]
+    elif fault == "extra":
+        state["other"] = torch.zeros(1)
+    elif fault == "misshapen":
+        state[name] = torch.zeros(1, 1, 1)
+    elif fault in ("sha256", "needed"):
+        config = dataclasses.replace(config, init_checkpoint_sha256="0" * 64)
+    if fault not in ("absent", "needed"):
+        torch.save(state, path)
+    word = {"missing": name, "extra": "other", "misshapen": name, "sha256": "0" * 64, "absent": "does not exist",
+            "needed": "--init-checkpoint"}[fault]
+    with pytest.raises(ValueError, match=word):
+        train(config, tmp_path / "out", init_checkpoint=None if fault == "needed" else path)
+
+
+def test_a_gpu_that_is_not_there_is_a_clear_error(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match="needs a GPU"):
+        train(tiny_config(device="cuda"), tmp_path)
+
+
+def torchrun(folder, num_ranks, local_batch):
+    arguments = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}",
+        "-m", "tests.train.tiny_run", str(folder), "10", str(local_batch),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    shown = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == 0, shown.stderr[-3000:]
+    return [line.split() for line in shown.stdout.splitlines() if line.startswith("step ")]
+
+
+def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
+    lines = torchrun(tmp_path / "two", 2, 1)
+    one, recorder = train(tiny_config(max_steps=10, local_batch_size=2), tmp_path / "one")
+    assert len(lines) == 10 and one.samples == 20
+    for line, report in zip(lines, recorder.steps, strict=True):
+        assert int(line[1]) == report.step
+        assert float(line[3]) == pytest.approx(report.loss, abs=1e-5)
