@@ -1,0 +1,131 @@
+"""Frames of the eight rigid groups of a residue: from atoms, and from torsion angles to atoms."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openfold_opt.geometry.atoms import gather_atoms
+from openfold_opt.geometry.rigid import Rigid
+from openfold_opt.geometry.tables import lookup
+from openfold_opt.protein.residue_constants import (
+    NUM_RIGID_GROUPS,
+    atom_order,
+    chi_angles_atoms,
+    chi_angles_mask,
+    residue_atom_renaming_swaps,
+    restype_1to3,
+    restype_3to1,
+    restype_atom14_mask,
+    restype_atom14_rigid_group_positions,
+    restype_atom14_to_rigid_group,
+    restype_order,
+    restype_rigid_group_default_frame,
+)
+
+BACKBONE, PSI, FIRST_CHI = 0, 3, 4
+
+
+def _group_tables() -> tuple[np.ndarray, np.ndarray]:
+    """int64 [21, 8, 3]: the atoms (neg_x_axis, origin, xy_plane) of each group; float32 [21, 8]: the group exists."""
+    atoms = np.zeros((21, NUM_RIGID_GROUPS, 3), np.int64)
+    exists = np.zeros((21, NUM_RIGID_GROUPS), np.float32)
+    exists[:20, [BACKBONE, PSI]] = 1.0
+    exists[:, FIRST_CHI:] = chi_angles_mask
+    for restype, residue in enumerate([*restype_1to3.values(), "UNK"]):
+        bases = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
+        bases |= {FIRST_CHI + chi: names[1:] for chi, names in enumerate(chi_angles_atoms.get(residue, ()))}
+        for group, names in bases.items():
+            atoms[restype, group] = [atom_order[name] for name in names]
+    # X has no side chain, but its backbone is a frame like any other
+    exists[20, [BACKBONE, PSI]] = 1.0
+    return atoms, exists
+
+
+def _ambiguity_rotations() -> np.ndarray:
+    """float32 [21, 8, 3, 3]: half a turn about x for the last chi group of residues with exchangeable atoms."""
+    rotations = np.tile(np.eye(3, dtype=np.float32), (21, NUM_RIGID_GROUPS, 1, 1))
+    for residue in residue_atom_renaming_swaps:
+        last_chi = len(chi_angles_atoms[residue]) - 1
+        rotations[restype_order[restype_3to1[residue]], FIRST_CHI + last_chi] = np.diag([1.0, -1.0, -1.0])
+    return rotations
+
+
+_GROUP_ATOMS, _GROUP_EXISTS = _group_tables()
+_AMBIGUITY_ROTATIONS = _ambiguity_rotations()
+
+
+def atom37_to_frames(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor) -> dict[str, Tensor]:
+    """Frames of the rigid groups from resolved atoms (AF2 suppl. 1.8.4, table 2).
+
+    Args:
+        aatype: [..., N_res] int64; all_atom_positions: [..., N_res, 37, 3] angstrom; all_atom_mask: [..., N_res, 37].
+
+    Returns:
+        rigidgroups_gt_frames, rigidgroups_alt_gt_frames [..., N_res, 8, 4, 4];
+        rigidgroups_gt_exists (all three atoms resolved), rigidgroups_group_exists, rigidgroups_group_is_ambiguous [..., N_res, 8].
+    """
+    slots = lookup(_GROUP_ATOMS, aatype)
+    flat = slots.flatten(-2)
+    atoms = gather_atoms(all_atom_positions, flat).unflatten(-2, slots.shape[-2:])
+    resolved = all_atom_mask.gather(-1, flat).unflatten(-1, slots.shape[-2:]).amin(-1)
+    frames = Rigid.from_three_points(atoms[..., 0, :], atoms[..., 1, :], atoms[..., 2, :], eps=1e-8)
+    # the backbone frame has C on its positive x axis: half a turn about y
+    backbone_turn = frames.rotation.new_ones(NUM_RIGID_GROUPS, 1, 3)
+    backbone_turn[BACKBONE, 0] = frames.rotation.new_tensor([-1.0, 1.0, -1.0])
+    frames = Rigid(frames.rotation * backbone_turn, frames.translation)
+    ambiguity = lookup(_AMBIGUITY_ROTATIONS, aatype).to(frames.rotation.dtype)
+    turned = frames.compose(Rigid(ambiguity, torch.zeros_like(frames.translation)))
+    group_exists = lookup(_GROUP_EXISTS, aatype)
+    return {
+        "rigidgroups_gt_frames": frames.to_matrix4x4(),
+        "rigidgroups_alt_gt_frames": turned.to_matrix4x4(),
+        "rigidgroups_gt_exists": resolved * group_exists,
+        "rigidgroups_group_exists": group_exists,
+        "rigidgroups_group_is_ambiguous": (ambiguity[..., 1, 1] < 0).to(group_exists.dtype),
+    }
+
+
+def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) -> Rigid:
+    """Algorithm 24 (computeAllAtomCoordinates), lines 1-10: global frames of the eight rigid groups.
+
+    Args:
+        backbone: frames [..., N_res]; angles: [..., N_res, 7, 2] sine and cosine; aatype: [..., N_res] int64.
+
+    Returns:
+        frames [..., N_res, 8].
+    """
+    default = Rigid.from_matrix4x4(lookup(restype_rigid_group_default_frame, aatype).to(angles.dtype))
+    sine, cosine = angles.unbind(-1)
+    sine = torch.cat([torch.zeros_like(sine[..., :1]), sine], dim=-1)[..., None]
+    cosine = torch.cat([torch.ones_like(cosine[..., :1]), cosine], dim=-1)[..., None]
+    # default times a turn about x: the turn mixes the second and third column
+    x, y, z = default.rotation.unbind(-1)
+    rotation = torch.stack([x, cosine * y + sine * z, cosine * z - sine * y], dim=-1)
+    local = Rigid(rotation, default.translation)
+    chi_1, chi_2, chi_3, chi_4 = (local[..., FIRST_CHI + chi] for chi in range(4))
+    chi_2 = chi_1.compose(chi_2)
+    chi_3 = chi_2.compose(chi_3)
+    chi_4 = chi_3.compose(chi_4)
+    to_backbone = Rigid(
+        torch.cat([local.rotation[..., :5, :, :], *(c.rotation[..., None, :, :] for c in (chi_2, chi_3, chi_4))], dim=-3),
+        torch.cat([local.translation[..., :5, :], *(c.translation[..., None, :] for c in (chi_2, chi_3, chi_4))], dim=-2),
+    )
+    return backbone.unsqueeze(-1).compose(to_backbone)
+
+
+def frames_and_literature_positions_to_atom14(frames: Rigid, aatype: Tensor) -> Tensor:
+    """Algorithm 24, line 11: idealised atoms put into their frames.
+
+    Args:
+        frames: [..., N_res, 8]; aatype: [..., N_res] int64.
+
+    Returns:
+        [..., N_res, 14, 3] angstrom, zero in unused slots.
+    """
+    groups = lookup(restype_atom14_to_rigid_group, aatype)
+    rotation = gather_atoms(frames.rotation.flatten(-2), groups).unflatten(-1, (3, 3))
+    translation = gather_atoms(frames.translation, groups)
+    positions = Rigid(rotation, translation).apply(lookup(restype_atom14_rigid_group_positions, aatype))
+    return positions * lookup(restype_atom14_mask, aatype)[..., None]
