@@ -9,7 +9,7 @@ from openfold_opt.loader.raw_reading import read_evaluation_features, read_train
 from openfold_opt.loader.transforms.cropping import draw_crop
 from openfold_opt.loader.transforms.msa_features import make_target_feat
 from openfold_opt.loader.transforms.msa_pass import make_msa_pass
-from openfold_opt.loader.transforms.padding import pad_features
+from openfold_opt.loader.transforms.padding import pad_features, pad_passes
 from openfold_opt.loader.transforms.structure_features import make_structure_features
 from openfold_opt.loader.transforms.template_features import make_template_features
 from openfold_opt.loader.transforms.template_selection import draw_template_subset
@@ -78,15 +78,14 @@ def _assemble(
     sizes = {
         "N_res": num_res, "N_clust": config.max_msa_clusters, "N_extra": config.max_extra_msa, "N_templ": config.max_templates,
     }
-    passes = []
-    for number in range(config.num_passes):
-        features = make_msa_pass(
+    passes = [
+        make_msa_pass(
             raw,
             crop=crop,
             config=config,
             rows_rng=random_stream(seed, Purpose.MSA_ROWS, number),
             mask_rng=random_stream(seed, Purpose.MSA_MASKING, number),
         )
-        passes.append(pad_features(features, sizes=sizes))
-    stacked = {name: np.stack([features[name] for features in passes]) for name in passes[0]}
-    return pad_features(shared, sizes=sizes) | stacked
+        for number in range(config.num_passes)
+    ]
+    return pad_features(shared, sizes=sizes) | pad_passes(passes, sizes=sizes)

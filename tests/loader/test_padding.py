@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openfold_opt.loader.transforms.padding import pad_features
+from openfold_opt.loader.transforms.padding import pad_features, pad_passes
 
 SIZES = {"N_res": 4, "N_clust": 3, "N_extra": 2, "N_templ": 2}
 
@@ -18,3 +18,8 @@ def test_values_stay_in_front_and_the_rest_is_zero():
 def test_too_large_is_an_error():
     with pytest.raises(ValueError, match=r"feature aatype: found shape \[5\], expected at most \[4\]"):
         pad_features({"aatype": np.zeros(5, np.int64)}, sizes=SIZES)
+
+
+def test_passes_are_stacked():
+    passes = [{"msa_row_mask": np.ones(number, np.float32)} for number in (1, 3)]
+    assert pad_passes(passes, sizes=SIZES)["msa_row_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]

@@ -1,6 +1,6 @@
-"""Zero padding of features to the sizes of a batch."""
+"""Padding of features to the sizes of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,14 +20,20 @@ def pad_features(features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]
     Raises:
         ValueError: a feature is larger than the size to pad to.
     """
-    return {name: _pad(name, np.asarray(array), sizes) for name, array in features.items()}
+    return {name: _pad(name, [array], sizes)[0, ...] for name, array in features.items()}
 
 
-def _pad(name: str, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+def pad_passes(passes: Sequence[Mapping[str, np.ndarray]], *, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Pads the features of all passes and stacks them: name -> [num_passes, ...]; otherwise as `pad_features`."""
+    return {name: _pad(name, [features[name] for features in passes], sizes) for name in passes[0]}
+
+
+def _pad(name: str, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
     spec = FEATURES[name]
     target = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
-    if len(target) != array.ndim or any(have > want for have, want in zip(array.shape, target)):
-        raise ValueError(f"feature {name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to")
-    padded = np.full(target, spec.pad_value, spec.dtype)
-    padded[tuple(slice(have) for have in array.shape)] = array
+    padded = np.full((len(arrays), *target), spec.pad_value, spec.dtype)
+    for place, array in enumerate(arrays):
+        if len(target) != array.ndim or any(have > want for have, want in zip(array.shape, target)):
+            raise ValueError(f"feature {name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to")
+        padded[(place, *map(slice, array.shape))] = array
     return padded

@@ -1,0 +1,109 @@
+"""The loaders on converted shards: one stream whatever the number of ranks and workers, resumable, and its errors."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
+from openfold_opt.loader.sampler import SampleStream, TrainingSampler
+from openfold_opt.loader.workers import LoaderError
+from openfold_opt.protein.features import check_features
+from openfold_opt.protein.reader import ShardReader
+
+SMALL = DataConfig(crop_size=24, max_msa_clusters=5, max_extra_msa=7, max_templates=2)
+CHAINS = ("1aki_A", "3o5r_A")
+
+
+def loader_config(num_workers, **changes):
+    return LoaderConfig(num_workers=num_workers, timeout_seconds=60.0, **changes)
+
+
+def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
+    """(step, slot) -> (chain, seed, features) of one rank's first micro-batches."""
+    sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
+    samples = {}
+    with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=start_step) as batches:
+        for _ in range(num_micro):
+            batch = next(batches)
+            check_features(batch.features, batched=True)
+            for place, slot in enumerate(batch.slots.tolist()):
+                features = {name: tensor[place].clone() for name, tensor in batch.features.items()}
+                samples[batch.step, slot] = (batch.chain_ids[place], batch.sample_seeds[place], features)
+    return samples
+
+
+def assert_same(one, other):
+    assert set(one) == set(other)
+    for key, (chain, seed, features) in one.items():
+        assert (chain, seed) == other[key][:2]
+        for name, tensor in features.items():
+            assert torch.equal(tensor.nan_to_num(), other[key][2][name].nan_to_num()), name
+
+
+@pytest.fixture(scope="module")
+def expected(quirks_dir):
+    """Two steps of four samples, prepared in this process."""
+    return training_samples(quirks_dir, SampleStream(local_batch_size=4), config=loader_config(0), num_micro=2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+@pytest.mark.parametrize(("size", "local_batch_size", "accumulation"), [(1, 4, 1), (2, 2, 1), (2, 1, 2), (1, 1, 4)])
+def test_the_stream_does_not_depend_on_ranks_or_workers(quirks_dir, expected, num_workers, size, local_batch_size, accumulation):
+    found = {}
+    for rank in range(size):
+        stream = SampleStream(rank=rank, size=size, local_batch_size=local_batch_size, accumulation=accumulation)
+        found |= training_samples(quirks_dir, stream, config=loader_config(num_workers), num_micro=2 * accumulation)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_other_ways_to_start_workers(quirks_dir, expected, start_method):
+    config = loader_config(1, start_method=start_method)
+    assert_same(training_samples(quirks_dir, SampleStream(local_batch_size=4), config=config, num_micro=2), expected)
+
+
+def test_resuming_is_starting_at_a_later_step(quirks_dir, expected):
+    stream = SampleStream(local_batch_size=2, accumulation=2)
+    resumed = training_samples(quirks_dir, stream, config=loader_config(2), num_micro=2, start_step=1)
+    assert_same(resumed, {key: sample for key, sample in expected.items() if key[0] == 1})
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_yields_whole_chains_and_the_same_each_time(quirks_dir, num_workers):
+    loader = EvaluationLoader(quirks_dir, CHAINS, data=SMALL, loader=loader_config(num_workers))
+    reader = ShardReader(quirks_dir)
+    first, second = list(loader), list(loader)
+    assert [batch.chain_ids for batch in first] == [(chain,) for chain in CHAINS]
+    for one, other in zip(first, second):
+        sizes = check_features(one.features, batched=True)
+        assert sizes["batch"] == 1
+        assert sizes["N_res"] == reader.entry(one.chain_ids[0]).sequence_length
+        for name, tensor in one.features.items():
+            np.testing.assert_array_equal(tensor, other.features[name], err_msg=name)
+
+
+def test_evaluation_of_no_chain(quirks_dir):
+    assert list(EvaluationLoader(quirks_dir, (), data=SMALL, loader=loader_config(2))) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_unreadable_sample_is_named(quirks_dir, tmp_path, num_workers):
+    data_dir = tmp_path / "data"
+    shutil.copytree(quirks_dir, data_dir)
+    for shard in data_dir.glob("*-*.h5"):
+        os.truncate(shard, shard.stat().st_size // 2)
+    sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
+    chain_id, seed = sampler.sample(0)
+    with TrainingLoader(data_dir, sampler, data=SMALL, loader=loader_config(num_workers), stream=SampleStream()) as batches:
+        with pytest.raises(LoaderError, match=rf"training step 0, micro-batch 0: {chain_id} \(seed {seed}\)"):
+            next(batches)
+
+
+def test_an_unknown_chain_is_named(quirks_dir):
+    loader = EvaluationLoader(quirks_dir, ("9zzz_A",), data=SMALL, loader=loader_config(1))
+    with pytest.raises(LoaderError, match="validation chain 9zzz_A"):
+        list(loader)

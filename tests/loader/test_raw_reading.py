@@ -1,0 +1,67 @@
+"""Raw features read from converted shards against the benchmark's."""
+
+import numpy as np
+import pytest
+
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.raw_reading import encode_sequence, read_evaluation_features, read_training_features
+from openfold_opt.protein.reader import ShardReader
+
+NUM_GOLDEN_ROWS = 300
+
+
+def check_chain(reader, golden_transforms, templates, chain):
+    golden = golden_transforms.features[chain]
+    raw = read_evaluation_features(reader, chain, config=DataConfig())
+    rows = np.arange(min(len(raw.msa), NUM_GOLDEN_ROWS))
+    np.testing.assert_array_equal(raw.aatype, golden["aatype"])
+    np.testing.assert_array_equal(raw.all_atom_positions, golden["all_atom_positions"])
+    np.testing.assert_array_equal(raw.all_atom_mask, golden["all_atom_mask"])
+    np.testing.assert_array_equal(raw.msa[rows], golden["msa"])
+    np.testing.assert_array_equal(raw.deletions.dense(rows, slice(0, raw.num_res)), golden["deletion_matrix"])
+    np.testing.assert_array_equal(np.float32(raw.resolution), golden["resolution"])
+    if len(raw.msa) <= NUM_GOLDEN_ROWS:
+        np.testing.assert_allclose(raw.profile, golden["hhblits_profile"], atol=1e-6)
+    prefix = f"{chain}/own_date/template_all_atom_"
+    np.testing.assert_allclose(raw.templates.all_atom_positions, templates[f"{prefix}positions"], atol=1e-3)
+    np.testing.assert_array_equal(raw.templates.all_atom_mask, templates[f"{prefix}mask"])
+
+
+@pytest.mark.parametrize("chain", ["2hhb_A", "2q2k_A", "4zxb_D", "1igy_B"])
+def test_real_chains(shared, real_dir, golden_transforms, chain):
+    with np.load(shared / "golden" / "data" / "templates.npz") as templates:
+        check_chain(ShardReader(real_dir), golden_transforms, templates, chain)
+
+
+@pytest.mark.parametrize("chain", ["1aki_A", "3o5r_A"])
+def test_chains_with_quirks(shared, quirks_dir, golden_transforms, chain):
+    with np.load(shared / "golden" / "data_quirks" / "templates.npz") as templates:
+        check_chain(ShardReader(quirks_dir), golden_transforms, templates, chain)
+
+
+def test_the_profile_is_over_all_rows_of_a_deep_alignment(real_dir):
+    raw = read_evaluation_features(ShardReader(real_dir), "3en2_A", config=DataConfig())
+    assert len(raw.msa) > 30_000
+    counted = np.stack([np.bincount(column, minlength=22) for column in raw.msa.T]) / len(raw.msa)
+    np.testing.assert_allclose(raw.profile, counted, atol=1e-6)
+
+
+def test_training_shuffles_templates_and_evaluation_does_not(quirks_dir):
+    reader = ShardReader(quirks_dir)
+    best = read_evaluation_features(reader, "1aki_A", config=DataConfig()).templates.aatype
+    orders = {
+        read_training_features(reader, "1aki_A", seed=seed, config=DataConfig()).templates.aatype.tobytes() for seed in range(30)
+    }
+    assert len(best) == 3
+    assert len(orders) == 6, "all orders of three templates occur"
+    assert best.tobytes() in orders
+
+
+def test_templates_can_be_switched_off(quirks_dir):
+    reader = ShardReader(quirks_dir)
+    raw = read_training_features(reader, "1aki_A", seed=1, config=DataConfig(max_templates=0))
+    assert raw.templates.aatype.shape == (0, raw.num_res)
+
+
+def test_letters_without_a_class_are_unknown():
+    assert encode_sequence("ARXZ-").tolist() == [0, 1, 20, 20, 20]
