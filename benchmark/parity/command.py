@@ -1,0 +1,77 @@
+"""`python -m benchmark parity DIR...`: golden directories through model, losses, gradients and optimiser."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from benchmark.parity.comparison import Comparison
+from benchmark.parity.forward import compare_forward, compare_single_pass
+from benchmark.parity.golden_config import loss_config
+from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, load_golden_directory
+from benchmark.parity.report import format_table
+from benchmark.parity.trajectory import compare_resumed, compare_trajectory
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.weights import WeightsError, load_weights
+
+BEYOND_TOLERANCE_EXIT_CODE = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "parity",
+        help="compare model, losses and optimiser with a golden directory",
+        description="Runs golden directories through model, losses, gradients and optimiser, prints relative errors over "
+        "the unpadded part, and exits with 1 if any is beyond its tolerance.",
+    )
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares each directory in turn."""
+    has_failed = False
+    for directory in args.directories:
+        start = time.monotonic()
+        golden = load_golden_directory(directory)
+        print(f"== {directory}")
+        comparisons = compare_directory(golden)
+        print(format_table(comparisons))
+        num_failed = sum(not comparison.is_within for comparison in comparisons)
+        has_failed = has_failed or num_failed > 0 or not comparisons
+        verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
+        print(f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n", flush=True)
+    return BEYOND_TOLERANCE_EXIT_CODE if has_failed else 0
+
+
+def compare_directory(golden: GoldenDirectory) -> list[Comparison]:
+    """Everything that the directory has; says what it has not."""
+    model = AlphaFold(golden.model_config)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"model: {num_parameters:,} parameters in {len(model.state_dict()):,} tensors")
+    try:
+        load_weights(model, golden.weights, source=str(golden.path))
+    except WeightsError as error:
+        raise GoldenDirectoryError(str(error)) from error
+    if list(golden.weights) != list(model.state_dict()):
+        raise GoldenDirectoryError(f"the weights of {golden.path} are in another order than the model's")
+    losses = loss_config(golden.config)
+    comparisons = compare_forward(golden, model, losses)
+    if golden.has("outputs_no_recycling.npz"):
+        comparisons += compare_single_pass(golden, model)
+    if "trajectory" in golden.results:
+        comparisons += compare_trajectory(golden, losses)
+    if "trajectory" in golden.results and golden.has("resumable.pt"):
+        comparisons += compare_resumed(golden, losses)
+    _print_skipped(golden)
+    return comparisons
+
+
+def _print_skipped(golden: GoldenDirectory) -> None:
+    files = ("outputs.npz", "outputs_no_recycling.npz", "grads.npz", "resumable.pt", "params_after.npz", "swa_after.npz")
+    absent = [name for name in files if not golden.has(name)]
+    if "trajectory" not in golden.results:
+        absent.append("trajectory in results.json")
+    if absent:
+        print(f"skipped, as the directory has no: {', '.join(absent)}")

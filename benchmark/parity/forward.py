@@ -1,0 +1,117 @@
+"""Comparison of the forward pass, the losses and the gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.parity.comparison import (
+    GRADIENT_TOLERANCE,
+    LOSS_TOLERANCE,
+    OUTPUT_TOLERANCE,
+    Comparison,
+    relative_error,
+    unpadded,
+)
+from benchmark.parity.golden_directory import GoldenDirectory
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss, LossTerms
+from openfold_opt.losses.config import LossConfig
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.outputs import ModelOutputs
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.protein.features import FEATURES
+
+
+def compare_forward(golden: GoldenDirectory, model: AlphaFold, loss_config: LossConfig) -> list[Comparison]:
+    """Outputs after all recycling passes, the losses made of them, and if stored their gradients."""
+    num_passes = golden.batch.num_passes
+    has_gradients = golden.has("grads.npz")
+    features = golden.batch.at_pass(num_passes - 1)
+    with torch.set_grad_enabled(has_gradients):
+        outputs = model(golden.batch, ExecutionPlan.plain(), num_recycling_passes=num_passes - 1)
+        terms = AlphaFoldLoss(loss_config)(outputs, features)
+    comparisons = []
+    if golden.has("outputs.npz"):
+        comparisons += compare_outputs("outputs", outputs, golden.arrays("outputs.npz"), features)
+    comparisons += compare_losses(terms, golden.results)
+    if has_gradients:
+        terms.loss.backward()
+        comparisons += _compare_gradients(model, golden)
+    return comparisons
+
+
+def compare_single_pass(golden: GoldenDirectory, model: AlphaFold) -> list[Comparison]:
+    """Outputs of one pass, without recycling, on the last slice."""
+    last = golden.batch.num_passes - 1
+    cut = {name: getattr(golden.batch, name)[:, last:] for name, spec in FEATURES.items() if spec.per_pass}
+    batch = dataclasses.replace(golden.batch, **cut)
+    with torch.no_grad():
+        outputs = model(batch, ExecutionPlan.plain(), num_recycling_passes=0)
+    return compare_outputs(
+        "outputs without recycling", outputs, golden.arrays("outputs_no_recycling.npz"), batch.at_pass(0)
+    )
+
+
+def compare_outputs(
+    section: str, outputs: ModelOutputs, expected: Mapping[str, Tensor], features: FeatureBatch
+) -> list[Comparison]:
+    """Each stored output; those stored in part (model_full) are compared in that part."""
+    comparisons = []
+    for name, value in expected.items():
+        ours = getattr(outputs, name, None)
+        if ours is None:
+            error = float("inf")
+        elif name == "predicted_tm_score":
+            # The reference gives the best score of the batch, ours one for each sample.
+            error = relative_error(ours.amax(), value)
+        else:
+            ours = ours[:, : value.shape[1]] if value.ndim > 1 else ours
+            error = relative_error(unpadded(name, ours, features), unpadded(name, value, features))
+        comparisons.append(Comparison(section=section, name=name, error=error, tolerance=OUTPUT_TOLERANCE))
+    return comparisons
+
+
+def compare_losses(terms: LossTerms, results: Mapping[str, Any]) -> list[Comparison]:
+    """Terms, their weighted sum and the loss, averaged over the batch; and if stored those of each sample."""
+    ours = {
+        **terms.terms,
+        "weighted_total_loss": terms.weighted_total,
+        "scaled_weighted_total_loss": terms.scaled_total,
+    }
+    pairs = {name: (_mean(ours.get(name)), value) for name, value in results["losses"].items()}
+    pairs["loss"] = (terms.loss, results["loss"])
+    for index, (sample, losses) in enumerate(results.get("per_sample", {}).items()):
+        for name, value in losses.items():
+            pairs[f"{name} of sample {sample}"] = (ours[name][index] if name in ours else float("nan"), value)
+    return [
+        Comparison(section="losses", name=name, error=relative_error(found, value), tolerance=LOSS_TOLERANCE)
+        for name, (found, value) in pairs.items()
+    ]
+
+
+def _mean(values: Tensor | None) -> Tensor | float:
+    return float("nan") if values is None else values.mean()
+
+
+def _compare_gradients(model: AlphaFold, golden: GoldenDirectory) -> list[Comparison]:
+    expected = golden.arrays("grads.npz")
+    ours = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+    errors = {
+        name: relative_error(ours[name], value) if name in ours else float("inf") for name, value in expected.items()
+    }
+    together = [torch.cat([tensors[name].flatten() for name in expected if name in ours]) for tensors in (ours, expected)]
+    errors["all together"] = relative_error(*together)
+    if "grad_norm" in golden.results:
+        errors["global norm"] = relative_error(together[0].norm(), golden.results["grad_norm"])
+    return [
+        Comparison(section="gradients", name=name, error=error, tolerance=GRADIENT_TOLERANCE)
+        for name, error in errors.items()
+    ]

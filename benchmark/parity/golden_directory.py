@@ -1,0 +1,144 @@
+"""Reading a golden directory: configuration, weights, batch, and the results to compare with."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.errors import BenchmarkError
+from benchmark.parity.golden_config import model_config
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.weights import WeightsError, read_weights
+from openfold_opt.protein.features import FEATURES
+
+
+class GoldenDirectoryError(BenchmarkError):
+    """A golden directory is missing, incomplete or garbled."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GoldenDirectory:
+    """Everything of a golden directory that each comparison needs; further files are read by `arrays`."""
+
+    path: Path
+    config: Mapping[str, Any] | None
+    """config.json, or None: the benchmark's own sizes."""
+    model_config: ModelConfig
+    weights: dict[str, Tensor]
+    """In the order of the checkpoint."""
+    batch: FeatureBatch
+    results: Mapping[str, Any]
+    """results.json"""
+
+    def has(self, name: str) -> bool:
+        """Whether the directory has a file of that name."""
+        return (self.path / name).is_file()
+
+    def arrays(self, name: str) -> dict[str, Tensor]:
+        """Tensors of an .npz file, by name."""
+        return {key: torch.from_numpy(array) for key, array in _read_npz(self.path / name).items()}
+
+
+def load_golden_directory(path: Path) -> GoldenDirectory:
+    """Reads config, weights, batch and results.
+
+    Raises:
+        GoldenDirectoryError: the directory or one of its files is missing or cannot be understood.
+    """
+    if not path.is_dir():
+        raise GoldenDirectoryError(f"{path} is not a directory; name one such as golden/model_tiny")
+    config = _read_json(path / "config.json") if (path / "config.json").is_file() else None
+    try:
+        sizes = ModelConfig() if config is None else model_config(config)
+    except (ValueError, TypeError) as error:
+        raise GoldenDirectoryError(f"{path}/config.json: {error}") from error
+    return GoldenDirectory(
+        path=path,
+        config=config,
+        model_config=sizes,
+        weights=_read_weights(path),
+        batch=_read_batch(path / "batch.npz"),
+        results=_read_json(path / "results.json"),
+    )
+
+
+def weights_from_names(table: Path) -> dict[str, Tensor]:
+    """Weights that follow from their names, for every line (name, tab, shape as 2x3) of a table."""
+    if not table.is_file():
+        raise GoldenDirectoryError(f"{table.parent} has neither weights.npz nor state_dict.tsv; one must say what the weights are")
+    weights = {}
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            name, shape = line.split("\t")
+            weights[name] = torch.from_numpy(_weight_from_name(name, tuple(int(size) for size in shape.split("x"))))
+        except ValueError as error:
+            raise GoldenDirectoryError(f"{table} line {number} is {line!r}; expected name, tab, shape such as 128x22") from error
+    return weights
+
+
+def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The rule of golden/README.md, in float32."""
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    normal = generator.standard_normal(shape, dtype=np.float32)
+    if "layer_norm" in name and name.endswith("weight"):
+        return np.float32(1.0) + np.float32(0.1) * normal
+    if name.endswith("bias"):
+        return np.float32(0.1) * normal
+    if len(shape) >= 2:
+        return normal * np.float32(0.3 / np.sqrt(shape[-1]))
+    return np.float32(0.5) * normal
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not (path / "weights.npz").is_file():
+        return weights_from_names(path / "state_dict.tsv")
+    try:
+        return read_weights(path / "weights.npz")
+    except WeightsError as error:
+        raise GoldenDirectoryError(str(error)) from error
+
+
+def _read_batch(path: Path) -> FeatureBatch:
+    """The recycling dim is last in the file; features that are shared by the passes must be equal in all of them."""
+    arrays = _read_npz(path)
+    missing = [name for name in FEATURES if name not in arrays]
+    if missing:
+        raise GoldenDirectoryError(f"{path} lacks the features {', '.join(missing)}")
+    features = {}
+    for name, spec in FEATURES.items():
+        array = arrays[name]
+        if spec.per_pass:
+            features[name] = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
+            continue
+        if not all(np.array_equal(array[..., 0], array[..., i], equal_nan=True) for i in range(array.shape[-1])):
+            raise GoldenDirectoryError(f"{path}: feature {name} differs between recycling passes, which the model shares")
+        features[name] = torch.from_numpy(np.ascontiguousarray(array[..., 0]))
+    try:
+        return FeatureBatch.from_features(features)
+    except ValueError as error:
+        raise GoldenDirectoryError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GoldenDirectoryError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise GoldenDirectoryError(f"{path} cannot be read as an .npz file: {error}") from error
