@@ -178,7 +178,7 @@ def _last_words(config: ConvertConfig, summary: Summary) -> str:
     if summary.num_without_alignment:
         lines.append(f"{summary.num_without_alignment} chains have no alignment: their sequence stands alone")
     if summary.rejected:
-        lines.append(f"{len(summary.rejected)} entries rejected, listed in {config.out / shard_format.REJECTED_FILE_NAME}:")
+        lines.append(f"rejected entries: {len(summary.rejected)}, listed in {config.out / shard_format.REJECTED_FILE_NAME}:")
         counts = Counter(reason.split(":")[0] for _, reason in summary.rejected)
         lines.extend(f"  {count} x {reason}" for reason, count in counts.most_common())
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data_prep.download.listing import list_folder
 from data_prep.download.sources import DEFAULT_PROCESSED_ROOT, DataSet, RemoteFile, published_data
 from data_prep.download.transfer import Fetched, fetch, is_as_recorded
+from openfold_opt.protein.shard_format import write_atomically
 
 MANIFEST_NAME = "download_manifest.jsonl"
 """One line per file that was fetched whole: path, size, sha256."""
@@ -56,6 +57,8 @@ def download(data_set: DataSet, out: Path, *, name: str, check_contents: bool) -
     """Fetch what is not here yet; the number of files fetched. DataPrepError for the first file that cannot be had."""
     out.mkdir(parents=True, exist_ok=True)
     recorded = read_manifest(out)
+    lines = "".join(json.dumps(dataclasses.asdict(fetched)) + "\n" for fetched in recorded.values())
+    write_atomically(out / MANIFEST_NAME, lines.encode("utf-8"))
     num_fetched = 0
     interval = 0.5 if sys.stderr.isatty() else 10.0
     with (
