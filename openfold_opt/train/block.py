@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -31,31 +31,32 @@ class LaunchedStep:
     data_wait_seconds: float
 
 
+@dataclass(kw_only=True, eq=False)
 class BlockRunner:
     """Feeds a TrainStep from the loader, reports every step, and stops the run when figures are not finite."""
 
-    def __init__(self, train_step: TrainStep, batches: Iterator[LoadedBatch], *, accumulation: int,
-                 device: torch.device, observer: RunObserver, world: AxisGroup, samples_per_step: int,
-                 recycling: Callable[[int], int]) -> None:
-        """recycling: passes without gradient of a step, counted from 0."""
-        self._train_step = train_step
-        self._batches = batches
-        self._accumulation = accumulation
-        self._device = device
-        self._observer = observer
-        self._world = world
-        self._samples_per_step = samples_per_step
-        self._recycling = recycling
-        self._warned: set[str] = set()
-        self.data_wait_seconds = 0.0
+    train_step: TrainStep
+    batches: Iterator[LoadedBatch]
+    """Micro-batches of this rank, in order, from the first step to be run on."""
+    accumulation: int
+    samples_per_step: int
+    """Global batch."""
+    recycling: Callable[[int], int]
+    """Passes without gradient of a step, counted from 0."""
+    device: torch.device
+    world: AxisGroup
+    observer: RunObserver
+    data_wait_seconds: float = 0.0
+    """So far, in all."""
+    warned_terms: set[str] = field(default_factory=set)
 
     def run(self, *, first_step: int, last_step: int) -> None:
         """Do steps first_step + 1 .. last_step (counted from 1), reports included."""
         launched: LaunchedStep | None = None
         for step in range(first_step + 1, last_step + 1):
             started, waited = time.perf_counter(), self.data_wait_seconds
-            result = self._train_step.run(
-                self._micro_batches(step), step=step, num_recycling_passes=self._recycling(step - 1)
+            result = self.train_step.run(
+                self._micro_batches(step), step=step, num_recycling_passes=self.recycling(step - 1)
             )
             if launched is not None:
                 self._report(launched, ended=started)
@@ -67,15 +68,15 @@ class BlockRunner:
             self._report(launched, ended=time.perf_counter(), figures=figures_read)
 
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
-        for _ in range(self._accumulation):
+        for _ in range(self.accumulation):
             asked = time.perf_counter()
-            loaded = next(self._batches)
+            loaded = next(self.batches)
             self.data_wait_seconds += time.perf_counter() - asked
             if loaded.step != step - 1:
                 raise RuntimeError(f"the loader is at step {loaded.step}, the training at step {step - 1}")
             yield MicroBatch(
-                features=FeatureBatch.from_features(loaded.features).to(self._device, non_blocking=True),
-                slots=loaded.slots.to(self._device, non_blocking=True),
+                features=FeatureBatch.from_features(loaded.features).to(self.device, non_blocking=True),
+                slots=loaded.slots.to(self.device, non_blocking=True),
                 sample_ids=tuple(
                     f"{chain_id} (seed {seed})"
                     for chain_id, seed in zip(loaded.chain_ids, loaded.sample_seeds, strict=True)
@@ -87,10 +88,10 @@ class BlockRunner:
         if not figures.is_applied:
             raise NonFiniteError(self._explain(launched.result, figures))
         self._warn_of_idle_terms(figures)
-        self._observer.step(
+        self.observer.step(
             StepReport(
                 step=figures.step,
-                samples_seen=figures.step * self._samples_per_step,
+                samples_seen=figures.step * self.samples_per_step,
                 num_recycling_passes=figures.num_recycling_passes,
                 loss=figures.loss,
                 terms=figures.terms,
@@ -104,15 +105,15 @@ class BlockRunner:
     def _warn_of_idle_terms(self, figures: StepFigures) -> None:
         """The step was applied, so a term that is not finite has weight zero: say so once per term."""
         for name, value in figures.terms.items():
-            if not math.isfinite(value) and name not in self._warned:
-                self._warned.add(name)
-                self._observer.warning(
+            if not math.isfinite(value) and name not in self.warned_terms:
+                self.warned_terms.add(name)
+                self.observer.warning(
                     f"loss term {name} of weight zero is {value} at step {figures.step}; training goes on"
                 )
 
     def _explain(self, result: StepResult, figures: StepFigures) -> str:
         """One message for all ranks: every rank sees the same flag, so every rank comes here."""
-        found = [line for lines in gather_objects(_broken_samples(result), self._world) for line in lines]
+        found = [line for lines in gather_objects(_broken_samples(result), self.world) for line in lines]
         what = "; ".join(found) if found else f"the gradient norm is {figures.gradient_norm}, all terms are finite"
         return (
             f"step {figures.step} ({figures.num_recycling_passes} passes without gradient) is not finite: {what}. "

@@ -89,9 +89,7 @@ class Trainer:
         data = self._data.open(data_axis=context.data, world=context.world, seed=self._seed)
         try:
             self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
-            course = Course(
-                self._config, prepared, data=data, world=context.world, device=device, observer=self._observer
-            )
+            course = Course(self._config, prepared, data=data, world=context.world, observer=self._observer)
             return course.run(started=started)
         finally:
             data.close()
@@ -118,8 +116,9 @@ class Trainer:
 class Course:
     """Blocks of training, each followed by an evaluation, until the target or the last step."""
 
-    def __init__(self, config: RunConfig, prepared: PreparedRun, *, data: OpenData, world: AxisGroup,
-                 device: torch.device, observer: RunObserver) -> None:
+    def __init__(
+        self, config: RunConfig, prepared: PreparedRun, *, data: OpenData, world: AxisGroup, observer: RunObserver
+    ) -> None:
         self._config = config
         self._prepared = prepared
         self._data = data
@@ -129,11 +128,13 @@ class Course:
         self._evaluations: list[EvaluationReport] = []
         self._training_seconds = 0.0
         self._evaluation_seconds = 0.0
+        self._block_started = (0.0, 0)
+        """time.perf_counter() and step at the beginning of the running block."""
         self._runner = BlockRunner(
-            prepared.train_step,
-            data.training_batches(start_step=prepared.progress.step),
+            train_step=prepared.train_step,
+            batches=data.training_batches(start_step=prepared.progress.step),
             accumulation=config.accumulation,
-            device=device,
+            device=prepared.train_step.buffer.values.device,
             observer=observer,
             world=world,
             samples_per_step=prepared.identity.global_batch_size,
@@ -200,7 +201,7 @@ class Course:
         epoch_num = self._epoch_num(stop)
         if first % every == 0 or first == self._prepared.progress.step:
             self._observer.block_start(step=first, epoch_num=epoch_num)
-            self._block_started = time.perf_counter(), first
+            self._block_started = (time.perf_counter(), first)
         started = time.perf_counter()
         self._runner.run(first_step=first, last_step=stop)
         self._training_seconds += time.perf_counter() - started

@@ -64,36 +64,47 @@ class StepFigures:
     terms: dict[str, float]
 
 
-class StepResult:
-    """A step that was launched; its figures travel to the host behind the next step."""
+class HostCopy:
+    """A small tensor on its way to the host, behind the work that is queued on the device."""
 
-    def __init__(self, *, step: int, num_recycling_passes: int, learning_rate: float, term_names: tuple[str, ...],
-                 packed: Tensor, local_terms: Tensor, sample_ids: tuple[str, ...]) -> None:
-        self.step = step
-        self._num_recycling_passes = num_recycling_passes
-        self._learning_rate = learning_rate
-        self.term_names = term_names
-        self.local_terms = local_terms
-        """[samples of this rank, terms + 1] float32: unweighted terms, then their weighted sum."""
-        self.sample_ids = sample_ids
+    def __init__(self, x: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
-        if packed.device.type == "cuda":
-            self._packed = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
-            self._packed.copy_(packed, non_blocking=True)
+        self._values = x
+        if x.device.type == "cuda":
+            self._values = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+            self._values.copy_(x, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
-        else:
-            self._packed = packed
+
+    def read(self) -> list[float]:
+        """Wait for the copy to arrive; its values."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values.tolist()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepResult:
+    """A step that was launched; its figures travel to the host behind it."""
+
+    step: int
+    num_recycling_passes: int
+    learning_rate: float
+    term_names: tuple[str, ...]
+    packed: HostCopy
+    """is_applied, gradient norm, loss, terms."""
+    local_terms: Tensor
+    """[samples of this rank, terms + 1] float32: unweighted terms, then their weighted sum."""
+    sample_ids: tuple[str, ...]
+    """Of this rank, in the order of local_terms."""
 
     def read(self) -> StepFigures:
         """Wait for the step to end on the device, and return its figures."""
-        if self._event is not None:
-            self._event.synchronize()
-        is_applied, norm, loss, *terms = self._packed.tolist()
+        is_applied, norm, loss, *terms = self.packed.read()
         return StepFigures(
             step=self.step,
-            num_recycling_passes=self._num_recycling_passes,
-            learning_rate=self._learning_rate,
+            num_recycling_passes=self.num_recycling_passes,
+            learning_rate=self.learning_rate,
             is_applied=bool(is_applied),
             loss=loss,
             gradient_norm=norm,
@@ -109,8 +120,16 @@ class TrainStep:
     finite, clipping, Adam and average are no-ops; the device decides that, the host only reads it later.
     """
 
-    def __init__(self, model: nn.Module, *, loss: LossFunction, plan: ExecutionPlan, config: StepConfig,
-                 context: ParallelContext | None = None, dropout_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: LossFunction,
+        plan: ExecutionPlan,
+        config: StepConfig,
+        context: ParallelContext | None = None,
+        dropout_seed: int | None = None,
+    ) -> None:
         """dropout_seed None trains without dropout. model: on its device, parameters float32."""
         self.model = model
         self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS)
@@ -139,8 +158,13 @@ class TrainStep:
         rate = learning_rate(self._config.schedule, step)
         packed = self._update(rate, num_terms=len(names))
         return StepResult(
-            step=step, num_recycling_passes=num_recycling_passes, learning_rate=rate, term_names=names,
-            packed=packed, local_terms=torch.cat(rows), sample_ids=tuple(sample_ids),
+            step=step,
+            num_recycling_passes=num_recycling_passes,
+            learning_rate=rate,
+            term_names=names,
+            packed=HostCopy(packed),
+            local_terms=torch.cat(rows),
+            sample_ids=tuple(sample_ids),
         )
 
     def _forward_backward(self, batch: MicroBatch, *, step: int, num_recycling_passes: int) -> LossTerms:
