@@ -81,6 +81,8 @@ class EvaluationTask:
 class TrainingLoader:
     """Iterates the micro-batches of one rank from `start_step` on, without end; a context manager.
 
+    Workers begin to read samples at once: where a clock must run before data are touched, make the loader after it has started.
+
     Args:
         data_dir: converted data set.
         sampler: the global stream of (chain, seed).

@@ -1,5 +1,7 @@
 """A sample: (chain, seed) to the model features of openfold_opt.protein.features, as a pure function."""
 
+import dataclasses
+
 import numpy as np
 
 from openfold_opt.loader.config import DataConfig
@@ -47,14 +49,14 @@ def training_sample_from_raw(raw: RawFeatures, *, seed: int, config: DataConfig)
     templates = draw_template_subset(len(raw.templates.aatype), rng=random_stream(seed, Purpose.TEMPLATE_SUBSET))
     is_clamped = random_stream(seed, Purpose.CLAMPED_FAPE).random() < config.clamped_fape_probability
     shared = _shared_features(raw, crop=crop, templates=templates, is_clamped=is_clamped)
-    return _assemble(raw, shared, crop=crop, num_res=config.crop_size, seed=seed, config=config)
+    return _assemble(raw, shared, crop=crop, seed=seed, config=config)
 
 
 def evaluation_sample_from_raw(raw: RawFeatures, *, seed: int, config: DataConfig) -> dict[str, np.ndarray]:
     """make_evaluation_sample for raw features that are read already."""
     crop = slice(0, raw.num_res)
     shared = _shared_features(raw, crop=crop, templates=np.arange(len(raw.templates.aatype)), is_clamped=False)
-    return _assemble(raw, shared, crop=crop, num_res=raw.num_res, seed=seed, config=config)
+    return _assemble(raw, shared, crop=crop, seed=seed, config=dataclasses.replace(config, crop_size=raw.num_res))
 
 
 def _shared_features(raw: RawFeatures, *, crop: slice, templates: np.ndarray, is_clamped: bool) -> dict[str, np.ndarray]:
@@ -72,11 +74,14 @@ def _shared_features(raw: RawFeatures, *, crop: slice, templates: np.ndarray, is
 
 
 def _assemble(
-    raw: RawFeatures, shared: dict[str, np.ndarray], *, crop: slice, num_res: int, seed: int, config: DataConfig
+    raw: RawFeatures, shared: dict[str, np.ndarray], *, crop: slice, seed: int, config: DataConfig
 ) -> dict[str, np.ndarray]:
-    """Pads the shared features, adds those of each pass."""
+    """Pads the shared features to config.crop_size residues, adds those of each pass."""
     sizes = {
-        "N_res": num_res, "N_clust": config.max_msa_clusters, "N_extra": config.max_extra_msa, "N_templ": config.max_templates,
+        "N_res": config.crop_size,
+        "N_clust": config.max_msa_clusters,
+        "N_extra": config.max_extra_msa,
+        "N_templ": config.max_templates,
     }
     passes = [
         make_msa_pass(

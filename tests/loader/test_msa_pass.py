@@ -16,7 +16,6 @@ def golden_pass(golden_transforms, crop, max_extra_msa=1000):
         golden_transforms.raw("2hhb_A"),
         rows=rows,
         masked_msa=golden["cluster/in_masked_msa"].astype(np.uint8),
-        bert_mask=golden["cluster/in_bert_mask"],
         crop=crop,
         max_extra_msa=max_extra_msa,
     )
@@ -30,7 +29,6 @@ def test_golden_features(golden_transforms):
     assert features["extra_deletion_value"].any()
     assert np.array_equal(features["true_msa"], golden["msa"][rows.clustered])
     assert np.array_equal(features["extra_msa"], golden["msa"][rows.extra])
-    assert np.array_equal(features["bert_mask"], golden["cluster/in_bert_mask"])
     np.testing.assert_array_equal(make_target_feat(golden["aatype"]), golden["cluster/target_feat"])
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.raw_reading import encode_sequence, read_evaluation_features, read_training_features
+from openfold_opt.loader.sample import make_training_sample
+from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
 
 NUM_GOLDEN_ROWS = 300
@@ -65,3 +67,13 @@ def test_templates_can_be_switched_off(quirks_dir):
 
 def test_letters_without_a_class_are_unknown():
     assert encode_sequence("ARXZ-").tolist() == [0, 1, 20, 20, 20]
+
+
+def test_a_full_size_sample_of_the_deepest_alignment(real_dir):
+    sample = make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig())
+    sizes = check_features(sample, batched=False)
+    assert (sizes["N_res"], sizes["N_clust"], sizes["N_extra"]) == (256, 124, 1024)
+    assert sample["extra_msa_mask"].sum() == 4 * 1024 * 101
+    profile = sample["msa_feat"][:, :, :101, 25:48]
+    np.testing.assert_allclose(profile.sum(axis=-1), 1, atol=1e-4)
+    assert not np.isnan(sample["msa_feat"]).any()

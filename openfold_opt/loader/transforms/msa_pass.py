@@ -19,13 +19,12 @@ def make_msa_pass(
     """
     rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
     masked, bert_mask = mask_msa(raw.msa[rows.clustered], profile=raw.profile, config=config, rng=mask_rng)
-    return msa_features_of_choice(
-        raw, rows=rows, masked_msa=masked, bert_mask=bert_mask, crop=crop, max_extra_msa=config.max_extra_msa
-    )
+    features = msa_features_of_choice(raw, rows=rows, masked_msa=masked, crop=crop, max_extra_msa=config.max_extra_msa)
+    return features | {"bert_mask": bert_mask[:, crop]}
 
 
 def msa_features_of_choice(
-    raw: RawFeatures, *, rows: RowChoice, masked_msa: np.ndarray, bert_mask: np.ndarray, crop: slice, max_extra_msa: int
+    raw: RawFeatures, *, rows: RowChoice, masked_msa: np.ndarray, crop: slice, max_extra_msa: int
 ) -> dict[str, np.ndarray]:
     """The deterministic part: features that follow from given rows and a given masking.
 
@@ -33,12 +32,11 @@ def msa_features_of_choice(
         raw: the chain.
         rows: which rows are centres and which are extra.
         masked_msa: uint8 [N_clust, N_res], classes 0..22, the whole chain.
-        bert_mask: bool [N_clust, N_res].
         crop: residues wanted.
         max_extra_msa: how many of the extra rows are kept, from the front.
 
     Returns:
-        name -> array; N_clust = len(rows.clustered), N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
+        name -> array, all per-pass features but bert_mask; N_clust = len(rows.clustered), N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
     """
     extra = raw.msa[rows.extra]
     assignment = clustering.assign_to_clusters(extra, masked_msa)
@@ -55,7 +53,6 @@ def msa_features_of_choice(
         "msa_mask": np.ones(centres.shape, np.float32),
         "msa_row_mask": np.ones(len(centres), np.float32),
         "true_msa": raw.msa[rows.clustered, crop],
-        "bert_mask": bert_mask[:, crop],
         "extra_msa": kept,
         "extra_msa_mask": np.ones(kept.shape, np.float32),
         "extra_has_deletion": has_deletion(kept_deletions),
