@@ -1,0 +1,101 @@
+"""Conversion under MPI and after a kill: the bytes are those of one uninterrupted process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.launch import is_under_mpi
+
+PROJECT = Path(__file__).parents[2]
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+
+
+def convert_command(shared: Path, out: Path) -> list[str]:
+    data = shared / "data" / "real"
+    options = ["--pdb-mmcif", data / "pdb_mmcif", "--open-protein-set", data / "open_protein_set", "--out", out, "--shard-size-mib", "1"]
+    return [sys.executable, "-m", "data_prep", "convert", *map(str, options)]
+
+
+def all_bytes(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def serial(shared, tmp_path_factory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("serial") / "out"
+    subprocess.run(convert_command(shared, out), cwd=PROJECT, check=True, capture_output=True)
+    return all_bytes(out)
+
+
+def mpiexec() -> str:
+    found = str(MPIEXEC) if MPIEXEC.is_file() else shutil.which("mpiexec")
+    if found is None:
+        pytest.skip("no mpiexec (extra `mpi`)")
+    pytest.importorskip("mpi4py")
+    return found
+
+
+def test_two_processes_give_the_same_bytes(shared, serial, tmp_path):
+    command = [mpiexec(), "-n", "2", *convert_command(shared, tmp_path / "out")]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=120)
+    assert all_bytes(tmp_path / "out") == serial
+    assert sum(name.startswith("structures-") for name in serial) > 1
+
+
+def test_an_error_ends_all_processes(shared, tmp_path):
+    command = [mpiexec(), "-n", "2", *convert_command(shared, tmp_path / "out")]
+    command[command.index("--open-protein-set") + 1] = str(tmp_path)
+    (tmp_path / "pdb").mkdir()
+    (tmp_path / "duplicate_pdb_chains.txt").write_text("")
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert finished.returncode != 0
+    assert finished.stderr.count("88 of 88 chains have no alignment folder") == 1
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("shard_before_kill", ["structures-00001.h5", "alignments-00000.h5"])
+def test_killed_and_resumed(shared, serial, tmp_path, shard_before_kill):
+    out = tmp_path / "out"
+    process = subprocess.Popen(convert_command(shared, out), cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (out / shard_before_kill).exists():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}
+    assert "index.h5" not in before
+    resumed = subprocess.run(convert_command(shared, out), cwd=PROJECT, check=True, capture_output=True, text=True)
+    assert "shards are finished already" in resumed.stderr
+    untouched = [name for name, mtime in before.items() if (out / name).stat().st_mtime_ns == mtime]
+    assert len(untouched) >= len(before) - 1
+    found = all_bytes(out)
+    leftovers = {name for name in found if name.endswith(".tmp")}
+    assert {name: found[name] for name in found if name not in leftovers} == serial
+
+
+def test_smaller_data_set_leaves_no_old_shards(shared, serial, tmp_path):
+    out = tmp_path / "out"
+    command = convert_command(shared, out)
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    command[-1] = "256"
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    assert sorted(path.name for path in out.glob("*.h5")) == ["alignments-00000.h5", "index.h5", "structures-00000.h5"]
+    command[-1] = "1"
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    assert all_bytes(out) == serial
+
+
+def test_launchers_are_noticed(monkeypatch):
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert not is_under_mpi()
+    monkeypatch.setenv("PMI_SIZE", "1")
+    assert not is_under_mpi()
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert is_under_mpi()
