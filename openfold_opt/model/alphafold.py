@@ -43,8 +43,11 @@ class Recycled:
 class AlphaFold(nn.Module):
     """Algorithm 2 (Inference) without ensembling; in training, Algorithm 31 (RecyclingTraining)."""
 
-    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
-        """Initial weights are a function of seed and names; torch's own random state is neither read nor changed."""
+    def __init__(self, config: ModelConfig, *, seed: int | None = 0) -> None:
+        """Initial weights are a function of seed and names; torch's own random state is neither read nor changed.
+
+        seed None leaves the linear layers unset, for weights that will be loaded.
+        """
         super().__init__()
         c_m, c_z, c_s = config.c_m, config.c_z, config.c_s
         self.config = config
@@ -62,7 +65,8 @@ class AlphaFold(nn.Module):
         self.evoformer_stack = EvoformerStack(config.evoformer_stack, c_m=c_m, c_z=c_z, c_s=c_s)
         self.structure_module = StructureModule(config.structure_module, c_s=c_s, c_z=c_z)
         self.auxiliary_heads = AuxiliaryHeads(config.auxiliary_heads, c_m=c_m, c_z=c_z, c_s=c_s)
-        initialize_parameters(self, seed=seed)
+        if seed is not None:
+            initialize_parameters(self, seed=seed)
 
     def forward(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 
 import torch
 import torch.nn.functional as F
@@ -93,5 +93,7 @@ def initialize_parameters(model: nn.Module, *, seed: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, Linear):
             generator = torch.Generator(device=module.weight.device)
-            generator.manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+            # A hash of both, as torch's generator looks at 32 bits of its seed only.
+            digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+            generator.manual_seed(int.from_bytes(digest[:4], "little"))
             module.initialize(generator)
