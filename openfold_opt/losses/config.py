@@ -1,0 +1,145 @@
+"""Weights and constants of the losses (AF2 suppl. 1.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class FapeLossConfig:
+    """Frame aligned point error of backbone and side chains."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 1.0
+    backbone_weight: float = 0.5
+    sidechain_weight: float = 0.5
+    clamp_distance_angstrom: float = 10.0
+    length_scale_angstrom: float = 10.0
+    """Errors are divided by this."""
+    eps: float = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedChiLossConfig:
+    """Torsion angles of the side chains."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 1.0
+    chi_weight: float = 0.5
+    angle_norm_weight: float = 0.01
+    """Of the deviation of the unnormalised angle vectors from unit length."""
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistogramLossConfig:
+    """Binned distances between (pseudo) CB atoms."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 0.3
+    min_bin_angstrom: float = 2.3125
+    max_bin_angstrom: float = 21.6875
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedMSALossConfig:
+    """Recovery of the masked positions of the clustered MSA."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 2.0
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PLDDTLossConfig:
+    """The model's own estimate of lDDT-Ca."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 0.01
+    cutoff_angstrom: float = 15.0
+    min_resolution_angstrom: float = 0.1
+    max_resolution_angstrom: float = 3.0
+    """Only samples with a resolution in this range count."""
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentallyResolvedLossConfig:
+    """Which atoms the experiment resolved; used in fine-tuning."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 0.0
+    min_resolution_angstrom: float = 0.1
+    max_resolution_angstrom: float = 3.0
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViolationLossConfig:
+    """Bond lengths, bond angles and clashes; used in fine-tuning."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 0.0
+    violation_tolerance_factor: float = 12.0
+    """Standard deviations that a bond may be off without a loss."""
+    clash_overlap_tolerance_angstrom: float = 1.5
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TMLossConfig:
+    """Predicted aligned error; computed when the model has the TM-score head."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    weight: float = 0.0
+    max_bin_angstrom: float = 31.0
+    min_resolution_angstrom: float = 0.1
+    max_resolution_angstrom: float = 3.0
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """All terms. The defaults are initial training, which is what the benchmark runs."""
+
+    closed_division: ClassVar[str] = "mathematical"
+
+    fape: FapeLossConfig = FapeLossConfig()
+    supervised_chi: SupervisedChiLossConfig = SupervisedChiLossConfig()
+    distogram: DistogramLossConfig = DistogramLossConfig()
+    masked_msa: MaskedMSALossConfig = MaskedMSALossConfig()
+    plddt: PLDDTLossConfig = PLDDTLossConfig()
+    experimentally_resolved: ExperimentallyResolvedLossConfig = ExperimentallyResolvedLossConfig()
+    violation: ViolationLossConfig = ViolationLossConfig()
+    tm: TMLossConfig = TMLossConfig()
+    report_zero_weight_violation: bool = field(default=False, metadata={"closed_division": "implementation"})
+    """Compute the violation term for the report although its weight is zero: it is the dearest of all terms."""
+
+    @classmethod
+    def initial_training(cls) -> LossConfig:
+        """AF2 suppl. eq. 7, first line."""
+        return cls()
+
+    @classmethod
+    def finetuning(cls) -> LossConfig:
+        """AF2 suppl. eq. 7, second line: violations and resolved atoms count too."""
+        return replace(
+            cls(),
+            experimentally_resolved=ExperimentallyResolvedLossConfig(weight=0.01),
+            violation=ViolationLossConfig(weight=1.0),
+        )
+
+    @classmethod
+    def finetuning_ptm(cls) -> LossConfig:
+        """Fine-tuning with the TM-score head (AF2 suppl. 1.9.7)."""
+        return replace(cls.finetuning(), tm=TMLossConfig(weight=0.1))

@@ -1,0 +1,32 @@
+"""lDDT (Mariani et al. 2013): the local distance difference test, a target of the pLDDT head and the metric of the benchmark."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openfold_opt.losses.reductions import pairwise_distance
+
+THRESHOLDS_ANGSTROM = (0.5, 1.0, 2.0, 4.0)
+
+
+def lddt(
+    predicted: Tensor, true: Tensor, mask: Tensor, *, cutoff_angstrom: float = 15.0, eps: float = 1e-8, per_residue: bool = True
+) -> Tensor:
+    """Share of the true distances below the cutoff that the prediction keeps, averaged over four thresholds.
+
+    Args:
+        predicted, true: [..., N_res, 3] angstrom, one atom per residue (CA for lDDT-Ca).
+        mask: [..., N_res], 1 where the true atom is resolved.
+        per_residue: give one value per residue, else one per chain.
+
+    Returns:
+        [..., N_res] or [...], 0 to 1. A residue without neighbours has 1.
+    """
+    true_distance = pairwise_distance(true, eps=eps)
+    error = (true_distance - pairwise_distance(predicted, eps=eps)).abs()
+    is_other = 1.0 - torch.eye(mask.shape[-1], device=mask.device, dtype=mask.dtype)
+    counts = (true_distance < cutoff_angstrom) * mask[..., :, None] * mask[..., None, :] * is_other
+    kept = sum((error < threshold).to(error.dtype) for threshold in THRESHOLDS_ANGSTROM) / len(THRESHOLDS_ANGSTROM)
+    dims = (-1,) if per_residue else (-2, -1)
+    return (eps + (counts * kept).sum(dims)) / (eps + counts.sum(dims))

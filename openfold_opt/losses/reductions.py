@@ -1,0 +1,30 @@
+"""Sums and means that several losses share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_mean(value: Tensor, mask: Tensor, *, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
+    """Mean of value where mask is 1, over dims; mask broadcasts to value. eps is added to the count."""
+    mask = mask.expand_as(value)
+    return (mask * value).sum(dims) / (eps + mask.sum(dims))
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """-log softmax(logits)[target]: logits [..., num_classes] float32, target [...] int64 -> [...]."""
+    flat = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none")
+    return flat.view(target.shape)
+
+
+def is_resolution_within(resolution: Tensor, minimum: float, maximum: float) -> Tensor:
+    """bool [batch]; a sample without resolution (NaN) is not within."""
+    return (resolution >= minimum) & (resolution <= maximum)
+
+
+def pairwise_distance(positions: Tensor, *, eps: float) -> Tensor:
+    """[..., n, 3] -> [..., n, n], sqrt(d^2 + eps): a gradient exists where points coincide."""
+    difference = positions[..., :, None, :] - positions[..., None, :, :]
+    return torch.sqrt((difference * difference).sum(-1) + eps)
