@@ -30,7 +30,9 @@ def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarr
         size += -(-array.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     header = pickle.dumps((message, layout, size))
     if len(header) > MAX_HEADER_BYTES:
-        raise ValueError(f"header of a message has {len(header)} bytes, expected {MAX_HEADER_BYTES} at most; send less beside the arrays")
+        raise ValueError(
+            f"header of a message has {len(header)} bytes, expected {MAX_HEADER_BYTES} at most; send less beside the arrays"
+        )
     descriptor = os.memfd_create("batch", os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, max(size, 1))

@@ -48,7 +48,9 @@ class DataConfig:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected a probability, 0 to 1")
         mixture = (self.masked_msa_uniform_probability, self.masked_msa_profile_probability, self.masked_msa_same_probability)
         if min(mixture) < 0 or sum(mixture) > 1:
-            raise ValueError(f"masked-MSA probabilities uniform, profile, same are {mixture}, expected 0 or more each, 1 at most in sum")
+            raise ValueError(
+                f"masked-MSA probabilities uniform, profile, same are {mixture}, expected 0 or more each, 1 at most in sum"
+            )
 
     @property
     def num_passes(self) -> int:

@@ -36,7 +36,8 @@ def msa_features_of_choice(
         max_extra_msa: how many of the extra rows are kept, from the front.
 
     Returns:
-        name -> array, all per-pass features but bert_mask; N_clust = len(rows.clustered), N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
+        name -> array, all per-pass features but bert_mask; N_clust = len(rows.clustered),
+        N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
     """
     extra = raw.msa[rows.extra]
     assignment = clustering.assign_to_clusters(extra, masked_msa)
