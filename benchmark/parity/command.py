@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.parity.comparison import Comparison
 from benchmark.parity.forward import compare_forward, compare_single_pass
-from benchmark.parity.golden_config import loss_config
+from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, load_golden_directory
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_resumed, compare_trajectory
