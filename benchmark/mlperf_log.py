@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlperf_logging import mllog
 from mlperf_logging.mllog import constants
+from mlperf_logging.mllog.mllog import MLLogger
 
 from benchmark.check import CONTINUED_KEY
 from benchmark.launch import Submitter
@@ -40,7 +40,7 @@ class MLPerfObserver(NullObserver):
         logger = logging.Logger("mlperf", level=logging.INFO)
         logger.addHandler(self._handler)
         # stack offset 2: the caller of _event and its like below, not those helpers
-        self._log = mllog.MLLogger(logger, default_stack_offset=2, root_dir=re.escape(str(CHECKOUT)))
+        self._log = MLLogger(logger, default_stack_offset=2, root_dir=re.escape(str(CHECKOUT)))
         self._run_started = False
         self._loader_kind = ""
         self._num_blocks = 0

@@ -1,0 +1,180 @@
+"""`benchmark run`: its files, its refusals, and what a killed run leaves."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from benchmark.check import check_log, read_events
+from benchmark.summary import read_evaluations
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def command(preset, output, *flags, data="unused"):
+    base = [sys.executable, "-m", "tests.benchmark.tiny_benchmark", "run", "--preset", preset]
+    return [*base, "--data-dir", str(data), "--output-dir", str(output), *map(str, flags)]
+
+
+def environment(**changes):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+
+
+def run(*args, **keywords):
+    return subprocess.run(
+        command(*args, **keywords), capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=120
+    )
+
+
+def refusal(result):
+    """The message of a run that could not start: one or few lines, no traceback, exit code 2."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("benchmark run: ")
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Output directory of a run that reached its (very low) target, and what it printed."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    result = run("tiny_target", output, "--seed", 11)
+    assert result.returncode == 0, result.stderr
+    return output, result.stdout
+
+
+def test_files_of_a_run(finished):
+    output, printed = finished
+    names = {path.name for path in output.iterdir()}
+    expected = {"mlperf.log", "config.json", "run.json", "summary.txt", "evaluation_curve.png", "steps.jsonl"}
+    assert expected | {"evaluations.jsonl", "checkpoints"} <= names
+    assert (output / "summary.txt").read_text().strip() in printed
+    assert json.loads((output / "run.json").read_text()) | {"identity": None} == {
+        "status": "finished", "outcome": "success", "continued": False, "num_resumptions": 0, "seed": 11, "identity": None,
+    }
+
+
+def test_config_beside_the_log(finished):
+    content = json.loads((finished[0] / "config.json").read_text())
+    assert content["preset"] == "tiny_target" and content["division"] == "open"
+    assert content["seed"] == 11 and content["device"] == "cpu"
+    assert content["config"]["data"]["crop_size"] == 8
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["machine"]["cpu_count"] >= 1
+
+
+def test_log_of_a_run(finished):
+    log = finished[0] / "mlperf.log"
+    events, damage = read_events(log)
+    assert damage == []
+    values = {event["key"]: event["value"] for event in events}
+    assert values["seed"] == 11
+    assert values["submission_division"] == "open"
+    assert events[-1]["key"] == "run_stop" and events[-1]["metadata"]["status"] == "success"
+    # everything is there but the score, which this target is far below
+    assert check_log(log, below_target=True).passed, check_log(log, below_target=True).complaints
+    assert read_evaluations(finished[0])[-1]["lddt_ca"] == values["eval_accuracy"]
+
+
+def test_finished_directory_is_refused(finished):
+    assert "holds a finished run (success)" in refusal(run("tiny_target", finished[0], "--seed", 11))
+
+
+def test_target_not_reached_is_exit_code_1(tmp_path):
+    result = run("tiny", tmp_path / "out")
+    assert result.returncode == 1, result.stderr
+    state = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert state["outcome"] == "aborted"
+    assert not check_log(tmp_path / "out" / "mlperf.log").passed
+
+
+def start_slow(output, *flags):
+    """A slow run, returned when two steps are done and the first checkpoint is written."""
+    process = subprocess.Popen(
+        command("tiny", output, *flags), cwd=ROOT, env=environment(TINY_STEP_SECONDS="0.5"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(output.glob("checkpoints/step_*.json")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.05)
+    return process
+
+
+def end(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def losses(output):
+    by_step = {}
+    for line in (output / "steps.jsonl").read_text().splitlines():
+        if line.endswith("}"):
+            step = json.loads(line)
+            by_step[step["step"]] = step["loss"]
+    return by_step
+
+
+def test_killed_run_resumes_bit_for_bit_and_is_no_result(tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start_slow(killed, "--seed", 5)
+    live = run("tiny", killed, "--seed", 5)
+    end(process)
+    assert f"in use by a live run (process {process.pid}" in refusal(live)
+    assert "this one has 6" in refusal(run("tiny", killed, "--seed", 6))
+
+    resumed = run("tiny", killed)
+    assert resumed.returncode == 1, resumed.stderr
+    assert run("tiny", whole, "--seed", 5).returncode == 1
+    assert losses(killed) == losses(whole)
+    assert len(losses(whole)) == 8
+
+    assert json.loads((killed / "run.json").read_text())["continued"] is True
+    log = killed / "mlperf_continued_1.log"
+    assert any("resumed run" in text for text in check_log(log, below_target=True).complaints)
+    assert (killed / "config_continued_1.json").exists()
+    assert "continued           yes, after step" in (killed / "summary.txt").read_text()
+
+
+def test_two_ranks_draw_one_seed(tmp_path):
+    output = tmp_path / "out"
+    ranks = [
+        subprocess.Popen(
+            command("tiny", output), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(
+                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1", MASTER_PORT="29631",
+            ),
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [1, 1], outputs
+    values = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
+    assert values["number_of_ranks"] == 2 and values["global_batch_size"] == 2
+    assert outputs[1][0] == "", "only the first rank speaks"
+
+
+def test_two_ranks_are_refused_together(finished):
+    ranks = [
+        subprocess.Popen(
+            command("tiny_target", finished[0]), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(
+                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1", MASTER_PORT="29641",
+            ),
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2], outputs
+    assert "holds a finished run" in outputs[0][1]
+    assert "the first rank refused the run" in outputs[1][1]

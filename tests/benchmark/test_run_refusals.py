@@ -1,0 +1,163 @@
+"""What `benchmark run` refuses before it writes anything: one clear message, exit code 2, no traceback."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmark import run as run_command
+from benchmark.__main__ import main
+from benchmark.presets import build_preset, preset_names
+from tests.train.synthetic import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    """One more preset, `tiny`, which needs no GPU."""
+    monkeypatch.setattr(run_command, "build_preset", lambda name: tiny_config() if name == "tiny" else build_preset(name))
+
+
+def run(tmp_path, preset="tiny", *flags, data=None):
+    data = tmp_path / "shards" if data is None else data
+    return main(["run", "--preset", preset, "--data-dir", str(data), "--output-dir", str(tmp_path / "out"), *flags])
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Call a run, expect it to be refused without a trace on the disk, return the message."""
+
+    def check(*args, **keywords):
+        assert run(tmp_path, *args, **keywords) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("benchmark run: ")
+        assert "Traceback" not in captured.err
+        assert not (tmp_path / "out" / "mlperf.log").exists()
+        return captured.err
+
+    return check
+
+
+def test_unknown_preset(refused):
+    message = refused("dmeo")
+    assert "unknown preset 'dmeo'" in message
+    for name in preset_names():
+        assert name in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_preset_that_needs_a_gpu(refused):
+    assert build_preset("mlperf_reference").device == "cuda"
+    assert "needs a GPU" in refused("mlperf_reference")
+
+
+def test_missing_data_directory(refused):
+    message = refused()
+    assert "does not exist" in message and "data_prep convert" in message
+
+
+def test_empty_data_directory(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in refused(data=tmp_path / "empty")
+
+
+def test_data_directory_that_is_something_else(refused, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").write_bytes(b"x")
+    assert "expected shards made by" in refused(data=folder)
+
+
+def test_missing_checkpoint(refused, tmp_path):
+    message = refused("tiny", "--init-checkpoint", str(tmp_path / "absent.pt"))
+    assert "absent.pt is not a file" in message
+
+
+def test_seed_out_of_range(refused):
+    assert "seed -1 is out of range" in refused("tiny", "--seed", "-1")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Change fields of the preset, and replace the data set by nothing."""
+
+    def replace(**changes):
+        config = dataclasses.replace(tiny_config(), **changes)
+        monkeypatch.setattr(run_command, "build_preset", lambda name: config)
+
+        class Index:
+            checksum = "none"
+
+            @classmethod
+            def load(cls, data_dir):
+                return cls()
+
+        class Source:
+            def __init__(self, data_dir, config):
+                pass
+
+            def checksum(self):
+                return "none"
+
+        monkeypatch.setattr(run_command, "ShardIndex", Index)
+        monkeypatch.setattr(run_command, "ShardDataSource", Source)
+        return config
+
+    return replace
+
+
+def refused_checkpoint(tmp_path, capsys, content):
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    assert run(tmp_path, "tiny", "--init-checkpoint", str(path)) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message and "weights.pt" in message
+    # nothing was trained: the directory is as good as new
+    assert run(tmp_path, "tiny", "--init-checkpoint", str(path)) == 2
+    assert "weights.pt" in capsys.readouterr().err
+    return message
+
+
+@pytest.fixture
+def weights():
+    from openfold_opt.model.alphafold import AlphaFold
+
+    return AlphaFold(tiny_config().model).state_dict()
+
+
+def test_checkpoint_that_is_no_checkpoint(tiny, tmp_path, capsys):
+    tiny()
+    assert "not a checkpoint" in refused_checkpoint(tmp_path, capsys, b"PK\x03\x04 cut off")
+
+
+def test_checkpoint_with_a_missing_tensor(tiny, tmp_path, capsys, weights):
+    tiny()
+    name = next(iter(weights))
+    message = refused_checkpoint(tmp_path, capsys, {key: value for key, value in weights.items() if key != name})
+    assert "missing" in message and name in message
+
+
+def test_checkpoint_with_an_extra_tensor(tiny, tmp_path, capsys, weights):
+    tiny()
+    message = refused_checkpoint(tmp_path, capsys, dict(weights) | {"surplus.weight": torch.zeros(3)})
+    assert "surplus.weight" in message
+
+
+def test_checkpoint_with_a_misshapen_tensor(tiny, tmp_path, capsys, weights):
+    tiny()
+    name = next(iter(weights))
+    message = refused_checkpoint(tmp_path, capsys, dict(weights) | {name: torch.zeros(5, 7)})
+    assert name in message and "(5, 7)" in message and str(tuple(weights[name].shape)) in message
+
+
+def test_checkpoint_of_another_sha256(tiny, tmp_path, capsys, weights):
+    tiny(init_checkpoint_sha256="0" * 64)
+    assert f"expected {'0' * 64}" in refused_checkpoint(tmp_path, capsys, weights)
+
+
+def test_closed_preset_without_its_checkpoint(tiny, tmp_path, capsys):
+    tiny(init_checkpoint_sha256="0" * 64)
+    assert run(tmp_path) == 2
+    assert "--init-checkpoint" in capsys.readouterr().err
