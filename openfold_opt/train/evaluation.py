@@ -90,9 +90,13 @@ class Evaluator:
 def lddt_ca(predicted: Tensor, true: Tensor, atom_mask: Tensor) -> Tensor:
     """lDDT of the alpha carbons per chain, 0 to 1 (AF2 suppl. 1.9.6 without rounding).
 
-    predicted, true: [batch, N_res, 37, 3] angstrom; atom_mask: [batch, N_res, 37]. Returns [batch].
+    predicted, true: [batch, N_res, 37, 3] angstrom; atom_mask: [batch, N_res, 37]. Returns [batch], NaN
+    where a predicted coordinate is not finite.
     """
-    return lddt(predicted[..., CA, :].float(), true[..., CA, :].float(), atom_mask[..., CA].float(), per_residue=False)
+    score = lddt(predicted[..., CA, :].float(), true[..., CA, :].float(), atom_mask[..., CA].float(), per_residue=False)
+    # comparisons with NaN are false and would pass for a bad structure, not for none
+    is_finite = torch.isfinite(predicted).all(-1).all(-1).all(-1)
+    return torch.where(is_finite, score, torch.nan)
 
 
 def mean_score(scores: tuple[ChainScore, ...]) -> float:

@@ -151,7 +151,7 @@ class MemoryData:
         samples = [random_features(number) for number in numbers]
         for number, sample in zip(numbers, samples, strict=True):
             if number == self._broken_at:
-                sample["pseudo_beta"][:] = float("nan")
+                sample["chi_angles_sin_cos"][:] = float("nan")
         return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
     def evaluation_chains(self) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -7,16 +7,20 @@ import torch
 
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.train.loop import Trainer
-from openfold_opt.train.observer import NullObserver, StepReport
+from openfold_opt.train.observer import EvaluationReport, NullObserver, StepReport
 from openfold_opt.train.setup import RunPaths
 from tests.train.synthetic import MemorySource, tiny_config
 
 
 class LossPrinter(NullObserver):
-    """One line per step with all digits of the loss."""
+    """One line per step with all digits of the loss, one per evaluation with those of the score."""
 
     def step(self, report: StepReport) -> None:
         print(f"step {report.step} loss {report.loss!r}", flush=True)
+
+    def evaluation(self, report: EvaluationReport) -> None:
+        scores = " ".join(repr(chain.lddt_ca) for chain in report.chains)
+        print(f"evaluation {report.step} {scores}", flush=True)
 
 
 def main() -> None:

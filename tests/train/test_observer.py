@@ -1,0 +1,89 @@
+"""Console lines and the handing on of events."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from openfold_opt.train.observer import (
+    ChainScore,
+    CompositeObserver,
+    ConsoleObserver,
+    EvaluationReport,
+    NullObserver,
+    RunObserver,
+    RunSummary,
+    StepReport,
+)
+
+
+def step_report(step):
+    return StepReport(
+        step=step, samples_seen=step * 4, num_recycling_passes=2, loss=12.5, terms={"fape": 1.0}, gradient_norm=3.25,
+        learning_rate=1e-3, step_time_seconds=0.5, data_wait_seconds=0.125,
+    )
+
+
+def summary(**changes):
+    values = {
+        "status": "success", "steps": 30, "samples": 120, "resumed_from_step": 0, "run_seconds": 20.0,
+        "training_seconds": 15.0, "evaluation_seconds": 4.0, "data_wait_seconds": 1.0,
+    }
+    return RunSummary(**(values | changes))
+
+
+def test_a_line_per_interval():
+    stream = io.StringIO()
+    observer = ConsoleObserver(log_every_steps=10, stream=stream)
+    for step in range(1, 31):
+        observer.step(step_report(step))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    for word in ("step     20", "k 2", "loss   12.5000", "lr 1.00e-03", "grad norm    3.2500", "0.500 s/step",
+                 "data wait 0.125 s"):
+        assert word in lines[1]
+
+
+def test_evaluation_warning_checkpoint_and_end_are_told():
+    stream = io.StringIO()
+    observer = ConsoleObserver(stream=stream)
+    chains = (ChainScore(chain_id="1abc_A", lddt_ca=0.5, num_residues=50),
+              ChainScore(chain_id="2xyz_B", lddt_ca=0.75, num_residues=60))
+    observer.evaluation(EvaluationReport(step=40, epoch_num=160, lddt_ca=0.625, chains=chains, seconds=2.0))
+    observer.warning("look here")
+    observer.checkpoint_saved(Path("step_00000040.pt"), step=40)
+    observer.run_end(summary())
+    observer.run_failed(ValueError("bad"))
+    text = stream.getvalue()
+    for word in ("lDDT-Ca 0.6250 over 2 chains (lowest 0.5000, 1abc_A)", "WARNING: look here", "step_00000040.pt",
+                 "success after 30 steps, 120 samples", "0.500 s/step, 8.00 samples/s", "ValueError: bad"):
+        assert word in text
+
+
+def test_a_resumed_run_counts_its_own_steps_only():
+    resumed = summary(resumed_from_step=20, training_seconds=5.0)
+    assert resumed.trained_steps == 10
+    assert resumed.seconds_per_step == pytest.approx(0.5)
+    assert resumed.samples_per_second == pytest.approx(8.0)
+    idle = summary(resumed_from_step=30, training_seconds=0.0)
+    assert idle.seconds_per_step == 0.0 and idle.samples_per_second == 0.0
+
+
+def test_events_reach_all_observers_in_order():
+    heard = []
+
+    class Listener(NullObserver):
+        def __init__(self, name):
+            self.name = name
+
+        def run_stop(self, *, status, samples):
+            heard.append((self.name, status, samples))
+
+    CompositeObserver(Listener("a"), Listener("b")).run_stop(status="aborted", samples=7)
+    assert heard == [("a", "aborted", 7), ("b", "aborted", 7)]
+
+
+def test_the_null_observer_hears_every_event():
+    events = [name for name in vars(RunObserver) if not name.startswith("_")]
+    assert len(events) == 15
+    assert all(name in vars(NullObserver) for name in events)
