@@ -1,0 +1,58 @@
+"""The .hhr parser on real files, and on files that were cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.hhr import parse_hhr
+
+
+@pytest.fixture
+def real_hhr(shared):
+    return shared / "data/other_alignments/6kwc_A/pdb70_hits.hhr"
+
+
+def test_real_files(shared):
+    num_hits = 0
+    for path in sorted((shared / "data").rglob("*.hhr")):
+        if "trunc" in path.name:
+            continue
+        for hit in parse_hhr(path):
+            assert len(hit.query) == len(hit.hit_sequence) == len(hit.indices_query) == len(hit.indices_hit)
+            assert [i < 0 for i in hit.indices_hit] == [letter == "-" for letter in hit.hit_sequence]
+            num_hits += 1
+    assert num_hits > 1000
+
+
+def test_truncated_real_file(shared):
+    with pytest.raises(BrokenFile, match="table lists 57 hits, but 1 follow"):
+        parse_hhr(shared / "data/other_alignments/7rbx_A/7rbx_A_hhsearch_trunc.hhr")
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.77, 0.9, 0.985])
+def test_cut_anywhere(real_hhr, tmp_path, fraction):
+    text = real_hhr.read_text()
+    (tmp_path / "pdb70_hits.hhr").write_text(text[: int(len(text) * fraction)])
+    with pytest.raises(BrokenFile, match="pdb70_hits.hhr:[0-9]+: "):
+        parse_hhr(tmp_path / "pdb70_hits.hhr")
+
+
+def test_last_hit_cut_within_its_blocks(real_hhr, tmp_path):
+    lines = real_hhr.read_text().splitlines()
+    last_stretch = max(i for i, line in enumerate(lines) if line.startswith("T ") and "Consensus" not in line and "ss_" not in line)
+    (tmp_path / "x.hhr").write_text("\n".join(lines[:last_stretch]))
+    with pytest.raises(BrokenFile, match="aligned columns, its summary says"):
+        parse_hhr(tmp_path / "x.hhr")
+
+
+def test_no_hits(tmp_path):
+    (tmp_path / "x.hhr").write_text("Query x\n\n No Hit   Prob\n\n")
+    assert parse_hhr(tmp_path / "x.hhr") == []
+    (tmp_path / "x.hhr").write_text("")
+    assert parse_hhr(tmp_path / "x.hhr") == []
+
+
+def test_chain_of_a_hit(real_hhr):
+    pdb_id, chain = parse_hhr(real_hhr)[0].chain
+    assert pdb_id == pdb_id.lower() and len(pdb_id) == 4 and chain

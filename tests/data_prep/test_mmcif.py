@@ -1,0 +1,137 @@
+"""The rules about atoms, on entries written for them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.parsers.errors import EntryRejected
+from data_prep.parsers.mmcif import parse_mmcif
+from openfold_opt.protein.residue_constants import atom_order
+
+_spec = importlib.util.spec_from_file_location("raw_data", Path(__file__).with_name("raw_data.py"))
+raw_data = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(raw_data)
+
+
+@pytest.fixture
+def parse(tmp_path):
+    def parse_text(text: str):
+        return parse_mmcif(raw_data.write_entry(tmp_path, "1abc", text))
+
+    return parse_text
+
+
+def entry(sequence="AG", rows: str = "", **options) -> str:
+    return raw_data.cif_text("1abc", sequence, extra_rows=rows, **options)
+
+
+def atom(serial, name, residue, number, *, altloc=".", occupancy=1.0, x=0.0, group="ATOM", author=None, model=1, chain="A") -> str:
+    return (
+        f"{group} {serial} {name[0]} {name} {altloc} {residue} {chain} {number} ? {x} 0 0 {occupancy} 20.0 {author or number} {chain} {model}\n"
+    )
+
+
+def x_of(chain, residue, name):
+    return chain.positions[residue, atom_order[name], 0]
+
+
+def test_plain_entry(parse):
+    parsed = parse(entry())
+    assert (parsed.pdb_id, parsed.release_date, parsed.resolution, parsed.method) == ("1abc", "2001-02-03", 2.1, "X-RAY DIFFRACTION")
+    (chain,) = parsed.chains
+    assert (chain.author_chain_id, chain.sequence, chain.entity_keys) == ("A", "AG", ("1ABC_1",))
+    assert chain.mask.sum() == 8 and chain.positions.dtype == np.float32
+
+
+def test_alternative_locations_are_chosen_atom_by_atom(parse):
+    rows = atom(20, "CB", "ALA", 1, altloc="A", occupancy=0.4, x=1) + atom(21, "CB", "ALA", 1, altloc="B", occupancy=0.6, x=2)
+    rows += atom(22, "OXT", "ALA", 1, altloc="A", occupancy=0.5, x=1) + atom(23, "OXT", "ALA", 1, altloc="B", occupancy=0.5, x=2)
+    (chain,) = parse(entry("A", rows)).chains
+    assert x_of(chain, 0, "CB") == 2 and x_of(chain, 0, "OXT") == 1
+
+
+def test_marked_record_after_an_unmarked_one_wins_a_tie(parse):
+    text = entry("A", atom(20, "CB", "ALA", 1, x=1) + atom(21, "CB", "ALA", 1, altloc="B", x=2))
+    assert x_of(parse(text).chains[0], 0, "CB") == 2
+
+
+def test_two_residue_names_at_one_place_the_last_wins(parse):
+    rows = "".join(
+        atom(30 + i, name, residue, 3, altloc=altloc, occupancy=occupancy, x=x)
+        for i, (name, residue, altloc, occupancy, x) in enumerate(
+            [("CA", "SER", "A", 0.9, 1), ("OG", "SER", "A", 0.9, 1), ("CA", "CYS", "B", 0.1, 2), ("SG", "CYS", "B", 0.1, 2)]
+        )
+    )
+    text = entry("AG", rows).replace("1 2 GLY\n", "1 2 GLY\n1 3 SER\n").replace("GLY 'L-pep", "SER 'L-peptide linking'\nGLY 'L-pep")
+    (chain,) = parse(text).chains
+    assert chain.sequence == "AGS" and x_of(chain, 2, "CA") == 2 and x_of(chain, 2, "SG") == 2
+    assert not chain.mask[2, atom_order["OG"]]
+    interleaved = text + atom(40, "CB", "SER", 3, altloc="A", x=1)
+    with pytest.raises(EntryRejected, match="interleaved"):
+        parse(interleaved)
+
+
+def test_selenium_of_mse_and_hydrogens(parse):
+    rows = atom(20, "SE", "MSE", 3, group="HETATM", x=5) + atom(21, "HA", "MSE", 3, group="HETATM", x=6)
+    text = entry("AG", rows).replace("1 2 GLY\n", "1 2 GLY\n1 3 MSE\n")
+    (chain,) = parse(text).chains
+    assert chain.sequence == "AGM" and x_of(chain, 2, "SD") == 5 and chain.mask[2].sum() == 1
+
+
+def test_missing_residue_is_masked_and_zero(parse):
+    text = "".join(line for line in entry("AGA").splitlines(keepends=True) if " GLY A 2 " not in line)
+    (chain,) = parse(text).chains
+    assert chain.sequence == "AGA" and not chain.mask[1].any() and not chain.positions[1].any() and chain.mask[2].any()
+
+
+def test_first_model_gives_coordinates(parse):
+    text = entry("A", "".join(atom(50 + i, name, "ALA", 1, x=99, model=2) for i, name in enumerate(("N", "CA", "C", "O"))))
+    assert parse(text).chains[0].positions.max() < 50
+
+
+def test_model_number_one_is_needed(parse):
+    text = "".join(line.rstrip("1\n") + "2\n" if line.startswith("ATOM") else line for line in entry().splitlines(keepends=True))
+    with pytest.raises(EntryRejected, match="no atoms in model 1"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("found", "replacement", "resolution"),
+    [
+        ("_refine.ls_d_res_high 2.10", "_refine.ls_d_res_high ?\n_reflns.d_resolution_high 1.5", None),
+        ("_refine.ls_d_res_high 2.10", "_reflns.d_resolution_high 1.5", 1.5),
+        ("_refine.ls_d_res_high 2.10", "loop_\n_refine.ls_d_res_high\n1.5\n2.5\n.", 2.5),
+        ("_refine.ls_d_res_high 2.10", "_em_3d_reconstruction.resolution 3.2\n_reflns.d_resolution_high 1.5", 3.2),
+        ("_refine.ls_d_res_high 2.10\n", "", None),
+    ],
+)
+def test_resolution(parse, found, replacement, resolution):
+    assert parse(entry().replace(found, replacement)).resolution == resolution
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (atom(20, "CA", "ALA", 1), "atom CA comes twice"),
+        (atom(20, "CB", "ALA", "."), "auth_seq_id"),
+        (atom(20, "CB", "ALA", ".", author=1), "label_seq_id"),
+        (atom(20, "CB", "ALA", 9), "outside of its sequence"),
+        (atom(20, "CB", "SER", 1, altloc="B"), "point mutation"),
+    ],
+)
+def test_errors_reject_the_entry(parse, rows, reason):
+    with pytest.raises(EntryRejected, match=reason):
+        parse(entry("AG", rows))
+
+
+def test_two_polymers_under_one_author_chain(parse):
+    text = entry().replace("\nA 1\nloop_", "\nA 1\nB 1\nloop_")
+    with pytest.raises(EntryRejected, match="chain B has no atoms"):
+        parse(text)
+    both = text + "ATOM 90 N N . ALA B 1 ? 0 0 0 1.00 20.0 901 A 1\n"
+    with pytest.raises(EntryRejected, match="two protein polymers"):
+        parse(both)
