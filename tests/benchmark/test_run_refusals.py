@@ -149,7 +149,8 @@ def test_checkpoint_with_a_misshapen_tensor(tiny, tmp_path, capsys, weights):
     tiny()
     name = next(iter(weights))
     message = refused_checkpoint(tmp_path, capsys, dict(weights) | {name: torch.zeros(5, 7)})
-    assert name in message and "(5, 7)" in message and str(tuple(weights[name].shape)) in message
+    expected = ", ".join(map(str, weights[name].shape))
+    assert name in message and "5, 7" in message and expected in message
 
 
 def test_checkpoint_of_another_sha256(tiny, tmp_path, capsys, weights):
