@@ -1,0 +1,86 @@
+"""Records out of shards, in this process and in others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+
+from openfold_opt.protein import reader as reader_module
+from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
+from openfold_opt.protein.reader import ShardReader, single_row_alignment
+
+
+@pytest.fixture
+def reader(small_data_dir):
+    return ShardReader(small_data_dir)
+
+
+def test_structure(reader):
+    structure = reader.structure("2abc_A")
+    assert structure.sequence == "GSHMKTAYIAKQRQLSFVKSHFSRQDDL" == reader.sequence("2abc_A")
+    assert structure.residue_index.tolist() == list(range(28)) and structure.residue_index.dtype == np.int32
+    assert structure.all_atom_positions.shape == (28, 37, 3) and structure.all_atom_positions.dtype == np.float32
+    assert structure.all_atom_mask.dtype == bool and structure.all_atom_mask.sum() == 4 * 28
+    assert structure.all_atom_positions[2, 1].tolist() == pytest.approx([3.8 * 3 + 1, 1.125, 1.0])
+    assert not structure.all_atom_positions[~structure.all_atom_mask].any()
+    assert (structure.resolution, structure.release_date, structure.method) == (2.1, "2000-01-01", "X-RAY DIFFRACTION")
+
+
+def test_alignment(reader):
+    alignment = reader.alignment("1abc_A")
+    assert alignment.msa.shape == (2, 22) and alignment.msa.dtype == np.uint8
+    np.testing.assert_array_equal(alignment.msa[0], sequence_to_tokens(reader.sequence("1abc_A")))
+    assert alignment.token_counts.sum() == 44 and alignment.token_counts.shape == (22, 22)
+    dense = alignment.dense_deletions()
+    assert dense[1, 5] == 2 and dense.sum() == 2
+    np.testing.assert_array_equal(alignment.dense_deletions([1, 0, 1]), dense[[1, 0, 1]])
+    np.testing.assert_array_equal(alignment.dense_deletions(slice(1, None)), dense[1:])
+    assert alignment.dense_deletions([]).shape == (0, 22)
+
+
+def test_template_hits(reader):
+    (hit,) = reader.template_hits("1abc_A")
+    assert (hit.name, hit.sum_probs, hit.release_date, hit.is_featurisable) == ("2abc_A", 19.5, "2000-01-01", True)
+    assert hit.query_index.tolist() == list(range(20)) and hit.template_index.tolist() == list(range(3, 23))
+    assert reader.template_hits("2abc_A") == ()
+
+
+def test_unknown_chain(reader):
+    with pytest.raises(KeyError, match="9xyz_A"):
+        reader.structure("9xyz_A")
+
+
+def read_both(reader):
+    return [reader.structure(chain_id).all_atom_positions.sum() + reader.alignment(chain_id).msa.sum() for chain_id in ("1abc_A", "2abc_A")]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_in_worker_processes(reader, method):
+    expected = read_both(reader)
+    pickled = pickle.dumps(reader)
+    assert len(pickled) < 1000
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(_read_pickled, [pickled, pickled]) == [expected, expected]
+    assert read_both(pickle.loads(pickled)) == expected
+
+
+def _read_pickled(pickled):
+    return read_both(pickle.loads(pickled))
+
+
+def test_few_shards_stay_open(reader, monkeypatch):
+    monkeypatch.setattr(reader_module, "_MAX_OPEN_SHARDS", 1)
+    expected = read_both(reader)
+    assert read_both(reader) == expected and len(reader._open) == 1
+
+
+def test_single_row_alignment():
+    alignment = single_row_alignment("ACXB")
+    assert alignment.msa.tolist() == [[0, 1, 20, 2]]
+    assert alignment.token_counts[[0, 1, 2, 3], [0, 1, 20, 2]].tolist() == [1, 1, 1, 1]
+    assert alignment.dense_deletions().tolist() == [[0, 0, 0, 0]]
+    with pytest.raises(ValueError, match="position 2"):
+        single_row_alignment("Aa")
