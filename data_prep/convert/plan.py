@@ -86,6 +86,7 @@ def write_state(data_dir: Path, shard_name: str, state: ChunkState) -> None:
 
 
 def state_path(data_dir: Path, shard_name: str) -> Path:
+    """Where the state of a shard is kept."""
     return data_dir / shard_format.STATE_DIR_NAME / f"{shard_name}.json"
 
 
