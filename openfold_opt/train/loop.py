@@ -20,7 +20,15 @@ from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo,
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.run_state import Progress, checkpoint_content
 from openfold_opt.train.schedule import learning_rate
-from openfold_opt.train.setup import PreparedRun, RunPaths, describe_device, prepare_run, resolve_device, run_identity
+from openfold_opt.train.setup import (
+    PreparedRun,
+    RunPaths,
+    describe_device,
+    peak_memory_bytes,
+    prepare_run,
+    resolve_device,
+    run_identity,
+)
 
 SUCCESS, ABORTED = "success", "aborted"
 
@@ -167,6 +175,7 @@ class Course:
             evaluation_seconds=self._evaluation_seconds,
             data_wait_seconds=self._runner.data_wait_seconds,
             evaluations=tuple(self._evaluations),
+            peak_memory_bytes=peak_memory_bytes(self._prepared.train_step.buffer.values.device),
         )
 
     def _recycling_passes(self, step_index: int) -> int:

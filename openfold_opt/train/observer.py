@@ -105,6 +105,8 @@ class RunSummary:
     evaluation_seconds: float
     data_wait_seconds: float
     evaluations: tuple[EvaluationReport, ...] = field(default=())
+    peak_memory_bytes: int = 0
+    """Of the first rank: on its GPU, or of its process on a CPU."""
 
     @property
     def trained_steps(self) -> int:
@@ -272,7 +274,7 @@ class ConsoleObserver(NullObserver):
             f"{summary.status} after {summary.steps} steps, {summary.samples:,} samples, {summary.run_seconds:.1f} s "
             f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
-            f"{summary.samples_per_second:.2f} samples/s"
+            f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
         )
 
     def run_failed(self, error: BaseException) -> None:

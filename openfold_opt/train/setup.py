@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,15 @@ class RunPaths:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadedWeights:
+    """Where the weights of a run come from."""
+
+    progress: Progress
+    init_checkpoint_sha256: str | None
+    resumed_from: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreparedRun:
     """Everything that training needs, except data."""
 
@@ -70,6 +80,13 @@ def resolve_device(name: str, *, local_rank: int) -> torch.device:
 def describe_device(device: torch.device) -> str:
     """Name for logs."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory so far: PyTorch's tensors on a GPU, or the resident set of this process (Linux counts it in KiB)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaFold:
@@ -128,10 +145,16 @@ def prepare_run(
     model = build_model(config, seed=identity.seed, device=device)
     train_step = build_train_step(config, model, plan=train_plan, context=context, seed=identity.seed)
     store = CheckpointStore(paths.checkpoint_dir, config.checkpoint)
-    loaded: tuple[Progress, str | None, Path | None] | None = None
+    loaded: LoadedWeights | ValueError | None = None
     if context.world.rank == 0:
-        loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn)
-    progress, sha256, resumed_from = broadcast_object(loaded, context.world)
+        try:
+            loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn)
+        except ValueError as error:
+            # the others wait for an answer: they get the error, and every rank ends with it
+            loaded = error
+    loaded = broadcast_object(loaded, context.world)
+    if isinstance(loaded, ValueError):
+        raise loaded
     share_state(train_step, context.world)
     check_same_everywhere(train_step.buffer.values, context.world, what="initial weights")
     return PreparedRun(
@@ -139,31 +162,33 @@ def prepare_run(
         evaluator=Evaluator(model, train_step.weight_average, plan=evaluation_plan),
         store=store,
         identity=identity,
-        progress=progress,
-        init_checkpoint_sha256=sha256,
-        resumed_from=resumed_from,
+        progress=loaded.progress,
+        init_checkpoint_sha256=loaded.init_checkpoint_sha256,
+        resumed_from=loaded.resumed_from,
     )
 
 
-def _load_weights(train_step, store, *, config, paths, identity, warn) -> tuple[Progress, str | None, Path | None]:
-    """Progress, SHA-256 of the initial checkpoint, and the checkpoint resumed from."""
+def _load_weights(train_step, store, *, config, paths, identity, warn) -> LoadedWeights:
+    """On the first rank: the newest checkpoint of this run, else the initial weights, else the random ones."""
     store.remove_temporaries()
     found = store.load_newest(warn=warn)
     if found is not None:
         content, path = found
         progress = restore_run(train_step, content, identity, path=path)
-        return progress, content.get("init_checkpoint_sha256"), path
+        return LoadedWeights(
+            progress=progress, init_checkpoint_sha256=content.get("init_checkpoint_sha256"), resumed_from=path
+        )
     if paths.init_checkpoint is not None:
         sha256 = initialize_from_file(
             train_step, paths.init_checkpoint, expected_sha256=config.init_checkpoint_sha256
         )
-        return Progress(), sha256, None
+        return LoadedWeights(progress=Progress(), init_checkpoint_sha256=sha256, resumed_from=None)
     if config.init_checkpoint_sha256 is not None:
         raise ValueError(
             f"this preset starts from the checkpoint of SHA-256 {config.init_checkpoint_sha256}; "
             "give its file with --init-checkpoint"
         )
-    return Progress(), None, None
+    return LoadedWeights(progress=Progress(), init_checkpoint_sha256=None, resumed_from=None)
 
 
 def run_identity(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
         assert report.lddt_ca == pytest.approx(sum(chain.lddt_ca for chain in report.chains) / 3)
     assert summary.seconds_per_step > 0 and summary.samples_per_second > 0
     assert summary.evaluations == tuple(recorder.evaluations)
+    assert 10e6 < summary.peak_memory_bytes < 20e9
 
 
 def test_last_and_best_checkpoints_stay(whole):
@@ -219,15 +221,15 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(tmp_path):
         train(tiny_config(device="cuda"), tmp_path)
 
 
-def torchrun(folder, num_ranks, local_batch):
+def torchrun(folder, num_ranks, local_batch, *, returncode=0):
     arguments = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}",
         "-m", "tests.train.tiny_run", str(folder), "10", str(local_batch),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     shown = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert shown.returncode == 0, shown.stderr[-3000:]
-    return [line.split() for line in shown.stdout.splitlines()]
+    assert shown.returncode == returncode, shown.stderr[-3000:]
+    return [line.split() for line in (shown.stdout + shown.stderr).splitlines() if line.split()]
 
 
 def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
@@ -242,6 +244,15 @@ def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
     evaluations = [line for line in lines if line[0] == "evaluation"]
     for line, report in zip(evaluations, recorder.evaluations, strict=True):
         assert [float(score) for score in line[2:]] == pytest.approx([c.lddt_ca for c in report.chains], abs=0.02)
+
+
+def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
+    train(tiny_config(max_steps=2), tmp_path)
+    started = time.monotonic()
+    lines = torchrun(tmp_path, 2, 1, returncode=1)
+    assert time.monotonic() - started < 60, "the second rank waited for the first"
+    words = [" ".join(line) for line in lines]
+    assert sum("CheckpointError" in line and "global_batch_size=1, this one has 2" in line for line in words) >= 2
 
 
 def test_bf16_trains_close_to_fp32(whole, tmp_path):
