@@ -90,9 +90,9 @@ def write_atomically(path: Path, contents: bytes, *, scratch_dir: Path | None = 
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return hashlib.sha256(contents).hexdigest()
 
 

@@ -1,0 +1,80 @@
+"""What `inspect` prints and writes, and what `verify` records."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import main
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.verified import verified_checksum
+
+_spec = importlib.util.spec_from_file_location("raw_data", Path(__file__).with_name("raw_data.py"))
+raw_data = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(raw_data)
+
+
+@pytest.fixture
+def data_dir(tmp_path) -> Path:
+    raw = raw_data.write_raw_data(tmp_path / "raw_files")
+    assert main(raw_data.convert_arguments(raw, tmp_path / "data")) == 0
+    return tmp_path / "data"
+
+
+def test_data_set(data_dir, capsys):
+    capsys.readouterr()
+    assert main(["inspect", str(data_dir)]) == 0
+    text = capsys.readouterr().out
+    assert ShardIndex.load(data_dir).checksum in text and "verified            no" in text and "chains              2\n" in text
+
+
+def test_chain(data_dir, capsys):
+    capsys.readouterr()
+    assert main(["inspect", str(data_dir), "1abc_A"]) == 0
+    text = capsys.readouterr().out
+    assert raw_data.SEQUENCE_1ABC in text and "1abc_A, 2 rows" in text and "2abc_A" in text and "2.1 angstrom" in text
+
+
+def test_arrays(data_dir, tmp_path):
+    assert main(["inspect", str(data_dir), "1abc_A", "--npz", str(tmp_path / "x.npz")]) == 0
+    arrays = np.load(tmp_path / "x.npz")
+    shapes = {name: (arrays[name].dtype.str[1:], arrays[name].shape) for name in arrays.files}
+    assert shapes == {
+        "sequence": ("U22", ()),
+        "residue_index": ("i4", (22,)),
+        "all_atom_positions": ("f4", (22, 37, 3)),
+        "all_atom_mask": ("b1", (22, 37)),
+        "msa": ("u1", (2, 22)),
+        "deletion": ("i4", (2, 22)),
+        "resolution": ("f8", ()),
+        "release_date": ("U10", ()),
+        "template_aatype": ("i4", (1, 22, 22)),
+        "template_all_atom_positions": ("f4", (1, 22, 37, 3)),
+        "template_all_atom_mask": ("f4", (1, 22, 37)),
+        "template_sum_probs": ("f4", (1, 1)),
+    }
+    assert main(["inspect", str(data_dir), "--npz", str(tmp_path / "y.npz")]) == 1
+
+
+def test_verify_leaves_a_record(data_dir, capsys):
+    assert verified_checksum(data_dir) is None
+    assert main(["verify", str(data_dir)]) == 0
+    assert verified_checksum(data_dir) == ShardIndex.load(data_dir).checksum
+    assert json.loads((data_dir / "verified.json").read_text())["num_shards"] == 2
+    capsys.readouterr()
+    assert main(["inspect", str(data_dir)]) == 0
+    assert "verified            yes" in capsys.readouterr().out
+    (data_dir / "verified.json").write_text("{")
+    assert verified_checksum(data_dir) is None
+
+
+def test_help(capsys):
+    for command in ([], ["convert"], ["verify"], ["inspect"], ["download"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "--help"])
+        assert caught.value.code == 0
+    assert "--missing-alignments {error,query}" in capsys.readouterr().out
