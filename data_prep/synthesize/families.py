@@ -1,0 +1,135 @@
+"""Families: a fold as a string of torsion classes, and sequences that fold into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.synthesize.build import build_backbone
+from data_prep.synthesize.grammar import BLOCK_LETTERS, CLASS_LETTERS, LETTER_CLASS, TURN_LETTERS, backbone_torsions
+
+TURNS = {
+    "HH": ("HEHP", "EELE", "LELL", "PHHL"),
+    "HE": ("EPL", "EPLE", "HPPL", "PPL"),
+    "EH": ("HPH", "EHPH", "LPHP", "LEHE"),
+    "EE": ("LEHE", "LEH", "ELEH", "HEL"),
+}
+"""Classes of the residues between two blocks: found by trying all turns of two to four residues and keeping those that bring
+the blocks nearest to each other without a clash."""
+
+BLOCK_LENGTHS = {"H": (7, 11), "E": (4, 7)}
+"""Shortest and longest helix and strand, residues."""
+NUM_BLOCKS = 3
+MIN_CA_DISTANCE_ANGSTROM = 4.0
+"""Of residues three or more apart in sequence."""
+MAX_TRIES = 1000
+TURN_TRIES = 20
+"""Choices of turns that a set of blocks gets before other blocks are drawn; otherwise short blocks would be favoured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """What a family has in common."""
+
+    classes: str
+    """Torsion class of each residue."""
+    is_turn: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def letters(self, position: int) -> str:
+        """Letters that keep the fold at a position."""
+        table = TURN_LETTERS if self.is_turn[position] else BLOCK_LETTERS
+        return table[self.classes[position]]
+
+
+def draw_fold(random: np.random.Generator) -> Fold:
+    """Three helices or strands with turns between them that do not run into each other.
+
+    RuntimeError if no such fold turns up, which means that the tables above are wrong.
+    """
+    for _ in range(MAX_TRIES):
+        blocks = [str(block) for block in random.choice(["H", "E"], size=NUM_BLOCKS)]
+        lengths = [int(random.integers(BLOCK_LENGTHS[block][0], BLOCK_LENGTHS[block][1] + 1)) for block in blocks]
+        for _ in range(TURN_TRIES):
+            fold = _join(blocks, lengths, random)
+            # the extremes of the letters' torsions must both be free of clashes
+            if all(is_free_of_clashes(_plain_sequence(fold, last)) for last in (False, True)):
+                return fold
+    raise RuntimeError(f"no fold without clashes in {MAX_TRIES} tries")
+
+
+def _join(blocks: list[str], lengths: list[int], random: np.random.Generator) -> Fold:
+    classes, is_turn = blocks[0] * lengths[0], [False] * lengths[0]
+    for before, block, length in zip(blocks, blocks[1:], lengths[1:], strict=False):
+        turn = str(random.choice(TURNS[before + block]))
+        classes += turn + block * length
+        is_turn += [True] * len(turn) + [False] * length
+    return Fold(classes=classes, is_turn=tuple(is_turn))
+
+
+def _plain_sequence(fold: Fold, last: bool) -> str:
+    return "".join(fold.letters(i)[-1 if last else 0] for i in range(len(fold)))
+
+
+def is_free_of_clashes(sequence: str) -> bool:
+    """CA atoms of residues three or more apart keep their distance."""
+    ca = build_backbone(sequence, backbone_torsions(sequence))[:, 1]
+    distance = np.linalg.norm(ca[:, None] - ca[None], axis=-1)
+    return bool(distance[np.triu_indices(len(sequence), 3)].min(initial=np.inf) >= MIN_CA_DISTANCE_ANGSTROM)
+
+
+def draw_sequence(fold: Fold, random: np.random.Generator) -> str:
+    """A first sequence of a family."""
+    return "".join(str(random.choice(list(fold.letters(i)))) for i in range(len(fold)))
+
+
+def mutate(sequence: str, fold: Fold, random: np.random.Generator, *, rate: float) -> str:
+    """Every residue is redrawn with the given probability from the letters that keep the fold."""
+    letters = list(sequence)
+    for i in np.flatnonzero(random.random(len(letters)) < rate):
+        letters[i] = str(random.choice(list(fold.letters(i))))
+    return "".join(letters)
+
+
+def draw_member(sequence: str, fold: Fold, random: np.random.Generator, *, rate: float) -> str:
+    """A relative of a sequence whose structure is free of clashes too."""
+    for _ in range(MAX_TRIES):
+        member = mutate(sequence, fold, random, rate=rate)
+        if is_free_of_clashes(member):
+            return member
+    raise RuntimeError(f"no relative without clashes in {MAX_TRIES} tries")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionConfig:
+    """How the rows of an alignment come about."""
+
+    mutation_rates: tuple[float, float] = (0.1, 0.7)
+    """A row's share of redrawn residues is drawn between these."""
+    drift_rate: float = 0.03
+    """Share of residues that become any letter at all, as where an alignment is wrong."""
+    gap_rate: float = 0.03
+    """Probability that a gap starts at a residue."""
+    insertion_rate: float = 0.02
+    """Probability that an insertion follows a residue."""
+    max_run: int = 3
+    """Longest gap and longest insertion, residues."""
+
+
+def evolve_row(sequence: str, fold: Fold, random: np.random.Generator, config: EvolutionConfig) -> str:
+    """One row of an a3m alignment to the sequence: capitals and '-' in its columns, insertions in lower case."""
+    row = list(mutate(sequence, fold, random, rate=random.uniform(*config.mutation_rates)))
+    alphabet = "".join(CLASS_LETTERS.values())
+    for i in range(len(row)):
+        if random.random() < config.drift_rate:
+            row[i] = str(random.choice(sorted(set(alphabet))))
+    for start in np.flatnonzero(random.random(len(row)) < config.gap_rate):
+        length = int(random.integers(1, config.max_run + 1))
+        row[start : start + length] = "-" * len(row[start : start + length])
+    for i in np.flatnonzero(random.random(len(row)) < config.insertion_rate):
+        inserted = random.choice(sorted(LETTER_CLASS), size=random.integers(1, config.max_run + 1))
+        row[i] += "".join(inserted).lower()
+    return "".join(row)
