@@ -6,6 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
+import torch
+
 from benchmark.parity.comparison import Comparison
 from benchmark.parity.forward import compare_forward, compare_single_pass
 from benchmark.parity.golden_losses import loss_config
@@ -30,7 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares each directory in turn."""
+    """Compares each directory in turn, on one thread: the order of sums, and so the drift of the optimiser steps, is fixed."""
+    torch.set_num_threads(1)
     has_failed = False
     for directory in args.directories:
         start = time.monotonic()

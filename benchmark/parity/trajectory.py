@@ -37,7 +37,10 @@ def compare_trajectory(golden: GoldenDirectory, loss_config: LossConfig) -> list
     comparisons = []
     for record in golden.results["trajectory"]:
         comparisons += _compare_step("trajectory", _run_step(train_step, golden, record), record)
-    found = {"params_after.npz": dict(train_step.model.named_parameters()), "swa_after.npz": train_step.weight_average.parameters()}
+    found = {
+        "params_after.npz": dict(train_step.model.named_parameters()),
+        "swa_after.npz": train_step.weight_average.parameters(),
+    }
     for name, tensors in found.items():
         if golden.has(name):
             comparisons.append(_compare_update(name, tensors, golden))
