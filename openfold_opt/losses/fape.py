@@ -13,22 +13,37 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
 
 
-def points_in_frames(frames: Rigid, points: Tensor) -> Tensor:
-    """Every point in every frame: frames [..., N_frames], points [..., N_points, 3] -> [..., N_frames, N_points, 3].
+def squared_distance_in_frames(frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor]) -> Tensor:
+    """How far two sets of points are apart, each seen from frames of its own.
 
-    Three multiply-adds of the result's size; a batched 3 x 3 product would hold nine.
+    Args:
+        frames: predicted and true, [..., N_frames].
+        points: predicted and true, [..., N_points, 3] angstrom.
+
+    Returns:
+        [..., N_frames, N_points] squared angstrom. Computed coordinate by coordinate, in plain products and sums: a
+        matrix product would be rounded to TF32 on a GPU, and tensors with a last dim of 3 are slow on every device.
     """
-    offset = points[..., None, :, :] - frames.translation[..., :, None, :]
-    columns = frames.rotation[..., :, None, :, :]
-    return sum(offset[..., k : k + 1] * columns[..., k, :] for k in range(3))
+    predicted, true = (_points_in_frames(frame, point) for frame, point in zip(frames, points, strict=True))
+    return sum((p - t).square() for p, t in zip(predicted, true, strict=True))
 
 
-def aligned_point_distance(
-    frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor], *, eps: float
-) -> Tensor:
+def _points_in_frames(frames: Rigid, points: Tensor) -> list[Tensor]:
+    """The three coordinates, each [..., N_frames, N_points], of every point in every frame."""
+    origin, rotation = frames.translation, frames.rotation
+    offsets = [points[..., None, :, k] - origin[..., :, None, k] for k in range(3)]
+    coordinates = []
+    for c in range(3):
+        coordinate = offsets[0] * rotation[..., 0, c, None]
+        for k in (1, 2):
+            coordinate = torch.addcmul(coordinate, offsets[k], rotation[..., k, c, None])
+        coordinates.append(coordinate)
+    return coordinates
+
+
+def aligned_point_distance(frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor], *, eps: float) -> Tensor:
     """Algorithm 28, lines 1-3, for (predicted, true) frames and points: [..., N_frames, N_points] angstrom."""
-    difference = points_in_frames(frames[0], points[0]) - points_in_frames(frames[1], points[1])
-    return torch.sqrt((difference * difference).sum(-1) + eps)
+    return torch.sqrt(squared_distance_in_frames(frames, points) + eps)
 
 
 def mean_over_pairs(error: Tensor, frames_mask: Tensor, points_mask: Tensor, *, eps: float) -> Tensor:

@@ -23,8 +23,8 @@ def lddt(
     Returns:
         [..., N_res] or [...], 0 to 1. A residue without neighbours has 1.
     """
-    true_distance = pairwise_distance(true, eps=eps)
-    error = (true_distance - pairwise_distance(predicted, eps=eps)).abs()
+    true_distance = pairwise_distance(true, true, eps=eps)
+    error = (true_distance - pairwise_distance(predicted, predicted, eps=eps)).abs()
     is_other = 1.0 - torch.eye(mask.shape[-1], device=mask.device, dtype=mask.dtype)
     counts = (true_distance < cutoff_angstrom) * mask[..., :, None] * mask[..., None, :] * is_other
     kept = sum((error < threshold).to(error.dtype) for threshold in THRESHOLDS_ANGSTROM) / len(THRESHOLDS_ANGSTROM)

@@ -24,7 +24,10 @@ def is_resolution_within(resolution: Tensor, minimum: float, maximum: float) -> 
     return (resolution >= minimum) & (resolution <= maximum)
 
 
-def pairwise_distance(positions: Tensor, *, eps: float) -> Tensor:
-    """[..., n, 3] -> [..., n, n], sqrt(d^2 + eps): a gradient exists where points coincide."""
-    difference = positions[..., :, None, :] - positions[..., None, :, :]
-    return torch.sqrt((difference * difference).sum(-1) + eps)
+def pairwise_distance(points: Tensor, others: Tensor, *, eps: float) -> Tensor:
+    """[..., n, 3] and [..., m, 3] -> [..., n, m], sqrt(d^2 + eps): a gradient exists where points coincide.
+
+    Coordinate by coordinate: tensors with a last dim of 3 are slow on every device.
+    """
+    offsets = (a[..., :, None] - b[..., None, :] for a, b in zip(points.unbind(-1), others.unbind(-1), strict=True))
+    return torch.sqrt(sum(offset.square() for offset in offsets) + eps)

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from openfold_opt.losses.reductions import pairwise_distance
 from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.protein.residue_constants import restype_atom14_is_ambiguous
 
 _EPS = 1e-10
+_SLOTS = slice(
+    int(restype_atom14_is_ambiguous.any(axis=0).argmax()),
+    14 - int(restype_atom14_is_ambiguous.any(axis=0)[::-1].argmax()),
+)
+"""The atom14 slots among which all exchangeable atoms lie, whatever the residue type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +37,20 @@ def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
 
     predicted: [batch, N_res, 14, 3] angstrom, the last block's atoms. No gradient flows through the choice.
     """
-    predicted_distance = pairwise_distance(predicted.flatten(1, 2), eps=_EPS)
-    exists = batch.atom14_gt_exists.flatten(1, 2)
-    ambiguous = batch.atom14_atom_is_ambiguous.flatten(1, 2)
-    pair_mask = (exists * ambiguous)[:, :, None] * (exists * (1.0 - ambiguous))[:, None, :]
+    exists, ambiguous = batch.atom14_gt_exists, batch.atom14_atom_is_ambiguous
+    moving = (exists * ambiguous)[..., _SLOTS].flatten(1)
+    fixed = (exists * (1.0 - ambiguous)).flatten(1)
+    pair_mask = moving[:, :, None] * fixed[:, None, :]
+
+    def distances(positions: Tensor) -> Tensor:
+        return pairwise_distance(positions[:, :, _SLOTS].flatten(1, 2), positions.flatten(1, 2), eps=_EPS)
+
+    predicted_distance = distances(predicted)
 
     def misfit(positions: Tensor) -> Tensor:
-        difference = predicted_distance - pairwise_distance(positions.flatten(1, 2), eps=_EPS)
+        difference = predicted_distance - distances(positions)
         per_atom = (pair_mask * torch.sqrt(difference * difference + _EPS)).sum(-1)
-        return per_atom.unflatten(1, (-1, 14)).sum(-1)
+        return per_atom.unflatten(1, (predicted.shape[1], -1)).sum(-1)
 
     is_better = misfit(batch.atom14_alt_gt_positions) < misfit(batch.atom14_gt_positions)
     return RenamedTruth(

@@ -8,7 +8,7 @@ from torch import Tensor
 from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.losses.config import TMLossConfig
-from openfold_opt.losses.fape import points_in_frames
+from openfold_opt.losses.fape import squared_distance_in_frames
 from openfold_opt.losses.reductions import cross_entropy, is_resolution_within
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
@@ -20,9 +20,9 @@ def tm_loss(outputs: ModelOutputs, batch: FeatureBatch, config: TMLossConfig) ->
     affine = outputs.final_affine_tensor.detach()
     predicted = Rigid(quaternion_to_matrix(affine[..., :4]), affine[..., 4:])
     true = Rigid.from_matrix4x4(batch.backbone_rigid_tensor)
-    difference = points_in_frames(predicted, predicted.translation) - points_in_frames(true, true.translation)
+    square = squared_distance_in_frames((predicted, true), (predicted.translation, true.translation))
     boundaries = torch.linspace(0.0, config.max_bin_angstrom, logits.shape[-1] - 1, device=logits.device)
-    true_bin = torch.bucketize((difference * difference).sum(-1), boundaries**2)
+    true_bin = torch.bucketize(square, boundaries**2)
     pair_mask = batch.backbone_rigid_mask[:, :, None] * batch.backbone_rigid_mask[:, None]
     errors = cross_entropy(logits, true_bin) * pair_mask
     # the benchmark adds eps to half the count: kept, it matters only where nothing is resolved

@@ -72,7 +72,8 @@ def between_residue_clashes(positions: Tensor, batch: FeatureBatch, config: Viol
     exists, radii = exists.flatten(1), radii.flatten(1)
     mask = is_pair * exists[:, :, None] * exists[:, None]
     lower = radii[:, :, None] + radii[:, None] - config.clash_overlap_tolerance_angstrom
-    overlap = mask * torch.relu(lower - pairwise_distance(positions.flatten(1, 2), eps=_EPS_DISTANCE))
+    atoms = positions.flatten(1, 2)
+    overlap = mask * torch.relu(lower - pairwise_distance(atoms, atoms, eps=_EPS_DISTANCE))
     return 2.0 * overlap.sum((-1, -2))
 
 
@@ -86,7 +87,7 @@ def within_residue_violations(positions: Tensor, batch: FeatureBatch, config: Vi
     exists = batch.atom14_atom_exists
     is_other = 1.0 - torch.eye(14, device=exists.device)
     mask = exists[..., :, None] * exists[..., None, :] * is_other
-    distance = pairwise_distance(positions, eps=_EPS_DISTANCE)
+    distance = pairwise_distance(positions, positions, eps=_EPS_DISTANCE)
     error = mask * (torch.relu(lower - distance) + torch.relu(distance - upper))
     return 2.0 * error.sum((-1, -2, -3))
 
