@@ -1,0 +1,48 @@
+"""The front door's run: a small model learns synthetic families from random weights, on two CPU cores or a GPU.
+
+Evaluated are families that it never saw (`data_prep synthesize`). Open division: the model is small, and what
+makes a short run learn slowly is off (clamping, dropout, recycling).
+"""
+
+from __future__ import annotations
+
+from benchmark.small_model import backbone_first_loss, small_model
+from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.evaluation import EvaluationConfig
+from openfold_opt.train.optimizer import OptimizerConfig
+from openfold_opt.train.schedule import ScheduleConfig
+from openfold_opt.train.selection import DataSelectionConfig
+
+
+def build() -> RunConfig:
+    """About 2,000 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    return RunConfig(
+        model=small_model(),
+        loss=backbone_first_loss(),
+        data=DataConfig(
+            crop_size=36,
+            max_msa_clusters=4,
+            max_extra_msa=4,
+            max_templates=1,
+            max_extra_passes=0,
+            clamped_fape_probability=0.0,
+        ),
+        loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
+        optimizer=OptimizerConfig(clip_norm=1.0),
+        schedule=ScheduleConfig(base_learning_rate=3e-3, warmup_init_learning_rate=1e-4, warmup_steps=30),
+        evaluation=EvaluationConfig(every_steps=100, target_lddt_ca=0.8),
+        selection=DataSelectionConfig(
+            validation_rule="release_dates", validation_min_date="2021-11-20", validation_max_date="2021-12-11"
+        ),
+        checkpoint=CheckpointConfig(every_steps=200),
+        local_batch_size=2,
+        max_steps=6000,
+        use_dropout=False,
+        precision="fp32",
+        recompute=False,
+        device="auto",
+        log_every_steps=50,
+        torch_threads=2,
+    )

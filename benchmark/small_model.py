@@ -1,0 +1,48 @@
+"""AlphaFold2 in small: every module of the benchmark's model, narrow enough to learn something on two CPU cores."""
+
+from __future__ import annotations
+
+from openfold_opt.losses.config import DistogramLossConfig, FapeLossConfig, LossConfig, MaskedMSALossConfig
+from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
+from openfold_opt.model.structure_module import StructureModuleConfig
+from openfold_opt.model.template_pair_stack import TemplatePairStackConfig
+from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttentionConfig
+
+_C_PAIR = 32
+
+
+def small_model() -> ModelConfig:
+    """229,514 parameters: two Evoformer blocks, one extra MSA block, one template block, four blocks of the structure module."""
+    pair = {
+        "c_hidden_outer_product": 8,
+        "c_hidden_triangle_multiplication": _C_PAIR,
+        "c_hidden_triangle_attention": 8,
+        "num_heads_triangle": 4,
+        "transition_factor": 2,
+    }
+    return ModelConfig(
+        c_m=32,
+        c_z=_C_PAIR,
+        c_s=64,
+        c_e=16,
+        c_t=16,
+        template_pair_stack=TemplatePairStackConfig(
+            num_blocks=1, c_hidden_triangle_attention=8, num_heads_triangle=2, c_hidden_triangle_multiplication=16
+        ),
+        template_pointwise_attention=TemplatePointwiseAttentionConfig(c_hidden=8, num_heads=2),
+        extra_msa_stack=ExtraMSAStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair),
+        evoformer_stack=EvoformerStackConfig(num_blocks=2, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
+        structure_module=StructureModuleConfig(num_blocks=4, num_heads=4, c_hidden_angles=32),
+        auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=32),
+    )
+
+
+def backbone_first_loss() -> LossConfig:
+    """The benchmark's terms with the weight on the backbone: a short run has no time for anything else."""
+    return LossConfig(
+        fape=FapeLossConfig(backbone_weight=0.9, sidechain_weight=0.1),
+        distogram=DistogramLossConfig(),
+        masked_msa=MaskedMSALossConfig(weight=0.3),
+    )
