@@ -42,7 +42,7 @@ def small_model() -> ModelConfig:
 def backbone_first_loss() -> LossConfig:
     """The benchmark's terms with the weight on the backbone: a short run has no time for anything else."""
     return LossConfig(
-        fape=FapeLossConfig(backbone_weight=0.9, sidechain_weight=0.1),
+        fape=FapeLossConfig(backbone_weight=0.95, sidechain_weight=0.05),
         distogram=DistogramLossConfig(),
-        masked_msa=MaskedMSALossConfig(weight=0.3),
+        masked_msa=MaskedMSALossConfig(weight=0.1),
     )

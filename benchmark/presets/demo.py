@@ -17,7 +17,7 @@ from openfold_opt.train.selection import DataSelectionConfig
 
 
 def build() -> RunConfig:
-    """About 2,000 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    """About 1,500 steps of two chains; docs/lab_log.md tells how the numbers were found."""
     return RunConfig(
         model=small_model(),
         loss=backbone_first_loss(),
@@ -31,7 +31,7 @@ def build() -> RunConfig:
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
         optimizer=OptimizerConfig(clip_norm=1.0),
-        schedule=ScheduleConfig(base_learning_rate=3e-3, warmup_init_learning_rate=1e-4, warmup_steps=30),
+        schedule=ScheduleConfig(base_learning_rate=5e-3, warmup_init_learning_rate=1e-4, warmup_steps=30),
         evaluation=EvaluationConfig(every_steps=100, target_lddt_ca=0.8),
         selection=DataSelectionConfig(
             validation_rule="release_dates", validation_min_date="2021-11-20", validation_max_date="2021-12-11"
@@ -44,5 +44,5 @@ def build() -> RunConfig:
         recompute=False,
         device="auto",
         log_every_steps=50,
-        torch_threads=2,
+        torch_threads=1,
     )
