@@ -1,0 +1,178 @@
+"""`controls`: was it learning that passed? What the model of a finished run scores when its inputs make no sense."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.errors import BenchmarkError
+from benchmark.presets import build_preset
+from openfold_opt.loader.loader import EvaluationLoader
+from openfold_opt.losses.lddt import lddt
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.protein.features import FEATURES
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.residue_constants import atom_order
+from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.parameter_buffer import ParameterBuffer
+from openfold_opt.train.selection import select_training, select_validation
+from openfold_opt.train.setup import CHECKPOINT_FOLDER, build_model, build_plans
+from openfold_opt.train.weight_average import WeightAverage
+
+SHUFFLED_BAR = 0.55
+"""A model that reads its inputs scores below this when they are shuffled."""
+CONSTANT_BAR = 0.5
+"""Data that are worth learning from are described worse than this by any one structure."""
+REPRODUCTION_TOLERANCE = 1e-4
+"""Of the logged lDDT-Ca, for another number of threads sums in another order."""
+HELIX_RISE_ANGSTROM, HELIX_RADIUS_ANGSTROM, HELIX_TURN_DEGREES = 1.5, 2.3, 100.0
+STRAND_RISE_ANGSTROM = 3.3
+_TRUTH = ("all_atom_positions", "all_atom_mask")
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `controls`."""
+    parser = subparsers.add_parser(
+        "controls",
+        help="what the model of a finished run scores on shuffled inputs",
+        description="Evaluate the averaged weights of a finished run on its validation chains as they are, with sequence, "
+        "MSA and templates shuffled, and compare with the best constant structure. Exit code: 0 if shuffled inputs score "
+        f"below {SHUFFLED_BAR}, the best constant structure below {CONSTANT_BAR}, and the logged figure is reproduced; 1 if not.",
+    )
+    parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="of the finished run")
+    parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="the data that it ran on")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print three figures, write controls.json; returns the exit code."""
+    try:
+        figures = measure(args.output_dir, args.data_dir)
+    except (ValueError, OSError) as error:
+        raise BenchmarkError(str(error)) from error
+    verdicts = {
+        "as they are": abs(figures["as they are"] - figures["logged"]) <= REPRODUCTION_TOLERANCE,
+        "shuffled": figures["shuffled"] < SHUFFLED_BAR,
+        "best constant structure": figures["best constant structure"] < CONSTANT_BAR,
+    }
+    bars = {
+        "as they are": f"logged {figures['logged']:.4f}",
+        "shuffled": f"below {SHUFFLED_BAR}",
+        "best constant structure": f"below {CONSTANT_BAR}",
+    }
+    for name, passed in verdicts.items():
+        print(f"{name:<26} lDDT-Ca {figures[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}")
+    (args.output_dir / "controls.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(verdicts.values()) else 1
+
+
+def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
+    """Mean lDDT-Ca over the validation chains: logged, as they are, shuffled, best constant structure."""
+    config, logged = _read_run(output_dir)
+    evaluator = _load_evaluator(output_dir, config)
+    index = ShardIndex.load(data_dir)
+    validation = select_validation(index, config.selection)
+    as_they_are, shuffled = [], []
+    for chain in EvaluationLoader(data_dir, validation, data=config.data, loader=config.loader):
+        as_they_are.append(evaluator.score(chain.features))
+        shuffled.append(evaluator.score(shuffle_residues(chain.features, seed=zlib.crc32(chain.chain_ids[0].encode()))))
+    return {
+        "logged": logged,
+        "as they are": float(np.mean(as_they_are)),
+        "shuffled": float(np.mean(shuffled)),
+        "best constant structure": best_constant(ShardReader(data_dir), config, validation),
+    }
+
+
+def _read_run(output_dir: Path) -> tuple[RunConfig, float]:
+    """The preset's configuration, and lDDT-Ca of the last evaluation."""
+    record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
+    for path in (record, evaluations):
+        if not path.is_file():
+            raise BenchmarkError(f"{path} does not exist; expected the output directory of a run that evaluated at least once")
+    preset = json.loads(record.read_text(encoding="utf-8"))["preset"]
+    lines = evaluations.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise BenchmarkError(f"{evaluations} is empty; expected a run that evaluated at least once")
+    return build_preset(preset), float(json.loads(lines[-1])["lddt_ca"])
+
+
+def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
+    store = CheckpointStore(output_dir / CHECKPOINT_FOLDER, config.checkpoint)
+    found = store.load_newest(warn=lambda message: print(f"warning: {message}"))
+    if found is None:
+        raise CheckpointError(f"{store.folder} has no checkpoint; expected that of a finished run")
+    content, _ = found
+    torch.set_num_threads(config.torch_threads or torch.get_num_threads())
+    device = torch.device("cpu")
+    model = build_model(config, seed=0, device=device)
+    average = WeightAverage(ParameterBuffer(model), config.weight_average)
+    average.load_state_dict(
+        content["weight_average_state_dict"], num_updates=content["weight_average_num_updates"]
+    )
+    _, plan = build_plans(config, ParallelContext.alone(), device)
+    return Evaluator(model, average, plan=plan)
+
+
+def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, Tensor]:
+    """Permute the residues of every input by one permutation; residue_index and the truth stay where they are.
+
+    features: those of a batch. Sequence, MSA and templates still belong together, but no longer to the chain.
+    """
+    num_residues = features["aatype"].shape[-1]
+    permutation = torch.from_numpy(np.random.default_rng(seed).permutation(num_residues))
+    shuffled = {}
+    for name, value in features.items():
+        spec = FEATURES[name]
+        if "N_res" in spec.shape and name not in (*_TRUTH, "residue_index"):
+            dim = len(spec.leading_dims(batched=True)) + spec.shape.index("N_res")
+            value = value.index_select(dim, permutation)
+        shuffled[name] = value
+    return shuffled
+
+
+def best_constant(reader: ShardReader, config: RunConfig, validation: list[str]) -> float:
+    """The best that one structure for all chains, cut to their lengths, would score: 0 to 1.
+
+    Candidates are the training chains that are long enough, an ideal helix and an ideal strand.
+    """
+    truths = [_ca_atoms(reader, chain_id) for chain_id in validation]
+    longest = max(len(positions) for positions, _ in truths)
+    chain_ids = [chain.chain_id for chain in select_training(reader.index, config.selection)]
+    candidates = [_ideal_helix(longest), _ideal_strand(longest)]
+    for chain_id in chain_ids:
+        positions, mask = _ca_atoms(reader, chain_id)
+        if len(positions) >= longest and bool(mask[:longest].all()):
+            candidates.append(positions)
+    scores = [
+        np.mean([float(lddt(candidate[: len(mask)], truth, mask, per_residue=False)) for truth, mask in truths])
+        for candidate in candidates
+    ]
+    return float(max(scores))
+
+
+def _ca_atoms(reader: ShardReader, chain_id: str) -> tuple[Tensor, Tensor]:
+    """[N_res, 3] angstrom and [N_res]."""
+    structure, ca = reader.structure(chain_id), atom_order["CA"]
+    return torch.tensor(structure.all_atom_positions[:, ca]), torch.tensor(structure.all_atom_mask[:, ca]).float()
+
+
+def _ideal_helix(length: int) -> Tensor:
+    number = torch.arange(length, dtype=torch.float32)
+    angle = torch.deg2rad(HELIX_TURN_DEGREES * number)
+    radius = HELIX_RADIUS_ANGSTROM
+    return torch.stack([radius * angle.cos(), radius * angle.sin(), HELIX_RISE_ANGSTROM * number], dim=-1)
+
+
+def _ideal_strand(length: int) -> Tensor:
+    number = torch.arange(length, dtype=torch.float32)
+    return torch.stack([STRAND_RISE_ANGSTROM * number, 0.9 * (number % 2), torch.zeros(length)], dim=-1)
