@@ -6,24 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.synthesize.build import build_backbone
+from data_prep.synthesize.build import build_atoms, build_backbone
 from data_prep.synthesize.grammar import BLOCK_LETTERS, CLASS_LETTERS, LETTER_CLASS, TURN_LETTERS, backbone_torsions
+from openfold_opt.protein.residue_constants import atom_order
 
 TURNS = {
-    "HH": ("HEHP", "EELE", "LELL", "PHHL"),
-    "HE": ("EPL", "EPLE", "HPPL", "PPL"),
-    "EH": ("HPH", "EHPH", "LPHP", "LEHE"),
-    "EE": ("LEHE", "LEH", "ELEH", "HEL"),
+    "HH": ("LEH", "LHEH", "PHE", "LLE"),
+    "HE": ("LEPL", "LPPL", "PH", "HPH"),
+    "EH": ("HPH", "EHPH", "LEHE", "PHPH"),
+    "EE": ("ELEH", "LEHP", "LEEL", "HELP"),
 }
-"""Classes of the residues between two blocks: found by trying all turns of two to four residues and keeping those that bring
-the blocks nearest to each other without a clash."""
+"""Classes of the residues between two blocks: found by trying all turns of two to four residues between the longest blocks and
+keeping, of those whose backbones do not clash, some of those that bring the blocks nearest to each other."""
 
-BLOCK_LENGTHS = {"H": (7, 11), "E": (4, 7)}
+BLOCK_LENGTHS = {"H": (5, 14), "E": (4, 8)}
 """Shortest and longest helix and strand, residues."""
-NUM_BLOCKS = 3
+NUM_BLOCKS = (2, 4)
+CHAIN_LENGTHS = (24, 36)
+"""Shortest and longest chain, residues: few blocks must be long and many short, so blocks begin anywhere in a chain."""
 MIN_CA_DISTANCE_ANGSTROM = 4.0
-"""Of residues three or more apart in sequence."""
+MIN_BACKBONE_DISTANCE_ANGSTROM = 2.6
+"""Between CA atoms, and between any of N, CA, C, O and CB, of residues three or more apart in sequence. A hydrogen bond has 2.8."""
 MAX_TRIES = 1000
+_BACKBONE = [atom_order[name] for name in ("N", "CA", "C", "O", "CB")]
 TURN_TRIES = 20
 """Choices of turns that a set of blocks gets before other blocks are drawn; otherwise short blocks would be favoured."""
 
@@ -46,15 +51,17 @@ class Fold:
 
 
 def draw_fold(random: np.random.Generator) -> Fold:
-    """Three helices or strands with turns between them that do not run into each other.
+    """Two to four helices and strands with turns between them that do not run into each other.
 
     RuntimeError if no such fold turns up, which means that the tables above are wrong.
     """
     for _ in range(MAX_TRIES):
-        blocks = [str(block) for block in random.choice(["H", "E"], size=NUM_BLOCKS)]
-        lengths = [int(random.integers(BLOCK_LENGTHS[block][0], BLOCK_LENGTHS[block][1] + 1)) for block in blocks]
+        blocks = [str(block) for block in random.choice(list(BLOCK_LENGTHS), size=random.integers(*NUM_BLOCKS, endpoint=True))]
+        lengths = [int(random.integers(*BLOCK_LENGTHS[block], endpoint=True)) for block in blocks]
         for _ in range(TURN_TRIES):
             fold = _join(blocks, lengths, random)
+            if not CHAIN_LENGTHS[0] <= len(fold) <= CHAIN_LENGTHS[1]:
+                break
             # the extremes of the letters' torsions must both be free of clashes
             if all(is_free_of_clashes(_plain_sequence(fold, last)) for last in (False, True)):
                 return fold
@@ -75,10 +82,20 @@ def _plain_sequence(fold: Fold, last: bool) -> str:
 
 
 def is_free_of_clashes(sequence: str) -> bool:
-    """CA atoms of residues three or more apart keep their distance."""
+    """Backbones of residues three or more apart keep their distance."""
     ca = build_backbone(sequence, backbone_torsions(sequence))[:, 1]
-    distance = np.linalg.norm(ca[:, None] - ca[None], axis=-1)
-    return bool(distance[np.triu_indices(len(sequence), 3)].min(initial=np.inf) >= MIN_CA_DISTANCE_ANGSTROM)
+    if _nearest(ca[:, None], np.ones((len(sequence), 1), bool)) < MIN_CA_DISTANCE_ANGSTROM:
+        return False  # most candidates end here, before the dearer test
+    positions, mask = build_atoms(sequence)
+    return _nearest(positions[:, _BACKBONE], mask[:, _BACKBONE]) >= MIN_BACKBONE_DISTANCE_ANGSTROM
+
+
+def _nearest(atoms: np.ndarray, mask: np.ndarray) -> float:
+    """Smallest distance between atoms [N_res, n, 3] of residues three or more apart."""
+    residue = np.nonzero(mask)[0]
+    points = atoms[mask]
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return float(distance[residue[None] - residue[:, None] >= 3].min(initial=np.inf))
 
 
 def draw_sequence(fold: Fold, random: np.random.Generator) -> str:

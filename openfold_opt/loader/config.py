@@ -15,6 +15,8 @@ class DataConfig:
 
     crop_size: int = 256
     """Residues of a training sample; shorter chains are padded to it."""
+    pad_to_crop: bool = field(default=True, metadata={"closed_division": "implementation"})
+    """False leaves shorter chains at their length, which a batch of one sample can do: padding changes no result."""
     max_msa_clusters: int = 124
     """Rows of the clustered MSA; four rows of templates join them in the model."""
     max_extra_msa: int = 1024

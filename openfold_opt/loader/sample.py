@@ -28,7 +28,7 @@ def make_training_sample(reader: ShardReader, chain_id: str, *, seed: int, confi
         config: sizes and probabilities.
 
     Returns:
-        every feature of openfold_opt.protein.features, N_res = crop_size; per-pass ones [num_passes, ...].
+        every feature of openfold_opt.protein.features, N_res = crop_size unless not pad_to_crop; per-pass ones [num_passes, ...].
     """
     raw = read_training_features(reader, chain_id, seed=seed, config=config)
     return training_sample_from_raw(raw, seed=seed, config=config)
@@ -49,6 +49,8 @@ def training_sample_from_raw(raw: RawFeatures, *, seed: int, config: DataConfig)
     templates = draw_template_subset(len(raw.templates.aatype), rng=random_stream(seed, Purpose.TEMPLATE_SUBSET))
     is_clamped = random_stream(seed, Purpose.CLAMPED_FAPE).random() < config.clamped_fape_probability
     shared = _shared_features(raw, crop=crop, templates=templates, is_clamped=is_clamped)
+    if not config.pad_to_crop:
+        config = dataclasses.replace(config, crop_size=crop.stop - crop.start)
     return _assemble(raw, shared, crop=crop, seed=seed, config=config)
 
 

@@ -74,6 +74,11 @@ class RunConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.device not in DEVICES:
             raise ValueError(f"unknown device {self.device!r}; expected one of {', '.join(DEVICES)}")
+        if not self.data.pad_to_crop and self.local_batch_size != 1:
+            raise ValueError(
+                f"local_batch_size={self.local_batch_size} with data.pad_to_crop=False: samples of different lengths "
+                "do not make a batch; set one of the two otherwise"
+            )
         compute_dtype(self.precision)
 
 
