@@ -1,0 +1,97 @@
+"""Frame aligned point error against loops over frames and points."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from openfold_opt.geometry.quaternion import quaternion_to_matrix
+from openfold_opt.geometry.rigid import Rigid
+from openfold_opt.losses.config import FapeLossConfig
+from openfold_opt.losses.fape import aligned_point_distance, backbone_fape, mean_over_pairs
+
+CONFIG = FapeLossConfig()
+
+
+def random_frames(generator, *shape):
+    quaternion = torch.randn(*shape, 4, generator=generator)
+    quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True)
+    return quaternion, torch.randn(*shape, 3, generator=generator) * 8
+
+
+def problem(seed=0, *, batch=2, blocks=3, residues=7):
+    generator = torch.Generator().manual_seed(seed)
+    quaternion, translation = random_frames(generator, batch, blocks, residues)
+    true_quaternion, true_translation = random_frames(generator, batch, residues)
+    truth = Rigid(quaternion_to_matrix(true_quaternion), true_translation)
+    mask = (torch.rand(batch, residues, generator=generator) < 0.8).float()
+    outputs = SimpleNamespace(sm_frames=torch.cat([quaternion, translation], dim=-1))
+    features = SimpleNamespace(
+        backbone_rigid_tensor=truth.to_matrix4x4(), backbone_rigid_mask=mask, use_clamped_fape=torch.tensor([1.0, 0.0])
+    )
+    return outputs, features
+
+
+def looped(outputs, features, sample):
+    """Algorithm 28 one pair at a time, mean over blocks."""
+    frames, mask = outputs.sm_frames[sample], features.backbone_rigid_mask[sample].numpy()
+    truth = features.backbone_rigid_tensor[sample].numpy().astype(np.float64)
+    errors = []
+    for block in frames:
+        rotation = quaternion_to_matrix(block[:, :4]).numpy().astype(np.float64)
+        position = block[:, 4:].numpy().astype(np.float64)
+        total = 0.0
+        for i in np.flatnonzero(mask):
+            for j in np.flatnonzero(mask):
+                predicted = rotation[i].T @ (position[j] - position[i])
+                true = truth[i, :3, :3].T @ (truth[j, :3, 3] - truth[i, :3, 3])
+                distance = np.sqrt(((predicted - true) ** 2).sum() + CONFIG.eps)
+                total += (min(distance, 10.0) if features.use_clamped_fape[sample] else distance) / 10.0
+        errors.append(total / (mask.sum() + CONFIG.eps) ** 2)
+    return np.mean(errors)
+
+
+def test_backbone_equals_the_loops_clamped_and_not():
+    outputs, features = problem()
+    got = backbone_fape(outputs, features, CONFIG)
+    for sample in range(2):
+        assert float(got[sample]) == pytest.approx(looped(outputs, features, sample), rel=1e-5)
+
+
+def test_a_common_motion_of_the_prediction_changes_nothing():
+    outputs, features = problem(1)
+    motion = torch.tensor([0.5, 0.5, -0.5, 0.5])
+    turn = quaternion_to_matrix(motion)
+    w, v = outputs.sm_frames[..., :1], outputs.sm_frames[..., 1:4]
+    turned = torch.cat(
+        [
+            motion[0] * w - (motion[1:] * v).sum(-1, keepdim=True),
+            motion[0] * v + motion[1:] * w + torch.linalg.cross(motion[1:].expand_as(v), v),
+            outputs.sm_frames[..., 4:] @ turn.T + torch.tensor([1.0, 2.0, 3.0]),
+        ],
+        dim=-1,
+    )
+    moved = SimpleNamespace(sm_frames=turned)
+    torch.testing.assert_close(backbone_fape(moved, features, CONFIG), backbone_fape(outputs, features, CONFIG))
+
+
+def test_a_perfect_prediction_leaves_the_root_of_eps():
+    _, features = problem(2)
+    truth = Rigid.from_matrix4x4(features.backbone_rigid_tensor)
+    distance = aligned_point_distance((truth, truth), (truth.translation, truth.translation), eps=1e-4)
+    torch.testing.assert_close(distance, torch.full_like(distance, 1e-2), atol=1e-4, rtol=0)
+
+
+def test_gradients_are_finite_where_points_coincide():
+    points = torch.zeros(1, 4, 3, requires_grad=True)
+    frames = Rigid.identity((1, 4), dtype=torch.float32, device="cpu")
+    distance = aligned_point_distance((frames, frames), (points, torch.zeros(1, 4, 3)), eps=1e-4)
+    distance.sum().backward()
+    assert torch.isfinite(points.grad).all()
+
+
+def test_masked_frames_and_points_do_not_count():
+    error = torch.tensor([[[1.0, 50.0], [50.0, 50.0]]])
+    mask = torch.tensor([[1.0, 0.0]])
+    assert float(mean_over_pairs(error, mask, mask, eps=0.0)) == 1.0
