@@ -1,0 +1,66 @@
+"""Rigid groups from atoms and atoms from torsions, against golden features and each other."""
+
+import torch
+
+from openfold_opt.geometry.atoms import atom14_to_atom37, make_atom14_masks
+from openfold_opt.geometry.frames import (
+    atom37_to_frames,
+    frames_and_literature_positions_to_atom14,
+    torsion_angles_to_frames,
+)
+from openfold_opt.geometry.quaternion import quaternion_to_matrix
+from openfold_opt.geometry.rigid import Rigid
+from openfold_opt.geometry.torsions import atom37_to_torsion_angles
+from openfold_opt.protein.residue_constants import chi_angles_mask, sequence_to_aatype
+from tests.geometry.golden import golden_chains, worst
+
+LETTERS = "ARNDCQEGHILKMFPSTWYV"
+
+
+def test_golden_frames(shared):
+    for chain, truth in golden_chains(shared).items():
+        frames = atom37_to_frames(truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"])
+        for name, value in frames.items():
+            mask = truth["rigidgroups_gt_exists"] if name.endswith("frames") else None
+            assert worst(value, truth[name], mask) < 1e-3, (chain, name)
+
+
+def test_golden_torsions(shared):
+    for chain, truth in golden_chains(shared).items():
+        got = atom37_to_torsion_angles(truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"])
+        mask = truth["torsion_angles_mask"]
+        assert worst(got[2], mask) == 0.0, chain
+        assert worst(got[0], truth["torsion_angles_sin_cos"], mask) < 1e-3, chain
+        assert worst(got[1], truth["alt_torsion_angles_sin_cos"], mask) < 1e-3, chain
+
+
+def random_residues():
+    """Random frames and torsions for all twenty residue types."""
+    generator = torch.Generator().manual_seed(7)
+    quaternion = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator), dim=-1)
+    backbone = Rigid(quaternion_to_matrix(quaternion), torch.randn(20, 3, generator=generator) * 20)
+    angles = torch.nn.functional.normalize(torch.randn(20, 7, 2, generator=generator), dim=-1)
+    return torch.from_numpy(sequence_to_aatype(LETTERS)), backbone, angles
+
+
+def test_torsions_to_atoms_and_back():
+    aatype, backbone, angles = random_residues()
+    frames = torsion_angles_to_frames(backbone, angles, aatype)
+    masks = make_atom14_masks(aatype)
+    atom14 = frames_and_literature_positions_to_atom14(frames, aatype)
+    atom37 = atom14_to_atom37(atom14, masks["residx_atom37_to_atom14"], masks["atom37_atom_exists"])
+    measured, _, _ = atom37_to_torsion_angles(aatype, atom37, masks["atom37_atom_exists"])
+    chi = torch.from_numpy(chi_angles_mask[:20].copy())[..., None]
+    # idealised residues are planar to a degree or so only, which is what is seen of psi here
+    assert ((measured[:, 2] - angles[:, 2]).abs()).max() < 0.05
+    assert ((measured[:, 3:] - angles[:, 3:]).abs() * chi).max() < 0.05
+    rebuilt = atom37_to_frames(aatype, atom37, masks["atom37_atom_exists"])["rigidgroups_gt_frames"]
+    torch.testing.assert_close(rebuilt[:, 0, :3, :3], backbone.rotation, atol=2e-2, rtol=0)
+    torch.testing.assert_close(rebuilt[:, 0, :3, 3], backbone.translation, atol=1e-4, rtol=0)
+
+
+def test_missing_atoms_give_no_nan_and_no_frame():
+    aatype = torch.from_numpy(sequence_to_aatype("RX"))
+    frames = atom37_to_frames(aatype, torch.zeros(2, 37, 3), torch.zeros(2, 37))
+    assert all(torch.isfinite(value).all() for value in frames.values())
+    assert frames["rigidgroups_gt_exists"].sum() == 0

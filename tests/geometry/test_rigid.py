@@ -1,0 +1,82 @@
+"""Rigid frames and quaternions: the rules of a group."""
+
+import pytest
+import torch
+
+from openfold_opt.geometry.quaternion import (
+    matrix_to_quaternion,
+    quaternion_multiply,
+    quaternion_multiply_by_vector,
+    quaternion_to_matrix,
+)
+from openfold_opt.geometry.rigid import Rigid
+
+
+def random_quaternions(seed, *shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, 4, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def random_rigid(seed, *shape):
+    translation = torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed + 1)) * 10
+    return Rigid(quaternion_to_matrix(random_quaternions(seed, *shape)), translation)
+
+
+def test_quaternions_are_rotations_and_multiply_as_they_do():
+    p, q = random_quaternions(0, 50), random_quaternions(1, 50)
+    matrix = quaternion_to_matrix(p)
+    torch.testing.assert_close(matrix @ matrix.transpose(-1, -2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(50))
+    torch.testing.assert_close(quaternion_to_matrix(quaternion_multiply(p, q)), matrix @ quaternion_to_matrix(q), atol=1e-5, rtol=0)
+    v = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
+    pure = torch.cat([torch.zeros(50, 1), v], dim=-1)
+    torch.testing.assert_close(quaternion_multiply_by_vector(p, v), quaternion_multiply(p, pure))
+
+
+def test_a_quarter_turn_about_z():
+    q = torch.tensor([0.5**0.5, 0.0, 0.0, 0.5**0.5])
+    torch.testing.assert_close(quaternion_to_matrix(q) @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1.0, 0.0]))
+
+
+def test_matrix_to_quaternion_also_for_half_turns():
+    q = torch.cat([random_quaternions(3, 40), torch.eye(4)])
+    q = torch.where(q[:, :1] < 0, -q, q)
+    torch.testing.assert_close(matrix_to_quaternion(quaternion_to_matrix(q)), q, atol=1e-5, rtol=0)
+
+
+def test_compose_inverse_and_apply_agree():
+    a, b = random_rigid(4, 6), random_rigid(5, 6)
+    points = torch.randn(6, 3, generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close(a.compose(b).apply(points), a.apply(b.apply(points)), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(a.inverse().apply(points), a.invert_apply(points), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(a.invert_apply(a.apply(points)), points, atol=1e-4, rtol=1e-5)
+
+
+def test_matrix_form_and_indexing():
+    rigid = random_rigid(7, 3, 5)
+    back = Rigid.from_matrix4x4(rigid.to_matrix4x4())
+    assert torch.equal(back.rotation, rigid.rotation) and torch.equal(back.translation, rigid.translation)
+    assert rigid[1].rotation.shape == (5, 3, 3) and rigid[..., 2].translation.shape == (3, 3)
+    assert rigid.unsqueeze(-1).rotation.shape == (3, 5, 1, 3, 3) and rigid.unsqueeze(0).translation.shape == (1, 3, 5, 3)
+
+
+def test_three_points_define_a_right_handed_frame():
+    frame = Rigid.from_three_points(torch.tensor([-2.0, 0, 0]), torch.zeros(3), torch.tensor([1.0, 3.0, 0]), eps=0.0)
+    torch.testing.assert_close(frame.rotation, torch.eye(3))
+    # points in one place make a degenerate frame, not a NaN, also in the gradient
+    point = torch.zeros(3, requires_grad=True)
+    Rigid.from_three_points(point, torch.zeros(3), torch.zeros(3)).rotation.sum().backward()
+    assert torch.isfinite(point.grad).all()
+
+
+def test_no_gradient_through_a_detached_rotation():
+    rotation = torch.eye(3).requires_grad_()
+    translation = torch.zeros(3, requires_grad=True)
+    Rigid(rotation, translation).detach_rotation().apply(torch.ones(3)).sum().backward()
+    assert rotation.grad is None and translation.grad is not None
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"\(3, 4\)"):
+        Rigid(torch.zeros(3, 4), torch.zeros(3))
+    with pytest.raises(ValueError, match="homogeneous"):
+        Rigid.from_matrix4x4(torch.zeros(3, 3))
