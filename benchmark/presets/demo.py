@@ -17,7 +17,7 @@ from openfold_opt.train.selection import DataSelectionConfig
 
 
 def build() -> RunConfig:
-    """About 1,500 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    """About 2,000 steps of two chains; docs/lab_log.md tells how the numbers were found."""
     return RunConfig(
         model=small_model(),
         loss=backbone_first_loss(),
@@ -31,7 +31,13 @@ def build() -> RunConfig:
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
         optimizer=OptimizerConfig(clip_norm=1.0),
-        schedule=ScheduleConfig(base_learning_rate=5e-3, warmup_init_learning_rate=1e-4, warmup_steps=30),
+        schedule=ScheduleConfig(
+            base_learning_rate=5e-3,
+            warmup_init_learning_rate=1e-4,
+            warmup_steps=30,
+            decay_steps=(1400, 2000, 2600),
+            decay_factor=0.5,
+        ),
         evaluation=EvaluationConfig(every_steps=100, target_lddt_ca=0.8),
         selection=DataSelectionConfig(
             validation_rule="release_dates", validation_min_date="2021-11-20", validation_max_date="2021-12-11"
