@@ -14,6 +14,7 @@ from openfold_opt.protein.residue_constants import (
     atom_order,
     chi_angles_atoms,
     chi_angles_mask,
+    read_only,
     residue_atom_renaming_swaps,
     restype_1to3,
     restype_3to1,
@@ -31,16 +32,15 @@ def _group_tables() -> tuple[np.ndarray, np.ndarray]:
     """int64 [21, 8, 3]: the atoms (neg_x_axis, origin, xy_plane) of each group; float32 [21, 8]: the group exists."""
     atoms = np.zeros((21, NUM_RIGID_GROUPS, 3), np.int64)
     exists = np.zeros((21, NUM_RIGID_GROUPS), np.float32)
-    exists[:20, [BACKBONE, PSI]] = 1.0
+    # X has no side chain, but its backbone is a frame like any other
+    exists[:, [BACKBONE, PSI]] = 1.0
     exists[:, FIRST_CHI:] = chi_angles_mask
     for restype, residue in enumerate([*restype_1to3.values(), "UNK"]):
         bases = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
         bases |= {FIRST_CHI + chi: names[1:] for chi, names in enumerate(chi_angles_atoms.get(residue, ()))}
         for group, names in bases.items():
             atoms[restype, group] = [atom_order[name] for name in names]
-    # X has no side chain, but its backbone is a frame like any other
-    exists[20, [BACKBONE, PSI]] = 1.0
-    return atoms, exists
+    return read_only(atoms), read_only(exists)
 
 
 def _ambiguity_rotations() -> np.ndarray:
@@ -49,7 +49,7 @@ def _ambiguity_rotations() -> np.ndarray:
     for residue in residue_atom_renaming_swaps:
         last_chi = len(chi_angles_atoms[residue]) - 1
         rotations[restype_order[restype_3to1[residue]], FIRST_CHI + last_chi] = np.diag([1.0, -1.0, -1.0])
-    return rotations
+    return read_only(rotations)
 
 
 _GROUP_ATOMS, _GROUP_EXISTS = _group_tables()
@@ -64,7 +64,8 @@ def atom37_to_frames(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: 
 
     Returns:
         rigidgroups_gt_frames, rigidgroups_alt_gt_frames [..., N_res, 8, 4, 4];
-        rigidgroups_gt_exists (all three atoms resolved), rigidgroups_group_exists, rigidgroups_group_is_ambiguous [..., N_res, 8].
+        rigidgroups_gt_exists (all three atoms resolved), rigidgroups_group_exists (the residue type has the group),
+        rigidgroups_group_is_ambiguous [..., N_res, 8].
     """
     slots = lookup(_GROUP_ATOMS, aatype)
     flat = slots.flatten(-2)
@@ -107,10 +108,10 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
     chi_1, chi_2, chi_3, chi_4 = (local[..., FIRST_CHI + chi] for chi in range(4))
     chi_2 = chi_1.compose(chi_2)
     chi_3 = chi_2.compose(chi_3)
-    chi_4 = chi_3.compose(chi_4)
+    later_chi = (chi_2, chi_3, chi_3.compose(chi_4))
     to_backbone = Rigid(
-        torch.cat([local.rotation[..., :5, :, :], *(c.rotation[..., None, :, :] for c in (chi_2, chi_3, chi_4))], dim=-3),
-        torch.cat([local.translation[..., :5, :], *(c.translation[..., None, :] for c in (chi_2, chi_3, chi_4))], dim=-2),
+        torch.cat([local.rotation[..., :5, :, :], *(chi.rotation[..., None, :, :] for chi in later_chi)], dim=-3),
+        torch.cat([local.translation[..., :5, :], *(chi.translation[..., None, :] for chi in later_chi)], dim=-2),
     )
     return backbone.unsqueeze(-1).compose(to_backbone)
 

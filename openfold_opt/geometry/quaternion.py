@@ -59,7 +59,7 @@ def quaternion_multiply(p: Tensor, q: Tensor) -> Tensor:
 
 
 def quaternion_multiply_by_vector(q: Tensor, v: Tensor) -> Tensor:
-    """Product of q [..., 4] and the pure quaternion (0, v), v [..., 3]: [..., 4]."""
+    """Hamilton product of q [..., 4] and the pure quaternion (0, v), v [..., 3]: [..., 4]."""
     w, x, y, z = q.unbind(-1)
     a, b, c = v.unbind(-1)
     product = (

@@ -62,7 +62,8 @@ class Rigid:
     def to_matrix4x4(self) -> Tensor:
         """Homogeneous matrices [..., 4, 4]."""
         upper = torch.cat([self.rotation, self.translation[..., None]], dim=-1)
-        last = upper.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*upper.shape[:-2], 1, 4)
+        zeros = torch.zeros_like(upper[..., :1, :3])
+        last = torch.cat([zeros, torch.ones_like(zeros[..., :1])], dim=-1)
         return torch.cat([upper, last], dim=-2)
 
     def compose(self, other: Rigid) -> Rigid:

@@ -13,15 +13,16 @@ def superimpose(mobile: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, T
     """Turn and shift mobile onto target so that the masked points fit best (Kabsch 1976).
 
     Args:
-        mobile, target: [..., N, 3] angstrom; mask: [..., N], 1 for points that count, at least three of them.
+        mobile, target: [..., N, 3] angstrom; mask: [..., N], 1 for points that count, at least one of them.
 
     Returns:
-        all of mobile, moved, [..., N, 3], and the RMSD of the masked points, [...], angstrom. Computed in float64.
+        all of mobile, moved, [..., N, 3], and the RMSD of the points that count, [...], angstrom, both of mobile's dtype;
+        computed in float64.
     """
     weight = mask.to(torch.float64)[..., None]
     count = weight.sum(-2, keepdim=True)
     moved, fixed = mobile.to(torch.float64), target.to(torch.float64)
-    center_moved, center_fixed = (weight * moved).sum(-2, keepdim=True) / count, (weight * fixed).sum(-2, keepdim=True) / count
+    center_moved, center_fixed = ((weight * points).sum(-2, keepdim=True) / count for points in (moved, fixed))
     covariance = (weight * (moved - center_moved)).transpose(-1, -2) @ (fixed - center_fixed)
     left, _, right = torch.linalg.svd(covariance)
     # a reflection fits no molecule: turn the least important axis round
@@ -47,7 +48,9 @@ def gdt(predicted: Tensor, true: Tensor, mask: Tensor, *, thresholds_angstrom: t
 
 def drmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
     """Root mean square difference of all pairwise distances: [..., N, 3] and [..., N] -> [...] angstrom."""
-    difference = torch.cdist(predicted, predicted) - torch.cdist(true, true)
+    # without matrix products: they would be rounded to TF32 on a GPU, and near zero they lose digits everywhere
+    mode = "donot_use_mm_for_euclid_dist"
+    difference = torch.cdist(predicted, predicted, compute_mode=mode) - torch.cdist(true, true, compute_mode=mode)
     count = mask.sum(-1)
     square = difference**2 * mask[..., :, None] * mask[..., None, :]
     return torch.sqrt(square.sum((-1, -2)) / (count * (count - 1)).clamp(min=1))

@@ -1,4 +1,4 @@
-"""lDDT (Mariani et al. 2013): the local distance difference test, a target of the pLDDT head and the metric of the benchmark."""
+"""lDDT, the local distance difference test (Mariani et al. 2013): target of the pLDDT head, metric of the benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ THRESHOLDS_ANGSTROM = (0.5, 1.0, 2.0, 4.0)
 
 
 def lddt(
-    predicted: Tensor, true: Tensor, mask: Tensor, *, cutoff_angstrom: float = 15.0, eps: float = 1e-8, per_residue: bool = True
+    predicted: Tensor,
+    true: Tensor,
+    mask: Tensor,
+    *,
+    cutoff_angstrom: float = 15.0,
+    eps: float = 1e-8,
+    per_residue: bool = True,
 ) -> Tensor:
     """Share of the true distances below the cutoff that the prediction keeps, averaged over four thresholds.
 

@@ -15,7 +15,10 @@ _CA = atom_order["CA"]
 
 
 def plddt_loss(outputs: ModelOutputs, batch: FeatureBatch, config: PLDDTLossConfig) -> Tensor:
-    """Cross-entropy of the binned lDDT-Ca of each residue, mean over resolved CA: [batch]; 0 outside the resolution range."""
+    """Cross-entropy of the binned lDDT-Ca of each residue, mean over resolved CA: [batch].
+
+    0 outside the resolution range. No gradient flows through the lDDT-Ca itself.
+    """
     logits, mask = outputs.lddt_logits, batch.all_atom_mask[..., _CA]
     score = lddt(
         outputs.final_atom_positions[..., _CA, :].detach(),

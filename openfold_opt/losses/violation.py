@@ -11,7 +11,7 @@ from openfold_opt.losses.reductions import pairwise_distance
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.protein import stereo_chemistry as chemistry
-from openfold_opt.protein.residue_constants import atom_types, restype_order
+from openfold_opt.protein.residue_constants import restype_order
 
 N, CA, C = 0, 1, 2
 _EPS = 1e-6
@@ -60,7 +60,7 @@ def peptide_bond_loss(positions: Tensor, batch: FeatureBatch, config: ViolationL
 def between_residue_clashes(positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig) -> Tensor:
     """Overlap of atoms of different residues beyond the tolerance, each pair counted for both atoms: [batch]."""
     exists = batch.atom14_atom_exists
-    radii = exists * _atom_radii(positions)[batch.residx_atom14_to_atom37]
+    radii = exists * lookup(chemistry.restype_atom14_van_der_waals_radius, batch.aatype)
     slot = torch.arange(14, device=positions.device)
     index = batch.residue_index[..., None].expand_as(batch.residx_atom14_to_atom37).flatten(1)
     slot = slot.expand_as(batch.residx_atom14_to_atom37).flatten(1)
@@ -92,12 +92,8 @@ def within_residue_violations(positions: Tensor, batch: FeatureBatch, config: Vi
     return 2.0 * error.sum((-1, -2, -3))
 
 
-def _atom_radii(like: Tensor) -> Tensor:
-    """[37]: the element is the first letter of an atom's name."""
-    return like.new_tensor([chemistry.van_der_waals_radius[name[0]] for name in atom_types])
-
-
 def _by_residue(values: tuple[float, float], is_proline: Tensor) -> Tensor:
+    """The first of the values, or the second where the next residue is proline."""
     return values[0] + (values[1] - values[0]) * is_proline
 
 

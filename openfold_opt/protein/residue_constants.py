@@ -2,7 +2,7 @@
 
 Two layouts of a residue's atoms are used everywhere:
 
-    atom37   one slot for each of the 37 names that heavy atoms of proteins have; the same slot means the same name in all residues
+    atom37   one slot for each of the 37 names that heavy atoms of proteins have; a slot means the same name in all residues
     atom14   the at most 14 heavy atoms of one residue, packed; what a slot means depends on the residue type
 
 Residue types are numbered as `restypes` (0..19), 20 is unknown (X, no atoms), 21 a gap (alignments and templates only).
@@ -29,7 +29,6 @@ restypes_with_x = (*restypes, "X")
 restypes_with_x_and_gap = (*restypes_with_x, "-")
 restype_num = len(restypes)
 unknown_restype_index = restype_num
-gap_restype_index = restype_num + 1
 restype_order = {letter: index for index, letter in enumerate(restypes)}
 restype_order_with_x = {letter: index for index, letter in enumerate(restypes_with_x)}
 
@@ -45,7 +44,8 @@ NUM_RIGID_GROUPS = 8
 NUM_CHI = 4
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The array itself, no longer writeable: tables are shared."""
     array.setflags(write=False)
     return array
 
@@ -63,10 +63,6 @@ rigid_group_atom_positions = _parse_rigid_groups()
 
 residue_atoms = {residue: tuple(row[0] for row in rows) for residue, rows in rigid_group_atom_positions.items()}
 """Residue name -> names of its heavy atoms (without OXT) in the order of atom14."""
-
-restype_name_to_atom14_names = {
-    residue: names + ("",) * (14 - len(names)) for residue, names in (residue_atoms | {"UNK": ()}).items()
-}
 
 _SIDE_CHAIN_PATHS = {
     "ARG": "N CA CB CG CD NE CZ",
@@ -109,7 +105,7 @@ residue_atom_renaming_swaps = {
 }
 """Pairs of atoms whose names are exchangeable (AF2 suppl. table 3)."""
 
-hhblits_to_model_order = _read_only(np.array([restypes_with_x_and_gap.index(letter) for letter in HHBLITS_LETTERS]))
+hhblits_to_model_order = read_only(np.array([restypes_with_x_and_gap.index(letter) for letter in HHBLITS_LETTERS]))
 """int64 [22]: residue type of each token of a stored alignment."""
 
 
@@ -128,11 +124,11 @@ def _chi_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             indices[restype, chi] = [atom_order[atom] for atom in atoms]
         if residue in _PI_PERIODIC_CHI:
             periodic[restype, _PI_PERIODIC_CHI[residue]] = 1.0
-    return _read_only(mask), _read_only(periodic), _read_only(indices)
+    return read_only(mask), read_only(periodic), read_only(indices)
 
 
 chi_angles_mask, chi_pi_periodic, chi_atom_indices = _chi_tables()
-"""float32 [21, 4] chi exists; float32 [21, 4] chi is periodic in pi; int64 [21, 4, 4] its atoms in atom37 (0 where none)."""
+"""float32 [21, 4] chi exists, and is periodic in pi; int64 [21, 4, 4] its atoms in atom37 (0 where none)."""
 
 
 def _atom_tables() -> dict[str, np.ndarray]:
@@ -142,7 +138,6 @@ def _atom_tables() -> dict[str, np.ndarray]:
         "atom14_mask": np.zeros((21, 14), np.float32),
         "atom37_mask": np.zeros((21, 37), np.float32),
         "atom14_group": np.zeros((21, 14), np.int64),
-        "atom37_group": np.zeros((21, 37), np.int64),
         "atom14_positions": np.zeros((21, 14, 3), np.float32),
     }
     for restype, residue in enumerate(restype_1to3.values()):
@@ -151,19 +146,21 @@ def _atom_tables() -> dict[str, np.ndarray]:
             tables["atom14_to_atom37"][restype, slot] = index
             tables["atom37_to_atom14"][restype, index] = slot
             tables["atom14_mask"][restype, slot] = tables["atom37_mask"][restype, index] = 1.0
-            tables["atom14_group"][restype, slot] = tables["atom37_group"][restype, index] = group
+            tables["atom14_group"][restype, slot] = group
             tables["atom14_positions"][restype, slot] = position
-    return {name: _read_only(table) for name, table in tables.items()}
+    return {name: read_only(table) for name, table in tables.items()}
 
 
 _ATOMS = _atom_tables()
 restype_atom14_to_atom37 = _ATOMS["atom14_to_atom37"]
 """int64 [21, 14]: atom37 slot of each atom14 slot (0 where unused)."""
 restype_atom37_to_atom14 = _ATOMS["atom37_to_atom14"]
+"""int64 [21, 37]: the other way round (0 where the residue has no such atom)."""
 restype_atom14_mask = _ATOMS["atom14_mask"]
 restype_atom37_mask = _ATOMS["atom37_mask"]
+"""float32 [21, 14] and [21, 37]: 1 where the residue type has the atom."""
 restype_atom14_to_rigid_group = _ATOMS["atom14_group"]
-restype_atom37_to_rigid_group = _ATOMS["atom37_group"]
+"""int64 [21, 14]: the rigid group that moves each atom (0 where unused)."""
 restype_atom14_rigid_group_positions = _ATOMS["atom14_positions"]
 """float32 [21, 14, 3] angstrom: idealised position of each atom in the frame of its rigid group."""
 
@@ -179,7 +176,7 @@ def _frame(x_axis: np.ndarray, xy_direction: np.ndarray, origin: np.ndarray) -> 
 
 
 def _default_frames(residue: str) -> np.ndarray:
-    """[8, 4, 4]: each group's frame at torsion zero, seen from the group before it (chi2..chi4) or from the backbone."""
+    """[8, 4, 4]: each group's frame at torsion zero, seen from the group before (chi2..chi4) or from the backbone."""
     at = {atom: np.array(position) for atom, _, position in rigid_group_atom_positions[residue]}
     frames = np.tile(np.eye(4), (NUM_RIGID_GROUPS, 1, 1))
     frames[2] = _frame(at["N"] - at["CA"], np.array([1.0, 0.0, 0.0]), at["N"])
@@ -195,7 +192,7 @@ def _default_frames(residue: str) -> np.ndarray:
     return frames
 
 
-restype_rigid_group_default_frame = _read_only(
+restype_rigid_group_default_frame = read_only(
     np.stack([*(_default_frames(residue) for residue in restype_1to3.values()), np.zeros((8, 4, 4))]).astype(np.float32)
 )
 """float32 [21, 8, 4, 4]; zero for groups that do not exist."""
@@ -210,7 +207,7 @@ def _ambiguity_tables() -> tuple[np.ndarray, np.ndarray]:
             i, j = names.index(one), names.index(other)
             ambiguous[restype, [i, j]] = 1.0
             renamed[restype, [i, j]] = [j, i]
-    return _read_only(ambiguous), _read_only(renamed)
+    return read_only(ambiguous), read_only(renamed)
 
 
 restype_atom14_is_ambiguous, restype_atom14_renaming = _ambiguity_tables()

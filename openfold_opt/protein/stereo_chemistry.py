@@ -5,15 +5,13 @@ AF2 suppl. 1.9.11. Numbers inside residues are those of stereo_chemistry_table.p
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from openfold_opt.protein.residue_constants import residue_atoms, restype_1to3
+from openfold_opt.protein.residue_constants import read_only, residue_atoms, restype_1to3
 from openfold_opt.protein.stereo_chemistry_table import STEREO_CHEMISTRY_TABLE
-
-ca_ca = 3.80209737096
-"""Distance of consecutive CA atoms in angstrom when the peptide bond is trans."""
 
 van_der_waals_radius = {"C": 1.7, "N": 1.55, "O": 1.52, "S": 1.8}
 """Element -> radius in angstrom."""
@@ -24,6 +22,20 @@ between_residue_bond_length_stddev_c_n = (0.014, 0.016)
 # Cosines of the angles at N and at C with their standard deviations (121.352 +- 2.315 and 116.568 +- 1.995 degrees).
 between_residue_cos_angle_c_n_ca = (-0.5203, 0.0353)
 between_residue_cos_angle_ca_c_n = (-0.4473, 0.0311)
+
+
+
+def _atom14_radii() -> np.ndarray:
+    radii = np.zeros((21, 14), np.float32)
+    for restype, residue in enumerate(restype_1to3.values()):
+        # the element is the first letter of an atom's name
+        for slot, name in enumerate(residue_atoms[residue]):
+            radii[restype, slot] = van_der_waals_radius[name[0]]
+    return read_only(radii)
+
+
+restype_atom14_van_der_waals_radius = _atom14_radii()
+"""float32 [21, 14] angstrom; zero in unused slots."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +87,24 @@ def angle_as_bond(angle: BondAngle, bonds: tuple[Bond, ...]) -> Bond:
     return Bond(angle.atom_1, angle.atom_3, float(length), float(stddev))
 
 
+@functools.cache
 def make_atom14_dists_bounds(
     *, overlap_tolerance_angstrom: float = 1.5, bond_length_tolerance_factor: float = 15.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """How near and how far two atoms of one residue may be.
 
-    Bonded pairs, and the ends of bond angles: mean -+ factor * stddev. Other pairs: no nearer than their van der Waals
-    radii less the tolerance, and any distance above.
+    Bonded pairs, and the ends of bond angles: mean -+ factor * stddev. Other pairs: no nearer than the sum of their van
+    der Waals radii less the tolerance, and any distance above. Made once for each pair of tolerances.
 
     Returns:
-        lower and upper bound, float32 [21, 14, 14] angstrom; zero where a slot has no atom.
+        lower and upper bound, float32 [21, 14, 14] angstrom, read-only; zero where a slot has no atom.
     """
     lower = np.zeros((21, 14, 14), np.float32)
     upper = np.zeros((21, 14, 14), np.float32)
     for restype, residue in enumerate(restype_1to3.values()):
         names = residue_atoms[residue]
-        radii = np.array([van_der_waals_radius[name[0]] for name in names])
         count = len(names)
+        radii = np.array([van_der_waals_radius[name[0]] for name in names])
         apart = ~np.eye(count, dtype=bool)
         lower[restype, :count, :count] = (radii[:, None] + radii[None] - overlap_tolerance_angstrom) * apart
         upper[restype, :count, :count] = 1e10 * apart
@@ -101,4 +114,4 @@ def make_atom14_dists_bounds(
             slack = bond_length_tolerance_factor * bond.stddev
             lower[restype, [i, j], [j, i]] = bond.length - slack
             upper[restype, [i, j], [j, i]] = bond.length + slack
-    return lower, upper
+    return read_only(lower), read_only(upper)

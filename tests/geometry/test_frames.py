@@ -25,15 +25,6 @@ def test_golden_frames(shared):
             assert worst(value, truth[name], mask) < 1e-3, (chain, name)
 
 
-def test_golden_torsions(shared):
-    for chain, truth in golden_chains(shared).items():
-        got = atom37_to_torsion_angles(truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"])
-        mask = truth["torsion_angles_mask"]
-        assert worst(got[2], mask) == 0.0, chain
-        assert worst(got[0], truth["torsion_angles_sin_cos"], mask) < 1e-3, chain
-        assert worst(got[1], truth["alt_torsion_angles_sin_cos"], mask) < 1e-3, chain
-
-
 def random_residues():
     """Random frames and torsions for all twenty residue types."""
     generator = torch.Generator().manual_seed(7)

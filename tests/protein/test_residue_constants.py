@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from openfold_opt.protein import residue_constants as constants
-from openfold_opt.protein.stereo_chemistry import bonds_and_angles, make_atom14_dists_bounds
 
 
 def test_orders_and_names():
@@ -46,20 +45,3 @@ def test_default_frames_are_rotations_where_groups_exist():
 def test_tables_cannot_be_written():
     with pytest.raises(ValueError):
         constants.restype_atom14_mask[0, 0] = 2
-
-
-def test_bounds_hold_for_idealised_backbones():
-    lower, upper = make_atom14_dists_bounds(bond_length_tolerance_factor=15.0)
-    np.testing.assert_array_equal(lower, lower.transpose(0, 2, 1))
-    for letter, row in constants.restype_order.items():
-        atoms = constants.restype_atom14_rigid_group_positions[row]
-        for i, j in ((0, 1), (1, 2), (0, 2)):  # N, CA and C are all of the backbone group
-            distance = np.linalg.norm(atoms[i] - atoms[j])
-            assert lower[row, i, j] < distance < upper[row, i, j], letter
-    assert not lower[20].any() and not upper[20].any()
-
-
-def test_bonds_of_glycine():
-    bonds, angles = bonds_and_angles("GLY")
-    assert {(bond.atom_1, bond.atom_2) for bond in bonds} == {("N", "CA"), ("CA", "C"), ("C", "O")}
-    assert all(np.pi / 2 < angle.angle < np.pi for angle in angles)

@@ -1,0 +1,76 @@
+"""Looking tables up: right rows, no copy from the host the second time, nothing stale."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from openfold_opt.geometry.frames import frames_and_literature_positions_to_atom14, torsion_angles_to_frames
+from openfold_opt.geometry.rigid import Rigid
+from openfold_opt.geometry.tables import lookup
+from openfold_opt.protein.residue_constants import read_only, restype_atom14_mask, restype_atom14_to_atom37
+
+
+class HostConstants(TorchDispatchMode):
+    """Counts tensors that are made of numbers of the host; on a GPU each of them would be a copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.lift_fresh.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_rows_dtype_and_gap():
+    aatype = torch.tensor([[0, 19], [20, 21]])
+    got = lookup(restype_atom14_to_atom37, aatype)
+    assert got.dtype == torch.int64 and got.shape == (2, 2, 14)
+    np.testing.assert_array_equal(got.numpy(), restype_atom14_to_atom37[[[0, 19], [20, 20]]])
+
+
+def test_equal_sizes_are_not_taken_for_the_same_table():
+    for value in range(5):
+        table = read_only(np.full((21, 3), float(value), np.float32))
+        assert (lookup(table, torch.tensor([4])) == value).all()
+        del table
+
+
+def test_the_host_is_asked_once():
+    table, aatype = read_only(np.ones((21, 2), np.float32)), torch.tensor([3, 4])
+    with HostConstants() as constants:
+        lookup(table, aatype)
+    assert constants.count == 1
+    with HostConstants() as constants:
+        lookup(table, aatype)
+    assert constants.count == 0
+
+
+def test_atoms_from_torsions_ask_the_host_for_nothing():
+    aatype = torch.arange(20)
+    angles = torch.nn.functional.normalize(torch.ones(20, 7, 2), dim=-1)
+    backbone = Rigid.identity((20,), dtype=torch.float32, device="cpu")
+
+    def build():
+        frames = torsion_angles_to_frames(backbone, angles, aatype)
+        return frames.to_matrix4x4(), frames_and_literature_positions_to_atom14(frames, aatype)
+
+    build()
+    with HostConstants() as constants:
+        build()
+    assert constants.count == 0
+
+
+def test_a_table_first_used_in_inference_mode_serves_training():
+    table = read_only(np.ones((21, 2), np.float32))
+    with torch.inference_mode():
+        lookup(table, torch.tensor([1]))
+    weight = torch.ones(1, 2, requires_grad=True)
+    (lookup(table, torch.tensor([1])) * weight).sum().backward()
+    assert torch.equal(weight.grad, torch.ones(1, 2))
+
+
+def test_what_is_kept_must_not_change():
+    with pytest.raises(ValueError, match="setflags"):
+        lookup(restype_atom14_mask.copy(), torch.tensor([0]))
