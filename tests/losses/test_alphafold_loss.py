@@ -17,6 +17,7 @@ from openfold_opt.losses.config import (
     ViolationLossConfig,
 )
 from openfold_opt.model.outputs import ModelOutputs
+from tests.host_constants import HostConstants
 
 TINY = LossConfig(
     experimentally_resolved=ExperimentallyResolvedLossConfig(weight=0.2),
@@ -91,6 +92,55 @@ def test_a_tm_weight_wants_the_head(quirks):
     outputs, batch = quirks
     with pytest.raises(ValueError, match="no TM-score head"):
         AlphaFoldLoss(TINY)(dataclasses.replace(outputs, tm_logits=None), batch)
+
+
+PREDICTED = (
+    "sm_frames",
+    "sm_sidechain_frames",
+    "sm_unnormalized_angles",
+    "sm_angles",
+    "sm_positions",
+    "final_atom_positions",
+    "final_affine_tensor",
+)
+
+
+@pytest.mark.parametrize("is_resolved", [True, False])
+def test_gradients_are_finite_where_all_atoms_coincide_or_none_is_resolved(quirks, is_resolved):
+    outputs, batch = quirks
+    leaves = {name: torch.zeros_like(getattr(outputs, name)).requires_grad_() for name in PREDICTED}
+    if not is_resolved:
+        masks = [name for name in vars(batch) if name.endswith(("_mask", "_exists"))]
+        batch = SimpleNamespace(**(vars(batch) | {name: torch.zeros_like(getattr(batch, name)) for name in masks}))
+    result = AlphaFoldLoss(TINY)(dataclasses.replace(outputs, **leaves), batch)
+    assert torch.isfinite(result.loss)
+    result.loss.backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is None or torch.isfinite(leaf.grad).all(), name
+    # what only makes targets (the lDDT-Ca to predict, the aligned error to predict) gets no gradient
+    assert [name for name, leaf in leaves.items() if leaf.grad is None] == ["final_atom_positions", "final_affine_tensor"]
+
+
+def test_atoms_that_are_no_numbers_are_reported_and_not_an_index_error(quirks):
+    outputs, batch = quirks
+    broken = {name: torch.full_like(getattr(outputs, name), float("nan")) for name in PREDICTED}
+    result = AlphaFoldLoss(TINY)(dataclasses.replace(outputs, **broken), batch)
+    assert not torch.isfinite(result.terms["fape"]).any() and not torch.isfinite(result.loss)
+
+
+def test_the_loss_is_of_float32_also_under_autocast(quirks):
+    outputs, batch = quirks
+    with torch.autocast("cpu", torch.bfloat16):
+        under = AlphaFoldLoss(TINY)(outputs, batch)
+    assert torch.equal(under.scaled_total, AlphaFoldLoss(TINY)(outputs, batch).scaled_total)
+
+
+def test_no_constant_comes_from_the_host_in_a_step(quirks):
+    outputs, batch = quirks
+    AlphaFoldLoss(TINY)(outputs, batch)
+    with HostConstants() as constants:
+        AlphaFoldLoss(TINY)(outputs, batch)
+    assert constants.count == 0
 
 
 def test_stages_of_training():

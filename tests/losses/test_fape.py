@@ -9,7 +9,8 @@ import torch
 from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.losses.config import FapeLossConfig
-from openfold_opt.losses.fape import aligned_point_distance, backbone_fape, mean_over_pairs
+from openfold_opt.losses.fape import aligned_point_distance, backbone_fape, fape_loss, mean_over_pairs, sidechain_fape
+from openfold_opt.losses.renaming import RenamedTruth
 
 CONFIG = FapeLossConfig()
 
@@ -95,3 +96,49 @@ def test_masked_frames_and_points_do_not_count():
     error = torch.tensor([[[1.0, 50.0], [50.0, 50.0]]])
     mask = torch.tensor([[1.0, 0.0]])
     assert float(mean_over_pairs(error, mask, mask, eps=0.0)) == 1.0
+
+
+def sidechain_problem(seed=5, *, residues=3):
+    """Outputs, features and truth of two samples; some groups and atoms are missing."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def frames(*shape):
+        quaternion, translation = random_frames(generator, *shape)
+        return Rigid(quaternion_to_matrix(quaternion), translation).to_matrix4x4()
+
+    def points(*shape):
+        return torch.randn(*shape, 3, generator=generator) * 6
+
+    def mask(*shape):
+        return (torch.rand(*shape, generator=generator) < 0.5).float()
+
+    outputs, features = problem(seed, residues=residues)
+    outputs.sm_sidechain_frames, outputs.sm_positions = frames(2, 3, residues, 8), points(2, 3, residues, 14)
+    features.rigidgroups_gt_exists = mask(2, residues, 8)
+    return outputs, features, RenamedTruth(points(2, residues, 14), mask(2, residues, 14), frames(2, residues, 8))
+
+
+def looped_sidechain(outputs, features, truth, sample):
+    """Every group's frame with every atom, in the last block; clamped, whatever use_clamped_fape says."""
+    predicted_frames = outputs.sm_sidechain_frames[sample, -1].double().reshape(-1, 4, 4).numpy()
+    true_frames = truth.rigid_group_frames[sample].double().reshape(-1, 4, 4).numpy()
+    predicted = outputs.sm_positions[sample, -1].double().reshape(-1, 3).numpy()
+    true = truth.atom14_positions[sample].double().reshape(-1, 3).numpy()
+    groups = np.flatnonzero(features.rigidgroups_gt_exists[sample])
+    atoms = np.flatnonzero(truth.atom14_exists[sample])
+    total = 0.0
+    for i in groups:
+        for j in atoms:
+            a = predicted_frames[i, :3, :3].T @ (predicted[j] - predicted_frames[i, :3, 3])
+            b = true_frames[i, :3, :3].T @ (true[j] - true_frames[i, :3, 3])
+            total += min(np.sqrt(((a - b) ** 2).sum() + CONFIG.eps), 10.0) / 10.0
+    return total / (len(groups) + CONFIG.eps) / (len(atoms) + CONFIG.eps)
+
+
+def test_side_chains_equal_the_loops_and_are_always_clamped():
+    outputs, features, truth = sidechain_problem()
+    got, whole = sidechain_fape(outputs, features, truth, CONFIG), fape_loss(outputs, features, truth, CONFIG)
+    for sample in range(2):
+        expected = looped_sidechain(outputs, features, truth, sample)
+        assert float(got[sample]) == pytest.approx(expected, rel=1e-5)
+        assert float(whole[sample]) == pytest.approx(0.5 * expected + 0.5 * looped(outputs, features, sample), rel=1e-5)

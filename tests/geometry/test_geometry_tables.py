@@ -3,24 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from openfold_opt.geometry.frames import frames_and_literature_positions_to_atom14, torsion_angles_to_frames
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.geometry.tables import lookup
 from openfold_opt.protein.residue_constants import read_only, restype_atom14_mask, restype_atom14_to_atom37
-
-
-class HostConstants(TorchDispatchMode):
-    """Counts tensors that are made of numbers of the host; on a GPU each of them would be a copy."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten.lift_fresh.default
-        return function(*args, **(kwargs or {}))
+from tests.host_constants import HostConstants
 
 
 def test_rows_dtype_and_gap():

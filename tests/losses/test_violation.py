@@ -1,0 +1,130 @@
+"""Violations against loops over atoms: clashes between residues, bounds within them, peptide bonds."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from openfold_opt.geometry.atoms import make_atom14_masks
+from openfold_opt.losses.config import ViolationLossConfig
+from openfold_opt.losses.violation import (
+    between_residue_clashes,
+    peptide_bond_loss,
+    violation_loss,
+    within_residue_violations,
+)
+from openfold_opt.protein import stereo_chemistry as chemistry
+from openfold_opt.protein.residue_constants import residue_atoms, restype_1to3, sequence_to_aatype
+
+CONFIG = ViolationLossConfig()
+SEQUENCES = ("CWPGA", "RCDXC")
+N, CA, C = 0, 1, 2
+
+
+def problem(seed=0):
+    """Two crowded samples; the second has a gap in its numbering, an unknown residue and a missing atom."""
+    generator = torch.Generator().manual_seed(seed)
+    aatype = torch.stack([torch.from_numpy(sequence_to_aatype(sequence)) for sequence in SEQUENCES])
+    features = make_atom14_masks(aatype)
+    features["atom14_atom_exists"][1, 0, 5] = 0.0
+    residue_index = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 5, 6, 7]])
+    batch = SimpleNamespace(aatype=aatype, residue_index=residue_index, **features)
+    return torch.randn(2, 5, 14, 3, generator=generator) * 2.5, batch
+
+
+def existing_atoms(batch, sample):
+    """(residue, slot, van der Waals radius) of each atom."""
+    names = [*restype_1to3.values()]
+    for residue, restype in enumerate(batch.aatype[sample].tolist()):
+        for slot, name in enumerate(residue_atoms[names[restype]] if restype < 20 else ()):
+            if batch.atom14_atom_exists[sample, residue, slot]:
+                yield residue, slot, chemistry.van_der_waals_radius[name[0]]
+
+
+def looped_clashes(positions, batch, sample):
+    total = 0.0
+    index = batch.residue_index[sample].tolist()
+    for i, a, radius in existing_atoms(batch, sample):
+        for j, b, other_radius in existing_atoms(batch, sample):
+            is_bond = index[i] + 1 == index[j] and a == C and b == N
+            # not only SG of cysteine: what the benchmark does
+            if index[i] >= index[j] or is_bond or a == b == 5:
+                continue
+            distance = math.dist(positions[sample, i, a].tolist(), positions[sample, j, b].tolist())
+            total += 2.0 * max(0.0, radius + other_radius - CONFIG.clash_overlap_tolerance_angstrom - distance)
+    return total
+
+
+def looped_within(positions, batch, sample):
+    lower, upper = chemistry.make_atom14_dists_bounds(
+        overlap_tolerance_angstrom=CONFIG.clash_overlap_tolerance_angstrom,
+        bond_length_tolerance_factor=CONFIG.violation_tolerance_factor,
+    )
+    total = 0.0
+    for i, a, _ in existing_atoms(batch, sample):
+        for j, b, _ in existing_atoms(batch, sample):
+            if i == j and a != b:
+                restype = int(batch.aatype[sample, i])
+                distance = math.dist(positions[sample, i, a].tolist(), positions[sample, i, b].tolist())
+                total += 2.0 * max(0.0, lower[restype, a, b] - distance, distance - upper[restype, a, b])
+    return total
+
+
+@pytest.mark.parametrize("function, looped", [(between_residue_clashes, looped_clashes), (within_residue_violations, looped_within)])
+def test_equals_the_loops(function, looped):
+    positions, batch = problem()
+    got = function(positions, batch, CONFIG)
+    for sample in range(2):
+        expected = looped(positions, batch, sample)
+        assert expected > 1.0
+        assert float(got[sample]) == pytest.approx(expected, rel=1e-4)
+
+
+def looped_peptide_bonds(positions, batch, sample):
+    """Length, angle at C, angle at N: the excess of each, averaged over the bonds that exist."""
+    letters = SEQUENCES[sample]
+    terms = {"length": [], "angle at C": [], "angle at N": []}
+    for i in range(4):
+        if batch.residue_index[sample, i + 1] != batch.residue_index[sample, i] + 1 or "X" in letters[i : i + 2]:
+            continue
+        ca, c = positions[sample, i, CA], positions[sample, i, C]
+        n, next_ca = positions[sample, i + 1, N], positions[sample, i + 1, CA]
+        place = 1 if letters[i + 1] == "P" else 0
+        length, stddev = chemistry.between_residue_bond_length_c_n, chemistry.between_residue_bond_length_stddev_c_n
+        cosine = torch.nn.functional.cosine_similarity
+        found = {
+            "length": (float((n - c).norm()), length[place], stddev[place]),
+            # the tolerance of this angle is that of the bond's length: what the benchmark does
+            "angle at C": (float(cosine(ca - c, n - c, dim=0)), chemistry.between_residue_cos_angle_ca_c_n[0], stddev[0]),
+            "angle at N": (float(cosine(c - n, next_ca - n, dim=0)), *chemistry.between_residue_cos_angle_c_n_ca),
+        }
+        for name, (value, mean, deviation) in found.items():
+            terms[name].append(max(0.0, abs(value - mean) - CONFIG.violation_tolerance_factor * deviation))
+    return sum(sum(values) / len(values) for values in terms.values())
+
+
+def test_peptide_bonds_equal_the_loops():
+    positions, batch = problem(1)
+    got = peptide_bond_loss(positions, batch, CONFIG)
+    for sample in range(2):
+        assert float(got[sample]) == pytest.approx(looped_peptide_bonds(positions, batch, sample), rel=1e-3)
+
+
+def test_the_whole_is_the_sum_with_clashes_per_atom():
+    positions, batch = problem(2)
+    got = violation_loss(SimpleNamespace(sm_positions=positions[:, None]), batch, CONFIG)
+    for sample in range(2):
+        num_atoms = len(list(existing_atoms(batch, sample)))
+        clashes = looped_clashes(positions, batch, sample) + looped_within(positions, batch, sample)
+        expected = looped_peptide_bonds(positions, batch, sample) + clashes / num_atoms
+        assert float(got[sample]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_atom_that_does_not_exist_has_no_gradient():
+    positions, batch = problem(3)
+    positions.requires_grad_()
+    violation_loss(SimpleNamespace(sm_positions=positions[:, None]), batch, CONFIG).sum().backward()
+    assert torch.isfinite(positions.grad).all()
+    assert not positions.grad[batch.atom14_atom_exists == 0.0].any()
+    assert positions.grad[batch.atom14_atom_exists == 1.0].any()
