@@ -32,6 +32,7 @@ def build() -> RunConfig:
             clamped_fape_probability=0.0,
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
+        schedule=dataclasses.replace(config.schedule, decay_steps=(2500, 3500)),
         evaluation=dataclasses.replace(config.evaluation, every_steps=200),
         selection=DataSelectionConfig(
             train_chain_ids=CHAINS, validation_rule="chain_ids", validation_chain_ids=CHAINS

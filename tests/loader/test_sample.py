@@ -113,3 +113,14 @@ def test_statistics_of_a_thousand_samples():
     assert shares[20] == pytest.approx(0.1, abs=0.01), "drawn from the profile"
     assert shares[10:20].sum() == pytest.approx(0.05, abs=0.01), "uniform, classes that the alignment lacks"
     assert shares[:10].sum() == pytest.approx(0.15, abs=0.01), "unchanged, or uniform"
+
+
+def test_a_sample_that_keeps_its_length_is_the_padded_one_without_padding():
+    raw = make_raw(num_res=20)
+    padded = training_sample_from_raw(raw, seed=5, config=DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9))
+    config = DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9, pad_to_crop=False)
+    plain = training_sample_from_raw(raw, seed=5, config=config)
+    assert plain["aatype"].shape == (20,)
+    for name, value in plain.items():
+        window = tuple(slice(0, size) for size in value.shape)
+        np.testing.assert_array_equal(padded[name][window], value, err_msg=name)
