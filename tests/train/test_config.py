@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 
+from openfold_opt.loader.config import DataConfig
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig, config_as_dict, config_fields, config_hash
 from openfold_opt.train.precision import compute_dtype
@@ -78,3 +79,8 @@ def test_unknown_names_are_refused_with_those_that_exist():
         DataSelectionConfig(validation_rule="best")
     with pytest.raises(ValueError, match="expected one of fp32, tf32, bf16"):
         compute_dtype("double")
+
+
+def test_samples_of_different_lengths_make_no_batch():
+    with pytest.raises(ValueError, match="local_batch_size=2 with data.pad_to_crop=False"):
+        RunConfig(data=DataConfig(pad_to_crop=False), local_batch_size=2)
