@@ -17,7 +17,7 @@ from openfold_opt.train.selection import DataSelectionConfig
 
 
 def build() -> RunConfig:
-    """About 2,000 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    """About 2,500 steps of two chains; docs/lab_log.md tells how the numbers were found."""
     return RunConfig(
         model=small_model(),
         loss=backbone_first_loss(),
@@ -35,7 +35,7 @@ def build() -> RunConfig:
             base_learning_rate=5e-3,
             warmup_init_learning_rate=1e-4,
             warmup_steps=30,
-            decay_steps=(1400, 2000, 2600),
+            decay_steps=(2200, 2800),
             decay_factor=0.5,
         ),
         evaluation=EvaluationConfig(every_steps=100, target_lddt_ca=0.8),
