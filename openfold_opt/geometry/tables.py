@@ -43,6 +43,4 @@ class _SameArray:
 
 @functools.lru_cache(maxsize=_MAX_KEPT_TABLES)
 def _on_device(key: _SameArray, device: torch.device) -> Tensor:
-    # a tensor made in inference mode could not be used in training afterwards
-    with torch.inference_mode(False):
-        return torch.tensor(key.array, device=device)
+    return torch.tensor(key.array, device=device)

@@ -50,15 +50,6 @@ def test_atoms_from_torsions_ask_the_host_for_nothing():
     assert constants.count == 0
 
 
-def test_a_table_first_used_in_inference_mode_serves_training():
-    table = read_only(np.ones((21, 2), np.float32))
-    with torch.inference_mode():
-        lookup(table, torch.tensor([1]))
-    weight = torch.ones(1, 2, requires_grad=True)
-    (lookup(table, torch.tensor([1])) * weight).sum().backward()
-    assert torch.equal(weight.grad, torch.ones(1, 2))
-
-
 def test_what_is_kept_must_not_change():
     with pytest.raises(ValueError, match="setflags"):
         lookup(restype_atom14_mask.copy(), torch.tensor([0]))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.superposition import (
     GDT_HA_THRESHOLDS_ANGSTROM,
     GDT_TS_THRESHOLDS_ANGSTROM,
@@ -33,8 +34,16 @@ def test_a_moved_structure_is_put_back():
 def test_a_mirror_image_does_not_fit():
     target = torch.randn(30, 3, generator=torch.Generator().manual_seed(4)) * 10
     mirrored = target * torch.tensor([1.0, 1.0, -1.0])
-    _, error = superimpose(mirrored, target, torch.ones(30))
+    fitted, error = superimpose(mirrored, target, torch.ones(30))
     assert float(error) > 1.0
+    # nor is there a better fit among many turns of what was found, small and large
+    generator = torch.Generator().manual_seed(6)
+    size = torch.logspace(-3, 1, 500)[:, None]
+    quaternion = torch.cat([torch.ones(500, 1), torch.randn(500, 3, generator=generator) * size], dim=-1)
+    turns = quaternion_to_matrix(torch.nn.functional.normalize(quaternion, dim=-1))
+    center = target.mean(0)
+    turned = (fitted - center) @ turns + center
+    assert float(rmsd(turned, target, torch.ones(30)).min()) > float(error) - 1e-5
 
 
 def test_masked_points_do_not_count():

@@ -76,6 +76,14 @@ def test_terms_of_weight_zero_do_not_count_even_if_they_are_not_numbers(quirks):
     assert not any(broken.terms[name].requires_grad for name in ("plddt_loss", "violation", "tm"))
 
 
+def test_samples_count_by_the_root_of_their_length_after_cropping(quirks):
+    outputs, batch = quirks
+    batch.seq_length = torch.tensor([4, 9, 20, 25])
+    result = AlphaFoldLoss(TINY)(outputs, batch)
+    torch.testing.assert_close(result.scaled_total, result.weighted_total * torch.tensor([4.0, 9.0, 20.0, 20.0]).sqrt())
+    torch.testing.assert_close(result.loss, result.scaled_total.mean())
+
+
 def test_a_term_that_counts_is_never_hidden(quirks):
     outputs, batch = quirks
     logits = torch.full_like(outputs.distogram_logits, float("nan"))

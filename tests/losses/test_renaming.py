@@ -15,11 +15,11 @@ SEQUENCE = "DAEFYGDR"
 
 @pytest.fixture
 def batch():
-    """Random atoms of one sample; a few are missing."""
+    """Random atoms of one sample; many are missing."""
     generator = torch.Generator().manual_seed(0)
     aatype = torch.from_numpy(sequence_to_aatype(SEQUENCE))[None]
     positions = torch.randn(1, len(SEQUENCE), 37, 3, generator=generator) * 4
-    mask = (torch.rand(1, len(SEQUENCE), 37, generator=generator) < 0.9).float()
+    mask = (torch.rand(1, len(SEQUENCE), 37, generator=generator) < 0.6).float()
     frames = torch.randn(2, 1, len(SEQUENCE), 8, 4, 4, generator=generator)
     return SimpleNamespace(
         aatype=aatype,

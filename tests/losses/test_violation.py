@@ -18,7 +18,7 @@ from openfold_opt.protein import stereo_chemistry as chemistry
 from openfold_opt.protein.residue_constants import residue_atoms, restype_1to3, sequence_to_aatype
 
 CONFIG = ViolationLossConfig()
-SEQUENCES = ("CWPGA", "RCDXC")
+SEQUENCES = ("CWPLA", "RCDXC")
 N, CA, C = 0, 1, 2
 
 
@@ -30,7 +30,7 @@ def problem(seed=0):
     features["atom14_atom_exists"][1, 0, 5] = 0.0
     residue_index = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 5, 6, 7]])
     batch = SimpleNamespace(aatype=aatype, residue_index=residue_index, **features)
-    return torch.randn(2, 5, 14, 3, generator=generator) * 2.5, batch
+    return torch.randn(2, 5, 14, 3, generator=generator) * 1.5, batch
 
 
 def existing_atoms(batch, sample):
@@ -108,7 +108,7 @@ def test_peptide_bonds_equal_the_loops():
     positions, batch = problem(1)
     got = peptide_bond_loss(positions, batch, CONFIG)
     for sample in range(2):
-        assert float(got[sample]) == pytest.approx(looped_peptide_bonds(positions, batch, sample), rel=1e-3)
+        assert float(got[sample]) == pytest.approx(looped_peptide_bonds(positions, batch, sample), rel=1e-4)
 
 
 def test_the_whole_is_the_sum_with_clashes_per_atom():
