@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from openfold_opt.losses.config import DistogramLossConfig, FapeLossConfig, LossConfig, MaskedMSALossConfig
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
+from openfold_opt.model.input_embedder import InputEmbedderConfig
 from openfold_opt.model.structure_module import StructureModuleConfig
 from openfold_opt.model.template_pair_stack import TemplatePairStackConfig
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttentionConfig
@@ -36,6 +39,30 @@ def small_model() -> ModelConfig:
         evoformer_stack=EvoformerStackConfig(num_blocks=2, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
         structure_module=StructureModuleConfig(num_blocks=4, num_heads=4, c_hidden_angles=32),
         auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=32),
+    )
+
+
+def deep_structure_model() -> ModelConfig:
+    """572,642 parameters: a wide pair representation in one Evoformer block, six blocks of the structure module.
+
+    For fitting single chains: positions up to 100 residues apart are told apart, which identifies every pair.
+    """
+    pair = {
+        "c_hidden_outer_product": 8,
+        "c_hidden_triangle_multiplication": 64,
+        "c_hidden_triangle_attention": 8,
+        "num_heads_triangle": 2,
+        "transition_factor": 4,
+    }
+    small = small_model()
+    return dataclasses.replace(
+        small,
+        c_z=64,
+        c_s=128,
+        input_embedder=InputEmbedderConfig(max_relative_position=100),
+        extra_msa_stack=ExtraMSAStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair),
+        evoformer_stack=EvoformerStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
+        structure_module=StructureModuleConfig(num_blocks=6, num_heads=8, c_hidden_angles=32),
     )
 
 

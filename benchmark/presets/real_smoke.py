@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from benchmark.presets import demo
+from benchmark.small_model import deep_structure_model
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.selection import DataSelectionConfig
@@ -18,10 +19,11 @@ CHAINS = ("1l2y_A", "1psm_A", "5y2e_A", "3en2_A")
 
 
 def build() -> RunConfig:
-    """The demo's model and optimiser; one chain a step, at its own length, since most are far shorter than the longest."""
+    """One chain a step, at its own length, since most are far shorter than the longest."""
     config = demo.build()
     return dataclasses.replace(
         config,
+        model=deep_structure_model(),
         data=DataConfig(
             crop_size=101,
             pad_to_crop=False,
@@ -32,7 +34,7 @@ def build() -> RunConfig:
             clamped_fape_probability=0.0,
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
-        schedule=dataclasses.replace(config.schedule, decay_steps=(2500, 3500)),
+        schedule=dataclasses.replace(config.schedule, base_learning_rate=1e-3, decay_steps=(3000,)),
         evaluation=dataclasses.replace(config.evaluation, every_steps=200),
         selection=DataSelectionConfig(
             train_chain_ids=CHAINS, validation_rule="chain_ids", validation_chain_ids=CHAINS
