@@ -95,9 +95,12 @@ def test_target_not_reached_is_exit_code_1(tmp_path):
 
 
 def start_slow(output, *flags):
-    """A slow run, returned when two steps are done and the first checkpoint is written."""
+    """A slow run, returned when two steps are done and the first checkpoint is written.
+
+    The six steps left take 24 s: time for another process to start on a busy machine and find this one alive.
+    """
     process = subprocess.Popen(
-        command("tiny", output, *flags), cwd=ROOT, env=environment(TINY_STEP_SECONDS="0.5"),
+        command("tiny", output, *flags), cwd=ROOT, env=environment(TINY_STEP_SECONDS="4"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     deadline = time.monotonic() + 60
