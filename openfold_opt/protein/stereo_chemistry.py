@@ -24,7 +24,6 @@ between_residue_cos_angle_c_n_ca = (-0.5203, 0.0353)
 between_residue_cos_angle_ca_c_n = (-0.4473, 0.0311)
 
 
-
 def _atom14_radii() -> np.ndarray:
     radii = np.zeros((21, 14), np.float32)
     for restype, residue in enumerate(restype_1to3.values()):
