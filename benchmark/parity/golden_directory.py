@@ -18,7 +18,6 @@ from benchmark.errors import BenchmarkError
 from benchmark.parity.golden_config import model_config
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
-from openfold_opt.model.weights import WeightsError, read_weights
 from openfold_opt.protein.features import FEATURES
 
 
@@ -102,10 +101,7 @@ def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not (path / "weights.npz").is_file():
         return weights_from_names(path / "state_dict.tsv")
-    try:
-        return read_weights(path / "weights.npz")
-    except WeightsError as error:
-        raise GoldenDirectoryError(str(error)) from error
+    return {name: torch.from_numpy(array) for name, array in _read_npz(path / "weights.npz").items()}
 
 
 def _read_batch(path: Path) -> FeatureBatch:

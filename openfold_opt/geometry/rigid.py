@@ -78,19 +78,6 @@ class Rigid:
         """From global to local coordinates: points [..., 3]."""
         return matrix_vector(self.rotation.transpose(-1, -2), points - self.translation)
 
-    def inverse(self) -> Rigid:
-        """The transformation that undoes this one."""
-        inverse_rotation = self.rotation.transpose(-1, -2)
-        return Rigid(inverse_rotation, -matrix_vector(inverse_rotation, self.translation))
-
-    def scale_translation(self, factor: float) -> Rigid:
-        """The same with another unit of length."""
-        return Rigid(self.rotation, self.translation * factor)
-
-    def detach_rotation(self) -> Rigid:
-        """The same without gradient through the rotation (Algorithm 20, line 20)."""
-        return Rigid(self.rotation.detach(), self.translation)
-
     def unsqueeze(self, dim: int) -> Rigid:
         """A new leading dim; a negative dim counts from the end of the leading dims."""
         return Rigid(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from openfold_opt.model.weights import file_sha256, load_weights
+from openfold_opt.model.weights import RESUMABLE_KEY, file_sha256, load_weights
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
 from openfold_opt.train.checkpoint import CheckpointError, load_file
@@ -45,7 +45,7 @@ def checkpoint_content(
     average = train_step.weight_average
     return {
         "iteration": progress.step,
-        "alphafold_state_dict": train_step.buffer.split_copies(train_step.buffer.values),
+        RESUMABLE_KEY: train_step.buffer.split_copies(train_step.buffer.values),
         "optimizer_state_dict": train_step.optimizer.state_dict(learning_rate=learning_rate),
         "weight_average_state_dict": average.state_dict(),
         "weight_average_num_updates": int(average.num_updates.item()),
@@ -99,15 +99,15 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
             "download it again (python -m data_prep download)"
         )
     content = load_file(path)
-    if "alphafold_state_dict" not in content:
-        content = {"alphafold_state_dict": content}
+    if RESUMABLE_KEY not in content:
+        content = {RESUMABLE_KEY: content}
     _restore_weights(train_step, content, path=path)
     return sha256
 
 
 def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
     try:
-        load_weights(train_step.model, content["alphafold_state_dict"], source=path.name)
+        load_weights(train_step.model, content[RESUMABLE_KEY], source=path.name)
         if "optimizer_state_dict" in content:
             train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
     except (ValueError, KeyError, TypeError) as error:

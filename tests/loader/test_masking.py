@@ -46,5 +46,8 @@ def test_profile_draws_follow_the_column():
 
 def test_the_input_is_not_changed():
     msa = np.full((5, 5), 21, np.uint8)
-    msa.setflags(write=False)
-    mask_msa(msa, profile=np.full((5, 22), 1 / 22, np.float32), config=DataConfig(), rng=np.random.default_rng(0))
+    masked, _ = mask_msa(
+        msa, profile=np.full((5, 22), 1 / 22, np.float32), config=DataConfig(masked_msa_fraction=1.0), rng=np.random.default_rng(0)
+    )
+    assert (msa == 21).all()
+    assert not (masked == 21).all()
