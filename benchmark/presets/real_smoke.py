@@ -14,12 +14,15 @@ from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.selection import DataSelectionConfig
 
-CHAINS = ("1l2y_A", "1psm_A", "5y2e_A", "3en2_A")
-"""Of 20, 38, 47 and 101 residues."""
+CHAINS = ("1l2y_A", "5hkn_A", "5y2e_A", "3en2_A")
+"""Of 20, 30, 47 and 101 residues."""
 
 
 def build() -> RunConfig:
-    """One chain a step, at its own length, since most are far shorter than the longest."""
+    """One chain a step, at its own length, since most are far shorter than the longest.
+
+    The mean goal lies above 0.8 so that each chain by itself passes 0.8 too.
+    """
     config = demo.build()
     return dataclasses.replace(
         config,
@@ -34,8 +37,8 @@ def build() -> RunConfig:
             clamped_fape_probability=0.0,
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
-        schedule=dataclasses.replace(config.schedule, base_learning_rate=1e-3, decay_steps=(3000,)),
-        evaluation=dataclasses.replace(config.evaluation, every_steps=200),
+        schedule=dataclasses.replace(config.schedule, base_learning_rate=1e-3, decay_steps=(1800, 2400)),
+        evaluation=dataclasses.replace(config.evaluation, every_steps=200, target_lddt_ca=0.87),
         selection=DataSelectionConfig(
             train_chain_ids=CHAINS, validation_rule="chain_ids", validation_chain_ids=CHAINS
         ),
