@@ -42,7 +42,7 @@ class MLPerfObserver(NullObserver):
         # stack offset 2: the caller of _event and its like below, not those helpers
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=re.escape(str(CHECKOUT)))
         self._run_started = False
-        self._loader_kind = ""
+        self._loader_window = 0
         self._num_blocks = 0
         self._data_waits: list[float] = []
 
@@ -105,13 +105,13 @@ class MLPerfObserver(NullObserver):
         """The clock starts."""
         self._start(constants.RUN_START)
         self._run_started = True
-        self._loader_kind = info.config.loader.kind
+        self._loader_window = info.config.loader.window
 
     def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
         """Sizes of the data set, counted after the clock started."""
         self._event(constants.TRAIN_SAMPLES, train_samples)
         self._event(constants.EVAL_SAMPLES, eval_samples)
-        in_order = self._loader_kind == "in_order"
+        in_order = self._loader_window == 0
         self._event("initial_training_dataloader_type", f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}")
 
     def block_start(self, *, step: int, epoch_num: int) -> None:

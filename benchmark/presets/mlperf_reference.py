@@ -31,7 +31,7 @@ def build() -> RunConfig:
         loss=LossConfig.initial_training(),
         data=_data(),
         loader=LoaderConfig(
-            kind="in_order",  # InitialTrainingDataloaderPT, [M]; free: [R] allows PQ too
+            window=0,  # InitialTrainingDataloaderPT, [M]; free: [R] allows PQ too
             num_workers=14,  # [M]
         ),
         optimizer=OptimizerConfig(

@@ -23,9 +23,15 @@ class LoadedBatch:
     slots: torch.Tensor
     """int64 [batch]: places in the global batch of the step, which name the dropout masks of these samples."""
     step: int
-    """Optimiser step, from 0; -1 in evaluation."""
+    """Optimiser step that it is for, from 0; -1 in evaluation."""
     micro: int
     """Micro-batch of the step, from 0."""
+    position: int
+    """Place in this rank's stream of micro-batches, from 0: what is to be marked as consumed."""
+    queue_depth: int
+    """Prepared micro-batches that the loader held when it gave this one away."""
+    reorder_distance: int
+    """How many places this one was ahead of the first that was missing."""
 
 
 def stack_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

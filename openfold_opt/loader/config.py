@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 START_METHODS = ("fork", "forkserver", "spawn")
-LOADER_KINDS = ("in_order",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +65,26 @@ class LoaderConfig:
 
     closed_division: ClassVar[str] = "implementation"
 
-    kind: str = field(default="in_order", metadata={"closed_division": "free"})
-    """Order of delivery: "in_order" gives batches exactly in the order of the sample stream."""
+    window: int = field(default=0, metadata={"closed_division": "free"})
+    """Batches may be delivered up to so many places early, so that a slow one holds nobody up; 0 is the order of the stream."""
     num_workers: int = 2
     """Worker processes per rank; 0 prepares batches in the training process."""
     prefetch_per_worker: int = 2
     """Batches that a worker may have prepared ahead of their use."""
-    start_method: str = "fork"
-    """How worker processes start: "fork", "forkserver" or "spawn"."""
+    start_method: str = "forkserver"
+    """How worker processes start: "forkserver", "spawn", or "fork", which is no good beside threads or a GPU."""
     timeout_seconds: float = 600.0
-    """A batch that takes longer than this is an error that names its samples."""
+    """A worker that takes longer for a batch is replaced, and the batch prepared again."""
+    max_attempts: int = 3
+    """How often a batch is prepared before it counts as an error."""
+    error_budget: int = field(default=0, metadata={"closed_division": "mathematical"})
+    """Training batches of a rank that may be left out after max_attempts, each reported with its samples; one more ends the run."""
 
     def __post_init__(self) -> None:
-        if self.kind not in LOADER_KINDS:
-            raise ValueError(f"LoaderConfig.kind is {self.kind!r}, expected one of {LOADER_KINDS}")
         if self.start_method not in START_METHODS:
             raise ValueError(f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}")
-        if self.num_workers < 0 or self.prefetch_per_worker < 1 or self.timeout_seconds <= 0:
-            raise ValueError(
-                f"LoaderConfig has num_workers {self.num_workers}, prefetch_per_worker {self.prefetch_per_worker}, "
-                f"timeout_seconds {self.timeout_seconds}; expected at least 0, at least 1 and more than 0"
-            )
+        for name, least in (("window", 0), ("num_workers", 0), ("prefetch_per_worker", 1), ("max_attempts", 1), ("error_budget", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {least}")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"LoaderConfig.timeout_seconds is {self.timeout_seconds}, expected more than 0")

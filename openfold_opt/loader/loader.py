@@ -1,6 +1,7 @@
 """The two loaders: an endless stream of training batches, and validation chains one at a time."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from openfold_opt.loader.batch import LoadedBatch, stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.random_streams import evaluation_seed
+from openfold_opt.loader.reorder_window import ConsumedPositions, StreamState
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
-from openfold_opt.loader.workers import OrderedWorkers
+from openfold_opt.loader.workers import Delivery, WorkerStream
 from openfold_opt.protein.reader import ShardReader
 
 
@@ -22,14 +24,11 @@ class BatchLabel:
 
     chain_ids: tuple[str, ...]
     sample_seeds: tuple[int, ...]
-    slots: tuple[int, ...]
-    step: int
-    micro: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """Prepares the micro-batches of one rank; position p is micro-batch p % accumulation of step p // accumulation."""
+    """Prepares the micro-batches of one rank; in order, position p is micro-batch p % accumulation of step p // accumulation."""
 
     reader: ShardReader
     sampler: TrainingSampler
@@ -37,12 +36,11 @@ class TrainingTask:
     stream: SampleStream
 
     def label(self, position: int) -> BatchLabel:
-        """Chains, seeds and slots of a micro-batch: arithmetic, nothing is read."""
+        """Chains and seeds of a micro-batch: arithmetic, nothing is read."""
         step, micro = self.stream.step_of(position)
-        slots = tuple(self.stream.slots(micro))
-        samples = [self.sampler.sample(step * self.stream.global_batch_size + slot) for slot in slots]
-        chain_ids, seeds = zip(*samples)
-        return BatchLabel(chain_ids=chain_ids, sample_seeds=seeds, slots=slots, step=step, micro=micro)
+        numbers = [step * self.stream.global_batch_size + slot for slot in self.stream.slots(micro)]
+        chain_ids, seeds = zip(*(self.sampler.sample(number) for number in numbers))
+        return BatchLabel(chain_ids=chain_ids, sample_seeds=seeds)
 
     def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
         label = self.label(position)
@@ -56,7 +54,8 @@ class TrainingTask:
         """The samples of a micro-batch in words."""
         label = self.label(position)
         samples = ", ".join(f"{chain_id} (seed {seed})" for chain_id, seed in zip(label.chain_ids, label.sample_seeds))
-        return f"training step {label.step}, micro-batch {label.micro}: {samples}"
+        step, micro = self.stream.step_of(position)
+        return f"training step {step}, micro-batch {micro}: {samples}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +69,7 @@ class EvaluationTask:
     def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
         chain_id = self.chain_ids[position]
         sample = make_evaluation_sample(self.reader, chain_id, config=self.data)
-        label = BatchLabel(chain_ids=(chain_id,), sample_seeds=(evaluation_seed(chain_id),), slots=(0,), step=-1, micro=0)
-        return label, stack_samples([sample])
+        return BatchLabel(chain_ids=(chain_id,), sample_seeds=(evaluation_seed(chain_id),)), stack_samples([sample])
 
     def describe(self, position: int) -> str:
         """The chain in words."""
@@ -79,9 +77,11 @@ class EvaluationTask:
 
 
 class TrainingLoader:
-    """Iterates the micro-batches of one rank from `start_step` on, without end; a context manager.
+    """Iterates the micro-batches of one rank without end; a context manager.
 
     Workers begin to read samples at once: where a clock must run before data are touched, make the loader after it has started.
+    With `loader.window` > 0 micro-batches come in the order in which they get ready, within the window (docs/loader.md); step,
+    micro and slots of each follow from the order of delivery, so that dropout masks do not repeat within a step.
 
     Args:
         data_dir: converted data set.
@@ -89,10 +89,12 @@ class TrainingLoader:
         data: what is in a sample.
         loader: how it is prepared.
         stream: which part of the global stream this rank takes.
-        start_step: optimiser step to begin with; all the state that resuming needs.
+        start_step: optimiser step to begin with.
+        start: which part of the stream is consumed already, as `state` told it; None: what start_step steps consume in order.
+        report: gets a line for each batch left out and each worker replaced.
 
     Raises:
-        LoaderError: from iteration, where a batch cannot be prepared; it names the samples.
+        LoaderError: from iteration, where a batch cannot be prepared and the error budget is used up; it names the samples.
     """
 
     def __init__(
@@ -104,19 +106,40 @@ class TrainingLoader:
         loader: LoaderConfig,
         stream: SampleStream,
         start_step: int = 0,
+        start: StreamState | None = None,
+        report: Callable[[str], None] = warnings.warn,
     ) -> None:
         task = TrainingTask(reader=ShardReader(data_dir), sampler=sampler, data=data, stream=stream)
-        self._workers = OrderedWorkers(task, config=loader, first=start_step * stream.accumulation)
+        self._stream = stream
+        self._num_delivered = start_step * stream.accumulation
+        start = StreamState(low=self._num_delivered) if start is None else start
+        self._consumed = ConsumedPositions(start)
+        self._num_left_out = 0
+        self._deliveries = WorkerStream(task, config=loader, start=start, report=report)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self
 
     def __next__(self) -> LoadedBatch:
-        return _to_batch(*next(self._workers))
+        delivery = next(self._deliveries)
+        step, micro = self._stream.step_of(self._num_delivered)
+        self._num_delivered += 1
+        return _to_batch(delivery, slots=self._stream.slots(micro), step=step, micro=micro)
+
+    def mark_consumed(self, position: int) -> None:
+        """Says that a step has used the micro-batch of this position: a run that resumes will not see it again."""
+        self._consumed.add(position)
+
+    def state(self) -> StreamState:
+        """What is consumed by steps, or left out for good; what workers hold or was only delivered is not in it."""
+        for position in self._deliveries.left_out[self._num_left_out :]:
+            self._consumed.add(position)
+            self._num_left_out += 1
+        return self._consumed.state()
 
     def close(self) -> None:
         """Ends the workers; safe to call twice."""
-        self._workers.close()
+        self._deliveries.close()
 
     def __enter__(self) -> "TrainingLoader":
         return self
@@ -145,17 +168,22 @@ class EvaluationLoader:
         return len(self._task.chain_ids)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        with OrderedWorkers(self._task, config=self._loader, end=len(self)) as workers:
-            for label, arrays in workers:
-                yield _to_batch(label, arrays)
+        # every chain counts in the average: none may be left out
+        with WorkerStream(self._task, config=self._loader, end=len(self), error_budget=0) as deliveries:
+            for delivery in deliveries:
+                yield _to_batch(delivery, slots=range(1), step=-1, micro=0)
 
 
-def _to_batch(label: BatchLabel, arrays: dict[str, np.ndarray]) -> LoadedBatch:
+def _to_batch(delivery: Delivery, *, slots: range, step: int, micro: int) -> LoadedBatch:
+    label: BatchLabel = delivery.description
     return LoadedBatch(
-        features={name: torch.from_numpy(array) for name, array in arrays.items()},
+        features={name: torch.from_numpy(array) for name, array in delivery.arrays.items()},
         chain_ids=label.chain_ids,
         sample_seeds=label.sample_seeds,
-        slots=torch.tensor(label.slots, dtype=torch.int64),
-        step=label.step,
-        micro=label.micro,
+        slots=torch.tensor(slots, dtype=torch.int64),
+        step=step,
+        micro=micro,
+        position=delivery.position,
+        queue_depth=delivery.queue_depth,
+        reorder_distance=delivery.reorder_distance,
     )

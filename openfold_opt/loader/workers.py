@@ -1,196 +1,165 @@
-"""Worker processes that prepare batches ahead and deliver them in order.
+"""Batches prepared ahead by worker processes that may die, hang or fail, delivered within a reorder window.
 
-Of W workers, worker w prepares the positions first + w, first + w + W, ... of the stream, so the order needs no queue, no lock and
-no thread: the consumer asks each worker's channel in turn. A worker may be ahead by a number of batches (its credits); each batch
-taken gives one back. A worker that raises sends its traceback; one that dies closes its channel; one that stalls runs into the
-timeout. Each of these is a LoaderError in the consumer that names the samples. A worker whose consumer is gone leaves by itself.
+A thread of the consuming process looks after the workers: it hands out one position at a time, takes what comes back, replaces
+workers that die or run past the deadline, and has a failed batch prepared again, by whichever worker is free. What fails every time
+is reported, counted, and left out while the error budget lasts; one failure more ends the stream with a LoaderError. Whatever happens
+to the workers, the consumer gets a batch or an error: every position handed out has a deadline.
 """
 
-import multiprocessing
-import os
-import select
-import signal
-import socket
-import traceback
-from collections.abc import Iterator
-from typing import Any, Protocol
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
-from openfold_opt.loader.array_transfer import channel_pair, receive_arrays, send_arrays
+from openfold_opt.loader.attempts import Attempts, LoaderError
 from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.reorder_window import ReorderWindow, StreamState
+from openfold_opt.loader.supervisor import SharedState, Supervisor
+from openfold_opt.loader.worker import Failure, Prepared, Task, attempt
 
-ORPHAN_CHECK_SECONDS = 2.0
-CLOSE_SECONDS = 10.0
-MAX_TRACEBACK_CHARACTERS = 20_000
-CREDIT = b"1"
-
-
-class LoaderError(RuntimeError):
-    """A batch could not be prepared; the message names its samples and the cause."""
+THREAD_CHECK_SECONDS = 5.0
+"""How often a waiting consumer makes sure that somebody is still there to wake it."""
 
 
-class Task(Protocol):
-    """What workers do. Picklable, so that it can be sent to a spawned process."""
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A batch as the consumer gets it, with what the loader knows of its state."""
 
-    def __call__(self, position: int) -> tuple[Any, dict[str, np.ndarray]]:
-        """Prepares batch number `position`: a small picklable description and its arrays."""
+    position: int
+    description: Any
+    arrays: dict[str, np.ndarray]
+    preparation_seconds: float
+    queue_depth: int
+    """Prepared batches that are left."""
+    reorder_distance: int
+    """How many places it was ahead of the first batch that is missing; 0 to window."""
 
-    def describe(self, position: int) -> str:
-        """Names the samples of batch number `position` for an error message."""
 
+class WorkerStream:
+    """Iterates the results of `task` over a stream of positions, each exactly once.
 
-class OrderedWorkers:
-    """Iterates the results of `task` for positions first, first + 1, ... (up to `end`, exclusive, unless None).
+    With num_workers 0 the task runs in this process, in order. Use as a context manager, or call close(), which leaves no process
+    behind.
 
-    With num_workers 0 the task runs in this process. Use as a context manager, or call close(), which leaves no process behind.
+    Args:
+        task: prepares one position.
+        config: workers, window, deadlines, error budget.
+        start: what an earlier run consumed already.
+        end: the stream ends before this position; None: never.
+        error_budget: instead of the config's.
+        report: gets a line for each batch that is left out and each worker replaced; called in the consumer's thread.
     """
 
-    def __init__(self, task: Task, *, config: LoaderConfig, first: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        config: LoaderConfig,
+        start: StreamState = StreamState(),
+        end: int | None = None,
+        error_budget: int | None = None,
+        report: Callable[[str], None] = warnings.warn,
+    ) -> None:
         self._task = task
-        self._config = config
-        self._next = self._first = first
-        self._end = end
-        self._processes: list[multiprocessing.process.BaseProcess] = []
-        self._channels: list[socket.socket] = []
-        self._is_closed = False
-        for worker in range(config.num_workers):
-            self._start_worker(worker)
+        self._report = report
+        budget = config.error_budget if error_budget is None else error_budget
+        self._attempts = Attempts(task, max_attempts=config.max_attempts, error_budget=budget)
+        capacity = max(config.num_workers * config.prefetch_per_worker, 1)
+        self._window = ReorderWindow(window=config.window, capacity=capacity, start=start, end=end)
+        self._shared = SharedState(window=self._window)
+        self._supervisor = Supervisor(task, config, shared=self._shared, attempts=self._attempts) if config.num_workers else None
 
-    def _start_worker(self, worker: int) -> None:
-        context = multiprocessing.get_context(self._config.start_method)
-        ours, theirs = channel_pair()
-        ours.settimeout(self._config.timeout_seconds)
-        positions = (self._first + worker, self._end, self._config.num_workers)
-        # The fork server is between us and its children; elsewhere a worker whose parent is another has lost us.
-        consumer = None if self._config.start_method == "forkserver" else os.getpid()
-        process = context.Process(
-            target=_work,
-            args=(theirs, self._task, positions, self._config.prefetch_per_worker, consumer),
-            name=f"loader-{worker}",
-            daemon=True,
-        )
-        process.start()
-        theirs.close()
-        self._processes.append(process)
-        self._channels.append(ours)
-
-    def __iter__(self) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    def __iter__(self) -> Iterator[Delivery]:
         return self
 
-    def __next__(self) -> tuple[Any, dict[str, np.ndarray]]:
-        if self._is_closed:
-            raise LoaderError("the loader is closed; make a new one to read on")
-        if self._end is not None and self._next >= self._end:
+    def __next__(self) -> Delivery:
+        try:
+            delivery = self._next_here() if self._supervisor is None else self._next_from_workers(self._supervisor)
+        finally:
+            self._pass_on_news()
+        if delivery is None:
             raise StopIteration
-        result = self._receive(self._next) if self._processes else self._prepare_here(self._next)
-        self._next += 1
+        return delivery
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Positions given up so far, in the order in which that happened."""
+        with self._shared.changed:
+            return tuple(self._shared.left_out)
+
+    def _next_here(self) -> Delivery | None:
+        self._refuse_if_closed()
+        while (position := self._window.next_to_prepare()) is not None:
+            result = self._prepare_here(position)
+            distance = self._window.deliver(position)
+            if isinstance(result, Prepared):
+                return _delivery(position, result, queue_depth=0, distance=distance)
+        return None
+
+    def _prepare_here(self, position: int) -> Prepared | None:
+        """The batch, or None if it is left out."""
+        while isinstance(result := attempt(self._task, position), Failure):
+            verdict = self._attempts.failed(position, result)
+            if verdict.error is not None:
+                raise verdict.error
+            if not verdict.is_another_try:
+                self._shared.left_out.append(position)
+                self._shared.news.append(verdict.report)
+                return None
         return result
 
-    def _prepare_here(self, position: int) -> tuple[Any, dict[str, np.ndarray]]:
-        try:
-            return self._task(position)
-        except Exception as error:
-            raise LoaderError(f"preparing {self._task.describe(position)} failed: {error}") from error
+    def _next_from_workers(self, supervisor: Supervisor) -> Delivery | None:
+        shared = self._shared
+        with shared.changed:
+            while (position := self._window.choose(shared.ready)) is None:
+                self._refuse_if_closed()
+                if self._window.is_exhausted:
+                    return None
+                if not shared.changed.wait(THREAD_CHECK_SECONDS) and not supervisor.is_alive():
+                    raise LoaderError("the thread that looks after the loader's workers has ended; its traceback is above")
+            prepared = shared.ready[position]
+            if isinstance(prepared, LoaderError):
+                # it stays there: asked again, the stream ends with it again
+                raise prepared
+            del shared.ready[position]
+            distance = self._window.deliver(position)
+            depth = len(shared.ready)
+        supervisor.wake()
+        return _delivery(position, prepared, queue_depth=depth, distance=distance)
 
-    def _receive(self, position: int) -> tuple[Any, dict[str, np.ndarray]]:
-        worker = (position - self._first) % len(self._processes)
-        channel, process = self._channels[worker], self._processes[worker]
-        try:
-            (kind, content), arrays = receive_arrays(channel)
-        except EOFError:
-            process.join(CLOSE_SECONDS)
-            message = (
-                f"worker {worker} (process {process.pid}) died with exit code {process.exitcode} "
-                f"(-9: killed, often for want of memory) while preparing {self._task.describe(position)}"
-            )
-            raise self._failure(message) from None
-        except TimeoutError:
-            message = (
-                f"worker {worker} (process {process.pid}) did not deliver {self._task.describe(position)} "
-                f"within {self._config.timeout_seconds} s; look at the file system, or raise LoaderConfig.timeout_seconds"
-            )
-            raise self._failure(message) from None
-        if kind == "error":
-            raise self._failure(f"preparing {self._task.describe(position)} failed in worker {worker}: {content}")
-        self._return_credit(channel)
-        return content, arrays
+    def _refuse_if_closed(self) -> None:
+        if self._shared.is_closed:
+            raise LoaderError("the loader is closed; make a new one to read on")
 
-    def _failure(self, message: str) -> LoaderError:
-        self.close()
-        return LoaderError(message)
-
-    def _return_credit(self, channel: socket.socket) -> None:
-        try:
-            channel.send(CREDIT)
-        except OSError:
-            # The worker has finished or died; if a batch is still due from it, the next receive says so.
-            return
+    def _pass_on_news(self) -> None:
+        with self._shared.changed:
+            news, self._shared.news = self._shared.news, []
+        for line in news:
+            self._report(line)
 
     def close(self) -> None:
-        """Ends the workers and waits for them. Workers only read, so ending one in the middle of a batch loses nothing."""
-        self._is_closed = True
-        for channel in self._channels:
-            channel.close()
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(CLOSE_SECONDS)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self._channels, self._processes = [], []
+        """Ends the workers and waits for them; safe to call twice."""
+        with self._shared.changed:
+            self._shared.is_closed = True
+            self._shared.ready.clear()
+        if self._supervisor is not None:
+            self._supervisor.stop()
 
-    def __enter__(self) -> "OrderedWorkers":
+    def __enter__(self) -> "WorkerStream":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _work(channel: socket.socket, task: Task, positions: tuple[int, int | None, int], credits: int, consumer: int | None) -> None:
-    """Main function of a worker: prepares its positions while it has credits."""
-    # Interrupts are the consumer's business, and handlers that it installed are not for this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    position, end, stride = positions
-    while end is None or position < end:
-        if credits == 0 and not _wait_for_credit(channel, consumer):
-            return
-        credits = max(credits - 1, 0)
-        message, arrays = _result(task, position)
-        try:
-            send_arrays(channel, message, arrays)
-        except (BrokenPipeError, ConnectionResetError):
-            # The consumer has closed its end: nobody wants the batch any more.
-            return
-        if message[0] == "error":
-            break
-        position += stride
-    while _wait_for_credit(channel, consumer):
-        # All is sent; leaving before the consumer closes would look like a death.
-        pass
-
-
-def _result(task: Task, position: int) -> tuple[tuple[str, Any], dict[str, np.ndarray]]:
-    """The message of a position: ("batch", description) with its arrays, or ("error", traceback)."""
-    try:
-        description, arrays = task(position)
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-MAX_TRACEBACK_CHARACTERS:]}"
-        return ("error", text), {}
-    return ("batch", description), arrays
-
-
-def _wait_for_credit(channel: socket.socket, consumer: int | None) -> bool:
-    """True once a credit has come; False if the consumer closed the channel or is gone."""
-    while not select.select([channel], [], [], ORPHAN_CHECK_SECONDS)[0]:
-        # Forked siblings hold copies of the consumer's ends, so its death alone may close neither channel nor sentinel.
-        if consumer not in (None, os.getppid()) or not multiprocessing.parent_process().is_alive():
-            return False
-    try:
-        return channel.recv(len(CREDIT)) == CREDIT
-    except ConnectionResetError:
-        return False
+def _delivery(position: int, prepared: Prepared, *, queue_depth: int, distance: int) -> Delivery:
+    return Delivery(
+        position=position,
+        description=prepared.description,
+        arrays=prepared.arrays,
+        preparation_seconds=prepared.seconds,
+        queue_depth=queue_depth,
+        reorder_distance=distance,
+    )

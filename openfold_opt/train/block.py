@@ -29,6 +29,8 @@ class LaunchedStep:
     started: float
     """time.perf_counter() before its first batch was asked for."""
     data_wait_seconds: float
+    queue_depth: int
+    reorder_distance: int
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,7 +39,9 @@ class BlockRunner:
 
     train_step: TrainStep
     batches: Iterator[LoadedBatch]
-    """Micro-batches of this rank, in order, from the first step to be run on."""
+    """Micro-batches of this rank from the first step to be run on."""
+    mark_consumed: Callable[[LoadedBatch], None]
+    """Told of each micro-batch whose step was launched."""
     accumulation: int
     samples_per_step: int
     """Global batch."""
@@ -55,23 +59,32 @@ class BlockRunner:
         launched: LaunchedStep | None = None
         for step in range(first_step + 1, last_step + 1):
             started, waited = time.perf_counter(), self.data_wait_seconds
+            loaded: list[LoadedBatch] = []
             result = self.train_step.run(
-                self._micro_batches(step), step=step, num_recycling_passes=self.recycling(step - 1)
+                self._micro_batches(step, loaded), step=step, num_recycling_passes=self.recycling(step - 1)
             )
+            for batch in loaded:
+                self.mark_consumed(batch)
             if launched is not None:
                 self._report(launched, ended=started)
             launched = LaunchedStep(
-                result=result, started=started, data_wait_seconds=self.data_wait_seconds - waited
+                result=result,
+                started=started,
+                data_wait_seconds=self.data_wait_seconds - waited,
+                queue_depth=min(batch.queue_depth for batch in loaded),
+                reorder_distance=max(batch.reorder_distance for batch in loaded),
             )
         if launched is not None:
             figures_read = launched.result.read()
             self._report(launched, ended=time.perf_counter(), figures=figures_read)
 
-    def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
+    def _micro_batches(self, step: int, taken: list[LoadedBatch]) -> Iterator[MicroBatch]:
+        """The micro-batches of a step on the device; `taken` gets them as they came."""
         for _ in range(self.accumulation):
             asked = time.perf_counter()
             loaded = next(self.batches)
             self.data_wait_seconds += time.perf_counter() - asked
+            taken.append(loaded)
             if loaded.step != step - 1:
                 raise RuntimeError(f"the loader is at step {loaded.step}, the training at step {step - 1}")
             yield MicroBatch(
@@ -99,6 +112,8 @@ class BlockRunner:
                 learning_rate=figures.learning_rate,
                 step_time_seconds=ended - launched.started,
                 data_wait_seconds=launched.data_wait_seconds,
+                queue_depth=launched.queue_depth,
+                reorder_distance=launched.reorder_distance,
             )
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
+from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler, ValidationSampler
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.index import ShardIndex
@@ -24,8 +25,20 @@ class OpenData(Protocol):
     eval_samples: int
     """Chains to train on and to evaluate, over all ranks."""
 
-    def training_batches(self, *, start_step: int) -> Iterator[LoadedBatch]:
-        """Micro-batches of this rank without end, from optimiser step `start_step` (from 0) on."""
+    def training_batches(
+        self, *, start_step: int, start: StreamState | None, report: Callable[[str], None]
+    ) -> Iterator[LoadedBatch]:
+        """Micro-batches of this rank without end, from optimiser step `start_step` (from 0) on.
+
+        start: what `training_state` told when the run was interrupted; None: steps were taken in order.
+        report: gets a line for each batch left out and each worker replaced.
+        """
+
+    def mark_consumed(self, batch: LoadedBatch) -> None:
+        """Says that a step has used a training batch."""
+
+    def training_state(self) -> StreamState | None:
+        """Which part of this rank's stream steps have used."""
 
     def evaluation_chains(self) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
         """(chain id, features of a batch of one) of this rank's chains; may be asked for again."""
@@ -88,7 +101,9 @@ class ShardData:
         )
         self._training: TrainingLoader | None = None
 
-    def training_batches(self, *, start_step: int) -> Iterator[LoadedBatch]:
+    def training_batches(
+        self, *, start_step: int, start: StreamState | None, report: Callable[[str], None]
+    ) -> Iterator[LoadedBatch]:
         self.close()
         self._training = TrainingLoader(
             self._data_dir,
@@ -97,8 +112,17 @@ class ShardData:
             loader=self._config.loader,
             stream=self._stream,
             start_step=start_step,
+            start=start,
+            report=report,
         )
         return iter(self._training)
+
+    def mark_consumed(self, batch: LoadedBatch) -> None:
+        if self._training is not None:
+            self._training.mark_consumed(batch.position)
+
+    def training_state(self) -> StreamState | None:
+        return None if self._training is None else self._training.state()
 
     def evaluation_chains(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for batch in self._evaluation:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.broadcast import barrier
+from openfold_opt.parallel.broadcast import barrier, gather_objects
 from openfold_opt.parallel.context import ParallelContext, build_parallel_context
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.block import BlockRunner
@@ -140,7 +141,10 @@ class Course:
         """time.perf_counter() and step at the beginning of the running block."""
         self._runner = BlockRunner(
             train_step=prepared.train_step,
-            batches=data.training_batches(start_step=prepared.progress.step),
+            batches=data.training_batches(
+                start_step=prepared.progress.step, start=prepared.stream_state, report=observer.warning
+            ),
+            mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
             device=prepared.train_step.buffer.values.device,
             observer=observer,
@@ -239,8 +243,9 @@ class Course:
         self._observer.evaluation_stop(step=step, epoch_num=epoch_num)
 
     def _save(self) -> None:
+        stream_states = tuple(gather_objects(self._data.training_state(), self._world))
         if self._world.rank == 0:
-            progress = self._progress
+            progress = replace(self._progress, stream_states=stream_states)
             content = checkpoint_content(
                 self._prepared.train_step,
                 progress,

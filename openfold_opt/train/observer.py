@@ -65,6 +65,10 @@ class StepReport:
     step_time_seconds: float
     """From the beginning of this step to the beginning of the next, data wait included."""
     data_wait_seconds: float
+    queue_depth: int
+    """Prepared batches that the first rank's loader had left."""
+    reorder_distance: int
+    """How many places the step's batch was ahead of the first that was missing; 0 in strict order."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.model.weights import RESUMABLE_KEY, file_sha256, load_weights
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
 from openfold_opt.train.checkpoint import CheckpointError, load_file
 from openfold_opt.train.step import TrainStep
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +30,15 @@ class RunIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is. There is no state of random generators: every draw is a function of seed and step."""
+    """How far a run is. There is no state of random generators: every draw is a function of seed, step and place in the stream."""
 
     step: int = 0
-    """Optimiser steps done; also the position of the loader."""
+    """Optimiser steps done."""
     samples_seen: int = 0
     lddt_ca: float | None = None
     """Result of the evaluation right after this step, if there was one."""
+    stream_states: tuple[StreamState | None, ...] = ()
+    """What the steps have used of each rank's stream of samples; None, or no entry: what these steps use in order."""
 
 
 def checkpoint_content(
@@ -56,6 +59,9 @@ def checkpoint_content(
         "config_hash": identity.config_hash,
         "global_batch_size": identity.global_batch_size,
         "data_checksum": identity.data_checksum,
+        "stream_states": [
+            None if state is None else {"low": state.low, "above": list(state.above)} for state in progress.stream_states
+        ],
     }
 
 
@@ -80,7 +86,13 @@ def restore_run(train_step: TrainStep, content: dict[str, Any], identity: RunIde
     train_step.weight_average.load_state_dict(
         content["weight_average_state_dict"], num_updates=content["weight_average_num_updates"]
     )
-    return Progress(step=content["iteration"], samples_seen=content["samples_seen"], lddt_ca=content["lddt_ca"])
+    states = (None if state is None else StreamState(**state) for state in content["stream_states"])
+    return Progress(
+        step=content["iteration"],
+        samples_seen=content["samples_seen"],
+        lddt_ca=content["lddt_ca"],
+        stream_states=tuple(states),
+    )
 
 
 def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: str | None) -> str:

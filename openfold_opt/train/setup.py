@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
@@ -59,6 +60,8 @@ class PreparedRun:
     store: CheckpointStore
     identity: RunIdentity
     progress: Progress
+    stream_state: StreamState | None
+    """What the steps so far have used of this rank's stream of samples; None: what they use in order."""
     init_checkpoint_sha256: str | None
     resumed_from: Path | None
 
@@ -163,9 +166,23 @@ def prepare_run(
         store=store,
         identity=identity,
         progress=loaded.progress,
+        stream_state=_stream_state(loaded.progress, context.world),
         init_checkpoint_sha256=loaded.init_checkpoint_sha256,
         resumed_from=loaded.resumed_from,
     )
+
+
+def _stream_state(progress: Progress, world: AxisGroup) -> StreamState | None:
+    """This rank's part. ValueError where another number of ranks left streams that are not cut at one place."""
+    states = progress.stream_states
+    if len(states) == world.size:
+        return states[world.rank]
+    if any(state is not None and state.above for state in states):
+        raise ValueError(
+            f"the checkpoint is of {len(states)} ranks whose loaders delivered out of order, this run has {world.size}; "
+            f"resume it with {len(states)} ranks, or start anew in another output directory"
+        )
+    return None
 
 
 def _load_weights(train_step, store, *, config, paths, identity, warn) -> LoadedWeights:

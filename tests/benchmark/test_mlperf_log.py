@@ -48,7 +48,7 @@ def run_info(config, **changes):
 def step_report(step, *, wait=0.25):
     return StepReport(
         step=step, samples_seen=128 * step, num_recycling_passes=0, loss=1.0, terms={}, gradient_norm=1.0,
-        learning_rate=1e-3, step_time_seconds=1.0, data_wait_seconds=wait,
+        learning_rate=1e-3, step_time_seconds=1.0, data_wait_seconds=wait, queue_depth=2, reorder_distance=0,
     )
 
 

@@ -27,7 +27,9 @@ def test_impossible_data(change, message):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"kind": "any"}, "kind is 'any'"), ({"start_method": "thread"}, "'thread'"), ({"num_workers": -1}, "num_workers -1")]
+    ("change", "message"),
+    [({"window": -1}, "window is -1"), ({"start_method": "thread"}, "'thread'"), ({"num_workers": -1}, "num_workers is -1"),
+     ({"max_attempts": 0}, "max_attempts is 0"), ({"timeout_seconds": 0.0}, "timeout_seconds is 0.0")],
 )
 def test_impossible_loaders(change, message):
     with pytest.raises(ValueError, match=message):

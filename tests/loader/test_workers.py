@@ -4,35 +4,46 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
+from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.loader.config import LoaderConfig
-from openfold_opt.loader.workers import LoaderError, OrderedWorkers
+from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.loader.workers import WorkerStream
 
 
 @dataclasses.dataclass(frozen=True)
 class SquareTask:
-    """Squares positions; at one of them something happens."""
+    """Squares positions; at some of them something happens, `times` times (counted by files in `log`)."""
 
-    at: int = -1
+    at: tuple[int, ...] = ()
     event: str = ""
     log: str = ""
+    times: int = 1_000
+    seconds: float = 0.002
 
     def __call__(self, position):
-        if self.log:
-            pathlib.Path(self.log, str(position)).touch()
-        if position == self.at:
+        attempt = self.count_attempt(position) if self.log else 1
+        if position in self.at and attempt <= self.times:
             self.happen()
-        time.sleep(0.002 * (position % 3))
+        time.sleep(self.seconds * (position % 3))
         return position, {"square": np.array([position**2]), "threads": np.array(torch.get_num_threads())}
+
+    def count_attempt(self, position):
+        number = len(list(pathlib.Path(self.log).glob(f"{position}-*"))) + 1
+        pathlib.Path(self.log, f"{position}-{number}").touch()
+        return number
 
     def happen(self):
         if self.event == "raise":
@@ -41,14 +52,18 @@ class SquareTask:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.event == "exit":
             os._exit(3)
-        time.sleep(60)
+        time.sleep(0.5 if self.event == "slow" else 60)
 
     def describe(self, position):
         return f"sample {position}"
 
 
 def config(**changes):
-    return LoaderConfig(**{"num_workers": 2, "timeout_seconds": 20.0} | changes)
+    return LoaderConfig(**{"num_workers": 2, "timeout_seconds": 20.0, "max_attempts": 1} | changes)
+
+
+def stream(task=SquareTask(), *, end=None, report=None, **changes):
+    return WorkerStream(task, config=config(**changes), end=end, report=report or (lambda line: None))
 
 
 def children():
@@ -57,87 +72,161 @@ def children():
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
 def test_results_come_in_order(num_workers):
-    with OrderedWorkers(SquareTask(), config=config(num_workers=num_workers), first=5, end=25) as workers:
-        results = [(position, int(arrays["square"][0])) for position, arrays in workers]
-    assert results == [(position, position**2) for position in range(5, 25)]
+    with WorkerStream(SquareTask(), config=config(num_workers=num_workers), start=StreamState(low=5, above=(7,)), end=25) as deliveries:
+        results = [(delivery.position, delivery.description, int(delivery.arrays["square"][0])) for delivery in deliveries]
+    assert results == [(position, position, position**2) for position in (5, 6, *range(8, 25))]
     assert not children()
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_other_ways_to_start_workers(start_method):
+    with stream(start_method=start_method, end=6) as deliveries:
+        assert [delivery.position for delivery in deliveries] == list(range(6))
+    assert not children()
+
+
+def test_a_slow_batch_is_passed_by_others_within_the_window():
+    with stream(SquareTask(at=(2,), event="slow", seconds=0.0), window=5, prefetch_per_worker=8, end=40) as deliveries:
+        results = list(deliveries)
+    order = [delivery.position for delivery in results]
+    assert sorted(order) == list(range(40))
+    assert order[7] == 2 and sorted(order[:7]) == [0, 1, 3, 4, 5, 6, 7]
+    assert results[6].reorder_distance == 5 and results[7].reorder_distance == 0
+    assert max(delivery.reorder_distance for delivery in results) <= 5
+    assert results[7].preparation_seconds > 0.4
 
 
 def test_an_endless_stream_is_left_without_a_trace():
-    workers = OrderedWorkers(SquareTask(), config=config())
-    assert [next(workers)[0] for _ in range(4)] == [0, 1, 2, 3]
-    workers.close()
-    workers.close()
-    assert not children()
+    threads = threading.active_count()
+    deliveries = stream()
+    assert [next(deliveries).position for _ in range(4)] == [0, 1, 2, 3]
+    deliveries.close()
+    deliveries.close()
+    assert not children() and threading.active_count() == threads
     with pytest.raises(LoaderError, match="closed"):
-        next(workers)
+        next(deliveries)
 
 
-def test_workers_do_not_run_ahead_of_their_credits(tmp_path):
-    with OrderedWorkers(SquareTask(log=str(tmp_path)), config=config(prefetch_per_worker=3)) as workers:
-        next(workers)
+def test_workers_do_not_run_ahead_of_their_capacity(tmp_path):
+    with stream(SquareTask(log=str(tmp_path)), prefetch_per_worker=3) as deliveries:
+        next(deliveries)
         time.sleep(1.0)
         assert len(list(tmp_path.iterdir())) == 2 * 3 + 1
+        assert next(deliveries).queue_depth == 5
 
 
 def test_workers_use_one_thread():
-    with OrderedWorkers(SquareTask(), config=config(num_workers=1), end=1) as workers:
-        assert next(workers)[1]["threads"] == 1
+    with stream(num_workers=1, end=1) as deliveries:
+        assert next(deliveries).arrays["threads"] == 1
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_exception_names_the_sample_and_the_cause(num_workers):
-    with OrderedWorkers(SquareTask(at=5, event="raise"), config=config(num_workers=num_workers)) as workers:
-        assert [next(workers)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
-        with pytest.raises(LoaderError, match=r"preparing sample 5 failed(.|\n)*no such chain"):
-            next(workers)
+    with stream(SquareTask(at=(5,), event="raise"), num_workers=num_workers) as deliveries:
+        assert [next(deliveries).position for _ in range(5)] == [0, 1, 2, 3, 4]
+        for _ in range(2 if num_workers else 1):
+            with pytest.raises(LoaderError, match=r"preparing sample 5 failed, attempt 1(.|\n)*no such chain(.|\n)*budget is 0"):
+                next(deliveries)
     assert not children()
 
 
 @pytest.mark.parametrize(("event", "code"), [("die", -9), ("exit", 3)])
 def test_a_death_names_the_sample(event, code):
-    with OrderedWorkers(SquareTask(at=4, event=event), config=config()) as workers:
-        assert [next(workers)[0] for _ in range(4)] == [0, 1, 2, 3]
-        start = time.monotonic()
-        with pytest.raises(LoaderError, match=f"died with exit code {code} .*sample 4"):
-            next(workers)
-    assert time.monotonic() - start < 10
+    with stream(SquareTask(at=(4,), event=event)) as deliveries:
+        assert [next(deliveries).position for _ in range(4)] == [0, 1, 2, 3]
+        with pytest.raises(LoaderError, match=f"sample 4 failed.*died with exit code {code} "):
+            next(deliveries)
     assert not children()
 
 
 def test_a_stall_names_the_sample():
-    with OrderedWorkers(SquareTask(at=1, event="stall"), config=config(timeout_seconds=1.0)) as workers:
-        next(workers)
-        with pytest.raises(LoaderError, match="did not deliver sample 1 within 1.0 s"):
-            next(workers)
+    with stream(SquareTask(at=(1,), event="stall"), timeout_seconds=2.0) as deliveries:
+        next(deliveries)
+        with pytest.raises(LoaderError, match="sample 1 failed.*no answer within 2.0 s"):
+            next(deliveries)
     assert not children()
 
 
-@pytest.mark.parametrize("warm_up", [0, 1])
-def test_no_orphans_when_the_consumer_is_killed(warm_up):
-    script = """
-        import multiprocessing, os, signal
-        from openfold_opt.loader.config import LoaderConfig
-        from openfold_opt.loader.workers import OrderedWorkers
-        class Task:
-            def __call__(self, position): return position, {}
-            def describe(self, position): return str(position)
-        workers = OrderedWorkers(Task(), config=LoaderConfig(num_workers=3))
-        for _ in range(WARM_UP):
-            next(workers)
-        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
+@pytest.mark.parametrize("event", ["raise", "die", "stall"])
+def test_a_failed_batch_is_prepared_again_and_a_worker_replaced(tmp_path, event):
+    news = []
+    task = SquareTask(at=(1, 4), event=event, log=str(tmp_path), times=1)
+    with stream(task, max_attempts=2, timeout_seconds=3.0, end=8, report=news.append) as deliveries:
+        assert [delivery.position for delivery in deliveries] == list(range(8))
+    assert len(news) == (0 if event == "raise" else 2)
+    assert all("replaced" in line for line in news)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_error_budget(tmp_path, num_workers):
+    news = []
+    task = SquareTask(at=(2, 6, 9), event="raise", log=str(tmp_path))
+    with stream(task, num_workers=num_workers, max_attempts=2, error_budget=2, report=news.append) as deliveries:
+        assert [next(deliveries).position for _ in range(7)] == [0, 1, 3, 4, 5, 7, 8]
+        with pytest.raises(LoaderError, match=r"sample 9 failed, attempt 2(.|\n)*error budget is 2"):
+            next(deliveries)
+        assert deliveries.left_out == (2, 6)
+    assert ["sample 2" in news[0], "sample 6" in news[1], "number 2 of at most 2" in news[1]] == [True] * 3
+    assert len(list(tmp_path.glob("2-*"))) == 2
+
+
+@pytest.mark.parametrize("window", [0, 30])
+def test_workers_killed_all_the_time(window):
+    """Every batch comes once, with its own content, though the workers are killed over and over."""
+    draw = random.Random(1)
+    counts, kills = Counter(), 0
+    with stream(SquareTask(seconds=0.001), num_workers=3, window=window, max_attempts=3, prefetch_per_worker=4, end=2000) as deliveries:
+        for delivery in deliveries:
+            counts[delivery.position] += 1
+            assert delivery.arrays["square"][0] == delivery.position**2
+            if sum(counts.values()) % 250 == 100:
+                os.kill(draw.choice(children()).pid, signal.SIGKILL)
+                kills += 1
+    assert kills == 8
+    assert counts == dict.fromkeys(range(2000), 1)
+    assert not children()
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("moment", ["idle", "preparing"])
+def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_method, moment):
+    """Also where the workers are in the middle of a batch that never gets ready."""
+    (tmp_path / "killed_consumer.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys, time
+            import numpy as np
+            from openfold_opt.loader.config import LoaderConfig
+            from openfold_opt.loader.workers import WorkerStream
+            class Task:
+                def __call__(self, position):
+                    os.write(1, f"{os.getpid()}\\n".encode())
+                    if sys.argv[2] == "preparing" and position:
+                        time.sleep(600)
+                    return position, {"x": np.zeros(1 << 20)}
+                def describe(self, position): return str(position)
+            if __name__ == "__main__":
+                stream = WorkerStream(Task(), config=LoaderConfig(num_workers=3, start_method=sys.argv[1]))
+                next(stream)
+                time.sleep(1.5)
+                os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+    )
+    before = set(os.listdir("/dev/shm"))
     root = pathlib.Path(__file__).parents[2]
-    output = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script).replace("WARM_UP", str(warm_up))], cwd=root, stdout=subprocess.PIPE, text=True, check=False, timeout=60
-    ).stdout
-    pids = [int(pid) for pid in output.split()]
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "killed_consumer.py"), start_method, moment], env=dict(os.environ, PYTHONPATH=str(root)),
+        stdout=subprocess.PIPE, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == -signal.SIGKILL
+    pids = {int(pid) for pid in result.stdout.split()}
     assert len(pids) == 3
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and any(is_running(pid) for pid in pids):
-        time.sleep(0.2)
+        time.sleep(0.1)
     assert not [pid for pid in pids if is_running(pid)]
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if "torch" in name or "psm" in name]
 
 
 def is_running(pid):

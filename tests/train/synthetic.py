@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -128,7 +128,13 @@ class MemoryData:
         self._world = world
         self._broken_at = broken_at
 
-    def training_batches(self, *, start_step: int) -> Iterator[LoadedBatch]:
+    def mark_consumed(self, batch: LoadedBatch) -> None:
+        """Every batch is used in order."""
+
+    def training_state(self) -> None:
+        """The number of steps says it all."""
+
+    def training_batches(self, *, start_step: int, start: None, report: Callable[[str], None]) -> Iterator[LoadedBatch]:
         local, accumulation = self._config.local_batch_size, self._config.accumulation
         global_batch = local * accumulation * self._axis.size
         step = start_step
@@ -144,6 +150,9 @@ class MemoryData:
                     slots=torch.tensor(slots),
                     step=step,
                     micro=micro,
+                    position=step * accumulation + micro,
+                    queue_depth=0,
+                    reorder_distance=0,
                 )
             step += 1
 

@@ -18,7 +18,7 @@ def test_every_field_is_marked_and_the_free_ones_are_those_of_the_rules():
     leaves = list(config_fields(RunConfig()))
     assert len({leaf.path for leaf in leaves}) == len(leaves) > 80
     assert {leaf.path for leaf in leaves if leaf.mark == "free"} == {
-        "loader.kind",
+        "loader.window",
         "schedule.base_learning_rate",
         "schedule.warmup_init_learning_rate",
         "schedule.warmup_steps",

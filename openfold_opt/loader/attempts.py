@@ -1,0 +1,51 @@
+"""What follows when preparing a batch fails: another try, a batch left out, or the end of the stream."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from openfold_opt.loader.worker import Failure, Task
+
+
+class LoaderError(RuntimeError):
+    """A batch could not be prepared; the message names its samples and the cause."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What follows from a failed attempt; without report and error: another try."""
+
+    report: str = ""
+    """Says that and why the batch is left out."""
+    error: LoaderError | None = None
+    """Ends the stream."""
+
+    @property
+    def is_another_try(self) -> bool:
+        return not self.report and self.error is None
+
+
+class Attempts:
+    """Counts failed attempts of each batch, and batches that failed for good against the error budget."""
+
+    def __init__(self, task: Task, *, max_attempts: int, error_budget: int) -> None:
+        self._task = task
+        self._max_attempts = max_attempts
+        self._error_budget = error_budget
+        self._failed: Counter[int] = Counter()
+        self._num_left_out = 0
+
+    def failed(self, position: int, failure: Failure) -> Verdict:
+        """Books a failed attempt."""
+        self._failed[position] += 1
+        if self._failed[position] < self._max_attempts:
+            return Verdict()
+        text = f"preparing {self._task.describe(position)} failed, attempt {self._failed.pop(position)}: {failure.reason}"
+        if self._num_left_out >= self._error_budget:
+            return Verdict(
+                error=LoaderError(
+                    f"{text}\nThe error budget is {self._error_budget} (LoaderConfig.error_budget): mend the cause, then start the "
+                    "same command again"
+                )
+            )
+        self._num_left_out += 1
+        return Verdict(report=f"left out, number {self._num_left_out} of at most {self._error_budget}: {text}")
