@@ -11,7 +11,7 @@ from openfold_opt.protein.features import FEATURES
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedBatch:
-    """A micro-batch of one rank, in host memory.
+    """A micro-batch of one rank: in host memory as the loader gives it, on the device once it is staged.
 
     `features` has every name of openfold_opt.protein.features: shared features [batch, ...], per-pass features
     [batch, num_passes, ...].

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+STAGINGS = ("auto", "direct", "pinned", "dali")
 START_METHODS = ("fork", "forkserver", "spawn")
 
 
@@ -80,10 +81,18 @@ class LoaderConfig:
     error_budget: int = field(default=0, metadata={"closed_division": "mathematical"})
     """Training batches of a rank that may be left out after max_attempts, each reported with its samples; one more ends the run."""
 
+    staging: str = "auto"
+    """How batches get to the device (openfold_opt.loader.staging): "direct", "pinned", "dali", or "auto" by the device."""
+    staging_depth: int = 2
+    """Batches on the device ahead of their use, but for "direct"."""
+
     def __post_init__(self) -> None:
+        if self.staging not in STAGINGS:
+            raise ValueError(f"LoaderConfig.staging is {self.staging!r}, expected one of {STAGINGS}")
         if self.start_method not in START_METHODS:
             raise ValueError(f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}")
-        for name, least in (("window", 0), ("num_workers", 0), ("prefetch_per_worker", 1), ("max_attempts", 1), ("error_budget", 0)):
+        minima = {"window": 0, "num_workers": 0, "prefetch_per_worker": 1, "max_attempts": 1, "error_budget": 0, "staging_depth": 1}
+        for name, least in minima.items():
             if getattr(self, name) < least:
                 raise ValueError(f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {least}")
         if self.timeout_seconds <= 0:

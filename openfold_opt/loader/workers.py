@@ -144,6 +144,7 @@ class WorkerStream:
         with self._shared.changed:
             self._shared.is_closed = True
             self._shared.ready.clear()
+            self._shared.changed.notify_all()
         if self._supervisor is not None:
             self._supervisor.stop()
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import torch
-
 from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.axis import AxisGroup
@@ -39,7 +37,7 @@ class BlockRunner:
 
     train_step: TrainStep
     batches: Iterator[LoadedBatch]
-    """Micro-batches of this rank from the first step to be run on."""
+    """Micro-batches of this rank on its device, from the first step to be run on."""
     mark_consumed: Callable[[LoadedBatch], None]
     """Told of each micro-batch whose step was launched."""
     accumulation: int
@@ -47,7 +45,6 @@ class BlockRunner:
     """Global batch."""
     recycling: Callable[[int], int]
     """Passes without gradient of a step, counted from 0."""
-    device: torch.device
     world: AxisGroup
     observer: RunObserver
     data_wait_seconds: float = 0.0
@@ -88,8 +85,8 @@ class BlockRunner:
             if loaded.step != step - 1:
                 raise RuntimeError(f"the loader is at step {loaded.step}, the training at step {step - 1}")
             yield MicroBatch(
-                features=FeatureBatch.from_features(loaded.features).to(self.device, non_blocking=True),
-                slots=loaded.slots.to(self.device, non_blocking=True),
+                features=FeatureBatch.from_features(loaded.features),
+                slots=loaded.slots,
                 sample_ids=tuple(
                     f"{chain_id} (seed {seed})"
                     for chain_id, seed in zip(loaded.chain_ids, loaded.sample_seeds, strict=True)

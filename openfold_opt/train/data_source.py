@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler, ValidationSampler
+from openfold_opt.loader.staging import Staging, build_staging
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
@@ -26,9 +28,9 @@ class OpenData(Protocol):
     """Chains to train on and to evaluate, over all ranks."""
 
     def training_batches(
-        self, *, start_step: int, start: StreamState | None, report: Callable[[str], None]
+        self, *, start_step: int, start: StreamState | None, device: torch.device, report: Callable[[str], None]
     ) -> Iterator[LoadedBatch]:
-        """Micro-batches of this rank without end, from optimiser step `start_step` (from 0) on.
+        """Micro-batches of this rank without end, on the device, from optimiser step `start_step` (from 0) on.
 
         start: what `training_state` told when the run was interrupted; None: steps were taken in order.
         report: gets a line for each batch left out and each worker replaced.
@@ -100,9 +102,10 @@ class ShardData:
             loader=config.loader,
         )
         self._training: TrainingLoader | None = None
+        self._staging: Staging | None = None
 
     def training_batches(
-        self, *, start_step: int, start: StreamState | None, report: Callable[[str], None]
+        self, *, start_step: int, start: StreamState | None, device: torch.device, report: Callable[[str], None]
     ) -> Iterator[LoadedBatch]:
         self.close()
         self._training = TrainingLoader(
@@ -115,7 +118,8 @@ class ShardData:
             start=start,
             report=report,
         )
-        return iter(self._training)
+        self._staging = build_staging(iter(self._training), device=device, config=self._config.loader)
+        return self._staging
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
         if self._training is not None:
@@ -132,6 +136,9 @@ class ShardData:
         if self._training is not None:
             self._training.close()
             self._training = None
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
 
 
 def _chains_of_rank(index: ShardIndex, chain_ids: list[str], world: AxisGroup) -> tuple[str, ...]:

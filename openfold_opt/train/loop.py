@@ -139,14 +139,14 @@ class Course:
         self._evaluation_seconds = 0.0
         self._block_started = (0.0, 0)
         """time.perf_counter() and step at the beginning of the running block."""
+        device = prepared.train_step.buffer.values.device
         self._runner = BlockRunner(
             train_step=prepared.train_step,
             batches=data.training_batches(
-                start_step=prepared.progress.step, start=prepared.stream_state, report=observer.warning
+                start_step=prepared.progress.step, start=prepared.stream_state, device=device, report=observer.warning
             ),
             mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
-            device=prepared.train_step.buffer.values.device,
             observer=observer,
             world=world,
             samples_per_step=prepared.identity.global_batch_size,

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
+from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
-from openfold_opt.loader.workers import LoaderError
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
 
@@ -107,3 +108,49 @@ def test_an_unknown_chain_is_named(quirks_dir):
     loader = EvaluationLoader(quirks_dir, ("9zzz_A",), data=SMALL, loader=loader_config(1))
     with pytest.raises(LoaderError, match="validation chain 9zzz_A"):
         list(loader)
+
+
+def test_a_run_resumed_in_the_middle_of_a_window_sees_each_sample_once(quirks_dir):
+    """Consumed is what a step used: batches that were prepared or delivered ahead of it come again."""
+    sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
+    stream = SampleStream(local_batch_size=1, accumulation=2)
+    config = loader_config(2, window=6, prefetch_per_worker=4)
+
+    def take(loader, *, steps, ahead):
+        batches = [next(loader) for _ in range(2 * steps + ahead)]
+        for batch in batches[: 2 * steps]:
+            loader.mark_consumed(batch.position)
+        return batches[: 2 * steps]
+
+    with TrainingLoader(quirks_dir, sampler, data=SMALL, loader=config, stream=stream) as loader:
+        used = take(loader, steps=4, ahead=3)
+        state = loader.state()
+    assert state.num_consumed == 8
+    with TrainingLoader(quirks_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=4, start=state) as loader:
+        used += take(loader, steps=10, ahead=0)
+        state = loader.state()
+    positions = [batch.position for batch in used]
+    assert len(set(positions)) == len(positions) == 28
+    assert set(range(state.low)) <= set(positions)
+    for place, batch in enumerate(used):
+        assert (batch.step, batch.micro) == divmod(place, 2)
+        assert batch.slots.tolist() == [place % 2]
+        assert (batch.chain_ids[0], batch.sample_seeds[0]) == sampler.sample(batch.position)
+
+
+def test_a_batch_left_out_counts_as_used(quirks_dir, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(quirks_dir, data_dir)
+    sampler = TrainingSampler((*CHAINS, "9zzz_A"), [1.0, 1.0, 1.0], seed=2)
+    missing = [position for position in range(12) if sampler.sample(position)[0] == "9zzz_A"]
+    assert missing
+    news = []
+    config = loader_config(2, error_budget=len(missing), max_attempts=2)
+    with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append) as loader:
+        positions = []
+        while not positions or positions[-1] < 11:
+            positions.append(next(loader).position)
+            loader.mark_consumed(positions[-1])
+        assert loader.state() == StreamState(low=positions[-1] + 1)
+    assert sorted(positions + missing) == list(range(positions[-1] + 1))
+    assert len(news) == len(missing) and all("9zzz_A" in line for line in news)

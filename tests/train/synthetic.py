@@ -134,7 +134,7 @@ class MemoryData:
     def training_state(self) -> None:
         """The number of steps says it all."""
 
-    def training_batches(self, *, start_step: int, start: None, report: Callable[[str], None]) -> Iterator[LoadedBatch]:
+    def training_batches(self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]) -> Iterator[LoadedBatch]:
         local, accumulation = self._config.local_batch_size, self._config.accumulation
         global_batch = local * accumulation * self._axis.size
         step = start_step

@@ -1,0 +1,155 @@
+"""Staging: micro-batches from host memory to the device, behind the compute.
+
+All stagings are iterators of LoadedBatch whose features are on the device, in the order of the loader, and end with what ended the
+loader. They differ in who copies:
+
+    direct   the training thread, when it asks for the batch
+    pinned   a thread of its own, through page-locked memory, on a stream of its own, up to `depth` batches ahead
+    dali     a DALI pipeline fed from that thread (openfold_opt.loader.dali_staging)
+
+A batch that is staged is not consumed: what a step has used is for the trainer to say (TrainingLoader.mark_consumed).
+"""
+
+import contextlib
+import dataclasses
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.config import LoaderConfig
+
+
+class Staging(Protocol):
+    """Iterates batches on the device."""
+
+    def __iter__(self) -> Iterator[LoadedBatch]: ...
+
+    def __next__(self) -> LoadedBatch:
+        """The next batch, ready for the current stream. Raises what the loader raised."""
+
+    def close(self) -> None:
+        """Ends threads and drops batches; the loader must be closed before. Safe to call twice."""
+
+
+def build_staging(batches: Iterator[LoadedBatch], *, device: torch.device, config: LoaderConfig) -> Staging:
+    """The staging of a configuration; "auto" is pinned on a GPU and direct on a CPU.
+
+    Raises ValueError where DALI is asked for and cannot be imported.
+    """
+    kind = config.staging
+    if kind == "auto":
+        kind = "pinned" if device.type == "cuda" else "direct"
+    if kind == "direct":
+        return DirectStaging(batches, device=device)
+    if kind == "pinned":
+        return PinnedStaging(batches, device=device, depth=config.staging_depth)
+    from openfold_opt.loader.dali_staging import DaliStaging  # DALI is optional, and takes a second to import
+
+    return DaliStaging(batches, device=device, depth=config.staging_depth)
+
+
+class DirectStaging:
+    """Copies in the thread that asks."""
+
+    def __init__(self, batches: Iterator[LoadedBatch], *, device: torch.device) -> None:
+        self._batches = batches
+        self._device = device
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        return self
+
+    def __next__(self) -> LoadedBatch:
+        batch = next(self._batches)
+        features = {name: tensor.to(self._device) for name, tensor in batch.features.items()}
+        return dataclasses.replace(batch, features=features, slots=batch.slots.to(self._device))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class BackgroundQueue:
+    """Runs an iterator in a thread, up to `depth` items ahead; what it raises comes out in its place."""
+
+    def __init__(self, items: Iterator, *, depth: int, name: str) -> None:
+        self._items = items
+        self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def get(self):
+        """The next item. Raises StopIteration or the error that ended the items, each time it is asked again."""
+        item = self._queue.get()
+        if isinstance(item, _End):
+            self._queue.put(item)
+            raise item.error
+        return item
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                self._queue.put(item)
+                if self._is_closed.is_set():
+                    return
+            end = _End(StopIteration())
+        except BaseException as error:  # passed on to the thread that waits for the items
+            end = _End(error)
+        if not self._is_closed.is_set():
+            self._queue.put(end)
+
+    def close(self) -> None:
+        """Ends the thread once its iterator gives or raises something; safe to call twice."""
+        self._is_closed.set()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._queue.get(timeout=0.05)
+        self._thread.join()
+        self._queue.put(_End(RuntimeError("the staging is closed; make a new one to read on")))
+
+
+@dataclasses.dataclass(frozen=True)
+class _End:
+    error: BaseException
+
+
+class PinnedStaging:
+    """Copies ahead in a thread; on a GPU through page-locked memory and on a stream of its own."""
+
+    def __init__(self, batches: Iterator[LoadedBatch], *, device: torch.device, depth: int) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._queue = BackgroundQueue(map(self._copy, batches), depth=depth, name="staging")
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        return self
+
+    def __next__(self) -> LoadedBatch:
+        batch, event = self._queue.get()
+        if event is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(event)
+            for tensor in (*batch.features.values(), batch.slots):
+                # the memory was given out on the staging stream: it must not be given out again while the current one reads it
+                tensor.record_stream(current)
+        return batch
+
+    def _copy(self, batch: LoadedBatch) -> tuple[LoadedBatch, torch.cuda.Event | None]:
+        if self._stream is None:
+            return batch, None
+        with torch.cuda.stream(self._stream):
+            features = {name: self._to_device(tensor) for name, tensor in batch.features.items()}
+            staged = dataclasses.replace(batch, features=features, slots=self._to_device(batch.slots))
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        return staged, event
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        # PyTorch keeps page-locked blocks, and gives one out again only after the copy from it is done
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def close(self) -> None:
+        self._queue.close()

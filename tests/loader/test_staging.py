@@ -1,0 +1,108 @@
+"""Stagings: same batches in the same order, errors in their place, clean ends."""
+
+import importlib.util
+import itertools
+import threading
+
+import pytest
+import torch
+
+from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.staging import build_staging
+
+HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed (pip install nvidia-dali-cuda130)")
+KINDS = ["direct", "pinned", pytest.param("dali", marks=needs_dali)]
+
+
+def batch(number):
+    features = {
+        "floats": torch.full((2, 3 + number % 2), float(number)),
+        "tokens": torch.full((2, 4), number, dtype=torch.uint8),
+        "lengths": torch.tensor([number, number + 1]),
+    }
+    return LoadedBatch(
+        features=features, chain_ids=(f"c{number}",), sample_seeds=(number,), slots=torch.tensor([2, 3]), step=number, micro=0,
+        position=number, queue_depth=1, reorder_distance=0,
+    )  # fmt: skip
+
+
+def staged(batches, kind, *, device="cpu", depth=2):
+    return build_staging(iter(batches), device=torch.device(device), config=LoaderConfig(staging=kind, staging_depth=depth))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_come_as_they_are(kind):
+    staging = staged(map(batch, range(7)), kind)
+    found = list(staging)
+    staging.close()
+    assert [item.step for item in found] == list(range(7))
+    for number, item in enumerate(found):
+        expected = batch(number)
+        assert (item.chain_ids, item.position, item.slots.tolist()) == (expected.chain_ids, number, [2, 3])
+        for name, tensor in expected.features.items():
+            assert item.features[name].dtype == tensor.dtype and torch.equal(item.features[name], tensor), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_comes_after_the_batches_before_it(kind):
+    def failing():
+        yield batch(0)
+        yield batch(1)
+        raise OSError("the shard is gone")
+
+    staging = staged(failing(), kind)
+    assert [next(staging).step, next(staging).step] == [0, 1]
+    with pytest.raises(OSError, match="the shard is gone"):
+        next(staging)
+    staging.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_endless_stream_is_left_without_a_trace(kind):
+    threads = threading.active_count()
+    staging = staged(map(batch, itertools.count()), kind)
+    next(staging)
+    staging.close()
+    staging.close()
+    assert threading.active_count() == threads
+
+
+def test_batches_are_fetched_ahead_but_not_without_bound():
+    taken = []
+
+    def counted():
+        for number in itertools.count():
+            taken.append(number)
+            yield batch(number)
+
+    staging = staged(counted(), "pinned", depth=3)
+    next(staging)
+    threading.Event().wait(0.3)
+    # one given away, three in the queue, one in the thread's hand
+    assert len(taken) == 5
+    staging.close()
+
+
+def test_auto_goes_by_the_device():
+    assert type(staged([batch(0)], "auto")).__name__ == "DirectStaging"
+
+
+def test_missing_dali_is_said():
+    if HAS_DALI:
+        pytest.skip("DALI is installed")
+    with pytest.raises(ValueError, match='staging is "dali".*install nvidia-dali'):
+        staged([batch(0)], "dali")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_the_same_batches_arrive(kind):
+    staging = staged(map(batch, range(50)), kind, device="cuda")
+    for number, item in enumerate(staging):
+        assert item.features["floats"].is_cuda and item.slots.is_cuda
+        assert torch.equal(item.features["floats"].cpu(), batch(number).features["floats"])
+        assert torch.equal(item.features["tokens"].cpu(), batch(number).features["tokens"])
+    assert number == 49
+    staging.close()
