@@ -9,6 +9,7 @@ import mmap
 import os
 import pickle
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
 
 def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarray]) -> None:
     """Sends a small picklable message along with named arrays. OSError if the other end is closed."""
+    send_arrays_to_all([channel], message, arrays)
+
+
+def send_arrays_to_all(channels: Sequence[socket.socket], message: Any, arrays: dict[str, np.ndarray]) -> None:
+    """The same to several receivers, which share one copy of the memory: they must not write to it."""
     layout, size = [], 0
     for name, array in arrays.items():
         layout.append((name, array.shape, array.dtype.str, size))
@@ -38,7 +44,8 @@ def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarr
         os.ftruncate(descriptor, max(size, 1))
         with mmap.mmap(descriptor, max(size, 1)) as memory:
             _write(memory, layout, arrays)
-        socket.send_fds(channel, [header], [descriptor])
+        for channel in channels:
+            socket.send_fds(channel, [header], [descriptor])
     finally:
         os.close(descriptor)
 

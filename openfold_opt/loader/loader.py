@@ -11,10 +11,12 @@ import torch
 from openfold_opt.loader.batch import LoadedBatch, stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.random_streams import evaluation_seed
+from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.reorder_window import ConsumedPositions, StreamState
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
 from openfold_opt.loader.workers import Delivery, WorkerStream
+from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.reader import ShardReader
 
 
@@ -89,6 +91,7 @@ class TrainingLoader:
         data: what is in a sample.
         loader: how it is prepared.
         stream: which part of the global stream this rank takes.
+        dap: the ranks that take the same part: they get the same batches, prepared once per node.
         start_step: optimiser step to begin with.
         start: which part of the stream is consumed already, as `state` told it; None: what start_step steps consume in order.
         report: gets a line for each batch left out and each worker replaced.
@@ -105,6 +108,7 @@ class TrainingLoader:
         data: DataConfig,
         loader: LoaderConfig,
         stream: SampleStream,
+        dap: AxisGroup = AxisGroup.single("dap"),
         start_step: int = 0,
         start: StreamState | None = None,
         report: Callable[[str], None] = warnings.warn,
@@ -114,14 +118,20 @@ class TrainingLoader:
         self._num_delivered = start_step * stream.accumulation
         start = StreamState(low=self._num_delivered) if start is None else start
         self._consumed = ConsumedPositions(start)
-        self._num_left_out = 0
-        self._deliveries = WorkerStream(task, config=loader, start=start, report=report)
+        self._deliveries = SharedDeliveries(
+            lambda: WorkerStream(task, config=loader, start=start, report=report),
+            axis=dap,
+            window=loader.window,
+            timeout_seconds=loader.timeout_seconds * (loader.max_attempts + 1),
+        )
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self
 
     def __next__(self) -> LoadedBatch:
         delivery = next(self._deliveries)
+        for position in delivery.left_out:
+            self._consumed.add(position)
         step, micro = self._stream.step_of(self._num_delivered)
         self._num_delivered += 1
         return _to_batch(delivery, slots=self._stream.slots(micro), step=step, micro=micro)
@@ -132,9 +142,6 @@ class TrainingLoader:
 
     def state(self) -> StreamState:
         """What is consumed by steps, or left out for good; what workers hold or was only delivered is not in it."""
-        for position in self._deliveries.left_out[self._num_left_out :]:
-            self._consumed.add(position)
-            self._num_left_out += 1
         return self._consumed.state()
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ class SharedState:
     news: list[str] = field(default_factory=list)
     """Lines that the consumer has still to report: batches left out, workers replaced."""
     left_out: list[int] = field(default_factory=list)
-    """Positions given up."""
+    """Positions given up since the last delivery."""
     is_closed: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
 

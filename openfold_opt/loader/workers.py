@@ -8,7 +8,7 @@ to the workers, the consumer gets a batch or an error: every position handed out
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class Delivery:
     """Prepared batches that are left."""
     reorder_distance: int
     """How many places it was ahead of the first batch that is missing; 0 to window."""
+    left_out: tuple[int, ...] = ()
+    """Positions given up since the delivery before."""
 
 
 class WorkerStream:
@@ -81,13 +83,7 @@ class WorkerStream:
             self._pass_on_news()
         if delivery is None:
             raise StopIteration
-        return delivery
-
-    @property
-    def left_out(self) -> tuple[int, ...]:
-        """Positions given up so far, in the order in which that happened."""
-        with self._shared.changed:
-            return tuple(self._shared.left_out)
+        return replace(delivery, left_out=self._take_left_out())
 
     def _next_here(self) -> Delivery | None:
         self._refuse_if_closed()
@@ -132,6 +128,11 @@ class WorkerStream:
     def _refuse_if_closed(self) -> None:
         if self._shared.is_closed:
             raise LoaderError("the loader is closed; make a new one to read on")
+
+    def _take_left_out(self) -> tuple[int, ...]:
+        with self._shared.changed:
+            left_out, self._shared.left_out = self._shared.left_out, []
+        return tuple(left_out)
 
     def _pass_on_news(self) -> None:
         with self._shared.changed:

@@ -55,7 +55,7 @@ class DataSource(Protocol):
     def checksum(self) -> str | None:
         """Checksum of the index; the only thing that may be read before the clock starts."""
 
-    def open(self, *, data_axis: AxisGroup, world: AxisGroup, seed: int) -> OpenData:
+    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int) -> OpenData:
         """Select chains and start the workers. Raises ValueError if nothing is left to train on or evaluate."""
 
 
@@ -69,15 +69,15 @@ class ShardDataSource:
     def checksum(self) -> str:
         return ShardIndex.load(self._data_dir).checksum
 
-    def open(self, *, data_axis: AxisGroup, world: AxisGroup, seed: int) -> OpenData:
-        return ShardData(self._data_dir, self._config, data_axis=data_axis, world=world, seed=seed)
+    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int) -> OpenData:
+        return ShardData(self._data_dir, self._config, data_axis=data_axis, dap_axis=dap_axis, world=world, seed=seed)
 
 
 class ShardData:
     """The chains of one rank: a stream to train on, and its part of the validation set."""
 
     def __init__(
-        self, data_dir: Path, config: RunConfig, *, data_axis: AxisGroup, world: AxisGroup, seed: int
+        self, data_dir: Path, config: RunConfig, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int
     ) -> None:
         index = ShardIndex.load(data_dir)
         chains = select_training(index, config.selection)
@@ -86,6 +86,7 @@ class ShardData:
         self.eval_samples = len(validation)
         self._data_dir = data_dir
         self._config = config
+        self._dap_axis = dap_axis
         self._sampler = TrainingSampler(
             [chain.chain_id for chain in chains], [chain.weight for chain in chains], seed=seed
         )
@@ -114,6 +115,7 @@ class ShardData:
             data=self._config.data,
             loader=self._config.loader,
             stream=self._stream,
+            dap=self._dap_axis,
             start_step=start_step,
             start=start,
             report=report,

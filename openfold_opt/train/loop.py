@@ -95,7 +95,7 @@ class Trainer:
         self._observer.init_stop(info)
         self._observer.run_start(info)
         started = time.perf_counter()
-        data = self._data.open(data_axis=context.data, world=context.world, seed=self._seed)
+        data = self._data.open(data_axis=context.data, dap_axis=context.dap, world=context.world, seed=self._seed)
         try:
             self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
             course = Course(self._config, prepared, data=data, world=context.world, observer=self._observer)

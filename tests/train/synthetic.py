@@ -181,5 +181,5 @@ class MemorySource:
     def checksum(self) -> str:
         return "memory"
 
-    def open(self, *, data_axis: AxisGroup, world: AxisGroup, seed: int) -> MemoryData:
+    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int) -> MemoryData:
         return MemoryData(self._config, data_axis=data_axis, world=world, broken_at=self._broken_at)

@@ -1,0 +1,119 @@
+"""One preparation of each batch per node, for ranks that train on the same sample.
+
+The ranks of a DAP group take the same stream. On each node the first of them has workers; the others get its deliveries as the same
+shared memory, over Unix sockets. Where a group spans nodes each node prepares the batches once, which gives the same ones only in
+strict order.
+"""
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from openfold_opt.loader.array_transfer import receive_arrays, send_arrays_to_all
+from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.loader.workers import Delivery
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import gather_objects
+
+CONNECT_SECONDS = 120.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class SharedDeliveries:
+    """Iterates the same deliveries on every rank of an axis; a collective call of all of them.
+
+    Args:
+        make: builds the stream of deliveries; called on the first rank of each node only.
+        axis: the ranks that share; of size 1 nothing is sent.
+        window: the reorder window of the stream.
+        timeout_seconds: how long a rank waits for the first rank of its node.
+
+    Raises:
+        ValueError: the axis spans nodes and the window is not 0.
+        LoaderError: from iteration, alike on all ranks of the node.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Delivery]], *, axis: AxisGroup, window: int, timeout_seconds: float) -> None:
+        self._channels: list[socket.socket] = []
+        self._source: Iterator[Delivery] | None = None
+        self._timeout_seconds = timeout_seconds
+        if axis.size == 1:
+            self._source = make()
+            return
+        address = f"\0openfold-loader-{secrets.token_hex(8)}"
+        nodes = gather_objects((_node_name(), address), axis)
+        if window and len({node for node, _ in nodes}) > 1:
+            raise ValueError(
+                f"the {axis.name} group spans {len({node for node, _ in nodes})} nodes and LoaderConfig.window is {window}: the nodes "
+                "would see different samples; use window 0, or a dap_size that divides the ranks of a node"
+            )
+        peers = [rank for rank, (node, _) in enumerate(nodes) if node == nodes[axis.rank][0]]
+        if peers[0] == axis.rank:
+            self._channels = _accept(address, len(peers) - 1, axis)
+            self._source = make()
+        else:
+            gather_objects(None, axis)  # the first ranks listen now
+            self._channels = [_connect(nodes[peers[0]][1], timeout_seconds)]
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return self
+
+    def __next__(self) -> Delivery:
+        return self._receive() if self._source is None else self._pass_on(self._source)
+
+    def _pass_on(self, source: Iterator[Delivery]) -> Delivery:
+        try:
+            delivery = next(source)
+        except (LoaderError, StopIteration) as end:
+            with contextlib.suppress(OSError):
+                send_arrays_to_all(self._channels, ("end", type(end), str(end)), {})
+            raise
+        label = {name: value for name, value in vars(delivery).items() if name != "arrays"}
+        try:
+            send_arrays_to_all(self._channels, ("batch", label), delivery.arrays)
+        except OSError as error:
+            raise LoaderError(f"a rank that shares this node's samples is gone ({error}); its own log says why") from error
+        return delivery
+
+    def _receive(self) -> Delivery:
+        try:
+            (kind, *content), arrays = receive_arrays(self._channels[0])
+        except EOFError:
+            raise LoaderError("the rank that prepares this node's samples is gone; its own log says why") from None
+        except TimeoutError:
+            raise LoaderError(f"the rank that prepares this node's samples sent nothing for {self._timeout_seconds} s") from None
+        if kind == "end":
+            error_type, message = content
+            raise error_type(message) if message else error_type()
+        return Delivery(arrays=arrays, **content[0])
+
+    def close(self) -> None:
+        """Ends the stream of this rank, and the channels; safe to call twice."""
+        if self._source is not None:
+            self._source.close()
+        for channel in self._channels:
+            channel.close()
+
+
+def _node_name() -> str:
+    """The same for processes that can share memory: of one kernel, in one network namespace."""
+    return f"{_BOOT_ID.read_text().strip()} {Path('/proc/self/ns/net').readlink()}"
+
+
+def _accept(address: str, num_peers: int, axis: AxisGroup) -> list[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen(max(num_peers, 1))
+        gather_objects(None, axis)
+        listener.settimeout(CONNECT_SECONDS)
+        return [listener.accept()[0] for _ in range(num_peers)]
+
+
+def _connect(address: str, timeout_seconds: float) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.settimeout(CONNECT_SECONDS)
+    channel.connect(address)
+    channel.settimeout(timeout_seconds)
+    return channel
