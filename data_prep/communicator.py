@@ -1,7 +1,9 @@
-"""The few things conversion asks of its fellow processes: who am I, tell everybody, gather from everybody."""
+"""The few things conversion asks of its fellow processes: who am I, tell everybody, gather from everybody, share out work."""
 
 from __future__ import annotations
 
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,51 @@ from typing import Any
 
 from data_prep.errors import DataPrepError
 from data_prep.launch import is_under_mpi
+
+_ASK, _ANSWER = 11, 12
+_POLL_SECONDS = 0.002
+"""The serving thread sleeps between looks: a blocking receive of MPI would keep a core busy."""
+
+
+class _Counter:
+    """Counts up to a limit, for several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._numbers = iter(range(limit))
+        self._lock = threading.Lock()
+
+    def next(self) -> int | None:
+        """The next number; None when there is none left."""
+        with self._lock:
+            return next(self._numbers, None)
+
+
+def _serve(world: Any, counter: _Counter, *, num_clients: int) -> None:
+    """Answers the other ranks until each of them has left, or was told that nothing is left."""
+    while num_clients:
+        if not world.iprobe(tag=_ASK):
+            time.sleep(_POLL_SECONDS)
+            continue
+        rank, is_leaving = world.recv(tag=_ASK)
+        number = None if is_leaving else counter.next()
+        if not is_leaving:
+            world.send(number, dest=rank, tag=_ANSWER)
+        num_clients -= number is None
+
+
+def _ask(world: Any, rank: int) -> Iterator[int]:
+    """What rank 0 hands out to this one. Left early, it says so, or rank 0 would wait for the next question."""
+    number: int | None = 0
+    try:
+        while True:
+            world.send((rank, False), dest=0, tag=_ASK)
+            number = world.recv(source=0, tag=_ANSWER)
+            if number is None:
+                return
+            yield number
+    finally:
+        if number is not None:
+            world.send((rank, True), dest=0, tag=_ASK)
 
 
 class SerialCommunicator:
@@ -25,6 +72,10 @@ class SerialCommunicator:
         """The values of all ranks in their order, on every rank. Also a barrier."""
         return [value]
 
+    def shared_out(self, count: int) -> Iterator[int]:
+        """Numbers 0 .. count - 1, each to one rank, in this order, whenever a rank asks for the next."""
+        yield from range(count)
+
 
 class MpiCommunicator:
     """All processes of `mpiexec -n N`."""
@@ -39,6 +90,18 @@ class MpiCommunicator:
 
     def gather_everywhere(self, value: Any) -> list[Any]:
         return self._world.allgather(value)
+
+    def shared_out(self, count: int) -> Iterator[int]:
+        if self.rank != 0:
+            yield from _ask(self._world, self.rank)
+            return
+        counter = _Counter(count)
+        server = threading.Thread(target=_serve, args=(self._world, counter), kwargs={"num_clients": self.size - 1}, daemon=True)
+        server.start()
+        try:
+            yield from iter(counter.next, None)
+        finally:
+            server.join()
 
     def abort(self) -> None:
         """End all ranks: one that failed unexpectedly must not leave the others waiting for it."""
@@ -55,6 +118,8 @@ def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
         from mpi4py import MPI
     except ImportError as error:
         raise DataPrepError(f"started by an MPI launcher, but mpi4py cannot be imported ({error}); install the extra `mpi`") from error
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise DataPrepError("this MPI does not let several threads of a process call it (THREAD_MULTIPLE); use one that does, such as MPICH")
     communicator = MpiCommunicator(MPI.COMM_WORLD)
     try:
         yield communicator

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
+from data_prep.communicator import MpiCommunicator, SerialCommunicator, open_communicator
+from data_prep.errors import DataPrepError
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.index import ShardFile, ShardIndex
 from openfold_opt.protein.verified import verified_checksum
@@ -18,25 +22,55 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="re-read and hash a data directory",
-        description="Hash every shard and compare with the index. Success is recorded, so that a run can tell without reading again.",
+        description="Hash every shard and compare with the index. Success is recorded, so that a run can tell without reading again. "
+        "`mpiexec -n N python -m data_prep verify ...` spreads the shards over many processes.",
     )
     parser.add_argument("data_dir", type=Path, metavar="DIR", help="a data directory made by convert")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="shards hashed at a time by each process (default: its cores, here %(default)s)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if all is well, 1 otherwise; the errors name each shard and what to do."""
-    data_dir = arguments.data_dir
-    index = ShardIndex.load(data_dir)
+    if arguments.threads < 1:
+        raise DataPrepError(f"--threads is {arguments.threads}, expected at least 1")
+    with open_communicator() as communicator:
+        index = ShardIndex.load(arguments.data_dir)
+        found = communicator.gather_everywhere(_problems(arguments.data_dir, index, communicator, arguments.threads))
+        problems = [problem for _, problem in sorted(pair for pairs in found for pair in pairs)]
+        if communicator.rank == 0:
+            return _conclude(arguments.data_dir, index, problems)
+        return 1 if problems else 0
+
+
+def _problems(
+    data_dir: Path, index: ShardIndex, communicator: SerialCommunicator | MpiCommunicator, num_threads: int
+) -> list[tuple[int, str]]:
+    """What this process finds: (number of the shard, what is wrong with it). Hashing leaves Python's lock, so threads are enough."""
     total_bytes = sum(shard.size_bytes for shard in index.shards)
-    problems = []
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total_bytes, desc="verify", unit="B", unit_scale=True, mininterval=interval) as progress:
-        for shard in index.shards:
-            problem = find_problem(data_dir, shard)
+    problems = []
+    with (
+        ThreadPoolExecutor(num_threads) as pool,
+        tqdm(
+            total=total_bytes // communicator.size, desc="verify", unit="B", unit_scale=True, mininterval=interval, disable=communicator.rank != 0
+        ) as progress,
+    ):
+        mine = range(communicator.rank, len(index.shards), communicator.size)
+        for number, problem in zip(mine, pool.map(lambda number: find_problem(data_dir, index.shards[number]), mine)):
+            progress.update(index.shards[number].size_bytes)
             if problem:
-                problems.append(problem)
-            progress.update(shard.size_bytes)
+                problems.append((number, problem))
+    return problems
+
+
+def _conclude(data_dir: Path, index: ShardIndex, problems: list[str]) -> int:
     if problems:
         (data_dir / shard_format.VERIFIED_FILE_NAME).unlink(missing_ok=True)
         print(f"data_prep verify: {len(problems)} of {len(index.shards)} shards are bad:", file=sys.stderr)
@@ -44,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  {problem}", file=sys.stderr)
         print("Remove these files and run the same `convert` again: it makes only what is missing.", file=sys.stderr)
         return 1
+    total_bytes = sum(shard.size_bytes for shard in index.shards)
     record = {
         "format_version": index.format_version,
         "index_checksum": index.checksum,

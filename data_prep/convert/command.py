@@ -16,6 +16,7 @@ from data_prep.communicator import MpiCommunicator, SerialCommunicator, open_com
 from data_prep.convert import alignments, structures
 from data_prep.convert.alignment_sources import chains_by_folder, read_folder
 from data_prep.convert.build_index import Summary, write_index
+from data_prep.convert.dry_run import describe
 from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, make_chunks
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import make_shards
@@ -70,7 +71,10 @@ def add_parser(subparsers) -> None:
         type=int,
         default=DEFAULT_SHARD_SIZE_BYTES // _MEBIBYTE,
         metavar="N",
-        help="rough size of a shard; a process needs about three times as much memory (default: %(default)s)",
+        help="most of a shard; a process needs about five times as much memory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="write nothing; say what would be done, and how long it should take by a sample of the files"
     )
     parser.set_defaults(run=run)
 
@@ -87,13 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with open_communicator() as communicator:
         try:
-            summary = convert(config, communicator)
+            last_words = _dry_run(config, communicator) if arguments.dry_run else _last_words(config, convert(config, communicator))
         except DataPrepError as error:
             if communicator.rank == 0:
                 print(f"data_prep convert: {error}", file=sys.stderr)
             return 1
         if communicator.rank == 0:
-            print(_last_words(config, summary))
+            print(last_words)
     return 0
 
 
@@ -138,13 +142,30 @@ def _on_rank_0(communicator: SerialCommunicator | MpiCommunicator, work):
     return result
 
 
+def _dry_run(config: ConvertConfig, communicator: SerialCommunicator | MpiCommunicator) -> str:
+    return _on_rank_0(
+        communicator,
+        lambda: describe(
+            _plan_structures(config),
+            open_protein_set=config.open_protein_set,
+            out=config.out,
+            shard_size_bytes=config.shard_size_bytes,
+            num_processes=communicator.size,
+        ),
+    )
+
+
 def _prepare(config: ConvertConfig) -> list[Chunk]:
+    chunks = _plan_structures(config)
+    (config.out / shard_format.STATE_DIR_NAME).mkdir(parents=True, exist_ok=True)
+    return chunks
+
+
+def _plan_structures(config: ConvertConfig) -> list[Chunk]:
     for path in (config.clusters_path, config.obsolete_path, config.open_protein_set / "duplicate_pdb_chains.txt"):
         if not path.is_file():
             raise DataPrepError(f"{path} does not exist; `python -m data_prep download --help` says where it comes from")
-    chunks = structures.plan_structures(config.pdb_mmcif, shard_size_bytes=config.shard_size_bytes)
-    (config.out / shard_format.STATE_DIR_NAME).mkdir(parents=True, exist_ok=True)
-    return chunks
+    return structures.plan_structures(config.pdb_mmcif, shard_size_bytes=config.shard_size_bytes)
 
 
 def plan_alignments(config: ConvertConfig, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> list[Chunk]:

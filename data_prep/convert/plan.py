@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ class Chunk:
 
     shard_name: str
     units: tuple[Any, ...]
+    expected_bytes: int
+    """Rough size, from the sizes of the inputs: how much work it is, too."""
     made_from: str
     """sha256 over names, sizes and times of the inputs and everything else the shard depends on."""
 
@@ -36,24 +39,43 @@ class ChunkState:
 def make_chunks(
     kind: str, units: Sequence[Any], *, expected_bytes: Callable[[Any], int], shard_size_bytes: int, depends_on: str
 ) -> list[Chunk]:
-    """Units in their order, cut wherever a shard would grow beyond the size. One large unit has a shard to itself."""
-    groups: list[list[Any]] = []
-    filled = 0
-    for unit in units:
-        size = expected_bytes(unit)
-        if not groups or filled + size > shard_size_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(unit)
-        filled += size
+    """Units in their order, in as few shards as the size allows, evenly filled. A unit larger than the size has a shard to itself."""
+    sizes = [expected_bytes(unit) for unit in units]
     return [
         Chunk(
             shard_name=shard_format.shard_name(kind, number),
-            units=tuple(group),
-            made_from=_fingerprint([shard_format.FORMAT_VERSION, kind, depends_on, [unit.fingerprint for unit in group]]),
+            units=tuple(units[group.start : group.stop]),
+            expected_bytes=sum(sizes[group.start : group.stop]),
+            made_from=_fingerprint(
+                [shard_format.FORMAT_VERSION, kind, depends_on, [unit.fingerprint for unit in units[group.start : group.stop]]]
+            ),
         )
-        for number, group in enumerate(groups)
+        for number, group in enumerate(cut_evenly(sizes, limit=shard_size_bytes))
     ]
+
+
+def cut_evenly(sizes: Sequence[int], *, limit: int) -> list[range]:
+    """Cuts a sequence of sizes into ranges whose sums are at most `limit` (but for single sizes beyond it), and much alike.
+
+    Cutting wherever the next size would go beyond the limit gives the fewest ranges, and a last one of any size. So the least limit
+    that gives no more ranges is looked for.
+    """
+    fewest = len(_cut_at(sizes, limit))
+    low, high = 0, limit
+    while high - low > max(limit // 1024, 1):
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_cut_at(sizes, middle)) <= fewest else (middle, high)
+    return _cut_at(sizes, high)
+
+
+def _cut_at(sizes: Sequence[int], limit: int) -> list[range]:
+    starts, filled = [], 0
+    for number, size in enumerate(sizes):
+        if not starts or filled + size > limit:
+            starts.append(number)
+            filled = 0
+        filled += size
+    return [range(start, stop) for start, stop in itertools.pairwise([*starts, len(sizes)])]
 
 
 def _fingerprint(value: Any) -> str:

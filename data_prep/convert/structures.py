@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,42 +66,67 @@ def _check_names(paths: list[Path]) -> None:
 
 def build_structure_shard(chunk: Chunk, _errors: Errors, progress: tqdm) -> Mapping[str, np.ndarray]:
     """Datasets of a structure shard. An entry that cannot be read is no error: it is listed as rejected, with its reason."""
-    entries: list[ParsedEntry] = []
+    chains: list[PackedChain] = []
     rejected: list[tuple[str, str]] = []
     for file in chunk.units:
         try:
-            entries.append(parse_mmcif(file.path))
+            entry = parse_mmcif(file.path)
+            chains.extend(pack_chain(entry, chain) for chain in entry.chains)
         except EntryRejected as reason:
             rejected.append((file.entry, " ".join(str(reason).split())))
         progress.update()
-    return _structure_arrays(entries, rejected)
+    return structure_arrays(chains, rejected)
 
 
-def _structure_arrays(entries: list[ParsedEntry], rejected: list[tuple[str, str]]) -> dict[str, np.ndarray]:
-    chains = [(entry, chain) for entry in entries for chain in entry.chains]
-    resolutions = [np.nan if entry.resolution is None else entry.resolution for entry, _ in chains]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedChain:
+    """A chain without its unresolved atoms: a residue has 8 of 37 on average, and all chains of a shard are held in memory."""
+
+    chain_id: str
+    mmcif_chain_ids: tuple[str, ...]
+    entity_keys: tuple[str, ...]
+    release_date: str
+    method: str
+    resolution: float | None
+    """Angstrom."""
+    sequence: str
+    atom_mask: np.ndarray
+    """uint8 [N_res, 5]: 37 flags"""
+    atom_positions: np.ndarray
+    """float32 [num_atoms, 3], angstrom"""
+
+
+def pack_chain(entry: ParsedEntry, chain: ParsedChain) -> PackedChain:
+    """A chain of a parsed entry."""
+    return PackedChain(
+        chain_id=f"{entry.pdb_id}_{chain.author_chain_id}",
+        mmcif_chain_ids=chain.mmcif_chain_ids,
+        entity_keys=chain.entity_keys,
+        release_date=entry.release_date,
+        method=entry.method,
+        resolution=entry.resolution,
+        sequence=chain.sequence,
+        atom_mask=np.packbits(chain.mask, axis=1),
+        atom_positions=chain.positions[chain.mask],
+    )
+
+
+def structure_arrays(chains: Sequence[PackedChain], rejected: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Datasets of a structure shard; rejected: (entry, reason)."""
+    resolutions = [np.nan if chain.resolution is None else chain.resolution for chain in chains]
+    sequences = "".join(chain.sequence for chain in chains)
     return {
-        "chain_id": encode_strings(f"{entry.pdb_id}_{chain.author_chain_id}" for entry, chain in chains),
-        "mmcif_chain_ids": encode_strings(";".join(chain.mmcif_chain_ids) for _, chain in chains),
-        "entity_keys": encode_strings(";".join(chain.entity_keys) for _, chain in chains),
-        "release_date": encode_strings(entry.release_date for entry, _ in chains),
-        "method": encode_strings(entry.method for entry, _ in chains),
+        "chain_id": encode_strings(chain.chain_id for chain in chains),
+        "mmcif_chain_ids": encode_strings(";".join(chain.mmcif_chain_ids) for chain in chains),
+        "entity_keys": encode_strings(";".join(chain.entity_keys) for chain in chains),
+        "release_date": encode_strings(chain.release_date for chain in chains),
+        "method": encode_strings(chain.method for chain in chains),
         "resolution": np.array(resolutions, dtype=np.float64),
         "rejected_entry": encode_strings(entry for entry, _ in rejected),
         "rejected_reason": encode_strings(reason for _, reason in rejected),
-        **_atom_arrays([chain for _, chain in chains]),
-    }
-
-
-def _atom_arrays(chains: list[ParsedChain]) -> dict[str, np.ndarray]:
-    """Only resolved atoms are stored: a residue has 8 of 37 on average."""
-    sequences = "".join(chain.sequence for chain in chains)
-    masks = [np.packbits(chain.mask, axis=1) for chain in chains]
-    positions = [chain.positions[chain.mask] for chain in chains]
-    return {
         "residue_offset": offsets(len(chain.sequence) for chain in chains),
-        "atom_offset": offsets(len(atoms) for atoms in positions),
+        "atom_offset": offsets(len(chain.atom_positions) for chain in chains),
         "sequence": np.frombuffer(sequences.encode("ascii"), dtype=np.uint8),
-        "atom_mask": np.concatenate([np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8), *masks]),
-        "atom_positions": np.concatenate([np.zeros((0, 3), dtype=np.float32), *positions]),
+        "atom_mask": np.concatenate([np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8), *(chain.atom_mask for chain in chains)]),
+        "atom_positions": np.concatenate([np.zeros((0, 3), dtype=np.float32), *(chain.atom_positions for chain in chains)]),
     }

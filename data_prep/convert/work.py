@@ -1,4 +1,4 @@
-"""Making the shards of one kind: every process its share, each shard whole or not at all."""
+"""Making the shards of one kind: every process takes the next when it is free, each shard whole or not at all."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ def make_shards(
 ) -> None:
     """Make every shard that is not there yet. DataPrepError with all messages if any unit failed; finished shards stay."""
     pending = communicator.broadcast(_prepare(chunks, data_dir) if communicator.rank == 0 else None)
-    mine = pending[communicator.rank :: communicator.size]
     errors = Errors()
-    num_units = sum(len(chunk.units) for chunk in mine)
+    num_handed_out = np.cumsum([0, *(len(chunk.units) for chunk in pending)]).tolist()
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    is_silent = communicator.rank != 0 or not num_units
-    with tqdm(total=num_units, desc=kind, unit="unit", mininterval=interval, disable=is_silent) as progress:
-        for chunk in mine:
-            if not _make_shard(chunk, build, errors, progress=progress, data_dir=data_dir):
+    is_silent = communicator.rank != 0 or not pending
+    with tqdm(total=num_handed_out[-1], desc=kind, unit="unit", mininterval=interval, disable=is_silent) as progress:
+        for number in communicator.shared_out(len(pending)):
+            # what comes before this one, others have done or are doing
+            progress.update(num_handed_out[number] - progress.n)
+            if not _make_shard(pending[number], build, errors, progress=progress, data_dir=data_dir):
                 break
     messages = [message for messages in communicator.gather_everywhere(errors.messages) for message in messages]
     if messages:
@@ -55,8 +56,11 @@ def make_shards(
 
 
 def _prepare(chunks: Sequence[Chunk], data_dir: Path) -> list[Chunk]:
-    """Which chunks are to be made. If any, the index goes first: a directory with an index is complete."""
-    pending = unfinished(chunks, data_dir)
+    """Which chunks are to be made, the largest first, so that none is left for the end that keeps everybody waiting.
+
+    If there are any, the index is removed: a directory with an index is complete.
+    """
+    pending = sorted(unfinished(chunks, data_dir), key=lambda chunk: -chunk.expected_bytes)
     if pending:
         (data_dir / shard_format.INDEX_FILE_NAME).unlink(missing_ok=True)
     if len(pending) < len(chunks):

@@ -86,7 +86,7 @@ class ShardIndex:
 
 def index_image(
     chains: Sequence[ChainEntry], shards: Sequence[ShardFile], *, attributes: dict[str, str | int]
-) -> bytes:
+) -> memoryview:
     """The index file as bytes. attributes: missing_alignments, num_entries, num_rejected_entries."""
     arrays = {name: shard_format.encode_strings(getattr(chain, name) for chain in chains) for name in _STRING_COLUMNS}
     arrays["mmcif_chain_ids"] = shard_format.encode_strings(";".join(chain.mmcif_chain_ids) for chain in chains)

@@ -65,7 +65,7 @@ def offsets(lengths: Iterable[int]) -> np.ndarray:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> bytes:
+def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> memoryview:
     """A whole HDF5 file of contiguous datasets. The same contents give the same bytes: nothing of clock or machine goes in."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT_BYTES) as file:
@@ -75,10 +75,11 @@ def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | 
             file.attrs[name] = value
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-    return buffer.getvalue()
+    # a view: a copy would be as large as the shard once more
+    return buffer.getbuffer()
 
 
-def write_atomically(path: Path, contents: bytes, *, scratch_dir: Path | None = None) -> str:
+def write_atomically(path: Path, contents: bytes | memoryview, *, scratch_dir: Path | None = None) -> str:
     """Write a file under a temporary name, flush it to the disk, and rename it. Returns its sha256.
 
     If anything fails (a full disk, say), the temporary file is removed and what stood at `path` before is still there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,56 @@ def test_an_error_ends_all_processes(shared, tmp_path):
     assert finished.returncode != 0
     assert finished.stderr.count("88 of 88 chains have no alignment folder") == 1
     assert "Traceback" not in finished.stderr
+
+
+def python_ranks(launcher: subprocess.Popen) -> list[int]:
+    """Process ids of the ranks below an mpiexec."""
+    found, parents = [], [launcher.pid]
+    while parents:
+        children = Path(f"/proc/{parents[0]}/task/{parents.pop(0)}/children").read_text().split()
+        for child in map(int, children):
+            is_rank = "data_prep" in Path(f"/proc/{child}/cmdline").read_text() and "mpiexec" not in Path(f"/proc/{child}/cmdline").read_text()
+            (found if is_rank else parents).append(child)
+    return found
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_costs_only_what_it_held(shared, serial, tmp_path, victim):
+    out = tmp_path / "out"
+    command = [mpiexec(), "-n", "2", *convert_command(shared, out)]
+    launcher = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while launcher.poll() is None and not (out / "structures-00001.h5").exists():
+        time.sleep(0.002)
+    os.kill(sorted(python_ranks(launcher))[victim], signal.SIGKILL)
+    assert launcher.wait(timeout=60) != 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}
+    assert before and "index.h5" not in before
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=120)
+    untouched = [name for name, mtime in before.items() if (out / name).stat().st_mtime_ns == mtime]
+    assert len(untouched) >= len(before) - 2
+    found = all_bytes(out)
+    assert {name: found[name] for name in found if not name.endswith(".tmp")} == serial
+    verify = [sys.executable, "-m", "data_prep", "verify", str(out)]
+    subprocess.run(verify, cwd=PROJECT, check=True, capture_output=True)
+
+
+def test_verify_on_two_processes(shared, tmp_path):
+    out = tmp_path / "out"
+    subprocess.run(convert_command(shared, out), cwd=PROJECT, check=True, capture_output=True)
+    verify = [mpiexec(), "-n", "2", sys.executable, "-m", "data_prep", "verify", str(out), "--threads", "1"]
+    finished = subprocess.run(verify, cwd=PROJECT, check=True, capture_output=True, text=True)
+    assert finished.stdout.count("all as written") == 1 and (out / "verified.json").is_file()
+    for shard in sorted(out.glob("*-*.h5")):
+        with shard.open("r+b") as file:
+            file.seek(3000)
+            byte = file.read(1)
+            file.seek(3000)
+            file.write(bytes([byte[0] ^ 1]))
+    finished = subprocess.run(verify, cwd=PROJECT, capture_output=True, text=True)
+    names = [path.name for path in sorted(out.glob("alignments-*.h5"))] + [path.name for path in sorted(out.glob("structures-*.h5"))]
+    assert finished.returncode != 0 and not (out / "verified.json").exists()
+    lines = [line for line in finished.stderr.splitlines() if "has sha256" in line]
+    assert [Path(line.split()[0]).name for line in lines] == sorted(names, key=lambda name: (name.startswith("alignments"), name))
 
 
 @pytest.mark.parametrize("shard_before_kill", ["structures-00001.h5", "alignments-00000.h5"])
