@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
+from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
+from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
 
 REFERENCE_PRESET = "mlperf_reference"
 MISSING = "(no such field)"
@@ -33,6 +37,7 @@ def add_parser(subparsers) -> None:
         "it differs only in fields that the rules leave free, or that change nothing mathematically.",
     )
     parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets")
+    parser.add_argument("--data-dir", type=Path, metavar="D", help="also count the chains that the preset takes from this data set (untimed)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +55,25 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{heading}:")
         for difference in found:
             print(f"  {difference.path}: {difference.value!r} (reference: {difference.reference!r})")
+    return 0 if args.data_dir is None else _judge_data(args.preset, args.data_dir)
+
+
+def _judge_data(preset: str, data_dir: Path) -> int:
+    """Say how many chains a preset finds in a data set; 1 if they are not as many as the rules demand."""
+    config, reference = build_preset(preset).selection, build_preset(REFERENCE_PRESET).selection
+    try:
+        index = ShardIndex.load(data_dir)
+        train, evaluation = len(select_training(index, config)), len(select_validation(index, config))
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    print(f"\ndata set {data_dir}: {train:,} chains to train on, {evaluation:,} to evaluate")
+    complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=config)
+    if complaint is not None:
+        print(f"not usable with this preset: {complaint}")
+        return 1
+    if complain_of_counts(train_samples=train, eval_samples=evaluation, config=reference) is not None:
+        wanted = f"{reference.expected_train_samples:,} and {reference.expected_eval_samples:,}"
+        print(f"the closed division has {wanted}")
     return 0
 
 

@@ -85,4 +85,6 @@ def _selection() -> DataSelectionConfig:
         validation_min_date="2021-09-17",  # [R] val_min_cameo_submission_date
         validation_max_date="2021-12-11",  # [R] val_max_cameo_submission_date
         validation_max_length=700,  # [R] val_max_sequence_length
+        expected_train_samples=594_595,  # [R] train_samples
+        expected_eval_samples=180,  # [R] eval_samples
     )

@@ -17,7 +17,7 @@ from openfold_opt.loader.staging import Staging, build_staging
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import select_training, select_validation
+from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
 
 
 class OpenData(Protocol):
@@ -84,6 +84,11 @@ class ShardData:
         validation = select_validation(index, config.selection)
         self.train_samples = len(chains)
         self.eval_samples = len(validation)
+        complaint = complain_of_counts(
+            train_samples=self.train_samples, eval_samples=self.eval_samples, config=config.selection
+        )
+        if complaint is not None:
+            raise ValueError(complaint)
         self._data_dir = data_dir
         self._config = config
         self._dap_axis = dap_axis

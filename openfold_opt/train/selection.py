@@ -36,6 +36,10 @@ class DataSelectionConfig:
     validation_chain_ids: tuple[str, ...] = ()
     validation_max_length: int = 700
     """Longer chains are not evaluated (residues)."""
+    expected_train_samples: int | None = None
+    """Chains to train on that the rules demand; None takes any number."""
+    expected_eval_samples: int | None = None
+    """Chains to evaluate that the rules demand."""
 
     def __post_init__(self) -> None:
         if self.validation_rule not in VALIDATION_RULES:
@@ -88,3 +92,16 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
             "convert other data, or choose another preset"
         )
     return chain_ids
+
+
+def complain_of_counts(*, train_samples: int, eval_samples: int, config: DataSelectionConfig) -> str | None:
+    """What is wrong with the numbers of chains; None if they are as demanded."""
+    found = (train_samples, eval_samples)
+    expected = (config.expected_train_samples, config.expected_eval_samples)
+    if all(wanted in (None, number) for number, wanted in zip(found, expected)):
+        return None
+    wanted = tuple("any number" if number is None else f"{number:,}" for number in expected)
+    return (
+        f"the data set gives {train_samples:,} chains to train on and {eval_samples:,} to evaluate, expected {wanted[0]} and {wanted[1]}; "
+        "convert the benchmark's own data (python -m data_prep download, convert-mlperf), or choose a preset of the open division"
+    )

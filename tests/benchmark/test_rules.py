@@ -5,10 +5,12 @@ import dataclasses
 
 import pytest
 
+from benchmark import rules
 from benchmark.__main__ import main
 from benchmark.mlperf_values import training_values
 from benchmark.presets import build_preset, preset_names
 from benchmark.rules import compare, preset_division
+from data_prep.__main__ import main as data_prep
 
 
 @pytest.fixture
@@ -108,3 +110,26 @@ def test_help(argv, capsys):
         main(argv)
     assert stopped.value.code == 0
     assert "usage: python -m benchmark" in capsys.readouterr().out
+
+
+def test_rules_counts_the_chains_of_a_data_set(tmp_path, capsys):
+    raw, shards = tmp_path / "raw", tmp_path / "shards"
+    assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
+    inputs = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    assert data_prep(["convert", *inputs, "--out", str(shards)]) == 0
+    capsys.readouterr()
+    assert main(["rules", "--preset", "demo", "--data-dir", str(shards)]) == 0
+    text = capsys.readouterr().out
+    assert "6 chains to train on, 1 to evaluate" in text and "the closed division has 594,595 and 180" in text
+    assert main(["rules", "--preset", "mlperf_reference", "--data-dir", str(shards)]) == 2
+    assert "no chain to evaluate by rule 'cameo'" in capsys.readouterr().err
+    assert main(["rules", "--preset", "demo", "--data-dir", str(tmp_path)]) == 2
+    assert "has no index.h5" in capsys.readouterr().err
+
+
+def test_a_data_set_of_other_numbers_is_not_usable(reference, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rules.ShardIndex, "load", lambda data_dir: None)
+    monkeypatch.setattr(rules, "select_training", lambda index, config: range(594_594))
+    monkeypatch.setattr(rules, "select_validation", lambda index, config: range(180))
+    assert main(["rules", "--preset", "mlperf_reference", "--data-dir", str(tmp_path)]) == 1
+    assert "594,594 chains to train on and 180 to evaluate, expected 594,595 and 180" in capsys.readouterr().out
