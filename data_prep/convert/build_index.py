@@ -7,7 +7,7 @@ import dataclasses
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.convert.plan import Chunk, read_state, state_path
@@ -18,6 +18,9 @@ from openfold_opt.protein.records import ChainEntry
 from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
 
 NO_CLUSTER = -1
+
+ClusterOf = Callable[[str, Sequence[str]], int]
+"""(chain id, its entity keys) -> cluster, or NO_CLUSTER."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,14 +58,14 @@ def write_index(
     *,
     structure_chunks: Sequence[Chunk],
     alignment_chunks: Sequence[Chunk],
-    clusters: Mapping[str, int],
+    cluster_of: ClusterOf,
     missing_alignments: str,
 ) -> Summary:
     """Write rejected.csv and, last of all, the index."""
     shards = [_shard_file(data_dir, chunk) for chunk in [*structure_chunks, *alignment_chunks]]
     structure_shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structure_chunks]
     places = dict(_alignment_places(data_dir, alignment_chunks, first_number=len(structure_chunks)))
-    chains = list(_chain_entries(structure_shards, places, clusters))
+    chains = list(_chain_entries(structure_shards, places, cluster_of))
     rejected = [
         pair for shard in structure_shards for pair in zip(shard.strings("rejected_entry"), shard.strings("rejected_reason"))
     ]
@@ -120,7 +123,7 @@ def _alignment_places(
 
 
 def _chain_entries(
-    shards: Sequence[StructureShard], places: Mapping[str, _AlignmentPlace], clusters: Mapping[str, int]
+    shards: Sequence[StructureShard], places: Mapping[str, _AlignmentPlace], cluster_of: ClusterOf
 ) -> Iterator[ChainEntry]:
     names = ("chain_id", "mmcif_chain_ids", "entity_keys", "release_date", "method")
     for number, shard in enumerate(shards):
@@ -134,7 +137,7 @@ def _chain_entries(
                 release_date=release_date,
                 resolution=None if math.isnan(resolution) else resolution,
                 method=method,
-                cluster_id=_cluster(entity_keys.split(";"), clusters),
+                cluster_id=cluster_of(chain_id, entity_keys.split(";")),
                 sequence_length=len(sequence),
                 commonest_letter_count=max(Counter(sequence).values()),
                 structure_shard=number,
@@ -143,7 +146,7 @@ def _chain_entries(
             )
 
 
-def _cluster(entity_keys: Sequence[str], clusters: Mapping[str, int]) -> int:
+def commonest_cluster(entity_keys: Sequence[str], clusters: Mapping[str, int]) -> int:
     """The commonest cluster among all entities of the author chain, ligands included; the first of equals."""
     found = Counter(clusters[key] for key in entity_keys if key in clusters)
     return found.most_common(1)[0][0] if found else NO_CLUSTER

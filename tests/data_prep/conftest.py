@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from data_prep.communicator import SerialCommunicator
-from data_prep.convert.command import ConvertConfig, convert
+from data_prep.convert.pipeline import convert
+from data_prep.convert.raw_source import RawSource
 
 
 def convert_shared(shared: Path, name: str, out: Path, **options) -> Path:
-    config = ConvertConfig(
+    source = RawSource(
         pdb_mmcif=shared / "data" / name / "pdb_mmcif",
         open_protein_set=shared / "data" / name / "open_protein_set",
-        out=out,
         **options,
     )
-    convert(config, SerialCommunicator())
+    convert(source, out, SerialCommunicator())
     return out
 
 
