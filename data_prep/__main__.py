@@ -7,11 +7,12 @@ import sys
 
 from data_prep import inspect_data, verify
 from data_prep.convert import command as convert
+from data_prep.convert_mlperf import command as convert_mlperf
 from data_prep.download import command as download
 from data_prep.errors import DataPrepError
 from data_prep.synthesize import command as synthesize
 
-_COMMANDS = (synthesize, convert, verify, inspect_data, download)
+_COMMANDS = (synthesize, convert, convert_mlperf, verify, inspect_data, download)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.convert.plan import file_fingerprint
 from data_prep.errors import DataPrepError
-from data_prep.parsers.sources import uncompressed_size
+from data_prep.parsers.sources import FileSlice, uncompressed_size
 from data_prep.parsers.tables import read_duplicates
+
+T = TypeVar("T")
 
 MSA_STEMS = ("uniref90_hits", "bfd_uniclust_hits", "mgnify_hits")
 """The benchmark's databases, in the order in which their rows are put together."""
@@ -25,8 +27,8 @@ class AlignmentUnit:
     """One alignment folder that is in use."""
 
     alignment_id: str
-    msa_paths: tuple[Path, ...]
-    hits_path: Path | None
+    msa_paths: tuple[Path | FileSlice, ...]
+    hits_path: Path | FileSlice | None
     members: tuple[str, ...]
     """The chains of the data set that use it, in canonical order."""
     size_bytes: int
@@ -57,14 +59,18 @@ def chains_by_folder(chain_ids: Iterable[str], open_protein_set: Path) -> tuple[
     return users, missing
 
 
-def read_folder(folder: Path, members: Sequence[str]) -> AlignmentUnit:
-    """The files of one folder. Those with other names are left alone, as the benchmark does."""
-    present = {path.name: path for path in sorted(folder.glob("*/*")) if path.is_file()}
-    msa_paths = []
+def choose_files(present: Mapping[str, T]) -> tuple[list[T], T | None]:
+    """Out of files by name: those with rows, in the order in which they are put together, and the one with template hits."""
+    msa_files = []
     for stem in MSA_STEMS:
         found = [present[stem + suffix] for suffix in _MSA_SUFFIXES if stem + suffix in present]
-        msa_paths.extend(found[:1])
-    hits_path = next((present[name] for name in _HIT_FILES if name in present), None)
+        msa_files.extend(found[:1])
+    return msa_files, next((present[name] for name in _HIT_FILES if name in present), None)
+
+
+def read_folder(folder: Path, members: Sequence[str]) -> AlignmentUnit:
+    """The files of one folder. Those with other names are left alone, as the benchmark does."""
+    msa_paths, hits_path = choose_files({path.name: path for path in sorted(folder.glob("*/*")) if path.is_file()})
     used = msa_paths if hits_path is None else [*msa_paths, hits_path]
     return AlignmentUnit(
         alignment_id=folder.name,

@@ -50,10 +50,15 @@ def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int) -> list[Chunk]:
     return make_chunks(
         KIND,
         files,
-        expected_bytes=lambda file: file.size_bytes // _COMPRESSED_BYTES_PER_BYTE,
+        expected_bytes=lambda file: expected_bytes_of_entry(file.size_bytes),
         shard_size_bytes=shard_size_bytes,
         depends_on="",
     )
+
+
+def expected_bytes_of_entry(compressed_bytes: int) -> int:
+    """Bytes in a shard, from the size of the .cif.gz file."""
+    return compressed_bytes // _COMPRESSED_BYTES_PER_BYTE
 
 
 def _check_names(paths: list[Path]) -> None:

@@ -1,0 +1,1 @@
+"""`convert-mlperf`: the processed data set that MLCommons distributes, to shards."""

@@ -1,0 +1,122 @@
+"""`python -m data_prep convert-mlperf`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data_prep.convert import alignments
+from data_prep.convert.build_index import NO_CLUSTER, ClusterOf
+from data_prep.convert.command import add_common_arguments, convert_and_report, run_on_all_ranks, shard_size_bytes
+from data_prep.convert.pipeline import check_missing
+from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, make_chunks
+from data_prep.convert.raw_source import fingerprint_of_templates
+from data_prep.convert.template_library import TemplateLibrary
+from data_prep.convert.work import BuildShard
+from data_prep.convert_mlperf.alignments import INDEX_NAME, SuperIndex
+from data_prep.convert_mlperf.structures import build_structure_shard, plan_structures
+from data_prep.errors import DataPrepError
+from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.tables import read_obsolete
+
+CHAINS_NAME = "chains.csv"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessedSource:
+    """The benchmark's processed data set."""
+
+    pdb_mmcif_processed: Path
+    """Holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat and dicts/."""
+    alignments: Path
+    """Holds super.index and the .db files, or a folder pdb_alignments that does."""
+    missing_alignments: str = "error"
+    shard_size_bytes: int = DEFAULT_SHARD_SIZE_BYTES
+
+    @property
+    def _obsolete_path(self) -> Path:
+        return self.pdb_mmcif_processed / "obsolete.dat"
+
+    @property
+    def _alignments_folder(self) -> Path:
+        inner = self.alignments / "pdb_alignments"
+        return inner if not (self.alignments / INDEX_NAME).exists() and inner.is_dir() else self.alignments
+
+    def plan_structures(self) -> list[Chunk]:
+        """All entries of the log. DataPrepError or BrokenFile if something is missing or cannot be understood."""
+        for path in (self.pdb_mmcif_processed / CHAINS_NAME, self._obsolete_path, self._alignments_folder / INDEX_NAME):
+            if not path.is_file():
+                raise DataPrepError(f"{path} does not exist; `python -m data_prep download --help` says where the data set comes from")
+        return plan_structures(self.pdb_mmcif_processed, shard_size_bytes=self.shard_size_bytes)
+
+    @property
+    def build_structures(self) -> BuildShard:
+        return build_structure_shard
+
+    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> list[Chunk]:
+        """One unit per alignment in use."""
+        index = SuperIndex(self._alignments_folder)
+        users, missing = index.chains_by_alignment(library.chain_ids)
+        check_missing(
+            self.missing_alignments, missing, num_chains=len(library.chain_ids), remedy=f"fetch the {INDEX_NAME} that belongs to chains.csv"
+        )
+        return make_chunks(
+            alignments.KIND,
+            [index.unit(name, members) for name, members in users.items()],
+            expected_bytes=lambda unit: unit.size_bytes,
+            shard_size_bytes=self.shard_size_bytes,
+            depends_on=fingerprint_of_templates(structure_chunks, self._obsolete_path),
+        )
+
+    def read_obsolete(self) -> Mapping[str, str]:
+        return read_obsolete(self._obsolete_path)
+
+    def read_clusters(self) -> ClusterOf:
+        """From chains.csv, where the clusters of a chain's entities are resolved already."""
+        path = self.pdb_mmcif_processed / CHAINS_NAME
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            missing = {"pdb_chain_id", "pdb_cluster_id"} - set(rows.fieldnames or ())
+            if missing:
+                raise BrokenFile(path, f"has no column {', '.join(sorted(missing))}; expected the chains.csv of the processed data set", line=1)
+            clusters = {row["pdb_chain_id"]: row["pdb_cluster_id"] for row in rows}
+        return lambda chain_id, entity_keys: _cluster(path, chain_id, clusters.get(chain_id))
+
+
+def _cluster(path: Path, chain_id: str, text: str | None) -> int:
+    if text is None:
+        raise BrokenFile(path, f"lacks chain {chain_id}, which dicts/ has; fetch both again")
+    try:
+        return max(int(text), NO_CLUSTER)
+    except ValueError as error:
+        raise BrokenFile(path, f"chain {chain_id} has cluster {text!r}, expected a number") from error
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "convert-mlperf",
+        help="the processed data set of MLCommons -> shards",
+        description="Convert the processed data set that MLCommons distributes to shards, the same that `convert` makes of the raw files. "
+        "Works under `mpiexec -n N`; a second run after an interruption goes on where the first one stopped. Pickles are read "
+        "without running anything that is in them.",
+    )
+    parser.add_argument(
+        "--pdb-mmcif-processed", type=Path, required=True, metavar="DIR", help="holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat, dicts/"
+    )
+    parser.add_argument("--alignments", type=Path, required=True, metavar="DIR", help="holds super.index and 0.db, 1.db, ... (or pdb_alignments/ with them)")
+    add_common_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert; returns the exit code."""
+    source = ProcessedSource(
+        pdb_mmcif_processed=arguments.pdb_mmcif_processed,
+        alignments=arguments.alignments,
+        missing_alignments=arguments.missing_alignments,
+        shard_size_bytes=shard_size_bytes(arguments),
+    )
+    return run_on_all_ranks(arguments, lambda communicator: convert_and_report(source, arguments.out, communicator))

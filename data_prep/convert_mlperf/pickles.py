@@ -1,0 +1,129 @@
+"""The pickles of `dicts/`, read without running anything that is in them.
+
+One file per folder of the PDB (the two middle letters of the ids): a dict of entries by PDB id. An entry is a dict of texts,
+numbers, lists and dicts; coordinates are zlib-compressed bytes beside their shape. No class is needed for any of that, so the
+unpickler admits none: a pickle that asks for one is refused before the class is even looked up.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.convert.structures import PackedChain
+from data_prep.parsers.errors import BrokenFile
+from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
+
+_ENTRY_FIELDS = {
+    "pdb_id": str,
+    "exptl_method": str,
+    "release_date": str,
+    "resolution": (float, type(None)),
+    "author_chain_ids": list,
+    "entity_id_to_mmcif_chain_ids": dict,
+    "mmcif_chain_id_to_author_chain_id": dict,
+    "sequences": dict,
+    "atoms": dict,
+}
+_ARRAYS = {"all_atom_positions": (np.dtype(np.float32), (NUM_ATOM_TYPES, 3)), "all_atom_mask": (np.dtype(bool), (NUM_ATOM_TYPES,))}
+"""Name -> dtype, and shape after the residues."""
+
+
+class _Refused(Exception):
+    """A pickle asks for something that would have to be imported."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Admits what pickle makes without importing anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise _Refused(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _Refused(f"it asks for the persistent object {pid!r}")
+
+
+def read_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """All entries of a file, by PDB id. BrokenFile if it holds anything else, or would have to run code to be read."""
+    try:
+        with path.open("rb") as file:
+            entries = _PlainUnpickler(file).load()
+    except _Refused as error:
+        raise BrokenFile(
+            path, f"refused: {error}; expected only dict, list, tuple, str, bytes, int, float, bool and None. Fetch the file again"
+        ) from error
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError, OverflowError) as error:
+        raise BrokenFile(path, f"damaged pickle ({type(error).__name__}: {error}); fetch the file again") from error
+    if not isinstance(entries, dict) or not all(isinstance(key, str) for key in entries):
+        raise BrokenFile(path, f"holds a {type(entries).__name__}, expected a dict of entries by PDB id")
+    for pdb_id, entry in entries.items():
+        _check_entry(path, pdb_id, entry)
+    return entries
+
+
+def _check_entry(path: Path, pdb_id: str, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        raise BrokenFile(path, f"entry {pdb_id} is a {type(entry).__name__}, expected a dict")
+    for name, kind in _ENTRY_FIELDS.items():
+        if name not in entry:
+            raise BrokenFile(path, f"entry {pdb_id} has no {name!r}, expected {', '.join(_ENTRY_FIELDS)}")
+        if not isinstance(entry[name], kind):
+            raise BrokenFile(path, f"entry {pdb_id}: {name} is a {type(entry[name]).__name__}, expected {_name_of(kind)}")
+    if entry["pdb_id"] != pdb_id:
+        raise BrokenFile(path, f"entry {pdb_id} calls itself {entry['pdb_id']!r}")
+
+
+def _name_of(kind: Any) -> str:
+    return " or ".join(each.__name__ for each in kind) if isinstance(kind, tuple) else kind.__name__
+
+
+def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
+    """The chains of an entry as `convert` packs those of an mmCIF file. BrokenFile if its parts do not fit each other."""
+    pdb_id = entry["pdb_id"]
+    author_of, labels_of_entity = entry["mmcif_chain_id_to_author_chain_id"], entry["entity_id_to_mmcif_chain_ids"]
+    chains = []
+    for author in entry["author_chain_ids"]:
+        chain_id = f"{pdb_id}_{author}"
+        sequence, atoms = entry["sequences"].get(author), entry["atoms"].get(author)
+        if not isinstance(sequence, str) or not isinstance(atoms, dict):
+            raise BrokenFile(path, f"chain {chain_id} has no sequence or no atoms; fetch the file again")
+        positions, mask = (_array(path, chain_id, name, atoms.get(name), num_residues=len(sequence)) for name in _ARRAYS)
+        labels = tuple(label for label, owner in author_of.items() if owner == author)
+        entities = [entity for label in labels for entity, members in labels_of_entity.items() if label in members]
+        chains.append(
+            PackedChain(
+                chain_id=chain_id,
+                mmcif_chain_ids=labels,
+                entity_keys=tuple(f"{pdb_id}_{entity}".upper() for entity in dict.fromkeys(entities)),
+                release_date=entry["release_date"],
+                method=entry["exptl_method"],
+                resolution=entry["resolution"],
+                sequence=sequence,
+                atom_mask=np.packbits(mask, axis=1),
+                atom_positions=positions[mask],
+            )
+        )
+    return chains
+
+
+def _array(path: Path, chain_id: str, name: str, stored: Any, *, num_residues: int) -> np.ndarray:
+    dtype, tail = _ARRAYS[name]
+    shape = (num_residues, *tail)
+    if not (isinstance(stored, tuple) and len(stored) == 2 and isinstance(stored[0], bytes)):
+        raise BrokenFile(path, f"chain {chain_id}: {name} is not a pair of compressed bytes and shape")
+    compressed, stored_shape = stored
+    if tuple(stored_shape) != shape:
+        raise BrokenFile(path, f"chain {chain_id}: {name} has shape {list(stored_shape)}, expected {list(shape)} as its sequence says")
+    expected = int(np.prod(shape)) * dtype.itemsize
+    try:
+        # one byte more than expected is enough to know that it is too long
+        data = zlib.decompressobj().decompress(compressed, expected + 1)
+    except zlib.error as error:
+        raise BrokenFile(path, f"chain {chain_id}: {name} cannot be decompressed ({error}); fetch the file again") from error
+    if len(data) != expected:
+        raise BrokenFile(path, f"chain {chain_id}: {name} has {'more' if len(data) > expected else 'less'} than the {expected} bytes expected")
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -1,0 +1,120 @@
+"""Entries of a processed data set to structure shards, cut as `convert` cuts those of raw files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep.convert.plan import Chunk, file_fingerprint, make_chunks
+from data_prep.convert.structures import KIND, PackedChain, expected_bytes_of_entry, structure_arrays
+from data_prep.convert.work import Errors
+from data_prep.convert_mlperf.pickles import pack_entry, read_entries
+from data_prep.errors import DataPrepError
+from data_prep.parsers.errors import BrokenFile
+
+LOG_NAME = "dicts_preprocessing_logs.csv"
+_LOG_COLUMNS = ("pdb_id", "subdirname", "mmcif_gz_size", "error")
+_REASONS = {"RuntimeError('legal_polymers are empty')": "no protein: none of the polymers has a monomer of a peptide type"}
+"""Error in the log -> what `convert` says of such an entry."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessedEntry:
+    """An entry that the log of the data set names."""
+
+    pdb_id: str
+    path: Path
+    """The pickle that holds it."""
+    mmcif_gz_bytes: int
+    """Size of the raw file that it was made from."""
+    error: str
+    """Why it was left out; empty if it was not."""
+    fingerprint: list[Any]
+
+
+def plan_structures(processed: Path, *, shard_size_bytes: int) -> list[Chunk]:
+    """All entries in the order of the log, which is that of the raw files' folders and names."""
+    entries = _read_log(processed)
+    return make_chunks(
+        KIND,
+        entries,
+        expected_bytes=lambda entry: expected_bytes_of_entry(entry.mmcif_gz_bytes),
+        shard_size_bytes=shard_size_bytes,
+        depends_on="convert-mlperf",
+    )
+
+
+def _read_log(processed: Path) -> list[ProcessedEntry]:
+    path, dicts = processed / LOG_NAME, processed / "dicts"
+    for needed in (path, dicts):
+        if not needed.exists():
+            raise DataPrepError(f"{needed} does not exist; expected the processed data set with chains.csv, {LOG_NAME}, obsolete.dat and dicts/")
+    fingerprints: dict[str, list[Any]] = {}
+    entries = []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        missing = [column for column in _LOG_COLUMNS if column not in (rows.fieldnames or ())]
+        if missing:
+            raise BrokenFile(path, f"has no column {', '.join(missing)}; expected {', '.join(_LOG_COLUMNS)}", line=1)
+        for row in rows:
+            pickle_path = dicts / row["subdirname"]
+            if row["subdirname"] not in fingerprints:
+                if not pickle_path.is_file():
+                    raise BrokenFile(path, f"names {pickle_path}, which does not exist; fetch it", line=rows.line_num)
+                fingerprints[row["subdirname"]] = file_fingerprint(pickle_path, dicts)
+            entries.append(
+                ProcessedEntry(
+                    pdb_id=row["pdb_id"],
+                    path=pickle_path,
+                    mmcif_gz_bytes=_integer(path, row["mmcif_gz_size"], line=rows.line_num),
+                    error=row["error"],
+                    fingerprint=[row["pdb_id"], row["error"], fingerprints[row["subdirname"]]],
+                )
+            )
+    if not entries:
+        raise BrokenFile(path, "lists no entries")
+    return entries
+
+
+def _integer(path: Path, text: str, *, line: int) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise BrokenFile(path, f"mmcif_gz_size is {text!r}, expected a number of bytes", line=line) from error
+
+
+def build_structure_shard(chunk: Chunk, errors: Errors, progress: tqdm) -> Mapping[str, np.ndarray]:
+    """Datasets of a structure shard. What cannot be read is an error here: the data set says itself what it left out."""
+    chains: list[PackedChain] = []
+    rejected: list[tuple[str, str]] = []
+    for path, units in itertools.groupby(chunk.units, key=lambda unit: unit.path):
+        units = list(units)
+        try:
+            entries = read_entries(path)
+        except BrokenFile as error:
+            errors.add(error)
+            progress.update(len(units))
+            continue
+        for unit in units:
+            try:
+                if unit.error:
+                    rejected.append((unit.pdb_id, " ".join(_REASONS.get(unit.error, unit.error).split())))
+                else:
+                    chains.extend(pack_entry(path, _find(unit, entries)))
+            except BrokenFile as error:
+                errors.add(error)
+            progress.update()
+    return structure_arrays(chains, rejected)
+
+
+def _find(unit: ProcessedEntry, entries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    if unit.pdb_id not in entries:
+        raise BrokenFile(unit.path, f"has no entry {unit.pdb_id}, which {LOG_NAME} lists; fetch both again")
+    return entries[unit.pdb_id]
