@@ -27,7 +27,7 @@ end_turn() {
 
 # has_modules PYTHON run|tests: can this interpreter import everything, and is it new enough?
 has_modules() {
-    local modules="torch numpy h5py gemmi kalign mlperf_logging matplotlib tqdm"
+    local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
     if [ "$2" = tests ]; then
         modules="$modules pytest xdist mpi4py"
     fi

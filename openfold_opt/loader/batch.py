@@ -1,23 +1,15 @@
-"""What the loaders yield, and stacking samples into it."""
+"""A micro-batch of one rank: on the wire, as workers send it, and on the device, as a step uses it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
 import torch
 
-from openfold_opt.protein.features import FEATURES
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchInfo:
+    """What a micro-batch is, beside its features."""
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedBatch:
-    """A micro-batch of one rank: in host memory as the loader gives it, on the device once it is staged.
-
-    `features` has every name of openfold_opt.protein.features: shared features [batch, ...], per-pass features
-    [batch, num_passes, ...].
-    """
-
-    features: dict[str, torch.Tensor]
     chain_ids: tuple[str, ...]
     sample_seeds: tuple[int, ...]
     slots: torch.Tensor
@@ -34,8 +26,25 @@ class LoadedBatch:
     """How many places this one was ahead of the first that was missing."""
 
 
-def stack_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Adds the batch dim in front: name -> [len(samples), ...]. A batch of one sample is a view, not a copy."""
-    if len(samples) == 1:
-        return {name: samples[0][name][None] for name in FEATURES}
-    return {name: np.stack([sample[name] for sample in samples]) for name in FEATURES}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WireBatch(BatchInfo):
+    """A micro-batch in host memory, compact."""
+
+    arrays: dict[str, np.ndarray]
+    """Every wire feature of openfold_opt.loader.compact."""
+
+    def loaded(self, features: dict[str, torch.Tensor], *, slots: torch.Tensor) -> "LoadedBatch":
+        """The same micro-batch with features made from the arrays."""
+        info = {item.name: getattr(self, item.name) for item in dataclasses.fields(BatchInfo)}
+        return LoadedBatch(**{**info, "slots": slots}, features=features)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedBatch(BatchInfo):
+    """A micro-batch on the device.
+
+    `features` has every name of openfold_opt.protein.features: shared features [batch, ...], per-pass features
+    [batch, num_passes, ...].
+    """
+
+    features: dict[str, torch.Tensor]

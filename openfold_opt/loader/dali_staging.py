@@ -1,13 +1,16 @@
 """Staging by a DALI pipeline whose external source is the loader. Imported only where a preset asks for it."""
 
-import dataclasses
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, WireBatch
+from openfold_opt.loader.compact import check_wire
+from openfold_opt.loader.expand import expand_wire
 from openfold_opt.loader.staging import BackgroundQueue
+from openfold_opt.loader.wire_buffer import Place, pack_wire, unpack_wire
 
 try:
     from nvidia.dali import fn, pipeline_def
@@ -17,22 +20,18 @@ except ImportError as error:
         f'LoaderConfig.staging is "dali", but DALI cannot be imported ({error}); install nvidia-dali-cuda130, or choose "pinned"'
     ) from error
 
-_SLOTS = "slots"
-
 
 class DaliStaging:
     """Runs the pipeline in a thread of its own, since its external source waits for the loader in the thread that calls run().
 
-    A micro-batch is one DALI sample: its batch dim is an ordinary one. DALI has no sense of what ended the loader, so the source
-    keeps the error, and the labels of the batches that are in the pipeline.
+    A micro-batch is one DALI sample of bytes: DALI wants the same dtypes in every sample, which the wire does not promise. DALI has no
+    sense of what ended the loader, so the source keeps the error; and it keeps what the batches in the pipeline are.
     """
 
-    def __init__(self, batches: Iterator[LoadedBatch], *, device: torch.device, depth: int) -> None:
+    def __init__(self, batches: Iterator[WireBatch], *, device: torch.device, depth: int) -> None:
         self._device = device
         self._batches = batches
-        self._first = next(batches)
-        self._names = (*self._first.features, _SLOTS)
-        self._labels: list[LoadedBatch] = []
+        self._in_pipeline: deque[tuple[WireBatch, dict[str, Place]]] = deque()
         self._error: BaseException | None = None
         self._pipeline = self._build(depth)
         self._queue = BackgroundQueue(self._outputs(), depth=depth, name="dali-staging")
@@ -57,43 +56,36 @@ class DaliStaging:
             exec_dynamic=True,
         )
         def pipeline():
-            outputs = fn.external_source(source=self._source, num_outputs=len(self._names), batch=False)
-            return tuple(output.gpu() for output in outputs) if on_gpu else tuple(outputs)
+            wire = fn.external_source(source=self._source, batch=False)
+            return wire.gpu() if on_gpu else wire
 
         built = pipeline()
         built.build()
         return built
 
-    def _source(self, _) -> tuple[np.ndarray, ...]:
-        """One micro-batch as arrays; StopIteration ends the pipeline, whatever the reason."""
+    def _source(self, _) -> np.ndarray:
+        """One micro-batch as bytes; StopIteration ends the pipeline, whatever the reason."""
         try:
-            batch = self._first or next(self._batches)
+            batch = next(self._batches)
+            check_wire(batch.arrays)
         except BaseException as error:
             self._error = error
             raise StopIteration from error
-        self._first = None
-        self._labels.append(batch)
-        return (*(tensor.numpy() for tensor in batch.features.values()), batch.slots.numpy())
+        buffer, layout = pack_wire(batch.arrays)
+        self._in_pipeline.append((batch, layout))
+        return buffer.numpy()
 
     def _outputs(self) -> Iterator[LoadedBatch]:
         while True:
             try:
-                outputs = self._pipeline.run()
+                (output,) = self._pipeline.run()
             except StopIteration:
                 if isinstance(self._error, StopIteration):
                     return
                 raise self._error from None
-            tensors = {name: self._to_torch(output) for name, output in zip(self._names, outputs, strict=True)}
-            slots = tensors.pop(_SLOTS)
-            yield dataclasses.replace(self._labels.pop(0), features=tensors, slots=slots)
-
-    def _to_torch(self, output) -> torch.Tensor:
-        """A tensor of its own: DALI uses the output's memory again in the next run."""
-        source = output.as_tensor()
-        target = torch.empty(source.shape(), dtype=_torch_dtype(source), device=self._device)
-        feed_ndarray(source, target)
-        return target[0]
-
-
-def _torch_dtype(tensor) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, np.dtype(tensor.__array_interface__["typestr"]))).dtype
+            # a tensor of its own: DALI uses the output's memory again in the next run
+            bytes_on_device = torch.empty(output.as_tensor().shape()[1:], dtype=torch.uint8, device=self._device)
+            feed_ndarray(output[0], bytes_on_device)
+            batch, layout = self._in_pipeline.popleft()
+            features = expand_wire(unpack_wire(bytes_on_device, layout))
+            yield batch.loaded(features, slots=batch.slots.to(self._device))

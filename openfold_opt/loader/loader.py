@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from openfold_opt.loader.batch import LoadedBatch, stack_samples
+from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.compact import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.random_streams import evaluation_seed
 from openfold_opt.loader.node_sharing import SharedDeliveries
@@ -125,10 +126,10 @@ class TrainingLoader:
             timeout_seconds=loader.timeout_seconds * (loader.max_attempts + 1),
         )
 
-    def __iter__(self) -> Iterator[LoadedBatch]:
+    def __iter__(self) -> Iterator[WireBatch]:
         return self
 
-    def __next__(self) -> LoadedBatch:
+    def __next__(self) -> WireBatch:
         delivery = next(self._deliveries)
         for position in delivery.left_out:
             self._consumed.add(position)
@@ -174,17 +175,17 @@ class EvaluationLoader:
     def __len__(self) -> int:
         return len(self._task.chain_ids)
 
-    def __iter__(self) -> Iterator[LoadedBatch]:
+    def __iter__(self) -> Iterator[WireBatch]:
         # every chain counts in the average: none may be left out
         with WorkerStream(self._task, config=self._loader, end=len(self), error_budget=0) as deliveries:
             for delivery in deliveries:
                 yield _to_batch(delivery, slots=range(1), step=-1, micro=0)
 
 
-def _to_batch(delivery: Delivery, *, slots: range, step: int, micro: int) -> LoadedBatch:
+def _to_batch(delivery: Delivery, *, slots: range, step: int, micro: int) -> WireBatch:
     label: BatchLabel = delivery.description
-    return LoadedBatch(
-        features={name: torch.from_numpy(array) for name, array in delivery.arrays.items()},
+    return WireBatch(
+        arrays=delivery.arrays,
         chain_ids=label.chain_ids,
         sample_seeds=label.sample_seeds,
         slots=torch.tensor(slots, dtype=torch.int64),

@@ -13,6 +13,7 @@ from openfold_opt.protein.residue_constants import hhblits_to_model_order, resty
 from openfold_opt.protein.templates import featurize_templates, hits_for_date
 
 UNKNOWN_CLASS = 20
+CLASS_OF_TOKEN = np.asarray(hhblits_to_model_order, dtype=np.uint8)
 
 
 def read_training_features(reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig) -> RawFeatures:
@@ -36,6 +37,11 @@ def _read(reader: ShardReader, chain_id: str, *, order: np.ndarray | None, confi
             f"chain {chain_id}: the alignment has {alignment.msa.shape[1]} columns for {len(structure.sequence)} residues; "
             "convert the data again, with the alignment of this very sequence"
         )
+    if alignment.msa.max() >= len(CLASS_OF_TOKEN):
+        raise ValueError(
+            f"chain {chain_id}: the alignment has a token {alignment.msa.max()}, expected 0 to {len(CLASS_OF_TOKEN) - 1}; "
+            "the shard is damaged: `python -m data_prep verify` finds which"
+        )
     # Hits are tried until max_templates can be featurised, 60 days before the chain's own release at the latest.
     templates = featurize_templates(reader, chain_id, max_templates=config.max_templates, order=order)
     return RawFeatures(
@@ -43,7 +49,8 @@ def _read(reader: ShardReader, chain_id: str, *, order: np.ndarray | None, confi
         all_atom_positions=structure.all_atom_positions,
         all_atom_mask=structure.all_atom_mask.astype(np.float32),
         resolution=float("nan") if structure.resolution is None else structure.resolution,
-        msa=tokens_to_classes(alignment.msa),
+        msa=alignment.msa,
+        class_of_token=CLASS_OF_TOKEN,
         deletions=_deletions(alignment),
         profile=_profile(alignment),
         templates=Templates(
@@ -57,11 +64,6 @@ def _read(reader: ShardReader, chain_id: str, *, order: np.ndarray | None, confi
 def encode_sequence(sequence: str) -> np.ndarray:
     """Residue classes of a sequence of letters, int64 [N_res]; any letter beside the twenty is unknown."""
     return np.array([restype_order_with_x.get(letter, UNKNOWN_CLASS) for letter in sequence], dtype=np.int64)
-
-
-def tokens_to_classes(tokens: np.ndarray) -> np.ndarray:
-    """HHblits tokens, as stored, to the model's classes; uint8 of the input's shape."""
-    return np.asarray(hhblits_to_model_order, dtype=np.uint8)[tokens]
 
 
 def _deletions(alignment: AlignmentRecord) -> SparseDeletions:

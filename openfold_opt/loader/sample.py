@@ -1,21 +1,44 @@
-"""A sample: (chain, seed) to the model features of openfold_opt.protein.features, as a pure function."""
+"""A sample: (chain, seed) to the wire features of loader.compact, as a pure function; loader.expand makes model features of them."""
 
 import dataclasses
 
 import numpy as np
 
+from openfold_opt.loader.compact import pad_wire
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, evaluation_seed, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
+from openfold_opt.loader.transforms.compact_msa import compact_msa, draw_passes
+from openfold_opt.loader.transforms.compact_structure import compact_structure, compact_templates
 from openfold_opt.loader.transforms.cropping import draw_crop
-from openfold_opt.loader.transforms.msa_features import make_target_feat
-from openfold_opt.loader.transforms.msa_pass import make_msa_pass
-from openfold_opt.loader.transforms.padding import pad_features, pad_passes
-from openfold_opt.loader.transforms.structure_features import make_structure_features
-from openfold_opt.loader.transforms.template_features import make_template_features
 from openfold_opt.loader.transforms.template_selection import draw_template_subset
 from openfold_opt.protein.reader import ShardReader
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleChoice:
+    """What is drawn or decided for a sample as a whole."""
+
+    crop: slice
+    templates: np.ndarray
+    """int64 [n]: which templates, in which order."""
+    is_clamped: bool
+    """Backbone FAPE is clamped."""
+    seed: int
+    """Rows and masking of each pass follow from it."""
+    config: DataConfig
+    """With crop_size the residues to pad to."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the symbolic dims of openfold_opt.protein.features."""
+        return {
+            "N_res": self.config.crop_size,
+            "N_clust": self.config.max_msa_clusters,
+            "N_extra": self.config.max_extra_msa,
+            "N_templ": self.config.max_templates,
+        }
 
 
 def make_training_sample(reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig) -> dict[str, np.ndarray]:
@@ -28,10 +51,10 @@ def make_training_sample(reader: ShardReader, chain_id: str, *, seed: int, confi
         config: sizes and probabilities.
 
     Returns:
-        every feature of openfold_opt.protein.features, N_res = crop_size unless not pad_to_crop; per-pass ones [num_passes, ...].
+        every wire feature of loader.compact, N_res = crop_size unless not pad_to_crop.
     """
     raw = read_training_features(reader, chain_id, seed=seed, config=config)
-    return training_sample_from_raw(raw, seed=seed, config=config)
+    return compact_sample(raw, choose_for_training(raw, seed=seed, config=config))
 
 
 def make_evaluation_sample(reader: ShardReader, chain_id: str, *, config: DataConfig) -> dict[str, np.ndarray]:
@@ -40,59 +63,46 @@ def make_evaluation_sample(reader: ShardReader, chain_id: str, *, config: DataCo
     Every draw follows from the chain's id alone. Returns what make_training_sample returns, with N_res the chain's length.
     """
     raw = read_evaluation_features(reader, chain_id, config=config)
-    return evaluation_sample_from_raw(raw, seed=evaluation_seed(chain_id), config=config)
+    return compact_sample(raw, choose_for_evaluation(raw, seed=evaluation_seed(chain_id), config=config))
 
 
-def training_sample_from_raw(raw: RawFeatures, *, seed: int, config: DataConfig) -> dict[str, np.ndarray]:
-    """make_training_sample for raw features that are read already."""
+def choose_for_training(raw: RawFeatures, *, seed: int, config: DataConfig) -> SampleChoice:
+    """Draws crop, templates and clamping."""
     crop = draw_crop(raw.num_res, crop_size=config.crop_size, rng=random_stream(seed, Purpose.CROP))
-    templates = draw_template_subset(len(raw.templates.aatype), rng=random_stream(seed, Purpose.TEMPLATE_SUBSET))
-    is_clamped = random_stream(seed, Purpose.CLAMPED_FAPE).random() < config.clamped_fape_probability
-    shared = _shared_features(raw, crop=crop, templates=templates, is_clamped=is_clamped)
     if not config.pad_to_crop:
         config = dataclasses.replace(config, crop_size=crop.stop - crop.start)
-    return _assemble(raw, shared, crop=crop, seed=seed, config=config)
+    return SampleChoice(
+        crop=crop,
+        templates=draw_template_subset(len(raw.templates.aatype), rng=random_stream(seed, Purpose.TEMPLATE_SUBSET)),
+        is_clamped=random_stream(seed, Purpose.CLAMPED_FAPE).random() < config.clamped_fape_probability,
+        seed=seed,
+        config=config,
+    )
 
 
-def evaluation_sample_from_raw(raw: RawFeatures, *, seed: int, config: DataConfig) -> dict[str, np.ndarray]:
-    """make_evaluation_sample for raw features that are read already."""
-    crop = slice(0, raw.num_res)
-    shared = _shared_features(raw, crop=crop, templates=np.arange(len(raw.templates.aatype)), is_clamped=False)
-    return _assemble(raw, shared, crop=crop, seed=seed, config=dataclasses.replace(config, crop_size=raw.num_res))
+def choose_for_evaluation(raw: RawFeatures, *, seed: int, config: DataConfig) -> SampleChoice:
+    """The whole chain, all its templates, not clamped."""
+    return SampleChoice(
+        crop=slice(0, raw.num_res),
+        templates=np.arange(len(raw.templates.aatype)),
+        is_clamped=False,
+        seed=seed,
+        config=dataclasses.replace(config, crop_size=raw.num_res),
+    )
 
 
-def _shared_features(raw: RawFeatures, *, crop: slice, templates: np.ndarray, is_clamped: bool) -> dict[str, np.ndarray]:
-    """Features that all recycling passes share, unpadded."""
-    return {
-        **make_structure_features(raw.aatype, raw.all_atom_positions, raw.all_atom_mask, crop=crop),
-        **make_template_features(raw.templates, chosen=templates, crop=crop),
+def compact_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
+    """The wire features of a sample, padded; see loader.compact."""
+    crop, config = choice.crop, choice.config
+    passes = draw_passes(raw, config=config, seed=choice.seed)
+    features = {
         # The benchmark counts from 0 in every chain; gaps in the structure do not show.
-        "residue_index": np.arange(crop.start, crop.stop),
-        "target_feat": make_target_feat(raw.aatype[crop]),
+        "crop_start": np.array(crop.start),
         "seq_length": np.array(crop.stop - crop.start),
         "resolution": np.array(raw.resolution),
-        "use_clamped_fape": np.array(is_clamped),
+        "use_clamped_fape": np.array(choice.is_clamped),
+        **compact_structure(raw, crop=crop),
+        **compact_templates(raw.templates, chosen=choice.templates, crop=crop),
+        **compact_msa(raw, passes=passes, crop=crop, max_extra_msa=config.max_extra_msa),
     }
-
-
-def _assemble(
-    raw: RawFeatures, shared: dict[str, np.ndarray], *, crop: slice, seed: int, config: DataConfig
-) -> dict[str, np.ndarray]:
-    """Pads the shared features to config.crop_size residues, adds those of each pass."""
-    sizes = {
-        "N_res": config.crop_size,
-        "N_clust": config.max_msa_clusters,
-        "N_extra": config.max_extra_msa,
-        "N_templ": config.max_templates,
-    }
-    passes = [
-        make_msa_pass(
-            raw,
-            crop=crop,
-            config=config,
-            rows_rng=random_stream(seed, Purpose.MSA_ROWS, number),
-            mask_rng=random_stream(seed, Purpose.MSA_MASKING, number),
-        )
-        for number in range(config.num_passes)
-    ]
-    return pad_features(shared, sizes=sizes) | pad_passes(passes, sizes=sizes)
+    return pad_wire(features, sizes=choice.sizes)

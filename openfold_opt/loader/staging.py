@@ -1,7 +1,7 @@
-"""Staging: micro-batches from host memory to the device, behind the compute.
+"""Staging: micro-batches from host memory to the device, and from wire features to model features, behind the compute.
 
-All stagings are iterators of LoadedBatch whose features are on the device, in the order of the loader, and end with what ended the
-loader. They differ in who copies:
+All stagings turn WireBatches into LoadedBatches in the order of the loader, and end with what ended the loader. They differ in who
+does it:
 
     direct   the training thread, when it asks for the batch
     pinned   a thread of its own, through page-locked memory, on a stream of its own, up to `depth` batches ahead
@@ -19,8 +19,9 @@ from typing import Protocol
 
 import torch
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, WireBatch
 from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.expand import expand_batch
 
 
 class Staging(Protocol):
@@ -35,7 +36,7 @@ class Staging(Protocol):
         """Ends threads and drops batches; the loader must be closed before. Safe to call twice."""
 
 
-def build_staging(batches: Iterator[LoadedBatch], *, device: torch.device, config: LoaderConfig) -> Staging:
+def build_staging(batches: Iterator[WireBatch], *, device: torch.device, config: LoaderConfig) -> Staging:
     """The staging of a configuration; "auto" is pinned on a GPU and direct on a CPU.
 
     Raises ValueError where DALI is asked for and cannot be imported.
@@ -53,9 +54,9 @@ def build_staging(batches: Iterator[LoadedBatch], *, device: torch.device, confi
 
 
 class DirectStaging:
-    """Copies in the thread that asks."""
+    """Works in the thread that asks."""
 
-    def __init__(self, batches: Iterator[LoadedBatch], *, device: torch.device) -> None:
+    def __init__(self, batches: Iterator[WireBatch], *, device: torch.device) -> None:
         self._batches = batches
         self._device = device
 
@@ -64,29 +65,31 @@ class DirectStaging:
 
     def __next__(self) -> LoadedBatch:
         batch = next(self._batches)
-        features = {name: tensor.to(self._device) for name, tensor in batch.features.items()}
-        return dataclasses.replace(batch, features=features, slots=batch.slots.to(self._device))
+        return batch.loaded(expand_batch(batch.arrays, device=self._device), slots=batch.slots.to(self._device))
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class BackgroundQueue:
-    """Runs an iterator in a thread, up to `depth` items ahead; what it raises comes out in its place."""
+    """Runs an iterator in a thread, up to `depth` items ahead; what it raises comes out in its place. For one consuming thread."""
 
     def __init__(self, items: Iterator, *, depth: int, name: str) -> None:
         self._items = items
         self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._end: BaseException | None = None
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def get(self):
         """The next item. Raises StopIteration or the error that ended the items, each time it is asked again."""
+        if self._end is not None:
+            raise self._end
         item = self._queue.get()
         if isinstance(item, _End):
-            self._queue.put(item)
-            raise item.error
+            self._end = item.error
+            raise self._end
         return item
 
     def _run(self) -> None:
@@ -98,17 +101,16 @@ class BackgroundQueue:
             end = _End(StopIteration())
         except BaseException as error:  # passed on to the thread that waits for the items
             end = _End(error)
-        if not self._is_closed.is_set():
-            self._queue.put(end)
+        self._queue.put(end)
 
     def close(self) -> None:
         """Ends the thread once its iterator gives or raises something; safe to call twice."""
         self._is_closed.set()
         while self._thread.is_alive():
+            # the thread may wait for room in the queue
             with contextlib.suppress(queue.Empty):
                 self._queue.get(timeout=0.05)
-        self._thread.join()
-        self._queue.put(_End(RuntimeError("the staging is closed; make a new one to read on")))
+        self._end = RuntimeError("the staging is closed; make a new one to read on")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +119,12 @@ class _End:
 
 
 class PinnedStaging:
-    """Copies ahead in a thread; on a GPU through page-locked memory and on a stream of its own."""
+    """Works ahead in a thread; on a GPU through page-locked memory and on a stream of its own."""
 
-    def __init__(self, batches: Iterator[LoadedBatch], *, device: torch.device, depth: int) -> None:
+    def __init__(self, batches: Iterator[WireBatch], *, device: torch.device, depth: int) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._queue = BackgroundQueue(map(self._copy, batches), depth=depth, name="staging")
+        self._queue = BackgroundQueue(map(self._stage, batches), depth=depth, name="staging")
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self
@@ -137,19 +139,15 @@ class PinnedStaging:
                 tensor.record_stream(current)
         return batch
 
-    def _copy(self, batch: LoadedBatch) -> tuple[LoadedBatch, torch.cuda.Event | None]:
+    def _stage(self, batch: WireBatch) -> tuple[LoadedBatch, torch.cuda.Event | None]:
         if self._stream is None:
-            return batch, None
+            return batch.loaded(expand_batch(batch.arrays), slots=batch.slots), None
         with torch.cuda.stream(self._stream):
-            features = {name: self._to_device(tensor) for name, tensor in batch.features.items()}
-            staged = dataclasses.replace(batch, features=features, slots=self._to_device(batch.slots))
+            slots = batch.slots.pin_memory().to(self._device, non_blocking=True)
+            staged = batch.loaded(expand_batch(batch.arrays, device=self._device), slots=slots)
             event = torch.cuda.Event()
             event.record(self._stream)
         return staged, event
-
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        # PyTorch keeps page-locked blocks, and gives one out again only after the copy from it is done
-        return tensor.pin_memory().to(self._device, non_blocking=True)
 
     def close(self) -> None:
         self._queue.close()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler, ValidationSampler
@@ -42,8 +43,8 @@ class OpenData(Protocol):
     def training_state(self) -> StreamState | None:
         """Which part of this rank's stream steps have used."""
 
-    def evaluation_chains(self) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
-        """(chain id, features of a batch of one) of this rank's chains; may be asked for again."""
+    def evaluation_chains(self, *, device: torch.device) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
+        """(chain id, features of a batch of one on the device) of this rank's chains; may be asked for again."""
 
     def close(self) -> None:
         """End workers and close files; a second call does nothing."""
@@ -135,9 +136,9 @@ class ShardData:
     def training_state(self) -> StreamState | None:
         return None if self._training is None else self._training.state()
 
-    def evaluation_chains(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    def evaluation_chains(self, *, device: torch.device) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for batch in self._evaluation:
-            yield batch.chain_ids[0], batch.features
+            yield batch.chain_ids[0], expand_batch(batch.arrays, device=device)
 
     def close(self) -> None:
         if self._training is not None:

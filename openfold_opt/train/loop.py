@@ -139,7 +139,7 @@ class Course:
         self._evaluation_seconds = 0.0
         self._block_started = (0.0, 0)
         """time.perf_counter() and step at the beginning of the running block."""
-        device = prepared.train_step.buffer.values.device
+        self._device = device = prepared.train_step.buffer.values.device
         self._runner = BlockRunner(
             train_step=prepared.train_step,
             batches=data.training_batches(
@@ -231,7 +231,7 @@ class Course:
         epoch_num = self._epoch_num(step)
         self._observer.evaluation_start(step=step, epoch_num=epoch_num)
         started = time.perf_counter()
-        scores = self._prepared.evaluator.run(self._data.evaluation_chains(), self._world)
+        scores = self._prepared.evaluator.run(self._data.evaluation_chains(device=self._device), self._world)
         seconds = time.perf_counter() - started
         report = EvaluationReport(
             step=step, epoch_num=epoch_num, lddt_ca=mean_score(scores), chains=scores, seconds=seconds

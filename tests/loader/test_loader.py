@@ -9,6 +9,7 @@ import torch
 
 from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
@@ -30,9 +31,10 @@ def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
     with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=start_step) as batches:
         for _ in range(num_micro):
             batch = next(batches)
-            check_features(batch.features, batched=True)
+            expanded = expand_batch(batch.arrays)
+            check_features(expanded, batched=True)
             for place, slot in enumerate(batch.slots.tolist()):
-                features = {name: tensor[place].clone() for name, tensor in batch.features.items()}
+                features = {name: tensor[place].clone() for name, tensor in expanded.items()}
                 samples[batch.step, slot] = (batch.chain_ids[place], batch.sample_seeds[place], features)
     return samples
 
@@ -80,11 +82,12 @@ def test_evaluation_yields_whole_chains_and_the_same_each_time(quirks_dir, num_w
     first, second = list(loader), list(loader)
     assert [batch.chain_ids for batch in first] == [(chain,) for chain in CHAINS]
     for one, other in zip(first, second):
-        sizes = check_features(one.features, batched=True)
+        features = expand_batch(one.arrays)
+        sizes = check_features(features, batched=True)
         assert sizes["batch"] == 1
         assert sizes["N_res"] == reader.entry(one.chain_ids[0]).sequence_length
-        for name, tensor in one.features.items():
-            np.testing.assert_array_equal(tensor, other.features[name], err_msg=name)
+        for name, array in one.arrays.items():
+            np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
 
 
 def test_evaluation_of_no_chain(quirks_dir):

@@ -8,6 +8,7 @@ from openfold_opt.loader.raw_reading import encode_sequence, read_evaluation_fea
 from openfold_opt.loader.sample import make_training_sample
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
+from tests.loader.expanded import features_of
 
 NUM_GOLDEN_ROWS = 300
 
@@ -19,7 +20,7 @@ def check_chain(reader, golden_transforms, templates, chain):
     np.testing.assert_array_equal(raw.aatype, golden["aatype"])
     np.testing.assert_array_equal(raw.all_atom_positions, golden["all_atom_positions"])
     np.testing.assert_array_equal(raw.all_atom_mask, golden["all_atom_mask"])
-    np.testing.assert_array_equal(raw.msa[rows], golden["msa"])
+    np.testing.assert_array_equal(raw.classes(rows), golden["msa"])
     np.testing.assert_array_equal(raw.deletions.dense(rows, slice(0, raw.num_res)), golden["deletion_matrix"])
     np.testing.assert_array_equal(np.float32(raw.resolution), golden["resolution"])
     if len(raw.msa) <= NUM_GOLDEN_ROWS:
@@ -44,7 +45,7 @@ def test_chains_with_quirks(shared, quirks_dir, golden_transforms, chain):
 def test_the_profile_is_over_all_rows_of_a_deep_alignment(real_dir):
     raw = read_evaluation_features(ShardReader(real_dir), "3en2_A", config=DataConfig())
     assert len(raw.msa) > 30_000
-    counted = np.stack([np.bincount(column, minlength=22) for column in raw.msa.T]) / len(raw.msa)
+    counted = np.stack([np.bincount(column, minlength=22) for column in raw.classes(np.arange(len(raw.msa))).T]) / len(raw.msa)
     np.testing.assert_allclose(raw.profile, counted, atol=1e-6)
 
 
@@ -70,7 +71,7 @@ def test_letters_without_a_class_are_unknown():
 
 
 def test_a_full_size_sample_of_the_deepest_alignment(real_dir):
-    sample = make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig())
+    sample = features_of(make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig()))
     sizes = check_features(sample, batched=False)
     assert (sizes["N_res"], sizes["N_clust"], sizes["N_extra"]) == (256, 124, 1024)
     assert sample["extra_msa_mask"].sum() == 4 * 1024 * 101

@@ -5,9 +5,9 @@ import pytest
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.raw_features import RawFeatures, Templates
-from openfold_opt.loader.sample import evaluation_sample_from_raw, training_sample_from_raw
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.protein.features import FEATURES, check_features
+from tests.loader.expanded import evaluation_sample, training_sample
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 
@@ -21,7 +21,7 @@ def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
     mask = (rng.random((num_res, 37)) < 0.9).astype(np.float32)
     return RawFeatures(
         aatype=msa[0].astype(np.int64),
-        all_atom_positions=rng.normal(size=(num_res, 37, 3)).astype(np.float32) * mask[..., None],
+        all_atom_positions=np.where(mask[..., None] > 0, rng.normal(size=(num_res, 37, 3)), 0).astype(np.float32),
         all_atom_mask=mask,
         resolution=float("nan"),
         msa=msa,
@@ -44,7 +44,7 @@ def assert_equal(one, other):
 @pytest.mark.parametrize("size", [{}, {"num_res": 5}, {"num_rows": 1}, {"num_rows": 4}, {"num_templates": 0}, {"num_templates": 1}])
 def test_training_samples_have_fixed_shapes(size):
     raw = make_raw(**size)
-    sample = training_sample_from_raw(raw, seed=1, config=SMALL)
+    sample = training_sample(raw, seed=1, config=SMALL)
     sizes = check_features(sample, batched=False)
     assert sizes == {"N_res": 12, "N_clust": 6, "N_extra": 9, "N_templ": 4, "num_passes": 4}
     length = min(12, raw.num_res)
@@ -56,7 +56,7 @@ def test_training_samples_have_fixed_shapes(size):
 
 def test_evaluation_samples_have_their_true_length():
     raw = make_raw()
-    sample = evaluation_sample_from_raw(raw, seed=1, config=SMALL)
+    sample = evaluation_sample(raw, seed=1, config=SMALL)
     assert check_features(sample, batched=False)["N_res"] == 20
     assert sample["residue_index"].tolist() == list(range(20))
     assert sample["template_mask"].tolist() == [1, 1, 1, 1]
@@ -66,15 +66,15 @@ def test_evaluation_samples_have_their_true_length():
 
 def test_a_sample_is_a_pure_function_of_its_seed():
     raw = make_raw()
-    first = training_sample_from_raw(raw, seed=2**62 + 1, config=SMALL)
-    assert_equal(first, training_sample_from_raw(raw, seed=2**62 + 1, config=SMALL))
-    other = training_sample_from_raw(raw, seed=2**62 + 2, config=SMALL)
+    first = training_sample(raw, seed=2**62 + 1, config=SMALL)
+    assert_equal(first, training_sample(raw, seed=2**62 + 1, config=SMALL))
+    other = training_sample(raw, seed=2**62 + 2, config=SMALL)
     assert not np.array_equal(first["msa_feat"], other["msa_feat"])
 
 
 def test_passes_have_rows_and_masking_of_their_own_and_share_the_crop():
     raw = make_raw()
-    sample = training_sample_from_raw(raw, seed=3, config=SMALL)
+    sample = training_sample(raw, seed=3, config=SMALL)
     for name in ("true_msa", "bert_mask", "extra_msa"):
         assert len({array.tobytes() for array in sample[name]}) == 4, name
     start = sample["residue_index"][0]
@@ -83,7 +83,7 @@ def test_passes_have_rows_and_masking_of_their_own_and_share_the_crop():
 
 def test_everything_beyond_the_masks_is_zero():
     raw = make_raw(num_res=5, num_rows=3, num_templates=2)
-    sample = training_sample_from_raw(raw, seed=4, config=SMALL)
+    sample = training_sample(raw, seed=4, config=SMALL)
     for name, array in sample.items():
         spec = FEATURES[name]
         if "N_res" in spec.shape:
@@ -95,7 +95,7 @@ def test_statistics_of_a_thousand_samples():
     raw, num_samples = make_raw(), 1000
     starts, templates, clamped, chosen, replaced = np.zeros(9), np.zeros(5), 0, 0, np.zeros(23)
     for seed in range(num_samples):
-        sample = training_sample_from_raw(raw, seed=seed, config=SMALL)
+        sample = training_sample(raw, seed=seed, config=SMALL)
         starts[sample["residue_index"][0]] += 1
         templates[int(sample["template_mask"].sum())] += 1
         clamped += sample["use_clamped_fape"]
@@ -117,9 +117,9 @@ def test_statistics_of_a_thousand_samples():
 
 def test_a_sample_that_keeps_its_length_is_the_padded_one_without_padding():
     raw = make_raw(num_res=20)
-    padded = training_sample_from_raw(raw, seed=5, config=DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9))
+    padded = training_sample(raw, seed=5, config=DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9))
     config = DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9, pad_to_crop=False)
-    plain = training_sample_from_raw(raw, seed=5, config=config)
+    plain = training_sample(raw, seed=5, config=config)
     assert plain["aatype"].shape == (20,)
     for name, value in plain.items():
         window = tuple(slice(0, size) for size in value.shape)

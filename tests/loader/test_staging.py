@@ -1,5 +1,6 @@
 """Stagings: same batches in the same order, errors in their place, clean ends."""
 
+import functools
 import importlib.util
 import itertools
 import threading
@@ -7,24 +8,31 @@ import threading
 import pytest
 import torch
 
-from openfold_opt.loader.batch import LoadedBatch
-from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.compact import stack_samples
+from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.sample import choose_for_training, compact_sample
 from openfold_opt.loader.staging import build_staging
+from tests.loader.test_sample import make_raw
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed (pip install nvidia-dali-cuda130)")
 KINDS = ["direct", "pinned", pytest.param("dali", marks=needs_dali)]
 
 
+@functools.cache
+def arrays(num_res, num_rows):
+    config = DataConfig(crop_size=num_res, max_msa_clusters=4, max_extra_msa=5, max_templates=2, max_extra_passes=1)
+    raw = make_raw(num_res=num_res, num_rows=num_rows, num_templates=2)
+    return stack_samples([compact_sample(raw, choose_for_training(raw, seed=seed, config=config)) for seed in (1, 2)])
+
+
 def batch(number):
-    features = {
-        "floats": torch.full((2, 3 + number % 2), float(number)),
-        "tokens": torch.full((2, 4), number, dtype=torch.uint8),
-        "lengths": torch.tensor([number, number + 1]),
-    }
-    return LoadedBatch(
-        features=features, chain_ids=(f"c{number}",), sample_seeds=(number,), slots=torch.tensor([2, 3]), step=number, micro=0,
-        position=number, queue_depth=1, reorder_distance=0,
+    """Two samples; the length, and whether there are extra rows and deletions, vary."""
+    return WireBatch(
+        arrays=arrays(7 + number % 3, 9 if number % 2 else 1), chain_ids=(f"c{number}",), sample_seeds=(number,),
+        slots=torch.tensor([2, 3]), step=number, micro=0, position=number, queue_depth=1, reorder_distance=0,
     )  # fmt: skip
 
 
@@ -41,8 +49,14 @@ def test_batches_come_as_they_are(kind):
     for number, item in enumerate(found):
         expected = batch(number)
         assert (item.chain_ids, item.position, item.slots.tolist()) == (expected.chain_ids, number, [2, 3])
-        for name, tensor in expected.features.items():
-            assert item.features[name].dtype == tensor.dtype and torch.equal(item.features[name], tensor), name
+        assert_features(item.features, expected)
+
+
+def assert_features(features, wire_batch, **tolerance):
+    expected = expand_batch(wire_batch.arrays)
+    assert list(features) == list(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(features[name].cpu(), tensor, **(tolerance or {"rtol": 0, "atol": 0}), equal_nan=True, msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,6 +81,19 @@ def test_an_endless_stream_is_left_without_a_trace(kind):
     staging.close()
     staging.close()
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_it_can_be_closed_at_any_moment(kind, depth):
+    for num_batches in range(6):
+        staging = staged(map(batch, range(num_batches)), kind, depth=depth)
+        threading.Event().wait(0.05)
+        staging.close()
+        staging.close()
+        if kind != "direct":
+            with pytest.raises(RuntimeError, match="closed"):
+                next(staging)
 
 
 def test_batches_are_fetched_ahead_but_not_without_bound():
@@ -101,8 +128,7 @@ def test_missing_dali_is_said():
 def test_on_a_gpu_the_same_batches_arrive(kind):
     staging = staged(map(batch, range(50)), kind, device="cuda")
     for number, item in enumerate(staging):
-        assert item.features["floats"].is_cuda and item.slots.is_cuda
-        assert torch.equal(item.features["floats"].cpu(), batch(number).features["floats"])
-        assert torch.equal(item.features["tokens"].cpu(), batch(number).features["tokens"])
+        assert item.features["msa_feat"].is_cuda and item.slots.is_cuda
+        assert_features(item.features, batch(number), rtol=1e-5, atol=1e-5)
     assert number == 49
     staging.close()

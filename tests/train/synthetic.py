@@ -163,7 +163,7 @@ class MemoryData:
                 sample["chi_angles_sin_cos"][:] = float("nan")
         return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
-    def evaluation_chains(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def evaluation_chains(self, *, device: torch.device) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for number in range(self._world.rank, self.eval_samples, self._world.size):
             yield f"eval{number}", random_features(1000 + number, num_residues=6 + number)
 

@@ -36,6 +36,12 @@ class SparseDeletions:
         entry = np.arange(place.size) - first_of_place[place] + indptr[rows][place]
         return place, self.column[entry].astype(np.int64), self.count[entry].astype(np.int64)
 
+    def entries_in(self, columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Entries of all rows in a range of columns: (row, column - columns.start, count), int64 each."""
+        row, column, count = self.entries_of(np.arange(len(self.indptr) - 1))
+        inside = (column >= columns.start) & (column < columns.stop)
+        return row[inside], column[inside] - columns.start, count[inside]
+
     def dense(self, rows: np.ndarray, columns: slice) -> np.ndarray:
         """The matrix of some rows and a range of columns, float32 [len(rows), stop - start]."""
         place, column, count = self.entries_of(rows)

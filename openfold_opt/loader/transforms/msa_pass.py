@@ -18,7 +18,7 @@ def make_msa_pass(
     Rows are clustered over the whole chain; only the features are cropped.
     """
     rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
-    masked, bert_mask = mask_msa(raw.msa[rows.clustered], profile=raw.profile, config=config, rng=mask_rng)
+    masked, bert_mask = mask_msa(raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng)
     features = msa_features_of_choice(raw, rows=rows, masked_msa=masked, crop=crop, max_extra_msa=config.max_extra_msa)
     return features | {"bert_mask": bert_mask[:, crop]}
 
@@ -39,7 +39,7 @@ def msa_features_of_choice(
         name -> array, all per-pass features but bert_mask; N_clust = len(rows.clustered),
         N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
     """
-    extra = raw.msa[rows.extra]
+    extra = raw.classes(rows.extra)
     assignment = clustering.assign_to_clusters(extra, masked_msa)
     centres = masked_msa[:, crop]
     profile = clustering.cluster_profile(centres, extra[:, crop], assignment)
@@ -53,7 +53,7 @@ def msa_features_of_choice(
         "msa_feat": make_msa_feat(centres, deletions=deletions, profile=profile, deletion_mean=deletion_mean),
         "msa_mask": np.ones(centres.shape, np.float32),
         "msa_row_mask": np.ones(len(centres), np.float32),
-        "true_msa": raw.msa[rows.clustered, crop],
+        "true_msa": raw.classes(rows.clustered, crop),
         "extra_msa": kept,
         "extra_msa_mask": np.ones(kept.shape, np.float32),
         "extra_has_deletion": has_deletion(kept_deletions),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from openfold_opt.geometry.atoms import make_atom14_masks, make_atom14_positions, pseudo_beta
 from openfold_opt.geometry.frames import atom37_to_frames
@@ -27,23 +28,33 @@ def make_structure_features(
     residues = torch.from_numpy(np.ascontiguousarray(aatype[crop]))
     positions = torch.from_numpy(np.array(all_atom_positions[crop], dtype=np.float32))
     mask = torch.from_numpy(np.array(all_atom_mask[crop], dtype=np.float32))
+    features = structure_features(residues, positions, mask) | {"seq_mask": torch.ones(len(residues))}
+    return {name: tensor.numpy() for name, tensor in features.items()}
+
+
+def structure_features(residues: Tensor, positions: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The features of make_structure_features but seq_mask, on the device of the input.
+
+    Args:
+        residues: int64 [..., N_res], classes 0..20.
+        positions: float32 [..., N_res, 37, 3], angstrom.
+        mask: float32 [..., N_res, 37].
+    """
     # Only chi angles are features of the target; they need no neighbours, so the crop alone is enough.
     sin_cos, _, torsion_mask = atom37_to_torsion_angles(residues, positions, mask)
     frames = atom37_to_frames(residues, positions, mask)
     beta, beta_mask = pseudo_beta(residues, positions, mask)
-    features = {
+    return {
         "aatype": residues,
-        "seq_mask": torch.ones(len(residues)),
         "all_atom_positions": positions,
         "all_atom_mask": mask,
         **make_atom14_masks(residues),
         **make_atom14_positions(residues, positions, mask),
         **{name: frames[name] for name in TARGET_FRAME_FEATURES},
-        "backbone_rigid_tensor": frames["rigidgroups_gt_frames"][:, 0],
-        "backbone_rigid_mask": frames["rigidgroups_gt_exists"][:, 0],
+        "backbone_rigid_tensor": frames["rigidgroups_gt_frames"][..., 0, :, :],
+        "backbone_rigid_mask": frames["rigidgroups_gt_exists"][..., 0],
         "pseudo_beta": beta,
         "pseudo_beta_mask": beta_mask,
-        "chi_angles_sin_cos": sin_cos[:, 3:],
-        "chi_mask": torsion_mask[:, 3:],
+        "chi_angles_sin_cos": sin_cos[..., 3:, :],
+        "chi_mask": torsion_mask[..., 3:],
     }
-    return {name: tensor.numpy() for name, tensor in features.items()}

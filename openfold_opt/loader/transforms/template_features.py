@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from openfold_opt.geometry.atoms import pseudo_beta
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
@@ -24,9 +25,22 @@ def make_template_features(templates: Templates, *, chosen: np.ndarray, crop: sl
     context = templates.take(chosen, slice(first, crop.stop))
     aatype = torch.from_numpy(context.aatype)
     positions, mask = torch.from_numpy(context.all_atom_positions), torch.from_numpy(context.all_atom_mask)
+    features = template_features(aatype, positions, mask)
+    cropped = {name: tensor[:, crop.start - first :].numpy() for name, tensor in features.items()}
+    return cropped | {"template_mask": np.ones(len(chosen), np.float32)}
+
+
+def template_features(aatype: Tensor, positions: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The features of make_template_features but template_mask, on the device of the input.
+
+    Args:
+        aatype: int64 [..., N_res], classes 0..21.
+        positions: float32 [..., N_res, 37, 3], angstrom.
+        mask: float32 [..., N_res, 37].
+    """
     beta, beta_mask = pseudo_beta(aatype, positions, mask)
     sin_cos, alternative_sin_cos, torsion_mask = atom37_to_torsion_angles(aatype, positions, mask)
-    features = {
+    return {
         "template_aatype": aatype,
         "template_all_atom_positions": positions,
         "template_all_atom_mask": mask,
@@ -36,5 +50,3 @@ def make_template_features(templates: Templates, *, chosen: np.ndarray, crop: sl
         "template_alt_torsion_angles_sin_cos": alternative_sin_cos,
         "template_torsion_angles_mask": torsion_mask,
     }
-    cropped = {name: tensor[:, crop.start - first :].numpy() for name, tensor in features.items()}
-    return cropped | {"template_mask": np.ones(len(chosen), np.float32)}
