@@ -14,6 +14,7 @@ COMMANDS = {
     "check": ("benchmark.check", "compliance of MLPerf logs"),
     "rules": ("benchmark.rules", "compare a preset with the closed division"),
     "parity": ("benchmark.parity.command", "compare model, losses and optimiser with a golden directory"),
+    "perf": ("benchmark.perf.command", "measurements beside a named peer"),
     "controls": ("benchmark.controls", "what the model of a finished run scores on shuffled inputs"),
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
+from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader
 from openfold_opt.losses.lddt import lddt
 from openfold_opt.parallel.context import ParallelContext
@@ -83,8 +84,9 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
     validation = select_validation(index, config.selection)
     as_they_are, shuffled = [], []
     for chain in EvaluationLoader(data_dir, validation, data=config.data, loader=config.loader):
-        as_they_are.append(evaluator.score(chain.features))
-        shuffled.append(evaluator.score(shuffle_residues(chain.features, seed=zlib.crc32(chain.chain_ids[0].encode()))))
+        features = expand_batch(chain.arrays)
+        as_they_are.append(evaluator.score(features))
+        shuffled.append(evaluator.score(shuffle_residues(features, seed=zlib.crc32(chain.chain_ids[0].encode()))))
     return {
         "logged": logged,
         "as they are": float(np.mean(as_they_are)),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-DISTRIBUTIONS = ("torch", "numpy", "h5py", "gemmi", "kalign-python", "mlperf-logging", "triton", "matplotlib")
+DISTRIBUTIONS = ("torch", "numpy", "h5py", "numba", "gemmi", "kalign-python", "mlperf-logging", "triton", "matplotlib")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

@@ -20,8 +20,8 @@ def compiled(signature: Any) -> Callable[[Callable], Callable]:
     def compile_now(function: Callable) -> Callable:
         try:
             return numba.njit(signature, cache=True)(function)
-        except RuntimeError:
-            # What numba raises if it finds no folder to keep code in.
+        except (RuntimeError, OSError):
+            # numba found no folder to keep code in, or the one that it found is full.
             return numba.njit(signature)(function)
 
     return compile_now

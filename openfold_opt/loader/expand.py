@@ -134,8 +134,8 @@ def _existing(tokens: Tensor, num_rows: Tensor, seq_length: Tensor) -> tuple[Ten
 
 def _unpack_bits(packed: Tensor, count: int) -> Tensor:
     """uint8 [..., ceil(count / 8)] to bool [..., count]; the inverse of compact.pack_bits."""
-    bit = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed[..., None] >> bit) & 1).bool().flatten(-2)[..., :count]
+    bits = (1 << torch.arange(8, device=packed.device)).to(torch.uint8)
+    return ((packed[..., None] & bits) != 0).flatten(-2)[..., :count]
 
 
 def _place_values(flags: Tensor, values: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from openfold_opt.loader.transforms.deletions import SparseDeletions
-
-NUM_TOKENS = 22
+from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,135 +1,127 @@
-"""The wire: expanded on a CPU it is the plain sample to the last bit; its table; its size."""
+"""The table of wire features: what samples have, padding, stacking, and its errors."""
 
-import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 
-from openfold_opt.loader import compact
-from openfold_opt.loader.compact import WIRE_FEATURES, check_wire, smallest_integers, stack_samples
+from openfold_opt.loader.compact import WIRE_FEATURES, check_wire, pack_bits, pad_wire, smallest_integers, stack_samples
 from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.expand import expand_batch
-from openfold_opt.loader.plain_sample import plain_sample
-from openfold_opt.loader.random_streams import evaluation_seed
-from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
-from openfold_opt.loader.sample import (
-    choose_for_evaluation,
-    choose_for_training,
-    compact_sample,
-    make_evaluation_sample,
-    make_training_sample,
-)
-from openfold_opt.protein.features import FEATURES, check_features
+from openfold_opt.loader.raw_reading import read_training_features
+from openfold_opt.loader.sample import choose_for_training, compact_sample, make_training_sample
+from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.reader import ShardReader
-from tests.loader.expanded import features_of
-from tests.loader.test_sample import SMALL, make_raw
+from tests.loader.raw_samples import make_raw
 
-RAW_SIZES = [
-    {}, {"num_res": 5}, {"num_res": 12}, {"num_res": 13}, {"num_rows": 1}, {"num_rows": 4}, {"num_rows": 700},
-    {"num_templates": 0}, {"num_templates": 1}, {"num_res": 70, "num_rows": 130},
-]  # fmt: skip
+SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 
 
-def assert_same_bits(found, expected):
-    assert list(found) == list(FEATURES)
-    for name, array in found.items():
-        assert array.dtype == FEATURES[name].dtype == expected[name].dtype, name
-        assert array.shape == expected[name].shape, name
-        assert array.tobytes() == expected[name].tobytes(), name
-
-
-@pytest.mark.parametrize("size", RAW_SIZES, ids=str)
-@pytest.mark.parametrize("masked", [0.0, 0.15, 1.0])
-def test_training_samples_are_the_plain_ones(size, masked):
+def wire_sample(seed=1, **size):
     raw = make_raw(**size)
-    config = dataclasses.replace(SMALL, masked_msa_fraction=masked, max_templates=5)
-    for seed in range(4):
-        choice = choose_for_training(raw, seed=seed, config=config)
-        assert_same_bits(features_of(compact_sample(raw, choice)), plain_sample(raw, choice))
+    return compact_sample(raw, choose_for_training(raw, seed=seed, config=SMALL))
 
 
-@pytest.mark.parametrize("size", RAW_SIZES, ids=str)
-def test_evaluation_samples_are_the_plain_ones(size):
-    raw = make_raw(**size)
-    choice = choose_for_evaluation(raw, seed=8, config=SMALL)
-    assert_same_bits(features_of(compact_sample(raw, choice)), plain_sample(raw, choice))
+@pytest.mark.parametrize("size", [{}, {"num_res": 5}, {"num_rows": 1}, {"num_rows": 4}, {"num_templates": 0}])
+def test_samples_match_the_table(size):
+    sizes = check_wire(stack_samples([wire_sample(**size), wire_sample(seed=2, **size)]))
+    assert sizes == {"N_res": 12, "N_res + 1": 13, "N_clust": 6, "N_extra": 9, "N_templ": 4, "num_passes": 4, "batch": 2}
 
 
-def test_a_batch_is_its_samples():
-    raws = [make_raw(), make_raw(num_res=6, num_rows=2), make_raw(num_rows=200, num_templates=0)]
-    choices = [choose_for_training(raw, seed=seed, config=SMALL) for seed, raw in enumerate(raws)]
-    wires = [compact_sample(raw, choice) for raw, choice in zip(raws, choices)]
-    batch = expand_batch(stack_samples(wires))
-    check_features(batch, batched=True)
-    for place, (raw, choice) in enumerate(zip(raws, choices)):
-        assert_same_bits({name: tensor[place].numpy() for name, tensor in batch.items()}, plain_sample(raw, choice))
+@pytest.mark.parametrize(
+    ("largest", "dtype"), [(0, "uint8"), (255, "uint8"), (256, "int16"), (32767, "int16"), (32768, "int32"), (2**31, "int64")]
+)
+def test_packed_integers_have_the_smallest_type_that_holds_them(largest, dtype):
+    packed = smallest_integers(np.array([1, largest]))
+    assert packed.dtype == dtype
+    assert packed.tolist() == [1, largest]
 
 
-def test_counts_beyond_a_byte_and_beyond_two():
-    raw = make_raw(num_res=4, num_rows=70_000, num_templates=0)
-    dense = np.zeros(raw.msa.shape, np.int64)
-    dense[1:, 2] = 700
-    raw = dataclasses.replace(raw, deletions=type(raw.deletions).from_dense(dense))
-    config = DataConfig(crop_size=4, max_msa_clusters=2, max_extra_msa=3, max_extra_passes=0, max_templates=0)
-    choice = choose_for_training(raw, seed=1, config=config)
-    wire = compact_sample(raw, choice)
-    assert wire["cluster_deletions"].dtype == np.int32 and wire["profile_counts"].dtype == np.int16
-    assert wire["extra_deletions"].dtype == np.int16
-    assert_same_bits(features_of(wire), plain_sample(raw, choice))
+def test_no_values_take_no_bytes():
+    assert smallest_integers(np.zeros(0, np.int64)).dtype == np.uint8
 
 
-@pytest.mark.parametrize("chain", ["1aki_A", "3o5r_A"])
-def test_chains_with_quirks(quirks_dir, chain):
-    check_chain(ShardReader(quirks_dir), chain, seeds=range(3))
+def test_bits_fill_bytes_from_the_lowest():
+    assert pack_bits(np.array([[1, 0, 0, 0, 0, 0, 0, 1, 0, 1]], bool)).tolist() == [[129, 2]]
 
 
-@pytest.mark.parametrize("chain", ["2hhb_A", "2q2k_A", "4zxb_D", "3en2_A", "1l2y_A"])
-def test_real_chains(real_dir, chain):
-    check_chain(ShardReader(real_dir), chain, seeds=[7])
+def test_fixed_features_are_padded_and_packed_ones_are_not():
+    sizes = {"N_res": 3, "N_clust": 2, "N_extra": 0, "N_templ": 2}
+    features = {
+        "aatype": np.array([4, 5]), "msa": np.ones((2, 1, 2), np.uint8), "template_aatype": np.full((1, 3), 21), "deletions": np.array([7]),
+    }
+    padded = pad_wire(features, sizes=sizes)
+    assert padded["aatype"].tolist() == [4, 5, 0]
+    assert padded["msa"].tolist() == [[[1, 1, 0], [0, 0, 0]]] * 2
+    assert padded["template_aatype"].tolist() == [[21, 21, 21, 0], [0, 0, 0, 0]]
+    assert padded["deletions"].tolist() == [7]
+    assert padded["aatype"].dtype == padded["template_aatype"].dtype == np.uint8
 
 
-def check_chain(reader, chain, *, seeds):
-    """The benchmark's own sizes, cropped and whole."""
-    for seed in seeds:
-        raw = read_training_features(reader, chain, seed=seed, config=DataConfig())
-        choice = choose_for_training(raw, seed=seed, config=DataConfig())
-        found = features_of(make_training_sample(reader, chain, seed=seed, config=DataConfig()))
-        assert_same_bits(found, plain_sample(raw, choice))
-    raw = read_evaluation_features(reader, chain, config=DataConfig())
-    choice = choose_for_evaluation(raw, seed=evaluation_seed(chain), config=DataConfig())
-    found = features_of(make_evaluation_sample(reader, chain, config=DataConfig()))
-    assert_same_bits(found, plain_sample(raw, choice))
+def test_a_feature_that_is_too_large_is_named():
+    with pytest.raises(ValueError, match=r"aatype: found shape \[4\], expected at most \[3\]"):
+        pad_wire({"aatype": np.zeros(4)}, sizes={"N_res": 3, "N_clust": 1, "N_extra": 1, "N_templ": 1})
 
 
-def test_a_sample_is_an_eighth_of_the_reference_s_at_most(real_dir):
-    """54,147,216 bytes: what the reference's pipeline gives for a training sample of any chain, 4 slices of every feature."""
-    wire = make_training_sample(ShardReader(real_dir), "3en2_A", seed=1, config=DataConfig())
-    assert sum(array.nbytes for array in wire.values()) <= 54_147_216 / 8
+def test_stacking_joins_packed_features_of_different_types():
+    one, other = wire_sample(), wire_sample(seed=2)
+    other["deletions"] = other["deletions"].astype(np.int32)
+    batch = stack_samples([one, other])
+    assert batch["aatype"].shape == (2, 12)
+    assert batch["deletions"].dtype == np.int32
+    assert batch["deletions"].tolist() == one["deletions"].tolist() + other["deletions"].tolist()
 
 
-def test_the_table_is_kept():
-    wire = stack_samples([compact_sample(make_raw(), choose_for_training(make_raw(), seed=1, config=SMALL))])
-    sizes = check_wire(wire)
-    assert {name: sizes[name] for name in ("batch", "N_res", "N_clust", "N_extra", "N_templ", "num_passes")} == {
-        "batch": 1, "N_res": 12, "N_clust": 6, "N_extra": 9, "N_templ": 4, "num_passes": 4,
-    }  # fmt: skip
-    assert set(wire) == set(WIRE_FEATURES)
-    with pytest.raises(ValueError, match=r"missing \['msa'\]"):
-        check_wire({name: array for name, array in wire.items() if name != "msa"})
-    with pytest.raises(ValueError, match="wire feature msa: found dtype int64"):
-        check_wire(wire | {"msa": wire["msa"].astype(np.int64)})
-    with pytest.raises(ValueError, match="wire feature extra_msa: found shape"):
-        check_wire(wire | {"extra_msa": wire["extra_msa"][..., :-1]})
+def test_a_batch_of_one_sample_copies_nothing():
+    sample = wire_sample()
+    batch = stack_samples([sample])
+    assert all(np.shares_memory(batch[name], array) for name, array in sample.items() if array.size)
 
 
-def test_samples_too_large_to_pad_are_named():
-    raw = make_raw()
-    choice = choose_for_training(raw, seed=1, config=SMALL)
-    wire = compact_sample(raw, choice)
-    with pytest.raises(ValueError, match="wire feature aatype.*expected at most"):
-        compact.pad_wire(wire, sizes=choice.sizes | {"N_res": 5})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda wire: wire.pop("msa"), r"missing \['msa'\], unknown none"),
+        (lambda wire: wire.update(plddt=wire["msa"]), r"missing none, unknown \['plddt'\]"),
+        (lambda wire: wire.update(msa=wire["msa"].astype(np.int64)), "msa: found dtype int64, expected one of .*uint8"),
+        (lambda wire: wire.update(msa=wire["msa"][..., :-1]), r"msa: found shape \[1, 4, 6, 11\]"),
+        (lambda wire: wire.update(msa=wire["msa"][0]), r"msa: found shape \[4, 6, 12\]"),
+        (lambda wire: wire.update(template_aatype=wire["template_aatype"][..., 1:]), r"template_aatype: found shape \[1, 4, 12\]"),
+        (lambda wire: wire.update(atom_positions=wire["atom_positions"][:, :2]), r"atom_positions: found shape \[\d+, 2\]"),
+    ],
+)
+def test_batches_that_break_the_table_are_refused(change, message):
+    wire = stack_samples([wire_sample()])
+    change(wire)
+    with pytest.raises(ValueError, match=message):
+        check_wire(wire)
 
 
-@pytest.mark.parametrize(("largest", "kind"), [(0, "uint8"), (255, "uint8"), (256, "int16"), (32768, "int32"), (2**31, "int64")])
-def test_the_smallest_integers(largest, kind):
-    assert smallest_integers(np.array([0, largest])).dtype == kind
+def test_the_document_lists_every_wire_feature():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "wire_format.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    listed = {row[0].strip("`"): row[1] for row in rows if len(row) == 4}
+    kinds = {name: "smallest integer" if len(spec.dtypes) > 1 else spec.dtypes[0].name for name, spec in WIRE_FEATURES.items()}
+    assert listed == kinds
+
+
+def reference_bytes(config):
+    """What the benchmark's reference sends for a sample: each feature in float32 or int64, with a slice for each pass."""
+    sizes = {"N_res": config.crop_size, "N_clust": config.max_msa_clusters, "N_extra": config.max_extra_msa, "N_templ": config.max_templates}
+    return config.num_passes * sum(
+        int(np.prod([sizes.get(dim, dim) for dim in spec.shape])) * spec.dtype.itemsize for spec in FEATURES.values()
+    )
+
+
+def test_a_sample_takes_less_than_a_tenth_of_the_bytes_of_its_features(real_dir):
+    config = DataConfig()
+    sample = make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=config)
+    assert set(sample) == set(WIRE_FEATURES)
+    assert sum(array.nbytes for array in sample.values()) * 10 < reference_bytes(config)
+
+
+def test_the_deepest_alignment_needs_more_than_bytes(real_dir):
+    config = DataConfig()
+    raw = read_training_features(ShardReader(real_dir), "3en2_A", seed=5, config=config)
+    sample = compact_sample(raw, choose_for_training(raw, seed=5, config=config))
+    assert sample["profile_counts"].dtype == np.int16
+    assert sample["profile_counts"].max() > 1000

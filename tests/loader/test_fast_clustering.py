@@ -1,66 +1,110 @@
-"""The compiled clustering against the plain one."""
+"""Clustering of all passes at once against the plain one: at random, at the edges of words and counters, and on golden input."""
 
 import numpy as np
 import pytest
 
-from openfold_opt.loader.raw_reading import CLASS_OF_TOKEN
 from openfold_opt.loader.transforms import clustering, fast_clustering
-from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.residue_constants import hhblits_to_model_order
 
 IDENTITY = np.arange(22, dtype=np.uint8)
+HHBLITS = np.asarray(hhblits_to_model_order, dtype=np.uint8)
 
 
-def draw(*, num_rows, num_res, num_clusters, num_passes, seed, classes=22):
-    rng = np.random.default_rng(seed)
-    msa = rng.integers(0, classes, (num_rows, num_res), dtype=np.uint8)
-    centres = rng.integers(0, min(classes + 1, 23), (num_passes, num_clusters, num_res), dtype=np.uint8)
-    return msa, centres
+def plain(msa, centres, class_of_token):
+    classes = class_of_token[msa]
+    return np.stack([clustering.assign_to_clusters(classes, clusters) for clusters in centres])
 
 
-@pytest.mark.parametrize("class_of_token", [IDENTITY, CLASS_OF_TOKEN], ids=["classes", "tokens"])
-@pytest.mark.parametrize("num_res", [1, 7, 8, 9, 64, 300])
-@pytest.mark.parametrize("num_clusters", [1, 2, 63, 64, 65, 124, 200])
-def test_assignment_is_the_plain_one(num_res, num_clusters, class_of_token):
-    # few classes make many ties
-    for classes in (3, 22):
-        msa, centres = draw(num_rows=50, num_res=num_res, num_clusters=num_clusters, num_passes=3, seed=num_res, classes=classes)
-        found = fast_clustering.assign_rows(msa, centres, class_of_token)
-        for number in range(3):
-            expected = clustering.assign_to_clusters(class_of_token[msa], centres[number])
-            np.testing.assert_array_equal(found[number], expected)
+@pytest.mark.parametrize(
+    ("num_passes", "num_clusters", "num_res", "num_rows"),
+    [(1, 1, 1, 1), (4, 7, 13, 500), (4, 63, 8, 300), (2, 64, 9, 300), (3, 65, 7, 300), (4, 124, 101, 400), (1, 130, 300, 200), (1, 3, 1100, 9)],
+)
+@pytest.mark.parametrize("class_of_token", [IDENTITY, HHBLITS], ids=["classes", "tokens"])
+def test_random_assignment(num_passes, num_clusters, num_res, num_rows, class_of_token):
+    rng = np.random.default_rng(num_clusters)
+    msa = rng.integers(0, 22, (num_rows, num_res), dtype=np.uint8)
+    centres = rng.integers(0, 23, (num_passes, num_clusters, num_res), dtype=np.uint8)
+    found = fast_clustering.assign_rows(msa, centres, class_of_token)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, plain(msa, centres, class_of_token))
 
 
-def test_all_columns_agree():
-    msa = np.zeros((3, 255), np.uint8)
-    found = fast_clustering.assign_rows(msa, np.zeros((1, 2, 255), np.uint8), IDENTITY)
-    assert found.tolist() == [[0, 0, 0]]
+@pytest.mark.parametrize("num_res", [1, 7, 8, 15, 16, 255, 256, 257, 1024])
+def test_complete_agreement_is_counted_without_overflow(num_res):
+    """All centres but one differ from the row somewhere; counts reach the length of the chain."""
+    msa = np.full((3, num_res), 5, np.uint8)
+    centres = np.full((1, 70, num_res), 5, np.uint8)
+    centres[:, :66, -1] = 21
+    assert fast_clustering.assign_rows(msa, centres, IDENTITY).tolist() == [[66] * 3]
 
 
-def test_golden_assignment(golden_transforms):
+def test_gaps_and_masks_do_not_agree_and_ties_go_to_the_first():
+    centres = np.array([[[21, 21, 21, 22], [0, 21, 21, 22], [0, 21, 21, 21]]], np.uint8)
+    msa = np.array([[0, 21, 21, 21], [1, 21, 21, 21]], np.uint8)
+    assert fast_clustering.assign_rows(msa, centres, IDENTITY).tolist() == [[1, 0]]
+
+
+def test_ties_in_a_later_word_go_to_the_first():
+    centres = np.full((1, 128, 3), 21, np.uint8)
+    centres[0, [70, 71, 127]] = 4
+    assert fast_clustering.assign_rows(np.full((1, 3), 4, np.uint8), centres, IDENTITY).tolist() == [[70]]
+
+
+def test_read_only_and_strided_input():
+    msa = np.random.default_rng(0).integers(0, 22, (40, 30), dtype=np.uint8)
+    centres = np.random.default_rng(1).integers(0, 22, (2, 5, 15), dtype=np.uint8)
+    msa.setflags(write=False)
+    found = fast_clustering.assign_rows(msa[:, ::2], centres, IDENTITY)
+    np.testing.assert_array_equal(found, plain(msa[:, ::2], centres, IDENTITY))
+
+
+def dense_counts(flags, counts):
+    """int [N_clust, columns, 23] from what count_members returns."""
+    bits = np.unpackbits(flags, axis=-1, bitorder="little")[..., :23].astype(bool)
+    dense = np.zeros(bits.shape, np.int64)
+    dense[bits] = counts
+    return dense
+
+
+@pytest.mark.parametrize("num_members", [0, 1, 800])
+@pytest.mark.parametrize("class_of_token", [IDENTITY, HHBLITS], ids=["classes", "tokens"])
+@pytest.mark.parametrize("crop", [slice(0, 17), slice(4, 11)])
+def test_random_counts(num_members, class_of_token, crop):
+    rng = np.random.default_rng(num_members)
+    num_clusters = 9
+    msa = rng.integers(0, 22, (num_clusters + num_members, 17), dtype=np.uint8)
+    centres = rng.permutation(len(msa))[:num_clusters]
+    assignment = rng.integers(0, num_clusters - 1, len(msa))
+    assignment[centres] = -1
+    flags, counts = fast_clustering.count_members(
+        msa, assignment, num_clusters=num_clusters, crop=crop, class_of_token=class_of_token
+    )
+    assert flags.shape == (num_clusters, crop.stop - crop.start, 3)
+    expected = np.zeros((num_clusters, crop.stop - crop.start, 23), np.int64)
+    for row, cluster in zip(class_of_token[msa[:, crop]], assignment):
+        if cluster >= 0:
+            expected[cluster, np.arange(len(row)), row] += 1
+    np.testing.assert_array_equal(dense_counts(flags, counts), expected)
+    assert (counts > 0).all()
+
+
+def test_tens_of_thousands_of_members():
+    msa = np.full((70_001, 2), 3, np.uint8)
+    assignment = np.zeros(len(msa), np.int64)
+    assignment[0] = -1
+    flags, counts = fast_clustering.count_members(msa, assignment, num_clusters=1, crop=slice(0, 2), class_of_token=IDENTITY)
+    assert counts.tolist() == [70_000, 70_000]
+    assert flags.tolist() == [[[8, 0, 0], [8, 0, 0]]]
+
+
+def test_golden_assignment_and_profile(golden_transforms):
     golden = golden_transforms.features["2hhb_A"]
-    masked = golden["cluster/in_masked_msa"].astype(np.uint8)
-    found = fast_clustering.assign_rows(golden["msa"].astype(np.uint8), masked[None], IDENTITY)[0]
-    np.testing.assert_array_equal(found[golden["cluster/in_rows_extra"]], golden["cluster/extra_cluster_assignment"])
-
-
-@pytest.mark.parametrize("crop", [slice(0, 20), slice(3, 11), slice(19, 20)])
-def test_counts_are_those_of_the_profile(crop):
-    rng = np.random.default_rng(2)
-    msa = rng.integers(0, 22, (400, 20), dtype=np.uint8)
-    assignment = rng.integers(-1, 5, 400)
-    flags, counts = fast_clustering.count_members(msa, assignment, num_clusters=5, crop=crop, class_of_token=CLASS_OF_TOKEN)
-    dense = np.zeros((5, crop.stop - crop.start, 23), np.int64)
-    dense[np.unpackbits(flags, axis=-1, bitorder="little")[..., :23].astype(bool)] = counts
-    for cluster in range(5):
-        members = CLASS_OF_TOKEN[msa[assignment == cluster, crop]]
-        for column in range(members.shape[1]):
-            np.testing.assert_array_equal(dense[cluster, column], np.bincount(members[:, column], minlength=23))
-
-
-def test_a_deep_alignment(real_dir):
-    alignment = ShardReader(real_dir).alignment("3en2_A")
-    rows = np.random.default_rng(1).permutation(len(alignment.msa))[:124]
-    centres = CLASS_OF_TOKEN[alignment.msa[rows]]
-    centres[np.random.default_rng(2).random(centres.shape) < 0.15] = 22
-    found = fast_clustering.assign_rows(alignment.msa, centres[None], CLASS_OF_TOKEN)[0]
-    np.testing.assert_array_equal(found, clustering.assign_to_clusters(CLASS_OF_TOKEN[alignment.msa], centres))
+    msa, masked = golden["msa"].astype(np.uint8), golden["cluster/in_masked_msa"].astype(np.uint8)
+    assignment = fast_clustering.assign_rows(msa, masked[None], IDENTITY)[0]
+    np.testing.assert_array_equal(assignment[golden["cluster/in_rows_extra"]], golden["cluster/extra_cluster_assignment"])
+    assignment[golden["cluster/in_rows_clustered"]] = -1
+    crop = slice(0, msa.shape[1])
+    parts = fast_clustering.count_members(msa, assignment, num_clusters=len(masked), crop=crop, class_of_token=IDENTITY)
+    counts = dense_counts(*parts) + np.eye(23, dtype=np.int64)[masked]
+    sizes = np.bincount(assignment[assignment >= 0], minlength=len(masked)) + 1
+    np.testing.assert_allclose(counts / sizes[:, None, None], golden["cluster/cluster_profile"], atol=1e-6)

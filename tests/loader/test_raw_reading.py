@@ -1,5 +1,7 @@
 """Raw features read from converted shards against the benchmark's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from openfold_opt.loader.raw_reading import encode_sequence, read_evaluation_fea
 from openfold_opt.loader.sample import make_training_sample
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
-from tests.loader.expanded import features_of
+from tests.loader.raw_samples import expanded
 
 NUM_GOLDEN_ROWS = 300
 
@@ -45,7 +47,8 @@ def test_chains_with_quirks(shared, quirks_dir, golden_transforms, chain):
 def test_the_profile_is_over_all_rows_of_a_deep_alignment(real_dir):
     raw = read_evaluation_features(ShardReader(real_dir), "3en2_A", config=DataConfig())
     assert len(raw.msa) > 30_000
-    counted = np.stack([np.bincount(column, minlength=22) for column in raw.classes(np.arange(len(raw.msa))).T]) / len(raw.msa)
+    classes = raw.classes(np.arange(len(raw.msa)))
+    counted = np.stack([np.bincount(column, minlength=22) for column in classes.T]) / len(raw.msa)
     np.testing.assert_allclose(raw.profile, counted, atol=1e-6)
 
 
@@ -66,12 +69,21 @@ def test_templates_can_be_switched_off(quirks_dir):
     assert raw.templates.aatype.shape == (0, raw.num_res)
 
 
+def test_a_token_that_does_not_exist_names_the_chain(quirks_dir, monkeypatch):
+    reader = ShardReader(quirks_dir)
+    record = reader.alignment("3o5r_A")
+    broken = dataclasses.replace(record, msa=np.full_like(record.msa, 22))
+    monkeypatch.setattr(reader, "alignment", lambda chain_id: broken)
+    with pytest.raises(ValueError, match="3o5r_A: the alignment has a token 22, expected 0 to 21"):
+        read_evaluation_features(reader, "3o5r_A", config=DataConfig())
+
+
 def test_letters_without_a_class_are_unknown():
     assert encode_sequence("ARXZ-").tolist() == [0, 1, 20, 20, 20]
 
 
 def test_a_full_size_sample_of_the_deepest_alignment(real_dir):
-    sample = features_of(make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig()))
+    sample = expanded(make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig()))
     sizes = check_features(sample, batched=False)
     assert (sizes["N_res"], sizes["N_clust"], sizes["N_extra"]) == (256, 124, 1024)
     assert sample["extra_msa_mask"].sum() == 4 * 1024 * 101

@@ -4,35 +4,10 @@ import numpy as np
 import pytest
 
 from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.raw_features import RawFeatures, Templates
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.protein.features import FEATURES, check_features
-from tests.loader.expanded import evaluation_sample, training_sample
+from tests.loader.raw_samples import evaluation_sample, make_raw, training_sample
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
-
-
-def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
-    rng = np.random.default_rng(0)
-    # Classes 0..9 only, and a profile that knows class 20 alone, so that each masked replacement tells its source.
-    msa = rng.integers(0, 10, (num_rows, num_res), dtype=np.uint8)
-    profile = np.zeros((num_res, 22), np.float32)
-    profile[:, 20] = 1
-    mask = (rng.random((num_res, 37)) < 0.9).astype(np.float32)
-    return RawFeatures(
-        aatype=msa[0].astype(np.int64),
-        all_atom_positions=np.where(mask[..., None] > 0, rng.normal(size=(num_res, 37, 3)), 0).astype(np.float32),
-        all_atom_mask=mask,
-        resolution=float("nan"),
-        msa=msa,
-        deletions=SparseDeletions.from_dense(rng.integers(0, 300, msa.shape) * (rng.random(msa.shape) < 0.05)),
-        profile=profile,
-        templates=Templates(
-            aatype=rng.integers(0, 22, (num_templates, num_res)),
-            all_atom_positions=rng.normal(size=(num_templates, num_res, 37, 3)).astype(np.float32),
-            all_atom_mask=np.ones((num_templates, num_res, 37), np.float32),
-        ),
-    )
 
 
 def assert_equal(one, other):

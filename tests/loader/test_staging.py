@@ -14,7 +14,7 @@ from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.sample import choose_for_training, compact_sample
 from openfold_opt.loader.staging import build_staging
-from tests.loader.test_sample import make_raw
+from tests.loader.raw_samples import make_raw
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed (pip install nvidia-dali-cuda130)")

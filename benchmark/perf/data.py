@@ -1,0 +1,186 @@
+"""`perf data`: conversion and sample preparation on one core, ours beside the reference's, on the same raw files and in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmark.errors import BenchmarkError
+from benchmark.perf.picture import draw_preparation_times
+from benchmark.perf.reference import Reference
+from benchmark.perf.spread import Spread, table
+from openfold_opt.loader.compact import stack_samples
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
+from openfold_opt.protein.reader import ShardReader
+
+HELP = "conversion and sample preparation on one core, beside the reference's"
+KINDS = ("training", "evaluation")
+_MEGABYTE = 1e6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `perf data`."""
+    parser.add_argument("--pdb-mmcif", type=Path, required=True, metavar="DIR", help="raw entries, as for `data_prep convert`")
+    parser.add_argument("--open-protein-set", type=Path, required=True, metavar="DIR", help="raw alignments")
+    parser.add_argument("--reference", type=Path, metavar="CHECKOUT", help="folder openfold of a checkout of mlcommons/hpc; without it only ours is measured")
+    parser.add_argument("--reference-python", default=sys.executable, metavar="PYTHON", help="interpreter with what the reference needs (default: this one)")
+    parser.add_argument("--chains", nargs="+", metavar="ID", help="chains to make samples of (default: all with an alignment)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="samples of each chain and kind, after one that is not timed (default: 3)")
+    parser.add_argument("--only", choices=("conversion", "samples"), help="leave the other half out of the figures")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw sorted preparation times (PNG)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Figures fit for JSON. Everything made on the way lies in a temporary folder."""
+    if args.repeats < 1:
+        raise BenchmarkError(f"--repeats is {args.repeats}, expected at least 1")
+    reference = None
+    if args.reference is not None:
+        reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
+        reference.check()
+    with tempfile.TemporaryDirectory(prefix="perf-data-") as folder, _one_thread():
+        shards, processed = Path(folder, "shards"), Path(folder, "processed")
+        figures: dict[str, Any] = {"conversion": {"ours": _convert(args, shards)}}
+        if reference is not None:
+            figures["conversion"]["reference"] = reference.process(
+                pdb_mmcif=args.pdb_mmcif.resolve(), open_protein_set=args.open_protein_set.resolve(), out=processed
+            )
+        if args.only == "conversion":
+            return figures
+        figures["samples"] = _measure_samples(args, shards, processed, reference)
+    if args.only == "samples":
+        del figures["conversion"]
+    if args.picture is not None:
+        draw_preparation_times(figures["samples"], args.picture)
+    return figures
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _convert(args: argparse.Namespace, out: Path) -> dict[str, float]:
+    """Twice, so that the files are in memory on both sides; the second time counts. Then the index, for samples."""
+    command = [sys.executable, "-m", "benchmark.perf.conversion_probe", str(args.pdb_mmcif), str(args.open_protein_set)]
+    for attempt in ("first", "second"):
+        finished = subprocess.run([*command, f"{out}-{attempt}"], stdout=subprocess.PIPE, text=True, check=False)
+        if finished.returncode != 0:
+            raise BenchmarkError(f"conversion ended with exit code {finished.returncode}; its messages are above")
+    raw = ["--pdb-mmcif", str(args.pdb_mmcif), "--open-protein-set", str(args.open_protein_set)]
+    whole = [sys.executable, "-m", "data_prep", "convert", *raw, "--out", str(out), "--missing-alignments", "query"]
+    subprocess.run(whole, check=True, capture_output=True)
+    return json.loads(finished.stdout)
+
+
+def _measure_samples(args: argparse.Namespace, shards: Path, processed: Path, reference: Reference | None) -> dict[str, Any]:
+    reader = ShardReader(shards)
+    known = [chain.chain_id for chain in reader.index.chains if chain.has_alignment]
+    chain_ids = args.chains or known
+    unknown = [chain_id for chain_id in chain_ids if chain_id not in known]
+    if unknown:
+        raise BenchmarkError(f"--chains names {', '.join(unknown)}, which have no structure or no alignment in these data")
+    samples: dict[str, Any] = {kind: {} for kind in KINDS}
+    for kind in KINDS:
+        for chain_id in tqdm(chain_ids, desc=f"our {kind} samples", unit="chain"):
+            samples[kind][chain_id] = _time_ours(reader, chain_id, kind=kind, repeats=args.repeats)
+    if reference is not None:
+        records = reference.samples(processed, chain_ids, repeats=args.repeats)
+        for record in tqdm(records, desc="the reference's samples", unit="chain", total=2 * len(chain_ids)):
+            found = samples[record["kind"]][record["chain"]]
+            found["reference"], found["reference_bytes"] = record["seconds"], record["bytes"]
+    return samples
+
+
+def _time_ours(reader: ShardReader, chain_id: str, *, kind: str, repeats: int) -> dict[str, Any]:
+    """Seconds of what a worker does, and of the expansion on this CPU, which a run does on its device."""
+    config = DataConfig()
+
+    def make(seed: int):
+        if kind == "training":
+            return make_training_sample(reader, chain_id, seed=seed, config=config)
+        return make_evaluation_sample(reader, chain_id, config=config)
+
+    make(0)
+    seconds, expansion = [], []
+    for seed in range(1, repeats + 1):
+        started = time.perf_counter()
+        wire = make(seed)
+        made = time.perf_counter()
+        expand_batch(stack_samples([wire]))
+        seconds.append(made - started)
+        expansion.append(time.perf_counter() - made)
+    entry = reader.entry(chain_id)
+    return {
+        "num_rows": entry.num_alignments,
+        "num_residues": entry.sequence_length,
+        "ours": seconds,
+        "expansion": expansion,
+        "ours_bytes": sum(array.nbytes for array in wire.values()),
+    }
+
+
+def report(figures: dict[str, Any]) -> str:
+    """Tables of conversion and of samples, with ratios where there is a reference."""
+    parts = []
+    if "conversion" in figures:
+        parts.append(_report_conversion(figures["conversion"]))
+    if "samples" in figures:
+        parts.extend(_report_samples(kind, chains) for kind, chains in figures["samples"].items())
+    return "\n\n".join(parts)
+
+
+def _report_conversion(conversion: dict[str, Any]) -> str:
+    ours, reference = conversion["ours"], conversion.get("reference")
+    entries, megabytes = ours["entries"], ours["alignments_bytes"] / _MEGABYTE
+    rows = []
+    for name, found in (("ours", ours), ("reference", reference)):
+        if found is not None:
+            rows.append([name, f"{entries / found['structures_seconds']:.1f} entries/s", f"{megabytes / found['alignments_seconds']:.1f} MB/s"])
+    if reference is not None:
+        rows.append(["ratio", f"{reference['structures_seconds'] / ours['structures_seconds']:.1f}", "(that one only joins files)"])
+    peak = ours["peak_memory_bytes"] / 2**20
+    return f"conversion of {entries} entries on one core; peak memory of ours {peak:.0f} MiB\n\n" + table(
+        rows, header=["", "structures", "alignments"]
+    )
+
+
+def _report_samples(kind: str, chains: dict[str, Any]) -> str:
+    rows, ratios = [], []
+    for chain_id, found in sorted(chains.items(), key=lambda item: -item[1]["num_rows"]):
+        ours = Spread.of(found["ours"])
+        row = [chain_id, str(found["num_rows"]), _milliseconds(ours), f"{statistics.median(found['expansion']) * 1000:.0f}", f"{found['ours_bytes'] / _MEGABYTE:.2f}"]
+        if "reference" in found:
+            theirs = Spread.of(found["reference"])
+            ratio = theirs.ratio_to(ours)
+            ratios.append(ratio.median)
+            row += [_milliseconds(theirs), f"{found['reference_bytes'] / _MEGABYTE:.2f}", f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})"]
+        else:
+            row += ["", "", ""]
+        rows.append(row)
+    header = ["chain", "rows", "ours, ms", "expansion, ms", "ours, MB", "reference, ms", "reference, MB", "ratio of times"]
+    text = f"{kind} samples on one core: median (least to most)\n\n{table(rows, header=header)}"
+    if ratios:
+        text += f"\n\nratio of the median chain {statistics.median(ratios):.1f}, least {min(ratios):.1f}, most {max(ratios):.1f}"
+    return text
+
+
+def _milliseconds(spread: Spread) -> str:
+    return f"{spread.median * 1000:.1f} ({spread.low * 1000:.1f} to {spread.high * 1000:.1f})"

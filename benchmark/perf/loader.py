@@ -1,0 +1,159 @@
+"""`perf loader`: how long training waits for heavy-tailed samples, in order and out of order, with the same workers.
+
+Preparation times are replayed by sleeping: a distribution measured by `perf data` (--times), or the built-in one. They are scaled so
+that the workers are busy for a given share of the time on average, which strict order cannot make use of: whoever is behind a slow
+sample waits. Both loaders get the same stream of times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import BenchmarkError
+from benchmark.perf.spread import table
+from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.workers import WorkerStream
+
+HELP = "time that training waits for heavy-tailed samples, in order and out of order"
+BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
+"""Shaped after the reference's times for 88 real chains: most have few sequences, one in a hundred has 40,000."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayTask:
+    """Sleeps for the time that the stream has for a position."""
+
+    seconds: tuple[float, ...]
+    seed: int
+
+    def time_of(self, position: int) -> float:
+        """Drawn by position: the same for every loader."""
+        return self.seconds[int(np.random.default_rng([self.seed, position]).integers(len(self.seconds)))]
+
+    def __call__(self, position: int) -> tuple[int, dict[str, np.ndarray]]:
+        time.sleep(self.time_of(position))
+        return position, {"position": np.array(position)}
+
+    def describe(self, position: int) -> str:
+        """For error messages."""
+        return f"replayed sample {position}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `perf loader`."""
+    parser.add_argument("--times", type=Path, metavar="FILE", help="a record of `perf data --json` (default: a built-in distribution)")
+    parser.add_argument("--side", choices=("reference", "ours"), default="reference", help="whose times of that record (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="samples to deliver (default: %(default)s)")
+    parser.add_argument("--step-ms", type=float, default=10.0, metavar="T", help="time of a training step (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=8, metavar="W", help="worker processes of each loader (default: %(default)s)")
+    parser.add_argument("--busy", type=float, default=0.5, metavar="S", help="share of the time that workers are busy on average (default: %(default)s)")
+    parser.add_argument(
+        "--prefetch", type=int, default=8, metavar="B", help="batches ahead for each worker, of each loader (default: %(default)s)"
+    )
+    parser.add_argument("--window", type=int, default=256, metavar="P", help="reorder window of the second loader (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the stream of times (default: %(default)s)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Both loaders over the same stream; returns figures fit for JSON."""
+    if args.steps < 1 or args.step_ms <= 0 or args.workers < 1 or not 0 < args.busy < 1 or args.window < 1 or args.prefetch < 1:
+        raise BenchmarkError("expected --steps, --workers, --prefetch and --window of at least 1, --step-ms above 0 and --busy between 0 and 1")
+    source = BUILT_IN_SECONDS if args.times is None else read_times(args.times, side=args.side)
+    step = args.step_ms / 1000
+    # the mean of the times that are drawn, not of the distribution: a rare slow sample may come more or less often
+    drawn = ReplayTask(seconds=tuple(source), seed=args.seed)
+    mean = float(np.mean([drawn.time_of(position) for position in range(args.steps)]))
+    scale = args.busy * args.workers * step / mean
+    task = ReplayTask(seconds=tuple(scale * seconds for seconds in source), seed=args.seed)
+    loaders = {
+        name: replay(
+            task,
+            config=LoaderConfig(num_workers=args.workers, prefetch_per_worker=args.prefetch, window=window),
+            steps=args.steps,
+            step_seconds=step,
+        )
+        for name, window in (("in order", 0), (f"window {args.window}", args.window))
+    }
+    return {
+        "source": "built in" if args.times is None else f"{args.times} ({args.side})",
+        "steps": args.steps,
+        "step_seconds": step,
+        "workers": args.workers,
+        "prefetch_per_worker": args.prefetch,
+        "busy": args.busy,
+        "scale": scale,
+        "slowest_in_steps": max(task.time_of(position) for position in range(args.steps)) / step,
+        "loaders": loaders,
+    }
+
+
+def replay(task: ReplayTask, *, config: LoaderConfig, steps: int, step_seconds: float) -> dict[str, Any]:
+    """One loader: share of the time spent waiting after the first delivery, and what was delivered."""
+    positions, distances, waited = [], [], []
+    with WorkerStream(task, config=config, end=steps) as deliveries:
+        first = next(deliveries)
+        positions.append(first.position)
+        started = time.perf_counter()
+        while True:
+            time.sleep(step_seconds)
+            asked = time.perf_counter()
+            delivery = next(deliveries, None)
+            if delivery is None:
+                break
+            waited.append(time.perf_counter() - asked)
+            positions.append(delivery.position)
+            distances.append(delivery.reorder_distance)
+        total = time.perf_counter() - started
+    lateness = [place - position for place, position in enumerate(positions)]
+    return {
+        "window": config.window,
+        "stall_share": sum(waited) / total,
+        "seconds": total,
+        "longest_wait_seconds": max(waited),
+        "largest_reorder_distance": max(distances),
+        "largest_lateness": max(lateness),
+        "delivered": len(positions),
+        "delivered_twice": len(positions) - len(set(positions)),
+        "missing": steps - len(set(positions)),
+    }
+
+
+def read_times(path: Path, *, side: str) -> Sequence[float]:
+    """Median time of a training sample of each chain, out of a record of `perf data`."""
+    try:
+        chains = json.loads(path.read_text(encoding="utf-8"))["figures"]["samples"]["training"]
+        times = [float(np.median(chain[side])) for chain in chains.values() if side in chain]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchmarkError(f"{path} is no record of `perf data --json` with training samples: {type(error).__name__} {error}") from error
+    if not times:
+        raise BenchmarkError(f"{path} has no times of the side {side!r}; measure them with --reference, or choose the other --side")
+    return times
+
+
+def report(figures: dict[str, Any]) -> str:
+    """A table, and whether the bars are met."""
+    rows = [
+        [
+            name,
+            f"{found['stall_share']:.1%}",
+            f"{found['seconds']:.1f} s",
+            f"{found['longest_wait_seconds'] * 1000:.0f} ms",
+            str(found["largest_reorder_distance"]),
+            str(found["largest_lateness"]),
+            f"{found['delivered']} ({found['missing']} missing, {found['delivered_twice']} twice)",
+        ]
+        for name, found in figures["loaders"].items()
+    ]
+    header = ["loader", "waiting", "in all", "longest wait", "ahead", "late", "delivered"]
+    return (
+        f"{figures['steps']} steps of {figures['step_seconds'] * 1000:.0f} ms, {figures['workers']} workers busy {figures['busy']:.0%} of the time, "
+        f"the slowest sample takes {figures['slowest_in_steps']:.0f} steps; times: {figures['source']}\n\n{table(rows, header=header)}"
+    )

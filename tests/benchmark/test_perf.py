@@ -1,0 +1,204 @@
+"""`perf`: spreads, tables and records; the protocol with a reference, played by a stub; both loaders over one stream of times."""
+
+import argparse
+import json
+import sys
+import textwrap
+
+import pytest
+
+from benchmark.__main__ import main
+from benchmark.perf import loader
+from benchmark.perf.reference_samples import admit_old_defaults
+from benchmark.perf.spread import Spread, table
+from data_prep.__main__ import main as data_prep
+
+
+def test_spread_and_ratio():
+    ours, theirs = Spread.of([2.0, 1.0, 4.0]), Spread.of([30.0, 20.0, 10.0])
+    assert (ours.median, ours.low, ours.high, ours.count) == (2.0, 1.0, 4.0, 3)
+    ratio = theirs.ratio_to(ours)
+    assert (ratio.median, ratio.low, ratio.high) == (10.0, 2.5, 30.0)
+    with pytest.raises(ValueError, match="no measurements"):
+        Spread.of([])
+
+
+def test_tables_are_aligned():
+    assert table([["a", "1"], ["bcd", "20"]], header=["x", "n"]).splitlines() == ["x     n", "---  --", "a     1", "bcd  20"]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    out = tmp_path_factory.mktemp("raw") / "raw"
+    assert data_prep(["synthesize", "--out", str(out), "--chains", "4"]) == 0
+    return ["--pdb-mmcif", str(out / "pdb_mmcif"), "--open-protein-set", str(out / "open_protein_set")]
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """A checkout whose scripts do next to nothing, in the layout of mlcommons/hpc, with stubs of what it imports."""
+    root = tmp_path / "openfold_checkout"
+    files = {
+        "scripts/preprocess_pdb_mmcif.py": "import time; time.sleep(0.2)",
+        "scripts/preprocess_open_protein_set.py": "",
+        "openfold/__init__.py": "",
+        "openfold/config.py": """
+            from dataclasses import dataclass
+            @dataclass
+            class Inner:
+                size: int = 1
+            @dataclass
+            class AlphaFoldConfig:
+                inner: Inner = Inner()
+                @classmethod
+                def from_preset(cls, stage):
+                    assert stage == "initial_training"
+                    return cls()
+        """,
+        "openfold/datasets.py": """
+            from types import SimpleNamespace
+            import numpy as np
+            class InitialTrainingDataset:
+                def __init__(self, **paths):
+                    self.mmcif_chains = [{"pdb_chain_id": name} for name in ("9000_A", "9002_A")]
+                    self.template_hit_featurizer = SimpleNamespace(shuffle_top_k_prefiltered=20)
+                def __getitem__(self, index_and_seed):
+                    return {"x": np.zeros(125_000), "id": "not an array"}
+        """,
+        **{f"{name}.py": "" for name in ("Bio", "dacite", "pandas", "psutil", "pympler", "scipy")},
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    (root / "torch.py").write_text("def set_num_threads(n): pass\n")
+    (root / "tqdm.py").write_text("")
+    return root
+
+
+def python_that_sees(checkout, tmp_path):
+    """An interpreter as --reference-python: one that finds the stubs of the checkout, whatever its environment says."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{checkout}" exec "{sys.executable}" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_data_without_a_reference(raw, tmp_path, capsys):
+    record = tmp_path / "record.json"
+    assert main(["perf", "data", *raw, "--repeats", "2", "--json", str(record)]) == 0
+    text = capsys.readouterr().out
+    assert "conversion of 4 entries on one core" in text and "9000_A" in text and "ratio of the median" not in text
+    figures = json.loads(record.read_text())
+    assert figures["measurement"] == "data" and figures["versions"]["python"] and figures["machine"]["processor"]
+    chain = figures["figures"]["samples"]["training"]["9000_A"]
+    assert len(chain["ours"]) == len(chain["expansion"]) == 2 and chain["ours_bytes"] > 1000
+
+
+def test_data_beside_a_reference(raw, reference, tmp_path, capsys):
+    picture, record = tmp_path / "times.png", tmp_path / "record.json"
+    options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path), "--repeats", "1"]
+    assert main(["perf", "data", *raw, *options, "--picture", str(picture), "--json", str(record)]) == 0
+    text = capsys.readouterr().out
+    assert "ratio of the median chain" in text and "1.00" in text
+    samples = json.loads(record.read_text())["figures"]["samples"]
+    assert {kind: sorted(name for name in chains if "reference" in chains[name]) for kind, chains in samples.items()} == {
+        "training": ["9000_A", "9002_A"], "evaluation": ["9000_A", "9002_A"],
+    }  # fmt: skip
+    assert samples["training"]["9000_A"]["reference_bytes"] == 1_000_000
+    assert picture.stat().st_size > 1000
+
+
+def test_only_conversion(raw, reference, tmp_path, capsys):
+    options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path), "--only", "conversion"]
+    assert main(["perf", "data", *raw, *options]) == 0
+    text = capsys.readouterr().out
+    assert "ratio" in text and "training samples" not in text
+
+
+def test_mistakes_of_the_command_line(raw, reference, tmp_path, capsys):
+    def refused(*arguments):
+        assert main(["perf", "data", *raw, *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "has no scripts/preprocess_pdb_mmcif.py" in refused("--reference", str(tmp_path))
+    assert "cannot be started" in refused("--reference", str(reference), "--reference-python", str(tmp_path / "none"))
+    broken = tmp_path / "broken_python"
+    broken.write_text("#!/bin/sh\necho ModuleNotFoundError: No module named Bio >&2; exit 1\n")
+    broken.chmod(0o755)
+    assert "cannot import what the reference needs" in refused("--reference", str(reference), "--reference-python", str(broken))
+    assert "expected at least 1" in refused("--repeats", "0")
+    assert "9zzz_A" in refused("--chains", "9zzz_A", "--repeats", "1")
+    assert "does not exist; make it first" in refused("--json", str(tmp_path / "no" / "record.json"))
+
+
+def test_a_script_of_the_reference_that_fails_is_named(raw, reference, tmp_path, capsys):
+    (reference / "scripts" / "preprocess_open_protein_set.py").write_text("raise SystemExit('no such thing')")
+    options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path)]
+    assert main(["perf", "data", *raw, *options]) == 2
+    error = capsys.readouterr().err
+    assert "preprocess_open_protein_set.py of the reference ended with exit code 1" in error and "no such thing" in error
+
+
+def loader_arguments(*options):
+    parser = argparse.ArgumentParser()
+    loader.add_arguments(parser)
+    return parser.parse_args(["--steps", "120", "--step-ms", "2", "--workers", "4", *options])
+
+
+def test_both_loaders_deliver_the_same_stream():
+    figures = loader.measure(loader_arguments("--window", "60", "--busy", "0.5"))
+    in_order, reordered = figures["loaders"].values()
+    for found in (in_order, reordered):
+        assert (found["delivered"], found["missing"], found["delivered_twice"]) == (120, 0, 0)
+        assert 0 <= found["stall_share"] < 1
+    assert in_order["largest_reorder_distance"] == 0
+    assert 0 < reordered["largest_reorder_distance"] <= 60 and reordered["largest_lateness"] <= 60
+    text = loader.report(figures)
+    assert "in order" in text and "window 60" in text and "(0 missing, 0 twice)" in text
+
+
+def test_times_are_scaled_to_the_share_that_workers_are_busy():
+    figures = loader.measure(loader_arguments("--busy", "0.25"))
+    task = loader.ReplayTask(seconds=tuple(figures["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0)
+    mean = sum(task.time_of(position) for position in range(120)) / 120
+    assert mean == pytest.approx(0.25 * 4 * 0.002)
+
+
+def test_times_out_of_a_record(tmp_path):
+    path = tmp_path / "record.json"
+    chains = {"a": {"ours": [0.1, 0.3, 0.2], "reference": [2.0]}, "b": {"ours": [0.5]}}
+    path.write_text(json.dumps({"figures": {"samples": {"training": chains}}}))
+    assert loader.read_times(path, side="ours") == [0.2, 0.5]
+    assert loader.read_times(path, side="reference") == [2.0]
+    chains["a"].pop("reference")
+    path.write_text(json.dumps({"figures": {"samples": {"training": chains}}}))
+    with pytest.raises(loader.BenchmarkError, match="no times of the side 'reference'"):
+        loader.read_times(path, side="reference")
+    path.write_text("{}")
+    with pytest.raises(loader.BenchmarkError, match="is no record of `perf data"):
+        loader.read_times(path, side="ours")
+
+
+@pytest.mark.parametrize("options", [["--busy", "1.0"], ["--steps", "0"], ["--window", "0"], ["--prefetch", "0"], ["--step-ms", "0"]])
+def test_impossible_replays(options):
+    with pytest.raises(loader.BenchmarkError, match="expected --steps"):
+        loader.measure(loader_arguments(*options))
+
+
+def test_only_the_peer_s_dataclasses_are_changed():
+    import dataclasses
+
+    original = dataclasses.dataclass
+    try:
+        admit_old_defaults()
+
+        @dataclasses.dataclass
+        class Own:
+            size: int = 1
+
+        assert Own.__hash__ is None
+        Peer = dataclasses.dataclass(type("Peer", (), {"__module__": "openfold.config", "__annotations__": {"size": int}, "size": 1}))
+        assert hash(Peer()) == hash(Peer())
+    finally:
+        dataclasses.dataclass = original
