@@ -56,6 +56,6 @@ rules:           ## what makes a preset open: PRESET=demo
 ci:              ## what CI runs
 	.ci/run
 
-clean:           ## remove embedded data and caches, keep .venv and runs
-	rm -rf data .pytest_cache build
+clean:           ## remove embedded data and caches, keep .venv, runs and other data
+	rm -rf data/demo .pytest_cache build
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -69,7 +69,7 @@ make_embedded_data() {
     local raw="$1/raw" shards="$1/shards"
     mkdir -p "$1"
     wait_for_turn "$1/lock"
-    if [ -e "$1/complete" ]; then
+    if [ -e "$1/complete" ] && [ -e "$shards/index.h5" ]; then
         say "embedded data: $shards"
         end_turn
         return 0
@@ -94,23 +94,41 @@ if [ -z "$data_dir" ]; then
         ;;
     esac
 fi
+# torchrun and srun start this script once for every rank; only the first one reports
+rank="${RANK:-${SLURM_PROCID:-0}}"
+num_ranks="${WORLD_SIZE:-${SLURM_NTASKS:-1}}"
+if [ -z "$output_dir" ] && [ "$num_ranks" -gt 1 ]; then
+    echo "run_and_time.sh: $num_ranks ranks need one directory between them; name it with --output-dir" >&2
+    exit 2
+fi
 if [ -z "$output_dir" ]; then
     output_dir="$root/runs/$preset-$(date +%Y%m%dT%H%M%S)"
 fi
 
 start=$(date +%s)
 start_text=$(date '+%Y-%m-%d %r')
-echo "STARTING TIMING RUN AT $start_text"
-status=0
+# the log and the RESULT line name the same submitter
+export SUBMISSION_ORG="${SUBMISSION_ORG:-${USER:-$(id -un)}}"
+report() { [ "$rank" -ne 0 ] || printf '%s\n' "$*"; }
+report "STARTING TIMING RUN AT $start_text"
 "$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" --output-dir "$output_dir" \
-    ${passed[@]+"${passed[@]}"} || status=$?
+    ${passed[@]+"${passed[@]}"} &
+child=$!
+# who stops this script stops the run, and waits until it has closed its log
+trap 'kill -TERM "$child" 2>/dev/null' TERM INT
+status=0
+wait "$child" || status=$?
+while kill -0 "$child" 2>/dev/null; do
+    status=0
+    wait "$child" || status=$?
+done
 end=$(date +%s)
-echo "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
+report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
 
-# only one process of a job reports, and a resumed run is not a result
-if [ "$status" -eq 0 ] && [ "${SLURM_PROCID:-0}" -eq 0 ]; then
+# a resumed run is not a result
+if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; then
     if grep -q '"continued": false' "$output_dir/run.json"; then
-        echo "RESULT,OPENFOLD_HPC,,$((end - start)),${SUBMISSION_ORG:-${USER:-$(id -un)}},$start_text"
+        echo "RESULT,OPENFOLD_HPC,,$((end - start)),$SUBMISSION_ORG,$start_text"
     else
         echo "no RESULT line: this run was resumed"
     fi

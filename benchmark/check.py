@@ -18,6 +18,7 @@ RULESET = "3.0.0"
 MARK = ":::MLLOG "
 CONTINUED_KEY = "run_continued"
 """Our own key: a process went on with a run that another one had started. The value counts them."""
+EVENT_KEYS = {"namespace", "time_ms", "event_type", "key", "value", "metadata"}
 TARGET_COMPLAINT = "Failed checks for eval_accuracy"
 """How the checker begins its complaint when no evaluation reached 0.8."""
 
@@ -84,9 +85,14 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if MARK not in line:
             continue
         try:
-            events.append(json.loads(line.rpartition(MARK)[2]))
+            event = json.loads(line.rpartition(MARK)[2])
         except ValueError as error:
             damage.append(f"line {number} is not a complete event: {error}")
+            continue
+        if isinstance(event, dict) and EVENT_KEYS <= event.keys():
+            events.append(event)
+        else:
+            damage.append(f"line {number} is not a complete event: expected {', '.join(sorted(EVENT_KEYS))}")
     return events, damage
 
 
@@ -98,6 +104,8 @@ def _official_complaints(path: Path) -> list[str]:
     was_disabled, logger.disabled = logger.disabled, True  # its messages are returned here, not logged
     try:
         valid, *_ = mlp_compliance.main(str(path), f"{USAGE}_{RULESET}/common.yaml", checker)
+    except Exception as error:  # it looks into events without asking whether they are whole
+        return [f"mlperf-logging's checker cannot read the log: {type(error).__name__}: {error}"]
     finally:
         logger.disabled = was_disabled
     complaints = [*checker.overwritable.values(), *checker.not_overwritable]

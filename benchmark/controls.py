@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
+from benchmark.output_directory import STATE_FILE
 from benchmark.presets import build_preset
 from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader
@@ -98,9 +99,12 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
 def _read_run(output_dir: Path) -> tuple[RunConfig, float]:
     """The preset's configuration, and lDDT-Ca of the last evaluation."""
     record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
-    for path in (record, evaluations):
+    for path in (record, evaluations, output_dir / STATE_FILE):
         if not path.is_file():
             raise BenchmarkError(f"{path} does not exist; expected the output directory of a run that evaluated at least once")
+    state = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
+    if state["status"] != "finished":
+        raise BenchmarkError(f"the run in {output_dir} is not finished ({state['status']}); start the same command again to finish it")
     preset = json.loads(record.read_text(encoding="utf-8"))["preset"]
     lines = evaluations.read_text(encoding="utf-8").splitlines()
     if not lines:

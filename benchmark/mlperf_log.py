@@ -37,6 +37,8 @@ class MLPerfObserver(NullObserver):
         self._num_resumptions = num_resumptions
         # a logger of its own, not one of logging's registry: two runs in a process must not share a file
         self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        # logging would print a write error and go on: a run without its log is no run
+        self._handler.handleError = _raise_again
         logger = logging.Logger("mlperf", level=logging.INFO)
         logger.addHandler(self._handler)
         # stack offset 2: the caller of _event and its like below, not those helpers
@@ -147,13 +149,20 @@ class MLPerfObserver(NullObserver):
 
     def run_stop(self, *, status: str, samples: int) -> None:
         """The clock stops."""
+        self._run_started = False
         self._end(constants.RUN_STOP, status=status)
 
     def run_failed(self, error: BaseException) -> None:
         """A clock that runs is stopped, so that the log tells how the run ended."""
         if self._run_started:
+            self._run_started = False
             self._end(constants.RUN_STOP, status="aborted", error=type(error).__name__)
 
     def close(self) -> None:
         """Close the file."""
         self._handler.close()
+
+
+def _raise_again(record: logging.LogRecord) -> None:
+    """Called by logging while it handles the error."""
+    raise  # noqa: PLE0704

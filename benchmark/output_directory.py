@@ -8,7 +8,7 @@ run.json says how far the run came:
 
     starting -> running -> finished
 
-`starting` is before the first step: nothing was trained, so the next run starts afresh.
+`starting` is before the first checkpoint: nothing is left of the training, so the next run starts afresh.
 `running` without the lock is a dead run: the next run continues it.
 """
 
@@ -57,7 +57,9 @@ class OutputDirectory:
                 "seed": self.seed,
                 "identity": identity,
             }
-            self._write_state()
+            self._is_marked = False
+            if not self.continued:
+                self._write_state()
         except BaseException:
             self._lock.close()
             raise
@@ -74,7 +76,7 @@ class OutputDirectory:
 
     @property
     def continued(self) -> bool:
-        """True if an earlier process of this run died after its training had begun."""
+        """True if an earlier process of this run died after it had written a checkpoint."""
         return self.num_resumptions > 0
 
     @property
@@ -85,9 +87,11 @@ class OutputDirectory:
         return self.path / f"mlperf_continued_{self.num_resumptions}.log"
 
     def mark_running(self) -> None:
-        """Training begins: from now on a death leaves something to continue."""
-        self._state["status"] = "running"
-        self._write_state()
+        """From now on a death leaves something to continue; a continued run is counted."""
+        if not self._is_marked:
+            self._state["status"] = "running"
+            self._write_state()
+            self._is_marked = True
 
     def mark_finished(self, *, outcome: str) -> None:
         """The run is over, with "success" or "aborted"; nobody may run here again."""

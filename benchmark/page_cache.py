@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def clear_page_cache(data_dir: Path) -> bool:
-    """Ask the kernel to drop the cached pages of every file below data_dir.
+def clear_page_cache(paths: Iterable[Path]) -> bool:
+    """Ask the kernel to drop the cached pages of some files.
 
     True if all files were done; False if the system cannot (no posix_fadvise) or a file refuses.
     """
     if not hasattr(os, "posix_fadvise"):
         return False
-    for path in sorted(data_dir.rglob("*")):
-        if not path.is_file():
-            continue
+    for path in paths:
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):
             return False
         try:
             # pages that wait to be written cannot be dropped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from benchmark.machine import describe_machine, describe_versions
 from benchmark.output_directory import OutputDirectory
@@ -17,8 +18,6 @@ class RunRecord(NullObserver):
         self._directory = directory
         self._preset = preset
         self._division = division
-        self.is_training = False
-        """True from the moment that data was selected: what fails later is no longer a mistake of the command line."""
 
     def init_stop(self, info: RunInfo) -> None:
         """Everything that decides what the run does, with the machine and the versions it runs on."""
@@ -43,8 +42,12 @@ class RunRecord(NullObserver):
         target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
-        """Training begins: a death from here on leaves something to continue."""
-        self.is_training = True
+        """A continued run was not refused: from here on it counts as one."""
+        if self._directory.continued:
+            self._directory.mark_running()
+
+    def checkpoint_saved(self, path: Path, *, step: int) -> None:
+        """A death from here on leaves something to continue."""
         self._directory.mark_running()
 
     def run_end(self, summary: RunSummary) -> None:

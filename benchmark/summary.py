@@ -7,6 +7,7 @@ resumed run appends to the first two, so that the curve is that of the whole run
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,15 @@ BAR_WIDTH = 50
 class SummaryObserver(NullObserver):
     """Writes the files above; target_lddt_ca is drawn into the curve."""
 
-    def __init__(self, folder: Path, *, target_lddt_ca: float) -> None:
+    def __init__(self, folder: Path, *, target_lddt_ca: float, continued: bool = False) -> None:
         self._folder = folder
         self._target = target_lddt_ca
         for name in (STEPS_FILE, EVALUATIONS_FILE):
-            _end_last_line(folder / name)
+            if continued:
+                _end_last_line(folder / name)
+            else:
+                # of a run that died before its first checkpoint
+                (folder / name).unlink(missing_ok=True)
 
     def step(self, report: StepReport) -> None:
         """One line per optimiser step."""
@@ -118,4 +123,13 @@ def _end_last_line(path: Path) -> None:
 
 def _append(path: Path, record: dict[str, Any]) -> None:
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps(_without_nan(record), allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,7 +17,7 @@ from openfold_opt.train.selection import DataSelectionConfig
 
 
 def build() -> RunConfig:
-    """About 2,500 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    """2,500 to 3,100 steps of two chains; docs/lab_log.md tells how the numbers were found."""
     return RunConfig(
         model=small_model(),
         loss=backbone_first_loss(),

@@ -58,7 +58,7 @@ class TrainingTask:
         label = self.label(position)
         samples = ", ".join(f"{chain_id} (seed {seed})" for chain_id, seed in zip(label.chain_ids, label.sample_seeds))
         step, micro = self.stream.step_of(position)
-        return f"training step {step}, micro-batch {micro}: {samples}"
+        return f"training step {step + 1}, micro-batch {micro + 1}: {samples}"
 
 
 @dataclass(frozen=True, kw_only=True)

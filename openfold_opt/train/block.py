@@ -129,8 +129,8 @@ class BlockRunner:
         what = "; ".join(found) if found else f"the gradient norm is {figures.gradient_norm}, all terms are finite"
         return (
             f"step {figures.step} ({figures.num_recycling_passes} passes without gradient) is not finite: {what}. "
-            "No weight was changed by it; the newest checkpoint is from before it. Samples of this rank: "
-            f"{', '.join(result.sample_ids)}"
+            f"Samples of this rank: {', '.join(result.sample_ids)}. No weight was changed by it. The same command resumes from the newest "
+            "checkpoint, if there is one, and comes here again: leave the sample out of the data, or start another directory and seed"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,8 +65,8 @@ class CheckpointStore:
 
     def records(self) -> list[CheckpointRecord]:
         """All complete checkpoints, oldest first."""
-        found = (self._read_record(path) for path in sorted(self.folder.glob("step_*.json")))
-        return sorted((record for record in found if record is not None), key=lambda record: record.step)
+        found = [self._read_record(path) for path in sorted(self.folder.glob(f"step_{'[0-9]' * 8}.json"))]
+        return sorted(found, key=lambda record: record.step)
 
     def path(self, step: int) -> Path:
         """Where the weights of a step are, or would be."""
@@ -78,7 +79,14 @@ class CheckpointStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(step)
-        write_atomically(path, lambda temporary: torch.save(dict(content), temporary))
+        try:
+            write_atomically(path, lambda temporary: torch.save(dict(content), temporary))
+        except (OSError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
+            free = shutil.disk_usage(self.folder).free
+            raise OSError(
+                f"cannot write checkpoint {path} ({str(error).splitlines()[0]}); {free:,} bytes are free there. What was saved before "
+                "is still there: make room, then start the same command again, which resumes"
+            ) from error
         record = CheckpointRecord(
             step=step,
             samples_seen=samples_seen,
@@ -106,7 +114,7 @@ class CheckpointStore:
         if records:
             raise CheckpointError(
                 f"none of the {len(records)} checkpoints in {self.folder} is whole; "
-                "remove the folder to start afresh, or choose another output directory"
+                f"remove {self.folder.parent} to start afresh, or choose another output directory"
             )
         return None
 
@@ -118,6 +126,8 @@ class CheckpointStore:
     def _load(self, path: Path, record: CheckpointRecord) -> dict[str, Any]:
         if not path.is_file():
             raise CheckpointError(f"checkpoint {path} is missing though {path.stem}.json describes it")
+        if record.size_bytes < 0:
+            raise CheckpointError(f"the description of checkpoint {path}, {path.stem}.json, cannot be read")
         size = path.stat().st_size
         if size != record.size_bytes:
             raise CheckpointError(f"checkpoint {path} has {size} bytes, expected {record.size_bytes}: truncated")
@@ -126,8 +136,8 @@ class CheckpointStore:
         return load_file(path)
 
     @staticmethod
-    def _read_record(path: Path) -> CheckpointRecord | None:
-        """None for a description that cannot be read: it was renamed in place, so this is damage."""
+    def _read_record(path: Path) -> CheckpointRecord:
+        """A size of -1 for a description that cannot be read: it was renamed in place, so this is damage."""
         try:
             return CheckpointRecord(**json.loads(path.read_text()))
         except (ValueError, TypeError):

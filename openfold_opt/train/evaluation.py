@@ -15,6 +15,7 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
+from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.observer import ChainScore
 from openfold_opt.train.weight_average import WeightAverage
 
@@ -69,7 +70,7 @@ class Evaluator:
     def run(self, chains: Iterable[tuple[str, Mapping[str, Tensor]]], axis: AxisGroup) -> tuple[ChainScore, ...]:
         """Scores of the chains of all ranks of the axis, sorted by chain id; the same on every rank.
 
-        chains: (chain id, features) of this rank. Raises ValueError if a score is not finite.
+        chains: (chain id, features) of this rank. Raises NonFiniteError if a score is not finite.
         """
         scores = [
             ChainScore(
@@ -80,7 +81,7 @@ class Evaluator:
         everyone = [score for part in gather_objects(scores, axis) for score in part]
         broken = [score.chain_id for score in everyone if not 0.0 <= score.lddt_ca <= 1.0]
         if broken:
-            raise ValueError(
+            raise NonFiniteError(
                 f"lDDT-Ca of {len(broken)} chains is not a number from 0 to 1 ({', '.join(broken[:5])}); "
                 "the averaged weights give coordinates that are not finite"
             )

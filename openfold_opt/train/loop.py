@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,10 @@ import torch
 
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.broadcast import barrier, gather_objects
+from openfold_opt.parallel.broadcast import barrier, broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext, build_parallel_context
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.train.block import BlockRunner
+from openfold_opt.train.block import BlockRunner, NonFiniteError
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource, OpenData
 from openfold_opt.train.evaluation import mean_score
@@ -32,6 +34,18 @@ from openfold_opt.train.setup import (
 )
 
 SUCCESS, ABORTED = "success", "aborted"
+
+
+class SetupError(ValueError):
+    """The run cannot begin as it was asked for; raised alike on every rank."""
+
+
+@contextmanager
+def _mistakes_as_setup_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise SetupError(str(error)) from error
 
 
 class Trainer:
@@ -62,7 +76,7 @@ class Trainer:
     def run(self) -> RunSummary:
         """Train until the target is reached ("success") or the steps are used up ("aborted").
 
-        Raises ValueError for what a user can mend, NonFiniteError when a loss or gradient stops being a
+        Raises SetupError for what a user can mend before training begins, NonFiniteError when a loss or gradient stops being a
         number; the observer hears of every exception.
         """
         context: ParallelContext | None = None
@@ -84,18 +98,18 @@ class Trainer:
         return summary
 
     def _run(self, context: ParallelContext, device: torch.device) -> RunSummary:
-        identity = run_identity(
-            self._config, context, seed=self._seed, data_checksum=self._data.checksum()
-        )
-        prepared = prepare_run(
-            self._config, context, device=device, paths=self._paths, identity=identity, warn=self._observer.warning
-        )
+        with _mistakes_as_setup_errors():
+            identity = run_identity(self._config, context, seed=self._seed, data_checksum=self._data.checksum())
+            prepared = prepare_run(
+                self._config, context, device=device, paths=self._paths, identity=identity, warn=self._observer.warning
+            )
         info = self._describe(prepared, device)
         barrier(context.world)
         self._observer.init_stop(info)
         self._observer.run_start(info)
         started = time.perf_counter()
-        data = self._data.open(data_axis=context.data, dap_axis=context.dap, world=context.world, seed=self._seed)
+        with _mistakes_as_setup_errors():
+            data = self._data.open(data_axis=context.data, dap_axis=context.dap, world=context.world, seed=self._seed)
         try:
             self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
             course = Course(self._config, prepared, data=data, world=context.world, observer=self._observer)
@@ -168,7 +182,7 @@ class Course:
         self._observer.run_stop(status=status, samples=self._progress.samples_seen)
         run_seconds = time.perf_counter() - started
         if saved_step != self._progress.step:
-            self._save()
+            self._save_last()
         return RunSummary(
             status=status,
             steps=self._progress.step,
@@ -231,7 +245,10 @@ class Course:
         epoch_num = self._epoch_num(step)
         self._observer.evaluation_start(step=step, epoch_num=epoch_num)
         started = time.perf_counter()
-        scores = self._prepared.evaluator.run(self._data.evaluation_chains(device=self._device), self._world)
+        try:
+            scores = self._prepared.evaluator.run(self._data.evaluation_chains(device=self._device), self._world)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"evaluation after step {step}: {error}") from error
         seconds = time.perf_counter() - started
         report = EvaluationReport(
             step=step, epoch_num=epoch_num, lddt_ca=mean_score(scores), chains=scores, seconds=seconds
@@ -242,7 +259,16 @@ class Course:
         self._observer.evaluation(report)
         self._observer.evaluation_stop(step=step, epoch_num=epoch_num)
 
+    def _save_last(self) -> None:
+        """The run is over and its log closed: what cannot be saved now is no failure of it."""
+        try:
+            self._save()
+        except OSError as error:
+            self._observer.warning(f"the last checkpoint is missing: {error}")
+
     def _save(self) -> None:
+        """Raises OSError on every rank if the first one cannot write."""
+        failure: OSError | None = None
         stream_states = tuple(gather_objects(self._data.training_state(), self._world))
         if self._world.rank == 0:
             progress = replace(self._progress, stream_states=stream_states)
@@ -253,11 +279,17 @@ class Course:
                 learning_rate=learning_rate(self._config.schedule, max(progress.step, 1)),
             )
             content["init_checkpoint_sha256"] = self._prepared.init_checkpoint_sha256
-            path: Path = self._prepared.store.save(
-                content, step=progress.step, samples_seen=progress.samples_seen, lddt_ca=progress.lddt_ca
-            )
-            self._observer.checkpoint_saved(path, step=progress.step)
-        barrier(self._world)
+            try:
+                path: Path = self._prepared.store.save(
+                    content, step=progress.step, samples_seen=progress.samples_seen, lddt_ca=progress.lddt_ca
+                )
+            except OSError as error:
+                failure = error
+            else:
+                self._observer.checkpoint_saved(path, step=progress.step)
+        message = broadcast_object(None if failure is None else str(failure), self._world)
+        if message is not None:
+            raise OSError(message) from failure
 
 
 def _next_multiple(step: int, every: int) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.model.weights import RESUMABLE_KEY, file_sha256, load_weights
@@ -118,12 +120,24 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
 
 
 def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
+    tensors = content[RESUMABLE_KEY]
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(f"{path}: {RESUMABLE_KEY} is a {type(tensors).__name__}, expected names with tensors")
+    strange = [name for name, tensor in tensors.items() if not (isinstance(tensor, Tensor) and tensor.is_floating_point())]
+    if strange:
+        raise CheckpointError(f"{path}: {strange[0]!r} and {len(strange) - 1} more are no tensors of real numbers; expected a state dict")
     try:
-        load_weights(train_step.model, content[RESUMABLE_KEY], source=path.name)
-        if "optimizer_state_dict" in content:
-            train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
-    except (ValueError, KeyError, TypeError) as error:
+        load_weights(train_step.model, tensors, source=path.name)
+    except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    if "optimizer_state_dict" in content:
+        try:
+            train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"{path}: optimizer_state_dict is not Adam's for this model ({type(error).__name__}: {error}); expected "
+                "param_groups, and a state with step, exp_avg and exp_avg_sq for each parameter"
+            ) from error
 
 
 @torch.no_grad()

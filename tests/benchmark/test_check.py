@@ -51,6 +51,15 @@ def write(tmp_path):
     return write_lines
 
 
+@pytest.mark.parametrize("event", ["{}", "5", '{"key": "seed"}', "[1, 2]"])
+def test_events_that_are_none_are_complaints(tmp_path, event):
+    path = tmp_path / "mlperf.log"
+    path.write_text(f":::MLLOG {event}\n")
+    verdict = check_log(path)
+    assert not verdict.passed
+    assert any("line 1 is not a complete event" in complaint for complaint in verdict.complaints)
+
+
 def test_a_complete_open_log_passes(write):
     verdict = check_log(write(open_log()))
     assert verdict.passed, verdict.complaints

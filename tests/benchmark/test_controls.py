@@ -124,5 +124,9 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
 def test_a_run_that_never_evaluated_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"preset": "demo"}')
     (tmp_path / "evaluations.jsonl").write_text("")
+    (tmp_path / "run.json").write_text('{"status": "running"}')
+    assert main(["controls", "--output-dir", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
+    assert "is not finished (running)" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"status": "finished"}')
     assert main(["controls", "--output-dir", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
     assert "is empty" in capsys.readouterr().err

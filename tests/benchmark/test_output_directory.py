@@ -77,8 +77,11 @@ def test_dead_run_is_continued_with_its_seed(tmp_path):
     assert directory.continued
     assert directory.seed == 5
     assert directory.log_path.name == "mlperf_continued_1.log"
+    # until its training begins it is not counted: it may yet be refused
+    assert json.loads((tmp_path / "run.json").read_text())["num_resumptions"] == 0
+    directory.mark_running()
     state = json.loads((tmp_path / "run.json").read_text())
-    assert state["continued"] is True and state["status"] == "running"
+    assert state["continued"] is True and state["status"] == "running" and state["num_resumptions"] == 1
 
 
 def test_second_resumption_has_a_log_of_its_own(tmp_path):

@@ -16,6 +16,14 @@ def folder(tmp_path):
     return tmp_path
 
 
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_missing_file_says_so(folder):
+    assert clear_page_cache([*files(folder), folder / "gone.h5"]) is False
+
+
 def test_every_file_is_dropped_and_none_changed(folder, monkeypatch):
     dropped = []
     real = os.posix_fadvise
@@ -25,17 +33,17 @@ def test_every_file_is_dropped_and_none_changed(folder, monkeypatch):
         return real(descriptor, offset, length, advice)
 
     monkeypatch.setattr(page_cache.os, "posix_fadvise", spy)
-    assert clear_page_cache(folder) is True
+    assert clear_page_cache(files(folder)) is True
     assert sorted(dropped) == [("index.h5", os.POSIX_FADV_DONTNEED), ("shard.h5", os.POSIX_FADV_DONTNEED)]
     assert (folder / "sub" / "shard.h5").read_bytes() == bytes(range(256)) * 4096
 
 
 def test_system_that_cannot_says_so(folder, monkeypatch):
     monkeypatch.delattr(page_cache.os, "posix_fadvise")
-    assert clear_page_cache(folder) is False
+    assert clear_page_cache(files(folder)) is False
 
 
 def test_no_file_stays_open(folder):
     before = len(os.listdir("/proc/self/fd"))
-    clear_page_cache(folder)
+    clear_page_cache(files(folder))
     assert len(os.listdir("/proc/self/fd")) == before

@@ -181,3 +181,83 @@ def test_two_ranks_are_refused_together(finished):
     assert [process.returncode for process in ranks] == [2, 2], outputs
     assert "holds a finished run" in outputs[0][1]
     assert "the first rank refused the run" in outputs[1][1]
+
+
+def test_sigterm_closes_the_log_and_leaves_a_run_to_resume(tmp_path):
+    output = tmp_path / "out"
+    process = start_slow(output, "--seed", 5)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert "stopped by SIGTERM; the same command resumes" in text and "Traceback" not in text
+    stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
+    assert [event["metadata"]["status"] for event in stops] == ["aborted"]
+    assert json.loads((output / "run.json").read_text())["status"] == "running"
+
+
+def test_a_death_before_the_first_checkpoint_is_no_resumption(tmp_path):
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        command("tiny_target", output, "--seed", 5), cwd=ROOT, env=environment(TINY_STEP_SECONDS="30"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while "run_start" not in ((output / "mlperf.log").read_text() if (output / "mlperf.log").exists() else ""):
+        assert process.poll() is None
+        time.sleep(0.05)
+    end(process)
+    again = run("tiny_target", output, "--seed", 5)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((output / "run.json").read_text())["continued"] is False
+    assert "run_continued" not in (output / "mlperf.log").read_text()
+    assert [json.loads(line)["step"] for line in (output / "steps.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_a_log_that_cannot_be_written_ends_the_run(tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "run.json").write_text('{"status": "starting"}')
+    (output / "mlperf.log").symlink_to("/dev/full")
+    result = run("tiny_target", output)
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+    assert json.loads((output / "run.json").read_text())["status"] == "starting"
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [("SUBMISSION_STATUS", "bogus", "SUBMISSION_STATUS is 'bogus'")])
+def test_a_wrong_environment_is_refused_by_all_ranks(tmp_path, name, value, message):
+    ranks = [
+        subprocess.Popen(
+            command("tiny", tmp_path / "out"), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(
+                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1", MASTER_PORT="29651", **{name: value},
+            ),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=60) for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2]
+    assert all(message in errors and "Traceback" not in errors for _, errors in outputs)
+
+
+def test_an_output_directory_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refusal(run("tiny", tmp_path / "file" / "out"))
+
+
+def test_the_front_door_wants_one_directory_for_all_ranks(tmp_path):
+    result = subprocess.run(
+        [ROOT / "run_and_time.sh", "--data-dir", str(tmp_path)], capture_output=True, text=True,
+        env=environment(RANK="1", WORLD_SIZE="2"), timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "2 ranks need one directory between them; name it with --output-dir" in result.stderr
+
+
+def test_only_the_first_rank_reports_at_the_front_door(tmp_path):
+    result = subprocess.run(
+        [ROOT / "run_and_time.sh", "--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--seed", "-1"],
+        capture_output=True, text=True, env=environment(RANK="1", WORLD_SIZE="2"), timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "TIMING RUN" not in result.stdout and "RESULT" not in result.stdout

@@ -86,6 +86,7 @@ def tiny(monkeypatch):
 
         class Index:
             checksum = "none"
+            shards = ()
 
             @classmethod
             def load(cls, data_dir):

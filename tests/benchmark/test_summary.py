@@ -75,13 +75,31 @@ def test_steps_are_json_lines(tmp_path):
     assert line["terms"] == {"fape": 0.5} and line["loss"] == 1.5
 
 
+def test_what_is_no_number_is_null(tmp_path):
+    observer = SummaryObserver(tmp_path, target_lddt_ca=0.8)
+    observer.step(
+        StepReport(
+            step=1, samples_seen=2, num_recycling_passes=3, loss=1.5, terms={"tm": float("nan")}, gradient_norm=float("inf"),
+            learning_rate=1e-3, step_time_seconds=0.2, data_wait_seconds=0.01, queue_depth=3, reorder_distance=1,
+        )
+    )  # fmt: skip
+    line = (tmp_path / "steps.jsonl").read_text()
+    assert "NaN" not in line and json.loads(line)["terms"] == {"tm": None} and json.loads(line)["gradient_norm"] is None
+
+
+def test_a_fresh_run_removes_what_a_dead_one_left(tmp_path):
+    (tmp_path / "steps.jsonl").write_text("{}\n")
+    SummaryObserver(tmp_path, target_lddt_ca=0.8)
+    assert not (tmp_path / "steps.jsonl").exists()
+
+
 def test_resumption_after_half_a_line(tmp_path):
     first = SummaryObserver(tmp_path, target_lddt_ca=0.8)
     first.evaluation(report(40, 0.3))
     first.evaluation(report(80, 0.4))
     path = tmp_path / "evaluations.jsonl"
     path.write_text(path.read_text()[:-30])
-    again = SummaryObserver(tmp_path, target_lddt_ca=0.8)
+    again = SummaryObserver(tmp_path, target_lddt_ca=0.8, continued=True)
     again.evaluation(report(40, 0.31))
     again.evaluation(report(80, 0.41))
     assert [(e["step"], e["lddt_ca"]) for e in read_evaluations(tmp_path)] == [(40, 0.31), (80, 0.41)]

@@ -103,7 +103,7 @@ def test_an_unreadable_sample_is_named(quirks_dir, tmp_path, num_workers):
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
     chain_id, seed = sampler.sample(0)
     with TrainingLoader(data_dir, sampler, data=SMALL, loader=loader_config(num_workers), stream=SampleStream()) as batches:
-        with pytest.raises(LoaderError, match=rf"training step 0, micro-batch 0: {chain_id} \(seed {seed}\)"):
+        with pytest.raises(LoaderError, match=rf"training step 1, micro-batch 1: {chain_id} \(seed {seed}\)"):
             next(batches)
 
 

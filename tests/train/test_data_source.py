@@ -1,15 +1,22 @@
 """Runs on converted shards: the demanded numbers of chains, and a loader that reorders, through a checkpoint."""
 
 import dataclasses
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
+import torch
 
 from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.sampler import num_recycling_passes
+from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.loop import Trainer
 from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.setup import RunPaths
+from openfold_opt.train.setup import RunPaths, build_model
 from tests.train.recorder import Recorder
 from tests.train.synthetic import tiny_config
 
@@ -62,3 +69,67 @@ def test_a_reordered_run_is_resumed_where_each_rank_stood(data_dir, tmp_path):
     assert (summary.resumed_from_step, summary.steps) == (4, 8)
     assert [report.step for report in recorder.steps] == [5, 6, 7, 8]
     assert all(0 <= report.reorder_distance <= 8 for report in recorder.steps)
+
+
+def first_batches(data_dir, config, *, rank, size, seed):
+    """Samples of one data-parallel rank's first three micro-batches."""
+    axis = AxisGroup(name="data", rank=rank, size=size, process_group=object() if size > 1 else None)
+    data = ShardDataSource(data_dir, config).open(
+        data_axis=axis, dap_axis=AxisGroup.single("dap"), world=AxisGroup.single("world"), seed=seed
+    )
+    batches = data.training_batches(start_step=0, start=None, device=torch.device("cpu"), report=print)
+    found = [next(batches) for _ in range(3)]
+    data.close()
+    return [(batch.chain_ids, batch.sample_seeds, batch.slots.tolist()) for batch in found]
+
+
+def test_ranks_take_their_own_samples_of_one_stream(data_dir):
+    loader = LoaderConfig(num_workers=0)
+    config = dataclasses.replace(tiny_config(), selection=SELECTION, loader=loader)
+    alone = dataclasses.replace(tiny_config(local_batch_size=2), selection=SELECTION, loader=loader)
+    ranks = [first_batches(data_dir, config, rank=rank, size=2, seed=5) for rank in range(2)]
+    both = first_batches(data_dir, alone, rank=0, size=1, seed=5)
+    for step in range(3):
+        (chains_0, seeds_0, slots_0), (chains_1, seeds_1, slots_1) = ranks[0][step], ranks[1][step]
+        assert (slots_0, slots_1) == ([0], [1])
+        assert seeds_0 != seeds_1
+        assert (chains_0 + chains_1, seeds_0 + seeds_1, slots_0 + slots_1) == both[step]
+
+
+def test_the_seed_decides_the_samples(data_dir):
+    config = dataclasses.replace(tiny_config(), selection=SELECTION, loader=LoaderConfig(num_workers=0))
+    assert first_batches(data_dir, config, rank=0, size=1, seed=1) != first_batches(data_dir, config, rank=0, size=1, seed=2)
+
+
+def test_the_seed_decides_weights_and_recycling():
+    config = tiny_config()
+    weights = [build_model(config, seed=seed, device=torch.device("cpu")).state_dict() for seed in (1, 1, 2)]
+    drawn = [name for name, tensor in weights[0].items() if tensor.std() > 0]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in drawn)
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in drawn)
+    passes = [[num_recycling_passes(seed, step) for step in range(40)] for seed in (1, 1, 2)]
+    assert passes[0] == passes[1] != passes[2]
+
+
+def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
+    """The limit of file sizes of a process stands for the disk."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        import torch
+        from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
+        store = CheckpointStore(Path(sys.argv[1]), CheckpointConfig())
+        store.save({"x": torch.zeros(10)}, step=1, samples_seen=1, lddt_ca=None)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            store.save({"x": torch.zeros(1_000_000)}, step=2, samples_seen=2, lddt_ca=None)
+        except OSError as error:
+            print(error)
+        print([record.step for record in store.records()], sorted(path.name for path in Path(sys.argv[1]).iterdir()))
+    """
+    root = Path(__file__).parents[2]
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert "cannot write checkpoint" in finished.stdout and "bytes are free" in finished.stdout and "which resumes" in finished.stdout
+    assert "[1] ['step_00000001.json', 'step_00000001.pt']" in finished.stdout

@@ -6,6 +6,7 @@ import torch
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.evaluation import EvaluationConfig, Evaluator, lddt_ca, mean_score
 from openfold_opt.train.setup import build_model, build_train_step
 from tests.train.synthetic import random_features, tiny_config
@@ -55,7 +56,7 @@ def test_weights_that_are_not_finite_are_an_error_that_names_chains(parts):
     step, evaluator = parts
     step.weight_average.update(apply=YES)
     step.weight_average.average.fill_(float("nan"))
-    with pytest.raises(ValueError, match="chain0"):
+    with pytest.raises(NonFiniteError, match="chain0"):
         evaluator.run(chains(), WORLD)
 
 

@@ -14,9 +14,9 @@ import torch
 
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.block import NonFiniteError
-from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointError
+from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.loop import Trainer
+from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.setup import RunPaths
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
@@ -156,7 +156,7 @@ def test_checkpoints_of_another_run_are_refused(tmp_path, change, word):
     config, seed = tiny_config(), change.get("seed", 3)
     if "schedule" in change:
         config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, base_learning_rate=0.5))
-    with pytest.raises(CheckpointError, match=word):
+    with pytest.raises(SetupError, match=word):
         train(config, tmp_path, seed=seed)
 
 
@@ -252,7 +252,7 @@ def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
     lines = torchrun(tmp_path, 2, 1, returncode=1)
     assert time.monotonic() - started < 60, "the second rank waited for the first"
     words = [" ".join(line) for line in lines]
-    assert sum("CheckpointError" in line and "global_batch_size=1, this one has 2" in line for line in words) >= 2
+    assert sum("SetupError" in line and "global_batch_size=1, this one has 2" in line for line in words) >= 2
 
 
 def test_bf16_trains_close_to_fp32(whole, tmp_path):
