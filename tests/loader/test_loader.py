@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.__main__ import main as data_prep
+from data_prep.communicator import SerialCommunicator
+from data_prep.convert.pipeline import convert
+from data_prep.convert.raw_source import RawSource
 from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.expand import expand_batch
@@ -157,3 +161,43 @@ def test_a_batch_left_out_counts_as_used(quirks_dir, tmp_path):
         assert loader.state() == StreamState(low=positions[-1] + 1)
     assert sorted(positions + missing) == list(range(positions[-1] + 1))
     assert len(news) == len(missing) and all("9zzz_A" in line for line in news)
+
+
+@pytest.fixture(scope="module")
+def many_shards(tmp_path_factory):
+    """Twelve synthetic chains over several shards."""
+    folder = tmp_path_factory.mktemp("many")
+    assert data_prep(["synthesize", "--out", str(folder / "raw"), "--chains", "12"]) == 0
+    source = RawSource(
+        pdb_mmcif=folder / "raw" / "pdb_mmcif", open_protein_set=folder / "raw" / "open_protein_set", shard_size_bytes=12_000
+    )
+    convert(source, folder / "shards", SerialCommunicator())
+    assert len(list((folder / "shards").glob("alignments-*.h5"))) >= 3
+    return folder / "shards"
+
+
+@pytest.mark.parametrize("window", [0, 8])
+def test_a_corrupt_shard_is_named_and_counted_until_the_budget_is_used_up(many_shards, tmp_path, window):
+    data_dir = tmp_path / "data"
+    shutil.copytree(many_shards, data_dir)
+    bad = data_dir / "alignments-00001.h5"
+    os.truncate(bad, bad.stat().st_size - 1)
+    index = ShardReader(data_dir).index
+    number = [shard.name for shard in index.shards].index(bad.name)
+    chains = [chain.chain_id for chain in index.chains]
+    lost = {chain.chain_id for chain in index.chains if chain.alignment_shard == number}
+    assert 0 < len(lost) < len(chains)
+    sampler = TrainingSampler(chains, [1.0] * len(chains), seed=4)
+    expected = [position for position in range(200) if sampler.sample(position)[0] in lost][:3]
+    news, found = [], []
+    config = loader_config(2, window=window, error_budget=2, max_attempts=2)
+    with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append) as loader:
+        with pytest.raises(LoaderError, match=r"alignments-00001.h5(.|\n)*error budget is 2"):
+            while True:
+                found.append(next(loader))
+    assert not {batch.chain_ids[0] for batch in found} & lost
+    assert len(news) == 2
+    for line, place in zip(sorted(news), ("number 1", "number 2")):
+        assert place in line and "alignments-00001.h5" in line and any(chain_id in line for chain_id in lost)
+    if window == 0:
+        assert [batch.position for batch in found] == [p for p in range(expected[2]) if p not in expected]
