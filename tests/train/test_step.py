@@ -1,6 +1,7 @@
 """TrainStep on a toy model: equations, batch splits, and what happens when a figure is not a number."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -152,3 +153,42 @@ def test_a_wrong_number_of_micro_batches_is_an_error():
 
 def test_the_toy_has_several_parameters():
     assert sum(parameter.numel() for parameter in ToyModel().parameters()) == 36
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2])
+def test_the_loss_looks_at_the_slice_of_the_last_pass(passes):
+    features = toy_samples(1, 4)
+    figures = toy_step().run([micro_batch(features, 0, 4)], step=1, num_recycling_passes=passes).read()
+    assert figures.terms["idle"] == pytest.approx(features.x[:, passes, 0].log().mean().item(), rel=1e-5)
+
+
+def test_dropout_is_told_the_step_and_the_slots():
+    step = toy_step(accumulation=2)
+    step._dropout_seed = 77
+    told = []
+
+    class Listening(ToyModel):
+        def forward(self, batch, plan, *, num_recycling_passes, dropout=None):
+            told.append((dropout.seed, dropout.step, dropout.slots.tolist()))
+            return super().forward(batch, plan, num_recycling_passes=num_recycling_passes)
+
+    step.model.__class__ = Listening
+    run_steps(step, 2, 2)
+    assert told == [(77, 1, [0, 1]), (77, 1, [2, 3]), (77, 2, [0, 1]), (77, 2, [2, 3])]
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_broken_sample_in_any_micro_batch_stops_the_step(broken):
+    """Its loss and gradient are finite: only the flag tells."""
+    step = toy_step(accumulation=2)
+    calls = iter(range(2))
+
+    def loss(outputs, batch):
+        terms = toy_loss(outputs, batch)
+        return dataclasses.replace(terms, weighted_total=terms.weighted_total * NAN) if next(calls) == broken else terms
+
+    step._loss = loss
+    before = step.buffer.values.clone()
+    (figures,) = run_steps(step, 1, 2)
+    assert math.isfinite(figures.loss) and math.isfinite(figures.gradient_norm) and not figures.is_applied
+    assert torch.equal(step.buffer.values, before)
