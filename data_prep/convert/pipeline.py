@@ -69,6 +69,8 @@ def convert(source: Source, out: Path, communicator: Communicator) -> Summary:
 
 def _prepare(source: Source, out: Path) -> list[Chunk]:
     chunks = source.plan_structures()
+    if out.exists() and not out.is_dir():
+        raise DataPrepError(f"--out {out} is a file, expected a folder to make; name another one")
     (out / shard_format.STATE_DIR_NAME).mkdir(parents=True, exist_ok=True)
     return chunks
 

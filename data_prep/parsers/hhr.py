@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep.parsers.errors import BrokenFile
 from data_prep.parsers.sources import read_text
 
+_HEADER_END = "Command"
 _TABLE_HEAD = " No Hit"
 _TABLE_ROW = re.compile(r"\s*\d+ ")
 _BLOCK = re.compile(r"No \s*(\d+)")
@@ -45,23 +46,26 @@ class HhrHit:
 def parse_hhr(path: Path) -> list[HhrHit]:
     """All hits in the order of the file (.hhr or .hhr.gz).
 
-    BrokenFile if the file is cut: fewer hits than its table lists, or a hit with fewer aligned columns than its summary says.
+    A file without a byte has no hits. BrokenFile if the file is cut: half a header, fewer hits than its table lists, or a hit with fewer aligned columns than its summary says.
     """
     lines = read_text(path).splitlines()
     starts = [i for i, line in enumerate(lines) if _BLOCK.match(line)]
-    num_listed = _count_table_rows(lines)
+    num_listed = _count_table_rows(path, lines)
     if len(starts) < num_listed:
         raise BrokenFile(path, f"cut short: its table lists {num_listed} hits, but {len(starts)} follow", line=len(lines))
     return [_parse_hit(path, lines, first, last) for first, last in zip(starts, [*starts[1:], len(lines)])]
 
 
-def _count_table_rows(lines: list[str]) -> int:
+def _count_table_rows(path: Path, lines: list[str]) -> int:
     for head, line in enumerate(lines):
         if line.startswith(_TABLE_HEAD):
             count = 0
             while head + 1 + count < len(lines) and _TABLE_ROW.match(lines[head + 1 + count]):
                 count += 1
             return count
+    # a search without hits may leave its header alone, which ends with the command
+    if any(line.strip() for line in lines) and not any(line.startswith(_HEADER_END) for line in lines):
+        raise BrokenFile(path, f"cut short, or no .hhr file: expected a header that ends with {_HEADER_END!r}", line=len(lines))
     return 0
 
 

@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     """Write everything; returns the exit code."""
     if args.chains < 2 * MEMBERS:
         raise DataPrepError(f"--chains is {args.chains}; expected at least {2 * MEMBERS}: a family to train on and one to validate")
+    if args.seed < 0:
+        raise DataPrepError(f"--seed is {args.seed}, expected 0 or more")
+    if args.out.exists() and not args.out.is_dir():
+        raise DataPrepError(f"--out {args.out} is a file, expected a folder to make; name another one")
     if args.out.exists() and any(args.out.iterdir()):
         raise DataPrepError(f"{args.out} is not empty; name a new folder, or remove it first")
     num_families = args.chains // MEMBERS

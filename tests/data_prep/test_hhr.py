@@ -56,3 +56,17 @@ def test_no_hits(tmp_path):
 def test_chain_of_a_hit(real_hhr):
     pdb_id, chain = parse_hhr(real_hhr)[0].chain
     assert pdb_id == pdb_id.lower() and len(pdb_id) == 4 and chain
+
+
+@pytest.mark.parametrize("text", ["\x00\x01", "Query         9000_A\nMatch_columns 20\n"])
+def test_half_a_header_is_broken(tmp_path, text):
+    path = tmp_path / "pdb70_hits.hhr"
+    path.write_text(text)
+    with pytest.raises(BrokenFile, match="expected a header that ends with 'Command'"):
+        parse_hhr(path)
+
+
+def test_a_file_without_a_byte_has_no_hits(tmp_path):
+    path = tmp_path / "pdb70_hits.hhr"
+    path.write_text("")
+    assert parse_hhr(path) == []

@@ -86,3 +86,15 @@ def test_a_folder_with_files_is_refused(raw, capsys):
 def test_too_few_chains_are_refused(tmp_path, capsys):
     assert main(["synthesize", "--out", str(tmp_path / "out"), "--chains", "2"]) == 1
     assert "expected at least 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "message"), [(["--seed", "-1"], "--seed is -1"), (["--chains", "2"], "expected at least 4")])
+def test_impossible_options(tmp_path, capsys, options, message):
+    assert main(["synthesize", "--out", str(tmp_path / "out"), *options]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["synthesize", "--out", str(tmp_path / "file")]) == 1
+    assert "is a file, expected a folder" in capsys.readouterr().err
