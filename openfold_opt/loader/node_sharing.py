@@ -94,6 +94,9 @@ class SharedDeliveries:
         if self._source is not None:
             self._source.close()
         for channel in self._channels:
+            with contextlib.suppress(OSError):
+                # closing alone would not wake a thread that waits for a batch
+                channel.shutdown(socket.SHUT_RDWR)
             channel.close()
 
 

@@ -112,10 +112,13 @@ class Worker:
         return f"worker process {self.process.pid} died with exit code {code} (-9: killed, often for want of memory)"
 
     def kill(self) -> None:
-        """Ends the process at once. It only reads files, so nothing is lost."""
+        """Ends the process at once. It only reads files, so nothing is lost.
+
+        One that waits for a file system which is away cannot end before that comes back: nobody waits for it.
+        """
         self.channel.close()
         self.process.kill()
-        self.process.join()
+        self.process.join(JOIN_SECONDS)
 
 
 def _serve(channel: socket.socket, task: Task) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import threading
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import gather_objects
 from tests.parallel.gloo_ranks import run_on_ranks
 
 
@@ -102,3 +104,32 @@ def test_alone_nothing_is_sent(tmp_path):
     with WorkerStream(LoggingTask(str(tmp_path)), config=LoaderConfig(num_workers=0), end=3) as stream:
         shared = SharedDeliveries(lambda: stream, axis=AxisGroup.single("dap"), window=0, timeout_seconds=1.0)
         assert [delivery.position for delivery in shared] == [0, 1, 2]
+
+
+def close_while_waiting(context, log):
+    """The first rank never sends; another thread of the second one waits for a batch when it is closed."""
+    make = lambda: WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0))  # noqa: E731
+    shared = SharedDeliveries(make, axis=context.dap, window=0, timeout_seconds=60.0)
+    if context.dap.rank == 0:
+        gather_objects(None, context.dap)
+        shared.close()
+        return ""
+    caught = []
+
+    def wait():
+        try:
+            next(shared)
+        except LoaderError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    shared.close()
+    thread.join(10)
+    gather_objects(None, context.dap)
+    return caught[0] if caught and not thread.is_alive() else "still waiting"
+
+
+def test_closing_wakes_a_thread_that_waits(tmp_path):
+    assert "is gone" in run_on_ranks(close_while_waiting, 2, str(tmp_path), dap_size=2)[1]
