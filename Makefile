@@ -6,7 +6,7 @@ SHARED ?= ../shared
 SEED ?=
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test house demo demo-ci controls data-demo data-real real-smoke parity check rules ci clean
+.PHONY: help setup test test-gpu house demo demo-ci controls data-demo data-real real-smoke parity check rules ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -16,6 +16,9 @@ setup:           ## prepare .venv (once)
 
 test:            ## the whole test suite, no GPU needed
 	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" ./run_tests.sh
+
+test-gpu:        ## the tests that need a GPU
+	./run_tests.sh -m gpu
 
 house:           ## only the rules of the house: imports, sizes, names
 	./run_tests.sh tests/house
