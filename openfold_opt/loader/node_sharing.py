@@ -80,10 +80,11 @@ class SharedDeliveries:
     def _receive(self) -> Delivery:
         try:
             (kind, *content), arrays = receive_arrays(self._channels[0])
-        except EOFError:
-            raise LoaderError("the rank that prepares this node's samples is gone; its own log says why") from None
         except TimeoutError:
             raise LoaderError(f"the rank that prepares this node's samples sent nothing for {self._timeout_seconds} s") from None
+        except (EOFError, OSError):
+            # OSError: `close` of another thread may have come between this one's waking and its reading
+            raise LoaderError("the rank that prepares this node's samples is gone; its own log says why") from None
         if kind == "end":
             error_type, message = content
             raise error_type(message) if message else error_type()
