@@ -6,6 +6,10 @@ import pathlib
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # before anything imports Triton: kernels are interpreted, on CPU tensors
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked gpu are skipped where there is no CUDA device."""

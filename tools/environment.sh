@@ -29,7 +29,7 @@ end_turn() {
 has_modules() {
     local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
     if [ "$2" = tests ]; then
-        modules="$modules pytest xdist mpi4py"
+        modules="$modules pytest xdist mpi4py triton"
     fi
     "$1" - "$modules" <<'PYTHON' >/dev/null 2>&1
 import importlib.metadata

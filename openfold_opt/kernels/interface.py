@@ -35,6 +35,50 @@ class InvariantPointInputs:
     """[num_heads], positive"""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightState:
+    """What a step of the optimiser changes; flat tensors of the same size n."""
+
+    values: Tensor
+    """[n] float32: the parameters."""
+    exp_avg: Tensor
+    """[n] float32: Adam's first moment."""
+    exp_avg_sq: Tensor
+    """[n] float32: Adam's second moment."""
+    average: Tensor
+    """[n] float32: running average of the parameters."""
+    num_steps: Tensor
+    """float64 scalar: steps taken. float64, as 1 - 0.999 in float32 is already wrong in the fifth digit."""
+    num_updates: Tensor
+    """float32 scalar: values that went into the average; the first is copied."""
+    compute_copy: Tensor | None = None
+    """[n] bfloat16: the parameters as the model computes with them; None where it uses float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightUpdateConstants:
+    """Rates of a step of the optimiser."""
+
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    max_norm: float
+    """Largest global norm of the gradient."""
+    decay_rate: float
+    """average <- decay_rate * average + (1 - decay_rate) * values"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelShapes:
+    """Largest sizes that a model asks the operations for; kernels that hold a row in registers have limits."""
+
+    max_norm_channels: int = 0
+    max_head_size: int = 0
+    max_transition_channels: int = 0
+    max_outer_product_channels: int = 0
+    max_pair_channels: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class KernelSet:
     """One implementation per operation."""
@@ -42,20 +86,20 @@ class KernelSet:
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalised x"""
     attention: Callable[..., Tensor]
-    """(q, k, v, *, num_heads, mask, mask_inf, bias, gate) -> gated multi-head attention"""
+    """(projected, *, num_heads, mask, mask_inf, bias) -> gated multi-head attention"""
     global_attention: Callable[..., Tensor]
-    """(q, k, v, *, num_heads, mask, mask_inf, gate) -> attention with one query per group"""
-    triangle_multiplication: Callable[..., Tensor]
-    """(a, b, *, outgoing) -> sum over the third edge of every triangle"""
-    masked_gate: Callable[..., Tensor]
-    """(value, gate, mask) -> value * sigmoid(gate) * mask"""
+    """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
+    triangle_gate: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    """(projected, mask, *, c_hidden) -> a, b with channels in front, gate of the output"""
     outer_product_mean: Callable[..., Tensor]
-    """(a, b, weight, bias, norm) -> projected outer products, averaged over sequences"""
+    """(z, sides, projection, norm) -> z + projected outer products, averaged over sequences"""
     transition: Callable[..., Tensor]
-    """(x, weight_1, bias_1, weight_2, bias_2) -> two-layer perceptron"""
+    """(x, norm, first, second, *, eps) -> x + two-layer perceptron of normalised x"""
     dropout_residual: Callable[..., Tensor]
-    """(residual, update, mask) -> residual + update * mask"""
+    """(residual, update, mask, gate) -> residual + update * sigmoid(gate) * mask"""
     invariant_point_attention: Callable[..., tuple[Tensor, Tensor, Tensor]]
     """(inputs: InvariantPointInputs, *, mask, mask_inf) -> scalar, point and pair results"""
     dropout_masks: Callable[..., Tensor]
     """(key, places, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
+    weight_update: Callable[..., Tensor]
+    """(state: WeightState, gradient, *, learning_rate, flag, constants) -> whether the step was taken, norm"""

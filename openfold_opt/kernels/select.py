@@ -3,69 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
 import torch
 
-from openfold_opt.kernels.interface import KernelSet
+from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.reference.attention import attention
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
 from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
 from openfold_opt.kernels.reference.layer_norm import layer_norm
-from openfold_opt.kernels.reference.masked_gate import masked_gate
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.reference.random_mask import dropout_masks
 from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle_multiplication import triangle_multiplication
+from openfold_opt.kernels.reference.triangle_gate import triangle_gate
+from openfold_opt.kernels.reference.weight_update import weight_update
 
-IMPLEMENTATIONS: dict[str, dict[str, Callable]] = {
-    "layer_norm": {"reference": layer_norm},
-    "attention": {"reference": attention},
-    "global_attention": {"reference": global_attention},
-    "triangle_multiplication": {"reference": triangle_multiplication},
-    "masked_gate": {"reference": masked_gate},
-    "outer_product_mean": {"reference": outer_product_mean},
-    "transition": {"reference": transition},
-    "dropout_residual": {"reference": dropout_residual},
-    "invariant_point_attention": {"reference": invariant_point_attention},
-    "dropout_masks": {"reference": dropout_masks},
+REFERENCE: dict[str, Callable] = {
+    "layer_norm": layer_norm,
+    "attention": attention,
+    "global_attention": global_attention,
+    "triangle_gate": triangle_gate,
+    "outer_product_mean": outer_product_mean,
+    "transition": transition,
+    "dropout_residual": dropout_residual,
+    "invariant_point_attention": invariant_point_attention,
+    "dropout_masks": dropout_masks,
+    "weight_update": weight_update,
 }
-"""operation -> name of an implementation -> function"""
+"""operation -> its plain version"""
+
+IMPLEMENTATIONS = ("reference", "triton")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelConfig:
-    """Name of the implementation of each operation; the names that exist are in IMPLEMENTATIONS."""
+    """Name of the implementation of each operation, one of IMPLEMENTATIONS."""
 
     closed_division: ClassVar[str] = "implementation"
 
     layer_norm: str = "reference"
     attention: str = "reference"
     global_attention: str = "reference"
-    triangle_multiplication: str = "reference"
-    masked_gate: str = "reference"
+    triangle_gate: str = "reference"
     outer_product_mean: str = "reference"
     transition: str = "reference"
     dropout_residual: str = "reference"
     invariant_point_attention: str = "reference"
     dropout_masks: str = "reference"
+    weight_update: str = "reference"
+
+    @classmethod
+    def all(cls, name: str) -> KernelConfig:
+        """The same implementation of every operation."""
+        return cls(**{field.name: name for field in fields(cls)})
 
 
-def build_kernel_set(config: KernelConfig, device: torch.device | str) -> KernelSet:
-    """Picks the implementations that `config` names, for tensors on `device`.
+def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: KernelShapes | None = None) -> KernelSet:
+    """Picks the implementations that `config` names, for tensors on `device`. Triton is imported only if it is asked for.
 
     Raises:
-        ValueError: an operation has no implementation of that name; the message lists those that exist.
+        ValueError: there is no implementation of that name, or it cannot serve the device or the shapes; there is no fallback.
     """
-    chosen = {}
-    for operation, name in asdict(config).items():
-        available = IMPLEMENTATIONS[operation]
-        if name not in available:
-            raise ValueError(
-                f"kernel {operation}: found implementation {name!r}, expected one of {sorted(available)} "
-                f"for device {torch.device(device).type}; change that field of KernelConfig"
-            )
-        chosen[operation] = available[name]
-    return KernelSet(**chosen)
+    shapes = shapes if shapes is not None else KernelShapes()
+    return KernelSet(**{operation: _find(operation, name, device, shapes) for operation, name in asdict(config).items()})
+
+
+def _find(operation: str, name: str, device: torch.device | str, shapes: KernelShapes) -> Callable:
+    if name == "reference":
+        return REFERENCE[operation]
+    if name != "triton":
+        raise ValueError(
+            f"kernel {operation}: found implementation {name!r}, expected one of {list(IMPLEMENTATIONS)}; "
+            "change that field of KernelConfig"
+        )
+    try:
+        from openfold_opt.kernels.triton.operations import OPERATIONS, reason_against
+    except ImportError as error:
+        raise ValueError(
+            f"kernel {operation}: Triton cannot be imported ({error}); install the extra `gpu` of pyproject.toml, "
+            'or set that field of KernelConfig to "reference"'
+        ) from error
+    reason = reason_against(operation, shapes, device)
+    if reason is not None:
+        raise ValueError(f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"')
+    return OPERATIONS[operation]

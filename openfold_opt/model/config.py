@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from openfold_opt.kernels.interface import KernelShapes
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
 from openfold_opt.model.input_embedder import InputEmbedderConfig
@@ -46,3 +47,17 @@ class ModelConfig:
             value = getattr(self, item.name)
             if item.name.startswith("c_") and value < 1:
                 raise ValueError(f"model config: {item.name} is {value}; expected at least 1 channel")
+
+    def kernel_shapes(self) -> KernelShapes:
+        """The largest sizes that the operations are asked for."""
+        msa_stacks = (self.extra_msa_stack, self.evoformer_stack)
+        pair_stacks = (self.template_pair_stack, *msa_stacks)
+        hidden = [stack.c_hidden_triangle_multiplication for stack in pair_stacks]
+        head_sizes = [stack.c_hidden_triangle_attention for stack in pair_stacks] + [stack.c_hidden_msa_attention for stack in msa_stacks]
+        return KernelShapes(
+            max_norm_channels=max(self.c_m, self.c_z, self.c_s, self.c_e, self.c_t, *hidden),
+            max_head_size=max(head_sizes),
+            max_transition_channels=max(self.c_m, self.c_z, self.c_e, self.c_t),
+            max_outer_product_channels=max(stack.c_hidden_outer_product for stack in msa_stacks),
+            max_pair_channels=self.c_z,
+        )

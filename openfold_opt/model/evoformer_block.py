@@ -76,16 +76,16 @@ class EvoformerBlockCore(nn.Module):
         """m_col: [batch, N_seq, N_res/dap, c_m] and z_row: [batch, N_res/dap, N_res, c_z], both updated."""
         msa_masks, pair_masks = masks
         add = plan.kernels.dropout_residual
-        m_col = m_col + self.msa_transition(m_col, plan)
-        z_row = z_row + self.outer_product_mean(m_col, msa_masks.col, msa_masks.norm, plan)
-        z_row = add(z_row, self.tri_mul_out(z_row, pair_masks.row, plan), dropout.outgoing)
+        m_col = self.msa_transition(m_col, plan)
+        z_row = self.outer_product_mean(m_col, z_row, (msa_masks.col, msa_masks.norm), plan)
+        z_row = self.tri_mul_out(z_row, pair_masks.row, dropout.outgoing, plan)
         z_col = row_to_col(z_row, plan.dap, row_dim=1, col_dim=2)
-        z_col = add(z_col, self.tri_mul_in(z_col, pair_masks.col, plan), dropout.incoming)
+        z_col = self.tri_mul_in(z_col, pair_masks.col, dropout.incoming, plan)
         z_row = col_to_row(z_col, plan.dap, row_dim=1, col_dim=2)
         z_row = add(z_row, self.tri_att_start(z_row, pair_masks.row, plan), dropout.starting)
         z_col = row_to_col(z_row, plan.dap, row_dim=1, col_dim=2)
         z_col = add(z_col, self.tri_att_end(z_col, pair_masks.col, plan), dropout.ending)
-        z_col = z_col + self.pair_transition(z_col, plan)
+        z_col = self.pair_transition(z_col, plan)
         return m_col, col_to_row(z_col, plan.dap, row_dim=1, col_dim=2)
 
 
@@ -104,7 +104,7 @@ class MSABlock(nn.Module):
         update = self.msa_att_row(m_row, z_row, msa_masks.row, plan)
         m_row = plan.kernels.dropout_residual(m_row, update, dropout.msa_row)
         m_col = row_to_col(m_row, plan.dap, row_dim=1, col_dim=2)
-        m_col = m_col + self.msa_att_col(m_col, msa_masks.col, plan)
+        m_col = plan.kernels.dropout_residual(m_col, self.msa_att_col(m_col, msa_masks.col, plan), None)
         m_col, z_row = self.core(m_col, z_row, masks, dropout, plan)
         return col_to_row(m_col, plan.dap, row_dim=1, col_dim=2), z_row
 

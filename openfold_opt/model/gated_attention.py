@@ -32,9 +32,6 @@ class GatedSelfAttention(nn.Module):
         Returns:
             [batch, groups, N, c]
         """
-        linears = (self.linear_q, self.linear_k, self.linear_v, self.linear_g)
-        q, k, v, gate = project_together(x, linears, (self.linear_q.weight.shape[0],) * 4)
-        output = plan.kernels.attention(
-            q, k, v, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, bias=bias, gate=gate
-        )
+        projected = project_together(x, self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        output = plan.kernels.attention(projected, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, bias=bias)
         return self.linear_o(output)

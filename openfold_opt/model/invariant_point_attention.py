@@ -60,7 +60,8 @@ class InvariantPointAttention(nn.Module):
     def _project(self, s: Tensor, z: Tensor, frames: Rigid) -> InvariantPointInputs:
         """Lines 1-3: scalars, and points moved into the global frame."""
         linears = (self.linear_q, self.linear_kv, self.linear_q_points, self.linear_kv_points)
-        q, kv, q_points, kv_points = project_together(s, linears, tuple(linear.weight.shape[0] for linear in linears))
+        sizes = tuple(linear.weight.shape[0] for linear in linears)
+        q, kv, q_points, kv_points = project_together(s, *linears).split(sizes, dim=-1)
         k, v = kv.unflatten(-1, (self.num_heads, -1)).chunk(2, dim=-1)
         # The checkpoint's layout of a point projection is [3, num_heads, num_points].
         points = torch.cat([q_points.unflatten(-1, (3, -1)), kv_points.unflatten(-1, (3, -1))], dim=-1)

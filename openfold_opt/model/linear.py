@@ -71,21 +71,12 @@ class LayerNorm(nn.Module):
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
 
-def project_together(x: Tensor, linears: tuple[Linear, ...], sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Applies several Linears to the same x as one matrix product, forward and backward.
-
-    Args:
-        x: [..., c_in]
-        linears: layers whose outputs are laid side by side.
-        sizes: how the joined channels are cut again; they add up to all outputs of `linears`.
-
-    Returns:
-        One tensor [..., size] for each size, views of one result.
-    """
+def project_together(x: Tensor, *linears: Linear) -> Tensor:
+    """Applies several Linears to the same x [..., c_in] as one matrix product; their outputs lie side by side: [..., sum of c_out]."""
     weight = torch.cat([linear.weight for linear in linears])
     biases = [linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias for linear in linears]
     has_bias = any(linear.bias is not None for linear in linears)
-    return F.linear(x, weight, torch.cat(biases) if has_bias else None).split(sizes, dim=-1)
+    return F.linear(x, weight, torch.cat(biases) if has_bias else None)
 
 
 def initialize_parameters(model: nn.Module, *, seed: int) -> None:

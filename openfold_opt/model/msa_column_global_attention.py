@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
@@ -24,12 +25,11 @@ class GlobalAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """x: [batch, groups, N, c_e], normalised; mask: [batch, groups, N] -> [batch, groups, N, c_e]"""
-        mean = (x * mask.unsqueeze(-1)).sum(-2) / (mask.sum(-1, keepdim=True) + self.eps)
-        c_hidden = self.linear_k.weight.shape[0]
-        linears = (self.linear_k, self.linear_v, self.linear_g)
-        k, v, gate = project_together(x, linears, (c_hidden, c_hidden, c_hidden * self.num_heads))
+        total = torch.matmul(mask.unsqueeze(-2).to(x.dtype), x).squeeze(-2)
+        mean = total / (mask.sum(-1, keepdim=True) + self.eps)
+        projected = project_together(x, self.linear_k, self.linear_v, self.linear_g)
         output = plan.kernels.global_attention(
-            self.linear_q(mean), k, v, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, gate=gate
+            self.linear_q(mean), projected, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf
         )
         return self.linear_o(output)
 

@@ -15,28 +15,28 @@ class OuterProductMean(nn.Module):
 
     def __init__(self, c_m: int, c_z: int, *, c_hidden: int) -> None:
         super().__init__()
-        self.c_hidden = c_hidden
         self.layer_norm = LayerNorm(c_m)
         self.linear_1 = Linear(c_m, c_hidden)
         self.linear_2 = Linear(c_m, c_hidden)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
-    def forward(self, m: Tensor, mask: Tensor, norm: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Update of the pair representation.
+    def forward(self, m: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], plan: ExecutionPlan) -> Tensor:
+        """z with its update from the MSA added.
 
         Args:
             m: [batch, N_seq, N_res/dap, c_m]
-            mask: [batch, N_seq, N_res/dap]
-            norm: [batch, N_res/dap, N_res, 1], from `outer_product_norm`.
+            z: [batch, N_res/dap, N_res, c_z]
+            masks: of m [batch, N_seq, N_res/dap], and [batch, N_res/dap, N_res, 1] from `outer_product_norm`.
 
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
+        mask, norm = masks
         m = self.layer_norm(m, plan)
-        ab = project_together(m, (self.linear_1, self.linear_2), (2 * self.c_hidden,))[0] * mask.unsqueeze(-1)
+        ab = project_together(m, self.linear_1, self.linear_2) * mask.unsqueeze(-1)
         a, b = ab.chunk(2, dim=-1)
         b = gather_for_shards(b, plan.dap, dim=2)
-        return plan.kernels.outer_product_mean(a, b, self.linear_out.weight, self.linear_out.bias, norm)
+        return plan.kernels.outer_product_mean(z, (a, b), (self.linear_out.weight, self.linear_out.bias), norm)
 
 
 def outer_product_norm(mask_col: Tensor, mask: Tensor, *, eps: float) -> Tensor:

@@ -57,10 +57,10 @@ class TemplatePairBlock(nn.Module):
         t_col = row_to_col(t_row, plan.dap, row_dim=1, col_dim=2)
         t_col = add(t_col, self.tri_att_end(t_col, masks.col, plan), dropout.ending)
         t_row = col_to_row(t_col, plan.dap, row_dim=1, col_dim=2)
-        t_row = add(t_row, self.tri_mul_out(t_row, masks.row, plan), dropout.outgoing)
+        t_row = self.tri_mul_out(t_row, masks.row, dropout.outgoing, plan)
         t_col = row_to_col(t_row, plan.dap, row_dim=1, col_dim=2)
-        t_col = add(t_col, self.tri_mul_in(t_col, masks.col, plan), dropout.incoming)
-        t_col = t_col + self.pair_transition(t_col, plan)
+        t_col = self.tri_mul_in(t_col, masks.col, dropout.incoming, plan)
+        t_col = self.pair_transition(t_col, plan)
         return col_to_row(t_col, plan.dap, row_dim=1, col_dim=2)
 
 

@@ -40,8 +40,7 @@ class PointwiseAttention(nn.Module):
         """See TemplatePointwiseAttention."""
         config = self.config
         heads = (config.num_heads, config.c_hidden)
-        c_all_heads = config.num_heads * config.c_hidden
-        k, v = project_together(t, (self.linear_k, self.linear_v), (c_all_heads, c_all_heads))
+        k, v = project_together(t, self.linear_k, self.linear_v).chunk(2, dim=-1)
         q = (self.linear_q(z) * (1.0 / math.sqrt(config.c_hidden))).unflatten(-1, heads)
         # [batch, N_templ, N_res, N_res, num_heads]
         logits = (q[:, None] * k.unflatten(-1, heads)).sum(-1)

@@ -18,10 +18,10 @@ class Transition(nn.Module):
         self.linear_2 = Linear(factor * c, c, init="final")
 
     def forward(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
-        """x: [..., c] -> its update [..., c]"""
-        first, second = self.linear_1, self.linear_2
+        """x: [..., c] -> x with its update added"""
+        norm, first, second = self.layer_norm, self.linear_1, self.linear_2
         return plan.kernels.transition(
-            self.layer_norm(x, plan), first.weight, first.bias, second.weight, second.bias
+            x, (norm.weight, norm.bias), (first.weight, first.bias), (second.weight, second.bias), eps=norm.eps
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
@@ -16,7 +17,7 @@ class TriangleMultiplication(nn.Module):
 
     def __init__(self, c_z: int, *, c_hidden: int) -> None:
         super().__init__()
-        self.sizes = (2 * c_hidden, 2 * c_hidden, c_z)
+        self.c_hidden = c_hidden
         self.linear_a_p = Linear(c_z, c_hidden)
         self.linear_a_g = Linear(c_z, c_hidden, init="gating")
         self.linear_b_p = Linear(c_z, c_hidden)
@@ -26,28 +27,27 @@ class TriangleMultiplication(nn.Module):
         self.layer_norm_in = LayerNorm(c_z)
         self.layer_norm_out = LayerNorm(c_hidden)
 
-    def forward(self, z: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Update of the pair representation.
+    def forward(self, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+        """The pair representation with its update added.
 
         Args:
             z: [batch, N_res/dap, N_res, c_z] (outgoing: rows) or [batch, N_res, N_res/dap, c_z] (incoming: columns)
             mask: the same without c_z.
+            dropout: mask of the update, from BlockDropout.
 
         Returns:
             The shape of z.
         """
-        z = self.layer_norm_in(z, plan)
         linears = (self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g)
-        value, gate, output_gate = project_together(z, linears, self.sizes)
-        a, b = plan.kernels.masked_gate(value, gate, mask).chunk(2, dim=-1)
+        projected = project_together(self.layer_norm_in(z, plan), *linears)
+        a, b, output_gate = plan.kernels.triangle_gate(projected, mask, c_hidden=self.c_hidden)
         # x_ij needs all edges of the other residue: of j for rows i, of i for columns j.
         if self.is_outgoing:
-            b = gather_for_shards(b, plan.dap, dim=1)
+            x = torch.matmul(a, gather_for_shards(b, plan.dap, dim=2).transpose(-1, -2))
         else:
-            a = gather_for_shards(a, plan.dap, dim=2)
-        x = plan.kernels.triangle_multiplication(a, b, outgoing=self.is_outgoing)
-        x = self.linear_z(self.layer_norm_out(x, plan))
-        return x * output_gate.sigmoid()
+            x = torch.matmul(gather_for_shards(a, plan.dap, dim=3).transpose(-1, -2), b)
+        update = self.linear_z(self.layer_norm_out(x.movedim(1, -1), plan))
+        return plan.kernels.dropout_residual(z, update, dropout, gate=output_gate)
 
 
 class TriangleMultiplicationOutgoing(TriangleMultiplication):

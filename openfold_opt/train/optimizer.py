@@ -1,4 +1,4 @@
-"""Adam on the flat parameter buffer, able to skip a step without asking the device."""
+"""Adam's state on the flat parameter buffer; the step itself is the operation weight_update."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OptimizerConfig:
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015) over every parameter at once.
+    """Moments of Adam (Kingma & Ba 2015) for every parameter at once.
 
     exp_avg, exp_avg_sq: [buffer.size] float32, num_steps: float64 scalar, all on the buffer's device.
     The saved form is that of torch.optim.Adam with one group: state keyed by the position of the
@@ -46,29 +46,6 @@ class Adam:
         self.exp_avg_sq = torch.zeros_like(buffer.values)
         # float64: 1 - 0.999 in float32 is already wrong in the fifth digit
         self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
-
-    @torch.no_grad()
-    def update(self, grad: Tensor, *, learning_rate: float | Tensor, apply: Tensor) -> None:
-        """One step with a clipped gradient.
-
-        grad: [buffer.size] float32, finite where apply is True (it is overwritten).
-        apply: bool scalar on the device; where False, moments, count and parameters keep every bit.
-        """
-        config = self._config
-        grad = torch.where(apply, grad, torch.zeros((), device=grad.device))
-        on = apply.to(torch.float64)
-        self.num_steps += on
-        self.exp_avg.lerp_(grad, ((1.0 - config.beta_1) * on).to(torch.float32))
-        decay_2 = (1.0 - (1.0 - config.beta_2) * on).to(torch.float32)
-        self.exp_avg_sq.mul_(decay_2).addcmul_(grad, grad, value=1.0 - config.beta_2)
-        # a skipped first step has no bias correction to divide by
-        count = self.num_steps.clamp(min=1.0)
-        correction_1 = 1.0 - config.beta_1**count
-        root_correction_2 = (1.0 - config.beta_2**count).sqrt()
-        step_size = (on * learning_rate / correction_1).to(torch.float32)
-        denominator = self.exp_avg_sq.sqrt().div_(root_correction_2.to(torch.float32)).add_(config.epsilon)
-        update = torch.div(self.exp_avg, denominator, out=denominator)
-        self._buffer.values.sub_(update.mul_(step_size))
 
     def state_dict(self, *, learning_rate: float) -> dict[str, Any]:
         """The form that torch.optim.Adam.load_state_dict accepts; tensors are copies on the CPU."""

@@ -99,7 +99,7 @@ def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaF
 
 def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
     """The execution plans of training and of evaluation."""
-    kernels, dtype = build_kernel_set(config.kernels, device), compute_dtype(config.precision)
+    kernels, dtype = build_kernel_set(config.kernels, device, config.model.kernel_shapes()), compute_dtype(config.precision)
     train = ExecutionPlan(kernels=kernels, dap=context.dap, recompute=config.recompute, compute_dtype=dtype)
     evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), recompute=False, compute_dtype=dtype)
     return train, evaluate

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 from openfold_opt.losses.alphafold_loss import LossTerms
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.dropout import DropoutState
@@ -15,7 +16,6 @@ from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import average_gradients
-from openfold_opt.train.clipping import clip_by_global_norm
 from openfold_opt.train.optimizer import Adam, OptimizerConfig
 from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.schedule import ScheduleConfig, learning_rate
@@ -140,6 +140,14 @@ class TrainStep:
         self._config = config
         self._context = context if context is not None else ParallelContext.alone()
         self._dropout_seed = dropout_seed
+        optimizer = config.optimizer
+        self._constants = WeightUpdateConstants(
+            beta_1=optimizer.beta_1,
+            beta_2=optimizer.beta_2,
+            epsilon=optimizer.epsilon,
+            max_norm=optimizer.clip_norm,
+            decay_rate=config.weight_average.decay_rate,
+        )
 
     def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
         """Make optimiser step number `step` (from 1) out of `accumulation` micro-batches."""
@@ -200,12 +208,22 @@ class TrainStep:
         """Average, clip, step. Returns [is_applied, norm, loss, terms ...] float32 on the device."""
         buffer, config = self.buffer, self._config
         average_gradients(buffer.gradients, self._context.data, bucket_bytes=config.gradient_bucket_bytes)
-        norm = clip_by_global_norm(buffer.gradients[: buffer.size], max_norm=config.optimizer.clip_norm)
-        riders = buffer.gradients[buffer.size :]
-        is_applied = torch.isfinite(norm) & torch.isfinite(riders[0])
-        self.optimizer.update(buffer.gradients[: buffer.size], learning_rate=rate, apply=is_applied)
-        self.weight_average.update(apply=is_applied)
-        return torch.cat([torch.stack([is_applied.float(), norm]), riders[1 : 2 + num_terms]])
+        gradient, riders = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
+        applied_and_norm = self._plan.kernels.weight_update(
+            self.weight_state(), gradient, learning_rate=rate, flag=riders[0], constants=self._constants
+        )
+        return torch.cat([applied_and_norm, riders[1 : 2 + num_terms]])
+
+    def weight_state(self) -> WeightState:
+        """What a step changes."""
+        return WeightState(
+            values=self.buffer.values,
+            exp_avg=self.optimizer.exp_avg,
+            exp_avg_sq=self.optimizer.exp_avg_sq,
+            average=self.weight_average.average,
+            num_steps=self.optimizer.num_steps,
+            num_updates=self.weight_average.num_updates,
+        )
 
 
 @torch.no_grad()

@@ -34,14 +34,6 @@ class WeightAverage:
         self.average = torch.zeros_like(buffer.values)
         self.num_updates = torch.zeros((), device=buffer.values.device)
 
-    @torch.no_grad()
-    def update(self, *, apply: Tensor) -> None:
-        """Take in the current weights; apply: bool scalar, False keeps every bit."""
-        weight = torch.where(self.num_updates == 0, 1.0, 1.0 - self._config.decay_rate)
-        on = apply.to(torch.float32)
-        self.average.lerp_(self._buffer.values, weight * on)
-        self.num_updates += on
-
     def parameters(self) -> dict[str, Tensor]:
         """The averaged weights by parameter name, as views."""
         return self._buffer.views(self.average)

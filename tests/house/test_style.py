@@ -57,9 +57,18 @@ def test_functions_are_not_too_long(path):
         assert length <= limit, f"{function.name} (line {function.lineno}) has {length} lines, at most {limit}"
 
 
+def is_kernel_or_operator(function) -> bool:
+    """Triton passes everything to a kernel by position, as PyTorch does to operators and to the forward of a Function (first argument ctx)."""
+    decorators = " ".join(ast.unparse(decorator) for decorator in function.decorator_list)
+    is_forward = bool(function.args.args) and function.args.args[0].arg == "ctx"
+    return is_forward or any(name in decorators for name in ("jit", "fused_op", "custom_op"))
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_functions_take_few_positional_arguments(path):
     for function in functions_of(parsed(path)):
+        if is_kernel_or_operator(function):
+            continue
         arguments = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in ("self", "cls")]
         assert len(arguments) <= MAX_ARGUMENTS, f"{function.name} (line {function.lineno}) takes {len(arguments)}"
 

@@ -15,7 +15,7 @@ def test_follows_the_formula_and_survives_a_masked_group():
     gate = torch.randn(batch, groups, num, heads * c, generator=generator, dtype=torch.float64)
     mask = (torch.rand(batch, groups, num, generator=generator) > 0.4).double()
     mask[1, 2] = 0.0
-    found = global_attention(q, k, v, num_heads=heads, mask=mask, mask_inf=1e9, gate=gate)
+    found = global_attention(q, torch.cat([k, v, gate], dim=-1), num_heads=heads, mask=mask, mask_inf=1e9)
     for h in range(heads):
         part = slice(h * c, (h + 1) * c)
         logits = torch.einsum("bgc,bgnc->bgn", q[..., part], k) / math.sqrt(c) + (mask - 1.0) * 1e9

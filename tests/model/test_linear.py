@@ -59,7 +59,7 @@ def test_projections_together_equal_projections_one_by_one():
         if linear.bias is not None:
             nn.init.normal_(linear.bias)
     x = torch.randn(2, 7, 5)
-    found = project_together(x, linears, (3, 4, 2))
+    found = project_together(x, *linears).split((3, 4, 2), dim=-1)
     for one, linear in zip(found, linears):
         torch.testing.assert_close(one, linear(x))
 

@@ -12,7 +12,6 @@ from openfold_opt.train.setup import build_model, build_train_step
 from tests.train.synthetic import random_features, tiny_config
 
 WORLD = AxisGroup.single("world")
-YES = torch.tensor(True)
 
 
 @pytest.fixture
@@ -24,13 +23,20 @@ def parts():
     return step, Evaluator(model, step.weight_average, plan=plan)
 
 
+def average_now(step):
+    """What a step does to the running average."""
+    average = step.weight_average
+    average.average.lerp_(step.buffer.values, 1.0 if average.num_updates == 0 else 0.1)
+    average.num_updates += 1
+
+
 def chains():
     return [(f"chain{number}", random_features(number, num_residues=7 + number)) for number in (2, 0, 1)]
 
 
 def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(parts):
     step, evaluator = parts
-    step.weight_average.update(apply=YES)
+    average_now(step)
     before = step.buffer.values.clone()
     scores = evaluator.run(chains(), WORLD)
     assert [(score.chain_id, score.num_residues) for score in scores] == [("chain0", 7), ("chain1", 8), ("chain2", 9)]
@@ -40,7 +46,7 @@ def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(part
     step.buffer.values.add_(torch.randn(step.buffer.size, generator=torch.Generator().manual_seed(0)))
     assert evaluator.run(chains(), WORLD) == scores
     # ... and the average is seen at once
-    step.weight_average.update(apply=YES)
+    average_now(step)
     predicted = [evaluator.score(features) for _, features in chains()]
     assert all(0.0 <= value <= 1.0 for value in predicted)
     assert predicted != [score.lddt_ca for score in scores]
@@ -48,13 +54,13 @@ def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(part
 
 def test_evaluation_is_repeatable_and_without_dropout(parts):
     step, evaluator = parts
-    step.weight_average.update(apply=YES)
+    average_now(step)
     assert evaluator.run(chains(), WORLD) == evaluator.run(reversed(chains()), WORLD)
 
 
 def test_weights_that_are_not_finite_are_an_error_that_names_chains(parts):
     step, evaluator = parts
-    step.weight_average.update(apply=YES)
+    average_now(step)
     step.weight_average.average.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="chain0"):
         evaluator.run(chains(), WORLD)
@@ -73,7 +79,7 @@ def test_lddt_of_the_truth_is_one_and_other_atoms_do_not_count():
 
 def test_the_mean_counts_chains_not_residues(parts):
     step, evaluator = parts
-    step.weight_average.update(apply=YES)
+    average_now(step)
     scores = evaluator.run(chains(), WORLD)
     assert mean_score(scores) == pytest.approx(sum(score.lddt_ca for score in scores) / 3)
 

@@ -12,33 +12,23 @@ import torch
 from torch import Tensor
 
 
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    num_heads: int,
-    mask: Tensor,
-    mask_inf: float,
-    bias: Tensor | None = None,
-    gate: Tensor | None = None,
-) -> Tensor:
+def attention(projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(c) + (mask - 1) mask_inf + bias) v, times sigmoid(gate).
 
     The mask is finite on purpose: a group whose keys are all masked attends by its other logits and is never NaN.
 
     Args:
-        q: [batch, groups, N_q, num_heads * c]
-        k, v: [batch, groups, N_k, num_heads * c]
-        mask: [batch, groups, N_k], 1 where a key exists, else 0.
+        projected: [batch, groups, N, 4 * num_heads * c]: q, k, v and the gate before its sigmoid, side by side as one matrix
+            product yields them, so that their gradients need not be joined either.
+        mask: [batch, groups, N], 1 where a key exists, else 0.
         mask_inf: subtracted from the logits of keys that do not exist.
-        bias: [batch, num_heads, N_q, N_k], added to the logits of every group.
-        gate: [batch, groups, N_q, num_heads * c], before the sigmoid.
+        bias: [batch, num_heads, N, N], added to the logits of every group.
 
     Returns:
-        [batch, groups, N_q, num_heads * c]
+        [batch, groups, N, num_heads * c]
     """
-    q, k, v = (_split_heads(x, num_heads) for x in (q, k, v))
+    *qkv, gate = projected.chunk(4, dim=-1)
+    q, k, v = (_split_heads(x, num_heads) for x in qkv)
     logits = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-1, -2))
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits + (mask_inf * (mask - 1.0))[:, :, None, None, :]
@@ -46,7 +36,7 @@ def attention(
         logits = logits + bias[:, None]
     weights = torch.softmax(logits, dim=-1)
     output = torch.matmul(weights.to(v.dtype), v).transpose(-2, -3).flatten(-2)
-    return output if gate is None else output * torch.sigmoid(gate)
+    return output * torch.sigmoid(gate)
 
 
 def _split_heads(x: Tensor, num_heads: int) -> Tensor:

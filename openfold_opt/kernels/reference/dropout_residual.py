@@ -1,4 +1,4 @@
-"""The addition of a block's update to its residual stream, through dropout."""
+"""The addition of a module's update to its residual stream, through gate and dropout."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 
-def dropout_residual(residual: Tensor, update: Tensor, mask: Tensor | None) -> Tensor:
-    """residual + update * mask; without a mask (evaluation, or rate 0) residual + update.
+def dropout_residual(residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None) -> Tensor:
+    """residual + update * sigmoid(gate) * mask, without the factors that are None.
 
     Args:
-        residual, update: [..., c]
-        mask: broadcastable to update; 0 where dropped, 1 / (1 - rate) where kept.
+        residual, update: [batch, ..., c]
+        mask: broadcastable to update; 0 where dropped, 1 / (1 - rate) where kept. None: nothing is dropped.
+        gate: [batch, ..., c], before the sigmoid.
+
+    Returns:
+        [batch, ..., c] in the dtype of residual.
     """
-    if mask is None:
-        return residual + update
-    return torch.addcmul(residual, update.to(residual.dtype), mask.to(residual.dtype))
+    if gate is not None:
+        update = update * torch.sigmoid(gate)
+    update = update.to(residual.dtype)
+    return residual + update if mask is None else torch.addcmul(residual, update, mask.to(residual.dtype))

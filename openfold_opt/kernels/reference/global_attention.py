@@ -8,28 +8,20 @@ import torch
 from torch import Tensor
 
 
-def global_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    num_heads: int,
-    mask: Tensor,
-    mask_inf: float,
-    gate: Tensor,
-) -> Tensor:
+def global_attention(q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float) -> Tensor:
     """Algorithm 19, lines 3-6: one query per column attends to all its rows; keys and values are shared by the heads.
 
     Args:
         q: [batch, groups, num_heads * c], the projected mean of the group.
-        k, v: [batch, groups, N, c]
+        projected: [batch, groups, N, 2 * c + num_heads * c]: k, v and the gate before its sigmoid, side by side.
         mask: [batch, groups, N], 1 where a row exists.
         mask_inf: subtracted from the logits of rows that do not exist.
-        gate: [batch, groups, N, num_heads * c], before the sigmoid.
 
     Returns:
         [batch, groups, N, num_heads * c]
     """
+    c = q.shape[-1] // num_heads
+    k, v, gate = projected.split((c, c, num_heads * c), dim=-1)
     q = q.unflatten(-1, (num_heads, -1))
     logits = torch.matmul(q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-1, -2))
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

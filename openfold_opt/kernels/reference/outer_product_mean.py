@@ -7,25 +7,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def outer_product_mean(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
-    """Algorithm 10, lines 3-4: Linear(flatten(sum_s a_si (x) b_sj)) / norm_ij.
+def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
+    """Algorithm 10, lines 3-4, with the residual: z_ij + Linear(flatten(sum_s a_si (x) b_sj)) / norm_ij.
 
     The bias is divided too: where no sequence covers both residues, the result is bias / norm.
 
     Args:
-        a: [batch, N_seq, N_i, c], zero where masked.
-        b: [batch, N_seq, N_j, c], zero where masked.
-        weight: [c_z, c * c]
-        bias: [c_z]
+        z: [batch, N_i, N_j, c_z]
+        sides: a [batch, N_seq, N_i, c] and b [batch, N_seq, N_j, c], zero where masked.
+        projection: weight [c_z, c * c] and bias [c_z].
         norm: [batch, N_i, N_j, 1], the number of sequences that cover both residues plus an epsilon.
 
     Returns:
-        [batch, N_i, N_j, c_z]
+        [batch, N_i, N_j, c_z] in the dtype of z.
     """
+    a, b = sides
     batch, num_sequences, num_i, c = a.shape
     num_j = b.shape[2]
     a = a.reshape(batch, num_sequences, num_i * c)
     b = b.reshape(batch, num_sequences, num_j * c)
     outer = torch.matmul(a.transpose(1, 2), b).view(batch, num_i, c, num_j, c)
     outer = outer.transpose(2, 3).reshape(batch, num_i, num_j, c * c)
-    return F.linear(outer, weight, bias) / norm
+    return z + (F.linear(outer, *projection) / norm).to(z.dtype)

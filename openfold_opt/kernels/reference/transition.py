@@ -1,4 +1,4 @@
-"""The two-layer perceptron of the transitions."""
+"""The transitions of MSA and pair representation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def transition(x: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, bias_2: Tensor) -> Tensor:
-    """Linear, ReLU, Linear (Algorithms 9 and 15, lines 2-3).
+def transition(
+    x: Tensor, norm: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, eps: float
+) -> Tensor:
+    """x + Linear(ReLU(Linear(LayerNorm(x)))) (Algorithms 9 and 15, with the residual around them).
 
     Args:
-        x: [..., c], already normalised.
-        weight_1, bias_1: [n * c, c], [n * c]
-        weight_2, bias_2: [c, n * c], [c]
+        x: [..., c]
+        norm: weight and bias [c] of the layer normalisation.
+        first: weight [n * c, c] and bias [n * c] of the first layer.
+        second: weight [c, n * c] and bias [c] of the second layer.
+        eps: of the layer normalisation.
 
     Returns:
-        [..., c]
+        [..., c] in the dtype of x.
     """
-    return F.linear(F.relu(F.linear(x, weight_1, bias_1)), weight_2, bias_2)
+    normalised = F.layer_norm(x, x.shape[-1:], *norm, eps)
+    return x + F.linear(F.relu(F.linear(normalised, *first)), *second).to(x.dtype)

@@ -1,0 +1,60 @@
+"""Clipping by the global norm, Adam, and the running average, over all parameters as one flat tensor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
+
+
+@torch.no_grad()
+def weight_update(
+    state: WeightState, gradient: Tensor, *, learning_rate: float | Tensor, flag: Tensor, constants: WeightUpdateConstants
+) -> Tensor:
+    """One step of the optimiser, in place; docs/optimizer.md has the equations.
+
+    Where the norm or the flag is not finite, every bit of the state stays as it is; the device decides that.
+
+    Args:
+        state: what the step changes.
+        gradient: [n] float32, averaged over ranks and micro-batches; overwritten.
+        learning_rate: a number, or a scalar on the device of state.
+        flag: scalar, not finite if the step must not be taken.
+        constants: the rates.
+
+    Returns:
+        [2] float32 on the device: 1 if the step was taken, and the norm before clipping.
+    """
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_((constants.max_norm / (norm + 1e-6)).clamp(max=1.0))
+    is_applied = torch.isfinite(norm) & torch.isfinite(flag)
+    _adam(state, gradient, learning_rate, is_applied, constants)
+    _average(state, is_applied, constants)
+    if state.compute_copy is not None:
+        state.compute_copy.copy_(state.values)
+    return torch.stack([is_applied.float(), norm])
+
+
+def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply: Tensor, constants: WeightUpdateConstants) -> None:
+    grad = torch.where(apply, grad, torch.zeros((), device=grad.device))
+    on = apply.to(torch.float64)
+    state.num_steps.add_(on)
+    state.exp_avg.lerp_(grad, ((1.0 - constants.beta_1) * on).to(torch.float32))
+    decay_2 = (1.0 - (1.0 - constants.beta_2) * on).to(torch.float32)
+    state.exp_avg_sq.mul_(decay_2).addcmul_(grad, grad, value=1.0 - constants.beta_2)
+    # a skipped first step has no bias correction to divide by
+    count = state.num_steps.clamp(min=1.0)
+    correction_1 = 1.0 - constants.beta_1**count
+    root_correction_2 = (1.0 - constants.beta_2**count).sqrt()
+    step_size = (on * learning_rate / correction_1).to(torch.float32)
+    denominator = state.exp_avg_sq.sqrt().div_(root_correction_2.to(torch.float32)).add_(constants.epsilon)
+    update = torch.div(state.exp_avg, denominator, out=denominator)
+    state.values.sub_(update.mul_(step_size))
+
+
+def _average(state: WeightState, apply: Tensor, constants: WeightUpdateConstants) -> None:
+    weight = torch.where(state.num_updates == 0, 1.0, 1.0 - constants.decay_rate)
+    on = apply.to(torch.float32)
+    state.average.lerp_(state.values, weight * on)
+    state.num_updates.add_(on)

@@ -1,0 +1,1 @@
+"""Fused versions of the operations, in Triton; each file has the name of its plain definition in kernels/reference."""

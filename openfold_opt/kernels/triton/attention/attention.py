@@ -1,0 +1,129 @@
+"""Gated attention as an operation: launchers, gradient, and the public function."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.triton.attention.backward import bias_gradient_kernel, key_gradient_kernel, query_gradient_kernel
+from openfold_opt.kernels.triton.attention.forward import forward_kernel
+from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, reason_against
+
+MAX_HEAD_SIZE = 128
+MIN_DOT_SIZE = 16
+"""Smallest size of a matrix product on tensor cores; smaller heads are padded with zeros in registers."""
+MAX_BIAS_SPLITS = 16
+"""Programs that share the groups of one tile of the bias' gradient."""
+
+
+def _blocks(num_q: int, num_k: int, c: int) -> dict[str, int]:
+    block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
+    limit = 64 if block_c <= 64 else 32
+    sizes = {"BLOCK_Q": num_q, "BLOCK_K": num_k}
+    return {"C": c, "BLOCK_C": block_c} | {name: max(MIN_DOT_SIZE, min(limit, next_power_of_2(n))) for name, n in sizes.items()}
+
+
+def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q, k, v and gate, views of [batch, groups, N, 4 * num_heads * c] whose last dim is contiguous."""
+    return projected.chunk(4, dim=-1)
+
+
+def _options(projected: Tensor, num_heads: int, mask_inf: float) -> tuple[tuple[int, int, int, int], tuple[Any, ...], dict[str, Any]]:
+    """(batch, groups, N, c), the arguments after the strides, and the compile-time ones that all kernels share."""
+    batch, groups, n, width = projected.shape
+    c = width // (4 * num_heads)
+    constants = _blocks(n, n, c) | {"PRECISION": dot_precision(projected.dtype), "num_warps": 4}
+    return (batch, groups, n, c), (1.0 / math.sqrt(c), mask_inf), constants
+
+
+@fused_op
+def attention_forward(projected: Tensor, mask: Tensor, bias: Tensor | None, num_heads: int, mask_inf: float) -> tuple[Tensor, Tensor]:
+    """out [batch, groups, N, num_heads * c], and statistics [2, batch, groups, num_heads, N] float32."""
+    (batch, groups, n, c), scales, constants = _options(projected, num_heads, mask_inf)
+    q, k, v, gate = _parts(projected)
+    out = torch.empty(batch, groups, n, num_heads * c, dtype=projected.dtype, device=projected.device)
+    statistics = torch.empty(2, batch, groups, num_heads, n, dtype=torch.float32, device=projected.device)
+    strides = projected.stride()[:3]
+    launch(
+        forward_kernel,
+        (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups),
+        *(q, k, v, gate, mask, mask if bias is None else bias, out, statistics),
+        *(groups, num_heads, n, n, *strides, *strides, *scales),
+        **constants,
+        HAS_BIAS=bias is not None,
+    )
+    return out, statistics
+
+
+@fused_op
+def attention_input_gradient(
+    dout: Tensor, projected: Tensor, mask: Tensor, bias: Tensor | None, out: Tensor, statistics: Tensor, num_heads: int, mask_inf: float
+) -> tuple[Tensor, Tensor]:
+    """Gradient of `projected` in its dtype, contiguous, and delta [batch, groups, num_heads, N] float32."""
+    (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
+    gradient = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
+    (q, k, v, gate), (dq, dk, dv, dgate) = _parts(projected), _parts(gradient)
+    delta = torch.empty(batch, groups, num_heads, n, dtype=torch.float32, device=projected.device)
+    inputs = (q, k, v, gate, mask, mask if bias is None else bias, statistics)
+    strides = projected.stride()[:3]
+    sizes = (groups, num_heads, n, n, *strides, *strides, *gradient.stride()[:3])
+    constants |= {"HAS_BIAS": bias is not None}
+    grid = (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups)
+    launch(query_gradient_kernel, grid, *inputs, out, dout, dq, dgate, delta, *sizes, *scales, **constants)
+    grid = (divide_up(n, constants["BLOCK_K"]), num_heads, batch * groups)
+    launch(key_gradient_kernel, grid, *inputs, dout, delta, dk, dv, *sizes, *scales, **constants)
+    return gradient, delta
+
+
+@fused_op
+def attention_bias_gradient(
+    dout: Tensor, projected: Tensor, mask: Tensor, bias: Tensor, statistics: Tensor, delta: Tensor, num_heads: int, mask_inf: float
+) -> Tensor:
+    """Partial sums [splits, batch, num_heads, N, N] float32 of the bias' gradient."""
+    (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
+    splits = min(MAX_BIAS_SPLITS, groups)
+    dbias = torch.empty(splits, batch, num_heads, n, n, dtype=torch.float32, device=projected.device)
+    strides = projected.stride()[:3]
+    tiles = divide_up(n, constants["BLOCK_Q"]) * divide_up(n, constants["BLOCK_K"])
+    launch(
+        bias_gradient_kernel,
+        (tiles, num_heads, batch * splits),
+        *(*_parts(projected), mask, bias, statistics, dout, delta, dbias),
+        *(batch, groups, num_heads, n, n, *strides, *strides, *scales),
+        **constants,
+    )
+    return dbias
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, projected, mask, bias, num_heads, mask_inf):
+        out, statistics = attention_forward(projected, mask, bias, num_heads, mask_inf)
+        ctx.save_for_backward(projected, mask, bias, out, statistics)
+        ctx.constants = (num_heads, mask_inf)
+        return out
+
+    @staticmethod
+    def backward(ctx, dout):
+        projected, mask, bias, out, statistics = ctx.saved_tensors
+        dout = dout.contiguous()
+        gradient, delta = attention_input_gradient(dout, projected, mask, bias, out, statistics, *ctx.constants)
+        dbias = None
+        if bias is not None and ctx.needs_input_grad[2]:
+            dbias = attention_bias_gradient(dout, projected, mask, bias, statistics, delta, *ctx.constants).sum(0).to(bias.dtype)
+        return gradient, None, dbias, None, None
+
+
+def attention(projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None) -> Tensor:
+    """kernels.reference.attention without any tensor [..., N, N] but the bias and its gradient."""
+    if projected.stride(-1) != 1:
+        projected = projected.contiguous()
+    return _Attention.apply(projected, mask.contiguous(), None if bias is None else bias.contiguous(), num_heads, mask_inf)
+
+
+def supports(head_size: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """None, or why heads of this size cannot be attended to by these kernels."""
+    if head_size > MAX_HEAD_SIZE:
+        return f"attention holds heads of at most {MAX_HEAD_SIZE} channels, found {head_size}"
+    return reason_against(device, dtype)

@@ -1,0 +1,234 @@
+"""Backward pass of gated attention, from the inputs, the gated output and the softmax's statistics.
+
+With s = sigmoid(gate), P the softmax, O = P v and out = O * s, a gradient d(out) gives
+
+    d(gate) = d(out) * out * (1 - s),   dO = d(out) * s,   delta = sum over channels of d(out) * out = sum of dO * O,
+    dP = dO v^T,   dS = P * (dP - delta),   dq = scale * dS k,   dk = scale * dS^T q,   dv = P^T dO,   dbias = sum over groups of dS,
+
+so the output before the gate is never needed. P and dS are computed anew, tile by tile, in each of the three kernels: one owns blocks
+of queries (gate, delta, dq), one blocks of keys (dk, dv), and one tiles of the bias, for which it walks over the groups.
+"""
+
+import triton
+import triton.language as tl
+
+from openfold_opt.kernels.triton.attention.forward import head_tile, masked_logits
+
+
+@triton.jit
+def _weights(logits, statistics_ptr, row, sum_offset, in_queries):
+    """Softmax weights [queries, keys] of logits, from the forward pass's statistics."""
+    maximum = tl.load(statistics_ptr + row, mask=in_queries, other=0.0)
+    total = tl.load(statistics_ptr + sum_offset + row, mask=in_queries, other=1.0)
+    return tl.exp(logits - maximum[:, None]) / total[:, None]
+
+
+@triton.jit
+def query_gradient_kernel(
+    q_ptr,  # as in forward_kernel, down to bias_ptr
+    k_ptr,
+    v_ptr,
+    gate_ptr,
+    mask_ptr,
+    bias_ptr,
+    statistics_ptr,
+    out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
+    dout_ptr,  # the same
+    dq_ptr,  # strides of q
+    dgate_ptr,  # strides of q
+    delta_ptr,  # [batch, groups, num_heads, N_q] float32
+    num_groups,
+    num_heads,
+    num_q,
+    num_k,
+    q_stride_batch,
+    q_stride_group,
+    q_stride_element,
+    k_stride_batch,
+    k_stride_group,
+    k_stride_element,
+    d_stride_batch,  # of dq and dgate
+    d_stride_group,
+    d_stride_element,
+    scale,
+    mask_inf,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of q and gate, and delta, for a block of queries of one head."""
+    head, place = tl.program_id(1), tl.program_id(2)
+    batch, group = place // num_groups, place % num_groups
+    queries = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    in_channels = tl.arange(0, BLOCK_C) < C
+    in_queries = (queries < num_q)[:, None] & in_channels[None, :]
+    channel = head * C
+    q = tl.load(head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
+    gate = tl.load(head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
+    out_tile = place.to(tl.int64) * num_q * num_heads * C + channel + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+    out = tl.load(out_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
+    dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
+    opened = tl.sigmoid(gate.to(tl.float32))
+    dgate = dout * out * (1.0 - opened)
+    dgate_tile = head_tile(dgate_ptr, batch, group, queries, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    tl.store(dgate_tile, dgate.to(dgate_ptr.dtype.element_ty), mask=in_queries)
+    delta = tl.sum(dout * out, axis=1)
+    row = (place.to(tl.int64) * num_heads + head) * num_q + queries
+    tl.store(delta_ptr + row, delta, mask=queries < num_q)
+    do = (dout * opened).to(q.dtype)
+
+    mask_row = mask_ptr + place.to(tl.int64) * num_k
+    bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
+    sum_offset = tl.num_programs(2).to(tl.int64) * num_heads * num_q
+    dq = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
+    for first in range(0, num_k, BLOCK_K):
+        keys = first + tl.arange(0, BLOCK_K)
+        in_keys = (keys < num_k)[:, None] & in_channels[None, :]
+        k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+        v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+        logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
+        weights = _weights(logits, statistics_ptr, row, sum_offset, queries < num_q)
+        dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+        dlogits = weights * (dweights - delta[:, None])
+        dq += tl.dot(dlogits.to(k.dtype), k, input_precision=PRECISION)
+    dq_tile = head_tile(dq_ptr, batch, group, queries, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    tl.store(dq_tile, (dq * scale).to(dq_ptr.dtype.element_ty), mask=in_queries)
+
+
+@triton.jit
+def key_gradient_kernel(
+    q_ptr,  # as in query_gradient_kernel
+    k_ptr,
+    v_ptr,
+    gate_ptr,
+    mask_ptr,
+    bias_ptr,
+    statistics_ptr,
+    dout_ptr,
+    delta_ptr,
+    dk_ptr,  # [batch, groups, N_k, num_heads * c], strides shared with dv
+    dv_ptr,
+    num_groups,
+    num_heads,
+    num_q,
+    num_k,
+    q_stride_batch,
+    q_stride_group,
+    q_stride_element,
+    k_stride_batch,
+    k_stride_group,
+    k_stride_element,
+    d_stride_batch,  # of dk and dv
+    d_stride_group,
+    d_stride_element,
+    scale,
+    mask_inf,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of k and v for a block of keys of one head."""
+    head, place = tl.program_id(1), tl.program_id(2)
+    batch, group = place // num_groups, place % num_groups
+    keys = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    in_channels = tl.arange(0, BLOCK_C) < C
+    in_keys = (keys < num_k)[:, None] & in_channels[None, :]
+    channel = head * C
+    k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+    v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+    mask_row = mask_ptr + place.to(tl.int64) * num_k
+    bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
+    sum_offset = tl.num_programs(2).to(tl.int64) * num_heads * num_q
+    dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
+    dv = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
+    for first in range(0, num_q, BLOCK_Q):
+        queries = first + tl.arange(0, BLOCK_Q)
+        in_queries = (queries < num_q)[:, None] & in_channels[None, :]
+        q = tl.load(head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
+        gate = tl.load(head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
+        out_tile = place.to(tl.int64) * num_q * num_heads * C + channel + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+        dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
+        do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
+        row = (place.to(tl.int64) * num_heads + head) * num_q + queries
+        delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
+        logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
+        weights = _weights(logits, statistics_ptr, row, sum_offset, queries < num_q)
+        dv += tl.dot(tl.trans(weights.to(do.dtype)), do, input_precision=PRECISION)
+        dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+        dlogits = weights * (dweights - delta[:, None])
+        dk += tl.dot(tl.trans(dlogits.to(q.dtype)), q, input_precision=PRECISION)
+    dk_tile = head_tile(dk_ptr, batch, group, keys, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    dv_tile = head_tile(dv_ptr, batch, group, keys, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    tl.store(dk_tile, (dk * scale).to(dk_ptr.dtype.element_ty), mask=in_keys)
+    tl.store(dv_tile, dv.to(dv_ptr.dtype.element_ty), mask=in_keys)
+
+
+@triton.jit
+def bias_gradient_kernel(
+    q_ptr,  # as in key_gradient_kernel
+    k_ptr,
+    v_ptr,
+    gate_ptr,
+    mask_ptr,
+    bias_ptr,
+    statistics_ptr,
+    dout_ptr,
+    delta_ptr,
+    dbias_ptr,  # [splits, batch, num_heads, N_q, N_k] float32: each split sums a share of the groups
+    num_batch,
+    num_groups,
+    num_heads,
+    num_q,
+    num_k,
+    q_stride_batch,
+    q_stride_group,
+    q_stride_element,
+    k_stride_batch,
+    k_stride_group,
+    k_stride_element,
+    scale,
+    mask_inf,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A tile of the gradient of the bias, summed over a share of the groups."""
+    head, place = tl.program_id(1), tl.program_id(2)
+    batch, split, num_splits = place % num_batch, place // num_batch, tl.num_programs(2) // num_batch
+    blocks_of_keys = tl.cdiv(num_k, BLOCK_K)
+    queries = (tl.program_id(0) // blocks_of_keys) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    keys = (tl.program_id(0) % blocks_of_keys) * BLOCK_K + tl.arange(0, BLOCK_K)
+    in_channels = tl.arange(0, BLOCK_C) < C
+    in_queries = (queries < num_q)[:, None] & in_channels[None, :]
+    in_keys = (keys < num_k)[:, None] & in_channels[None, :]
+    channel = head * C
+    bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
+    sum_offset = num_batch.to(tl.int64) * num_groups * num_heads * num_q
+    dbias = tl.zeros([BLOCK_Q, BLOCK_K], dtype=tl.float32)
+    for turn in range(0, tl.cdiv(num_groups - split, num_splits)):
+        group = split + turn * num_splits
+        q = tl.load(head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
+        gate = tl.load(head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
+        k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+        v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+        whole = batch.to(tl.int64) * num_groups + group
+        out_tile = whole * num_q * num_heads * C + channel + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+        dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
+        do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
+        row = (whole * num_heads + head) * num_q + queries
+        delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
+        logits = masked_logits(q, k, keys, queries, mask_ptr + whole * num_k, bias_plane, num_q, num_k, scale, mask_inf, True, PRECISION)
+        weights = _weights(logits, statistics_ptr, row, sum_offset, queries < num_q)
+        dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+        dbias += weights * (dweights - delta[:, None])
+    plane = (place.to(tl.int64) * num_heads + head) * num_q * num_k
+    inside = (queries < num_q)[:, None] & (keys < num_k)[None, :]
+    tl.store(dbias_ptr + plane + queries[:, None] * num_k + keys[None, :], dbias, mask=inside)

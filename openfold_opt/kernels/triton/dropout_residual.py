@@ -1,0 +1,188 @@
+"""residual + update * sigmoid(gate) * mask in one pass, in place of up to five.
+
+Each tensor comes with strides of its own, so a transposed update is read where it lies, and a mask that many rows share has strides of
+0 for them. Gradients:
+
+    d(residual) = dy,   d(update) = dy * sigmoid(gate) * mask,   d(gate) = dy * mask * update * sigmoid(gate) * (1 - sigmoid(gate)).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from openfold_opt.kernels.triton.launch import divide_up, fused_op, launch, next_power_of_2, row_offsets
+
+ELEMENTS_PER_PROGRAM = 4096
+
+
+@triton.jit
+def _forward_kernel(
+    residual_ptr,  # [size_0, size_1, size_2, c]: strides of the three leading dims given, the last one contiguous
+    update_ptr,  # the same
+    gate_ptr,  # the same
+    mask_ptr,  # the same, with a stride for c too
+    out_ptr,  # strides of residual
+    num_rows,
+    size_1,
+    size_2,
+    residual_stride_0,
+    residual_stride_1,
+    residual_stride_2,
+    update_stride_0,
+    update_stride_1,
+    update_stride_2,
+    gate_stride_0,
+    gate_stride_1,
+    gate_stride_2,
+    mask_stride_0,
+    mask_stride_1,
+    mask_stride_2,
+    mask_stride_c,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    HAS_GATE: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+):
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    columns = tl.arange(0, BLOCK_C)[None, :]
+    inside = (rows < num_rows)[:, None] & (columns < C)
+    update_rows = row_offsets(rows, size_1, size_2, update_stride_0, update_stride_1, update_stride_2)
+    update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+    if HAS_GATE:
+        gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
+        update *= tl.sigmoid(tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32))
+    if HAS_MASK:
+        mask_rows = row_offsets(rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2)
+        update *= tl.load(mask_ptr + mask_rows[:, None] + columns * mask_stride_c, mask=inside, other=0.0).to(tl.float32)
+    residual_rows = row_offsets(rows, size_1, size_2, residual_stride_0, residual_stride_1, residual_stride_2)
+    residual = tl.load(residual_ptr + residual_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + residual_rows[:, None] + columns, (residual + update).to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _backward_kernel(
+    dout_ptr,  # as residual in _forward_kernel
+    update_ptr,  # as there; read if there is a gate
+    gate_ptr,
+    mask_ptr,
+    dupdate_ptr,  # strides of update
+    dgate_ptr,  # [rows, c] contiguous
+    num_rows,
+    size_1,
+    size_2,
+    dout_stride_0,
+    dout_stride_1,
+    dout_stride_2,
+    update_stride_0,
+    update_stride_1,
+    update_stride_2,
+    gate_stride_0,
+    gate_stride_1,
+    gate_stride_2,
+    mask_stride_0,
+    mask_stride_1,
+    mask_stride_2,
+    mask_stride_c,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    HAS_GATE: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+):
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    columns = tl.arange(0, BLOCK_C)[None, :]
+    inside = (rows < num_rows)[:, None] & (columns < C)
+    dout_rows = row_offsets(rows, size_1, size_2, dout_stride_0, dout_stride_1, dout_stride_2)
+    dupdate = tl.load(dout_ptr + dout_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+    if HAS_MASK:
+        mask_rows = row_offsets(rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2)
+        dupdate *= tl.load(mask_ptr + mask_rows[:, None] + columns * mask_stride_c, mask=inside, other=0.0).to(tl.float32)
+    update_rows = row_offsets(rows, size_1, size_2, update_stride_0, update_stride_1, update_stride_2)
+    if HAS_GATE:
+        gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
+        opened = tl.sigmoid(tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32))
+        update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+        dgate = dupdate * update * opened * (1.0 - opened)
+        tl.store(dgate_ptr + rows.to(tl.int64)[:, None] * C + columns, dgate.to(dgate_ptr.dtype.element_ty), mask=inside)
+        dupdate *= opened
+    tl.store(dupdate_ptr + update_rows[:, None] + columns, dupdate.to(dupdate_ptr.dtype.element_ty), mask=inside)
+
+
+def _constants(shape: torch.Size, gate: Tensor | None, mask: Tensor | None) -> dict[str, int]:
+    block_c = next_power_of_2(shape[-1])
+    block_rows = max(1, ELEMENTS_PER_PROGRAM // block_c)
+    return {"C": shape[-1], "BLOCK_C": block_c, "BLOCK_ROWS": block_rows, "HAS_GATE": gate is not None, "HAS_MASK": mask is not None}
+
+
+def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
+    """Of the three leading dims; zeros for a tensor that is not there."""
+    return (0, 0, 0) if tensor is None else tensor.stride()[:3]
+
+
+def _places(shape: torch.Size, tensors: tuple[Tensor | None, ...], mask: Tensor | None) -> tuple[int, ...]:
+    """Number of rows, sizes and strides, as the kernels want them."""
+    rows = shape[0] * shape[1] * shape[2]
+    strides = [stride for tensor in tensors for stride in _strides(tensor)]
+    return (rows, *shape[1:3], *strides, *((0, 0, 0, 0) if mask is None else mask.expand(shape).stride()))
+
+
+@fused_op
+def dropout_residual_forward(residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None) -> Tensor:
+    """out [size_0, size_1, size_2, c] in dtype and memory layout of residual."""
+    out = torch.empty_like(residual)
+    constants = _constants(residual.shape, gate, mask)
+    places = _places(residual.shape, (residual, update, gate), mask)
+    tensors = (residual, update, update if gate is None else gate, update if mask is None else mask, out)
+    launch(_forward_kernel, (divide_up(places[0], constants["BLOCK_ROWS"]),), *tensors, *places, **constants, num_warps=4)
+    return out
+
+
+@fused_op
+def dropout_residual_backward(dout: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Gradient of update in its dtype and layout, and of gate, contiguous (empty without one)."""
+    dupdate = torch.empty_like(update)
+    dgate = torch.empty(update.shape if gate is not None else 0, dtype=update.dtype, device=update.device)
+    constants = _constants(update.shape, gate, mask)
+    places = _places(update.shape, (dout, update, gate), mask)
+    tensors = (dout, update, update if gate is None else gate, update if mask is None else mask, dupdate, dgate)
+    launch(_backward_kernel, (divide_up(places[0], constants["BLOCK_ROWS"]),), *tensors, *places, **constants, num_warps=4)
+    return dupdate, dgate
+
+
+class _DropoutResidual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, residual, update, mask, gate):
+        ctx.save_for_backward(update if gate is not None else None, mask, gate)
+        ctx.layout = torch.empty_like(update, device="meta")
+        return dropout_residual_forward(residual, update, mask, gate)
+
+    @staticmethod
+    def backward(ctx, dout):
+        update, mask, gate = ctx.saved_tensors
+        if mask is None and gate is None:
+            return dout, dout.to(ctx.layout.dtype), None, None
+        if gate is None:
+            update = torch.empty_like(ctx.layout, device=dout.device)
+        dupdate, dgate = dropout_residual_backward(_dense(dout), update, mask, gate)
+        return dout, dupdate, None, None if gate is None else dgate
+
+
+def dropout_residual(residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None) -> Tensor:
+    """kernels.reference.dropout_residual in one launch each way (none backward without gate and mask)."""
+    shape = residual.shape
+    mask = None if mask is None else mask.expand(shape)
+    return _DropoutResidual.apply(*(_three_leading_dims(x) for x in (residual, update, mask, gate))).view(shape)
+
+
+def _three_leading_dims(x: Tensor | None) -> Tensor | None:
+    """[size_0, size_1, size_2, c], a view where that is possible, with contiguous channels."""
+    if x is None:
+        return None
+    return _dense(x.flatten(0, x.dim() - 4) if x.dim() > 4 else x[(None,) * (4 - x.dim())])
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Channels contiguous, or shared."""
+    return x if x.stride(-1) <= 1 else x.contiguous()

@@ -1,0 +1,1 @@
+"""Fused invariant point attention: kernels, and the operation made of them."""

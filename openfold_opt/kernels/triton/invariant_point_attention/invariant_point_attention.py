@@ -1,0 +1,111 @@
+"""Invariant point attention as an operation: launchers, gradient, and the public function."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.interface import InvariantPointInputs
+from openfold_opt.kernels.triton.invariant_point_attention.kernels import backward_kernel, forward_kernel
+from openfold_opt.kernels.triton.launch import dot_precision, fused_op, launch, next_power_of_2, reason_against
+
+MIN_DOT_SIZE = 16
+MAX_PAIR_CHANNELS = 256
+
+
+
+
+def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict[str, Any]:
+    sizes = {"C": q.shape[-1], "QK": q_points.shape[-1], "VP": v_points.shape[-1], "CZ": z.shape[-1]}
+    blocks = {f"BLOCK_{name}": next_power_of_2(size) for name, size in sizes.items()}
+    blocks |= {"BLOCK_CZ": max(MIN_DOT_SIZE, blocks["BLOCK_CZ"]), "BLOCK_HEADS": max(MIN_DOT_SIZE, next_power_of_2(q.shape[2]))}
+    return sizes | blocks | {"HEADS": q.shape[2], "BLOCK_J": MIN_DOT_SIZE, "PRECISION": dot_precision(q.dtype), "num_warps": 8}
+
+
+def _scales(q: Tensor, q_points: Tensor, mask_inf: float) -> tuple[float, float, float, float]:
+    """Of scalars, points and bias (see the plain version), and mask_inf."""
+    num_points = q_points.shape[-1] // 3
+    return math.sqrt(1.0 / (3 * q.shape[-1])), math.sqrt(1.0 / (3 * (num_points * 9.0 / 2))), math.sqrt(1.0 / 3), mask_inf
+
+
+@fused_op
+def invariant_point_attention_forward(
+    q: Tensor, k: Tensor, v: Tensor, q_points: Tensor, k_points: Tensor, v_points: Tensor, bias: Tensor, z: Tensor,
+    point_weights: Tensor, mask: Tensor, mask_inf: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Scalars, points (flattened), pairs; statistics [2, batch, N, heads] float32. All inputs contiguous."""
+    batch, n, heads, _ = q.shape
+    scalars, points = torch.empty_like(v), torch.empty_like(v_points)
+    pairs = torch.empty(batch, n, heads, z.shape[-1], dtype=z.dtype, device=z.device)
+    statistics = torch.empty(2, batch, n, heads, dtype=torch.float32, device=z.device)
+    tensors = (q, k, v, q_points, k_points, v_points, bias, z, point_weights, mask, scalars, points, pairs, statistics)
+    launch(forward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **_constants(q, q_points, v_points, z))
+    return scalars, points, pairs, statistics
+
+
+@fused_op
+def invariant_point_attention_backward(inputs: list[Tensor], results: list[Tensor], gradients: list[Tensor], mask_inf: float) -> list[Tensor]:
+    """Gradients of q, q_points, bias, z, point_weights per residue; softmax weights and gradient of the logits.
+
+    inputs: those of the forward pass; results: what it returned; gradients: of scalars, points, pairs.
+    """
+    q, k, _, q_points, _, v_points, bias, z = inputs[:8]
+    batch, n, heads, _ = q.shape
+    own = [torch.empty_like(x) for x in (q, q_points, bias, z)]
+    dpoint_weights = torch.empty(batch, n, heads, dtype=torch.float32, device=q.device)
+    weights = torch.empty(batch, heads, n, n, dtype=torch.float32, device=q.device)
+    dlogits = torch.empty_like(weights)
+    tensors = (*inputs, *results, *gradients, *own, dpoint_weights, weights, dlogits)
+    launch(backward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **_constants(q, q_points, v_points, z))
+    return [*own, dpoint_weights, weights, dlogits]
+
+
+class _InvariantPointAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, mask_inf, *inputs):
+        results = invariant_point_attention_forward(*inputs, mask_inf)
+        ctx.save_for_backward(*inputs, *results)
+        ctx.mask_inf = mask_inf
+        return results[:3]
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        inputs, results = list(ctx.saved_tensors[:10]), list(ctx.saved_tensors[10:])
+        gradients = [gradient.contiguous() for gradient in gradients]
+        dq, dq_points, dbias, dz, dpoint_weights, weights, dlogits = invariant_point_attention_backward(
+            inputs, results, gradients, ctx.mask_inf
+        )
+        dk, dv, dk_points, dv_points = _key_gradients(inputs, gradients, weights, dlogits)
+        dpoint_weights = dpoint_weights.sum((0, 1)).to(inputs[8].dtype)
+        return None, dq, dk, dv, dq_points, dk_points, dv_points, dbias, dz, dpoint_weights, None
+
+
+def _key_gradients(inputs: list[Tensor], gradients: list[Tensor], weights: Tensor, dlogits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of k, v, k_points, v_points: sums over the residues that attend, as matrix products."""
+    q, _, _, q_points, k_points, _, _, _, point_weights = inputs[:9]
+    scalar_scale, point_scale, _, _ = _scales(q, q_points, 0.0)
+
+    def gathered(matrix: Tensor, values: Tensor) -> Tensor:
+        return torch.matmul(matrix.transpose(-1, -2), values.transpose(1, 2).float()).transpose(1, 2)
+
+    received = dlogits.sum(-2).transpose(1, 2).unsqueeze(-1)
+    pull = gathered(dlogits, q_points) - received * k_points
+    dk_points = point_scale * point_weights[:, None] * pull
+    dv, dv_points = gathered(weights, gradients[0]), gathered(weights, gradients[1])
+    return scalar_scale * gathered(dlogits, q), dv, dk_points, dv_points
+
+
+def invariant_point_attention(inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float) -> tuple[Tensor, Tensor, Tensor]:
+    """kernels.reference.invariant_point_attention in one launch forward, and one plus four matrix products backward."""
+    points = [x.flatten(-2) for x in (inputs.q_points, inputs.k_points, inputs.v_points)]
+    tensors = (inputs.q, inputs.k, inputs.v, *points, inputs.bias, inputs.z, inputs.point_weights, mask)
+    scalars, points, pairs = _InvariantPointAttention.apply(mask_inf, *(x.contiguous() for x in tensors))
+    return scalars, points.unflatten(-1, (-1, 3)), pairs
+
+
+def supports(c_z: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """None, or why a pair representation of c_z channels is too wide for these kernels."""
+    if c_z > MAX_PAIR_CHANNELS:
+        return f"invariant_point_attention holds at most {MAX_PAIR_CHANNELS} channels of z, found {c_z}"
+    return reason_against(device, dtype)

@@ -1,0 +1,172 @@
+"""LayerNorm in one pass over memory: statistics in float32, any leading strides, gradients of weight and bias without atomics.
+
+y = (x - mean) * rstd * weight + bias. With g = dy * weight and the normalised n = (x - mean) * rstd,
+
+    dx = rstd * (g - mean(g) - n * mean(g * n)),   dweight = sum over rows of dy * n,   dbias = sum over rows of dy.
+
+A program of the backward pass walks over many rows and leaves one partial sum for weight and bias; those are summed afterwards, always
+in the same order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from openfold_opt.kernels.triton.launch import Rows, divide_up, fused_op, launch, next_power_of_2, reason_against, row_offsets
+
+MAX_CHANNELS = 4096
+"""Channels of a row that a program holds at once."""
+ELEMENTS_PER_PROGRAM = 4096
+MAX_PARTIAL_SUMS = 512
+"""Programs of the backward pass, each with a partial sum [2, c]: some for every multiprocessor of a GPU."""
+
+
+@triton.jit
+def _forward_kernel(
+    x_ptr,  # [size_0, size_1, size_2, c], strides given
+    weight_ptr,  # [c]
+    bias_ptr,  # [c]
+    y_ptr,  # [rows, c] contiguous
+    mean_ptr,  # [rows] float32
+    rstd_ptr,  # [rows] float32
+    num_rows,
+    size_1,
+    size_2,
+    stride_0,
+    stride_1,
+    stride_2,
+    channel_stride,
+    eps,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+):
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    columns = tl.arange(0, BLOCK_C)
+    in_rows, in_columns = rows < num_rows, columns < C
+    inside = in_rows[:, None] & in_columns[None, :]
+    offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
+    x = tl.load(x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(x, axis=1) / C
+    centred = tl.where(inside, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    weight = tl.load(weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
+    y = centred * rstd[:, None] * weight[None, :] + bias[None, :]
+    places = y_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :]
+    tl.store(places, y.to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(mean_ptr + rows, mean, mask=in_rows)
+    tl.store(rstd_ptr + rows, rstd, mask=in_rows)
+
+
+@triton.jit
+def _backward_kernel(
+    dy_ptr,  # [rows, c] contiguous
+    x_ptr,  # as in _forward_kernel
+    weight_ptr,  # [c]
+    mean_ptr,  # [rows] float32
+    rstd_ptr,  # [rows] float32
+    dx_ptr,  # strides of x
+    partial_ptr,  # [programs, 2, c] float32: sums for weight, bias
+    num_rows,
+    size_1,
+    size_2,
+    stride_0,
+    stride_1,
+    stride_2,
+    channel_stride,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+):
+    program, num_programs = tl.program_id(0), tl.num_programs(0)
+    columns = tl.arange(0, BLOCK_C)
+    in_columns = columns < C
+    weight = tl.load(weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
+    weight_sum = tl.zeros([BLOCK_C], dtype=tl.float32)
+    bias_sum = tl.zeros([BLOCK_C], dtype=tl.float32)
+    for first in range(program * BLOCK_ROWS, num_rows, num_programs * BLOCK_ROWS):
+        rows = first + tl.arange(0, BLOCK_ROWS)
+        in_rows = rows < num_rows
+        inside = in_rows[:, None] & in_columns[None, :]
+        offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
+        places = rows.to(tl.int64)[:, None] * C + columns[None, :]
+        x = tl.load(x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
+        mean = tl.load(mean_ptr + rows, mask=in_rows, other=0.0)
+        rstd = tl.load(rstd_ptr + rows, mask=in_rows, other=0.0)
+        normalised = tl.where(inside, (x - mean[:, None]) * rstd[:, None], 0.0)
+        g = dy * weight[None, :]
+        mean_g = tl.sum(g, axis=1) / C
+        mean_gn = tl.sum(g * normalised, axis=1) / C
+        dx = rstd[:, None] * (g - mean_g[:, None] - normalised * mean_gn[:, None])
+        dx_places = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
+        tl.store(dx_ptr + dx_places, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        weight_sum += tl.sum(dy * normalised, axis=0)
+        bias_sum += tl.sum(dy, axis=0)
+    partial = partial_ptr + program.to(tl.int64) * 2 * C + columns
+    tl.store(partial, weight_sum, mask=in_columns)
+    tl.store(partial + C, bias_sum, mask=in_columns)
+
+
+def _blocks(c: int) -> dict[str, int]:
+    block_c = next_power_of_2(c)
+    return {"C": c, "BLOCK_C": block_c, "BLOCK_ROWS": max(1, ELEMENTS_PER_PROGRAM // block_c)}
+
+
+@fused_op
+def layer_norm_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """y [..., c] contiguous in the dtype of x, and mean and rstd [rows] float32."""
+    rows = Rows.of(x)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    mean = torch.empty(rows.count, dtype=torch.float32, device=x.device)
+    rstd = torch.empty_like(mean)
+    blocks = _blocks(x.shape[-1])
+    grid = (divide_up(rows.count, blocks["BLOCK_ROWS"]),)
+    place = (rows.count, *rows.place, rows.channel_stride)
+    launch(_forward_kernel, grid, rows.tensor, weight, bias, y, mean, rstd, *place, eps, **blocks, num_warps=4)
+    return y, mean, rstd
+
+
+@fused_op
+def layer_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """dx [..., c] in dtype and memory layout of x, and partial sums [programs, 2, c] float32 for weight and bias."""
+    rows, dy = Rows.of(x), dy.contiguous()
+    dx = torch.empty_like(rows.tensor)
+    if dx.stride() != rows.tensor.stride():
+        # x has gaps, or shares memory with itself: its copy has not
+        rows, dx = Rows.of(x.contiguous()), torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    blocks = _blocks(x.shape[-1])
+    programs = max(1, min(MAX_PARTIAL_SUMS, divide_up(rows.count, blocks["BLOCK_ROWS"])))
+    partial = torch.empty(programs, 2, x.shape[-1], dtype=torch.float32, device=x.device)
+    place = (rows.count, *rows.place, rows.channel_stride)
+    launch(_backward_kernel, (programs,), dy, rows.tensor, weight, mean, rstd, dx, partial, *place, **blocks, num_warps=4)
+    return dx, partial
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        y, mean, rstd = layer_norm_forward(x, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight, mean, rstd = ctx.saved_tensors
+        dx, partial = layer_norm_backward(dy, x, weight, mean, rstd)
+        dweight, dbias = partial.sum(0).to(weight.dtype)
+        return dx, dweight, dbias, None
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
+    """kernels.reference.layer_norm in one launch each way; under autocast the result keeps the dtype of x."""
+    return _LayerNorm.apply(x, weight, bias, eps)
+
+
+def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """None, or why rows of c channels cannot be normalised by this kernel."""
+    if c > MAX_CHANNELS:
+        return f"layer_norm holds rows of at most {MAX_CHANNELS} channels, found {c}"
+    return reason_against(device, dtype)

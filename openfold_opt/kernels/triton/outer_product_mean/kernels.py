@@ -1,0 +1,218 @@
+"""Outer product mean without its [N_res, N_res, c, c] tensor in memory.
+
+A tile of residues i times a tile of residues j is worked on for a few channels of a at a time: the outer products of that share,
+o[i, j, c, d] = sum over s of a[s, i, c] b[s, j, d], stay in registers and go straight through their part of the projection W[z, (c, d)].
+
+Backward, with g = dz / norm: do[i, j, c, d] = sum over z of g[i, j, z] W[z, (c, d)] is formed tile by tile in the same way, and
+
+    da[s, i, c] = sum over j, d of do b[s, j, d],   db[s, j, d] = sum over i, c of do a[s, i, c],   dW = sum over i, j of g o.
+
+db is da with the roles of the two sides exchanged, so one kernel computes both, told by strides which side it is on.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def side_tile(ptr, sequences, residues, channels, num_seq, num_res, num_channels, stride_seq, stride_res):
+    """[sequences, residues * channels] of a or b: residues and channels are lists of the same length."""
+    inside = (sequences < num_seq)[:, None] & ((residues < num_res) & (channels < num_channels))[None, :]
+    offsets = sequences.to(tl.int64)[:, None] * stride_seq + (residues * stride_res + channels)[None, :]
+    return tl.load(ptr + offsets, mask=inside, other=0.0)
+
+
+@triton.jit
+def outer_products(
+    a_ptr, b_ptr, first_i, first_j, first_c, num_seq, num_i, num_j, a_seq, a_res, b_seq, b_res,
+    C: tl.constexpr, BLOCK_C: tl.constexpr, SHARE_C: tl.constexpr,
+    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_S: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """o [BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C] float32: pairs of residues, pairs of channels."""
+    left = tl.arange(0, BLOCK_I * SHARE_C)
+    right = tl.arange(0, BLOCK_J * BLOCK_C)
+    o = tl.zeros([BLOCK_I * SHARE_C, BLOCK_J * BLOCK_C], dtype=tl.float32)
+    for first in range(0, num_seq, BLOCK_S):
+        sequences = first + tl.arange(0, BLOCK_S)
+        a = side_tile(a_ptr, sequences, first_i + left // SHARE_C, first_c + left % SHARE_C, num_seq, num_i, C, a_seq, a_res)
+        b = side_tile(b_ptr, sequences, first_j + right // BLOCK_C, right % BLOCK_C, num_seq, num_j, C, b_seq, b_res)
+        o += tl.dot(tl.trans(a), b, input_precision=PRECISION)
+    o = tl.permute(tl.reshape(o, [BLOCK_I, SHARE_C, BLOCK_J, BLOCK_C]), [0, 2, 1, 3])
+    return tl.reshape(o, [BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C])
+
+
+@triton.jit
+def weight_tile(weight_ptr, outputs, first_c, num_outputs, stride_c, stride_d, C: tl.constexpr, BLOCK_C: tl.constexpr, SHARE_C: tl.constexpr):
+    """W [outputs, SHARE_C * BLOCK_C] of a share of channels c."""
+    pairs = tl.arange(0, SHARE_C * BLOCK_C)
+    c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C
+    inside = (outputs < num_outputs)[:, None] & ((c < C) & (d < C))[None, :]
+    return tl.load(weight_ptr + outputs[:, None] * (C * C) + (c * stride_c + d * stride_d)[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def forward_kernel(
+    z_ptr,  # [batch, N_i, N_j, c_z] contiguous
+    a_ptr,  # [batch, N_seq, N_i, c], strides given, channels contiguous
+    b_ptr,  # [batch, N_seq, N_j, c], strides given, channels contiguous
+    weight_ptr,  # [c_z, c * c] in the dtype of a
+    bias_ptr,  # [c_z]
+    norm_ptr,  # [batch, N_i, N_j]
+    out_ptr,  # as z
+    num_seq,
+    num_i,
+    num_j,
+    c_z,
+    a_batch,
+    a_seq,
+    a_res,
+    b_batch,
+    b_seq,
+    b_res,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    SHARE_C: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A tile of residues i and j of the updated pair representation."""
+    blocks_j = tl.cdiv(num_j, BLOCK_J)
+    first_i, first_j = (tl.program_id(0) // blocks_j) * BLOCK_I, (tl.program_id(0) % blocks_j) * BLOCK_J
+    outputs = tl.program_id(1) * BLOCK_Z + tl.arange(0, BLOCK_Z)
+    batch = tl.program_id(2).to(tl.int64)
+    a_ptr += batch * a_batch
+    b_ptr += batch * b_batch
+    result = tl.zeros([BLOCK_I * BLOCK_J, BLOCK_Z], dtype=tl.float32)
+    for first_c in range(0, C, SHARE_C):
+        o = outer_products(
+            a_ptr, b_ptr, first_i, first_j, first_c, num_seq, num_i, num_j, a_seq, a_res, b_seq, b_res,
+            C, BLOCK_C, SHARE_C, BLOCK_I, BLOCK_J, BLOCK_S, PRECISION,
+        )  # fmt: skip
+        weight = weight_tile(weight_ptr, outputs, first_c, c_z, C, 1, C, BLOCK_C, SHARE_C)
+        result += tl.dot(o.to(weight.dtype), tl.trans(weight), input_precision=PRECISION)
+    pairs = tl.arange(0, BLOCK_I * BLOCK_J)
+    i, j = first_i + pairs // BLOCK_J, first_j + pairs % BLOCK_J
+    is_pair, is_output = (i < num_i) & (j < num_j), outputs < c_z
+    pair = batch * num_i * num_j + i * num_j + j
+    bias = tl.load(bias_ptr + outputs, mask=is_output, other=0.0).to(tl.float32)
+    norm = tl.load(norm_ptr + pair, mask=is_pair, other=1.0).to(tl.float32)
+    places = pair[:, None] * c_z + outputs[None, :]
+    inside = is_pair[:, None] & is_output[None, :]
+    z = tl.load(z_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    out = z + (result + bias[None, :]) / norm[:, None]
+    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def side_gradient_kernel(
+    g_ptr,  # [batch, N_i, N_j, c_z], strides of i and j given: i is the side whose gradient this is
+    other_ptr,  # [batch, N_seq, N_j, c]: the other side, strides given
+    weight_ptr,  # [c_z, c * c]; strides of the own and of the other side's channel given
+    gradient_ptr,  # [batch, N_seq, N_i, c] contiguous
+    num_seq,
+    num_i,
+    num_j,
+    c_z,
+    g_batch,
+    g_i,
+    g_j,
+    other_batch,
+    other_seq,
+    other_res,
+    stride_c,
+    stride_d,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    SHARE_C: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradient of one side for a tile of residues, a few of their channels, and a block of sequences."""
+    shares = tl.cdiv(C, SHARE_C)
+    first_i, first_c = (tl.program_id(0) // shares) * BLOCK_I, (tl.program_id(0) % shares) * SHARE_C
+    sequences = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    batch = tl.program_id(2).to(tl.int64)
+    pairs = tl.arange(0, BLOCK_I * BLOCK_J)
+    i = first_i + pairs // BLOCK_J
+    right = tl.arange(0, BLOCK_J * BLOCK_C)
+    gradient = tl.zeros([BLOCK_I * SHARE_C, BLOCK_S], dtype=tl.float32)
+    for first_j in range(0, num_j, BLOCK_J):
+        j = first_j + pairs % BLOCK_J
+        do = tl.zeros([BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C], dtype=tl.float32)
+        for first_z in range(0, c_z, BLOCK_Z):
+            outputs = first_z + tl.arange(0, BLOCK_Z)
+            inside = ((i < num_i) & (j < num_j))[:, None] & (outputs < c_z)[None, :]
+            g = tl.load(g_ptr + batch * g_batch + (i.to(tl.int64) * g_i + j * g_j)[:, None] + outputs[None, :], mask=inside, other=0.0)
+            weight = weight_tile(weight_ptr, outputs, first_c, c_z, stride_c, stride_d, C, BLOCK_C, SHARE_C)
+            do += tl.dot(g, weight, input_precision=PRECISION)
+        do = tl.permute(tl.reshape(do, [BLOCK_I, BLOCK_J, SHARE_C, BLOCK_C]), [0, 2, 1, 3])
+        do = tl.reshape(do, [BLOCK_I * SHARE_C, BLOCK_J * BLOCK_C])
+        other = side_tile(
+            other_ptr + batch * other_batch, sequences, first_j + right // BLOCK_C, right % BLOCK_C, num_seq, num_j, C, other_seq, other_res
+        )
+        gradient += tl.dot(do.to(other.dtype), tl.trans(other), input_precision=PRECISION)
+    left = tl.arange(0, BLOCK_I * SHARE_C)
+    residue, channel = first_i + left // SHARE_C, first_c + left % SHARE_C
+    inside = ((residue < num_i) & (channel < C))[:, None] & (sequences < num_seq)[None, :]
+    start = batch * num_seq * num_i * C
+    places = start + (sequences.to(tl.int64) * num_i * C)[None, :] + (residue * C + channel)[:, None]
+    tl.store(gradient_ptr + places, gradient.to(gradient_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def weight_gradient_kernel(
+    g_ptr,  # [batch, N_i, N_j, c_z] contiguous
+    a_ptr,  # as in forward_kernel
+    b_ptr,
+    gradient_ptr,  # [splits, c_z, c * c] float32
+    num_batch,
+    num_seq,
+    num_i,
+    num_j,
+    c_z,
+    a_batch,
+    a_seq,
+    a_res,
+    b_batch,
+    b_seq,
+    b_res,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    SHARE_C: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_Z: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradient of the weight for a few channels c, summed over a share of the tiles of residue pairs."""
+    first_c = tl.program_id(0) * SHARE_C
+    outputs = tl.program_id(1) * BLOCK_Z + tl.arange(0, BLOCK_Z)
+    split, num_splits = tl.program_id(2), tl.num_programs(2)
+    blocks_i, blocks_j = tl.cdiv(num_i, BLOCK_I), tl.cdiv(num_j, BLOCK_J)
+    pairs = tl.arange(0, BLOCK_I * BLOCK_J)
+    gradient = tl.zeros([BLOCK_Z, SHARE_C * BLOCK_C], dtype=tl.float32)
+    for turn in range(0, tl.cdiv(num_batch * blocks_i * blocks_j - split, num_splits)):
+        tile = split + turn * num_splits
+        batch = (tile // (blocks_i * blocks_j)).to(tl.int64)
+        first_i, first_j = (tile // blocks_j) % blocks_i * BLOCK_I, tile % blocks_j * BLOCK_J
+        i, j = first_i + pairs // BLOCK_J, first_j + pairs % BLOCK_J
+        inside = ((i < num_i) & (j < num_j))[:, None] & (outputs < c_z)[None, :]
+        pair = batch * num_i * num_j + i * num_j + j
+        g = tl.load(g_ptr + pair[:, None] * c_z + outputs[None, :], mask=inside, other=0.0)
+        o = outer_products(
+            a_ptr + batch * a_batch, b_ptr + batch * b_batch, first_i, first_j, first_c, num_seq, num_i, num_j,
+            a_seq, a_res, b_seq, b_res, C, BLOCK_C, SHARE_C, BLOCK_I, BLOCK_J, BLOCK_S, PRECISION,
+        )  # fmt: skip
+        gradient += tl.dot(tl.trans(g), o.to(g.dtype), input_precision=PRECISION)
+    pairs = tl.arange(0, SHARE_C * BLOCK_C)
+    c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C
+    inside = (outputs < c_z)[:, None] & ((c < C) & (d < C))[None, :]
+    places = (split.to(tl.int64) * c_z + outputs)[:, None] * (C * C) + (c * C + d)[None, :]
+    tl.store(gradient_ptr + places, gradient, mask=inside)

@@ -1,0 +1,115 @@
+"""The outer product mean as an operation: launchers, gradient, and the public function."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, reason_against
+from openfold_opt.kernels.triton.outer_product_mean.kernels import forward_kernel, side_gradient_kernel, weight_gradient_kernel
+
+MAX_CHANNELS = 64
+MAX_SPLITS = 16
+"""Programs that share the pairs of one tile of the weight's gradient."""
+
+
+def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
+    c = a.shape[-1]
+    block_c = next_power_of_2(c)
+    share = min(4, block_c)
+    # matrix products want 16 of everything: pairs of residues, pairs of channels, sequences, outputs
+    return {
+        "C": c,
+        "BLOCK_C": block_c,
+        "SHARE_C": max(share, 16 // block_c),
+        "BLOCK_I": 16,
+        "BLOCK_J": max(8, 16 // block_c),
+        "BLOCK_S": max(16, min(64, next_power_of_2(a.shape[1]))),
+        "BLOCK_Z": max(16, min(128, next_power_of_2(c_z))),
+        "PRECISION": dot_precision(a.dtype),
+        "num_warps": 8,
+    }
+
+
+@fused_op
+def outer_product_mean_forward(z: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
+    """out like z [batch, N_i, N_j, c_z], contiguous; the weight in the dtype of a."""
+    batch, num_i, num_j, c_z = z.shape
+    out = torch.empty_like(z)
+    constants = _constants(a, c_z)
+    tiles = divide_up(num_i, constants["BLOCK_I"]) * divide_up(num_j, constants["BLOCK_J"])
+    grid = (tiles, divide_up(c_z, constants["BLOCK_Z"]), batch)
+    sizes = (a.shape[1], num_i, num_j, c_z, *a.stride()[:3], *b.stride()[:3])
+    launch(forward_kernel, grid, z, a, b, weight, bias, norm, out, *sizes, **constants)
+    return out
+
+
+@fused_op
+def outer_product_mean_side_gradient(g: Tensor, other: Tensor, weight: Tensor, is_first: bool) -> Tensor:
+    """Gradient of one side, [batch, N_seq, N, c] like the other side.
+
+    g: [batch, N_i, N_j, c_z] contiguous; is_first: the gradient is that of a, and `other` is b; else the other way round.
+    """
+    batch, num_i, num_j, c_z = g.shape
+    g_strides = g.stride()
+    c = other.shape[-1]
+    channel_strides = (c, 1) if is_first else (1, c)
+    if not is_first:
+        num_i, num_j = num_j, num_i
+        g_strides = (g_strides[0], g_strides[2], g_strides[1])
+    constants = _constants(other, c_z)
+    num_seq = other.shape[1]
+    gradient = torch.empty(batch, num_seq, num_i, c, dtype=other.dtype, device=other.device)
+    tiles = divide_up(num_i, constants["BLOCK_I"]) * divide_up(c, constants["SHARE_C"])
+    grid = (tiles, divide_up(num_seq, constants["BLOCK_S"]), batch)
+    sizes = (num_seq, num_i, num_j, c_z, *g_strides[:3], *other.stride()[:3], *channel_strides)
+    launch(side_gradient_kernel, grid, g, other, weight, gradient, *sizes, **constants)
+    return gradient
+
+
+@fused_op
+def outer_product_mean_weight_gradient(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Partial sums [splits, c_z, c * c] float32 of the weight's gradient."""
+    batch, num_i, num_j, c_z = g.shape
+    c = a.shape[-1]
+    constants = _constants(a, c_z)
+    tiles = batch * divide_up(num_i, constants["BLOCK_I"]) * divide_up(num_j, constants["BLOCK_J"])
+    splits = max(1, min(MAX_SPLITS, tiles))
+    gradient = torch.empty(splits, c_z, c * c, dtype=torch.float32, device=a.device)
+    grid = (divide_up(c, constants["SHARE_C"]), divide_up(c_z, constants["BLOCK_Z"]), splits)
+    sizes = (batch, a.shape[1], num_i, num_j, c_z, *a.stride()[:3], *b.stride()[:3])
+    launch(weight_gradient_kernel, grid, g, a, b, gradient, *sizes, **constants)
+    return gradient
+
+
+class _OuterProductMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z, a, b, weight, bias, norm):
+        weight_cast = weight.to(a.dtype)
+        ctx.save_for_backward(a, b, weight_cast, norm)
+        ctx.dtypes = weight.dtype, bias.dtype
+        return outer_product_mean_forward(z, a, b, weight_cast, bias, norm)
+
+    @staticmethod
+    def backward(ctx, dz):
+        a, b, weight, norm = ctx.saved_tensors
+        g = dz / norm
+        dbias = g.sum((0, 1, 2), dtype=torch.float32).to(ctx.dtypes[1])
+        g = g.to(a.dtype).contiguous()
+        da = outer_product_mean_side_gradient(g, b, weight, True)
+        db = outer_product_mean_side_gradient(g, a, weight, False)
+        dweight = outer_product_mean_weight_gradient(g, a, b).sum(0).to(ctx.dtypes[0])
+        return dz, da, db, dweight, dbias, None
+
+
+def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
+    """kernels.reference.outer_product_mean in one launch forward and three backward."""
+    a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
+    return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())
+
+
+def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """None, or why c hidden channels are too many for these kernels."""
+    if c > MAX_CHANNELS:
+        return f"outer_product_mean holds at most {MAX_CHANNELS} hidden channels, found {c}"
+    return reason_against(device, dtype)

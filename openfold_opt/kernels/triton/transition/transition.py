@@ -1,0 +1,105 @@
+"""The transition as an operation: launchers, gradient, and the public function."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, reason_against
+from openfold_opt.kernels.triton.transition.kernels import forward_kernel, row_gradient_kernel, weight_gradient_kernel
+
+MIN_DOT_SIZE = 16
+MAX_CHANNELS = 256
+MAX_SPLITS = 16
+"""Programs that share the rows of one chunk of the weights' gradients."""
+
+
+def _constants(x: Tensor, num_hidden: int) -> dict[str, Any]:
+    c = x.shape[-1]
+    return {
+        "C": c,
+        "BLOCK_C": max(MIN_DOT_SIZE, next_power_of_2(c)),
+        "BLOCK_ROWS": 64,
+        "BLOCK_HIDDEN": max(MIN_DOT_SIZE, min(64, next_power_of_2(num_hidden))),
+        "PRECISION": dot_precision(x.dtype),
+        "num_warps": 8 if c > 128 else 4,
+    }
+
+
+@fused_op
+def transition_forward(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, bias_2: Tensor, eps: float
+) -> Tensor:
+    """y [rows, c] from x [rows, c] contiguous; the weights in the dtype of x."""
+    y = torch.empty_like(x)
+    constants = _constants(x, weight_1.shape[0])
+    tensors = (x, norm_weight, norm_bias, weight_1, bias_1, weight_2, bias_2, y)
+    grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
+    launch(forward_kernel, grid, *tensors, x.shape[0], weight_1.shape[0], eps, **constants)
+    return y
+
+
+@fused_op
+def transition_row_gradient(
+    dy: Tensor, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """dx [rows, c], and partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2."""
+    dx = torch.empty_like(x)
+    constants = _constants(x, weight_1.shape[0])
+    grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
+    partial = torch.empty(*grid, 3, x.shape[1], dtype=torch.float32, device=x.device)
+    tensors = (dy, x, norm_weight, norm_bias, weight_1, bias_1, weight_2, dx, partial)
+    launch(row_gradient_kernel, grid, *tensors, x.shape[0], weight_1.shape[0], eps, **constants)
+    return dx, partial
+
+
+@fused_op
+def transition_weight_gradient(
+    dy: Tensor, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Partial sums, float32: of weight_1 and of weight_2 transposed [splits, num_hidden, c], of bias_1 [splits, num_hidden]."""
+    num_hidden = weight_1.shape[0]
+    constants = _constants(x, num_hidden)
+    splits = max(1, min(MAX_SPLITS, divide_up(x.shape[0], constants["BLOCK_ROWS"])))
+    dweight_1 = torch.empty(splits, *weight_1.shape, dtype=torch.float32, device=x.device)
+    dweight_2 = torch.empty_like(dweight_1)
+    dbias_1 = torch.empty(splits, num_hidden, dtype=torch.float32, device=x.device)
+    tensors = (dy, x, norm_weight, norm_bias, weight_1, bias_1, weight_2, dweight_1, dweight_2, dbias_1)
+    grid = (divide_up(num_hidden, constants["BLOCK_HIDDEN"]), splits)
+    launch(weight_gradient_kernel, grid, *tensors, x.shape[0], num_hidden, eps, **constants)
+    return dweight_1, dweight_2, dbias_1
+
+
+class _Transition(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, norm_weight, norm_bias, weight_1, bias_1, weight_2, bias_2, eps):
+        weights = (norm_weight, norm_bias, weight_1.to(x.dtype), bias_1, weight_2.to(x.dtype))
+        ctx.save_for_backward(x, *weights)
+        ctx.eps, ctx.dtypes = eps, (weight_1.dtype, bias_2.dtype)
+        return transition_forward(x, *weights, bias_2, eps)
+
+    @staticmethod
+    def backward(ctx, dy):
+        dy, dtype = dy.contiguous(), ctx.dtypes[0]
+        saved = ctx.saved_tensors
+        dx, partial = transition_row_gradient(dy, *saved, ctx.eps)
+        dweight_1, dweight_2, dbias_1 = transition_weight_gradient(dy, *saved, ctx.eps)
+        dnorm_weight, dnorm_bias, dbias_2 = partial.sum(0)
+        dweight_1, dweight_2 = dweight_1.sum(0).to(dtype), dweight_2.sum(0).to(dtype).t()
+        small = dnorm_weight.to(saved[1].dtype), dnorm_bias.to(saved[2].dtype)
+        return dx, *small, dweight_1, dbias_1.sum(0).to(saved[4].dtype), dweight_2, dbias_2.to(ctx.dtypes[1]), None
+
+
+def transition(
+    x: Tensor, norm: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, eps: float
+) -> Tensor:
+    """kernels.reference.transition in one launch forward and two backward, without the hidden layer in memory."""
+    rows = x.reshape(-1, x.shape[-1])
+    return _Transition.apply(rows.contiguous(), *norm, *first, *second, eps).view(x.shape)
+
+
+def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """None, or why rows of c channels cannot go through this kernel."""
+    if c > MAX_CHANNELS:
+        return f"transition holds rows of at most {MAX_CHANNELS} channels, found {c}"
+    return reason_against(device, dtype)

@@ -1,0 +1,49 @@
+"""The outer product mean in Triton against the plain one."""
+
+import pytest
+import torch
+
+from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as plain
+from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import outer_product_mean, supports
+from tests.kernels.triton.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+
+
+def call(function, norm):
+    return lambda z, a, b, w, bias: function(z, (a, b), (w, bias), norm)
+
+
+def leaves(batch, num_seq, num_i, num_j, c, c_z):
+    sides = random(batch, num_seq, num_i, c, seed=1), random(batch, num_seq, num_j, c, seed=2)
+    return random(batch, num_i, num_j, c_z), *sides, random(c_z, c * c, seed=3), random(c_z, seed=4)
+
+
+SIZES = [(2, 5, 3, 4, 5, 7), (1, 1, 1, 1, 1, 1), (1, 20, 18, 9, 8, 16), (1, 70, 5, 17, 32, 20), (1, 3, 2, 3, 2, 150)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_values_and_gradients(sizes):
+    batch, _, num_i, num_j, _, _ = sizes
+    norm = random(batch, num_i, num_j, 1, seed=5).abs() + 0.5
+    assert_same(call(outer_product_mean, norm), call(plain, norm), leaves(*sizes), tolerance=5e-5)
+
+
+def test_parts_of_one_projection():
+    norm = random(1, 4, 4, 1, seed=5).abs() + 0.5
+    z, ab, _, _, bias = leaves(1, 6, 4, 4, 6, 5)
+    w = random(5, 9, seed=3)
+    halves = lambda function: lambda z, ab, w, bias: call(function, norm)(z, *ab.chunk(2, dim=-1), w, bias)  # noqa: E731
+    assert_same(halves(outer_product_mean), halves(plain), (z, ab, w, bias))
+
+
+def test_bfloat16():
+    norm = random(1, 9, 7, 1, seed=5).abs() + 0.5
+
+    def low(z, a, b, w, bias):
+        return plain(z, (a, b), (w.to(a.dtype), bias.to(a.dtype)), norm)
+
+    assert_bfloat16_rule(call(outer_product_mean, norm), low, leaves(1, 33, 9, 7, 16, 12), (True, True, True, False, False))
+
+
+def test_what_is_not_supported_is_told():
+    assert supports(32, DEVICE, torch.bfloat16) is None
+    assert "at most 64 hidden channels, found 65" in supports(65, DEVICE, torch.float32)

@@ -1,0 +1,46 @@
+"""The transition in Triton against the plain one."""
+
+import pytest
+import torch
+
+from openfold_opt.kernels.reference.transition import transition as plain
+from openfold_opt.kernels.triton.transition.transition import supports, transition
+from tests.kernels.triton.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+
+
+def call(function, view=lambda x: x):
+    return lambda x, nw, nb, w1, b1, w2, b2: function(view(x), (nw, nb), (w1, b1), (w2, b2), eps=1e-5)
+
+
+def leaves(shape, hidden):
+    c = shape[-1]
+    weights = 1.0 + random(c, seed=1), random(c, seed=2), random(hidden, c, seed=3), random(hidden, seed=4)
+    return random(*shape), *weights, random(c, hidden, seed=5), random(c, seed=6)
+
+
+@pytest.mark.parametrize(("shape", "hidden"), [((2, 3, 5), 20), ((1, 1), 1), ((3, 50, 33), 70), ((2, 70, 64), 128)])
+def test_values_and_gradients(shape, hidden):
+    assert_same(call(transition), call(plain), leaves(shape, hidden))
+
+
+def test_more_rows_than_programs_share_a_chunk_of_the_weights():
+    assert_same(call(transition), call(plain), leaves((64 * 17 + 3, 4), 5), tolerance=1e-4)
+
+
+def test_strided_input():
+    view = lambda x: x.transpose(0, 1)  # noqa: E731
+    assert_same(call(transition, view), call(plain, view), leaves((4, 3, 8), 16))
+
+
+def test_bfloat16():
+    def low(x, nw, nb, w1, b1, w2, b2):
+        y = torch.nn.functional.layer_norm(x.float(), nw.shape, nw, nb, 1e-5).to(x.dtype)
+        hidden = torch.relu(y @ w1.to(x.dtype).t() + b1.to(x.dtype))
+        return x + (hidden @ w2.to(x.dtype).t() + b2.to(x.dtype))
+
+    assert_bfloat16_rule(call(transition), low, leaves((40, 32), 64), (True, *(False,) * 6))
+
+
+def test_what_is_not_supported_is_told():
+    assert supports(256, DEVICE, torch.bfloat16) is None
+    assert "at most 256 channels, found 384" in supports(384, DEVICE, torch.float32)
