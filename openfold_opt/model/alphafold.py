@@ -16,7 +16,7 @@ from openfold_opt.model.evoformer_stack import EvoformerStack
 from openfold_opt.model.extra_msa_embedder import ExtraMSAEmbedder
 from openfold_opt.model.extra_msa_stack import ExtraMSAStack
 from openfold_opt.model.input_embedder import InputEmbedder
-from openfold_opt.model.linear import initialize_parameters
+from openfold_opt.model.linear import Linear, initialize_parameters
 from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.recycling_embedder import RecyclingEmbedder
@@ -68,6 +68,17 @@ class AlphaFold(nn.Module):
         if seed is not None:
             initialize_parameters(self, seed=seed)
 
+    def trunk_linear_names(self) -> tuple[str, ...]:
+        """Names of the weights and biases of the linear layers up to the structure module.
+
+        They may be bfloat16, and the representations then are too. All other parameters (normalisations, structure module, heads)
+        stay float32, as do masks, recycled representations and everything that is made of coordinates.
+        """
+        linears = {name for name, module in self.named_modules() if isinstance(module, Linear)}
+        beyond_trunk = ("structure_module.", "auxiliary_heads.")
+        names = [name for name, _ in self.named_parameters() if name.rpartition(".")[0] in linears]
+        return tuple(name for name in names if not name.startswith(beyond_trunk))
+
     def forward(
         self,
         batch: FeatureBatch,
@@ -112,10 +123,7 @@ class AlphaFold(nn.Module):
         """One pass: m [batch, N_clust + N_templ, N_res, c_m], z, s in float32, and the structure."""
         state, pass_index = dropout_and_pass
         dropout = None if state is None else state.at_pass(pass_index)
-        device_type = features.aatype.device.type
-        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=plan.compute_dtype == torch.bfloat16):
-            m, z, s = self._run_trunk(features, recycled, dropout, plan)
-        m, z, s = m.float(), z.float(), s.float()
+        m, z, s = (x.float() for x in self._run_trunk(features, recycled, dropout, plan))
         residues = (features.aatype, features.seq_mask)
         structure = self.structure_module(s, z, residues, dropout, plan, last_block_only=not is_last)
         return m, z, s, structure
@@ -128,10 +136,11 @@ class AlphaFold(nn.Module):
         m, z = self.input_embedder(features.target_feat, features.residue_index, features.msa_feat)
         if recycled is None:
             positions = features.pseudo_beta.new_zeros(features.pseudo_beta.shape)
-            recycled = Recycled(first_row=torch.zeros_like(m[:, 0]), z=torch.zeros_like(z), pseudo_beta=positions)
+            recycled = Recycled(first_row=torch.zeros_like(m[:, 0]).float(), z=torch.zeros_like(z).float(), pseudo_beta=positions)
         row_update, z_update = self.recycling_embedder(recycled.first_row, recycled.z, recycled.pseudo_beta, plan)
-        m = torch.cat([m[:, :1] + row_update[:, None], m[:, 1:], self._template_rows(features)], dim=1)
-        z = z + z_update
+        first_row = (m[:, :1] + row_update[:, None]).to(m.dtype)
+        m = torch.cat([first_row, m[:, 1:], self._template_rows(features)], dim=1)
+        z = (z + z_update).to(z.dtype)
         z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
         e = self.extra_msa_embedder(features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)

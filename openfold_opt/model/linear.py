@@ -36,8 +36,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(c_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., c_in] -> [..., c_out]"""
-        return F.linear(x, self.weight, self.bias)
+        """x: [..., c_in] -> [..., c_out], in the dtype of the weight"""
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
@@ -76,7 +76,7 @@ def project_together(x: Tensor, *linears: Linear) -> Tensor:
     weight = torch.cat([linear.weight for linear in linears])
     biases = [linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias for linear in linears]
     has_bias = any(linear.bias is not None for linear in linears)
-    return F.linear(x, weight, torch.cat(biases) if has_bias else None)
+    return F.linear(x.to(weight.dtype), weight, torch.cat(biases) if has_bias else None)
 
 
 def initialize_parameters(model: nn.Module, *, seed: int) -> None:

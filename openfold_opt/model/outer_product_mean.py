@@ -33,7 +33,7 @@ class OuterProductMean(nn.Module):
         """
         mask, norm = masks
         m = self.layer_norm(m, plan)
-        ab = project_together(m, self.linear_1, self.linear_2) * mask.unsqueeze(-1)
+        ab = project_together(m, self.linear_1, self.linear_2) * mask.unsqueeze(-1).to(m.dtype)
         a, b = ab.chunk(2, dim=-1)
         b = gather_for_shards(b, plan.dap, dim=2)
         return plan.kernels.outer_product_mean(z, (a, b), (self.linear_out.weight, self.linear_out.bias), norm)

@@ -25,13 +25,19 @@ def file_sha256(path: Path) -> str:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copies tensors into a model of exactly these names and shapes.
+    """Copies tensors into a model of exactly these names and shapes; WeightsError as `check_weights`, the model is left as it was."""
+    check_weights(model, tensors, source=source)
+    model.load_state_dict(dict(tensors))
+
+
+def check_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Are these the weights of this model?
 
     Args:
         source: where the tensors come from, for messages.
 
     Raises:
-        WeightsError: tensors are missing, extra or misshapen; the message names them. The model is left as it was.
+        WeightsError: tensors are missing, extra or misshapen; the message names them.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -48,7 +54,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
     ]
     if problems:
         raise WeightsError(f"weights of {source} do not fit the model; " + "; ".join(problems))
-    model.load_state_dict(dict(tensors))
 
 
 def _listed(names: list[str]) -> str:

@@ -17,7 +17,7 @@ from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.evaluation import EvaluationConfig
 from openfold_opt.train.optimizer import OptimizerConfig
-from openfold_opt.train.precision import compute_dtype
+from openfold_opt.train.precision import check_precision
 from openfold_opt.train.schedule import ScheduleConfig
 from openfold_opt.train.selection import DataSelectionConfig
 from openfold_opt.train.weight_average import WeightAverageConfig
@@ -79,7 +79,7 @@ class RunConfig:
                 f"local_batch_size={self.local_batch_size} with data.pad_to_crop=False: samples of different lengths "
                 "do not make a batch; set one of the two otherwise"
             )
-        compute_dtype(self.precision)
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,8 @@ class Evaluator:
     """Runs the averaged weights over this rank's chains and collects the scores of all ranks.
 
     It holds a second model whose parameters share the memory of the average, so evaluation neither
-    touches nor copies what is being trained.
+    touches nor copies what is being trained. Parameters that are trained in bfloat16 are rounded copies
+    of the average here too.
     """
 
     def __init__(self, model: nn.Module, average: WeightAverage, *, plan: ExecutionPlan) -> None:
@@ -51,16 +52,23 @@ class Evaluator:
         self._average = average
         self._plan = plan
         averaged = average.parameters()
+        self._rounded: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self._model.named_parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-            parameter.data = averaged[name]
+            if parameter.dtype == averaged[name].dtype:
+                parameter.data = averaged[name]
+            else:
+                parameter.data = torch.empty_like(parameter)
+                self._rounded.append((parameter, averaged[name]))
         self._device = average.average.device
 
     def score(self, features: Mapping[str, Tensor]) -> float:
         """lDDT-Ca of one chain; features: those of a batch of one."""
         batch = FeatureBatch.from_features(features).to(self._device, non_blocking=True)
         with torch.no_grad():
+            for parameter, averaged in self._rounded:
+                parameter.copy_(averaged)
             outputs = self._model(
                 batch, self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None
             )

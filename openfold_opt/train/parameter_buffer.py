@@ -7,6 +7,7 @@ of thousands over small ones, and a flag or a reported figure can ride with the 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,13 @@ class ParameterBuffer:
     values: [size] float32; gradients: [size + num_riders] float32, of which gradients[:size] belongs
     to the parameters and the rest is free for figures that are to be averaged along with them.
     The gaps between parameters are zero and stay zero.
+
+    The parameters named in `low_precision` become bfloat16 in the model: views of `compute_copy`, a rounded copy of values in the same
+    places, with gradients of their own that `collect_gradients` adds to the float32 ones. Without such names compute_copy is None.
     Raises ValueError for a parameter that is not float32, or for two devices.
     """
 
-    def __init__(self, model: nn.Module, *, num_riders: int = 0) -> None:
+    def __init__(self, model: nn.Module, *, num_riders: int = 0, low_precision: Collection[str] = ()) -> None:
         parameters = dict(model.named_parameters())
         kinds = {(parameter.dtype, parameter.device) for parameter in parameters.values()}
         if len(kinds) != 1 or next(iter(kinds))[0] != torch.float32:
@@ -40,15 +44,36 @@ class ParameterBuffer:
         device = next(iter(kinds))[1]
         self.values = torch.zeros(size, device=device)
         self.gradients = torch.zeros(size + num_riders, device=device)
-        self._adopt(parameters)
+        self.compute_copy: Tensor | None = None
+        self._low_gradients: Tensor | None = None
+        if low_precision:
+            self.compute_copy = torch.zeros(size, dtype=torch.bfloat16, device=device)
+            self._low_gradients = torch.zeros_like(self.compute_copy)
+        self._adopt(parameters, frozenset(low_precision))
 
-    def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
+    def _adopt(self, parameters: dict[str, nn.Parameter], low_precision: frozenset[str]) -> None:
         for name, parameter in parameters.items():
-            view = self.view(self.values, name)
-            view.copy_(parameter.detach())
-            parameter.data = view
+            self.view(self.values, name).copy_(parameter.detach())
+            is_low = name in low_precision
+            # the old gradient goes first: PyTorch wants that of a parameter in the parameter's dtype
+            parameter.grad = None
+            parameter.data = self.view(self.compute_copy if is_low else self.values, name)
             # autograd adds into a gradient that is already there, so it lands in the buffer
-            parameter.grad = self.view(self.gradients, name)
+            parameter.grad = self.view(self._low_gradients if is_low else self.gradients, name)
+        self.refresh_compute_copy()
+
+    @torch.no_grad()
+    def refresh_compute_copy(self) -> None:
+        """Round the values anew, after they were loaded; a step of the optimiser does it by itself."""
+        if self.compute_copy is not None:
+            self.compute_copy.copy_(self.values)
+
+    @torch.no_grad()
+    def collect_gradients(self) -> None:
+        """Add the bfloat16 gradients to the float32 ones and clear them: after the backward pass of each micro-batch."""
+        if self._low_gradients is not None:
+            self.gradients[: self.size].add_(self._low_gradients)
+            self._low_gradients.zero_()
 
     @property
     def num_parameters(self) -> int:
@@ -58,6 +83,8 @@ class ParameterBuffer:
     def zero_gradients(self) -> None:
         """Clear gradients and riders before the first micro-batch of a step."""
         self.gradients.zero_()
+        if self._low_gradients is not None:
+            self._low_gradients.zero_()
 
     def view(self, flat: Tensor, name: str) -> Tensor:
         """The part of a flat tensor [>= size] that belongs to a parameter, in its shape."""

@@ -7,14 +7,21 @@ from contextlib import contextmanager
 
 import torch
 
+from openfold_opt.model.alphafold import AlphaFold
+
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-def compute_dtype(precision: str) -> torch.dtype:
-    """Dtype of the trunk's matrix products; weights, structure module, heads and losses stay float32."""
+def low_precision_names(model: AlphaFold, precision: str) -> tuple[str, ...]:
+    """Parameters that the model computes with in bfloat16; their values and the optimiser stay float32 (ParameterBuffer)."""
+    check_precision(precision)
+    return model.trunk_linear_names() if precision == "bf16" else ()
+
+
+def check_precision(precision: str) -> None:
+    """ValueError if there is no such precision."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 @contextmanager
@@ -23,7 +30,7 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
     The setting belongs to the process in PyTorch, so it is put back on exit.
     """
-    compute_dtype(precision)
+    check_precision(precision)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from openfold_opt.loader.reorder_window import StreamState
-from openfold_opt.model.weights import RESUMABLE_KEY, file_sha256, load_weights
+from openfold_opt.model.weights import RESUMABLE_KEY, check_weights, file_sha256
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
 from openfold_opt.train.checkpoint import CheckpointError, load_file
@@ -127,9 +127,11 @@ def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Pa
     if strange:
         raise CheckpointError(f"{path}: {strange[0]!r} and {len(strange) - 1} more are no tensors of real numbers; expected a state dict")
     try:
-        load_weights(train_step.model, tensors, source=path.name)
+        check_weights(train_step.model, tensors, source=path.name)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    train_step.buffer.load(train_step.buffer.values, tensors)
+    train_step.buffer.refresh_compute_copy()
     if "optimizer_state_dict" in content:
         try:
             train_step.optimizer.load_state_dict(content["optimizer_state_dict"])

@@ -20,7 +20,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.precision import compute_dtype
+from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.run_state import Progress, RunIdentity, initialize_from_file, restore_run, share_state
 from openfold_opt.train.seeds import derive_seed
 from openfold_opt.train.step import StepConfig, TrainStep
@@ -99,9 +99,9 @@ def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaF
 
 def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
     """The execution plans of training and of evaluation."""
-    kernels, dtype = build_kernel_set(config.kernels, device, config.model.kernel_shapes()), compute_dtype(config.precision)
-    train = ExecutionPlan(kernels=kernels, dap=context.dap, recompute=config.recompute, compute_dtype=dtype)
-    evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), recompute=False, compute_dtype=dtype)
+    kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
+    train = ExecutionPlan(kernels=kernels, dap=context.dap, recompute=config.recompute)
+    evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), recompute=False)
     return train, evaluate
 
 
@@ -124,6 +124,7 @@ def build_train_step(
         config=step_config,
         context=context,
         dropout_seed=dropout_seed,
+        low_precision=low_precision_names(model, config.precision),
     )
 
 
@@ -159,6 +160,7 @@ def prepare_run(
     if isinstance(loaded, ValueError):
         raise loaded
     share_state(train_step, context.world)
+    train_step.buffer.refresh_compute_copy()
     check_same_everywhere(train_step.buffer.values, context.world, what="initial weights")
     return PreparedRun(
         train_step=train_step,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -129,10 +129,14 @@ class TrainStep:
         config: StepConfig,
         context: ParallelContext | None = None,
         dropout_seed: int | None = None,
+        low_precision: Collection[str] = (),
     ) -> None:
-        """dropout_seed None trains without dropout. model: on its device, parameters float32."""
+        """Takes the parameters of the model, which are float32 and on its device, into its buffer.
+
+        dropout_seed: None trains without dropout. low_precision: parameters that the model is to use in bfloat16.
+        """
         self.model = model
-        self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS)
+        self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS, low_precision=low_precision)
         self.optimizer = Adam(self.buffer, config.optimizer)
         self.weight_average = WeightAverage(self.buffer, config.weight_average)
         self._loss = loss
@@ -185,6 +189,7 @@ class TrainStep:
         # the pass with gradient works on the slice after those of the passes without
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_passes))
         (terms.loss / self._config.accumulation).backward()
+        self.buffer.collect_gradients()
         return terms
 
     @torch.no_grad()
@@ -223,6 +228,7 @@ class TrainStep:
             average=self.weight_average.average,
             num_steps=self.optimizer.num_steps,
             num_updates=self.weight_average.num_updates,
+            compute_copy=self.buffer.compute_copy,
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig, config_as_dict, config_fields, config_hash
-from openfold_opt.train.precision import compute_dtype
+from openfold_opt.train.precision import check_precision
 from openfold_opt.train.selection import DataSelectionConfig
 from openfold_opt.train.weight_average import WeightAverageConfig
 
@@ -78,7 +78,7 @@ def test_unknown_names_are_refused_with_those_that_exist():
     with pytest.raises(ValueError, match="expected one of cameo, release_dates, chain_ids"):
         DataSelectionConfig(validation_rule="best")
     with pytest.raises(ValueError, match="expected one of fp32, tf32, bf16"):
-        compute_dtype("double")
+        check_precision("double")
 
 
 def test_samples_of_different_lengths_make_no_batch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,10 +12,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
 
     Args:
         x: [..., c]
-        weight, bias: [c]
+        weight, bias: [c], float32 also where x is bfloat16.
         eps: added to the variance.
 
     Returns:
-        [..., c] in the dtype of x, or float32 under autocast.
+        [..., c] in the dtype of x.
     """
-    return F.layer_norm(x, weight.shape, weight, bias, eps)
+    return F.layer_norm(x.float() if x.dtype == torch.bfloat16 else x, weight.shape, weight, bias, eps).to(x.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.reference.layer_norm import layer_norm
+
 
 def transition(
     x: Tensor, norm: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, eps: float
@@ -21,5 +23,4 @@ def transition(
     Returns:
         [..., c] in the dtype of x.
     """
-    normalised = F.layer_norm(x, x.shape[-1:], *norm, eps)
-    return x + F.linear(F.relu(F.linear(normalised, *first)), *second).to(x.dtype)
+    return x + F.linear(F.relu(F.linear(layer_norm(x, *norm, eps=eps), *first)), *second)

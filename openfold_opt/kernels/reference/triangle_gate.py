@@ -19,5 +19,5 @@ def triangle_gate(projected: Tensor, mask: Tensor, *, c_hidden: int) -> tuple[Te
         a, b: [batch, c_hidden, N_1, N_2]; output gate, before its sigmoid: [batch, N_1, N_2, c_z]
     """
     value, gate, output_gate = projected.split((2 * c_hidden, 2 * c_hidden, projected.shape[-1] - 4 * c_hidden), dim=-1)
-    a, b = (value * (torch.sigmoid(gate) * mask.unsqueeze(-1))).movedim(-1, 1).chunk(2, dim=1)
+    a, b = (value * (torch.sigmoid(gate) * mask.unsqueeze(-1).to(gate.dtype))).movedim(-1, 1).chunk(2, dim=1)
     return a, b, output_gate

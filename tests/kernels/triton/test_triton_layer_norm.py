@@ -47,7 +47,7 @@ def test_constant_rows_and_large_offsets():
 
 @pytest.mark.parametrize("c", [33, 128])
 def test_bfloat16(c):
-    call = lambda f: lambda x, w, b: f(x, w.to(x.dtype) if f is plain else w, b.to(x.dtype) if f is plain else b, eps=1e-5)  # noqa: E731
+    call = lambda f: lambda x, w, b: f(x, w, b, eps=1e-5)  # noqa: E731
     assert_bfloat16_rule(call(layer_norm), call(plain), leaves(2, 9, c, c=c), (True, False, False))
 
 
