@@ -48,13 +48,12 @@ class AlphaFoldLoss:
             outputs: of the pass with gradient; converted to float32 here.
             batch: features of that pass (FeatureBatch.at_pass), on the same device.
         """
-        with torch.autocast(device_type=batch.aatype.device.type, enabled=False):
-            terms = self._terms(_in_float32(outputs), batch)
-            weights = self._weights()
-            weighted_total = sum(weights[name] * term for name, term in terms.items() if weights[name] != 0.0)
-            # AF2 suppl. 1.11.8: short samples count less, by the square root of their length
-            length = batch.seq_length.clamp(max=batch.aatype.shape[-1]).to(torch.float32)
-            scaled_total = length.sqrt() * weighted_total
+        terms = self._terms(_in_float32(outputs), batch)
+        weights = self._weights()
+        weighted_total = sum(weights[name] * term for name, term in terms.items() if weights[name] != 0.0)
+        # AF2 suppl. 1.11.8: short samples count less, by the square root of their length
+        length = batch.seq_length.clamp(max=batch.aatype.shape[-1]).to(torch.float32)
+        scaled_total = length.sqrt() * weighted_total
         terms = {name: term if weights[name] != 0.0 else term.detach() for name, term in terms.items()}
         return LossTerms(
             terms=terms, weighted_total=weighted_total, scaled_total=scaled_total, loss=scaled_total.mean()

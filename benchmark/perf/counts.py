@@ -1,0 +1,92 @@
+"""`perf counts`: bytes and operations of a step, counted without a device, plain against fused."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from benchmark.perf.counting import Counter, Counts, count_each
+from benchmark.perf.meta_step import MetaStep
+from benchmark.perf.spread import table
+from benchmark.presets import build_preset, preset_names
+from openfold_opt.train.config import RunConfig
+
+HELP = "bytes, operations and launches of a training step by module, counted without a device: plain against fused"
+EXTRA_PASSES = 1.5
+"""Passes without gradient of a step, on average, where 0 to 3 are drawn."""
+VARIANTS = (("reference", "tf32"), ("reference", "bf16"), ("triton", "bf16"))
+"""Kernels and precision that are compared; tf32 counts as float32."""
+_GIGA = 1e9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--preset", default="mlperf_reference", choices=preset_names(), help="whose shapes (default: mlperf_reference)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Counts for every variant: of the parts of the model, of the modules of an Evoformer block, of the loss, of the whole step."""
+    config = build_preset(args.preset)
+    figures: dict[str, Any] = {"preset": args.preset, "extra_passes": EXTRA_PASSES if config.data.max_extra_passes else 0.0, "variants": {}}
+    for kernels, precision in VARIANTS:
+        figures["variants"][f"{kernels} {precision}"] = _count_variant(config, kernels, precision)
+    return figures
+
+
+def _count_variant(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
+    step = MetaStep.build(config, kernels=kernels, precision=precision)
+    with Counter() as whole:
+        step.run()
+    parts = dict(step.model.named_children())
+    block = step.model.evoformer_stack.blocks[0]
+    modules = {name: module for name, module in block.named_children() if name != "core"} | dict(block.core.named_children())
+    return {
+        "forward and backward": dataclasses.asdict(whole.counts),
+        "forward": dataclasses.asdict(_count_forward(step)),
+        "parts": _named(step.run, parts),
+        "Evoformer block": _named(step.run, {"whole block": block} | modules),
+    }
+
+
+def _count_forward(step: MetaStep) -> Counts:
+    with Counter() as counter:
+        step.forward()
+    return counter.counts
+
+
+def _named(run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, Any]:
+    both = count_each(run, modules.values())
+    return {
+        name: {"forward": dataclasses.asdict(forward), "backward": dataclasses.asdict(backward)}
+        for name, (forward, backward) in zip(modules, both, strict=True)
+    }
+
+
+def report(figures: dict[str, Any]) -> str:
+    """Tables: the step, the parts of the model, the modules of a block."""
+    variants = figures["variants"]
+    extra = figures["extra_passes"]
+    rows = []
+    for name, found in variants.items():
+        total = {key: found["forward and backward"][key] + extra * found["forward"][key] for key in ("bytes", "flops", "launches")}
+        rows.append([name, f"{total['bytes'] / _GIGA:.0f}", f"{total['flops'] / 1e12:.1f}", f"{total['launches']:,.0f}"])
+    text = [
+        f"step of {figures['preset']} with {extra} passes without gradient, optimiser not counted",
+        table(rows, header=["kernels", "GB", "TFLOP", "launches"]),
+    ]
+    for title in ("parts", "Evoformer block"):
+        text += [f"{title}: GB of forward and backward", _by_module(variants, title)]
+    return "\n\n".join(text)
+
+
+def _by_module(variants: dict[str, Any], title: str) -> str:
+    names = list(next(iter(variants.values()))[title])
+    rows = []
+    for name in names:
+        both = [sum(found[title][name][way]["bytes"] for way in ("forward", "backward")) for found in variants.values()]
+        rows.append([name, *(f"{count / _GIGA:.2f}" for count in both), f"{both[-2] / both[-1]:.1f}"])
+    return table(rows, header=["module", *variants, "ratio in bf16"])

@@ -1,0 +1,72 @@
+"""Floating-point operations of the fused operators in matrix products, from their arguments; what is recomputed counts again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+_SEQUENCE_BLOCK = 64
+"""Sequences that a program of the outer product mean's backward pass holds; for each block the products are formed anew."""
+
+
+def _attention(num_products: int) -> Callable[..., int]:
+    """Each product takes 2 N^2 c operations for each head and group."""
+
+    def count(projected: Tensor) -> int:
+        batch, groups, n, width = projected.shape
+        return num_products * 2 * batch * groups * n * n * (width // 4)
+
+    return count
+
+
+def _transition(num_products: int) -> Callable[..., int]:
+    return lambda x, weight_1: num_products * 2 * x.shape[0] * weight_1.numel()
+
+
+def _outer_products(a: Tensor, b: Tensor) -> int:
+    batch, num_seq, num_i, c = a.shape
+    return 2 * batch * num_seq * num_i * b.shape[2] * c * c
+
+
+def _projection(z: Tensor, c: int) -> int:
+    return 2 * z.numel() * c * c
+
+
+def _side_gradient(g: Tensor, other: Tensor) -> int:
+    batch, num_i, num_j, _ = g.shape
+    num_seq, c = other.shape[1], other.shape[-1]
+    blocks = -(-num_seq // min(_SEQUENCE_BLOCK, num_seq))
+    return blocks * _projection(g, c) + 2 * batch * num_seq * num_i * num_j * c * c
+
+
+def _global_attention(num_products: int) -> Callable[..., int]:
+    def count(q: Tensor, projected: Tensor) -> int:
+        return num_products * 2 * projected.shape[2] * q.numel()
+
+    return count
+
+
+def _point_attention(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> int:
+    """Logits and results of scalars, points and pairs."""
+    batch, n, heads, c = q.shape
+    channels = 2 * c + q_points.shape[-1] + v_points.shape[-1] + z.shape[-1]
+    return 2 * batch * heads * n * n * channels
+
+
+FLOPS: dict[str, Callable[..., int]] = {
+    "attention_forward": lambda projected, *_: _attention(2)(projected),
+    "attention_input_gradient": lambda dout, projected, *_: _attention(3 + 4)(projected),
+    "attention_bias_gradient": lambda dout, projected, *_: _attention(2)(projected),
+    "global_attention_forward": lambda q, projected, *_: _global_attention(2)(q, projected),
+    "global_attention_backward": lambda dout, q, projected, *_: _global_attention(6)(q, projected),
+    "transition_forward": lambda x, nw, nb, weight_1, *_: _transition(2)(x, weight_1),
+    "transition_row_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(3)(x, weight_1),
+    "transition_weight_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(4)(x, weight_1),
+    "outer_product_mean_forward": lambda z, a, b, *_: _outer_products(a, b) + _projection(z, a.shape[-1]),
+    "outer_product_mean_side_gradient": lambda g, other, *_: _side_gradient(g, other),
+    "outer_product_mean_weight_gradient": lambda g, a, b: _outer_products(a, b) + _projection(g, a.shape[-1]),
+    "invariant_point_attention_forward": lambda q, k, v, qp, kp, vp, bias, z, *_: _point_attention(q, qp, vp, z),
+    "invariant_point_attention_backward": lambda inputs, *_: 3 * _point_attention(inputs[0], inputs[3], inputs[5], inputs[7]),
+}
+"""Operator -> operations; an operator without matrix products is not listed."""

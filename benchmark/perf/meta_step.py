@@ -1,0 +1,81 @@
+"""A training step without a device: PyTorch's meta tensors have shapes and no values, so a step of any size runs in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.dropout import DropoutState
+from openfold_opt.model.outputs import ModelOutputs
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.protein.features import FEATURES
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.precision import low_precision_names
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MetaStep:
+    """What a step needs, all of it on meta."""
+
+    model: AlphaFold
+    plan: ExecutionPlan
+    batch: FeatureBatch
+    dropout: DropoutState | None
+    loss: AlphaFoldLoss
+
+    @classmethod
+    def build(cls, config: RunConfig, *, kernels: str, precision: str) -> MetaStep:
+        """The step of a preset with one implementation of all operations, for one recycling pass."""
+        with META:
+            model = AlphaFold(config.model, seed=None)
+        parameters = dict(model.named_parameters())
+        for name in low_precision_names(model, precision):
+            parameters[name].data = parameters[name].data.bfloat16()
+        kernel_set = build_kernel_set(KernelConfig.all(kernels), META, config.model.kernel_shapes())
+        scalar = torch.zeros((), dtype=torch.int64, device=META)
+        slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
+        return cls(
+            model=model,
+            plan=ExecutionPlan(kernels=kernel_set, dap=AxisGroup.single("dap")),
+            batch=meta_batch(config),
+            dropout=DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None,
+            loss=AlphaFoldLoss(config.loss),
+        )
+
+    def forward(self) -> ModelOutputs:
+        """One pass with gradient."""
+        return self.model(self.batch, self.plan, num_recycling_passes=0, dropout=self.dropout)
+
+    def run(self) -> None:
+        """Forward, loss, backward."""
+        self.loss(self.forward(), self.batch.at_pass(0)).loss.backward()
+
+
+def meta_batch(config: RunConfig) -> FeatureBatch:
+    """A batch of the preset's training shapes with one slice of the per-pass features."""
+    data = config.data
+    sizes = {
+        "batch": config.local_batch_size,
+        "num_passes": 1,
+        "N_res": data.crop_size,
+        "N_clust": data.max_msa_clusters,
+        "N_extra": data.max_extra_msa,
+        "N_templ": data.max_templates,
+    }
+
+    def feature(name: str) -> Tensor:
+        spec = FEATURES[name]
+        dims = spec.leading_dims(batched=True) + spec.shape
+        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in dims]
+        return torch.empty(shape, dtype=getattr(torch, spec.dtype.name), device=META)
+
+    return FeatureBatch.from_features({name: feature(name) for name in FEATURES})
