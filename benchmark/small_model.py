@@ -17,7 +17,10 @@ _C_PAIR = 32
 
 
 def small_model() -> ModelConfig:
-    """229,514 parameters: two Evoformer blocks, one extra MSA block, one template block, four blocks of the structure module."""
+    """380,642 parameters: one Evoformer block, one extra MSA block, one template block; four blocks of a structure module that is wide beside them.
+
+    The structure module decides whether a short run gets anywhere (docs/lab_log.md).
+    """
     pair = {
         "c_hidden_outer_product": 8,
         "c_hidden_triangle_multiplication": _C_PAIR,
@@ -28,7 +31,7 @@ def small_model() -> ModelConfig:
     return ModelConfig(
         c_m=32,
         c_z=_C_PAIR,
-        c_s=64,
+        c_s=128,
         c_e=16,
         c_t=16,
         template_pair_stack=TemplatePairStackConfig(
@@ -36,8 +39,8 @@ def small_model() -> ModelConfig:
         ),
         template_pointwise_attention=TemplatePointwiseAttentionConfig(c_hidden=8, num_heads=2),
         extra_msa_stack=ExtraMSAStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair),
-        evoformer_stack=EvoformerStackConfig(num_blocks=2, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
-        structure_module=StructureModuleConfig(num_blocks=4, num_heads=4, c_hidden_angles=32),
+        evoformer_stack=EvoformerStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
+        structure_module=StructureModuleConfig(num_blocks=4, num_heads=8, c_hidden_angles=32),
         auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=32),
     )
 

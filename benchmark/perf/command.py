@@ -1,4 +1,4 @@
-"""`python -m benchmark perf {counts,data,loader}`."""
+"""`python -m benchmark perf {counts,data,loader,resources}`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_machine, describe_versions
-from benchmark.perf import counts, data, loader
+from benchmark.perf import counts, data, loader, resources
 
-MEASUREMENTS = {"counts": counts, "data": data, "loader": loader}
+MEASUREMENTS = {"counts": counts, "data": data, "loader": loader, "resources": resources}
 """Name -> module with HELP, add_arguments(parser), measure(args) -> figures, report(figures) -> text."""
 
 

@@ -12,7 +12,9 @@ from benchmark.presets import demo
 from benchmark.small_model import deep_structure_model
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.optimizer import OptimizerConfig
 from openfold_opt.train.selection import DataSelectionConfig
+from openfold_opt.train.weight_average import WeightAverageConfig
 
 CHAINS = ("1l2y_A", "5hkn_A", "5y2e_A", "3en2_A")
 """Of 20, 30, 47 and 101 residues."""
@@ -37,7 +39,9 @@ def build() -> RunConfig:
             clamped_fape_probability=0.0,
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
-        schedule=dataclasses.replace(config.schedule, base_learning_rate=1e-3, decay_steps=(1800, 2400)),
+        optimizer=OptimizerConfig(clip_norm=1.0),
+        schedule=dataclasses.replace(config.schedule, base_learning_rate=1e-3, warmup_steps=30, decay_steps=(1800, 2400)),
+        weight_average=WeightAverageConfig(),
         evaluation=dataclasses.replace(config.evaluation, every_steps=200, target_lddt_ca=0.87),
         selection=DataSelectionConfig(
             train_chain_ids=CHAINS, validation_rule="chain_ids", validation_chain_ids=CHAINS

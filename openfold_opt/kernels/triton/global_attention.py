@@ -34,7 +34,8 @@ def _forward_kernel(
     mask_ptr,  # [columns, rows]
     out_ptr,  # [columns, rows, num_heads, c]
     o_ptr,  # [columns, num_heads, c] float32
-    statistics_ptr,  # [2, columns, num_heads] float32: maximum of the logits, sum of exp(logits - maximum)
+    maximum_ptr,  # [columns, num_heads] float32: maximum of the logits
+    total_ptr,  # the same: sum of exp(logits - maximum)
     num_rows,
     scale,
     mask_inf,
@@ -69,9 +70,8 @@ def _forward_kernel(
         maximum = new_maximum
     o = accumulator / total[:, None]
     tl.store(o_ptr + column * HEADS * C + in_heads, o, mask=in_query)
-    sum_offset = tl.num_programs(0).to(tl.int64) * HEADS
-    tl.store(statistics_ptr + column * HEADS + heads, maximum, mask=heads < HEADS)
-    tl.store(statistics_ptr + sum_offset + column * HEADS + heads, total, mask=heads < HEADS)
+    tl.store(maximum_ptr + column * HEADS + heads, maximum, mask=heads < HEADS)
+    tl.store(total_ptr + column * HEADS + heads, total, mask=heads < HEADS)
     for first in range(0, num_rows, BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None, None] & in_query[None, :, :]
@@ -87,7 +87,8 @@ def _backward_kernel(
     projected_ptr,
     mask_ptr,
     o_ptr,
-    statistics_ptr,
+    maximum_ptr,
+    total_ptr,
     dq_ptr,  # as q
     dprojected_ptr,  # as projected
     num_rows,
@@ -119,9 +120,8 @@ def _backward_kernel(
         dgate = dout * o[None, :, :] * opened * (1.0 - opened)
         tl.store(dprojected + gate_places, dgate.to(dprojected_ptr.dtype.element_ty), mask=inside)
     delta = tl.sum(do * o, axis=1)
-    sum_offset = tl.num_programs(0).to(tl.int64) * HEADS
-    maximum = tl.load(statistics_ptr + column * HEADS + heads, mask=heads < HEADS, other=0.0)
-    total = tl.load(statistics_ptr + sum_offset + column * HEADS + heads, mask=heads < HEADS, other=1.0)
+    maximum = tl.load(maximum_ptr + column * HEADS + heads, mask=heads < HEADS, other=0.0)
+    total = tl.load(total_ptr + column * HEADS + heads, mask=heads < HEADS, other=1.0)
     dq = tl.zeros([BLOCK_HEADS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_rows, BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
@@ -157,7 +157,7 @@ def global_attention_forward(q: Tensor, projected: Tensor, mask: Tensor, num_hea
     o = torch.empty(q.shape, dtype=torch.float32, device=q.device)
     statistics = torch.empty(2, batch, groups, num_heads, dtype=torch.float32, device=q.device)
     scales = (1.0 / math.sqrt(constants["C"]), mask_inf)
-    launch(_forward_kernel, (batch * groups,), q, projected, mask, out, o, statistics, n, *scales, **constants)
+    launch(_forward_kernel, (batch * groups,), q, projected, mask, out, o, *statistics, n, *scales, **constants)
     return out, o, statistics
 
 
@@ -170,7 +170,7 @@ def global_attention_backward(
     constants = _constants(q, num_heads)
     dq, dprojected = torch.empty_like(q), torch.empty_like(projected)
     scales = (1.0 / math.sqrt(constants["C"]), mask_inf)
-    tensors = (dout, q, projected, mask, o, statistics, dq, dprojected)
+    tensors = (dout, q, projected, mask, o, *statistics, dq, dprojected)
     launch(_backward_kernel, (batch * groups,), *tensors, n, *scales, **constants)
     return dq, dprojected
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -46,12 +46,15 @@ def launches_on_meta(launcher: Launcher):
         _shape_launcher.reset(token)
 
 
-def fused_op(launch_function: Callable) -> Callable:
+def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...] = ()) -> Callable:
     """Makes an operator openfold::<name> of a function that allocates its results and launches kernels.
 
     The same function tells the shapes of the results (meta tensors, torch.compile): it is run with launches left out.
+    mutates: names of the arguments that are written to.
     """
-    op = custom_op(f"openfold::{launch_function.__name__}", launch_function, mutates_args=())
+    if launch_function is None:
+        return partial(fused_op, mutates=mutates)
+    op = custom_op(f"openfold::{launch_function.__name__}", launch_function, mutates_args=mutates)
 
     @wraps(launch_function)
     def shapes(*args: Any) -> Any:

@@ -12,10 +12,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
 
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
-from openfold_opt.kernels.triton.launch import divide_up, launch
+from openfold_opt.kernels.triton.launch import divide_up, fused_op, launch
 
 BLOCK = 4096
 NUM_PARTIAL_SUMS = 1024
@@ -112,10 +111,7 @@ def _update_kernel(
             tl.store(copy_ptr + places, values.to(copy_ptr.dtype.element_ty), mask=inside)
 
 
-@custom_op(
-    "openfold::weight_update",
-    mutates_args=("values", "exp_avg", "exp_avg_sq", "average", "num_steps", "num_updates", "compute_copy"),
-)
+@fused_op(mutates=("values", "exp_avg", "exp_avg_sq", "average", "num_steps", "num_updates", "compute_copy"))
 def fused_weight_update(
     gradient: Tensor, values: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, average: Tensor, num_steps: Tensor, num_updates: Tensor,
     compute_copy: Tensor | None, flag: Tensor, learning_rate: Tensor, constants: list[float],

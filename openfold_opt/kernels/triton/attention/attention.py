@@ -48,7 +48,7 @@ def attention_forward(projected: Tensor, mask: Tensor, bias: Tensor | None, num_
     launch(
         forward_kernel,
         (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups),
-        *(q, k, v, gate, mask, mask if bias is None else bias, out, statistics),
+        *(q, k, v, gate, mask, mask if bias is None else bias, out, *statistics),
         *(groups, num_heads, n, n, *strides, *strides, *scales),
         **constants,
         HAS_BIAS=bias is not None,
@@ -65,7 +65,7 @@ def attention_input_gradient(
     gradient = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
     (q, k, v, gate), (dq, dk, dv, dgate) = _parts(projected), _parts(gradient)
     delta = torch.empty(batch, groups, num_heads, n, dtype=torch.float32, device=projected.device)
-    inputs = (q, k, v, gate, mask, mask if bias is None else bias, statistics)
+    inputs = (q, k, v, gate, mask, mask if bias is None else bias, *statistics)
     strides = projected.stride()[:3]
     sizes = (groups, num_heads, n, n, *strides, *strides, *gradient.stride()[:3])
     constants |= {"HAS_BIAS": bias is not None}
@@ -89,7 +89,7 @@ def attention_bias_gradient(
     launch(
         bias_gradient_kernel,
         (tiles, num_heads, batch * splits),
-        *(*_parts(projected), mask, bias, statistics, dout, delta, dbias),
+        *(*_parts(projected), mask, bias, *statistics, dout, delta, dbias),
         *(batch, groups, num_heads, n, n, *strides, *strides, *scales),
         **constants,
     )

@@ -16,10 +16,10 @@ from openfold_opt.kernels.triton.attention.forward import head_tile, masked_logi
 
 
 @triton.jit
-def _weights(logits, statistics_ptr, row, sum_offset, in_queries):
+def _weights(logits, maximum_ptr, total_ptr, row, in_queries):
     """Softmax weights [queries, keys] of logits, from the forward pass's statistics."""
-    maximum = tl.load(statistics_ptr + row, mask=in_queries, other=0.0)
-    total = tl.load(statistics_ptr + sum_offset + row, mask=in_queries, other=1.0)
+    maximum = tl.load(maximum_ptr + row, mask=in_queries, other=0.0)
+    total = tl.load(total_ptr + row, mask=in_queries, other=1.0)
     return tl.exp(logits - maximum[:, None]) / total[:, None]
 
 
@@ -31,7 +31,8 @@ def query_gradient_kernel(
     gate_ptr,
     mask_ptr,
     bias_ptr,
-    statistics_ptr,
+    maximum_ptr,
+    total_ptr,
     out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
     dout_ptr,  # the same
     dq_ptr,  # strides of q
@@ -82,7 +83,6 @@ def query_gradient_kernel(
 
     mask_row = mask_ptr + place.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
-    sum_offset = tl.num_programs(2).to(tl.int64) * num_heads * num_q
     dq = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
@@ -90,7 +90,7 @@ def query_gradient_kernel(
         k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
         v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
         logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
-        weights = _weights(logits, statistics_ptr, row, sum_offset, queries < num_q)
+        weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dq += tl.dot(dlogits.to(k.dtype), k, input_precision=PRECISION)
@@ -106,7 +106,8 @@ def key_gradient_kernel(
     gate_ptr,
     mask_ptr,
     bias_ptr,
-    statistics_ptr,
+    maximum_ptr,
+    total_ptr,
     dout_ptr,
     delta_ptr,
     dk_ptr,  # [batch, groups, N_k, num_heads * c], strides shared with dv
@@ -144,7 +145,6 @@ def key_gradient_kernel(
     v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
     mask_row = mask_ptr + place.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
-    sum_offset = tl.num_programs(2).to(tl.int64) * num_heads * num_q
     dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
     dv = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_q, BLOCK_Q):
@@ -158,7 +158,7 @@ def key_gradient_kernel(
         row = (place.to(tl.int64) * num_heads + head) * num_q + queries
         delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
         logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
-        weights = _weights(logits, statistics_ptr, row, sum_offset, queries < num_q)
+        weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dv += tl.dot(tl.trans(weights.to(do.dtype)), do, input_precision=PRECISION)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
@@ -177,7 +177,8 @@ def bias_gradient_kernel(
     gate_ptr,
     mask_ptr,
     bias_ptr,
-    statistics_ptr,
+    maximum_ptr,
+    total_ptr,
     dout_ptr,
     delta_ptr,
     dbias_ptr,  # [splits, batch, num_heads, N_q, N_k] float32: each split sums a share of the groups
@@ -211,7 +212,6 @@ def bias_gradient_kernel(
     in_keys = (keys < num_k)[:, None] & in_channels[None, :]
     channel = head * C
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
-    sum_offset = num_batch.to(tl.int64) * num_groups * num_heads * num_q
     dbias = tl.zeros([BLOCK_Q, BLOCK_K], dtype=tl.float32)
     for turn in range(0, tl.cdiv(num_groups - split, num_splits)):
         group = split + turn * num_splits
@@ -226,7 +226,7 @@ def bias_gradient_kernel(
         row = (whole * num_heads + head) * num_q + queries
         delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
         logits = masked_logits(q, k, keys, queries, mask_ptr + whole * num_k, bias_plane, num_q, num_k, scale, mask_inf, True, PRECISION)
-        weights = _weights(logits, statistics_ptr, row, sum_offset, queries < num_q)
+        weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dbias += weights * (dweights - delta[:, None])
     plane = (place.to(tl.int64) * num_heads + head) * num_q * num_k

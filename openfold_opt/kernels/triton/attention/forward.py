@@ -36,7 +36,8 @@ def forward_kernel(
     mask_ptr,  # [batch, groups, N_k] contiguous
     bias_ptr,  # [batch, num_heads, N_q, N_k] contiguous
     out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
-    statistics_ptr,  # [2, batch, groups, num_heads, N_q] float32: maximum of the logits, sum of exp(logits - maximum)
+    maximum_ptr,  # [batch, groups, num_heads, N_q] float32: maximum of the logits
+    total_ptr,  # the same: sum of exp(logits - maximum)
     num_groups,
     num_heads,
     num_q,
@@ -92,6 +93,5 @@ def forward_kernel(
     out_tile = out_ptr + out_start + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
     tl.store(out_tile, out.to(out_ptr.dtype.element_ty), mask=in_queries)
     row = (place.to(tl.int64) * num_heads + head) * num_q + queries
-    sum_offset = tl.num_programs(2).to(tl.int64) * num_heads * num_q
-    tl.store(statistics_ptr + row, maximum, mask=queries < num_q)
-    tl.store(statistics_ptr + sum_offset + row, total, mask=queries < num_q)
+    tl.store(maximum_ptr + row, maximum, mask=queries < num_q)
+    tl.store(total_ptr + row, total, mask=queries < num_q)

@@ -12,15 +12,17 @@ from openfold_opt.kernels.triton.launch import dot_precision, fused_op, launch, 
 
 MIN_DOT_SIZE = 16
 MAX_PAIR_CHANNELS = 256
-
-
+FORWARD_BLOCK_J, BACKWARD_BLOCK_J = 16, 8
+"""Residues j at a time: the forward pass sums over them in a matrix product, the backward pass holds twice as much for each."""
+BACKWARD_BLOCK_CZ = 32
+"""Channels of z at a time in the backward pass."""
 
 
 def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict[str, Any]:
-    sizes = {"C": q.shape[-1], "QK": q_points.shape[-1], "VP": v_points.shape[-1], "CZ": z.shape[-1]}
-    blocks = {f"BLOCK_{name}": next_power_of_2(size) for name, size in sizes.items()}
-    blocks |= {"BLOCK_CZ": max(MIN_DOT_SIZE, blocks["BLOCK_CZ"]), "BLOCK_HEADS": max(MIN_DOT_SIZE, next_power_of_2(q.shape[2]))}
-    return sizes | blocks | {"HEADS": q.shape[2], "BLOCK_J": MIN_DOT_SIZE, "PRECISION": dot_precision(q.dtype), "num_warps": 8}
+    """What both kernels share."""
+    sizes = {"C": q.shape[-1], "QK": q_points.shape[-1], "VP": v_points.shape[-1], "CZ": z.shape[-1], "HEADS": q.shape[2]}
+    blocks = {f"BLOCK_{name}": next_power_of_2(sizes[name]) for name in ("C", "QK", "VP")}
+    return sizes | blocks | {"BLOCK_HEADS": max(MIN_DOT_SIZE, next_power_of_2(q.shape[2])), "num_warps": 8}
 
 
 def _scales(q: Tensor, q_points: Tensor, mask_inf: float) -> tuple[float, float, float, float]:
@@ -39,8 +41,10 @@ def invariant_point_attention_forward(
     scalars, points = torch.empty_like(v), torch.empty_like(v_points)
     pairs = torch.empty(batch, n, heads, z.shape[-1], dtype=z.dtype, device=z.device)
     statistics = torch.empty(2, batch, n, heads, dtype=torch.float32, device=z.device)
-    tensors = (q, k, v, q_points, k_points, v_points, bias, z, point_weights, mask, scalars, points, pairs, statistics)
-    launch(forward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **_constants(q, q_points, v_points, z))
+    tensors = (q, k, v, q_points, k_points, v_points, bias, z, point_weights, mask, scalars, points, pairs, *statistics)
+    blocks = {"BLOCK_J": FORWARD_BLOCK_J, "BLOCK_CZ": max(MIN_DOT_SIZE, next_power_of_2(z.shape[-1])), "PRECISION": dot_precision(q.dtype)}
+    constants = _constants(q, q_points, v_points, z) | blocks
+    launch(forward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **constants)
     return scalars, points, pairs, statistics
 
 
@@ -56,8 +60,9 @@ def invariant_point_attention_backward(inputs: list[Tensor], results: list[Tenso
     dpoint_weights = torch.empty(batch, n, heads, dtype=torch.float32, device=q.device)
     weights = torch.empty(batch, heads, n, n, dtype=torch.float32, device=q.device)
     dlogits = torch.empty_like(weights)
-    tensors = (*inputs, *results, *gradients, *own, dpoint_weights, weights, dlogits)
-    launch(backward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **_constants(q, q_points, v_points, z))
+    tensors = (*inputs, *results[:3], *results[3], *gradients, *own, dpoint_weights, weights, dlogits)
+    constants = _constants(q, q_points, v_points, z) | {"BLOCK_J": BACKWARD_BLOCK_J, "BLOCK_CZ": BACKWARD_BLOCK_CZ}
+    launch(backward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **constants)
     return [*own, dpoint_weights, weights, dlogits]
 
 

@@ -28,6 +28,15 @@ def load_own(ptr, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK
 
 
 @triton.jit
+def pair_channels(ptr, row, heads, first, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """[heads, BLOCK] from channel `first` on, of one residue of a tensor [N_res, HEADS, SIZE], float32."""
+    channels = first + tl.arange(0, BLOCK)
+    inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
+    places = row * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
+    return tl.load(ptr + places, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def store_own(ptr, value, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """Counterpart of load_own."""
     channels = tl.arange(0, BLOCK)
@@ -68,7 +77,8 @@ def forward_kernel(
     scalars_ptr,  # [batch, N, HEADS, C]
     points_ptr,  # [batch, N, HEADS, VP]
     pairs_ptr,  # [batch, N, HEADS, CZ]
-    statistics_ptr,  # [2, batch, N, HEADS] float32
+    maximum_ptr,  # [batch, N, HEADS] float32: maximum of the logits
+    total_ptr,  # the same: sum of exp(logits - maximum)
     num_res,
     scalar_scale,
     point_scale,
@@ -106,7 +116,7 @@ def forward_kernel(
         residues = first_j + tl.arange(0, BLOCK_J)
         k = load_heads(k_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
         k_points = load_heads(k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK)
-        logits, _ = pair_logits(
+        logits, squared = pair_logits(
             q, k, q_points, k_points, bias_ptr, point_weights, mask_ptr + first, own_mask, row, residues, heads, num_res,
             scalar_scale, point_scale, bias_scale, mask_inf, HEADS,
         )  # fmt: skip
@@ -125,14 +135,13 @@ def forward_kernel(
     store_own(scalars_ptr, scalars / total[:, None], row, heads, HEADS, C, BLOCK_C)
     store_own(points_ptr, points / total[:, None], row, heads, HEADS, VP, BLOCK_VP)
     store_own(pairs_ptr, pairs / total[:, None], row, heads, HEADS, CZ, BLOCK_CZ)
-    sum_offset = tl.num_programs(1).to(tl.int64) * num_res * HEADS
-    tl.store(statistics_ptr + row * HEADS + heads, maximum, mask=heads < HEADS)
-    tl.store(statistics_ptr + sum_offset + row * HEADS + heads, total, mask=heads < HEADS)
+    tl.store(maximum_ptr + row * HEADS + heads, maximum, mask=heads < HEADS)
+    tl.store(total_ptr + row * HEADS + heads, total, mask=heads < HEADS)
 
 
 @triton.jit
 def backward_kernel(
-    q_ptr,  # as in forward_kernel, down to statistics_ptr
+    q_ptr,  # as in forward_kernel, down to total_ptr
     k_ptr,
     v_ptr,
     q_points_ptr,
@@ -145,7 +154,8 @@ def backward_kernel(
     scalars_ptr,
     points_ptr,
     pairs_ptr,
-    statistics_ptr,
+    maximum_ptr,
+    total_ptr,
     dscalars_ptr,  # as scalars, and so on
     dpoints_ptr,
     dpairs_ptr,
@@ -172,7 +182,6 @@ def backward_kernel(
     BLOCK_VP: tl.constexpr,
     BLOCK_CZ: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     """Gradients of what belongs to residue i, its softmax weights and the gradient of its logits."""
     i, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
@@ -184,16 +193,15 @@ def backward_kernel(
     q_points = load_own(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
     point_weights = tl.load(point_weights_ptr + heads, mask=is_head, other=0.0).to(tl.float32)
     own_mask = tl.load(mask_ptr + row).to(tl.float32)
-    channels_z = tl.arange(0, BLOCK_CZ)
     dscalars = load_own(dscalars_ptr, row, heads, HEADS, C, BLOCK_C)
     dpoints = load_own(dpoints_ptr, row, heads, HEADS, VP, BLOCK_VP)
-    dpairs = load_own(dpairs_ptr, row, heads, HEADS, CZ, BLOCK_CZ)
     delta = tl.sum(dscalars * load_own(scalars_ptr, row, heads, HEADS, C, BLOCK_C), axis=1)
     delta += tl.sum(dpoints * load_own(points_ptr, row, heads, HEADS, VP, BLOCK_VP), axis=1)
-    delta += tl.sum(dpairs * load_own(pairs_ptr, row, heads, HEADS, CZ, BLOCK_CZ), axis=1)
-    sum_offset = tl.num_programs(1).to(tl.int64) * num_res * HEADS
-    maximum = tl.load(statistics_ptr + row * HEADS + heads, mask=is_head, other=0.0)
-    total = tl.load(statistics_ptr + sum_offset + row * HEADS + heads, mask=is_head, other=1.0)
+    for first_z in range(0, CZ, BLOCK_CZ):
+        pairs = pair_channels(pairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
+        delta += tl.sum(pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ) * pairs, axis=1)
+    maximum = tl.load(maximum_ptr + row * HEADS + heads, mask=is_head, other=0.0)
+    total = tl.load(total_ptr + row * HEADS + heads, mask=is_head, other=1.0)
     dq = tl.zeros([BLOCK_HEADS, BLOCK_C], dtype=tl.float32)
     dq_points = tl.zeros([BLOCK_HEADS, BLOCK_QK], dtype=tl.float32)
     dpoint_weights = tl.zeros([BLOCK_HEADS], dtype=tl.float32)
@@ -209,14 +217,18 @@ def backward_kernel(
         weights = tl.exp(logits - maximum[None, :]) / total[None, :]
         v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
         v_points = load_heads(v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP)
-        z_places = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
-        in_z = exists[:, None] & (channels_z < CZ)[None, :]
-        z = tl.load(z_ptr + z_places, mask=in_z, other=0.0).to(tl.float32)
         dweights = tl.sum(v * dscalars[None, :, :], axis=2) + tl.sum(v_points * dpoints[None, :, :], axis=2)
-        dweights += tl.dot(z, tl.trans(dpairs), input_precision=PRECISION)
+        # a few channels at a time, as sums in registers: a float32 matrix product of these sizes would spill
+        for first_z in range(0, CZ, BLOCK_CZ):
+            channels_z = first_z + tl.arange(0, BLOCK_CZ)
+            z_places = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
+            in_z = exists[:, None] & (channels_z < CZ)[None, :]
+            z = tl.load(z_ptr + z_places, mask=in_z, other=0.0).to(tl.float32)
+            dpairs = pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
+            dweights += tl.sum(z[:, None, :] * dpairs[None, :, :], axis=2)
+            dz = tl.sum(weights[:, :, None] * dpairs[None, :, :], axis=1)
+            tl.store(dz_ptr + z_places, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
         dlogits = weights * (dweights - delta[None, :])
-        dz = tl.dot(weights, dpairs, input_precision=PRECISION)
-        tl.store(dz_ptr + z_places, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
         dq += tl.sum(dlogits[:, :, None] * k, axis=0) * scalar_scale
         pull = dlogits * point_scale * point_weights[None, :]
         dq_points -= tl.sum(pull[:, :, None] * (q_points[None, :, :] - k_points), axis=0)

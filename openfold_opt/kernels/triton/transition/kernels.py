@@ -55,12 +55,12 @@ def forward_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    _, scaled, _ = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
     u = scaled.to(x_ptr.dtype.element_ty)
     y = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
         hidden = first + tl.arange(0, BLOCK_HIDDEN)
-        _, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
+        weight_1, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
         h = tl.maximum(before, 0.0).to(u.dtype)
         in_weight_2 = in_columns[:, None] & (hidden < num_hidden)[None, :]
         weight_2 = tl.load(weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :], mask=in_weight_2, other=0.0)
@@ -99,7 +99,7 @@ def row_gradient_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    _, scaled, _ = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
     u = scaled.to(x_ptr.dtype.element_ty)
     places = rows.to(tl.int64)[:, None] * C + columns[None, :]
     dy = tl.load(dy_ptr + places, mask=inside, other=0.0)
@@ -111,7 +111,7 @@ def row_gradient_kernel(
         weight_2 = tl.load(weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :], mask=in_weight_2, other=0.0)
         dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         du += tl.dot(dh.to(u.dtype), weight_1, input_precision=PRECISION)
-    normalised, _, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
     g = du * norm_weight[None, :]
     mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalised, axis=1) / C
     dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
@@ -160,10 +160,10 @@ def weight_gradient_kernel(
     for first in range(split * BLOCK_ROWS, num_rows, num_splits * BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None] & in_columns[None, :]
-        _, scaled, _ = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+        normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
         u = scaled.to(x_ptr.dtype.element_ty)
         dy = tl.load(dy_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0)
-        _, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
+        weight_1, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
         dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         dbias_1 += tl.sum(dh, axis=0)
         dweight_1 += tl.dot(tl.trans(dh.to(u.dtype)), u, input_precision=PRECISION)

@@ -14,15 +14,18 @@ MAX_SPLITS = 16
 """Programs that share the rows of one chunk of the weights' gradients."""
 
 
-def _constants(x: Tensor, num_hidden: int) -> dict[str, Any]:
+def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, Any]:
     c = x.shape[-1]
+    is_wide = c > 128
     return {
         "C": c,
         "BLOCK_C": max(MIN_DOT_SIZE, next_power_of_2(c)),
-        "BLOCK_ROWS": 64,
-        "BLOCK_HIDDEN": max(MIN_DOT_SIZE, min(64, next_power_of_2(num_hidden))),
+        "BLOCK_ROWS": 32 if is_wide and is_backward else 64,
+        # of wide rows only small chunks of the weights fit into shared memory, twice each for loading ahead
+        "BLOCK_HIDDEN": max(MIN_DOT_SIZE, min(32 if is_wide or (is_backward and c > 64) else 64, next_power_of_2(num_hidden))),
         "PRECISION": dot_precision(x.dtype),
-        "num_warps": 8 if c > 128 else 4,
+        "num_warps": 8 if c > 64 else 4,
+        "num_stages": 2,
     }
 
 
@@ -32,7 +35,7 @@ def transition_forward(
 ) -> Tensor:
     """y [rows, c] from x [rows, c] contiguous; the weights in the dtype of x."""
     y = torch.empty_like(x)
-    constants = _constants(x, weight_1.shape[0])
+    constants = _constants(x, weight_1.shape[0], is_backward=False)
     tensors = (x, norm_weight, norm_bias, weight_1, bias_1, weight_2, bias_2, y)
     grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
     launch(forward_kernel, grid, *tensors, x.shape[0], weight_1.shape[0], eps, **constants)
@@ -45,7 +48,7 @@ def transition_row_gradient(
 ) -> tuple[Tensor, Tensor]:
     """dx [rows, c], and partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2."""
     dx = torch.empty_like(x)
-    constants = _constants(x, weight_1.shape[0])
+    constants = _constants(x, weight_1.shape[0], is_backward=True)
     grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
     partial = torch.empty(*grid, 3, x.shape[1], dtype=torch.float32, device=x.device)
     tensors = (dy, x, norm_weight, norm_bias, weight_1, bias_1, weight_2, dx, partial)
@@ -59,7 +62,7 @@ def transition_weight_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Partial sums, float32: of weight_1 and of weight_2 transposed [splits, num_hidden, c], of bias_1 [splits, num_hidden]."""
     num_hidden = weight_1.shape[0]
-    constants = _constants(x, num_hidden)
+    constants = _constants(x, num_hidden, is_backward=True)
     splits = max(1, min(MAX_SPLITS, divide_up(x.shape[0], constants["BLOCK_ROWS"])))
     dweight_1 = torch.empty(splits, *weight_1.shape, dtype=torch.float32, device=x.device)
     dweight_2 = torch.empty_like(dweight_1)
