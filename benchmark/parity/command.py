@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, load_golden_directory
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_resumed, compare_trajectory
+from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig, build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import WeightsError, load_weights
 
 BEYOND_TOLERANCE_EXIT_CODE = 1
@@ -29,6 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the unpadded part, and exits with 1 if any is beyond its tolerance.",
     )
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny")
+    parser.add_argument(
+        "--kernels", choices=IMPLEMENTATIONS, default="reference", help="implementation of all operations (default: reference); "
+        "triton on a CPU wants TRITON_INTERPRET=1 in the environment",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         start = time.monotonic()
         golden = load_golden_directory(directory)
         print(f"== {directory}")
-        comparisons = compare_directory(golden)
+        comparisons = compare_directory(golden, kernels=args.kernels)
         print(format_table(comparisons))
         num_failed = sum(not comparison.is_within for comparison in comparisons)
         has_failed = has_failed or num_failed > 0 or not comparisons
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     return BEYOND_TOLERANCE_EXIT_CODE if has_failed else 0
 
 
-def compare_directory(golden: GoldenDirectory) -> list[Comparison]:
+def compare_directory(golden: GoldenDirectory, *, kernels: str) -> list[Comparison]:
     """Everything that the directory has; says what it has not."""
     model = AlphaFold(golden.model_config)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -60,13 +67,15 @@ def compare_directory(golden: GoldenDirectory) -> list[Comparison]:
     if list(golden.weights) != list(model.state_dict()):
         raise GoldenDirectoryError(f"the weights of {golden.path} are in another order than the model's")
     losses = loss_config(golden.config)
-    comparisons = compare_forward(golden, model, losses)
+    kernel_set = build_kernel_set(KernelConfig.all(kernels), "cpu", golden.model_config.kernel_shapes())
+    plan = dataclasses.replace(ExecutionPlan.plain(), kernels=kernel_set)
+    comparisons = compare_forward(golden, model, losses, plan)
     if golden.has("outputs_no_recycling.npz"):
-        comparisons += compare_single_pass(golden, model)
+        comparisons += compare_single_pass(golden, model, plan)
     if "trajectory" in golden.results:
-        comparisons += compare_trajectory(golden, losses)
+        comparisons += compare_trajectory(golden, losses, plan)
     if "trajectory" in golden.results and golden.has("resumable.pt"):
-        comparisons += compare_resumed(golden, losses)
+        comparisons += compare_resumed(golden, losses, plan)
     _print_skipped(golden)
     return comparisons
 

@@ -32,13 +32,15 @@ ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
 and what golden files hold of it is rounding."""
 
 
-def compare_forward(golden: GoldenDirectory, model: AlphaFold, loss_config: LossConfig) -> list[Comparison]:
+def compare_forward(
+    golden: GoldenDirectory, model: AlphaFold, loss_config: LossConfig, plan: ExecutionPlan
+) -> list[Comparison]:
     """Outputs after all recycling passes, the losses made of them, and if stored their gradients."""
     num_passes = golden.batch.num_passes
     has_gradients = golden.has("grads.npz")
     features = golden.batch.at_pass(num_passes - 1)
     with torch.set_grad_enabled(has_gradients):
-        outputs = model(golden.batch, ExecutionPlan.plain(), num_recycling_passes=num_passes - 1)
+        outputs = model(golden.batch, plan, num_recycling_passes=num_passes - 1)
         terms = AlphaFoldLoss(loss_config)(outputs, features)
     comparisons = []
     if golden.has("outputs.npz"):
@@ -50,13 +52,13 @@ def compare_forward(golden: GoldenDirectory, model: AlphaFold, loss_config: Loss
     return comparisons
 
 
-def compare_single_pass(golden: GoldenDirectory, model: AlphaFold) -> list[Comparison]:
+def compare_single_pass(golden: GoldenDirectory, model: AlphaFold, plan: ExecutionPlan) -> list[Comparison]:
     """Outputs of one pass, without recycling, on the last slice."""
     last = golden.batch.num_passes - 1
     cut = {name: getattr(golden.batch, name)[:, last:] for name, spec in FEATURES.items() if spec.per_pass}
     batch = dataclasses.replace(golden.batch, **cut)
     with torch.no_grad():
-        outputs = model(batch, ExecutionPlan.plain(), num_recycling_passes=0)
+        outputs = model(batch, plan, num_recycling_passes=0)
     return compare_outputs(
         "outputs without recycling", outputs, golden.arrays("outputs_no_recycling.npz"), batch.at_pass(0)
     )

@@ -31,9 +31,9 @@ WARMUP_STEPS = 3
 """Of the stored trajectory: learning rate 1e-5 to 1e-3."""
 
 
-def compare_trajectory(golden: GoldenDirectory, loss_config: LossConfig) -> list[Comparison]:
+def compare_trajectory(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan) -> list[Comparison]:
     """All stored steps, then the parameters and their running average."""
-    train_step = _train_step(golden, loss_config)
+    train_step = _train_step(golden, loss_config, plan)
     comparisons = []
     for record in golden.results["trajectory"]:
         comparisons += _compare_step("trajectory", _run_step(train_step, golden, record), record)
@@ -47,13 +47,13 @@ def compare_trajectory(golden: GoldenDirectory, loss_config: LossConfig) -> list
     return comparisons
 
 
-def compare_resumed(golden: GoldenDirectory, loss_config: LossConfig) -> list[Comparison]:
+def compare_resumed(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan) -> list[Comparison]:
     """The steps after those that resumable.pt has behind it."""
     path = golden.path / "resumable.pt"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         iteration = int(content["iteration"])
-        train_step = _train_step(golden, loss_config)
+        train_step = _train_step(golden, loss_config, plan)
         load_weights(train_step.model, content[RESUMABLE_KEY], source=str(path))
         train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
     except Exception as error:  # torch.load raises many kinds for garbled files
@@ -68,7 +68,7 @@ def compare_resumed(golden: GoldenDirectory, loss_config: LossConfig) -> list[Co
     return comparisons
 
 
-def _train_step(golden: GoldenDirectory, loss_config: LossConfig) -> TrainStep:
+def _train_step(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan) -> TrainStep:
     """A step on the stored weights, without dropout, with the optimiser that the configuration says."""
     model = AlphaFold(golden.model_config)
     load_weights(model, golden.weights, source=str(golden.path))
@@ -76,7 +76,7 @@ def _train_step(golden: GoldenDirectory, loss_config: LossConfig) -> TrainStep:
     return TrainStep(
         model,
         loss=AlphaFoldLoss(loss_config),
-        plan=ExecutionPlan.plain(),
+        plan=plan,
         config=StepConfig(
             optimizer=OptimizerConfig(clip_norm=config.get("clip_grad_max_norm", 0.1)),
             schedule=ScheduleConfig(warmup_steps=WARMUP_STEPS),
