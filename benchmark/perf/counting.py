@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.kernel_flops import FLOPS
-from openfold_opt.kernels.triton.launch import launches_on_meta
+from benchmark.perf.needs_triton import import_with_triton
 
 FUSED_NAMESPACE = "openfold"
 
@@ -40,7 +40,7 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counts()
-        self._launches = launches_on_meta(self._count_launch)
+        self._launches = import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(self._count_launch)
 
     def __enter__(self) -> Counter:
         self._launches.__enter__()

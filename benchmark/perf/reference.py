@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
+from openfold_opt.protein.features import FEATURES
 
 SAMPLES_SCRIPT = Path(__file__).with_name("reference_samples.py")
+STEP_SCRIPT = Path(__file__).with_name("reference_step.py")
 _NEEDED = ("scripts/preprocess_pdb_mmcif.py", "scripts/preprocess_open_protein_set.py", "openfold/datasets.py")
 
 
@@ -61,6 +63,17 @@ class Reference:
                 yield json.loads(line)
         if process.returncode != 0:
             raise BenchmarkError(f"the reference's sample preparation ended with exit code {process.returncode}; its messages are above")
+
+    def step(self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int) -> dict[str, Any]:
+        """Seconds of training steps and peak memory of the process. features: .npz of a batch in our names and order of dims."""
+        per_pass = ",".join(name for name, spec in FEATURES.items() if spec.per_pass)
+        command = list(map(str, [self.python, STEP_SCRIPT, blocks, passes, repeats, threads, features, per_pass]))
+        environment = _environment(self.checkout) | {"OMP_NUM_THREADS": str(threads)}
+        finished = subprocess.run(command, env=environment, cwd=self.checkout, capture_output=True, text=True, check=False)
+        if finished.returncode != 0:
+            print(finished.stderr[-4000:], file=sys.stderr)
+            raise BenchmarkError(f"the reference's training step ended with exit code {finished.returncode}; its messages are above")
+        return json.loads(finished.stdout.splitlines()[-1])
 
     def _timed(self, arguments: Sequence[Any]) -> float:
         started = time.perf_counter()

@@ -21,6 +21,7 @@ from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import EvaluationConfig
+from openfold_opt.train.made_up_features import made_up_sample
 from openfold_opt.train.schedule import ScheduleConfig
 
 SIZES = {"N_res": 8, "N_clust": 3, "N_extra": 4, "N_templ": 1}
@@ -74,46 +75,8 @@ def tiny_config(**changes) -> RunConfig:
 
 
 def random_features(seed: int, *, num_residues: int = SIZES["N_res"]) -> dict[str, Tensor]:
-    """All features of a batch of one, right in name, shape and dtype; coordinates are a random walk."""
-    rng = np.random.default_rng(seed)
-    sizes = SIZES | {"N_res": num_residues, "num_passes": NUM_PASSES}
-    walk = np.cumsum(rng.normal(size=(num_residues, 3)) * 2.2, axis=0)
-    features = {}
-    for name, spec in FEATURES.items():
-        dims = spec.leading_dims(batched=False) + spec.shape
-        shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
-        features[name] = torch.from_numpy(_random_feature(name, shape, rng, walk).astype(spec.dtype))[None]
-    return features
-
-
-def _random_feature(name: str, shape: tuple[int, ...], rng: np.random.Generator, walk: np.ndarray) -> np.ndarray:
-    num_residues = len(walk)
-    if name == "seq_length":
-        return np.asarray(num_residues)
-    if name == "resolution":
-        return np.asarray(1.5)
-    if name == "residue_index":
-        return np.arange(num_residues)
-    if name in ("aatype", "true_msa", "extra_msa", "template_aatype"):
-        return rng.integers(0, 20, size=shape)
-    if name.startswith("residx_atom"):
-        return rng.integers(0, 14, size=shape)
-    if name.endswith("frames") or name == "backbone_rigid_tensor":
-        frames = np.broadcast_to(np.eye(4), shape).copy()
-        frames[..., :3, 3] = walk.reshape((num_residues,) + (1,) * (len(shape) - 3) + (3,))
-        return frames
-    if name.endswith("positions") or name in ("pseudo_beta", "template_pseudo_beta"):
-        leading = (num_residues,) + (1,) * (len(shape) - 2) + (3,)
-        centre = walk.reshape(leading) if not name.startswith("template") else 0.0
-        return centre + rng.normal(size=shape)
-    if name.endswith("sin_cos"):
-        angles = rng.uniform(-np.pi, np.pi, size=shape[:-1])
-        return np.stack([np.sin(angles), np.cos(angles)], axis=-1)
-    if name == "bert_mask":
-        return rng.random(size=shape) < 0.3
-    if name.endswith(("mask", "exists")) or name == "use_clamped_fape":
-        return np.ones(shape)
-    return rng.random(size=shape)
+    """All features of a batch of one."""
+    return made_up_sample(SIZES | {"N_res": num_residues, "num_passes": NUM_PASSES}, seed=seed)
 
 
 class MemoryData:

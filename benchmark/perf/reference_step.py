@@ -1,0 +1,84 @@
+"""Times training steps of the reference. Run by the interpreter that `perf step --reference-python` names, with the checkout of
+mlcommons/hpc (folder openfold) that --reference names; nothing of this project is imported, and nothing of that one is kept.
+
+    PYTHONPATH=CHECKOUT python reference_step.py BLOCKS PASSES REPEATS THREADS FEATURES.npz PER_PASS_NAME,...
+
+Does what its training loop does on one device between two batches: forward, loss, backward, clipping, Adam, average.
+Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "losses": [...]}.
+"""
+
+import json
+import resource
+import sys
+import time
+import warnings
+
+from reference_samples import admit_old_defaults
+
+
+def admit_old_numpy():
+    """It says np.reshape(newshape=...), which newer NumPy calls shape."""
+    import numpy as np
+
+    reshape = np.reshape
+    np.reshape = lambda array, shape=None, *, newshape=None: reshape(array, newshape if shape is None else shape)
+
+
+def main():
+    """Two steps before the clock runs, as on our side."""
+    admit_old_defaults()
+    admit_old_numpy()
+    warnings.simplefilter("ignore")
+    import torch
+    from openfold.config import AlphaFoldConfig
+    from openfold.loss import AlphaFoldLoss
+    from openfold.model.alphafold import AlphaFold
+    from openfold.swa import AlphaFoldSWA
+
+    blocks, passes, repeats, threads = map(int, sys.argv[1:5])
+    torch.set_num_threads(threads)
+    torch.manual_seed(1)
+    config = AlphaFoldConfig.from_preset(stage="initial_training")
+    config.evoformer_stack_config.num_blocks = blocks
+    model = AlphaFold(config=config).train()
+    loss_function = AlphaFoldLoss(config=config.loss_config)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-6)
+    batch = read_batch(sys.argv[5], per_pass=sys.argv[6].split(","), num_passes=passes + 1)
+    last = {name: value[..., -1] for name, value in batch.items()}
+    model.eval()
+    with torch.no_grad():
+        # it makes buffers as it goes; newer PyTorch wants an average to have them from the start
+        model(batch)
+    model.train()
+    average = AlphaFoldSWA(alphafold=model, enabled=True, decay_rate=0.9)
+    seconds, losses = [], []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        loss, _ = loss_function(outputs=model(batch), batch=dict(last))
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=0.1)
+        adam.step()
+        average.update(model)
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds[2:], "peak_memory_bytes": peak, "losses": losses}))
+
+
+def read_batch(path, *, per_pass, num_passes):
+    """Its batches have the dim of passes last, for all features."""
+    import numpy as np
+    import torch
+
+    batch = {}
+    with np.load(path) as arrays:
+        for name in arrays.files:
+            value = torch.from_numpy(arrays[name])
+            value = value.movedim(1, -1) if name in per_pass else value.unsqueeze(-1).expand(*value.shape, num_passes)
+            batch[name] = value[..., :num_passes].contiguous()
+    return batch
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""`perf step`: seconds and peak memory of a training step, beside the reference's in turn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmark.errors import BenchmarkError
+from benchmark.perf.reference import Reference
+from benchmark.perf.spread import Spread, table
+from benchmark.presets import build_preset, preset_names
+from openfold_opt.kernels.select import IMPLEMENTATIONS
+from openfold_opt.train.made_up_features import made_up_batch
+
+HELP = "a training step on made-up features: seconds by number of recycling passes, peak memory"
+_MEBIBYTE = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes, precision, device (default: middle, which a CPU can carry)")
+    parser.add_argument("--kernels", default="reference", choices=IMPLEMENTATIONS, help="implementation of all operations (default: reference)")
+    parser.add_argument("--passes", type=int, nargs="+", default=[0], metavar="K", help="recycling passes without gradient (default: 0)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often the sides take turns (default: 2)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+    parser.add_argument("--reference", type=Path, metavar="CHECKOUT", help="folder openfold of a checkout of mlcommons/hpc; CPU only, float32, its own recomputation")
+    parser.add_argument("--reference-python", default=sys.executable, metavar="PYTHON", help="interpreter with what the reference needs (default: this one)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of every step and peak memory of every process, by side and number of passes."""
+    if min(args.repeats, args.rounds, args.threads) < 1 or min(args.passes) < 0:
+        raise BenchmarkError("--repeats, --rounds and --threads must be at least 1, --passes at least 0")
+    reference = None
+    if args.reference is not None:
+        reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
+        reference.check()
+    config = build_preset(args.preset)
+    figures: dict[str, Any] = {"preset": args.preset, "kernels": args.kernels, "threads": args.threads, "passes": {}}
+    with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
+        for passes in args.passes:
+            features = Path(folder, f"features_{passes}.npz")
+            batch = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=passes + 1)
+            np.savez(features, **{name: value.numpy() for name, value in batch.items()})
+            sides = {"ours": lambda k=passes, f=features: _ours(args, k, f)}
+            if reference is not None:
+                sides["reference"] = lambda k=passes, f=features: reference.step(
+                    f, blocks=config.model.evoformer_stack.num_blocks, passes=k, repeats=args.repeats, threads=args.threads
+                )
+            figures["passes"][str(passes)] = _take_turns(sides, rounds=args.rounds, label=f"{passes} passes")
+    return figures
+
+
+def _take_turns(sides: dict[str, Any], *, rounds: int, label: str) -> dict[str, Any]:
+    found: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
+    for _ in tqdm(range(rounds), desc=label, unit="round"):
+        for side, run in sides.items():
+            record = run()
+            found[side]["seconds"] += record["seconds"]
+            found[side]["peak_memory_bytes"].append(record["peak_memory_bytes"])
+    return found
+
+
+def _ours(args: argparse.Namespace, passes: int, features: Path) -> dict[str, Any]:
+    settings = [args.preset, args.kernels, passes, args.repeats, args.threads, features]
+    command = [sys.executable, "-m", "benchmark.perf.step_probe", *map(str, settings)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        print(finished.stderr[-4000:], file=sys.stderr)
+        raise BenchmarkError(f"a process that times our steps ended with exit code {finished.returncode}; its messages are above")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def report(figures: dict[str, Any]) -> str:
+    """A table by number of passes, with ratios where there is a reference."""
+    rows = []
+    for passes, sides in figures["passes"].items():
+        spreads = {side: Spread.of(found["seconds"]) for side, found in sides.items()}
+        peaks = {side: max(found["peak_memory_bytes"]) for side, found in sides.items()}
+        for side, spread in spreads.items():
+            rows.append([f"{passes} {side}", f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})", f"{peaks[side] / _MEBIBYTE:.0f}"])
+        if "reference" in sides:
+            ratio = spreads["ours"].ratio_to(spreads["reference"])
+            rows.append(
+                [f"{passes} ratio", f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", f"{peaks['ours'] / peaks['reference']:.2f}"]
+            )
+    text = table(rows, header=["passes without gradient", "s/step", "peak memory, MiB"])
+    return f"step of {figures['preset']} with {figures['kernels']} kernels, {figures['threads']} CPU threads\n\n{text}"
+

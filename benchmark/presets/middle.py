@@ -1,0 +1,23 @@
+"""Full widths at a size that a CPU can carry: for `python -m benchmark perf step`, not for results. Open division."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmark.presets import mlperf_reference
+from openfold_opt.train.config import RunConfig
+
+
+def build() -> RunConfig:
+    """64 residues, 32 clusters, 64 extra rows, four Evoformer blocks, float32; all else as the closed division has it."""
+    config = mlperf_reference.build()
+    evoformer = dataclasses.replace(config.model.evoformer_stack, num_blocks=4)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, evoformer_stack=evoformer),
+        data=dataclasses.replace(config.data, crop_size=64, max_msa_clusters=32, max_extra_msa=64),
+        init_checkpoint_sha256=None,
+        precision="fp32",
+        recompute=False,
+        device="auto",
+    )
