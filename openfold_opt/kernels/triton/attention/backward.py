@@ -12,7 +12,7 @@ of queries (gate, delta, dq), one blocks of keys (dk, dv), and one tiles of the 
 import triton
 import triton.language as tl
 
-from openfold_opt.kernels.triton.attention.forward import head_tile, masked_logits
+from openfold_opt.kernels.triton.attention.forward import head_tile, load_head, masked_logits, out_offsets
 
 
 @triton.jit
@@ -67,9 +67,9 @@ def query_gradient_kernel(
     in_channels = tl.arange(0, BLOCK_C) < C
     in_queries = (queries < num_q)[:, None] & in_channels[None, :]
     channel = head * C
-    q = tl.load(head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
-    gate = tl.load(head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
-    out_tile = place.to(tl.int64) * num_q * num_heads * C + channel + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+    q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+    gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+    out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
     out = tl.load(out_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     opened = tl.sigmoid(gate.to(tl.float32))
@@ -86,9 +86,8 @@ def query_gradient_kernel(
     dq = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
-        in_keys = (keys < num_k)[:, None] & in_channels[None, :]
-        k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
-        v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+        k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
+        v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
         logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
         weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
@@ -141,8 +140,8 @@ def key_gradient_kernel(
     in_channels = tl.arange(0, BLOCK_C) < C
     in_keys = (keys < num_k)[:, None] & in_channels[None, :]
     channel = head * C
-    k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
-    v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+    k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
+    v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
     mask_row = mask_ptr + place.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
@@ -150,9 +149,9 @@ def key_gradient_kernel(
     for first in range(0, num_q, BLOCK_Q):
         queries = first + tl.arange(0, BLOCK_Q)
         in_queries = (queries < num_q)[:, None] & in_channels[None, :]
-        q = tl.load(head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
-        gate = tl.load(head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
-        out_tile = place.to(tl.int64) * num_q * num_heads * C + channel + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+        q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+        gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+        out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
         row = (place.to(tl.int64) * num_heads + head) * num_q + queries
@@ -209,18 +208,17 @@ def bias_gradient_kernel(
     keys = (tl.program_id(0) % blocks_of_keys) * BLOCK_K + tl.arange(0, BLOCK_K)
     in_channels = tl.arange(0, BLOCK_C) < C
     in_queries = (queries < num_q)[:, None] & in_channels[None, :]
-    in_keys = (keys < num_k)[:, None] & in_channels[None, :]
     channel = head * C
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dbias = tl.zeros([BLOCK_Q, BLOCK_K], dtype=tl.float32)
     for turn in range(0, tl.cdiv(num_groups - split, num_splits)):
         group = split + turn * num_splits
-        q = tl.load(head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
-        gate = tl.load(head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, channel, BLOCK_C), mask=in_queries, other=0.0)
-        k = tl.load(head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
-        v = tl.load(head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, channel, BLOCK_C), mask=in_keys, other=0.0)
+        q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+        gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+        k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
+        v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
         whole = batch.to(tl.int64) * num_groups + group
-        out_tile = whole * num_q * num_heads * C + channel + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+        out_tile = out_offsets(whole, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
         row = (whole * num_heads + head) * num_q + queries

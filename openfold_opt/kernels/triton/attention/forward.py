@@ -16,6 +16,24 @@ def head_tile(ptr, batch, group, elements, stride_batch, stride_group, stride_el
 
 
 @triton.jit
+def load_head(
+    ptr, batch, group, elements, num_elements, stride_batch, stride_group, stride_element, first_channel,
+    C: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """[elements, BLOCK_C] of one head of one group; zero beyond the last element and channel."""
+    inside = (elements < num_elements)[:, None] & (tl.arange(0, BLOCK_C) < C)[None, :]
+    tile = head_tile(ptr, batch, group, elements, stride_batch, stride_group, stride_element, first_channel, BLOCK_C)
+    return tl.load(tile, mask=inside, other=0.0)
+
+
+@triton.jit
+def out_offsets(place, queries, num_q, num_heads, first_channel, C: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Of [queries, BLOCK_C] of one head in [batch * groups, N_q, num_heads * C]; place counts batch and groups together."""
+    start = place.to(tl.int64) * num_q * num_heads * C + first_channel
+    return start + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
+
+
+@triton.jit
 def masked_logits(q, k, keys, queries, mask_ptr, bias_ptr, num_q, num_k, scale, mask_inf, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr):
     """[queries, keys] float32; -inf beyond the last key. mask_ptr: [N_k] of the group; bias_ptr: [N_q, N_k] of the head."""
     logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
@@ -61,10 +79,8 @@ def forward_kernel(
     head, place = tl.program_id(1), tl.program_id(2)
     batch, group = place // num_groups, place % num_groups
     queries = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    in_channels = tl.arange(0, BLOCK_C) < C
-    in_queries = (queries < num_q)[:, None] & in_channels[None, :]
-    q_tile = head_tile(q_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, head * C, BLOCK_C)
-    q = tl.load(q_tile, mask=in_queries, other=0.0)
+    channel = head * C
+    q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
     mask_row = mask_ptr + place.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
 
@@ -73,11 +89,8 @@ def forward_kernel(
     accumulator = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
-        in_keys = (keys < num_k)[:, None] & in_channels[None, :]
-        k_tile = head_tile(k_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, head * C, BLOCK_C)
-        v_tile = head_tile(v_ptr, batch, group, keys, k_stride_batch, k_stride_group, k_stride_element, head * C, BLOCK_C)
-        k = tl.load(k_tile, mask=in_keys, other=0.0)
-        v = tl.load(v_tile, mask=in_keys, other=0.0)
+        k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
+        v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
         logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
         new_maximum = tl.maximum(maximum, tl.max(logits, axis=1))
         weights = tl.exp(logits - new_maximum[:, None])
@@ -86,12 +99,11 @@ def forward_kernel(
         accumulator = accumulator * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
         maximum = new_maximum
 
-    gate_tile = head_tile(gate_ptr, batch, group, queries, q_stride_batch, q_stride_group, q_stride_element, head * C, BLOCK_C)
-    gate = tl.load(gate_tile, mask=in_queries, other=0.0).to(tl.float32)
-    out = accumulator / total[:, None] * tl.sigmoid(gate)
-    out_start = place.to(tl.int64) * num_q * num_heads * C + head * C
-    out_tile = out_ptr + out_start + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
-    tl.store(out_tile, out.to(out_ptr.dtype.element_ty), mask=in_queries)
+    gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+    out = accumulator / total[:, None] * tl.sigmoid(gate.to(tl.float32))
+    in_queries = (queries < num_q)[:, None] & (tl.arange(0, BLOCK_C) < C)[None, :]
+    places = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
+    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=in_queries)
     row = (place.to(tl.int64) * num_heads + head) * num_q + queries
     tl.store(maximum_ptr + row, maximum, mask=queries < num_q)
     tl.store(total_ptr + row, total, mask=queries < num_q)
