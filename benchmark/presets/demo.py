@@ -18,7 +18,7 @@ from openfold_opt.train.weight_average import WeightAverageConfig
 
 
 def build() -> RunConfig:
-    """3,000 to 4,000 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    """2,800 to 4,200 steps of two chains; docs/lab_log.md tells how the numbers were found."""
     return RunConfig(
         model=small_model(),
         loss=backbone_first_loss(),
