@@ -19,6 +19,7 @@ from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.precision import PRECISIONS
 
 HELP = "a training step on made-up features: seconds by number of recycling passes, peak memory"
 _MEBIBYTE = 2**20
@@ -27,7 +28,8 @@ _MEBIBYTE = 2**20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes, precision, device (default: middle, which a CPU can carry)")
-    parser.add_argument("--kernels", default="reference", choices=IMPLEMENTATIONS, help="implementation of all operations (default: reference)")
+    parser.add_argument("--kernels", default="auto", choices=IMPLEMENTATIONS, help="implementation of all operations (default: auto, the one for the device)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the preset's")
     parser.add_argument("--passes", type=int, nargs="+", default=[0], metavar="K", help="recycling passes without gradient (default: 0)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often the sides take turns (default: 2)")
@@ -45,7 +47,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
         reference.check()
     config = build_preset(args.preset)
-    figures: dict[str, Any] = {"preset": args.preset, "kernels": args.kernels, "threads": args.threads, "passes": {}}
+    args.precision = args.precision or config.precision
+    names = ("preset", "kernels", "precision", "threads")
+    figures: dict[str, Any] = {**{name: getattr(args, name) for name in names}, "passes": {}}
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
             features = Path(folder, f"features_{passes}.npz")
@@ -71,7 +75,7 @@ def _take_turns(sides: dict[str, Any], *, rounds: int, label: str) -> dict[str, 
 
 
 def _ours(args: argparse.Namespace, passes: int, features: Path) -> dict[str, Any]:
-    settings = [args.preset, args.kernels, passes, args.repeats, args.threads, features]
+    settings = [args.preset, args.kernels, args.precision, passes, args.repeats, args.threads, features]
     command = [sys.executable, "-m", "benchmark.perf.step_probe", *map(str, settings)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
@@ -94,5 +98,5 @@ def report(figures: dict[str, Any]) -> str:
                 [f"{passes} ratio", f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", f"{peaks['ours'] / peaks['reference']:.2f}"]
             )
     text = table(rows, header=["passes without gradient", "s/step", "peak memory, MiB"])
-    return f"step of {figures['preset']} with {figures['kernels']} kernels, {figures['threads']} CPU threads\n\n{text}"
+    return "step of {preset} with {kernels} kernels in {precision}, {threads} CPU threads\n\n".format(**figures) + text
 

@@ -1,6 +1,6 @@
 """Times training steps of a preset on made-up features, in a process of its own, so that its peak memory is its own.
 
-    python -m benchmark.perf.step_probe PRESET KERNELS PASSES REPEATS THREADS FEATURES.npz
+    python -m benchmark.perf.step_probe PRESET KERNELS PRECISION PASSES REPEATS THREADS FEATURES.npz
 
 Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "loss"}.
 """
@@ -27,9 +27,9 @@ from openfold_opt.train.step import MicroBatch
 
 def main() -> None:
     """Two steps before the clock runs: the first allocates, the second has Adam's state."""
-    preset, kernels, passes, repeats, threads, features = sys.argv[1:]
+    preset, kernels, precision, passes, repeats, threads, features = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    config = dataclasses.replace(build_preset(preset), kernels=KernelConfig.all(kernels))
+    config = dataclasses.replace(build_preset(preset), kernels=KernelConfig.all(kernels), precision=precision)
     device = resolve_device(config.device, local_rank=0)
     context = ParallelContext.alone()
     model = build_model(config, seed=1, device=device)

@@ -85,12 +85,14 @@ class KernelSet:
 
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalised x"""
-    attention: Callable[..., Tensor]
-    """(projected, *, num_heads, mask, mask_inf, bias) -> gated multi-head attention"""
+    self_attention: Callable[..., Tensor]
+    """(x, projection, output, *, num_heads, mask, mask_inf, bias) -> update by gated multi-head attention"""
     global_attention: Callable[..., Tensor]
     """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
-    triangle_gate: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(projected, mask, *, c_hidden) -> a, b with channels in front, gate of the output"""
+    triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    """(z, norm, projection, mask, *, c_hidden, eps) -> a, b with channels in front, gate of the output"""
+    triangle_update: Callable[..., Tensor]
+    """(z, edges, norm, output, dropout, *, is_outgoing, eps) -> z + gated, projected sums over the third residue"""
     outer_product_mean: Callable[..., Tensor]
     """(z, sides, projection, norm) -> z + projected outer products, averaged over sequences"""
     transition: Callable[..., Tensor]

@@ -9,22 +9,23 @@ from typing import ClassVar
 import torch
 
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
-from openfold_opt.kernels.reference.attention import attention
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
 from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.reference.random_mask import dropout_masks
+from openfold_opt.kernels.reference.self_attention import self_attention
 from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle_gate import triangle_gate
+from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
 from openfold_opt.kernels.reference.weight_update import weight_update
 
 REFERENCE: dict[str, Callable] = {
     "layer_norm": layer_norm,
-    "attention": attention,
+    "self_attention": self_attention,
     "global_attention": global_attention,
-    "triangle_gate": triangle_gate,
+    "triangle_edges": triangle_edges,
+    "triangle_update": triangle_update,
     "outer_product_mean": outer_product_mean,
     "transition": transition,
     "dropout_residual": dropout_residual,
@@ -34,19 +35,21 @@ REFERENCE: dict[str, Callable] = {
 }
 """operation -> its plain version"""
 
-IMPLEMENTATIONS = ("reference", "triton")
+IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
+"""What a field of KernelConfig may say; "auto" is "triton" on a GPU and "cpu" elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelConfig:
-    """Name of the implementation of each operation, one of IMPLEMENTATIONS."""
+    """Name of the implementation of each operation, one of IMPLEMENTATIONS. There is no fallback from one to another."""
 
     closed_division: ClassVar[str] = "implementation"
 
     layer_norm: str = "reference"
-    attention: str = "reference"
+    self_attention: str = "reference"
     global_attention: str = "reference"
-    triangle_gate: str = "reference"
+    triangle_edges: str = "reference"
+    triangle_update: str = "reference"
     outer_product_mean: str = "reference"
     transition: str = "reference"
     dropout_residual: str = "reference"
@@ -66,13 +69,18 @@ def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: K
     Raises:
         ValueError: there is no implementation of that name, or it cannot serve the device or the shapes; there is no fallback.
     """
+    device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
     return KernelSet(**{operation: _find(operation, name, device, shapes) for operation, name in asdict(config).items()})
 
 
-def _find(operation: str, name: str, device: torch.device | str, shapes: KernelShapes) -> Callable:
+def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes) -> Callable:
+    if name == "auto":
+        name = "cpu" if device.type == "cpu" else "triton"
     if name == "reference":
         return REFERENCE[operation]
+    if name == "cpu":
+        return _find_for_cpu(operation, device)
     if name != "triton":
         raise ValueError(
             f"kernel {operation}: found implementation {name!r}, expected one of {list(IMPLEMENTATIONS)}; "
@@ -88,4 +96,15 @@ def _find(operation: str, name: str, device: torch.device | str, shapes: KernelS
     reason = reason_against(operation, shapes, device)
     if reason is not None:
         raise ValueError(f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"')
+    return OPERATIONS[operation]
+
+
+def _find_for_cpu(operation: str, device: torch.device) -> Callable:
+    from openfold_opt.kernels.cpu.operations import OPERATIONS
+
+    if device.type != "cpu":
+        raise ValueError(
+            f'kernel {operation}: found implementation "cpu" for a model on {device}, which it would slow down; '
+            'set that field of KernelConfig to "triton" or "reference"'
+        )
     return OPERATIONS[operation]

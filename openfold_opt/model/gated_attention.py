@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import Linear, project_together
+from openfold_opt.model.linear import Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -32,6 +32,8 @@ class GatedSelfAttention(nn.Module):
         Returns:
             [batch, groups, N, c]
         """
-        projected = project_together(x, self.linear_q, self.linear_k, self.linear_v, self.linear_g)
-        output = plan.kernels.attention(projected, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, bias=bias)
-        return self.linear_o(output)
+        projection = joined_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        output = (self.linear_o.weight, self.linear_o.bias)
+        return plan.kernels.self_attention(
+            x, projection, output, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, bias=bias
+        )

@@ -71,12 +71,17 @@ class LayerNorm(nn.Module):
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
 
+def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor]:
+    """Weight [sum of c_out, c_in] and bias [sum of c_out] of one linear layer that yields what all of them do, side by side."""
+    biases = [linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias for linear in linears]
+    return torch.cat([linear.weight for linear in linears]), torch.cat(biases)
+
+
 def project_together(x: Tensor, *linears: Linear) -> Tensor:
     """Applies several Linears to the same x [..., c_in] as one matrix product; their outputs lie side by side: [..., sum of c_out]."""
-    weight = torch.cat([linear.weight for linear in linears])
-    biases = [linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias for linear in linears]
+    weight, bias = joined_parameters(*linears)
     has_bias = any(linear.bias is not None for linear in linears)
-    return F.linear(x.to(weight.dtype), weight, torch.cat(biases) if has_bias else None)
+    return F.linear(x.to(weight.dtype), weight, bias if has_bias else None)
 
 
 def initialize_parameters(model: nn.Module, *, seed: int) -> None:

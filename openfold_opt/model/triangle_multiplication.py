@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, project_together
+from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import gather_for_shards
 
@@ -39,15 +38,24 @@ class TriangleMultiplication(nn.Module):
             The shape of z.
         """
         linears = (self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g)
-        projected = project_together(self.layer_norm_in(z, plan), *linears)
-        a, b, output_gate = plan.kernels.triangle_gate(projected, mask, c_hidden=self.c_hidden)
+        norm_in, norm_out = self.layer_norm_in, self.layer_norm_out
+        a, b, gate = plan.kernels.triangle_edges(
+            z, (norm_in.weight, norm_in.bias), joined_parameters(*linears), mask, c_hidden=self.c_hidden, eps=norm_in.eps
+        )
         # x_ij needs all edges of the other residue: of j for rows i, of i for columns j.
         if self.is_outgoing:
-            x = torch.matmul(a, gather_for_shards(b, plan.dap, dim=2).transpose(-1, -2))
+            b = gather_for_shards(b, plan.dap, dim=2)
         else:
-            x = torch.matmul(gather_for_shards(a, plan.dap, dim=3).transpose(-1, -2), b)
-        update = self.linear_z(self.layer_norm_out(x.movedim(1, -1), plan))
-        return plan.kernels.dropout_residual(z, update, dropout, gate=output_gate)
+            a = gather_for_shards(a, plan.dap, dim=3)
+        return plan.kernels.triangle_update(
+            z,
+            (a, b, gate),
+            (norm_out.weight, norm_out.bias),
+            (self.linear_z.weight, self.linear_z.bias),
+            dropout,
+            is_outgoing=self.is_outgoing,
+            eps=norm_out.eps,
+        )
 
 
 class TriangleMultiplicationOutgoing(TriangleMultiplication):

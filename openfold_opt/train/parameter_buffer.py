@@ -15,6 +15,8 @@ from torch import Tensor, nn
 ALIGNMENT = 32
 """Every parameter starts at a multiple of this many floats (128 bytes), as vector loads like it."""
 
+_PIECE = 2**16
+
 
 class ParameterBuffer:
     """Makes the parameters of a model, in state-dict order, views of one float32 tensor.
@@ -71,9 +73,14 @@ class ParameterBuffer:
     @torch.no_grad()
     def collect_gradients(self) -> None:
         """Add the bfloat16 gradients to the float32 ones and clear them: after the backward pass of each micro-batch."""
-        if self._low_gradients is not None:
-            self.gradients[: self.size].add_(self._low_gradients)
-            self._low_gradients.zero_()
+        if self._low_gradients is None:
+            return
+        # by pieces, as PyTorch on a CPU makes a float32 copy of what it adds
+        step = self.size if self.gradients.device.type == "cuda" else _PIECE
+        for start in range(0, self.size, step):
+            piece = slice(start, min(start + step, self.size))
+            self.gradients[piece].add_(self._low_gradients[piece])
+        self._low_gradients.zero_()
 
     @property
     def num_parameters(self) -> int:

@@ -15,7 +15,7 @@ def test_our_side(tmp_path, capsys):
     options = ["--preset", "demo", "--passes", "0", "1", "--repeats", "2", "--rounds", "1", "--json", str(record)]
     assert main(["perf", "step", *options]) == 0
     text = capsys.readouterr().out
-    assert "step of demo with reference kernels" in text and "0 ours" in text and "1 ours" in text
+    assert "step of demo with auto kernels in fp32" in text and "0 ours" in text and "1 ours" in text
     passes = json.loads(record.read_text())["figures"]["passes"]
     assert [len(passes[k]["ours"]["seconds"]) for k in ("0", "1")] == [2, 2]
     assert passes["0"]["ours"]["peak_memory_bytes"][0] > 10**8
@@ -26,7 +26,7 @@ def test_ratios_beside_a_peer():
         "ours": {"seconds": [1.0, 2.0, 3.0], "peak_memory_bytes": [2**30]},
         "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
     }
-    text = report({"preset": "middle", "kernels": "reference", "threads": 1, "passes": {"0": sides}})
+    text = report({"preset": "middle", "kernels": "reference", "precision": "fp32", "threads": 1, "passes": {"0": sides}})
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
 

@@ -6,28 +6,35 @@ import sys
 import pytest
 
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
-from openfold_opt.kernels.reference.attention import attention
+from openfold_opt.kernels.cpu.operations import OPERATIONS as FOR_CPU
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.kernels.triton.operations import OPERATIONS
 
 
-def test_every_operation_has_a_plain_and_a_fused_version_a_field_and_a_place_in_the_set():
+def test_every_operation_has_a_version_of_each_kind_a_field_and_a_place_in_the_set():
     names = {field.name for field in dataclasses.fields(KernelSet)}
-    assert names == set(REFERENCE) == set(OPERATIONS) == {field.name for field in dataclasses.fields(KernelConfig)}
+    assert names == set(REFERENCE) == set(OPERATIONS) == set(FOR_CPU) == {field.name for field in dataclasses.fields(KernelConfig)}
 
 
 def test_the_default_is_the_reference():
-    assert build_kernel_set(KernelConfig(), "cpu").attention is attention
+    kernels = build_kernel_set(KernelConfig(), "cpu")
+    assert {name: getattr(kernels, name) for name in REFERENCE} == REFERENCE
 
 
-def test_triton_for_all():
-    kernels = build_kernel_set(KernelConfig.all("triton"), "cpu")
-    assert {name: getattr(kernels, name) for name in OPERATIONS} == OPERATIONS
+@pytest.mark.parametrize(("name", "expected"), [("triton", OPERATIONS), ("cpu", FOR_CPU), ("auto", FOR_CPU)])
+def test_one_kind_for_all(name, expected):
+    kernels = build_kernel_set(KernelConfig.all(name), "cpu")
+    assert {operation: getattr(kernels, operation) for operation in expected} == expected
+
+
+def test_the_versions_for_a_cpu_refuse_a_gpu():
+    with pytest.raises(ValueError, match='kernel layer_norm: found implementation "cpu" for a model on cuda'):
+        build_kernel_set(KernelConfig(layer_norm="cpu"), "cuda")
 
 
 def test_an_unknown_name_is_an_error_that_lists_what_exists():
-    with pytest.raises(ValueError, match=r"kernel attention: found implementation 'magic', expected one of \['reference', 'triton'\]"):
-        build_kernel_set(KernelConfig(attention="magic"), "cpu")
+    with pytest.raises(ValueError, match=r"kernel self_attention: found implementation 'magic', expected one of \['auto', 'reference', 'cpu', 'triton'\]"):
+        build_kernel_set(KernelConfig(self_attention="magic"), "cpu")
 
 
 def test_asked_for_and_impossible_is_an_error_with_the_reason():

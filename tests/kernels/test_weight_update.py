@@ -1,10 +1,13 @@
 """The optimiser's step against torch.optim.Adam, torch's clipping, and equations written out by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
+from openfold_opt.kernels.cpu import weight_update as for_cpu
 from openfold_opt.kernels.reference.weight_update import weight_update
 
 CONSTANTS = WeightUpdateConstants(beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9)
@@ -83,3 +86,19 @@ def test_the_copy_to_compute_with_follows():
     state = WeightState(**{name: getattr(state, name) for name in FIELDS}, compute_copy=torch.zeros(9, dtype=torch.bfloat16))
     weight_update(state, gradient(9, 1), learning_rate=1e-2, flag=FINE, constants=CONSTANTS)
     assert torch.equal(state.compute_copy, state.values.bfloat16())
+
+
+@pytest.mark.parametrize("has_copy", [False, True])
+def test_the_version_for_a_cpu_is_equal_to_the_last_bit_over_several_pieces(monkeypatch, has_copy):
+    monkeypatch.setattr(for_cpu, "_PIECE", 64)
+    states = [new_state(1000), new_state(1000)]
+    if has_copy:
+        states = [dataclasses.replace(state, compute_copy=torch.zeros(1000, dtype=torch.bfloat16)) for state in states]
+    for step, flag in enumerate((FINE, FINE, torch.tensor(torch.nan), FINE)):
+        results = [
+            update(state, gradient(1000, step), learning_rate=1e-2, flag=flag, constants=CONSTANTS)
+            for update, state in zip((weight_update, for_cpu.weight_update), states)
+        ]
+        assert torch.equal(*results)
+        for name in (*FIELDS, *(("compute_copy",) if has_copy and step != 2 else ())):
+            assert torch.equal(*(getattr(state, name) for state in states)), (step, name)

@@ -27,7 +27,7 @@ def test_every_field_is_marked_and_the_free_ones_are_those_of_the_rules():
     }
     marks = {leaf.path: leaf.mark for leaf in leaves}
     assert marks["data.crop_size"] == marks["optimizer.clip_norm"] == marks["evaluation.every_steps"] == "mathematical"
-    assert marks["kernels.attention"] == marks["checkpoint.keep_last"] == marks["precision"] == "implementation"
+    assert marks["kernels.self_attention"] == marks["checkpoint.keep_last"] == marks["precision"] == "implementation"
 
 
 def test_defaults_are_the_benchmarks():

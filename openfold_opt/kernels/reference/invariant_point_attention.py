@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,8 +11,17 @@ from torch import Tensor
 from openfold_opt.kernels.interface import InvariantPointInputs
 
 
+def squared_distances(q: Tensor, k: Tensor) -> Tensor:
+    """sum_d (q_id - k_jd)^2 of [..., N_i, d] and [..., N_j, d]: [..., N_i, N_j]."""
+    return (q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1)
+
+
 def invariant_point_attention(
-    inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
+    inputs: InvariantPointInputs,
+    *,
+    mask: Tensor,
+    mask_inf: float,
+    squared_distances: Callable[[Tensor, Tensor], Tensor] = squared_distances,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Algorithm 22, lines 7-10 (the way of the points back into local frames is left to the caller).
 
@@ -22,6 +32,7 @@ def invariant_point_attention(
     Args:
         mask: [batch, N_res], 1 where a residue exists.
         mask_inf: subtracted from logits of pairs of which one does not exist.
+        squared_distances: how to compute those.
 
     Returns:
         scalars [batch, N_res, num_heads, c], points [batch, N_res, num_heads, num_v_points, 3] in the global frame,
@@ -30,7 +41,7 @@ def invariant_point_attention(
     q, k, v = inputs.q.transpose(1, 2), inputs.k.transpose(1, 2), inputs.v.transpose(1, 2)
     logits = torch.matmul(q * math.sqrt(1.0 / (3 * q.shape[-1])), k.transpose(-1, -2))
     logits = logits + math.sqrt(1.0 / 3) * inputs.bias.movedim(-1, 1)
-    logits = logits + _point_logits(inputs)
+    logits = logits + _point_weights(inputs) * squared_distances(*_points_in_rows(inputs))
     pair_mask = mask[:, :, None] * mask[:, None, :]
     logits = logits + (mask_inf * (pair_mask - 1.0))[:, None]
     weights = torch.softmax(logits, dim=-1)
@@ -41,11 +52,13 @@ def invariant_point_attention(
     return scalars, points.unflatten(-1, (-1, 3)), pairs
 
 
-def _point_logits(inputs: InvariantPointInputs) -> Tensor:
-    """-1/2 w_head sum_p |q_ip - k_jp|^2, scaled: [batch, num_heads, N_res, N_res]."""
+def _point_weights(inputs: InvariantPointInputs) -> Tensor:
+    """-1/2 w_head, scaled: [num_heads, 1, 1]"""
     num_points = inputs.q_points.shape[-2]
     scale = math.sqrt(1.0 / (3 * (num_points * 9.0 / 2)))
-    q = inputs.q_points.flatten(-2).transpose(1, 2)
-    k = inputs.k_points.flatten(-2).transpose(1, 2)
-    squared_distances = (q[:, :, :, None, :] - k[:, :, None, :, :]).square().sum(-1)
-    return (-0.5 * scale * inputs.point_weights)[:, None, None] * squared_distances
+    return (-0.5 * scale * inputs.point_weights)[:, None, None]
+
+
+def _points_in_rows(inputs: InvariantPointInputs) -> tuple[Tensor, Tensor]:
+    """All coordinates of a head's points side by side: q and k [batch, num_heads, N_res, num_qk_points * 3]."""
+    return inputs.q_points.flatten(-2).transpose(1, 2), inputs.k_points.flatten(-2).transpose(1, 2)

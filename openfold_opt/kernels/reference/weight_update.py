@@ -29,17 +29,26 @@ def weight_update(
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_((constants.max_norm / (norm + 1e-6)).clamp(max=1.0))
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
-    _adam(state, gradient, learning_rate, is_applied, constants)
-    _average(state, is_applied, constants)
+    state.num_steps.add_(is_applied.to(torch.float64))
+    update_elements(state, gradient, learning_rate=learning_rate, apply=is_applied, constants=constants)
+    state.num_updates.add_(is_applied.to(torch.float32))
+    return torch.stack([is_applied.float(), norm])
+
+
+@torch.no_grad()
+def update_elements(
+    state: WeightState, gradient: Tensor, *, learning_rate: float | Tensor, apply: Tensor, constants: WeightUpdateConstants
+) -> None:
+    """What the step does to each element by itself: state.num_steps counts this step already, state.num_updates does not yet."""
+    _adam(state, gradient, learning_rate, apply, constants)
+    _average(state, apply, constants)
     if state.compute_copy is not None:
         state.compute_copy.copy_(state.values)
-    return torch.stack([is_applied.float(), norm])
 
 
 def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply: Tensor, constants: WeightUpdateConstants) -> None:
     grad = torch.where(apply, grad, torch.zeros((), device=grad.device))
     on = apply.to(torch.float64)
-    state.num_steps.add_(on)
     state.exp_avg.lerp_(grad, ((1.0 - constants.beta_1) * on).to(torch.float32))
     decay_2 = (1.0 - (1.0 - constants.beta_2) * on).to(torch.float32)
     state.exp_avg_sq.mul_(decay_2).addcmul_(grad, grad, value=1.0 - constants.beta_2)
@@ -55,6 +64,4 @@ def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply
 
 def _average(state: WeightState, apply: Tensor, constants: WeightUpdateConstants) -> None:
     weight = torch.where(state.num_updates == 0, 1.0, 1.0 - constants.decay_rate)
-    on = apply.to(torch.float32)
-    state.average.lerp_(state.values, weight * on)
-    state.num_updates.add_(on)
+    state.average.lerp_(state.values, weight * apply.to(torch.float32))

@@ -1,10 +1,13 @@
 """All operations that have a fused version, and what each of them can do."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from openfold_opt.kernels.interface import KernelShapes
+from openfold_opt.kernels.reference.self_attention import self_attention
+from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
 from openfold_opt.kernels.triton import launch, layer_norm
 from openfold_opt.kernels.triton.attention import attention
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
@@ -18,9 +21,10 @@ from openfold_opt.kernels.triton.weight_update import weight_update
 
 OPERATIONS: dict[str, Callable] = {
     "layer_norm": layer_norm.layer_norm,
-    "attention": attention.attention,
+    "self_attention": partial(self_attention, attention=attention.attention),
     "global_attention": global_attention,
-    "triangle_gate": triangle_gate,
+    "triangle_edges": partial(triangle_edges, layer_norm=layer_norm.layer_norm, gate=triangle_gate),
+    "triangle_update": partial(triangle_update, layer_norm=layer_norm.layer_norm, dropout_residual=dropout_residual),
     "outer_product_mean": outer_product_mean.outer_product_mean,
     "transition": transition.transition,
     "dropout_residual": dropout_residual,
@@ -33,9 +37,9 @@ OPERATIONS: dict[str, Callable] = {
 def reason_against(operation: str, shapes: KernelShapes, device: torch.device | str) -> str | None:
     """Why an operation cannot be fused for these shapes on this device; None if it can."""
     float32 = torch.float32
-    if operation == "layer_norm":
+    if operation in ("layer_norm", "triangle_edges", "triangle_update"):
         return layer_norm.supports(shapes.max_norm_channels, device, float32)
-    if operation == "attention":
+    if operation == "self_attention":
         return attention.supports(shapes.max_head_size, device, float32)
     if operation == "transition":
         return transition.supports(shapes.max_transition_channels, device, float32)

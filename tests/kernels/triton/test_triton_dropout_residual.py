@@ -4,7 +4,7 @@ import pytest
 
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual as plain
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
-from tests.kernels.triton.agreement import assert_bfloat16_rule, assert_same, random
+from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random
 
 MASKS = {"none": None, "shared by rows": (2, 1, 6, None), "shared by columns": (2, 5, 1, None), "whole": (2, 5, 6, None), "one for all": (1,)}
 

@@ -6,7 +6,7 @@ import torch
 from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention as plain
 from openfold_opt.kernels.triton.invariant_point_attention.invariant_point_attention import invariant_point_attention, supports
-from tests.kernels.triton.agreement import DEVICE, assert_same, random, random_mask
+from tests.kernels.agreement import DEVICE, assert_same, random, random_mask
 
 NAMES = ("q", "k", "v", "q_points", "k_points", "v_points", "bias", "z", "point_weights")
 

@@ -5,7 +5,7 @@ import torch
 
 from openfold_opt.kernels.reference.layer_norm import layer_norm as plain
 from openfold_opt.kernels.triton.layer_norm import layer_norm, supports
-from tests.kernels.triton.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
 def leaves(*shape, c):

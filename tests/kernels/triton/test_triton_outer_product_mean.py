@@ -5,7 +5,7 @@ import torch
 
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as plain
 from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import outer_product_mean, supports
-from tests.kernels.triton.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
 def call(function, norm):

@@ -5,7 +5,7 @@ import torch
 
 from openfold_opt.kernels.reference.random_mask import dropout_masks as plain
 from openfold_opt.kernels.triton.random_mask import dropout_masks
-from tests.kernels.triton.agreement import DEVICE
+from tests.kernels.agreement import DEVICE
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 3), (7,), (1, 40, 33)])

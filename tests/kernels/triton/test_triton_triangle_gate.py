@@ -2,9 +2,9 @@
 
 import pytest
 
-from openfold_opt.kernels.reference.triangle_gate import triangle_gate as plain
+from openfold_opt.kernels.reference.triangle import triangle_gate as plain
 from openfold_opt.kernels.triton.triangle_gate import triangle_gate
-from tests.kernels.triton.agreement import assert_bfloat16_rule, assert_same, random, random_mask
+from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random, random_mask
 
 
 def call(function, mask, c_hidden):

@@ -1,0 +1,45 @@
+"""Invariant point attention without a tensor of all differences between points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from openfold_opt.kernels.interface import InvariantPointInputs
+from openfold_opt.kernels.reference import invariant_point_attention as reference
+
+
+def invariant_point_attention(
+    inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """kernels/reference/invariant_point_attention.py, which has shapes and meaning."""
+    return reference.invariant_point_attention(inputs, mask=mask, mask_inf=mask_inf, squared_distances=squared_distances)
+
+
+def squared_distances(q: Tensor, k: Tensor) -> Tensor:
+    """sum_d (q_id - k_jd)^2 of [..., N_i, d] and [..., N_j, d]: [..., N_i, N_j].
+
+    One coordinate at a time. The shorter |q|^2 + |k|^2 - 2 q k loses the digits of near points.
+    """
+    return _SquaredDistances.apply(q, k)
+
+
+class _SquaredDistances(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k)
+        rows, columns = q.movedim(-1, 0).unsqueeze(-1).contiguous(), k.movedim(-1, 0).unsqueeze(-2).contiguous()
+        total = (rows[0] - columns[0]).square_()
+        for row, column in zip(rows[1:], columns[1:]):
+            difference = row - column
+            total.addcmul_(difference, difference)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_total: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = ctx.saved_tensors
+        d_q = q * d_total.sum(-1, keepdim=True) - torch.matmul(d_total, k)
+        d_k = k * d_total.sum(-2).unsqueeze(-1) - torch.matmul(d_total.mT, q)
+        return d_q.mul_(2.0), d_k.mul_(2.0)

@@ -1,0 +1,71 @@
+"""Outer product mean by pieces of a few residues i: the [N_i, N_j, c, c] tensor never exists as a whole.
+
+The outer products are made as [N_i, N_j, c_b, c_a], which a product of matrices yields as it is, and the projection is transposed
+instead of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from openfold_opt.kernels.cpu.pieces import add_product, pieces, sums_like
+
+
+def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
+    """kernels/reference/outer_product_mean.py, which has shapes and meaning; keeps its inputs only."""
+    return _OuterProductMean.apply(z, *sides, *projection, norm)
+
+
+class _OuterProductMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
+        a, b = a.transpose(1, 2).contiguous(), b.flatten(2).contiguous()
+        ctx.save_for_backward(a, b, weight, norm)
+        projection = _swap_channels(weight, a.shape[-1]).t()
+        result = torch.empty_like(z, memory_format=torch.contiguous_format)
+        for sample, rows in _pieces_of(a, b):
+            mean = torch.addmm(bias, _outer(a[sample, rows], b[sample]), projection)
+            update = mean.view(result[sample, rows].shape) / norm[sample, rows]
+            torch.add(z[sample, rows], update, out=result[sample, rows])
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, weight, norm = ctx.saved_tensors
+        c = a.shape[-1]
+        projection = _swap_channels(weight, c)
+        d_a = torch.empty_like(a)
+        d_b, d_projection, d_bias = sums_like(b, projection, weight[:, 0])
+        for sample, rows in _pieces_of(a, b):
+            d_mean = (d_result[sample, rows] / norm[sample, rows]).flatten(0, 1).to(weight.dtype)
+            d_bias.add_(d_mean.sum(0))
+            add_product(d_projection, d_mean.t(), _outer(a[sample, rows], b[sample]))
+            # [n, N_j * c_b, c_a]
+            d_outer = torch.mm(d_mean, projection).view(-1, b.shape[-1], c)
+            torch.bmm(b[sample].expand(len(d_outer), -1, -1), d_outer, out=d_a[sample, rows])
+            for a_row, d_row in zip(a[sample, rows], d_outer):
+                add_product(d_b[sample], a_row, d_row.t())
+        d_b, d_weight, d_bias = (x.to(weight.dtype) for x in (d_b.unflatten(-1, (-1, c)), _swap_channels(d_projection, c), d_bias))
+        return d_result, d_a.transpose(1, 2), d_b, d_weight, d_bias, None
+
+
+def _pieces_of(a: Tensor, b: Tensor) -> Iterator[tuple[int, slice]]:
+    """a: [batch, N_i, N_seq, c]; b: [batch, N_seq, N_j * c]"""
+    for sample in range(len(a)):
+        for rows in pieces(a.shape[1], b.shape[-1] * a.shape[-1] * b.element_size()):
+            yield sample, rows
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    """[n, N_seq, c], [N_seq, N_j * c] -> [n * N_j, c_b * c_a]"""
+    return torch.bmm(b.t().expand(len(a), -1, -1), a).view(-1, a.shape[-1] ** 2)
+
+
+def _swap_channels(weight: Tensor, c: int) -> Tensor:
+    """[c_z, c * c] with the two channels in the other order, a copy."""
+    return weight.unflatten(-1, (c, c)).transpose(1, 2).flatten(1)

@@ -1,0 +1,40 @@
+"""Gated self-attention from normalised inputs to the update of the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from openfold_opt.kernels.reference.attention import attention
+
+
+def self_attention(
+    x: Tensor,
+    projection: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor],
+    *,
+    num_heads: int,
+    mask: Tensor,
+    mask_inf: float,
+    bias: Tensor | None = None,
+    attention: Callable[..., Tensor] = attention,
+) -> Tensor:
+    """Lines 2-6 of Algorithms 7, 8, 13 and 14.
+
+    Args:
+        x: [batch, groups, N, c], normalised.
+        projection: weight [4 * num_heads * c_head, c] and bias of queries, keys, values and gates, one under the other.
+        output: weight [c, num_heads * c_head] and bias [c].
+        mask: [batch, groups, N], 1 where an element exists.
+        mask_inf: subtracted from the logits of keys that do not exist.
+        bias: [batch, num_heads, N, N], added to the logits of every group.
+        attention: what happens between the two projections.
+
+    Returns:
+        [batch, groups, N, c] in the dtype of the weights.
+    """
+    weight, offset = projection
+    projected = F.linear(x.to(weight.dtype), weight, offset)
+    return F.linear(attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias), *output)
