@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
 from openfold_opt.train.observer import RunObserver, StepReport
-from openfold_opt.train.step import MicroBatch, StepFigures, StepResult, TrainStep
+from openfold_opt.train.step import MicroBatch, StepFigures, StepResult
 
 
 class NonFiniteError(RuntimeError):
     """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples."""
+
+
+class StepRunner(Protocol):
+    """TrainStep, or the graphs of it."""
+
+    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +40,9 @@ class LaunchedStep:
 
 @dataclass(kw_only=True, eq=False)
 class BlockRunner:
-    """Feeds a TrainStep from the loader, reports every step, and stops the run when figures are not finite."""
+    """Feeds the training step from the loader, reports every step, and stops the run when figures are not finite."""
 
-    train_step: TrainStep
+    train_step: StepRunner
     batches: Iterator[LoadedBatch]
     """Micro-batches of this rank on its device, from the first step to be run on."""
     mark_consumed: Callable[[LoadedBatch], None]

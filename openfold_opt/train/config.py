@@ -61,6 +61,10 @@ class RunConfig:
     """"fp32", "tf32", or "bf16" for the trunk with float32 weights, structure module, heads and losses."""
     recompute: bool = True
     """Blocks keep their inputs only and are computed again in the backward pass."""
+    cuda_graphs: bool = False
+    """Whole steps are recorded before the clock runs and replayed; wants samples of one shape and a GPU."""
+    warm_up: bool = True
+    """Make a step for each number of recycling passes on made-up data before the clock runs."""
     device: str = "cuda"
     """"cuda", "cpu", or in presets for play "auto": a GPU if there is one."""
     log_every_steps: int = 10
@@ -78,6 +82,11 @@ class RunConfig:
             raise ValueError(
                 f"local_batch_size={self.local_batch_size} with data.pad_to_crop=False: samples of different lengths "
                 "do not make a batch; set one of the two otherwise"
+            )
+        if self.cuda_graphs and not (self.warm_up and self.data.pad_to_crop and self.device == "cuda"):
+            raise ValueError(
+                'cuda_graphs=True goes with warm_up=True, data.pad_to_crop=True and device="cuda": graphs are recorded on made-up data '
+                f"of the crop's size; found {self.warm_up}, {self.data.pad_to_crop} and {self.device!r}"
             )
         check_precision(self.precision)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from openfold_opt.train.block import BlockRunner, NonFiniteError
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource, OpenData
 from openfold_opt.train.evaluation import mean_score
+from openfold_opt.train.garbage import frozen_garbage
+from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo, RunObserver, RunSummary
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.run_state import Progress, checkpoint_content
@@ -32,6 +35,9 @@ from openfold_opt.train.setup import (
     resolve_device,
     run_identity,
 )
+
+from openfold_opt.train.step import TrainStep
+from openfold_opt.train.warm_up import warm_up
 
 SUCCESS, ABORTED = "success", "aborted"
 
@@ -103,6 +109,9 @@ class Trainer:
             prepared = prepare_run(
                 self._config, context, device=device, paths=self._paths, identity=identity, warn=self._observer.warning
             )
+        runner = prepared.train_step
+        if self._config.warm_up:
+            runner = warm_up(self._config, prepared.train_step, prepared.evaluator, report=self._observer.preparing)
         info = self._describe(prepared, device)
         barrier(context.world)
         self._observer.init_stop(info)
@@ -112,8 +121,9 @@ class Trainer:
             data = self._data.open(data_axis=context.data, dap_axis=context.dap, world=context.world, seed=self._seed)
         try:
             self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
-            course = Course(self._config, prepared, data=data, world=context.world, observer=self._observer)
-            return course.run(started=started)
+            course = Course(self._config, prepared, runner=runner, data=data, world=context.world, observer=self._observer)
+            with frozen_garbage():
+                return course.run(started=started)
         finally:
             data.close()
 
@@ -140,9 +150,17 @@ class Course:
     """Blocks of training, each followed by an evaluation, until the target or the last step."""
 
     def __init__(
-        self, config: RunConfig, prepared: PreparedRun, *, data: OpenData, world: AxisGroup, observer: RunObserver
+        self,
+        config: RunConfig,
+        prepared: PreparedRun,
+        *,
+        runner: TrainStep | StepGraphs,
+        data: OpenData,
+        world: AxisGroup,
+        observer: RunObserver,
     ) -> None:
         self._config = config
+        self._step_runner = runner
         self._prepared = prepared
         self._data = data
         self._world = world
@@ -155,7 +173,7 @@ class Course:
         """time.perf_counter() and step at the beginning of the running block."""
         self._device = device = prepared.train_step.buffer.values.device
         self._runner = BlockRunner(
-            train_step=prepared.train_step,
+            train_step=runner,
             batches=data.training_batches(
                 start_step=prepared.progress.step, start=prepared.stream_state, device=device, report=observer.warning
             ),
@@ -194,6 +212,7 @@ class Course:
             data_wait_seconds=self._runner.data_wait_seconds,
             evaluations=tuple(self._evaluations),
             peak_memory_bytes=peak_memory_bytes(self._prepared.train_step.buffer.values.device),
+            num_eager_steps=self._step_runner.num_eager_steps if isinstance(self._step_runner, StepGraphs) else None,
         )
 
     def _recycling_passes(self, step_index: int) -> int:
@@ -258,6 +277,8 @@ class Course:
         self._progress = Progress(step=step, samples_seen=self._progress.samples_seen, lddt_ca=report.lddt_ca)
         self._observer.evaluation(report)
         self._observer.evaluation_stop(step=step, epoch_num=epoch_num)
+        # here, and not in the midst of a step
+        gc.collect()
 
     def _save_last(self) -> None:
         """The run is over and its log closed: what cannot be saved now is no failure of it."""

@@ -2,7 +2,7 @@
 
 Order of the events of a run:
 
-    init_start -> init_stop -> run_start -> data_ready
+    init_start -> preparing * -> init_stop -> run_start -> data_ready
       -> { block_start -> step * -> block_stop -> evaluation_start -> evaluation -> evaluation_stop } *
       -> run_stop -> run_end
 
@@ -111,6 +111,8 @@ class RunSummary:
     evaluations: tuple[EvaluationReport, ...] = field(default=())
     peak_memory_bytes: int = 0
     """Of the first rank: on its GPU, or of its process on a CPU."""
+    num_eager_steps: int | None = None
+    """Of the first rank: steps that fitted no graph; None: the run has no graphs."""
 
     @property
     def trained_steps(self) -> int:
@@ -134,6 +136,8 @@ class RunObserver(Protocol):
     """Receiver of a run's events; see the top of the file for their order."""
 
     def init_start(self, config: RunConfig, *, seed: int) -> None: ...
+
+    def preparing(self, what: str) -> None: ...
 
     def init_stop(self, info: RunInfo) -> None: ...
 
@@ -169,6 +173,9 @@ class NullObserver:
 
     def init_start(self, config: RunConfig, *, seed: int) -> None:
         """A run begins to set itself up."""
+
+    def preparing(self, what: str) -> None:
+        """Something before the clock that takes a while is done."""
 
     def init_stop(self, info: RunInfo) -> None:
         """Model, optimiser and processes are ready; no data was read."""
@@ -241,6 +248,9 @@ class ConsoleObserver(NullObserver):
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
+    def preparing(self, what: str) -> None:
+        self._say(what)
+
     def init_stop(self, info: RunInfo) -> None:
         start = f"resumed after step {info.resumed_from_step}" if info.resumed_from_step else "fresh"
         self._say(
@@ -279,6 +289,7 @@ class ConsoleObserver(NullObserver):
             f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
             f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
+            + ("" if summary.num_eager_steps is None else f"; {summary.num_eager_steps} steps fitted no CUDA graph")
         )
 
     def run_failed(self, error: BaseException) -> None:

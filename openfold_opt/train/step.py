@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +112,29 @@ class StepResult:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepNumbers:
+    """What differs from step to step beside the samples; scalars on the device where the step is recorded once for all."""
+
+    step: int | Tensor
+    """From 1; int64."""
+    learning_rate: float | Tensor
+    """float64."""
+    dropout_seed: int | Tensor | None
+    """int64; None: no dropout."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepTensors:
+    """Figures of a step on the device."""
+
+    packed: Tensor
+    """is_applied, gradient norm, loss, terms: float32"""
+    local_terms: Tensor
+    """As in StepResult."""
+    term_names: tuple[str, ...]
+
+
 class TrainStep:
     """Forward with recycling, losses, backward, averaging, clipping, Adam, running average.
 
@@ -141,9 +164,9 @@ class TrainStep:
         self.weight_average = WeightAverage(self.buffer, config.weight_average)
         self._loss = loss
         self._plan = plan
-        self._config = config
+        self.config = config
         self._context = context if context is not None else ParallelContext.alone()
-        self._dropout_seed = dropout_seed
+        self.dropout_seed = dropout_seed
         optimizer = config.optimizer
         self._constants = WeightUpdateConstants(
             beta_1=optimizer.beta_1,
@@ -155,40 +178,56 @@ class TrainStep:
 
     def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
         """Make optimiser step number `step` (from 1) out of `accumulation` micro-batches."""
+        sample_ids: list[str] = []
+
+        def noted() -> Iterator[MicroBatch]:
+            for batch in micro_batches:
+                sample_ids.extend(batch.sample_ids)
+                yield batch
+
+        numbers = StepNumbers(step=step, learning_rate=learning_rate(self.config.schedule, step), dropout_seed=self.dropout_seed)
+        tensors = self.compute(noted(), numbers, num_recycling_passes=num_recycling_passes)
+        return self.result(tensors, step=step, num_recycling_passes=num_recycling_passes, sample_ids=tuple(sample_ids))
+
+    def compute(self, micro_batches: Iterable[MicroBatch], numbers: StepNumbers, *, num_recycling_passes: int) -> StepTensors:
+        """The step as work for the device alone: the host waits for nothing, and reads and sends nothing if the numbers are tensors."""
         self.buffer.zero_gradients()
         rows: list[Tensor] = []
-        sample_ids: list[str] = []
         names: tuple[str, ...] = ()
         for batch in micro_batches:
-            terms = self._forward_backward(batch, step=step, num_recycling_passes=num_recycling_passes)
+            terms = self._forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes)
             names = tuple(terms.terms)
             rows.append(_local_rows(terms))
-            sample_ids.extend(batch.sample_ids)
             self._load_riders(terms)
-        if len(rows) != self._config.accumulation:
-            raise ValueError(f"step {step} got {len(rows)} micro-batches, expected {self._config.accumulation}")
-        rate = learning_rate(self._config.schedule, step)
-        packed = self._update(rate, num_terms=len(names))
+        if len(rows) != self.config.accumulation:
+            raise ValueError(f"step {int(numbers.step)} got {len(rows)} micro-batches, expected {self.config.accumulation}")
+        packed = self._update(numbers.learning_rate, num_terms=len(names))
+        return StepTensors(packed=packed, local_terms=torch.cat(rows), term_names=names)
+
+    def result(
+        self, tensors: StepTensors, *, step: int, num_recycling_passes: int, sample_ids: tuple[str, ...]
+    ) -> StepResult:
+        """What the step's figures can be read from, once they have come to the host."""
         return StepResult(
             step=step,
             num_recycling_passes=num_recycling_passes,
-            learning_rate=rate,
-            term_names=names,
-            packed=HostCopy(packed),
-            local_terms=torch.cat(rows),
-            sample_ids=tuple(sample_ids),
+            learning_rate=learning_rate(self.config.schedule, step),
+            term_names=tensors.term_names,
+            packed=HostCopy(tensors.packed),
+            local_terms=tensors.local_terms,
+            sample_ids=sample_ids,
         )
 
-    def _forward_backward(self, batch: MicroBatch, *, step: int, num_recycling_passes: int) -> LossTerms:
+    def _forward_backward(self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_passes: int) -> LossTerms:
         dropout = None
-        if self._dropout_seed is not None:
-            dropout = DropoutState(seed=self._dropout_seed, step=step, slots=batch.slots)
+        if numbers.dropout_seed is not None:
+            dropout = DropoutState(seed=numbers.dropout_seed, step=numbers.step, slots=batch.slots)
         outputs = self.model(
             batch.features, self._plan, num_recycling_passes=num_recycling_passes, dropout=dropout
         )
         # the pass with gradient works on the slice after those of the passes without
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_passes))
-        (terms.loss / self._config.accumulation).backward()
+        (terms.loss / self.config.accumulation).backward()
         self.buffer.collect_gradients()
         return terms
 
@@ -202,16 +241,16 @@ class TrainStep:
         if 2 + len(terms.terms) > riders.numel():
             raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {riders.numel() - 2}")
         is_finite = torch.isfinite(terms.weighted_total).all()
-        flag = torch.where(is_finite, 0.0, torch.nan)
+        flag = riders.new_zeros(()).masked_fill(~is_finite, torch.nan)
         means = [value.float().mean() for value in terms.terms.values()]
-        figures = torch.stack([terms.loss.float(), *means]) / self._config.accumulation
+        figures = torch.stack([terms.loss.float(), *means]) / self.config.accumulation
         riders[0] += flag
         riders[1 : 1 + len(figures)] += figures
 
     @torch.no_grad()
-    def _update(self, rate: float, *, num_terms: int) -> Tensor:
+    def _update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
         """Average, clip, step. Returns [is_applied, norm, loss, terms ...] float32 on the device."""
-        buffer, config = self.buffer, self._config
+        buffer, config = self.buffer, self.config
         average_gradients(buffer.gradients, self._context.data, bucket_bytes=config.gradient_bucket_bytes)
         gradient, riders = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(

@@ -51,7 +51,8 @@ def test_events_come_in_order(whole):
     steps = ["step"] * 4
     block = ["block_start", *steps, "block_stop", "evaluation_start", "evaluation", "evaluation_stop"]
     told = [name for name in recorder.names if name != "checkpoint_saved"]
-    assert told == ["init_start", "init_stop", "run_start", "data_ready", *block, *block, "run_stop", "run_end"]
+    warm_up = ["preparing"] * 3
+    assert told == ["init_start", *warm_up, "init_stop", "run_start", "data_ready", *block, *block, "run_stop", "run_end"]
 
 
 def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):

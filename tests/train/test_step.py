@@ -164,7 +164,7 @@ def test_the_loss_looks_at_the_slice_of_the_last_pass(passes):
 
 def test_dropout_is_told_the_step_and_the_slots():
     step = toy_step(accumulation=2)
-    step._dropout_seed = 77
+    step.dropout_seed = 77
     told = []
 
     class Listening(ToyModel):

@@ -63,5 +63,6 @@ def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply
 
 
 def _average(state: WeightState, apply: Tensor, constants: WeightUpdateConstants) -> None:
-    weight = torch.where(state.num_updates == 0, 1.0, 1.0 - constants.decay_rate)
+    # the first value is copied; filled on the device, as a number of the host would have to travel there
+    weight = torch.full_like(state.num_updates, 1.0 - constants.decay_rate).masked_fill(state.num_updates == 0, 1.0)
     state.average.lerp_(state.values, weight * apply.to(torch.float32))

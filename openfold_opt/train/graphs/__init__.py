@@ -1,0 +1,1 @@
+"""CUDA graphs around the training step; the model does not know of them."""

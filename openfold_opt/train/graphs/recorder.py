@@ -1,0 +1,46 @@
+"""Recording work once and launching it as a whole: the seam between the step and CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+Work = Callable[[], None]
+
+
+class Recorder(Protocol):
+    """Turns work into something that repeats it with one launch."""
+
+    def rehearse(self, work: Work) -> None:
+        """Do the work once, so that whatever is made at the first time (handles, compiled kernels, workspaces) is there."""
+
+    def record(self, work: Work) -> Work:
+        """What repeats the work when it is called, on the same memory. Recording need not do the work."""
+
+
+class CudaRecorder:
+    """CUDA graphs that share one pool of memory.
+
+    Whatever the work allocates lives in the pool and is overwritten by the next replay of any of its graphs, so results must be
+    copied to memory from outside before the work ends.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
+
+    def rehearse(self, work: Work) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            work()
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def record(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: other threads, NCCL's watchdog and the stager among them, go on calling CUDA meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay

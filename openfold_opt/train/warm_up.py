@@ -1,0 +1,102 @@
+"""Steps on made-up data before the clock runs: what is slow at the first time is not slow in the run, and nothing else remains of it.
+
+Compiled kernels, cuBLAS handles and workspaces, the memory that the allocator holds, and the graphs are what stays.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
+from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.made_up_features import made_up_batch, made_up_sample
+from openfold_opt.train.step import MicroBatch, TrainStep
+
+
+def warm_up(
+    config: RunConfig, train_step: TrainStep, evaluator: Evaluator, *, recorder: Recorder | None = None, report: Callable[[str], None]
+) -> TrainStep | StepGraphs:
+    """One step for each number of recycling passes, and an evaluation; weights, optimiser and random state are then as before.
+
+    Collective where ranks train together: all of them make the same steps.
+
+    Args:
+        config: of the run.
+        train_step: the step.
+        evaluator: of the run.
+        recorder: makes the graphs if the run has any; None: CUDA's.
+        report: gets a line for each thing done.
+
+    Returns:
+        What carries out the steps of the run: graphs of the step, or the step itself.
+    """
+    device = train_step.buffer.values.device
+    runner: TrainStep | StepGraphs = train_step
+    if config.cuda_graphs:
+        recorder = recorder if recorder is not None else CudaRecorder(device)
+        runner = StepGraphs(train_step, recorder, micro_batches=_made_up_micro_batches(config, device))
+    with _as_before(train_step):
+        # most passes first: the memory it takes serves the others
+        for passes in range(config.data.max_extra_passes, -1, -1):
+            if isinstance(runner, StepGraphs):
+                runner.prepare(passes)
+            else:
+                runner.run(_made_up_micro_batches(config, device), step=1, num_recycling_passes=passes).read()
+            report(f"warm-up: step with {passes} passes without gradient")
+        _evaluate(config, evaluator)
+        report("warm-up: evaluation")
+    return runner
+
+
+def _made_up_micro_batches(config: RunConfig, device: torch.device) -> list[MicroBatch]:
+    size, micro_batches = config.local_batch_size, []
+    for number in range(config.accumulation):
+        features = made_up_batch(config.data, batch_size=size, num_passes=config.data.max_extra_passes + 1, seed=number)
+        slots = torch.arange(number * size, (number + 1) * size)
+        batch = FeatureBatch.from_features(features).to(device)
+        micro_batches.append(MicroBatch(features=batch, slots=slots.to(device), sample_ids=("made up",) * size))
+    return micro_batches
+
+
+def _evaluate(config: RunConfig, evaluator: Evaluator) -> None:
+    """Chains of an even and an odd length: kernels are compiled for multiples of 16 and for other sizes by themselves."""
+    data = config.data
+    for num_residues in {data.crop_size, data.crop_size - 1} - {0}:
+        sizes = {"N_res": num_residues, "N_clust": data.max_msa_clusters, "N_extra": data.max_extra_msa, "N_templ": data.max_templates}
+        evaluator.score(made_up_sample(sizes | {"num_passes": data.max_extra_passes + 1}, seed=0))
+
+
+@contextmanager
+def _as_before(train_step: TrainStep) -> Iterator[None]:
+    """Puts back what a step changes, to the last bit."""
+    state = train_step.weight_state()
+    tensors = [x for x in vars(state).values() if x is not None] + [train_step.buffer.gradients]
+    copies = [x.clone() for x in tensors]
+    generators = _random_states()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, copy in zip(tensors, copies):
+                tensor.copy_(copy)
+        _set_random_states(generators)
+
+
+def _random_states() -> tuple[Tensor, list[Tensor], tuple, dict]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all(), random.getstate(), np.random.get_state(legacy=False)
+
+
+def _set_random_states(states: tuple[Tensor, list[Tensor], tuple, dict]) -> None:
+    torch.set_rng_state(states[0])
+    torch.cuda.set_rng_state_all(states[1])
+    random.setstate(states[2])
+    np.random.set_state(states[3])

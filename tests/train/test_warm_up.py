@@ -1,0 +1,89 @@
+"""Warm-up leaves no trace: a run with it equals a run without it to the last bit."""
+
+import dataclasses
+import gc
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.garbage import frozen_garbage
+from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.setup import build_plans
+from openfold_opt.train.warm_up import warm_up
+from tests.train.synthetic import tiny_config
+from tests.train.test_loop import train
+from tests.train.test_step_graphs import StandIn, micro_batch, new_step
+
+
+def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
+    """cuda_graphs without its check, for a recorder that needs no GPU."""
+    changed = dataclasses.replace(config)
+    object.__setattr__(changed, "cuda_graphs", True)
+    return changed
+
+
+@pytest.mark.parametrize("has_graphs", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_state_and_random_numbers_are_as_before(has_graphs, precision):
+    config = tiny_config(precision=precision)
+    config = as_if_on_a_gpu(config) if has_graphs else config
+    step = new_step(config)
+    step.run([micro_batch(config, 5)], step=1, num_recycling_passes=1).read()
+    before = {name: None if x is None else x.clone() for name, x in vars(step.weight_state()).items()}
+    numbers = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()
+    _, plan = build_plans(config, ParallelContext.alone(), torch.device("cpu"))
+    lines = []
+    runner = warm_up(
+        config, step, Evaluator(step.model, step.weight_average, plan=plan), recorder=StandIn(), report=lines.append
+    )
+    assert isinstance(runner, StepGraphs) == has_graphs
+    assert lines == [f"warm-up: step with {k} passes without gradient" for k in (1, 0)] + ["warm-up: evaluation"]
+    for name, value in vars(step.weight_state()).items():
+        assert value is before[name] is None or torch.equal(value, before[name]), name
+    assert torch.equal(torch.get_rng_state(), numbers[0]) and random.getstate() == numbers[1]
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numbers[2])
+
+
+def test_a_run_with_it_equals_one_without(tmp_path):
+    found = []
+    for name in (True, False):
+        _, recorder = train(tiny_config(warm_up=name), tmp_path / str(name))
+        found.append([(report.step, report.loss, report.gradient_norm) for report in recorder.steps])
+        assert ("preparing" in recorder.names) == name
+        if name:
+            assert recorder.names.index("preparing") < recorder.names.index("init_stop") < recorder.names.index("run_start")
+    assert found[0] == found[1]
+
+
+def test_graphs_are_refused_where_they_cannot_be():
+    for changes in ({"device": "cpu"}, {"device": "cuda", "warm_up": False}):
+        with pytest.raises(ValueError, match="cuda_graphs=True goes with warm_up=True"):
+            tiny_config(cuda_graphs=True, **changes)
+
+
+def test_no_collection_while_garbage_is_frozen():
+    with frozen_garbage():
+        assert not gc.isenabled() and gc.get_freeze_count() > 0
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_steps_leave_no_cycles_that_hold_tensors(recompute):
+    config = tiny_config(recompute=recompute)
+    step = new_step(config)
+    step.run([micro_batch(config, 1)], step=1, num_recycling_passes=0).read()
+    with frozen_garbage():
+        step.run([micro_batch(config, 1)], step=2, num_recycling_passes=0).read()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            gc.collect()
+            held = [x for x in gc.garbage if isinstance(x, torch.Tensor) and x.numel() > 100]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    assert not held
