@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
@@ -20,6 +21,20 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.precision import low_precision_names
 
 META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFlops:
+    """Floating-point operations of matrix products."""
+
+    forward: int
+    """Of a forward pass."""
+    both: int
+    """Of forward pass, loss and backward pass."""
+
+    def of_step(self, num_recycling_passes: int) -> int:
+        """Of a step with so many passes without gradient."""
+        return num_recycling_passes * self.forward + self.both
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +69,14 @@ class MetaStep:
     def forward(self) -> ModelOutputs:
         """One pass with gradient."""
         return self.model(self.batch, self.plan, num_recycling_passes=0, dropout=self.dropout)
+
+    def count_flops(self) -> StepFlops:
+        """Of matrix products."""
+        with FlopCounterMode(display=False) as forward:
+            self.forward()
+        with FlopCounterMode(display=False) as both:
+            self.run()
+        return StepFlops(forward=forward.get_total_flops(), both=both.get_total_flops())
 
     def run(self) -> None:
         """Forward, loss, backward."""

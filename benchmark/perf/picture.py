@@ -26,3 +26,19 @@ def draw_preparation_times(samples: dict[str, Any], path: Path) -> None:
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.savefig(path, dpi=130)
+
+
+def draw_module_times(modules: dict[str, dict[str, float]], path: Path) -> None:
+    """Time of a step by module, forward and backward side by side, longest first; modules that have parts are left to their parts."""
+    parts = {name for name in modules if not any(other.startswith(name + ".") for other in modules)}
+    names = sorted(parts, key=lambda name: sum(modules[name].values()))
+    figure = Figure(figsize=(8, 0.8 + 0.24 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    forward = [1e3 * modules[name]["forward"] for name in names]
+    axes.barh(names, forward, label="forward")
+    axes.barh(names, [1e3 * modules[name]["backward"] for name in names], left=forward, label="backward")
+    axes.set_xlabel("ms of a step, all blocks together")
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=130)

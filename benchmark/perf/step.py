@@ -14,6 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.limits import measure_matmul
+from benchmark.perf.meta_step import MetaStep
+from benchmark.perf.picture import draw_module_times
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
@@ -34,14 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often the sides take turns (default: 2)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+    parser.add_argument("--modules", action="store_true", help="where the time of a step goes, by module")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="that as a picture (.png or .svg)")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="the profile (.json or .json.gz), for https://ui.perfetto.dev")
     parser.add_argument("--reference", type=Path, metavar="CHECKOUT", help="folder openfold of a checkout of mlcommons/hpc; CPU only, float32, its own recomputation")
     parser.add_argument("--reference-python", default=sys.executable, metavar="PYTHON", help="interpreter with what the reference needs (default: this one)")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of every step and peak memory of every process, by side and number of passes."""
+    """Seconds of every step and peak memory of every process, by side and number of passes; where the time goes, if asked for."""
     if min(args.repeats, args.rounds, args.threads) < 1 or min(args.passes) < 0:
         raise BenchmarkError("--repeats, --rounds and --threads must be at least 1, --passes at least 0")
+    for path in (args.trace, args.picture):
+        if path is not None and not path.parent.is_dir():
+            raise BenchmarkError(f"{path}: the folder {path.parent} does not exist; make it first")
     reference = None
     if args.reference is not None:
         reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
@@ -49,7 +58,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = build_preset(args.preset)
     args.precision = args.precision or config.precision
     names = ("preset", "kernels", "precision", "threads")
-    figures: dict[str, Any] = {**{name: getattr(args, name) for name in names}, "passes": {}}
+    figures: dict[str, Any] = {**{name: getattr(args, name) for name in names}, "passes": {}, "flops": {}}
+    flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
             features = Path(folder, f"features_{passes}.npz")
@@ -61,6 +71,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     f, blocks=config.model.evoformer_stack.num_blocks, passes=k, repeats=args.repeats, threads=args.threads
                 )
             figures["passes"][str(passes)] = _take_turns(sides, rounds=args.rounds, label=f"{passes} passes")
+            figures["flops"][str(passes)] = flops.of_step(passes)
+        if args.modules or args.trace is not None or args.picture is not None:
+            # of the last number of passes
+            figures["profile"] = _ours(args, passes, features, modules=True)
+    figures["matmul_flops_per_second"] = measure_matmul(args.precision, device=config.device, threads=args.threads)
+    if args.picture is not None:
+        draw_module_times(figures["profile"]["modules"], args.picture)
     return figures
 
 
@@ -74,9 +91,11 @@ def _take_turns(sides: dict[str, Any], *, rounds: int, label: str) -> dict[str, 
     return found
 
 
-def _ours(args: argparse.Namespace, passes: int, features: Path) -> dict[str, Any]:
-    settings = [args.preset, args.kernels, args.precision, passes, args.repeats, args.threads, features]
-    command = [sys.executable, "-m", "benchmark.perf.step_probe", *map(str, settings)]
+def _ours(args: argparse.Namespace, passes: int, features: Path, *, modules: bool = False) -> dict[str, Any]:
+    settings = {name: getattr(args, name) for name in ("preset", "kernels", "precision", "repeats", "threads")}
+    settings |= {"passes": passes, "features": str(features), "modules": modules}
+    settings["trace"] = str(args.trace) if modules and args.trace is not None else None
+    command = [sys.executable, "-m", "benchmark.perf.step_probe", json.dumps(settings)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         print(finished.stderr[-4000:], file=sys.stderr)
@@ -85,18 +104,30 @@ def _ours(args: argparse.Namespace, passes: int, features: Path) -> dict[str, An
 
 
 def report(figures: dict[str, Any]) -> str:
-    """A table by number of passes, with ratios where there is a reference."""
-    rows = []
+    """A table by number of passes, with ratios where there is a reference; the mean over the passes; modules by time."""
+    rows, medians = [], []
     for passes, sides in figures["passes"].items():
         spreads = {side: Spread.of(found["seconds"]) for side, found in sides.items()}
         peaks = {side: max(found["peak_memory_bytes"]) for side, found in sides.items()}
+        medians.append(spreads["ours"].median)
         for side, spread in spreads.items():
-            rows.append([f"{passes} {side}", f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})", f"{peaks[side] / _MEBIBYTE:.0f}"])
+            rate = figures["flops"][passes] / spread.median
+            share = rate / figures["matmul_flops_per_second"]
+            seconds = f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+            rows.append([f"{passes} {side}", seconds, f"{rate / 1e12:.2f}", f"{share:.0%}", f"{peaks[side] / _MEBIBYTE:.0f}"])
         if "reference" in sides:
             ratio = spreads["ours"].ratio_to(spreads["reference"])
-            rows.append(
-                [f"{passes} ratio", f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", f"{peaks['ours'] / peaks['reference']:.2f}"]
-            )
-    text = table(rows, header=["passes without gradient", "s/step", "peak memory, MiB"])
-    return "step of {preset} with {kernels} kernels in {precision}, {threads} CPU threads\n\n".format(**figures) + text
+            seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+            rows.append([f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"])
+    header = ["passes without gradient", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
+    text = "step of {preset} with {kernels} kernels in {precision}, {threads} CPU threads\n\n".format(**figures) + table(rows, header=header)
+    if len(medians) > 1:
+        text += f"\n\nours, mean over these numbers of passes: {sum(medians) / len(medians):.3f} s/step"
+    return text + (_profile_report(figures["profile"]) if "profile" in figures else "")
 
+
+def _profile_report(profile: dict[str, Any]) -> str:
+    modules = sorted(profile["modules"].items(), key=lambda item: -sum(item[1].values()))
+    rows = [[name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"] for name, times in modules]
+    launches = "" if profile["launches"] is None else f"\n\nlaunches of a step: {profile['launches']:,}"
+    return f"{launches}\n\n" + table(rows, header=["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"])

@@ -1,8 +1,9 @@
 """Times training steps of a preset on made-up features, in a process of its own, so that its peak memory is its own.
 
-    python -m benchmark.perf.step_probe PRESET KERNELS PRECISION PASSES REPEATS THREADS FEATURES.npz
+    python -m benchmark.perf.step_probe SETTINGS
 
-Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "loss"}.
+SETTINGS is JSON: preset, kernels, precision, passes, repeats, threads, features (an .npz file), modules (true: where the time goes),
+trace (a file or null). Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmark.perf.module_times import time_modules
 from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.recorder import CudaRecorder
+from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.setup import build_model, build_plans, build_train_step, peak_memory_bytes, resolve_device
 from openfold_opt.train.step import MicroBatch
@@ -27,25 +33,42 @@ from openfold_opt.train.step import MicroBatch
 
 def main() -> None:
     """Two steps before the clock runs: the first allocates, the second has Adam's state."""
-    preset, kernels, precision, passes, repeats, threads, features = sys.argv[1:]
-    torch.set_num_threads(int(threads))
-    config = dataclasses.replace(build_preset(preset), kernels=KernelConfig.all(kernels), precision=precision)
-    device = resolve_device(config.device, local_rank=0)
+    settings = json.loads(sys.argv[1])
+    torch.set_num_threads(settings["threads"])
+    config = build_preset(settings["preset"])
+    config = dataclasses.replace(config, kernels=KernelConfig.all(settings["kernels"]), precision=settings["precision"])
+    with matmul_precision(config.precision):
+        print(json.dumps(_measure(config, settings)))
+
+
+def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    device, passes = resolve_device(config.device, local_rank=0), settings["passes"]
     context = ParallelContext.alone()
     model = build_model(config, seed=1, device=device)
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=1)
-    with np.load(Path(features)) as arrays:
+    with np.load(Path(settings["features"])) as arrays:
         batch = FeatureBatch.from_features({name: torch.from_numpy(arrays[name]) for name in arrays.files}).to(device)
     micro_batch = MicroBatch(features=batch, slots=torch.arange(batch.batch_size, device=device), sample_ids=("made up",))
+    runner: Any = step
+    if config.cuda_graphs:
+        runner = StepGraphs(step, CudaRecorder(device), micro_batches=[micro_batch])
+        runner.prepare(passes)
     seconds, losses = [], []
-    with matmul_precision(config.precision):
-        for number in range(1, int(repeats) + 3):
-            started = time.perf_counter()
-            figures = step.run([micro_batch], step=number, num_recycling_passes=int(passes)).read()
-            seconds.append(time.perf_counter() - started)
-            losses.append(figures.loss)
-    print(json.dumps({"seconds": seconds[2:], "peak_memory_bytes": peak_memory_bytes(device), "losses": losses}))
+    for number in range(1, settings["repeats"] + 3):
+        started = time.perf_counter()
+        figures = runner.run([micro_batch], step=number, num_recycling_passes=passes).read()
+        seconds.append(time.perf_counter() - started)
+        losses.append(figures.loss)
+    found = {"seconds": seconds[2:], "losses": losses, "peak_memory_bytes": peak_memory_bytes(device), "graphs": config.cuda_graphs}
+    if settings["modules"]:
+        trace = None if settings["trace"] is None else Path(settings["trace"])
+        # not of the graph: inside a replay there are no modules
+        found |= time_modules(lambda: step.run([micro_batch], step=1, num_recycling_passes=passes).read(), model, trace=trace)
+        if config.cuda_graphs:
+            replay = time_modules(lambda: runner.run([micro_batch], step=1, num_recycling_passes=passes).read(), model)
+            found["launches"] = replay["launches"]
+    return found
 
 
 if __name__ == "__main__":

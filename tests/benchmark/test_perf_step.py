@@ -1,11 +1,13 @@
 """`perf step`: our side on a small preset, tables with and without a peer, what is refused; the reference's view of a batch."""
 
+import gzip
 import json
 
 import numpy as np
 import torch
 
 from benchmark.__main__ import main
+from benchmark.perf.module_times import range_name
 from benchmark.perf.reference_step import read_batch
 from benchmark.perf.step import report
 
@@ -26,7 +28,9 @@ def test_ratios_beside_a_peer():
         "ours": {"seconds": [1.0, 2.0, 3.0], "peak_memory_bytes": [2**30]},
         "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
     }
-    text = report({"preset": "middle", "kernels": "reference", "precision": "fp32", "threads": 1, "passes": {"0": sides}})
+    limits = {"flops": {"0": 4 * 10**12}, "matmul_flops_per_second": 8e12}
+    text = report({"preset": "middle", "kernels": "reference", "precision": "fp32", "threads": 1, "passes": {"0": sides}} | limits)
+    assert "2.00   " in text and "25%" in text
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
 
@@ -43,3 +47,23 @@ def test_the_reference_has_the_passes_last(tmp_path):
     batch = read_batch(tmp_path / "features.npz", per_pass=["msa_mask"], num_passes=2)
     assert batch["aatype"].shape == (2, 3, 2) and torch.equal(batch["aatype"][..., 1], torch.from_numpy(arrays["aatype"]))
     assert torch.equal(batch["msa_mask"][..., 1], torch.from_numpy(arrays["msa_mask"][:, 1]))
+
+
+def test_where_the_time_goes(tmp_path, capsys):
+    picture, trace, record = tmp_path / "modules.png", tmp_path / "trace.json.gz", tmp_path / "step.json"
+    options = ["--preset", "demo", "--repeats", "1", "--rounds", "1", "--kernels", "reference", "--json", str(record)]
+    assert main(["perf", "step", *options, "--picture", str(picture), "--trace", str(trace)]) == 0
+    text = capsys.readouterr().out
+    assert "evoformer_stack.core.tri_att_start" in text and "of matmul" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    names = {event["name"] for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"] if "name" in event}
+    assert {"evoformer_stack.core.tri_att_start forward", "evoformer_stack.core.tri_att_start backward"} <= names
+    modules = json.loads(record.read_text())["figures"]["profile"]["modules"]
+    for name in ("evoformer_stack.core.pair_transition", "extra_msa_stack.msa_att_row", "structure_module.ipa"):
+        assert modules[name]["forward"] > 0.0 and modules[name]["backward"] > 0.0
+
+
+def test_ranges_have_the_names_of_modules_without_numbers_of_blocks():
+    assert range_name("evoformer_stack.blocks.3.core.tri_mul_in") == "evoformer_stack.core.tri_mul_in"
+    assert range_name("evoformer_stack.blocks.3") is None and range_name("evoformer_stack.blocks") is None
+    assert range_name("") is None and range_name("a.b.c.d.e") is None

@@ -1,0 +1,138 @@
+"""`perf kernels`: each operation at the shapes of training against its plain version, torch.compile of that, and other libraries."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmark.errors import BenchmarkError
+from benchmark.perf.kernel_cases import CaseMaker, KernelCase
+from benchmark.perf.kernel_peers import attention_peers, core_leaves
+from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
+from benchmark.perf.spread import Spread, table
+from benchmark.presets import build_preset, preset_names
+from openfold_opt.kernels.reference.attention import attention as plain_attention
+from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+from openfold_opt.train.precision import PRECISIONS, matmul_precision
+from openfold_opt.train.setup import resolve_device
+
+HELP = "every operation against its plain version, torch.compile of it, and attentions of other libraries"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--preset", choices=preset_names(), help="whose shapes (default: mlperf_reference on a GPU, middle on a CPU)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--only", metavar="TEXT", default="", help="cases whose operation or place contains this")
+    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the plain version too: a minute or two of compiling")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of forward, and of forward and backward, for each case and side; limits of the machine."""
+    if min(args.repeats, args.threads) < 1:
+        raise BenchmarkError("--repeats and --threads must be at least 1")
+    device = resolve_device("auto", local_rank=0)
+    on_gpu = device.type == "cuda"
+    preset = args.preset or ("mlperf_reference" if on_gpu else "middle")
+    precision = args.precision or ("bf16" if on_gpu else "fp32")
+    torch.set_num_threads(args.threads)
+    config = build_preset(preset)
+    ours = build_kernel_set(KernelConfig.all("auto"), device, config.model.kernel_shapes())
+    figures: dict[str, Any] = {"preset": preset, "precision": precision, "device": str(device), "cases": []}
+    figures["copy_bytes_per_second"] = measure_copy(device=device)
+    figures["matmul_flops_per_second"] = measure_matmul(precision, device=device.type, threads=args.threads)
+    with matmul_precision(precision):
+        for case in tqdm(CaseMaker(config, device=device, precision=precision).cases(), unit="case"):
+            if args.only in case.operation or args.only in case.where:
+                figures["cases"].append(_measure_case(case, getattr(ours, case.operation), args, device))
+                if case.attention is not None:
+                    figures["cases"].append(_measure_attention_core(case, args, device))
+    if not figures["cases"]:
+        raise BenchmarkError(f"--only {args.only}: no operation and no place contains this")
+    return figures
+
+
+def _measure_case(case: KernelCase, ours: Callable, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    plain = case.call(REFERENCE[case.operation])
+    sides = {"ours": case.call(ours), "plain": plain}
+    if args.compile:
+        sides["compiled"] = torch.compile(plain, dynamic=False)
+    works = {name: lambda call=call: call(*case.leaves) for name, call in sides.items()}
+    return {"operation": case.operation, "where": case.where} | _time_sides(works, case.leaves, args.repeats, device)
+
+
+def _measure_attention_core(case: KernelCase, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Without the projections, which the peers leave out too."""
+    sizes, dtype = case.attention, case.leaves[0].dtype
+    projected, bias = core_leaves(sizes, dtype=dtype, device=device)
+    mask = torch.ones(sizes.batch, sizes.groups, sizes.length, device=device)
+    options = {"num_heads": sizes.num_heads, "mask": mask, "mask_inf": 1e9, "bias": bias}
+    works = {"plain": lambda: plain_attention(projected, **options)} | attention_peers(sizes, projected, bias)
+    if device.type == "cuda":
+        fused = importlib.import_module("openfold_opt.kernels.triton.attention.attention").attention
+        works = {"ours": lambda: fused(projected, **options)} | works
+    leaves = (projected,) if bias is None else (projected, bias)
+    return {"operation": "attention core", "where": case.where} | _time_sides(works, leaves, args.repeats, device)
+
+
+def _time_sides(works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats: int, device: torch.device) -> dict[str, Any]:
+    """Times by side, and the bytes that have to move whatever is done: inputs, results, and their gradients once each."""
+    found: dict[str, Any] = {"seconds": {}, "unavailable": {}}
+    for name, work in works.items():
+        try:
+            results = work()
+        except (RuntimeError, ValueError, TypeError) as error:
+            # a peer that cannot serve these shapes is a finding, not a failure; ours and the plain version have to
+            if name in ("ours", "plain"):
+                raise
+            found["unavailable"][name] = str(error).splitlines()[0]
+            continue
+        results = results if isinstance(results, tuple) else (results,)
+        weights = [torch.randn_like(x) for x in results]
+        inputs = sum(x.nbytes for x in leaves)
+        outputs = sum(x.nbytes for x in results)
+        found["bytes"] = {"forward": inputs + outputs, "both": 2 * inputs + 2 * outputs + inputs}
+        del results
+
+        def both(work: Callable = work, weights: list[Tensor] = weights) -> None:
+            results = work()
+            torch.autograd.grad(results, leaves, weights if isinstance(results, tuple) else weights[0])
+
+        with torch.no_grad():
+            forward = all_seconds(work, device=device, repeats=repeats)
+        found["seconds"][name] = {"forward": forward, "both": all_seconds(both, device=device, repeats=repeats)}
+    return found
+
+
+def report(figures: dict[str, Any]) -> str:
+    """A row for each case and way: our time, share of the copy bandwidth, and how many times longer the others take."""
+    sides = [name for case in figures["cases"] for name in case["seconds"]]
+    others = [name for name in dict.fromkeys(sides) if name != "ours"]
+    rows, remarks = [], []
+    for case in figures["cases"]:
+        remarks += [f"{case['operation']} ({case['where']}): no {name}: {why}" for name, why in case["unavailable"].items()]
+        for way in ("forward", "both"):
+            spreads = {name: Spread.of(times[way]) for name, times in case["seconds"].items()}
+            base = spreads.get("ours")
+            cells = ["", ""]
+            if base is not None:
+                share = case["bytes"][way] / base.median / figures["copy_bytes_per_second"]
+                cells = [f"{1e3 * base.median:.3f} ({1e3 * base.low:.3f} to {1e3 * base.high:.3f})", f"{share:.0%}"]
+            for name in others:
+                spread = spreads.get(name)
+                text = "" if spread is None else f"{1e3 * spread.median:.3f} ms"
+                cells.append(f"{spread.ratio_to(base).median:.2f}x" if spread is not None and base is not None else text)
+            rows.append([f"{case['operation']}, {case['where']}, {'forward' if way == 'forward' else 'and backward'}", *cells])
+    limits = (
+        f"{figures['preset']} in {figures['precision']} on {figures['device']}; copy {figures['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
+        f"matrix product {figures['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. The share is of the least bytes that have to move."
+    )
+    return "\n".join([limits, "", table(rows, header=["operation", "ours, ms", "of copy", *others]), *remarks])

@@ -1,0 +1,57 @@
+"""What this machine reaches at best, measured in the same run: products of large matrices, and copies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from openfold_opt.train.precision import matmul_precision
+from openfold_opt.train.setup import resolve_device
+
+_CPU_SIZE, _GPU_SIZE = 2048, 8192
+_CPU_BYTES, _GPU_BYTES = 2**28, 2**31
+
+
+def measure_matmul(precision: str, *, device: str, threads: int) -> float:
+    """Floating-point operations per second of a square matrix product in a precision of RunConfig."""
+    where = resolve_device(device, local_rank=0)
+    torch.set_num_threads(threads)
+    size = _GPU_SIZE if where.type == "cuda" else _CPU_SIZE
+    a, b = (torch.randn(size, size, device=where, dtype=torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
+    with matmul_precision(precision):
+        return 2.0 * size**3 / best_seconds(lambda: torch.mm(a, b), device=where)
+
+
+def measure_copy(*, device: torch.device) -> float:
+    """Bytes per second, read and written, of a copy far larger than the caches."""
+    source = torch.zeros((_GPU_BYTES if device.type == "cuda" else _CPU_BYTES) // 4, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * source.nbytes / best_seconds(lambda: target.copy_(source), device=device)
+
+
+def best_seconds(work: Callable[[], object], *, device: torch.device, repeats: int = 10) -> float:
+    """Least of several times, after two that are not counted."""
+    return min(all_seconds(work, device=device, repeats=repeats))
+
+
+def all_seconds(work: Callable[[], object], *, device: torch.device, repeats: int) -> list[float]:
+    """Times of several runs, after two that are not counted; of the device's own clock on a GPU."""
+    for _ in range(2):
+        work()
+    if device.type != "cuda":
+        return [_on_cpu(work) for _ in range(repeats)]
+    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for begin, end in marks:
+        begin.record()
+        work()
+        end.record()
+    torch.cuda.synchronize(device)
+    return [begin.elapsed_time(end) * 1e-3 for begin, end in marks]
+
+
+def _on_cpu(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

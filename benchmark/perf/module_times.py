@@ -1,0 +1,108 @@
+"""Where the time of a step goes: ranges named as the modules in PyTorch's profiler, their sums, and a trace that Perfetto opens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from openfold_opt.model.linear import LayerNorm, Linear
+
+_DEEPEST = 3
+"""Parts of a module's name that a range may have: evoformer_stack.core.tri_att_start is as deep as it goes."""
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+
+
+def range_name(module_name: str) -> str | None:
+    """Name of a module's range, the same for all blocks of a stack; None where it lies too deep to have one."""
+    name = re.sub(r"\.blocks\.\d+", "", module_name)
+    is_block = re.search(r"\.blocks(\.\d+)?$", module_name) is not None
+    return None if not name or is_block or name.count(".") >= _DEEPEST else name
+
+
+@contextmanager
+def module_ranges(model: nn.Module) -> Iterator[None]:
+    """While open, forward and backward of the modules are ranges "NAME forward" and "NAME backward", for NVTX too on a GPU.
+
+    Single linear layers and normalisations have none of their own.
+    """
+    handles = []
+    for module_name, module in model.named_modules():
+        name = range_name(module_name)
+        if name is None or isinstance(module, (nn.ModuleList, Linear, LayerNorm)):
+            continue
+        forward, backward = _Range(f"{name} forward"), _Range(f"{name} backward")
+        handles += [
+            module.register_forward_pre_hook(forward.enter),
+            module.register_forward_hook(forward.leave),
+            module.register_full_backward_pre_hook(backward.enter),
+            module.register_full_backward_hook(backward.leave),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Range:
+    """Hooks that open and close a range. A stack of blocks enters and leaves its modules in turn, never twice at once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._open: Any = None
+
+    def enter(self, *_: Any) -> None:
+        self.leave()
+        self._open = record_function(self._name)
+        self._open.__enter__()
+        if torch.cuda.is_available():
+            torch.cuda.nvtx.range_push(self._name)
+
+    def leave(self, *_: Any) -> None:
+        # a module whose inputs need no gradient has a backward that begins and is never said to end
+        if self._open is None:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.nvtx.range_pop()
+        self._open.__exit__(None, None, None)
+        self._open = None
+
+
+def time_modules(step: Callable[[], Any], model: nn.Module, *, trace: Path | None = None) -> dict[str, Any]:
+    """Profiles one step.
+
+    Args:
+        step: does it, and waits for its end.
+        model: whose modules get ranges.
+        trace: file for the profile, .json or .json.gz, which https://ui.perfetto.dev opens.
+
+    Returns:
+        "modules": name -> {"forward", "backward"} in seconds, of kernels on a GPU and of the process on a CPU;
+        "launches": calls that start work on the GPU, None on a CPU.
+    """
+    on_gpu = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    with module_ranges(model), profile(activities=activities) as found:
+        step()
+    if trace is not None:
+        found.export_chrome_trace(str(trace))
+    averages = found.key_averages()
+    modules: dict[str, dict[str, float]] = {}
+    for event in averages:
+        name, _, way = event.key.rpartition(" ")
+        if way in ("forward", "backward"):
+            seconds = (event.device_time_total if on_gpu else event.cpu_time_total) * 1e-6
+            modules.setdefault(name, {"forward": 0.0, "backward": 0.0})[way] += seconds
+    return {"modules": modules, "launches": count_launches(averages) if on_gpu else None}
+
+
+def count_launches(averages: Any) -> int:
+    """Calls of the CUDA runtime that start work."""
+    return sum(event.count for event in averages if event.key.startswith(_LAUNCHES))
