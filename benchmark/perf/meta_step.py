@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
@@ -16,8 +15,8 @@ from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.made_up_features import meta_batch
 from openfold_opt.train.precision import low_precision_names
 
 META = torch.device("meta")
@@ -61,7 +60,7 @@ class MetaStep:
         return cls(
             model=model,
             plan=ExecutionPlan(kernels=kernel_set, dap=AxisGroup.single("dap")),
-            batch=meta_batch(config),
+            batch=meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1),
             dropout=DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None,
             loss=AlphaFoldLoss(config.loss),
         )
@@ -81,24 +80,3 @@ class MetaStep:
     def run(self) -> None:
         """Forward, loss, backward."""
         self.loss(self.forward(), self.batch.at_pass(0)).loss.backward()
-
-
-def meta_batch(config: RunConfig) -> FeatureBatch:
-    """A batch of the preset's training shapes with one slice of the per-pass features."""
-    data = config.data
-    sizes = {
-        "batch": config.local_batch_size,
-        "num_passes": 1,
-        "N_res": data.crop_size,
-        "N_clust": data.max_msa_clusters,
-        "N_extra": data.max_extra_msa,
-        "N_templ": data.max_templates,
-    }
-
-    def feature(name: str) -> Tensor:
-        spec = FEATURES[name]
-        dims = spec.leading_dims(batched=True) + spec.shape
-        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in dims]
-        return torch.empty(shape, dtype=getattr(torch, spec.dtype.name), device=META)
-
-    return FeatureBatch.from_features({name: feature(name) for name in FEATURES})

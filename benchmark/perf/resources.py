@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"preset": args.preset, "kernels": {}}
     for precision in args.precision:
         with matmul_precision(precision):
-            launches = _launches(MetaStep.build(config, kernels="triton", precision=precision))
+            launches = step_launches(MetaStep.build(config, kernels="triton", precision=precision))
         for capability in args.capability:
             try:
                 found = compiling.compile_launches(launches, capability)
@@ -48,7 +48,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def _launches(step: MetaStep) -> list[Any]:
+def step_launches(step: MetaStep) -> list[Any]:
     """All launches of a step and of the optimiser."""
     launches = []
     with import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(lambda *launch: launches.append(launch)):

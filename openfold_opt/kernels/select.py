@@ -62,6 +62,24 @@ class KernelConfig:
         """The same implementation of every operation."""
         return cls(**{field.name: name for field in fields(cls)})
 
+    def uses_triton(self, device: torch.device) -> bool:
+        """Whether any operation on the device is Triton's."""
+        return any(_resolve(getattr(self, field.name), device) == "triton" for field in fields(self))
+
+
+def _resolve(name: str, device: torch.device) -> str:
+    """"auto" as the implementation that it means."""
+    if name != "auto":
+        return name
+    return "cpu" if device.type == "cpu" else "triton"
+
+
+def describe_tuning(device: torch.device) -> str:
+    """What launch options the Triton kernels have on a device."""
+    from openfold_opt.kernels.triton.tuning.tables import describe
+
+    return describe(device)
+
 
 def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: KernelShapes | None = None) -> KernelSet:
     """Picks the implementations that `config` names, for tensors on `device`. Triton is imported only if it is asked for.
@@ -75,8 +93,7 @@ def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: K
 
 
 def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes) -> Callable:
-    if name == "auto":
-        name = "cpu" if device.type == "cpu" else "triton"
+    name = _resolve(name, device)
     if name == "reference":
         return REFERENCE[operation]
     if name == "cpu":

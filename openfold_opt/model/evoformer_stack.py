@@ -49,7 +49,7 @@ class EvoformerStack(nn.Module):
             PairMasks.build(masks[1], plan),
         )
         m_row, z_row = scatter(m, plan.dap, dim=1), scatter(z, plan.dap, dim=1)
-        for block, block_dropout in zip(self.blocks, draw_dropout(shape, dropout, plan)):
-            m_row, z_row = run_block(block, plan, m_row, z_row, block_masks, block_dropout)
+        for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
+            m_row, z_row = run_block(block, index, plan, m_row, z_row, block_masks, block_dropout)
         m, z = gather(m_row, plan.dap, dim=1), gather(z_row, plan.dap, dim=1)
         return m, z, self.linear(m[:, 0])

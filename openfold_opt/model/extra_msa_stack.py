@@ -47,6 +47,6 @@ class ExtraMSAStack(nn.Module):
             PairMasks.build(masks[1], plan),
         )
         e_row, z_row = scatter(e, plan.dap, dim=1), scatter(z, plan.dap, dim=1)
-        for block, block_dropout in zip(self.blocks, draw_dropout(shape, dropout, plan)):
-            e_row, z_row = run_block(block, plan, e_row, z_row, block_masks, block_dropout)
+        for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
+            e_row, z_row = run_block(block, index, plan, e_row, z_row, block_masks, block_dropout)
         return gather(z_row, plan.dap, dim=1)

@@ -9,6 +9,10 @@ from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.parallel.axis import AxisGroup
 
 
+ALL_BLOCKS = 2**31
+"""More blocks than any stack has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExecutionPlan:
     """Handed into every forward. Training and evaluation have one each; nothing is ever switched."""
@@ -16,11 +20,11 @@ class ExecutionPlan:
     kernels: KernelSet
     dap: AxisGroup
     """Axis of dynamic axial parallelism, over which rows or columns of MSA and pair representation are spread."""
-    recompute: bool = False
-    """Blocks of the stacks keep only their inputs, and are computed again in the backward pass."""
+    num_recomputed_blocks: int = 0
+    """So many blocks at the beginning of each stack keep only their inputs, and are computed again in the backward pass."""
 
     @classmethod
-    def plain(cls, *, recompute: bool = False) -> ExecutionPlan:
+    def plain(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:
         """Reference kernels in float32 on one device."""
         kernels = build_kernel_set(KernelConfig(), "cpu")
-        return cls(kernels=kernels, dap=AxisGroup.single("dap"), recompute=recompute)
+        return cls(kernels=kernels, dap=AxisGroup.single("dap"), num_recomputed_blocks=num_recomputed_blocks)

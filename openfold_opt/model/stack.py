@@ -122,9 +122,12 @@ def draw_dropout(shape: StackShape, dropout: PassDropout | None, plan: Execution
     ]
 
 
-def run_block(block: Callable[..., Any], plan: ExecutionPlan, *args: Any) -> Any:
-    """Calls block(*args, plan); if the plan says so, its activations are thrown away and computed again for the gradient."""
-    if plan.recompute and torch.is_grad_enabled():
+def run_block(block: Callable[..., Any], index: int, plan: ExecutionPlan, *args: Any) -> Any:
+    """Calls block(*args, plan); if the plan says so, its activations are thrown away and computed again for the gradient.
+
+    index: of the block in its stack.
+    """
+    if index < plan.num_recomputed_blocks and torch.is_grad_enabled():
         # No random state to keep: dropout masks are among the arguments.
         return checkpoint(block, *args, plan, use_reentrant=False, preserve_rng_state=False)
     return block(*args, plan)

@@ -86,7 +86,7 @@ class TemplatePairStack(nn.Module):
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
         t_row = scatter(t.flatten(0, 1), plan.dap, dim=1)
-        for block, block_dropout in zip(self.blocks, draw_dropout(shape, dropout, plan)):
-            t_row = run_block(block, plan, t_row, masks, block_dropout)
+        for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
+            t_row = run_block(block, index, plan, t_row, masks, block_dropout)
         t = gather(t_row, plan.dap, dim=1).unflatten(0, (batch, num_templates))
         return self.layer_norm(t, plan)

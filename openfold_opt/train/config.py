@@ -59,8 +59,8 @@ class RunConfig:
     """The run refuses to start from a file of another SHA-256; None takes any file, or random weights."""
     precision: str = "tf32"
     """"fp32", "tf32", or "bf16" for the trunk with float32 weights, structure module, heads and losses."""
-    recompute: bool = True
-    """Blocks keep their inputs only and are computed again in the backward pass."""
+    recompute: bool | str = True
+    """Blocks keep their inputs only and are computed again in the backward pass: all, none, or "auto", as few as make the rest fit."""
     cuda_graphs: bool = False
     """Whole steps are recorded before the clock runs and replayed; wants samples of one shape and a GPU."""
     warm_up: bool = True
@@ -88,6 +88,8 @@ class RunConfig:
                 'cuda_graphs=True goes with warm_up=True, data.pad_to_crop=True and device="cuda": graphs are recorded on made-up data '
                 f"of the crop's size; found {self.warm_up}, {self.data.pad_to_crop} and {self.device!r}"
             )
+        if self.recompute not in (True, False, "auto"):
+            raise ValueError(f'recompute={self.recompute!r}: expected True, False or "auto"')
         check_precision(self.precision)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from openfold_opt.kernels.select import describe_tuning
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier, broadcast_object, gather_objects
@@ -110,6 +111,8 @@ class Trainer:
                 self._config, context, device=device, paths=self._paths, identity=identity, warn=self._observer.warning
             )
         runner = prepared.train_step
+        if self._config.kernels.uses_triton(device):
+            self._observer.preparing(describe_tuning(device))
         if self._config.warm_up:
             runner = warm_up(self._config, prepared.train_step, prepared.evaluator, report=self._observer.preparing)
         info = self._describe(prepared, device)

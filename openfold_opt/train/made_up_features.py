@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from openfold_opt.loader.config import DataConfig
+from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 
 _STEP_ANGSTROM = 2.2
@@ -16,15 +17,31 @@ _STEP_ANGSTROM = 2.2
 
 def made_up_batch(data: DataConfig, *, batch_size: int, num_passes: int, seed: int = 0) -> dict[str, Tensor]:
     """All features of a batch of the shapes that training with `data` has; CPU tensors."""
-    sizes = {
+    sizes = _training_sizes(data) | {"num_passes": num_passes}
+    samples = [made_up_sample(sizes, seed=seed + number) for number in range(batch_size)]
+    return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
+
+
+def meta_batch(data: DataConfig, *, batch_size: int, num_passes: int) -> FeatureBatch:
+    """The same shapes and dtypes on PyTorch's device "meta", where tensors have no values."""
+    sizes = _training_sizes(data) | {"num_passes": num_passes, "batch": batch_size}
+
+    def feature(name: str) -> Tensor:
+        spec = FEATURES[name]
+        dims = spec.leading_dims(batched=True) + spec.shape
+        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in dims]
+        return torch.empty(shape, dtype=getattr(torch, spec.dtype.name), device="meta")
+
+    return FeatureBatch.from_features({name: feature(name) for name in FEATURES})
+
+
+def _training_sizes(data: DataConfig) -> dict[str, int]:
+    return {
         "N_res": data.crop_size,
         "N_clust": data.max_msa_clusters,
         "N_extra": data.max_extra_msa,
         "N_templ": data.max_templates,
-        "num_passes": num_passes,
     }
-    samples = [made_up_sample(sizes, seed=seed + number) for number in range(batch_size)]
-    return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
 
 def made_up_sample(sizes: Mapping[str, int], *, seed: int) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.memory_plan import plan_recomputation
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.run_state import Progress, RunIdentity, initialize_from_file, restore_run, share_state
 from openfold_opt.train.seeds import derive_seed
@@ -100,8 +101,8 @@ def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaF
 def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
     """The execution plans of training and of evaluation."""
     kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
-    train = ExecutionPlan(kernels=kernels, dap=context.dap, recompute=config.recompute)
-    evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), recompute=False)
+    train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=plan_recomputation(config, device))
+    evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
     return train, evaluate
 
 

@@ -9,7 +9,7 @@ import torch
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.dropout import DropoutState
-from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 
 PLAN = ExecutionPlan.plain()
 
@@ -53,13 +53,14 @@ def test_every_parameter_has_a_gradient(small_config, random_batch):
 
 def test_recomputation_gives_the_same_gradients_under_dropout(small_config, random_batch):
     gradients = []
-    for recompute in (False, True):
+    for number in (0, 1, ALL_BLOCKS):
         model = randomized(small_config)
-        outputs = model(random_batch, ExecutionPlan.plain(recompute=recompute), num_recycling_passes=1, dropout=dropout())
+        outputs = model(random_batch, ExecutionPlan.plain(num_recomputed_blocks=number), num_recycling_passes=1, dropout=dropout())
         total(outputs).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, recomputed in zip(*gradients):
-        torch.testing.assert_close(recomputed, plain)
+    for plain, *recomputed in zip(*gradients):
+        for gradient in recomputed:
+            torch.testing.assert_close(gradient, plain)
 
 
 def test_dropout_of_a_sample_depends_on_its_slot_and_not_on_its_batch(small_config, random_batch):

@@ -8,7 +8,7 @@ from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
 from openfold_opt.model.evoformer_stack import EvoformerStack
 from openfold_opt.model.extra_msa_stack import ExtraMSAStack
-from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.model.template_pair_stack import TemplatePairStack, TemplatePairStackConfig
 from openfold_opt.parallel.context import ParallelContext
 
@@ -46,7 +46,7 @@ def run_stacks(context: ParallelContext) -> list[torch.Tensor]:
     msa_mask, pair_mask = torch.ones(BATCH, NUM_SEQ, NUM_RES), torch.ones(BATCH, NUM_RES, NUM_RES)
     msa_mask[1, 4:] = 0.0
     pair_mask[0, 5:] = 0.0
-    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap, recompute=True)
+    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap, num_recomputed_blocks=ALL_BLOCKS)
     dropout = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7])).at_pass(1)
     t_new = templates(t, pair_mask, dropout, plan)
     z_new = extra(m, z + t_new.mean(1), (msa_mask, pair_mask), dropout, plan)

@@ -9,12 +9,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmark.perf.meta_step import meta_batch
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.made_up_features import meta_batch
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.step import MicroBatch, StepConfig, StepNumbers, TrainStep
 from tests.train.synthetic import tiny_config
@@ -84,7 +84,7 @@ def meta_train_step(kernels, precision):
         )
         integer, real = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float64)
         numbers = StepNumbers(step=integer, learning_rate=real, dropout_seed=integer)
-        batch = MicroBatch(features=meta_batch(config), slots=torch.zeros(1, dtype=torch.int64), sample_ids=("none",))
+        batch = MicroBatch(features=meta_batch(config.data, batch_size=1, num_passes=1), slots=torch.zeros(1, dtype=torch.int64), sample_ids=("none",))
     return step, batch, numbers
 
 

@@ -12,7 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
+from triton.runtime.errors import OutOfResources
 from triton.runtime.interpreter import InterpretedFunction
+
+from openfold_opt.kernels.triton.tuning.tables import tuned
+
+DOES_NOT_FIT = OutOfResources
+"""What a launch raises whose blocks want more than the chip has."""
 
 Launcher = Callable[[Any, tuple[int, ...], tuple, dict[str, Any]], None]
 """(kernel, grid, arguments, options) -> nothing"""
@@ -33,7 +39,7 @@ _shape_launcher: ContextVar[Launcher] = ContextVar("shape_launcher", default=_sk
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """Starts a kernel, unless its operator only works out shapes, or there is nothing to do."""
     if all(grid):
-        _launcher.get()(kernel, grid, args, options)
+        _launcher.get()(kernel, grid, args, tuned(kernel, args, options))
 
 
 @contextmanager

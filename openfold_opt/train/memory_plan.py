@@ -1,0 +1,89 @@
+"""How many blocks must be computed again in the backward pass for a step to fit into memory: as few as possible.
+
+The sizes are those of the tensors that autograd keeps, found by a forward pass on PyTorch's device "meta", which takes seconds and no
+memory. They grow by the same amount for every Evoformer block that is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.made_up_features import meta_batch
+from openfold_opt.train.precision import low_precision_names
+
+SHARE_FOR_ACTIVATIONS = 0.85
+"""Of the memory that is free once parameters and moments are; the rest is for what is at work within a block, and for gaps."""
+
+_FLAT_TENSORS = 6
+"""Parameters, gradients, two moments, the average, and rounded copies: float32 or less each."""
+
+
+def plan_recomputation(config: RunConfig, device: torch.device) -> int:
+    """ExecutionPlan.num_recomputed_blocks for a run, before its model is on the device.
+
+    Raises ValueError if "auto" finds no number with which the step fits.
+    """
+    if config.recompute != "auto":
+        return ALL_BLOCKS if config.recompute else 0
+    free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config))
+    num_blocks = config.model.evoformer_stack.num_blocks
+    others = max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks)
+    kept = {number: saved_bytes(config, num_recomputed_blocks=number) for number in {0, min(others, num_blocks), num_blocks}}
+    if kept[0] <= free:
+        return 0
+    if kept[num_blocks] > free:
+        raise ValueError(
+            f"a step keeps {kept[num_blocks] / 2**30:.1f} GiB even if all blocks are computed again, and {free / 2**30:.1f} GiB are free "
+            f"for it on {device}; lower local_batch_size or the sizes of the data"
+        )
+    # beyond the last block of the other stacks, each further one saves as much as the one before
+    first = min(others, num_blocks)
+    each = (kept[first] - kept[num_blocks]) / max(num_blocks - first, 1)
+    return num_blocks if each <= 0.0 else min(num_blocks, max(1, first + math.ceil((kept[first] - free) / each)))
+
+
+def saved_bytes(config: RunConfig, *, num_recomputed_blocks: int) -> int:
+    """Bytes of all tensors that forward pass and loss keep for the backward pass of one micro-batch, parameters left out."""
+    with torch.device("meta"):
+        model = AlphaFold(config.model, seed=None)
+        by_name = dict(model.named_parameters())
+        for name in low_precision_names(model, config.precision):
+            by_name[name].data = by_name[name].data.bfloat16()
+        kernels = build_kernel_set(config.kernels, "meta", config.model.kernel_shapes())
+        plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), num_recomputed_blocks=num_recomputed_blocks)
+        batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
+        parameters = {parameter.untyped_storage()._cdata for parameter in by_name.values()}
+        kept: dict[int, Tensor] = {}
+
+        def keep(x: Tensor) -> Tensor:
+            # the tensor is held so that no other storage gets its number
+            kept.setdefault(x.untyped_storage()._cdata, x)
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            outputs = model(batch, plan, num_recycling_passes=0, dropout=None)
+            AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
+    return sum(x.untyped_storage().nbytes() for number, x in kept.items() if number not in parameters)
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _state_bytes(config: RunConfig) -> int:
+    with torch.device("meta"):
+        model = AlphaFold(config.model, seed=None)
+    return _FLAT_TENSORS * 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,81 @@
+"""The tuner with a timer that makes its times up, and what becomes of its file."""
+
+import pytest
+import torch
+
+from benchmark.__main__ import main
+from benchmark.errors import BenchmarkError
+from benchmark.perf.meta_step import MetaStep
+from benchmark.perf.resources import step_launches
+from benchmark.perf.tune import format_file, report, tune
+from benchmark.presets import build_preset
+from openfold_opt.kernels.triton.tuning import tables
+
+
+@pytest.fixture(scope="module")
+def launches():
+    return step_launches(MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16"))
+
+
+def made_up(kernel, grid, arguments, options):
+    """Four stages are best for attention, more than two too many for the rest; 16 warps do not fit."""
+    if options["num_warps"] == 16:
+        return None
+    is_attention = "attention.forward" in kernel.fn.__module__
+    if not is_attention:
+        return 1.0 if options.get("num_stages", 3) == 3 else 0.99
+    return 2.0 / options.get("num_stages", 2)
+
+
+def test_what_is_faster_is_chosen_and_noise_is_not(launches):
+    found = tune(launches, made_up, key_of=tables.launch_key)
+    assert len(found) > 20
+    for key, entry in found.items():
+        if key.startswith("attention.forward."):
+            assert entry["options"]["num_stages"] == 4 and entry["chosen"] == pytest.approx(entry["written"] / 2)
+        else:
+            assert entry["options"] == {} and entry["chosen"] == entry["written"]
+    figures = {"chip": "X", "preset": "demo", "precision": "bf16", "file": "x.py", "launches": found}
+    assert "as written" in report(figures) and "num_stages" in report(figures)
+
+
+def test_a_kernel_that_cannot_run_is_an_error(launches):
+    with pytest.raises(BenchmarkError, match="perf resources"):
+        tune(launches, lambda *launch: None, key_of=tables.launch_key)
+
+
+def test_the_file_is_found_by_the_name_of_the_chip_and_its_options_are_used(launches, monkeypatch):
+    kernel, _, arguments, options = launches[0]
+    key = tables.launch_key(kernel, arguments, options)
+    found = {key: {"written": 2.0, "chosen": 1.0, "options": {"num_warps": 2, "num_stages": 4}}, "other": {"options": {}}}
+    namespace = {}
+    exec(format_file(found, chip="NVIDIA H200", preset="demo", precision="bf16"), namespace)  # the file is Python
+    assert namespace["CHIP"] == "NVIDIA H200" and namespace["OPTIONS"] == {key: {"num_warps": 2, "num_stages": 4}}
+    monkeypatch.setattr(tables, "active_table", lambda: namespace["OPTIONS"])
+    changed = tables.tuned(kernel, arguments, options)
+    assert changed["num_warps"] == 2 and changed["num_stages"] == 4
+    assert {name: value for name, value in changed.items() if name not in tables.TUNED} == {
+        name: value for name, value in options.items() if name not in tables.TUNED
+    }
+    others = tuple(x.double() if isinstance(x, torch.Tensor) else x for x in arguments)
+    assert tables.tuned(kernel, others, options) == options
+
+
+@pytest.mark.parametrize(
+    ("device", "name"), [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA H100 80GB HBM3", "h100"), ("Unknown", None)]
+)
+def test_names_of_chips(device, name):
+    assert tables.file_name(device) == name
+
+
+def test_an_unknown_chip_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA Z999")
+    assert tables.table_for("NVIDIA Z999") is None
+    assert "no tuning data for NVIDIA Z999, so safe launch options" in tables.describe(torch.device("cuda"))
+
+
+def test_without_a_gpu_there_is_nothing_to_tune(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["perf", "tune"]) == 2
+    assert "PyTorch sees none" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""How many blocks are computed again, for memories of several sizes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmark.presets import build_preset
+from openfold_opt.model.plan import ALL_BLOCKS
+from openfold_opt.train import memory_plan
+from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
+from tests.train.synthetic import tiny_config
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def config():
+    """Six Evoformer blocks behind two of each other stack."""
+    config = tiny_config(recompute="auto")
+    model = config.model
+    stacks = {
+        "evoformer_stack": dataclasses.replace(model.evoformer_stack, num_blocks=6),
+        "extra_msa_stack": dataclasses.replace(model.extra_msa_stack, num_blocks=2),
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(model, **stacks))
+
+
+@pytest.fixture(scope="module")
+def kept(config):
+    return [saved_bytes(config, num_recomputed_blocks=number) for number in range(7)]
+
+
+def test_every_block_that_is_computed_again_saves_memory(kept):
+    steps = [a - b for a, b in zip(kept, kept[1:])]
+    assert all(step > 0 for step in steps)
+    # once the other stacks are through, by the same amount (a mask more or less)
+    assert max(steps[2:]) < 1.01 * min(steps[2:])
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_as_few_as_fit(config, kept, number, monkeypatch):
+    state = memory_plan._state_bytes(config)
+    needed = state + kept[number] / memory_plan.SHARE_FOR_ACTIVATIONS
+    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: needed + 1)
+    found = plan_recomputation(config, CPU)
+    # before the last block of the other stacks the number is an estimate from above
+    assert found == number or (number == 1 and found in (1, 2))
+    assert kept[found] <= memory_plan.SHARE_FOR_ACTIVATIONS * (needed + 1 - state)
+
+
+def test_what_cannot_fit_is_an_error(config, monkeypatch):
+    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: 1000)
+    with pytest.raises(ValueError, match="even if all blocks are computed again"):
+        plan_recomputation(config, CPU)
+
+
+def test_all_or_none_need_no_sizes(config):
+    assert plan_recomputation(dataclasses.replace(config, recompute=True), CPU) == ALL_BLOCKS
+    assert plan_recomputation(dataclasses.replace(config, recompute=False), CPU) == 0
+    with pytest.raises(ValueError, match='expected True, False or "auto"'):
+        dataclasses.replace(config, recompute="some")
+
+
+def test_the_closed_division_keeps_what_real_tensors_would(kept, config):
+    """Meta tensors count the same bytes as a real forward pass."""
+    from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+    from openfold_opt.model.alphafold import AlphaFold
+    from openfold_opt.model.batch import FeatureBatch
+    from openfold_opt.model.plan import ExecutionPlan
+    from openfold_opt.train.made_up_features import made_up_batch
+
+    model = AlphaFold(config.model)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found = {}
+
+    def keep(x):
+        found.setdefault(x.untyped_storage().data_ptr(), x)
+        return x
+
+    batch = FeatureBatch.from_features(made_up_batch(config.data, batch_size=1, num_passes=1))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        outputs = model(batch, ExecutionPlan.plain(), num_recycling_passes=0)
+        AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
+    real = sum(x.untyped_storage().nbytes() for pointer, x in found.items() if pointer not in parameters)
+    assert kept[0] == pytest.approx(real, rel=0.02)
+
+
+def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(monkeypatch):
+    config = build_preset("mlperf_fast")
+    sizes = {}
+    monkeypatch.setattr(memory_plan, "saved_bytes", lambda config, *, num_recomputed_blocks: sizes[num_recomputed_blocks])
+    # GiB, as counted by saved_bytes
+    sizes.update({number: int(gib * 2**30) for number, gib in ((0, 51.42), (4, 41.14), (48, 2.46))})
+    for gib, number in ((80, 0), (40, 15)):
+        monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, gib=gib: gib * 2**30)
+        assert plan_recomputation(config, torch.device("cuda")) == number
