@@ -1,4 +1,4 @@
-"""`python -m benchmark perf {counts,data,kernels,loader,resources,step,tune}`."""
+"""`python -m benchmark perf {counts,data,kernels,loader,precision,resources,step,tune}`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from pathlib import Path
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_machine, describe_versions
-from benchmark.perf import counts, data, kernels, loader, resources, step, tune
+from benchmark.perf import counts, data, kernels, loader, precision, resources, step, tune
 
-MEASUREMENTS = {"counts": counts, "data": data, "kernels": kernels, "loader": loader, "resources": resources, "step": step, "tune": tune}
+MEASUREMENTS = {
+    "counts": counts,
+    "data": data,
+    "kernels": kernels,
+    "loader": loader,
+    "precision": precision,
+    "resources": resources,
+    "step": step,
+    "tune": tune,
+}
 """Name -> module with HELP, add_arguments(parser), measure(args) -> figures, report(figures) -> text."""
 
 

@@ -16,6 +16,7 @@ from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
 from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.observer import ChainScore
 from openfold_opt.train.weight_average import WeightAverage
 
@@ -51,6 +52,7 @@ class Evaluator:
         self._model = copy.deepcopy(model).eval()
         self._average = average
         self._plan = plan
+        self._graphs: EvaluationGraphs | None = None
         averaged = average.parameters()
         self._rounded: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self._model.named_parameters():
@@ -63,17 +65,23 @@ class Evaluator:
                 self._rounded.append((parameter, averaged[name]))
         self._device = average.average.device
 
+    def use_graphs(self, graphs: EvaluationGraphs) -> None:
+        """From now on chains that fit one of the graphs, which are of `compute`, are scored by them."""
+        self._graphs = graphs
+
     def score(self, features: Mapping[str, Tensor]) -> float:
         """lDDT-Ca of one chain; features: those of a batch of one."""
         batch = FeatureBatch.from_features(features).to(self._device, non_blocking=True)
-        with torch.no_grad():
-            for parameter, averaged in self._rounded:
-                parameter.copy_(averaged)
-            outputs = self._model(
-                batch, self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None
-            )
-            per_chain = lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
-        return float(per_chain[0])
+        per_chain = None if self._graphs is None else self._graphs.score(batch)
+        return float((per_chain if per_chain is not None else self.compute(batch))[0])
+
+    @torch.no_grad()
+    def compute(self, batch: FeatureBatch) -> Tensor:
+        """lDDT-Ca of the chains of a batch on the device [batch], as work for the device alone."""
+        for parameter, averaged in self._rounded:
+            parameter.copy_(averaged)
+        outputs = self._model(batch, self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None)
+        return lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
 
     def run(self, chains: Iterable[tuple[str, Mapping[str, Tensor]]], axis: AxisGroup) -> tuple[ChainScore, ...]:
         """Scores of the chains of all ranks of the axis, sorted by chain id; the same on every rank.

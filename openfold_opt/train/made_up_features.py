@@ -17,14 +17,14 @@ _STEP_ANGSTROM = 2.2
 
 def made_up_batch(data: DataConfig, *, batch_size: int, num_passes: int, seed: int = 0) -> dict[str, Tensor]:
     """All features of a batch of the shapes that training with `data` has; CPU tensors."""
-    sizes = _training_sizes(data) | {"num_passes": num_passes}
+    sizes = training_sizes(data) | {"num_passes": num_passes}
     samples = [made_up_sample(sizes, seed=seed + number) for number in range(batch_size)]
     return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
 
 def meta_batch(data: DataConfig, *, batch_size: int, num_passes: int) -> FeatureBatch:
     """The same shapes and dtypes on PyTorch's device "meta", where tensors have no values."""
-    sizes = _training_sizes(data) | {"num_passes": num_passes, "batch": batch_size}
+    sizes = training_sizes(data) | {"num_passes": num_passes, "batch": batch_size}
 
     def feature(name: str) -> Tensor:
         spec = FEATURES[name]
@@ -35,7 +35,8 @@ def meta_batch(data: DataConfig, *, batch_size: int, num_passes: int) -> Feature
     return FeatureBatch.from_features({name: feature(name) for name in FEATURES})
 
 
-def _training_sizes(data: DataConfig) -> dict[str, int]:
+def training_sizes(data: DataConfig) -> dict[str, int]:
+    """Sizes of the features' dims in training, batch and passes left out."""
     return {
         "N_res": data.crop_size,
         "N_clust": data.max_msa_clusters,

@@ -195,7 +195,7 @@ class TrainStep:
         rows: list[Tensor] = []
         names: tuple[str, ...] = ()
         for batch in micro_batches:
-            terms = self._forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes)
+            terms = self.forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes)
             names = tuple(terms.terms)
             rows.append(_local_rows(terms))
             self._load_riders(terms)
@@ -218,7 +218,8 @@ class TrainStep:
             sample_ids=sample_ids,
         )
 
-    def _forward_backward(self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_passes: int) -> LossTerms:
+    def forward_backward(self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_passes: int) -> LossTerms:
+        """Loss of a micro-batch; its gradients are added to those of the buffer."""
         dropout = None
         if numbers.dropout_seed is not None:
             dropout = DropoutState(seed=numbers.dropout_seed, step=numbers.step, slots=batch.slots)

@@ -16,16 +16,17 @@ from torch import Tensor
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.made_up_features import made_up_batch, made_up_sample
+from openfold_opt.train.made_up_features import made_up_batch, made_up_sample, training_sizes
 from openfold_opt.train.step import MicroBatch, TrainStep
 
 
 def warm_up(
     config: RunConfig, train_step: TrainStep, evaluator: Evaluator, *, recorder: Recorder | None = None, report: Callable[[str], None]
 ) -> TrainStep | StepGraphs:
-    """One step for each number of recycling passes, and an evaluation; weights, optimiser and random state are then as before.
+    """A step for each number of recycling passes, and evaluations; weights, optimiser and random state are then as before.
 
     Collective where ranks train together: all of them make the same steps.
 
@@ -52,8 +53,18 @@ def warm_up(
             else:
                 runner.run(_made_up_micro_batches(config, device), step=1, num_recycling_passes=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
-        _evaluate(config, evaluator)
-        report("warm-up: evaluation")
+        if isinstance(runner, StepGraphs):
+            graphs = EvaluationGraphs(evaluator.compute, recorder)
+            longest = config.selection.validation_max_length or config.data.crop_size
+            chains = (_made_up_chain(config, length, device) for length in bucket_lengths(longest))
+            for length in graphs.prepare(chains):
+                report(f"warm-up: evaluation of {length} residues")
+            evaluator.use_graphs(graphs)
+        else:
+            # kernels are compiled for multiples of 16 and for other sizes by themselves
+            for length in {config.data.crop_size, config.data.crop_size + 1}:
+                evaluator.compute(_made_up_chain(config, length, device))
+            report("warm-up: evaluation")
     return runner
 
 
@@ -67,12 +78,9 @@ def _made_up_micro_batches(config: RunConfig, device: torch.device) -> list[Micr
     return micro_batches
 
 
-def _evaluate(config: RunConfig, evaluator: Evaluator) -> None:
-    """Chains of an even and an odd length: kernels are compiled for multiples of 16 and for other sizes by themselves."""
-    data = config.data
-    for num_residues in {data.crop_size, data.crop_size - 1} - {0}:
-        sizes = {"N_res": num_residues, "N_clust": data.max_msa_clusters, "N_extra": data.max_extra_msa, "N_templ": data.max_templates}
-        evaluator.score(made_up_sample(sizes | {"num_passes": data.max_extra_passes + 1}, seed=0))
+def _made_up_chain(config: RunConfig, length: int, device: torch.device) -> FeatureBatch:
+    sizes = {**training_sizes(config.data), "N_res": length, "num_passes": config.data.max_extra_passes + 1}
+    return FeatureBatch.from_features(made_up_sample(sizes, seed=0)).to(device)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.made_up_features import meta_batch
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.step import MicroBatch, StepConfig, StepNumbers, TrainStep
@@ -96,6 +97,19 @@ def test_nothing_comes_from_or_goes_to_the_host(kernels, precision):
     step.compute([batch], numbers, num_recycling_passes=0)
     with HostWatch() as watch:
         step.compute([batch], numbers, num_recycling_passes=0)
+    assert not watch.found
+
+
+@pytest.mark.parametrize("kernels", ["reference", "triton"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_evaluation_needs_no_host_either(kernels, precision):
+    step, batch, _ = meta_train_step(kernels, precision)
+    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig.all(kernels), "meta"), dap=AxisGroup.single("dap"))
+    with torch.device("meta"):
+        evaluator = Evaluator(step.model, step.weight_average, plan=plan)
+        evaluator.compute(batch.features)
+        with HostWatch() as watch:
+            evaluator.compute(batch.features)
     assert not watch.found
 
 

@@ -1,0 +1,116 @@
+"""`perf precision`: what bf16 costs in accuracy: losses and gradients of plain and fused bf16, both against plain float32."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.errors import BenchmarkError
+from benchmark.perf.spread import table
+from benchmark.presets import build_preset, preset_names
+from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.precision import matmul_precision
+from openfold_opt.train.setup import build_model, build_plans, build_train_step, resolve_device
+from openfold_opt.train.step import MicroBatch, StepNumbers, TrainStep
+
+HELP = "losses and gradients in bf16, plain and fused, against plain float32"
+VARIANTS = (("reference", "fp32"), ("reference", "bf16"), ("auto", "fp32"), ("auto", "bf16"))
+TRUTH = "reference fp32"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes (default: middle)")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps in float32 before, away from the zeros of the start (default: 5)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Loss terms by variant, and relative errors of the gradients by part of the model."""
+    if min(args.steps, args.threads) < 1:
+        raise BenchmarkError("--steps and --threads must be at least 1")
+    torch.set_num_threads(args.threads)
+    config = build_preset(args.preset)
+    device = resolve_device(config.device, local_rank=0)
+    features = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
+    slots = torch.arange(config.local_batch_size, device=device)
+    batch = MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=("made up",))
+    weights = _trained(config, batch, args.steps)
+    losses, gradients = {}, {}
+    for kernels, precision in VARIANTS:
+        name = f"{kernels} {precision}"
+        losses[name], gradients[name] = _gradients(config, kernels, precision, weights, batch)
+    return {"preset": args.preset, "steps": args.steps, "losses": losses, "gradients": _errors(gradients)}
+
+
+def _step(config: RunConfig, kernels: str, precision: str) -> TrainStep:
+    config = dataclasses.replace(config, kernels=KernelConfig.all(kernels), precision=precision, recompute=False)
+    device, context = resolve_device(config.device, local_rank=0), ParallelContext.alone()
+    model = build_model(config, seed=1, device=device)
+    plan, _ = build_plans(config, context, device)
+    return build_train_step(config, model, plan=plan, context=context, seed=1)
+
+
+def _trained(config: RunConfig, batch: MicroBatch, steps: int) -> Tensor:
+    step = _step(config, *VARIANTS[0])
+    with matmul_precision("fp32"):
+        for number in range(1, steps + 1):
+            step.run([batch], step=number, num_recycling_passes=0).read()
+    return step.buffer.values.clone()
+
+
+def _gradients(
+    config: RunConfig, kernels: str, precision: str, weights: Tensor, batch: MicroBatch
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    step = _step(config, kernels, precision)
+    step.buffer.values.copy_(weights)
+    step.buffer.refresh_compute_copy()
+    with matmul_precision(precision):
+        terms = step.forward_backward(
+            batch, StepNumbers(step=1, learning_rate=0.0, dropout_seed=step.dropout_seed), num_recycling_passes=0
+        )
+    losses = {name: float(value.detach().mean()) for name, value in terms.terms.items()} | {"loss": float(terms.loss.detach())}
+    return losses, {name: gradient.clone() for name, gradient in step.buffer.views(step.buffer.gradients).items()}
+
+
+def _errors(gradients: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:
+    """part of the model -> variant -> |g - truth| / |truth| over all its parameters."""
+    truth = gradients[TRUTH]
+    parts: dict[str, list[str]] = {"all": list(truth)}
+    for name in truth:
+        parts.setdefault(name.partition(".")[0], []).append(name)
+    others = [name for name in gradients if name != TRUTH]
+    return {
+        part: {other: _relative_error(gradients[other], truth, names) for other in others} for part, names in parts.items()
+    }
+
+
+def _relative_error(found: dict[str, Tensor], truth: dict[str, Tensor], names: list[str]) -> float:
+    ours, theirs = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (found, truth))
+    return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+
+
+def report(figures: dict[str, Any]) -> str:
+    """Relative errors of losses, then of gradients."""
+    truth = figures["losses"][TRUTH]
+    others = [name for name in figures["losses"] if name != TRUTH]
+    rows = [
+        [name, f"{value:.5f}", *(f"{abs(figures['losses'][other][name] - value) / max(abs(value), 1e-12):.1e}" for other in others)]
+        for name, value in truth.items()
+    ]
+    gradients = [[part, "", *(f"{found[other]:.1e}" for other in others)] for part, found in figures["gradients"].items()]
+    return "\n\n".join(
+        [
+            f"{figures['preset']} after {figures['steps']} steps on made-up features: relative errors against plain float32",
+            table(rows, header=["loss", "float32", *others]),
+            table(gradients, header=["gradient of", "", *others]),
+        ]
+    )

@@ -1,0 +1,80 @@
+"""Chains scored by recorded graphs, padded to the length of their range, against chains scored as they are."""
+
+import pytest
+import torch
+
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.graphs import evaluation_graphs
+from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
+from openfold_opt.train.graphs.recorder import CudaRecorder
+from openfold_opt.train.made_up_features import made_up_sample, training_sizes
+from openfold_opt.train.setup import build_plans
+from tests.train.synthetic import tiny_config
+from tests.train.test_step_graphs import StandIn, micro_batch, new_step
+
+
+@pytest.fixture(autouse=True)
+def short_ranges(monkeypatch):
+    monkeypatch.setattr(evaluation_graphs, "BUCKET", 8)
+
+
+def chain(config, length, seed, *, num_passes=2):
+    return made_up_sample({**training_sizes(config.data), "N_res": length, "num_passes": num_passes}, seed=seed)
+
+
+def new_evaluator(config, device="cpu"):
+    """Of weights that were trained for a few steps, so that their average is not zero."""
+    step = new_step(config, device)
+    for number in (1, 2):
+        step.run([micro_batch(config, number, device=device)], step=number, num_recycling_passes=0).read()
+    _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
+    return Evaluator(step.model, step.weight_average, plan=plan)
+
+
+def with_graphs(config, recorder, device="cpu"):
+    evaluator = new_evaluator(config, device)
+    graphs = EvaluationGraphs(evaluator.compute, recorder)
+    batches = (FeatureBatch.from_features(chain(config, length, 99)).to(device) for length in bucket_lengths(16))
+    assert list(graphs.prepare(batches)) == [16, 8]
+    evaluator.use_graphs(graphs)
+    return evaluator
+
+
+def test_lengths_of_the_benchmark(monkeypatch):
+    monkeypatch.undo()
+    assert bucket_lengths(700) == [704, 640, 576, 512, 448, 384, 320, 256, 192, 128, 64]
+    assert bucket_lengths(64) == [64] and bucket_lengths(1) == [64]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scores_are_those_of_the_chain_without_padding(precision):
+    config = tiny_config(precision=precision)
+    recorder = StandIn()
+    replayed, plain = with_graphs(config, recorder), new_evaluator(config)
+    # a long chain before short ones: what it left behind must not count
+    for seed, length in enumerate((16, 9, 8, 5, 16, 3)):
+        features = chain(config, length, seed)
+        found, expected = replayed.score(features), plain.score(features)
+        tolerance = 1e-6 if length in (8, 16) or precision == "fp32" else 0.02
+        assert found == pytest.approx(expected, abs=tolerance), length
+    assert recorder.num_replays == 6
+
+
+def test_what_fits_no_graph_is_scored_without():
+    config = tiny_config()
+    recorder = StandIn()
+    replayed, plain = with_graphs(config, recorder), new_evaluator(config)
+    for features in (chain(config, 17, 1), chain(config, 8, 1, num_passes=1)):
+        assert replayed.score(features) == plain.score(features)
+    assert recorder.num_replays == 0
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_give_the_same_scores():
+    config = tiny_config(device="cuda")
+    replayed, plain = with_graphs(config, CudaRecorder(torch.device("cuda")), "cuda"), new_evaluator(config, "cuda")
+    for seed, length in enumerate((16, 9, 8, 5)):
+        features = chain(config, length, seed)
+        assert replayed.score(features) == pytest.approx(plain.score(features), abs=1e-3)
