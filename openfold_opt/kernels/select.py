@@ -35,7 +35,7 @@ REFERENCE: dict[str, Callable] = {
 }
 """operation -> its plain version"""
 
-IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
+IMPLEMENTATIONS = ("auto", "reference", "cpu", "compiled", "triton")
 """What a field of KernelConfig may say; "auto" is "triton" on a GPU and "cpu" elsewhere."""
 
 
@@ -98,6 +98,8 @@ def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes)
         return REFERENCE[operation]
     if name == "cpu":
         return _find_for_cpu(operation, device)
+    if name == "compiled":
+        return _find_compiled(operation)
     if name != "triton":
         raise ValueError(
             f"kernel {operation}: found implementation {name!r}, expected one of {list(IMPLEMENTATIONS)}; "
@@ -114,6 +116,17 @@ def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes)
     if reason is not None:
         raise ValueError(f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"')
     return OPERATIONS[operation]
+
+
+def _find_compiled(operation: str) -> Callable:
+    from openfold_opt.kernels.compiled import NOT_COMPILED, compile_operations
+
+    if operation in NOT_COMPILED:
+        raise ValueError(
+            f'kernel {operation}: there is no implementation "compiled", as {NOT_COMPILED[operation]}; '
+            'set that field of KernelConfig to "auto" or "reference"'
+        )
+    return compile_operations(tuple(REFERENCE.items()))[operation]
 
 
 def _find_for_cpu(operation: str, device: torch.device) -> Callable:

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 
 import pytest
+import torch
 
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.cpu.operations import OPERATIONS as FOR_CPU
@@ -33,7 +34,7 @@ def test_the_versions_for_a_cpu_refuse_a_gpu():
 
 
 def test_an_unknown_name_is_an_error_that_lists_what_exists():
-    with pytest.raises(ValueError, match=r"kernel self_attention: found implementation 'magic', expected one of \['auto', 'reference', 'cpu', 'triton'\]"):
+    with pytest.raises(ValueError, match=r"kernel self_attention: found implementation 'magic', expected one of \['auto', 'reference', 'cpu', 'compiled', 'triton'\]"):
         build_kernel_set(KernelConfig(self_attention="magic"), "cpu")
 
 
@@ -49,3 +50,16 @@ def test_without_triton_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(ValueError, match="kernel layer_norm: Triton cannot be imported .* install the extra `gpu`"):
         build_kernel_set(KernelConfig(layer_norm="triton"), "cpu")
+
+
+def test_compiled_operations_equal_the_plain_ones_and_are_compiled_once():
+    config = KernelConfig(dropout_residual="compiled", layer_norm="compiled")
+    compiled = build_kernel_set(config, "cpu")
+    x, update, mask = torch.randn(2, 3, 8), torch.randn(2, 3, 8), torch.ones(2, 1, 8)
+    torch.testing.assert_close(compiled.dropout_residual(x, update, mask), REFERENCE["dropout_residual"](x, update, mask))
+    assert build_kernel_set(config, "cpu").dropout_residual is compiled.dropout_residual
+
+
+def test_not_every_operation_is_compiled():
+    with pytest.raises(ValueError, match='kernel weight_update: there is no implementation "compiled", as it works in place'):
+        build_kernel_set(KernelConfig(weight_update="compiled"), "cpu")
