@@ -13,6 +13,8 @@ from openfold_opt.train.setup import resolve_device
 _CPU_SIZE, _GPU_SIZE = 2048, 8192
 _CPU_BYTES, _GPU_BYTES = 2**28, 2**31
 
+_HEAD_START_CYCLES, _FLUSH_BYTES = 500_000_000, 2**28
+
 
 def measure_matmul(precision: str, *, device: str, threads: int) -> float:
     """Floating-point operations per second of a square matrix product in a precision of RunConfig."""
@@ -42,8 +44,12 @@ def all_seconds(work: Callable[[], object], *, device: torch.device, repeats: in
         work()
     if device.type != "cuda":
         return [_on_cpu(work) for _ in range(repeats)]
+    # the host gets ahead of the device while that sleeps, and each run finds the caches full of something else
+    torch.cuda._sleep(_HEAD_START_CYCLES)
+    flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
     marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
     for begin, end in marks:
+        flush.zero_()
         begin.record()
         work()
         end.record()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from openfold_opt.model.linear import LayerNorm, Linear
@@ -97,6 +98,9 @@ def time_modules(step: Callable[[], Any], model: nn.Module, *, trace: Path | Non
     modules: dict[str, dict[str, float]] = {}
     for event in averages:
         name, _, way = event.key.rpartition(" ")
+        # on a GPU a range is listed a second time, as its span on the device
+        if event.device_type != DeviceType.CPU:
+            continue
         if way in ("forward", "backward"):
             seconds = (event.device_time_total if on_gpu else event.cpu_time_total) * 1e-6
             modules.setdefault(name, {"forward": 0.0, "backward": 0.0})[way] += seconds

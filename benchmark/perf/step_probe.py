@@ -50,24 +50,29 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
     with np.load(Path(settings["features"])) as arrays:
         batch = FeatureBatch.from_features({name: torch.from_numpy(arrays[name]) for name in arrays.files}).to(device)
     micro_batch = MicroBatch(features=batch, slots=torch.arange(batch.batch_size, device=device), sample_ids=("made up",))
+    micro_batches = [micro_batch] * config.accumulation
+    found: dict[str, Any] = {"graphs": config.cuda_graphs}
+    if settings["modules"]:
+        # before anything is recorded: inside a replay there are no modules, and a graph keeps its memory from eager work
+        trace = None if settings["trace"] is None else Path(settings["trace"])
+        for _ in range(2):
+            step.run(micro_batches, step=1, num_recycling_passes=passes).read()
+        found |= time_modules(lambda: step.run(micro_batches, step=1, num_recycling_passes=passes).read(), model, trace=trace)
     runner: Any = step
     if config.cuda_graphs:
-        runner = StepGraphs(step, CudaRecorder(device), micro_batches=[micro_batch])
-        runner.prepare(passes)
+        runner = StepGraphs(step, CudaRecorder(device), micro_batches=micro_batches)
+        runner.rehearse(passes)
+        runner.record(passes)
     seconds, losses = [], []
     for number in range(1, settings["repeats"] + 3):
         started = time.perf_counter()
-        figures = runner.run([micro_batch], step=number, num_recycling_passes=passes).read()
+        figures = runner.run(micro_batches, step=number, num_recycling_passes=passes).read()
         seconds.append(time.perf_counter() - started)
         losses.append(figures.loss)
-    found = {"seconds": seconds[2:], "losses": losses, "peak_memory_bytes": peak_memory_bytes(device), "graphs": config.cuda_graphs}
-    if settings["modules"]:
-        trace = None if settings["trace"] is None else Path(settings["trace"])
-        # not of the graph: inside a replay there are no modules
-        found |= time_modules(lambda: step.run([micro_batch], step=1, num_recycling_passes=passes).read(), model, trace=trace)
-        if config.cuda_graphs:
-            replay = time_modules(lambda: runner.run([micro_batch], step=1, num_recycling_passes=passes).read(), model)
-            found["launches"] = replay["launches"]
+    found |= {"seconds": seconds[2:], "losses": losses, "peak_memory_bytes": peak_memory_bytes(device)}
+    if settings["modules"] and config.cuda_graphs:
+        replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_passes=passes).read(), model)
+        found["launches"] = replay["launches"]
     return found
 
 

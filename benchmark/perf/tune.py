@@ -104,16 +104,19 @@ def _tune_one(launches: list[tuple], timer: Timer) -> dict[str, Any]:
 def time_on_gpu(kernel: Any, grid: tuple[int, ...], arguments: tuple, options: dict[str, Any]) -> float | None:
     """Of the kernel alone, on random numbers of the shapes and strides of the meta tensors among the arguments."""
     does_not_fit = import_with_triton("openfold_opt.kernels.triton.launch").DOES_NOT_FIT
-    real = tuple(_materialise(x) if isinstance(x, torch.Tensor) else x for x in arguments)
+    real = tuple(materialise(x) if isinstance(x, torch.Tensor) else x for x in arguments)
     try:
         return best_seconds(lambda: kernel[grid](*real, **options), device=torch.device("cuda"))
     except does_not_fit:
         return None
 
 
-def _materialise(x: torch.Tensor) -> torch.Tensor:
-    real = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
-    return real.normal_() if x.is_floating_point() else real.zero_()
+def materialise(x: torch.Tensor, device: str = "cuda") -> torch.Tensor:
+    """Random numbers in the shape and strides of x."""
+    # of a dim that is spread over one place there is one element to fill
+    once = [1 if stride == 0 else size for size, stride in zip(x.shape, x.stride())]
+    real = torch.empty_strided(once, x.stride(), dtype=x.dtype, device=device)
+    return (real.normal_() if x.is_floating_point() else real.zero_()).expand(x.shape)
 
 
 def format_file(found: dict[str, Any], *, chip: str, preset: str, precision: str) -> str:

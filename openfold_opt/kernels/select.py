@@ -62,9 +62,13 @@ class KernelConfig:
         """The same implementation of every operation."""
         return cls(**{field.name: name for field in fields(cls)})
 
+    def resolved(self, device: torch.device) -> KernelConfig:
+        """The same without "auto"."""
+        return KernelConfig(**{field.name: _resolve(getattr(self, field.name), device) for field in fields(self)})
+
     def uses_triton(self, device: torch.device) -> bool:
         """Whether any operation on the device is Triton's."""
-        return any(_resolve(getattr(self, field.name), device) == "triton" for field in fields(self))
+        return "triton" in asdict(self.resolved(device)).values()
 
 
 def _resolve(name: str, device: torch.device) -> str:
@@ -132,7 +136,7 @@ def _find_compiled(operation: str) -> Callable:
 def _find_for_cpu(operation: str, device: torch.device) -> Callable:
     from openfold_opt.kernels.cpu.operations import OPERATIONS
 
-    if device.type != "cpu":
+    if device.type not in ("cpu", "meta"):
         raise ValueError(
             f'kernel {operation}: found implementation "cpu" for a model on {device}, which it would slow down; '
             'set that field of KernelConfig to "triton" or "reference"'

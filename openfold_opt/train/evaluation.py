@@ -69,6 +69,12 @@ class Evaluator:
         """From now on chains that fit one of the graphs, which are of `compute`, are scored by them."""
         self._graphs = graphs
 
+    def release_graphs(self) -> None:
+        """Scores are computed without graphs from now on."""
+        if self._graphs is not None:
+            self._graphs.release()
+            self._graphs = None
+
     def score(self, features: Mapping[str, Tensor]) -> float:
         """lDDT-Ca of one chain; features: those of a batch of one."""
         batch = FeatureBatch.from_features(features).to(self._device, non_blocking=True)

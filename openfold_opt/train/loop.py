@@ -38,7 +38,7 @@ from openfold_opt.train.setup import (
 )
 
 from openfold_opt.train.step import TrainStep
-from openfold_opt.train.warm_up import warm_up
+from openfold_opt.train.warm_up import release, warm_up
 
 SUCCESS, ABORTED = "success", "aborted"
 
@@ -115,7 +115,15 @@ class Trainer:
             self._observer.preparing(describe_tuning(device))
         if self._config.warm_up:
             runner = warm_up(self._config, prepared.train_step, prepared.evaluator, report=self._observer.preparing)
-        info = self._describe(prepared, device)
+        try:
+            return self._timed(context, prepared, runner)
+        finally:
+            # also on a failure, whose traceback keeps everything alive: NCCL does not end while a graph holds its collectives
+            release(runner, prepared.evaluator)
+
+    def _timed(self, context: ParallelContext, prepared: PreparedRun, runner: TrainStep | StepGraphs) -> RunSummary:
+        """From init_stop on."""
+        info = self._describe(prepared, prepared.train_step.buffer.values.device)
         barrier(context.world)
         self._observer.init_stop(info)
         self._observer.run_start(info)

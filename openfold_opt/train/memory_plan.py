@@ -6,13 +6,14 @@ memory. They grow by the same amount for every Evoformer block that is kept.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
@@ -37,29 +38,30 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
         return ALL_BLOCKS if config.recompute else 0
     free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config))
     num_blocks = config.model.evoformer_stack.num_blocks
-    others = max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks)
-    kept = {number: saved_bytes(config, num_recomputed_blocks=number) for number in {0, min(others, num_blocks), num_blocks}}
-    if kept[0] <= free:
-        return 0
-    if kept[num_blocks] > free:
+    kernels = config.kernels.resolved(device)
+    sizes = functools.cache(lambda number: saved_bytes(config, kernels, num_recomputed_blocks=number))
+    # as long as other stacks have blocks too, each number has a size of its own
+    others = min(max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks), num_blocks)
+    for number in range(others + 1):
+        if sizes(number) <= free:
+            return number
+    if sizes(num_blocks) > free:
         raise ValueError(
-            f"a step keeps {kept[num_blocks] / 2**30:.1f} GiB even if all blocks are computed again, and {free / 2**30:.1f} GiB are free "
+            f"a step keeps {sizes(num_blocks) / 2**30:.1f} GiB even if all blocks are computed again, and {free / 2**30:.1f} GiB are free "
             f"for it on {device}; lower local_batch_size or the sizes of the data"
         )
-    # beyond the last block of the other stacks, each further one saves as much as the one before
-    first = min(others, num_blocks)
-    each = (kept[first] - kept[num_blocks]) / max(num_blocks - first, 1)
-    return num_blocks if each <= 0.0 else min(num_blocks, max(1, first + math.ceil((kept[first] - free) / each)))
+    each = (sizes(others) - sizes(num_blocks)) / (num_blocks - others)
+    return min(num_blocks, others + math.ceil((sizes(others) - free) / each))
 
 
-def saved_bytes(config: RunConfig, *, num_recomputed_blocks: int) -> int:
+def saved_bytes(config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int) -> int:
     """Bytes of all tensors that forward pass and loss keep for the backward pass of one micro-batch, parameters left out."""
     with torch.device("meta"):
         model = AlphaFold(config.model, seed=None)
         by_name = dict(model.named_parameters())
         for name in low_precision_names(model, config.precision):
             by_name[name].data = by_name[name].data.bfloat16()
-        kernels = build_kernel_set(config.kernels, "meta", config.model.kernel_shapes())
+        kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
         plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), num_recomputed_blocks=num_recomputed_blocks)
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
         parameters = {parameter.untyped_storage()._cdata for parameter in by_name.values()}

@@ -15,7 +15,7 @@ from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.broadcast import broadcast_object, check_same_everywhere
+from openfold_opt.parallel.broadcast import broadcast_object, check_same_everywhere, gather_objects
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig, config_hash
@@ -87,9 +87,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory so far: PyTorch's tensors on a GPU, or the resident set of this process (Linux counts it in KiB)."""
+    """Most memory so far: what PyTorch took of a GPU, where graphs keep theirs between replays, or this process's resident set."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
+    # Linux counts it in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -101,9 +102,24 @@ def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaF
 def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
     """The execution plans of training and of evaluation."""
     kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
-    train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=plan_recomputation(config, device))
+    train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=_agree_on_recomputation(config, context, device))
     evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
     return train, evaluate
+
+
+def _agree_on_recomputation(config: RunConfig, context: ParallelContext, device: torch.device) -> int:
+    """The most that any rank needs. ValueError on every rank if a step does not fit on one of them."""
+    if config.recompute != "auto":
+        return plan_recomputation(config, device)
+    try:
+        found: int | str = plan_recomputation(config, device)
+    except ValueError as error:
+        found = str(error)
+    everyone = gather_objects(found, context.world)
+    complaints = [answer for answer in everyone if isinstance(answer, str)]
+    if complaints:
+        raise ValueError(complaints[0])
+    return max(everyone)
 
 
 def build_train_step(

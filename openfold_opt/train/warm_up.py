@@ -47,25 +47,30 @@ def warm_up(
         runner = StepGraphs(train_step, recorder, micro_batches=_made_up_micro_batches(config, device))
     with _as_before(train_step):
         # most passes first: the memory it takes serves the others
-        for passes in range(config.data.max_extra_passes, -1, -1):
+        numbers = range(config.data.max_extra_passes, -1, -1)
+        for passes in numbers:
             if isinstance(runner, StepGraphs):
-                runner.prepare(passes)
+                runner.rehearse(passes)
             else:
                 runner.run(_made_up_micro_batches(config, device), step=1, num_recycling_passes=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
+        graphs = EvaluationGraphs(evaluator.compute, recorder) if isinstance(runner, StepGraphs) else None
+        _evaluate(config, evaluator, graphs, device=device, report=report)
         if isinstance(runner, StepGraphs):
-            graphs = EvaluationGraphs(evaluator.compute, recorder)
-            longest = config.selection.validation_max_length or config.data.crop_size
-            chains = (_made_up_chain(config, length, device) for length in bucket_lengths(longest))
-            for length in graphs.prepare(chains):
-                report(f"warm-up: evaluation of {length} residues")
+            # what is recorded keeps its memory from eager work, so this comes last
+            for passes in numbers:
+                runner.record(passes)
+            graphs.record()
             evaluator.use_graphs(graphs)
-        else:
-            # kernels are compiled for multiples of 16 and for other sizes by themselves
-            for length in {config.data.crop_size, config.data.crop_size + 1}:
-                evaluator.compute(_made_up_chain(config, length, device))
-            report("warm-up: evaluation")
+            report(f"warm-up: recorded {len(numbers)} steps and the evaluation")
     return runner
+
+
+def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
+    """Give up what warm_up recorded, before process groups end."""
+    if isinstance(runner, StepGraphs):
+        runner.release()
+        evaluator.release_graphs()
 
 
 def _made_up_micro_batches(config: RunConfig, device: torch.device) -> list[MicroBatch]:
@@ -76,6 +81,20 @@ def _made_up_micro_batches(config: RunConfig, device: torch.device) -> list[Micr
         batch = FeatureBatch.from_features(features).to(device)
         micro_batches.append(MicroBatch(features=batch, slots=slots.to(device), sample_ids=("made up",) * size))
     return micro_batches
+
+
+def _evaluate(
+    config: RunConfig, evaluator: Evaluator, graphs: EvaluationGraphs | None, *, device: torch.device, report: Callable[[str], None]
+) -> None:
+    if graphs is None:
+        # kernels are compiled for multiples of 16 and for other sizes by themselves
+        for length in (config.data.crop_size, config.data.crop_size + 1):
+            evaluator.compute(_made_up_chain(config, length, device))
+        report("warm-up: evaluation")
+        return
+    longest = config.selection.validation_max_length or config.data.crop_size
+    for length in graphs.rehearse(_made_up_chain(config, length, device) for length in bucket_lengths(longest)):
+        report(f"warm-up: evaluation of {length} residues")
 
 
 def _made_up_chain(config: RunConfig, length: int, device: torch.device) -> FeatureBatch:

@@ -7,7 +7,7 @@ from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.resources import step_launches
-from benchmark.perf.tune import format_file, report, tune
+from benchmark.perf.tune import format_file, materialise, report, tune
 from benchmark.presets import build_preset
 from openfold_opt.kernels.triton.tuning import tables
 
@@ -79,3 +79,17 @@ def test_without_a_gpu_there_is_nothing_to_tune(capsys):
         pytest.skip("there is a GPU")
     assert main(["perf", "tune"]) == 2
     assert "PyTorch sees none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64])
+def test_random_numbers_in_the_strides_of_a_launch(dtype):
+    empty = {"dtype": dtype, "device": "meta"}
+    for x in (torch.empty(4, 1, 3, **empty).expand(4, 5, 3), torch.empty(3, 4, **empty).t(), torch.empty((), **empty)):
+        real = materialise(x, "cpu")
+        assert (real.shape, real.stride(), real.dtype) == (x.shape, x.stride(), dtype)
+
+
+def test_who_records_launches_sees_what_the_kernels_were_written_with(launches, monkeypatch):
+    monkeypatch.setattr(tables, "active_table", lambda: {tables.launch_key(k, a, o): {"num_warps": 16} for k, _, a, o in launches})
+    again = step_launches(MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16"))
+    assert [options for *_, options in again] == [options for *_, options in launches]

@@ -37,7 +37,8 @@ def with_graphs(config, recorder, device="cpu"):
     evaluator = new_evaluator(config, device)
     graphs = EvaluationGraphs(evaluator.compute, recorder)
     batches = (FeatureBatch.from_features(chain(config, length, 99)).to(device) for length in bucket_lengths(16))
-    assert list(graphs.prepare(batches)) == [16, 8]
+    assert list(graphs.rehearse(batches)) == [16, 8]
+    graphs.record()
     evaluator.use_graphs(graphs)
     return evaluator
 
@@ -60,6 +61,14 @@ def test_scores_are_those_of_the_chain_without_padding(precision):
         tolerance = 1e-6 if length in (8, 16) or precision == "fp32" else 0.02
         assert found == pytest.approx(expected, abs=tolerance), length
     assert recorder.num_replays == 6
+
+
+def test_released_graphs_score_no_more():
+    config, recorder = tiny_config(), StandIn()
+    evaluator = with_graphs(config, recorder)
+    evaluator.release_graphs()
+    features = chain(config, 8, 1)
+    assert evaluator.score(features) == new_evaluator(config).score(features) and recorder.num_replays == 0
 
 
 def test_what_fits_no_graph_is_scored_without():

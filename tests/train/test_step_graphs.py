@@ -27,11 +27,19 @@ class StandIn:
         work()
 
     def record(self, work):
-        def replay():
-            self.num_replays += 1
-            work()
+        return StandInRecording(self, work)
 
-        return replay
+
+class StandInRecording:
+    def __init__(self, recorder, work):
+        self._recorder, self._work = recorder, work
+
+    def replay(self):
+        self._recorder.num_replays += 1
+        self._work()
+
+    def reset(self):
+        self._work = None
 
 
 def new_step(config, device="cpu"):
@@ -53,7 +61,9 @@ def new_graphs(config, recorder, device="cpu"):
     inputs = [micro_batch(config, 99 + number, device=device) for number in range(config.accumulation)]
     graphs = StepGraphs(step, recorder, micro_batches=inputs)
     for passes in (1, 0):
-        graphs.prepare(passes)
+        graphs.rehearse(passes)
+    for passes in (1, 0):
+        graphs.record(passes)
     with torch.no_grad():
         for tensor, before in zip([x for x in vars(step.weight_state()).values() if x is not None], start):
             tensor.copy_(before)
@@ -114,6 +124,14 @@ def test_what_fits_no_graph_is_done_eagerly_and_counted():
     assert graphs.num_eager_steps == 2 and recorder.num_replays == 1
 
 
+def test_released_graphs_are_replayed_no_more():
+    config, recorder = tiny_config(), StandIn()
+    graphs, _ = new_graphs(config, recorder)
+    graphs.release()
+    assert graphs.run([micro_batch(config, 1)], step=1, num_recycling_passes=0).read().is_applied
+    assert recorder.num_replays == 0 and graphs.num_eager_steps == 1
+
+
 def test_figures_read_late_are_those_of_their_step():
     config = tiny_config()
     graphs, _ = new_graphs(config, StandIn())
@@ -156,10 +174,12 @@ def test_a_hundred_replays_with_a_forced_collective_of_one_rank():
 
         step.compute = with_collective
         graphs = StepGraphs(step, CudaRecorder(torch.device("cuda")), micro_batches=[micro_batch(config, 1, device="cuda")])
-        graphs.prepare(0)
+        graphs.rehearse(0)
+        graphs.record(0)
         batch = micro_batch(config, 2, device="cuda")
         for number in range(1, 101):
             result = graphs.run([batch], step=number, num_recycling_passes=0)
         assert result.read().is_applied and graphs.num_eager_steps == 0
+        graphs.release()
     finally:
         dist.destroy_process_group()

@@ -12,20 +12,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
-from triton.runtime.errors import OutOfResources
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources, PTXASError
 from triton.runtime.interpreter import InterpretedFunction
 
 from openfold_opt.kernels.triton.tuning.tables import tuned
 
-DOES_NOT_FIT = OutOfResources
-"""What a launch raises whose blocks want more than the chip has."""
+DOES_NOT_FIT = (OutOfResources, PTXASError, CompilationError)
+"""What a launch raises whose blocks or options the chip or the compiler cannot take."""
 
 Launcher = Callable[[Any, tuple[int, ...], tuple, dict[str, Any]], None]
 """(kernel, grid, arguments, options) -> nothing"""
 
 
 def _run(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
-    kernel[grid](*args, **options)
+    # here, so that whoever records launches sees the options that the kernels were written with
+    kernel[grid](*args, **tuned(kernel, args, options))
 
 
 def _skip(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
@@ -39,7 +41,7 @@ _shape_launcher: ContextVar[Launcher] = ContextVar("shape_launcher", default=_sk
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """Starts a kernel, unless its operator only works out shapes, or there is nothing to do."""
     if all(grid):
-        _launcher.get()(kernel, grid, args, tuned(kernel, args, options))
+        _launcher.get()(kernel, grid, args, options)
 
 
 @contextmanager

@@ -10,14 +10,24 @@ import torch
 Work = Callable[[], None]
 
 
+class Recording(Protocol):
+    """Work that was recorded."""
+
+    def replay(self) -> None:
+        """Do the work again, on the memory that it was recorded on."""
+
+    def reset(self) -> None:
+        """Give the memory back; no replay afterwards. To be called before process groups end: NCCL waits for the graphs it is in."""
+
+
 class Recorder(Protocol):
     """Turns work into something that repeats it with one launch."""
 
     def rehearse(self, work: Work) -> None:
         """Do the work once, so that whatever is made at the first time (handles, compiled kernels, workspaces) is there."""
 
-    def record(self, work: Work) -> Work:
-        """What repeats the work when it is called, on the same memory. Recording need not do the work."""
+    def record(self, work: Work) -> Recording:
+        """Recording need not do the work."""
 
 
 class CudaRecorder:
@@ -38,9 +48,9 @@ class CudaRecorder:
             work()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
-    def record(self, work: Work) -> Work:
+    def record(self, work: Work) -> Recording:
         graph = torch.cuda.CUDAGraph()
         # thread_local: other threads, NCCL's watchdog and the stager among them, go on calling CUDA meanwhile
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             work()
-        return graph.replay
+        return graph

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
-from openfold_opt.train.graphs.recorder import Recorder, Work
+from openfold_opt.train.graphs.recorder import Recorder, Recording
 from openfold_opt.train.schedule import learning_rate
 from openfold_opt.train.step import MicroBatch, StepNumbers, StepResult, StepTensors, TrainStep
 
@@ -35,28 +35,40 @@ class StepGraphs:
             learning_rate=torch.zeros((), dtype=torch.float64, device=device),
             dropout_seed=None if seed is None else torch.tensor(seed, dtype=torch.int64, device=device),
         )
-        self._replays: dict[int, Work] = {}
+        self._recordings: dict[int, Recording] = {}
         self._figures: StepTensors | None = None
         self.num_eager_steps = 0
         """Steps so far that fitted no graph."""
 
-    def prepare(self, num_recycling_passes: int) -> None:
-        """Rehearse the step and record it. The rehearsal changes weights: whoever calls this puts them back."""
+    def rehearse(self, num_recycling_passes: int) -> None:
+        """Make a step without a graph. It changes weights: whoever calls this puts them back.
+
+        All rehearsals come before the first recording, which takes memory that eager work cannot use.
+        """
         self._recorder.rehearse(lambda: self._compute(num_recycling_passes))
-        self._replays[num_recycling_passes] = self._recorder.record(lambda: self._compute(num_recycling_passes))
+
+    def record(self, num_recycling_passes: int) -> None:
+        """Record the step."""
+        self._recordings[num_recycling_passes] = self._recorder.record(lambda: self._compute(num_recycling_passes))
+
+    def release(self) -> None:
+        """Give the graphs up; further steps are eager."""
+        for recording in self._recordings.values():
+            recording.reset()
+        self._recordings.clear()
 
     def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
         """As TrainStep.run."""
         batches = list(micro_batches)
-        replay = self._replays.get(num_recycling_passes)
-        if replay is None or not self._fit(batches, num_recycling_passes):
+        recording = self._recordings.get(num_recycling_passes)
+        if recording is None or not self._fit(batches, num_recycling_passes):
             self.num_eager_steps += 1
             return self._train_step.run(batches, step=step, num_recycling_passes=num_recycling_passes)
         for batch, inputs in zip(batches, self._inputs):
             _fill(inputs, batch, num_passes=num_recycling_passes + 1)
         self._numbers.step.fill_(step)
         self._numbers.learning_rate.fill_(learning_rate(self._train_step.config.schedule, step))
-        replay()
+        recording.replay()
         # the next replay overwrites the figures; those of the samples are looked at only if something is not finite
         figures = dataclasses.replace(self._figures, local_terms=self._figures.local_terms.clone())
         sample_ids = tuple(sample_id for batch in batches for sample_id in batch.sample_ids)
