@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import json
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_machine, describe_versions
-from benchmark.perf import counts, data, kernels, loader, precision, resources, step, tune
 
 MEASUREMENTS = {
-    "counts": counts,
-    "data": data,
-    "kernels": kernels,
-    "loader": loader,
-    "precision": precision,
-    "resources": resources,
-    "step": step,
-    "tune": tune,
+    "counts": "bytes, operations and launches of a training step by module, counted without a device: plain against fused",
+    "data": "conversion and sample preparation on one core, beside the reference's",
+    "kernels": "every operation against its plain version, torch.compile of it, and attentions of other libraries",
+    "loader": "time that training waits for heavy-tailed samples, in order and out of order",
+    "precision": "losses and gradients in bf16, plain and fused, against plain float32",
+    "resources": "compile the kernels of a training step for a GPU that need not be there: registers, shared memory, stack, spills",
+    "step": "a training step on made-up features: seconds by number of recycling passes, peak memory",
+    "tune": "choose warps and stages of every kernel by time, and write the file of this chip",
 }
-"""Name -> module with HELP, add_arguments(parser), measure(args) -> figures, report(figures) -> text."""
+"""Name -> what it measures. The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, report(figures) -> text."""
+
+
+class _LazyParser(argparse.ArgumentParser):
+    """Gets its arguments from the measurement's module once it is used: others may want packages that this machine lacks."""
+
+    measurement: str
+    is_complete = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As ArgumentParser's."""
+        if not self.is_complete:
+            self.is_complete = True
+            _module(self.measurement).add_arguments(self)
+            self.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
+        return super().parse_known_args(args, namespace)
+
+
+def _module(measurement: str) -> ModuleType:
+    return importlib.import_module(f"benchmark.perf.{measurement}")
 
 
 def add_parser(subparsers) -> None:
@@ -34,18 +54,17 @@ def add_parser(subparsers) -> None:
         description="Measure a part of the system, beside a named peer in the same run where one is given. Prints a table; --json keeps "
         "every single time, with machine, versions and command.",
     )
-    kinds = parser.add_subparsers(dest="measurement", metavar="{" + ",".join(MEASUREMENTS) + "}", required=True)
-    for name, module in MEASUREMENTS.items():
-        kind = kinds.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(kind)
-        kind.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
+    names = "{" + ",".join(MEASUREMENTS) + "}"
+    kinds = parser.add_subparsers(dest="measurement", metavar=names, required=True, parser_class=_LazyParser)
+    for name, text in MEASUREMENTS.items():
+        kinds.add_parser(name, help=text, description=text).measurement = name
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write; returns the exit code."""
     if args.json is not None and not args.json.parent.is_dir():
         raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
-    module = MEASUREMENTS[args.measurement]
+    module = _module(args.measurement)
     figures = module.measure(args)
     print(module.report(figures))
     if args.json is not None:

@@ -15,7 +15,6 @@ from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.config import RunConfig
 
-HELP = "bytes, operations and launches of a training step by module, counted without a device: plain against fused"
 EXTRA_PASSES = 1.5
 """Passes without gradient of a step, on average, where 0 to 3 are drawn."""
 VARIANTS = (("reference", "tf32"), ("reference", "bf16"), ("triton", "bf16"))

@@ -27,7 +27,6 @@ from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.protein.reader import ShardReader
 
-HELP = "conversion and sample preparation on one core, beside the reference's"
 KINDS = ("training", "evaluation")
 _MEGABYTE = 1e6
 

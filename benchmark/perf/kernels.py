@@ -22,7 +22,6 @@ from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_se
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 from openfold_opt.train.setup import resolve_device
 
-HELP = "every operation against its plain version, torch.compile of it, and attentions of other libraries"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

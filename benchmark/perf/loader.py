@@ -22,7 +22,6 @@ from benchmark.perf.spread import table
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
 
-HELP = "time that training waits for heavy-tailed samples, in order and out of order"
 BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
 """Shaped after the reference's times for 88 real chains: most have few sequences, one in a hundred has 40,000."""
 

@@ -1,4 +1,4 @@
-"""Pictures of measurements."""
+"""Pictures of measurements. Matplotlib comes in when one is drawn: a machine for measurements need not have it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+def _new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """Figure and axes, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
 
 
 def draw_preparation_times(samples: dict[str, Any], path: Path) -> None:
     """Preparation times of training samples, sorted, on a logarithmic scale: the heavy tail, as in Figure 4 of the ScaleFold paper."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _new_figure(7, 4)
     chains = samples["training"].values()
     for side, label in (("reference", "reference"), ("ours", "openfold-opt")):
         times = sorted(statistics.median(chain[side]) for chain in chains if side in chain)
@@ -32,9 +37,7 @@ def draw_module_times(modules: dict[str, dict[str, float]], path: Path) -> None:
     """Time of a step by module, forward and backward side by side, longest first; modules that have parts are left to their parts."""
     parts = {name for name in modules if not any(other.startswith(name + ".") for other in modules)}
     names = sorted(parts, key=lambda name: sum(modules[name].values()))
-    figure = Figure(figsize=(8, 0.8 + 0.24 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _new_figure(8, 0.8 + 0.24 * len(names))
     forward = [1e3 * modules[name]["forward"] for name in names]
     axes.barh(names, forward, label="forward")
     axes.barh(names, [1e3 * modules[name]["backward"] for name in names], left=forward, label="backward")

@@ -21,7 +21,6 @@ from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.setup import build_model, build_plans, build_train_step, resolve_device
 from openfold_opt.train.step import MicroBatch, StepNumbers, TrainStep
 
-HELP = "losses and gradients in bf16, plain and fused, against plain float32"
 VARIANTS = (("reference", "fp32"), ("reference", "bf16"), ("auto", "fp32"), ("auto", "bf16"))
 TRUTH = "reference fp32"
 

@@ -16,7 +16,6 @@ from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
-HELP = "compile the kernels of a training step for a GPU that need not be there: registers, shared memory, stack, spills"
 CAPABILITIES = (80, 90, 100)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from benchmark.errors import BenchmarkError
 from benchmark.perf.limits import measure_matmul
 from benchmark.perf.meta_step import MetaStep
+from benchmark.perf.picture import draw_module_times
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
@@ -23,7 +24,6 @@ from openfold_opt.kernels.select import IMPLEMENTATIONS
 from openfold_opt.train.made_up_features import made_up_batch
 from openfold_opt.train.precision import PRECISIONS
 
-HELP = "a training step on made-up features: seconds by number of recycling passes, peak memory"
 _MEBIBYTE = 2**20
 
 
@@ -76,8 +76,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             figures["profile"] = _ours(args, passes, features, modules=True)
     figures["matmul_flops_per_second"] = measure_matmul(args.precision, device=config.device, threads=args.threads)
     if args.picture is not None:
-        from benchmark.perf.picture import draw_module_times  # matplotlib, which a machine for measurements need not have
-
         draw_module_times(figures["profile"]["modules"], args.picture)
     return figures
 

@@ -23,7 +23,6 @@ from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
-HELP = "choose warps and stages of every kernel by time, and write the file of this chip"
 WARPS, STAGES = (2, 4, 8, 16), (1, 2, 3, 4)
 _WORTH_IT = 0.97
 """Share of the time with the written options below which others are taken: less is noise."""
