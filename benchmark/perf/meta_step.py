@@ -17,7 +17,7 @@ from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.made_up_features import meta_batch
-from openfold_opt.train.precision import low_precision_names
+from openfold_opt.train.meta_model import meta_model
 
 META = torch.device("meta")
 
@@ -49,16 +49,11 @@ class MetaStep:
     @classmethod
     def build(cls, config: RunConfig, *, kernels: str, precision: str) -> MetaStep:
         """The step of a preset with one implementation of all operations, for one recycling pass."""
-        with META:
-            model = AlphaFold(config.model, seed=None)
-        parameters = dict(model.named_parameters())
-        for name in low_precision_names(model, precision):
-            parameters[name].data = parameters[name].data.bfloat16()
         kernel_set = build_kernel_set(KernelConfig.all(kernels), META, config.model.kernel_shapes())
         scalar = torch.zeros((), dtype=torch.int64, device=META)
         slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
         return cls(
-            model=model,
+            model=meta_model(config.model, precision),
             plan=ExecutionPlan(kernels=kernel_set, dap=AxisGroup.single("dap")),
             batch=meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1),
             dropout=DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None,

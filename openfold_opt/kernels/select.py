@@ -63,19 +63,13 @@ class KernelConfig:
         return cls(**{field.name: name for field in fields(cls)})
 
     def resolved(self, device: torch.device) -> KernelConfig:
-        """The same without "auto"."""
-        return KernelConfig(**{field.name: _resolve(getattr(self, field.name), device) for field in fields(self)})
+        """The same with the implementation that "auto" means on a device in its place."""
+        fastest = "cpu" if device.type == "cpu" else "triton"
+        return KernelConfig(**{operation: fastest if name == "auto" else name for operation, name in asdict(self).items()})
 
     def uses_triton(self, device: torch.device) -> bool:
         """Whether any operation on the device is Triton's."""
         return "triton" in asdict(self.resolved(device)).values()
-
-
-def _resolve(name: str, device: torch.device) -> str:
-    """"auto" as the implementation that it means."""
-    if name != "auto":
-        return name
-    return "cpu" if device.type == "cpu" else "triton"
 
 
 def describe_tuning(device: torch.device) -> str:
@@ -93,11 +87,10 @@ def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: K
     """
     device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
-    return KernelSet(**{operation: _find(operation, name, device, shapes) for operation, name in asdict(config).items()})
+    return KernelSet(**{operation: _find(operation, name, device, shapes) for operation, name in asdict(config.resolved(device)).items()})
 
 
 def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes) -> Callable:
-    name = _resolve(name, device)
     if name == "reference":
         return REFERENCE[operation]
     if name == "cpu":

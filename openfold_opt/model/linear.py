@@ -71,17 +71,22 @@ class LayerNorm(nn.Module):
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
 
-def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor]:
-    """Weight [sum of c_out, c_in] and bias [sum of c_out] of one linear layer that yields what all of them do, side by side."""
+def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
+    """Weight [sum of c_out, c_in] and bias [sum of c_out] of one linear layer that yields what all of them do, side by side.
+
+    The bias is None where none of them has one.
+    """
+    weight = torch.cat([linear.weight for linear in linears])
+    if all(linear.bias is None for linear in linears):
+        return weight, None
     biases = [linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias for linear in linears]
-    return torch.cat([linear.weight for linear in linears]), torch.cat(biases)
+    return weight, torch.cat(biases)
 
 
 def project_together(x: Tensor, *linears: Linear) -> Tensor:
     """Applies several Linears to the same x [..., c_in] as one matrix product; their outputs lie side by side: [..., sum of c_out]."""
     weight, bias = joined_parameters(*linears)
-    has_bias = any(linear.bias is not None for linear in linears)
-    return F.linear(x.to(weight.dtype), weight, bias if has_bias else None)
+    return F.linear(x.to(weight.dtype), weight, bias)
 
 
 def initialize_parameters(model: nn.Module, *, seed: int) -> None:

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
-from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.made_up_features import meta_batch
-from openfold_opt.train.precision import low_precision_names
+from openfold_opt.train.meta_model import meta_model
 
 SHARE_FOR_ACTIVATIONS = 0.85
 """Of the memory that is free once parameters and moments are; the rest is for what is at work within a block, and for gaps."""
@@ -56,15 +55,12 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
 
 def saved_bytes(config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int) -> int:
     """Bytes of all tensors that forward pass and loss keep for the backward pass of one micro-batch, parameters left out."""
+    model = meta_model(config.model, config.precision)
     with torch.device("meta"):
-        model = AlphaFold(config.model, seed=None)
-        by_name = dict(model.named_parameters())
-        for name in low_precision_names(model, config.precision):
-            by_name[name].data = by_name[name].data.bfloat16()
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
         plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), num_recomputed_blocks=num_recomputed_blocks)
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
-        parameters = {parameter.untyped_storage()._cdata for parameter in by_name.values()}
+        parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         kept: dict[int, Tensor] = {}
 
         def keep(x: Tensor) -> Tensor:
@@ -86,6 +82,5 @@ def free_memory_bytes(device: torch.device) -> int:
 
 
 def _state_bytes(config: RunConfig) -> int:
-    with torch.device("meta"):
-        model = AlphaFold(config.model, seed=None)
+    model = meta_model(config.model, config.precision)
     return _FLAT_TENSORS * 4 * sum(parameter.numel() for parameter in model.parameters())
