@@ -1,14 +1,16 @@
-"""`python -m benchmark parity DIR...`: golden directories through model, losses, gradients and optimiser."""
+"""`python -m benchmark parity DIR...`: golden directories through model, losses, gradients and optimiser, on one rank or a dap group."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
+import io
 import time
 from pathlib import Path
 
 import torch
 
+from benchmark.errors import BenchmarkError
 from benchmark.parity.comparison import Comparison
 from benchmark.parity.forward import compare_forward, compare_single_pass
 from benchmark.parity.golden_losses import loss_config
@@ -19,6 +21,9 @@ from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig, build_ker
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import WeightsError, load_weights
+from openfold_opt.parallel.broadcast import gather_objects
+from openfold_opt.parallel.context import ParallelConfig, ParallelContext, build_parallel_context
+from openfold_opt.parallel.launch import read_launch_info
 
 BEYOND_TOLERANCE_EXIT_CODE = 1
 
@@ -36,26 +41,54 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--kernels", choices=IMPLEMENTATIONS, default="reference", help="implementation of all operations (default: reference); "
         "triton on a CPU wants TRITON_INTERPRET=1 in the environment",
     )  # fmt: skip
+    parser.add_argument(
+        "--dap", type=int, default=1, metavar="N",
+        help="spread every sample over N ranks; start them with torchrun --nproc-per-node N -m benchmark parity (default: 1)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Compares each directory in turn, on one thread: the order of sums, and so the drift of the optimiser steps, is fixed."""
     torch.set_num_threads(1)
-    has_failed = False
-    for directory in args.directories:
-        start = time.monotonic()
-        golden = load_golden_directory(directory)
-        print(f"== {directory}")
-        comparisons = compare_directory(golden, kernels=args.kernels)
-        print(format_table(comparisons))
-        num_failed = sum(not comparison.is_within for comparison in comparisons)
-        has_failed = has_failed or num_failed > 0 or not comparisons
-        verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
-        print(f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n", flush=True)
-    return BEYOND_TOLERANCE_EXIT_CODE if has_failed else 0
+    context = _join(args.dap)
+    try:
+        # every rank compares, the first one speaks
+        with contextlib.redirect_stdout(io.StringIO()) if context.world.rank else contextlib.nullcontext():
+            has_failed = [_compare_aloud(directory, args.kernels, context) for directory in args.directories]
+        return BEYOND_TOLERANCE_EXIT_CODE if any(has_failed) else 0
+    finally:
+        context.close()
 
 
-def compare_directory(golden: GoldenDirectory, *, kernels: str) -> list[Comparison]:
+def _join(dap_size: int) -> ParallelContext:
+    """The ranks of one dap group."""
+    try:
+        launch = read_launch_info()
+        if launch.world_size != dap_size:
+            raise BenchmarkError(
+                f"--dap {dap_size} wants {dap_size} ranks, found {launch.world_size}: "
+                f"torchrun --nproc-per-node {dap_size} -m benchmark parity --dap {dap_size} DIR"
+            )
+        return build_parallel_context(ParallelConfig(dap_size=dap_size), launch, device=torch.device("cpu"))
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+
+
+def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> bool:
+    """Whether any rank found a figure beyond its tolerance, or nothing to compare."""
+    start = time.monotonic()
+    golden = load_golden_directory(directory)
+    ranks = f", spread over {context.dap.size} ranks" if context.dap.size > 1 else ""
+    print(f"== {directory}{ranks}")
+    comparisons = compare_directory(golden, kernels=kernels, context=context)
+    print(format_table(comparisons))
+    num_failed = max(gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world))
+    verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
+    print(f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n", flush=True)
+    return num_failed > 0 or not comparisons
+
+
+def compare_directory(golden: GoldenDirectory, *, kernels: str, context: ParallelContext) -> list[Comparison]:
     """Everything that the directory has; says what it has not."""
     model = AlphaFold(golden.model_config)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -68,14 +101,14 @@ def compare_directory(golden: GoldenDirectory, *, kernels: str) -> list[Comparis
         raise GoldenDirectoryError(f"the weights of {golden.path} are in another order than the model's")
     losses = loss_config(golden.config)
     kernel_set = build_kernel_set(KernelConfig.all(kernels), "cpu", golden.model_config.kernel_shapes())
-    plan = dataclasses.replace(ExecutionPlan.plain(), kernels=kernel_set)
+    plan = ExecutionPlan(kernels=kernel_set, dap=context.dap)
     comparisons = compare_forward(golden, model, losses, plan)
     if golden.has("outputs_no_recycling.npz"):
         comparisons += compare_single_pass(golden, model, plan)
     if "trajectory" in golden.results:
-        comparisons += compare_trajectory(golden, losses, plan)
+        comparisons += compare_trajectory(golden, losses, plan, context)
     if "trajectory" in golden.results and golden.has("resumable.pt"):
-        comparisons += compare_resumed(golden, losses, plan)
+        comparisons += compare_resumed(golden, losses, plan, context)
     _print_skipped(golden)
     return comparisons
 

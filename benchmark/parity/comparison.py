@@ -23,6 +23,9 @@ TRAJECTORY_NORM_TOLERANCE = 5e-2
 weights by 3e-8 of themselves moves single terms of steps 7 and 8 by up to 5e-3, and their gradient norm by 2e-2.
 Steps continued from the stored checkpoint have not had the time to drift, and are held to TRAJECTORY_TOLERANCE in all."""
 UPDATE_TOLERANCE = 1e-2
+SPREAD_UPDATE_TOLERANCE = 3e-2
+"""Of all parameters after the steps made from the start by a dap group, whose sums have another order: the perturbations of 3e-8
+above move it by 3e-3 to 9e-3, the other order by 4e-3 to 1.5e-2."""
 
 _PAIR_OUTPUTS = frozenset(
     ("pair", "distogram_logits", "tm_logits", "aligned_confidence_probs", "predicted_aligned_error")

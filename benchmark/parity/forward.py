@@ -25,6 +25,7 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.protein.features import FEATURES
 
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
@@ -48,7 +49,7 @@ def compare_forward(
     comparisons += compare_losses(terms, golden.results)
     if has_gradients:
         terms.loss.backward()
-        comparisons += _compare_gradients(model, golden)
+        comparisons += _compare_gradients(model, golden, plan)
     return comparisons
 
 
@@ -105,12 +106,14 @@ def _mean(values: Tensor | None) -> Tensor | float:
     return float("nan") if values is None else values.mean()
 
 
-def _compare_gradients(model: AlphaFold, golden: GoldenDirectory) -> list[Comparison]:
+def _compare_gradients(model: AlphaFold, golden: GoldenDirectory, plan: ExecutionPlan) -> list[Comparison]:
     expected = golden.arrays("grads.npz")
     ours = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in model.named_parameters()
     }
+    for gradient in ours.values():
+        average_gradients(gradient.view(-1), plan.dap, bucket_bytes=gradient.nbytes)
     known = [name for name in expected if name in ours]
     together = [torch.cat([tensors[name].flatten() for name in known]) for tensors in (ours, expected)]
     norm = together[1].norm()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmark.parity.comparison import (
+    SPREAD_UPDATE_TOLERANCE,
     TRAJECTORY_NORM_TOLERANCE,
     TRAJECTORY_TERM_TOLERANCE,
     TRAJECTORY_TOLERANCE,
@@ -22,6 +23,7 @@ from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import RESUMABLE_KEY, load_weights
+from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optimizer import OptimizerConfig
 from openfold_opt.train.schedule import ScheduleConfig
 from openfold_opt.train.step import MicroBatch, StepConfig, StepFigures, TrainStep
@@ -31,9 +33,11 @@ WARMUP_STEPS = 3
 """Of the stored trajectory: learning rate 1e-5 to 1e-3."""
 
 
-def compare_trajectory(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan) -> list[Comparison]:
+def compare_trajectory(
+    golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan, context: ParallelContext
+) -> list[Comparison]:
     """All stored steps, then the parameters and their running average."""
-    train_step = _train_step(golden, loss_config, plan)
+    train_step = _train_step(golden, loss_config, plan, context)
     comparisons = []
     for record in golden.results["trajectory"]:
         comparisons += _compare_step("trajectory", _run_step(train_step, golden, record), record)
@@ -41,19 +45,22 @@ def compare_trajectory(golden: GoldenDirectory, loss_config: LossConfig, plan: E
         "params_after.npz": dict(train_step.model.named_parameters()),
         "swa_after.npz": train_step.weight_average.parameters(),
     }
+    tolerance = UPDATE_TOLERANCE if context.dap.size == 1 else SPREAD_UPDATE_TOLERANCE
     for name, tensors in found.items():
         if golden.has(name):
-            comparisons.append(_compare_update(name, tensors, golden))
+            comparisons.append(_compare_update(name, tensors, golden, tolerance=tolerance))
     return comparisons
 
 
-def compare_resumed(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan) -> list[Comparison]:
+def compare_resumed(
+    golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan, context: ParallelContext
+) -> list[Comparison]:
     """The steps after those that resumable.pt has behind it."""
     path = golden.path / "resumable.pt"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         iteration = int(content["iteration"])
-        train_step = _train_step(golden, loss_config, plan)
+        train_step = _train_step(golden, loss_config, plan, context)
         load_weights(train_step.model, content[RESUMABLE_KEY], source=str(path))
         train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
     except Exception as error:  # torch.load raises many kinds for garbled files
@@ -68,7 +75,7 @@ def compare_resumed(golden: GoldenDirectory, loss_config: LossConfig, plan: Exec
     return comparisons
 
 
-def _train_step(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan) -> TrainStep:
+def _train_step(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan, context: ParallelContext) -> TrainStep:
     """A step on the stored weights, without dropout, with the optimiser that the configuration says."""
     model = AlphaFold(golden.model_config)
     load_weights(model, golden.weights, source=str(golden.path))
@@ -82,6 +89,7 @@ def _train_step(golden: GoldenDirectory, loss_config: LossConfig, plan: Executio
             schedule=ScheduleConfig(warmup_steps=WARMUP_STEPS),
             weight_average=WeightAverageConfig(decay_rate=config.get("swa_decay_rate", 0.9)),
         ),
+        context=context,
         dropout_seed=None,
     )
 
@@ -116,7 +124,12 @@ def _step_tolerance(section: str, name: str) -> float:
 
 
 def _compare_update(
-    name: str, tensors: Mapping[str, Tensor], golden: GoldenDirectory, *, section: str = "update"
+    name: str,
+    tensors: Mapping[str, Tensor],
+    golden: GoldenDirectory,
+    *,
+    section: str = "update",
+    tolerance: float = UPDATE_TOLERANCE,
 ) -> Comparison:
     """||(p - p0) - (golden - p0)|| / ||golden - p0|| over all parameters together."""
     expected = golden.arrays(name)
@@ -124,4 +137,4 @@ def _compare_update(
         torch.cat([(side[key].detach().double() - golden.weights[key].double()).flatten() for key in expected])
         for side in (tensors, expected)
     )
-    return Comparison(section=section, name=name, error=relative_error(ours, theirs), tolerance=UPDATE_TOLERANCE)
+    return Comparison(section=section, name=name, error=relative_error(ours, theirs), tolerance=tolerance)

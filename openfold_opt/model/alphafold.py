@@ -25,6 +25,7 @@ from openfold_opt.model.template_angle_embedder import TemplateAngleEmbedder
 from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
 from openfold_opt.model.template_pair_stack import TemplatePairStack
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention
+from openfold_opt.parallel.collectives import gather, scatter
 from openfold_opt.protein.residue_constants import atom_order, restype_order
 
 
@@ -35,9 +36,23 @@ class Recycled:
     first_row: Tensor
     """[batch, N_res, c_m], first row of the MSA representation"""
     z: Tensor
-    """[batch, N_res, N_res, c_z]"""
+    """[batch, N_res, N_res/dap, c_z]"""
     pseudo_beta: Tensor
     """[batch, N_res, 3] angstrom: predicted CB, or CA of glycine"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trunk:
+    """What the Evoformer makes of a pass."""
+
+    m: Tensor
+    """[batch, (N_clust + N_templ)/dap, N_res, c_m], in the dtype of the trunk"""
+    pair: Tensor
+    """[batch, N_res, N_res, c_z] float32"""
+    first_row: Tensor
+    """[batch, N_res, c_m] float32: first row of the MSA representation"""
+    s: Tensor
+    """[batch, N_res, c_s] float32"""
 
 
 class AlphaFold(nn.Module):
@@ -105,11 +120,11 @@ class AlphaFold(nn.Module):
         for pass_index in range(num_recycling_passes):
             with torch.no_grad():
                 features = batch.at_pass(pass_index)
-                m, z, _, structure = self._run_pass(features, recycled, (dropout, pass_index), plan, is_last=False)
-                recycled = _recycle(features, m, z, structure)
+                trunk, structure = self._run_pass(features, recycled, (dropout, pass_index), plan, is_last=False)
+                recycled = _recycle(features, trunk, structure, plan)
         features = batch.at_pass(num_recycling_passes)
-        m, z, s, structure = self._run_pass(features, recycled, (dropout, num_recycling_passes), plan, is_last=True)
-        return self._outputs(features, (m[:, : features.msa_feat.shape[1]], z, s), structure, plan)
+        trunk, structure = self._run_pass(features, recycled, (dropout, num_recycling_passes), plan, is_last=True)
+        return self._outputs(features, trunk, structure, plan)
 
     def _run_pass(
         self,
@@ -119,21 +134,21 @@ class AlphaFold(nn.Module):
         plan: ExecutionPlan,
         *,
         is_last: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Structure]:
-        """One pass: m [batch, N_clust + N_templ, N_res, c_m], z, s in float32, and the structure."""
+    ) -> tuple[Trunk, Structure]:
+        """One pass."""
         state, pass_index = dropout_and_pass
         dropout = None if state is None else state.at_pass(pass_index)
-        m, z, s = (x.float() for x in self._run_trunk(features, recycled, dropout, plan))
+        trunk = self._run_trunk(features, recycled, dropout, plan)
         residues = (features.aatype, features.seq_mask)
-        structure = self.structure_module(s, z, residues, dropout, plan, last_block_only=not is_last)
-        return m, z, s, structure
+        structure = self.structure_module(trunk.s, trunk.pair, residues, dropout, plan, last_block_only=not is_last)
+        return trunk, structure
 
     def _run_trunk(
         self, features: FeatureBatch, recycled: Recycled | None, dropout: PassDropout | None, plan: ExecutionPlan
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Trunk:
         """Algorithm 2, lines 5-18."""
         pair_mask = features.seq_mask[:, :, None] * features.seq_mask[:, None, :]
-        m, z = self.input_embedder(features.target_feat, features.residue_index, features.msa_feat)
+        m, z = self.input_embedder(features.target_feat, features.residue_index, features.msa_feat, plan)
         if recycled is None:
             positions = features.pseudo_beta.new_zeros(features.pseudo_beta.shape)
             recycled = Recycled(first_row=torch.zeros_like(m[:, 0]).float(), z=torch.zeros_like(z).float(), pseudo_beta=positions)
@@ -142,11 +157,15 @@ class AlphaFold(nn.Module):
         m = torch.cat([first_row, m[:, 1:], self._template_rows(features)], dim=1)
         z = (z + z_update).to(z.dtype)
         z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
-        e = self.extra_msa_embedder(features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
+        extra = (features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
+        e = self.extra_msa_embedder(*(scatter(x, plan.dap, dim=1) for x in extra))
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)
         # A template's row exists at a residue where its psi, the third torsion, does.
         msa_mask = torch.cat([features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1)
-        return self.evoformer_stack(m, z, (msa_mask, pair_mask), dropout, plan)
+        m, z, first_row = self.evoformer_stack(scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan)
+        s = self.evoformer_stack.single(first_row)
+        pair = gather(z, plan.dap, dim=2, length=z.shape[1], what="pairs")
+        return Trunk(m=m, pair=pair.float(), first_row=first_row.float(), s=s.float())
 
     def _template_rows(self, features: FeatureBatch) -> Tensor:
         """Torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
@@ -164,22 +183,23 @@ class AlphaFold(nn.Module):
         t = self.template_pair_embedder(
             features.template_aatype,
             features.template_pseudo_beta,
-            features.template_pseudo_beta_mask,
-            features.template_all_atom_mask,
+            (features.template_pseudo_beta_mask, features.template_all_atom_mask),
+            plan,
         )
         t = self.template_pair_stack(t, pair_mask, dropout, plan)
         return self.template_pointwise_attention(t, z, features.template_mask)
 
-    def _outputs(
-        self, features: FeatureBatch, representations: tuple[Tensor, Tensor, Tensor], structure: Structure, plan: ExecutionPlan
-    ) -> ModelOutputs:
+    def _outputs(self, features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan) -> ModelOutputs:
         """The last pass, with the heads."""
-        msa, pair, single = representations
+        num_clusters = features.msa_feat.shape[1]
+        # the rows of templates come last, so that clusters can be gathered without them
+        num_rows = num_clusters + features.template_aatype.shape[1]
+        msa = gather(trunk.m, plan.dap, dim=1, length=num_rows, what="MSA")[:, :num_clusters].float()
         sm_single = structure.states[:, -1]
         return ModelOutputs(
             msa=msa,
-            pair=pair,
-            single=single,
+            pair=trunk.pair,
+            single=trunk.s,
             sm_frames=structure.frames,
             sm_sidechain_frames=structure.sidechain_frames,
             sm_unnormalized_angles=structure.unnormalized_angles,
@@ -190,7 +210,7 @@ class AlphaFold(nn.Module):
             final_atom_positions=_final_positions(features, structure),
             final_atom_mask=features.atom37_atom_exists,
             final_affine_tensor=structure.frames[:, -1],
-            **self.auxiliary_heads(representations, sm_single, plan),
+            **self.auxiliary_heads((msa, trunk.pair, trunk.s), sm_single, plan),
         )
 
 
@@ -201,8 +221,8 @@ def _final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
     )
 
 
-def _recycle(features: FeatureBatch, m: Tensor, z: Tensor, structure: Structure) -> Recycled:
+def _recycle(features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan) -> Recycled:
     positions = _final_positions(features, structure)
     is_glycine = (features.aatype == restype_order["G"]).unsqueeze(-1)
     pseudo_beta = torch.where(is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :])
-    return Recycled(first_row=m[:, 0], z=z, pseudo_beta=pseudo_beta)
+    return Recycled(first_row=trunk.first_row, z=scatter(trunk.pair, plan.dap, dim=2), pseudo_beta=pseudo_beta)

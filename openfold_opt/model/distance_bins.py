@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 
-def one_hot_distances(positions: Tensor, *, min_bin: float, max_bin: float, num_bins: int, inf: float) -> Tensor:
+def one_hot_distances(rows: Tensor, cols: Tensor, *, min_bin: float, max_bin: float, num_bins: int, inf: float) -> Tensor:
     """Bins of the pairwise distances, the last one open; a distance below the first edge, or on an edge, is in no bin.
 
     Args:
-        positions: [..., N_res, 3] angstrom
+        rows, cols: positions [..., N_row, 3] and [..., N_col, 3] angstrom
         min_bin, max_bin: lower edges of the first and the last bin, angstrom.
         num_bins: number of bins.
         inf: upper edge of the last bin, squared angstrom.
 
     Returns:
-        [..., N_res, N_res, num_bins] in the dtype of positions.
+        [..., N_row, N_col, num_bins] in the dtype of the positions.
     """
-    lower = torch.linspace(min_bin, max_bin, num_bins, dtype=positions.dtype, device=positions.device).square()
+    lower = torch.linspace(min_bin, max_bin, num_bins, dtype=rows.dtype, device=rows.device).square()
     upper = torch.cat([lower[1:], torch.full_like(lower[:1], inf)])
-    squared = (positions[..., :, None, :] - positions[..., None, :, :]).square().sum(-1, keepdim=True)
-    return ((squared > lower) & (squared < upper)).to(positions.dtype)
+    squared = (rows[..., :, None, :] - cols[..., None, :, :]).square().sum(-1, keepdim=True)
+    return ((squared > lower) & (squared < upper)).to(rows.dtype)

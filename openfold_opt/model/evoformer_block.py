@@ -16,7 +16,8 @@ from openfold_opt.model.stack import BlockDropout, MSAMasks, PairMasks
 from openfold_opt.model.transition import MSATransition, PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import col_to_row, row_to_col
+from openfold_opt.parallel.collectives import col_to_row, row_to_col, start_col_to_row
+from openfold_opt.parallel.flight import Flight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +72,38 @@ class EvoformerBlockCore(nn.Module):
         self.pair_transition = PairTransition(c_z, factor=config.transition_factor)
 
     def forward(
-        self, m_col: Tensor, z_row: Tensor, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+        self, m_col: Tensor, z: Flight, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
-        """m_col: [batch, N_seq, N_res/dap, c_m] and z_row: [batch, N_res/dap, N_res, c_z], both updated."""
+        """Updates both.
+
+        Args:
+            m_col: [batch, N_seq, N_res/dap, c_m]
+            z: arrives as [batch, N_res/dap, N_res, c_z]
+
+        Returns:
+            m_row: [batch, N_seq/dap, N_res, c_m], z_col: [batch, N_res, N_res/dap, c_z]
+        """
         msa_masks, pair_masks = masks
-        add = plan.kernels.dropout_residual
+        num_res = pair_masks.row.shape[2]
         m_col = self.msa_transition(m_col, plan)
-        z_row = self.outer_product_mean(m_col, z_row, (msa_masks.col, msa_masks.norm), plan)
-        z_row = self.tri_mul_out(z_row, pair_masks.row, dropout.outgoing, plan)
-        z_col = row_to_col(z_row, plan.dap, row_dim=1, col_dim=2)
-        z_col = self.tri_mul_in(z_col, pair_masks.col, dropout.incoming, plan)
-        z_row = col_to_row(z_col, plan.dap, row_dim=1, col_dim=2)
-        z_row = add(z_row, self.tri_att_start(z_row, pair_masks.row, plan), dropout.starting)
-        z_col = row_to_col(z_row, plan.dap, row_dim=1, col_dim=2)
-        z_col = add(z_col, self.tri_att_end(z_col, pair_masks.col, plan), dropout.ending)
-        z_col = self.pair_transition(z_col, plan)
-        return m_col, col_to_row(z_col, plan.dap, row_dim=1, col_dim=2)
+        # the first of the two is wanted at once, the second at the end
+        sides = self.outer_product_mean.start_sides(m_col, msa_masks.col, plan, num_res=num_res)
+        m = start_col_to_row(m_col, plan.dap, row_dim=1, col_dim=2, num_cols=num_res, what="MSA to rows")
+        z_row = self.outer_product_mean(z.arrive(), sides, msa_masks.norm, plan)
+        z_col = self._update_pairs(z_row, pair_masks, dropout, plan)
+        return m.arrive(), z_col
+
+    def _update_pairs(self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
+        """Lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]"""
+        num_res, axis, add = z_row.shape[2], plan.dap, plan.kernels.dropout_residual
+        z_row = self.tri_mul_out(z_row, masks.row, dropout.outgoing, plan)
+        z_col = row_to_col(z_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="pairs to columns")
+        z_col = self.tri_mul_in(z_col, masks.col, dropout.incoming, plan)
+        z_row = col_to_row(z_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="pairs to rows")
+        z_row = add(z_row, self.tri_att_start(z_row, masks.row, plan), dropout.starting)
+        z_col = row_to_col(z_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="pairs to columns")
+        z_col = add(z_col, self.tri_att_end(z_col, masks.col, plan), dropout.ending)
+        return self.pair_transition(z_col, plan)
 
 
 class MSABlock(nn.Module):
@@ -97,16 +114,17 @@ class MSABlock(nn.Module):
     core: EvoformerBlockCore
 
     def forward(
-        self, m_row: Tensor, z_row: Tensor, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+        self, m_row: Tensor, z_col: Tensor, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
-        """m_row: [batch, N_seq/dap, N_res, c_m] and z_row: [batch, N_res/dap, N_res, c_z], both updated."""
+        """m_row: [batch, N_seq/dap, N_res, c_m] and z_col: [batch, N_res, N_res/dap, c_z], both updated."""
         msa_masks, _ = masks
-        update = self.msa_att_row(m_row, z_row, msa_masks.row, plan)
+        bias = self.msa_att_row.start_pair_bias(z_col, plan)
+        z_row = start_col_to_row(z_col, plan.dap, row_dim=1, col_dim=2, num_cols=z_col.shape[1], what="pairs to rows")
+        update = self.msa_att_row(m_row, bias, msa_masks.row, plan)
         m_row = plan.kernels.dropout_residual(m_row, update, dropout.msa_row)
-        m_col = row_to_col(m_row, plan.dap, row_dim=1, col_dim=2)
+        m_col = row_to_col(m_row, plan.dap, row_dim=1, col_dim=2, num_rows=msa_masks.num_seq, what="MSA to columns")
         m_col = plan.kernels.dropout_residual(m_col, self.msa_att_col(m_col, msa_masks.col, plan), None)
-        m_col, z_row = self.core(m_col, z_row, masks, dropout, plan)
-        return col_to_row(m_col, plan.dap, row_dim=1, col_dim=2), z_row
+        return self.core(m_col, z_row, masks, dropout, plan)
 
 
 class EvoformerBlock(MSABlock):

@@ -9,7 +9,7 @@ from openfold_opt.model.evoformer_block import EvoformerBlock, EvoformerStackCon
 from openfold_opt.model.linear import Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import MSAMasks, PairMasks, StackShape, draw_dropout, run_block
-from openfold_opt.parallel.collectives import gather, scatter
+from openfold_opt.parallel.collectives import gather
 
 
 class EvoformerStack(nn.Module):
@@ -27,12 +27,12 @@ class EvoformerStack(nn.Module):
         """Runs all blocks.
 
         Args:
-            m: [batch, N_seq, N_res, c_m]
-            z: [batch, N_res, N_res, c_z]
+            m: [batch, N_seq/dap, N_res, c_m]
+            z: [batch, N_res, N_res/dap, c_z]
             masks: msa_mask [batch, N_seq, N_res], pair_mask [batch, N_res, N_res]
 
         Returns:
-            m and z updated, and the single representation s: [batch, N_res, c_s]
+            m and z updated, and the first row of the MSA representation: [batch, N_res, c_m], on all ranks.
         """
         config = self.config
         shape = StackShape(
@@ -48,8 +48,12 @@ class EvoformerStack(nn.Module):
             MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
             PairMasks.build(masks[1], plan),
         )
-        m_row, z_row = scatter(m, plan.dap, dim=1), scatter(z, plan.dap, dim=1)
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
-            m_row, z_row = run_block(block, index, plan, m_row, z_row, block_masks, block_dropout)
-        m, z = gather(m_row, plan.dap, dim=1), gather(z_row, plan.dap, dim=1)
-        return m, z, self.linear(m[:, 0])
+            m, z = run_block(block, index, plan, m, z, block_masks, block_dropout)
+        # the first rank's first row; a gather of one row of each is far less than one of all
+        first_rows = gather(m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
+        return m, z, first_rows[:, 0]
+
+    def single(self, first_row: Tensor) -> Tensor:
+        """Algorithm 6, line 12: [batch, N_res, c_m] -> the single representation [batch, N_res, c_s]"""
+        return self.linear(first_row)

@@ -8,7 +8,6 @@ from openfold_opt.model.dropout import EXTRA_MSA_STACK, PassDropout
 from openfold_opt.model.evoformer_block import ExtraMSABlock, ExtraMSAStackConfig
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import MSAMasks, PairMasks, StackShape, draw_dropout, run_block
-from openfold_opt.parallel.collectives import gather, scatter
 
 
 class ExtraMSAStack(nn.Module):
@@ -25,8 +24,8 @@ class ExtraMSAStack(nn.Module):
         """Runs all blocks.
 
         Args:
-            e: [batch, N_extra, N_res, c_e]
-            z: [batch, N_res, N_res, c_z]
+            e: [batch, N_extra/dap, N_res, c_e]
+            z: [batch, N_res, N_res/dap, c_z]
             masks: extra_msa_mask [batch, N_extra, N_res], pair_mask [batch, N_res, N_res]
 
         Returns:
@@ -46,7 +45,6 @@ class ExtraMSAStack(nn.Module):
             MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
             PairMasks.build(masks[1], plan),
         )
-        e_row, z_row = scatter(e, plan.dap, dim=1), scatter(z, plan.dap, dim=1)
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
-            e_row, z_row = run_block(block, index, plan, e_row, z_row, block_masks, block_dropout)
-        return gather(z_row, plan.dap, dim=1)
+            e, z = run_block(block, index, plan, e, z, block_masks, block_dropout)
+        return z

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import Linear
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.collectives import scatter
 
 TARGET_FEAT_CHANNELS = 22
 MSA_FEAT_CHANNELS = 49
@@ -36,7 +38,7 @@ class InputEmbedder(nn.Module):
         self.linear_msa_m = Linear(MSA_FEAT_CHANNELS, c_m)
         self.linear_relpos = Linear(2 * config.max_relative_position + 1, c_z)
 
-    def forward(self, target_feat: Tensor, residue_index: Tensor, msa_feat: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, target_feat: Tensor, residue_index: Tensor, msa_feat: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Embeds the features of one pass.
 
         Args:
@@ -45,16 +47,17 @@ class InputEmbedder(nn.Module):
             msa_feat: [batch, N_clust, N_res, 49]
 
         Returns:
-            m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res, c_z]
+            m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res/dap, c_z]
         """
-        z = self._relative_positions(residue_index)
-        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(target_feat)[:, None]
+        z = self._relative_positions(residue_index, scatter(residue_index, plan.dap, dim=1))
+        of_column = scatter(target_feat, plan.dap, dim=1)
+        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(of_column)[:, None]
         m = self.linear_msa_m(msa_feat) + self.linear_tf_m(target_feat)[:, None]
         return m, z
 
-    def _relative_positions(self, residue_index: Tensor) -> Tensor:
-        """Algorithm 4: [batch, N_res, N_res, c_z]. A linear layer on a one-hot vector is a row of its weight."""
+    def _relative_positions(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Algorithm 4 for residue indices of rows and of columns: [batch, N_row, N_col, c_z]. A linear layer on a one-hot vector is a row of its weight."""
         limit = self.max_relative_position
-        offset = residue_index[:, :, None] - residue_index[:, None, :]
+        offset = rows[:, :, None] - cols[:, None, :]
         bins = offset.clamp(-limit, limit) + limit
         return F.embedding(bins, self.linear_relpos.weight.t()) + self.linear_relpos.bias

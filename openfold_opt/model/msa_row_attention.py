@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import gather_for_shards
+from openfold_opt.parallel.collectives import start_gather
+from openfold_opt.parallel.flight import Flight
 
 
 class MSARowAttentionWithPairBias(nn.Module):
@@ -20,17 +21,21 @@ class MSARowAttentionWithPairBias(nn.Module):
         self.linear_z = Linear(c_z, num_heads, bias=False, init="normal")
         self.mha = GatedSelfAttention(c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
 
-    def forward(self, m: Tensor, z: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+    def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> Flight:
+        """Lines 1-3 on columns of the pairs, z [batch, N_res, N_res/dap, c_z]; the bias [batch, num_heads, N_res, N_res] arrives later."""
+        bias = self.linear_z(self.layer_norm_z(z, plan)).movedim(-1, 1)
+        return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
+
+    def forward(self, m: Tensor, bias: Flight, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Update of the rows.
 
         Args:
             m: [batch, N_seq/dap, N_res, c_m]
-            z: [batch, N_res/dap, N_res, c_z]
+            bias: from start_pair_bias.
             mask: [batch, N_seq/dap, N_res]
 
         Returns:
             [batch, N_seq/dap, N_res, c_m]
         """
-        bias = self.linear_z(self.layer_norm_z(z, plan)).movedim(-1, 1)
-        bias = gather_for_shards(bias, plan.dap, dim=2)
-        return self.mha(self.layer_norm_m(m, plan), mask, bias, plan)
+        m = self.layer_norm_m(m, plan)
+        return self.mha(m, mask, bias.arrive(), plan)

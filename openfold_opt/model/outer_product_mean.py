@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import gather_for_shards
+from openfold_opt.parallel.collectives import start_gather
+from openfold_opt.parallel.flight import Flight
 
 
 class OuterProductMean(nn.Module):
@@ -20,23 +21,34 @@ class OuterProductMean(nn.Module):
         self.linear_2 = Linear(c_m, c_hidden)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
-    def forward(self, m: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], plan: ExecutionPlan) -> Tensor:
-        """z with its update from the MSA added.
+    def start_sides(self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int) -> tuple[Tensor, Flight]:
+        """Lines 1-2: both sides of the product, of which one is wanted for all residues.
 
         Args:
             m: [batch, N_seq, N_res/dap, c_m]
+            mask: [batch, N_seq, N_res/dap]
+
+        Returns:
+            a: [batch, N_seq, N_res/dap, c], and b for later: [batch, N_seq, N_res, c]
+        """
+        m = self.layer_norm(m, plan)
+        ab = project_together(m, self.linear_1, self.linear_2) * mask.unsqueeze(-1).to(m.dtype)
+        a, b = ab.chunk(2, dim=-1)
+        return a, start_gather(b, plan.dap, dim=2, length=num_res, what="outer product side")
+
+    def forward(self, z: Tensor, sides: tuple[Tensor, Flight], norm: Tensor, plan: ExecutionPlan) -> Tensor:
+        """z with its update from the MSA added.
+
+        Args:
             z: [batch, N_res/dap, N_res, c_z]
-            masks: of m [batch, N_seq, N_res/dap], and [batch, N_res/dap, N_res, 1] from `outer_product_norm`.
+            sides: from start_sides.
+            norm: [batch, N_res/dap, N_res, 1] from `outer_product_norm`.
 
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
-        mask, norm = masks
-        m = self.layer_norm(m, plan)
-        ab = project_together(m, self.linear_1, self.linear_2) * mask.unsqueeze(-1).to(m.dtype)
-        a, b = ab.chunk(2, dim=-1)
-        b = gather_for_shards(b, plan.dap, dim=2)
-        return plan.kernels.outer_product_mean(z, (a, b), (self.linear_out.weight, self.linear_out.bias), norm)
+        a, b = sides
+        return plan.kernels.outer_product_mean(z, (a, b.arrive()), (self.linear_out.weight, self.linear_out.bias), norm)
 
 
 def outer_product_norm(mask_col: Tensor, mask: Tensor, *, eps: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.collectives import scatter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,16 @@ class RecyclingEmbedder(nn.Module):
 
         Args:
             first_row: [batch, N_res, c_m], first row of the previous MSA representation.
-            z: [batch, N_res, N_res, c_z], previous pair representation.
+            z: [batch, N_res, N_res/dap, c_z], previous pair representation.
             pseudo_beta: [batch, N_res, 3] angstrom, previous prediction.
 
         Returns:
-            Updates of the first MSA row [batch, N_res, c_m] and of the pair representation [batch, N_res, N_res, c_z].
+            Updates of the first MSA row [batch, N_res, c_m] and of the pair representation [batch, N_res, N_res/dap, c_z].
         """
         config = self.config
         bins = one_hot_distances(
             pseudo_beta,
+            scatter(pseudo_beta, plan.dap, dim=1),
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,

@@ -1,8 +1,10 @@
 """What the three stacks of blocks share: masks and dropout in each layout, and recomputation.
 
-Dynamic axial parallelism (FastFold): between blocks a tensor is sharded over its *rows* (first of the two axes, name
-ends _row); within a block it changes to *columns* and back where the attention or the product runs along the other axis.
-On one device every change of layout is the identity.
+Dynamic axial parallelism (FastFold): a tensor is sharded over its *rows* (first of the two axes, name ends _row) or over its *columns*
+(_col), and changes from one to the other where attention or product run along the axis that it is sharded over. Between blocks MSAs
+are sharded over rows and pairs over columns: the pairs' change to rows then runs behind the block's work on the MSA, and the MSA's
+change back to rows behind the work on the pairs. Sharded dims are written N_res/dap and padded where they do not divide; what the
+padding holds is finite and goes nowhere. On one device every change of layout is the identity.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class MSAMasks:
     """[batch, N_seq/dap, N_res]"""
     col: Tensor
     """[batch, N_seq, N_res/dap]"""
+    num_seq: int
     norm: Tensor
     """[batch, N_res/dap, N_res, 1]: divisor of the outer product mean"""
 
@@ -52,7 +55,12 @@ class MSAMasks:
     def build(cls, msa_mask: Tensor, plan: ExecutionPlan, *, eps: float) -> MSAMasks:
         """msa_mask: [batch, N_seq, N_res]"""
         col = scatter(msa_mask, plan.dap, dim=2)
-        return cls(row=scatter(msa_mask, plan.dap, dim=1), col=col, norm=outer_product_norm(col, msa_mask, eps=eps))
+        return cls(
+            row=scatter(msa_mask, plan.dap, dim=1),
+            col=col,
+            num_seq=msa_mask.shape[1],
+            norm=outer_product_norm(col, msa_mask, eps=eps),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.linear import Linear
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.collectives import scatter
 from openfold_opt.model.template_angle_embedder import NUM_TEMPLATE_CLASSES
 from openfold_opt.protein.residue_constants import atom_order
 
@@ -40,22 +42,26 @@ class TemplatePairEmbedder(nn.Module):
         self.linear = Linear(config.num_bins + 1 + 2 * NUM_TEMPLATE_CLASSES + 3 + 1, c_t, init="relu")
 
     def forward(
-        self, aatype: Tensor, pseudo_beta: Tensor, pseudo_beta_mask: Tensor, all_atom_mask: Tensor
+        self, aatype: Tensor, pseudo_beta: Tensor, masks: tuple[Tensor, Tensor], plan: ExecutionPlan
     ) -> Tensor:
         """Embeds all templates.
 
         Args:
             aatype: [batch, N_templ, N_res] int64
             pseudo_beta: [batch, N_templ, N_res, 3] angstrom
-            pseudo_beta_mask: [batch, N_templ, N_res]
-            all_atom_mask: [batch, N_templ, N_res, 37]
+            masks: of pseudo_beta [batch, N_templ, N_res], and of all atoms [batch, N_templ, N_res, 37]
 
         Returns:
-            [batch, N_templ, N_res, N_res, c_t]
+            [batch, N_templ, N_res, N_res/dap, c_t]
         """
         config = self.config
+
+        def columns(x: Tensor) -> Tensor:
+            return scatter(x, plan.dap, dim=2)
+
         bins = one_hot_distances(
             pseudo_beta,
+            columns(pseudo_beta),
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,
@@ -63,13 +69,14 @@ class TemplatePairEmbedder(nn.Module):
         )
         one_hot = F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(bins.dtype)
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
+        pseudo_beta_mask, all_atom_mask = masks
         backbone = all_atom_mask[..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)
-        backbone_pairs = (backbone[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
+        backbone_pairs = (backbone[..., :, None] * columns(backbone)[..., None, :]).unsqueeze(-1)
         features = torch.cat(
             [
                 bins,
-                (pseudo_beta_mask[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(-1),
-                one_hot[..., None, :, :].expand(shape),
+                (pseudo_beta_mask[..., :, None] * columns(pseudo_beta_mask)[..., None, :]).unsqueeze(-1),
+                columns(one_hot)[..., None, :, :].expand(shape),
                 one_hot[..., :, None, :].expand(shape),
                 bins.new_zeros((*bins.shape[:-1], 3)),
                 backbone_pairs,

@@ -14,7 +14,7 @@ from openfold_opt.model.stack import BlockDropout, PairMasks, StackShape, draw_d
 from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import col_to_row, gather, row_to_col, scatter
+from openfold_opt.parallel.collectives import col_to_row, row_to_col
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +50,18 @@ class TemplatePairBlock(nn.Module):
         self.tri_mul_in = TriangleMultiplicationIncoming(c_t, c_hidden=c_hidden)
         self.pair_transition = PairTransition(c_t, factor=config.transition_factor)
 
-    def forward(self, t_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
-        """t_row: [batch * N_templ, N_res/dap, N_res, c_t], updated"""
-        add = plan.kernels.dropout_residual
+    def forward(self, t_col: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
+        """t_col: [batch * N_templ, N_res, N_res/dap, c_t], updated"""
+        num_res, axis, add = t_col.shape[1], plan.dap, plan.kernels.dropout_residual
+        t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
         t_row = add(t_row, self.tri_att_start(t_row, masks.row, plan), dropout.starting)
-        t_col = row_to_col(t_row, plan.dap, row_dim=1, col_dim=2)
+        t_col = row_to_col(t_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
         t_col = add(t_col, self.tri_att_end(t_col, masks.col, plan), dropout.ending)
-        t_row = col_to_row(t_col, plan.dap, row_dim=1, col_dim=2)
+        t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
         t_row = self.tri_mul_out(t_row, masks.row, dropout.outgoing, plan)
-        t_col = row_to_col(t_row, plan.dap, row_dim=1, col_dim=2)
+        t_col = row_to_col(t_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
         t_col = self.tri_mul_in(t_col, masks.col, dropout.incoming, plan)
-        t_col = self.pair_transition(t_col, plan)
-        return col_to_row(t_col, plan.dap, row_dim=1, col_dim=2)
+        return self.pair_transition(t_col, plan)
 
 
 class TemplatePairStack(nn.Module):
@@ -74,7 +74,7 @@ class TemplatePairStack(nn.Module):
         self.layer_norm = LayerNorm(c_t)
 
     def forward(self, t: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan) -> Tensor:
-        """t: [batch, N_templ, N_res, N_res, c_t]; pair_mask: [batch, N_res, N_res] -> t updated and normalised"""
+        """t: [batch, N_templ, N_res, N_res/dap, c_t]; pair_mask: [batch, N_res, N_res] -> t updated and normalised"""
         batch, num_templates, num_res = t.shape[:3]
         shape = StackShape(
             part=TEMPLATE_PAIR_STACK,
@@ -85,8 +85,7 @@ class TemplatePairStack(nn.Module):
             leading=(num_templates,),
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
-        t_row = scatter(t.flatten(0, 1), plan.dap, dim=1)
+        t_col = t.flatten(0, 1)
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
-            t_row = run_block(block, index, plan, t_row, masks, block_dropout)
-        t = gather(t_row, plan.dap, dim=1).unflatten(0, (batch, num_templates))
-        return self.layer_norm(t, plan)
+            t_col = run_block(block, index, plan, t_col, masks, block_dropout)
+        return self.layer_norm(t_col.unflatten(0, (batch, num_templates)), plan)

@@ -42,7 +42,7 @@ class PointwiseAttention(nn.Module):
         heads = (config.num_heads, config.c_hidden)
         k, v = project_together(t, self.linear_k, self.linear_v).chunk(2, dim=-1)
         q = (self.linear_q(z) * (1.0 / math.sqrt(config.c_hidden))).unflatten(-1, heads)
-        # [batch, N_templ, N_res, N_res, num_heads]
+        # [batch, N_templ, N_res, N_res/dap, num_heads]
         logits = (q[:, None] * k.unflatten(-1, heads)).sum(-1)
         logits = logits + (config.mask_inf * (template_mask - 1.0))[:, :, None, None, None]
         weights = torch.softmax(logits, dim=1)
@@ -61,12 +61,12 @@ class TemplatePointwiseAttention(nn.Module):
         """Update of the pair representation; zero for samples without any template.
 
         Args:
-            t: [batch, N_templ, N_res, N_res, c_t]
-            z: [batch, N_res, N_res, c_z]
+            t: [batch, N_templ, N_res, N_res/dap, c_t]
+            z: [batch, N_res, N_res/dap, c_z]
             template_mask: [batch, N_templ]
 
         Returns:
-            [batch, N_res, N_res, c_z]
+            [batch, N_res, N_res/dap, c_z]
         """
         has_template = (template_mask.sum(-1) > 0).to(z.dtype)
         return self.mha(t, z, template_mask) * has_template[:, None, None, None]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import gather_for_shards
+from openfold_opt.parallel.collectives import gather
 
 
 class TriangleAttentionStartingNode(nn.Module):
@@ -22,7 +22,7 @@ class TriangleAttentionStartingNode(nn.Module):
     def forward(self, z: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """z: [batch, N_res/dap, N_res, c_z]; mask: [batch, N_res/dap, N_res] -> update in the shape of z"""
         z = self.layer_norm(z, plan)
-        bias = gather_for_shards(self.linear(z).movedim(-1, 1), plan.dap, dim=2)
+        bias = gather(self.linear(z).movedim(-1, 1), plan.dap, dim=2, length=z.shape[2], what="triangle bias")
         return self.mha(z, mask, bias, plan)
 
 

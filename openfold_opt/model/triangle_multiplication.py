@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import gather_for_shards
+from openfold_opt.parallel.collectives import gather
 
 
 class TriangleMultiplication(nn.Module):
@@ -44,9 +44,9 @@ class TriangleMultiplication(nn.Module):
         )
         # x_ij needs all edges of the other residue: of j for rows i, of i for columns j.
         if self.is_outgoing:
-            b = gather_for_shards(b, plan.dap, dim=2)
+            b = gather(b, plan.dap, dim=2, length=z.shape[2], what="outgoing edges")
         else:
-            a = gather_for_shards(a, plan.dap, dim=3)
+            a = gather(a, plan.dap, dim=3, length=z.shape[1], what="incoming edges")
         return plan.kernels.triangle_update(
             z,
             (a, b, gate),

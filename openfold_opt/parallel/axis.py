@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,16 @@ class AxisGroup:
     """
 
     name: str
-    """What is spread along the axis: "data", "dap" or "world"."""
+    """What is spread along the axis: "data", "dap", "peers" or "world"."""
     rank: int
     """Position of this process along the axis, 0 .. size - 1."""
     size: int
     process_group: Any = None
     """torch.distributed.ProcessGroup, or None when size is 1."""
+    overlaps: bool = True
+    """Whether what was started runs behind the work that follows; if not, it is waited for at once. The results are the same bits."""
+    on_launch: Callable[[str, str, int], None] | None = None
+    """Told of each collective of the model: what travels, the kind of collective, and the bytes that this rank sends to others."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.rank < self.size:
@@ -37,3 +42,12 @@ class AxisGroup:
     def single(cls, name: str) -> AxisGroup:
         """The axis of a process that is alone."""
         return cls(name=name, rank=0, size=1)
+
+    @classmethod
+    def imagined(cls, name: str, *, size: int) -> AxisGroup:
+        """An axis without processes, for tensors on device "meta": they have shapes and no values, and nothing travels."""
+        return cls(name=name, rank=0, size=size, process_group="imagined")
+
+    def shard_length(self, length: int) -> int:
+        """Length of one rank's part of a dim of `length`: the last parts are padded where it does not divide."""
+        return -(-length // self.size)

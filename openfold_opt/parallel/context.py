@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import ClassVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.parallel.store import open_store
+
+TRAIN, EVALUATE = "train", "evaluate"
+"""Roles of a rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +26,43 @@ class ParallelConfig:
 
     dap_size: int = 1
     """Ranks that share one sample (Dynamic Axial Parallelism)."""
+    overlap: bool = True
+    """Collectives run behind the work that does not wait for them; False waits at once, for measurements."""
+    num_evaluation_ranks: int = 0
+    """The last so many ranks only evaluate, while the others train on; 0: all ranks train, and stop training to evaluate."""
+    evaluation_groups: int = 1
+    """Groups of evaluation ranks that take the snapshots in turn."""
+    evaluation_queue: int = 4
+    """Snapshots that may wait or be under evaluation; training waits before it makes another."""
+    evaluation_dap_min_length: int | None = None
+    """Without ranks that only evaluate: chains of so many residues are evaluated by a dap group together; None: no chain is."""
     backend: str | None = None
     """torch.distributed backend; None takes nccl for GPUs and gloo for CPUs."""
-    gradient_bucket_bytes: int = field(default=64 * 2**20)
-    """Gradients are summed over ranks in pieces of this size, so that their transfers overlap."""
+    gradient_bucket_bytes: int = 64 * 2**20
+    """Gradients are summed over ranks in pieces of this size, each as soon as the backward pass has filled it."""
     timeout_seconds: int = 1800
-    """A collective that a rank does not join for so long ends the run."""
+    """A rank that makes no progress for so long, in a collective or elsewhere, ends the run."""
+    heartbeat_seconds: float = 20.0
+    """A rank that was not heard for so long is lost, which ends the run; 0: nobody listens."""
 
     def __post_init__(self) -> None:
-        if self.dap_size < 1 or self.gradient_bucket_bytes < 4 or self.timeout_seconds < 1:
-            raise ValueError(f"sizes and timeout must be positive: {self}")
+        sizes = (self.dap_size, self.evaluation_groups, self.evaluation_queue, self.timeout_seconds)
+        if min(sizes) < 1 or self.gradient_bucket_bytes < 4 or self.num_evaluation_ranks < 0 or self.heartbeat_seconds < 0:
+            raise ValueError(f"sizes, queue and timeouts must be positive: {self}")
+        if self.num_evaluation_ranks % self.evaluation_groups:
+            raise ValueError(
+                f"{self.num_evaluation_ranks} evaluation ranks do not make {self.evaluation_groups} groups of one size; change one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bridge:
+    """Between the ranks that train and those that evaluate: the first training rank and the first rank of each evaluation group."""
+
+    process_group: dist.ProcessGroup | None
+    """Of gloo, whatever the others are: weights cross it through the hosts' memory, behind training. None on all other ranks."""
+    evaluators: tuple[int, ...]
+    """World ranks of the groups' first ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,66 +71,101 @@ class ParallelContext:
 
     launch: LaunchInfo
     role: str
-    """"train"; ranks that only evaluate are a later door."""
+    """TRAIN or EVALUATE"""
     world: AxisGroup
+    """All ranks."""
+    peers: AxisGroup
+    """All ranks of this role that work on the same weights at the same time: the training ranks, or one evaluation group."""
     data: AxisGroup
-    """Ranks that see different samples; gradients are averaged over it."""
+    """Training ranks that see different samples."""
     dap: AxisGroup
-    """Ranks that share a sample."""
-    owns_process_group: bool = False
+    """Training ranks that share a sample."""
+    bridge: Bridge | None = None
+    """None where training ranks evaluate."""
+    evaluation_group: int = 0
+    """Number of this rank's evaluation group."""
+    store: dist.Store | None = None
+    """Where ranks leave words for each other outside of collectives; None for a process that is alone."""
 
     @classmethod
     def alone(cls) -> ParallelContext:
         """The context of a single process."""
         single = AxisGroup.single
         return cls(
-            launch=LaunchInfo(), role="train", world=single("world"), data=single("data"), dap=single("dap")
+            launch=LaunchInfo(), role=TRAIN, world=single("world"), peers=single("peers"), data=single("data"), dap=single("dap")
         )
 
     def close(self) -> None:
-        """Leave the process group that build_parallel_context joined; a second call does nothing."""
-        if self.owns_process_group and dist.is_initialized():
+        """Leave the process groups; a second call does nothing."""
+        if self.world.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
 def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device: torch.device) -> ParallelContext:
-    """Join the other ranks and build the ("data", "dap") mesh; dap neighbours are neighbouring ranks.
+    """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbours are neighbouring ranks.
 
-    Raises ValueError if the number of ranks is not divisible by dap_size.
+    Raises ValueError if the ranks cannot be split as the configuration says.
     """
-    if launch.world_size % config.dap_size:
+    num_training = launch.world_size - config.num_evaluation_ranks
+    if num_training < 1 or num_training % config.dap_size:
         raise ValueError(
-            f"{launch.world_size} ranks cannot be split into groups of dap_size={config.dap_size}; "
-            "start a multiple of it"
+            f"{launch.world_size} ranks, of which {config.num_evaluation_ranks} only evaluate, leave {num_training} for training; they "
+            f"cannot be split into groups of dap_size={config.dap_size}: start a multiple of it, and as many as evaluate"
         )
     if launch.world_size == 1:
         return ParallelContext.alone()
     backend = config.backend or ("nccl" if device.type == "cuda" else "gloo")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    timeout = timedelta(seconds=config.timeout_seconds)
+    store = open_store(launch, timeout=timeout)
     dist.init_process_group(
-        backend,
-        init_method=f"tcp://{launch.master_address}:{launch.master_port}",
-        rank=launch.rank,
-        world_size=launch.world_size,
-        timeout=timedelta(seconds=config.timeout_seconds),
+        backend, store=dist.PrefixStore("groups", store), rank=launch.rank, world_size=launch.world_size, timeout=timeout
     )
-    mesh = init_device_mesh(
-        device.type, (launch.world_size // config.dap_size, config.dap_size), mesh_dim_names=("data", "dap")
-    )
-    return ParallelContext(
+    world = AxisGroup(name="world", rank=launch.rank, size=launch.world_size, process_group=dist.group.WORLD)
+    context = ParallelContext(
         launch=launch,
-        role="train",
-        world=AxisGroup(
-            name="world", rank=launch.rank, size=launch.world_size, process_group=dist.group.WORLD
-        ),
-        data=_axis(mesh, "data"),
-        dap=_axis(mesh, "dap"),
-        owns_process_group=True,
+        role=TRAIN if launch.rank < num_training else EVALUATE,
+        world=world,
+        peers=_peers_axis(launch, num_training),
+        data=AxisGroup.single("data"),
+        dap=AxisGroup.single("dap"),
+        store=store,
     )
+    ranks = torch.arange(num_training).view(-1, config.dap_size)
+    mesh = DeviceMesh(device.type, ranks, mesh_dim_names=("data", "dap"))
+    if context.role == TRAIN:
+        context = replace(context, data=_axis(mesh, "data"), dap=replace(_axis(mesh, "dap"), overlaps=config.overlap))
+    return _with_evaluation_ranks(context, config, num_training)
 
 
-def _axis(mesh, name: str) -> AxisGroup:
+def _peers_axis(launch: LaunchInfo, num_training: int) -> AxisGroup:
+    """All training ranks, seen from one of them. Every rank of the world calls this."""
+    group = dist.group.WORLD if num_training == launch.world_size else dist.new_group(list(range(num_training)))
+    if launch.rank >= num_training or num_training == 1:
+        return AxisGroup.single("peers")
+    return AxisGroup(name="peers", rank=launch.rank, size=num_training, process_group=group)
+
+
+def _with_evaluation_ranks(context: ParallelContext, config: ParallelConfig, num_training: int) -> ParallelContext:
+    """The context with its bridge, and on an evaluation rank with its group. Every rank of the world calls this."""
+    if config.num_evaluation_ranks == 0:
+        return context
+    size = config.num_evaluation_ranks // config.evaluation_groups
+    rank = context.launch.rank
+    firsts = tuple(range(num_training, context.launch.world_size, size))
+    for number, first in enumerate(firsts):
+        members = list(range(first, first + size))
+        group = dist.new_group(members) if size > 1 else None
+        if rank in members:
+            axis = AxisGroup(name="evaluation", rank=rank - first, size=size, process_group=group)
+            context = replace(context, peers=axis, evaluation_group=number)
+    over = dist.new_group([0, *firsts], backend="gloo", timeout=timedelta(seconds=config.timeout_seconds))
+    is_on_bridge = rank == 0 or rank in firsts
+    return replace(context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts))
+
+
+def _axis(mesh: DeviceMesh, name: str) -> AxisGroup:
     size = mesh.size(mesh.mesh_dim_names.index(name))
     if size == 1:
         return AxisGroup.single(name)

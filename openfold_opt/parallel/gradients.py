@@ -1,4 +1,4 @@
-"""Averaging of gradients over the data axis."""
+"""Averaging of gradients over the ranks that train."""
 
 from __future__ import annotations
 

@@ -19,6 +19,10 @@ class LaunchInfo:
     ranks_per_node: int = 1
     master_address: str = "127.0.0.1"
     master_port: int = 29500
+    has_store: bool = False
+    """Whether the launcher keeps a store at that address (torchrun), so that no rank has to."""
+    attempt: int = 0
+    """How many times the launcher has started the ranks anew (torchrun --max-restarts)."""
 
     @property
     def number_of_nodes(self) -> int:
@@ -55,6 +59,8 @@ def _from_torchrun(env: Mapping[str, str]) -> LaunchInfo:
         ranks_per_node=_integer(env, "LOCAL_WORLD_SIZE", default=world_size),
         master_address=env.get("MASTER_ADDR", "127.0.0.1"),
         master_port=_integer(env, "MASTER_PORT", default=29500),
+        has_store=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        attempt=_integer(env, "TORCHELASTIC_RESTART_COUNT", default=0),
     )
 
 

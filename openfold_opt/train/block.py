@@ -52,7 +52,7 @@ class BlockRunner:
     """Global batch."""
     recycling: Callable[[int], int]
     """Passes without gradient of a step, counted from 0."""
-    world: AxisGroup
+    peers: AxisGroup
     observer: RunObserver
     data_wait_seconds: float = 0.0
     """So far, in all."""
@@ -132,7 +132,7 @@ class BlockRunner:
 
     def _explain(self, result: StepResult, figures: StepFigures) -> str:
         """One message for all ranks: every rank sees the same flag, so every rank comes here."""
-        found = [line for lines in gather_objects(_broken_samples(result), self.world) for line in lines]
+        found = [line for lines in gather_objects(_broken_samples(result), self.peers) for line in lines]
         what = "; ".join(found) if found else f"the gradient norm is {figures.gradient_norm}, all terms are finite"
         return (
             f"step {figures.step} ({figures.num_recycling_passes} passes without gradient) is not finite: {what}. "

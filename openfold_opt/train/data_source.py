@@ -56,7 +56,7 @@ class DataSource(Protocol):
     def checksum(self) -> str | None:
         """Checksum of the index; the only thing that may be read before the clock starts."""
 
-    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int) -> OpenData:
+    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int) -> OpenData:
         """Select chains and start the workers. Raises ValueError if nothing is left to train on or evaluate."""
 
 
@@ -70,15 +70,15 @@ class ShardDataSource:
     def checksum(self) -> str:
         return ShardIndex.load(self._data_dir).checksum
 
-    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int) -> OpenData:
-        return ShardData(self._data_dir, self._config, data_axis=data_axis, dap_axis=dap_axis, world=world, seed=seed)
+    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int) -> OpenData:
+        return ShardData(self._data_dir, self._config, data_axis=data_axis, dap_axis=dap_axis, peers=peers, seed=seed)
 
 
 class ShardData:
     """The chains of one rank: a stream to train on, and its part of the validation set."""
 
     def __init__(
-        self, data_dir: Path, config: RunConfig, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int
+        self, data_dir: Path, config: RunConfig, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int
     ) -> None:
         index = ShardIndex.load(data_dir)
         chains = select_training(index, config.selection)
@@ -104,7 +104,7 @@ class ShardData:
         )
         self._evaluation = EvaluationLoader(
             data_dir,
-            _chains_of_rank(index, validation, world),
+            _chains_of_rank(index, validation, peers),
             data=config.data,
             loader=config.loader,
         )
@@ -149,7 +149,7 @@ class ShardData:
             self._staging = None
 
 
-def _chains_of_rank(index: ShardIndex, chain_ids: list[str], world: AxisGroup) -> tuple[str, ...]:
+def _chains_of_rank(index: ShardIndex, chain_ids: list[str], peers: AxisGroup) -> tuple[str, ...]:
     """Longest first, dealt out in turn, so that every rank gets its share of the long ones."""
     longest_first = sorted(chain_ids, key=lambda chain_id: -index.by_id[chain_id].sequence_length)
-    return ValidationSampler(longest_first).chains_of_rank(world.rank, world.size)
+    return ValidationSampler(longest_first).chains_of_rank(peers.rank, peers.size)

@@ -124,15 +124,15 @@ class Trainer:
     def _timed(self, context: ParallelContext, prepared: PreparedRun, runner: TrainStep | StepGraphs) -> RunSummary:
         """From init_stop on."""
         info = self._describe(prepared, prepared.train_step.buffer.values.device)
-        barrier(context.world)
+        barrier(context.peers)
         self._observer.init_stop(info)
         self._observer.run_start(info)
         started = time.perf_counter()
         with _mistakes_as_setup_errors():
-            data = self._data.open(data_axis=context.data, dap_axis=context.dap, world=context.world, seed=self._seed)
+            data = self._data.open(data_axis=context.data, dap_axis=context.dap, peers=context.peers, seed=self._seed)
         try:
             self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
-            course = Course(self._config, prepared, runner=runner, data=data, world=context.world, observer=self._observer)
+            course = Course(self._config, prepared, runner=runner, data=data, peers=context.peers, observer=self._observer)
             with frozen_garbage():
                 return course.run(started=started)
         finally:
@@ -167,14 +167,14 @@ class Course:
         *,
         runner: TrainStep | StepGraphs,
         data: OpenData,
-        world: AxisGroup,
+        peers: AxisGroup,
         observer: RunObserver,
     ) -> None:
         self._config = config
         self._step_runner = runner
         self._prepared = prepared
         self._data = data
-        self._world = world
+        self._peers = peers
         self._observer = observer
         self._progress = prepared.progress
         self._evaluations: list[EvaluationReport] = []
@@ -191,7 +191,7 @@ class Course:
             mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
             observer=observer,
-            world=world,
+            peers=peers,
             samples_per_step=prepared.identity.global_batch_size,
             recycling=self._recycling_passes,
         )
@@ -276,7 +276,7 @@ class Course:
         self._observer.evaluation_start(step=step, epoch_num=epoch_num)
         started = time.perf_counter()
         try:
-            scores = self._prepared.evaluator.run(self._data.evaluation_chains(device=self._device), self._world)
+            scores = self._prepared.evaluator.run(self._data.evaluation_chains(device=self._device), self._peers)
         except NonFiniteError as error:
             raise NonFiniteError(f"evaluation after step {step}: {error}") from error
         seconds = time.perf_counter() - started
@@ -301,8 +301,8 @@ class Course:
     def _save(self) -> None:
         """Raises OSError on every rank if the first one cannot write."""
         failure: OSError | None = None
-        stream_states = tuple(gather_objects(self._data.training_state(), self._world))
-        if self._world.rank == 0:
+        stream_states = tuple(gather_objects(self._data.training_state(), self._peers))
+        if self._peers.rank == 0:
             progress = replace(self._progress, stream_states=stream_states)
             content = checkpoint_content(
                 self._prepared.train_step,
@@ -319,7 +319,7 @@ class Course:
                 failure = error
             else:
                 self._observer.checkpoint_saved(path, step=progress.step)
-        message = broadcast_object(None if failure is None else str(failure), self._world)
+        message = broadcast_object(None if failure is None else str(failure), self._peers)
         if message is not None:
             raise OSError(message) from failure
 

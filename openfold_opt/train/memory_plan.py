@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
@@ -38,7 +39,7 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config))
     num_blocks = config.model.evoformer_stack.num_blocks
     kernels = config.kernels.resolved(device)
-    sizes = functools.cache(lambda number: saved_bytes(config, kernels, num_recomputed_blocks=number))
+    sizes = functools.cache(lambda number: saved_bytes(config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size))
     # as long as other stacks have blocks too, each number has a size of its own
     others = min(max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks), num_blocks)
     for number in range(others + 1):
@@ -53,24 +54,33 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     return min(num_blocks, others + math.ceil((sizes(others) - free) / each))
 
 
-def saved_bytes(config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int) -> int:
-    """Bytes of all tensors that forward pass and loss keep for the backward pass of one micro-batch, parameters left out."""
+def saved_bytes(config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int, dap_size: int = 1) -> int:
+    """What forward pass and loss of one micro-batch keep on each rank of a dap group, as kept_bytes counts it."""
     model = meta_model(config.model, config.precision)
     with torch.device("meta"):
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
-        plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"), num_recomputed_blocks=num_recomputed_blocks)
+        plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.imagined("dap", size=dap_size), num_recomputed_blocks=num_recomputed_blocks)
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
-        parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-        kept: dict[int, Tensor] = {}
 
-        def keep(x: Tensor) -> Tensor:
-            # the tensor is held so that no other storage gets its number
-            kept.setdefault(x.untyped_storage()._cdata, x)
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        def forward() -> None:
             outputs = model(batch, plan, num_recycling_passes=0, dropout=None)
             AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
+
+        return kept_bytes(forward, model)
+
+
+def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
+    """Bytes of all tensors that a forward pass keeps for the backward pass, the parameters of the module left out."""
+    parameters = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        # the tensor is held so that no other storage gets its number
+        kept.setdefault(x.untyped_storage()._cdata, x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        forward()
     return sum(x.untyped_storage().nbytes() for number, x in kept.items() if number not in parameters)
 
 

@@ -115,7 +115,7 @@ def _agree_on_recomputation(config: RunConfig, context: ParallelContext, device:
         found: int | str = plan_recomputation(config, device)
     except ValueError as error:
         found = str(error)
-    everyone = gather_objects(found, context.world)
+    everyone = gather_objects(found, context.peers)
     complaints = [answer for answer in everyone if isinstance(answer, str)]
     if complaints:
         raise ValueError(complaints[0])
@@ -158,47 +158,43 @@ def prepare_run(
 
     Only the first rank reads checkpoints; the others get its state, and all check that they agree.
     """
-    if context.dap.size > 1:
-        raise ValueError(
-            f"dap_size={context.dap.size}: gradients over the dap axis are not summed by this version; use dap_size=1"
-        )
     train_plan, evaluation_plan = build_plans(config, context, device)
     model = build_model(config, seed=identity.seed, device=device)
     train_step = build_train_step(config, model, plan=train_plan, context=context, seed=identity.seed)
     store = CheckpointStore(paths.checkpoint_dir, config.checkpoint)
     loaded: LoadedWeights | ValueError | None = None
-    if context.world.rank == 0:
+    if context.peers.rank == 0:
         try:
             loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn)
         except ValueError as error:
             # the others wait for an answer: they get the error, and every rank ends with it
             loaded = error
-    loaded = broadcast_object(loaded, context.world)
+    loaded = broadcast_object(loaded, context.peers)
     if isinstance(loaded, ValueError):
         raise loaded
-    share_state(train_step, context.world)
+    share_state(train_step, context.peers)
     train_step.buffer.refresh_compute_copy()
-    check_same_everywhere(train_step.buffer.values, context.world, what="initial weights")
+    check_same_everywhere(train_step.buffer.values, context.peers, what="initial weights")
     return PreparedRun(
         train_step=train_step,
         evaluator=Evaluator(model, train_step.weight_average, plan=evaluation_plan),
         store=store,
         identity=identity,
         progress=loaded.progress,
-        stream_state=_stream_state(loaded.progress, context.world),
+        stream_state=_stream_state(loaded.progress, context.peers),
         init_checkpoint_sha256=loaded.init_checkpoint_sha256,
         resumed_from=loaded.resumed_from,
     )
 
 
-def _stream_state(progress: Progress, world: AxisGroup) -> StreamState | None:
+def _stream_state(progress: Progress, peers: AxisGroup) -> StreamState | None:
     """This rank's part. ValueError where another number of ranks left streams that are not cut at one place."""
     states = progress.stream_states
-    if len(states) == world.size:
-        return states[world.rank]
+    if len(states) == peers.size:
+        return states[peers.rank]
     if any(state is not None and state.above for state in states):
         raise ValueError(
-            f"the checkpoint is of {len(states)} ranks whose loaders delivered out of order, this run has {world.size}; "
+            f"the checkpoint is of {len(states)} ranks whose loaders delivered out of order, this run has {peers.size}; "
             f"resume it with {len(states)} ranks, or start anew in another output directory"
         )
     return None

@@ -252,7 +252,7 @@ class TrainStep:
     def _update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
         """Average, clip, step. Returns [is_applied, norm, loss, terms ...] float32 on the device."""
         buffer, config = self.buffer, self.config
-        average_gradients(buffer.gradients, self._context.data, bucket_bytes=config.gradient_bucket_bytes)
+        average_gradients(buffer.gradients, self._context.peers, bucket_bytes=config.gradient_bucket_bytes)
         gradient, riders = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
             self.weight_state(), gradient, learning_rate=rate, flag=riders[0], constants=self._constants

@@ -1,67 +1,139 @@
-"""Stacks spread over two ranks give what one rank gives, outputs and gradients of their inputs."""
+"""A model spread over a dap group gives what one rank gives: outputs, and the gradient of every parameter."""
 
+import dataclasses
+
+import pytest
 import torch
+from tests.model.tiny_model import tiny_model
 from tests.parallel.gloo_ranks import run_on_ranks
+from torch import Tensor, nn
 
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.losses.config import LossConfig
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.dropout import DropoutState
-from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
+from openfold_opt.model.evoformer_block import EvoformerStackConfig
 from openfold_opt.model.evoformer_stack import EvoformerStack
-from openfold_opt.model.extra_msa_stack import ExtraMSAStack
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
-from openfold_opt.model.template_pair_stack import TemplatePairStack, TemplatePairStackConfig
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.collectives import gather, scatter
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.gradients import average_gradients
+from openfold_opt.train.made_up_features import made_up_sample
 
-BATCH, NUM_SEQ, NUM_RES, C_M, C_Z = 2, 6, 8, 12, 10
-_SIZES = {
-    "num_blocks": 2,
-    "c_hidden_msa_attention": 3,
-    "num_heads_msa": 2,
-    "c_hidden_outer_product": 5,
-    "c_hidden_triangle_multiplication": 7,
-    "c_hidden_triangle_attention": 3,
-    "num_heads_triangle": 2,
-    "transition_factor": 2,
-}
+DROPOUT = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7]))
+ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
+"""They shift all logits of a row alike: their gradient is zero but for rounding."""
+SMALL = 1e-6
+"""A gradient of less than this share of the whole one's norm is measured against that share: rounding upstream is all it has more."""
 
 
-def run_stacks(context: ParallelContext) -> list[torch.Tensor]:
+def plan_for(dap: AxisGroup, *, kernels: str, num_recomputed_blocks: int) -> ExecutionPlan:
+    kernel_set = build_kernel_set(KernelConfig.all(kernels), "cpu")
+    return ExecutionPlan(kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks)
+
+
+def randomize(module: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    modules = (
-        EvoformerStack(EvoformerStackConfig(**_SIZES), c_m=C_M, c_z=C_Z, c_s=4),
-        ExtraMSAStack(ExtraMSAStackConfig(**_SIZES), c_e=C_M, c_z=C_Z),
-        TemplatePairStack(TemplatePairStackConfig(c_hidden_triangle_multiplication=6), c_t=C_Z),
-    )
     with torch.no_grad():
-        for module in modules:
-            for parameter in module.parameters():
-                parameter.copy_(0.3 * random(*parameter.shape))
-    evoformer, extra, templates = modules
-    m, z, t = random(BATCH, NUM_SEQ, NUM_RES, C_M), random(BATCH, NUM_RES, NUM_RES, C_Z), random(BATCH, 2, NUM_RES, NUM_RES, C_Z)
-    inputs = [x.requires_grad_() for x in (m, z, t)]
-    msa_mask, pair_mask = torch.ones(BATCH, NUM_SEQ, NUM_RES), torch.ones(BATCH, NUM_RES, NUM_RES)
+        for parameter in module.parameters():
+            scale = 0.3 if parameter.ndim < 2 else 1.0 / parameter.shape[1] ** 0.5
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def made_up_batch(num_res: int) -> FeatureBatch:
+    """Two samples, of which the second is shorter by two residues and one sequence; two clusters are fewer rows than four ranks."""
+    sizes = {"num_passes": 2, "N_res": num_res, "N_clust": 2, "N_extra": 5, "N_templ": 2}
+    samples = [made_up_sample(sizes, seed=seed) for seed in range(2)]
+    samples[1]["seq_mask"][:, -2:] = 0.0
+    samples[1]["msa_mask"][..., -2:] = 0.0
+    samples[1]["extra_msa_mask"][:, :, -1:] = 0.0
+    return FeatureBatch.from_features({name: torch.cat([sample[name] for sample in samples]) for name in samples[0]})
+
+
+def run_model(dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[list[Tensor], nn.Module]:
+    """The whole model with recycling, dropout and losses: outputs, and the module with this rank's gradients."""
+    model = AlphaFold(tiny_model(), seed=None)
+    randomize(model)
+    batch = made_up_batch(num_res)
+    plan = plan_for(dap, kernels=kernels, num_recomputed_blocks=num_recomputed_blocks)
+    outputs = model(batch, plan, num_recycling_passes=1, dropout=DROPOUT)
+    terms = AlphaFoldLoss(LossConfig.initial_training())(outputs, batch.at_pass(1))
+    terms.loss.backward()
+    return [outputs.msa, outputs.pair, outputs.single, outputs.final_atom_positions, terms.loss], model
+
+
+def run_full_width_block(dap: AxisGroup, *, num_res: int) -> tuple[list[Tensor], nn.Module]:
+    """One Evoformer block of the benchmark's widths."""
+    stack = EvoformerStack(EvoformerStackConfig(num_blocks=1), c_m=256, c_z=128, c_s=384)
+    randomize(stack)
+    generator = torch.Generator().manual_seed(1)
+    m, z = torch.randn(2, 6, num_res, 256, generator=generator), torch.randn(2, num_res, num_res, 128, generator=generator)
+    msa_mask, pair_mask = torch.ones(2, 6, num_res), torch.ones(2, num_res, num_res)
     msa_mask[1, 4:] = 0.0
     pair_mask[0, 5:] = 0.0
-    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap, num_recomputed_blocks=ALL_BLOCKS)
-    dropout = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7])).at_pass(1)
-    t_new = templates(t, pair_mask, dropout, plan)
-    z_new = extra(m, z + t_new.mean(1), (msa_mask, pair_mask), dropout, plan)
-    outputs = evoformer(m, z_new, (msa_mask, pair_mask), dropout, plan)
-    gradients = torch.autograd.grad(sum(x.square().mean() for x in outputs), inputs)
-    return [x.detach() for x in (*outputs, *gradients)]
+    plan = plan_for(dap, kernels="reference", num_recomputed_blocks=0)
+    m, z = scatter(m, dap, dim=1), scatter(z, dap, dim=2)
+    m, z, first_row = stack(m, z, (msa_mask, pair_mask), DROPOUT.at_pass(1), plan)
+    outputs = [gather(m, dap, dim=1, length=6, what="x"), gather(z, dap, dim=2, length=num_res, what="x"), stack.single(first_row)]
+    sum(x.square().mean() for x in outputs).backward()
+    return outputs, stack
 
 
-def errors_against_one_rank(context: ParallelContext) -> list[float]:
-    """Relative error of every output and gradient; single numbers, as a queue holds little."""
-    pairs = zip(run_stacks(context), run_stacks(ParallelContext.alone()))
-    return [((spread - alone).norm() / alone.norm()).item() for spread, alone in pairs]
+RUNS = {"model": run_model, "block": run_full_width_block}
 
 
-def test_two_ranks_give_what_one_gives():
-    for errors in run_on_ranks(errors_against_one_rank, 2, dap_size=2):
-        assert len(errors) == 6
-        assert max(errors) < 1e-5, errors
+def averaged_gradients(module: nn.Module, axis: AxisGroup) -> list[Tensor]:
+    gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in module.parameters()]
+    for gradient in gradients:
+        average_gradients(gradient.view(-1), axis, bucket_bytes=2**20)
+    return gradients
+
+
+def relative(x: Tensor, y: Tensor) -> float:
+    return ((x - y).norm() / y.norm()).item()
+
+
+def agreement(context: ParallelContext, kind: str, case: dict) -> tuple[float, float, bool]:
+    """Worst relative error of an output and of a parameter's gradient, and whether waiting at once gives the same bits."""
+    outputs, module = RUNS[kind](context.dap, **case)
+    expected, alone = RUNS[kind](AxisGroup.single("dap"), **case)
+    waited, waiting = RUNS[kind](dataclasses.replace(context.dap, overlaps=False), **case)
+    found = averaged_gradients(module, context.dap)
+    wanted = averaged_gradients(alone, AxisGroup.single("dap"))
+    names = [name for name, _ in module.named_parameters()]
+    floor = SMALL * torch.cat([x.flatten() for x in wanted]).norm()
+    worst = max(
+        ((x - y).norm() / y.norm().clamp(min=floor)).item()
+        for name, x, y in zip(names, found, wanted)
+        if not name.endswith(ZERO_GRADIENTS)
+    )
+    again = averaged_gradients(waiting, context.dap)
+    same = all(torch.equal(x, y) for x, y in zip([*outputs, *found], [*waited, *again]))
+    return max(relative(x, y) for x, y in zip(outputs, expected)), worst, same
+
+
+def agreements(context: ParallelContext, cases: list[tuple[str, dict]]) -> list[tuple[float, float, bool]]:
+    return [agreement(context, kind, case) for kind, case in cases]
+
+
+def model_case(num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[str, dict]:
+    return "model", {"num_res": num_res, "kernels": kernels, "num_recomputed_blocks": num_recomputed_blocks}
+
+
+@pytest.mark.parametrize(
+    ("dap_size", "cases"),
+    [
+        (2, [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), ("block", {"num_res": 16})]),
+        (4, [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), ("block", {"num_res": 15})]),
+        (8, [("block", {"num_res": 16}), ("block", {"num_res": 13})]),
+    ],
+)
+def test_a_dap_group_gives_what_one_rank_gives(dap_size, cases):
+    for results in run_on_ranks(agreements, dap_size, cases, dap_size=dap_size):
+        for case, (output_error, gradient_error, same) in zip(cases, results):
+            assert output_error < 1e-5, case
+            assert gradient_error < 1e-4, case
+            assert same, f"overlap changes bits: {case}"

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.input_embedder import InputEmbedder, InputEmbedderConfig
 from openfold_opt.model.linear import initialize_parameters
+from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention, TemplatePointwiseAttentionConfig
 
 
@@ -13,7 +14,7 @@ def test_relative_positions_are_one_hot_and_clipped():
     embedder = InputEmbedder(InputEmbedderConfig(max_relative_position=3), c_m=4, c_z=5)
     initialize_parameters(embedder, seed=0)
     residue_index = torch.tensor([[0, 1, 2, 9, 10, 11]])
-    _, z = embedder(torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49))
+    _, z = embedder(torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.plain())
     offsets = (residue_index[0][:, None] - residue_index[0][None]).clamp(-3, 3) + 3
     expected = embedder.linear_relpos(F.one_hot(offsets, 7).float())
     expected = expected + embedder.linear_tf_z_i.bias + embedder.linear_tf_z_j.bias
@@ -22,7 +23,7 @@ def test_relative_positions_are_one_hot_and_clipped():
 
 def test_distances_fall_into_one_bin_or_none():
     positions = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [4.0, 0, 0], [100.0, 0, 0]])
-    bins = one_hot_distances(positions, min_bin=2.0, max_bin=6.0, num_bins=3, inf=1e8)
+    bins = one_hot_distances(positions, positions, min_bin=2.0, max_bin=6.0, num_bins=3, inf=1e8)
     assert bins.shape == (4, 4, 3)
     assert bins[0, 1].tolist() == [0, 0, 0]
     assert bins[1, 2].tolist() == [1, 0, 0]

@@ -1,89 +1,100 @@
-"""Axial collectives: values and gradients on two gloo ranks equal those of one process."""
+"""Axial collectives: values and gradients on gloo ranks equal those of one process, for lengths that divide and lengths that do not."""
+
+import dataclasses
 
 import pytest
 import torch
 from tests.parallel.gloo_ranks import run_on_ranks
 
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import gather_objects
 from openfold_opt.parallel.collectives import (
     col_to_row,
-    enter_sharded,
     gather,
-    gather_for_shards,
     row_to_col,
     scatter,
-    sum_over,
+    start_col_to_row,
+    start_gather,
+    start_row_to_col,
 )
+from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
 
-ROWS, COLS, CHANNELS = 4, 6, 3
+SIZES = [(4, 6, 3), (5, 7, 3), (1, 3, 2)]
+"""Rows, columns, channels: dividing by 2, not dividing, and fewer rows than ranks."""
 
 
-def inputs():
+def inputs(sizes):
     generator = torch.Generator().manual_seed(0)
-    shape = (ROWS, COLS, CHANNELS)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    return [torch.randn(sizes, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
 
 
 def axial_forward(x, weight, axis):
-    """Work on rows, then on columns, then a sum over rows in which every rank has a part."""
-    w = enter_sharded(weight, axis)
+    """Work on rows, then on columns, and work that needs all rows for its own columns; the weight takes part in all of it."""
+    num_rows, num_cols, _ = x.shape
     rows = scatter(x, axis, dim=0)
-    w_rows = scatter(weight, axis, dim=0)
-    rows = torch.tanh(rows * w_rows) * rows.sum(1, keepdim=True)
-    # every rank needs all rows for its own part of the columns
-    everything = gather_for_shards(rows, axis, dim=0)
-    cols = row_to_col(rows, axis, row_dim=0, col_dim=1)
-    my_cols = scatter(torch.arange(COLS, dtype=torch.float64), axis, dim=0)
-    cols = cols * cols.sum(0, keepdim=True) + (everything * w).sum() * my_cols[None, :, None]
-    total = sum_over((cols**2).sum(), axis)
-    rows = col_to_row(cols, axis, row_dim=0, col_dim=1)
-    return total, gather(rows, axis, dim=0)
+    rows = torch.tanh(rows * scatter(weight, axis, dim=0)) * rows.sum(1, keepdim=True)
+    everything = start_gather(rows * weight[:1], axis, dim=0, length=num_rows, what="x")
+    cols = row_to_col(rows, axis, row_dim=0, col_dim=1, num_rows=num_rows, what="x")
+    my_cols = scatter(torch.arange(1.0, num_cols + 1, dtype=torch.float64), axis, dim=0)
+    cols = cols * cols.sum(0, keepdim=True) + (everything.arrive() * weight).sum() * my_cols[None, :, None]
+    rows = col_to_row(cols, axis, row_dim=0, col_dim=1, num_cols=num_cols, what="x")
+    return gather(rows, axis, dim=0, length=num_rows, what="x") * weight
 
 
-def loss_and_gradients(context):
-    x, weight, target = inputs()
-    x.requires_grad_()
-    weight.requires_grad_()
-    total, rows = axial_forward(x, weight, context)
-    loss = total + (rows * target).sum()
+def loss_and_gradients(axis, sizes):
+    x, weight = inputs(sizes)
+    loss = (axial_forward(x, weight, axis) * torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view(sizes)).sum()
     loss.backward()
     return loss.item(), x.grad.tolist(), weight.grad.tolist()
 
 
 def on_rank(context):
-    return loss_and_gradients(context.dap)
+    """For each size the loss, and the mean over ranks of the gradients; all with and without overlap."""
+    results = []
+    for axis in (context.dap, dataclasses.replace(context.dap, overlaps=False)):
+        for sizes in SIZES:
+            loss, *gradients = loss_and_gradients(axis, sizes)
+            everyone = gather_objects(gradients, axis)
+            means = [torch.tensor(per_rank, dtype=torch.float64).mean(0).tolist() for per_rank in zip(*everyone)]
+            results.append((loss, *means))
+    return results
 
 
-@pytest.fixture(scope="module")
-def two_ranks():
-    return run_on_ranks(on_rank, 2, dap_size=2)
-
-
-def test_two_ranks_equal_one(two_ranks):
-    expected = loss_and_gradients(AxisGroup.single("dap"))
-    for found in two_ranks:
-        for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(
-                torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64),
-                rtol=1e-10, atol=1e-10,
-            )
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_ranks_equal_one_and_overlap_changes_no_bit(num_ranks):
+    expected = [loss_and_gradients(AxisGroup.single("dap"), sizes) for sizes in SIZES]
+    for results in run_on_ranks(on_rank, num_ranks, dap_size=num_ranks):
+        overlapped, waited = results[: len(SIZES)], results[len(SIZES) :]
+        assert overlapped == waited
+        for found, wanted in zip(overlapped, expected, strict=True):
+            for ours, theirs in zip(found, wanted, strict=True):
+                torch.testing.assert_close(
+                    torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64), rtol=1e-10, atol=1e-10
+                )
 
 
 def test_an_axis_of_one_returns_its_argument():
     axis, x = AxisGroup.single("dap"), torch.ones(3, 5)
     assert scatter(x, axis, dim=0) is x
-    assert gather(x, axis, dim=0) is x
-    assert gather_for_shards(x, axis, dim=0) is x
-    assert row_to_col(x, axis, row_dim=0, col_dim=1) is x
-    assert col_to_row(x, axis, row_dim=0, col_dim=1) is x
-    assert sum_over(x, axis) is x
-    assert enter_sharded(x, axis) is x
+    assert gather(x, axis, dim=0, length=3, what="x") is x
+    assert row_to_col(x, axis, row_dim=0, col_dim=1, num_rows=3, what="x") is x
+    assert col_to_row(x, axis, row_dim=0, col_dim=1, num_cols=5, what="x") is x
+    assert start_gather(x, axis, dim=0, length=3, what="x").arrive() is x
+    assert start_row_to_col(x, axis, row_dim=0, col_dim=1, num_rows=3, what="x").arrive() is x
+    assert start_col_to_row(x, axis, row_dim=0, col_dim=1, num_cols=5, what="x").arrive() is x
 
 
-def test_a_dim_that_does_not_divide_is_an_error():
-    axis = AxisGroup(name="dap", rank=0, size=2, process_group=object())
-    with pytest.raises(ValueError, match="not divisible by the 2 ranks of axis 'dap'"):
-        scatter(torch.ones(3), axis, dim=0)
+def test_adjoints_lead_back_to_the_shape_they_came_from():
+    axis = AxisGroup.imagined("dap", size=4)
+    x = torch.empty(2, 3, 7, device="meta")
+    for transfer, sent, got in (
+        (AllGather(axis=axis, dim=1, length=10), (2, 3, 7), (2, 10, 7)),
+        (ReduceScatter(axis=axis, dim=2, length=7), (2, 3, 7), (2, 3, 2)),
+        (AllToAll(axis=axis, split_dim=2, join_dim=1, join_length=11), (2, 3, 7), (2, 11, 2)),
+    ):
+        arrived = transfer.launch(x).land()
+        assert arrived.shape == got
+        assert transfer.adjoint(x.shape).launch(arrived).land().shape == sent
 
 
 def test_an_axis_checks_itself():

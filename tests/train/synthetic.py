@@ -85,10 +85,10 @@ class MemoryData:
     train_samples = 10
     eval_samples = 3
 
-    def __init__(self, config: RunConfig, *, data_axis: AxisGroup, world: AxisGroup, broken_at: int | None) -> None:
+    def __init__(self, config: RunConfig, *, data_axis: AxisGroup, peers: AxisGroup, broken_at: int | None) -> None:
         self._config = config
         self._axis = data_axis
-        self._world = world
+        self._peers = peers
         self._broken_at = broken_at
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
@@ -127,7 +127,7 @@ class MemoryData:
         return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
     def evaluation_chains(self, *, device: torch.device) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        for number in range(self._world.rank, self.eval_samples, self._world.size):
+        for number in range(self._peers.rank, self.eval_samples, self._peers.size):
             yield f"eval{number}", random_features(1000 + number, num_residues=6 + number)
 
     def close(self) -> None:
@@ -144,5 +144,5 @@ class MemorySource:
     def checksum(self) -> str:
         return "memory"
 
-    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, world: AxisGroup, seed: int) -> MemoryData:
-        return MemoryData(self._config, data_axis=data_axis, world=world, broken_at=self._broken_at)
+    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int) -> MemoryData:
+        return MemoryData(self._config, data_axis=data_axis, peers=peers, broken_at=self._broken_at)

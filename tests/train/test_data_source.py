@@ -75,7 +75,7 @@ def first_batches(data_dir, config, *, rank, size, seed):
     """Samples of one data-parallel rank's first three micro-batches."""
     axis = AxisGroup(name="data", rank=rank, size=size, process_group=object() if size > 1 else None)
     data = ShardDataSource(data_dir, config).open(
-        data_axis=axis, dap_axis=AxisGroup.single("dap"), world=AxisGroup.single("world"), seed=seed
+        data_axis=axis, dap_axis=AxisGroup.single("dap"), peers=AxisGroup.single("peers"), seed=seed
     )
     batches = data.training_batches(start_step=0, start=None, device=torch.device("cpu"), report=print)
     found = [next(batches) for _ in range(3)]

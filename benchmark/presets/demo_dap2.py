@@ -1,0 +1,14 @@
+"""The demo with every sample spread over two ranks: torchrun --nproc-per-node 2 (or a multiple: then with larger batches)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmark.presets import demo
+from openfold_opt.parallel.context import ParallelConfig
+from openfold_opt.train.config import RunConfig
+
+
+def build() -> RunConfig:
+    """What the demo computes, by Dynamic Axial Parallelism."""
+    return dataclasses.replace(demo.build(), parallel=ParallelConfig(dap_size=2))

@@ -1,0 +1,66 @@
+"""Collectives that are started at one place of the forward pass and waited for at another (FastFold's Duality Async Operation).
+
+What is computed between the two runs at the same time as the transfer. In the backward pass the two places change their roles: where
+the result was waited for, the transfer of its gradient starts, and where the transfer was started, that gradient is waited for.
+Autograd goes through the operations in the opposite order, so that the same work lies between them again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openfold_opt.parallel.transfers import Launched, Transfer
+
+
+class Flight:
+    """A tensor on its way. `arrive` is called once."""
+
+    def __init__(self, x: Tensor, transfer: Transfer | None, *, what: str) -> None:
+        """transfer: None where x goes nowhere, as on an axis of size 1: it arrives as it is. what: name of x in traces."""
+        self._what = what
+        self._transfer = transfer
+        self._adjoint = None if transfer is None else transfer.adjoint(x.shape)
+        self._launched: Launched | None = None
+        # autograd sees an empty tensor go from departure to arrival; the values travel beside it, in buffers of other shapes
+        self._token = x if transfer is None else _Depart.apply(x, self)
+
+    def arrive(self) -> Tensor:
+        """Wait for the result."""
+        return self._token if self._transfer is None else _Arrive.apply(self._token, self)
+
+    def _launch(self, transfer: Transfer, x: Tensor) -> None:
+        axis = transfer.axis
+        if axis.on_launch is not None:
+            axis.on_launch(self._what, transfer.name, transfer.sent_bytes(x))
+        with torch.profiler.record_function(f"{axis.name}: start {transfer.name} of {self._what}"):
+            self._launched = transfer.launch(x)
+
+    def _land(self) -> Tensor:
+        launched, self._launched = self._launched, None
+        with torch.profiler.record_function(f"{self._transfer.axis.name}: wait for {self._what}"):
+            return launched.land()
+
+
+class _Depart(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, flight: Flight) -> Tensor:
+        ctx.flight = flight
+        flight._launch(flight._transfer, x)
+        return x.new_empty(0)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return ctx.flight._land(), None
+
+
+class _Arrive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, token: Tensor, flight: Flight) -> Tensor:
+        ctx.flight = flight
+        return flight._land()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        ctx.flight._launch(ctx.flight._adjoint, grad)
+        return grad.new_empty(0), None

@@ -1,0 +1,56 @@
+"""What dynamic axial parallelism saves and costs at the benchmark's sizes: bytes kept for the backward pass, and collectives of a block."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from tests.model.axial_block import benchmark_stack, run_stack
+
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.memory_plan import kept_bytes
+
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
+
+
+@pytest.mark.parametrize("kernels", ["reference", "triton"])
+def test_a_rank_keeps_its_share(kernels):
+    if kernels == "triton":
+        pytest.importorskip("triton")
+    stack = benchmark_stack(1)
+
+    def kept(dap_size: int) -> int:
+        return kept_bytes(lambda: run_stack(stack, AxisGroup.imagined("dap", size=dap_size), kernels=kernels), stack)
+
+    whole = kept(1)
+    for dap_size, share in ((2, 0.55), (4, 0.30), (8, 0.18)):
+        assert kept(dap_size) <= share * whole, f"{kernels} at DAP-{dap_size}: {kept(dap_size) / whole:.3f}"
+
+
+def collectives_of_a_block(dap_size: int) -> Counter:
+    """(what, kind, bytes sent) -> times, forward and backward of one block."""
+    launched: Counter = Counter()
+    axis = dataclasses.replace(
+        AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+    )
+    m, z, first_row = run_stack(benchmark_stack(1), axis, kernels="reference")
+    (m.sum() + z.sum() + first_row.sum()).backward()
+    return launched
+
+
+def documented() -> Counter:
+    """The same, read from the table of docs/dap.md at DAP-8."""
+    rows = [line.strip("| \n").split(" | ") for line in TABLE.read_text().splitlines() if line.count(" | ") == 5]
+    return Counter({(what, kind, int(sent.replace(",", ""))): int(times) for what, kind, _, times, sent, _ in rows if times.isdigit()})
+
+
+def test_the_table_of_collectives_is_true():
+    found = Counter({call: times for call, times in collectives_of_a_block(8).items() if call[0] != "first row"})
+    assert found == documented()
+
+
+def test_nothing_travels_on_one_rank():
+    m, z, _ = run_stack(benchmark_stack(1), AxisGroup.single("dap"), kernels="reference")
+    assert m.shape == (1, 128, 256, 256) and z.shape == (1, 256, 256, 128)
+    assert torch.is_tensor(m)

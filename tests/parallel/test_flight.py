@@ -1,0 +1,50 @@
+"""Collectives run behind the work between their start and their wait, in the forward pass and in the backward pass."""
+
+import torch
+from tests.parallel.gloo_ranks import run_on_ranks
+
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.model.evoformer_block import EvoformerStackConfig
+from openfold_opt.model.evoformer_stack import EvoformerStack
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.collectives import scatter
+from openfold_opt.parallel.context import ParallelContext
+
+WORK = {
+    "pair bias": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
+    "pairs to rows": ("aten::bmm", "aten::bmm"),
+    "MSA to rows": ("aten::bmm", "aten::bmm"),
+}
+"""Collectives that have work to run behind, and an operation of it in each direction."""
+
+
+def traced_block(context: ParallelContext) -> list[tuple[str, float]]:
+    """(name, start) of everything that this rank's main thread did in one block, forward and backward."""
+    config = EvoformerStackConfig(num_blocks=1, c_hidden_msa_attention=4, num_heads_msa=2, c_hidden_triangle_multiplication=6)
+    stack = EvoformerStack(config, c_m=8, c_z=6, c_s=4)
+    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap)
+    m = scatter(torch.randn(1, 4, 6, 8), context.dap, dim=1).requires_grad_()
+    z = scatter(torch.randn(1, 6, 6, 6), context.dap, dim=2).requires_grad_()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        m, z, first_row = stack(m, z, (torch.ones(1, 4, 6), torch.ones(1, 6, 6)), None, plan)
+        (m.sum() + z.sum() + first_row.sum()).backward()
+    events = sorted((event.time_range.start, event.name) for event in profile.events())
+    return [(name, start) for start, name in events]
+
+
+def spans(names: list[str], what: str) -> list[tuple[int, int]]:
+    """(start, wait) places of each transfer of `what` among the names."""
+    starts = [i for i, name in enumerate(names) if name.startswith("dap: start") and name.endswith(f" of {what}")]
+    waits = [i for i, name in enumerate(names) if name == f"dap: wait for {what}"]
+    assert len(starts) == len(waits) > 0
+    return list(zip(starts, waits))
+
+
+def test_work_lies_between_start_and_wait_in_both_directions():
+    for trace in run_on_ranks(traced_block, 2, dap_size=2):
+        names = [name for name, _ in trace]
+        for what, (forward_work, backward_work) in WORK.items():
+            both = spans(names, what)
+            first, last = both[0], both[-1]
+            assert forward_work in names[slice(*first)], f"nothing runs behind {what} forward"
+            assert backward_work in names[slice(*last)], f"nothing runs behind {what} backward"
