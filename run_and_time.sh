@@ -11,7 +11,7 @@ one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the targ
 RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
 
   --preset P            configuration, a file of benchmark/presets (default: demo)
-  --data-dir D          shards made by `python -m data_prep convert`; the presets demo and demo_ci have
+  --data-dir D          shards made by `python -m data_prep convert`; the presets demo and demo_* have
                         embedded data, made in data/demo before the clock starts
   --output-dir O        where logs and checkpoints go (default: runs/<preset>-<date>)
   --init-checkpoint F   weights to start from
@@ -84,7 +84,7 @@ make_embedded_data() {
 
 if [ -z "$data_dir" ]; then
     case "$preset" in
-    demo | demo_ci)
+    demo | demo_*)
         make_embedded_data "$root/data/demo"
         data_dir="$root/data/demo/shards"
         ;;

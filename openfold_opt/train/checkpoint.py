@@ -1,8 +1,8 @@
 """Checkpoints on the disk: written whole or not at all, found again, the surplus removed.
 
-A checkpoint is two files, `step_00000040.pt` (torch.save) and `step_00000040.json` (its SHA-256, size
-and figures). Each is written under a temporary name, flushed to the disk and renamed, the .json last:
-without it a .pt is not a checkpoint.
+A checkpoint is a folder `step_00000040` with the tensors as torch.distributed.checkpoint writes them (.metadata, *.distcp) and
+`checkpoint.json`, which describes them: the run, the places of parameters in the tensors, size and SHA-256 of every file. It is
+written under a temporary name, flushed to the disk and renamed: a folder of that name is whole, or was damaged later.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
 
 from openfold_opt.model.weights import file_sha256
 
 TEMPORARY_SUFFIX = ".tmp"
+DESCRIPTION = "checkpoint.json"
 
 
 class CheckpointError(ValueError):
@@ -44,16 +47,39 @@ class CheckpointConfig:
             raise ValueError(f"expected every_steps >= 0, keep_last >= 1, keep_best >= 0; found {self}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointRecord:
-    """The content of the .json beside a checkpoint."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """What a checkpoint holds."""
 
     step: int
     samples_seen: int
     lddt_ca: float | None
     """Of the evaluation right after this step, if there was one."""
-    sha256: str
-    size_bytes: int
+    facts: Mapping[str, Any]
+    """JSON values."""
+    layout: Mapping[str, tuple[int, tuple[int, ...]]]
+    """For each parameter, in the order of the model: place of its first element in a tensor, and shape."""
+    tensors: Mapping[str, Tensor]
+    """One-dimensional, on the CPU; each holds something of every parameter."""
+
+    def views(self, name: str) -> dict[str, Tensor]:
+        """The parts of one tensor by parameter name."""
+        flat = self.tensors[name]
+        return {
+            parameter: flat[start : start + torch.Size(shape).numel()].view(shape)
+            for parameter, (start, shape) in self.layout.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """What a checkpoint says of itself."""
+
+    step: int
+    samples_seen: int
+    lddt_ca: float | None
+    content: Mapping[str, Any] | None
+    """The whole description; None if it cannot be read."""
 
 
 class CheckpointStore:
@@ -64,43 +90,41 @@ class CheckpointStore:
         self._config = config
 
     def records(self) -> list[CheckpointRecord]:
-        """All complete checkpoints, oldest first."""
-        found = [self._read_record(path) for path in sorted(self.folder.glob(f"step_{'[0-9]' * 8}.json"))]
-        return sorted(found, key=lambda record: record.step)
+        """All checkpoints, oldest first."""
+        return [_read_record(path) for path in sorted(self.folder.glob(f"step_{'[0-9]' * 8}"))]
 
     def path(self, step: int) -> Path:
-        """Where the weights of a step are, or would be."""
-        return self.folder / f"step_{step:08d}.pt"
+        """Where the checkpoint of a step is, or would be."""
+        return self.folder / f"step_{step:08d}"
 
-    def save(self, content: Mapping[str, Any], *, step: int, samples_seen: int, lddt_ca: float | None) -> Path:
+    def save(self, snapshot: Snapshot, *, before_publishing: Callable[[], None] = lambda: None) -> Path:
         """Write one checkpoint, then remove what is no longer to be kept.
 
+        before_publishing: called when everything is on the disk and the checkpoint is about to get its name.
         Raises OSError if the disk is full; what was there before then stays.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(step)
+        path = self.path(snapshot.step)
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         try:
-            write_atomically(path, lambda temporary: torch.save(dict(content), temporary))
-        except (OSError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
-            free = shutil.disk_usage(self.folder).free
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+            _write(temporary, snapshot)
+            before_publishing()
+            _remove(path)
+            temporary.rename(path)
+            _flush(self.folder)
+        except (OSError, RuntimeError, dcp.CheckpointException) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            free = shutil.disk_usage(_existing(self.folder)).free
             raise OSError(
-                f"cannot write checkpoint {path} ({str(error).splitlines()[0]}); {free:,} bytes are free there. What was saved before "
+                f"cannot write checkpoint {path} ({_first_line(error)}); {free:,} bytes are free there. What was saved before "
                 "is still there: make room, then start the same command again, which resumes"
             ) from error
-        record = CheckpointRecord(
-            step=step,
-            samples_seen=samples_seen,
-            lddt_ca=lddt_ca,
-            sha256=file_sha256(path),
-            size_bytes=path.stat().st_size,
-        )
-        text = json.dumps(asdict(record), indent=1) + "\n"
-        write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text))
         self._prune()
         return path
 
-    def load_newest(self, *, warn: Callable[[str], None]) -> tuple[dict[str, Any], Path] | None:
-        """Content and path of the newest checkpoint that is whole; None if there never was one.
+    def load_newest(self, *, warn: Callable[[str], None]) -> tuple[Snapshot, Path] | None:
+        """The newest checkpoint that is whole, and its path; None if there never was one.
 
         A damaged one is passed over with a warning. Raises CheckpointError if all are damaged.
         """
@@ -108,7 +132,7 @@ class CheckpointStore:
         for record in reversed(records):
             path = self.path(record.step)
             try:
-                return self._load(path, record), path
+                return _load(path, record), path
             except CheckpointError as error:
                 warn(f"{error}; falling back to the checkpoint before it")
         if records:
@@ -121,28 +145,7 @@ class CheckpointStore:
     def remove_temporaries(self) -> None:
         """Remove what a process that was killed while writing left behind."""
         for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
-            path.unlink()
-
-    def _load(self, path: Path, record: CheckpointRecord) -> dict[str, Any]:
-        if not path.is_file():
-            raise CheckpointError(f"checkpoint {path} is missing though {path.stem}.json describes it")
-        if record.size_bytes < 0:
-            raise CheckpointError(f"the description of checkpoint {path}, {path.stem}.json, cannot be read")
-        size = path.stat().st_size
-        if size != record.size_bytes:
-            raise CheckpointError(f"checkpoint {path} has {size} bytes, expected {record.size_bytes}: truncated")
-        if file_sha256(path) != record.sha256:
-            raise CheckpointError(f"checkpoint {path} is damaged: its SHA-256 is not that of {path.stem}.json")
-        return load_file(path)
-
-    @staticmethod
-    def _read_record(path: Path) -> CheckpointRecord:
-        """A size of -1 for a description that cannot be read: it was renamed in place, so this is damage."""
-        try:
-            return CheckpointRecord(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
-            step = int(path.stem.removeprefix("step_"))
-            return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, sha256="", size_bytes=-1)
+            _remove(path)
 
     def _prune(self) -> None:
         records = self.records()
@@ -153,39 +156,95 @@ class CheckpointStore:
             kept |= {record.step for record in best[-self._config.keep_best :]}
         for record in records:
             if record.step not in kept:
-                # the description goes first: what it names must never be missing
-                self.path(record.step).with_suffix(".json").unlink()
-                self.path(record.step).unlink(missing_ok=True)
+                # renamed first: half of a checkpoint must never bear its name
+                path = self.path(record.step)
+                doomed = path.with_name(path.name + TEMPORARY_SUFFIX)
+                path.rename(doomed)
+                _remove(doomed)
+
+
+def _write(folder: Path, snapshot: Snapshot) -> None:
+    writer = dcp.FileSystemWriter(folder, sync_files=True)
+    # every rank holds the same tensors, so one writes all of them and no other takes part
+    dcp.save(dict(snapshot.tensors), storage_writer=writer, no_dist=True)
+    files = {path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(folder.iterdir())}
+    description = {
+        "step": snapshot.step,
+        "samples_seen": snapshot.samples_seen,
+        "lddt_ca": snapshot.lddt_ca,
+        "facts": snapshot.facts,
+        "files": files,
+        "tensors": {name: tensor.numel() for name, tensor in snapshot.tensors.items()},
+        "layout": {name: [start, list(shape)] for name, (start, shape) in snapshot.layout.items()},
+    }
+    path = folder / DESCRIPTION
+    path.write_text(json.dumps(description, indent=1) + "\n")
+    _flush(path)
+    _flush(folder)
+
+
+def _read_record(path: Path) -> CheckpointRecord:
+    """It got its name when it was whole, so what cannot be read is damage."""
+    step = int(path.name.removeprefix("step_"))
+    try:
+        content = json.loads((path / DESCRIPTION).read_text())
+        return CheckpointRecord(step=step, samples_seen=content["samples_seen"], lddt_ca=content["lddt_ca"], content=content)
+    except (OSError, ValueError, TypeError, KeyError):
+        return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, content=None)
+
+
+def _load(path: Path, record: CheckpointRecord) -> Snapshot:
+    content = record.content
+    if content is None:
+        raise CheckpointError(f"the description of checkpoint {path}, {DESCRIPTION}, cannot be read")
+    for name, expected in content["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"checkpoint {path} lacks its file {name}: it is missing though {DESCRIPTION} describes it")
+        if file.stat().st_size != expected["size"]:
+            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated")
+        if file_sha256(file) != expected["sha256"]:
+            raise CheckpointError(f"{file} is damaged: its SHA-256 is not that of {DESCRIPTION}")
+    tensors = {name: torch.empty(size) for name, size in content["tensors"].items()}
+    dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=True)
+    layout = {name: (start, tuple(shape)) for name, (start, shape) in content["layout"].items()}
+    return Snapshot(
+        step=record.step,
+        samples_seen=record.samples_seen,
+        lddt_ca=record.lddt_ca,
+        facts=content["facts"],
+        layout=layout,
+        tensors=tensors,
+    )
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """Content of a checkpoint file on the CPU; CheckpointError if it is not one."""
+    """Content of a file of torch.save on the CPU, the published form; CheckpointError if it is not one."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise nearly anything on bytes that are not theirs
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is not a checkpoint that torch.load can read: {reason}") from error
+        raise CheckpointError(f"{path} is not a checkpoint that torch.load can read: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")
     return content
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk, rename it to `path`."""
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        write(temporary)
-        _flush(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush(path.parent)
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(handle)
     finally:
-        os.close(descriptor)
+        os.close(handle)

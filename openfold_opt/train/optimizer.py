@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,31 +48,6 @@ class Adam:
         # float64: 1 - 0.999 in float32 is already wrong in the fifth digit
         self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
 
-    def state_dict(self, *, learning_rate: float) -> dict[str, Any]:
-        """The form that torch.optim.Adam.load_state_dict accepts; tensors are copies on the CPU."""
-        buffer = self._buffer
-        step = self.num_steps.to(device="cpu", dtype=torch.float32)
-        first, second = buffer.split_copies(self.exp_avg), buffer.split_copies(self.exp_avg_sq)
-        state = {
-            position: {"step": step.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
-            for position, name in enumerate(buffer.names)
-        }
-        group = {
-            "lr": learning_rate,
-            "betas": (self._config.beta_1, self._config.beta_2),
-            "eps": self._config.epsilon,
-            "weight_decay": 0,
-            "amsgrad": False,
-            "maximize": False,
-            "foreach": None,
-            "capturable": False,
-            "differentiable": False,
-            "fused": None,
-            "decoupled_weight_decay": False,
-            "params": list(range(len(buffer.names))),
-        }
-        return {"state": state, "param_groups": [group]}
-
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore moments and count from the form above, or from torch.optim.Adam itself.
@@ -98,3 +74,37 @@ class Adam:
         if len(counts) > 1:
             raise ValueError(f"optimizer state has parameters at different steps {sorted(counts)}; expected one")
         self.num_steps.fill_(counts.pop() if counts else 0.0)
+
+
+def adam_state_dict(
+    config: OptimizerConfig,
+    first_moments: Mapping[str, Tensor],
+    second_moments: Mapping[str, Tensor],
+    *,
+    num_steps: float,
+    learning_rate: float,
+) -> dict[str, Any]:
+    """The form that torch.optim.Adam.load_state_dict accepts, from moments by parameter name in the order of the model; copies."""
+    state = {
+        position: {
+            "step": torch.tensor(num_steps, dtype=torch.float32),
+            "exp_avg": first_moments[name].clone(),
+            "exp_avg_sq": second_moments[name].clone(),
+        }
+        for position, name in enumerate(first_moments)
+    }
+    group = {
+        "lr": learning_rate,
+        "betas": (config.beta_1, config.beta_2),
+        "eps": config.epsilon,
+        "weight_decay": 0,
+        "amsgrad": False,
+        "maximize": False,
+        "foreach": None,
+        "capturable": False,
+        "differentiable": False,
+        "fused": None,
+        "decoupled_weight_decay": False,
+        "params": list(range(len(first_moments))),
+    }
+    return {"state": state, "param_groups": [group]}

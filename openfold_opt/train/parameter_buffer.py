@@ -102,10 +102,9 @@ class ParameterBuffer:
         """All parts of a flat tensor by parameter name; they share its memory."""
         return {name: self.view(flat, name) for name in self.names}
 
-    def split_copies(self, flat: Tensor) -> dict[str, Tensor]:
-        """The same as copies on the CPU that share no memory, fit for saving."""
-        on_cpu = flat.detach().to("cpu")
-        return {name: view.clone() for name, view in self.views(on_cpu).items()}
+    def layout(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Place of the first element in a flat tensor, and shape, by parameter name."""
+        return {name: (self._starts[name], tuple(self._shapes[name])) for name in self.names}
 
     @torch.no_grad()
     def copy_in(self, flat: Tensor, name: str, source: Tensor) -> None:

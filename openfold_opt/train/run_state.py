@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.model.weights import RESUMABLE_KEY, check_weights, file_sha256
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
-from openfold_opt.train.checkpoint import CheckpointError, load_file
+from openfold_opt.train.checkpoint import CheckpointError, Snapshot, load_file
+from openfold_opt.train.optimizer import OptimizerConfig, adam_state_dict
 from openfold_opt.train.step import TrainStep
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+SAVED_TENSORS = ("values", "exp_avg", "exp_avg_sq", "average")
+"""Of WeightState."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,58 +47,71 @@ class Progress:
     """What the steps have used of each rank's stream of samples; None, or no entry: what these steps use in order."""
 
 
-def checkpoint_content(
-    train_step: TrainStep, progress: Progress, identity: RunIdentity, *, learning_rate: float
-) -> dict[str, Any]:
-    """A checkpoint in the published form {iteration, alphafold_state_dict, optimizer_state_dict}, and keys of ours."""
-    average = train_step.weight_average
-    return {
-        "iteration": progress.step,
-        RESUMABLE_KEY: train_step.buffer.split_copies(train_step.buffer.values),
-        "optimizer_state_dict": train_step.optimizer.state_dict(learning_rate=learning_rate),
-        "weight_average_state_dict": average.state_dict(),
-        "weight_average_num_updates": int(average.num_updates.item()),
-        "format_version": FORMAT_VERSION,
-        "samples_seen": progress.samples_seen,
-        "lddt_ca": progress.lddt_ca,
-        "seed": identity.seed,
-        "config_hash": identity.config_hash,
-        "global_batch_size": identity.global_batch_size,
-        "data_checksum": identity.data_checksum,
-        "stream_states": [
-            None if state is None else {"low": state.low, "above": list(state.above)} for state in progress.stream_states
-        ],
-    }
+def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]) -> Snapshot:
+    """Copies of everything that a step changes, on the CPU; facts: what else is to be remembered, JSON values."""
+    buffer, state = train_step.buffer, train_step.weight_state()
+    return Snapshot(
+        step=progress.step,
+        samples_seen=progress.samples_seen,
+        lddt_ca=progress.lddt_ca,
+        facts={
+            "format_version": FORMAT_VERSION,
+            **asdict(identity),
+            "num_steps": float(state.num_steps),
+            "num_updates": float(state.num_updates),
+            "stream_states": [
+                None if stream is None else {"low": stream.low, "above": list(stream.above)} for stream in progress.stream_states
+            ],
+            **facts,
+        },
+        layout=buffer.layout(),
+        tensors={name: getattr(state, name).to("cpu", copy=True) for name in SAVED_TENSORS},
+    )
 
 
-def restore_run(train_step: TrainStep, content: dict[str, Any], identity: RunIdentity, *, path: Path) -> Progress:
+def restore_run(train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity, *, path: Path) -> Progress:
     """Put everything back as it was when the checkpoint was written, bit for bit.
 
     Raises CheckpointError if it is of another run: other seed, configuration, batch or data.
     """
-    if content.get("format_version") != FORMAT_VERSION:
+    facts = snapshot.facts
+    if facts.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {content.get('format_version')}, expected {FORMAT_VERSION}; "
+            f"{path} has format version {facts.get('format_version')}, expected {FORMAT_VERSION}; "
             "resume it with the version that wrote it, or choose another output directory"
         )
-    for key in ("seed", "config_hash", "global_batch_size", "data_checksum"):
-        found, expected = content[key], getattr(identity, key)
-        if found != expected:
+    for key, expected in asdict(identity).items():
+        if facts[key] != expected:
             raise CheckpointError(
-                f"{path} is of a run with {key}={found}, this one has {expected}; give the same preset, seed, "
-                "data and number of ranks to resume it, or choose another output directory"
+                f"{path} is of a run with {key}={facts[key]}, this one has {expected}; give the same preset, seed "
+                "and data to resume it, or choose another output directory"
             )
-    _restore_weights(train_step, content, path=path)
-    train_step.weight_average.load_state_dict(
-        content["weight_average_state_dict"], num_updates=content["weight_average_num_updates"]
-    )
-    states = (None if state is None else StreamState(**state) for state in content["stream_states"])
+    state, buffer = train_step.weight_state(), train_step.buffer
+    try:
+        for name in SAVED_TENSORS:
+            buffer.load(getattr(state, name), snapshot.views(name))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    buffer.refresh_compute_copy()
+    state.num_steps.fill_(facts["num_steps"])
+    state.num_updates.fill_(facts["num_updates"])
+    streams = (None if stream is None else StreamState(**stream) for stream in facts["stream_states"])
     return Progress(
-        step=content["iteration"],
-        samples_seen=content["samples_seen"],
-        lddt_ca=content["lddt_ca"],
-        stream_states=tuple(states),
+        step=snapshot.step, samples_seen=snapshot.samples_seen, lddt_ca=snapshot.lddt_ca, stream_states=tuple(streams)
     )
+
+
+def published_form(snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig) -> dict[str, Any]:
+    """The form {iteration, alphafold_state_dict, optimizer_state_dict} that the benchmark's checkpoints have, and the running average."""
+    first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
+    return {
+        "iteration": snapshot.step,
+        RESUMABLE_KEY: {name: view.clone() for name, view in snapshot.views("values").items()},
+        "optimizer_state_dict": adam_state_dict(
+            optimizer, first, second, num_steps=snapshot.facts["num_steps"], learning_rate=learning_rate
+        ),
+        "weight_average_state_dict": {name: view.clone() for name, view in snapshot.views("average").items()},
+    }
 
 
 def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: str | None) -> str:

@@ -37,18 +37,3 @@ class WeightAverage:
     def parameters(self) -> dict[str, Tensor]:
         """The averaged weights by parameter name, as views."""
         return self._buffer.views(self.average)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Copies on the CPU by parameter name; empty before the first update."""
-        if self.num_updates.item() == 0:
-            return {}
-        return self._buffer.split_copies(self.average)
-
-    def load_state_dict(self, tensors: dict[str, Tensor], *, num_updates: int) -> None:
-        """Restore; no tensors means that the average starts empty."""
-        if not tensors:
-            self.average.zero_()
-            self.num_updates.zero_()
-            return
-        self._buffer.load(self.average, tensors)
-        self.num_updates.fill_(float(num_updates))

@@ -16,7 +16,7 @@ from openfold_opt.parallel.launch import LaunchInfo
 def run_on_ranks(body: Callable[..., Any], num_ranks: int, *args: Any, dap_size: int = 1) -> list[Any]:
     """body(context, *args) on every rank; returns their results in rank order. Results must pickle."""
     queue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_one_rank, args=(num_ranks, dap_size, _free_port(), queue, body, args), nprocs=num_ranks, join=True)
+    mp.spawn(_one_rank, args=(num_ranks, dap_size, free_port(), queue, body, args), nprocs=num_ranks, join=True)
     results = dict(queue.get() for _ in range(num_ranks))
     return [results[rank] for rank in range(num_ranks)]
 
@@ -34,7 +34,7 @@ def _one_rank(rank: int, num_ranks: int, dap_size: int, port: int, queue: Any, b
         context.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

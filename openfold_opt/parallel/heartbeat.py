@@ -1,0 +1,184 @@
+"""Ranks that die or hang are found and named, and end the job.
+
+A collective that a rank does not join waits for it, and what waits in a graph's replay is not even watched by the backend. So every
+rank has threads of its own that leave a sign of life at the store every few seconds, and read that of the next rank in the ring: two
+messages per rank and round, however many ranks there are. Who misses his neighbour for `lost_seconds`, or makes no progress himself
+for `stuck_seconds`, writes a verdict to the store; every rank reads it within a round, and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.store import join_store
+
+LOST_RANK_EXIT_CODE = 76
+"""Exit code of a rank that ends because another one was lost."""
+
+ROUNDS_TO_LOSS = 10
+"""Signs of life within lost_seconds."""
+
+GRACE_SECONDS = 5.0
+"""For the main thread to end by itself once there is a verdict."""
+
+_VERDICT = "verdict"
+
+
+class LostRankError(RuntimeError):
+    """Another rank died, failed or hangs; names it and its last step."""
+
+
+class Heartbeat:
+    """This rank's sign of life, and its ear for the next rank's."""
+
+    def __init__(
+        self,
+        context: ParallelContext,
+        *,
+        lost_seconds: float,
+        stuck_seconds: float,
+        on_verdict: Callable[[str], None],
+        leave: Callable[[int], None] = os._exit,
+    ) -> None:
+        """A collective call: every rank of the world starts to beat. on_verdict: called once, in a thread, before the process ends.
+
+        Raises ValueError if the store cannot be reached.
+        """
+        self._rank, self._size = context.world.rank, context.world.size
+        self._has_store = context.launch.has_store
+        self._round_seconds = lost_seconds / ROUNDS_TO_LOSS
+        self._lost_seconds, self._stuck_seconds = lost_seconds, stuck_seconds
+        self._on_verdict, self._leave = on_verdict, leave
+        # a connection of its own: the one of the process groups is blocked while they wait
+        self._store = join_store(context.launch, timeout=timedelta(seconds=lost_seconds))
+        self._state: tuple[int, str, float] = (0, "setting up", time.monotonic())
+        self._last_round = time.monotonic()
+        self._neighbour: tuple[Any, float] = (None, time.monotonic())
+        self._verdict: str | None = None
+        self._has_verdict, self._is_closing = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._beat, "heartbeat"), (self._judge, "heartbeat judge"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def note(self, *, doing: str, step: int | None = None) -> None:
+        """Say what this rank does now; step: the last optimiser step that was begun. Costs nothing, so say it often."""
+        self._state = (self._state[0] if step is None else step, doing, time.monotonic())
+
+    def confess(self, error: BaseException) -> None:
+        """This rank fails by itself: the others shall know why."""
+        step, doing, _ = self._state
+        self._accuse(f"rank {self._rank} on {socket.gethostname()} failed at step {step} ({doing}): {type(error).__name__}: {error}")
+
+    def explain(self, error: BaseException) -> LostRankError | None:
+        """Why a collective failed, if a rank is found guilty soon; None if none is."""
+        if not self._has_verdict.wait(2.0 * self._lost_seconds):
+            return None
+        lost = LostRankError(self._verdict)
+        lost.__cause__ = error
+        return lost
+
+    def close(self) -> None:
+        """Take leave: nobody misses this rank from now on. A second call does nothing."""
+        if self._is_closing.is_set():
+            return
+        self._is_closing.set()
+        self._threads[0].join(timeout=self._lost_seconds)
+
+    def _beat(self) -> None:
+        number = 0
+        try:
+            while not self._is_closing.wait(self._round_seconds if number else 0.0):
+                number += 1
+                step, doing, since = self._state
+                self._store.set(f"alive/{self._rank}", json.dumps([number, step, doing, socket.gethostname()]))
+                self._listen()
+                if time.monotonic() - since > self._stuck_seconds:
+                    self._accuse(self._find_laggards())
+                self._last_round = time.monotonic()
+            self._store.set(f"alive/{self._rank}", json.dumps("left"))
+        except (dist.DistError, RuntimeError):
+            # the judge decides what the silence of the store means
+            return
+
+    def _listen(self) -> None:
+        """Read the verdict, if there is one, and the neighbour's sign of life."""
+        if self._store.check([_VERDICT]):
+            self._conclude(self._store.get(_VERDICT).decode())
+        neighbour = (self._rank + 1) % self._size
+        sign = self._read(neighbour)
+        heard, when = self._neighbour
+        now = time.monotonic()
+        if sign != heard or sign == "left":
+            self._neighbour = (sign, now)
+        elif now - when > self._lost_seconds:
+            self._accuse(f"{_describe(neighbour, sign)} was not heard for {now - when:.0f} s")
+
+    def _read(self, rank: int) -> Any:
+        key = f"alive/{rank}"
+        return json.loads(self._store.get(key)) if self._store.check([key]) else None
+
+    def _find_laggards(self) -> str:
+        """Who is at the earliest step, of those that are not done."""
+        signs = {rank: self._read(rank) for rank in range(self._size)}
+        known = {rank: sign for rank, sign in signs.items() if isinstance(sign, list)}
+        earliest = min(sign[1] for sign in known.values())
+        behind = [_describe(rank, sign) for rank, sign in known.items() if sign[1] == earliest][:4]
+        return f"no progress for {self._stuck_seconds:.0f} s; furthest behind: {'; '.join(behind)}"
+
+    def _accuse(self, verdict: str) -> None:
+        try:
+            # the first verdict counts
+            said = self._store.compare_set(_VERDICT, "", verdict).decode()
+        except (dist.DistError, RuntimeError):
+            said = verdict
+        self._conclude(said)
+
+    def _conclude(self, verdict: str) -> None:
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = verdict
+        self._has_verdict.set()
+
+    def _judge(self) -> None:
+        """Ends the process after a verdict, and gives one if the store is silent. It sends nothing itself, so nothing can hold it up."""
+        while not self._is_closing.is_set() and not self._has_verdict.wait(self._round_seconds):
+            silent = time.monotonic() - self._last_round
+            if silent > self._lost_seconds:
+                keeper = "the launcher" if self._has_store else "rank 0"
+                step, _, _ = self._state
+                self._conclude(f"{keeper}, which keeps the store, was not heard for {silent:.0f} s; this rank is at step {step}")
+        if self._verdict is None:
+            return
+        self._on_verdict(self._verdict)
+        # the main thread may be on its way out; if it waits in a collective it never will be
+        if not self._is_closing.wait(GRACE_SECONDS):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._leave(LOST_RANK_EXIT_CODE)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an exception looks like a collective whose other end went away, rather than like a failure of this rank."""
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(word in str(error) for word in ("gloo", "NCCL")))
+
+
+def _describe(rank: int, sign: Any) -> str:
+    if not isinstance(sign, list):
+        return f"rank {rank}, which never gave a sign of life,"
+    _, step, doing, host = sign
+    return f"rank {rank} on {host}, last at step {step} ({doing}),"

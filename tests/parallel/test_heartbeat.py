@@ -1,0 +1,110 @@
+"""Dead, hung and failing ranks are found and named; ranks that take leave are not missed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.parallel.gloo_ranks import free_port
+
+from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
+
+SCRIPT = """
+import sys, time
+import torch
+import torch.distributed as dist
+from openfold_opt.parallel.broadcast import barrier
+from openfold_opt.parallel.context import ParallelConfig, build_parallel_context
+from openfold_opt.parallel.heartbeat import Heartbeat
+from openfold_opt.parallel.launch import read_launch_info
+how = sys.argv[1]
+launch = read_launch_info()
+context = build_parallel_context(ParallelConfig(), launch, device=torch.device("cpu"))
+say = lambda verdict: print(f"VERDICT {verdict}", flush=True)
+beat = Heartbeat(context, lost_seconds=3.0, stuck_seconds=4.0 if how == "stuck" else 600.0, on_verdict=say)
+beat.note(doing="training", step=7)
+barrier(context.world)
+print("READY", flush=True)
+if how == "leave":
+    beat.close()
+    time.sleep(0.5 if launch.rank else 6.0)
+elif how == "confess" and launch.rank == 1:
+    beat.confess(OSError("disk full"))
+    sys.exit(1)
+elif how == "stuck":
+    beat.note(doing="waiting for data" if launch.rank == 1 else "training", step=8 if launch.rank == 1 else 9)
+    time.sleep(60)
+else:
+    time.sleep(60)
+context.close()
+"""
+
+
+def start(how: str, num_ranks: int = 3) -> list[subprocess.Popen]:
+    port = str(free_port())
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, how],
+            env=os.environ
+            | {"RANK": str(rank), "WORLD_SIZE": str(num_ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
+            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(num_ranks)
+    ]
+
+
+def wait_until_ready(ranks: list[subprocess.Popen]) -> None:
+    for rank in ranks:
+        line = rank.stdout.readline()
+        while "READY" not in line:
+            assert line, "a rank ended before it was ready"
+            line = rank.stdout.readline()
+    time.sleep(1.0)  # some rounds, which tell the step
+
+
+def ends(ranks: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    return [(rank.wait(timeout=60), rank.stdout.read()) for rank in ranks]
+
+
+@pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGKILL), (2, signal.SIGSTOP), (0, signal.SIGKILL), (0, signal.SIGSTOP)])
+def test_a_lost_rank_ends_the_others_by_name(victim, number):
+    ranks = start("sleep")
+    try:
+        wait_until_ready(ranks)
+        ranks[victim].send_signal(number)
+        started = time.monotonic()
+        others = [rank for place, rank in enumerate(ranks) if place != victim]
+        for code, text in ends(others):
+            assert code == LOST_RANK_EXIT_CODE, text
+            assert f"rank {victim}" in text and "step 7" in text, text
+        assert time.monotonic() - started < 30
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("confess", ("rank 1 on", "step 7", "OSError: disk full")), ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data"))],
+)
+def test_a_rank_that_fails_or_hangs_is_named(how, words):
+    ranks = start(how)
+    try:
+        wait_until_ready(ranks)
+        for code, text in ends(ranks[::2]):
+            assert code == LOST_RANK_EXIT_CODE
+            assert all(word in text for word in words), text
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def test_a_rank_that_took_leave_is_not_missed():
+    ranks = start("leave")
+    wait_until_ready(ranks)
+    assert [code for code, _ in ends(ranks)] == [0, 0, 0]
