@@ -18,7 +18,7 @@ from benchmark.presets import build_preset
 from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader
 from openfold_opt.losses.lddt import lddt
-from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
@@ -26,10 +26,8 @@ from openfold_opt.protein.residue_constants import atom_order
 from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.selection import select_training, select_validation
-from openfold_opt.train.setup import CHECKPOINT_FOLDER, build_model, build_plans
-from openfold_opt.train.weight_average import WeightAverage
+from openfold_opt.train.setup import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
 
 SHUFFLED_BAR = 0.55
 """A model that reads its inputs scores below this when they are shuffled."""
@@ -117,16 +115,11 @@ def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
     found = store.load_newest(warn=lambda message: print(f"warning: {message}"))
     if found is None:
         raise CheckpointError(f"{store.folder} has no checkpoint; expected that of a finished run")
-    content, _ = found
+    snapshot, _ = found
     torch.set_num_threads(config.torch_threads or torch.get_num_threads())
     device = torch.device("cpu")
     model = build_model(config, seed=0, device=device)
-    average = WeightAverage(ParameterBuffer(model), config.weight_average)
-    average.load_state_dict(
-        content["weight_average_state_dict"], num_updates=content["weight_average_num_updates"]
-    )
-    _, plan = build_plans(config, ParallelContext.alone(), device)
-    return Evaluator(model, average, plan=plan)
+    return Evaluator(model, snapshot.views("average"), plan=build_evaluation_plan(config, device, dap=AxisGroup.single("dap")))
 
 
 def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, Tensor]:

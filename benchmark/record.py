@@ -46,7 +46,7 @@ class RunRecord(NullObserver):
         if self._directory.continued:
             self._directory.mark_running()
 
-    def checkpoint_saved(self, path: Path, *, step: int) -> None:
+    def checkpoint_written(self, *, step: int) -> None:
         """A death from here on leaves something to continue."""
         self._directory.mark_running()
 

@@ -24,18 +24,25 @@ from benchmark.record import RunRecord
 from benchmark.rules import preset_division
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.loop import SUCCESS, SetupError, Trainer
+from openfold_opt.train.course import SUCCESS
+from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
 from openfold_opt.train.setup import RunPaths, resolve_device
+from openfold_opt.train.watch import PreemptedError, StopRequest
 
 SEED_RANGE = 2**31
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What a scheduler sends to a job that must make room."""
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
+PREEMPTED_EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: try again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +64,9 @@ def add_parser(subparsers) -> None:
         "run",
         help="one timed run",
         description="Train a preset on converted data until lDDT-Ca reaches the target, and write the MLPerf log. "
-        "An output directory left by a run that died is continued. Exit code: 0 target reached, 1 not reached or "
-        "failed, 2 the run could not start.",
+        "An output directory left by a run that died is continued. SIGTERM and SIGUSR1 (pre-emption) stop a run after its next step "
+        f"with a checkpoint. Exit code: 0 target reached, 1 not reached or failed, 2 the run could not start, {PREEMPTED_EXIT_CODE} stopped "
+        f"with a checkpoint, {LOST_RANK_EXIT_CODE} another rank was lost; after the last two the same command goes on.",
     )
     parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
@@ -75,17 +83,18 @@ def run(args: argparse.Namespace) -> int:
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    with termination_as_exception():
+    stop_request = StopRequest()
+    with stopping_by_signal(stop_request):
         try:
             if launch.rank == 0:
-                return _first_rank(request, launch)
+                return _first_rank(request, launch, stop_request)
             timeout_seconds = request.config.parallel.timeout_seconds
             decision = listen(launch, lambda found: _clear(request, launch, found), timeout_seconds=timeout_seconds)
             if "refused" in decision:
                 raise BenchmarkError(f"rank {launch.rank}: the first rank refused the run: {decision['refused']}")
-            return _train(request, launch, seed=decision["seed"], observer=None)
+            return _train(request, launch, seed=decision["seed"], observer=None, stop_request=stop_request)
         except Terminated:
-            print("benchmark run: stopped by SIGTERM; the same command resumes from the newest checkpoint", file=sys.stderr)
+            print("benchmark run: stopped by a signal; the same command resumes from the newest checkpoint", file=sys.stderr)
             return TERMINATED_EXIT_CODE
 
 
@@ -119,7 +128,7 @@ def check_request(args: argparse.Namespace) -> RunRequest:
     )
 
 
-def _first_rank(request: RunRequest, launch: LaunchInfo) -> int:
+def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
         directory = open_output_directory(request)
@@ -146,7 +155,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo) -> int:
         print(f"run: preset {request.preset} ({division} division), log {directory.log_path}", flush=True)
         observer = CompositeObserver(log, record, summary, console)
         try:
-            return _train(request, launch, seed=directory.seed, observer=observer)
+            return _train(request, launch, seed=directory.seed, observer=observer, stop_request=stop_request)
         finally:
             log.close()
     finally:
@@ -166,41 +175,57 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
     return OutputDirectory(request.output_dir, identity=identity, seed=request.seed, new_seed=clock_seed)
 
 
-def _train(request: RunRequest, launch: LaunchInfo, *, seed: int, observer: RunObserver | None) -> int:
+def _train(
+    request: RunRequest, launch: LaunchInfo, *, seed: int, observer: RunObserver | None, stop_request: StopRequest
+) -> int:
     trainer = Trainer(
         request.config,
-        data=ShardDataSource(request.data_dir, request.config),
+        data=ShardDataSource(request.data_dir),
         paths=RunPaths(output_dir=request.output_dir, init_checkpoint=request.init_checkpoint),
         seed=seed,
         observer=observer,
         launch=launch,
+        stop_request=stop_request,
     )
     try:
         summary = trainer.run()
     except SetupError as error:
         raise BenchmarkError(str(error)) from error
+    except PreemptedError as error:
+        print(f"benchmark run: {error}", file=sys.stderr)
+        return PREEMPTED_EXIT_CODE
+    except LostRankError as error:
+        print(f"benchmark run: {error}; the same command resumes from the newest checkpoint", file=sys.stderr)
+        return LOST_RANK_EXIT_CODE
     except (NonFiniteError, LoaderError, OSError) as error:
         print(f"benchmark run: stopped: {error}", file=sys.stderr)
         return 1
-    return 0 if summary.status == SUCCESS else 1
+    # a rank that only evaluates has no summary
+    return 0 if summary is None or summary.status == SUCCESS else 1
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """A signal came while no step was being made, or a second one."""
 
 
 @contextmanager
-def termination_as_exception() -> Iterator[None]:
-    """Lets SIGTERM end the run as an error does: the log is closed, workers end. Only the main thread can ask for that."""
+def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
+    """Lets the signals stop training at the next step; before and after it, or at the second signal, they end the run as an error does.
+
+    Only the main thread can ask for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
+
+    def stop(number: int, frame: object) -> None:
+        if not stop_request.is_watched or stop_request.is_raised:
+            raise Terminated
+        stop_request.is_raised = True
+
+    before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise_terminated(number: int, frame: object) -> None:
-    raise Terminated
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -163,7 +163,7 @@ class EvaluationLoader:
 
     Args:
         data_dir: converted data set.
-        chain_ids: the chains of this rank (ValidationSampler.chains_of_rank), possibly none.
+        chain_ids: the chains of this rank, possibly none.
         data: what is in a sample.
         loader: how it is prepared.
     """

@@ -5,7 +5,6 @@ G = data-parallel size x local batch x accumulation; within the step, `slot` cou
 local batch.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,21 +82,3 @@ def num_recycling_passes(seed: int, step: int, *, max_extra_passes: int = 3) -> 
     """
     block, place = divmod(step, max_extra_passes + 1)
     return int(random_stream(seed, Purpose.RECYCLING, block).permutation(max_extra_passes + 1)[place])
-
-
-class ValidationSampler:
-    """Assigns validation chains to ranks, each exactly once: a rank more or less never changes the average over chains."""
-
-    def __init__(self, chain_ids: Sequence[str]) -> None:
-        if not chain_ids:
-            raise ValueError("the validation set has no chains; check the selection of validation chains")
-        repeated = sorted(chain_id for chain_id, count in Counter(chain_ids).items() if count > 1)
-        if repeated:
-            raise ValueError(f"validation chains are listed more than once: {repeated}; list each once")
-        self.chain_ids = tuple(chain_ids)
-
-    def chains_of_rank(self, rank: int, size: int) -> tuple[str, ...]:
-        """Chains of one of `size` evaluating ranks; lengths differ by one at most, and may be 0."""
-        if not 0 <= rank < size:
-            raise ValueError(f"rank is {rank} of {size}, expected 0 <= rank < size")
-        return self.chain_ids[rank::size]

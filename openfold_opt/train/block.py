@@ -20,6 +20,14 @@ class NonFiniteError(RuntimeError):
     """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples."""
 
 
+class Watch(Protocol):
+    """What the loop tells, and is asked to tell, between two steps."""
+
+    def note(self, *, doing: str, step: int | None = None) -> None: ...
+
+    def between_steps(self) -> None: ...
+
+
 class StepRunner(Protocol):
     """TrainStep, or the graphs of it."""
 
@@ -54,14 +62,21 @@ class BlockRunner:
     """Passes without gradient of a step, counted from 0."""
     peers: AxisGroup
     observer: RunObserver
+    watch: Watch
     data_wait_seconds: float = 0.0
     """So far, in all."""
     warned_terms: set[str] = field(default_factory=set)
 
-    def run(self, *, first_step: int, last_step: int) -> None:
-        """Do steps first_step + 1 .. last_step (counted from 1), reports included."""
+    def run(self, *, first_step: int, last_step: int) -> tuple[int, tuple[str, ...]]:
+        """Do steps first_step + 1 .. last_step (counted from 1), reports included, or fewer if a signal was heard.
+
+        Returns the last step done, and the signals, alike on every rank.
+        """
         launched: LaunchedStep | None = None
-        for step in range(first_step + 1, last_step + 1):
+        step, signals = first_step, ()
+        while step < last_step and not signals:
+            step += 1
+            self.watch.between_steps()
             started, waited = time.perf_counter(), self.data_wait_seconds
             loaded: list[LoadedBatch] = []
             result = self.train_step.run(
@@ -70,7 +85,7 @@ class BlockRunner:
             for batch in loaded:
                 self.mark_consumed(batch)
             if launched is not None:
-                self._report(launched, ended=started)
+                signals = self._report(launched, ended=started)
             launched = LaunchedStep(
                 result=result,
                 started=started,
@@ -80,13 +95,16 @@ class BlockRunner:
             )
         if launched is not None:
             figures_read = launched.result.read()
-            self._report(launched, ended=time.perf_counter(), figures=figures_read)
+            signals += self._report(launched, ended=time.perf_counter(), figures=figures_read)
+        return step, tuple(dict.fromkeys(signals))
 
     def _micro_batches(self, step: int, taken: list[LoadedBatch]) -> Iterator[MicroBatch]:
         """The micro-batches of a step on the device; `taken` gets them as they came."""
         for _ in range(self.accumulation):
             asked = time.perf_counter()
+            self.watch.note(doing="waiting for data", step=step)
             loaded = next(self.batches)
+            self.watch.note(doing="training")
             self.data_wait_seconds += time.perf_counter() - asked
             taken.append(loaded)
             if loaded.step != step - 1:
@@ -100,7 +118,8 @@ class BlockRunner:
                 ),
             )
 
-    def _report(self, launched: LaunchedStep, *, ended: float, figures: StepFigures | None = None) -> None:
+    def _report(self, launched: LaunchedStep, *, ended: float, figures: StepFigures | None = None) -> tuple[str, ...]:
+        """Tell the observer of a step; returns the signals that came with it."""
         figures = figures if figures is not None else launched.result.read()
         if not figures.is_applied:
             raise NonFiniteError(self._explain(launched.result, figures))
@@ -120,6 +139,7 @@ class BlockRunner:
                 reorder_distance=launched.reorder_distance,
             )
         )
+        return figures.signals
 
     def _warn_of_idle_terms(self, figures: StepFigures) -> None:
         """The step was applied, so a term that is not finite has weight zero: say so once per term."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from openfold_opt.model.weights import file_sha256
+
+# that one process saves and loads alone is meant so
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized", category=UserWarning)
 
 TEMPORARY_SUFFIX = ".tmp"
 DESCRIPTION = "checkpoint.json"
@@ -132,7 +136,7 @@ class CheckpointStore:
         for record in reversed(records):
             path = self.path(record.step)
             try:
-                return _load(path, record), path
+                return load_checkpoint(path), path
             except CheckpointError as error:
                 warn(f"{error}; falling back to the checkpoint before it")
         if records:
@@ -185,7 +189,8 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
 
 def _read_record(path: Path) -> CheckpointRecord:
     """It got its name when it was whole, so what cannot be read is damage."""
-    step = int(path.name.removeprefix("step_"))
+    digits = path.name.removeprefix("step_")
+    step = int(digits) if digits.isdigit() else -1
     try:
         content = json.loads((path / DESCRIPTION).read_text())
         return CheckpointRecord(step=step, samples_seen=content["samples_seen"], lddt_ca=content["lddt_ca"], content=content)
@@ -193,10 +198,12 @@ def _read_record(path: Path) -> CheckpointRecord:
         return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, content=None)
 
 
-def _load(path: Path, record: CheckpointRecord) -> Snapshot:
+def load_checkpoint(path: Path) -> Snapshot:
+    """The content of a checkpoint folder; CheckpointError if it is not whole."""
+    record = _read_record(path)
     content = record.content
     if content is None:
-        raise CheckpointError(f"the description of checkpoint {path}, {DESCRIPTION}, cannot be read")
+        raise CheckpointError(f"{path} is not a whole checkpoint: its {DESCRIPTION} is missing or cannot be read")
     for name, expected in content["files"].items():
         file = path / name
         if not file.is_file():
@@ -209,7 +216,7 @@ def _load(path: Path, record: CheckpointRecord) -> Snapshot:
     dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=True)
     layout = {name: (start, tuple(shape)) for name, (start, shape) in content["layout"].items()}
     return Snapshot(
-        step=record.step,
+        step=content["step"],
         samples_seen=record.samples_seen,
         lddt_ca=record.lddt_ca,
         facts=content["facts"],

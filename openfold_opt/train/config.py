@@ -129,7 +129,12 @@ def config_as_dict(config: Any) -> dict[str, Any]:
 def config_hash(config: RunConfig) -> str:
     """SHA-256 over all fields that change what is computed: a resumed run must have the same.
 
-    Fields marked "implementation" are left out, so a run may resume with other kernels or step limits.
+    Fields marked "implementation" are left out, so a run may resume with other kernels or step limits; so is how the global batch is
+    split, as the batch itself is compared.
     """
-    leaves = {leaf.path: leaf.value for leaf in config_fields(config) if leaf.mark != "implementation"}
+    leaves = {
+        leaf.path: leaf.value
+        for leaf in config_fields(config)
+        if leaf.mark != "implementation" and leaf.path not in ("local_batch_size", "accumulation")
+    }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()

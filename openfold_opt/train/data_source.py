@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, WireBatch
 from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
-from openfold_opt.loader.sampler import SampleStream, TrainingSampler, ValidationSampler
+from openfold_opt.loader.sampler import SampleStream, TrainingSampler
 from openfold_opt.loader.staging import Staging, build_staging
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
@@ -43,8 +45,11 @@ class OpenData(Protocol):
     def training_state(self) -> StreamState | None:
         """Which part of this rank's stream steps have used."""
 
-    def evaluation_chains(self, *, device: torch.device) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
-        """(chain id, features of a batch of one on the device) of this rank's chains; may be asked for again."""
+    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
+        """(chain id, features of a batch of one on the device); may be asked for again.
+
+        together: the chains that this rank's dap group evaluates as one; else those that this rank evaluates alone.
+        """
 
     def close(self) -> None:
         """End workers and close files; a second call does nothing."""
@@ -56,30 +61,30 @@ class DataSource(Protocol):
     def checksum(self) -> str | None:
         """Checksum of the index; the only thing that may be read before the clock starts."""
 
-    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int) -> OpenData:
-        """Select chains and start the workers. Raises ValueError if nothing is left to train on or evaluate."""
+    def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> OpenData:
+        """Select chains. Raises ValueError if nothing is left to train on or evaluate.
+
+        config: of the run as this start carries it out.
+        """
 
 
 class ShardDataSource:
     """Samples from converted shards."""
 
-    def __init__(self, data_dir: Path, config: RunConfig) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._config = config
 
     def checksum(self) -> str:
         return ShardIndex.load(self._data_dir).checksum
 
-    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int) -> OpenData:
-        return ShardData(self._data_dir, self._config, data_axis=data_axis, dap_axis=dap_axis, peers=peers, seed=seed)
+    def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> OpenData:
+        return ShardData(self._data_dir, config, context, seed=seed)
 
 
 class ShardData:
     """The chains of one rank: a stream to train on, and its part of the validation set."""
 
-    def __init__(
-        self, data_dir: Path, config: RunConfig, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int
-    ) -> None:
+    def __init__(self, data_dir: Path, config: RunConfig, context: ParallelContext, *, seed: int) -> None:
         index = ShardIndex.load(data_dir)
         chains = select_training(index, config.selection)
         validation = select_validation(index, config.selection)
@@ -92,22 +97,22 @@ class ShardData:
             raise ValueError(complaint)
         self._data_dir = data_dir
         self._config = config
-        self._dap_axis = dap_axis
+        self._dap_axis = context.dap
         self._sampler = TrainingSampler(
             [chain.chain_id for chain in chains], [chain.weight for chain in chains], seed=seed
         )
         self._stream = SampleStream(
-            rank=data_axis.rank,
-            size=data_axis.size,
+            rank=context.data.rank,
+            size=context.data.size,
             local_batch_size=config.local_batch_size,
             accumulation=config.accumulation,
         )
-        self._evaluation = EvaluationLoader(
-            data_dir,
-            _chains_of_rank(index, validation, peers),
-            data=config.data,
-            loader=config.loader,
-        )
+        lengths = {chain_id: index.by_id[chain_id].sequence_length for chain_id in validation}
+        self._evaluation = {
+            together: EvaluationLoader(data_dir, chain_ids, data=config.data, loader=config.loader)
+            for together, chain_ids in split_evaluation(lengths, context, config.parallel.evaluation_dap_min_length).items()
+        }
+        self._evaluation_batches: dict[bool, list[WireBatch]] = {}
         self._training: TrainingLoader | None = None
         self._staging: Staging | None = None
 
@@ -136,9 +141,21 @@ class ShardData:
     def training_state(self) -> StreamState | None:
         return None if self._training is None else self._training.state()
 
-    def evaluation_chains(self, *, device: torch.device) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-        for batch in self._evaluation:
+    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        for batch in self._prepared_evaluation(together):
             yield batch.chain_ids[0], expand_batch(batch.arrays, device=device)
+
+    def _prepared_evaluation(self, together: bool) -> Iterator[WireBatch]:
+        """As a chain's features depend on its id alone they are prepared once, and kept in the form they have on the wire."""
+        if together in self._evaluation_batches:
+            yield from self._evaluation_batches[together]
+            return
+        kept = []
+        for batch in self._evaluation[together]:
+            # copies: what was delivered lies in memory that the next delivery may take
+            kept.append(replace(batch, arrays={name: array.copy() for name, array in batch.arrays.items()}))
+            yield kept[-1]
+        self._evaluation_batches[together] = kept
 
     def close(self) -> None:
         if self._training is not None:
@@ -149,7 +166,28 @@ class ShardData:
             self._staging = None
 
 
-def _chains_of_rank(index: ShardIndex, chain_ids: list[str], peers: AxisGroup) -> tuple[str, ...]:
-    """Longest first, dealt out in turn, so that every rank gets its share of the long ones."""
-    longest_first = sorted(chain_ids, key=lambda chain_id: -index.by_id[chain_id].sequence_length)
-    return ValidationSampler(longest_first).chains_of_rank(peers.rank, peers.size)
+def split_evaluation(
+    lengths: Mapping[str, int], context: ParallelContext, min_length_together: int | None
+) -> dict[bool, tuple[str, ...]]:
+    """Chains of this rank: under True those that its dap group evaluates as one, under False those that it evaluates alone.
+
+    lengths: residues of each chain.
+    """
+    together = {
+        chain_id: length
+        for chain_id, length in lengths.items()
+        if context.dap.size > 1 and min_length_together is not None and length >= min_length_together
+    }
+    alone = {chain_id: length for chain_id, length in lengths.items() if chain_id not in together}
+    return {True: balanced_share(together, context.data), False: balanced_share(alone, context.peers)}
+
+
+def balanced_share(lengths: Mapping[str, int], axis: AxisGroup) -> tuple[str, ...]:
+    """This rank's chains when each, longest first, goes to the rank with the least work so far; work grows like length squared."""
+    work = [0] * axis.size
+    shares: list[list[str]] = [[] for _ in range(axis.size)]
+    for chain_id in sorted(lengths, key=lambda chain_id: (-lengths[chain_id], chain_id)):
+        rank = work.index(min(work))
+        work[rank] += lengths[chain_id] ** 2
+        shares[rank].append(chain_id)
+    return tuple(shares[axis.rank])

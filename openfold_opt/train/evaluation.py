@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from openfold_opt.parallel.broadcast import gather_objects
 from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.observer import ChainScore
-from openfold_opt.train.weight_average import WeightAverage
 
 CA = 1
 """Place of the alpha carbon among the 37 atoms."""
@@ -40,6 +39,12 @@ class EvaluationConfig:
             raise ValueError(f"expected every_steps >= 1 and 0 < target_lddt_ca <= 1, found {self}")
 
 
+class ChainSource(Protocol):
+    """OpenData, as far as evaluation is concerned."""
+
+    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterable[tuple[str, Mapping[str, Tensor]]]: ...
+
+
 class Evaluator:
     """Runs the averaged weights over this rank's chains and collects the scores of all ranks.
 
@@ -48,12 +53,14 @@ class Evaluator:
     of the average here too.
     """
 
-    def __init__(self, model: nn.Module, average: WeightAverage, *, plan: ExecutionPlan) -> None:
+    def __init__(
+        self, model: nn.Module, averaged: Mapping[str, Tensor], *, plan: ExecutionPlan, together: ExecutionPlan | None = None
+    ) -> None:
+        """averaged: float32 weights by name, whose memory is used; plan: for chains of this rank; together: for those of its dap group."""
         self._model = copy.deepcopy(model).eval()
-        self._average = average
         self._plan = plan
+        self._together = together
         self._graphs: EvaluationGraphs | None = None
-        averaged = average.parameters()
         self._rounded: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self._model.named_parameters():
             parameter.requires_grad_(False)
@@ -63,7 +70,7 @@ class Evaluator:
             else:
                 parameter.data = torch.empty_like(parameter)
                 self._rounded.append((parameter, averaged[name]))
-        self._device = average.average.device
+        self.device = next(iter(averaged.values())).device
 
     def use_graphs(self, graphs: EvaluationGraphs) -> None:
         """From now on chains that fit one of the graphs, which are of `compute`, are scored by them."""
@@ -75,32 +82,38 @@ class Evaluator:
             self._graphs.release()
             self._graphs = None
 
-    def score(self, features: Mapping[str, Tensor]) -> float:
-        """lDDT-Ca of one chain; features: those of a batch of one."""
-        batch = FeatureBatch.from_features(features).to(self._device, non_blocking=True)
+    def score(self, features: Mapping[str, Tensor], *, together: bool = False) -> float:
+        """lDDT-Ca of one chain; features: those of a batch of one. together: with the other ranks of the dap group."""
+        batch = FeatureBatch.from_features(features).to(self.device, non_blocking=True)
+        if together:
+            return float(self.compute(batch, self._together)[0])
         per_chain = None if self._graphs is None else self._graphs.score(batch)
         return float((per_chain if per_chain is not None else self.compute(batch))[0])
 
     @torch.no_grad()
-    def compute(self, batch: FeatureBatch) -> Tensor:
-        """lDDT-Ca of the chains of a batch on the device [batch], as work for the device alone."""
+    def compute(self, batch: FeatureBatch, plan: ExecutionPlan | None = None) -> Tensor:
+        """lDDT-Ca of the chains of a batch on the device [batch], as work for the device alone; plan: None takes this rank's own."""
         for parameter, averaged in self._rounded:
             parameter.copy_(averaged)
-        outputs = self._model(batch, self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None)
+        outputs = self._model(batch, plan or self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None)
         return lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
 
-    def run(self, chains: Iterable[tuple[str, Mapping[str, Tensor]]], axis: AxisGroup) -> tuple[ChainScore, ...]:
+    def run(
+        self, chains: ChainSource, axis: AxisGroup, *, note: Callable[..., None] = lambda **_: None
+    ) -> tuple[ChainScore, ...]:
         """Scores of the chains of all ranks of the axis, sorted by chain id; the same on every rank.
 
-        chains: (chain id, features) of this rank. Raises NonFiniteError if a score is not finite.
+        chains: of this rank. note: told of each chain. Raises NonFiniteError if a score is not finite.
         """
-        scores = [
-            ChainScore(
-                chain_id=chain_id, lddt_ca=self.score(features), num_residues=int(features["seq_length"].sum())
-            )
-            for chain_id, features in chains
-        ]
-        everyone = [score for part in gather_objects(scores, axis) for score in part]
+        scores = {}
+        # all ranks of a group are here at the same time for the chains that they evaluate together
+        for together in (True, False):
+            for chain_id, features in chains.evaluation_chains(device=self.device, together=together):
+                note(doing=f"evaluating {chain_id}")
+                lddt_ca, num_residues = self.score(features, together=together), int(features["seq_length"].sum())
+                scores[chain_id] = ChainScore(chain_id=chain_id, lddt_ca=lddt_ca, num_residues=num_residues)
+        # several ranks have the score of a chain that they evaluated together
+        everyone = {chain_id: score for part in gather_objects(scores, axis) for chain_id, score in part.items()}.values()
         broken = [score.chain_id for score in everyone if not 0.0 <= score.lddt_ca <= 1.0]
         if broken:
             raise NonFiniteError(

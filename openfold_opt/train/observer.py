@@ -6,7 +6,9 @@ Order of the events of a run:
       -> { block_start -> step * -> block_stop -> evaluation_start -> evaluation -> evaluation_stop } *
       -> run_stop -> run_end
 
-checkpoint_saved and warning may come anywhere between run_start and run_stop. A block is the training
+checkpoint_written (in another thread), checkpoint_saved (in that thread) and warning may come anywhere between run_start and run_end.
+Where other ranks evaluate, evaluation_start comes when an evaluation is asked for, evaluation and evaluation_stop when its result is
+there, between any two steps; run_stop follows the first that meets the target. A block is the training
 between two evaluations; it is left open when the run ends inside it. A run that dies of an exception
 sends run_failed instead of run_stop and run_end. Events are sent on the first rank only.
 """
@@ -107,12 +109,15 @@ class RunSummary:
     """Since run_start."""
     training_seconds: float
     evaluation_seconds: float
+    """That training stood still for evaluations."""
     data_wait_seconds: float
     evaluations: tuple[EvaluationReport, ...] = field(default=())
     peak_memory_bytes: int = 0
     """Of the first rank: on its GPU, or of its process on a CPU."""
     num_eager_steps: int | None = None
     """Of the first rank: steps that fitted no graph; None: the run has no graphs."""
+    num_evaluation_waits: int | None = None
+    """How often training waited for the evaluation ranks; None: there are none."""
 
     @property
     def trained_steps(self) -> int:
@@ -156,6 +161,8 @@ class RunObserver(Protocol):
     def evaluation(self, report: EvaluationReport) -> None: ...
 
     def evaluation_stop(self, *, step: int, epoch_num: int) -> None: ...
+
+    def checkpoint_written(self, *, step: int) -> None: ...
 
     def checkpoint_saved(self, path: Path, *, step: int) -> None: ...
 
@@ -204,8 +211,11 @@ class NullObserver:
     def evaluation_stop(self, *, step: int, epoch_num: int) -> None:
         """An evaluation is over."""
 
+    def checkpoint_written(self, *, step: int) -> None:
+        """A checkpoint is complete on the disk and about to get its name; sent by the thread that writes it."""
+
     def checkpoint_saved(self, path: Path, *, step: int) -> None:
-        """A checkpoint is complete on the disk."""
+        """A checkpoint has its name; sent by the thread that writes it."""
 
     def warning(self, message: str) -> None:
         """Something that a person should see, but that does not stop the run."""
@@ -290,6 +300,7 @@ class ConsoleObserver(NullObserver):
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
             f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
             + ("" if summary.num_eager_steps is None else f"; {summary.num_eager_steps} steps fitted no CUDA graph")
+            + ("" if summary.num_evaluation_waits is None else f"; training waited {summary.num_evaluation_waits} times for evaluations")
         )
 
     def run_failed(self, error: BaseException) -> None:

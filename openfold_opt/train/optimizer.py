@@ -36,13 +36,12 @@ class Adam:
     """Moments of Adam (Kingma & Ba 2015) for every parameter at once.
 
     exp_avg, exp_avg_sq: [buffer.size] float32, num_steps: float64 scalar, all on the buffer's device.
-    The saved form is that of torch.optim.Adam with one group: state keyed by the position of the
+    The published form of its state is that of torch.optim.Adam with one group: state keyed by the position of the
     parameter, which is its line in the state dict.
     """
 
-    def __init__(self, buffer: ParameterBuffer, config: OptimizerConfig) -> None:
+    def __init__(self, buffer: ParameterBuffer) -> None:
         self._buffer = buffer
-        self._config = config
         self.exp_avg = torch.zeros_like(buffer.values)
         self.exp_avg_sq = torch.zeros_like(buffer.values)
         # float64: 1 - 0.999 in float32 is already wrong in the fifth digit

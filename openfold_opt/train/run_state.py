@@ -44,7 +44,9 @@ class Progress:
     lddt_ca: float | None = None
     """Result of the evaluation right after this step, if there was one."""
     stream_states: tuple[StreamState | None, ...] = ()
-    """What the steps have used of each rank's stream of samples; None, or no entry: what these steps use in order."""
+    """What the steps have used of the stream of samples of each rank of the data axis; None, or no entry: what these steps use in order."""
+    is_in_order: bool = True
+    """Whether all streams were used in order without leaving anything out, so that the number of steps says it all."""
 
 
 def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]) -> Snapshot:
@@ -62,6 +64,7 @@ def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdenti
             "stream_states": [
                 None if stream is None else {"low": stream.low, "above": list(stream.above)} for stream in progress.stream_states
             ],
+            "is_in_order": progress.is_in_order,
             **facts,
         },
         layout=buffer.layout(),
@@ -97,8 +100,9 @@ def restore_run(train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity
     state.num_updates.fill_(facts["num_updates"])
     streams = (None if stream is None else StreamState(**stream) for stream in facts["stream_states"])
     return Progress(
-        step=snapshot.step, samples_seen=snapshot.samples_seen, lddt_ca=snapshot.lddt_ca, stream_states=tuple(streams)
-    )
+        step=snapshot.step, samples_seen=snapshot.samples_seen, lddt_ca=snapshot.lddt_ca, stream_states=tuple(streams),
+        is_in_order=facts["is_in_order"],
+    )  # fmt: skip
 
 
 def published_form(snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig) -> dict[str, Any]:

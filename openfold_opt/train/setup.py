@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -103,8 +103,12 @@ def build_plans(config: RunConfig, context: ParallelContext, device: torch.devic
     """The execution plans of training and of evaluation."""
     kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
     train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=_agree_on_recomputation(config, context, device))
-    evaluate = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
-    return train, evaluate
+    return train, build_evaluation_plan(config, device, dap=AxisGroup.single("dap"))
+
+
+def build_evaluation_plan(config: RunConfig, device: torch.device, *, dap: AxisGroup) -> ExecutionPlan:
+    """How chains are evaluated, by one rank or by a dap group."""
+    return ExecutionPlan(kernels=build_kernel_set(config.kernels, device, config.model.kernel_shapes()), dap=dap)
 
 
 def _agree_on_recomputation(config: RunConfig, context: ParallelContext, device: torch.device) -> int:
@@ -152,6 +156,7 @@ def prepare_run(
     device: torch.device,
     paths: RunPaths,
     identity: RunIdentity,
+    store: CheckpointStore,
     warn: Callable[[str], None],
 ) -> PreparedRun:
     """Build the model, then resume, load initial weights, or keep the random ones.
@@ -161,7 +166,6 @@ def prepare_run(
     train_plan, evaluation_plan = build_plans(config, context, device)
     model = build_model(config, seed=identity.seed, device=device)
     train_step = build_train_step(config, model, plan=train_plan, context=context, seed=identity.seed)
-    store = CheckpointStore(paths.checkpoint_dir, config.checkpoint)
     loaded: LoadedWeights | ValueError | None = None
     if context.peers.rank == 0:
         try:
@@ -177,25 +181,56 @@ def prepare_run(
     check_same_everywhere(train_step.buffer.values, context.peers, what="initial weights")
     return PreparedRun(
         train_step=train_step,
-        evaluator=Evaluator(model, train_step.weight_average, plan=evaluation_plan),
+        evaluator=Evaluator(
+            model,
+            train_step.weight_average.parameters(),
+            plan=evaluation_plan,
+            together=build_evaluation_plan(config, device, dap=context.dap),
+        ),
         store=store,
         identity=identity,
         progress=loaded.progress,
-        stream_state=_stream_state(loaded.progress, context.peers),
+        stream_state=_stream_state(loaded.progress, context.data),
         init_checkpoint_sha256=loaded.init_checkpoint_sha256,
         resumed_from=loaded.resumed_from,
     )
 
 
-def _stream_state(progress: Progress, peers: AxisGroup) -> StreamState | None:
+def keep_global_batch(
+    config: RunConfig, context: ParallelContext, store: CheckpointStore, *, warn: Callable[[str], None]
+) -> RunConfig:
+    """The configuration with as many micro-batches as make the global batch of the run that is resumed, on however many ranks.
+
+    Raises ValueError, on every rank, if the ranks cannot make that batch.
+    """
+    records = store.records() if context.peers.rank == 0 else []
+    sizes = [record.content["facts"]["global_batch_size"] for record in records if record.content is not None]
+    global_batch_size = broadcast_object(sizes[-1] if sizes else None, context.peers)
+    micro_batch = context.data.size * config.local_batch_size
+    if global_batch_size is None or global_batch_size == micro_batch * config.accumulation:
+        return config
+    if global_batch_size % micro_batch:
+        raise ValueError(
+            f"the run that is resumed has a global batch of {global_batch_size}; {context.data.size} ranks with samples of their own and "
+            f"local_batch_size={config.local_batch_size} make {micro_batch} at a time, which does not divide it: start another number of ranks"
+        )
+    accumulation = global_batch_size // micro_batch
+    warn(
+        f"the run that is resumed has a global batch of {global_batch_size}: accumulation is {accumulation} "
+        f"instead of {config.accumulation}, so that {context.data.size} x {config.local_batch_size} samples at a time make the same steps"
+    )
+    return replace(config, accumulation=accumulation)
+
+
+def _stream_state(progress: Progress, data: AxisGroup) -> StreamState | None:
     """This rank's part. ValueError where another number of ranks left streams that are not cut at one place."""
     states = progress.stream_states
-    if len(states) == peers.size:
-        return states[peers.rank]
-    if any(state is not None and state.above for state in states):
+    if len(states) == data.size:
+        return states[data.rank]
+    if not progress.is_in_order:
         raise ValueError(
-            f"the checkpoint is of {len(states)} ranks whose loaders delivered out of order, this run has {peers.size}; "
-            f"resume it with {len(states)} ranks, or start anew in another output directory"
+            f"the checkpoint is of {len(states)} streams of samples, used out of order or with samples left out; this run has {data.size}: "
+            f"resume it with {len(states)} ranks that have samples of their own, or start anew in another output directory"
         )
     return None
 
@@ -205,10 +240,10 @@ def _load_weights(train_step, store, *, config, paths, identity, warn) -> Loaded
     store.remove_temporaries()
     found = store.load_newest(warn=warn)
     if found is not None:
-        content, path = found
-        progress = restore_run(train_step, content, identity, path=path)
+        snapshot, path = found
+        progress = restore_run(train_step, snapshot, identity, path=path)
         return LoadedWeights(
-            progress=progress, init_checkpoint_sha256=content.get("init_checkpoint_sha256"), resumed_from=path
+            progress=progress, init_checkpoint_sha256=snapshot.facts["init_checkpoint_sha256"], resumed_from=path
         )
     if paths.init_checkpoint is not None:
         sha256 = initialize_from_file(

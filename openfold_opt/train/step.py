@@ -22,7 +22,10 @@ from openfold_opt.train.schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.weight_average import WeightAverage, WeightAverageConfig
 
 NUM_RIDERS = 32
-"""Places behind the gradients for the finiteness flag, the loss and its terms."""
+"""Places behind the gradients for the finiteness flag, the loss and its terms, and in the last of them the signals."""
+
+SIGNALS = ("target reached", "asked to stop")
+"""What any rank may have to tell all others between two steps. It rides with the gradients, so all ranks hear of it at the same step."""
 
 LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]
 
@@ -62,6 +65,8 @@ class StepFigures:
     loss: float
     gradient_norm: float
     terms: dict[str, float]
+    signals: tuple[str, ...]
+    """Those of SIGNALS that any rank had raised when it made this step."""
 
 
 class HostCopy:
@@ -92,7 +97,7 @@ class StepResult:
     learning_rate: float
     term_names: tuple[str, ...]
     packed: HostCopy
-    """is_applied, gradient norm, loss, terms."""
+    """is_applied, gradient norm, signals, loss, terms."""
     local_terms: Tensor
     """[samples of this rank, terms + 1] float32: unweighted terms, then their weighted sum."""
     sample_ids: tuple[str, ...]
@@ -100,7 +105,8 @@ class StepResult:
 
     def read(self) -> StepFigures:
         """Wait for the step to end on the device, and return its figures."""
-        is_applied, norm, loss, *terms = self.packed.read()
+        is_applied, norm, *signals_and_loss = self.packed.read()
+        signals, (loss, *terms) = signals_and_loss[: len(SIGNALS)], signals_and_loss[len(SIGNALS) :]
         return StepFigures(
             step=self.step,
             num_recycling_passes=self.num_recycling_passes,
@@ -109,6 +115,7 @@ class StepResult:
             loss=loss,
             gradient_norm=norm,
             terms=dict(zip(self.term_names, terms, strict=True)),
+            signals=tuple(name for name, value in zip(SIGNALS, signals) if value > 0.0),
         )
 
 
@@ -129,7 +136,7 @@ class StepTensors:
     """Figures of a step on the device."""
 
     packed: Tensor
-    """is_applied, gradient norm, loss, terms: float32"""
+    """is_applied, gradient norm, signals, loss, terms: float32"""
     local_terms: Tensor
     """As in StepResult."""
     term_names: tuple[str, ...]
@@ -160,13 +167,14 @@ class TrainStep:
         """
         self.model = model
         self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS, low_precision=low_precision)
-        self.optimizer = Adam(self.buffer, config.optimizer)
-        self.weight_average = WeightAverage(self.buffer, config.weight_average)
+        self.optimizer = Adam(self.buffer)
+        self.weight_average = WeightAverage(self.buffer)
         self._loss = loss
         self._plan = plan
         self.config = config
         self._context = context if context is not None else ParallelContext.alone()
         self.dropout_seed = dropout_seed
+        self._signals = torch.zeros(len(SIGNALS), device=self.buffer.values.device)
         optimizer = config.optimizer
         self._constants = WeightUpdateConstants(
             beta_1=optimizer.beta_1,
@@ -175,6 +183,10 @@ class TrainStep:
             max_norm=optimizer.clip_norm,
             decay_rate=config.weight_average.decay_rate,
         )
+
+    def raise_signal(self, name: str) -> None:
+        """Let the next step tell all ranks one of SIGNALS; a second call changes nothing."""
+        self._signals[SIGNALS.index(name)].fill_(1.0)
 
     def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
         """Make optimiser step number `step` (from 1) out of `accumulation` micro-batches."""
@@ -239,8 +251,9 @@ class TrainStep:
         The flag is 0 while all is finite and NaN ever after, so the averaged one is NaN if any rank's is.
         """
         riders = self.buffer.gradients[self.buffer.size :]
-        if 2 + len(terms.terms) > riders.numel():
-            raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {riders.numel() - 2}")
+        most = riders.numel() - 2 - len(SIGNALS)
+        if len(terms.terms) > most:
+            raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {most}")
         is_finite = torch.isfinite(terms.weighted_total).all()
         flag = riders.new_zeros(()).masked_fill(~is_finite, torch.nan)
         means = [value.float().mean() for value in terms.terms.values()]
@@ -250,14 +263,15 @@ class TrainStep:
 
     @torch.no_grad()
     def _update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
-        """Average, clip, step. Returns [is_applied, norm, loss, terms ...] float32 on the device."""
+        """Average, clip, step. Returns [is_applied, norm, signals ..., loss, terms ...] float32 on the device."""
         buffer, config = self.buffer, self.config
+        buffer.gradients[-len(SIGNALS) :] = self._signals
         average_gradients(buffer.gradients, self._context.peers, bucket_bytes=config.gradient_bucket_bytes)
         gradient, riders = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
             self.weight_state(), gradient, learning_rate=rate, flag=riders[0], constants=self._constants
         )
-        return torch.cat([applied_and_norm, riders[1 : 2 + num_terms]])
+        return torch.cat([applied_and_norm, riders[-len(SIGNALS) :], riders[1 : 2 + num_terms]])
 
     def weight_state(self) -> WeightState:
         """What a step changes."""

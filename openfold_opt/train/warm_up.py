@@ -66,6 +66,17 @@ def warm_up(
     return runner
 
 
+def warm_up_evaluation(config: RunConfig, evaluator: Evaluator, *, report: Callable[[str], None]) -> EvaluationGraphs | None:
+    """The same for a rank that only evaluates; returns the graphs that it uses from now on, if the run has any."""
+    recorder = CudaRecorder(evaluator.device) if config.cuda_graphs else None
+    graphs = EvaluationGraphs(evaluator.compute, recorder) if recorder is not None else None
+    _evaluate(config, evaluator, graphs, device=evaluator.device, report=report)
+    if graphs is not None:
+        graphs.record()
+        evaluator.use_graphs(graphs)
+    return graphs
+
+
 def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
     """Give up what warm_up recorded, before process groups end."""
     if isinstance(runner, StepGraphs):

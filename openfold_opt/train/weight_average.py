@@ -28,9 +28,8 @@ class WeightAverageConfig:
 class WeightAverage:
     """average: [buffer.size] float32, num_updates: float32 scalar; the first update copies."""
 
-    def __init__(self, buffer: ParameterBuffer, config: WeightAverageConfig) -> None:
+    def __init__(self, buffer: ParameterBuffer) -> None:
         self._buffer = buffer
-        self._config = config
         self.average = torch.zeros_like(buffer.values)
         self.num_updates = torch.zeros((), device=buffer.values.device)
 

@@ -44,7 +44,7 @@ def main() -> int:
     torch.set_num_threads(1)
     original = run.build_preset
     run.build_preset = lambda name: build_tiny(name) if name.startswith("tiny") else original(name)
-    run.ShardDataSource = lambda data_dir, config: MemorySource(config)
+    run.ShardDataSource = lambda data_dir: MemorySource()
     run.ShardIndex = SimpleNamespace(load=lambda data_dir: SimpleNamespace(checksum="memory", shards=()))
     slow_down(float(os.environ.get("TINY_STEP_SECONDS", "0")))
     return benchmark_main.main(sys.argv[1:])

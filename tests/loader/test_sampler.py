@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from openfold_opt.loader.sampler import SampleStream, TrainingSampler, ValidationSampler, num_recycling_passes
+from openfold_opt.loader.sampler import SampleStream, TrainingSampler, num_recycling_passes
 
 
 def test_chains_follow_their_weights_and_seeds_differ():
@@ -59,18 +59,3 @@ def test_recycling_is_shuffled_blocks():
     np.testing.assert_allclose(firsts, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / 1000))
     assert counts[:40] != [num_recycling_passes(6, step) for step in range(40)]
     assert {num_recycling_passes(5, step, max_extra_passes=0) for step in range(9)} == {0}
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 20])
-def test_validation_chains_are_assigned_once(size):
-    chains = [f"chain{number}" for number in range(13)]
-    sampler = ValidationSampler(chains)
-    assigned = [chain for rank in range(size) for chain in sampler.chains_of_rank(rank, size)]
-    assert sorted(assigned) == sorted(chains)
-
-
-def test_validation_errors():
-    with pytest.raises(ValueError, match="no chains"):
-        ValidationSampler([])
-    with pytest.raises(ValueError, match=r"more than once: \['b'\]"):
-        ValidationSampler(["a", "b", "b"])

@@ -16,10 +16,11 @@ from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSASta
 from openfold_opt.model.structure_module import StructureModuleConfig
 from openfold_opt.model.template_pair_stack import TemplatePairStackConfig
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttentionConfig
-from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.data_source import split_evaluation
 from openfold_opt.train.evaluation import EvaluationConfig
 from openfold_opt.train.made_up_features import made_up_sample
 from openfold_opt.train.schedule import ScheduleConfig
@@ -85,10 +86,10 @@ class MemoryData:
     train_samples = 10
     eval_samples = 3
 
-    def __init__(self, config: RunConfig, *, data_axis: AxisGroup, peers: AxisGroup, broken_at: int | None) -> None:
+    def __init__(self, config: RunConfig, context: ParallelContext, *, broken_at: int | None) -> None:
         self._config = config
-        self._axis = data_axis
-        self._peers = peers
+        self._axis = context.data
+        self._context = context
         self._broken_at = broken_at
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
@@ -126,9 +127,12 @@ class MemoryData:
                 sample["chi_angles_sin_cos"][:] = float("nan")
         return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
-    def evaluation_chains(self, *, device: torch.device) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        for number in range(self._peers.rank, self.eval_samples, self._peers.size):
-            yield f"eval{number}", random_features(1000 + number, num_residues=6 + number)
+    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        lengths = {f"eval{number}": 6 + number for number in range(self.eval_samples)}
+        shares = split_evaluation(lengths, self._context, self._config.parallel.evaluation_dap_min_length)
+        for chain_id in shares[together]:
+            number = int(chain_id.removeprefix("eval"))
+            yield chain_id, random_features(1000 + number, num_residues=lengths[chain_id])
 
     def close(self) -> None:
         """Nothing is open."""
@@ -137,12 +141,11 @@ class MemoryData:
 class MemorySource:
     """Implements DataSource."""
 
-    def __init__(self, config: RunConfig, *, broken_at: int | None = None) -> None:
-        self._config = config
+    def __init__(self, *, broken_at: int | None = None) -> None:
         self._broken_at = broken_at
 
     def checksum(self) -> str:
         return "memory"
 
-    def open(self, *, data_axis: AxisGroup, dap_axis: AxisGroup, peers: AxisGroup, seed: int) -> MemoryData:
-        return MemoryData(self._config, data_axis=data_axis, peers=peers, broken_at=self._broken_at)
+    def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> MemoryData:
+        return MemoryData(config, context, broken_at=self._broken_at)

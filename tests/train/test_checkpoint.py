@@ -5,14 +5,26 @@ import json
 import pytest
 import torch
 
-from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointError, CheckpointStore, load_file, write_atomically
+from openfold_opt.train.background_writer import BackgroundWriter
+from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointError, CheckpointStore, Snapshot, load_file
+
+
+def snapshot(step, lddt_ca=None):
+    return Snapshot(
+        step=step,
+        samples_seen=step * 2,
+        lddt_ca=lddt_ca,
+        facts={"global_batch_size": 2},
+        layout={"x": (0, (10, 5)), "y": (64, (36,))},
+        tensors={"values": torch.full((100,), float(step)), "exp_avg": torch.arange(100.0)},
+    )
 
 
 def store_with(tmp_path, steps, *, keep_last=2, keep_best=1, scores=()):
     store = CheckpointStore(tmp_path / "checkpoints", CheckpointConfig(keep_last=keep_last, keep_best=keep_best))
     for place, step in enumerate(steps):
         lddt_ca = scores[place] if scores else None
-        store.save({"iteration": step, "x": torch.full((100,), step)}, step=step, samples_seen=step * 2, lddt_ca=lddt_ca)
+        store.save(snapshot(step, lddt_ca))
     return store
 
 
@@ -26,18 +38,18 @@ def test_empty_store_has_nothing(tmp_path):
 
 def test_newest_comes_back(tmp_path):
     store = store_with(tmp_path, [3, 12])
-    content, path = store.load_newest(warn=fail_on_warning)
-    assert content["iteration"] == 12 and path == store.path(12)
-    assert torch.equal(content["x"], torch.full((100,), 12))
+    found, path = store.load_newest(warn=fail_on_warning)
+    assert (found.step, found.samples_seen, found.facts) == (12, 24, {"global_batch_size": 2}) and path == store.path(12)
+    assert torch.equal(found.tensors["values"], torch.full((100,), 12.0))
+    assert torch.equal(found.views("exp_avg")["y"], torch.arange(64.0, 100.0))
+    assert found.views("values")["x"].shape == (10, 5)
     assert not list(store.folder.glob("*.tmp"))
 
 
 def test_last_and_best_are_kept(tmp_path):
     store = store_with(tmp_path, [1, 2, 3, 4, 5], keep_last=2, keep_best=1, scores=[0.1, 0.9, 0.3, 0.2, 0.1])
     assert [record.step for record in store.records()] == [2, 4, 5]
-    assert sorted(path.name for path in store.folder.iterdir()) == sorted(
-        f"step_{step:08d}.{end}" for step in (2, 4, 5) for end in ("pt", "json")
-    )
+    assert sorted(path.name for path in store.folder.iterdir()) == [f"step_{step:08d}" for step in (2, 4, 5)]
 
 
 def truncate(path):
@@ -57,59 +69,80 @@ def flip_byte(path):
 )
 def test_damaged_newest_falls_back_with_a_warning(tmp_path, damage, word):
     store = store_with(tmp_path, [3, 12])
-    damage(store.path(12))
+    damage(store.path(12) / "__0_0.distcp")
     warnings = []
-    content, _ = store.load_newest(warn=warnings.append)
-    assert content["iteration"] == 3
+    found, _ = store.load_newest(warn=warnings.append)
+    assert found.step == 3
     assert len(warnings) == 1 and word in warnings[0] and "step_00000012" in warnings[0]
 
 
 def test_damaged_description_falls_back_too(tmp_path):
     store = store_with(tmp_path, [3, 12])
-    store.path(12).with_suffix(".json").write_text("{")
+    (store.path(12) / "checkpoint.json").write_text("{")
     warnings = []
-    assert store.load_newest(warn=warnings.append)[0]["iteration"] == 3
+    assert store.load_newest(warn=warnings.append)[0].step == 3
     assert len(warnings) == 1
 
 
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
     store = store_with(tmp_path, [3, 12])
     for step in (3, 12):
-        truncate(store.path(step))
+        truncate(store.path(step) / "__0_0.distcp")
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         store.load_newest(warn=lambda message: None)
 
 
-def test_weights_without_description_are_not_a_checkpoint(tmp_path):
-    store = store_with(tmp_path, [3, 12])
-    store.path(12).with_suffix(".json").unlink()
-    assert store.load_newest(warn=fail_on_warning)[0]["iteration"] == 3
+@pytest.mark.parametrize("moment", ["while writing", "before publishing"])
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path, monkeypatch, moment):
+    store = store_with(tmp_path, [3])
 
-
-def test_full_disk_leaves_what_was_there(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("before")
-
-    def write_half(temporary):
-        temporary.write_text("half")
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
+    if moment == "while writing":
+        monkeypatch.setattr("torch.distributed.checkpoint.save", fail)
+    with pytest.raises(OSError, match="cannot write checkpoint .*No space left"):
+        store.save(snapshot(12), before_publishing=fail)
+    assert [path.name for path in store.folder.iterdir()] == ["step_00000003"]
+
+
+def test_the_background_writer_tells_before_and_after(tmp_path):
+    told = []
+    store = CheckpointStore(tmp_path, CheckpointConfig())
+    writer = BackgroundWriter(
+        store,
+        before_publishing=lambda step: told.append(("written", step, store.path(step).exists())),
+        published=lambda path, step: told.append(("saved", step, path.exists())),
+    )
+    for step in (3, 12):
+        writer.begin(lambda step=step: snapshot(step))
+    writer.finish()
+    assert told == [("written", 3, False), ("saved", 3, True), ("written", 12, False), ("saved", 12, True)]
+
+
+def test_the_background_writer_raises_what_went_wrong_once(tmp_path):
+    def fail(step):
+        raise OSError(28, "No space left on device")
+
+    writer = BackgroundWriter(CheckpointStore(tmp_path, CheckpointConfig()), before_publishing=fail, published=fail)
+    writer.begin(lambda: snapshot(3))
     with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, write_half)
-    assert path.read_text() == "before"
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+        writer.begin(lambda: snapshot(4))
+    writer.finish()
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     store = store_with(tmp_path, [3])
-    (store.folder / "step_00000009.pt.tmp").write_bytes(b"half")
+    (store.folder / "step_00000009.tmp").mkdir()
+    (store.folder / "step_00000009.tmp" / "__0_0.distcp").write_bytes(b"half")
+    assert [record.step for record in store.records()] == [3]
     store.remove_temporaries()
-    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".pt"]
+    assert [path.name for path in store.folder.iterdir()] == ["step_00000003"]
 
 
 def test_description_is_readable_by_people(tmp_path):
     store = store_with(tmp_path, [3], scores=[0.5])
-    record = json.loads(store.path(3).with_suffix(".json").read_text())
+    record = json.loads((store.path(3) / "checkpoint.json").read_text())
     assert record["step"] == 3 and record["samples_seen"] == 6 and record["lddt_ca"] == 0.5
 
 

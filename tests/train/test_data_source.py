@@ -13,6 +13,7 @@ from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.loop import Trainer
 from openfold_opt.train.selection import DataSelectionConfig
@@ -39,7 +40,7 @@ def data_dir(tmp_path_factory):
 def train(config, data_dir, folder):
     recorder = Recorder()
     trainer = Trainer(
-        config, data=ShardDataSource(data_dir, config), paths=RunPaths(output_dir=folder), seed=3, observer=recorder
+        config, data=ShardDataSource(data_dir), paths=RunPaths(output_dir=folder), seed=3, observer=recorder
     )
     return trainer, recorder
 
@@ -74,9 +75,7 @@ def test_a_reordered_run_is_resumed_where_each_rank_stood(data_dir, tmp_path):
 def first_batches(data_dir, config, *, rank, size, seed):
     """Samples of one data-parallel rank's first three micro-batches."""
     axis = AxisGroup(name="data", rank=rank, size=size, process_group=object() if size > 1 else None)
-    data = ShardDataSource(data_dir, config).open(
-        data_axis=axis, dap_axis=AxisGroup.single("dap"), peers=AxisGroup.single("peers"), seed=seed
-    )
+    data = ShardDataSource(data_dir).open(config, dataclasses.replace(ParallelContext.alone(), data=axis), seed=seed)
     batches = data.training_batches(start_step=0, start=None, device=torch.device("cpu"), report=print)
     found = [next(batches) for _ in range(3)]
     data.close()
@@ -117,12 +116,15 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
         import resource, sys
         from pathlib import Path
         import torch
-        from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
+        from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore, Snapshot
+        def snapshot(step, size):
+            tensors = {"values": torch.zeros(size)}
+            return Snapshot(step=step, samples_seen=1, lddt_ca=None, facts={}, layout={}, tensors=tensors)
         store = CheckpointStore(Path(sys.argv[1]), CheckpointConfig())
-        store.save({"x": torch.zeros(10)}, step=1, samples_seen=1, lddt_ca=None)
+        store.save(snapshot(1, 10))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            store.save({"x": torch.zeros(1_000_000)}, step=2, samples_seen=2, lddt_ca=None)
+            store.save(snapshot(2, 1_000_000))
         except OSError as error:
             print(error)
         print([record.step for record in store.records()], sorted(path.name for path in Path(sys.argv[1]).iterdir()))
@@ -132,4 +134,4 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=root, capture_output=True, text=True, check=True
     )
     assert "cannot write checkpoint" in finished.stdout and "bytes are free" in finished.stdout and "which resumes" in finished.stdout
-    assert "[1] ['step_00000001.json', 'step_00000001.pt']" in finished.stdout
+    assert "[1] ['step_00000001']" in finished.stdout

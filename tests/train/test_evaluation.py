@@ -14,13 +14,23 @@ from tests.train.synthetic import random_features, tiny_config
 WORLD = AxisGroup.single("world")
 
 
+class Chains:
+    """Implements ChainSource."""
+
+    def __init__(self, chains):
+        self._chains = list(chains)
+
+    def evaluation_chains(self, *, device, together):
+        return [] if together else self._chains
+
+
 @pytest.fixture
 def parts():
     config = tiny_config()
     model = build_model(config, seed=1, device=torch.device("cpu"))
     plan = ExecutionPlan.plain()
     step = build_train_step(config, model, plan=plan, context=ParallelContext.alone(), seed=1)
-    return step, Evaluator(model, step.weight_average, plan=plan)
+    return step, Evaluator(model, step.weight_average.parameters(), plan=plan)
 
 
 def average_now(step):
@@ -38,13 +48,13 @@ def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(part
     step, evaluator = parts
     average_now(step)
     before = step.buffer.values.clone()
-    scores = evaluator.run(chains(), WORLD)
+    scores = evaluator.run(Chains(chains()), WORLD)
     assert [(score.chain_id, score.num_residues) for score in scores] == [("chain0", 7), ("chain1", 8), ("chain2", 9)]
     assert torch.equal(step.buffer.values, before)
     assert step.model.training and all(parameter.requires_grad for parameter in step.model.parameters())
     # weights that move without their average change nothing ...
     step.buffer.values.add_(torch.randn(step.buffer.size, generator=torch.Generator().manual_seed(0)))
-    assert evaluator.run(chains(), WORLD) == scores
+    assert evaluator.run(Chains(chains()), WORLD) == scores
     # ... and the average is seen at once
     average_now(step)
     predicted = [evaluator.score(features) for _, features in chains()]
@@ -55,7 +65,7 @@ def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(part
 def test_evaluation_is_repeatable_and_without_dropout(parts):
     step, evaluator = parts
     average_now(step)
-    assert evaluator.run(chains(), WORLD) == evaluator.run(reversed(chains()), WORLD)
+    assert evaluator.run(Chains(chains()), WORLD) == evaluator.run(Chains(reversed(chains())), WORLD)
 
 
 def test_weights_that_are_not_finite_are_an_error_that_names_chains(parts):
@@ -63,7 +73,7 @@ def test_weights_that_are_not_finite_are_an_error_that_names_chains(parts):
     average_now(step)
     step.weight_average.average.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="chain0"):
-        evaluator.run(chains(), WORLD)
+        evaluator.run(Chains(chains()), WORLD)
 
 
 def test_lddt_of_the_truth_is_one_and_other_atoms_do_not_count():
@@ -80,7 +90,7 @@ def test_lddt_of_the_truth_is_one_and_other_atoms_do_not_count():
 def test_the_mean_counts_chains_not_residues(parts):
     step, evaluator = parts
     average_now(step)
-    scores = evaluator.run(chains(), WORLD)
+    scores = evaluator.run(Chains(chains()), WORLD)
     assert mean_score(scores) == pytest.approx(sum(score.lddt_ca for score in scores) / 3)
 
 

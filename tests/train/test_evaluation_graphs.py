@@ -30,7 +30,7 @@ def new_evaluator(config, device="cpu"):
     for number in (1, 2):
         step.run([micro_batch(config, number, device=device)], step=number, num_recycling_passes=0).read()
     _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
-    return Evaluator(step.model, step.weight_average, plan=plan)
+    return Evaluator(step.model, step.weight_average.parameters(), plan=plan)
 
 
 def with_graphs(config, recorder, device="cpu"):

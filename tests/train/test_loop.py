@@ -14,9 +14,10 @@ import torch
 
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.block import NonFiniteError
-from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.checkpoint import CheckpointConfig, load_checkpoint
 from openfold_opt.train.evaluation import EvaluationConfig
 from openfold_opt.train.loop import SetupError, Trainer
+from openfold_opt.train.run_state import published_form
 from openfold_opt.train.setup import RunPaths
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
@@ -28,7 +29,7 @@ def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=N
     recorder = Recorder()
     trainer = Trainer(
         config,
-        data=source or MemorySource(config),
+        data=source or MemorySource(),
         paths=RunPaths(output_dir=folder, init_checkpoint=init_checkpoint),
         seed=seed,
         observer=recorder,
@@ -50,7 +51,7 @@ def test_events_come_in_order(whole):
     _, recorder, _ = whole
     steps = ["step"] * 4
     block = ["block_start", *steps, "block_stop", "evaluation_start", "evaluation", "evaluation_stop"]
-    told = [name for name in recorder.names if name != "checkpoint_saved"]
+    told = [name for name in recorder.names if not name.startswith("checkpoint_")]
     warm_up = ["preparing"] * 3
     assert told == ["init_start", *warm_up, "init_stop", "run_start", "data_ready", *block, *block, "run_stop", "run_end"]
 
@@ -74,8 +75,7 @@ def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
 def test_last_and_best_checkpoints_stay(whole):
     _, recorder, folder = whole
     best = max(recorder.evaluations, key=lambda report: (report.lddt_ca, report.step)).step
-    expected = {f"step_{step:08d}.pt" for step in {6, 8, best}}
-    assert {path.name for path in (folder / "checkpoints").glob("*.pt")} == expected
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {f"step_{step:08d}" for step in {6, 8, best}}
 
 
 def test_the_target_ends_the_run(tmp_path):
@@ -106,14 +106,16 @@ def same_figures(found, expected):
 
 def weights(folder, step=8):
     """All tensors of a checkpoint as bytes."""
-    content = torch.load(folder / "checkpoints" / f"step_{step:08d}.pt", weights_only=True)
-    moments = content["optimizer_state_dict"]["state"]
-    tensors = dict(content["alphafold_state_dict"]) | {
-        f"average.{name}": tensor for name, tensor in content["weight_average_state_dict"].items()
+    snapshot = checkpoint(folder, step)
+    return {
+        f"{tensor} {name}": view.numpy().tobytes()
+        for tensor in snapshot.tensors
+        for name, view in snapshot.views(tensor).items()
     }
-    for position, entry in moments.items():
-        tensors |= {f"{position}.{key}": tensor for key, tensor in entry.items()}
-    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def checkpoint(folder, step=8):
+    return load_checkpoint(folder / "checkpoints" / f"step_{step:08d}")
 
 
 def start_process(folder, config_steps):
@@ -129,7 +131,7 @@ def test_kill_9_and_the_same_command_again(whole, tmp_path):
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait(timeout=60) == -signal.SIGKILL
-    steps = [int(path.stem.removeprefix("step_")) for path in (tmp_path / "checkpoints").glob("*.json")]
+    steps = [int(path.parent.name.removeprefix("step_")) for path in (tmp_path / "checkpoints").glob("*[0-9]/checkpoint.json")]
     assert steps and max(steps) <= 6
     summary, recorder = train(tiny_config(), tmp_path)
     assert summary.resumed_from_step == max(steps)
@@ -139,7 +141,7 @@ def test_kill_9_and_the_same_command_again(whole, tmp_path):
 
 def test_damaged_newest_checkpoint_falls_back(whole, tmp_path):
     train(tiny_config(max_steps=4), tmp_path)
-    newest = tmp_path / "checkpoints" / "step_00000004.pt"
+    newest = tmp_path / "checkpoints" / "step_00000004" / "__0_0.distcp"
     newest.write_bytes(newest.read_bytes()[:1000])
     summary, recorder = train(tiny_config(), tmp_path)
     assert summary.resumed_from_step == 2
@@ -166,7 +168,7 @@ def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
     recorder = Recorder()
     trainer = Trainer(
         config,
-        data=MemorySource(config, broken_at=2),
+        data=MemorySource(broken_at=2),
         paths=RunPaths(output_dir=tmp_path),
         seed=3,
         observer=recorder,
@@ -175,28 +177,25 @@ def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
         trainer.run()
     assert [report.step for report in recorder.steps] == [1, 2]
     assert recorder.names[-1] == "run_failed"
-    assert max(path.name for path in (tmp_path / "checkpoints").glob("*.pt")) == "step_00000002.pt"
+    assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "step_00000002"
 
 
 def test_published_form_starts_with_moments_and_an_empty_average(whole, tmp_path):
-    content = torch.load(whole[2] / "checkpoints" / "step_00000008.pt", weights_only=True)
+    content = published_form(checkpoint(whole[2]), learning_rate=1e-3, optimizer=tiny_config().optimizer)
     keys = ("iteration", "alphafold_state_dict", "optimizer_state_dict")
     torch.save({key: content[key] for key in keys}, tmp_path / "resumable.pt")
     config = tiny_config(max_steps=1, evaluation=EvaluationConfig(every_steps=1, target_lddt_ca=1.0))
     summary, recorder = train(config, tmp_path / "out", init_checkpoint=tmp_path / "resumable.pt")
     assert (summary.steps, summary.resumed_from_step) == (1, 0)
     assert recorder.infos[0].init_checkpoint_sha256 is not None
-    after = torch.load(tmp_path / "out" / "checkpoints" / "step_00000001.pt", weights_only=True)
-    assert after["optimizer_state_dict"]["state"][0]["step"].item() == 9
-    assert after["weight_average_num_updates"] == 1
-    name = next(iter(after["alphafold_state_dict"]))
-    assert torch.equal(after["alphafold_state_dict"][name], after["weight_average_state_dict"][name])
+    after = checkpoint(tmp_path / "out", step=1)
+    assert (after.facts["num_steps"], after.facts["num_updates"]) == (9, 1)
+    assert torch.equal(after.tensors["values"], after.tensors["average"])
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "misshapen", "sha256", "absent", "needed"])
 def test_a_wrong_initial_checkpoint_is_refused(tmp_path, whole, fault):
-    content = torch.load(whole[2] / "checkpoints" / "step_00000008.pt", weights_only=True)
-    state = dict(content["alphafold_state_dict"])
+    state = {name: view.clone() for name, view in checkpoint(whole[2]).views("values").items()}
     name = next(iter(state))
     config, path = tiny_config(), tmp_path / "weights.pt"
     if fault == "missing":
@@ -253,7 +252,7 @@ def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
     lines = torchrun(tmp_path, 2, 1, returncode=1)
     assert time.monotonic() - started < 60, "the second rank waited for the first"
     words = [" ".join(line) for line in lines]
-    assert sum("SetupError" in line and "global_batch_size=1, this one has 2" in line for line in words) >= 2
+    assert sum("SetupError" in line and "a global batch of 1; 2 ranks" in line for line in words) >= 2
 
 
 def test_bf16_trains_close_to_fp32(whole, tmp_path):
@@ -263,8 +262,8 @@ def test_bf16_trains_close_to_fp32(whole, tmp_path):
         assert report.loss == pytest.approx(reference.loss, rel=0.05)
     # with its first weights the trunk's output is nought in either precision
     assert recorder.steps[-1].loss != exact[-1].loss
-    saved = torch.load(tmp_path / "checkpoints" / "step_00000004.pt", weights_only=True)
-    assert all(tensor.dtype == torch.float32 for tensor in saved["alphafold_state_dict"].values())
+    saved = checkpoint(tmp_path, step=4)
+    assert all(tensor.dtype == torch.float32 for tensor in saved.tensors.values())
 
 
 def test_recomputation_changes_no_loss(whole, tmp_path):

@@ -106,7 +106,7 @@ def test_evaluation_needs_no_host_either(kernels, precision):
     step, batch, _ = meta_train_step(kernels, precision)
     plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig.all(kernels), "meta"), dap=AxisGroup.single("dap"))
     with torch.device("meta"):
-        evaluator = Evaluator(step.model, step.weight_average, plan=plan)
+        evaluator = Evaluator(step.model, step.weight_average.parameters(), plan=plan)
         evaluator.compute(batch.features)
         with HostWatch() as watch:
             evaluator.compute(batch.features)

@@ -40,7 +40,7 @@ def test_state_and_random_numbers_are_as_before(has_graphs, precision):
     _, plan = build_plans(config, ParallelContext.alone(), torch.device("cpu"))
     lines = []
     runner = warm_up(
-        config, step, Evaluator(step.model, step.weight_average, plan=plan), recorder=StandIn(), report=lines.append
+        config, step, Evaluator(step.model, step.weight_average.parameters(), plan=plan), recorder=StandIn(), report=lines.append
     )
     assert isinstance(runner, StepGraphs) == has_graphs
     assert lines[:2] == [f"warm-up: step with {k} passes without gradient" for k in (1, 0)]

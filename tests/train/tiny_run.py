@@ -30,7 +30,7 @@ def main() -> None:
     config = tiny_config(max_steps=max_steps, local_batch_size=local_batch)
     Trainer(
         config,
-        data=MemorySource(config),
+        data=MemorySource(),
         paths=RunPaths(output_dir=folder),
         seed=3,
         observer=LossPrinter(),
