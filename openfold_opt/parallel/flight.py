@@ -27,7 +27,9 @@ class Flight:
 
     def arrive(self) -> Tensor:
         """Wait for the result."""
-        return self._token if self._transfer is None else _Arrive.apply(self._token, self)
+        # the token leads to this object by way of autograd: kept here it would be a circle, which no reference count ends
+        token, self._token = self._token, None
+        return token if self._transfer is None else _Arrive.apply(token, self)
 
     def _launch(self, transfer: Transfer, x: Tensor) -> None:
         axis = transfer.axis

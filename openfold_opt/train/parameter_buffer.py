@@ -71,16 +71,21 @@ class ParameterBuffer:
             self.compute_copy.copy_(self.values)
 
     @torch.no_grad()
-    def collect_gradients(self) -> None:
-        """Add the bfloat16 gradients to the float32 ones and clear them: after the backward pass of each micro-batch."""
+    def collect_gradients(self, part: slice | None = None) -> None:
+        """Add the bfloat16 gradients to the float32 ones and clear them: after a backward pass has made them, all or those of a part."""
         if self._low_gradients is None:
             return
+        start, stop, _ = (part or slice(None)).indices(self.size)
         # by pieces, as PyTorch on a CPU makes a float32 copy of what it adds
         step = self.size if self.gradients.device.type == "cuda" else _PIECE
-        for start in range(0, self.size, step):
-            piece = slice(start, min(start + step, self.size))
+        for first in range(start, stop, step):
+            piece = slice(first, min(first + step, stop))
             self.gradients[piece].add_(self._low_gradients[piece])
-        self._low_gradients.zero_()
+        self._low_gradients[start:stop].zero_()
+
+    def places(self, model: nn.Module) -> dict[nn.Parameter, int]:
+        """Place of the first element of each parameter of the model that this buffer was made for."""
+        return {parameter: self._starts[name] for name, parameter in model.named_parameters()}
 
     @property
     def num_parameters(self) -> int:

@@ -136,6 +136,7 @@ def build_train_step(
         weight_average=config.weight_average,
         accumulation=config.accumulation,
         gradient_bucket_bytes=config.parallel.gradient_bucket_bytes,
+        overlap=config.parallel.overlap,
     )
     dropout_seed = derive_seed(seed, "dropout") if config.use_dropout else None
     return TrainStep(

@@ -15,7 +15,7 @@ from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.parallel.gradients import average_gradients
+from openfold_opt.parallel.gradients import GradientReducer
 from openfold_opt.train.optimizer import Adam, OptimizerConfig
 from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.schedule import ScheduleConfig, learning_rate
@@ -40,6 +40,8 @@ class StepConfig:
     accumulation: int = 1
     """Micro-batches of a step."""
     gradient_bucket_bytes: int = 64 * 2**20
+    overlap: bool = True
+    """Gradients are averaged behind the backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,14 @@ class TrainStep:
         self._loss = loss
         self._plan = plan
         self.config = config
-        self._context = context if context is not None else ParallelContext.alone()
+        self._reducer = GradientReducer(
+            self.buffer.gradients,
+            self.buffer.places(model),
+            (context if context is not None else ParallelContext.alone()).peers,
+            bucket_bytes=config.gradient_bucket_bytes,
+            overlaps=config.overlap,
+            collect=self.buffer.collect_gradients,
+        )
         self.dropout_seed = dropout_seed
         self._signals = torch.zeros(len(SIGNALS), device=self.buffer.values.device)
         optimizer = config.optimizer
@@ -207,10 +216,10 @@ class TrainStep:
         rows: list[Tensor] = []
         names: tuple[str, ...] = ()
         for batch in micro_batches:
-            terms = self.forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes)
+            is_last = len(rows) + 1 == self.config.accumulation
+            terms = self.forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes, is_last=is_last)
             names = tuple(terms.terms)
             rows.append(_local_rows(terms))
-            self._load_riders(terms)
         if len(rows) != self.config.accumulation:
             raise ValueError(f"step {int(numbers.step)} got {len(rows)} micro-batches, expected {self.config.accumulation}")
         packed = self._update(numbers.learning_rate, num_terms=len(names))
@@ -230,8 +239,13 @@ class TrainStep:
             sample_ids=sample_ids,
         )
 
-    def forward_backward(self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_passes: int) -> LossTerms:
-        """Loss of a micro-batch; its gradients are added to those of the buffer."""
+    def forward_backward(
+        self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_passes: int, is_last: bool = False
+    ) -> LossTerms:
+        """Loss of a micro-batch; its gradients, and its figures behind them, are added to those of the buffer.
+
+        is_last: of the step, so that gradients may be averaged as they are made.
+        """
         dropout = None
         if numbers.dropout_seed is not None:
             dropout = DropoutState(seed=numbers.dropout_seed, step=numbers.step, slots=batch.slots)
@@ -240,8 +254,12 @@ class TrainStep:
         )
         # the pass with gradient works on the slice after those of the passes without
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_passes))
+        self._load_riders(terms)
+        if is_last:
+            self._reducer.arm()
         (terms.loss / self.config.accumulation).backward()
-        self.buffer.collect_gradients()
+        if not is_last:
+            self.buffer.collect_gradients()
         return terms
 
     @torch.no_grad()
@@ -260,16 +278,18 @@ class TrainStep:
         figures = torch.stack([terms.loss.float(), *means]) / self.config.accumulation
         riders[0] += flag
         riders[1 : 1 + len(figures)] += figures
+        riders[-len(SIGNALS) :] = self._signals
 
     @torch.no_grad()
     def _update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
         """Average, clip, step. Returns [is_applied, norm, signals ..., loss, terms ...] float32 on the device."""
-        buffer, config = self.buffer, self.config
-        buffer.gradients[-len(SIGNALS) :] = self._signals
-        average_gradients(buffer.gradients, self._context.peers, bucket_bytes=config.gradient_bucket_bytes)
+        buffer = self.buffer
+        square_sum = self._reducer.finish(buffer.size)
+        if square_sum is None:
+            buffer.collect_gradients()
         gradient, riders = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
-            self.weight_state(), gradient, learning_rate=rate, flag=riders[0], constants=self._constants
+            self.weight_state(), gradient, learning_rate=rate, flag=riders[0], constants=self._constants, square_sum=square_sum
         )
         return torch.cat([applied_and_norm, riders[-len(SIGNALS) :], riders[1 : 2 + num_terms]])
 

@@ -16,8 +16,14 @@ from openfold_opt.parallel.launch import LaunchInfo
 def run_on_ranks(body: Callable[..., Any], num_ranks: int, *args: Any, dap_size: int = 1) -> list[Any]:
     """body(context, *args) on every rank; returns their results in rank order. Results must pickle."""
     queue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_one_rank, args=(num_ranks, dap_size, free_port(), queue, body, args), nprocs=num_ranks, join=True)
-    results = dict(queue.get() for _ in range(num_ranks))
+    ranks = mp.spawn(_one_rank, args=(num_ranks, dap_size, free_port(), queue, body, args), nprocs=num_ranks, join=False)
+    results: dict[int, Any] = {}
+    # read before they are joined: a rank does not end while its result fills the pipe
+    while not ranks.join(timeout=0.05):
+        while not queue.empty():
+            results.update([queue.get()])
+    while not queue.empty():
+        results.update([queue.get()])
     return [results[rank] for rank in range(num_ranks)]
 
 

@@ -1,5 +1,8 @@
 """Collectives run behind the work between their start and their wait, in the forward pass and in the backward pass."""
 
+import gc
+import weakref
+
 import torch
 from tests.parallel.gloo_ranks import run_on_ranks
 
@@ -7,7 +10,8 @@ from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.model.evoformer_block import EvoformerStackConfig
 from openfold_opt.model.evoformer_stack import EvoformerStack
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import scatter
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.collectives import scatter, start_gather
 from openfold_opt.parallel.context import ParallelContext
 
 WORK = {
@@ -48,3 +52,19 @@ def test_work_lies_between_start_and_wait_in_both_directions():
             first, last = both[0], both[-1]
             assert forward_work in names[slice(*first)], f"nothing runs behind {what} forward"
             assert backward_work in names[slice(*last)], f"nothing runs behind {what} backward"
+
+
+def test_nothing_is_kept_alive_in_a_circle():
+    """Training runs with the garbage collector switched off: what reference counts do not free is never freed."""
+    axis = AxisGroup.imagined("dap", size=2)
+    gc.disable()
+    try:
+        x = torch.empty(4, 6, device="meta", requires_grad=True)
+        flight = start_gather(x * 2.0, axis, dim=0, length=8, what="x")
+        alive = weakref.ref(flight)
+        y = flight.arrive()
+        y.sum().backward()
+        del flight, y
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -17,13 +17,19 @@ _PIECE = PIECE_BYTES // 16
 
 @torch.no_grad()
 def weight_update(
-    state: WeightState, gradient: Tensor, *, learning_rate: float | Tensor, flag: Tensor, constants: WeightUpdateConstants
+    state: WeightState,
+    gradient: Tensor,
+    *,
+    learning_rate: float | Tensor,
+    flag: Tensor,
+    constants: WeightUpdateConstants,
+    square_sum: Tensor | None = None,
 ) -> Tensor:
     """kernels/reference/weight_update.py, which has the meaning; equal to it to the last bit.
 
     Where the norm or the flag is not finite, nothing is touched: on a CPU the host may look.
     """
-    norm = torch.linalg.vector_norm(gradient)
+    norm = torch.linalg.vector_norm(gradient) if square_sum is None else square_sum.sqrt().float()
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
     if is_applied:
         scale = (constants.max_norm / (norm + 1e-6)).clamp(max=1.0)

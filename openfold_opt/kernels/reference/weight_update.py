@@ -10,7 +10,13 @@ from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 
 @torch.no_grad()
 def weight_update(
-    state: WeightState, gradient: Tensor, *, learning_rate: float | Tensor, flag: Tensor, constants: WeightUpdateConstants
+    state: WeightState,
+    gradient: Tensor,
+    *,
+    learning_rate: float | Tensor,
+    flag: Tensor,
+    constants: WeightUpdateConstants,
+    square_sum: Tensor | None = None,
 ) -> Tensor:
     """One step of the optimiser, in place; docs/optimizer.md has the equations.
 
@@ -22,11 +28,12 @@ def weight_update(
         learning_rate: a number, or a scalar on the device of state.
         flag: scalar, not finite if the step must not be taken.
         constants: the rates.
+        square_sum: sum of squares of the gradient, float64 scalar, if it is known already.
 
     Returns:
         [2] float32 on the device: 1 if the step was taken, and the norm before clipping.
     """
-    norm = torch.linalg.vector_norm(gradient)
+    norm = torch.linalg.vector_norm(gradient) if square_sum is None else square_sum.sqrt().float()
     gradient.mul_((constants.max_norm / (norm + 1e-6)).clamp(max=1.0))
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
     state.num_steps.add_(is_applied.to(torch.float64))

@@ -114,14 +114,17 @@ def _update_kernel(
 @fused_op(mutates=("values", "exp_avg", "exp_avg_sq", "average", "num_steps", "num_updates", "compute_copy"))
 def fused_weight_update(
     gradient: Tensor, values: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, average: Tensor, num_steps: Tensor, num_updates: Tensor,
-    compute_copy: Tensor | None, flag: Tensor, learning_rate: Tensor, constants: list[float],
+    compute_copy: Tensor | None, flag: Tensor, learning_rate: Tensor, square_sum: Tensor | None, constants: list[float],
 ) -> Tensor:  # fmt: skip
     """The scalars of the step, [NUM_SCALARS] float32. constants: the fields of WeightUpdateConstants in their order."""
     beta_1, beta_2, epsilon, max_norm, decay_rate = constants
     size = values.numel()
     scalars = torch.empty(NUM_SCALARS, dtype=torch.float32, device=values.device)
-    partial = torch.empty(min(NUM_PARTIAL_SUMS, max(1, divide_up(size, BLOCK))), dtype=torch.float64, device=values.device)
-    launch(_square_sum_kernel, (len(partial),), gradient, partial, size, BLOCK=BLOCK, num_warps=8)
+    if square_sum is None:
+        partial = torch.empty(min(NUM_PARTIAL_SUMS, max(1, divide_up(size, BLOCK))), dtype=torch.float64, device=values.device)
+        launch(_square_sum_kernel, (len(partial),), gradient, partial, size, BLOCK=BLOCK, num_warps=8)
+    else:
+        partial = square_sum.view(1)
     logarithms = (math.log(beta) if beta > 0.0 else -math.inf for beta in (beta_1, beta_2))
     numbers = (len(partial), max_norm, *logarithms, 1.0 - decay_rate)
     counts = (num_steps, num_updates, scalars)
@@ -135,12 +138,18 @@ def fused_weight_update(
 
 @torch.no_grad()
 def weight_update(
-    state: WeightState, gradient: Tensor, *, learning_rate: float | Tensor, flag: Tensor, constants: WeightUpdateConstants
+    state: WeightState,
+    gradient: Tensor,
+    *,
+    learning_rate: float | Tensor,
+    flag: Tensor,
+    constants: WeightUpdateConstants,
+    square_sum: Tensor | None = None,
 ) -> Tensor:
-    """kernels.reference.weight_update in three launches; the gradient is left as it is."""
+    """kernels.reference.weight_update in three launches, or two if the sum of squares is known; the gradient is left as it is."""
     rate = torch.as_tensor(learning_rate, dtype=torch.float64, device=state.values.device)
     scalars = fused_weight_update(
         gradient, state.values, state.exp_avg, state.exp_avg_sq, state.average, state.num_steps, state.num_updates,
-        state.compute_copy, flag.to(torch.float32), rate, list(astuple(constants)),
+        state.compute_copy, flag.to(torch.float32), rate, square_sum, list(astuple(constants)),
     )  # fmt: skip
     return scalars[:2]

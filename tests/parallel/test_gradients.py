@@ -1,0 +1,81 @@
+"""Gradients averaged behind the backward pass are those averaged after it, to the last bit."""
+
+import torch
+from tests.parallel.gloo_ranks import run_on_ranks
+from torch import nn
+
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.gradients import GradientReducer, average_gradients
+
+SIZES = (3, 40, 5, 7, 60)
+
+
+class Chain(nn.Module):
+    """One parameter after the other; the third is used twice, and the last but one not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = torch.zeros(sum(SIZES) + 4)
+        self.weights = nn.ParameterList(nn.Parameter(torch.linspace(0.1, 1.0, size)) for size in SIZES)
+        start = 0
+        self.places = {}
+        for weight in self.weights:
+            weight.grad = self.flat[start : start + weight.numel()].view(weight.shape)
+            self.places[weight] = start
+            start += weight.numel()
+
+    def forward(self, x: float) -> torch.Tensor:
+        first, second, third, _, last = self.weights
+        return (x * first.sum() * second.square().sum() * third.sum() + third.square().sum()) * last.sum()
+
+
+def reduced(context: ParallelContext, overlaps: bool) -> dict:
+    """Two micro-batches, of which the second one sends."""
+    model, collected = Chain(), []
+    reducer = GradientReducer(
+        model.flat, model.places, context.peers, bucket_bytes=4 * 32, overlaps=overlaps, collect=collected.append
+    )
+    rank = context.peers.rank
+    model(1.0 + rank).backward()
+    model.flat[-4:] = torch.arange(4.0) * rank
+    reducer.arm()
+    model(0.5).backward()
+    sent_early = len(collected)
+    plain = model.flat.clone() if not overlaps else None
+    square_sum = reducer.finish(sum(SIZES))
+    if plain is not None:
+        average_gradients(plain, context.peers, bucket_bytes=2**20)
+        assert torch.equal(plain, model.flat)
+    return {
+        "flat": model.flat.tolist(),
+        "squares": (square_sum.item(), model.flat[: sum(SIZES)].double().square().sum().item()),
+        "early": sent_early,
+        "pieces": [(piece.start, piece.stop) for piece in reducer.pieces],
+    }
+
+
+def both(context: ParallelContext) -> list[dict]:
+    return [reduced(context, overlaps) for overlaps in (True, False)]
+
+
+def test_buckets_go_as_they_are_filled_and_change_no_bit():
+    for behind, after in run_on_ranks(both, 2):
+        assert behind["flat"] == after["flat"]
+        # cut from the end, each at least as large as asked for; the riders are with the last parameter
+        assert behind["pieces"] == [(55, 119), (3, 55), (0, 3)]
+        # the parameter that is not used holds up its bucket and those behind it
+        assert (behind["early"], after["early"]) == (1, 0)
+        for squares, expected in (behind["squares"], after["squares"]):
+            assert abs(squares - expected) < 1e-10 * expected
+
+
+def test_one_rank_has_nothing_to_do():
+    model = Chain()
+    reducer = GradientReducer(
+        model.flat, model.places, AxisGroup.single("peers"), bucket_bytes=4, overlaps=True, collect=lambda piece: None
+    )
+    reducer.arm()
+    model(1.0).backward()
+    before = model.flat.clone()
+    assert reducer.finish(sum(SIZES)) is None and torch.equal(model.flat, before)

@@ -1,0 +1,126 @@
+"""Runs that are killed, asked to stop, or die while they save: they end, say why, and go on as if nothing had been."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.train.ranks import ROOT, Ranks, finished
+from tests.train.tiny_run import PREEMPTED_EXIT_CODE
+
+from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
+from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
+
+QUICK = {"parallel": {"heartbeat_seconds": 4.0}, "checkpoint": {"every_steps": 1}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The losses of the uninterrupted run of two ranks."""
+    return finished(tmp_path_factory.mktemp("whole"), 2, 12).losses()
+
+
+def last_step(folder) -> int:
+    return CheckpointStore(folder / "checkpoints", CheckpointConfig()).records()[-1].step
+
+
+def kill_one_and_go_on(folder, victim: int, after_step: int, whole: dict[int, float], *, delay: float = 0.0) -> str:
+    """kill -9 of a rank while it trains; returns what a surviving rank said."""
+    ranks = Ranks(folder, 2, 12, step_seconds=0.3, **QUICK)
+    ranks.wait_for(f"step {after_step} ")
+    time.sleep(delay)
+    ranks.processes[victim].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    ends = ranks.end(timeout=60.0)
+    assert time.monotonic() - killed < 60
+    code, text = ends[1 - victim]
+    assert code == LOST_RANK_EXIT_CODE or "LostRankError" in text, text
+    assert f"rank {victim}" in text and "step" in text, text
+    rerun = finished(folder, 2, 12, **QUICK)
+    found = rerun.losses()
+    assert found and found == {step: whole[step] for step in found}
+    return text
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_run_by_name_and_the_rerun_is_the_same(whole, tmp_path, victim):
+    kill_one_and_go_on(tmp_path, victim, 3, whole, delay=random.Random(victim).uniform(0.0, 0.6))
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_path, asked):
+    ranks = Ranks(tmp_path, 2, 12, step_seconds=0.2, checkpoint={"every_steps": 0})
+    ranks.wait_for("step 2 ")
+    ranks.processes[asked].send_signal(signal.SIGUSR1)
+    for code, text in ranks.end():
+        assert code == PREEMPTED_EXIT_CODE, text
+    assert any("PreemptedError: asked to stop" in line for line in ranks.lines)
+    stopped = last_step(tmp_path)
+    assert 3 <= stopped < 12
+    found = finished(tmp_path, 2, 12).losses()
+    assert found == {step: whole[step] for step in range(stopped + 1, 13)}
+
+
+def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(whole, tmp_path):
+    """The writing of the second checkpoint is held up, and the process killed meanwhile."""
+    script = """
+        import sys, time
+        from openfold_opt.train import checkpoint
+        write = checkpoint._write
+        def held_up(folder, snapshot):
+            write(folder, snapshot)
+            if snapshot.step == 4:
+                print("HALF", flush=True)
+                time.sleep(60)
+        checkpoint._write = held_up
+        from tests.train import tiny_run
+        sys.argv = ["tiny_run", sys.argv[1], "12"]
+        tiny_run.main()
+    """
+    import textwrap
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("HALF"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert (tmp_path / "checkpoints" / "step_00000004.tmp").is_dir()
+    assert last_step(tmp_path) == 2
+    rerun = finished(tmp_path, 1, 12)
+    assert sorted(rerun.losses()) == list(range(3, 13))
+    assert not list((tmp_path / "checkpoints").glob("*.tmp"))
+
+
+def test_torchrun_starts_the_ranks_again_by_itself(whole, tmp_path):
+    """A rank kills itself at step 5 of the first start."""
+    script = """
+        import os, signal, sys
+        from openfold_opt.train.block import BlockRunner
+        report = BlockRunner._report
+        def suicidal(self, launched, **others):
+            signals = report(self, launched, **others)
+            if launched.result.step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return signals
+        BlockRunner._report = suicidal
+        from tests.train import tiny_run
+        tiny_run.main()
+    """
+    import textwrap
+
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(script))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    shown = subprocess.run(
+        [*command, str(program), str(tmp_path / "out"), "12"], cwd=ROOT, capture_output=True, text=True, timeout=180,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr[-3000:]
+    steps = {int(line.split()[1]): float(line.split()[3]) for line in shown.stdout.splitlines() if line.startswith("step ")}
+    assert steps == whole
+    assert ", start 2" in shown.stdout
