@@ -10,6 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
 from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
+from openfold_opt.kernels.cpu.triangle_edges import edges_again
 
 _aten = torch.ops.aten
 
@@ -19,14 +20,19 @@ Pair = tuple[Tensor, Tensor]
 def triangle_update(
     z: Tensor, edges: tuple[Tensor, Tensor, Tensor], norm: Pair, output: Pair, dropout: Tensor | None, *, is_outgoing: bool, eps: float
 ) -> Tensor:
-    """kernels/reference/triangle.py, which has shapes and meaning; keeps its inputs only and computes the rest again."""
+    """kernels/reference/triangle.py, which has shapes and meaning; keeps its inputs only and computes the rest again.
+
+    Edges that come from triangle_edges are computed again too.
+    """
     return _TriangleUpdate.apply(z, *edges, *norm, *output, dropout, (is_outgoing, eps))
 
 
 class _TriangleUpdate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z, a, b, gate, gamma, beta, weight, bias, dropout, sizes) -> Tensor:
-        ctx.save_for_backward(a, b, gate, gamma, beta, weight, bias, dropout)
+        ctx.edges_again = edges_again((a, b, gate))
+        edges = (a, b, gate) if ctx.edges_again is None else ()
+        ctx.save_for_backward(gamma, beta, weight, bias, dropout, *edges)
         ctx.sizes = is_outgoing, eps = sizes
         product = _product(a, b, is_outgoing)
         result, scratch = torch.empty_like(z, memory_format=torch.contiguous_format), Scratch(weight)
@@ -45,7 +51,8 @@ class _TriangleUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, gate, gamma, beta, weight, bias, dropout = ctx.saved_tensors
+        gamma, beta, weight, bias, dropout, *edges = ctx.saved_tensors
+        a, b, gate = edges or ctx.edges_again.compute()
         is_outgoing, eps = ctx.sizes
         product, scratch = _product(a, b, is_outgoing), Scratch(weight)
         d_product, d_gate = torch.empty_like(product), torch.empty_like(gate, memory_format=torch.contiguous_format)
