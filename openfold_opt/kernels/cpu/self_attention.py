@@ -42,6 +42,8 @@ class _Piece:
     """[n, N, num_heads, c] after its sigmoid"""
     weights: Tensor
     """[n * num_heads, N, N] float32"""
+    low_weights: Tensor
+    """The same in the dtype of v"""
     gated: Tensor
     """[n, N, num_heads, c], which is projected to the output"""
 
@@ -79,9 +81,10 @@ class _Attention:
         gate = torch.add(joined[:, :, 3], offset[3], out=take("gate", n, length, self.num_heads, self._c)).sigmoid_()
         heads = heads.flatten(1, 2)
         weights = self._weights(heads, place)
-        attended = torch.bmm(weights.to(dtype), heads[2], out=take("attended", *heads.shape[1:]))
+        low_weights = weights.to(dtype)
+        attended = torch.bmm(low_weights, heads[2], out=take("attended", *heads.shape[1:]))
         gated = torch.mul(self._behind(attended), gate, out=take("gated", *gate.shape))
-        return _Piece(x=x, heads=heads, gate=gate, weights=weights, gated=gated)
+        return _Piece(x=x, heads=heads, gate=gate, weights=weights, low_weights=low_weights, gated=gated)
 
     def _weights(self, heads: Tensor, place: tuple[int, slice]) -> Tensor:
         _, matrices, length, _ = heads.shape
@@ -114,7 +117,7 @@ class _Attention:
         torch.addcmul(d_gated, d_gated, piece.gate, value=-1.0, out=d_joined[:, :, 3])
 
         d_heads = take("d_heads", *piece.heads.shape)
-        torch.bmm(piece.weights.to(dtype).transpose(1, 2), d_attended, out=d_heads[2])
+        torch.bmm(piece.low_weights.transpose(1, 2), d_attended, out=d_heads[2])
         d_weights = torch.bmm(d_attended, v.transpose(1, 2), out=take("d_weights", *piece.weights.shape)).float()
         d_logits = _aten._softmax_backward_data.out(d_weights, piece.weights, -1, torch.float32, grad_input=d_weights)
         scaled = d_logits.to(dtype)

@@ -37,7 +37,7 @@ class _TriangleEdges(torch.autograd.Function):
     def backward(ctx: FunctionCtx, d_a: Tensor, d_b: Tensor, d_gate: Tensor) -> tuple[Tensor | None, ...]:
         (z, gamma, beta, weight, bias, mask), joined = ctx.again.take()
         c, eps = ctx.again.sizes
-        rows, mask_rows, d_gate, scratch = _as_rows(z), mask.flatten(1), _as_rows(d_gate), Scratch(weight)
+        rows, mask_rows, d_gate, scratch = _as_rows(z), mask.flatten(1).to(weight.dtype), _as_rows(d_gate), Scratch(weight)
         d_edges = d_a.contiguous(), d_b.contiguous()
         d_z = torch.empty_like(rows)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
@@ -112,7 +112,7 @@ def _compute_edges(
     """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
     z, gamma, beta, weight, bias, mask = inputs
     c, eps = sizes
-    rows, mask_rows = _as_rows(z), mask.flatten(1)
+    rows, mask_rows = _as_rows(z), mask.flatten(1).to(weight.dtype)
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
     output_gate = weight.new_empty(*z.shape[:3], len(weight) - 4 * c)
     for place in _places(rows, weight[: 4 * c]):
