@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from openfold_opt.kernels.cpu import pieces
 from openfold_opt.kernels.cpu.operations import OPERATIONS
@@ -87,6 +88,31 @@ def test_triangle_update(batch, i, j, k, c_z, c, is_outgoing, has_dropout):
         return run
 
     compare("triangle_update", call, leaves, [True] * 4 + [False] * 2 + [True] * 2)
+
+
+@pytest.mark.parametrize("is_outgoing", [True, False])
+def test_triangle_update_computes_its_edges_again(is_outgoing):
+    batch, n, c_z, c = 2, 5, 4, 6
+    mask = random_mask(batch, n, n)
+    leaves = [random(batch, n, n, c_z), random(c_z, seed=1), random(c_z, seed=2), random(4 * c + c_z, c_z, seed=3), random(4 * c + c_z, seed=4)]
+    leaves += [random(c, seed=5), random(c, seed=6), random(c_z, c, seed=7), random(c_z, seed=8)]
+
+    def call(operations):
+        def run(z, gamma, beta, weight, bias, *rest):
+            edges = operations["triangle_edges"](z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5)
+            return operations["triangle_update"](z, edges, rest[:2], rest[2:], None, is_outgoing=is_outgoing, eps=1e-5)
+
+        return run
+
+    def recomputed(*leaves):
+        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
+
+    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
+    assert_same(recomputed, call(REFERENCE), leaves)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
+    assert (batch, c, n, n) not in kept and (batch, n, n, c_z) in kept
 
 
 @pytest.mark.parametrize(("batch", "s", "i", "j", "c", "c_z"), [(2, 3, 4, 5, 2, 6), (1, 1, 1, 1, 1, 1), (1, 7, 9, 9, 4, 8)])

@@ -7,7 +7,8 @@ from openfold_opt.kernels.cpu.layer_norm import layer_norm
 from openfold_opt.kernels.cpu.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.cpu.self_attention import self_attention
 from openfold_opt.kernels.cpu.transition import transition
-from openfold_opt.kernels.cpu.triangle import triangle_edges, triangle_update
+from openfold_opt.kernels.cpu.triangle_edges import triangle_edges
+from openfold_opt.kernels.cpu.triangle_update import triangle_update
 from openfold_opt.kernels.cpu.weight_update import weight_update
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention

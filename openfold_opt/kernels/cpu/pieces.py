@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,6 +19,22 @@ def pieces(count: int, bytes_each: int) -> Iterator[slice]:
         yield slice(start, min(start + length, count))
 
 
+class Scratch:
+    """Memory that the pieces of one call use in turn: what one wrote is still in the cache when the next writes over it."""
+
+    def __init__(self, like: Tensor) -> None:
+        """like: gives device and, where none is named, dtype."""
+        self._like = like
+        self._memory: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Of the shape, with anything in it; the same memory for the same name, so only the newest one holds what was written."""
+        size = math.prod(shape)
+        if name not in self._memory or self._memory[name].numel() < size:
+            self._memory[name] = self._like.new_empty(size, dtype=dtype)
+        return self._memory[name][:size].view(shape)
+
+
 def sums_like(*tensors: Tensor) -> list[Tensor]:
     """Zeros in float32, whatever the dtype of the tensors: many pieces add to them."""
     return [torch.zeros_like(x, dtype=torch.float32, memory_format=torch.contiguous_format) for x in tensors]
@@ -29,3 +46,11 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     else:
         total.add_(torch.mm(a, b))
+
+
+def product_into(result: Tensor, a: Tensor, b: Tensor) -> None:
+    """result = a b; result [n, m] of any dtype, a [n, k] and b [k, m] of one dtype."""
+    if a.dtype == result.dtype:
+        torch.mm(a, b, out=result)
+    else:
+        result.copy_(torch.mm(a, b))
