@@ -15,6 +15,7 @@ COMMANDS = {
     "rules": ("benchmark.rules", "compare a preset with the closed division"),
     "parity": ("benchmark.parity.command", "compare model, losses and optimiser with a golden directory"),
     "perf": ("benchmark.perf.command", "measurements beside a named peer"),
+    "export": ("benchmark.export", "a checkpoint as one file of torch.save"),
     "controls": ("benchmark.controls", "what the model of a finished run scores on shuffled inputs"),
 }
 

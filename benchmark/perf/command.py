@@ -1,4 +1,4 @@
-"""`python -m benchmark perf {counts,data,kernels,loader,precision,resources,step,tune}`."""
+"""`python -m benchmark perf {comm,counts,data,evaluation,kernels,loader,precision,resources,step,tune}`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from types import ModuleType
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_machine, describe_versions
+from openfold_opt.parallel.launch import read_launch_info
 
 MEASUREMENTS = {
+    "comm": "every collective of a training step, measured, and predicted from latency and bandwidth (torchrun)",
     "counts": "bytes, operations and launches of a training step by module, counted without a device: plain against fused",
     "data": "conversion and sample preparation on one core, beside the reference's",
+    "evaluation": "training steps while other ranks evaluate, against steps between evaluations (torchrun)",
     "kernels": "every operation against its plain version, torch.compile of it, and attentions of other libraries",
     "loader": "time that training waits for heavy-tailed samples, in order and out of order",
     "precision": "losses and gradients in bf16, plain and fused, against plain float32",
@@ -66,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
     module = _module(args.measurement)
     figures = module.measure(args)
+    # measurements of several ranks are told by the first
+    if read_launch_info().rank != 0:
+        return 0
     print(module.report(figures))
     if args.json is not None:
         record = {

@@ -1,0 +1,59 @@
+"""`export`: a checkpoint of a run as the one file that the published checkpoints are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from benchmark.errors import BenchmarkError
+from benchmark.presets import build_preset
+from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
+from openfold_opt.train.run_state import published_form
+from openfold_opt.train.schedule import learning_rate
+from openfold_opt.train.setup import CHECKPOINT_FOLDER
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `export`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="a checkpoint as one file of torch.save",
+        description="Write a checkpoint of a run as {iteration, alphafold_state_dict, optimizer_state_dict, weight_average_state_dict}: what "
+        "--init-checkpoint takes, and torch.load reads.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
+    parser.add_argument("file", type=Path, metavar="FILE", help="to write; must not exist")
+    parser.add_argument("--step", type=int, metavar="N", help="after which optimiser step (default: the newest that is whole)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file; returns the exit code."""
+    if args.file.exists():
+        raise BenchmarkError(f"{args.file} exists already; name another file")
+    if not args.file.parent.is_dir():
+        raise BenchmarkError(f"the folder {args.file.parent} does not exist; make it first")
+    record = args.run_dir / "config.json"
+    if not record.is_file():
+        raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
+    config = build_preset(json.loads(record.read_text(encoding="utf-8"))["preset"])
+    store = CheckpointStore(args.run_dir / CHECKPOINT_FOLDER, config.checkpoint)
+    try:
+        found = store.load_newest(warn=print) if args.step is None else (load_checkpoint(store.path(args.step)), store.path(args.step))
+    except CheckpointError as error:
+        raise BenchmarkError(str(error)) from error
+    if found is None:
+        raise BenchmarkError(f"{store.folder} has no checkpoint yet")
+    snapshot, path = found
+    rate = learning_rate(config.schedule, max(snapshot.step, 1))
+    temporary = args.file.with_name(args.file.name + ".tmp")
+    try:
+        torch.save(published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), temporary)
+        temporary.replace(args.file)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise BenchmarkError(f"cannot write {args.file}: {str(error).splitlines()[0]}") from error
+    print(f"{path} (step {snapshot.step}) written to {args.file}, {args.file.stat().st_size:,} bytes")
+    return 0

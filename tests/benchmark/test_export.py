@@ -1,0 +1,54 @@
+"""A checkpoint as the published file, which another run can start from."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.__main__ import main
+from openfold_opt.train.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "run"
+    command = [sys.executable, "-m", "tests.benchmark.tiny_benchmark", "run", "--preset", "tiny", "--data-dir", ".", "--output-dir"]
+    assert subprocess.run([*command, str(folder)], cwd=ROOT, timeout=120).returncode == 1  # out of steps
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def known_preset(monkeypatch):
+    from benchmark import export
+    from tests.benchmark.tiny_benchmark import build_tiny
+
+    monkeypatch.setattr(export, "build_preset", build_tiny)
+
+
+def test_the_file_holds_what_the_checkpoint_does(run_dir, tmp_path, capsys):
+    assert main(["export", str(run_dir), str(tmp_path / "weights.pt"), "--step", "8"]) == 0
+    assert "step 8" in capsys.readouterr().out
+    content = torch.load(tmp_path / "weights.pt", weights_only=True)
+    snapshot = load_checkpoint(run_dir / "checkpoints" / "step_00000008")
+    assert content["iteration"] == 8 and content["optimizer_state_dict"]["state"][0]["step"].item() == 8
+    for key, tensor in (("alphafold_state_dict", "values"), ("weight_average_state_dict", "average")):
+        views = snapshot.views(tensor)
+        assert list(content[key]) == list(views)
+        assert all(torch.equal(content[key][name], view) for name, view in views.items())
+
+
+def test_refusals(run_dir, tmp_path, capsys):
+    existing = tmp_path / "file"
+    existing.touch()
+    for arguments, message in (
+        ([str(run_dir), str(existing)], "exists already"),
+        ([str(tmp_path), str(tmp_path / "new")], "expected the output directory of a run"),
+        ([str(run_dir), str(tmp_path / "new"), "--step", "3"], "is not a whole checkpoint"),
+        ([str(run_dir), str(tmp_path / "none" / "new")], "make it first"),
+    ):
+        assert main(["export", *arguments]) == 2
+        assert message in capsys.readouterr().err
