@@ -27,9 +27,11 @@ class Flight:
 
     def arrive(self) -> Tensor:
         """Wait for the result."""
+        if self._transfer is None:
+            return self._token
         # the token leads to this object by way of autograd: kept here it would be a circle, which no reference count ends
         token, self._token = self._token, None
-        return token if self._transfer is None else _Arrive.apply(token, self)
+        return _Arrive.apply(token, self)
 
     def _launch(self, transfer: Transfer, x: Tensor) -> None:
         axis = transfer.axis

@@ -104,7 +104,7 @@ def start_slow(output, *flags):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(output.glob("checkpoints/step_*.json")):
+    while not list(output.glob("checkpoints/step_*[0-9]")):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "no checkpoint within a minute"
         time.sleep(0.05)
@@ -183,13 +183,17 @@ def test_two_ranks_are_refused_together(finished):
     assert "the first rank refused the run" in outputs[1][1]
 
 
-def test_sigterm_closes_the_log_and_leaves_a_run_to_resume(tmp_path):
+@pytest.mark.parametrize(("numbers", "code"), [((signal.SIGTERM,), 75), ((signal.SIGUSR1,), 75), ((signal.SIGTERM,) * 2, 143)])
+def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, code):
+    """The first lets the step end and saves, the second ends at once."""
     output = tmp_path / "out"
     process = start_slow(output, "--seed", 5)
-    process.send_signal(signal.SIGTERM)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.5)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, text
-    assert "stopped by SIGTERM; the same command resumes" in text and "Traceback" not in text
+    assert process.returncode == code, text
+    assert ("whose checkpoint is complete" if code == 75 else "stopped by a signal") in text and "Traceback" not in text
     stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
     assert [event["metadata"]["status"] for event in stops] == ["aborted"]
     assert json.loads((output / "run.json").read_text())["status"] == "running"

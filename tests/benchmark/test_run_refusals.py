@@ -93,7 +93,7 @@ def tiny(monkeypatch):
                 return cls()
 
         class Source:
-            def __init__(self, data_dir, config):
+            def __init__(self, data_dir):
                 pass
 
             def checksum(self):

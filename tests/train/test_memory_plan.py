@@ -91,7 +91,7 @@ def test_the_closed_division_keeps_what_real_tensors_would(kept, config):
 def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(monkeypatch):
     config = build_preset("mlperf_fast")
     sizes = {}
-    monkeypatch.setattr(memory_plan, "saved_bytes", lambda config, kernels, *, num_recomputed_blocks: sizes[num_recomputed_blocks])
+    monkeypatch.setattr(memory_plan, "saved_bytes", lambda config, kernels, *, num_recomputed_blocks, dap_size: sizes[num_recomputed_blocks])
     # GiB, as counted by saved_bytes
     sizes.update({number: int(gib * 2**30) for number, gib in ((0, 51.42), (1, 48.9), (2, 46.3), (3, 43.7), (4, 41.14), (48, 2.46))})
     for gib, number in ((80, 0), (40, 15)):

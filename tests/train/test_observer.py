@@ -85,5 +85,5 @@ def test_events_reach_all_observers_in_order():
 
 def test_the_null_observer_hears_every_event():
     events = [name for name in vars(RunObserver) if not name.startswith("_")]
-    assert len(events) == 16
+    assert len(events) == 17
     assert all(name in vars(NullObserver) for name in events)

@@ -3,13 +3,20 @@
 import pytest
 from tests.train.ranks import Ranks, finished
 
+from openfold_opt.train.checkpoint import load_checkpoint
+
 DAP_2 = {"parallel": {"dap_size": 2}}
 
 
 @pytest.fixture(scope="module")
-def four_samples(tmp_path_factory):
-    """One rank, four samples a step, in two micro-batches; stopped and resumed it would be the same."""
-    return finished(tmp_path_factory.mktemp("alone"), 1, 10, local_batch_size=2, accumulation=2)
+def alone(tmp_path_factory):
+    """Where one rank trained on four samples a step, in two micro-batches."""
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(scope="module")
+def four_samples(alone):
+    return finished(alone, 1, 10, local_batch_size=2, accumulation=2)
 
 
 def assert_same(found: dict[int, float], expected: dict[int, float], first: int = 1) -> None:
@@ -18,9 +25,11 @@ def assert_same(found: dict[int, float], expected: dict[int, float], first: int 
         assert loss == pytest.approx(expected[step], abs=1e-5), step
 
 
-def test_two_data_by_two_dap_ranks_train_like_one(four_samples, tmp_path):
+def test_two_data_by_two_dap_ranks_train_like_one(four_samples, alone, tmp_path):
     ranks = finished(tmp_path, 4, 10, local_batch_size=2, **DAP_2)
     assert_same(ranks.losses(), four_samples.losses())
+    found, expected = (load_checkpoint(folder / "checkpoints" / "step_00000010").tensors["values"] for folder in (tmp_path, alone))
+    assert (found - expected).norm() < 1e-4 * expected.norm()
     for found, expected in zip(ranks.said("evaluation"), four_samples.said("evaluation"), strict=True):
         assert [float(x) for x in found[2:]] == pytest.approx([float(x) for x in expected[2:]], abs=1e-3)
     report = " ".join(line for line in ranks.lines if line.startswith("preparing"))

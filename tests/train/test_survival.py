@@ -1,9 +1,11 @@
 """Runs that are killed, asked to stop, or die while they save: they end, say why, and go on as if nothing had been."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -79,8 +81,6 @@ def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(whole, tmp_
         sys.argv = ["tiny_run", sys.argv[1], "12"]
         tiny_run.main()
     """
-    import textwrap
-
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -111,14 +111,12 @@ def test_torchrun_starts_the_ranks_again_by_itself(whole, tmp_path):
         from tests.train import tiny_run
         tiny_run.main()
     """
-    import textwrap
-
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(script))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     shown = subprocess.run(
         [*command, str(program), str(tmp_path / "out"), "12"], cwd=ROOT, capture_output=True, text=True, timeout=180,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr[-3000:]
     steps = {int(line.split()[1]): float(line.split()[3]) for line in shown.stdout.splitlines() if line.startswith("step ")}
