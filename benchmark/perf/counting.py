@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.kernel_flops import FLOPS
 from benchmark.perf.needs_triton import import_with_triton
+from openfold_opt.parallel.flight import Flight
 
 FUSED_NAMESPACE = "openfold"
 
@@ -109,6 +110,9 @@ def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Co
 
 
 def _as_leaf(x: Any) -> Any:
+    if isinstance(x, Flight):
+        # on one rank it has arrived already
+        return Flight(_as_leaf(x.arrive()), None, what="a counted input")
     return x.detach().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x
 
 
