@@ -80,9 +80,10 @@ class Heartbeat:
         self._state = (self._state[0] if step is None else step, doing, time.monotonic())
 
     def confess(self, error: BaseException) -> None:
-        """This rank fails by itself: the others shall know why."""
+        """This rank fails by itself: the others shall know why, and this one be left to end as it does."""
         step, doing, _ = self._state
-        self._accuse(f"rank {self._rank} on {socket.gethostname()} failed at step {step} ({doing}): {type(error).__name__}: {error}")
+        self.close()
+        self._publish(f"rank {self._rank} on {socket.gethostname()} failed at step {step} ({doing}): {type(error).__name__}: {error}")
 
     def explain(self, error: BaseException) -> LostRankError | None:
         """Why a collective failed, if a rank is found guilty soon; None if none is."""
@@ -141,12 +142,14 @@ class Heartbeat:
         return f"no progress for {self._stuck_seconds:.0f} s; furthest behind: {'; '.join(behind)}"
 
     def _accuse(self, verdict: str) -> None:
+        self._conclude(self._publish(verdict))
+
+    def _publish(self, verdict: str) -> str:
+        """The first verdict counts: that one."""
         try:
-            # the first verdict counts
-            said = self._store.compare_set(_VERDICT, "", verdict).decode()
+            return self._store.compare_set(_VERDICT, "", verdict).decode()
         except (dist.DistError, RuntimeError):
-            said = verdict
-        self._conclude(said)
+            return verdict
 
     def _conclude(self, verdict: str) -> None:
         with self._lock:

@@ -36,7 +36,7 @@ from openfold_opt.train.setup import (
 )
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
-from openfold_opt.train.watch import StopRequest
+from openfold_opt.train.watch import PreemptedError, StopRequest
 
 
 class SetupError(ValueError):
@@ -132,9 +132,13 @@ class Trainer:
         """The loss of another rank, if that is what stands behind an exception; else the others are told of this rank's failure."""
         if self._heartbeat is None:
             return error
-        if is_lost_connection(error):
+        if isinstance(error, PreemptedError):
+            # every rank comes here, and its exit code says that nothing failed
+            self._heartbeat.close()
+        elif is_lost_connection(error):
             return self._heartbeat.explain(error) or error
-        self._heartbeat.confess(error)
+        else:
+            self._heartbeat.confess(error)
         return error
 
     def _fail(self, error: BaseException) -> None:
