@@ -124,10 +124,18 @@ class Heartbeat:
         sign = self._read(neighbour)
         heard, when = self._neighbour
         now = time.monotonic()
+        if self._was_suspended(since=self._last_round):
+            when = now
         if sign != heard or sign == "left":
             self._neighbour = (sign, now)
         elif now - when > self._lost_seconds:
             self._accuse(f"{_describe(neighbour, sign)} was not heard for {now - when:.0f} s")
+        else:
+            self._neighbour = (sign, when)
+
+    def _was_suspended(self, *, since: float) -> bool:
+        """Whether this process itself did nothing for long: a scheduler may stop a whole job for a while, and nobody is to blame then."""
+        return time.monotonic() - since > 0.5 * self._lost_seconds
 
     def _read(self, rank: int) -> Any:
         key = f"alive/{rank}"
@@ -159,8 +167,12 @@ class Heartbeat:
 
     def _judge(self) -> None:
         """Ends the process after a verdict, and gives one if the store is silent. It sends nothing itself, so nothing can hold it up."""
+        checked = time.monotonic()
         while not self._is_closing.is_set() and not self._has_verdict.wait(self._round_seconds):
-            silent = time.monotonic() - self._last_round
+            if self._was_suspended(since=checked):
+                self._last_round = time.monotonic()
+            checked = time.monotonic()
+            silent = checked - self._last_round
             if silent > self._lost_seconds:
                 keeper = "the launcher" if self._has_store else "rank 0"
                 step, _, _ = self._state

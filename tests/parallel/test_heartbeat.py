@@ -88,6 +88,20 @@ def test_a_lost_rank_ends_the_others_by_name(victim, number):
             rank.kill()
 
 
+def test_a_job_that_is_suspended_as_a_whole_goes_on():
+    ranks = start("sleep", num_ranks=2)
+    try:
+        wait_until_ready(ranks)
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for rank in ranks:
+                rank.send_signal(number)
+            time.sleep(4.0)
+        assert [rank.poll() for rank in ranks] == [None, None]
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [("confess", ("rank 1 on", "step 7", "OSError: disk full")), ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data"))],
