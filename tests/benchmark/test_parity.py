@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from benchmark.parity.golden_config import model_config
 from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
 from openfold_opt.model.config import ModelConfig
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +137,19 @@ def test_a_long_section_shows_its_largest_errors_and_every_failure():
 def test_the_default_model_is_that_of_the_benchmark():
     config = ModelConfig()
     assert (config.c_m, config.c_z, config.c_s, config.evoformer_stack.num_blocks) == (256, 128, 384, 48)
+
+
+def test_a_dap_group_passes_under_torchrun(shared):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "benchmark", "parity"]
+    shown = subprocess.run(
+        [*command, "--dap", "2", str(shared / "golden" / "model_tiny")], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-1000:]
+    assert shown.stdout.count("spread over 2 ranks") == 1, "only the first rank speaks"
+    for section in ("outputs: 23 of 23", "gradients: 677 of 677", "resumed: 45 of 45"):
+        assert section in shown.stdout
+
+
+def test_another_number_of_ranks_than_dap_says_is_refused(shared, capsys):
+    assert main(["parity", "--dap", "2", str(shared / "golden" / "model_tiny")]) == 2
+    assert "torchrun --nproc-per-node 2 -m benchmark parity --dap 2" in capsys.readouterr().err
