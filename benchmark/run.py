@@ -40,6 +40,8 @@ from openfold_opt.train.watch import PreemptedError, StopRequest
 SEED_RANGE = 2**31
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What a scheduler sends to a job that must make room."""
+SAME_SIGNAL_SECONDS = 5.0
+"""A signal that comes again so soon is the same one, which reached this process by two ways (scheduler and launcher)."""
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 PREEMPTED_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: try again."""
@@ -210,7 +212,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
-    """Lets the signals stop training at the next step; before and after it, or at the second signal, they end the run as an error does.
+    """Lets the signals stop training at the next step; before and after it, or at a second signal, they end the run as an error does.
 
     Only the main thread can ask for that.
     """
@@ -218,9 +220,15 @@ def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
         yield
         return
 
+    first: list[float] = []
+
     def stop(number: int, frame: object) -> None:
-        if not stop_request.is_watched or stop_request.is_raised:
+        if not stop_request.is_watched:
             raise Terminated
+        if first and not stop_request.is_heard and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS:
+            raise Terminated
+        if not first:
+            first.append(time.monotonic())
         stop_request.is_raised = True
 
     before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}

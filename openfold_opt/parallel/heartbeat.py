@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -84,10 +83,13 @@ class Heartbeat:
         step, doing, _ = self._state
         self.close()
         self._publish(f"rank {self._rank} on {socket.gethostname()} failed at step {step} ({doing}): {type(error).__name__}: {error}")
+        if self._rank == 0 and not self._has_store:
+            # the verdict lives in this process: the others must have time to read it
+            time.sleep(2.0 * self._round_seconds)
 
     def explain(self, error: BaseException) -> LostRankError | None:
         """Why a collective failed, if a rank is found guilty soon; None if none is."""
-        if not self._has_verdict.wait(2.0 * self._lost_seconds):
+        if self._is_closing.is_set() or not self._has_verdict.wait(2.0 * self._lost_seconds):
             return None
         lost = LostRankError(self._verdict)
         lost.__cause__ = error
@@ -179,12 +181,12 @@ class Heartbeat:
                 self._conclude(f"{keeper}, which keeps the store, was not heard for {silent:.0f} s; this rank is at step {step}")
         if self._verdict is None:
             return
-        self._on_verdict(self._verdict)
-        # the main thread may be on its way out; if it waits in a collective it never will be
-        if not self._is_closing.wait(GRACE_SECONDS):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._leave(LOST_RANK_EXIT_CODE)
+        try:
+            self._on_verdict(self._verdict)
+        finally:
+            # the main thread may be on its way out; if it waits in a collective it never will be
+            if not self._is_closing.wait(GRACE_SECONDS):
+                self._leave(LOST_RANK_EXIT_CODE)
 
 
 def is_lost_connection(error: BaseException) -> bool:

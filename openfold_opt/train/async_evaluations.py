@@ -5,11 +5,12 @@ groups, each in its turn; the scores come back as a word in the store. So traini
 nothing else, as long as fewer than `queue_size` snapshots are under way. Beyond that it waits for the earliest, which is counted.
 
 Snapshot number n goes to group n % groups. Keys in the store: `evaluate/<n>` is written before snapshot n is sent, `scores/<n>` when it
-is evaluated, `evaluate/end` when there will be no more.
+is evaluated, `evaluate/end` when there will be no more, with the reason if it is not the end of the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -29,6 +30,10 @@ from openfold_opt.train.observer import ChainScore, EvaluationReport, RunObserve
 from openfold_opt.train.weight_average import WeightAverage
 
 END_KEY = "evaluate/end"
+STOP_KEY = "evaluate/asked to stop"
+"""Where an evaluation rank that was asked to stop passes it on."""
+PREEMPTED = "preempted"
+"""Value of that key if the run was asked to stop."""
 POLL_SECONDS = 0.02
 
 
@@ -56,6 +61,7 @@ class EvaluationsElsewhere:
     ) -> None:
         self.num_waits = 0
         self.wait_seconds = 0.0
+        self.is_asked_to_stop = False
         self._average = average
         self._context = context
         self._queue_size = queue_size
@@ -89,9 +95,10 @@ class EvaluationsElsewhere:
             time.sleep(POLL_SECONDS)
         return self.finished()
 
-    def close(self) -> None:
+    def close(self, *, preempted: bool) -> None:
         if self._sender is not None:
             self._sender.close()
+            self._context.store.set(END_KEY, PREEMPTED if preempted else "")
 
     def _wait_for_place(self) -> None:
         if len(self._under_way) < self._queue_size:
@@ -112,6 +119,7 @@ class EvaluationsElsewhere:
         """Take over what has come in, in whatever order."""
         self._sender.check()
         store = self._context.store
+        self.is_asked_to_stop = self.is_asked_to_stop or store.check([STOP_KEY])
         for number in list(self._under_way):
             if store.check([scores_key(number)]):
                 self._arrived.append(self._report(json.loads(store.get(scores_key(number))), self._under_way.pop(number)))
@@ -152,13 +160,13 @@ class _Sender:
             raise RuntimeError(f"weights could not be sent to the evaluation ranks: {self._error}") from self._error
 
     def close(self) -> None:
-        """Drop what was not sent, and tell the evaluation ranks that there is no more."""
-        while not self._jobs.empty():
-            self._jobs.get_nowait()
+        """Drop what was not sent, and wait until what is on its way has arrived."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
         self._jobs.put(None)
-        # longer than an evaluation group takes to look up from its work; a group that died is the heartbeat's business
+        # a group that died while it was sent to is the heartbeat's business
         self._thread.join()
-        self._context.store.set(END_KEY, "")
 
     def _run(self) -> None:
         bridge = self._context.bridge

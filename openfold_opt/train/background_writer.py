@@ -47,3 +47,6 @@ class BackgroundWriter:
             self._published(path, snapshot.step)
         except OSError as error:
             self._error = error
+        except BaseException as error:  # a thread's exceptions are nobody's else
+            self._error = OSError(f"the checkpoint of step {snapshot.step} could not be written: {type(error).__name__}: {error}")
+            self._error.__cause__ = error

@@ -124,7 +124,7 @@ class CheckpointStore:
                 f"cannot write checkpoint {path} ({_first_line(error)}); {free:,} bytes are free there. What was saved before "
                 "is still there: make room, then start the same command again, which resumes"
             ) from error
-        self._prune()
+        self._prune(snapshot.step)
         return path
 
     def load_newest(self, *, warn: Callable[[str], None]) -> tuple[Snapshot, Path] | None:
@@ -151,14 +151,16 @@ class CheckpointStore:
         for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
             _remove(path)
 
-    def _prune(self) -> None:
-        records = self.records()
+    def _prune(self, newest: int) -> None:
+        """Of those up to the newest, which was just saved; what is beyond it was passed over as damaged, and goes too."""
+        everything = self.records()
+        records = [record for record in everything if record.step <= newest]
         scored = [record for record in records if record.lddt_ca is not None]
         best = sorted(scored, key=lambda record: (record.lddt_ca, record.step))
         kept = {record.step for record in records[-self._config.keep_last :]}
         if self._config.keep_best:
             kept |= {record.step for record in best[-self._config.keep_best :]}
-        for record in records:
+        for record in everything:
             if record.step not in kept:
                 # renamed first: half of a checkpoint must never bear its name
                 path = self.path(record.step)

@@ -98,6 +98,8 @@ class Course:
         signals: tuple[str, ...] = ()
         try:
             with self._stop_request.watched():
+                if self._is_evaluation_owed():
+                    self._evaluate()
                 while not signals and not self._is_over() and self._progress.step < self._config.max_steps:
                     signals = self._train(self._next_stop())
                     if not signals and self._progress.step % self._config.evaluation.every_steps == 0:
@@ -105,16 +107,16 @@ class Course:
                     if not signals and self._is_checkpoint_due() and not self._is_over():
                         self._begin_checkpoint()
                         saved_step = self._progress.step
-            if "asked to stop" in signals and "target reached" not in signals:
-                self._stop_early()
+                if "asked to stop" in signals and "target reached" not in signals:
+                    self._stop_early()
             self._take(self._evaluations.drain() if not signals else ())
             self._agree_on_status()
         finally:
-            self._evaluations.close()
+            self._evaluations.close(preempted=self._stop_request.is_heard)
         if saved_step != self._progress.step:
             self._save_last()
         else:
-            self._finish_last()
+            self._finish_or_warn()
         return self._summary()
 
     def _agree_on_status(self) -> None:
@@ -122,6 +124,7 @@ class Course:
         if self._status is None:
             self._stop_clock(SUCCESS if self._is_target_reached() else ABORTED)
         self._status = broadcast_object(self._status, self._context.peers)
+        self._progress = replace(self._progress, is_target_reached=self._status == SUCCESS)
 
     def _stop_clock(self, status: str) -> None:
         self._status = status
@@ -145,9 +148,9 @@ class Course:
         )
 
     def _between_steps(self) -> None:
-        if self._stop_request.is_raised:
-            self._prepared.train_step.raise_signal("asked to stop")
         self._take(self._evaluations.finished())
+        if self._stop_request.is_raised or self._evaluations.is_asked_to_stop:
+            self._prepared.train_step.raise_signal("asked to stop")
         # with evaluations in turn all ranks know, and make no further step
         if self._status == SUCCESS:
             self._prepared.train_step.raise_signal("target reached")
@@ -182,12 +185,20 @@ class Course:
         return bool(every) and self._progress.step % every == 0
 
     def _is_target_reached(self) -> bool:
-        lddt_ca = self._prepared.progress.lddt_ca
-        return self._status == SUCCESS or (lddt_ca is not None and lddt_ca >= self._config.evaluation.target_lddt_ca)
+        start = self._prepared.progress
+        was_reached = start.lddt_ca is not None and start.lddt_ca >= self._config.evaluation.target_lddt_ca
+        return self._status == SUCCESS or start.is_target_reached or was_reached
 
     def _is_over(self) -> bool:
         """Alike on every rank: where other ranks evaluate, the first one may know more, and the next step tells all."""
-        return self._context.bridge is None and self._is_target_reached()
+        if self._context.bridge is None:
+            return self._is_target_reached()
+        return self._prepared.progress.is_target_reached
+
+    def _is_evaluation_owed(self) -> bool:
+        """Whether the run was interrupted between a step and the result of the evaluation that was due after it."""
+        step, every = self._progress.step, self._config.evaluation.every_steps
+        return step > 0 and step % every == 0 and self._progress.lddt_ca is None and not self._progress.is_target_reached
 
     def _epoch_num(self, step: int) -> int:
         """Samples seen at the end of the block between two evaluations that `step` is the last of, or in."""
@@ -199,7 +210,7 @@ class Course:
         first = self._progress.step
         every = self._config.evaluation.every_steps
         epoch_num = self._epoch_num(stop)
-        if first % every == 0 or first == self._prepared.progress.step:
+        if self._status is None and (first % every == 0 or first == self._prepared.progress.step):
             self._observer.block_start(step=first, epoch_num=epoch_num)
             self._block_started = (time.perf_counter(), first)
         started = time.perf_counter()
@@ -216,14 +227,17 @@ class Course:
 
     def _evaluate(self) -> None:
         step = self._progress.step
-        self._evaluations.ask(EvaluationPoint(step=step, epoch_num=self._epoch_num(step)))
+        # with the clock stopped nobody asks for more; only the rank that knows does anything here
+        if self._status is None:
+            self._evaluations.ask(EvaluationPoint(step=step, epoch_num=self._epoch_num(step)))
         self._take(self._evaluations.finished())
         # here, and not in the midst of a step
         gc.collect()
 
     def _stop_early(self) -> None:
-        self._begin_checkpoint()
-        self._finish_checkpoint()
+        # signals that come late, or twice, mean the same
+        self._stop_request.is_heard = True
+        self._save_now()
         raise PreemptedError(
             f"asked to stop, and did so after step {self._progress.step}, whose checkpoint is complete; the same command continues the run"
         )
@@ -236,7 +250,9 @@ class Course:
         streams = tuple(states[:: self._context.dap.size])
         place = StreamState(low=self._progress.step * self._config.accumulation)
         is_in_order = all(stream is None or stream == place for stream in streams)
-        self._progress = replace(self._progress, stream_states=streams, is_in_order=is_in_order)
+        self._progress = replace(
+            self._progress, stream_states=streams, is_in_order=is_in_order, accumulation=self._config.accumulation
+        )
         self._on_first_rank(lambda: self._writer.begin(self._take_snapshot))
 
     def _finish_checkpoint(self) -> None:
@@ -258,19 +274,24 @@ class Course:
         facts = {"init_checkpoint_sha256": self._prepared.init_checkpoint_sha256}
         return take_snapshot(self._prepared.train_step, self._progress, self._prepared.identity, facts=facts)
 
+    def _save_now(self) -> None:
+        """Save whatever became of the checkpoint before, and wait until it is written."""
+        self._finish_or_warn()
+        self._begin_checkpoint()
+        self._finish_checkpoint()
+
     def _save_last(self) -> None:
         """The run is over and its log closed: what cannot be saved now is no failure of it."""
         try:
-            self._begin_checkpoint()
-            self._finish_checkpoint()
+            self._save_now()
         except OSError as error:
             self._observer.warning(f"the last checkpoint is missing: {error}")
 
-    def _finish_last(self) -> None:
+    def _finish_or_warn(self) -> None:
         try:
             self._finish_checkpoint()
         except OSError as error:
-            self._observer.warning(f"the last checkpoint is missing: {error}")
+            self._observer.warning(f"a checkpoint is missing: {error}")
 
 
 def _next_multiple(step: int, every: int) -> int:

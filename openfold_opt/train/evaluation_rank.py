@@ -13,7 +13,7 @@ import torch.distributed as dist
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.async_evaluations import END_KEY, POLL_SECONDS, order_key, scores_key
+from openfold_opt.train.async_evaluations import END_KEY, POLL_SECONDS, PREEMPTED, STOP_KEY, order_key, scores_key
 from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
@@ -21,28 +21,47 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.setup import build_evaluation_plan, build_model
+from openfold_opt.train.watch import PreemptedError, StopRequest
 
 
 class EvaluationRank:
     """Waits for weights, evaluates them with the others of its group, leaves the scores in the store."""
 
-    def __init__(self, config: RunConfig, context: ParallelContext, *, device: torch.device, note: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        context: ParallelContext,
+        *,
+        device: torch.device,
+        note: Callable[..., None],
+        stop_request: StopRequest,
+    ) -> None:
         self._context = context
-        self._note = note
+        self._tell_others = note
+        self._stop_request = stop_request
         model = build_model(config, seed=0, device=device)
         self._buffer = ParameterBuffer(model, low_precision=low_precision_names(model, config.precision))
         plan = build_evaluation_plan(config, device, dap=AxisGroup.single("dap"))
         self.evaluator = Evaluator(model, self._buffer.views(self._buffer.values), plan=plan)
 
     def run(self, data: OpenData) -> int:
-        """Evaluate until training is over; returns how many snapshots were evaluated."""
+        """Evaluate until training is over; returns how many snapshots were evaluated. Raises PreemptedError if it was asked to stop."""
         number, num_evaluated = self._context.evaluation_group, 0
         while self._wait_for(number):
             if self._receive():
                 self._evaluate(data, number)
                 num_evaluated += 1
             number += len(self._context.bridge.evaluators)
+        if self._context.store.get(END_KEY).decode() == PREEMPTED:
+            raise PreemptedError("the run was asked to stop; the same command continues it")
         return num_evaluated
+
+    def _note(self, *, doing: str, step: int | None = None) -> None:
+        """Said between chains and while waiting: the moment to pass on a request to stop, too."""
+        self._tell_others(doing=doing, step=step)
+        if self._stop_request.is_raised and not self._stop_request.is_heard:
+            self._stop_request.is_heard = True
+            self._context.store.set(STOP_KEY, "")
 
     def _wait_for(self, number: int) -> bool:
         """Whether snapshot `number` comes. An order is always followed by its weights, even if the end is near."""

@@ -29,6 +29,8 @@ class Evaluations(Protocol):
     """How often training had to wait for an evaluation to be taken over."""
     wait_seconds: float
     """How long training waited for evaluations, in all."""
+    is_asked_to_stop: bool
+    """Whether a rank that only evaluates was asked to stop the run."""
 
     def ask(self, point: EvaluationPoint) -> None:
         """Begin an evaluation of the weights as they are now, on every rank that trains."""
@@ -39,8 +41,8 @@ class Evaluations(Protocol):
     def drain(self) -> Iterable[EvaluationReport]:
         """As finished, once all that were asked for are there."""
 
-    def close(self) -> None:
-        """No more will be asked for; what is still under way is dropped."""
+    def close(self, *, preempted: bool) -> None:
+        """No more will be asked for; what is still under way is dropped. preempted: as the run was asked to stop."""
 
 
 class EvaluationsInTurn:
@@ -57,6 +59,7 @@ class EvaluationsInTurn:
         self._reports: list[EvaluationReport] = []
         self.num_waits = 0
         self.wait_seconds = 0.0
+        self.is_asked_to_stop = False
 
     def ask(self, point: EvaluationPoint) -> None:
         self._observer.evaluation_start(step=point.step, epoch_num=point.epoch_num)
@@ -81,6 +84,6 @@ class EvaluationsInTurn:
     def drain(self) -> Iterable[EvaluationReport]:
         return self.finished()
 
-    def close(self) -> None:
+    def close(self, *, preempted: bool) -> None:
         """Nothing is ever under way."""
 

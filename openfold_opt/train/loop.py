@@ -99,11 +99,19 @@ class Trainer:
             self._heartbeat = self._listen(context)
             for line in describe_ranks(context, device):
                 self._observer.preparing(line)
+            preempted: PreemptedError | None = None
+            summary: RunSummary | None = None
             with matmul_precision(self._config.precision):
-                summary = self._train(context, device) if context.role == TRAIN else self._evaluate(context, device)
+                try:
+                    summary = self._train(context, device) if context.role == TRAIN else self._evaluate(context, device)
+                except PreemptedError as error:
+                    preempted = error
+            # nobody leaves, and no rank that keeps the store least of all, before all are through
+            barrier(context.world)
             if self._heartbeat is not None:
                 self._heartbeat.close()
-            barrier(context.world)
+            if preempted is not None:
+                raise preempted
         except BaseException as error:
             cause = self._find_cause(error)
             self._fail(cause)
@@ -133,12 +141,11 @@ class Trainer:
         if self._heartbeat is None:
             return error
         if isinstance(error, PreemptedError):
-            # every rank comes here, and its exit code says that nothing failed
-            self._heartbeat.close()
-        elif is_lost_connection(error):
+            # nothing failed, and every rank comes here
+            return error
+        if is_lost_connection(error):
             return self._heartbeat.explain(error) or error
-        else:
-            self._heartbeat.confess(error)
+        self._heartbeat.confess(error)
         return error
 
     def _fail(self, error: BaseException) -> None:
@@ -205,7 +212,9 @@ class Trainer:
     def _evaluate(self, context: ParallelContext, device: torch.device) -> None:
         """The run of a rank that only evaluates: ready before the clock starts, data opened after."""
         with _mistakes_as_setup_errors():
-            rank = EvaluationRank(self._config, context, device=device, note=self._heartbeat_note)
+            rank = EvaluationRank(
+                self._config, context, device=device, note=self._heartbeat_note, stop_request=self._stop_request
+            )
         graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note) if self._config.warm_up else None
         try:
             barrier(context.world)

@@ -47,6 +47,9 @@ class Progress:
     """What the steps have used of the stream of samples of each rank of the data axis; None, or no entry: what these steps use in order."""
     is_in_order: bool = True
     """Whether all streams were used in order without leaving anything out, so that the number of steps says it all."""
+    accumulation: int = 1
+    """Micro-batches of a step, which the streams are counted in."""
+    is_target_reached: bool = False
 
 
 def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]) -> Snapshot:
@@ -65,6 +68,8 @@ def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdenti
                 None if stream is None else {"low": stream.low, "above": list(stream.above)} for stream in progress.stream_states
             ],
             "is_in_order": progress.is_in_order,
+            "accumulation": progress.accumulation,
+            "is_target_reached": progress.is_target_reached,
             **facts,
         },
         layout=buffer.layout(),
@@ -101,7 +106,7 @@ def restore_run(train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity
     streams = (None if stream is None else StreamState(**stream) for stream in facts["stream_states"])
     return Progress(
         step=snapshot.step, samples_seen=snapshot.samples_seen, lddt_ca=snapshot.lddt_ca, stream_states=tuple(streams),
-        is_in_order=facts["is_in_order"],
+        is_in_order=facts["is_in_order"], accumulation=facts["accumulation"], is_target_reached=facts["is_target_reached"],
     )  # fmt: skip
 
 

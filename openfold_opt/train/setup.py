@@ -191,7 +191,7 @@ def prepare_run(
         store=store,
         identity=identity,
         progress=loaded.progress,
-        stream_state=_stream_state(loaded.progress, context.data),
+        stream_state=_stream_state(loaded.progress, config, context.data),
         init_checkpoint_sha256=loaded.init_checkpoint_sha256,
         resumed_from=loaded.resumed_from,
     )
@@ -223,17 +223,18 @@ def keep_global_batch(
     return replace(config, accumulation=accumulation)
 
 
-def _stream_state(progress: Progress, data: AxisGroup) -> StreamState | None:
-    """This rank's part. ValueError where another number of ranks left streams that are not cut at one place."""
+def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> StreamState | None:
+    """This rank's part. ValueError where the streams of other ranks, or of other micro-batches, are not cut at one place."""
+    if progress.is_in_order:
+        return None
     states = progress.stream_states
-    if len(states) == data.size:
-        return states[data.rank]
-    if not progress.is_in_order:
+    if (len(states), progress.accumulation) != (data.size, config.accumulation):
         raise ValueError(
-            f"the checkpoint is of {len(states)} streams of samples, used out of order or with samples left out; this run has {data.size}: "
-            f"resume it with {len(states)} ranks that have samples of their own, or start anew in another output directory"
+            f"the checkpoint is of {len(states)} streams of samples, with {progress.accumulation} micro-batches a step, used out of order or "
+            f"with samples left out; this run has {data.size} and {config.accumulation}: resume it as it was, or start anew in another "
+            "output directory"
         )
-    return None
+    return states[data.rank]
 
 
 def _load_weights(train_step, store, *, config, paths, identity, warn) -> LoadedWeights:

@@ -19,6 +19,8 @@ class StopRequest:
         self.is_raised = False
         self.is_watched = False
         """Whether somebody looks at it now; before training begins and after it nobody does."""
+        self.is_heard = False
+        """Whether all ranks are stopping, because one of them was asked to."""
 
     @contextmanager
     def watched(self) -> Iterator[None]:

@@ -183,14 +183,18 @@ def test_two_ranks_are_refused_together(finished):
     assert "the first rank refused the run" in outputs[1][1]
 
 
-@pytest.mark.parametrize(("numbers", "code"), [((signal.SIGTERM,), 75), ((signal.SIGUSR1,), 75), ((signal.SIGTERM,) * 2, 143)])
-def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, code):
-    """The first lets the step end and saves, the second ends at once."""
+@pytest.mark.parametrize(
+    ("numbers", "pause", "code"),
+    [((signal.SIGTERM,), 0.0, 75), ((signal.SIGUSR1, signal.SIGTERM), 0.2, 75), ((signal.SIGTERM,) * 2, 5.5, 143)],
+    ids=["one", "the same by two ways", "a second one"],
+)
+def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, pause, code):
+    """The first lets the step end and saves, a second one ends at once."""
     output = tmp_path / "out"
     process = start_slow(output, "--seed", 5)
     for number in numbers:
         process.send_signal(number)
-        time.sleep(0.5)
+        time.sleep(pause)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == code, text
     assert ("whose checkpoint is complete" if code == 75 else "stopped by a signal") in text and "Traceback" not in text

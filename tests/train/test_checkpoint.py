@@ -84,6 +84,15 @@ def test_damaged_description_falls_back_too(tmp_path):
     assert len(warnings) == 1
 
 
+def test_a_new_checkpoint_outlives_damaged_ones_beyond_it(tmp_path):
+    """A run that fell back to step 3 must be able to save step 5, whatever lies about of steps 12 and 13."""
+    store = store_with(tmp_path, [3, 12, 13], keep_last=3, keep_best=0)
+    for step in (12, 13):
+        truncate(store.path(step) / "__0_0.distcp")
+    store.save(snapshot(5))
+    assert [record.step for record in store.records()] == [3, 5]
+
+
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
     store = store_with(tmp_path, [3, 12])
     for step in (3, 12):
@@ -120,9 +129,10 @@ def test_the_background_writer_tells_before_and_after(tmp_path):
     assert told == [("written", 3, False), ("saved", 3, True), ("written", 12, False), ("saved", 12, True)]
 
 
-def test_the_background_writer_raises_what_went_wrong_once(tmp_path):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError("No space left in memory")])
+def test_the_background_writer_raises_what_went_wrong_once(tmp_path, error):
     def fail(step):
-        raise OSError(28, "No space left on device")
+        raise error
 
     writer = BackgroundWriter(CheckpointStore(tmp_path, CheckpointConfig()), before_publishing=fail, published=fail)
     writer.begin(lambda: snapshot(3))

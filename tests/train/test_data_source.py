@@ -14,7 +14,7 @@ from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.data_source import ShardDataSource, balanced_share
 from openfold_opt.train.loop import Trainer
 from openfold_opt.train.selection import DataSelectionConfig
 from openfold_opt.train.setup import RunPaths, build_model
@@ -135,3 +135,28 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
     )
     assert "cannot write checkpoint" in finished.stdout and "bytes are free" in finished.stdout and "which resumes" in finished.stdout
     assert "[1] ['step_00000001']" in finished.stdout
+
+
+def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_dir, tmp_path):
+    loader = LoaderConfig(num_workers=0)
+
+    def config(max_steps, **sizes):
+        return dataclasses.replace(tiny_config(max_steps=max_steps, **sizes), selection=SELECTION, loader=loader)
+
+    train(config(4, local_batch_size=1, accumulation=2), data_dir, tmp_path / "cut")[0].run()
+    trainer, resumed = train(config(8, local_batch_size=2), data_dir, tmp_path / "cut")
+    assert trainer.run().resumed_from_step == 4
+    trainer, whole = train(config(8, local_batch_size=2), data_dir, tmp_path / "whole")
+    trainer.run()
+    assert [report.step for report in resumed.steps] == [5, 6, 7, 8]
+    for found, expected in zip(resumed.steps, whole.steps[4:], strict=True):
+        assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
+def test_chains_are_dealt_by_work():
+    lengths = {"a": 10, "b": 9, "c": 8, "d": 3, "e": 2}
+    axes = [AxisGroup(name="peers", rank=rank, size=2, process_group=object()) for rank in range(2)]
+    # squares: 100 against 81 + 64; 100 + 9 + 4 against 145
+    assert [balanced_share(lengths, axis) for axis in axes] == [("a", "d", "e"), ("b", "c")]
+    assert balanced_share(lengths, AxisGroup.single("peers")) == ("a", "b", "c", "d", "e")
+    assert [balanced_share({}, axis) for axis in axes] == [(), ()]

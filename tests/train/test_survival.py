@@ -65,6 +65,28 @@ def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_
     assert found == {step: whole[step] for step in range(stopped + 1, 13)}
 
 
+@pytest.mark.parametrize("evaluation_ranks", [0, 1])
+def test_an_evaluation_that_was_due_when_the_run_was_stopped_is_made_by_the_rerun(tmp_path, evaluation_ranks):
+    """Asked to stop in the step after which an evaluation is due; without it the run would end as aborted."""
+    parallel = {"num_evaluation_ranks": evaluation_ranks}
+    changes = {"parallel": parallel, "evaluation": {"every_steps": 4, "target_lddt_ca": 1e-6}}
+    ranks = Ranks(tmp_path, 1 + evaluation_ranks, 4, step_seconds=0.5, checkpoint={"every_steps": 0}, **changes)
+    ranks.wait_for("step 1 ")
+    for process in ranks.processes:
+        process.send_signal(signal.SIGUSR1)
+    assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * (1 + evaluation_ranks), ranks.lines
+    assert last_step(tmp_path) == 4 and not ranks.said("evaluation")
+    rerun = finished(tmp_path, 1 + evaluation_ranks, 4, **changes)
+    assert len(rerun.said("evaluation")) == 1 and rerun.said("summary")[0][1] == "success"
+
+
+def test_a_rank_that_only_evaluates_passes_the_wish_to_stop_on(tmp_path):
+    ranks = Ranks(tmp_path, 2, 100, step_seconds=0.1, parallel={"num_evaluation_ranks": 1})
+    ranks.wait_for("step 3 ")
+    ranks.processes[1].send_signal(signal.SIGUSR1)
+    assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * 2, ranks.lines
+
+
 def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(whole, tmp_path):
     """The writing of the second checkpoint is held up, and the process killed meanwhile."""
     script = """
