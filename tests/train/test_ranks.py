@@ -89,10 +89,10 @@ def test_training_goes_on_until_the_queue_is_full_and_waits_are_counted(tmp_path
 
 def test_no_step_waits_while_the_queue_has_room(tmp_path):
     parallel = {"num_evaluation_ranks": 1, "evaluation_queue": 4}
-    ranks = finished(tmp_path, 2, 8, parallel=parallel, evaluation={"every_steps": 2}, evaluation_seconds=0.5)
-    words = [line.split()[0] for line in ranks.lines]
-    # all steps are made before the first result is there
-    assert words.index("evaluation") > max(place for place, word in enumerate(words) if word == "step")
+    ranks = finished(tmp_path, 2, 8, parallel=parallel, evaluation={"every_steps": 2}, evaluation_seconds=0.8)
+    first_words = [line.split()[:2] for line in ranks.lines]
+    # more steps are made, and the next evaluation is asked for, before the first result is there
+    assert first_words.index(["evaluation", "2"]) > first_words.index(["evaluation_start", "4"]) > first_words.index(["step", "3"])
     assert ranks.said("summary") == [["summary", "aborted", "8", "waits", "0"]]
 
 
