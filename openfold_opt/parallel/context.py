@@ -35,7 +35,7 @@ class ParallelConfig:
     evaluation_queue: int = 4
     """Snapshots that may wait or be under evaluation; training waits before it makes another."""
     evaluation_dap_min_length: int | None = None
-    """Without ranks that only evaluate: chains of so many residues are evaluated by a dap group together; None: no chain is."""
+    """Chains of so many residues are evaluated by a dap group together, or by an evaluation group; None: every chain by one rank."""
     backend: str | None = None
     """torch.distributed backend; None takes nccl for GPUs and gloo for CPUs."""
     gradient_bucket_bytes: int = 64 * 2**20
@@ -79,7 +79,7 @@ class ParallelContext:
     data: AxisGroup
     """Training ranks that see different samples."""
     dap: AxisGroup
-    """Training ranks that share a sample."""
+    """Training ranks that share a sample; of an evaluation rank its group, which shares long chains."""
     bridge: Bridge | None = None
     """None where training ranks evaluate."""
     evaluation_group: int = 0
@@ -158,8 +158,8 @@ def _with_evaluation_ranks(context: ParallelContext, config: ParallelConfig, num
         members = list(range(first, first + size))
         group = dist.new_group(members) if size > 1 else None
         if rank in members:
-            axis = AxisGroup(name="evaluation", rank=rank - first, size=size, process_group=group)
-            context = replace(context, peers=axis, evaluation_group=number)
+            peers, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("peers", "dap"))
+            context = replace(context, peers=peers, dap=replace(dap, overlaps=config.overlap), evaluation_group=number)
     over = dist.new_group([0, *firsts], backend="gloo", timeout=timedelta(seconds=config.timeout_seconds))
     is_on_bridge = rank == 0 or rank in firsts
     return replace(context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts))

@@ -41,8 +41,12 @@ class EvaluationRank:
         self._stop_request = stop_request
         model = build_model(config, seed=0, device=device)
         self._buffer = ParameterBuffer(model, low_precision=low_precision_names(model, config.precision))
-        plan = build_evaluation_plan(config, device, dap=AxisGroup.single("dap"))
-        self.evaluator = Evaluator(model, self._buffer.views(self._buffer.values), plan=plan)
+        self.evaluator = Evaluator(
+            model,
+            self._buffer.views(self._buffer.values),
+            plan=build_evaluation_plan(config, device, dap=AxisGroup.single("dap")),
+            together=build_evaluation_plan(config, device, dap=context.dap),
+        )
 
     def run(self, data: OpenData) -> int:
         """Evaluate until training is over; returns how many snapshots were evaluated. Raises PreemptedError if it was asked to stop."""

@@ -1,6 +1,7 @@
 """Whole runs of a tiny model: order of events, resumption bit for bit, several ranks, errors."""
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -224,7 +225,7 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(tmp_path):
 def torchrun(folder, num_ranks, local_batch, *, returncode=0):
     arguments = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}",
-        "-m", "tests.train.tiny_run", str(folder), "10", str(local_batch),
+        "-m", "tests.train.tiny_run", str(folder), "10", json.dumps({"local_batch_size": local_batch}),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     shown = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

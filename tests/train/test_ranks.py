@@ -51,9 +51,9 @@ def test_ranks_that_cannot_make_the_batch_are_refused(tmp_path):
         assert code == 1 and "a global batch of 2; 3 ranks" in text and "start another number of ranks" in text
 
 
-def test_long_chains_are_evaluated_by_a_dap_group_together(four_samples, tmp_path):
-    parallel = {"dap_size": 2, "evaluation_dap_min_length": 7}
-    ranks = finished(tmp_path, 2, 4, local_batch_size=4, parallel=parallel)
+@pytest.mark.parametrize(("num_ranks", "parallel"), [(2, {"dap_size": 2}), (3, {"num_evaluation_ranks": 2})], ids=["dap", "elsewhere"])
+def test_long_chains_are_evaluated_by_a_group_together(four_samples, tmp_path, num_ranks, parallel):
+    ranks = finished(tmp_path, num_ranks, 4, local_batch_size=4, parallel=parallel | {"evaluation_dap_min_length": 7})
     (found,), expected = ranks.said("evaluation"), four_samples.said("evaluation")[0]
     assert [float(x) for x in found[2:]] == pytest.approx([float(x) for x in expected[2:]], abs=1e-3)
 
