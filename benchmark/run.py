@@ -24,6 +24,7 @@ from benchmark.record import RunRecord
 from benchmark.rules import preset_division
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         launch = read_launch_info()
         request = check_request(args)
+        count_training_ranks(request.config.parallel, launch.world_size)
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error

@@ -126,7 +126,9 @@ def _serve(channel: socket.socket, task: Task) -> None:
     _die_with_consumer()
     # Interrupts are the consumer's business, and handlers that it installed are not for this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # launchers signal the whole process group: the consumer decides, and ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)
     while request := _next_request(channel):
         result = attempt(task, pickle.loads(request))

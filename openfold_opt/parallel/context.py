@@ -106,12 +106,7 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
 
     Raises ValueError if the ranks cannot be split as the configuration says.
     """
-    num_training = launch.world_size - config.num_evaluation_ranks
-    if num_training < 1 or num_training % config.dap_size:
-        raise ValueError(
-            f"{launch.world_size} ranks, of which {config.num_evaluation_ranks} only evaluate, leave {num_training} for training; they "
-            f"cannot be split into groups of dap_size={config.dap_size}: start a multiple of it, and as many as evaluate"
-        )
+    num_training = count_training_ranks(config, launch.world_size)
     if launch.world_size == 1:
         return ParallelContext.alone()
     backend = config.backend or ("nccl" if device.type == "cuda" else "gloo")
@@ -137,6 +132,18 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
     if context.role == TRAIN:
         context = replace(context, data=_axis(mesh, "data"), dap=replace(_axis(mesh, "dap"), overlaps=config.overlap))
     return _with_evaluation_ranks(context, config, num_training)
+
+
+def count_training_ranks(config: ParallelConfig, num_ranks: int) -> int:
+    """Of so many ranks; ValueError says how many to start if they cannot be split as the configuration says."""
+    num_training = num_ranks - config.num_evaluation_ranks
+    if num_training < 1 or num_training % config.dap_size:
+        least = config.dap_size + config.num_evaluation_ranks
+        raise ValueError(
+            f"found {num_ranks} ranks; dap_size={config.dap_size} and num_evaluation_ranks={config.num_evaluation_ranks} want a multiple of "
+            f"{config.dap_size} to train and {config.num_evaluation_ranks} to evaluate: start {least}, for instance by torchrun --nproc-per-node {least}"
+        )
+    return num_training
 
 
 def _peers_axis(launch: LaunchInfo, num_training: int) -> AxisGroup:

@@ -50,6 +50,10 @@ def test_preset_that_needs_a_gpu(refused):
     assert "needs a GPU" in refused("mlperf_reference")
 
 
+def test_ranks_that_the_preset_cannot_use(refused):
+    assert "start 2, for instance by torchrun --nproc-per-node 2" in refused("demo_dap2")
+
+
 def test_missing_data_directory(refused):
     message = refused()
     assert "does not exist" in message and "data_prep convert" in message

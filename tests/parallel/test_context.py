@@ -82,5 +82,5 @@ def test_one_process_is_alone():
 
 def test_ranks_must_divide_by_dap():
     launch = LaunchInfo(rank=0, world_size=3, ranks_per_node=3)
-    with pytest.raises(ValueError, match="leave 3 for training; they cannot be split into groups of dap_size=2"):
+    with pytest.raises(ValueError, match="found 3 ranks; dap_size=2 .* start 2, for instance by torchrun --nproc-per-node 2"):
         build_parallel_context(ParallelConfig(dap_size=2), launch, device=torch.device("cpu"))
