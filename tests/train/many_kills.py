@@ -60,10 +60,11 @@ def one_kill(folder: Path, rank: int, moment: float, whole: dict[int, str]) -> s
     first, second = folder / "first.txt", folder / "second.txt"
     launcher = start(folder / "run", first)
     time.sleep(moment)
-    victim = process_of_rank(launcher.pid, rank)
-    if victim is None:
-        launcher.kill()
-        return "there was nothing to kill"
+    # so early the launcher may not have started the ranks yet
+    while (victim := process_of_rank(launcher.pid, rank)) is None:
+        if launcher.poll() is not None:
+            return "the run was over before its moment came"
+        time.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     try:
