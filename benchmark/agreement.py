@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import DistError, TCPStore
+from torch.distributed import Store
 
 from benchmark.errors import BenchmarkError
 from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.parallel.store import open_store
 
 PORT_OFFSET = 1
 """The agreement has a port of its own: the run's own meeting place is not open yet."""
@@ -38,18 +40,9 @@ def listen(launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeo
     return decision
 
 
-def _store(launch: LaunchInfo, timeout_seconds: int) -> TCPStore:
-    port = launch.master_port + PORT_OFFSET
+def _store(launch: LaunchInfo, timeout_seconds: int) -> Store:
+    beside = replace(launch, master_port=launch.master_port + PORT_OFFSET, has_store=False)
     try:
-        return TCPStore(
-            launch.master_address,
-            port,
-            is_master=launch.rank == 0,
-            timeout=timedelta(seconds=timeout_seconds),
-            wait_for_workers=False,
-        )
-    except (DistError, RuntimeError) as error:
-        raise BenchmarkError(
-            f"rank {launch.rank} cannot meet the others at {launch.master_address}:{port} (MASTER_PORT + {PORT_OFFSET}): "
-            f"{str(error).splitlines()[0]}; choose another MASTER_PORT, or look for a rank that did not start"
-        ) from error
+        return open_store(beside, timeout=timedelta(seconds=timeout_seconds))
+    except ValueError as error:
+        raise BenchmarkError(f"{error} (the port is MASTER_PORT + {PORT_OFFSET})") from error

@@ -18,7 +18,6 @@ from benchmark.presets import build_preset
 from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader
 from openfold_opt.losses.lddt import lddt
-from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
@@ -119,7 +118,7 @@ def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
     torch.set_num_threads(config.torch_threads or torch.get_num_threads())
     device = torch.device("cpu")
     model = build_model(config, seed=0, device=device)
-    return Evaluator(model, snapshot.views("average"), plan=build_evaluation_plan(config, device, dap=AxisGroup.single("dap")))
+    return Evaluator(model, snapshot.views("average"), plan=build_evaluation_plan(config, device))
 
 
 def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from openfold_opt.train.course import SUCCESS
 from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
 from openfold_opt.train.setup import RunPaths, resolve_device
-from openfold_opt.train.watch import PreemptedError, StopRequest
+from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
 SEED_RANGE = 2**31
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)

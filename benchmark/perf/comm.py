@@ -15,19 +15,16 @@ import torch
 import torch.distributed as dist
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
-from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
-from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
+from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import ParallelConfig, build_parallel_context
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.made_up_features import meta_batch
-from openfold_opt.train.meta_model import meta_model
 from openfold_opt.train.setup import resolve_device
 
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22, 2**24)
@@ -90,17 +87,13 @@ def step_collectives(config: RunConfig, *, dap_size: int, num_passes: int) -> di
     """(what, kind, bytes that a rank sends) -> times in one step of one micro-batch, from a step on device "meta"."""
     launched: Counter = Counter()
     axis = dataclasses.replace(AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call]))
-    model = meta_model(config.model, config.precision)
+    step = MetaStep.build(
+        config, kernels="reference", precision=config.precision, num_passes=num_passes, dap=axis,
+        num_recomputed_blocks=ALL_BLOCKS if config.recompute is True else 0,
+    )  # fmt: skip
     with torch.device("meta"):
-        plan = ExecutionPlan(
-            kernels=build_kernel_set(KernelConfig(), "meta"),
-            dap=axis,
-            num_recomputed_blocks=ALL_BLOCKS if config.recompute is True else 0,
-        )
-        batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=num_passes + 1)
-        outputs = model(batch, plan, num_recycling_passes=num_passes, dropout=None)
-        AlphaFoldLoss(config.loss)(outputs, batch.at_pass(num_passes)).loss.backward()
-    gradient_bytes = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
+        step.run()
+    gradient_bytes = FLOAT_BYTES * sum(parameter.numel() for parameter in step.model.parameters())
     bucket = config.parallel.gradient_bucket_bytes
     share = 2 * (dap_size - 1) / dap_size
     launched[("gradients", ALL_REDUCE, int(share * min(bucket, gradient_bytes)))] = max(1, math.ceil(gradient_bytes / bucket))

@@ -19,7 +19,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.setup import RunPaths
+from openfold_opt.train.setup import RunPaths, resolve_device
 
 NUM_SETTLING_STEPS = 5
 
@@ -77,7 +77,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "torchrun --nproc-per-node 2 -m benchmark perf evaluation"
         )
     config = _configuration(args)
-    cores = _take_a_core(launch) if config.device == "cpu" or not os.path.exists("/dev/nvidia0") else None
+    on_cpu = resolve_device(config.device, local_rank=launch.local_rank).type == "cpu"
+    cores = _take_a_core(launch) if on_cpu else None
     times = _StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         try:

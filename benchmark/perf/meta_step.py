@@ -45,24 +45,36 @@ class MetaStep:
     batch: FeatureBatch
     dropout: DropoutState | None
     loss: AlphaFoldLoss
+    num_passes: int = 0
+    """Passes without gradient."""
 
     @classmethod
-    def build(cls, config: RunConfig, *, kernels: str, precision: str) -> MetaStep:
-        """The step of a preset with one implementation of all operations, for one recycling pass."""
+    def build(
+        cls,
+        config: RunConfig,
+        *,
+        kernels: str,
+        precision: str,
+        num_passes: int = 0,
+        dap: AxisGroup = AxisGroup.single("dap"),
+        num_recomputed_blocks: int = 0,
+    ) -> MetaStep:
+        """The step of a preset with one implementation of all operations, after num_passes passes without gradient."""
         kernel_set = build_kernel_set(KernelConfig.all(kernels), META, config.model.kernel_shapes())
         scalar = torch.zeros((), dtype=torch.int64, device=META)
         slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
         return cls(
             model=meta_model(config.model, precision),
-            plan=ExecutionPlan(kernels=kernel_set, dap=AxisGroup.single("dap")),
-            batch=meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1),
+            plan=ExecutionPlan(kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks),
+            batch=meta_batch(config.data, batch_size=config.local_batch_size, num_passes=num_passes + 1),
             dropout=DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None,
             loss=AlphaFoldLoss(config.loss),
+            num_passes=num_passes,
         )
 
     def forward(self) -> ModelOutputs:
-        """One pass with gradient."""
-        return self.model(self.batch, self.plan, num_recycling_passes=0, dropout=self.dropout)
+        """All passes, the last one with gradient."""
+        return self.model(self.batch, self.plan, num_recycling_passes=self.num_passes, dropout=self.dropout)
 
     def count_flops(self) -> StepFlops:
         """Of matrix products."""
@@ -74,4 +86,4 @@ class MetaStep:
 
     def run(self) -> None:
         """Forward, loss, backward."""
-        self.loss(self.forward(), self.batch.at_pass(0)).loss.backward()
+        self.loss(self.forward(), self.batch.at_pass(self.num_passes)).loss.backward()

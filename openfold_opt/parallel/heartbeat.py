@@ -38,7 +38,24 @@ class LostRankError(RuntimeError):
     """Another rank died, failed or hangs; names it and its last step."""
 
 
-class Heartbeat:
+class SilentHeartbeat:
+    """Of a rank to which nobody listens."""
+
+    def note(self, *, doing: str, step: int | None = None) -> None:
+        """As Heartbeat.note."""
+
+    def confess(self, error: BaseException) -> None:
+        """As Heartbeat.confess."""
+
+    def explain(self) -> LostRankError | None:
+        """Nobody is ever found guilty."""
+        return None
+
+    def close(self) -> None:
+        """As Heartbeat.close."""
+
+
+class Heartbeat(SilentHeartbeat):
     """This rank's sign of life, and its ear for the next rank's."""
 
     def __init__(
@@ -48,7 +65,6 @@ class Heartbeat:
         lost_seconds: float,
         stuck_seconds: float,
         on_verdict: Callable[[str], None],
-        leave: Callable[[int], None] = os._exit,
     ) -> None:
         """A collective call: every rank of the world starts to beat. on_verdict: called once, in a thread, before the process ends.
 
@@ -58,7 +74,7 @@ class Heartbeat:
         self._has_store = context.launch.has_store
         self._round_seconds = lost_seconds / ROUNDS_TO_LOSS
         self._lost_seconds, self._stuck_seconds = lost_seconds, stuck_seconds
-        self._on_verdict, self._leave = on_verdict, leave
+        self._on_verdict = on_verdict
         # a connection of its own: the one of the process groups is blocked while they wait
         self._store = join_store(context.launch, timeout=timedelta(seconds=lost_seconds))
         self._state: tuple[int, str, float] = (0, "setting up", time.monotonic())
@@ -87,13 +103,11 @@ class Heartbeat:
             # the verdict lives in this process: the others must have time to read it
             time.sleep(2.0 * self._round_seconds)
 
-    def explain(self, error: BaseException) -> LostRankError | None:
+    def explain(self) -> LostRankError | None:
         """Why a collective failed, if a rank is found guilty soon; None if none is."""
         if self._is_closing.is_set() or not self._has_verdict.wait(2.0 * self._lost_seconds):
             return None
-        lost = LostRankError(self._verdict)
-        lost.__cause__ = error
-        return lost
+        return LostRankError(self._verdict)
 
     def close(self) -> None:
         """Take leave: nobody misses this rank from now on. A second call does nothing."""
@@ -186,7 +200,7 @@ class Heartbeat:
         finally:
             # the main thread may be on its way out; if it waits in a collective it never will be
             if not self._is_closing.wait(GRACE_SECONDS):
-                self._leave(LOST_RANK_EXIT_CODE)
+                os._exit(LOST_RANK_EXIT_CODE)
 
 
 def is_lost_connection(error: BaseException) -> bool:

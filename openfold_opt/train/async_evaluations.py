@@ -30,10 +30,10 @@ from openfold_opt.train.observer import ChainScore, EvaluationReport, RunObserve
 from openfold_opt.train.weight_average import WeightAverage
 
 END_KEY = "evaluate/end"
+PREEMPTED = "preempted"
+"""Value of END_KEY if the run was asked to stop."""
 STOP_KEY = "evaluate/asked to stop"
 """Where an evaluation rank that was asked to stop passes it on."""
-PREEMPTED = "preempted"
-"""Value of that key if the run was asked to stop."""
 POLL_SECONDS = 0.02
 
 

@@ -20,14 +20,6 @@ class NonFiniteError(RuntimeError):
     """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples."""
 
 
-class Watch(Protocol):
-    """What the loop tells, and is asked to tell, between two steps."""
-
-    def note(self, *, doing: str, step: int | None = None) -> None: ...
-
-    def between_steps(self) -> None: ...
-
-
 class StepRunner(Protocol):
     """TrainStep, or the graphs of it."""
 
@@ -62,7 +54,10 @@ class BlockRunner:
     """Passes without gradient of a step, counted from 0."""
     peers: AxisGroup
     observer: RunObserver
-    watch: Watch
+    note: Callable[..., None]
+    """Told what this rank does (doing=...) at which step (step=...)."""
+    between_steps: Callable[[], None]
+    """Called before each step, on every rank."""
     data_wait_seconds: float = 0.0
     """So far, in all."""
     warned_terms: set[str] = field(default_factory=set)
@@ -76,7 +71,7 @@ class BlockRunner:
         step, signals = first_step, ()
         while step < last_step and not signals:
             step += 1
-            self.watch.between_steps()
+            self.between_steps()
             started, waited = time.perf_counter(), self.data_wait_seconds
             loaded: list[LoadedBatch] = []
             result = self.train_step.run(
@@ -102,9 +97,9 @@ class BlockRunner:
         """The micro-batches of a step on the device; `taken` gets them as they came."""
         for _ in range(self.accumulation):
             asked = time.perf_counter()
-            self.watch.note(doing="waiting for data", step=step)
+            self.note(doing="waiting for data", step=step)
             loaded = next(self.batches)
-            self.watch.note(doing="training")
+            self.note(doing="training")
             self.data_wait_seconds += time.perf_counter() - asked
             taken.append(loaded)
             if loaded.step != step - 1:

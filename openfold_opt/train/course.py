@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.broadcast import broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.parallel.heartbeat import Heartbeat
+from openfold_opt.parallel.heartbeat import SilentHeartbeat
 from openfold_opt.train.background_writer import BackgroundWriter
 from openfold_opt.train.async_evaluations import EvaluationsElsewhere
 from openfold_opt.train.block import BlockRunner
@@ -24,7 +24,7 @@ from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummar
 from openfold_opt.train.run_state import Progress, take_snapshot
 from openfold_opt.train.setup import PreparedRun, peak_memory_bytes
 from openfold_opt.train.step import TrainStep
-from openfold_opt.train.watch import PreemptedError, StopRequest, Watch
+from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
 SUCCESS, ABORTED = "success", "aborted"
 
@@ -41,7 +41,7 @@ class Course:
         runner: TrainStep | StepGraphs,
         data: OpenData,
         observer: RunObserver,
-        heartbeat: Heartbeat | None,
+        heartbeat: SilentHeartbeat,
         stop_request: StopRequest,
     ) -> None:
         self._config = config
@@ -59,7 +59,7 @@ class Course:
         self._started = self._run_seconds = 0.0
         self._block_started = (0.0, 0)
         """time.perf_counter() and step at the beginning of the running block."""
-        self._watch = Watch(heartbeat, between_steps=self._between_steps)
+        self._note = heartbeat.note
         self._writer = BackgroundWriter(
             prepared.store,
             before_publishing=lambda step: observer.checkpoint_written(step=step),
@@ -75,7 +75,8 @@ class Course:
             mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
             observer=observer,
-            watch=self._watch,
+            note=self._note,
+            between_steps=self._between_steps,
             peers=context.peers,
             samples_per_step=prepared.identity.global_batch_size,
             recycling=self._recycling_passes,
@@ -84,11 +85,11 @@ class Course:
     def _choose_evaluations(self) -> Evaluations:
         if self._context.bridge is None:
             return EvaluationsInTurn(
-                self._prepared.evaluator, self._data, self._context.peers, observer=self._observer, note=self._watch.note
+                self._prepared.evaluator, self._data, self._context.peers, observer=self._observer, note=self._note
             )
         return EvaluationsElsewhere(
             self._prepared.train_step.weight_average, self._context, queue_size=self._config.parallel.evaluation_queue,
-            observer=self._observer, note=self._watch.note,
+            observer=self._observer, note=self._note,
         )  # fmt: skip
 
     def run(self, *, started: float) -> RunSummary:
@@ -185,9 +186,7 @@ class Course:
         return bool(every) and self._progress.step % every == 0
 
     def _is_target_reached(self) -> bool:
-        start = self._prepared.progress
-        was_reached = start.lddt_ca is not None and start.lddt_ca >= self._config.evaluation.target_lddt_ca
-        return self._status == SUCCESS or start.is_target_reached or was_reached
+        return self._status == SUCCESS or self._prepared.progress.is_target_reached
 
     def _is_over(self) -> bool:
         """Alike on every rank: where other ranks evaluate, the first one may know more, and the next step tells all."""
@@ -244,7 +243,7 @@ class Course:
 
     def _begin_checkpoint(self) -> None:
         """Raises OSError on every rank if the first one could not write the checkpoint before."""
-        self._watch.note(doing="saving")
+        self._note(doing="saving")
         states = gather_objects(self._data.training_state(), self._context.peers)
         # the ranks of a dap group take the same stream
         streams = tuple(states[:: self._context.dap.size])
@@ -258,7 +257,7 @@ class Course:
     def _finish_checkpoint(self) -> None:
         self._on_first_rank(self._writer.finish)
 
-    def _on_first_rank(self, write) -> None:
+    def _on_first_rank(self, write: Callable[[], None]) -> None:
         """An OSError there is raised on every rank."""
         failure: OSError | None = None
         if self._context.peers.rank == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -54,12 +54,12 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: nn.Module, averaged: Mapping[str, Tensor], *, plan: ExecutionPlan, together: ExecutionPlan | None = None
+        self, model: nn.Module, averaged: Mapping[str, Tensor], *, plan: ExecutionPlan, dap: AxisGroup = AxisGroup.single("dap")
     ) -> None:
-        """averaged: float32 weights by name, whose memory is used; plan: for chains of this rank; together: for those of its dap group."""
+        """averaged: float32 weights by name, whose memory is used; plan: for chains of this rank; dap: the ranks that share long chains."""
         self._model = copy.deepcopy(model).eval()
         self._plan = plan
-        self._together = together
+        self._together = replace(plan, dap=dap)
         self._graphs: EvaluationGraphs | None = None
         self._rounded: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self._model.named_parameters():

@@ -10,7 +10,6 @@ from dataclasses import asdict
 import torch
 import torch.distributed as dist
 
-from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.async_evaluations import END_KEY, POLL_SECONDS, PREEMPTED, STOP_KEY, order_key, scores_key
@@ -21,7 +20,7 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.setup import build_evaluation_plan, build_model
-from openfold_opt.train.watch import PreemptedError, StopRequest
+from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
 
 class EvaluationRank:
@@ -44,21 +43,19 @@ class EvaluationRank:
         self.evaluator = Evaluator(
             model,
             self._buffer.views(self._buffer.values),
-            plan=build_evaluation_plan(config, device, dap=AxisGroup.single("dap")),
-            together=build_evaluation_plan(config, device, dap=context.dap),
+            plan=build_evaluation_plan(config, device),
+            dap=context.dap,
         )
 
-    def run(self, data: OpenData) -> int:
-        """Evaluate until training is over; returns how many snapshots were evaluated. Raises PreemptedError if it was asked to stop."""
-        number, num_evaluated = self._context.evaluation_group, 0
+    def run(self, data: OpenData) -> None:
+        """Evaluate until training is over. Raises PreemptedError if it was asked to stop."""
+        number = self._context.evaluation_group
         while self._wait_for(number):
             if self._receive():
                 self._evaluate(data, number)
-                num_evaluated += 1
             number += len(self._context.bridge.evaluators)
         if self._context.store.get(END_KEY).decode() == PREEMPTED:
             raise PreemptedError("the run was asked to stop; the same command continues it")
-        return num_evaluated
 
     def _note(self, *, doing: str, step: int | None = None) -> None:
         """Said between chains and while waiting: the moment to pass on a request to stop, too."""

@@ -10,10 +10,9 @@ from threading import Lock
 import torch
 
 from openfold_opt.kernels.select import describe_tuning
-from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
-from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, is_lost_connection
+from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.report import describe_ranks
 from openfold_opt.train.checkpoint import CheckpointStore
@@ -36,7 +35,7 @@ from openfold_opt.train.setup import (
 )
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
-from openfold_opt.train.watch import PreemptedError, StopRequest
+from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
 
 class SetupError(ValueError):
@@ -78,7 +77,7 @@ class Trainer:
         self._observer: RunObserver = NullObserver()
         if observer is not None and self._launch.rank == 0:
             self._observer = observer
-        self._heartbeat: Heartbeat | None = None
+        self._heartbeat = SilentHeartbeat()
         self._failure_lock = Lock()
         self._has_failed = False
 
@@ -108,8 +107,7 @@ class Trainer:
                     preempted = error
             # nobody leaves, and no rank that keeps the store least of all, before all are through
             barrier(context.world)
-            if self._heartbeat is not None:
-                self._heartbeat.close()
+            self._heartbeat.close()
             if preempted is not None:
                 raise preempted
         except BaseException as error:
@@ -125,10 +123,10 @@ class Trainer:
             self._observer.run_end(summary)
         return summary
 
-    def _listen(self, context: ParallelContext) -> Heartbeat | None:
+    def _listen(self, context: ParallelContext) -> SilentHeartbeat:
         config = self._config.parallel
         if context.world.size == 1 or config.heartbeat_seconds == 0.0:
-            return None
+            return SilentHeartbeat()
         return Heartbeat(
             context,
             lost_seconds=config.heartbeat_seconds,
@@ -138,13 +136,11 @@ class Trainer:
 
     def _find_cause(self, error: BaseException) -> BaseException:
         """The loss of another rank, if that is what stands behind an exception; else the others are told of this rank's failure."""
-        if self._heartbeat is None:
-            return error
         if isinstance(error, PreemptedError):
             # nothing failed, and every rank comes here
             return error
         if is_lost_connection(error):
-            return self._heartbeat.explain(error) or error
+            return self._heartbeat.explain() or error
         self._heartbeat.confess(error)
         return error
 
@@ -157,8 +153,7 @@ class Trainer:
 
     def _note(self, what: str) -> None:
         """A thing of the set-up is done."""
-        if self._heartbeat is not None:
-            self._heartbeat.note(doing=what)
+        self._heartbeat.note(doing=what)
         self._observer.preparing(what)
 
     def _train(self, context: ParallelContext, device: torch.device) -> RunSummary:
@@ -189,7 +184,8 @@ class Trainer:
         self._observer.init_stop(info)
         self._observer.run_start(info)
         started = time.perf_counter()
-        _pass_the_start(context.world)
+        # no rank touches data before the first one has started the clock
+        barrier(context.world)
         with _mistakes_as_setup_errors():
             data = self._data.open(config, context, seed=self._seed)
         try:
@@ -213,12 +209,13 @@ class Trainer:
         """The run of a rank that only evaluates: ready before the clock starts, data opened after."""
         with _mistakes_as_setup_errors():
             rank = EvaluationRank(
-                self._config, context, device=device, note=self._heartbeat_note, stop_request=self._stop_request
+                self._config, context, device=device, note=self._heartbeat.note, stop_request=self._stop_request
             )
         graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note) if self._config.warm_up else None
         try:
+            # the training ranks' two: all are ready, and the clock has started
             barrier(context.world)
-            _pass_the_start(context.world)
+            barrier(context.world)
             with _mistakes_as_setup_errors():
                 data = self._data.open(self._config, context, seed=self._seed)
             with frozen_garbage(), self._stop_request.watched():
@@ -226,10 +223,6 @@ class Trainer:
         finally:
             if graphs is not None:
                 rank.evaluator.release_graphs()
-
-    def _heartbeat_note(self, *, doing: str, step: int | None = None) -> None:
-        if self._heartbeat is not None:
-            self._heartbeat.note(doing=doing, step=step)
 
     def _describe(self, prepared: PreparedRun, device: torch.device) -> RunInfo:
         buffer, launch = prepared.train_step.buffer, self._launch
@@ -248,8 +241,3 @@ class Trainer:
             resumed_from=prepared.resumed_from,
             data_checksum=prepared.identity.data_checksum,
         )
-
-
-def _pass_the_start(world: AxisGroup) -> None:
-    """No rank touches data before the first one has started the clock."""
-    barrier(world)

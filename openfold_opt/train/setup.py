@@ -103,12 +103,13 @@ def build_plans(config: RunConfig, context: ParallelContext, device: torch.devic
     """The execution plans of training and of evaluation."""
     kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
     train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=_agree_on_recomputation(config, context, device))
-    return train, build_evaluation_plan(config, device, dap=AxisGroup.single("dap"))
+    return train, replace(train, dap=AxisGroup.single("dap"), num_recomputed_blocks=0)
 
 
-def build_evaluation_plan(config: RunConfig, device: torch.device, *, dap: AxisGroup) -> ExecutionPlan:
-    """How chains are evaluated, by one rank or by a dap group."""
-    return ExecutionPlan(kernels=build_kernel_set(config.kernels, device, config.model.kernel_shapes()), dap=dap)
+def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionPlan:
+    """How one rank evaluates a chain."""
+    kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
+    return ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
 
 
 def _agree_on_recomputation(config: RunConfig, context: ParallelContext, device: torch.device) -> int:
@@ -182,12 +183,7 @@ def prepare_run(
     check_same_everywhere(train_step.buffer.values, context.peers, what="initial weights")
     return PreparedRun(
         train_step=train_step,
-        evaluator=Evaluator(
-            model,
-            train_step.weight_average.parameters(),
-            plan=evaluation_plan,
-            together=build_evaluation_plan(config, device, dap=context.dap),
-        ),
+        evaluator=Evaluator(model, train_step.weight_average.parameters(), plan=evaluation_plan, dap=context.dap),
         store=store,
         identity=identity,
         progress=loaded.progress,

@@ -19,7 +19,7 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.loop import Trainer
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
 from openfold_opt.train.setup import RunPaths
-from openfold_opt.train.watch import PreemptedError, StopRequest
+from openfold_opt.train.stop_request import PreemptedError, StopRequest
 from tests.train.synthetic import MemorySource, tiny_config
 
 PREEMPTED_EXIT_CODE = 75
