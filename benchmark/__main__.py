@@ -12,6 +12,7 @@ from benchmark.errors import BenchmarkError
 COMMANDS = {
     "run": ("benchmark.run", "one timed run"),
     "check": ("benchmark.check", "compliance of MLPerf logs"),
+    "summarize": ("benchmark.results.command", "tables and pictures from MLPerf logs"),
     "rules": ("benchmark.rules", "compare a preset with the closed division"),
     "parity": ("benchmark.parity.command", "compare model, losses and optimiser with a golden directory"),
     "perf": ("benchmark.perf.command", "measurements beside a named peer"),

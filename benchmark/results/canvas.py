@@ -1,0 +1,34 @@
+"""Axes to draw on, without pyplot and its global state."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+NUM_COLOURS = 10
+
+
+def new_axes() -> tuple[Figure, Axes]:
+    """A picture of 9 x 5.5 inches."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3, which="both")
+    return figure, axes
+
+
+def colour(i: int) -> tuple[float, ...]:
+    """Of set i, the same in every picture."""
+    return matplotlib.colormaps["tab10"](i % NUM_COLOURS)
+
+
+def use_log_scale(axes: Axes, which: str) -> None:
+    """which: "x" or "y". The numbers are plain: 20, not 2 x 10^1."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

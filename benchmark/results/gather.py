@@ -1,0 +1,137 @@
+"""From files and folders to sets of runs.
+
+A folder with result_*.txt is one set, whose logs must agree. All other logs, those named one by one and every mlperf.log below
+a folder, are put together with those that agree with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+from benchmark.results.place import Place, describe_place
+from benchmark.results.run_log import LogError, RunLog, read_run_log
+
+RESULT_PATTERN = "result_*.txt"
+OUR_LOG = "mlperf.log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A log, or a folder of logs, that tells of no result, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSet:
+    """Runs of one kind on one system; at least one."""
+
+    place: Place
+    runs: tuple[RunLog, ...]
+    num_rejected: int
+    """Logs of the same folder that tell of no result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Everything that was found."""
+
+    sets: tuple[ResultSet, ...]
+    rejections: tuple[Rejection, ...]
+
+
+def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
+    """Read all logs in files and folders. BenchmarkError for a path that does not exist or a folder without logs."""
+    folders, loose = find_logs(paths)
+    sets: list[ResultSet] = []
+    rejections: list[Rejection] = []
+    for folder in folders:
+        runs, wrong = _read_all(sorted(folder.glob(RESULT_PATTERN), key=_by_number))
+        rejections += wrong
+        kinds = _by_kind(runs)
+        if len(kinds) > 1:
+            rejections.append(Rejection(path=folder, reason=_disagreement(runs)))
+        elif runs:
+            sets.append(ResultSet(place=describe_place(folder), runs=tuple(runs), num_rejected=len(wrong)))
+    runs, wrong = _read_all(loose)
+    rejections += wrong
+    places: dict[Place, list[RunLog]] = {}
+    for run in runs:
+        # what config.json tells, such as preset and dap size, must agree too
+        places.setdefault(describe_place(run.path.parent), []).append(run)
+    for place, neighbours in places.items():
+        sets += [ResultSet(place=place, runs=tuple(members), num_rejected=0) for members in _by_kind(neighbours)]
+    if is_throughput:
+        sets = [replace(each, place=replace(each.place, is_throughput=True)) for each in sets]
+    return Gathered(sets=tuple(sets), rejections=tuple(rejections))
+
+
+def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Folders that hold result files, and single logs; none twice, in the order asked for."""
+    folders: dict[Path, None] = {}
+    loose: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found = {file.parent: None for file in sorted(path.rglob(RESULT_PATTERN))}
+            logs = sorted(path.rglob(OUR_LOG))
+            if not found and not logs:
+                raise BenchmarkError(f"{path} holds no logs; expected {RESULT_PATTERN} or {OUR_LOG} in it or below it")
+            folders |= found
+            loose |= dict.fromkeys(logs)
+        elif path.exists():
+            loose[path] = None
+        else:
+            raise BenchmarkError(f"{path} does not exist; expected the log of a run, or a folder of them")
+    return list(folders), list(loose)
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    digits = path.stem.rpartition("_")[2]
+    return (int(digits) if digits.isdecimal() else 0, path.name)
+
+
+def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
+    runs, rejections = [], []
+    for path in paths:
+        try:
+            runs.append(read_run_log(path))
+        except LogError as error:
+            rejections.append(Rejection(path=path, reason=str(error)))
+    return runs, rejections
+
+
+def _kind(run: RunLog) -> dict[str, Any]:
+    """What the runs of a set have in common."""
+    return {
+        "submission_org": run.organisation,
+        "submission_platform": run.platform,
+        "submission_division": run.division,
+        "number_of_nodes": run.num_nodes,
+        "accelerators_per_node": run.accelerators_per_node,
+        "number_of_ranks": run.num_ranks,
+        "global_batch_size": run.batch,
+        "gradient_accumulation_steps": run.accumulation,
+        "precision": run.precision,
+        "target_avg_lddt_ca_value": run.target,
+        "size of model and sample": run.has_closed_sample,
+    }
+
+
+def _by_kind(runs: Sequence[RunLog]) -> list[list[RunLog]]:
+    kinds: dict[tuple, list[RunLog]] = {}
+    for run in runs:
+        kinds.setdefault(tuple(_kind(run).values()), []).append(run)
+    return list(kinds.values())
+
+
+def _disagreement(runs: Sequence[RunLog]) -> str:
+    for name in _kind(runs[0]):
+        values = sorted({str(_kind(run)[name]) for run in runs})
+        if len(values) > 1:
+            return f"its logs are not of one kind: {name} is {' and '.join(values)}; expected the same in every {RESULT_PATTERN}"
+    raise AssertionError("logs of several kinds differ in something")

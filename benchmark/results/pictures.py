@@ -1,0 +1,140 @@
+"""Pictures of sets of runs: the course of lDDT-Ca, time of a step, strong scaling."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from benchmark.results.canvas import colour, new_axes, use_log_scale
+from benchmark.results.figures import Figures, step_seconds
+from benchmark.results.gather import ResultSet
+from benchmark.results.reference_points import reference_points
+from benchmark.results.run_log import RunLog
+from benchmark.results.scaling_picture import draw_strong_scaling
+from benchmark.results.tables import label
+
+Curve = tuple[list[float], list[float]]
+"""x and y of one run."""
+LOG_SCALE_FROM = 5.0
+"""A quantity that differs between sets by more than this factor has a logarithmic axis."""
+LOWEST_SHARE = 0.03
+"""Of all evaluations, how many of the lowest may fall out of the picture: some runs have a bad one now and then."""
+
+
+def draw_all(folder: Path, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+    """lddt_samples.png, lddt_minutes.png, step_time.png and strong_scaling.png."""
+    for name, draw in (("lddt_samples", draw_lddt_samples), ("lddt_minutes", draw_lddt_minutes), ("step_time", draw_step_time)):
+        figure, axes = new_axes()
+        draw(axes, sets, figures)
+        figure.savefig(folder / f"{name}.png", dpi=130)
+    figure, axes = new_axes()
+    draw_strong_scaling(axes, figures, colours=[colour(i) for i in range(len(figures))])
+    figure.savefig(folder / "strong_scaling.png", dpi=130)
+
+
+def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+    """lDDT-Ca over samples seen, and the range of samples in which the reference's 20 runs converge."""
+    _draw_runs(axes, sets, figures, curve=lambda run: _course(run, lambda each: each.samples / 1e3))
+    if any(each.reference_samples for each in figures):
+        for point, shade in zip(reference_points(), ("0.55", "0.75"), strict=False):
+            low, high = min(point.samples) / 1e3, max(point.samples) / 1e3
+            axes.axvspan(low, high, color=shade, alpha=0.25, linewidth=0, label=f"reference converges, batch {point.batch}")
+    _finish_lddt(axes, sets)
+    axes.set_xlabel("thousand samples")
+
+
+def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+    """lDDT-Ca over minutes since run_start; bars at the target show when the reference's samples would be through at each set's own pace."""
+    _draw_runs(axes, sets, figures, curve=lambda run: _course(run, lambda each: each.stop / 60))
+    levels = _lddt_limits(sets)
+    bars = [i for i, each in enumerate(figures) if each.reference_samples is not None and each.converged]
+    for row, i in enumerate(bars):
+        low, high = _reference_minutes(sets[i])
+        height = sets[i].runs[0].target + (row + 1) * 0.012 * (levels[1] - levels[0])
+        axes.plot([low, high], [height, height], color=colour(i), linewidth=4, solid_capstyle="butt", alpha=0.7)
+    if bars:
+        axes.plot([], [], color="0.4", linewidth=4, label="reference's samples, at the set's pace")
+    _finish_lddt(axes, sets)
+    _log_scale_if_wide(axes, "x", [run.minutes for each in sets for run in each.runs])
+    axes.set_xlabel("minutes since run_start")
+
+
+def draw_step_time(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+    """Seconds of a step over the run, one point per cycle between evaluations."""
+
+    def curve(run: RunLog) -> Curve:
+        return [cycle.samples / 1e3 for cycle in run.cycles], step_seconds(run)
+
+    _draw_runs(axes, sets, figures, curve=curve)
+    _log_scale_if_wide(axes, "y", [seconds for each in sets for run in each.runs for seconds in step_seconds(run)])
+    axes.set_xlabel("thousand samples")
+    axes.set_ylabel("s/step, evaluation excluded")
+    axes.legend(fontsize=8)
+
+
+def _draw_runs(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures], *, curve: Callable[[RunLog], Curve]) -> None:
+    """Every run as a thin line, and their median, where at least half of them still run, as a thick one."""
+    for i, (each, of_it) in enumerate(zip(sets, figures, strict=True)):
+        curves = [curve(run) for run in each.runs if run.evaluations and run.cycles]
+        for x, y in curves if len(curves) > 1 else ():
+            axes.plot(x, y, color=colour(i), linewidth=0.7, alpha=0.35)
+        if curves:
+            axes.plot(*_median_curve(curves), color=colour(i), linewidth=2, label=f"{label(of_it)}, {len(curves)} run{'s'[: len(curves) - 1]}")
+
+
+def _median_curve(curves: Sequence[Curve]) -> Curve:
+    """The n-th point is the median of the n-th points, up to where half of the runs have ended."""
+    lengths = sorted(len(x) for x, _ in curves)
+    middle = lengths[len(lengths) // 2]
+    alive = [[(x[n], y[n]) for x, y in curves if len(x) > n] for n in range(middle)]
+    return [statistics.median(x for x, _ in points) for points in alive], [statistics.median(y for _, y in points) for points in alive]
+
+
+def _course(run: RunLog, x: Callable) -> Curve:
+    evaluations = sorted(run.evaluations, key=lambda each: each.samples)
+    return [x(each) for each in evaluations], [each.lddt_ca for each in evaluations]
+
+
+def _reference_minutes(each: ResultSet) -> tuple[float, float]:
+    """When the fastest and the slowest run of the reference would have ended, samples interpolated to the set's batch as their means are."""
+    points = reference_points()
+    pace = statistics.median(run.minutes / run.samples for run in each.runs if run.is_converged)
+    batches = [point.batch for point in points]
+    batch = each.runs[0].batch
+    low, high = (float(np.interp(batch, batches, [choose(point.samples) for point in points])) for choose in (min, max))
+    return low * pace, high * pace
+
+
+def _lddt_limits(sets: Sequence[ResultSet]) -> tuple[float, float]:
+    """Of the axis: nearly all values but those before the first step, and the target."""
+    values = _trained_values(sets)
+    values += [run.target for result in sets for run in result.runs]
+    low, high = float(np.quantile(values, LOWEST_SHARE)), max(values)
+    margin = 0.1 * (high - low) + 1e-3
+    return max(low - margin, min(values) - margin / 3), high + margin
+
+
+def _trained_values(sets: Sequence[ResultSet]) -> list[float]:
+    return [each.lddt_ca for result in sets for run in result.runs for each in run.evaluations if each.samples > 0]
+
+
+def _finish_lddt(axes: Axes, sets: Sequence[ResultSet]) -> None:
+    for target in sorted({run.target for each in sets for run in each.runs}):
+        axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target}")
+    limits = _lddt_limits(sets)
+    num_hidden = sum(value < limits[0] for value in _trained_values(sets))
+    if num_hidden:
+        axes.text(0.01, 0.01, f"{num_hidden} evaluations lie below", transform=axes.transAxes, fontsize=8)
+    axes.set_ylim(*limits)
+    axes.set_ylabel("lDDT-Ca")
+    axes.legend(loc="lower right", fontsize=8)
+
+
+def _log_scale_if_wide(axes: Axes, which: str, values: Sequence[float]) -> None:
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > LOG_SCALE_FROM * min(positive):
+        use_log_scale(axes, which)

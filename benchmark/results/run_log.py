@@ -1,0 +1,248 @@
+"""One run, read from its MLPerf log: anybody's log of the OpenFold benchmark, not only ours.
+
+Where submitters differ: evaluation in turn with training or beside it; the wait for a batch under two names; and what a
+step is when gradients are accumulated. The reference logs the samples of one micro-step as global_batch_size and counts
+micro-steps, ours logs the samples of an optimiser step and counts those; in both, samples = steps x global_batch_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.check import CONTINUED_KEY, read_events
+
+BENCHMARK = "openfold"
+OUR_WAIT_KEY = "data_wait_seconds_per_step"
+WAIT_KEYS = (OUR_WAIT_KEY, "avg_perf_next_batch")
+"""Mean wait for a batch in seconds, per cycle: our key, and that of the NVIDIA code, which times the same call."""
+SUCCESS = "success"
+CLOSED_SAMPLE = {
+    "model_parameters_count": 93_229_082,
+    "train_sequence_crop_size": 256,
+    "num_recycling_iters": 3,
+    "max_msa_clusters": 124,
+    "max_extra_msa": 1024,
+    "max_templates": 4,
+}
+"""Keys that fix the work of a sample in the closed division."""
+
+
+class LogError(ValueError):
+    """A file that does not tell of one whole run; the text is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """Training between two evaluations: samples seen before and after it, seconds from run_start to its begin and end."""
+
+    samples_before: int
+    samples: int
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """lDDT-Ca (0 to 1) of the weights after `samples`; seconds from run_start to when it began and was known."""
+
+    samples: int
+    lddt_ca: float
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLog:
+    """A whole run. Times in ms are of the clock of the machine, since 1970."""
+
+    path: Path
+    organisation: str
+    platform: str
+    division: str
+    precision: str | None
+    seed: int | None
+    num_nodes: int
+    accelerators_per_node: int
+    num_ranks: int
+    batch: int
+    """Samples of a step as this log counts steps."""
+    accumulation: int
+    is_ours: bool
+    target: float
+    has_closed_sample: bool
+    """Model and sample are the closed division's."""
+    init_start_ms: float | None
+    run_start_ms: float
+    run_stop_ms: float
+    status: str
+    cycles: tuple[Cycle, ...]
+    """Those that came to their end before the clock stopped."""
+    open_cycle_start: float | None
+    """Seconds from run_start to the begin of the cycle that was under way when the clock stopped, if one was."""
+    evaluations: tuple[Evaluation, ...]
+    data_waits: tuple[float, ...]
+    """Mean wait for a batch in seconds, one per cycle; empty if not logged."""
+
+    @property
+    def is_converged(self) -> bool:
+        """The target was reached."""
+        return self.status == SUCCESS
+
+    @property
+    def minutes(self) -> float:
+        """run_start to run_stop."""
+        return (self.run_stop_ms - self.run_start_ms) / 60e3
+
+    @property
+    def samples(self) -> int:
+        """Samples behind the weights of the last evaluation, as the RCP checker counts them."""
+        return self.evaluations[-1].samples
+
+    @property
+    def counts_micro_steps(self) -> bool:
+        """`batch` and a step are a part of an optimiser step."""
+        return self.accumulation > 1 and not self.is_ours
+
+
+def read_run_log(path: Path) -> RunLog:
+    """LogError, with the reason, if the file is not the log of one whole OpenFold run."""
+    try:
+        events, damage = read_events(path)
+    except OSError as error:
+        raise LogError(f"cannot be read: {error.strerror or error}") from error
+    if damage:
+        raise LogError(f"damaged: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""))
+    if not events:
+        raise LogError("no line of it is an MLPerf event (:::MLLOG ...)")
+    values = {event["key"]: event["value"] for event in reversed(events)}
+    benchmark = values.get("submission_benchmark")
+    if benchmark != BENCHMARK:
+        raise LogError(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
+    if CONTINUED_KEY in values:
+        raise LogError("of a resumed run, which is not a result")
+    start, stop = _clock(events, path)
+    inside = events[events.index(start) : events.index(stop) + 1]
+    began = start["time_ms"]
+    is_ours = any(event["key"] == "tracked_stats" and OUR_WAIT_KEY in _dictionary(event["value"]) for event in inside)
+    evaluations = _evaluations(inside, began)
+    if not evaluations and _status(stop) == SUCCESS:
+        raise LogError("run_stop says success, but there is no eval_accuracy")
+    return RunLog(
+        path=path,
+        organisation=str(values.get("submission_org", "unknown")),
+        platform=str(values.get("submission_platform", "unknown")),
+        division=str(values.get("submission_division", "unknown")),
+        precision=values.get("precision"),
+        seed=values.get("seed"),
+        num_nodes=_count(values, "number_of_nodes", least=1),
+        accelerators_per_node=_count(values, "accelerators_per_node", least=0),
+        num_ranks=_count(values, "number_of_ranks", least=1),
+        batch=_count(values, "global_batch_size", least=1),
+        accumulation=_count(values, "gradient_accumulation_steps", least=1, default=1),
+        is_ours=is_ours,
+        target=_number(values.get("target_avg_lddt_ca_value", 0.8), "target_avg_lddt_ca_value"),
+        has_closed_sample=all(values.get(key) == value for key, value in CLOSED_SAMPLE.items()),
+        init_start_ms=next((event["time_ms"] for event in events if event["key"] == "init_start"), None),
+        run_start_ms=began,
+        run_stop_ms=stop["time_ms"],
+        status=_status(stop),
+        cycles=_cycles(inside, began),
+        open_cycle_start=_open_cycle_start(inside, began),
+        evaluations=evaluations,
+        data_waits=_data_waits(inside),
+    )
+
+
+def _clock(events: list[dict[str, Any]], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    starts = [event for event in events if event["key"] == "run_start"]
+    stops = [event for event in events if event["key"] == "run_stop"]
+    for event in events:
+        _number(event["time_ms"], f"time_ms of {event['key']}")
+    if not starts:
+        raise LogError("no run_start: the run died before its clock started, or the log is cut off")
+    if not stops:
+        if list(path.parent.glob("mlperf_continued_*.log")) and path.name == "mlperf.log":
+            raise LogError("no run_stop: the run died and was resumed, which is not a result")
+        raise LogError("no run_stop: the run died or is still running, or the log is cut off")
+    if len(starts) > 1 or len(stops) > 1:
+        raise LogError(f"{len(starts)} run_start and {len(stops)} run_stop; expected the log of one run")
+    if stops[0]["time_ms"] <= starts[0]["time_ms"] or events.index(stops[0]) < events.index(starts[0]):
+        raise LogError("run_stop is not after run_start")
+    return starts[0], stops[0]
+
+
+def _status(stop: dict[str, Any]) -> str:
+    return str(_dictionary(stop["metadata"]).get("status"))
+
+
+def _cycles(events: list[dict[str, Any]], began: float) -> tuple[Cycle, ...]:
+    """Cycles that were finished; epoch_num is the number of samples at the end of one."""
+    cycles: list[Cycle] = []
+    opened: dict[str, Any] | None = None
+    for event in events:
+        if event["key"] == "epoch_start":
+            opened = event
+        elif event["key"] == "epoch_stop" and opened is not None:
+            before = cycles[-1].samples if cycles else 0
+            samples = _samples(event)
+            if samples <= before or event["time_ms"] < opened["time_ms"]:
+                raise LogError(f"epoch_stop at {samples} samples does not come after {before} samples, in number or in time")
+            start, stop = ((each["time_ms"] - began) / 1e3 for each in (opened, event))
+            cycles.append(Cycle(samples_before=before, samples=samples, start=start, stop=stop))
+            opened = None
+    return tuple(cycles)
+
+
+def _open_cycle_start(events: list[dict[str, Any]], began: float) -> float | None:
+    last = next((event for event in reversed(events) if event["key"] in ("epoch_start", "epoch_stop")), None)
+    return (last["time_ms"] - began) / 1e3 if last is not None and last["key"] == "epoch_start" else None
+
+
+def _evaluations(events: list[dict[str, Any]], began: float) -> tuple[Evaluation, ...]:
+    """In the order in which they were known; those beside training are told apart by their number of samples."""
+    starts: dict[int, float] = {}
+    evaluations = []
+    for event in events:
+        if event["key"] == "eval_start":
+            starts[_samples(event)] = event["time_ms"]
+        elif event["key"] == "eval_accuracy":
+            samples = _samples(event)
+            value = _number(event["value"], "eval_accuracy")
+            stop = event["time_ms"]
+            start = starts.get(samples, stop)
+            evaluations.append(Evaluation(samples=samples, lddt_ca=value, start=(start - began) / 1e3, stop=(stop - began) / 1e3))
+    return tuple(evaluations)
+
+
+def _data_waits(events: list[dict[str, Any]]) -> tuple[float, ...]:
+    waits = []
+    for event in events:
+        if event["key"] == "tracked_stats":
+            stats = _dictionary(event["value"])
+            waits += [_number(stats[key], key) for key in WAIT_KEYS if key in stats]
+    return tuple(waits)
+
+
+def _samples(event: dict[str, Any]) -> int:
+    value = _dictionary(event["metadata"]).get("epoch_num")
+    return int(_number(value, f"epoch_num of {event['key']}"))
+
+
+def _count(values: dict[str, Any], key: str, *, least: int, default: int | None = None) -> int:
+    value = _number(values.get(key, default), key)
+    if value < least or value != int(value):
+        raise LogError(f"{key} is {value}, expected a whole number of at least {least}")
+    return int(value)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise LogError(f"{name} is {value!r}, expected a number")
+    return value
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
