@@ -13,6 +13,7 @@ COMMANDS = {
     "run": ("benchmark.run", "one timed run"),
     "check": ("benchmark.check", "compliance of MLPerf logs"),
     "summarize": ("benchmark.results.command", "tables and pictures from MLPerf logs"),
+    "results": ("benchmark.results.records_command", "our own records and their table"),
     "rules": ("benchmark.rules", "compare a preset with the closed division"),
     "parity": ("benchmark.parity.command", "compare model, losses and optimiser with a golden directory"),
     "perf": ("benchmark.perf.command", "measurements beside a named peer"),

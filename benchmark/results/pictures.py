@@ -77,7 +77,7 @@ def draw_step_time(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figu
 
 
 def _draw_runs(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures], *, curve: Callable[[RunLog], Curve]) -> None:
-    """Every run as a thin line, and their median, where at least half of them still run, as a thick one."""
+    """Every run as a thin line, and their median as a thick one."""
     for i, (each, of_it) in enumerate(zip(sets, figures, strict=True)):
         curves = [curve(run) for run in each.runs if run.evaluations and run.cycles]
         for x, y in curves if len(curves) > 1 else ():
@@ -87,11 +87,11 @@ def _draw_runs(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]
 
 
 def _median_curve(curves: Sequence[Curve]) -> Curve:
-    """The n-th point is the median of the n-th points, up to where half of the runs have ended."""
-    lengths = sorted(len(x) for x, _ in curves)
-    middle = lengths[len(lengths) // 2]
-    alive = [[(x[n], y[n]) for x, y in curves if len(x) > n] for n in range(middle)]
-    return [statistics.median(x for x, _ in points) for points in alive], [statistics.median(y for _, y in points) for points in alive]
+    """Median of the runs up to where half of them have ended; one that has ended keeps its last value, between its points a run is linear."""
+    first = max(x[0] for x, _ in curves)
+    last = statistics.median_high(x[-1] for x, _ in curves)
+    grid = sorted({value for x, _ in curves for value in x if first <= value <= last})
+    return grid, list(np.median([np.interp(grid, x, y) for x, y in curves], axis=0))
 
 
 def _course(run: RunLog, x: Callable) -> Curve:
@@ -128,7 +128,8 @@ def _finish_lddt(axes: Axes, sets: Sequence[ResultSet]) -> None:
     limits = _lddt_limits(sets)
     num_hidden = sum(value < limits[0] for value in _trained_values(sets))
     if num_hidden:
-        axes.text(0.01, 0.01, f"{num_hidden} evaluations lie below", transform=axes.transAxes, fontsize=8)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+        axes.text(0.01, 0.02, f"{num_hidden} evaluations lie below", transform=axes.transAxes, fontsize=8, bbox=box)
     axes.set_ylim(*limits)
     axes.set_ylabel("lDDT-Ca")
     axes.legend(loc="lower right", fontsize=8)

@@ -36,8 +36,8 @@ def describe_place(folder: Path) -> Place:
     is_throughput = any(THROUGHPUT_NAME.search(part) for part in parts[-3:])
     submitter, system, description = None, None, {}
     pieces = folder.name.split("__")
-    if "results" in parts[1:-1] and _is_package(Path(*parts[: parts.index("results")])):
-        at = parts.index("results")
+    at = max((i for i, part in enumerate(parts[:-1]) if part == "results"), default=0)
+    if at > 0 and _is_package(Path(*parts[:at])):
         submitter, system = parts[at - 1], parts[at + 1]
         description = read_json(Path(*parts[:at], "systems", f"{system}.json"))
     elif len(pieces) >= 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from benchmark.results.figures import Figures
@@ -9,6 +10,7 @@ from benchmark.results.gather import Rejection
 from benchmark.results.reference_points import NORMALISED
 
 UNKNOWN = "-"
+NUMBER = re.compile(r"-$|~?\d[\d,.]*(%|\b)")
 Column = tuple[str, Callable[[Figures], str]]
 
 
@@ -30,15 +32,17 @@ def table(figures: Sequence[Figures], columns: Sequence[Column]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> str:
-    """Aligned, so that it is readable as plain text too; the first column to the left, the others to the right."""
+    """Aligned, so that it is readable as plain text too: numbers to the right, all else to the left."""
     texts = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
+    columns = list(zip(*texts, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    are_numbers = [all(NUMBER.match(cell) for cell in column[1:]) for column in columns]
 
     def line(row: Sequence[str]) -> str:
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [cell.rjust(widths[i]) if are_numbers[i] else cell.ljust(widths[i]) for i, cell in enumerate(row)]
         return "| " + " | ".join(cells) + " |"
 
-    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    rule = ["-" * (width - 1) + (":" if is_number else "-") for width, is_number in zip(widths, are_numbers, strict=True)]
     return "\n".join([line(texts[0]), line(rule), *(line(row) for row in texts[1:])])
 
 
