@@ -12,8 +12,8 @@ NUM_COLOURS = 10
 
 
 def new_axes() -> tuple[Figure, Axes]:
-    """A picture of 9 x 5.5 inches."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    """A picture of 9 x 6 inches."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.grid(alpha=0.3, which="both")
@@ -32,3 +32,9 @@ def use_log_scale(axes: Axes, which: str) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def add_legend(axes: Axes) -> None:
+    """Below the axes, where it hides nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8)

@@ -35,7 +35,7 @@ class Figures:
     ranks: int
     dap_size: int | None
     is_dap_size_inferred: bool
-    """From ranks and batch: ranks that share a sample, if every sample has at least one."""
+    """From ranks and batch, since logs do not tell."""
     precision: str | None
     batch: int
     accumulation: int
@@ -87,7 +87,7 @@ def compute_figures(result_set: ResultSet, *, accelerator: str | None = None) ->
     verdict = judge(runs)
     times = _times(runs)
     trimmed = times["minutes_trimmed_mean"]
-    dap_size = place.dap_size or (first.num_ranks // first.batch or None if per_run else None)
+    dap_size = place.dap_size or _infer_dap_size(first)
     return Figures(
         submitter=place.submitter or _real_name(first.organisation),
         system=place.system or _real_name(first.platform),
@@ -196,6 +196,12 @@ def _num_nodes(result_set: ResultSet) -> int:
     if not result_set.place.is_throughput or run.num_nodes * run.accelerators_per_node > run.num_ranks:
         return run.num_nodes
     return run.num_nodes * len(result_set.runs)
+
+
+def _infer_dap_size(run: RunLog) -> int | None:
+    """Ranks that share a sample, if each group has one sample and what is left over evaluates; None where ranks have several, or none."""
+    at_once = run.batch // run.accumulation if run.is_ours else run.batch
+    return (run.num_ranks // at_once or None) if run.accelerators_per_node and at_once else None
 
 
 def _real_name(name: str) -> str:

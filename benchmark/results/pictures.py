@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmark.results.canvas import colour, new_axes, use_log_scale
+from benchmark.results.canvas import add_legend, colour, new_axes, use_log_scale
 from benchmark.results.figures import Figures, step_seconds
 from benchmark.results.gather import ResultSet
 from benchmark.results.reference_points import reference_points
@@ -73,7 +73,7 @@ def draw_step_time(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figu
     _log_scale_if_wide(axes, "y", [seconds for each in sets for run in each.runs for seconds in step_seconds(run)])
     axes.set_xlabel("thousand samples")
     axes.set_ylabel("s/step, evaluation excluded")
-    axes.legend(fontsize=8)
+    add_legend(axes)
 
 
 def _draw_runs(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures], *, curve: Callable[[RunLog], Curve]) -> None:
@@ -132,7 +132,7 @@ def _finish_lddt(axes: Axes, sets: Sequence[ResultSet]) -> None:
         axes.text(0.01, 0.02, f"{num_hidden} evaluations lie below", transform=axes.transAxes, fontsize=8, bbox=box)
     axes.set_ylim(*limits)
     axes.set_ylabel("lDDT-Ca")
-    axes.legend(loc="lower right", fontsize=8)
+    add_legend(axes)
 
 
 def _log_scale_if_wide(axes: Axes, which: str, values: Sequence[float]) -> None:

@@ -130,6 +130,8 @@ def read_run_log(path: Path) -> RunLog:
     evaluations = _evaluations(inside, began)
     if not evaluations and _status(stop) == SUCCESS:
         raise LogError("run_stop says success, but there is no eval_accuracy")
+    num_nodes = _count(values, "number_of_nodes", least=1)
+    accelerators_per_node = _count(values, "accelerators_per_node", least=0)
     return RunLog(
         path=path,
         organisation=str(values.get("submission_org", "unknown")),
@@ -137,9 +139,9 @@ def read_run_log(path: Path) -> RunLog:
         division=str(values.get("submission_division", "unknown")),
         precision=values.get("precision"),
         seed=values.get("seed"),
-        num_nodes=_count(values, "number_of_nodes", least=1),
-        accelerators_per_node=_count(values, "accelerators_per_node", least=0),
-        num_ranks=_count(values, "number_of_ranks", least=1),
+        num_nodes=num_nodes,
+        accelerators_per_node=accelerators_per_node,
+        num_ranks=_count(values, "number_of_ranks", least=1, default=max(1, num_nodes * accelerators_per_node)),
         batch=_count(values, "global_batch_size", least=1),
         accumulation=_count(values, "gradient_accumulation_steps", least=1, default=1),
         is_ours=is_ours,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from benchmark.results.canvas import use_log_scale
+from benchmark.results.canvas import add_legend, use_log_scale
 from benchmark.results.figures import Figures
 from benchmark.results.tables import label
 
@@ -40,7 +40,7 @@ def draw_strong_scaling(axes: Axes, figures: Sequence[Figures], *, colours: Sequ
     axes.set_xlabel("accelerators (ranks, where there are none)")
     axes.set_ylabel("time to train, minutes")
     if drawn:
-        axes.legend(fontsize=8)
+        add_legend(axes)
 
 
 def _draw_ideal(axes: Axes, figures: Sequence[Figures]) -> None:

@@ -1,0 +1,115 @@
+"""One run from its log: what is read, and why a file is refused."""
+
+import math
+
+import pytest
+
+from benchmark.results.figures import evaluation_alone, step_seconds
+from benchmark.results.run_log import LogError, read_run_log
+from tests.benchmark.made_logs import MadeLog, whole_run
+
+
+def reason(path):
+    with pytest.raises(LogError) as caught:
+        read_run_log(path)
+    return str(caught.value)
+
+
+def test_a_whole_run_is_read(tmp_path):
+    run = read_run_log(whole_run(seed=7).write(tmp_path / "mlperf.log"))
+    assert run.is_converged
+    assert run.seed == 7
+    assert run.has_closed_sample
+    assert run.minutes == pytest.approx((120 + 80 + 80 + 30) / 60)
+    assert run.samples == 3 * 40 * 32
+    assert step_seconds(run) == pytest.approx([3, 2, 2])
+    assert run.data_waits == (0.5, 0.1, 0.1)
+    assert evaluation_alone(run) == pytest.approx(30)
+    assert run.run_start_ms - run.init_start_ms == 20e3
+
+
+def test_evaluation_beside_training_does_not_count_as_alone(tmp_path):
+    log = MadeLog()
+    log.event("run_start")
+    log.train(seconds=80, samples=1280)
+    log.event("eval_start", epoch_num=1280)
+    log.event("epoch_start", epoch_num=2560)
+    log.now += 10
+    log.event("eval_accuracy", 0.81, epoch_num=1280)
+    log.event("run_stop", status="success")
+    run = read_run_log(log.write(tmp_path / "mlperf.log"))
+    assert run.samples == 1280
+    assert run.open_cycle_start == 80
+    assert evaluation_alone(run) == pytest.approx(0)
+
+
+def test_events_after_the_clock_do_not_count(tmp_path):
+    log = whole_run()
+    log.evaluate(0.9, seconds=5, samples=99999)
+    assert read_run_log(log.write(tmp_path / "mlperf.log")).samples == 3 * 40 * 32
+
+
+def test_micro_steps_are_told_from_optimiser_steps(tmp_path):
+    theirs = whole_run(gradient_accumulation_steps=2)
+    ours = "\n".join(theirs.lines).replace("avg_perf_next_batch", "data_wait_seconds_per_step")
+    (tmp_path / "ours.log").write_text(ours)
+    assert read_run_log(theirs.write(tmp_path / "theirs.log")).counts_micro_steps
+    assert not read_run_log(tmp_path / "ours.log").counts_micro_steps
+
+
+@pytest.mark.parametrize(
+    ("find", "replacement", "expected"),
+    [
+        ('"openfold"', '"deepcam"', "submission_benchmark is 'deepcam'"),
+        ('"run_stop"', '"other"', "no run_stop"),
+        ('"run_start"', '"other"', "no run_start"),
+        ('"eval_stop"', '"run_stop"', "4 run_stop"),
+        ('"eval_stop"', '"run_start"', "4 run_start"),
+        ('"global_batch_size", "value": 32', '"global_batch_size", "value": 0', "global_batch_size is 0"),
+        ('"global_batch_size", "value": 32', '"global_batch_size", "value": "many"', "global_batch_size is 'many'"),
+        ('"number_of_nodes"', '"nodes"', "number_of_nodes is None"),
+        ('"value": 0.7,', '"value": NaN,', "eval_accuracy is nan"),
+        ('"epoch_num": 2560', '"epoch_num": 1280', "epoch_stop at 1280 samples does not come after 1280"),
+        ('"epoch_num": 2560', '"epochs": 2560', "epoch_num of eval_start is None"),
+        ('"eval_accuracy"', '"accuracy"', "success, but there is no eval_accuracy"),
+        ('"seed", "value": 1', '"run_continued", "value": 1', "resumed"),
+        ('"metadata": {"status": "success"}', '"metadata": {"sta', "damaged: line"),
+    ],
+)
+def test_refused_with_the_reason(tmp_path, find, replacement, expected):
+    path = whole_run(seed=1).write(tmp_path / "mlperf.log")
+    text = path.read_text()
+    assert find in text
+    path.write_text(text.replace(find, replacement))
+    assert expected in reason(path)
+
+
+def test_foreign_and_empty_files_are_refused(tmp_path):
+    (tmp_path / "text.log").write_text("epoch 1, loss 3.0\n")
+    (tmp_path / "bytes.log").write_bytes(bytes(range(256)) * 20)
+    (tmp_path / "empty.log").write_text("")
+    for path in tmp_path.iterdir():
+        assert "no line of it is an MLPerf event" in reason(path)
+    assert "cannot be read" in reason(tmp_path)
+
+
+def test_cut_off_at_any_line_it_is_refused_or_whole(tmp_path):
+    lines = whole_run(cycles=2).lines
+    path = tmp_path / "mlperf.log"
+    for end in range(len(lines)):
+        path.write_text("\n".join(lines[:end]) + "\n")
+        assert reason(path)
+
+
+def test_a_run_that_died_and_was_resumed_is_named_so(tmp_path):
+    log = whole_run()
+    log.lines.pop()
+    path = log.write(tmp_path / "mlperf.log")
+    (tmp_path / "mlperf_continued_1.log").write_text("")
+    assert "was resumed" in reason(path)
+
+
+def test_a_run_that_did_not_converge_is_a_run(tmp_path):
+    run = read_run_log(whole_run(status="aborted").write(tmp_path / "mlperf.log"))
+    assert not run.is_converged
+    assert math.isfinite(run.minutes)

@@ -1,0 +1,159 @@
+"""`summarize`: published results are told as they are known, files are written, and bad logs do not hide good ones."""
+
+import csv
+import io
+import json
+
+import matplotlib.image
+import pytest
+
+from benchmark.__main__ import main
+from benchmark.results.figures import compute_figures
+from benchmark.results.gather import gather
+from benchmark.results.tables import markdown_table, number
+from tests.benchmark.made_logs import MadeLog, whole_run
+
+PICTURES = ("lddt_samples.png", "lddt_minutes.png", "step_time.png", "strong_scaling.png")
+
+
+@pytest.fixture(scope="module")
+def published(shared):
+    found = gather([shared / "facts" / "mlperf_hpc_v3.0_logs"])
+    assert found.rejections == ()
+    figures = [compute_figures(each) for each in found.sets]
+    return {("NVIDIA throughput" if each.is_throughput else each.submitter): each for each in figures}
+
+
+@pytest.mark.parametrize(
+    ("who", "minutes", "step", "samples", "accelerators"),
+    [
+        ("NVIDIA", 7.51, 0.681, 124_160, 2080),
+        ("NVIDIA throughput", 28.5, 1.807, 87_406, 2048),
+        ("HPE+LBNL", 14.65, 1.433, 109_000, 896),
+        ("TACC", 157.3, 6.94, 106_080, 96),
+        ("Clemson", 257.6, 22.1, 92_160, 36),
+    ],
+)
+def test_published_times_and_samples(published, who, minutes, step, samples, accelerators):
+    found = published[who]
+    assert found.minutes_trimmed_mean == pytest.approx(minutes, rel=1e-3)
+    assert found.seconds_per_step == pytest.approx(step, rel=3e-3)
+    assert found.samples_trimmed_mean == pytest.approx(samples, abs=1)
+    assert found.accelerators == accelerators
+    assert found.converged == found.runs == (16 if found.is_throughput else 10)
+
+
+def test_published_verdicts(published):
+    verdicts = {who: (each.verdict, round(each.rcp_factor, 3)) for who, each in published.items()}
+    assert verdicts == {
+        "NVIDIA": ("passes, normalised", 1.072),
+        "NVIDIA throughput": ("passes, normalised", 1.015),
+        "HPE+LBNL": ("falls short", 1.0),
+        "TACC": ("passes", 1.0),
+        "Clemson": ("passes, normalised", 1.023),
+    }
+    assert published["NVIDIA"].minutes_normalised == pytest.approx(7.5122 * 1.0722, rel=1e-4)
+    assert published["HPE+LBNL"].minutes_normalised is None
+
+
+def test_published_kinds_of_steps_and_ranks(published):
+    assert [who for who, each in published.items() if each.counts_micro_steps] == ["TACC"]
+    assert {who: each.dap_size for who, each in published.items()} == {
+        "NVIDIA": 8,
+        "NVIDIA throughput": 1,
+        "HPE+LBNL": 4,
+        "TACC": 1,
+        "Clemson": None,
+    }
+    assert published["NVIDIA throughput"].share_of_peak == pytest.approx(0.0297, abs=2e-4)
+    assert published["NVIDIA throughput"].minutes_side_by_side > published["NVIDIA throughput"].minutes_max
+
+
+def test_published_results_in_every_form(shared, tmp_path, capsys):
+    logs = str(shared / "facts" / "mlperf_hpc_v3.0_logs")
+    assert main(["summarize", logs, "--out", str(tmp_path), "--accelerator", "perlmutter_224x4=A100"]) == 0
+    shown = capsys.readouterr()
+    assert "falls short" in shown.out
+    assert "taken as a throughput result, 16 runs side by side" in shown.err
+    assert (tmp_path / "summary.md").read_text() == shown.out
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "summary.csv").read_text())))
+    assert [row["runs"] for row in rows] == ["10", "10", "16", "10", "10"]
+    sets = json.loads((tmp_path / "summary.json").read_text())["sets"]
+    for row, each in zip(rows, sets, strict=True):
+        assert float(row["minutes_trimmed_mean"]) == each["minutes_trimmed_mean"]
+        assert len(each["each_run"]) == each["runs"]
+    assert float(rows[1]["share_of_peak"]) == pytest.approx(0.0288, abs=2e-4)
+    for name in PICTURES:
+        picture = matplotlib.image.imread(tmp_path / name)
+        # axes, curves and legend: more than a few shades, less than everything
+        assert picture.shape[0] > 500 and picture.shape[1] > 900
+        assert 0.01 < (picture[..., :3] < 0.9).any(axis=2).mean() < 0.6
+
+
+def test_bad_logs_are_named_and_the_others_told_of(tmp_path, capsys):
+    for i in range(3):
+        whole_run(cycles=3 + i, start=1e4 * i).write(tmp_path / "set" / f"result_{i}.txt")
+    (tmp_path / "set" / "result_3.txt").write_text("cut off")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "result_0.txt").write_text(":::MLLOG {")
+    assert main(["summarize", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert "3 (+1 left out)" in shown.out
+    for place in ("set/result_3.txt: no line", "other/result_0.txt: damaged: line 1"):
+        assert place in shown.out and place in shown.err
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(written["sets"]) == 1
+    assert len(written["left_out"]) == 2
+
+
+def test_nothing_but_bad_logs_is_an_error(tmp_path, capsys):
+    (tmp_path / "result_0.txt").write_text("")
+    assert main(["summarize", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert "result_0.txt: no line" in shown
+    assert "not one log could be read" in shown
+
+
+def test_one_open_run_without_convergence_has_tables_and_pictures(tmp_path, capsys):
+    settings = {"accelerators_per_node": 0, "submission_division": "open", "model_parameters_count": 10, "number_of_ranks": 1}
+    path = whole_run(status="aborted", **settings).write(tmp_path / "mlperf.log")
+    assert main(["summarize", str(path), "--out", str(tmp_path / "out"), "--format", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["sets"]
+    assert (found["runs"], found["converged"], found["minutes_min"]) == (1, 0, None)
+    assert all((tmp_path / "out" / name).stat().st_size > 5000 for name in PICTURES)
+    assert "1 CPU rank " in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_run_that_stopped_before_its_first_cycle_is_told(tmp_path, capsys):
+    log = MadeLog()
+    log.event("run_start")
+    log.now += 5
+    log.event("run_stop", status="aborted")
+    assert main(["summarize", str(log.write(tmp_path / "mlperf.log")), "--out", str(tmp_path / "out")]) == 0
+    assert "| org 4xNVIDIA DGX H100 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pair", ["eos", "eos=", "=A100", "eos=abacus"])
+def test_a_wrong_accelerator_is_refused(tmp_path, capsys, pair):
+    whole_run().write(tmp_path / "mlperf.log")
+    assert main(["summarize", str(tmp_path), "--accelerator", pair]) == 2
+    assert "expected SYSTEM=NAME" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_an_error(tmp_path, capsys):
+    log = whole_run().write(tmp_path / "mlperf.log")
+    assert main(["summarize", str(log), "--out", str(log)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0, "0"), (7.5122, "7.512"), (257.558, "257.6"), (594595, "594,595"), (0.68092, "0.6809"), (0.0039, "0.003900")],
+)
+def test_numbers_have_four_digits(value, text):
+    assert number(value) == text
+
+
+def test_markdown_is_aligned_and_a_bar_does_not_split_a_cell():
+    lines = markdown_table([["a|b", "1"], ["c", "23"]], header=["name", "n"]).splitlines()
+    assert lines == ["| name |  n |", "| ---- | -: |", "| a\\|b |  1 |", "| c    | 23 |"]
