@@ -10,20 +10,22 @@ from typing import Any
 
 from benchmark.check import check_log
 from benchmark.errors import BenchmarkError
+from benchmark.results.run_log import LogError, read_run_log
 
 REMOVED = "(removed)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 CLEAN_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def keep_run(run_directory: Path, target: Path, *, command: str | None = None) -> None:
-    """Copy log, configuration and command of a run to `target`, a new folder.
+def keep_run(run_directory: Path, folder: Path, *, name: str, command: str | None = None) -> None:
+    """Copy log, configuration and command of a run to a new folder of this name.
 
     command: what repeats the run; made from the configuration if None. BenchmarkError if the run is not a result that others
     could repeat: unfinished, resumed, against the rules, from code that was not committed, or with paths of this machine in it.
     """
-    if not NAME.fullmatch(target.name):
-        raise BenchmarkError(f"--name {target.name!r}: expected lower-case letters, digits, '_', '-' and '.'")
+    target = folder / name
+    if not NAME.fullmatch(name):
+        raise BenchmarkError(f"--name {name!r}: expected lower-case letters, digits, '_', '-' and '.'")
     if target.exists():
         raise BenchmarkError(f"{target} exists; choose another --name")
     state = _read(run_directory / "run.json")
@@ -33,6 +35,10 @@ def keep_run(run_directory: Path, target: Path, *, command: str | None = None) -
     verdict = check_log(run_directory / "mlperf.log")
     if not verdict.passed:
         raise BenchmarkError(f"{run_directory}/mlperf.log does not comply: {verdict.complaints[0].strip()}")
+    try:
+        read_run_log(run_directory / "mlperf.log")
+    except LogError as error:
+        raise BenchmarkError(f"{run_directory}/mlperf.log: {error}") from error
     config = _read(run_directory / "config.json")
     log = (run_directory / "mlperf.log").read_text(encoding="utf-8")
     commit = config["versions"]["commit"]
@@ -41,12 +47,13 @@ def keep_run(run_directory: Path, target: Path, *, command: str | None = None) -
     host = config["machine"]["host"]
     config["machine"]["host"] = REMOVED
     text = json.dumps(config, indent=1) + "\n"
-    for name, content in (("config.json", text), ("mlperf.log", log)):
-        _refuse_traces(content, host=host, where=run_directory / name)
+    for file, content in (("config.json", text), ("mlperf.log", log)):
+        _refuse_traces(content, host=host, where=run_directory / file)
+    command = command or repeating_command(config)
     target.mkdir(parents=True)
     (target / "config.json").write_text(text, encoding="utf-8")
     (target / "mlperf.log").write_text(log, encoding="utf-8")
-    (target / "command.txt").write_text((command or repeating_command(config)) + "\n", encoding="utf-8")
+    (target / "command.txt").write_text(command + "\n", encoding="utf-8")
 
 
 def repeating_command(config: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.add is None) != (args.name is None):
         raise BenchmarkError("--add RUN_DIR and --name NAME belong together")
     if args.add is not None:
-        keep_run(args.add, results / "runs" / args.name, command=args.repeat)
+        keep_run(args.add, results / "runs", name=args.name, command=args.repeat)
     text = format_table(results)
     target = results / TABLE_FILE
     is_current = target.is_file() and target.read_text(encoding="utf-8") == text
