@@ -55,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
     figures = [_figures(each, accelerators) for each in gathered.sets]
     texts = render(gathered, figures)
     print(texts[args.format], end="")
-    for line in remarks(gathered.sets, figures):
+    for line in remarks(gathered, figures):
         print(f"note: {line}", file=sys.stderr)
-    for rejection in gathered.rejections:
+    # in Markdown they are a part of the text
+    for rejection in gathered.rejections if args.format != "markdown" else ():
         print(f"left out: {rejection.path}: {rejection.reason}", file=sys.stderr)
     if args.out is not None:
         write(args.out, texts, gathered, figures)
@@ -75,10 +76,10 @@ def render(gathered: Gathered, figures: Sequence[Figures]) -> dict[str, str]:
     }
 
 
-def remarks(sets: Sequence[ResultSet], figures: Sequence[Figures]) -> list[str]:
+def remarks(gathered: Gathered, figures: Sequence[Figures]) -> list[str]:
     """What was taken for granted, or looks odd."""
-    found = []
-    for each, of_it in zip(sets, figures, strict=True):
+    found = [f"{folder}: passed over, it holds results of another benchmark" for folder in gathered.passed_over]
+    for each, of_it in zip(gathered.sets, figures, strict=True):
         if each.place.is_throughput:
             found.append(f"{label(of_it)}: taken as a throughput result, {of_it.runs} runs side by side")
             if not went_side_by_side(each.runs):

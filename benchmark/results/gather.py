@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.errors import BenchmarkError
 from benchmark.results.place import Place, describe_place
-from benchmark.results.run_log import LogError, RunLog, read_run_log
+from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
 
 RESULT_PATTERN = "result_*.txt"
 OUR_LOG = "mlperf.log"
@@ -25,6 +25,8 @@ class Rejection:
 
     path: Path
     reason: str
+    is_foreign: bool = False
+    """It is of another benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class Gathered:
 
     sets: tuple[ResultSet, ...]
     rejections: tuple[Rejection, ...]
+    passed_over: tuple[Path, ...] = ()
+    """Folders that hold results of other benchmarks alone, as those of a whole submission do."""
 
 
 def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
@@ -50,8 +54,12 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
     folders, loose = find_logs(paths)
     sets: list[ResultSet] = []
     rejections: list[Rejection] = []
+    passed_over: list[Path] = []
     for folder in folders:
         runs, wrong = _read_all(sorted(folder.glob(RESULT_PATTERN), key=_by_number))
+        if not runs and all(each.is_foreign for each in wrong):
+            passed_over.append(folder)
+            continue
         rejections += wrong
         kinds = _by_kind(runs)
         if len(kinds) > 1:
@@ -68,7 +76,7 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
         sets += [ResultSet(place=place, runs=tuple(members), num_rejected=0) for members in _by_kind(neighbours)]
     if is_throughput:
         sets = [replace(each, place=replace(each.place, is_throughput=True)) for each in sets]
-    return Gathered(sets=tuple(sets), rejections=tuple(rejections))
+    return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
 
 
 def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -101,7 +109,7 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
         try:
             runs.append(read_run_log(path))
         except LogError as error:
-            rejections.append(Rejection(path=path, reason=str(error)))
+            rejections.append(Rejection(path=path, reason=str(error), is_foreign=isinstance(error, ForeignLogError)))
     return runs, rejections
 
 

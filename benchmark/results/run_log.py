@@ -34,6 +34,10 @@ class LogError(ValueError):
     """A file that does not tell of one whole run; the text is the reason."""
 
 
+class ForeignLogError(LogError):
+    """The log of another benchmark."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cycle:
     """Training between two evaluations: samples seen before and after it, seconds from run_start to its begin and end."""
@@ -117,10 +121,13 @@ def read_run_log(path: Path) -> RunLog:
         raise LogError(f"damaged: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""))
     if not events:
         raise LogError("no line of it is an MLPerf event (:::MLLOG ...)")
+    for event in events:
+        if not isinstance(event["key"], str):
+            raise LogError(f"damaged: an event has the key {event['key']!r}, expected text")
     values = {event["key"]: event["value"] for event in reversed(events)}
     benchmark = values.get("submission_benchmark")
     if benchmark != BENCHMARK:
-        raise LogError(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
+        raise ForeignLogError(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
     if CONTINUED_KEY in values:
         raise LogError("of a resumed run, which is not a result")
     start, stop = _clock(events, path)
@@ -130,6 +137,7 @@ def read_run_log(path: Path) -> RunLog:
     evaluations = _evaluations(inside, began)
     if not evaluations and _status(stop) == SUCCESS:
         raise LogError("run_stop says success, but there is no eval_accuracy")
+    precision, seed = values.get("precision"), values.get("seed")
     num_nodes = _count(values, "number_of_nodes", least=1)
     accelerators_per_node = _count(values, "accelerators_per_node", least=0)
     return RunLog(
@@ -137,8 +145,8 @@ def read_run_log(path: Path) -> RunLog:
         organisation=str(values.get("submission_org", "unknown")),
         platform=str(values.get("submission_platform", "unknown")),
         division=str(values.get("submission_division", "unknown")),
-        precision=values.get("precision"),
-        seed=values.get("seed"),
+        precision=precision if isinstance(precision, str) else None,
+        seed=seed if isinstance(seed, int) else None,
         num_nodes=num_nodes,
         accelerators_per_node=accelerators_per_node,
         num_ranks=_count(values, "number_of_ranks", least=1, default=max(1, num_nodes * accelerators_per_node)),

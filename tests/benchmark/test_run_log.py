@@ -73,6 +73,8 @@ def test_micro_steps_are_told_from_optimiser_steps(tmp_path):
         ('"epoch_num": 2560', '"epochs": 2560', "epoch_num of eval_start is None"),
         ('"eval_accuracy"', '"accuracy"', "success, but there is no eval_accuracy"),
         ('"seed", "value": 1', '"run_continued", "value": 1', "resumed"),
+        ('"key": "seed"', '"key": {}', "an event has the key {}"),
+        ('"time_ms": 1000000000000', '"time_ms": "noon"', "time_ms of init_start is 'noon'"),
         ('"metadata": {"status": "success"}', '"metadata": {"sta', "damaged: line"),
     ],
 )

@@ -100,7 +100,7 @@ def test_bad_logs_are_named_and_the_others_told_of(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "3 (+1 left out)" in shown.out
     for place in ("set/result_3.txt: no line", "other/result_0.txt: damaged: line 1"):
-        assert place in shown.out and place in shown.err
+        assert place in shown.out
     written = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert len(written["sets"]) == 1
     assert len(written["left_out"]) == 2
@@ -109,9 +109,22 @@ def test_bad_logs_are_named_and_the_others_told_of(tmp_path, capsys):
 def test_nothing_but_bad_logs_is_an_error(tmp_path, capsys):
     (tmp_path / "result_0.txt").write_text("")
     assert main(["summarize", str(tmp_path)]) == 2
-    shown = capsys.readouterr().err
-    assert "result_0.txt: no line" in shown
-    assert "not one log could be read" in shown
+    shown = capsys.readouterr()
+    assert "result_0.txt: no line" in shown.out
+    assert "not one log could be read" in shown.err
+    assert main(["summarize", str(tmp_path), "--format", "csv"]) == 2
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_other_benchmarks_of_a_submission_are_passed_over(tmp_path, capsys):
+    whole_run().write(tmp_path / "openfold" / "result_0.txt")
+    whole_run(submission_benchmark="deepcam").write(tmp_path / "deepcam" / "result_0.txt")
+    assert main(["summarize", str(tmp_path)]) == 0
+    assert "deepcam: passed over" in capsys.readouterr().err
+    # where it should not be, or named itself, it is not
+    mixed = whole_run(submission_benchmark="deepcam").write(tmp_path / "openfold" / "result_1.txt")
+    assert main(["summarize", str(tmp_path)]) == 1
+    assert main(["summarize", str(mixed)]) == 2
 
 
 def test_one_open_run_without_convergence_has_tables_and_pictures(tmp_path, capsys):
