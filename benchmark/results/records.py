@@ -18,9 +18,10 @@ from benchmark.results.gather import ResultSet, gather
 from benchmark.results.headlines import headline
 from benchmark.results.place import describe_place
 from benchmark.results.run_log import LogError, RunLog, read_run_log
-from benchmark.results.tables import SPEED_COLUMNS, TIME_COLUMNS, markdown_table, number, table
+from benchmark.results.tables import SPEED_COLUMNS, TIME_COLUMNS, UNKNOWN, markdown_table, number, table
 
 RECORD_KEYS = ("measurement", "date", "command", "machine", "versions", "figures")
+MACHINE_KEYS = ("processor", "cpu_count", "memory_bytes", "accelerator_count", "accelerator")
 RUN_FILES = ("mlperf.log", "config.json", "command.txt")
 TABLE_FILE = "TABLE.md"
 MIN_RUNS_OF_A_SET = 3
@@ -77,7 +78,7 @@ def _run_cells(run: RunLog, config: dict[str, Any], figures: Figures) -> list[st
         run.division,
         _machine(config["machine"]),
         str(run.num_ranks),
-        str(figures.dap_size),
+        UNKNOWN if figures.dap_size is None else str(figures.dap_size),
         str(run.batch),
         run.status,
         number(run.minutes),
@@ -114,6 +115,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BenchmarkError(f"{path} is not JSON: {error}; expected a record of `perf --json`") from error
     missing = [key for key in RECORD_KEYS if key not in record]
+    missing += [f"machine.{key}" for key in MACHINE_KEYS if key not in record.get("machine", {})]
     if missing:
         raise BenchmarkError(f"{path} lacks {', '.join(missing)}; expected a record of `perf --json`")
     return record

@@ -113,23 +113,8 @@ class RunLog:
 
 def read_run_log(path: Path) -> RunLog:
     """LogError, with the reason, if the file is not the log of one whole OpenFold run."""
-    try:
-        events, damage = read_events(path)
-    except OSError as error:
-        raise LogError(f"cannot be read: {error.strerror or error}") from error
-    if damage:
-        raise LogError(f"damaged: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""))
-    if not events:
-        raise LogError("no line of it is an MLPerf event (:::MLLOG ...)")
-    for event in events:
-        if not isinstance(event["key"], str):
-            raise LogError(f"damaged: an event has the key {event['key']!r}, expected text")
+    events = _openfold_events(path)
     values = {event["key"]: event["value"] for event in reversed(events)}
-    benchmark = values.get("submission_benchmark")
-    if benchmark != BENCHMARK:
-        raise ForeignLogError(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
-    if CONTINUED_KEY in values:
-        raise LogError("of a resumed run, which is not a result")
     start, stop = _clock(events, path)
     inside = events[events.index(start) : events.index(stop) + 1]
     began = start["time_ms"]
@@ -164,6 +149,28 @@ def read_run_log(path: Path) -> RunLog:
         evaluations=evaluations,
         data_waits=_data_waits(inside),
     )
+
+
+def _openfold_events(path: Path) -> list[dict[str, Any]]:
+    """All events of an undamaged log of this benchmark, of a run that was not resumed."""
+    try:
+        events, damage = read_events(path)
+    except OSError as error:
+        raise LogError(f"cannot be read: {error.strerror or error}") from error
+    if damage:
+        raise LogError(f"damaged: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""))
+    if not events:
+        raise LogError("no line of it is an MLPerf event (:::MLLOG ...)")
+    for event in events:
+        if not isinstance(event["key"], str):
+            raise LogError(f"damaged: an event has the key {event['key']!r}, expected text")
+    benchmark = next((event["value"] for event in events if event["key"] == "submission_benchmark"), None)
+    if benchmark != BENCHMARK:
+        kind = ForeignLogError if isinstance(benchmark, str) else LogError
+        raise kind(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
+    if any(event["key"] == CONTINUED_KEY for event in events):
+        raise LogError("of a resumed run, which is not a result")
+    return events
 
 
 def _clock(events: list[dict[str, Any]], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -121,6 +121,10 @@ def test_other_benchmarks_of_a_submission_are_passed_over(tmp_path, capsys):
     whole_run(submission_benchmark="deepcam").write(tmp_path / "deepcam" / "result_0.txt")
     assert main(["summarize", str(tmp_path)]) == 0
     assert "deepcam: passed over" in capsys.readouterr().err
+    # a log that does not name its benchmark is a broken one
+    whole_run(submission_benchmark=None).write(tmp_path / "unnamed" / "result_0.txt")
+    assert main(["summarize", str(tmp_path)]) == 1
+    (tmp_path / "unnamed" / "result_0.txt").unlink()
     # where it should not be, or named itself, it is not
     mixed = whole_run(submission_benchmark="deepcam").write(tmp_path / "openfold" / "result_1.txt")
     assert main(["summarize", str(tmp_path)]) == 1
