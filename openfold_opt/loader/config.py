@@ -6,6 +6,9 @@ from typing import ClassVar
 STAGINGS = ("auto", "direct", "pinned", "dali")
 START_METHODS = ("fork", "forkserver", "spawn")
 
+_FREE = {"closed_division": "free"}
+_IMPLEMENTATION = {"closed_division": "implementation"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -15,7 +18,7 @@ class DataConfig:
 
     crop_size: int = 256
     """Residues of a training sample; shorter chains are padded to it."""
-    pad_to_crop: bool = field(default=True, metadata={"closed_division": "implementation"})
+    pad_to_crop: bool = field(default=True, metadata=_IMPLEMENTATION)
     """False leaves shorter chains at their length, which a batch of one sample can do: padding changes no result."""
     max_msa_clusters: int = 124
     """Rows of the clustered MSA; four rows of templates join them in the model."""
@@ -64,26 +67,26 @@ class DataConfig:
 class LoaderConfig:
     """How samples are prepared; none of it changes what they contain."""
 
-    closed_division: ClassVar[str] = "implementation"
+    closed_division: ClassVar[str] = "mathematical"
 
-    window: int = field(default=0, metadata={"closed_division": "free"})
+    window: int = field(default=0, metadata=_FREE)
     """Batches may be delivered up to so many places early, so that a slow one holds nobody up; 0 is the order of the stream."""
-    num_workers: int = 2
+    num_workers: int = field(default=2, metadata=_IMPLEMENTATION)
     """Worker processes per rank; 0 prepares batches in the training process."""
-    prefetch_per_worker: int = 2
+    prefetch_per_worker: int = field(default=2, metadata=_IMPLEMENTATION)
     """Batches that a worker may have prepared ahead of their use."""
-    start_method: str = "forkserver"
+    start_method: str = field(default="forkserver", metadata=_IMPLEMENTATION)
     """How worker processes start: "forkserver", "spawn", or "fork", which is no good beside threads or a GPU."""
-    timeout_seconds: float = 600.0
+    timeout_seconds: float = field(default=600.0, metadata=_IMPLEMENTATION)
     """A worker that takes longer for a batch is replaced, and the batch prepared again."""
-    max_attempts: int = 3
+    max_attempts: int = field(default=3, metadata=_IMPLEMENTATION)
     """How often a batch is prepared before it counts as an error."""
-    error_budget: int = field(default=0, metadata={"closed_division": "mathematical"})
+    error_budget: int = 0
     """Training batches of a rank that may be left out after max_attempts, each reported with its samples; one more ends the run."""
 
-    staging: str = "auto"
+    staging: str = field(default="auto", metadata=_IMPLEMENTATION)
     """How batches get to the device (openfold_opt.loader.staging): "direct", "pinned", "dali", or "auto" by the device."""
-    staging_depth: int = 2
+    staging_depth: int = field(default=2, metadata=_IMPLEMENTATION)
     """Batches on the device ahead of their use, but for "direct"."""
 
     def __post_init__(self) -> None:

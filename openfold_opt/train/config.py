@@ -26,14 +26,14 @@ CLOSED_DIVISION_MARKS = ("mathematical", "free", "implementation")
 DEVICES = ("auto", "cpu", "cuda")
 
 _FREE = {"closed_division": "free"}
-_MATHEMATICAL = {"closed_division": "mathematical"}
+_IMPLEMENTATION = {"closed_division": "implementation"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The whole of a run; the defaults are the benchmark's, as are those of every part."""
 
-    closed_division: ClassVar[str] = "implementation"
+    closed_division: ClassVar[str] = "mathematical"
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -51,25 +51,25 @@ class RunConfig:
     """Samples that go through the model together on a data-parallel rank."""
     accumulation: int = field(default=1, metadata=_FREE)
     """Micro-batches of an optimiser step; global batch = data-parallel size x local batch x accumulation."""
-    max_steps: int = 2000
+    max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
     """Optimiser steps after which the run gives up with status "aborted"."""
-    use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
+    use_dropout: bool = True
     """False trains without any dropout, whatever the rates of the model."""
-    init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
+    init_checkpoint_sha256: str | None = None
     """The run refuses to start from a file of another SHA-256; None takes any file, or random weights."""
-    precision: str = "tf32"
+    precision: str = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32", or "bf16" for the trunk with float32 weights, structure module, heads and losses."""
-    recompute: bool | str = True
+    recompute: bool | str = field(default=True, metadata=_IMPLEMENTATION)
     """Blocks keep their inputs only and are computed again in the backward pass: all, none, or "auto", as few as make the rest fit."""
-    cuda_graphs: bool = False
+    cuda_graphs: bool = field(default=False, metadata=_IMPLEMENTATION)
     """Whole steps are recorded before the clock runs and replayed; wants samples of one shape and a GPU."""
-    warm_up: bool = True
+    warm_up: bool = field(default=True, metadata=_IMPLEMENTATION)
     """Make a step for each number of recycling passes on made-up data before the clock runs."""
-    device: str = "cuda"
+    device: str = field(default="cuda", metadata=_IMPLEMENTATION)
     """"cuda", "cpu", or in presets for play "auto": a GPU if there is one."""
-    log_every_steps: int = 10
+    log_every_steps: int = field(default=10, metadata=_IMPLEMENTATION)
     """Steps between two progress lines."""
-    torch_threads: int | None = None
+    torch_threads: int | None = field(default=None, metadata=_IMPLEMENTATION)
     """Threads of PyTorch on the CPU per rank; None leaves its default."""
 
     def __post_init__(self) -> None:
@@ -107,17 +107,24 @@ class ConfigField:
 def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
     """All leaves of a tree of config dataclasses, in the order of their definition.
 
-    The mark is the field's own, else that of its class. Raises ValueError for a class or a field
-    without a valid mark.
+    The mark is the field's own, else that of its class. Only "mathematical" may stand for the rest of a class whose fields differ:
+    a field that somebody adds there without a thought of the rules is then one that they fix. Raises ValueError for a class
+    or a field without a valid mark.
     """
+    of_class = getattr(type(config), "closed_division", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
         if dataclasses.is_dataclass(value):
             yield from config_fields(value, prefix=path + ".")
             continue
-        mark = item.metadata.get("closed_division", getattr(type(config), "closed_division", None))
+        mark = item.metadata.get("closed_division", of_class)
         if mark not in CLOSED_DIVISION_MARKS:
             raise ValueError(f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}")
+        if mark != of_class and of_class in ("free", "implementation"):
+            raise ValueError(
+                f"config field {path} is marked {mark!r} in {type(config).__name__}, whose other fields are {of_class!r} without a mark of "
+                'their own; mark the class "mathematical" and each field that is not'
+            )
         yield ConfigField(path=path, value=value, mark=mark)
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+_FREE = {"closed_division": "free"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Linear warm-up, then constant."""
 
-    closed_division: ClassVar[str] = "free"
+    closed_division: ClassVar[str] = "mathematical"
 
-    base_learning_rate: float = 1e-3
-    warmup_init_learning_rate: float = 1e-5
+    base_learning_rate: float = field(default=1e-3, metadata=_FREE)
+    warmup_init_learning_rate: float = field(default=1e-5, metadata=_FREE)
     """Learning rate of step 1 if there is a warm-up."""
-    warmup_steps: int = 0
+    warmup_steps: int = field(default=0, metadata=_FREE)
     """Step number `warmup_steps` is the first to use the base rate; 0 means no warm-up."""
-    decay_steps: tuple[int, ...] = field(default=(), metadata={"closed_division": "mathematical"})
+    decay_steps: tuple[int, ...] = ()
     """After each of these steps the rate is multiplied by decay_factor; the benchmark has none."""
-    decay_factor: float = field(default=1.0, metadata={"closed_division": "mathematical"})
+    decay_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.warmup_steps < 0 or self.base_learning_rate < 0 or self.warmup_init_learning_rate < 0:
