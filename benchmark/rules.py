@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
+from benchmark.rehearsal import COUNT_KEYS, Refusal, closed_refusals
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
 from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
 
 REFERENCE_PRESET = "mlperf_reference"
 MISSING = "(no such field)"
+HEADINGS = {
+    "mathematical": "makes it open (the rules fix these)",
+    "free": "differs, as the rules allow",
+    "implementation": "differs, without mathematical meaning",
+}
+"""mark -> what is said of fields of this mark that differ"""
+CLOSED, OPEN = "closed", "open"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,53 +37,123 @@ class Difference:
     reference: Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataVerdict:
+    """What a preset finds in a data set."""
+
+    train_samples: int
+    eval_samples: int
+    complaint: str | None
+    """Why a run would refuse it."""
+    is_closed: bool
+    """Whether the counts are those of the closed division."""
+
+
 def add_parser(subparsers) -> None:
     """Declare the command line of `rules`."""
     parser = subparsers.add_parser(
         "rules",
         help="compare a preset with the closed division",
-        description=f"Compare a preset with {REFERENCE_PRESET} field by field. A preset is of the closed division if "
-        "it differs only in fields that the rules leave free, or that change nothing mathematically.",
+        description=f"Compare a preset with {REFERENCE_PRESET} field by field, and rehearse its log before mlperf-logging's checker. A "
+        "preset is of the closed division if it differs only in fields that the rules leave free, or that change nothing "
+        "mathematically. Exit code: 0; 1 with --require closed if it is not, or the checker would refuse its log, and if the preset cannot "
+        "be run on --data-dir; 2 if the question cannot be answered.",
     )
     parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets")
     parser.add_argument("--data-dir", type=Path, metavar="D", help="also count the chains that the preset takes from this data set (untimed)")
+    parser.add_argument("--require", choices=(CLOSED,), help="exit with 1 unless preset, log and data set are of this division")
+    parser.add_argument("--list", action="store_true", help="also list every field with its mark")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the division of a preset and every difference."""
-    differences = compare(build_preset(args.preset), build_preset(REFERENCE_PRESET))
-    print(f"preset {args.preset}: {division_of(differences)} division")
-    headings = {
-        "mathematical": "makes it open (the rules fix these)",
-        "free": "differs, as the rules allow",
-        "implementation": "differs, without mathematical meaning",
-    }
-    for mark, heading in headings.items():
+    """Print the division of a preset, every difference, and what would be refused."""
+    if args.json is not None and not args.json.parent.is_dir():
+        raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
+    config, reference = build_preset(args.preset), build_preset(REFERENCE_PRESET)
+    data = None if args.data_dir is None else judge_data(config, reference, args.data_dir)
+    differences = compare(config, reference)
+    samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)
+    refusals = closed_refusals(config, samples=samples)
+    lines = [f"preset {args.preset}: {division_of(differences)} division", *difference_lines(differences)]
+    lines += refusal_lines(refusals, unknown=[key for key, number in zip(COUNT_KEYS, samples) if number is None])
+    if data is not None:
+        lines += data_lines(data, args.data_dir, reference)
+    if args.list:
+        lines += ["", "every field:", *(f"  {leaf.mark:<14}  {leaf.path}: {leaf.value!r}" for leaf in config_fields(config))]
+    print("\n".join(lines))
+    if args.json is not None:
+        content = {
+            "preset": args.preset,
+            "division": division_of(differences),
+            "differences": [asdict(difference) for difference in differences],
+            "refused_keys": [asdict(refusal) for refusal in refusals],
+            "data": None if data is None else asdict(data),
+        }
+        args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    is_closed = not refusals and division_of(differences) == CLOSED and (data is None or data.is_closed)
+    is_usable = data is None or data.complaint is None
+    return 0 if is_usable and (is_closed or args.require is None) else 1
+
+
+def difference_lines(differences: list[Difference]) -> list[str]:
+    """The differences by mark, in the order of HEADINGS."""
+    lines = []
+    for mark, heading in HEADINGS.items():
         found = [difference for difference in differences if difference.mark == mark]
         if found:
-            print(f"\n{heading}:")
-        for difference in found:
-            print(f"  {difference.path}: {difference.value!r} (reference: {difference.reference!r})")
-    return 0 if args.data_dir is None else _judge_data(args.preset, args.data_dir)
+            lines += ["", f"{heading}:"]
+        lines += [f"  {difference.path}: {difference.value!r} (reference: {difference.reference!r})" for difference in found]
+    if any(is_of_another_model(difference) for difference in differences):
+        lines += ["", "The open division allows other hyperparameters and another optimiser, but no other model: see the fields of model."]
+    return lines
 
 
-def _judge_data(preset: str, data_dir: Path) -> int:
-    """Say how many chains a preset finds in a data set; 1 if they are not as many as the rules demand."""
-    config, reference = build_preset(preset).selection, build_preset(REFERENCE_PRESET).selection
+def is_of_another_model(difference: Difference) -> bool:
+    """Whether even the open division forbids it (hpc_training_rules 3.0, divisions): rates of dropout are hyperparameters, the rest is the model."""
+    return difference.path.startswith("model.") and not difference.path.endswith("dropout_rate")
+
+
+def refusal_lines(refusals: list[Refusal], *, unknown: list[str]) -> list[str]:
+    """What the checker of the closed division would say to the log."""
+    lines = ["", "keys of the log that the checker of the closed division would refuse:" + ("" if refusals else " none")]
+    lines += [f"  {refusal.key}: {refusal.value!r} (expected: {refusal.reason})" if refusal.key else f"  {refusal.reason}" for refusal in refusals]
+    if unknown:
+        lines.append(f"  not judged without --data-dir: {', '.join(unknown)}")
+    return lines
+
+
+def data_lines(data: DataVerdict, data_dir: Path, reference: RunConfig) -> list[str]:
+    """What was found in a data set."""
+    lines = ["", f"data set {data_dir}: {data.train_samples:,} chains to train on, {data.eval_samples:,} to evaluate"]
+    if data.complaint is not None:
+        lines.append(f"not usable with this preset: {data.complaint}")
+    elif not data.is_closed:
+        train, evaluation = expected_samples(reference)
+        lines.append(f"the closed division has {train:,} and {evaluation:,}")
+    return lines
+
+
+def judge_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> DataVerdict:
+    """Count the chains that a configuration takes from a data set; BenchmarkError if it cannot take any."""
     try:
         index = ShardIndex.load(data_dir)
-        train, evaluation = len(select_training(index, config)), len(select_validation(index, config))
+        counts = {
+            "train_samples": len(select_training(index, config.selection)),
+            "eval_samples": len(select_validation(index, config.selection)),
+        }
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    print(f"\ndata set {data_dir}: {train:,} chains to train on, {evaluation:,} to evaluate")
-    complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=config)
-    if complaint is not None:
-        print(f"not usable with this preset: {complaint}")
-        return 1
-    if complain_of_counts(train_samples=train, eval_samples=evaluation, config=reference) is not None:
-        wanted = f"{reference.expected_train_samples:,} and {reference.expected_eval_samples:,}"
-        print(f"the closed division has {wanted}")
-    return 0
+    return DataVerdict(
+        **counts,
+        complaint=complain_of_counts(**counts, config=config.selection),
+        is_closed=complain_of_counts(**counts, config=reference.selection) is None,
+    )
+
+
+def expected_samples(config: RunConfig) -> tuple[int | None, int | None]:
+    """Chains to train on and to evaluate that a configuration insists on; None: any number."""
+    return config.selection.expected_train_samples, config.selection.expected_eval_samples
 
 
 def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
@@ -83,7 +162,7 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
     found = {leaf.path: leaf for leaf in config_fields(config)}
     differences = []
     for path in dict.fromkeys([*expected, *found]):
-        leaf = found.get(path) or expected[path]
+        leaf = expected.get(path) or found[path]
         value = found[path].value if path in found else MISSING
         wanted = expected[path].value if path in expected else MISSING
         if value != wanted:
@@ -93,7 +172,7 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
 
 def division_of(differences: list[Difference]) -> str:
     """"closed" unless a field that the rules fix differs."""
-    return "open" if any(difference.mark == "mathematical" for difference in differences) else "closed"
+    return OPEN if any(difference.mark == "mathematical" for difference in differences) else CLOSED
 
 
 def preset_division(config: RunConfig) -> str:

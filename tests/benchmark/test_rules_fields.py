@@ -1,0 +1,160 @@
+"""`benchmark rules` for every single field of the configuration, and for fields and classes that somebody adds without a mark."""
+
+import dataclasses
+import re
+from typing import Any, ClassVar
+
+import pytest
+
+from benchmark import rules
+from benchmark.__main__ import main
+from benchmark.presets import build_preset
+from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.train.config import config_fields
+from openfold_opt.train.optimizer import OptimizerConfig
+
+REFERENCE = build_preset("mlperf_reference")
+FIELDS = {leaf.path: leaf for leaf in config_fields(REFERENCE)}
+NAMES_OF_VALUES = {
+    "selection.validation_rule": ["release_dates"],
+    "loader.staging": ["direct"],
+    "loader.start_method": ["spawn"],
+    "device": ["cpu"],
+    "precision": ["bf16"],
+}
+"""Fields that take certain names only -> another of them."""
+MADE_OF_NOTHING = {
+    "selection.train_chain_ids": [("1abc_A",)],
+    "parallel.evaluation_dap_min_length": [512],
+    "parallel.backend": ["gloo"],
+    "torch_threads": [4],
+}
+"""Fields that are None in the reference -> a value."""
+
+
+def other_values(path: str, value: Any) -> list[Any]:
+    """Values to try in place of a field's, the most likely first."""
+    if path in NAMES_OF_VALUES:
+        return NAMES_OF_VALUES[path]
+    if value is None:
+        return MADE_OF_NOTHING[path]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value * 2]
+    if isinstance(value, float):
+        return [value / 2, value + 0.5]
+    if isinstance(value, tuple):
+        return [(*value, "1abc_A" if path.endswith("ids") else 100)]
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        return ["2020-01-01"]
+    return [value[::-1]]
+
+
+def replace_at(config: Any, path: str, value: Any) -> Any:
+    """The tree with one leaf changed."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{name: replace_at(getattr(config, name), rest, value) if rest else value})
+
+
+def change(path: str) -> tuple[Any, Any]:
+    """(the reference with another value in this field, that value)."""
+    for value in other_values(path, FIELDS[path].value):
+        try:
+            config = replace_at(REFERENCE, path, value)
+        except ValueError:
+            continue
+        if value != FIELDS[path].value:
+            return config, value
+    raise AssertionError(f"no other value known for {path}; add one to the tables above")
+
+
+@pytest.fixture(scope="module")
+def judge_preset(tmp_path_factory):
+    """Runs the command on a configuration: its exit code with --require closed. The log has tests of its own, which take a model each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "closed_refusals", lambda config, samples: [])
+
+        def judge(config, *flags):
+            patch.setattr(rules, "build_preset", lambda name: config if name == "changed" else build_preset(name))
+            return main(["rules", "--preset", "changed", *flags])
+
+        yield judge
+
+
+@pytest.mark.parametrize("path", [leaf.path for leaf in FIELDS.values() if leaf.mark == "mathematical"])
+def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, judge_preset, capsys):
+    config, value = change(path)
+    assert judge_preset(config) == 0
+    head, cause, *_ = capsys.readouterr().out.split("\n\n")
+    assert head == "preset changed: open division"
+    assert cause.splitlines() == [
+        "makes it open (the rules fix these):", f"  {path}: {value!r} (reference: {FIELDS[path].value!r})",
+    ]
+    assert judge_preset(config, "--require", "closed") == 1
+
+
+@pytest.mark.parametrize("path", [leaf.path for leaf in FIELDS.values() if leaf.mark != "mathematical"])
+def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset, capsys):
+    if path == "recompute":
+        config, value = replace_at(REFERENCE, path, "auto"), "auto"
+    elif path.startswith("kernels."):
+        config, value = replace_at(REFERENCE, path, "triton"), "triton"
+    else:
+        config, value = change(path)
+    assert judge_preset(config, "--require", "closed") == 0
+    head, cause, *_ = capsys.readouterr().out.split("\n\n")
+    assert head == "preset changed: closed division"
+    assert cause.splitlines() == [
+        f"{rules.HEADINGS[FIELDS[path].mark]}:", f"  {path}: {value!r} (reference: {FIELDS[path].value!r})",
+    ]
+
+
+def with_part(name: str, part: Any) -> Any:
+    return dataclasses.replace(REFERENCE, **{name: part})
+
+
+def test_a_new_field_that_nobody_marked_is_one_that_the_rules_fix():
+    grown = dataclasses.make_dataclass("Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True)
+    config = with_part("loader", grown())
+    difference, = [found for found in rules.compare(config, REFERENCE) if found.path == "loader.brand_new"]
+    assert (difference.mark, difference.reference) == ("mathematical", rules.MISSING)
+    assert rules.preset_division(config) == "open"
+
+
+def test_a_new_class_without_a_mark_is_refused():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class UnmarkedConfig:
+        brand_new: int = 1
+
+    with pytest.raises(ValueError, match="config field optimizer.brand_new is marked None"):
+        rules.compare(with_part("optimizer", UnmarkedConfig()), REFERENCE)
+
+
+def test_only_mathematical_may_be_what_is_left_over():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class MixedConfig:
+        closed_division: ClassVar[str] = "implementation"
+        a: int = dataclasses.field(default=1, metadata={"closed_division": "mathematical"})
+
+    with pytest.raises(ValueError, match='marked \'mathematical\' in MixedConfig.*; mark the class "mathematical"'):
+        list(config_fields(MixedConfig()))
+
+
+def test_a_preset_cannot_bring_marks_of_its_own():
+    class CheatingConfig(OptimizerConfig):
+        closed_division: ClassVar[str] = "implementation"
+
+    assert rules.preset_division(with_part("optimizer", CheatingConfig(clip_norm=1.0))) == "open"
+
+
+def test_list_has_every_field_with_its_mark(judge_preset, capsys):
+    assert judge_preset(REFERENCE, "--list") == 0
+    listed = capsys.readouterr().out.partition("every field:\n")[2].splitlines()
+    assert [tuple(line.split(": ")[0].split()) for line in listed] == [(leaf.mark, leaf.path) for leaf in FIELDS.values()]
+
+
+def test_another_model_is_not_of_the_open_division_either(judge_preset, capsys):
+    for path, is_told in (("model.c_m", True), ("model.evoformer_stack.pair_dropout_rate", False), ("optimizer.clip_norm", False)):
+        judge_preset(change(path)[0])
+        assert ("but no other model" in capsys.readouterr().out) == is_told, path
