@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,24 @@ def difference_lines(differences: list[Difference]) -> list[str]:
         if found:
             lines += ["", f"{heading}:"]
         lines += [f"  {difference.path}: {difference.value!r} (reference: {difference.reference!r})" for difference in found]
-    if any(is_of_another_model(difference) for difference in differences):
-        lines += ["", "The open division allows other hyperparameters and another optimiser, but no other model: see the fields of model."]
+    beyond = Counter(difference.path.partition(".")[0] for difference in differences if is_beyond_open(difference))
+    if beyond:
+        lines += [
+            "",
+            "not of the open division either, which allows other hyperparameters and another optimiser, but the reference's model and evaluation data:",
+            *(f"  {part}: {number} of the fields above" for part, number in beyond.items()),
+        ]
     return lines
 
 
-def is_of_another_model(difference: Difference) -> bool:
-    """Whether even the open division forbids it (hpc_training_rules 3.0, divisions): rates of dropout are hyperparameters, the rest is the model."""
-    return difference.path.startswith("model.") and not difference.path.endswith("dropout_rate")
+def is_beyond_open(difference: Difference) -> bool:
+    """Whether even the open division forbids it.
+
+    hpc_training_rules 3.0, divisions: the model is equivalent to the reference's; rates of dropout are hyperparameters. training_rules,
+    data state at start of run: evaluation data are the benchmark's.
+    """
+    is_model = difference.path.startswith("model.") and not difference.path.endswith("dropout_rate")
+    return is_model or difference.path.startswith(("selection.validation_", "selection.expected_eval_"))
 
 
 def refusal_lines(refusals: list[Refusal], *, unknown: list[str]) -> list[str]:

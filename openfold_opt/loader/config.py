@@ -1,11 +1,11 @@
 """Configuration of samples (what is in one) and of the loader (who prepares it)."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 STAGINGS = ("auto", "direct", "pinned", "dali")
 START_METHODS = ("fork", "forkserver", "spawn")
 
+_MATHEMATICAL = {"closed_division": "mathematical"}
 _FREE = {"closed_division": "free"}
 _IMPLEMENTATION = {"closed_division": "implementation"}
 
@@ -14,31 +14,29 @@ _IMPLEMENTATION = {"closed_division": "implementation"}
 class DataConfig:
     """Sizes and probabilities of a sample (AlphaFold2 supplement 1.2 and table 4, initial training)."""
 
-    closed_division: ClassVar[str] = "mathematical"
-
-    crop_size: int = 256
+    crop_size: int = field(default=256, metadata=_MATHEMATICAL)
     """Residues of a training sample; shorter chains are padded to it."""
     pad_to_crop: bool = field(default=True, metadata=_IMPLEMENTATION)
     """False leaves shorter chains at their length, which a batch of one sample can do: padding changes no result."""
-    max_msa_clusters: int = 124
+    max_msa_clusters: int = field(default=124, metadata=_MATHEMATICAL)
     """Rows of the clustered MSA; four rows of templates join them in the model."""
-    max_extra_msa: int = 1024
+    max_extra_msa: int = field(default=1024, metadata=_MATHEMATICAL)
     """Rows of the extra MSA."""
-    masked_msa_fraction: float = 0.15
+    masked_msa_fraction: float = field(default=0.15, metadata=_MATHEMATICAL)
     """Probability of each position of the clustered MSA to be chosen for masked-MSA prediction."""
-    masked_msa_uniform_probability: float = 0.1
+    masked_msa_uniform_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
     """A chosen position becomes a uniformly drawn amino acid ..."""
-    masked_msa_profile_probability: float = 0.1
+    masked_msa_profile_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
     """... or is drawn from the column's profile ..."""
-    masked_msa_same_probability: float = 0.1
+    masked_msa_same_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
     """... or stays; else it becomes the mask class."""
-    max_templates: int = 4
+    max_templates: int = field(default=4, metadata=_MATHEMATICAL)
     """Templates of a sample at most; 0 switches templates off."""
-    shuffled_template_hits: int = 20
+    shuffled_template_hits: int = field(default=20, metadata=_MATHEMATICAL)
     """In training this many of the best hits are shuffled before the first that can be featurised are taken."""
-    max_extra_passes: int = 3
+    max_extra_passes: int = field(default=3, metadata=_MATHEMATICAL)
     """Recycling passes without gradient at most; a sample has one slice of MSA features more than that."""
-    clamped_fape_probability: float = 0.9
+    clamped_fape_probability: float = field(default=0.9, metadata=_MATHEMATICAL)
     """Probability of a training sample to have its backbone FAPE clamped."""
 
     def __post_init__(self) -> None:
@@ -67,8 +65,6 @@ class DataConfig:
 class LoaderConfig:
     """How samples are prepared; none of it changes what they contain."""
 
-    closed_division: ClassVar[str] = "mathematical"
-
     window: int = field(default=0, metadata=_FREE)
     """Batches may be delivered up to so many places early, so that a slow one holds nobody up; 0 is the order of the stream."""
     num_workers: int = field(default=2, metadata=_IMPLEMENTATION)
@@ -81,7 +77,7 @@ class LoaderConfig:
     """A worker that takes longer for a batch is replaced, and the batch prepared again."""
     max_attempts: int = field(default=3, metadata=_IMPLEMENTATION)
     """How often a batch is prepared before it counts as an error."""
-    error_budget: int = 0
+    error_budget: int = field(default=0, metadata=_MATHEMATICAL)
     """Training batches of a rank that may be left out after max_attempts, each reported with its samples; one more ends the run."""
 
     staging: str = field(default="auto", metadata=_IMPLEMENTATION)

@@ -112,8 +112,6 @@ class TMLossConfig:
 class LossConfig:
     """All terms. The defaults are initial training, which is what the benchmark runs."""
 
-    closed_division: ClassVar[str] = "mathematical"
-
     fape: FapeLossConfig = FapeLossConfig()
     supervised_chi: SupervisedChiLossConfig = SupervisedChiLossConfig()
     distogram: DistogramLossConfig = DistogramLossConfig()

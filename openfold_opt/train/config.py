@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.config import DataConfig, LoaderConfig
@@ -25,6 +25,7 @@ from openfold_opt.train.weight_average import WeightAverageConfig
 CLOSED_DIVISION_MARKS = ("mathematical", "free", "implementation")
 DEVICES = ("auto", "cpu", "cuda")
 
+_MATHEMATICAL = {"closed_division": "mathematical"}
 _FREE = {"closed_division": "free"}
 _IMPLEMENTATION = {"closed_division": "implementation"}
 
@@ -32,8 +33,6 @@ _IMPLEMENTATION = {"closed_division": "implementation"}
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The whole of a run; the defaults are the benchmark's, as are those of every part."""
-
-    closed_division: ClassVar[str] = "mathematical"
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -53,9 +52,9 @@ class RunConfig:
     """Micro-batches of an optimiser step; global batch = data-parallel size x local batch x accumulation."""
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
     """Optimiser steps after which the run gives up with status "aborted"."""
-    use_dropout: bool = True
+    use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
     """False trains without any dropout, whatever the rates of the model."""
-    init_checkpoint_sha256: str | None = None
+    init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
     """The run refuses to start from a file of another SHA-256; None takes any file, or random weights."""
     precision: str = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32", or "bf16" for the trunk with float32 weights, structure module, heads and losses."""
@@ -107,9 +106,8 @@ class ConfigField:
 def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
     """All leaves of a tree of config dataclasses, in the order of their definition.
 
-    The mark is the field's own, else that of its class. Only "mathematical" may stand for the rest of a class whose fields differ:
-    a field that somebody adds there without a thought of the rules is then one that they fix. Raises ValueError for a class
-    or a field without a valid mark.
+    A class has one mark for all its fields, or none, and then each field has its own: a field added to such a class without a thought
+    of the rules is an error. Raises ValueError for a class or a field without a valid mark, and for a field marked otherwise than its class.
     """
     of_class = getattr(type(config), "closed_division", None)
     for item in dataclasses.fields(config):
@@ -120,10 +118,10 @@ def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
         mark = item.metadata.get("closed_division", of_class)
         if mark not in CLOSED_DIVISION_MARKS:
             raise ValueError(f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}")
-        if mark != of_class and of_class in ("free", "implementation"):
+        if of_class not in (None, mark):
             raise ValueError(
-                f"config field {path} is marked {mark!r} in {type(config).__name__}, whose other fields are {of_class!r} without a mark of "
-                'their own; mark the class "mathematical" and each field that is not'
+                f"config field {path} is marked {mark!r} and its class {type(config).__name__} {of_class!r}; "
+                "take the mark from the class and give each of its fields one"
             )
         yield ConfigField(path=path, value=value, mark=mark)
 

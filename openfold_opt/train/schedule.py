@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
+_MATHEMATICAL = {"closed_division": "mathematical"}
 _FREE = {"closed_division": "free"}
 
 
@@ -12,16 +12,14 @@ _FREE = {"closed_division": "free"}
 class ScheduleConfig:
     """Linear warm-up, then constant."""
 
-    closed_division: ClassVar[str] = "mathematical"
-
     base_learning_rate: float = field(default=1e-3, metadata=_FREE)
     warmup_init_learning_rate: float = field(default=1e-5, metadata=_FREE)
     """Learning rate of step 1 if there is a warm-up."""
     warmup_steps: int = field(default=0, metadata=_FREE)
     """Step number `warmup_steps` is the first to use the base rate; 0 means no warm-up."""
-    decay_steps: tuple[int, ...] = ()
+    decay_steps: tuple[int, ...] = field(default=(), metadata=_MATHEMATICAL)
     """After each of these steps the rate is multiplied by decay_factor; the benchmark has none."""
-    decay_factor: float = 1.0
+    decay_factor: float = field(default=1.0, metadata=_MATHEMATICAL)
 
     def __post_init__(self) -> None:
         if self.warmup_steps < 0 or self.base_learning_rate < 0 or self.warmup_init_learning_rate < 0:

@@ -114,12 +114,10 @@ def with_part(name: str, part: Any) -> Any:
     return dataclasses.replace(REFERENCE, **{name: part})
 
 
-def test_a_new_field_that_nobody_marked_is_one_that_the_rules_fix():
+def test_a_new_field_without_a_mark_is_refused():
     grown = dataclasses.make_dataclass("Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True)
-    config = with_part("loader", grown())
-    difference, = [found for found in rules.compare(config, REFERENCE) if found.path == "loader.brand_new"]
-    assert (difference.mark, difference.reference) == ("mathematical", rules.MISSING)
-    assert rules.preset_division(config) == "open"
+    with pytest.raises(ValueError, match="config field loader.brand_new is marked None; expected one of"):
+        rules.compare(with_part("loader", grown()), REFERENCE)
 
 
 def test_a_new_class_without_a_mark_is_refused():
@@ -131,13 +129,13 @@ def test_a_new_class_without_a_mark_is_refused():
         rules.compare(with_part("optimizer", UnmarkedConfig()), REFERENCE)
 
 
-def test_only_mathematical_may_be_what_is_left_over():
+def test_a_class_has_one_mark_or_each_of_its_fields_has():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class MixedConfig:
         closed_division: ClassVar[str] = "implementation"
         a: int = dataclasses.field(default=1, metadata={"closed_division": "mathematical"})
 
-    with pytest.raises(ValueError, match='marked \'mathematical\' in MixedConfig.*; mark the class "mathematical"'):
+    with pytest.raises(ValueError, match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark from the class"):
         list(config_fields(MixedConfig()))
 
 
@@ -154,7 +152,20 @@ def test_list_has_every_field_with_its_mark(judge_preset, capsys):
     assert [tuple(line.split(": ")[0].split()) for line in listed] == [(leaf.mark, leaf.path) for leaf in FIELDS.values()]
 
 
-def test_another_model_is_not_of_the_open_division_either(judge_preset, capsys):
-    for path, is_told in (("model.c_m", True), ("model.evoformer_stack.pair_dropout_rate", False), ("optimizer.clip_norm", False)):
-        judge_preset(change(path)[0])
-        assert ("but no other model" in capsys.readouterr().out) == is_told, path
+@pytest.mark.parametrize(
+    ("path", "is_told"),
+    [
+        ("model.c_m", True),
+        ("model.evoformer_stack.pair_dropout_rate", False),
+        ("selection.validation_max_length", True),
+        ("selection.train_max_release_date", False),
+        ("optimizer.clip_norm", False),
+        ("local_batch_size", False),
+    ],
+)
+def test_another_model_or_validation_set_is_not_of_the_open_division_either(judge_preset, capsys, path, is_told):
+    judge_preset(change(path)[0])
+    lines = capsys.readouterr().out.splitlines()
+    found = [place for place, line in enumerate(lines) if line.startswith("not of the open division either")]
+    assert len(found) == is_told
+    assert not found or lines[found[0] + 1] == f"  {path.partition('.')[0]}: 1 of the fields above"
