@@ -18,6 +18,8 @@ COMMANDS = {
     "parity": ("benchmark.parity.command", "compare model, losses and optimiser with a golden directory"),
     "perf": ("benchmark.perf.command", "measurements beside a named peer"),
     "export": ("benchmark.export", "a checkpoint as one file of torch.save"),
+    "describe-system": ("benchmark.submission.describe", "the system description of a submission"),
+    "submit": ("benchmark.submission.command", "assemble and check a submission"),
     "controls": ("benchmark.controls", "what the model of a finished run scores on shuffled inputs"),
 }
 

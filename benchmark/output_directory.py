@@ -26,6 +26,8 @@ from benchmark.errors import BenchmarkError
 STATE_FILE = "run.json"
 LOCK_FILE = "run.lock"
 FIRST_LOG = "mlperf.log"
+POWER_FOLDER = "power"
+"""Readings of a site's power meter: it may begin to write them before the run begins."""
 
 
 class OutputDirectory:
@@ -115,7 +117,8 @@ def _refuse_foreign_files(path: Path) -> None:
     """A directory with files of somebody else is not written into."""
     if not path.is_dir() or (path / STATE_FILE).exists():
         return
-    found = sorted(entry.name for entry in path.iterdir() if entry.name not in (LOCK_FILE, f"{STATE_FILE}.tmp"))
+    expected = (LOCK_FILE, f"{STATE_FILE}.tmp", POWER_FOLDER)
+    found = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
     if found:
         raise BenchmarkError(
             f"output directory {path} holds files that are not a run's ({', '.join(found[:3])}); name a new directory"

@@ -1,0 +1,60 @@
+"""The code of a submission: the tracked files of one commit."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from benchmark.errors import BenchmarkError
+
+DIRTY_MARK = "-dirty"
+"""`git describe --dirty` puts it behind a commit when tracked files were changed."""
+COMMIT_LETTERS = 12
+
+
+def resolve_commit(checkout: Path, revision: str) -> str:
+    """Full hash of a revision, "-dirty" left aside; BenchmarkError if this checkout does not have it."""
+    name = revision.removesuffix(DIRTY_MARK)
+    found = _git(checkout, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if found.returncode != 0:
+        reason = found.stderr.decode(errors="replace").strip()
+        raise BenchmarkError(
+            f"{checkout} does not have the commit {name}{': ' + reason if reason else ''}; "
+            "run `submit` in the git checkout that made the runs"
+        )
+    return found.stdout.decode().strip()
+
+
+def has_changes(checkout: Path) -> bool:
+    """True if tracked files differ from the last commit."""
+    return bool(_git(checkout, "status", "--porcelain", "--untracked-files=no").stdout.strip())
+
+
+def unpack_commit(checkout: Path, commit: str, target: Path) -> list[str]:
+    """Write the tracked files of a commit below target; returns those left out.
+
+    Names with a leading dot are left out: mlperf-logging's repository checker refuses them.
+    """
+    archive = _git(checkout, "archive", "--format=tar", commit)
+    if archive.returncode != 0:
+        raise BenchmarkError(f"git cannot read commit {commit} of {checkout}: {archive.stderr.decode(errors='replace').strip()}")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        members = tar.getmembers()
+        kept = [member for member in members if not _is_hidden(member.name)]
+        tar.extractall(target, members=kept, filter="data")
+    return sorted(member.name for member in members if _is_hidden(member.name) and not member.isdir())
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    if not (checkout / ".git").exists():
+        raise BenchmarkError(f"{checkout} is not a git checkout, so its tracked files are not known; run `submit` in a clone")
+    try:
+        return subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchmarkError(f"git does not run ({error}); install it, the code of a submission is packed with it") from error

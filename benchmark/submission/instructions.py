@@ -1,0 +1,107 @@
+"""The files of a system's folder in a submission: how its result is set up, run and repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCRIPT_START = """#!/usr/bin/env bash
+# {purpose}
+set -euo pipefail
+
+code="$(cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}" && pwd)"
+"""
+
+SETUP = """exec "$code/run_tests.sh" --setup-only
+"""
+
+DATASETS = """if [ $# -ne 1 ]; then
+    echo "usage: $0 DIR" >&2
+    exit 2
+fi
+mkdir -p "$1"
+data="$(cd "$1" && pwd)"
+cd "$code"
+# shellcheck source=/dev/null
+. "$code/tools/environment.sh"
+prepare_environment run
+"$PYTHON" -m data_prep download --out "$data"
+"$PYTHON" -m data_prep convert-mlperf --pdb-mmcif-processed "$data/pdb_mmcif/processed" \\
+    --alignments "$data/open_protein_set/processed" --out "$data/shards"
+"""
+
+EMBEDDED_DATASETS = """echo "preset {preset}: its embedded data is made by run_and_time.sh, before the clock starts"
+"""
+
+RUN = """exec "$code/run_and_time.sh" {preset}"$@"
+"""
+
+README = """# OpenFold on {system_name}
+
+{submitter}, {division} division of MLPerf HPC 3.0: {nodes} nodes with {accelerators} each, {framework}.
+
+| file | what |
+| --- | --- |
+| `../{implementation}/` | the code, as it is in the commit after which the folder is called, without files whose names begin with a dot; its README.md and docs/ tell the rest |
+| `setup.sh` | installs pinned versions into the code's folder |
+| `init_datasets.sh{data_argument}` | {data_text} |
+| `run_and_time.sh` | one timed run: {run_text} |
+| `{record_name}` | {record_text} |
+
+    ./setup.sh
+    ./init_datasets.sh{data_argument}
+    ./run_and_time.sh {arguments}
+
+Ten runs, each with a seed drawn from the clock, made the logs in `results/{system}/`.
+"""
+
+
+def write_instructions(
+    folder: Path,
+    *,
+    system: str,
+    implementation: str,
+    description: Mapping[str, Any],
+    record: Mapping[str, Any] | None,
+) -> None:
+    """README.md, setup.sh, init_datasets.sh, run_and_time.sh and <system>_<implementation>.json, as MLCommons asks for.
+
+    record: config.json of one of the runs; without it the preset has to be named by hand.
+    """
+    preset = str(record["preset"]) if record and "preset" in record else ""
+    is_embedded = preset == "demo" or preset.startswith("demo_")
+    record_name = f"{system}_{implementation}.json"
+    told = record or {"note": "the runs came without a record of their configuration"}
+    (folder / record_name).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    datasets = EMBEDDED_DATASETS.format(preset=preset) if is_embedded else DATASETS
+    scripts = {
+        "setup.sh": ("Installs what the runs need.", SETUP),
+        "init_datasets.sh": ("Makes the data set ready, before any clock starts.", datasets),
+        "run_and_time.sh": ("One timed run; flags are passed on.", RUN.format(preset=f"--preset {preset} " if preset else "")),
+    }
+    for name, (purpose, body) in scripts.items():
+        script = folder / name
+        script.write_text(SCRIPT_START.format(purpose=purpose, implementation=implementation) + body, encoding="utf-8")
+        script.chmod(0o755)
+    arguments = "" if preset else "--preset PRESET "
+    arguments += "" if is_embedded else "--data-dir DIR/shards --init-checkpoint DIR/mlperf_hpc_openfold_resumable_checkpoint.pt "
+    accelerators = description["accelerators_per_node"]
+    text = README.format(
+        system=system,
+        system_name=description["system_name"],
+        submitter=description["submitter"],
+        division=description["division"],
+        nodes=description["number_of_nodes"],
+        accelerators=f"{accelerators} {description['accelerator_model_name']}" if accelerators != "0" else "no accelerators",
+        framework=description["framework"],
+        implementation=implementation,
+        data_argument="" if is_embedded else " DIR",
+        data_text="the data is embedded: nothing to do" if is_embedded else "fetches the data set and the initial checkpoint, makes shards",
+        run_text=f"preset `{preset}`" if preset else "name the preset with `--preset`",
+        record_name=record_name,
+        record_text="configuration, versions and machine, as one of the runs recorded them" if record else "no record came with the runs",
+        arguments=f"{arguments}--output-dir RUN_1",
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")

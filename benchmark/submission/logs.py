@@ -1,0 +1,99 @@
+"""The runs of a submission: their logs, what was written beside them, and power readings."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmark.check import read_events
+from benchmark.errors import BenchmarkError
+from benchmark.output_directory import FIRST_LOG, POWER_FOLDER
+
+RECORD_FILE = "config.json"
+RESULT_PATTERN = "result_*.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLog:
+    """One run: the log file, and what lies beside it in the run's output directory."""
+
+    path: Path
+    name: str
+    """What it is called in the package, result_<i>; the log there has the suffix .txt."""
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Key -> value of the log's events; of a key that comes more than once, the first value that is not null."""
+        values: dict[str, Any] = {}
+        for event in read_events(self.path)[0]:
+            if event["value"] is not None:
+                values.setdefault(event["key"], event["value"])
+        return values
+
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """config.json of the run (preset, configuration, versions, machine); None for a log without one."""
+        file = self.path.parent / RECORD_FILE
+        if self.path.name != FIRST_LOG or not file.is_file():
+            return None
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BenchmarkError(f"{file} is not JSON ({error}); expected the record that a run writes") from error
+        return record if isinstance(record, dict) else None
+
+    @property
+    def commit(self) -> str | None:
+        """Commit of the code that ran as `git describe` told it, "-dirty" at the end if files were changed; None if unknown."""
+        commit = ((self.record or {}).get("versions") or {}).get("commit", "")
+        # other texts say that there was no checkout, or no git
+        return commit if commit and " " not in commit else None
+
+    @property
+    def was_resumed(self) -> bool:
+        """True if another process went on with this run, into a log of its own."""
+        return self.path.name == FIRST_LOG and any(self.path.parent.glob("mlperf_continued_*.log"))
+
+    @property
+    def power_files(self) -> list[Path]:
+        """Readings in power/ beside mlperf.log, or in power/result_<i>/ beside result_<i>.txt."""
+        folder = self.path.parent / POWER_FOLDER
+        if self.path.name != FIRST_LOG:
+            folder = folder / self.path.stem
+        return sorted(file for file in folder.glob("*.txt") if file.is_file())
+
+
+def find_logs(paths: list[Path]) -> list[RunLog]:
+    """The logs that files and directories stand for, in the order given; BenchmarkError if there are none.
+
+    A directory stands for its mlperf.log; else for its result_<i>.txt; else for every mlperf.log below it,
+    by name, numbers as numbers.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise BenchmarkError(f"{path} does not exist; expected the log of a run, or a directory with logs")
+        found += [path] if path.is_file() else _logs_in(path)
+    resolved = [path.resolve() for path in found]
+    for path in resolved:
+        if resolved.count(path) > 1:
+            raise BenchmarkError(f"{path} is named more than once; name every run once")
+    return [RunLog(path=path, name=f"result_{index}") for index, path in enumerate(found)]
+
+
+def _logs_in(folder: Path) -> list[Path]:
+    if (folder / FIRST_LOG).is_file():
+        return [folder / FIRST_LOG]
+    found = list(folder.glob(RESULT_PATTERN)) or list(folder.rglob(FIRST_LOG))
+    if not found:
+        raise BenchmarkError(f"{folder} has no logs; expected {FIRST_LOG} in it or below it, or {RESULT_PATTERN}")
+    return sorted(found, key=_natural_order)
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """result_10 after result_9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
