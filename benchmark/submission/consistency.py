@@ -16,6 +16,8 @@ from benchmark.submission.logs import RECORD_FILE, RunLog
 REQUIRED_RUNS = 10
 PER_RUN_KEYS = ("seed", "tracked_stats", "eval_accuracy", "cache_clear")
 """Log keys whose values belong to a run; all others are the system's or the configuration's."""
+MAX_DIFFERENCES = 20
+"""More of them say only that the runs have nothing to do with one another."""
 POWER_KEYS = ("power_measurement_start", "power_reading", "power_measurement_stop")
 NEW_RUNS = "a log is not mended by hand: make the run again, in a new output directory"
 
@@ -76,12 +78,16 @@ def _judge_sameness(logs: Sequence[RunLog]) -> Finding:
     facts = {log.name: _lasting_facts(log) for log in logs}
     recorded = [log.name for log in logs if log.record]
     lines = []
-    for key in sorted({key for values in facts.values() for key in values}):
+    keys = {key for values in facts.values() for key in values}
+    # what MLCommons sees, the log, before what only we recorded
+    for key in sorted(keys, key=lambda key: (RECORD_FILE in key, key)):
         # a log without a record says nothing of what only records have
         asked = [log for log in logs if RECORD_FILE not in key or log.name in recorded]
         groups = _group(asked, lambda log, key=key: facts[log.name].get(key))
         if len(groups) > 1:
             lines.append(f"{key}: " + ", ".join(f"{value} in {_names(names)}" for value, names in groups.items()))
+    if len(lines) > MAX_DIFFERENCES:
+        lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
     if lines:
         remedy = "runs of different systems or configurations make no result together; name those that belong together"
         return Finding(state=FAIL, subject="one configuration", text="\n".join(lines), remedy=remedy)

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     findings = judge_description(content)
     for finding in findings:
         print("\n".join(finding.lines()))
-    empty = [key for key in MEANINGS if not content.get(key)]
+    has_accelerators = content["accelerators_per_node"] != "0"
+    empty = [key for key in MEANINGS if not content.get(key) and (has_accelerators or not key.startswith("accelerator"))]
     if empty:
         print("\nlines for the site's file (--site); what is empty and was not complained of may stay empty:")
         print("\n".join(f'{key} = ""  # {MEANINGS[key]}' for key in empty))

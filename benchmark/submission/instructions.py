@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ SCRIPT_START = """#!/usr/bin/env bash
 # {purpose}
 set -euo pipefail
 
-code="$(cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}" && pwd)"
+"""
+
+FIND_CODE = """code="$(cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}" && pwd)"
 """
 
 SETUP = """exec "$code/run_tests.sh" --setup-only
@@ -49,7 +51,7 @@ README = """# OpenFold on {system_name}
 | `init_datasets.sh{data_argument}` | {data_text} |
 | `run_and_time.sh` | one timed run: {run_text} |
 | `{record_name}` | {record_text} |
-
+{extra_rows}
     ./setup.sh
     ./init_datasets.sh{data_argument}
     ./run_and_time.sh {arguments}
@@ -65,25 +67,29 @@ def write_instructions(
     implementation: str,
     description: Mapping[str, Any],
     record: Mapping[str, Any] | None,
+    extra_names: Sequence[str] = (),
 ) -> None:
     """README.md, setup.sh, init_datasets.sh, run_and_time.sh and <system>_<implementation>.json, as MLCommons asks for.
 
-    record: config.json of one of the runs; without it the preset has to be named by hand.
+    record: config.json of one of the runs; without it the preset has to be named by hand. extra_names: further
+    files of the folder, for the README to list.
     """
     preset = str(record["preset"]) if record and "preset" in record else ""
     is_embedded = preset == "demo" or preset.startswith("demo_")
     record_name = f"{system}_{implementation}.json"
-    told = record or {"note": "the runs came without a record of their configuration"}
+    told = _without_host(record) if record else {"note": "the runs came without a record of their configuration"}
     (folder / record_name).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    datasets = EMBEDDED_DATASETS.format(preset=preset) if is_embedded else DATASETS
+    find_code = FIND_CODE.format(implementation=implementation)
+    datasets = EMBEDDED_DATASETS.format(preset=preset) if is_embedded else find_code + DATASETS
+    timed_run = find_code + RUN.format(preset=f"--preset {preset} " if preset else "")
     scripts = {
-        "setup.sh": ("Installs what the runs need.", SETUP),
+        "setup.sh": ("Installs what the runs need.", find_code + SETUP),
         "init_datasets.sh": ("Makes the data set ready, before any clock starts.", datasets),
-        "run_and_time.sh": ("One timed run; flags are passed on.", RUN.format(preset=f"--preset {preset} " if preset else "")),
+        "run_and_time.sh": ("One timed run; flags are passed on.", timed_run),
     }
     for name, (purpose, body) in scripts.items():
         script = folder / name
-        script.write_text(SCRIPT_START.format(purpose=purpose, implementation=implementation) + body, encoding="utf-8")
+        script.write_text(SCRIPT_START.format(purpose=purpose) + body, encoding="utf-8")
         script.chmod(0o755)
     arguments = "" if preset else "--preset PRESET "
     arguments += "" if is_embedded else "--data-dir DIR/shards --init-checkpoint DIR/mlperf_hpc_openfold_resumable_checkpoint.pt "
@@ -102,6 +108,13 @@ def write_instructions(
         run_text=f"preset `{preset}`" if preset else "name the preset with `--preset`",
         record_name=record_name,
         record_text="configuration, versions and machine, as one of the runs recorded them" if record else "no record came with the runs",
+        extra_rows="".join(f"| `{name}` | the site's own |\n" for name in extra_names),
         arguments=f"{arguments}--output-dir RUN_1",
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _without_host(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run without the name of its node, which is nobody's business but the site's."""
+    machine = {key: value for key, value in (record.get("machine") or {}).items() if key != "host"}
+    return {**record, "machine": machine}

@@ -110,6 +110,7 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
         implementation=package.implementation,
         description=package.description,
         record=next((log.record for log in package.logs if log.record), None),
+        extra_names=[file.name for file in package.extra_files],
     )
     for file in package.extra_files:
         shutil.copyfile(file, own / file.name)

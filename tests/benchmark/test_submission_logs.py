@@ -1,0 +1,150 @@
+"""Which logs make a submission together, and what is said of those that do not."""
+
+import pytest
+
+from benchmark.errors import BenchmarkError
+from benchmark.output_directory import OutputDirectory
+from benchmark.submission.consistency import judge_logs
+from benchmark.submission.finding import FAIL, NOTE
+from benchmark.submission.logs import find_logs
+from tests.benchmark.demo_logs import DESCRIPTION, write_demo_log, write_record
+from tests.benchmark.test_check import event
+
+COMMIT = "1" * 40
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Ten output directories of made-up runs."""
+    for index in range(10):
+        write_demo_log(tmp_path / f"run_{index}" / "mlperf.log", seed=index)
+        write_record(tmp_path / f"run_{index}", commit=COMMIT)
+    return tmp_path
+
+
+def judge(folder, *, scaling="strong", **changes):
+    findings = judge_logs(find_logs([folder]), description=DESCRIPTION | changes, scaling=scaling)
+    return {finding.subject: finding for finding in findings if finding.state in (FAIL, NOTE)}
+
+
+def test_ten_runs_of_one_system_have_no_findings(runs):
+    assert judge(runs) == {}
+
+
+def test_logs_keep_the_order_of_their_numbers(tmp_path):
+    for index in (0, 1, 2, 10):
+        write_demo_log(tmp_path / f"result_{index}.txt", seed=index)
+    assert [log.path.name for log in find_logs([tmp_path])] == ["result_0.txt", "result_1.txt", "result_2.txt", "result_10.txt"]
+
+
+def test_inputs_that_are_no_logs_are_named(tmp_path):
+    with pytest.raises(BenchmarkError, match="does not exist"):
+        find_logs([tmp_path / "absent"])
+    with pytest.raises(BenchmarkError, match="has no logs"):
+        find_logs([tmp_path])
+    log = write_demo_log(tmp_path / "mlperf.log", seed=1)
+    with pytest.raises(BenchmarkError, match="named more than once"):
+        find_logs([log, tmp_path])
+
+
+@pytest.mark.parametrize(("count", "scaling", "told"), [(9, "strong", "make 1 more"), (11, "strong", "choosing the fastest"), (9, "weak", "at least 10")])
+def test_other_numbers_of_runs(runs, count, scaling, told):
+    if count == 11:
+        write_demo_log(runs / "run_10" / "mlperf.log", seed=10)
+        write_record(runs / "run_10", commit=COMMIT)
+    else:
+        (runs / "run_9" / "mlperf.log").unlink()
+    finding = judge(runs, scaling=scaling)["number of runs"]
+    assert told in finding.text + finding.remedy
+
+
+def test_throughput_may_have_more_instances_on_more_nodes(runs):
+    write_demo_log(runs / "run_10" / "mlperf.log", seed=10)
+    assert judge(runs, scaling="weak", number_of_nodes="11").keys() == {"commit"}
+    assert judge(runs, scaling="strong", number_of_nodes="11")["system"].state == FAIL
+
+
+def test_a_seed_used_twice_is_named(runs):
+    write_demo_log(runs / "run_7" / "mlperf.log", seed=3)
+    assert "seed 3 in result_3, result_7" in judge(runs)["seeds"].text
+
+
+def test_another_batch_size_is_named(runs):
+    write_demo_log(runs / "run_7" / "mlperf.log", seed=7, global_batch_size=4)
+    finding = judge(runs)["one configuration"]
+    assert "global_batch_size: 2 in result_0, result_1, result_2 and 6 more, 4 in result_7" in finding.text
+
+
+def test_another_field_of_the_configuration_is_named(runs):
+    write_record(runs / "run_7", commit=COMMIT, config={"data": {"crop_size": 64}})
+    assert "config.json config.data.crop_size: 36" in judge(runs)["one configuration"].text
+
+
+def test_another_accelerator_is_named(runs):
+    write_record(runs / "run_7", commit=COMMIT, machine={"accelerator": "NVIDIA A100"})
+    assert '"NVIDIA A100" in result_7' in judge(runs)["one configuration"].text
+
+
+def test_another_commit_is_named(runs):
+    write_record(runs / "run_7", commit="2" * 40)
+    finding = judge(runs)["commit"]
+    assert finding.state == FAIL and f'"{"2" * 40}" in result_7' in finding.text
+
+
+def test_changes_that_were_not_committed_are_refused(runs):
+    for index in range(10):
+        write_record(runs / f"run_{index}", commit=f"{COMMIT}-dirty")
+    finding = judge(runs)["commit"]
+    assert finding.state == FAIL and "not committed" in finding.text
+
+
+def test_runs_without_a_record_are_told(runs):
+    (runs / "run_7" / "config.json").unlink()
+    finding = judge(runs)["commit"]
+    assert finding.state == NOTE and "result_7" in finding.text
+
+
+def test_failed_and_resumed_runs_are_refused(runs):
+    write_demo_log(runs / "run_2" / "mlperf.log", seed=2, scores=(0.5, 0.6))
+    write_demo_log(runs / "run_5" / "mlperf.log", seed=5, num_resumptions=1)
+    (runs / "run_8" / "mlperf_continued_1.log").touch()
+    findings = judge_logs(find_logs([runs]), description=DESCRIPTION, scaling="strong")
+    texts = [finding.text for finding in findings if finding.subject == "compliance"]
+    assert len(texts) == 3
+    assert "result_2" in texts[0] and "aborted" in texts[0]
+    assert "result_5" in texts[1] and "resumed run" in texts[1]
+    assert "result_8" in texts[2] and "resumed by another process" in texts[2]
+
+
+def test_open_logs_are_no_closed_submission(runs):
+    """The package checker takes a log's own word for its division."""
+    assert "expected closed" in judge(runs, division="closed")["compliance"].text
+
+
+def test_logs_and_system_must_agree(runs):
+    assert "number_of_nodes is 1 in the logs and 4" in judge(runs, number_of_nodes="4")["system"].text
+    finding = judge(runs, submitter="Somebody")["system"]
+    assert finding.state == NOTE and "'Nobody'" in finding.text
+
+
+def write_power(folder, *, keys=("power_measurement_start", "power_reading", "power_measurement_stop"), name="node_0.txt"):
+    (folder / "power").mkdir(exist_ok=True)
+    (folder / "power" / name).write_text("\n".join(event(key, 100.0) for key in keys) + "\n")
+
+
+def test_power_readings_belong_to_every_run_and_are_whole(runs):
+    for index in range(10):
+        write_power(runs / f"run_{index}")
+    assert judge(runs) == {}
+    write_power(runs / "run_4", keys=("power_reading",))
+    write_power(runs / "run_5", name="node_2.txt")
+    (runs / "run_6" / "power" / "node_0.txt").unlink()
+    text = judge(runs)["power"].text
+    assert "node_0.txt has no event power_measurement_start" in text
+    assert "result_5: found node_0.txt, node_2.txt" in text
+    assert "result_6 has no power/node_0.txt" in text
+
+
+def test_power_meter_may_begin_before_the_run(tmp_path):
+    write_power(tmp_path)
+    OutputDirectory(tmp_path, identity={}, seed=None, new_seed=1).close()

@@ -1,0 +1,105 @@
+"""`describe-system`: what is collected, what the site adds, and what is complained of."""
+
+import json
+
+import pytest
+
+from benchmark.__main__ import main
+from benchmark.errors import BenchmarkError
+from benchmark.submission.description import MEANINGS, judge_description, read_description
+from benchmark.submission.finding import FAIL
+from benchmark.submission.machine_description import accelerator_keys, processor_keys
+from tests.benchmark.demo_logs import write_description
+
+SITE = """
+submitter = "Nobody"
+division = "open"
+status = "research"
+system_name = "two cores"
+number_of_nodes = 1
+host_networking = "none"
+host_memory_capacity = "1 TiB"
+"""
+
+
+def faults(path):
+    return [finding.text for finding in judge_description(json.loads(path.read_text())) if finding.state == FAIL]
+
+
+def test_machine_and_site_make_a_description_that_can_be_submitted(tmp_path, capsys):
+    (tmp_path / "site.toml").write_text(SITE)
+    out = tmp_path / "two_cores.json"
+    assert main(["describe-system", "--out", str(out), "--site", str(tmp_path / "site.toml")]) == 0, capsys.readouterr().out
+    content = read_description(out)
+    assert content.keys() == MEANINGS.keys()
+    assert content["number_of_nodes"] == "1"
+    assert content["host_memory_capacity"] == "1 TiB"
+    assert content["framework"].startswith("PyTorch ")
+    assert content["other_software_stack"]["mlperf-logging_version"][0].isdigit()
+
+
+def test_missing_keys_are_printed_as_lines_for_the_site(tmp_path, capsys):
+    assert main(["describe-system", "--out", str(tmp_path / "x.json")]) == 1
+    text = capsys.readouterr().out
+    assert "FAIL  system description: submitter: is empty" in text
+    assert '\nsubmitter = ""  # ' in text
+    with pytest.raises(BenchmarkError, match="host_networking: is empty"):
+        read_description(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"division": "Closed"}, "division: is 'Closed'; expected one of closed, open"),
+        ({"number_of_nodes": 4}, "number_of_nodes: is 4; expected a text in quotes"),
+        ({"number_of_nodes": "four"}, "number_of_nodes: is 'four'; expected a whole number"),
+        ({"submitter": "A University"}, "submitter: is 'A University'; it names a folder"),
+        ({"host_processor_core_count": ""}, "one of them must be there"),
+        ({"accelerators_per_node": "8"}, "accelerator_memory_capacity: is empty"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path, changes, told):
+    path = write_description(tmp_path / "x.json", **changes)
+    assert any(told in fault for fault in faults(path)), faults(path)
+
+
+def test_key_that_is_missing_altogether_is_named(tmp_path):
+    path = write_description(tmp_path / "x.json")
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "cooling"}))
+    assert faults(path) == ["cooling: is missing (air or liquid)"]
+
+
+def test_published_description_is_complete(shared):
+    assert faults(shared / "facts" / "system_example.json") == []
+
+
+def test_mistaken_files_are_named(tmp_path, capsys):
+    (tmp_path / "site.toml").write_text("owner = 1\n")
+    assert main(["describe-system", "--out", str(tmp_path / "x.json"), "--site", str(tmp_path / "site.toml")]) == 2
+    assert "keys that no system description has: owner" in capsys.readouterr().err
+    path = write_description(tmp_path / "two cores.json")
+    with pytest.raises(BenchmarkError, match="that of a folder"):
+        read_description(path)
+
+
+def test_processors_flat_and_nested():
+    flat = [{"field": "Socket(s):", "data": "2"}, {"field": "Core(s) per socket:", "data": "56"}, {"field": "CPU max MHz:", "data": "3800.0000"}]
+    nested = [{"field": "Vendor ID:", "data": "GenuineIntel", "children": [{"field": "Model name:", "data": "Xeon", "children": flat}]}]
+    for entries in (flat, nested):
+        keys = processor_keys(json.dumps({"lscpu": entries}))
+        assert keys["host_processors_per_node"] == "2"
+        assert keys["host_processor_core_count"] == "56"
+        assert keys["host_processor_frequency"] == "3800 MHz"
+    assert keys["host_processor_model_name"] == "Xeon"
+    assert processor_keys("")["host_processors_per_node"] == ""
+
+
+def test_accelerators_from_nvidia_smi():
+    keys = accelerator_keys("NVIDIA H200, 143771, 570.86.15, 1980, 5, 16\n" * 8)
+    assert keys["accelerators_per_node"] == "8"
+    assert keys["accelerator_model_name"] == "NVIDIA H200"
+    assert keys["accelerator_memory_capacity"] == "140 GiB"
+    assert keys["accelerator_frequency"] == "1980 MHz"
+    assert keys["accelerator_host_interconnect"] == "PCIe 5 x16"
+    assert accelerator_keys("") == {"accelerators_per_node": "0"}
+    assert accelerator_keys("NVIDIA X, [N/A], 570, [N/A], [N/A], [N/A]\n")["accelerator_memory_capacity"] == ""
