@@ -167,5 +167,5 @@ def _convergence_remedy(text: str) -> str:
     if "Missing RCP" in text:
         return "the reference has no convergence point for this batch size: train with a size between the smallest and the largest that it has"
     if "Insufficient convergence" in text:
-        return "more than one run did not reach the target: make them again"
+        return "more than one run did not reach the target, so the result is invalid: make a new set of ten runs"
     return "training needs fewer samples than the reference allows: look for what differs from it; `parity` and `rules --preset P` help"

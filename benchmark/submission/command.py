@@ -16,7 +16,7 @@ from benchmark.submission.code import has_changes, resolve_commit
 from benchmark.submission.consistency import REQUIRED_RUNS, judge_logs
 from benchmark.submission.description import judge_description, read_description
 from benchmark.submission.finding import FAIL, NOTE, Finding
-from benchmark.submission.layout import Package, assembled
+from benchmark.submission.layout import BENCHMARK, Package, assembled
 from benchmark.submission.logs import RunLog, find_logs
 
 
@@ -76,6 +76,9 @@ def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding
     if not any(log.commit for log in package.logs) and has_changes(CHECKOUT):
         text = f"{CHECKOUT} has changes that are not committed; packed is {package.commit} without them"
         yield Finding(state=NOTE, subject="code", text=text)
+    if package.scaling == "weak" and not any(folder.glob(f"results/*/strong/{BENCHMARK}")):
+        text = "the rules take a throughput only together with a time to train"
+        yield Finding(state=FAIL, subject="throughput", text=text, remedy="submit ten runs one after the other into the same directory first")
     with tempfile.TemporaryDirectory() as work:
         yield from Checkers(package, folder, work=Path(work), outputs=outputs).findings()
 

@@ -47,7 +47,7 @@ def test_inputs_that_are_no_logs_are_named(tmp_path):
         find_logs([log, tmp_path])
 
 
-@pytest.mark.parametrize(("count", "scaling", "told"), [(9, "strong", "make 1 more"), (11, "strong", "choosing the fastest"), (9, "weak", "at least 10")])
+@pytest.mark.parametrize(("count", "scaling", "told"), [(9, "strong", "make 1 more"), (11, "strong", "median of all such sets"), (9, "weak", "at least 10")])
 def test_other_numbers_of_runs(runs, count, scaling, told):
     if count == 11:
         write_demo_log(runs / "run_10" / "mlperf.log", seed=10)
@@ -104,14 +104,24 @@ def test_runs_without_a_record_are_told(runs):
     assert finding.state == NOTE and "result_7" in finding.text
 
 
-def test_failed_and_resumed_runs_are_refused(runs):
+def test_one_run_below_the_target_is_the_slowest_and_two_are_no_result(runs):
     write_demo_log(runs / "run_2" / "mlperf.log", seed=2, scores=(0.5, 0.6))
+    assert judge(runs)["target"].state == NOTE
+    assert judge(runs, scaling="weak")["target"].state == FAIL
+    write_demo_log(runs / "run_3" / "mlperf.log", seed=3, scores=(0.5, 0.6))
+    finding = judge(runs)["target"]
+    assert finding.state == FAIL and "result_2, result_3 did not reach the target" in finding.text
+
+
+def test_broken_and_resumed_runs_are_refused(runs):
+    log = runs / "run_2" / "mlperf.log"
+    log.write_text("\n".join(log.read_text().splitlines()[:-1]) + "\n")
     write_demo_log(runs / "run_5" / "mlperf.log", seed=5, num_resumptions=1)
     (runs / "run_8" / "mlperf_continued_1.log").touch()
     findings = judge_logs(find_logs([runs]), description=DESCRIPTION, scaling="strong")
     texts = [finding.text for finding in findings if finding.subject == "compliance"]
     assert len(texts) == 3
-    assert "result_2" in texts[0] and "aborted" in texts[0]
+    assert "result_2" in texts[0] and "run_stop" in texts[0]
     assert "result_5" in texts[1] and "resumed run" in texts[1]
     assert "result_8" in texts[2] and "resumed by another process" in texts[2]
 
