@@ -63,12 +63,11 @@ class Package:
 def assembled(package: Package, out: Path, *, checkout: Path, replace: bool) -> Iterator[Path]:
     """Yields <temporary>/<submitter>, complete; when the block ends without an error it becomes out/<submitter>.
 
-    What is in out/<submitter> already, of other systems or scaling, stays in it. The same system and scaling
-    is refused with BenchmarkError unless replace. The temporary directory lies in out and is removed in the end.
+    What is in out/<submitter> already, of other systems, stays in it. The same system is refused with
+    BenchmarkError unless replace. The temporary directory lies in out and is removed in the end.
     """
     target = out / package.submitter
-    if (target / package.results_folder).exists() and not replace:
-        raise BenchmarkError(f"{target / package.results_folder} exists; --replace puts these runs in its place, --out names another directory")
+    _check_place(package, target, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{package.submitter}.", dir=out) as name:
         folder = Path(name, package.submitter)
@@ -77,6 +76,18 @@ def assembled(package: Package, out: Path, *, checkout: Path, replace: bool) -> 
         _write(package, folder, checkout=checkout)
         yield folder
         _move(folder, target, aside=Path(name, "before"))
+
+
+def _check_place(package: Package, target: Path, *, replace: bool) -> None:
+    results = target / "results" / package.system
+    if results.exists() and not (results / package.scaling).exists():
+        # its description, scripts and configuration would be those of two measurements
+        raise BenchmarkError(
+            f"{results} has the other kind of measurement; time to train and throughput are described as two systems: "
+            "give --system a file of another name"
+        )
+    if results.exists() and not replace:
+        raise BenchmarkError(f"{results} exists; --replace puts these runs in its place, --out names another directory")
 
 
 def _move(folder: Path, target: Path, *, aside: Path) -> None:
@@ -103,7 +114,8 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
         code.mkdir(parents=True)
         unpack_commit(checkout, package.commit, code)
     own = implementations / package.system
-    own.mkdir(exist_ok=True)
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
     write_instructions(
         own,
         system=package.system,
@@ -113,6 +125,8 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
         extra_names=[file.name for file in package.extra_files],
     )
     for file in package.extra_files:
+        if (own / file.name).exists():
+            raise BenchmarkError(f"{file}: the system's folder has a file of this name already; give it another one")
         shutil.copyfile(file, own / file.name)
         shutil.copymode(file, own / file.name)
 

@@ -109,7 +109,18 @@ def test_results_are_not_overwritten_unasked(demo, capsys):
     before = report(root)
     assert main(command) == 2
     assert "--replace" in capsys.readouterr().err
+    assert main([*command, "--throughput"]) == 2
+    assert "described as two systems" in capsys.readouterr().err
     assert report(root) == before
+
+
+def test_files_of_the_site_do_not_hide_ours(demo, tmp_path, capsys):
+    root, command, _ = demo
+    (tmp_path / "setup.sh").write_text("exit 1\n")
+    command = [*command[:-2], "--out", str(tmp_path / "out"), "--include", str(tmp_path / "setup.sh")]
+    assert main(command) == 2
+    assert "has a file of this name already" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_published_logs_pass_in_the_closed_division(shared, tmp_path, capsys):
