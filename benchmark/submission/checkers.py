@@ -99,14 +99,15 @@ class Checkers:
 
     def _package_checker(self) -> Finding:
         output = self._run("package_checker", self._package.submitter, USAGE, RULESET)
-        remedy = f"it looks at everything in {self._package.submitter}, earlier systems included; its whole output is in package_checker.txt"
+        remedy = f"it looks at everything in {self._package.submitter}, earlier systems included; package_checker.txt has it all"
         return self._verdict("package checker", output, passed=PACKAGE_PASSED, remedy=remedy)
 
     def _reference_convergence(self) -> Finding:
         """RCP: does training need as many samples as the reference's? Demanded in the closed division alone."""
         folder = Path(self._package.submitter, self._package.results_folder)
         output = self._run("rcp_checker", str(folder), "--rcp_usage", USAGE, "--rcp_version", RULESET)
-        told = [line.partition(" - ")[2] for line in output.text.splitlines() if "Submission mean epochs" in line or "RCP test" in line]
+        lines = [line.partition(" - ")[2] for line in output.text.splitlines()]
+        told = [line for line in lines if "Submission mean epochs" in line or "RCP test" in line]
         # its verdict is ours to give, and its advice to go round the test nobody should follow
         told = [line.partition(", RCP test")[0].strip() for line in told]
         text = "\n".join(told) or output.complaints()
@@ -123,7 +124,7 @@ class Checkers:
             shutil.copyfile(file, self._outputs / file.name)
         text = self._score() if output.exit_code == 0 else ""
         if not text:
-            return Finding(state=FAIL, subject="summary", text=output.complaints(), remedy="mend what else falls short; then it has a score")
+            return Finding(state=FAIL, subject="summary", text=output.complaints(), remedy="mend what else falls short")
         return Finding(state=PASS, subject="summary", text=text)
 
     def _score(self) -> str:
@@ -165,7 +166,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
 
 def _convergence_remedy(text: str) -> str:
     if "Missing RCP" in text:
-        return "the reference has no convergence point for this batch size: train with a size between the smallest and the largest that it has"
+        return "the reference has no convergence point for this batch size: train with a size between those that it has"
     if "Insufficient convergence" in text:
         return "more than one run did not reach the target, so the result is invalid: make a new set of ten runs"
     return "training needs fewer samples than the reference allows: look for what differs from it; `parity` and `rules --preset P` help"

@@ -31,10 +31,14 @@ def add_parser(subparsers) -> None:
         "falls short, else 1; 2 if nothing could be assembled.",
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log of a run, its output directory, or a directory of those")
-    parser.add_argument("--system", required=True, type=Path, metavar="SYSTEM.json", help="made by `describe-system`; its name is the system's folder")
+    parser.add_argument(
+        "--system", required=True, type=Path, metavar="SYSTEM.json", help="made by `describe-system`; its name is the system's folder"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="OUT", help="what is there of other systems stays")
     parser.add_argument("--throughput", action="store_true", help="the runs were instances side by side (results/<system>/weak)")
-    parser.add_argument("--include", nargs="+", type=Path, default=[], metavar="FILE", help="for the system's folder, such as its Slurm configuration")
+    parser.add_argument(
+        "--include", nargs="+", type=Path, default=[], metavar="FILE", help="for the system's folder, such as its Slurm configuration"
+    )
     parser.add_argument("--replace", action="store_true", help="put these runs in the place of earlier ones of the same system")
 
 
@@ -78,7 +82,8 @@ def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding
         yield Finding(state=NOTE, subject="code", text=text)
     if package.scaling == "weak" and not any(folder.glob(f"results/*/strong/{BENCHMARK}")):
         text = "the rules take a throughput only together with a time to train"
-        yield Finding(state=FAIL, subject="throughput", text=text, remedy="submit ten runs one after the other into the same directory first")
+        remedy = "submit ten runs one after the other into the same directory first"
+        yield Finding(state=FAIL, subject="throughput", text=text, remedy=remedy)
     with tempfile.TemporaryDirectory() as work:
         yield from Checkers(package, folder, work=Path(work), outputs=outputs).findings()
 

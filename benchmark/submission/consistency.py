@@ -70,12 +70,17 @@ def _judge_compliance(logs: Sequence[RunLog], *, division: str, scaling: str) ->
 
 
 def _judge_convergence(below_target: Sequence[str], *, scaling: str) -> Finding:
-    """Of ten runs one after the other, one may miss the target and is the slowest; a throughput has none (training_rules, hpc_training_rules)."""
+    """Of ten runs one may miss the target and is the slowest; of a throughput none may.
+
+    Source: training_rules.adoc and hpc_training_rules.adoc of mlcommons/training_policies.
+    """
     text = f"{_names(below_target)} did not reach the target"
     if scaling == "strong" and len(below_target) == 1:
         remedy = "the rules take one such run for the slowest; another run in its place would be a choice among runs"
         return Finding(state=NOTE, subject="target", text=text, remedy=remedy)
-    remedy = "leave these instances out, if ten remain" if scaling == "weak" else "more than one make the result invalid: make a new set of ten runs"
+    remedy = "more than one make the result invalid: make a new set of ten runs"
+    if scaling == "weak":
+        remedy = "leave these instances out, if ten remain"
     return Finding(state=FAIL, subject="target", text=text, remedy=remedy)
 
 
@@ -194,7 +199,8 @@ def _judge_caches(logs: Sequence[RunLog]) -> list[Finding]:
     if not warm:
         return []
     text = f"{_names(warm)} did not clear the page cache before the run"
-    return [Finding(state=NOTE, subject="caches", text=text, remedy="the rules want the caches of the nodes cleared; see docs/timing_rules.md")]
+    remedy = "the rules want the caches of the nodes cleared; see docs/timing_rules.md"
+    return [Finding(state=NOTE, subject="caches", text=text, remedy=remedy)]
 
 
 def _group(logs: Sequence[RunLog], value_of: Callable[[RunLog], Any]) -> dict[str, list[str]]:

@@ -46,7 +46,7 @@ README = """# OpenFold on {system_name}
 
 | file | what |
 | --- | --- |
-| `../{implementation}/` | the code, as it is in the commit after which the folder is called, without files whose names begin with a dot; its README.md and docs/ tell the rest |
+| `../{implementation}/` | the code of the commit in the folder's name, without files whose names begin with a dot; start at its README.md |
 | `setup.sh` | installs pinned versions into the code's folder |
 | `init_datasets.sh{data_argument}` | {data_text} |
 | `run_and_time.sh` | one timed run: {run_text} |

@@ -47,7 +47,10 @@ def test_inputs_that_are_no_logs_are_named(tmp_path):
         find_logs([log, tmp_path])
 
 
-@pytest.mark.parametrize(("count", "scaling", "told"), [(9, "strong", "make 1 more"), (11, "strong", "median of all such sets"), (9, "weak", "at least 10")])
+@pytest.mark.parametrize(
+    ("count", "scaling", "told"),
+    [(9, "strong", "make 1 more"), (11, "strong", "median of all such sets"), (9, "weak", "at least 10")],
+)
 def test_other_numbers_of_runs(runs, count, scaling, told):
     if count == 11:
         write_demo_log(runs / "run_10" / "mlperf.log", seed=10)
