@@ -18,7 +18,8 @@ RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
   --seed S              default: drawn from the clock
   -h, --help            show this
 
-The submitter is the environment variable SUBMISSION_ORG, else the user's name.
+The submitter is the environment variable SUBMISSION_ORG, else the user's name. data/demo and runs lie in
+the directory OPENFOLD_WORK (default: the checkout; in the containers, the directory this is called from).
 TEXT
 }
 
@@ -59,6 +60,13 @@ if ! [ -f "$root/benchmark/presets/$preset.py" ]; then
     exit 2
 fi
 
+# an image's checkout cannot be written to, so its environment names another place
+work="${OPENFOLD_WORK:-$root}"
+if ! work="$(cd "$work" 2>/dev/null && pwd)"; then
+    echo "run_and_time.sh: OPENFOLD_WORK names ${OPENFOLD_WORK:-}, which is no directory; make it, or name another" >&2
+    exit 2
+fi
+
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
 prepare_environment run
@@ -85,8 +93,8 @@ make_embedded_data() {
 if [ -z "$data_dir" ]; then
     case "$preset" in
     demo | demo_*)
-        make_embedded_data "$root/data/demo"
-        data_dir="$root/data/demo/shards"
+        make_embedded_data "$work/data/demo"
+        data_dir="$work/data/demo/shards"
         ;;
     *)
         echo "run_and_time.sh: preset $preset has no embedded data; name its shards with --data-dir" >&2
@@ -102,13 +110,13 @@ if [ -z "$output_dir" ] && [ "$num_ranks" -gt 1 ]; then
     exit 2
 fi
 if [ -z "$output_dir" ]; then
-    output_dir="$root/runs/$preset-$(date +%Y%m%dT%H%M%S)"
+    output_dir="$work/runs/$preset-$(date +%Y%m%dT%H%M%S)"
 fi
 
 start=$(date +%s)
 start_text=$(date '+%Y-%m-%d %r')
-# the log and the RESULT line name the same submitter
-export SUBMISSION_ORG="${SUBMISSION_ORG:-${USER:-$(id -un)}}"
+# the log and the RESULT line name the same submitter; in a container a user may be no more than a number
+export SUBMISSION_ORG="${SUBMISSION_ORG:-${USER:-$(id -un 2>/dev/null || id -u)}}"
 report() { [ "$rank" -ne 0 ] || printf '%s\n' "$*"; }
 report "STARTING TIMING RUN AT $start_text"
 "$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" --output-dir "$output_dir" \

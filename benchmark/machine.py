@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def describe_versions() -> dict[str, str]:
-    """Version of Python and of every library that is installed, and the commit of the checkout if it is one."""
+    """Version of Python and of every library that is installed, and the commit of the checkout, or of an image's code."""
     versions = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -52,7 +52,9 @@ def _processor_name() -> str:
 
 def _commit() -> str:
     if not (CHECKOUT / ".git").exists():
-        return "not a checkout"
+        # an image has no history, but a file that its builder wrote
+        built_from = CHECKOUT / "REVISION"
+        return built_from.read_text(encoding="utf-8").strip() if built_from.exists() else "not a checkout"
     try:
         shown = subprocess.run(
             ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"],

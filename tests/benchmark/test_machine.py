@@ -37,6 +37,12 @@ def test_commit_of_a_checkout(tmp_path, monkeypatch):
     assert describe_versions()["commit"] == f"{head}-dirty"
 
 
+def test_commit_of_an_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
+    (tmp_path / "REVISION").write_text("0123abcd\n")
+    assert describe_versions()["commit"] == "0123abcd"
+
+
 def test_machine_is_plain_json():
     described = describe_machine()
     assert json.loads(json.dumps(described)) == described

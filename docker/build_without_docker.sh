@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Builds the CPU image where there is neither a Docker daemon nor a registry: Debian by debootstrap, the rest by buildah.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: docker/build_without_docker.sh [--tag T] [--base IMAGE] [-- BUILDAH_ARGUMENT ...]
+
+Makes a base image of Debian bookworm (Python 3.11) by debootstrap, once, and builds docker/Dockerfile
+on it by buildah. Needs root, buildah and debootstrap, and room for about 5 GB.
+
+  --tag T         name of the image (default: localhost/openfold-opt:cpu)
+  --base IMAGE    build on this image instead of making one; no debootstrap needed
+  -h, --help      show this
+
+PIP_INDEX_URL, PIP_EXTRA_INDEX_URL (default: PyTorch's index of CPU wheels) and PIP_FIND_LINKS are handed
+to pip during the build; a folder in PIP_FIND_LINKS, and this machine's certificates, are lent to it.
+DEBIAN_MIRROR says where Debian is fetched from. What follows -- goes to `buildah build`.
+TEXT
+}
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+tag=localhost/openfold-opt:cpu
+base=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --tag | --base)
+        if [ $# -lt 2 ]; then
+            echo "build_without_docker.sh: $1 needs a value; see --help" >&2
+            exit 2
+        fi
+        if [ "$1" = --tag ]; then tag="$2"; else base="$2"; fi
+        shift 2
+        ;;
+    --)
+        shift
+        break
+        ;;
+    *)
+        echo "build_without_docker.sh: unknown argument $1; see --help" >&2
+        exit 2
+        ;;
+    esac
+done
+
+require() {
+    if ! command -v "$1" >/dev/null 2>&1; then
+        echo "build_without_docker.sh: found no $1; install it (Debian, Ubuntu: apt-get install $1) and start again" >&2
+        exit 2
+    fi
+}
+
+# make_base NAME: Debian with Python and pip, as an image.
+make_base() {
+    local folder container
+    require debootstrap
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "build_without_docker.sh: debootstrap wants root, this is $(id -un); use sudo, or name an image with --base" >&2
+        exit 2
+    fi
+    folder="$(mktemp --directory)"
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$folder'" EXIT
+    debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,python-is-python3 \
+        bookworm "$folder" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+    # pip does not need the compiler that Debian recommends with it, nor an image the packages it was made of
+    rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
+    container="$(buildah from scratch)"
+    buildah add --quiet "$container" "$folder" /
+    buildah config --label org.opencontainers.image.title="Debian bookworm with Python 3.11" "$container"
+    buildah commit --rm --quiet "$container" "$1"
+    rm -rf "$folder"
+    trap - EXIT
+}
+
+require buildah
+if [ -z "$base" ]; then
+    base=localhost/openfold-opt-base:bookworm
+    buildah inspect --type image "$base" >/dev/null 2>&1 || make_base "$base"
+fi
+
+lent=()
+certificates=/etc/ssl/certs/ca-certificates.crt
+if [ -f "$certificates" ]; then
+    lent+=(--volume "$certificates:$certificates:ro" --build-arg "PIP_CERT=$certificates")
+fi
+if [ -d "${PIP_FIND_LINKS:-}" ]; then
+    lent+=(--volume "$PIP_FIND_LINKS:$PIP_FIND_LINKS:ro")
+fi
+revision="$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)"
+buildah build --isolation=chroot --network=host --format docker --layers --file "$root/docker/Dockerfile" --tag "$tag" \
+    --build-arg "BASE=$base" --build-arg "REVISION=$revision" \
+    --build-arg "PIP_INDEX_URL=${PIP_INDEX_URL:-https://pypi.org/simple}" \
+    --build-arg "PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL-https://download.pytorch.org/whl/cpu}" \
+    --build-arg "PIP_FIND_LINKS=${PIP_FIND_LINKS:-}" \
+    "${lent[@]}" "$@" "$root"
+echo "built $tag; to run it: buildah from --name openfold $tag; buildah run --isolation=chroot openfold /workspace/openfold-opt/run_and_time.sh"
