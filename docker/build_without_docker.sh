@@ -92,10 +92,12 @@ if [ -d "${PIP_FIND_LINKS:-}" ]; then
     lent+=(--volume "$PIP_FIND_LINKS:$PIP_FIND_LINKS:ro")
 fi
 revision="$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)"
-buildah build --isolation=chroot --network=host --format docker --layers --file "$root/docker/Dockerfile" --tag "$tag" \
+buildah build --isolation=chroot --network=host --layers --file "$root/docker/Dockerfile" --tag "$tag" \
     --build-arg "BASE=$base" --build-arg "REVISION=$revision" \
     --build-arg "PIP_INDEX_URL=${PIP_INDEX_URL:-https://pypi.org/simple}" \
     --build-arg "PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL-https://download.pytorch.org/whl/cpu}" \
     --build-arg "PIP_FIND_LINKS=${PIP_FIND_LINKS:-}" \
     "${lent[@]}" "$@" "$root"
-echo "built $tag; to run it: buildah from --name openfold $tag; buildah run --isolation=chroot openfold /workspace/openfold-opt/run_and_time.sh"
+echo "built $tag ($revision). The timed run in it, in a container called openfold:"
+echo "    buildah from --name openfold $tag"
+echo "    buildah run --isolation=chroot openfold -- run_and_time.sh"
