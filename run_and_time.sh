@@ -69,38 +69,18 @@ fi
 
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
+# shellcheck source=tools/embedded_data.sh
+. "$root/tools/embedded_data.sh"
 prepare_environment run
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
-# make_embedded_data DIR: synthetic families as raw files, then shards; skipped when the shards are there.
-make_embedded_data() {
-    local raw="$1/raw" shards="$1/shards"
-    mkdir -p "$1"
-    wait_for_turn "$1/lock"
-    if [ -e "$1/complete" ] && [ -e "$shards/index.h5" ]; then
-        say "embedded data: $shards"
-        end_turn
-        return 0
-    fi
-    say "making embedded data in $1"
-    rm -rf "$raw"
-    "$PYTHON" -m data_prep synthesize --out "$raw"
-    "$PYTHON" -m data_prep convert --pdb-mmcif "$raw/pdb_mmcif" --open-protein-set "$raw/open_protein_set" --out "$shards"
-    touch "$1/complete"
-    end_turn
-}
-
 if [ -z "$data_dir" ]; then
-    case "$preset" in
-    demo | demo_*)
-        make_embedded_data "$work/data/demo"
-        data_dir="$work/data/demo/shards"
-        ;;
-    *)
+    if ! has_embedded_data "$preset"; then
         echo "run_and_time.sh: preset $preset has no embedded data; name its shards with --data-dir" >&2
         exit 2
-        ;;
-    esac
+    fi
+    make_embedded_data "$work/data/demo"
+    data_dir="$work/data/demo/shards"
 fi
 # torchrun and srun start this script once for every rank; only the first one reports
 rank="${RANK:-${SLURM_PROCID:-0}}"
@@ -123,7 +103,7 @@ report "STARTING TIMING RUN AT $start_text"
     ${passed[@]+"${passed[@]}"} &
 child=$!
 # who stops this script stops the run, and waits until it has closed its log
-trap 'kill -TERM "$child" 2>/dev/null' TERM INT
+trap 'kill -TERM "$child" 2>/dev/null' TERM INT USR1
 status=0
 wait "$child" || status=$?
 while kill -0 "$child" 2>/dev/null; do

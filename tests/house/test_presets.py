@@ -9,7 +9,7 @@ from benchmark.rules import compare, preset_division
 from openfold_opt.train.config import RunConfig, config_fields
 
 PRESETS = preset_names()
-PLAY = {"demo_async_eval", "demo_dap2", "demo", "demo_ci", "middle", "real_smoke"}
+PLAY = {"demo_2x2", "demo_async_eval", "demo_ci_2x2", "demo_dap2", "demo", "demo_ci", "middle", "real_smoke"}
 
 
 def test_presets_that_the_documents_promise_exist():

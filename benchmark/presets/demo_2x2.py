@@ -1,0 +1,13 @@
+"""The demo on four ranks: two samples side by side, each spread over two ranks. For `slurm/configs/cpu_2x2.sh`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmark.presets import demo_dap2
+from openfold_opt.train.config import RunConfig
+
+
+def build() -> RunConfig:
+    """What demo_dap2 computes on two ranks: one sample for each pair of ranks, where one pair took both."""
+    return dataclasses.replace(demo_dap2.build(), local_batch_size=1)

@@ -1,0 +1,78 @@
+# shellcheck shell=bash
+# Sourced by run.sub: starts commands on the nodes of an instance, in a container or without one, and waits for them.
+
+# hosts_of INSTANCE: its nodes, one comma between two
+hosts_of() {
+    local share=$((NODES / INSTANCES))
+    scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n +$((($1 - 1) * share + 1)) | head -n "$share" | paste -s -d ,
+}
+
+# set_container: fills container_srun (options of srun) and container_command (what stands before a command)
+set_container() {
+    local mounts path
+    container_srun=() container_command=()
+    mounts="$LOGDIR:$LOGDIR,$JOB_DIR:$JOB_DIR"
+    [ "$CODE_DIR" != "$OPENFOLD_ROOT" ] || mounts+=",$OPENFOLD_ROOT:$OPENFOLD_ROOT"
+    for path in "$DATADIR" "$INIT_CHECKPOINT"; do [ -z "$path" ] || mounts+=",$path:$path:ro"; done
+    [ -z "${CONTAINER_MOUNTS:-}" ] || mounts+=",$CONTAINER_MOUNTS"
+    case "$CONTAINER" in
+    none) return ;;
+    pyxis) # by its name the container is unpacked once for all steps of the job
+        container_srun=("--container-image=$CONTAINER_IMAGE" "--container-name=openfold-$SLURM_JOB_ID" "--container-mounts=$mounts"
+            "--container-workdir=$CODE_DIR")
+        ;;
+    apptainer)
+        container_command=(apptainer exec --bind "$mounts" --pwd "$CODE_DIR")
+        [ "$GPUS_PER_NODE" -eq 0 ] || container_command+=(--nv)
+        container_command+=("$CONTAINER_IMAGE")
+        ;;
+    *) refuse "CONTAINER is '$CONTAINER'; expected none, pyxis or apptainer" ;;
+    esac
+    [ -n "$CONTAINER_IMAGE" ] || refuse "CONTAINER is $CONTAINER, but CONTAINER_IMAGE is empty; name the image"
+}
+
+# start_step INSTANCE LOG COMMAND...: in the background, a process on every rank of the instance; its process is $!
+start_step() {
+    local instance="$1" log="$2" share=$((NODES / INSTANCES)) hosts options
+    shift 2
+    hosts="$(hosts_of "$instance")"
+    options=("--nodes=$share" "--ntasks=$((share * RANKS_PER_NODE))" "--ntasks-per-node=$RANKS_PER_NODE" "--nodelist=$hosts")
+    [ -z "$CPUS_PER_RANK" ] || options+=("--cpus-per-task=$CPUS_PER_RANK")
+    # jobs and instances that share a node must not meet at one port; two ports each
+    MASTER_ADDR="${hosts%%,*}" MASTER_PORT=$((20000 + (8 * SLURM_JOB_ID + 2 * instance) % 30000)) \
+        _srun "$log" "${options[@]}" -- "$@" &
+}
+
+# start_alone LOG COMMAND...: the same for one process on the first node
+start_alone() {
+    local log="$1" hosts
+    shift
+    hosts="$(hosts_of 1)"
+    _srun "$log" --nodes=1 --ntasks=1 --ntasks-per-node=1 "--nodelist=${hosts%%,*}" -- "$@" &
+}
+
+# _srun LOG OPTION... -- COMMAND...
+_srun() {
+    local log="$1" options=()
+    shift
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    # ranks that lost another one end by themselves, with a message; --wait is for what hangs even then
+    # what a task may use is the node's to the last processor; bind.sh divides it
+    [ "$BIND" = none ] || options+=(--cpu-bind=none)
+    exec srun --mpi=none --kill-on-bad-exit=0 --wait=180 --chdir="$CODE_DIR" "${options[@]}" "${container_srun[@]}" \
+        "${container_command[@]}" "$@" >>"$log" 2>&1
+}
+
+# wait_for PROCESS: its exit code, also when a signal comes meanwhile
+wait_for() {
+    local status
+    while :; do
+        interrupted=0
+        wait "$1" && status=0 || status=$?
+        [ "$interrupted" -eq 1 ] || return "$status"
+    done
+}
