@@ -11,6 +11,7 @@ from benchmark.errors import BenchmarkError
 
 COMMANDS = {
     "run": ("benchmark.run", "one timed run"),
+    "preflight": ("benchmark.preflight.command", "is everything there that a run will need?"),
     "check": ("benchmark.check", "compliance of MLPerf logs"),
     "summarize": ("benchmark.results.command", "tables and pictures from MLPerf logs"),
     "results": ("benchmark.results.records_command", "our own records and their table"),

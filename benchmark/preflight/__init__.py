@@ -1,0 +1,1 @@
+"""`python -m benchmark preflight`: is everything there that a run will need? Asked before anything expensive starts."""

@@ -1,0 +1,122 @@
+"""`preflight`: one line per check, before anything expensive starts."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+
+from benchmark.errors import BenchmarkError
+from benchmark.preflight.finding import Finding, lines_of
+from benchmark.preflight.job_checks import check_checkpoint, check_data, check_ranks, check_space, needed_bytes
+from benchmark.preflight.meeting import Meeting, check_answers, check_bandwidth
+from benchmark.preflight.node_checks import (
+    ExpectedAccelerators,
+    check_accelerators,
+    check_environment,
+    check_output,
+    check_shards,
+    find_accelerators,
+)
+from benchmark.presets import build_preset, preset_names
+from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.setup import resolve_device
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `preflight`."""
+    parser = subparsers.add_parser(
+        "preflight",
+        help="is everything there that a run will need?",
+        description="Started on all ranks like the run itself (srun, torchrun): checks the data set's index and the record of `data_prep "
+        "verify`, the initial checkpoint, environment, free space, GPUs, that all nodes answer, and the bandwidth between them. Prints a line "
+        "for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
+    )
+    parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
+    parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
+    parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="below which the runs will write")
+    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="how many runs need space (default: 1)")
+    parser.add_argument("--gpus-per-node", type=int, default=0, metavar="N", help="GPUs that every node must have (default: 0)")
+    parser.add_argument("--gpu-name", default="", metavar="TEXT", help="a part of each GPU's name (default: any)")
+    parser.add_argument("--gpu-memory-gib", type=float, default=0.0, metavar="X", help="least memory of each GPU")
+    parser.add_argument("--min-all-reduce-gb-s", type=float, default=0.0, metavar="X", help="least 1e9 bytes per second sent by a rank")
+    parser.add_argument("--timeout-seconds", type=float, default=180.0, metavar="S", help="for all ranks to answer (default: 180)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, alike on every rank; the first one prints. Returns the exit code."""
+    config = build_preset(args.preset)
+    try:
+        launch = read_launch_info()
+        meeting = Meeting(launch, timeout_seconds=args.timeout_seconds)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    own = {"host": platform.node(), "findings": [finding.as_json() for finding in _node_findings(args, config, launch)]}
+    if launch.rank == 0:
+        return _first_rank(args, config, launch, meeting, own)
+    meeting.tell(own)
+    if meeting.learn():
+        meeting.all_reduce_gb_per_second(resolve_device(config.device, local_rank=launch.local_rank))
+    meeting.part()
+    return 0
+
+
+def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo) -> list[Finding]:
+    """Of the first rank of each node."""
+    if launch.local_rank != 0:
+        return []
+    expected = ExpectedAccelerators(count=args.gpus_per_node, name=args.gpu_name, memory_gib=args.gpu_memory_gib)
+    return [
+        check_environment(config),
+        check_shards(args.data_dir),
+        check_output(args.output_dir),
+        check_accelerators(find_accelerators(), expected, device=config.device),
+    ]
+
+
+def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, meeting: Meeting, own: dict) -> int:
+    job = [check_ranks(config, launch.world_size), *check_data(config, args.data_dir), check_checkpoint(config, args.init_checkpoint)]
+    job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
+    found = meeting.collect(own)
+    job.append(check_answers(found, launch))
+    nodes: dict[str, list[Finding]] = {}
+    for answer in found.values():
+        nodes.setdefault(answer["host"], []).extend(Finding(**values) for values in answer["findings"])
+    job += _check_alike(nodes)
+    is_well = all(finding.passed for finding in [*job, *(finding for of_node in nodes.values() for finding in of_node)])
+    if is_well and launch.world_size > 1:
+        job.append(_measure(args, config, launch, meeting))
+        is_well = job[-1].passed
+    else:
+        meeting.decide(False)
+    for line in [*lines_of({"": job}), *lines_of(nodes)]:
+        print(line, flush=True)
+    # a rank that did not answer will not take its leave either
+    if len(found) == launch.world_size:
+        meeting.part()
+    verdict = "all is well" if is_well else "something is wrong; nothing was started"
+    print(f"preflight: {verdict}", file=sys.stdout if is_well else sys.stderr, flush=True)
+    return 0 if is_well else 1
+
+
+def _measure(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, meeting: Meeting) -> Finding:
+    device = resolve_device(config.device, local_rank=launch.local_rank)
+    meeting.decide(True)
+    found = meeting.all_reduce_gb_per_second(device)
+    return check_bandwidth(found, args.min_all_reduce_gb_s, backend="nccl" if device.type == "cuda" else "gloo")
+
+
+def _check_alike(nodes: dict[str, list[Finding]]) -> list[Finding]:
+    """Versions and data must be the same on every node."""
+    wrong = []
+    for name in ("environment", "shards"):
+        texts = {host: finding.text for host, found in nodes.items() for finding in found if finding.check == name and finding.passed}
+        first = next(iter(texts.values()), "")
+        different = [host for host, text in texts.items() if text != first]
+        if different:
+            text = f"{', '.join(different[:8])} differ from {next(iter(texts))} in {name} (see below); all nodes must see the same files"
+            wrong.append(Finding(check="nodes alike", passed=False, text=text))
+    return wrong

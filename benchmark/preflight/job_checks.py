@@ -1,0 +1,98 @@
+"""Checks that the first rank makes for the whole job: they look at files that all nodes share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from benchmark.preflight.finding import Finding
+from benchmark.rules import preset_division
+from openfold_opt.model.weights import file_sha256
+from openfold_opt.parallel.context import count_training_ranks
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.verified import verified_checksum
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.meta_model import meta_model
+from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
+
+BYTES_PER_PARAMETER = 16
+"""Of a checkpoint: float32 weights, two moments, running average."""
+LOG_BYTES_PER_RUN = 64 * 2**20
+"""Logs and curves of one run; those of the demo are below 10 MiB."""
+
+
+def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
+    """Whether so many ranks can be split as the preset says, and what batch that makes."""
+    try:
+        num_training = count_training_ranks(config.parallel, num_ranks)
+    except ValueError as error:
+        return Finding(check="ranks", passed=False, text=f"{error}; or choose a preset made for {num_ranks} ranks")
+    data, parallel = num_training // config.parallel.dap_size, config.parallel
+    batch = data * config.local_batch_size * config.accumulation
+    text = (
+        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; global batch {batch}; "
+        f"{preset_division(config)} division"
+    )
+    return Finding(check="ranks", passed=True, text=text)
+
+
+def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
+    """The index by its checksum, the record of `data_prep verify` for it, and the chains that the preset finds in it.
+
+    No shard is read: hashing one's data again is for `data_prep verify`.
+    """
+    try:
+        index = ShardIndex.load(data_dir)
+        train, evaluation = len(select_training(index, config.selection)), len(select_validation(index, config.selection))
+    except ValueError as error:
+        return [Finding(check="data index", passed=False, text=str(error))]
+    size = sum(shard.size_bytes for shard in index.shards)
+    text = f"{data_dir}: sha256 {index.checksum}, {len(index.shards)} shards, {size / 2**30:.1f} GiB"
+    findings = [Finding(check="data index", passed=True, text=text), _check_verified(index, data_dir)]
+    complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=config.selection)
+    text = complaint or f"{train:,} to train on, {evaluation:,} to evaluate"
+    return [*findings, Finding(check="chains", passed=complaint is None, text=text)]
+
+
+def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
+    recorded = verified_checksum(data_dir)
+    if recorded == index.checksum:
+        return Finding(check="data verified", passed=True, text="every shard was read and hashed for this index")
+    found = "was never verified" if recorded is None else f"was verified for another index ({recorded})"
+    remedy = f"run `python -m data_prep verify {data_dir}` once (mpiexec -n N in front for many cores)"
+    return Finding(check="data verified", passed=False, text=f"the data set {found}; expected a record for {index.checksum}: {remedy}")
+
+
+def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
+    """The weights to start from, by their SHA-256 where the preset fixes it."""
+    name, wanted = "initial checkpoint", config.init_checkpoint_sha256
+    if path is None:
+        if wanted is None:
+            return Finding(check=name, passed=True, text="none: random weights")
+        text = f"none given, expected the file of sha256 {wanted} (python -m data_prep download): name it by INIT_CHECKPOINT"
+        return Finding(check=name, passed=False, text=text)
+    if not path.is_file():
+        return Finding(check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT")
+    found = file_sha256(path)
+    if wanted not in (None, found):
+        text = f"{path} has sha256 {found}, expected {wanted}; fetch it again (python -m data_prep download)"
+        return Finding(check=name, passed=False, text=text)
+    return Finding(check=name, passed=True, text=f"{path}: sha256 {found}")
+
+
+def needed_bytes(config: RunConfig, num_runs: int) -> int:
+    """What so many runs leave on the disk, with one checkpoint more than they keep, as the next is written before an old one goes."""
+    num_parameters = sum(parameter.numel() for parameter in meta_model(config.model, config.precision).parameters())
+    num_checkpoints = config.checkpoint.keep_last + config.checkpoint.keep_best + 1
+    return num_runs * (num_checkpoints * BYTES_PER_PARAMETER * num_parameters + LOG_BYTES_PER_RUN)
+
+
+def check_space(output_dir: Path, needed: int) -> Finding:
+    """Whether logs and checkpoints of `needed` bytes fit where the runs will write."""
+    if not output_dir.is_dir():
+        return Finding(check="free space", passed=False, text=f"{output_dir} is not a directory; make it, or correct LOGDIR")
+    free = shutil.disk_usage(output_dir).free
+    text = f"{free / 2**30:.1f} GiB free in {output_dir}, the runs need {needed / 2**30:.1f} GiB"
+    if free < needed:
+        return Finding(check="free space", passed=False, text=f"{text}; make room, or name another LOGDIR")
+    return Finding(check="free space", passed=True, text=text)

@@ -1,0 +1,120 @@
+"""Checks that every node makes for itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmark.machine import describe_versions
+from benchmark.preflight.finding import Finding
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.train.config import RunConfig
+
+MIN_FREE_SHARE = 0.95
+"""Of a GPU's memory, before a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerators:
+    """GPUs of a node."""
+
+    names: tuple[str, ...] = ()
+    memory_bytes: tuple[int, ...] = ()
+    free_bytes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedAccelerators:
+    """What the system's configuration promises of a node."""
+
+    count: int
+    name: str = ""
+    """A part of each GPU's name."""
+    memory_gib: float = 0.0
+
+
+def find_accelerators() -> Accelerators:
+    """The GPUs that this process sees."""
+    if not torch.cuda.is_available():
+        return Accelerators()
+    numbers = range(torch.cuda.device_count())
+    free = tuple(torch.cuda.mem_get_info(number)[0] for number in numbers)
+    properties = [torch.cuda.get_device_properties(number) for number in numbers]
+    return Accelerators(
+        names=tuple(found.name for found in properties), memory_bytes=tuple(found.total_memory for found in properties), free_bytes=free
+    )
+
+
+def check_accelerators(found: Accelerators, expected: ExpectedAccelerators, *, device: str) -> Finding:
+    """Number, names and memory as expected, and nobody else on them."""
+    if expected.count == 0 and device != "cuda":
+        return Finding(check="GPUs", passed=True, text=f"none expected (device {device!r})")
+    wanted = f"expected {expected.count} of {expected.name or 'any'} with at least {expected.memory_gib:g} GiB"
+    names = ", ".join(f"{found.names.count(name)} {name}" for name in dict.fromkeys(found.names)) or "none"
+    remedy = "look at nvidia-smi and dmesg on this node, drain it and take another, or correct the configuration"
+
+    def failed(what: str) -> Finding:
+        return Finding(check="GPUs", passed=False, text=f"found {what}, {wanted}; {remedy}")
+
+    if len(found.names) != expected.count or expected.count == 0:
+        return failed(names)
+    if any(expected.name not in name for name in found.names):
+        return failed(names)
+    least = min(found.memory_bytes) / 2**30
+    if least < expected.memory_gib:
+        return failed(f"{names}, one with {least:.1f} GiB")
+    busy = [number for number, (free, whole) in enumerate(zip(found.free_bytes, found.memory_bytes)) if free < MIN_FREE_SHARE * whole]
+    if busy:
+        return failed(f"memory of GPUs {busy} in use by somebody else")
+    return Finding(check="GPUs", passed=True, text=f"{names}, {least:.0f} GiB each, all free")
+
+
+def check_environment(config: RunConfig) -> Finding:
+    """Versions of what a run imports. The text must be the same on every node."""
+    versions = describe_versions()
+    required = ["torch", "numpy", "h5py", "numba", "mlperf-logging"]
+    if config.device == "cuda" and "triton" in repr(config.kernels):
+        required.append("triton")
+    missing = [name for name in required if versions[name] == "not installed" and importlib.util.find_spec(name.replace("-", "_")) is None]
+    if missing:
+        text = f"{', '.join(missing)} not installed; set up the environment (./run_tests.sh --setup-only) or take another image"
+        return Finding(check="environment", passed=False, text=text)
+    named = ", ".join(f"{name} {versions[name]}" for name in ("python", *required, "cuda", "commit"))
+    return Finding(check="environment", passed=True, text=named)
+
+
+def check_shards(data_dir: Path) -> Finding:
+    """Whether this node sees every shard at its size, by the index that it sees; the contents are not read.
+
+    The text must be the same on every node.
+    """
+    try:
+        index = ShardIndex.load(data_dir)
+    except ValueError as error:
+        return Finding(check="shards", passed=False, text=str(error))
+    for shard in index.shards:
+        path = data_dir / shard.name
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.size_bytes:
+            found = "is missing" if size is None else f"has {size} bytes"
+            text = f"{path} {found}, expected {shard.size_bytes} bytes; mount the file system, or run `data_prep convert` again"
+            return Finding(check="shards", passed=False, text=text)
+    return Finding(check="shards", passed=True, text=f"all {len(index.shards)} are there at their sizes (index {index.checksum[:12]})")
+
+
+def check_output(output_dir: Path) -> Finding:
+    """Whether this node can write where the runs will write."""
+    try:
+        with tempfile.TemporaryFile(dir=output_dir) as file:
+            file.write(b"written by preflight")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        text = f"cannot write into {output_dir}: {error.strerror or error}; LOGDIR must lie on a file system that all nodes share"
+        return Finding(check="output", passed=False, text=text)
+    return Finding(check="output", passed=True, text=f"{output_dir} can be written")
