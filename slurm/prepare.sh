@@ -17,5 +17,7 @@ if [ -z "$data_dir" ]; then
     }
     make_embedded_data "$3"
     data_dir="$3/shards"
+    # made a moment ago on this machine, but the checks ask for the record
+    "$PYTHON" -m data_prep verify "$data_dir" 2>&1
 fi
 echo "$data_dir"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import tempfile
@@ -78,7 +79,7 @@ def check_environment(config: RunConfig) -> Finding:
     """Versions of what a run imports. The text must be the same on every node."""
     versions = describe_versions()
     required = ["torch", "numpy", "h5py", "numba", "mlperf-logging"]
-    if config.device == "cuda" and "triton" in repr(config.kernels):
+    if "triton" in dataclasses.astuple(config.kernels):
         required.append("triton")
     missing = [name for name in required if versions[name] == "not installed" and importlib.util.find_spec(name.replace("-", "_")) is None]
     if missing:

@@ -1,0 +1,17 @@
+"""mlperf_fast on 872 A100 that train, four on a sample, and 24 that evaluate: `slurm/configs/a100_224x4_dap4.sh`.
+
+The result of HPE and LBNL on Perlmutter in MLPerf HPC v3.0 had this split (batch 218: 14.65 minutes).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmark.presets import mlperf_16x8_dap1
+from openfold_opt.parallel.context import ParallelConfig
+from openfold_opt.train.config import RunConfig
+
+
+def build() -> RunConfig:
+    """Global batch 218."""
+    return dataclasses.replace(mlperf_16x8_dap1.build(), parallel=ParallelConfig(dap_size=4, num_evaluation_ranks=24))

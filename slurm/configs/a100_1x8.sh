@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# One node of eight A100 with 80 GB each: batch 128 by accumulation.
+# shellcheck source=slurm/settings.sh
+. "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
+export SYSTEM=a100_1x8
+export NODES=1
+export RANKS_PER_NODE=8
+export PRESET=mlperf_1x8
+export WALLTIME=4-00:00:00
+export GPUS_PER_NODE=8
+export GPU_NAME=A100
+export GPU_MEMORY_GIB=79
+export MIN_ALL_REDUCE_GB_S=100

@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# One node of eight H200: batch 128 by accumulation.
+# shellcheck source=slurm/settings.sh
+. "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
+export SYSTEM=h200_1x8
+export NODES=1
+export RANKS_PER_NODE=8
+export PRESET=mlperf_1x8
+export WALLTIME=2-00:00:00
+export GPUS_PER_NODE=8
+export GPU_NAME=H200
+export GPU_MEMORY_GIB=139
+export MIN_ALL_REDUCE_GB_S=200
