@@ -105,13 +105,13 @@ CONF
 
 start_daemons() {
     local number
-    install -d -o munge -g munge -m 755 "$dir/munge"
-    install -d -o munge -g munge -m 700 "$dir/munge/private"
+    install -d -m 755 "$dir/munge"
+    install -d -m 700 "$dir/munge/private"
     if ! [ -s "$dir/munge/private/key" ]; then
         (umask 077 && head -c 256 /dev/urandom >"$dir/munge/private/key")
-        chown munge:munge "$dir/munge/private/key"
     fi
-    daemon munged setpriv --reuid munge --regid munge --clear-groups munged --foreground --key-file "$dir/munge/private/key" \
+    # by root and not the user munge, who need not be able to reach DIR; --force: nor need anybody else
+    daemon munged munged --foreground --force --key-file "$dir/munge/private/key" \
         --socket "$dir/munge/socket" --pid-file "$dir/munge/pid" --log-file "$dir/munge/log" --seed-file "$dir/munge/private/seed"
     wait_until 20 munge --no-input --socket "$dir/munge/socket" || fail "munged does not answer; see $dir/munged.out and $dir/munge/log"
     daemon slurmctld slurmctld -D
@@ -129,7 +129,7 @@ is_empty() { [ -z "$(squeue --noheader)" ]; }
 start() {
     local command
     [ "$(id -u)" -eq 0 ] || fail "found user $(id -un); slurmd and the nodes' host names need root"
-    for command in munged munge slurmctld slurmd unshare setpriv; do
+    for command in munged munge slurmctld slurmd unshare; do
         command -v "$command" >/dev/null || fail "$command is missing (Debian: apt-get install slurm-wlm munge)"
     done
     [ ! -e "$daemons" ] || fail "a cluster was started in $dir already; stop it first: $0 stop $dir"

@@ -1,0 +1,224 @@
+"""python -m tests.slurm.scenarios [NAME ...]: submission jobs on a real Slurm of two virtual nodes, and what becomes of them.
+
+Every job runs from a copy of the checkout with a short preset. Prints a line for each scenario; the exit code is the number of
+failures. Needs root, slurm-wlm and munge. A few minutes on two idle cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_OUT = (".git", ".venv", "data", "runs", "__pycache__", ".pytest_cache", "shared")
+LIMIT_SECONDS = 900
+PRESET = """
+import dataclasses
+from benchmark.presets import {base}
+
+def build():
+    config = {base}.build()
+    evaluation = dataclasses.replace(config.evaluation, every_steps=2, target_lddt_ca={target})
+    return dataclasses.replace(config, evaluation=evaluation, max_steps={max_steps})
+"""
+
+
+class Cluster:
+    """A cluster of two nodes and a copy of the checkout whose jobs it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.copy = folder / "checkout"
+        shutil.copytree(ROOT, self.copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        for name, values in {
+            "demo_short": {"base": "demo_2x2", "target": 0.01, "max_steps": 4},
+            "demo_short_dap2": {"base": "demo_dap2", "target": 0.01, "max_steps": 4},
+            "demo_longer": {"base": "demo_2x2", "target": 0.99, "max_steps": 40},
+        }.items():
+            (self.copy / f"benchmark/presets/{name}.py").write_text(PRESET.format(**values))
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "cluster/slurm.conf"), "PYTHONPATH": str(self.copy)}
+        self._control("start")
+
+    def _control(self, verb: str) -> None:
+        subprocess.run([ROOT / "tools/local_slurm.sh", verb, self.folder / "cluster"], check=True, stdout=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        self._control("stop")
+
+    def submit(self, config: str, *options: str, how: str = "sbatch", **variables: str) -> "Job":
+        """Source a configuration and sbatch run.sub, as a person does."""
+        settings = {"LOGDIR": str(self.folder / "logs"), "NEXP": "1", "CHECK_OPTIONS": "--below-target"} | variables
+        script = f'. slurm/configs/{config}.sh; export {" ".join(f"{name}={value}" for name, value in settings.items())}; '
+        script += f"{how} --parsable --output={self.folder}/job-%j.out {' '.join(options)} slurm/run.sub"
+        shown = subprocess.run(["bash", "-c", script], cwd=self.copy, env=self.environment, capture_output=True, text=True)
+        if shown.returncode:
+            raise RuntimeError(shown.stderr)
+        return Job(self, int(shown.stdout), config)
+
+    def processes(self) -> list[str]:
+        """Command lines of what works in the copy."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if process.joinpath("cwd").resolve() == self.copy:
+                    found.append(process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        return found
+
+
+class Job:
+    """A submitted job."""
+
+    def __init__(self, cluster: Cluster, number: int, config: str) -> None:
+        self.cluster, self.number = cluster, number
+        self.folder = cluster.folder / "logs" / f"{config}-{number}"
+
+    def output(self) -> str:
+        path = self.cluster.folder / f"job-{self.number}.out"
+        return path.read_text() if path.exists() else ""
+
+    def state(self) -> dict[str, str]:
+        command = ["scontrol", "--oneliner", "show", "job", str(self.number)]
+        shown = subprocess.run(command, env=self.cluster.environment, capture_output=True, text=True, check=True)
+        return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no {what} within {LIMIT_SECONDS} s:\n{self.output()}")
+            time.sleep(0.5)
+
+    def exit_code(self) -> int:
+        """When it is over."""
+        self.wait_until(lambda: self.state()["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), "end of the job")
+        return int(self.state()["ExitCode"].split(":")[0])
+
+    def signal(self, *options: str) -> None:
+        subprocess.run(["scancel", *options, str(self.number)], env=self.cluster.environment, check=True)
+
+    def steps(self, run: int = 1) -> int:
+        """Steps that a run has made."""
+        path = self.folder / f"run_{run}/steps.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def two_runs_comply(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", PRESET="demo_short", NEXP="2")
+    assert job.exit_code() == 0, job.output()
+    verdicts = (job.folder / "compliance.txt").read_text()
+    assert verdicts.count("PASS ") == 2, verdicts
+    seeds = [json.loads((job.folder / f"run_{run}/run.json").read_text())["seed"] for run in (1, 2)]
+    assert seeds[0] != seeds[1], seeds
+    assert job.output().count("RESULT,OPENFOLD_HPC") == 2, job.output()
+    assert "ok   all-reduce" in job.output() and "FAIL" not in job.output(), job.output()
+
+
+def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:
+    source = cluster.copy / "benchmark/mlperf_log.py"
+    whole = source.read_text()
+    assert "global_batch_size" in whole.lower()
+    source.write_text(whole.replace("GLOBAL_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS"))
+    try:
+        job = cluster.submit("cpu_2x2", PRESET="demo_short")
+        assert job.exit_code() == 1, job.output()
+    finally:
+        source.write_text(whole)
+    assert "FAIL " in (job.folder / "compliance.txt").read_text()
+    assert "global_batch_size" in job.output(), job.output()
+
+
+def cancelled_job_can_go_on(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", PRESET="demo_longer")
+    job.wait_until(lambda: job.steps() >= 3, "third step")
+    job.signal()
+    job.exit_code()
+    job.wait_until(lambda: not cluster.processes(), "end of all processes")
+    done = job.steps()
+    assert json.loads((job.folder / "run_1/run.json").read_text())["status"] == "running"
+    assert list((job.folder / "run_1/checkpoints").glob("step_*")), "no checkpoint"
+    assert not list(job.folder.rglob("*.tmp")), "a temporary file is left"
+    again = cluster.submit("cpu_2x2", PRESET="demo_longer", JOB_DIR=str(job.folder))
+    assert again.exit_code() == 1, again.output()
+    assert job.steps() == 40 and done < 40, (done, job.steps())
+    assert "resumed run" in (job.folder / "compliance.txt").read_text()
+
+
+def preempted_job_is_requeued(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", PRESET="demo_longer")
+    job.wait_until(lambda: job.steps() >= 3, "third step")
+    job.signal("--batch", "--signal=USR1")
+    job.wait_until(lambda: job.state()["Restarts"] == "1", "restart")
+    assert job.exit_code() == 1, job.output()
+    assert job.steps() == 40
+    assert "resumed run" in (job.folder / "compliance.txt").read_text()
+
+
+def throughput_of_two_instances(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_throughput", PRESET="demo_short_dap2")
+    assert job.exit_code() == 0, job.output()
+    assert (job.folder / "compliance.txt").read_text().count("PASS ") == 2
+    lines = [(job.folder / f"run_{run}.log").read_text() for run in (1, 2)]
+    assert "node1: ranks 0-1" in lines[0] and "node2: ranks 0-1" in lines[1], lines
+    seeds = {json.loads((job.folder / f"run_{run}/run.json").read_text())["seed"] for run in (1, 2)}
+    assert len(seeds) == 2, seeds
+
+
+def too_few_nodes_are_refused(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", how="command sbatch", PRESET="demo_short")
+    assert job.exit_code() == 2, job.output()
+    assert "found 1 nodes, expected 2" in job.output() and "--nodes=2 --ntasks-per-node=2" in job.output(), job.output()
+
+
+def data_that_was_not_verified_stops_the_job(cluster: Cluster) -> None:
+    data = cluster.folder / "unverified"
+    shutil.copytree(cluster.copy / "data/demo/shards", data, ignore=shutil.ignore_patterns("*verified*"))
+    job = cluster.submit("cpu_2x2", PRESET="demo_short", DATADIR=str(data))
+    assert job.exit_code() == 2, job.output()
+    assert "FAIL data verified" in job.output() and not (job.folder / "run_1").exists(), job.output()
+
+
+SCENARIOS = (
+    too_few_nodes_are_refused,
+    two_runs_comply,
+    data_that_was_not_verified_stops_the_job,
+    throughput_of_two_instances,
+    fault_in_the_log_fails_the_job,
+    cancelled_job_can_go_on,
+    preempted_job_is_requeued,
+)
+
+
+def main() -> int:
+    missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+    if missing or os.getuid() != 0:
+        raise SystemExit(f"these scenarios need root and slurm-wlm and munge; missing: {', '.join(missing) or 'root'}")
+    chosen = [scenario for scenario in SCENARIOS if not sys.argv[1:] or scenario.__name__ in sys.argv[1:]]
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="scenarios-") as folder:
+        cluster = Cluster(Path(folder).resolve())
+        try:
+            for scenario in chosen:
+                began = time.monotonic()
+                try:
+                    scenario(cluster)
+                    complaint = ", ".join(cluster.processes()) and f"processes are left: {cluster.processes()}"
+                except (AssertionError, RuntimeError, OSError, ValueError, KeyError) as error:
+                    complaint = f"{type(error).__name__}: {error}"
+                failures += bool(complaint)
+                print(f"{scenario.__name__}: {complaint or 'ok'} ({time.monotonic() - began:.0f} s)", flush=True)
+        finally:
+            cluster.close()
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Every configuration can be sourced, and its numbers fit its preset."""
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from benchmark.presets import build_preset, preset_names
+from benchmark.rules import preset_division
+from openfold_opt.parallel.context import count_training_ranks
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / "slurm/configs").glob("*.sh"))
+VARIABLES = (
+    "SYSTEM NODES RANKS_PER_NODE PRESET WALLTIME INSTANCES CPUS_PER_RANK GPUS_PER_NODE GPU_NAME GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND"
+).split()
+# nodes, training ranks of an instance, dap, evaluation ranks, global batch
+EXPECTED = {
+    "a100_1x8": (1, 8, 1, 0, 128),
+    "a100_224x4_dap4": (224, 872, 4, 24, 218),
+    "cpu_2x2": (2, 4, 2, 0, 2),
+    "cpu_throughput": (2, 2, 2, 0, 2),
+    "h100_128x8_dap8": (132, 1024, 8, 32, 128),
+    "h100_16x8_dap1": (16, 128, 1, 0, 128),
+    "h100_1x8": (1, 8, 1, 0, 128),
+    "h100_260x8_dap8": (260, 2048, 8, 32, 256),
+    "h100_throughput_256x8": (256, 128, 1, 0, 128),
+    "h200_1x8": (1, 8, 1, 0, 128),
+}
+
+
+def sourced(*names: str) -> dict[str, str]:
+    """What the job sees after these configurations were sourced, one after the other."""
+    script = "; ".join(f". slurm/configs/{name}.sh" for name in names) + "; env"
+    environment = {"PATH": os.environ["PATH"]}
+    shown = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert not shown.stderr
+    return dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+
+
+@pytest.fixture
+def fake_sbatch(tmp_path):
+    """A PATH on which sbatch writes its arguments."""
+    script = tmp_path / "sbatch"
+    script.write_text('#!/bin/sh\necho "$@"\n')
+    script.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+def test_every_configuration_is_expected():
+    assert CONFIGS == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configuration_sets_everything(name):
+    found = sourced(name)
+    assert found["SYSTEM"] == name
+    assert all(variable in found for variable in VARIABLES)
+    assert found["PRESET"] in preset_names()
+    assert re.fullmatch(r"(\d+-)?\d+:\d\d:\d\d", found["WALLTIME"])
+    assert float(found["MIN_ALL_REDUCE_GB_S"]) > 0
+    if int(found["GPUS_PER_NODE"]):
+        assert found["GPU_NAME"] and int(found["GPU_MEMORY_GIB"]) and found["RANKS_PER_NODE"] == found["GPUS_PER_NODE"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_numbers_fit_the_preset(name):
+    found, config = sourced(name), build_preset(sourced(name)["PRESET"])
+    nodes, instances = int(found["NODES"]), int(found["INSTANCES"])
+    assert nodes % instances == 0
+    num_ranks = nodes // instances * int(found["RANKS_PER_NODE"])
+    training = count_training_ranks(config.parallel, num_ranks)
+    dap = config.parallel.dap_size
+    batch = training // dap * config.local_batch_size * config.accumulation
+    assert (nodes, training, dap, config.parallel.num_evaluation_ranks, batch) == EXPECTED[name]
+    # samples do not cross nodes, where links are slower
+    assert int(found["RANKS_PER_NODE"]) % dap == 0
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("cpu")])
+def test_presets_of_gpu_systems_are_closed(name):
+    preset = build_preset(sourced(name)["PRESET"])
+    assert preset_division(preset) == "closed"
+    assert preset.device == "cuda"
+
+
+def test_a_configuration_leaves_nothing_of_the_one_before():
+    for variable in VARIABLES:
+        assert sourced("h100_throughput_256x8", "cpu_2x2")[variable] == sourced("cpu_2x2")[variable]
+
+
+def test_sbatch_asks_for_the_nodes_and_the_command_line_wins(fake_sbatch):
+    script = ". slurm/configs/h100_260x8_dap8.sh; sbatch --partition=gpu --time=1 slurm/run.sub; sbatch other.sh; bash -c 'sbatch slurm/run.sub'"
+    environment = {"PATH": fake_sbatch}
+    shown = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    asked = "--job-name=openfold-h100_260x8_dap8 --nodes=260 --ntasks-per-node=8 --time=4:00:00 --gpus-per-node=8 --exclusive"
+    assert shown.stdout.splitlines() == [
+        f"{asked} --partition=gpu --time=1 slurm/run.sub",
+        "other.sh",
+        f"{asked} slurm/run.sub",
+    ]
+
+
+def test_job_without_a_configuration_says_what_to_source():
+    shown = subprocess.run(["bash", "slurm/run.sub"], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert "source slurm/configs/cpu_2x2.sh" in shown.stderr
+
+
+def test_readme_has_every_variable_and_configuration():
+    text = (ROOT / "slurm/README.md").read_text(encoding="utf-8")
+    script = (ROOT / "slurm/run.sub").read_text(encoding="utf-8")
+    of_person = re.findall(r"^([A-Z_]+)=\"\$\{\1:-", script, re.MULTILINE)
+    assert {"NEXP", "LOGDIR", "DATADIR"} <= set(of_person)
+    for name in [*VARIABLES, *of_person]:
+        assert f"`{name}`" in text, name
+    for name in CONFIGS:
+        assert f"`{name}`" in text, name
