@@ -43,15 +43,21 @@ def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
     """
     try:
         index = ShardIndex.load(data_dir)
-        train, evaluation = len(select_training(index, config.selection)), len(select_validation(index, config.selection))
     except ValueError as error:
         return [Finding(check="data index", passed=False, text=str(error))]
     size = sum(shard.size_bytes for shard in index.shards)
     text = f"{data_dir}: sha256 {index.checksum}, {len(index.shards)} shards, {size / 2**30:.1f} GiB"
     findings = [Finding(check="data index", passed=True, text=text), _check_verified(index, data_dir)]
+    return [*findings, _check_chains(config, index)]
+
+
+def _check_chains(config: RunConfig, index: ShardIndex) -> Finding:
+    try:
+        train, evaluation = len(select_training(index, config.selection)), len(select_validation(index, config.selection))
+    except ValueError as error:
+        return Finding(check="chains", passed=False, text=str(error))
     complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=config.selection)
-    text = complaint or f"{train:,} to train on, {evaluation:,} to evaluate"
-    return [*findings, Finding(check="chains", passed=complaint is None, text=text)]
+    return Finding(check="chains", passed=complaint is None, text=complaint or f"{train:,} to train on, {evaluation:,} to evaluate")
 
 
 def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:

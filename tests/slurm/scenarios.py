@@ -26,7 +26,8 @@ from benchmark.presets import {base}
 def build():
     config = {base}.build()
     evaluation = dataclasses.replace(config.evaluation, every_steps=2, target_lddt_ca={target})
-    return dataclasses.replace(config, evaluation=evaluation, max_steps={max_steps})
+    checkpoint = dataclasses.replace(config.checkpoint, every_steps=4)
+    return dataclasses.replace(config, evaluation=evaluation, checkpoint=checkpoint, max_steps={max_steps})
 """
 
 
@@ -62,16 +63,24 @@ class Cluster:
             raise RuntimeError(shown.stderr)
         return Job(self, int(shown.stdout), config)
 
-    def processes(self) -> list[str]:
-        """Command lines of what works in the copy."""
-        found = []
+    def processes(self) -> dict[int, str]:
+        """Command lines of what works in the copy, by number."""
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if process.joinpath("cwd").resolve() == self.copy:
-                    found.append(process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found[int(process.name)] = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
         return found
+
+    def process_of(self, words: str, *, rank: int) -> int:
+        """The process with these words in its command that is a rank."""
+        for number, command in self.processes().items():
+            environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
+            if words in command and f"SLURM_PROCID={rank}".encode() in environment:
+                return number
+        raise RuntimeError(f"no rank {rank} of {words!r}")
 
 
 class Job:
@@ -162,6 +171,15 @@ def preempted_job_is_requeued(cluster: Cluster) -> None:
     assert "resumed run" in (job.folder / "compliance.txt").read_text()
 
 
+def run_that_lost_a_rank_goes_on(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", PRESET="demo_longer")
+    job.wait_until(lambda: job.steps() >= 6, "sixth step")
+    subprocess.run(["kill", "-KILL", str(cluster.process_of("-m benchmark run", rank=3))], check=True)
+    assert job.exit_code() == 1, job.output()
+    assert "run 1 was interrupted and goes on" in job.output(), job.output()
+    assert job.steps() >= 40 and "resumed run" in (job.folder / "compliance.txt").read_text()
+
+
 def throughput_of_two_instances(cluster: Cluster) -> None:
     job = cluster.submit("cpu_throughput", PRESET="demo_short_dap2")
     assert job.exit_code() == 0, job.output()
@@ -194,6 +212,7 @@ SCENARIOS = (
     fault_in_the_log_fails_the_job,
     cancelled_job_can_go_on,
     preempted_job_is_requeued,
+    run_that_lost_a_rank_goes_on,
 )
 
 
@@ -210,7 +229,8 @@ def main() -> int:
                 began = time.monotonic()
                 try:
                     scenario(cluster)
-                    complaint = ", ".join(cluster.processes()) and f"processes are left: {cluster.processes()}"
+                    left = cluster.processes()
+                    complaint = f"processes are left: {left}" if left else ""
                 except (AssertionError, RuntimeError, OSError, ValueError, KeyError) as error:
                     complaint = f"{type(error).__name__}: {error}"
                 failures += bool(complaint)
