@@ -16,7 +16,7 @@ set_container() {
     for path in "$DATADIR" "$INIT_CHECKPOINT"; do [ -z "$path" ] || mounts+=",$path:$path:ro"; done
     [ -z "${CONTAINER_MOUNTS:-}" ] || mounts+=",$CONTAINER_MOUNTS"
     case "$CONTAINER" in
-    none) return ;;
+    none) container_srun=("--chdir=$CODE_DIR") ;;
     pyxis) # by its name the container is unpacked once for all steps of the job
         container_srun=("--container-image=$CONTAINER_IMAGE" "--container-name=openfold-$SLURM_JOB_ID" "--container-mounts=$mounts"
             "--container-workdir=$CODE_DIR")
@@ -28,7 +28,7 @@ set_container() {
         ;;
     *) refuse "CONTAINER is '$CONTAINER'; expected none, pyxis or apptainer" ;;
     esac
-    [ -n "$CONTAINER_IMAGE" ] || refuse "CONTAINER is $CONTAINER, but CONTAINER_IMAGE is empty; name the image"
+    [ "$CONTAINER" = none ] || [ -n "$CONTAINER_IMAGE" ] || refuse "CONTAINER is $CONTAINER, but CONTAINER_IMAGE is empty; name the image"
 }
 
 # start_step INSTANCE LOG COMMAND...: in the background, a process on every rank of the instance; its process is $!
@@ -63,7 +63,7 @@ _srun() {
     # ranks that lost another one end by themselves, with a message; --wait is for what hangs even then
     # what a task may use is the node's to the last processor; bind.sh divides it
     [ "$BIND" = none ] || options+=(--cpu-bind=none)
-    exec srun --mpi=none --kill-on-bad-exit=0 --wait=180 --chdir="$CODE_DIR" "${options[@]}" "${container_srun[@]}" \
+    exec srun --mpi=none --kill-on-bad-exit=0 --wait=180 "${options[@]}" "${container_srun[@]}" \
         "${container_command[@]}" "$@" >>"$log" 2>&1
 }
 

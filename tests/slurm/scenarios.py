@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = (".git", ".venv", "data", "runs", "__pycache__", ".pytest_cache", "shared")
+LEFT_OUT = (".git", ".venv", "data", "runs", ".pytest_cache", "shared")
+"""Compiled code is copied, so that the first job need not compile it again."""
 LIMIT_SECONDS = 900
 PRESET = """
 import dataclasses
@@ -38,6 +39,8 @@ class Cluster:
         self.folder = folder
         self.copy = folder / "checkout"
         shutil.copytree(ROOT, self.copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        if (ROOT / "data/demo/complete").exists():
+            shutil.copytree(ROOT / "data/demo", self.copy / "data/demo", ignore=shutil.ignore_patterns("raw"))
         for name, values in {
             "demo_short": {"base": "demo_2x2", "target": 0.01, "max_steps": 4},
             "demo_short_dap2": {"base": "demo_dap2", "target": 0.01, "max_steps": 4},
