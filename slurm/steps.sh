@@ -4,7 +4,8 @@
 # hosts_of INSTANCE: its nodes, one comma between two
 hosts_of() {
     local share=$((NODES / INSTANCES))
-    scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n +$((($1 - 1) * share + 1)) | head -n "$share" | paste -s -d ,
+    scontrol show hostnames "$SLURM_JOB_NODELIST" |
+        awk -v first=$((($1 - 1) * share + 1)) -v last=$(($1 * share)) 'NR >= first && NR <= last' | paste -s -d ,
 }
 
 # set_container: fills container_srun (options of srun) and container_command (what stands before a command)
