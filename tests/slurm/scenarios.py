@@ -137,15 +137,16 @@ def two_runs_comply(cluster: Cluster) -> None:
 def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:
     source = cluster.copy / "benchmark/mlperf_log.py"
     whole = source.read_text()
-    assert "global_batch_size" in whole.lower()
-    source.write_text(whole.replace("GLOBAL_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS"))
+    fault = whole.replace("constants.SUBMISSION_STATUS", '"submission_state"')
+    assert fault != whole
+    source.write_text(fault)
     try:
         job = cluster.submit("cpu_2x2", PRESET="demo_short")
         assert job.exit_code() == 1, job.output()
     finally:
         source.write_text(whole)
     assert "FAIL " in (job.folder / "compliance.txt").read_text()
-    assert "global_batch_size" in job.output(), job.output()
+    assert "'submission_status' but found 0" in job.output(), job.output()
 
 
 def cancelled_job_can_go_on(cluster: Cluster) -> None:
