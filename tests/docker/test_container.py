@@ -165,7 +165,7 @@ def test_unknown_extra_is_refused(tmp_path):
 def timed_run(tmp_path):
     """Runs the timed run of a copied checkout whose python writes its arguments down and does nothing; OPENFOLD_WORK is the argument."""
     checkout = tmp_path / "checkout"
-    for name in ("run_and_time.sh", "tools/environment.sh", "benchmark/presets/demo.py"):
+    for name in ("run_and_time.sh", "tools/environment.sh", "tools/embedded_data.sh", "benchmark/presets/demo.py"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
     python = checkout / ".venv/bin/python"
