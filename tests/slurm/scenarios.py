@@ -118,9 +118,10 @@ class Job:
         subprocess.run(["scancel", *options, str(self.number)], env=self.cluster.environment, check=True)
 
     def steps(self, run: int = 1) -> int:
-        """Steps that a run has made."""
+        """The newest step of a run; those after its last checkpoint are made, and noted, again."""
         path = self.folder / f"run_{run}/steps.jsonl"
-        return len(path.read_text().splitlines()) if path.exists() else 0
+        lines = path.read_text().splitlines() if path.exists() else []
+        return json.loads(lines[-1])["step"] if lines else 0
 
 
 def two_runs_comply(cluster: Cluster) -> None:
