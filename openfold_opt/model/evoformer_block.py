@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from openfold_opt.model.stack import BlockDropout, MSAMasks, PairMasks
 from openfold_opt.model.transition import MSATransition, PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import col_to_row, row_to_col, start_col_to_row
+from openfold_opt.parallel.collectives import row_to_col, start_col_to_row
 from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.pieces import cut_spread, join_spread, pieces_to_col, pieces_to_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +98,12 @@ class EvoformerBlockCore(nn.Module):
     def _update_pairs(self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
         """Lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]"""
         num_res, axis, add = z_row.shape[2], plan.dap, plan.kernels.dropout_residual
-        z_row = self.tri_mul_out(z_row, masks.row, dropout.outgoing, plan)
-        z_col = row_to_col(z_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="pairs to columns")
-        z_col = self.tri_mul_in(z_col, masks.col, dropout.incoming, plan)
-        z_row = col_to_row(z_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="pairs to rows")
+        z = cut_spread(z_row, axis, dim=1)
+        z = self.tri_mul_out(z, masks.row, dropout.outgoing, plan)
+        z = pieces_to_col(z, axis, num_rows=repeat(num_res), what="pairs to columns")
+        z = self.tri_mul_in(z, masks.col, dropout.incoming, plan)
+        z = pieces_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
+        z_row = join_spread(z, dim=1)
         z_row = add(z_row, self.tri_att_start(z_row, masks.row, plan), dropout.starting)
         z_col = row_to_col(z_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="pairs to columns")
         z_col = add(z_col, self.tri_att_end(z_col, masks.col, plan), dropout.ending)

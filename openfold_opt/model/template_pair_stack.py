@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
 from openfold_opt.parallel.collectives import col_to_row, row_to_col
+from openfold_opt.parallel.pieces import cut_spread, join_whole, pieces_to_col
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +60,10 @@ class TemplatePairBlock(nn.Module):
         t_col = row_to_col(t_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
         t_col = add(t_col, self.tri_att_end(t_col, masks.col, plan), dropout.ending)
         t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
-        t_row = self.tri_mul_out(t_row, masks.row, dropout.outgoing, plan)
-        t_col = row_to_col(t_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
-        t_col = self.tri_mul_in(t_col, masks.col, dropout.incoming, plan)
+        t = self.tri_mul_out(cut_spread(t_row, axis, dim=1), masks.row, dropout.outgoing, plan)
+        t = pieces_to_col(t, axis, num_rows=repeat(num_res), what="templates to columns")
+        t = self.tri_mul_in(t, masks.col, dropout.incoming, plan)
+        t_col = join_whole(t, axis, dim=1)
         return self.pair_transition(t_col, plan)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import gather
+from openfold_opt.parallel.collectives import start_gather
+from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, piece_lengths
 
 
 class TriangleMultiplication(nn.Module):
     """What Algorithms 11 and 12 share."""
 
-    is_outgoing: bool
+    spread_dim: int
+    """Of z, over the ranks: rows if the edges leave i and j, columns if they enter them."""
+    travelling_edges: str
+    """Their name in traces."""
 
     def __init__(self, c_z: int, *, c_hidden: int) -> None:
         super().__init__()
@@ -26,45 +34,64 @@ class TriangleMultiplication(nn.Module):
         self.layer_norm_in = LayerNorm(c_z)
         self.layer_norm_out = LayerNorm(c_hidden)
 
-    def forward(self, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
         """The pair representation with its update added.
 
         Args:
-            z: [batch, N_res/dap, N_res, c_z] (outgoing: rows) or [batch, N_res, N_res/dap, c_z] (incoming: columns)
-            mask: the same without c_z.
+            z: pieces of [batch, N_res/dap, N_res, c_z] (outgoing: rows) or [batch, N_res, N_res/dap, c_z] (incoming: columns), cut
+                along the dim that is spread.
+            mask: the whole without c_z.
             dropout: mask of the update, from BlockDropout.
 
-        Returns:
-            The shape of z.
+        Yields:
+            The same, cut along the other dim. x_ij needs all edges of one residue, of j for rows i, of i for columns j: as many pieces
+            of them travel as there are pieces of x.
         """
-        linears = (self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g)
-        norm_in, norm_out = self.layer_norm_in, self.layer_norm_out
-        a, b, gate = plan.kernels.triangle_edges(
-            z, (norm_in.weight, norm_in.bias), joined_parameters(*linears), mask, c_hidden=self.c_hidden, eps=norm_in.eps
-        )
-        # x_ij needs all edges of the other residue: of j for rows i, of i for columns j.
-        if self.is_outgoing:
-            b = gather(b, plan.dap, dim=2, length=z.shape[2], what="outgoing edges")
-        else:
-            a = gather(a, plan.dap, dim=3, length=z.shape[1], what="incoming edges")
+        spread, other = self.spread_dim, 3 - self.spread_dim
+        pieces, edges, gates, flights = zip(*self._start(z, mask, plan))
+        own_edge = join_spread(edges, dim=spread + 1)
+        parts = (cut_whole(join_spread(x, dim=spread), plan.dap, dim=other) for x in (pieces, gates))
+        # rows share one mask, so that only columns of it can be cut
+        dropouts = repeat(dropout) if dropout is None or spread == 2 else cut_whole(dropout, plan.dap, dim=other)
+        for flight, piece, gate, piece_dropout in zip(flights, *parts, dropouts):
+            edge = flight.arrive()
+            a, b = (own_edge, edge) if spread == 1 else (edge, own_edge)
+            yield self._update(piece, (a, b, gate), piece_dropout, plan)
+
+    def _start(self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Iterator[tuple[Tensor, Tensor, Tensor, Flight]]:
+        """Of each piece: itself, its edge that stays, its gate, and its edge that all ranks want. Edges have channels in front."""
+        spread, axis, norm = self.spread_dim, plan.dap, self.layer_norm_in
+        projection = joined_parameters(self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g)
+        lengths = piece_lengths(mask.shape[3 - spread], axis)
+        for piece, piece_mask, length in zip(z, cut_spread(mask, axis, dim=spread), lengths):
+            a, b, gate = plan.kernels.triangle_edges(
+                piece, (norm.weight, norm.bias), projection, piece_mask, c_hidden=self.c_hidden, eps=norm.eps
+            )
+            stays, travels = (a, b) if spread == 1 else (b, a)
+            yield piece, stays, gate, start_gather(travels, axis, dim=spread + 1, length=length, what=self.travelling_edges)
+
+    def _update(self, z: Tensor, edges: tuple[Tensor, Tensor, Tensor], dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+        norm, output = self.layer_norm_out, self.linear_z
         return plan.kernels.triangle_update(
             z,
-            (a, b, gate),
-            (norm_out.weight, norm_out.bias),
-            (self.linear_z.weight, self.linear_z.bias),
+            edges,
+            (norm.weight, norm.bias),
+            (output.weight, output.bias),
             dropout,
-            is_outgoing=self.is_outgoing,
-            eps=norm_out.eps,
+            is_outgoing=self.spread_dim == 1,
+            eps=norm.eps,
         )
 
 
 class TriangleMultiplicationOutgoing(TriangleMultiplication):
-    """Algorithm 11 (TriangleMultiplicationOutgoing)."""
+    """Algorithm 11 (TriangleMultiplicationOutgoing), on rows."""
 
-    is_outgoing = True
+    spread_dim = 1
+    travelling_edges = "outgoing edges"
 
 
 class TriangleMultiplicationIncoming(TriangleMultiplication):
-    """Algorithm 12 (TriangleMultiplicationIncoming). As in the paper's code, a goes with i and b with j."""
+    """Algorithm 12 (TriangleMultiplicationIncoming), on columns. As in the paper's code, a goes with i and b with j."""
 
-    is_outgoing = False
+    spread_dim = 2
+    travelling_edges = "incoming edges"

@@ -24,6 +24,8 @@ class AxisGroup:
     """torch.distributed.ProcessGroup, or None when size is 1."""
     overlaps: bool = True
     """Whether what was started runs behind the work that follows; if not, it is waited for at once. The results are the same bits."""
+    num_pieces: int = 2
+    """Pieces of a tensor that travel one behind the work on the other; an axis of size 1 cuts nothing."""
     on_launch: Callable[[str, str, int], None] | None = None
     """Told of each collective of the model: what travels, the kind of collective, and the bytes that this rank sends to others."""
 

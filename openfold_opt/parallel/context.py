@@ -28,6 +28,8 @@ class ParallelConfig:
     """Ranks that share one sample (Dynamic Axial Parallelism)."""
     overlap: bool = True
     """Collectives run behind the work that does not wait for them; False waits at once, for measurements."""
+    dap_pieces: int = 2
+    """Pieces into which work within a dap group is cut, so that one travels behind the work on the next; 1 cuts nothing."""
     num_evaluation_ranks: int = 0
     """The last so many ranks only evaluate, while the others train on; 0: all ranks train, and stop training to evaluate."""
     evaluation_groups: int = 1
@@ -46,7 +48,7 @@ class ParallelConfig:
     """A rank that was not heard for so long is lost, which ends the run; 0: nobody listens."""
 
     def __post_init__(self) -> None:
-        sizes = (self.dap_size, self.evaluation_groups, self.evaluation_queue, self.timeout_seconds)
+        sizes = (self.dap_size, self.dap_pieces, self.evaluation_groups, self.evaluation_queue, self.timeout_seconds)
         if min(sizes) < 1 or self.gradient_bucket_bytes < 4 or self.num_evaluation_ranks < 0 or self.heartbeat_seconds < 0:
             raise ValueError(f"sizes, queue and timeouts must be positive: {self}")
         if self.num_evaluation_ranks % self.evaluation_groups:
@@ -130,7 +132,7 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
     ranks = torch.arange(num_training).view(-1, config.dap_size)
     mesh = DeviceMesh(device.type, ranks, mesh_dim_names=("data", "dap"))
     if context.role == TRAIN:
-        context = replace(context, data=_axis(mesh, "data"), dap=replace(_axis(mesh, "dap"), overlaps=config.overlap))
+        context = replace(context, data=_axis(mesh, "data"), dap=_for_dap(_axis(mesh, "dap"), config))
     return _with_evaluation_ranks(context, config, num_training)
 
 
@@ -166,10 +168,14 @@ def _with_evaluation_ranks(context: ParallelContext, config: ParallelConfig, num
         group = dist.new_group(members) if size > 1 else None
         if rank in members:
             peers, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("peers", "dap"))
-            context = replace(context, peers=peers, dap=replace(dap, overlaps=config.overlap), evaluation_group=number)
+            context = replace(context, peers=peers, dap=_for_dap(dap, config), evaluation_group=number)
     over = dist.new_group([0, *firsts], backend="gloo", timeout=timedelta(seconds=config.timeout_seconds))
     is_on_bridge = rank == 0 or rank in firsts
     return replace(context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts))
+
+
+def _for_dap(axis: AxisGroup, config: ParallelConfig) -> AxisGroup:
+    return replace(axis, overlaps=config.overlap, num_pieces=config.dap_pieces)
 
 
 def _axis(mesh: DeviceMesh, name: str) -> AxisGroup:

@@ -1,0 +1,76 @@
+"""Work in pieces, so that the result of one travels while the next is computed.
+
+A piece is the same part of every rank's shard. Of the dim that is spread a rank's piece is a slice; of a dim that it holds whole the
+piece is made of one slice for each rank. So what is computed for the piece number p of a whole dim changes its layout on its own, and
+arrives as piece p of the spread dim. The piece of a whole dim keeps its elements in order, the axis's padding at the end: to the
+collectives it is a shorter tensor, whose shards are the ranks' pieces. One piece is the tensor itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
+from openfold_opt.parallel.transfers import pad_to_shards
+
+
+def cut_spread(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:
+    """Pieces of a rank's shard, no copies: [.., n/size, ..] -> [.., n_p/size, ..] each."""
+    return (x,) if axis.size == 1 else x.chunk(axis.num_pieces, dim)
+
+
+def cut_whole(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:
+    """Pieces of a dim that every rank holds whole: [.., n, ..] -> [.., n_p, ..] each."""
+    lengths = piece_lengths(x.shape[dim], axis)
+    if len(lengths) == 1:
+        return (x,)
+    by_rank = pad_to_shards(x, axis, dim).unflatten(dim, (axis.size, -1)).chunk(axis.num_pieces, dim + 1)
+    return tuple(piece.flatten(dim, dim + 1).narrow(dim, 0, length) for piece, length in zip(by_rank, lengths))
+
+
+def join_spread(pieces: Iterable[Tensor], *, dim: int) -> Tensor:
+    """The opposite of cut_spread."""
+    pieces = list(pieces)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
+
+
+def join_whole(pieces: Iterable[Tensor], axis: AxisGroup, *, dim: int) -> Tensor:
+    """The opposite of cut_whole."""
+    pieces = list(pieces)
+    if len(pieces) == 1:
+        return pieces[0]
+    by_rank = [pad_to_shards(piece, axis, dim).unflatten(dim, (axis.size, -1)) for piece in pieces]
+    return torch.cat(by_rank, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, sum(piece.shape[dim] for piece in pieces))
+
+
+def piece_lengths(length: int, axis: AxisGroup) -> list[int]:
+    """Lengths n_p of the pieces of a whole dim; a shard of one element is one piece."""
+    if axis.size == 1:
+        return [length]
+    shard = axis.shard_length(length)
+    filled = [min(max(length - rank * shard, 0), shard) for rank in range(axis.size)]
+    step = -(-shard // axis.num_pieces)
+    return [sum(min(max(n - start, 0), step) for n in filled) for start in range(0, shard, step)]
+
+
+def pieces_to_col(pieces: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str) -> Iterator[Tensor]:
+    """row_to_col of each piece [batch, R_p/size, C_p, ..]: it starts as soon as the piece is computed, before the next one is.
+
+    They arrive one after the other, as they are asked for. num_rows: R_p of each.
+    """
+    flights = [
+        start_row_to_col(piece, axis, row_dim=1, col_dim=2, num_rows=length, what=what) for piece, length in zip(pieces, num_rows)
+    ]
+    return (flight.arrive() for flight in flights)
+
+
+def pieces_to_row(pieces: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str) -> Iterator[Tensor]:
+    """col_to_row of each piece [batch, R_p, C_p/size, ..], as pieces_to_col does it. num_cols: C_p of each."""
+    flights = [
+        start_col_to_row(piece, axis, row_dim=1, col_dim=2, num_cols=length, what=what) for piece, length in zip(pieces, num_cols)
+    ]
+    return (flight.arrive() for flight in flights)
