@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmark.perf.kernel_flops import FLOPS
 from benchmark.perf.needs_triton import import_with_triton
 from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.pieces import Arriving
 
 FUSED_NAMESPACE = "openfold"
 
@@ -103,6 +104,7 @@ def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Co
     args, kwargs = tree_map(_as_leaf, (args, kwargs))
     with Counter() as forward:
         result = module(*args, **kwargs)
+        result = list(result) if isinstance(result, Iterator) else result
     outputs = [x for x in tree_leaves(_fields(result)) if isinstance(x, Tensor) and x.requires_grad]
     with Counter() as backward:
         torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
@@ -113,6 +115,8 @@ def _as_leaf(x: Any) -> Any:
     if isinstance(x, Flight):
         # on one rank it has arrived already
         return Flight(_as_leaf(x.arrive()), None, what="a counted input")
+    if isinstance(x, Arriving):
+        return tuple(_as_leaf(piece) for piece in x)
     return x.detach().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x
 
 

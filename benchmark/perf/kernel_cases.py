@@ -90,7 +90,7 @@ class CaseMaker:
 
         def call(operation: Call) -> Call:
             def run(x: Tensor, *weights: Tensor):
-                bias = weights[4] if sizes.has_bias else None
+                bias = (lambda: weights[4]) if sizes.has_bias else None
                 return operation(x, weights[:2], weights[2:4], num_heads=sizes.num_heads, mask=mask, mask_inf=1e9, bias=bias)
 
             return run

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from openfold_opt.model.linear import LayerNorm, Linear
+from openfold_opt.parallel.pieces import Arriving
 
 _DEEPEST = 3
 """Parts of a module's name that a range may have: evoformer_stack.core.tri_att_start is as deep as it goes."""
@@ -38,13 +39,8 @@ def module_ranges(model: nn.Module) -> Iterator[None]:
         name = range_name(module_name)
         if name is None or isinstance(module, (nn.ModuleList, Linear, LayerNorm)):
             continue
-        forward, backward = _Range(f"{name} forward"), _Range(f"{name} backward")
-        handles += [
-            module.register_forward_pre_hook(forward.enter),
-            module.register_forward_hook(forward.leave),
-            module.register_full_backward_pre_hook(backward.enter),
-            module.register_full_backward_hook(backward.leave),
-        ]
+        ranges = _ModuleRanges(name)
+        handles += [module.register_forward_pre_hook(ranges.before), module.register_forward_hook(ranges.after)]
     try:
         yield
     finally:
@@ -52,21 +48,82 @@ def module_ranges(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+class _ModuleRanges:
+    """Hooks that open and close both ranges of a module, whose arguments and results may be tensors or pieces that come in turn.
+
+    The backward range is open from the gradient of a result to the last one of an argument.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._forward, self._backward = _Range(f"{name} forward"), _Range(f"{name} backward")
+
+    def before(self, module: nn.Module, args: tuple) -> tuple:
+        self._forward.enter()
+        is_waiting: list[bool] = []
+
+        def close() -> None:
+            is_waiting.pop()
+            if not is_waiting:
+                self._backward.leave()
+
+        def mark(x: Any) -> Any:
+            if isinstance(x, (Arriving, tuple)):
+                pieces = map(mark, x)
+                return tuple(pieces) if isinstance(x, tuple) else pieces
+            if isinstance(x, Tensor) and x.requires_grad:
+                is_waiting.append(True)
+            return _marked(x, close)
+
+        return tuple(mark(x) for x in args)
+
+    def after(self, module: nn.Module, args: tuple, result: Any) -> Any:
+        self._forward.leave()
+        return self._each(result) if isinstance(result, Iterator) else _marked(result, self._backward.enter)
+
+    def _each(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The forward range is open while the module works on a piece."""
+        self._forward.enter()
+        for piece in pieces:
+            self._forward.leave()
+            yield _marked(piece, self._backward.enter)
+            self._forward.enter()
+        self._forward.leave()
+
+
+def _marked(x: Any, action: Callable[[], None]) -> Any:
+    """x itself; where it is a tensor, or a tuple of some, `action` is called when its gradient is there."""
+    if isinstance(x, tuple):
+        return tuple(_marked(each, action) for each in x)
+    return _Mark.apply(x, action) if isinstance(x, Tensor) and x.requires_grad else x
+
+
+class _Mark(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, action: Callable[[], None]) -> Tensor:
+        ctx.action = action
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.action()
+        return grad, None
+
+
 class _Range:
-    """Hooks that open and close a range. A stack of blocks enters and leaves its modules in turn, never twice at once."""
+    """A range that is opened and closed. A stack of blocks enters and leaves its modules in turn, never twice at once."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._open: Any = None
 
-    def enter(self, *_: Any) -> None:
+    def enter(self) -> None:
         self.leave()
         self._open = record_function(self._name)
         self._open.__enter__()
         if torch.cuda.is_available():
             torch.cuda.nvtx.range_push(self._name)
 
-    def leave(self, *_: Any) -> None:
+    def leave(self) -> None:
         # a module whose inputs need no gradient has a backward that begins and is never said to end
         if self._open is None:
             return

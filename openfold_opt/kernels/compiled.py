@@ -24,4 +24,15 @@ def compile_operations(plain: tuple[tuple[str, Callable], ...]) -> Mapping[str, 
 
     plain: (name, plain version) of all operations.
     """
-    return {name: torch.compile(operation, dynamic=False) for name, operation in plain if name not in NOT_COMPILED}
+    compiled = {name: torch.compile(operation, dynamic=False) for name, operation in plain if name not in NOT_COMPILED}
+    return compiled | {"self_attention": _compile_self_attention(dict(plain)["self_attention"])}
+
+
+def _compile_self_attention(operation: Callable) -> Callable:
+    """The compiler sees the bias that has arrived, not the waiting for it."""
+
+    def with_tensor(*args, bias, **options):
+        return operation(*args, bias=None if bias is None else lambda: bias, **options)
+
+    compiled = torch.compile(with_tensor, dynamic=False)
+    return lambda *args, bias=None, **options: compiled(*args, bias=None if bias is None else bias(), **options)

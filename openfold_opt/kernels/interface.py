@@ -86,7 +86,7 @@ class KernelSet:
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalised x"""
     self_attention: Callable[..., Tensor]
-    """(x, projection, output, *, num_heads, mask, mask_inf, bias) -> update by gated multi-head attention"""
+    """(x, projection, output, *, num_heads, mask, mask_inf, bias: when it is wanted) -> update by gated multi-head attention"""
     global_attention: Callable[..., Tensor]
     """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
     triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor]]

@@ -17,9 +17,9 @@ from openfold_opt.model.stack import BlockDropout, MSAMasks, PairMasks
 from openfold_opt.model.transition import MSATransition, PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import row_to_col, start_col_to_row
+from openfold_opt.parallel.collectives import start_col_to_row
 from openfold_opt.parallel.flight import Flight
-from openfold_opt.parallel.pieces import cut_spread, join_spread, pieces_to_col, pieces_to_row
+from openfold_opt.parallel.pieces import cut_spread, piece_lengths, pieces_to_col, pieces_to_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +97,15 @@ class EvoformerBlockCore(nn.Module):
 
     def _update_pairs(self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
         """Lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]"""
-        num_res, axis, add = z_row.shape[2], plan.dap, plan.kernels.dropout_residual
+        num_res, axis = z_row.shape[2], plan.dap
         z = cut_spread(z_row, axis, dim=1)
         z = self.tri_mul_out(z, masks.row, dropout.outgoing, plan)
         z = pieces_to_col(z, axis, num_rows=repeat(num_res), what="pairs to columns")
         z = self.tri_mul_in(z, masks.col, dropout.incoming, plan)
         z = pieces_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
-        z_row = join_spread(z, dim=1)
-        z_row = add(z_row, self.tri_att_start(z_row, masks.row, plan), dropout.starting)
-        z_col = row_to_col(z_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="pairs to columns")
-        z_col = add(z_col, self.tri_att_end(z_col, masks.col, plan), dropout.ending)
+        z = self.tri_att_start(z, masks.row, dropout.starting, plan)
+        z = pieces_to_col(z, axis, num_rows=piece_lengths(num_res, axis), what="pairs to columns")
+        z_col = self.tri_att_end(z, masks.col, dropout.ending, plan)
         return self.pair_transition(z_col, plan)
 
 
@@ -124,10 +123,9 @@ class MSABlock(nn.Module):
         msa_masks, _ = masks
         bias = self.msa_att_row.start_pair_bias(z_col, plan)
         z_row = start_col_to_row(z_col, plan.dap, row_dim=1, col_dim=2, num_cols=z_col.shape[1], what="pairs to rows")
-        update = self.msa_att_row(m_row, bias, msa_masks.row, plan)
-        m_row = plan.kernels.dropout_residual(m_row, update, dropout.msa_row)
-        m_col = row_to_col(m_row, plan.dap, row_dim=1, col_dim=2, num_rows=msa_masks.num_seq, what="MSA to columns")
-        m_col = plan.kernels.dropout_residual(m_col, self.msa_att_col(m_col, msa_masks.col, plan), None)
+        m = self.msa_att_row(m_row, bias, msa_masks.row, dropout.msa_row, plan)
+        m = pieces_to_col(m, plan.dap, num_rows=piece_lengths(msa_masks.num_seq, plan.dap), what="MSA to columns")
+        m_col = self.msa_att_col(m, msa_masks.col, plan)
         return self.core(m_col, z_row, masks, dropout, plan)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import Linear, joined_parameters
@@ -21,13 +23,13 @@ class GatedSelfAttention(nn.Module):
         self.linear_o = Linear(c_hidden * num_heads, c, init="final")
         self.linear_g = Linear(c, c_hidden * num_heads, init="gating")
 
-    def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None, plan: ExecutionPlan) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan) -> Tensor:
         """Attention of each group within itself.
 
         Args:
             x: [batch, groups, N, c], normalised.
             mask: [batch, groups, N], 1 where an element exists.
-            bias: [batch, num_heads, N, N] or None.
+            bias: gives [batch, num_heads, N, N] when it is wanted, or None.
 
         Returns:
             [batch, groups, N, c]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.pieces import join_whole
 
 
 class MSAColumnAttention(nn.Module):
@@ -17,15 +20,17 @@ class MSAColumnAttention(nn.Module):
         self.layer_norm_m = LayerNorm(c_m)
         self.mha = GatedSelfAttention(c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
 
-    def forward(self, m: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Update of the columns.
+    def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """The MSA with the update of its columns added.
 
         Args:
-            m: [batch, N_seq, N_res/dap, c_m]
+            m: pieces of [batch, N_seq, N_res/dap, c_m], cut along rows.
             mask: [batch, N_seq, N_res/dap]
 
         Returns:
             [batch, N_seq, N_res/dap, c_m]
         """
-        m = self.layer_norm_m(m.transpose(1, 2), plan)
-        return self.mha(m, mask.transpose(1, 2), None, plan).transpose(1, 2)
+        pieces, normalised = zip(*((piece, self.layer_norm_m(piece.transpose(1, 2), plan)) for piece in m))
+        x = join_whole(normalised, plan.dap, dim=2)
+        update = self.mha(x, mask.transpose(1, 2), None, plan).transpose(1, 2)
+        return plan.kernels.dropout_residual(join_whole(pieces, plan.dap, dim=1), update, None)

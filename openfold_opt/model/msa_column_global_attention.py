@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.pieces import join_whole
 
 
 class GlobalAttention(nn.Module):
@@ -44,15 +47,17 @@ class MSAColumnGlobalAttention(nn.Module):
             c_e, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf, eps=eps
         )
 
-    def forward(self, m: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Update of the columns.
+    def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """The MSA with the update of its columns added.
 
         Args:
-            m: [batch, N_extra, N_res/dap, c_e]
+            m: pieces of [batch, N_extra, N_res/dap, c_e], cut along rows.
             mask: [batch, N_extra, N_res/dap]
 
         Returns:
             [batch, N_extra, N_res/dap, c_e]
         """
-        m = self.layer_norm_m(m.transpose(1, 2), plan)
-        return self.global_attention(m, mask.transpose(1, 2), plan).transpose(1, 2)
+        pieces, normalised = zip(*((piece, self.layer_norm_m(piece.transpose(1, 2), plan)) for piece in m))
+        x = join_whole(normalised, plan.dap, dim=2)
+        update = self.global_attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
+        return plan.kernels.dropout_residual(join_whole(pieces, plan.dap, dim=1), update, None)

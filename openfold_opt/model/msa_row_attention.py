@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+
 from torch import Tensor, nn
 
 from openfold_opt.model.gated_attention import GatedSelfAttention
@@ -9,6 +12,7 @@ from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
 from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.pieces import cut_spread
 
 
 class MSARowAttentionWithPairBias(nn.Module):
@@ -26,16 +30,19 @@ class MSARowAttentionWithPairBias(nn.Module):
         bias = self.linear_z(self.layer_norm_z(z, plan)).movedim(-1, 1)
         return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
 
-    def forward(self, m: Tensor, bias: Flight, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Update of the rows.
+    def forward(self, m: Tensor, bias: Flight, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+        """The MSA with the update of its rows added.
 
         Args:
             m: [batch, N_seq/dap, N_res, c_m]
             bias: from start_pair_bias.
             mask: [batch, N_seq/dap, N_res]
+            dropout: mask of the update, from BlockDropout.
 
-        Returns:
-            [batch, N_seq/dap, N_res, c_m]
+        Yields:
+            Pieces of [batch, N_seq/dap, N_res, c_m], cut along rows.
         """
-        m = self.layer_norm_m(m, plan)
-        return self.mha(m, mask, bias.arrive(), plan)
+        arrive = cache(bias.arrive)
+        pieces = (cut_spread(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
+        for piece, x, piece_mask in zip(*pieces):
+            yield plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, arrive, plan), dropout)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.pieces import Arriving, cut_spread, cut_whole, join_spread, join_whole, piece_lengths
 
 
 class OuterProductMean(nn.Module):
@@ -21,7 +21,7 @@ class OuterProductMean(nn.Module):
         self.linear_2 = Linear(c_m, c_hidden)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
-    def start_sides(self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int) -> tuple[Tensor, Flight]:
+    def start_sides(self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int) -> tuple[Tensor, Arriving]:
         """Lines 1-2: both sides of the product, of which one is wanted for all residues.
 
         Args:
@@ -29,14 +29,19 @@ class OuterProductMean(nn.Module):
             mask: [batch, N_seq, N_res/dap]
 
         Returns:
-            a: [batch, N_seq, N_res/dap, c], and b for later: [batch, N_seq, N_res, c]
+            a: [batch, N_seq, N_res/dap, c], and pieces of b for later: [batch, N_seq, N_res, c], cut along residues
         """
-        m = self.layer_norm(m, plan)
-        ab = project_together(m, self.linear_1, self.linear_2) * mask.unsqueeze(-1).to(m.dtype)
-        a, b = ab.chunk(2, dim=-1)
-        return a, start_gather(b, plan.dap, dim=2, length=num_res, what="outer product side")
+        own, flights = [], []
+        pieces = (cut_spread(x, plan.dap, dim=2) for x in (m, mask))
+        for piece, piece_mask, length in zip(*pieces, piece_lengths(num_res, plan.dap)):
+            x = self.layer_norm(piece, plan)
+            ab = project_together(x, self.linear_1, self.linear_2) * piece_mask.unsqueeze(-1).to(x.dtype)
+            a, b = ab.chunk(2, dim=-1)
+            own.append(a)
+            flights.append(start_gather(b, plan.dap, dim=2, length=length, what="outer product side"))
+        return join_spread(own, dim=2), Arriving(flights)
 
-    def forward(self, z: Tensor, sides: tuple[Tensor, Flight], norm: Tensor, plan: ExecutionPlan) -> Tensor:
+    def forward(self, z: Tensor, sides: tuple[Tensor, Arriving], norm: Tensor, plan: ExecutionPlan) -> Tensor:
         """z with its update from the MSA added.
 
         Args:
@@ -47,8 +52,11 @@ class OuterProductMean(nn.Module):
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
-        a, b = sides
-        return plan.kernels.outer_product_mean(z, (a, b.arrive()), (self.linear_out.weight, self.linear_out.bias), norm)
+        a, others = sides
+        output = (self.linear_out.weight, self.linear_out.bias)
+        pieces = (cut_whole(x, plan.dap, dim=2) for x in (z, norm))
+        updated = [plan.kernels.outer_product_mean(piece, (a, b), output, piece_norm) for b, piece, piece_norm in zip(others, *pieces)]
+        return join_whole(updated, plan.dap, dim=2)
 
 
 def outer_product_norm(mask_col: Tensor, mask: Tensor, *, eps: float) -> Tensor:

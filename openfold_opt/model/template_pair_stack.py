@@ -15,8 +15,8 @@ from openfold_opt.model.stack import BlockDropout, PairMasks, StackShape, draw_d
 from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import col_to_row, row_to_col
-from openfold_opt.parallel.pieces import cut_spread, join_whole, pieces_to_col
+from openfold_opt.parallel.collectives import col_to_row
+from openfold_opt.parallel.pieces import cut_spread, join_whole, piece_lengths, pieces_to_col
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,11 @@ class TemplatePairBlock(nn.Module):
 
     def forward(self, t_col: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
         """t_col: [batch * N_templ, N_res, N_res/dap, c_t], updated"""
-        num_res, axis, add = t_col.shape[1], plan.dap, plan.kernels.dropout_residual
+        num_res, axis = t_col.shape[1], plan.dap
         t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
-        t_row = add(t_row, self.tri_att_start(t_row, masks.row, plan), dropout.starting)
-        t_col = row_to_col(t_row, axis, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
-        t_col = add(t_col, self.tri_att_end(t_col, masks.col, plan), dropout.ending)
+        t = self.tri_att_start(cut_spread(t_row, axis, dim=1), masks.row, dropout.starting, plan)
+        t = pieces_to_col(t, axis, num_rows=piece_lengths(num_res, axis), what="templates to columns")
+        t_col = self.tri_att_end(t, masks.col, dropout.ending, plan)
         t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
         t = self.tri_mul_out(cut_spread(t_row, axis, dim=1), masks.row, dropout.outgoing, plan)
         t = pieces_to_col(t, axis, num_rows=repeat(num_res), what="templates to columns")

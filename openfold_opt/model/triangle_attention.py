@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+
 from torch import Tensor, nn
 
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import gather
+from openfold_opt.parallel.collectives import start_gather
+from openfold_opt.parallel.pieces import cut_spread, join_spread, join_whole
 
 
 class TriangleAttentionStartingNode(nn.Module):
@@ -19,16 +23,43 @@ class TriangleAttentionStartingNode(nn.Module):
         self.linear = Linear(c_z, num_heads, bias=False, init="normal")
         self.mha = GatedSelfAttention(c_z, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
 
-    def forward(self, z: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """z: [batch, N_res/dap, N_res, c_z]; mask: [batch, N_res/dap, N_res] -> update in the shape of z"""
-        z = self.layer_norm(z, plan)
-        bias = gather(self.linear(z).movedim(-1, 1), plan.dap, dim=2, length=z.shape[2], what="triangle bias")
-        return self.mha(z, mask, bias, plan)
+    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+        """The pair representation with its update added.
+
+        Args:
+            z: pieces of [batch, N_res/dap, N_res, c_z], cut along rows.
+            mask: [batch, N_res/dap, N_res]
+            dropout: mask of the update, from BlockDropout.
+
+        Yields:
+            The pieces of z.
+        """
+        pieces, normalised = zip(*((piece, self.layer_norm(piece, plan)) for piece in z))
+        bias = self._start_bias(normalised, plan)
+        for piece, x, piece_mask in zip(pieces, normalised, cut_spread(mask, plan.dap, dim=1)):
+            yield plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, bias, plan), dropout)
+
+    def _start_bias(self, x: Iterable[Tensor], plan: ExecutionPlan) -> Callable[[], Tensor]:
+        """From pieces of rows of the normalised pairs the bias for all of them, [batch, num_heads, N_res, N_res], when it is asked for."""
+        bias = join_spread((self.linear(piece) for piece in x), dim=1).movedim(-1, 1)
+        return cache(start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias").arrive)
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
     """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pair representation."""
 
-    def forward(self, z: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """z: [batch, N_res, N_res/dap, c_z]; mask: [batch, N_res, N_res/dap] -> update in the shape of z"""
-        return super().forward(z.transpose(1, 2), mask.transpose(1, 2), plan).transpose(1, 2)
+    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+        """The pair representation with its update added.
+
+        Args:
+            z: pieces of [batch, N_res, N_res/dap, c_z], cut along rows.
+            mask: [batch, N_res, N_res/dap]
+            dropout: mask of the update, from BlockDropout.
+
+        Returns:
+            [batch, N_res, N_res/dap, c_z]
+        """
+        pieces, normalised = zip(*((piece, self.layer_norm(piece.transpose(1, 2), plan)) for piece in z))
+        x = join_whole(normalised, plan.dap, dim=2)
+        update = self.mha(x, mask.transpose(1, 2), self._start_bias([x], plan), plan).transpose(1, 2)
+        return plan.kernels.dropout_residual(join_whole(pieces, plan.dap, dim=1), update, dropout)

@@ -8,13 +8,15 @@ collectives it is a shorter tensor, whose shards are the ranks' pieces. One piec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
+from openfold_opt.parallel.flight import Flight
 from openfold_opt.parallel.transfers import pad_to_shards
 
 
@@ -57,20 +59,26 @@ def piece_lengths(length: int, axis: AxisGroup) -> list[int]:
     return [sum(min(max(n - start, 0), step) for n in filled) for start in range(0, shard, step)]
 
 
-def pieces_to_col(pieces: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str) -> Iterator[Tensor]:
-    """row_to_col of each piece [batch, R_p/size, C_p, ..]: it starts as soon as the piece is computed, before the next one is.
+class Arriving:
+    """Pieces on their way. To iterate is to let one after the other arrive."""
 
-    They arrive one after the other, as they are asked for. num_rows: R_p of each.
+    def __init__(self, flights: Sequence[Flight]) -> None:
+        self._flights = flights
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (flight.arrive() for flight in self._flights)
+
+
+def pieces_to_col(pieces: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str) -> Arriving:
+    """row_to_col of each piece [batch, R_p/size, C_p, ..], started as soon as the piece is computed, before the next one is.
+
+    num_rows: R_p of each.
     """
-    flights = [
-        start_row_to_col(piece, axis, row_dim=1, col_dim=2, num_rows=length, what=what) for piece, length in zip(pieces, num_rows)
-    ]
-    return (flight.arrive() for flight in flights)
+    start = partial(start_row_to_col, axis=axis, row_dim=1, col_dim=2, what=what)
+    return Arriving([start(piece, num_rows=length) for piece, length in zip(pieces, num_rows)])
 
 
-def pieces_to_row(pieces: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str) -> Iterator[Tensor]:
+def pieces_to_row(pieces: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str) -> Arriving:
     """col_to_row of each piece [batch, R_p, C_p/size, ..], as pieces_to_col does it. num_cols: C_p of each."""
-    flights = [
-        start_col_to_row(piece, axis, row_dim=1, col_dim=2, num_cols=length, what=what) for piece, length in zip(pieces, num_cols)
-    ]
-    return (flight.arrive() for flight in flights)
+    start = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, what=what)
+    return Arriving([start(piece, num_cols=length) for piece, length in zip(pieces, num_cols)])

@@ -40,7 +40,7 @@ def test_self_attention(batch, groups, n, heads, c_head, has_bias):
 
     def call(operation):
         def run(x, w_in, b_in, w_out, b_out, bias=None):
-            return operation(x, (w_in, b_in), (w_out, b_out), num_heads=heads, mask=mask, mask_inf=1e9, bias=bias)
+            return operation(x, (w_in, b_in), (w_out, b_out), num_heads=heads, mask=mask, mask_inf=1e9, bias=None if bias is None else lambda: bias)
 
         return run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,10 +24,10 @@ def self_attention(
     num_heads: int,
     mask: Tensor,
     mask_inf: float,
-    bias: Tensor | None = None,
+    bias: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """kernels/reference/self_attention.py, which has shapes and meaning; keeps its inputs only and computes the rest again."""
-    return _SelfAttention.apply(x, *projection, *output, mask, bias, (num_heads, mask_inf))
+    return _SelfAttention.apply(x, *projection, *output, mask, None if bias is None else bias(), (num_heads, mask_inf))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ def self_attention(
     num_heads: int,
     mask: Tensor,
     mask_inf: float,
-    bias: Tensor | None = None,
+    bias: Callable[[], Tensor] | None = None,
     attention: Callable[..., Tensor] = attention,
 ) -> Tensor:
     """Lines 2-6 of Algorithms 7, 8, 13 and 14.
@@ -29,7 +29,8 @@ def self_attention(
         output: weight [c, num_heads * c_head] and bias [c].
         mask: [batch, groups, N], 1 where an element exists.
         mask_inf: subtracted from the logits of keys that do not exist.
-        bias: [batch, num_heads, N, N], added to the logits of every group.
+        bias: gives [batch, num_heads, N, N], which is added to the logits of every group. Asked once, behind the projections: until then it
+            may be on its way.
         attention: what happens between the two projections.
 
     Returns:
@@ -37,4 +38,5 @@ def self_attention(
     """
     weight, offset = projection
     projected = F.linear(x.to(weight.dtype), weight, offset)
-    return F.linear(attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias), *output)
+    arrived = None if bias is None else bias()
+    return F.linear(attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=arrived), *output)
