@@ -22,7 +22,7 @@ from openfold_opt.parallel.transfers import pad_to_shards
 
 def cut_spread(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:
     """Pieces of a rank's shard, no copies: [.., n/size, ..] -> [.., n_p/size, ..] each."""
-    return (x,) if axis.size == 1 else x.chunk(axis.num_pieces, dim)
+    return (x,) if axis.size == 1 or axis.num_pieces == 1 else x.chunk(axis.num_pieces, dim)
 
 
 def cut_whole(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:

@@ -65,8 +65,9 @@ def run_model(dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_bloc
     return [outputs.msa, outputs.pair, outputs.single, outputs.final_atom_positions, terms.loss], model
 
 
-def run_full_width_block(dap: AxisGroup, *, num_res: int) -> tuple[list[Tensor], nn.Module]:
+def run_full_width_block(dap: AxisGroup, *, num_res: int, num_pieces: int = 2) -> tuple[list[Tensor], nn.Module]:
     """One Evoformer block of the benchmark's widths."""
+    dap = dataclasses.replace(dap, num_pieces=num_pieces)
     stack = EvoformerStack(EvoformerStackConfig(num_blocks=1), c_m=256, c_z=128, c_s=384)
     randomize(stack)
     generator = torch.Generator().manual_seed(1)
@@ -126,7 +127,7 @@ def model_case(num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[
 @pytest.mark.parametrize(
     ("dap_size", "cases"),
     [
-        (2, [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), ("block", {"num_res": 16})]),
+        (2, [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), *(("block", {"num_res": 16, "num_pieces": n}) for n in (1, 3))]),
         (4, [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), ("block", {"num_res": 15})]),
         (8, [("block", {"num_res": 16}), ("block", {"num_res": 13})]),
     ],
