@@ -5,7 +5,7 @@
 OPENFOLD_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"
 export OPENFOLD_ROOT
 export SYSTEM='' NODES='' RANKS_PER_NODE='' PRESET='' WALLTIME=''
-export INSTANCES=1 CPUS_PER_RANK=''
+export INSTANCES=1 CPUS_PER_RANK='' DIVISION=closed
 export GPUS_PER_NODE=0 GPU_NAME='' GPU_MEMORY_GIB=0
 export MIN_ALL_REDUCE_GB_S=0 BIND=topology
 

@@ -7,6 +7,7 @@ export SYSTEM=cpu_2x2
 export NODES=2
 export RANKS_PER_NODE=2
 export PRESET=demo_2x2
+export DIVISION=open
 export WALLTIME=12:00:00
 export MIN_ALL_REDUCE_GB_S=0.01
 # nodes of local_slurm.sh share one set of processors, which must not be given out twice

@@ -6,6 +6,7 @@ export SYSTEM=cpu_throughput
 export NODES=2
 export RANKS_PER_NODE=2
 export PRESET=demo_dap2
+export DIVISION=open
 export WALLTIME=12:00:00
 export INSTANCES=2
 export MIN_ALL_REDUCE_GB_S=0.01

@@ -135,6 +135,27 @@ def two_runs_comply(cluster: Cluster) -> None:
     assert "ok   all-reduce" in job.output() and "FAIL" not in job.output(), job.output()
 
 
+def meters_are_started_and_stopped(cluster: Cluster) -> None:
+    meter = cluster.folder / "meter"
+    meter.write_text(f'#!/bin/sh\nmkdir -p "$1/power" && echo "$0 $(ls "$1")" >> {cluster.folder}/metered && exit "${{METER_CODE:-0}}"\n')
+    meter.chmod(0o755)
+    settings = {"PRESET": "demo_short", "POWER_START": str(meter), "POWER_STOP": str(meter)}
+    job = cluster.submit("cpu_2x2", **settings)
+    assert job.exit_code() == 0, job.output()
+    before, after = (cluster.folder / "metered").read_text().split(f"{meter} ")[1:]
+    assert before.split() == ["power"] and "mlperf.log" in after.split(), (before, after)
+    refused = cluster.submit("cpu_2x2", METER_CODE="3", **settings)
+    assert refused.exit_code() == 2 and "ended with code 3" in refused.output(), refused.output()
+    half = cluster.submit("cpu_2x2", PRESET="demo_short", POWER_STOP=str(meter))
+    assert half.exit_code() == 2 and "POWER_START is empty" in half.output(), half.output()
+
+
+def open_preset_is_refused_where_closed_is_meant(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed")
+    assert job.exit_code() == 2, job.output()
+    assert "not of the closed division" in job.output() and "crop_size: 36 (reference: 256)" in job.output(), job.output()
+
+
 def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:
     source = cluster.copy / "benchmark/mlperf_log.py"
     whole = source.read_text()
@@ -213,6 +234,8 @@ SCENARIOS = (
     too_few_nodes_are_refused,
     two_runs_comply,
     data_that_was_not_verified_stops_the_job,
+    open_preset_is_refused_where_closed_is_meant,
+    meters_are_started_and_stopped,
     throughput_of_two_instances,
     fault_in_the_log_fails_the_job,
     cancelled_job_can_go_on,

@@ -14,7 +14,7 @@ from openfold_opt.parallel.context import count_training_ranks
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "slurm/configs").glob("*.sh"))
 VARIABLES = (
-    "SYSTEM NODES RANKS_PER_NODE PRESET WALLTIME INSTANCES CPUS_PER_RANK GPUS_PER_NODE GPU_NAME GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND"
+    "SYSTEM NODES RANKS_PER_NODE PRESET WALLTIME INSTANCES CPUS_PER_RANK GPUS_PER_NODE GPU_NAME GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND DIVISION"
 ).split()
 # nodes, training ranks of an instance, dap, evaluation ranks, global batch
 EXPECTED = {
@@ -79,11 +79,11 @@ def test_numbers_fit_the_preset(name):
     assert int(found["RANKS_PER_NODE"]) % dap == 0
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("cpu")])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_presets_of_gpu_systems_are_closed(name):
-    preset = build_preset(sourced(name)["PRESET"])
-    assert preset_division(preset) == "closed"
-    assert preset.device == "cuda"
+    found, preset = sourced(name), build_preset(sourced(name)["PRESET"])
+    division, device = ("open", "auto") if name.startswith("cpu") else ("closed", "cuda")
+    assert (preset_division(preset), found["DIVISION"], preset.device) == (division, division, device)
 
 
 def test_a_configuration_leaves_nothing_of_the_one_before():

@@ -20,7 +20,7 @@ WITHOUT_MATHEMATICAL_MEANING = {
     "data.": "pad_to_crop",
     "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts staging staging_depth",
     "checkpoint.": "every_steps keep_last keep_best",
-    "parallel.": "dap_size overlap num_evaluation_ranks evaluation_groups evaluation_queue evaluation_dap_min_length backend "
+    "parallel.": "dap_size overlap dap_pieces num_evaluation_ranks evaluation_groups evaluation_queue evaluation_dap_min_length backend "
     "gradient_bucket_bytes timeout_seconds heartbeat_seconds",
     "kernels.": " ".join(item.name for item in dataclasses.fields(KernelConfig)),
 }
