@@ -12,9 +12,14 @@ PIECE_BYTES = 2**20
 """Size of the largest intermediate result of a piece: several of them share a second-level cache of 1 to 2 MiB."""
 
 
+def piece_length(bytes_each: int) -> int:
+    """How many elements, of whose intermediate results the largest has `bytes_each`, make a piece: at least one."""
+    return max(1, PIECE_BYTES // max(1, bytes_each))
+
+
 def pieces(count: int, bytes_each: int) -> Iterator[slice]:
-    """Cuts range(count) into slices whose intermediate results of `bytes_each` stay within PIECE_BYTES, at least one at a time."""
-    length = max(1, PIECE_BYTES // max(1, bytes_each))
+    """Cuts range(count) into slices of piece_length."""
+    length = piece_length(bytes_each)
     for start in range(0, count, length):
         yield slice(start, min(start + length, count))
 
