@@ -10,20 +10,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from openfold_opt.model.weights import file_sha256
-
-# that one process saves and loads alone is meant so
-warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized", category=UserWarning)
 
 TEMPORARY_SUFFIX = ".tmp"
 DESCRIPTION = "checkpoint.json"
@@ -117,7 +112,7 @@ class CheckpointStore:
             _remove(path)
             temporary.rename(path)
             _flush(self.folder)
-        except (OSError, RuntimeError, dcp.CheckpointException) as error:
+        except (OSError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             free = shutil.disk_usage(_existing(self.folder)).free
             raise OSError(
@@ -170,9 +165,9 @@ class CheckpointStore:
 
 
 def _write(folder: Path, snapshot: Snapshot) -> None:
-    writer = dcp.FileSystemWriter(folder, sync_files=True)
-    # every rank holds the same tensors, so one writes all of them and no other takes part
-    dcp.save(dict(snapshot.tensors), storage_writer=writer, no_dist=True)
+    from openfold_opt.train.checkpoint_tensors import write_tensors  # 46 MiB that a process without checkpoints does not need
+
+    write_tensors(folder, snapshot.tensors)
     files = {path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(folder.iterdir())}
     description = {
         "step": snapshot.step,
@@ -202,6 +197,8 @@ def _read_record(path: Path) -> CheckpointRecord:
 
 def load_checkpoint(path: Path) -> Snapshot:
     """The content of a checkpoint folder; CheckpointError if it is not whole."""
+    from openfold_opt.train.checkpoint_tensors import read_tensors  # as in _write
+
     record = _read_record(path)
     content = record.content
     if content is None:
@@ -214,8 +211,7 @@ def load_checkpoint(path: Path) -> Snapshot:
             raise CheckpointError(f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated")
         if file_sha256(file) != expected["sha256"]:
             raise CheckpointError(f"{file} is damaged: its SHA-256 is not that of {DESCRIPTION}")
-    tensors = {name: torch.empty(size) for name, size in content["tensors"].items()}
-    dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=True)
+    tensors = read_tensors(path, content["tensors"])
     layout = {name: (start, tuple(shape)) for name, (start, shape) in content["layout"].items()}
     return Snapshot(
         step=content["step"],
