@@ -31,13 +31,18 @@ class Scratch:
         """like: gives device and, where none is named, dtype."""
         self._like = like
         self._memory: dict[str, Tensor] = {}
+        self._views: dict[str, dict[tuple[int, ...], Tensor]] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Of the shape, with anything in it; the same memory for the same name, so only the newest one holds what was written."""
-        size = math.prod(shape)
-        if name not in self._memory or self._memory[name].numel() < size:
-            self._memory[name] = self._like.new_empty(size, dtype=dtype)
-        return self._memory[name][:size].view(shape)
+        views = self._views.setdefault(name, {})
+        if shape not in views:
+            size = math.prod(shape)
+            if name not in self._memory or self._memory[name].numel() < size:
+                self._memory[name] = self._like.new_empty(size, dtype=dtype)
+                views.clear()
+            views[shape] = self._memory[name][:size].view(shape)
+        return views[shape]
 
 
 def sums_like(*tensors: Tensor) -> list[Tensor]:

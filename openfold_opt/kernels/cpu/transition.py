@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
-from openfold_opt.kernels.cpu.pieces import add_product, pieces, sums_like
+from openfold_opt.kernels.cpu.pieces import add_product, piece_length, sums_like
+
+_aten = torch.ops.aten
 
 
 def transition(
@@ -27,11 +29,11 @@ class _Transition(torch.autograd.Function):
         ctx.save_for_backward(x, gamma, beta, w1, b1, w2)
         ctx.eps = eps
         rows = x.reshape(-1, x.shape[-1])
-        result = torch.empty_like(rows)
-        for piece in _pieces_of(rows, w1):
-            normalised, _, _ = normalise(rows[piece], (gamma, beta), eps)
-            hidden = torch.addmm(b1, normalised.to(w1.dtype), w1.t()).relu_()
-            torch.add(rows[piece], torch.addmm(b2, hidden, w2.t()), out=result[piece])
+        result, w1_t, w2_t = torch.empty_like(rows), w1.t(), w2.t()
+        for some, some_result in _pieces_of(w1, rows, result):
+            normalised, _, _ = normalise(some, (gamma, beta), eps)
+            hidden = torch.addmm(b1, normalised.to(w1.dtype), w1_t).relu_()
+            torch.add(some, torch.addmm(b2, hidden, w2_t), out=some_result)
         return result.view(x.shape)
 
     @staticmethod
@@ -39,23 +41,24 @@ class _Transition(torch.autograd.Function):
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, beta, w1, b1, w2 = ctx.saved_tensors
         rows, d_rows = x.reshape(-1, x.shape[-1]), d_result.reshape(-1, x.shape[-1])
-        d_x = torch.empty_like(rows)
+        d_x, w1_t = torch.empty_like(rows), w1.t()
         d_gamma, d_beta, d_w1, d_b1, d_w2 = sums_like(gamma, beta, w1, w1[:, 0], w2)
-        for piece in _pieces_of(rows, w1):
-            normalised, *statistics = normalise(rows[piece], (gamma, beta), ctx.eps)
+        for some, d_some, d_x_some in _pieces_of(w1, rows, d_rows, d_x):
+            normalised, *statistics = normalise(some, (gamma, beta), ctx.eps)
             normalised = normalised.to(w1.dtype)
-            hidden = torch.addmm(b1, normalised, w1.t()).relu_()
-            d_piece = d_rows[piece].to(w2.dtype)
+            hidden = torch.addmm(b1, normalised, w1_t).relu_()
+            d_piece = d_some.to(w2.dtype)
             add_product(d_w2, d_piece.t(), hidden)
-            d_hidden = torch.ops.aten.threshold_backward(torch.mm(d_piece, w2), hidden, 0)
+            d_hidden = torch.mm(d_piece, w2)
+            _aten.threshold_backward.grad_input(d_hidden, hidden, 0, grad_input=d_hidden)
             add_product(d_w1, d_hidden.t(), normalised)
             d_b1.add_(d_hidden.sum(0))
             d_normalised = torch.mm(d_hidden, w1)
-            inner = normalise_backward(d_normalised, rows[piece], (gamma, beta), statistics, (d_gamma, d_beta))
-            torch.add(d_rows[piece], inner, out=d_x[piece])
+            inner = normalise_backward(d_normalised, some, (gamma, beta), statistics, (d_gamma, d_beta))
+            torch.add(d_some, inner, out=d_x_some)
         low = (total.to(w1.dtype) for total in (d_w1, d_b1, d_w2, d_rows.sum(0)))
         return d_x.view(x.shape), d_gamma, d_beta, *low, None
 
 
-def _pieces_of(rows: Tensor, w1: Tensor) -> Iterator[slice]:
-    return pieces(rows.shape[0], w1.shape[0] * w1.element_size())
+def _pieces_of(w1: Tensor, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(x.split(piece_length(w1.shape[0] * w1.element_size())) for x in rows))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
+from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
 
 _aten = torch.ops.aten
 
@@ -38,27 +39,27 @@ class _TriangleEdges(torch.autograd.Function):
         (z, gamma, beta, weight, bias, mask), joined = ctx.again.take()
         c, eps = ctx.again.sizes
         rows, mask_rows, d_gate, scratch = _as_rows(z), mask.flatten(1).to(weight.dtype), _as_rows(d_gate), Scratch(weight)
-        d_edges = d_a.contiguous(), d_b.contiguous()
-        d_z = torch.empty_like(rows)
+        d_z, split = torch.empty_like(rows), _split(weight, bias, c)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
-        for number, place in enumerate(_places(rows, weight[: 4 * c])):
-            x, *statistics = normalise(rows[place], (gamma, beta), eps)
+        (d_edge_weight, d_gate_weight), d_edge_bias = d_weight.tensor_split((4 * c,)), d_bias[: 4 * c]
+        in_front = d_a.contiguous().flatten(2), d_b.contiguous().flatten(2)
+        places = _pieces_of((rows, d_z, mask_rows, d_gate), in_front, split.length)
+        for number, (z_rows, d_z_rows, some_mask, d_gate_rows, *d_edges) in enumerate(places):
+            n = len(z_rows)
+            x, *statistics = normalise(z_rows, (gamma, beta), eps)
             x = x.to(weight.dtype)
-            if joined:
-                value, opened = joined[number].chunk(2)
-            else:
-                value, opened = _gated_projection(x, weight, bias, scratch.take("joined", 4 * c, len(x)))
-            d_side = scratch.take("d_side", 2 * c, len(x))
+            value, opened = (joined[number] if joined else split.project(x, scratch.take("joined", 4 * c, n))).chunk(2)
+            d_side, d_joined = scratch.take("d_side", 2 * c, n), scratch.take("d_joined", 4 * c, n)
             for d_edge, target in zip(d_edges, d_side.split(c)):
-                torch.mul(_of_channels(d_edge, place), mask_rows[place], out=target)
-            d_joined = scratch.take("d_joined", 4 * c, len(x))
-            torch.mul(d_side, opened, out=d_joined[: 2 * c])
-            _aten.sigmoid_backward.grad_input(d_side.mul_(value), opened, grad_input=d_joined[2 * c :])
-            add_product(d_weight[: 4 * c], d_joined, x)
-            add_product(d_weight[4 * c :], d_gate[place].t(), x)
-            d_bias[: 4 * c].add_(d_joined.sum(1))
-            d_x = torch.mm(d_joined.t(), weight[: 4 * c], out=scratch.take("d_x", *x.shape)).addmm_(d_gate[place], weight[4 * c :])
-            d_z[place] = normalise_backward(d_x, rows[place], (gamma, beta), statistics, (d_gamma, d_beta))
+                torch.mul(d_edge, some_mask, out=target)
+            d_value, d_opened = d_joined.chunk(2)
+            torch.mul(d_side, opened, out=d_value)
+            _aten.sigmoid_backward.grad_input(d_side.mul_(value), opened, grad_input=d_opened)
+            add_product(d_edge_weight, d_joined, x)
+            add_product(d_gate_weight, d_gate_rows.t(), x)
+            d_edge_bias.add_(d_joined.sum(1))
+            d_x = torch.mm(d_joined.t(), split.edge_weight, out=scratch.take("d_x", *x.shape)).addmm_(d_gate_rows, split.gate_weight)
+            d_z_rows.copy_(normalise_backward(d_x, z_rows, (gamma, beta), statistics, (d_gamma, d_beta)))
         d_bias[4 * c :] = d_gate.sum((0, 1))
         return d_z.view(z.shape), d_gamma, d_beta, d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None
 
@@ -87,7 +88,7 @@ class EdgesAgain:
         return _compute_edges(self._unpack(), self.sizes, room)
 
     def take(self) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Inputs of the edges and what _gated_projection made of each piece [4 * c_hidden, n], empty if they were not computed again."""
+        """Inputs of the edges and the projections of each piece [4 * c_hidden, n], empty if they were not computed again."""
         found = self._unpack(), self._joined
         self._inputs, self._joined = None, []
         return found
@@ -112,38 +113,58 @@ def _compute_edges(
     """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
     z, gamma, beta, weight, bias, mask = inputs
     c, eps = sizes
-    rows, mask_rows = _as_rows(z), mask.flatten(1).to(weight.dtype)
+    split = _split(weight, bias, c)
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
-    output_gate = weight.new_empty(*z.shape[:3], len(weight) - 4 * c)
-    for place in _places(rows, weight[: 4 * c]):
-        x = normalise(rows[place], (gamma, beta), eps)[0].to(weight.dtype)
-        value, opened = _gated_projection(x, weight, bias, room(len(x)))
-        for edge, edge_value, edge_opened in zip(edges, value.split(c), opened.split(c)):
-            torch.mul(edge_value, edge_opened, out=_of_channels(edge, place)).mul_(mask_rows[place])
-        torch.addmm(bias[4 * c :], x, weight[4 * c :].t(), out=_as_rows(output_gate)[place])
+    output_gate = weight.new_empty(*z.shape[:3], len(split.gate_weight))
+    behind = _as_rows(z), mask.flatten(1).to(weight.dtype), _as_rows(output_gate)
+    for z_rows, some_mask, gate_rows, *edge_parts in _pieces_of(behind, [edge.flatten(2) for edge in edges], split.length):
+        x = normalise(z_rows, (gamma, beta), eps)[0].to(weight.dtype)
+        values_and_opened = split.project(x, room(len(x))).split(c)
+        for edge, value, opened in zip(edge_parts, values_and_opened[:2], values_and_opened[2:]):
+            torch.mul(value, opened, out=edge).mul_(some_mask)
+        torch.addmm(split.gate_bias, x, split.gate_weight_t, out=gate_rows)
     return *edges, output_gate
 
 
-def _gated_projection(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Pair:
-    """Values of a and b and their gates after the sigmoid, [2 * c_hidden, n] each, written to out [4 * c_hidden, n]. x: [n, c_z]"""
-    torch.addmm(bias[: len(out), None], weight[: len(out)], x.t(), out=out)
-    value, gate = out.chunk(2)
-    return value, gate.sigmoid_()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Split:
+    """Projection to values and gates of both edges [4 * c_hidden, c_z], and to the output gate."""
+
+    edge_weight: Tensor
+    gate_weight: Tensor
+    gate_weight_t: Tensor
+    edge_bias: Tensor
+    """[4 * c_hidden, 1]"""
+    gate_bias: Tensor
+    length: int
+    """Rows of a piece."""
+
+    def project(self, x: Tensor, out: Tensor) -> Tensor:
+        """Values of a and b and their gates after the sigmoid, to out [4 * c_hidden, n]. x: [n, c_z]"""
+        torch.addmm(self.edge_bias, self.edge_weight, x.t(), out=out)
+        out.chunk(2)[1].sigmoid_()
+        return out
 
 
-def _places(rows: Tensor, weight: Tensor) -> Iterator[tuple[int, slice]]:
-    """Sample and rows of every piece. rows: [batch, N, c]"""
-    for sample in range(rows.shape[0]):
-        for some in pieces(rows.shape[1], weight.shape[0] * weight.element_size()):
-            yield sample, some
+def _split(weight: Tensor, bias: Tensor, c: int) -> _Split:
+    edge_weight, gate_weight = weight.tensor_split((4 * c,))
+    edge_bias, gate_bias = bias.tensor_split((4 * c,))
+    return _Split(
+        edge_weight=edge_weight,
+        gate_weight=gate_weight,
+        gate_weight_t=gate_weight.t(),
+        edge_bias=edge_bias[:, None],
+        gate_bias=gate_bias,
+        length=piece_length(4 * c * weight.element_size()),
+    )
+
+
+def _pieces_of(behind: Sequence[Tensor], in_front: Sequence[Tensor], length: int) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of a sample's rows: of tensors [batch, N, ...], and of those [batch, c, N] with channels in front; no copies."""
+    for sample in zip(*behind, *in_front):
+        yield from zip(*(x.split(length, dim=0 if number < len(behind) else 1) for number, x in enumerate(sample)))
 
 
 def _as_rows(x: Tensor) -> Tensor:
     """[batch, N_1, N_2, c] -> [batch, N_1 * N_2, c]"""
     return x.reshape(x.shape[0], -1, x.shape[-1])
-
-
-def _of_channels(x: Tensor, place: tuple[int, slice]) -> Tensor:
-    """The part of x [batch, c, N_1, N_2] that a piece of rows makes up: [c, n], no copy."""
-    sample, rows = place
-    return x[sample].flatten(1)[:, rows]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
+from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
 from openfold_opt.kernels.cpu.triangle_edges import edges_again
 
 _aten = torch.ops.aten
@@ -34,18 +36,19 @@ class _TriangleUpdate(torch.autograd.Function):
         edges = (a, b, gate) if ctx.edges_again is None else ()
         ctx.save_for_backward(gamma, beta, weight, bias, dropout, *edges)
         ctx.sizes = is_outgoing, eps = sizes
-        product = _product(a, b, is_outgoing)
+        product, weight_t = _product(a, b, is_outgoing), weight.t()
         result, scratch = torch.empty_like(z, memory_format=torch.contiguous_format), Scratch(weight)
-        for place in _places(product, weight):
-            x = _flat(normalise(product[place], (gamma, beta), eps)[0]).to(weight.dtype)
-            update = torch.addmm(bias, x, weight.t(), out=scratch.take("update", len(x), len(weight))).view(z[place].shape)
-            opened = torch.sigmoid(gate[place], out=scratch.take("opened", *gate[place].shape))
-            if dropout is None:
+        for some_z, some_product, some_gate, some_result, kept in _pieces_of(dropout, weight, z, product, gate, result):
+            x = _flat(normalise(some_product, (gamma, beta), eps)[0]).to(weight.dtype)
+            update = scratch.take("update", *some_z.shape)
+            torch.addmm(bias, x, weight_t, out=_flat(update))
+            opened = torch.sigmoid(some_gate, out=scratch.take("opened", *some_gate.shape))
+            if kept is None:
                 factor = opened.to(z.dtype)
             else:
                 update.mul_(opened)
-                factor = _dropout_of(dropout, place).to(z.dtype)
-            torch.addcmul(z[place], update.to(z.dtype), factor, out=result[place])
+                factor = kept.to(z.dtype)
+            torch.addcmul(some_z, update.to(z.dtype), factor, out=some_result)
         return result
 
     @staticmethod
@@ -54,22 +57,21 @@ class _TriangleUpdate(torch.autograd.Function):
         gamma, beta, weight, bias, dropout, *edges = ctx.saved_tensors
         a, b, gate = edges or ctx.edges_again.compute()
         is_outgoing, eps = ctx.sizes
-        product, scratch = _product(a, b, is_outgoing), Scratch(weight)
+        product, weight_t, scratch = _product(a, b, is_outgoing), weight.t(), Scratch(weight)
         d_product, d_gate = torch.empty_like(product), torch.empty_like(gate, memory_format=torch.contiguous_format)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
-        for place in _places(product, weight):
-            x, *statistics = normalise(product[place], (gamma, beta), eps)
+        for some, gate_rows, d_some, d_gate_rows, d_rows, kept in _pieces_of(dropout, weight, product, gate, d_product, d_gate, d_result):
+            x, *statistics = normalise(some, (gamma, beta), eps)
             x = _flat(x).to(weight.dtype)
-            update = torch.addmm(bias, x, weight.t(), out=scratch.take("update", len(x), len(weight)))
-            opened = _flat(torch.sigmoid(gate[place], out=scratch.take("opened", *gate[place].shape)))
-            d_gated = d_result[place] if dropout is None else d_result[place] * _dropout_of(dropout, place)
-            d_gated = _flat(d_gated).to(weight.dtype)
-            _aten.sigmoid_backward.grad_input(update.mul_(d_gated), opened, grad_input=_flat(d_gate[place]))
+            update = torch.addmm(bias, x, weight_t, out=scratch.take("update", len(x), len(weight)))
+            opened = torch.sigmoid(_flat(gate_rows), out=scratch.take("opened", *update.shape))
+            d_gated = _flat(d_rows if kept is None else d_rows * kept).to(weight.dtype)
+            _aten.sigmoid_backward.grad_input(update.mul_(d_gated), opened, grad_input=_flat(d_gate_rows))
             d_update = torch.mul(d_gated, opened, out=opened)
             add_product(d_weight, d_update.t(), x)
             d_bias.add_(d_update.sum(0))
-            d_x = torch.mm(d_update, weight, out=scratch.take("d_x", *x.shape)).view(product[place].shape)
-            d_product[place] = normalise_backward(d_x, product[place], (gamma, beta), statistics, (d_gamma, d_beta))
+            d_x = torch.mm(d_update, weight, out=scratch.take("d_x", *x.shape)).view(some.shape)
+            d_some.copy_(normalise_backward(d_x, some, (gamma, beta), statistics, (d_gamma, d_beta)))
         d_product = _in_front(d_product)
         if is_outgoing:
             d_a, d_b = torch.matmul(d_product, b), torch.matmul(d_product.mT, a)
@@ -83,18 +85,17 @@ def _product(a: Tensor, b: Tensor, is_outgoing: bool) -> Tensor:
     return _behind(torch.matmul(a, b.mT) if is_outgoing else torch.matmul(a.mT, b))
 
 
-def _places(product: Tensor, weight: Tensor) -> Iterator[tuple[int, slice]]:
-    """Sample and residues i of every piece. product: [batch, N_i, N_j, c]"""
-    batch, num_i, num_j, _ = product.shape
-    for sample in range(batch):
-        for some in pieces(num_i, num_j * max(weight.shape) * weight.element_size()):
-            yield sample, some
+def _pieces_of(dropout: Tensor | None, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Some residues i of a sample: their part of every tensor [batch, N_i, N_j, c], and what dropout keeps of them.
 
-
-def _dropout_of(dropout: Tensor, place: tuple[int, slice]) -> Tensor:
-    """What is broadcast over the rows of a piece. dropout: [batch, 1 or N_i, N_j, c_z]"""
-    sample, some = place
-    return dropout[sample] if dropout.shape[1] == 1 else dropout[sample, some]
+    dropout: [batch, 1 or N_i, N_j, c_z], 1 is broadcast.
+    """
+    length = piece_length(tensors[0].shape[2] * max(weight.shape) * weight.element_size())
+    for number, sample in enumerate(zip(*tensors)):
+        masks = itertools.repeat(None if dropout is None else dropout[number])
+        if dropout is not None and dropout.shape[1] != 1:
+            masks = dropout[number].split(length)
+        yield from zip(*(x.split(length) for x in sample), masks)
 
 
 def _flat(x: Tensor) -> Tensor:
