@@ -24,8 +24,10 @@ from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.garbage import frozen_garbage
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.host_memory import keep_freed_memory
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.setup import build_model, build_plans, build_train_step, peak_memory_bytes, resolve_device
 from openfold_opt.train.step import MicroBatch
@@ -43,6 +45,9 @@ def main() -> None:
 
 def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
     device, passes = resolve_device(config.device, local_rank=0), settings["passes"]
+    if device.type == "cpu":
+        # as training does, and below too
+        keep_freed_memory()
     context = ParallelContext.alone()
     model = build_model(config, seed=1, device=device)
     plan, _ = build_plans(config, context, device)
@@ -64,11 +69,12 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
         runner.rehearse(passes)
         runner.record(passes)
     seconds, losses = [], []
-    for number in range(1, settings["repeats"] + 3):
-        started = time.perf_counter()
-        figures = runner.run(micro_batches, step=number, num_recycling_passes=passes).read()
-        seconds.append(time.perf_counter() - started)
-        losses.append(figures.loss)
+    with frozen_garbage():
+        for number in range(1, settings["repeats"] + 3):
+            started = time.perf_counter()
+            figures = runner.run(micro_batches, step=number, num_recycling_passes=passes).read()
+            seconds.append(time.perf_counter() - started)
+            losses.append(figures.loss)
     found |= {"seconds": seconds[2:], "losses": losses, "peak_memory_bytes": peak_memory_bytes(device)}
     if settings["modules"] and config.cuda_graphs:
         replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_passes=passes).read(), model)

@@ -21,6 +21,7 @@ from openfold_opt.train.course import Course
 from openfold_opt.train.data_source import DataSource
 from openfold_opt.train.evaluation_rank import EvaluationRank
 from openfold_opt.train.garbage import frozen_garbage
+from openfold_opt.train.host_memory import keep_freed_memory
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
 from openfold_opt.train.precision import matmul_precision
@@ -94,6 +95,8 @@ class Trainer:
             device = resolve_device(self._config.device, local_rank=self._launch.local_rank)
             if self._config.torch_threads is not None:
                 torch.set_num_threads(self._config.torch_threads)
+            if device.type == "cpu":
+                keep_freed_memory()
             context = build_parallel_context(self._config.parallel, self._launch, device=device)
             self._heartbeat = self._listen(context)
             for line in describe_ranks(context, device):
