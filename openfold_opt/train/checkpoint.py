@@ -7,6 +7,7 @@ written under a temporary name, flushed to the disk and renamed: a folder of tha
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -85,6 +86,8 @@ class CheckpointStore:
     """The checkpoints of one run, in a folder of their own. Only one process may write."""
 
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
+        # now, not with the first checkpoint, when the clock runs and the interpreter is wanted elsewhere
+        importlib.import_module("openfold_opt.train.checkpoint_tensors")
         self.folder = folder
         self._config = config
 
