@@ -19,7 +19,7 @@ from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, T
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
 from openfold_opt.parallel.collectives import start_col_to_row
 from openfold_opt.parallel.flight import Flight
-from openfold_opt.parallel.pieces import cut_spread, piece_lengths, pieces_to_col, pieces_to_row
+from openfold_opt.parallel.pieces import cut_spread, join_whole, piece_lengths, pieces_to_col, pieces_to_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,8 @@ class EvoformerBlockCore(nn.Module):
         z = pieces_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
         z = self.tri_att_start(z, masks.row, dropout.starting, plan)
         z = pieces_to_col(z, axis, num_rows=piece_lengths(num_res, axis), what="pairs to columns")
-        z_col = self.tri_att_end(z, masks.col, dropout.ending, plan)
-        return self.pair_transition(z_col, plan)
+        z = self.tri_att_end(z, masks.col, dropout.ending, plan)
+        return self.pair_transition(join_whole(z, axis, dim=1), plan)
 
 
 class MSABlock(nn.Module):

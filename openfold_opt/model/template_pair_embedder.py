@@ -52,16 +52,16 @@ class TemplatePairEmbedder(nn.Module):
             masks: of pseudo_beta [batch, N_templ, N_res], and of all atoms [batch, N_templ, N_res, 37]
 
         Returns:
-            [batch, N_templ, N_res, N_res/dap, c_t]
+            [batch, N_templ, N_res/dap, N_res, c_t]
         """
         config = self.config
 
-        def columns(x: Tensor) -> Tensor:
+        def rows(x: Tensor) -> Tensor:
             return scatter(x, plan.dap, dim=2)
 
         bins = one_hot_distances(
+            rows(pseudo_beta),
             pseudo_beta,
-            columns(pseudo_beta),
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,
@@ -71,13 +71,13 @@ class TemplatePairEmbedder(nn.Module):
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
         pseudo_beta_mask, all_atom_mask = masks
         backbone = all_atom_mask[..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)
-        backbone_pairs = (backbone[..., :, None] * columns(backbone)[..., None, :]).unsqueeze(-1)
+        backbone_pairs = (rows(backbone)[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
         features = torch.cat(
             [
                 bins,
-                (pseudo_beta_mask[..., :, None] * columns(pseudo_beta_mask)[..., None, :]).unsqueeze(-1),
-                columns(one_hot)[..., None, :, :].expand(shape),
-                one_hot[..., :, None, :].expand(shape),
+                (rows(pseudo_beta_mask)[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(-1),
+                one_hot[..., None, :, :].expand(shape),
+                rows(one_hot)[..., :, None, :].expand(shape),
                 bins.new_zeros((*bins.shape[:-1], 3)),
                 backbone_pairs,
             ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import ClassVar
 
@@ -15,8 +16,8 @@ from openfold_opt.model.stack import BlockDropout, PairMasks, StackShape, draw_d
 from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import col_to_row
-from openfold_opt.parallel.pieces import cut_spread, join_whole, piece_lengths, pieces_to_col
+from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
+from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, piece_lengths, pieces_to_col, pieces_to_row, travel_around
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +53,18 @@ class TemplatePairBlock(nn.Module):
         self.tri_mul_in = TriangleMultiplicationIncoming(c_t, c_hidden=c_hidden)
         self.pair_transition = PairTransition(c_t, factor=config.transition_factor)
 
-    def forward(self, t_col: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
-        """t_col: [batch * N_templ, N_res, N_res/dap, c_t], updated"""
-        num_res, axis = t_col.shape[1], plan.dap
-        t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
+    def forward(self, t_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
+        """t_row: [batch * N_templ, N_res/dap, N_res, c_t], updated"""
+        num_res, axis = t_row.shape[2], plan.dap
         t = self.tri_att_start(cut_spread(t_row, axis, dim=1), masks.row, dropout.starting, plan)
         t = pieces_to_col(t, axis, num_rows=piece_lengths(num_res, axis), what="templates to columns")
-        t_col = self.tri_att_end(t, masks.col, dropout.ending, plan)
-        t_row = col_to_row(t_col, axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
-        t = self.tri_mul_out(cut_spread(t_row, axis, dim=1), masks.row, dropout.outgoing, plan)
+        t = self.tri_att_end(t, masks.col, dropout.ending, plan)
+        t = pieces_to_row(t, axis, num_cols=repeat(num_res), what="attended templates to rows")
+        t = self.tri_mul_out(t, masks.row, dropout.outgoing, plan)
         t = pieces_to_col(t, axis, num_rows=repeat(num_res), what="templates to columns")
         t = self.tri_mul_in(t, masks.col, dropout.incoming, plan)
-        t_col = join_whole(t, axis, dim=1)
-        return self.pair_transition(t_col, plan)
+        to_row = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
+        return join_spread(travel_around(t, partial(self.pair_transition, plan=plan), to_row), dim=1)
 
 
 class TemplatePairStack(nn.Module):
@@ -77,18 +77,28 @@ class TemplatePairStack(nn.Module):
         self.layer_norm = LayerNorm(c_t)
 
     def forward(self, t: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan) -> Tensor:
-        """t: [batch, N_templ, N_res, N_res/dap, c_t]; pair_mask: [batch, N_res, N_res] -> t updated and normalised"""
-        batch, num_templates, num_res = t.shape[:3]
+        """Refines all templates.
+
+        Args:
+            t: [batch, N_templ, N_res/dap, N_res, c_t]
+            pair_mask: [batch, N_res, N_res]
+
+        Returns:
+            [batch, N_templ, N_res, N_res/dap, c_t], normalised.
+        """
+        batch, num_templates, _, num_res, c_t = t.shape
         shape = StackShape(
             part=TEMPLATE_PAIR_STACK,
             num_blocks=self.config.num_blocks,
             num_res=num_res,
-            c_pair=t.shape[-1],
+            c_pair=c_t,
             pair_rate=self.config.dropout_rate,
             leading=(num_templates,),
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
-        t_col = t.flatten(0, 1)
+        t_row = t.flatten(0, 1)
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
-            t_col = run_block(block, index, plan, t_col, masks, block_dropout)
-        return self.layer_norm(t_col.unflatten(0, (batch, num_templates)), plan)
+            t_row = run_block(block, index, plan, t_row, masks, block_dropout)
+        to_col = partial(start_row_to_col, axis=plan.dap, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
+        t_col = travel_around(cut_whole(t_row, plan.dap, dim=2), partial(self.layer_norm, plan=plan), to_col)
+        return join_spread(t_col, dim=2).unflatten(0, (batch, num_templates))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import repeat
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.pieces import cut_spread, join_spread, join_whole
+from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, join_whole
 
 
 class TriangleAttentionStartingNode(nn.Module):
@@ -48,7 +49,7 @@ class TriangleAttentionStartingNode(nn.Module):
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
     """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pair representation."""
 
-    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
         """The pair representation with its update added.
 
         Args:
@@ -56,10 +57,12 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
             mask: [batch, N_res, N_res/dap]
             dropout: mask of the update, from BlockDropout.
 
-        Returns:
-            [batch, N_res, N_res/dap, c_z]
+        Yields:
+            The pieces of z.
         """
         pieces, normalised = zip(*((piece, self.layer_norm(piece.transpose(1, 2), plan)) for piece in z))
         x = join_whole(normalised, plan.dap, dim=2)
         update = self.mha(x, mask.transpose(1, 2), self._start_bias([x], plan), plan).transpose(1, 2)
-        return plan.kernels.dropout_residual(join_whole(pieces, plan.dap, dim=1), update, dropout)
+        dropouts = repeat(None) if dropout is None else cut_whole(dropout, plan.dap, dim=1)
+        for piece, piece_update, piece_dropout in zip(pieces, cut_whole(update, plan.dap, dim=1), dropouts):
+            yield plan.kernels.dropout_residual(piece, piece_update, piece_dropout)

@@ -8,7 +8,7 @@ collectives it is a shorter tensor, whose shards are the ranks' pieces. One piec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -82,3 +82,16 @@ def pieces_to_row(pieces: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterab
     """col_to_row of each piece [batch, R_p, C_p/size, ..], as pieces_to_col does it. num_cols: C_p of each."""
     start = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, what=what)
     return Arriving([start(piece, num_cols=length) for piece, length in zip(pieces, num_cols)])
+
+
+def travel_around(pieces: Iterable[Tensor], work: Callable[[Tensor], Tensor], start: Callable[[Tensor], Flight]) -> list[Tensor]:
+    """A change of layout, and work that looks at each element alone, so that it may be done before or after.
+
+    The last piece travels first and is worked on where it arrives, the others before they leave: each is under way while another is worked
+    on. start: begins the journey of a piece.
+    """
+    *others, last = pieces
+    early = start(last)
+    flights = [start(work(piece)) for piece in others]
+    last = work(early.arrive())
+    return [*(flight.arrive() for flight in flights), last]

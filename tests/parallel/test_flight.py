@@ -2,7 +2,9 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 
+import pytest
 import torch
 from tests.parallel.gloo_ranks import run_on_ranks
 
@@ -10,12 +12,15 @@ from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.model.evoformer_block import EvoformerStackConfig
 from openfold_opt.model.evoformer_stack import EvoformerStack
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.template_pair_stack import TemplatePairStack, TemplatePairStackConfig
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import scatter, start_gather
 from openfold_opt.parallel.context import ParallelContext
 
 WORK = ("aten::bmm", "aten::mm", "aten::addmm", "aten::native_layer_norm", "aten::native_layer_norm_backward")
-"""Operations that are more than a copy."""
+"""Matrix products and normalisations."""
+AWAITED = "attended templates to rows"
+"""Between a template's attention and its outgoing update there is no other work than a residual, which has none in the backward pass."""
 COLLECTIVES = {
     "pair bias",
     "pairs to rows",
@@ -27,21 +32,34 @@ COLLECTIVES = {
     "incoming edges",
     "triangle bias",
 }
-"""All that travels in a block."""
+"""All that travels in a block of the Evoformer."""
+TEMPLATE_COLLECTIVES = {"templates to rows", "templates to columns", "outgoing edges", "incoming edges", "triangle bias"}
+"""All that travels in the template pair stack."""
 
 
-def traced_block(context: ParallelContext) -> list[tuple[str, float]]:
-    """(name, start) of everything that this rank's main thread did in one block, forward and backward."""
+def traced_block(context: ParallelContext) -> list[str]:
+    """Names of everything that this rank's main thread did in one block of the Evoformer, forward and backward, in order."""
     config = EvoformerStackConfig(num_blocks=1, c_hidden_msa_attention=4, num_heads_msa=2, c_hidden_triangle_multiplication=6)
     stack = EvoformerStack(config, c_m=8, c_z=6, c_s=4)
-    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap)
     m = scatter(torch.randn(1, 4, 6, 8), context.dap, dim=1).requires_grad_()
     z = scatter(torch.randn(1, 6, 6, 6), context.dap, dim=2).requires_grad_()
+    # the stack's first row comes after its last block
+    return [name for name in traced(lambda plan: stack(m, z, (torch.ones(1, 4, 6), torch.ones(1, 6, 6)), None, plan), context) if "first row" not in name]
+
+
+def traced_templates(context: ParallelContext) -> list[str]:
+    """The same for the template pair stack of two blocks."""
+    stack = TemplatePairStack(TemplatePairStackConfig(c_hidden_triangle_attention=4, c_hidden_triangle_multiplication=6), c_t=6)
+    t = scatter(torch.randn(1, 2, 6, 6, 6), context.dap, dim=2).requires_grad_()
+    return traced(lambda plan: (stack(t, torch.ones(1, 6, 6), None, plan),), context)
+
+
+def traced(forward: Callable[[ExecutionPlan], tuple[torch.Tensor, ...]], context: ParallelContext) -> list[str]:
+    """Names of what is done in forward and backward."""
+    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        m, z, first_row = stack(m, z, (torch.ones(1, 4, 6), torch.ones(1, 6, 6)), None, plan)
-        (m.sum() + z.sum() + first_row.sum()).backward()
-    events = sorted((event.time_range.start, event.name) for event in profile.events())
-    return [(name, start) for start, name in events]
+        sum(x.sum() for x in forward(plan)).backward()
+    return [name for _, name in sorted((event.time_range.start, event.name) for event in profile.events())]
 
 
 def spans(names: list[str], what: str) -> list[tuple[int, int]]:
@@ -52,13 +70,12 @@ def spans(names: list[str], what: str) -> list[tuple[int, int]]:
     return list(zip(starts, waits))
 
 
-def test_work_lies_between_start_and_wait_of_every_collective_in_both_directions():
-    for trace in run_on_ranks(traced_block, 2, dap_size=2):
-        names = [name for name, _ in trace]
-        # the stack's first row comes after its last block
-        travelled = {name.partition(" of ")[2] for name in names if name.startswith("dap: start")} - {"first row"}
-        assert travelled == COLLECTIVES
-        for what in COLLECTIVES:
+@pytest.mark.parametrize(("run", "collectives"), [(traced_block, COLLECTIVES), (traced_templates, TEMPLATE_COLLECTIVES)])
+def test_work_lies_between_start_and_wait_of_every_collective_in_both_directions(run, collectives):
+    for names in run_on_ranks(run, 2, dap_size=2):
+        travelled = {name.partition(" of ")[2] for name in names if name.startswith("dap: start")}
+        assert travelled - {AWAITED} == collectives
+        for what in collectives:
             both = spans(names, what)
             for number, (start, wait) in enumerate(both):
                 assert set(WORK) & set(names[start:wait]), f"nothing runs behind {what}, number {number} of {len(both)}"
