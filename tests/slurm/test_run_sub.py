@@ -1,0 +1,91 @@
+"""run.sub without a cluster: what it refuses, and what its steps are given; srun and scontrol are programs that write their arguments."""
+
+import fcntl
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAMS = {
+    # the first step tells the data directory by its last line
+    "srun": 'echo "$*" >> "$CALLS"; while [ $# -gt 3 ]; do shift; done; echo "$2"',
+    "scontrol": "printf 'n1\\nn2\\n'",
+}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Runs run.sub as Slurm does after cpu_2x2 was sourced, with variables of the caller's; LOGDIR is logs, relative."""
+    bin_folder, here = tmp_path / "bin", tmp_path / "where sbatch was called"
+    bin_folder.mkdir()
+    here.mkdir()
+    for name, text in PROGRAMS.items():
+        (bin_folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (bin_folder / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "11", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+    fixed = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "LOGDIR": "logs", "NEXP": "2"} | slurm
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        script = f". '{ROOT}/slurm/configs/cpu_2x2.sh'; " + "".join(f"export {name}='{value}'; " for name, value in variables.items())
+        command = ["bash", "-c", f"{script} bash '{ROOT}/slurm/run.sub'"]
+        return subprocess.run(command, cwd=here, env=fixed, capture_output=True, text=True, timeout=60)
+
+    run.here = here
+    run.calls = tmp_path / "calls"
+    return run
+
+
+def test_paths_are_those_of_the_caller(job):
+    shown = job(DATADIR="shards", INIT_CHECKPOINT="weights.pt")
+    assert shown.returncode == 0, shown.stderr
+    calls = job.calls.read_text()
+    for option in ("--data-dir {}/shards", "--init-checkpoint {}/weights.pt", "--output-dir {}/logs/cpu_2x2-11/run_1 "):
+        assert option.format(job.here) in calls, calls
+    assert (job.here / "logs/cpu_2x2-11/run_2.log").exists()
+
+
+def test_seeds_follow_the_first_and_begin_again_at_the_end(job):
+    assert job(DATADIR="shards", SEED="2147483647").returncode == 0
+    assert (job.here / "logs/cpu_2x2-11/seeds.txt").read_text() == "1 2147483647\n2 0\n"
+    shown = job(DATADIR="shards", SEED="5")
+    assert shown.returncode == 2 and "begins with 2147483647" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SEED", "2147483648", "from 0 to 2147483647"),
+        ("SEED", "99999999999999999999", "from 0 to 2147483647"),
+        ("SEED", "-1", "from 0 to 2147483647"),
+        ("NEXP", "0", "expected a number from 1 on"),
+        ("NEXP", "99999999999999999999", "expected a number from 1 on"),
+        ("GPUS_PER_NODE", "", "expected a number, 0 for none"),
+        ("LOGDIR", "/dev/null/logs", "cannot be made; correct LOGDIR"),
+    ],
+)
+def test_what_nobody_can_mean_is_refused(job, name, value, told):
+    shown = job(**{"DATADIR": "shards", name: value})
+    assert shown.returncode == 2 and told in shown.stderr, shown.stderr
+    assert not job.calls.exists()
+
+
+def test_directory_of_another_request_is_refused(job):
+    assert job(DATADIR="shards", JOB_DIR="one").returncode == 0
+    assert job(DATADIR="shards", JOB_DIR="one").returncode == 0
+    shown = job(DATADIR="shards", JOB_DIR="one", PRESET="demo_ci_2x2")
+    assert shown.returncode == 2 and "is of another request" in shown.stderr and "PRESET=demo_2x2" in shown.stderr
+    shown = job(DATADIR="shards", JOB_DIR="one", NEXP="3")
+    assert shown.returncode == 2 and "expected NEXP x INSTANCES = 3" in shown.stderr
+
+
+def test_directory_in_which_a_job_works_is_refused(job):
+    (job.here / "one").mkdir()
+    with open(job.here / "one" / "lock", "w") as lock:
+        lock.write("7\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shown = job(DATADIR="shards", JOB_DIR="one")
+    assert shown.returncode == 2 and "job 7 works in" in shown.stderr, shown.stderr
+    assert job(DATADIR="shards", JOB_DIR="one").returncode == 0
