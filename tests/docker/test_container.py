@@ -66,6 +66,15 @@ def test_definition_carries_what_the_timed_run_needs():
     assert {"benchmark", "data_prep", "openfold_opt", "tools", "docker", "run_and_time.sh", "pyproject.toml"} <= carried
 
 
+def test_images_carry_what_a_slurm_job_starts_in_them():
+    """run.sub names every command as seen from the code's folder, in an image as on a node."""
+    jobs = "".join((ROOT / "slurm" / name).read_text(encoding="utf-8") for name in ("run.sub", "steps.sh"))
+    started = set(re.findall(r"(?<![\w./\"])(slurm/\w+\.sh)(?= )", re.sub("#.*", "", jobs)))
+    assert {"slurm/bind.sh", "slurm/module.sh", "slurm/prepare.sh"} <= started
+    tops = {line.split()[0] for line in sections()["files"]}
+    assert {name.partition("/")[0] for name in started} <= tops
+
+
 def test_libraries_come_before_code():
     steps = [f"{name} {rest}" for name, rest in instructions()]
     assert steps.index("RUN docker/install_requirements.sh ${EXTRAS}") < steps.index("COPY . .")
