@@ -80,22 +80,23 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
 
 
 def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Folders that hold result files, and single logs; none twice, in the order asked for."""
-    folders: dict[Path, None] = {}
-    loose: dict[Path, None] = {}
+    """Folders that hold result files, and single logs; no log twice, whatever it is called, in the order asked for."""
+    folders: dict[Path, Path] = {}
+    loose: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
-            found = {file.parent: None for file in sorted(path.rglob(RESULT_PATTERN))}
+            found = [file.parent for file in sorted(path.rglob(RESULT_PATTERN))]
             logs = sorted(path.rglob(OUR_LOG))
             if not found and not logs:
                 raise BenchmarkError(f"{path} holds no logs; expected {RESULT_PATTERN} or {OUR_LOG} in it or below it")
-            folders |= found
-            loose |= dict.fromkeys(logs)
+            folders |= {folder.resolve(): folder for folder in found if folder.resolve() not in folders}
+            loose |= {log.resolve(): log for log in logs if log.resolve() not in loose}
         elif path.exists():
-            loose[path] = None
+            loose.setdefault(path.resolve(), path)
         else:
             raise BenchmarkError(f"{path} does not exist; expected the log of a run, or a folder of them")
-    return list(folders), list(loose)
+    of_folders = {file.resolve() for folder in folders for file in folder.glob(RESULT_PATTERN)}
+    return list(folders.values()), [path for file, path in loose.items() if file not in of_folders]
 
 
 def _by_number(path: Path) -> tuple[int, str]:

@@ -10,10 +10,13 @@ from typing import Any
 
 from benchmark.check import check_log
 from benchmark.errors import BenchmarkError
+from benchmark.results.records import CONFIG_KEYS, missing_keys
 from benchmark.results.run_log import LogError, read_run_log
 
 REMOVED = "(removed)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+REPEATING_KEYS = ("number_of_nodes", "number_of_ranks", "init_checkpoint_sha256")
+"""Of config.json, for the command that repeats a run."""
 CLEAN_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -40,6 +43,9 @@ def keep_run(run_directory: Path, folder: Path, *, name: str, command: str | Non
     except LogError as error:
         raise BenchmarkError(f"{run_directory}/mlperf.log: {error}") from error
     config = _read(run_directory / "config.json")
+    lacking = missing_keys(config, (*CONFIG_KEYS, *REPEATING_KEYS, "machine.host"))
+    if lacking:
+        raise BenchmarkError(f"{run_directory}/config.json lacks {', '.join(lacking)}; expected what a run writes")
     log = (run_directory / "mlperf.log").read_text(encoding="utf-8")
     commit = config["versions"]["commit"]
     if not CLEAN_COMMIT.fullmatch(commit):
@@ -79,6 +85,9 @@ def _refuse_traces(content: str, *, host: str, where: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} cannot be read: {error}; expected the output directory of a run") from error
+    if not isinstance(content, dict):
+        raise BenchmarkError(f"{path} is not a table of keys; expected the output directory of a run")
+    return content

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmark.results.tables import SPEED_COLUMNS, TIME_COLUMNS, UNKNOWN, markd
 RECORD_KEYS = ("measurement", "date", "command", "machine", "versions", "figures")
 MACHINE_KEYS = ("processor", "cpu_count", "memory_bytes", "accelerator_count", "accelerator")
 RUN_FILES = ("mlperf.log", "config.json", "command.txt")
+CONFIG_KEYS = ("preset", "seed", "data_checksum", "machine", "versions")
 TABLE_FILE = "TABLE.md"
 MIN_RUNS_OF_A_SET = 3
 
@@ -47,10 +49,9 @@ def _runs(folder: Path) -> str:
         return "None yet."
     rows, commands = [], []
     for each in folders:
-        run, config = _read_run(each)
+        run, config, command = _read_run(each)
         figures = compute_figures(ResultSet(place=describe_place(each), runs=(run,), num_rejected=0))
         rows.append([f"[{each.name}](runs/{each.name})", *_run_cells(run, config, figures)])
-        command = (each / "command.txt").read_text(encoding="utf-8").strip()
         commands.append(f"- {each.name}: `{command}`, on data with checksum {config['data_checksum'][:12]}")
     header = ["run", "date", "preset", "division", "machine", "ranks", "DAP", "batch", "outcome", "minutes", "samples", "s/step", "commit"]
     parts = [markdown_table(rows, header=header), "Repeated by:", "\n".join(commands)]
@@ -61,14 +62,33 @@ def _runs(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any]]:
+def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any], str]:
+    """Its log, its configuration, and the command that repeats it."""
     missing = [name for name in RUN_FILES if not (folder / name).is_file()]
     if missing:
         raise BenchmarkError(f"{folder} lacks {', '.join(missing)}; expected {', '.join(RUN_FILES)} of a run")
     try:
-        return read_run_log(folder / "mlperf.log"), json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        lacking = missing_keys(config, CONFIG_KEYS)
+        if lacking:
+            raise ValueError(f"config.json lacks {', '.join(lacking)}")
+        return read_run_log(folder / "mlperf.log"), config, (folder / "command.txt").read_text(encoding="utf-8").strip()
     except (LogError, ValueError) as error:
         raise BenchmarkError(f"{folder} holds no whole run: {error}") from error
+
+
+def missing_keys(content: Any, keys: Sequence[str]) -> list[str]:
+    """What a run's config.json or a record lacks of these keys and of those of machine and versions; all where it is no table."""
+    wanted = [*keys, *(f"machine.{key}" for key in MACHINE_KEYS), "versions.commit"]
+    return [path for path in wanted if _lacks(content, path.split("."))]
+
+
+def _lacks(content: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            return True
+        content = content[key]
+    return False
 
 
 def _run_cells(run: RunLog, config: dict[str, Any], figures: Figures) -> list[str]:
@@ -114,8 +134,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BenchmarkError(f"{path} is not JSON: {error}; expected a record of `perf --json`") from error
-    missing = [key for key in RECORD_KEYS if key not in record]
-    missing += [f"machine.{key}" for key in MACHINE_KEYS if key not in record.get("machine", {})]
+    missing = missing_keys(record, RECORD_KEYS)
     if missing:
         raise BenchmarkError(f"{path} lacks {', '.join(missing)}; expected a record of `perf --json`")
     return record

@@ -7,7 +7,6 @@ micro-steps, ours logs the samples of an optimiser step and counts those; in bot
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,10 @@ CLOSED_SAMPLE = {
     "max_templates": 4,
 }
 """Keys that fix the work of a sample in the closed division."""
+
+
+_BEYOND_ANY = 2.0**63
+"""No time in ms, count or score is as large; JSON has infinity, and whole numbers of any length."""
 
 
 class LogError(ValueError):
@@ -256,7 +259,7 @@ def _count(values: dict[str, Any], key: str, *, least: int, default: int | None 
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_BEYOND_ANY < value < _BEYOND_ANY:
         raise LogError(f"{name} is {value!r}, expected a number")
     return value
 

@@ -33,7 +33,7 @@ def table(figures: Sequence[Figures], columns: Sequence[Column]) -> str:
 
 def markdown_table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> str:
     """Aligned, so that it is readable as plain text too: numbers to the right, all else to the left."""
-    texts = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    texts = [[" ".join(cell.splitlines()).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     columns = list(zip(*texts, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
     are_numbers = [all(NUMBER.match(cell) for cell in column[1:]) for column in columns]

@@ -135,7 +135,16 @@ def test_a_log_against_the_rules_is_refused(results, finished_run, capsys):
     assert "does not comply" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "expected"), [("{", "is not JSON"), ("{}", "lacks measurement, date")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "lacks measurement, date"),
+        ("[]", "lacks measurement, date"),
+        (json.dumps(RECORD | {"machine": [], "versions": {}}), "lacks machine.processor"),
+        (json.dumps(RECORD | {"versions": {}}), "lacks versions.commit;"),
+    ],
+)
 def test_a_broken_record_is_named(results, capsys, text, expected):
     (results / "measured" / "broken.json").write_text(text)
     assert main(["results", "--results-dir", str(results)]) == 2
@@ -147,6 +156,21 @@ def test_a_kept_run_without_its_files_is_named(results, capsys):
     (results / "runs" / "half").mkdir(parents=True)
     assert main(["results", "--results-dir", str(results)]) == 2
     assert "lacks mlperf.log, config.json, command.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "expected"), [("[]", "lacks preset, seed"), ("{", "holds no whole run"), ('{"preset": "demo"}', "lacks seed")])
+def test_a_kept_run_whose_configuration_was_changed_is_named(results, finished_run, capsys, text, expected):
+    assert add(results, finished_run) == 0
+    (results / "runs" / "demo_seed_3" / "config.json").write_text(text)
+    assert main(["results", "--results-dir", str(results), "--check"]) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "expected"), [("[]", "is not a table"), ('{"versions": {}}', "lacks preset")])
+def test_a_run_without_what_tells_how_to_repeat_it_is_not_kept(results, finished_run, capsys, text, expected):
+    (finished_run / "config.json").write_text(text)
+    assert add(results, finished_run) == 2
+    assert expected in capsys.readouterr().err and not (results / "runs").exists()
 
 
 def test_name_and_run_belong_together(results, finished_run, capsys):

@@ -67,6 +67,7 @@ def test_micro_steps_are_told_from_optimiser_steps(tmp_path):
         ('"eval_stop"', '"run_start"', "4 run_start"),
         ('"global_batch_size", "value": 32', '"global_batch_size", "value": 0', "global_batch_size is 0"),
         ('"global_batch_size", "value": 32', '"global_batch_size", "value": "many"', "global_batch_size is 'many'"),
+        ('"value": 0.7,', '"value": 1' + 400 * "0" + ",", "expected a number"),
         ('"number_of_nodes"', '"nodes"', "number_of_nodes is None"),
         ('"value": 0.7,', '"value": NaN,', "eval_accuracy is nan"),
         ('"epoch_num": 2560', '"epoch_num": 1280', "epoch_stop at 1280 samples does not come after 1280"),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import matplotlib.image
 import pytest
@@ -106,6 +107,20 @@ def test_bad_logs_are_named_and_the_others_told_of(tmp_path, capsys):
     assert len(written["left_out"]) == 2
 
 
+def test_a_log_is_counted_once_whatever_it_is_called(tmp_path, monkeypatch):
+    for i in range(3):
+        whole_run(start=1e4 * i).write(tmp_path / "runs" / f"run_{i}" / "mlperf.log")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "result_0.txt").symlink_to("../runs/run_0/mlperf.log")
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to("runs")
+    names = [Path("runs"), tmp_path / "runs", link, Path("runs/run_1/mlperf.log"), Path("runs/../runs/run_2")]
+    assert [len(each.runs) for each in gather(names).sets] == [3]
+    # what a folder of results holds is not told of a second time
+    assert [len(each.runs) for each in gather([Path("set"), Path("set/result_0.txt"), Path("runs")]).sets] == [1, 2]
+
+
 def test_nothing_but_bad_logs_is_an_error(tmp_path, capsys):
     (tmp_path / "result_0.txt").write_text("")
     assert main(["summarize", str(tmp_path)]) == 2
@@ -174,3 +189,4 @@ def test_numbers_have_four_digits(value, text):
 def test_markdown_is_aligned_and_a_bar_does_not_split_a_cell():
     lines = markdown_table([["a|b", "1"], ["c", "23"]], header=["name", "n"]).splitlines()
     assert lines == ["| name |  n |", "| ---- | -: |", "| a\\|b |  1 |", "| c    | 23 |"]
+    assert markdown_table([["two\nlines"]], header=["name"]).splitlines()[2:] == ["| two lines |"]
