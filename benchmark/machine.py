@@ -54,7 +54,9 @@ def _commit() -> str:
     if not (CHECKOUT / ".git").exists():
         # an image has no history, but a file that its builder wrote
         built_from = CHECKOUT / "REVISION"
-        return built_from.read_text(encoding="utf-8").strip() if built_from.exists() else "not a checkout"
+        revision = built_from.read_text(encoding="utf-8").strip() if built_from.exists() else ""
+        # "unknown" if the builder did not say
+        return revision if revision not in ("", "unknown") else "not a checkout"
     try:
         shown = subprocess.run(
             ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"],

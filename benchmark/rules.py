@@ -91,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
             "refused_keys": [asdict(refusal) for refusal in refusals],
             "data": None if data is None else asdict(data),
         }
-        args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        try:
+            args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BenchmarkError(f"--json {args.json} cannot be written: {error.strerror or error}; name another file") from error
     is_closed = not refusals and division_of(differences) == CLOSED and (data is None or data.is_closed)
     is_usable = data is None or data.complaint is None
     return 0 if is_usable and (is_closed or args.require is None) else 1

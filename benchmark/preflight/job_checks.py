@@ -79,7 +79,10 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
         return Finding(check=name, passed=False, text=text)
     if not path.is_file():
         return Finding(check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT")
-    found = file_sha256(path)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        return Finding(check=name, passed=False, text=f"{path} cannot be read: {error.strerror or error}; correct INIT_CHECKPOINT")
     if wanted not in (None, found):
         text = f"{path} has sha256 {found}, expected {wanted}; fetch it again (python -m data_prep download)"
         return Finding(check=name, passed=False, text=text)

@@ -44,6 +44,13 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Assemble, check, print a line for every finding, and return the exit code."""
+    try:
+        return _submit(args)
+    except OSError as error:
+        raise BenchmarkError(f"the submission cannot be written, or a log not be read: {error}; correct --out, or the logs") from error
+
+
+def _submit(args: argparse.Namespace) -> int:
     description = read_description(args.system)
     for file in args.include:
         if not file.is_file():

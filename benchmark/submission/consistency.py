@@ -139,7 +139,7 @@ def _judge_system(logs: Sequence[RunLog], *, description: Mapping[str, Any], sca
     for key in ("number_of_nodes", "accelerators_per_node"):
         logged, described = values.get(key), int(description[key])
         # an instance of a throughput measurement has a part of the nodes
-        is_part = scaling == "weak" and key == "number_of_nodes"
+        is_part = scaling == "weak" and key == "number_of_nodes" and isinstance(logged, int)
         if logged is None or logged == described or (is_part and logged <= described):
             continue
         text = f"{key} is {logged} in the logs and {described} in the system description"

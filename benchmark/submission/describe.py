@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     """Write the description, print what is missing, and return 0 if nothing that is demanded is."""
     site = {} if args.site is None else read_site(args.site)
     content = collect_description() | site
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.out.with_name(f".{args.out.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    temporary.replace(args.out)
+    try:
+        _write(args.out, content)
+    except OSError as error:
+        raise BenchmarkError(f"--out {args.out} cannot be written: {error.strerror or error}; name a file of a folder of yours") from error
     print(f"wrote {args.out}")
     findings = judge_description(content)
     for finding in findings:
@@ -45,6 +45,18 @@ def run(args: argparse.Namespace) -> int:
         print("\nlines for the site's file (--site); what is empty and was not complained of may stay empty:")
         print("\n".join(f'{key} = ""  # {MEANINGS[key]}' for key in empty))
     return 1 if any(finding.state == FAIL for finding in findings) else 0
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink()
+        raise
 
 
 def read_site(path: Path) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def test_commit_of_an_image(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
     (tmp_path / "REVISION").write_text("0123abcd\n")
     assert describe_versions()["commit"] == "0123abcd"
+    (tmp_path / "REVISION").write_text("unknown\n")
+    assert describe_versions()["commit"] == "not a checkout", "an image whose builder did not name it has no commit to look for"
 
 
 def test_machine_is_plain_json():

@@ -103,3 +103,5 @@ def test_rules_tells_what_the_checker_would_refuse(reference, capsys, monkeypatc
 def test_a_json_file_nowhere_is_refused_before_any_work(capsys, tmp_path):
     assert main(["rules", "--preset", "demo", "--json", str(tmp_path / "none" / "x.json")]) == 2
     assert "does not exist; make it first" in capsys.readouterr().err
+    assert main(["rules", "--preset", "demo", "--json", str(tmp_path)]) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -165,6 +165,13 @@ def test_throughput_is_not_submitted_alone(tmp_path, capsys):
     assert len(list((tmp_path / "out" / "Nobody" / "results" / "two_cores" / "weak" / "openfold").iterdir())) == 10
 
 
+def test_places_that_cannot_be_written_are_told(tmp_path, capsys):
+    write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
+    system = write_description(tmp_path / "two_cores.json")
+    assert main(["submit", str(tmp_path / "run"), "--system", str(system), "--out", str(system)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_nothing_is_left_of_a_submission_that_cannot_be_assembled(tmp_path, capsys):
     write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
     write_record(tmp_path / "run", commit="0123456789012345678901234567890123456789")

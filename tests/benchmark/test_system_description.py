@@ -77,6 +77,10 @@ def test_mistaken_files_are_named(tmp_path, capsys):
     (tmp_path / "site.toml").write_text("owner = 1\n")
     assert main(["describe-system", "--out", str(tmp_path / "x.json"), "--site", str(tmp_path / "site.toml")]) == 2
     assert "keys that no system description has: owner" in capsys.readouterr().err
+    for place in (tmp_path, tmp_path / "site.toml" / "x.json"):
+        assert main(["describe-system", "--out", str(place)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.parent.glob(".*.tmp")) == []
     path = write_description(tmp_path / "two cores.json")
     with pytest.raises(BenchmarkError, match="that of a folder"):
         read_description(path)
