@@ -180,6 +180,8 @@ start | stop) verb="$1" ;;
 esac
 [ $# -ge 2 ] || fail "$verb needs a directory; see --help"
 dir="$(realpath -m "$2")"
+# slurm.conf has no way to write one
+[[ "$dir" != *[[:space:]#]* ]] || fail "found a blank or # in $dir; expected a directory without, as slurm.conf cannot name it"
 nodes="${3:-2}"
 cpus="${4:-2}"
 for number in "$nodes" "$cpus"; do
