@@ -23,7 +23,7 @@ the directory OPENFOLD_WORK (default: the checkout; in the containers, the direc
 TEXT
 }
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 preset=demo
 data_dir=
 output_dir=
@@ -62,7 +62,7 @@ fi
 
 # an image's checkout cannot be written to, so its environment names another place
 work="${OPENFOLD_WORK:-$root}"
-if ! work="$(cd "$work" 2>/dev/null && pwd)"; then
+if ! work="$(CDPATH='' cd "$work" 2>/dev/null && pwd)"; then
     echo "run_and_time.sh: OPENFOLD_WORK names ${OPENFOLD_WORK:-}, which is no directory; make it, or name another" >&2
     exit 2
 fi

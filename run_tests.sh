@@ -16,7 +16,7 @@ Tests against golden results run if OPENFOLD_SHARED names the folder that holds 
 TEXT
 }
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 case "${1:-}" in
 -h | --help)
     usage

@@ -19,7 +19,7 @@ DEBIAN_MIRROR says where Debian is fetched from. What follows -- goes to `builda
 TEXT
 }
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 tag=localhost/openfold-opt:cpu
 base=
 while [ $# -gt 0 ]; do

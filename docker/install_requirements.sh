@@ -3,7 +3,7 @@
 # docker/openfold.def while they build; arguments are extras of pyproject.toml.
 set -euo pipefail
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+here="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 if ! python3 -c 'import sys, pip; assert sys.version_info >= (3, 11)' 2>/dev/null; then
     echo "install_requirements.sh: found $(python3 --version 2>&1 || true), expected Python >= 3.11 with pip; take another base image" >&2
     exit 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # slurm/module.sh MODULE ARGUMENT...: python -m MODULE in the environment of run_and_time.sh, which is set up if it is missing.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
 prepare_environment run >&2

@@ -2,7 +2,7 @@
 # slurm/prepare.sh PRESET DATA_DIR EMBEDDED_DIR: once in a job, on one node: the environment and, where DATA_DIR is empty, the
 # preset's embedded data, made in EMBEDDED_DIR. Its last line is the data directory.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
 # shellcheck source=tools/embedded_data.sh

@@ -2,7 +2,7 @@
 # Sourced first by every file of slurm/configs: takes back what another configuration has set, gives each variable its
 # default, and teaches sbatch to ask for what the configuration says. slurm/README.md explains the variables.
 
-OPENFOLD_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"
+OPENFOLD_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"
 export OPENFOLD_ROOT
 export SYSTEM='' NODES='' RANKS_PER_NODE='' PRESET='' WALLTIME=''
 export INSTANCES=1 CPUS_PER_RANK='' DIVISION=closed

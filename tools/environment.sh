@@ -7,7 +7,7 @@
 # leaves the interpreter's path in PYTHON. Order: the `python3` of the surroundings if everything can be
 # imported from it (a container), else the checkout's own .venv, which is made and filled when missing.
 
-ENVIRONMENT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ENVIRONMENT_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 say() { printf '%s\n' "[setup] $*"; }
 

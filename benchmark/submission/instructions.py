@@ -13,7 +13,7 @@ set -euo pipefail
 
 """
 
-FIND_CODE = """code="$(cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}" && pwd)"
+FIND_CODE = """code="$(CDPATH='' cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}" && pwd)"
 """
 
 SETUP = """exec "$code/run_tests.sh" --setup-only
@@ -24,7 +24,7 @@ DATASETS = """if [ $# -ne 1 ]; then
     exit 2
 fi
 mkdir -p "$1"
-data="$(cd "$1" && pwd)"
+data="$(CDPATH='' cd "$1" && pwd)"
 cd "$code"
 # shellcheck source=/dev/null
 . "$code/tools/environment.sh"

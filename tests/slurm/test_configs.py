@@ -91,6 +91,14 @@ def test_a_configuration_leaves_nothing_of_the_one_before():
         assert sourced("h100_throughput_256x8", "cpu_2x2")[variable] == sourced("cpu_2x2")[variable]
 
 
+def test_a_shell_with_a_cdpath_finds_the_same_checkout(tmp_path):
+    (tmp_path / "slurm" / "configs").mkdir(parents=True)
+    for path in (f".:{tmp_path}", str(tmp_path)):
+        script = f'CDPATH={path}; . slurm/configs/cpu_2x2.sh; echo "$OPENFOLD_ROOT"'
+        shown = subprocess.run(["bash", "-c", script], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+        assert shown.stdout == f"{ROOT}\n", shown.stderr
+
+
 def test_sbatch_asks_for_the_nodes_and_the_command_line_wins(fake_sbatch):
     script = ". slurm/configs/h100_260x8_dap8.sh; sbatch --partition=gpu --time=1 slurm/run.sub; sbatch other.sh; bash -c 'sbatch slurm/run.sub'"
     environment = {"PATH": fake_sbatch}
