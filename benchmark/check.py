@@ -86,7 +86,7 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         try:
             event = json.loads(line.rpartition(MARK)[2])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             damage.append(f"line {number} is not a complete event: {error}")
             continue
         if isinstance(event, dict) and EVENT_KEYS <= event.keys():

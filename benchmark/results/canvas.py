@@ -34,6 +34,11 @@ def use_log_scale(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def legend_name(text: str) -> str:
+    """For a legend as it is: matplotlib would take what lies between two $ for a formula, and hide a name that begins with _."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def add_legend(axes: Axes) -> None:
     """Below the axes, where it hides nothing."""
     if axes.get_legend_handles_labels()[0]:

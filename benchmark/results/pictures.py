@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmark.results.canvas import add_legend, colour, new_axes, use_log_scale
+from benchmark.results.canvas import add_legend, colour, legend_name, new_axes, use_log_scale
 from benchmark.results.figures import Figures, step_seconds
 from benchmark.results.gather import ResultSet
 from benchmark.results.reference_points import reference_points
@@ -51,7 +51,8 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[F
     """lDDT-Ca over minutes since run_start; bars at the target show when the reference's samples would be through at each set's own pace."""
     _draw_runs(axes, sets, figures, curve=lambda run: _course(run, lambda each: each.stop / 60))
     levels = _lddt_limits(sets)
-    bars = [i for i, each in enumerate(figures) if each.reference_samples is not None and each.converged]
+    has_pace = [any(run.is_converged and run.samples for run in each.runs) for each in sets]
+    bars = [i for i, each in enumerate(figures) if each.reference_samples is not None and has_pace[i]]
     for row, i in enumerate(bars):
         low, high = _reference_minutes(sets[i])
         height = sets[i].runs[0].target + (row + 1) * 0.012 * (levels[1] - levels[0])
@@ -83,7 +84,8 @@ def _draw_runs(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]
         for x, y in curves if len(curves) > 1 else ():
             axes.plot(x, y, color=colour(i), linewidth=0.7, alpha=0.35)
         if curves:
-            axes.plot(*_median_curve(curves), color=colour(i), linewidth=2, label=f"{label(of_it)}, {len(curves)} run{'s'[: len(curves) - 1]}")
+            name = legend_name(f"{label(of_it)}, {len(curves)} run{'s'[: len(curves) - 1]}")
+            axes.plot(*_median_curve(curves), color=colour(i), linewidth=2, label=name)
 
 
 def _median_curve(curves: Sequence[Curve]) -> Curve:
@@ -102,7 +104,7 @@ def _course(run: RunLog, x: Callable) -> Curve:
 def _reference_minutes(each: ResultSet) -> tuple[float, float]:
     """When the fastest and the slowest run of the reference would have ended, samples interpolated to the set's batch as their means are."""
     points = reference_points()
-    pace = statistics.median(run.minutes / run.samples for run in each.runs if run.is_converged)
+    pace = statistics.median(run.minutes / run.samples for run in each.runs if run.is_converged and run.samples)
     batches = [point.batch for point in points]
     batch = each.runs[0].batch
     low, high = (float(np.interp(batch, batches, [choose(point.samples) for point in points])) for choose in (min, max))

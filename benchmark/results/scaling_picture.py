@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from benchmark.results.canvas import add_legend, use_log_scale
+from benchmark.results.canvas import add_legend, legend_name, use_log_scale
 from benchmark.results.figures import Figures
 from benchmark.results.tables import label
 
@@ -30,7 +30,7 @@ def draw_strong_scaling(axes: Axes, figures: Sequence[Figures], *, colours: Sequ
             markerfacecolor="none" if each.is_throughput else colour,
             capsize=4,
             linestyle="none",
-            label=name,
+            label=legend_name(name),
         )
         if each.minutes_normalised is not None and each.rcp_factor > 1:
             axes.plot([size], [each.minutes_normalised], color=colour, marker="_", markersize=16, markeredgewidth=2)

@@ -96,6 +96,12 @@ def test_foreign_and_empty_files_are_refused(tmp_path):
     assert "cannot be read" in reason(tmp_path)
 
 
+def test_a_line_that_is_nested_without_end_is_damage(tmp_path):
+    log = whole_run()
+    log.lines.insert(3, ":::MLLOG " + "[" * 100_000)
+    assert "damaged: line 4" in reason(log.write(tmp_path / "mlperf.log"))
+
+
 def test_cut_off_at_any_line_it_is_refused_or_whole(tmp_path):
     lines = whole_run(cycles=2).lines
     path = tmp_path / "mlperf.log"

@@ -165,6 +165,17 @@ def test_a_run_that_stopped_before_its_first_cycle_is_told(tmp_path, capsys):
     assert "| org 4xNVIDIA DGX H100 |" in capsys.readouterr().out
 
 
+def test_pictures_of_odd_names_and_of_a_run_that_began_at_the_target(tmp_path):
+    log = MadeLog(submission_org="_100$ and a$_{", submission_platform="two\nlines")
+    log.event("run_start")
+    log.evaluate(0.9, seconds=5, samples=0)
+    log.event("run_stop", status="success")
+    log.write(tmp_path / "mlperf.log")
+    whole_run(submission_org="_1$ and a$_{").write(tmp_path / "other" / "mlperf.log")
+    assert main(["summarize", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert all((tmp_path / "out" / name).stat().st_size > 5000 for name in PICTURES)
+
+
 @pytest.mark.parametrize("pair", ["eos", "eos=", "=A100", "eos=abacus"])
 def test_a_wrong_accelerator_is_refused(tmp_path, capsys, pair):
     whole_run().write(tmp_path / "mlperf.log")
