@@ -6,7 +6,7 @@ SHARED ?= ../shared
 SEED ?=
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-gpu house demo demo-ci controls data-demo data-real real-smoke parity check rules ci clean
+.PHONY: help setup test test-gpu house demo demo-ci controls data-demo data-real real-smoke parity check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -55,6 +55,21 @@ check:           ## compliance of a log: LOG=runs/.../mlperf.log
 
 rules:           ## what makes a preset open: PRESET=demo
 	$(PYTHON) -m benchmark rules --preset $(or $(PRESET),demo)
+
+slurm-demo:      ## the short demo as a Slurm job on two virtual nodes of this machine (root, slurm-wlm, munge)
+	tools/local_slurm.sh start build/cluster
+	SLURM_CONF=$(CURDIR)/build/cluster/slurm.conf bash -c '. slurm/configs/cpu_2x2.sh && \
+	    PRESET=demo_ci_2x2 NEXP=1 CHECK_OPTIONS=--below-target sbatch --wait slurm/run.sub'; \
+	    status=$$?; tools/local_slurm.sh stop build/cluster; exit $$status
+
+container-cpu:   ## the CPU image by debootstrap and buildah, without a daemon (root)
+	docker/build_without_docker.sh
+
+summarize:       ## tables and pictures of logs: LOGS="runs" OUT=summary
+	$(PYTHON) -m benchmark summarize $(or $(LOGS),runs) --out $(or $(OUT),summary)
+
+table:           ## results/TABLE.md anew
+	$(PYTHON) -m benchmark results
 
 ci:              ## what CI runs
 	.ci/run
