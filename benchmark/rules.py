@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)
     refusals = closed_refusals(config, samples=samples)
     lines = [f"preset {args.preset}: {division_of(differences)} division", *difference_lines(differences)]
-    lines += refusal_lines(refusals, unknown=[key for key, number in zip(COUNT_KEYS, samples) if number is None])
+    lines += refusal_lines(refusals, unknown=[key for key, number in zip(COUNT_KEYS, samples) if number is None], is_counted=data is not None)
     if data is not None:
         lines += data_lines(data, args.data_dir, reference)
     if args.list:
@@ -128,12 +128,14 @@ def is_beyond_open(difference: Difference) -> bool:
     return is_model or difference.path.startswith(("selection.validation_", "selection.expected_eval_"))
 
 
-def refusal_lines(refusals: list[Refusal], *, unknown: list[str]) -> list[str]:
+def refusal_lines(refusals: list[Refusal], *, unknown: list[str], is_counted: bool) -> list[str]:
     """What the checker of the closed division would say to the log."""
     lines = ["", "keys of the log that the checker of the closed division would refuse:" + ("" if refusals else " none")]
     lines += [f"  {refusal.key}: {refusal.value!r} (expected: {refusal.reason})" if refusal.key else f"  {refusal.reason}" for refusal in refusals]
     if unknown:
         lines.append(f"  not judged without --data-dir: {', '.join(unknown)}")
+    elif not is_counted:
+        lines.append(f"  taken as the preset expects them, and counted with --data-dir: {', '.join(COUNT_KEYS)}")
     return lines
 
 

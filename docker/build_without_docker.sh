@@ -13,8 +13,9 @@ on it by buildah. Needs root, buildah and debootstrap, and room for about 5 GB.
   --base IMAGE    build on this image instead of making one; no debootstrap needed
   -h, --help      show this
 
-PIP_INDEX_URL, PIP_EXTRA_INDEX_URL (default: PyTorch's index of CPU wheels) and PIP_FIND_LINKS are handed
-to pip during the build; a folder in PIP_FIND_LINKS, and this machine's certificates, are lent to it.
+PIP_INDEX_URL, PIP_EXTRA_INDEX_URL (default: PyTorch's index of CPU wheels; set it to nothing where that
+cannot be reached and torch is found elsewhere) and PIP_FIND_LINKS are handed to pip during the build; a
+folder in PIP_FIND_LINKS, and this machine's certificates, are lent to it.
 DEBIAN_MIRROR says where Debian is fetched from. What follows -- goes to `buildah build`.
 TEXT
 }

@@ -25,6 +25,12 @@ end_turn() {
     fi
 }
 
+# fits_machine PYTHON: false where there are GPUs and its PyTorch is a build for CPUs
+fits_machine() {
+    ! nvidia-smi -L >/dev/null 2>&1 ||
+        "$1" -c 'import importlib.metadata, sys; sys.exit(importlib.metadata.version("torch").endswith("+cpu"))'
+}
+
 # has_modules PYTHON run|tests: can this interpreter import everything, and is it new enough?
 has_modules() {
     local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
@@ -94,6 +100,11 @@ install_requirements() {
 prepare_environment() {
     local purpose="$1" venv="$ENVIRONMENT_ROOT/.venv" base
     if [ -x "$venv/bin/python" ] && has_modules "$venv/bin/python" "$purpose"; then
+        fits_machine "$venv/bin/python" || {
+            say "$venv was made on a machine without GPUs and has a PyTorch for CPUs, but this one has GPUs; remove it and set it up" \
+                "here: rm -r $venv && ./run_tests.sh --setup-only" >&2
+            return 1
+        }
         PYTHON="$venv/bin/python"
         say "using $PYTHON"
         return 0

@@ -80,6 +80,8 @@ def remarks(gathered: Gathered, figures: Sequence[Figures]) -> list[str]:
     """What was taken for granted, or looks odd."""
     found = [f"{folder}: passed over, it holds results of another benchmark" for folder in gathered.passed_over]
     for each, of_it in zip(gathered.sets, figures, strict=True):
+        if of_it.accelerators and of_it.accelerator is None and of_it.reference_samples is not None:
+            found.append(f"{label(of_it)}: its accelerators are not named, so their peak is not known; --accelerator {of_it.system}=NAME tells")
         if each.place.is_throughput:
             found.append(f"{label(of_it)}: taken as a throughput result, {of_it.runs} runs side by side")
             if not went_side_by_side(each.runs):

@@ -151,7 +151,10 @@ def meters_are_started_and_stopped(cluster: Cluster) -> None:
 
 
 def open_preset_is_refused_where_closed_is_meant(cluster: Cluster) -> None:
-    job = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed")
+    nameless = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed")
+    assert nameless.exit_code() == 2 and "SUBMISSION_ORG is not set" in nameless.output(), nameless.output()
+    names = {"SUBMISSION_ORG": "Us", "SUBMISSION_PLATFORM": "virtual"}
+    job = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed", **names)
     assert job.exit_code() == 2, job.output()
     assert "not of the closed division" in job.output() and "crop_size: 36 (reference: 256)" in job.output(), job.output()
 
@@ -222,6 +225,12 @@ def too_few_nodes_are_refused(cluster: Cluster) -> None:
     assert "found 1 nodes, expected 2" in job.output() and "--nodes=2 --ntasks-per-node=2" in job.output(), job.output()
 
 
+def checks_alone_make_no_run(cluster: Cluster) -> None:
+    job = cluster.submit("cpu_2x2", PRESET="demo_short", CHECKS_ONLY="1")
+    assert job.exit_code() == 0, job.output()
+    assert "preflight: all is well" in job.output() and not (job.folder / "run_1").exists(), job.output()
+
+
 def data_that_was_not_verified_stops_the_job(cluster: Cluster) -> None:
     data = cluster.folder / "unverified"
     shutil.copytree(cluster.copy / "data/demo/shards", data, ignore=shutil.ignore_patterns("*verified*"))
@@ -233,6 +242,7 @@ def data_that_was_not_verified_stops_the_job(cluster: Cluster) -> None:
 SCENARIOS = (
     too_few_nodes_are_refused,
     two_runs_comply,
+    checks_alone_make_no_run,
     data_that_was_not_verified_stops_the_job,
     open_preset_is_refused_where_closed_is_meant,
     meters_are_started_and_stopped,
