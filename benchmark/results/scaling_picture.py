@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from benchmark.results.canvas import add_legend, legend_name, use_log_scale
 from benchmark.results.figures import Figures
+from benchmark.results.reference_points import SHORT
 from benchmark.results.tables import label
 
 
@@ -20,12 +21,14 @@ def draw_strong_scaling(axes: Axes, figures: Sequence[Figures], *, colours: Sequ
         size, minutes = _size(each), _minutes(each)
         low, high = each.minutes_min, each.minutes_max or minutes
         name = f"{label(each)}" + (f", one of {each.runs} side by side" if each.is_throughput else "")
+        is_short = each.verdict == SHORT
+        name += ", falls short: no result" if is_short else ""
         axes.errorbar(
             [size],
             [minutes],
             yerr=[[minutes - low], [high - minutes]],
             color=colour,
-            marker="o",
+            marker="X" if is_short else "o",
             markersize=8,
             markerfacecolor="none" if each.is_throughput else colour,
             capsize=4,
