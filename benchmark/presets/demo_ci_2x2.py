@@ -1,4 +1,4 @@
-"""demo_2x2 cut short for CI: to a bar that no constant structure reaches."""
+"""The beginning of demo_2x2: enough to see a job of four ranks work, too little to learn much."""
 
 from __future__ import annotations
 
@@ -9,8 +9,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """demo_2x2 until lDDT-Ca 0.5; the best constant structure has 0.47 (`python -m benchmark controls`)."""
-    config = demo_2x2.build()
-    return dataclasses.replace(
-        config, evaluation=dataclasses.replace(config.evaluation, target_lddt_ca=0.5), max_steps=2500
-    )
+    """150 steps with an evaluation; the run ends as "aborted", which `check --below-target` accepts."""
+    return dataclasses.replace(demo_2x2.build(), max_steps=150)
