@@ -26,6 +26,7 @@ from benchmark.errors import BenchmarkError
 STATE_FILE = "run.json"
 LOCK_FILE = "run.lock"
 FIRST_LOG = "mlperf.log"
+CONTINUED_LOG = "mlperf_continued_{}.log"
 POWER_FOLDER = "power"
 """Readings of a site's power meter: it may begin to write them before the run begins."""
 
@@ -86,7 +87,7 @@ class OutputDirectory:
         """The MLPerf log of this process: mlperf.log, or mlperf_continued_<n>.log."""
         if not self.continued:
             return self.path / FIRST_LOG
-        return self.path / f"mlperf_continued_{self.num_resumptions}.log"
+        return self.path / CONTINUED_LOG.format(self.num_resumptions)
 
     def mark_running(self) -> None:
         """From now on a death leaves something to continue; a continued run is counted."""
@@ -111,6 +112,11 @@ class OutputDirectory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / STATE_FILE)
+
+
+def was_resumed(log: Path) -> bool:
+    """Whether another process went on with the run of this log, into a log of its own."""
+    return log.name == FIRST_LOG and any(log.parent.glob(CONTINUED_LOG.format("*")))
 
 
 def _refuse_foreign_files(path: Path) -> None:

@@ -14,7 +14,7 @@ from benchmark.presets import build_preset
 from benchmark.rehearsal import COUNT_KEYS, Refusal, closed_refusals
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
-from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
+from openfold_opt.train.selection import complain_of_counts, count_chains
 
 REFERENCE_PRESET = "mlperf_reference"
 MISSING = "(no such field)"
@@ -153,11 +153,7 @@ def data_lines(data: DataVerdict, data_dir: Path, reference: RunConfig) -> list[
 def judge_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> DataVerdict:
     """Count the chains that a configuration takes from a data set; BenchmarkError if it cannot take any."""
     try:
-        index = ShardIndex.load(data_dir)
-        counts = {
-            "train_samples": len(select_training(index, config.selection)),
-            "eval_samples": len(select_validation(index, config.selection)),
-        }
+        counts = count_chains(ShardIndex.load(data_dir), config.selection)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     return DataVerdict(

@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 from benchmark.preflight.finding import Finding
+from benchmark.rehearsal import count_parameters
 from benchmark.rules import preset_division
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.verified import verified_checksum
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.meta_model import meta_model
-from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
+from openfold_opt.train.selection import complain_of_counts, count_chains
 
 BYTES_PER_PARAMETER = 16
 """Of a checkpoint: float32 weights, two moments, running average."""
@@ -53,11 +53,12 @@ def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
 
 def _check_chains(config: RunConfig, index: ShardIndex) -> Finding:
     try:
-        train, evaluation = len(select_training(index, config.selection)), len(select_validation(index, config.selection))
+        counts = count_chains(index, config.selection)
     except ValueError as error:
         return Finding(check="chains", passed=False, text=str(error))
-    complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=config.selection)
-    return Finding(check="chains", passed=complaint is None, text=complaint or f"{train:,} to train on, {evaluation:,} to evaluate")
+    complaint = complain_of_counts(**counts, config=config.selection)
+    text = complaint or f"{counts['train_samples']:,} to train on, {counts['eval_samples']:,} to evaluate"
+    return Finding(check="chains", passed=complaint is None, text=text)
 
 
 def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
@@ -91,9 +92,8 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
 
 def needed_bytes(config: RunConfig, num_runs: int) -> int:
     """What so many runs leave on the disk, with one checkpoint more than they keep, as the next is written before an old one goes."""
-    num_parameters = sum(parameter.numel() for parameter in meta_model(config.model, config.precision).parameters())
     num_checkpoints = config.checkpoint.keep_last + config.checkpoint.keep_best + 1
-    return num_runs * (num_checkpoints * BYTES_PER_PARAMETER * num_parameters + LOG_BYTES_PER_RUN)
+    return num_runs * (num_checkpoints * BYTES_PER_PARAMETER * count_parameters(config) + LOG_BYTES_PER_RUN)
 
 
 def check_space(output_dir: Path, needed: int) -> Finding:

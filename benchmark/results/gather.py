@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
+from benchmark.output_directory import FIRST_LOG
+from benchmark.result_files import RESULT_PATTERN, by_number
 from benchmark.results.place import Place, describe_place
 from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
-
-RESULT_PATTERN = "result_*.txt"
-OUR_LOG = "mlperf.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
     rejections: list[Rejection] = []
     passed_over: list[Path] = []
     for folder in folders:
-        runs, wrong = _read_all(sorted(folder.glob(RESULT_PATTERN), key=_by_number))
+        runs, wrong = _read_all(sorted(folder.glob(RESULT_PATTERN), key=by_number))
         if not runs and all(each.is_foreign for each in wrong):
             passed_over.append(folder)
             continue
@@ -86,9 +85,9 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path.is_dir():
             found = [file.parent for file in sorted(path.rglob(RESULT_PATTERN))]
-            logs = sorted(path.rglob(OUR_LOG))
+            logs = sorted(path.rglob(FIRST_LOG))
             if not found and not logs:
-                raise BenchmarkError(f"{path} holds no logs; expected {RESULT_PATTERN} or {OUR_LOG} in it or below it")
+                raise BenchmarkError(f"{path} holds no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it")
             folders |= {folder.resolve(): folder for folder in found if folder.resolve() not in folders}
             loose |= {log.resolve(): log for log in logs if log.resolve() not in loose}
         elif path.exists():
@@ -97,11 +96,6 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise BenchmarkError(f"{path} does not exist; expected the log of a run, or a folder of them")
     of_folders = {file.resolve() for folder in folders for file in folder.glob(RESULT_PATTERN)}
     return list(folders.values()), [path for file, path in loose.items() if file not in of_folders]
-
-
-def _by_number(path: Path) -> tuple[int, str]:
-    digits = path.stem.rpartition("_")[2]
-    return (int(digits) if digits.isdecimal() else 0, path.name)
 
 
 def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmark.check import check_log
 from benchmark.errors import BenchmarkError
+from benchmark.output_directory import FIRST_LOG, STATE_FILE
 from benchmark.results.records import CONFIG_KEYS, missing_keys
 from benchmark.results.run_log import LogError, read_run_log
 
@@ -31,34 +32,35 @@ def keep_run(run_directory: Path, folder: Path, *, name: str, command: str | Non
         raise BenchmarkError(f"--name {name!r}: expected lower-case letters, digits, '_', '-' and '.'")
     if target.exists():
         raise BenchmarkError(f"{target} exists; choose another --name")
-    state = _read(run_directory / "run.json")
+    state = _read(run_directory / STATE_FILE)
     if state.get("status") != "finished" or state.get("continued"):
         how = "was resumed" if state.get("continued") else f"is {state.get('status')!r}, expected 'finished'"
         raise BenchmarkError(f"{run_directory}: the run {how}; only a run that ended in one go is kept")
-    verdict = check_log(run_directory / "mlperf.log")
+    log_path = run_directory / FIRST_LOG
+    verdict = check_log(log_path)
     if not verdict.passed:
-        raise BenchmarkError(f"{run_directory}/mlperf.log does not comply: {verdict.complaints[0].strip()}")
+        raise BenchmarkError(f"{log_path} does not comply: {verdict.complaints[0].strip()}")
     try:
-        read_run_log(run_directory / "mlperf.log")
+        read_run_log(log_path)
     except LogError as error:
-        raise BenchmarkError(f"{run_directory}/mlperf.log: {error}") from error
+        raise BenchmarkError(f"{log_path}: {error}") from error
     config = _read(run_directory / "config.json")
     lacking = missing_keys(config, (*CONFIG_KEYS, *REPEATING_KEYS, "machine.host"))
     if lacking:
         raise BenchmarkError(f"{run_directory}/config.json lacks {', '.join(lacking)}; expected what a run writes")
-    log = (run_directory / "mlperf.log").read_text(encoding="utf-8")
+    log = log_path.read_text(encoding="utf-8")
     commit = config["versions"]["commit"]
     if not CLEAN_COMMIT.fullmatch(commit):
         raise BenchmarkError(f"{run_directory}: the code was {commit!r}, expected a whole commit; commit, and run again")
     host = config["machine"]["host"]
     config["machine"]["host"] = REMOVED
     text = json.dumps(config, indent=1) + "\n"
-    for file, content in (("config.json", text), ("mlperf.log", log)):
+    for file, content in (("config.json", text), (FIRST_LOG, log)):
         _refuse_traces(content, host=host, where=run_directory / file)
     command = command or repeating_command(config)
     target.mkdir(parents=True)
     (target / "config.json").write_text(text, encoding="utf-8")
-    (target / "mlperf.log").write_text(log, encoding="utf-8")
+    (target / FIRST_LOG).write_text(log, encoding="utf-8")
     (target / "command.txt").write_text(command + "\n", encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.check import CONTINUED_KEY, read_events
+from benchmark.output_directory import was_resumed
 
 BENCHMARK = "openfold"
 OUR_WAIT_KEY = "data_wait_seconds_per_step"
@@ -184,7 +185,7 @@ def _clock(events: list[dict[str, Any]], path: Path) -> tuple[dict[str, Any], di
     if not starts:
         raise LogError("no run_start: the run died before its clock started, or the log is cut off")
     if not stops:
-        if list(path.parent.glob("mlperf_continued_*.log")) and path.name == "mlperf.log":
+        if was_resumed(path):
             raise LogError("no run_stop: the run died and was resumed, which is not a result")
         raise LogError("no run_stop: the run died or is still running, or the log is cut off")
     if len(starts) > 1 or len(stops) > 1:

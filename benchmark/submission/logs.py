@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from benchmark.check import read_events
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import FIRST_LOG, POWER_FOLDER
+from benchmark.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed
+from benchmark.result_files import RESULT_PATTERN, by_number
 
 RECORD_FILE = "config.json"
-RESULT_PATTERN = "result_*.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class RunLog:
     @property
     def was_resumed(self) -> bool:
         """True if another process went on with this run, into a log of its own."""
-        return self.path.name == FIRST_LOG and any(self.path.parent.glob("mlperf_continued_*.log"))
+        return was_resumed(self.path)
 
     @property
     def power_files(self) -> list[Path]:
@@ -91,9 +90,4 @@ def _logs_in(folder: Path) -> list[Path]:
     found = list(folder.glob(RESULT_PATTERN)) or list(folder.rglob(FIRST_LOG))
     if not found:
         raise BenchmarkError(f"{folder} has no logs; expected {FIRST_LOG} in it or below it, or {RESULT_PATTERN}")
-    return sorted(found, key=_natural_order)
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """result_10 after result_9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    return sorted(found, key=by_number)

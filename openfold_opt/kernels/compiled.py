@@ -24,8 +24,11 @@ def compile_operations(plain: tuple[tuple[str, Callable], ...]) -> Mapping[str, 
 
     plain: (name, plain version) of all operations.
     """
-    compiled = {name: torch.compile(operation, dynamic=False) for name, operation in plain if name not in NOT_COMPILED}
-    return compiled | {"self_attention": _compile_self_attention(dict(plain)["self_attention"])}
+    return {name: _compile(name, operation) for name, operation in plain if name not in NOT_COMPILED}
+
+
+def _compile(name: str, operation: Callable) -> Callable:
+    return _compile_self_attention(operation) if name == "self_attention" else torch.compile(operation, dynamic=False)
 
 
 def _compile_self_attention(operation: Callable) -> Callable:

@@ -94,6 +94,11 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
     return chain_ids
 
 
+def count_chains(index: ShardIndex, config: DataSelectionConfig) -> dict[str, int]:
+    """train_samples and eval_samples, as complain_of_counts takes them. Raises ValueError where nothing can be selected."""
+    return {"train_samples": len(select_training(index, config)), "eval_samples": len(select_validation(index, config))}
+
+
 def complain_of_counts(*, train_samples: int, eval_samples: int, config: DataSelectionConfig) -> str | None:
     """What is wrong with the numbers of chains; None if they are as demanded."""
     found = (train_samples, eval_samples)

@@ -10,6 +10,7 @@ from benchmark.__main__ import main
 from benchmark.mlperf_values import training_values
 from benchmark.presets import build_preset, preset_names
 from benchmark.rules import compare, preset_division
+from openfold_opt.train import selection
 from data_prep.__main__ import main as data_prep
 
 
@@ -133,7 +134,7 @@ def test_rules_counts_the_chains_of_a_data_set(tmp_path, capsys):
 
 def test_a_data_set_of_other_numbers_is_not_usable(reference, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rules.ShardIndex, "load", lambda data_dir: None)
-    monkeypatch.setattr(rules, "select_training", lambda index, config: range(594_594))
-    monkeypatch.setattr(rules, "select_validation", lambda index, config: range(180))
+    monkeypatch.setattr(selection, "select_training", lambda index, config: range(594_594))
+    monkeypatch.setattr(selection, "select_validation", lambda index, config: range(180))
     assert main(["rules", "--preset", "mlperf_reference", "--data-dir", str(tmp_path)]) == 1
     assert "594,594 chains to train on and 180 to evaluate, expected 594,595 and 180" in capsys.readouterr().out

@@ -160,4 +160,6 @@ def test_power_readings_belong_to_every_run_and_are_whole(runs):
 
 def test_power_meter_may_begin_before_the_run(tmp_path):
     write_power(tmp_path)
-    OutputDirectory(tmp_path, identity={}, seed=None, new_seed=1).close()
+    directory = OutputDirectory(tmp_path, identity={}, seed=None, new_seed=1)
+    directory.close()
+    assert directory.seed == 1 and not directory.continued
