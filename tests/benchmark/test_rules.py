@@ -10,8 +10,8 @@ from benchmark.__main__ import main
 from benchmark.mlperf_values import training_values
 from benchmark.presets import build_preset, preset_names
 from benchmark.rules import compare, preset_division
-from openfold_opt.train import selection
 from data_prep.__main__ import main as data_prep
+from openfold_opt.train import selection
 
 
 @pytest.fixture
