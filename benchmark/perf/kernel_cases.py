@@ -130,6 +130,7 @@ class CaseMaker:
         for where, shape in (("MSA", (batch, rows, n, model.c_m)), ("pair", (batch, n, n, model.c_z))):
             yield self._layer_norm(where, shape)
             yield self._transition(where, shape, model.evoformer_stack.transition_factor)
+        yield self._projected_norm("pair bias", (batch, n, n, model.c_z), model.evoformer_stack.num_heads_msa)
         yield self._outer_product_mean(rows, n)
         yield self._global_attention(n, data.max_extra_msa)
         yield self._point_attention(n)
@@ -141,6 +142,14 @@ class CaseMaker:
             return lambda x, weight, bias: operation(x, weight, bias, eps=1e-5)
 
         return KernelCase(operation="layer_norm", where=where, leaves=leaves, call=call)
+
+    def _projected_norm(self, where: str, shape: tuple[int, ...], c_out: int) -> KernelCase:
+        leaves = self._leaf(*shape), self._leaf(shape[-1], low=False), self._leaf(shape[-1], low=False), self._weight(c_out, shape[-1])
+
+        def call(operation: Call) -> Call:
+            return lambda x, gamma, beta, weight: operation(x, (gamma, beta), (weight, None), eps=1e-5)
+
+        return KernelCase(operation="projected_norm", where=where, leaves=leaves, call=call)
 
     def _transition(self, where: str, shape: tuple[int, ...], factor: int) -> KernelCase:
         c, wide = shape[-1], factor * shape[-1]

@@ -85,6 +85,8 @@ class KernelSet:
 
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalised x"""
+    projected_norm: Callable[..., tuple[Tensor, Tensor]]
+    """(x, norm, projection, *, eps) -> normalised x, and its projection"""
     self_attention: Callable[..., Tensor]
     """(x, projection, output, *, num_heads, mask, mask_inf, bias: when it is wanted) -> update by gated multi-head attention"""
     global_attention: Callable[..., Tensor]

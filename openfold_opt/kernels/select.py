@@ -12,7 +12,7 @@ from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
 from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
-from openfold_opt.kernels.reference.layer_norm import layer_norm
+from openfold_opt.kernels.reference.layer_norm import layer_norm, projected_norm
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.reference.random_mask import dropout_masks
 from openfold_opt.kernels.reference.self_attention import self_attention
@@ -22,6 +22,7 @@ from openfold_opt.kernels.reference.weight_update import weight_update
 
 REFERENCE: dict[str, Callable] = {
     "layer_norm": layer_norm,
+    "projected_norm": projected_norm,
     "self_attention": self_attention,
     "global_attention": global_attention,
     "triangle_edges": triangle_edges,
@@ -46,6 +47,7 @@ class KernelConfig:
     closed_division: ClassVar[str] = "implementation"
 
     layer_norm: str = "reference"
+    projected_norm: str = "reference"
     self_attention: str = "reference"
     global_attention: str = "reference"
     triangle_edges: str = "reference"

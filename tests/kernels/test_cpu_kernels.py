@@ -60,7 +60,8 @@ def test_self_attention_of_a_transposed_input():
     compare("self_attention", call, leaves)
 
 
-@pytest.mark.parametrize(("batch", "n_1", "n_2", "c_z", "c"), [(2, 3, 5, 4, 6), (1, 1, 1, 1, 1), (1, 9, 9, 8, 8)])
+# the gradient through a normalisation of one or two channels is nothing but rounding
+@pytest.mark.parametrize(("batch", "n_1", "n_2", "c_z", "c"), [(2, 3, 5, 4, 6), (1, 1, 1, 3, 1), (1, 9, 9, 8, 8)])
 def test_triangle_edges(batch, n_1, n_2, c_z, c):
     mask, width = random_mask(batch, n_1, n_2), 4 * c + c_z
     leaves = random(batch, n_1, n_2, c_z), random(c_z, seed=1), random(c_z, seed=2), random(width, c_z, seed=3), random(width, seed=4)
@@ -73,7 +74,7 @@ def test_triangle_edges(batch, n_1, n_2, c_z, c):
 
 @pytest.mark.parametrize("is_outgoing", [True, False])
 @pytest.mark.parametrize("has_dropout", [True, False])
-@pytest.mark.parametrize(("batch", "i", "j", "k", "c_z", "c"), [(2, 3, 5, 4, 4, 6), (1, 1, 1, 1, 1, 2), (1, 9, 9, 9, 8, 8)])
+@pytest.mark.parametrize(("batch", "i", "j", "k", "c_z", "c"), [(2, 3, 5, 4, 4, 6), (1, 1, 1, 1, 1, 2), (1, 9, 11, 10, 16, 32)])
 def test_triangle_update(batch, i, j, k, c_z, c, is_outgoing, has_dropout):
     shapes = [(i, k), (j, k)] if is_outgoing else [(k, i), (k, j)]
     a, b = (random(batch, c, *shape, seed=seed) for seed, shape in enumerate(shapes, start=1))
@@ -142,6 +143,76 @@ def test_transition(shape, factor):
 def test_layer_norm(shape):
     leaves = random(*shape), random(shape[-1], seed=1), random(shape[-1], seed=2)
     compare("layer_norm", lambda operation: lambda x, w, b: operation(x, w, b, eps=1e-5), leaves, [True, False, False])
+
+
+@pytest.mark.parametrize(("shape", "c_out"), [((2, 3, 5), 4), ((1, 1, 3), 1), ((4, 1, 1, 8), 3)])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("wanted", [(0, 1), (1,), (0,)])
+def test_projected_norm(shape, c_out, has_bias, wanted):
+    c = shape[-1]
+    leaves = [random(*shape), random(c, seed=1), random(c, seed=2), random(c_out, c, seed=3), *([random(c_out, seed=4)] if has_bias else [])]
+
+    def call(operation):
+        def run(x, gamma, beta, weight, bias=None):
+            results = operation(x, (gamma, beta), (weight, bias), eps=1e-5)
+            # every leaf has a gradient, whatever is wanted
+            return *(results[number] for number in wanted), weight * 1.0, *(() if bias is None else (bias * 1.0,))
+
+        return run
+
+    compare("projected_norm", call, leaves, [True, False, False, True, True][: len(leaves)])
+
+
+@pytest.mark.parametrize("is_projected", [True, False])
+@pytest.mark.parametrize("is_transposed", [True, False])
+def test_self_attention_computes_its_input_again(is_projected, is_transposed):
+    batch, groups, n, c, heads = 2, 3, 5, 6, 2
+    mask = random_mask(batch, groups, n)
+    shape = (batch, n, groups, c) if is_transposed else (batch, groups, n, c)
+    leaves = [random(*shape), random(c, seed=1), random(c, seed=2), random(16, c, seed=4), random(16, seed=5), random(c, 4, seed=6), random(c, seed=7)]
+    leaves += [random(heads, c, seed=3)] if is_projected else []
+
+    def call(operations):
+        def run(z, gamma, beta, w_in, b_in, w_out, b_out, narrow=None):
+            z = z.transpose(1, 2) if is_transposed else z
+            if narrow is None:
+                x, bias = operations["layer_norm"](z, gamma, beta, eps=1e-5), random(batch, heads, n, n, seed=8)
+            else:
+                x, projected = operations["projected_norm"](z, (gamma, beta), (narrow, None), eps=1e-5)
+                bias = random(batch, heads, n, n, seed=8) + projected.mean(1).movedim(-1, 1).unsqueeze(-2)
+            weights = (w_in, b_in), (w_out, b_out)
+            return operations["self_attention"](x, *weights, num_heads=heads, mask=mask, mask_inf=1e9, bias=lambda: bias)
+
+        return run
+
+    def recomputed(*leaves):
+        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
+
+    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
+    assert_same(recomputed, call(REFERENCE), leaves)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
+    assert sum(x.numel() == leaves[0].numel() for x in kept) == 1, "only the input of the normalisation is kept, not its result"
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "projected_norm", "self_attention", "triangle_edges", "triangle_update", "transition", "outer_product_mean"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_comes_out_again(name, bad):
+    x, row, square = random(1, 2, 3, 4), random(4, seed=1), random(4, 4, seed=2)
+    x[0, 1, 2, 3] = bad
+    mask, edges = torch.ones(1, 2, 3), [random(1, 4, 2, 5, seed=3), random(1, 4, 3, 5, seed=4)]
+    calls = {
+        "layer_norm": lambda f: f(x, row, row, eps=1e-5),
+        "projected_norm": lambda f: f(x, (row, row), (square, row), eps=1e-5)[1],
+        "self_attention": lambda f: f(x, (random(16, 4), random(16)), (square, row), num_heads=2, mask=mask, mask_inf=1e9),
+        "triangle_edges": lambda f: f(x, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5)[0],
+        "triangle_update": lambda f: f(x, (*edges, random(1, 2, 3, 4, seed=5)), (row, row), (square, row), None, is_outgoing=True, eps=1e-5),
+        "transition": lambda f: f(x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5),
+        "outer_product_mean": lambda f: f(x, (random(1, 5, 2, 2), random(1, 5, 3, 2)), (square, row), torch.ones(1, 2, 3, 1)),
+    }
+    found, expected = (calls[name](operations[name]) for operations in (OPERATIONS, REFERENCE))
+    assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
 
 
 @pytest.mark.parametrize(("batch", "n", "heads"), [(2, 5, 3), (1, 1, 1)])

@@ -1,10 +1,14 @@
-"""Layer normalisation that keeps a bfloat16 input as it came, in place of a float32 copy."""
+"""Layer normalisation, alone and with a projection behind it. Only the input is kept, as it came."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from openfold_opt.kernels.cpu.again import Again
+from openfold_opt.kernels.cpu.loops import call
+from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
 
 Parameters = tuple[Tensor, Tensor]
 
@@ -14,31 +18,102 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
     return _LayerNorm.apply(x, weight, bias, eps)
 
 
+def projected_norm(x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor | None], *, eps: float) -> tuple[Tensor, Tensor]:
+    """kernels/reference/layer_norm.py, which has shapes and meaning."""
+    return _ProjectedNorm.apply(x, *norm, *projection, eps)
+
+
+class NormAgain(Again):
+    """The input of a normalisation, of which pieces can be normalised again."""
+
+    def __init__(self, node: FunctionCtx, eps: float) -> None:
+        super().__init__(node)
+        self.eps = eps
+
+    @property
+    def input(self) -> Tensor:
+        """[..., c], of any strides"""
+        return self.kept()[0]
+
+    def normalise(self, rows: Tensor, result: Tensor) -> None:
+        """Writes some rows of the input [n, c], contiguous, normalised to result [n, c]."""
+        normalise(rows, self.kept()[1:3], self.eps, result)
+
+
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        result, *statistics = normalise(x, (weight, bias), eps)
-        ctx.save_for_backward(x, weight, bias, *statistics)
-        return result.to(x.dtype)
+    def forward(ctx: FunctionCtx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        statistics = normalise(as_rows(x), (gamma, beta), eps, as_rows(result))
+        ctx.save_for_backward(x, gamma, beta, statistics)
+        ctx.again = NormAgain(ctx, eps)
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, *statistics = ctx.saved_tensors
-        d_parameters = torch.zeros_like(weight), torch.zeros_like(bias)
-        return normalise_backward(d_result, x, (weight, bias), statistics, d_parameters), *d_parameters, None
+        x, gamma, beta, statistics = ctx.again.release()
+        d_gamma, d_beta = sums_like(gamma, beta)
+        d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        normalise_backward(as_rows(d_result), as_rows(x), statistics, (gamma, d_gamma, d_beta), as_rows(d_x))
+        return d_x, d_gamma, d_beta, None
 
 
-def normalise(x: Tensor, parameters: Parameters, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised rows in float32, their means and reciprocal standard deviations."""
-    return torch.native_layer_norm(x.float(), parameters[0].shape, *parameters, eps)
+class _ProjectedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor | None, eps: float):
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        rows = as_rows(result)
+        normalise(as_rows(x), (gamma, beta), eps, rows)
+        projected = torch.mm(rows.to(weight.dtype), weight.t())
+        if bias is not None:
+            call("add_to_rows", projected, bias, *projected.shape)
+        ctx.save_for_backward(x, gamma, beta, weight)
+        ctx.again, ctx.has_bias = NormAgain(ctx, eps), bias is not None
+        ctx.set_materialize_grads(False)
+        return result, projected.view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_result: Tensor | None, d_projected: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, gamma, beta, weight = ctx.again.release()
+        if d_projected is None:
+            d_projected = weight.new_zeros(*x.shape[:-1], len(weight))
+        d_x, scratch = torch.empty_like(x, memory_format=torch.contiguous_format), Scratch(weight)
+        d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, weight[:, 0])
+        rows, d_rows, d_x_rows = as_rows(x), as_rows(d_projected), as_rows(d_x)
+        parts = [rows, d_rows, d_x_rows, *([] if d_result is None else [as_rows(d_result)])]
+        for some, d_some, d_x_some, *d_normalised in zip(*(part.split(piece_length(x.shape[-1] * x.element_size())) for part in parts)):
+            normalised = scratch.take("normalised", *some.shape, dtype=some.dtype)
+            statistics = normalise(some, (gamma, beta), ctx.again.eps, normalised)
+            add_product(d_weight, d_some.t(), normalised.to(weight.dtype))
+            total = torch.mm(d_some, weight, out=scratch.take("d_normalised", *some.shape)).to(some.dtype)
+            for d in d_normalised:
+                total.add_(d)
+            normalise_backward(total, some, statistics, (gamma, d_gamma, d_beta), d_x_some)
+        if ctx.has_bias:
+            call("add_column_sums", d_rows, d_bias, *d_rows.shape)
+        d_bias = d_bias.to(weight.dtype) if ctx.has_bias else None
+        return d_x, d_gamma, d_beta, d_weight.to(weight.dtype), d_bias, None
 
 
-def normalise_backward(d_y: Tensor, x: Tensor, parameters: Parameters, statistics: list[Tensor], d_parameters: Parameters) -> Tensor:
-    """Gradient of x in its dtype; those of weight and bias are added to d_parameters."""
-    d_x, *added = torch.ops.aten.native_layer_norm_backward(
-        d_y.float(), x.float(), parameters[0].shape, *statistics, *parameters, (True,) * 3
-    )
-    for total, part in zip(d_parameters, added):
-        total.add_(part)
-    return d_x.to(x.dtype)
+def as_rows(x: Tensor) -> Tensor:
+    """[..., c] -> [n, c], contiguous: a view where x is, else a copy."""
+    return x.reshape(-1, x.shape[-1]).contiguous()
+
+
+def normalise(x: Tensor, parameters: Parameters, eps: float, result: Tensor) -> Tensor:
+    """Writes normalised rows of x [n, c] to result [n, c]; returns statistics [n, 2] float32 for normalise_backward."""
+    statistics = x.new_empty(len(x), 2, dtype=torch.float32)
+    call("norm_rows", x, *parameters, result, statistics, eps, *x.shape)
+    return statistics
+
+
+def normalise_backward(
+    d_y: Tensor, x: Tensor, statistics: Tensor, gamma_and_sums: tuple[Tensor, Tensor, Tensor], d_x: Tensor, *, added: Tensor | None = None
+) -> None:
+    """Writes the gradient of x to d_x, plus what is added; all [n, c].
+
+    gamma_and_sums: weight of the normalisation, and gradients of weight and bias [c] float32, which grow.
+    """
+    call("norm_rows_backward", d_y, x, statistics, *gamma_and_sums, added, d_x, *x.shape)

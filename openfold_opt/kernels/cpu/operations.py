@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from openfold_opt.kernels.cpu.invariant_point_attention import invariant_point_attention
-from openfold_opt.kernels.cpu.layer_norm import layer_norm
+from openfold_opt.kernels.cpu.layer_norm import layer_norm, projected_norm
 from openfold_opt.kernels.cpu.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.cpu.self_attention import self_attention
 from openfold_opt.kernels.cpu.transition import transition
@@ -16,6 +16,7 @@ from openfold_opt.kernels.reference.random_mask import dropout_masks
 
 OPERATIONS: dict[str, Callable] = {
     "layer_norm": layer_norm,
+    "projected_norm": projected_norm,
     "self_attention": self_attention,
     "global_attention": global_attention,
     "triangle_edges": triangle_edges,

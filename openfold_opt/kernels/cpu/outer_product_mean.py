@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from openfold_opt.kernels.cpu.loops import call
 from openfold_opt.kernels.cpu.pieces import add_product, pieces, sums_like
 
 
@@ -28,9 +29,9 @@ class _OuterProductMean(torch.autograd.Function):
         projection = _swap_channels(weight, a.shape[-1]).t()
         result = torch.empty_like(z, memory_format=torch.contiguous_format)
         for sample, rows in _pieces_of(a, b):
-            mean = torch.addmm(bias, _outer(a[sample, rows], b[sample]), projection)
-            update = mean.view(result[sample, rows].shape) / norm[sample, rows]
-            torch.add(z[sample, rows], update, out=result[sample, rows])
+            total = torch.mm(_outer(a[sample, rows], b[sample]), projection)
+            divisor, residual = norm[sample, rows].float().contiguous(), z[sample, rows].contiguous()
+            call("add_residual", total, bias, divisor, residual, result[sample, rows], *total.shape)
         return result
 
     @staticmethod

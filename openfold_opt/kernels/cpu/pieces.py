@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-PIECE_BYTES = 2**20
-"""Size of the largest intermediate result of a piece: several of them share a second-level cache of 1 to 2 MiB."""
+PIECE_BYTES = 2**21
+"""Size of the largest intermediate result of a piece. Matrix products like long pieces, loops like those that stay in the second-level cache."""
 
 
 def piece_length(bytes_each: int) -> int:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from openfold_opt.kernels.cpu.again import again_of
+from openfold_opt.kernels.cpu.layer_norm import NormAgain
+from openfold_opt.kernels.cpu.loops import call
 from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, product_into, sums_like
 
-_aten = torch.ops.aten
 _FLOAT32_BYTES = 4
 
 AnyRoom = TypeVar("AnyRoom", bound="_Room")
@@ -28,35 +30,33 @@ def self_attention(
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """kernels/reference/self_attention.py, which has shapes and meaning; keeps its inputs only and computes the rest again."""
+    """kernels/reference/self_attention.py, which has shapes and meaning; keeps its inputs only and computes the rest again.
+
+    An x that comes from a normalisation is computed again too.
+    """
     return _SelfAttention.apply(x, *projection, *output, mask, None if bias is None else bias(), (num_heads, mask_inf))
 
 
 class _Room:
-    """Scratch memory for a piece of n groups, and every view of it that a pass looks through: making a view takes as long as filling 8 KiB.
+    """Scratch memory for a piece of n groups, and every view of it that a product looks through: making a view takes as long as filling 8 KiB.
 
     n groups of num_heads heads make n * num_heads matrix products.
     """
 
     def __init__(self, sizes: tuple[int, int, int, int], scratch: Scratch) -> None:
         """sizes: n, N, num_heads and c of a head"""
-        n, length, num_heads, c = sizes
+        n, length, num_heads, c = self.sizes = sizes
         self.joined = scratch.take("joined", n * length, 4 * num_heads * c)
         """Projections q, k, v and gate, later their gradient"""
-        by_head = self.joined.view(n, length, 4, num_heads, c)
-        self.joined_qkv, self.joined_gate = by_head[:, :, :3].permute(2, 0, 3, 1, 4), by_head[:, :, 3]
-        self.heads = scratch.take("heads", 3, n, num_heads, length, c)
-        self.q, self.k, self.v = self.heads.flatten(1, 2)
+        self.heads = scratch.take("heads", 3, n * num_heads, length, c)
+        self.q, self.k, self.v = self.heads
         self.k_t, self.v_t = self.k.mT, self.v.mT
-        self.gate = scratch.take("gate", n, length, num_heads, c)
+        self.gate = scratch.take("gate", n * length, num_heads * c)
         """After its sigmoid"""
         self.weights = scratch.take("weights", n * num_heads, length, length, dtype=torch.float32)
-        self.weights_by_group = self.weights.unflatten(0, (n, num_heads))
         self.attended = scratch.take("attended", n * num_heads, length, c)
         """Later its gradient"""
-        self.attended_behind = self.attended.unflatten(0, (n, num_heads)).transpose(1, 2)
-        self.gated = scratch.take("gated", n, length, num_heads, c)
-        self.gated_rows = self.gated.view(n * length, num_heads * c)
+        self.gated = scratch.take("gated", n * length, num_heads * c)
         """Which are projected to the output"""
 
 
@@ -65,12 +65,9 @@ class _BackwardRoom(_Room):
 
     def __init__(self, sizes: tuple[int, int, int, int], scratch: Scratch) -> None:
         super().__init__(sizes, scratch)
-        n, length, num_heads, c = sizes
-        self.d_gated_rows = scratch.take("d_gated", n * length, num_heads * c)
-        self.d_gated = self.d_gated_rows.view(self.gated.shape)
-        d_heads = scratch.take("d_heads", 3, n * num_heads, length, c)
-        self.d_q, self.d_k, self.d_v = d_heads
-        self.d_heads = d_heads.unflatten(1, (n, num_heads))
+        self.d_gated = scratch.take("d_gated", *self.gated.shape)
+        self.d_heads = scratch.take("d_heads", *self.heads.shape)
+        self.d_q, self.d_k, self.d_v = self.d_heads
         self.d_weights = scratch.take("d_weights", *self.weights.shape)
 
 
@@ -81,10 +78,9 @@ class _Attention:
         num_heads, mask_inf = sizes
         w_in, b_in = projection
         length, c = x.shape[2], len(w_in) // (4 * num_heads)
-        offset = b_in.view(4, num_heads, c)
-        self._w_in_t, self._qkv_offset, self._gate_offset = w_in.t(), offset[:3, None, :, None], offset[3]
-        self._mask_offset = (mask_inf * (mask.float() - 1.0))[:, :, None, None, :]
-        self._bias = None if bias is None else bias.float()
+        self._w_in_t, self._offset = w_in.t(), b_in
+        self._mask_offset = (mask_inf * (mask.float() - 1.0)).contiguous()
+        self._bias = None if bias is None else bias.float().contiguous()
         self._scale, self._scratch = 1.0 / math.sqrt(c), Scratch(w_in)
         self._length = piece_length(length * max(num_heads * length * _FLOAT32_BYTES, len(w_in) * w_in.element_size()))
         self._group_sizes, self._rooms = (length, num_heads, c), {}
@@ -94,82 +90,79 @@ class _Attention:
         for sample, mask_offset in enumerate(self._mask_offset):
             parts = zip(*(x[sample].split(self._length) for x in tensors))
             for offset, part in zip(mask_offset.split(self._length), parts):
-                yield sample, offset, *(x.flatten(0, 1) for x in part)
+                yield sample, offset, *(x.flatten(0, 1).contiguous() for x in part)
+
+    def normalised(self, rows: Tensor, norm_again: NormAgain | None) -> Tensor:
+        """What attend wants, of rows [n * N, c_in] of the input, which is that of the normalisation if it is done again."""
+        if norm_again is not None:
+            rows, unnormalised = self._scratch.take("normalised", *rows.shape, dtype=rows.dtype), rows
+            norm_again.normalise(unnormalised, rows)
+        return rows.to(self._w_in_t.dtype)
 
     def attend(self, x: Tensor, sample: int, mask_offset: Tensor, room_type: type[AnyRoom]) -> AnyRoom:
         """Fills a room up to what is projected to the output. x: [n * N, c_in] in the dtype of the weights"""
-        n = len(mask_offset)
+        n, (length, num_heads, _) = len(mask_offset), self._group_sizes
         if n not in self._rooms:
             self._rooms[n] = room_type((n, *self._group_sizes), self._scratch)
         room = self._rooms[n]
         torch.mm(x, self._w_in_t, out=room.joined)
-        # the way to heads in front passes over everything anyway, so the bias is added there
-        torch.add(room.joined_qkv, self._qkv_offset, out=room.heads)
-        torch.add(room.joined_gate, self._gate_offset, out=room.gate).sigmoid_()
-        if self._bias is None:
-            room.weights_by_group.copy_(mask_offset)
-        else:
-            torch.add(mask_offset, self._bias[sample], out=room.weights_by_group)
+        call("split_heads", room.joined, self._offset, room.heads, room.gate, *room.sizes)
         if room.q.dtype == room.weights.dtype:
-            room.weights.baddbmm_(room.q, room.k_t, alpha=self._scale)
+            torch.bmm(room.q, room.k_t, out=room.weights)
         else:
-            room.weights.add_(torch.bmm(room.q * self._scale, room.k_t))
-        torch.softmax(room.weights, dim=-1, out=room.weights)
+            room.weights.copy_(torch.bmm(room.q, room.k_t))
+        bias = None if self._bias is None else self._bias[sample]
+        call("softmax", room.weights, mask_offset, bias, self._scale, n, num_heads, length)
         room.low_weights = room.weights.to(room.v.dtype)
         torch.bmm(room.low_weights, room.v, out=room.attended)
-        torch.mul(room.attended_behind, room.gate, out=room.gated)
+        call("gate_heads", room.attended, room.gate, room.gated, *room.sizes)
         return room
 
-    def attend_backward(self, room: _BackwardRoom) -> Tensor:
-        """From room.d_gated, which is written over, to room.joined; returns the gradient of the logits [n, num_heads, N, N] float32."""
-        # what they were has become heads, gate and gated
-        d_attended, d_joined_gate = room.attended, room.joined_gate
-        torch.mul(room.d_gated, room.gate, out=room.attended_behind)
-        # d_gated * attended * gate * (1 - gate)
-        room.d_gated.mul_(room.gated)
-        torch.addcmul(room.d_gated, room.d_gated, room.gate, value=-1.0, out=d_joined_gate)
-
-        torch.bmm(room.low_weights.mT, d_attended, out=room.d_v)
-        d_weights = torch.bmm(d_attended, room.v_t, out=room.d_weights).float()
-        d_logits = _aten._softmax_backward_data.out(d_weights, room.weights, -1, torch.float32, grad_input=d_weights)
-        scaled = d_logits.to(room.q.dtype)
-        room.d_q.baddbmm_(scaled, room.k, beta=0, alpha=self._scale)
-        room.d_k.baddbmm_(scaled.mT, room.q, beta=0, alpha=self._scale)
-        room.joined_qkv.copy_(room.d_heads)
-        return d_logits.view(room.weights_by_group.shape)
+    def attend_backward(self, room: _BackwardRoom, d_bias: Tensor | None, d_offset: Tensor) -> None:
+        """From room.d_gated to room.joined; d_bias [num_heads, N, N] and d_offset [4 * num_heads * c], float32, grow."""
+        n, length, num_heads, _ = room.sizes
+        call("gate_heads_backward", room.attended, room.gate, room.d_gated, room.joined, *room.sizes)
+        # what was attended has become its gradient
+        torch.bmm(room.low_weights.mT, room.attended, out=room.d_v)
+        d_weights = torch.bmm(room.attended, room.v_t, out=room.d_weights).float()
+        call("softmax_backward", d_weights, room.weights, d_bias, n, num_heads, length)
+        d_logits = d_weights.to(room.q.dtype)
+        room.d_q.baddbmm_(d_logits, room.k, beta=0, alpha=self._scale)
+        room.d_k.baddbmm_(d_logits.mT, room.q, beta=0, alpha=self._scale)
+        call("merge_heads", room.d_heads, room.joined, d_offset, *room.sizes)
 
 
 class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x, w_in, b_in, w_out, b_out, mask, bias, sizes) -> Tensor:
-        ctx.save_for_backward(x, w_in, b_in, w_out, mask, bias)
+        ctx.norm_again = again_of(NormAgain, (x,))
+        ctx.save_for_backward(x if ctx.norm_again is None else None, w_in, b_in, w_out, mask, bias)
         ctx.sizes = sizes
         attention = _Attention(x, (w_in, b_in), mask, bias, sizes)
         result, w_out_t = x.new_empty(x.shape, dtype=w_out.dtype), w_out.t()
         for sample, offset, x_rows, result_rows in attention.pieces(x, result):
             room = attention.attend(x_rows.to(w_in.dtype), sample, offset, _Room)
-            torch.addmm(b_out, room.gated_rows, w_out_t, out=result_rows)
+            torch.mm(room.gated, w_out_t, out=result_rows)
+            call("add_to_rows", result_rows, b_out, *result_rows.shape)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
         x, w_in, b_in, w_out, mask, bias = ctx.saved_tensors
+        x = x if ctx.norm_again is None else ctx.norm_again.input
         attention = _Attention(x, (w_in, b_in), mask, bias, ctx.sizes)
         d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         *d_parameters, d_bias = sums_like(w_in, b_in, w_out, w_out[:, 0], bias if bias is not None else w_in[:0])
         d_w_in, d_b_in, d_w_out, d_b_out = d_parameters
         for sample, offset, x_rows, d_x_rows, d_rows in attention.pieces(x, d_x, d_result):
-            x_rows = x_rows.to(w_in.dtype)
+            x_rows = attention.normalised(x_rows, ctx.norm_again)
             room = attention.attend(x_rows, sample, offset, _BackwardRoom)
-            d_b_out.add_(d_rows.sum(0))
-            add_product(d_w_out, d_rows.t(), room.gated_rows)
-            torch.mm(d_rows, w_out, out=room.d_gated_rows)
-            d_logits = attention.attend_backward(room)
-            d_b_in.add_(room.joined.sum(0))
+            call("add_column_sums", d_rows, d_b_out, *d_rows.shape)
+            add_product(d_w_out, d_rows.t(), room.gated)
+            torch.mm(d_rows, w_out, out=room.d_gated)
+            attention.attend_backward(room, None if bias is None else d_bias[sample], d_b_in)
             add_product(d_w_in, room.joined.t(), x_rows)
             product_into(d_x_rows, room.joined, w_in)
-            if bias is not None:
-                d_bias[sample].add_(d_logits.sum(0))
         low = (total.to(w_in.dtype) for total in d_parameters)
         return d_x, *low, None, None if bias is None else d_bias.to(bias.dtype), None

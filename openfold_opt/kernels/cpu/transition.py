@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
-from openfold_opt.kernels.cpu.pieces import add_product, piece_length, sums_like
-
-_aten = torch.ops.aten
+from openfold_opt.kernels.cpu.layer_norm import as_rows, normalise, normalise_backward
+from openfold_opt.kernels.cpu.loops import call
+from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
 
 
 def transition(
@@ -28,36 +27,44 @@ class _Transition(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, gamma, beta, w1, b1, w2)
         ctx.eps = eps
-        rows = x.reshape(-1, x.shape[-1])
-        result, w1_t, w2_t = torch.empty_like(rows), w1.t(), w2.t()
+        rows = as_rows(x)
+        result, scratch, w1_t, w2_t = torch.empty_like(rows), Scratch(w1), w1.t(), w2.t()
         for some, some_result in _pieces_of(w1, rows, result):
-            normalised, _, _ = normalise(some, (gamma, beta), eps)
-            hidden = torch.addmm(b1, normalised.to(w1.dtype), w1_t).relu_()
-            torch.add(some, torch.addmm(b2, hidden, w2_t), out=some_result)
+            hidden = _hidden(some, ((gamma, beta), eps), (w1_t, b1), scratch)[2]
+            update = torch.mm(hidden, w2_t, out=scratch.take("update", *some.shape))
+            call("add_residual", update, b2, None, some, some_result, *some.shape)
         return result.view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, beta, w1, b1, w2 = ctx.saved_tensors
-        rows, d_rows = x.reshape(-1, x.shape[-1]), d_result.reshape(-1, x.shape[-1])
-        d_x, w1_t = torch.empty_like(rows), w1.t()
-        d_gamma, d_beta, d_w1, d_b1, d_w2 = sums_like(gamma, beta, w1, w1[:, 0], w2)
+        rows, d_rows = as_rows(x), as_rows(d_result)
+        d_x, scratch, w1_t = torch.empty_like(rows), Scratch(w1), w1.t()
+        d_gamma, d_beta, d_w1, d_b1, d_w2 = sums_like(gamma, beta, w1, b1, w2)
         for some, d_some, d_x_some in _pieces_of(w1, rows, d_rows, d_x):
-            normalised, *statistics = normalise(some, (gamma, beta), ctx.eps)
-            normalised = normalised.to(w1.dtype)
-            hidden = torch.addmm(b1, normalised, w1_t).relu_()
+            normalised, statistics, hidden = _hidden(some, ((gamma, beta), ctx.eps), (w1_t, b1), scratch)
             d_piece = d_some.to(w2.dtype)
             add_product(d_w2, d_piece.t(), hidden)
-            d_hidden = torch.mm(d_piece, w2)
-            _aten.threshold_backward.grad_input(d_hidden, hidden, 0, grad_input=d_hidden)
+            d_hidden = torch.mm(d_piece, w2, out=scratch.take("d_hidden", *hidden.shape))
+            call("relu_backward", d_hidden, hidden, d_b1, *hidden.shape)
             add_product(d_w1, d_hidden.t(), normalised)
-            d_b1.add_(d_hidden.sum(0))
-            d_normalised = torch.mm(d_hidden, w1)
-            inner = normalise_backward(d_normalised, some, (gamma, beta), statistics, (d_gamma, d_beta))
-            torch.add(d_some, inner, out=d_x_some)
+            d_normalised = torch.mm(d_hidden, w1, out=scratch.take("d_normalised", *some.shape))
+            normalise_backward(d_normalised, some, statistics, (gamma, d_gamma, d_beta), d_x_some, added=d_some)
         low = (total.to(w1.dtype) for total in (d_w1, d_b1, d_w2, d_rows.sum(0)))
         return d_x.view(x.shape), d_gamma, d_beta, *low, None
+
+
+def _hidden(
+    rows: Tensor, norm: tuple[tuple[Tensor, Tensor], float], first: tuple[Tensor, Tensor], scratch: Scratch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised rows in the dtype of the weights, their statistics, and what the second layer sees. first: weight, transposed, and bias"""
+    weight_t, bias = first
+    normalised = scratch.take("normalised", *rows.shape)
+    statistics = normalise(rows, *norm, normalised)
+    hidden = torch.mm(normalised, weight_t, out=scratch.take("hidden", len(rows), weight_t.shape[1]))
+    call("relu", hidden, bias, *hidden.shape)
+    return normalised, statistics, hidden
 
 
 def _pieces_of(w1: Tensor, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:

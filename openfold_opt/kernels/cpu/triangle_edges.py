@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from openfold_opt.kernels.cpu.again import Again
 from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
+from openfold_opt.kernels.cpu.loops import call
 from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
-
-_aten = torch.ops.aten
 
 Pair = tuple[Tensor, Tensor]
 
@@ -36,75 +36,58 @@ class _TriangleEdges(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_a: Tensor, d_b: Tensor, d_gate: Tensor) -> tuple[Tensor | None, ...]:
-        (z, gamma, beta, weight, bias, mask), joined = ctx.again.take()
+        joined_again, (z, gamma, beta, weight, bias, mask) = ctx.again.take_joined(), ctx.again.release()
         c, eps = ctx.again.sizes
-        rows, mask_rows, d_gate, scratch = _as_rows(z), mask.flatten(1).to(weight.dtype), _as_rows(d_gate), Scratch(weight)
-        d_z, split = torch.empty_like(rows), _split(weight, bias, c)
-        d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
-        (d_edge_weight, d_gate_weight), d_edge_bias = d_weight.tensor_split((4 * c,)), d_bias[: 4 * c]
-        in_front = d_a.contiguous().flatten(2), d_b.contiguous().flatten(2)
-        places = _pieces_of((rows, d_z, mask_rows, d_gate), in_front, split.length)
-        for number, (z_rows, d_z_rows, some_mask, d_gate_rows, *d_edges) in enumerate(places):
-            n = len(z_rows)
-            x, *statistics = normalise(z_rows, (gamma, beta), eps)
-            x = x.to(weight.dtype)
-            value, opened = (joined[number] if joined else split.project(x, scratch.take("joined", 4 * c, n))).chunk(2)
-            d_side, d_joined = scratch.take("d_side", 2 * c, n), scratch.take("d_joined", 4 * c, n)
-            for d_edge, target in zip(d_edges, d_side.split(c)):
-                torch.mul(d_edge, some_mask, out=target)
-            d_value, d_opened = d_joined.chunk(2)
-            torch.mul(d_side, opened, out=d_value)
-            _aten.sigmoid_backward.grad_input(d_side.mul_(value), opened, grad_input=d_opened)
-            add_product(d_edge_weight, d_joined, x)
+        projection, rows, d_gate = _Projection.of(weight, bias, c), _as_rows(z), _as_rows(d_gate)
+        masks, d_z, scratch = _as_mask(mask), torch.empty_like(rows), Scratch(weight)
+        d_edges = [d.contiguous().flatten(2) for d in (d_a, d_b)]
+        d_gamma, d_beta, d_weight, d_offsets = sums_like(gamma, beta, weight, projection.offsets)
+        d_edge_weight, d_gate_weight = d_weight.tensor_split((4 * c,))
+        for number, (sample, some) in enumerate(projection.pieces(rows)):
+            z_rows, d_gate_rows, some_mask = rows[sample, some], d_gate[sample, some], masks[sample, some]
+            x = scratch.take("x", *z_rows.shape)
+            statistics = normalise(z_rows, (gamma, beta), eps, x)
+            if joined_again:
+                joined = joined_again[number]
+            else:
+                unwanted = scratch.take("edge", c, len(x))
+                joined = projection.open(x, some_mask, (unwanted, unwanted), scratch.take("joined", 4 * c, len(x)))
+            for (value, gate), d_offset, d_edge in zip(_sides(joined), d_offsets, d_edges):
+                call("open_edges_backward", value, gate, d_offset, some_mask, d_edge[sample, :, some], d_edge.stride(1), *value.shape)
+            add_product(d_edge_weight, joined, x)
             add_product(d_gate_weight, d_gate_rows.t(), x)
-            d_edge_bias.add_(d_joined.sum(1))
-            d_x = torch.mm(d_joined.t(), split.edge_weight, out=scratch.take("d_x", *x.shape)).addmm_(d_gate_rows, split.gate_weight)
-            d_z_rows.copy_(normalise_backward(d_x, z_rows, (gamma, beta), statistics, (d_gamma, d_beta)))
-        d_bias[4 * c :] = d_gate.sum((0, 1))
+            d_x = torch.mm(joined.t(), projection.edge_weight, out=scratch.take("d_x", *x.shape))
+            d_x.addmm_(d_gate_rows, projection.gate_weight)
+            normalise_backward(d_x, z_rows, statistics, (gamma, d_gamma, d_beta), d_z[sample, some])
+        d_bias = torch.cat((d_offsets.transpose(0, 1).flatten(), d_gate.sum((0, 1)).float()))
         return d_z.view(z.shape), d_gamma, d_beta, d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None
 
 
-class EdgesAgain:
-    """The way back from edges to what they were made of: whoever needs them in the backward pass need not keep them until then.
+class EdgesAgain(Again):
+    """Edges and gate that were not kept. Of the three tensors only the inputs are, a third of their size.
 
-    Of the three tensors only the inputs are kept, a third of their size. The backward pass of the edges comes last and finds here what
-    was computed again on the way.
+    The backward pass of the edges comes last and finds here what was computed again on the way.
     """
 
     def __init__(self, node: FunctionCtx, sizes: tuple[int, float]) -> None:
+        super().__init__(node)
         self.sizes = sizes
-        self._node = weakref.ref(node)
-        self._inputs: tuple[Tensor, ...] | None = None
         self._joined: list[Tensor] = []
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """a, b and the output gate."""
-        weight = self._unpack()[3]
+        weight = self.kept()[3]
 
         def room(n: int) -> Tensor:
             self._joined.append(weight.new_empty(4 * self.sizes[0], n))
             return self._joined[-1]
 
-        return _compute_edges(self._unpack(), self.sizes, room)
+        return _compute_edges(self.kept(), self.sizes, room)
 
-    def take(self) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Inputs of the edges and the projections of each piece [4 * c_hidden, n], empty if they were not computed again."""
-        found = self._unpack(), self._joined
-        self._inputs, self._joined = None, []
-        return found
-
-    def _unpack(self) -> tuple[Tensor, ...]:
-        # once for both: under recomputation, saved tensors can be unpacked only once
-        if self._inputs is None:
-            self._inputs = self._node().saved_tensors
-        return self._inputs
-
-
-def edges_again(edges: tuple[Tensor, Tensor, Tensor]) -> EdgesAgain | None:
-    """None if these tensors, or what autograd knows of them, did not come from triangle_edges as they are."""
-    nodes = {edge.grad_fn for edge in edges}
-    is_in_order = [edge.output_nr for edge in edges] == [0, 1, 2]
-    return getattr(nodes.pop(), "again", None) if len(nodes) == 1 and is_in_order else None
+    def take_joined(self) -> list[Tensor]:
+        """The projections of each piece [4 * c_hidden, n]; nothing if they were not computed again."""
+        joined, self._joined = self._joined, []
+        return joined
 
 
 def _compute_edges(
@@ -113,58 +96,69 @@ def _compute_edges(
     """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
     z, gamma, beta, weight, bias, mask = inputs
     c, eps = sizes
-    split = _split(weight, bias, c)
+    projection, rows, masks, scratch = _Projection.of(weight, bias, c), _as_rows(z), _as_mask(mask), Scratch(weight)
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
-    output_gate = weight.new_empty(*z.shape[:3], len(split.gate_weight))
-    behind = _as_rows(z), mask.flatten(1).to(weight.dtype), _as_rows(output_gate)
-    for z_rows, some_mask, gate_rows, *edge_parts in _pieces_of(behind, [edge.flatten(2) for edge in edges], split.length):
-        x = normalise(z_rows, (gamma, beta), eps)[0].to(weight.dtype)
-        values_and_opened = split.project(x, room(len(x))).split(c)
-        for edge, value, opened in zip(edge_parts, values_and_opened[:2], values_and_opened[2:]):
-            torch.mul(value, opened, out=edge).mul_(some_mask)
-        torch.addmm(split.gate_bias, x, split.gate_weight_t, out=gate_rows)
-    return *edges, output_gate
+    flat_edges = [edge.flatten(2) for edge in edges]
+    output_gate = weight.new_empty(*rows.shape[:2], len(projection.gate_weight))
+    for sample, some in projection.pieces(rows):
+        z_rows, gate_rows = rows[sample, some], output_gate[sample, some]
+        x = scratch.take("x", *z_rows.shape)
+        normalise(z_rows, (gamma, beta), eps, x)
+        projection.open(x, masks[sample, some], [edge[sample, :, some] for edge in flat_edges], room(len(x)))
+        torch.mm(x, projection.gate_weight.t(), out=gate_rows)
+        call("add_to_rows", gate_rows, projection.gate_bias, *gate_rows.shape)
+    return *edges, output_gate.view(*z.shape[:3], -1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Split:
+class _Projection:
     """Projection to values and gates of both edges [4 * c_hidden, c_z], and to the output gate."""
 
     edge_weight: Tensor
     gate_weight: Tensor
-    gate_weight_t: Tensor
-    edge_bias: Tensor
-    """[4 * c_hidden, 1]"""
+    offsets: Tensor
+    """[2, 2, c_hidden]: of a and of b, of value and of gate"""
     gate_bias: Tensor
     length: int
     """Rows of a piece."""
 
-    def project(self, x: Tensor, out: Tensor) -> Tensor:
-        """Values of a and b and their gates after the sigmoid, to out [4 * c_hidden, n]. x: [n, c_z]"""
-        torch.addmm(self.edge_bias, self.edge_weight, x.t(), out=out)
-        out.chunk(2)[1].sigmoid_()
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, c: int) -> _Projection:
+        """weight [4 * c + c_z, c_z] and bias: values of a and b, their gates, output gate"""
+        edge_weight, gate_weight = weight.tensor_split((4 * c,))
+        edge_bias, gate_bias = bias.tensor_split((4 * c,))
+        return cls(
+            edge_weight=edge_weight,
+            gate_weight=gate_weight,
+            offsets=edge_bias.view(2, 2, c).transpose(0, 1).contiguous(),
+            gate_bias=gate_bias,
+            length=piece_length(4 * c * weight.element_size()),
+        )
+
+    def pieces(self, rows: Tensor) -> Iterator[tuple[int, slice]]:
+        """Sample and some of its rows [batch, N, c_z]."""
+        for sample, start in itertools.product(range(rows.shape[0]), range(0, rows.shape[1], self.length)):
+            yield sample, slice(start, min(start + self.length, rows.shape[1]))
+
+    def open(self, x: Tensor, mask: Tensor, edges: Sequence[Tensor], out: Tensor) -> Tensor:
+        """Writes to the edges a and b [c, n] of x [n, c_z]; returns out [4 * c, n]: values, and gates after the sigmoid."""
+        torch.mm(self.edge_weight, x.t(), out=out)
+        for (value, gate), offset, edge in zip(_sides(out), self.offsets, edges):
+            call("open_edges", value, gate, offset, mask, edge, edge.stride(0), *value.shape)
         return out
 
 
-def _split(weight: Tensor, bias: Tensor, c: int) -> _Split:
-    edge_weight, gate_weight = weight.tensor_split((4 * c,))
-    edge_bias, gate_bias = bias.tensor_split((4 * c,))
-    return _Split(
-        edge_weight=edge_weight,
-        gate_weight=gate_weight,
-        gate_weight_t=gate_weight.t(),
-        edge_bias=edge_bias[:, None],
-        gate_bias=gate_bias,
-        length=piece_length(4 * c * weight.element_size()),
-    )
+def _sides(joined: Tensor) -> tuple[Pair, Pair]:
+    """Values and gates [c, n] of a and of b; joined: [4 * c, n]"""
+    value_a, value_b, gate_a, gate_b = joined.chunk(4)
+    return (value_a, gate_a), (value_b, gate_b)
 
 
-def _pieces_of(behind: Sequence[Tensor], in_front: Sequence[Tensor], length: int) -> Iterator[tuple[Tensor, ...]]:
-    """Parts of a sample's rows: of tensors [batch, N, ...], and of those [batch, c, N] with channels in front; no copies."""
-    for sample in zip(*behind, *in_front):
-        yield from zip(*(x.split(length, dim=0 if number < len(behind) else 1) for number, x in enumerate(sample)))
+def _as_mask(mask: Tensor) -> Tensor:
+    """[batch, N_1, N_2] -> [batch, N_1 * N_2] float32"""
+    return mask.flatten(1).float().contiguous()
 
 
 def _as_rows(x: Tensor) -> Tensor:
     """[batch, N_1, N_2, c] -> [batch, N_1 * N_2, c]"""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+    return x.reshape(x.shape[0], -1, x.shape[-1]).contiguous()

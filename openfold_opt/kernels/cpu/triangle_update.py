@@ -1,20 +1,17 @@
-"""The updates of the triangle multiplications: a product over edges with channels in front, then pieces of rows with channels behind."""
+"""The updates of the triangle multiplications: a product over edges, normalised with its channels in front, and projected by pieces of rows."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
+from openfold_opt.kernels.cpu.again import again_of
+from openfold_opt.kernels.cpu.loops import call
 from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
-from openfold_opt.kernels.cpu.triangle_edges import edges_again
-
-_aten = torch.ops.aten
+from openfold_opt.kernels.cpu.triangle_edges import EdgesAgain
 
 Pair = tuple[Tensor, Tensor]
 
@@ -32,23 +29,18 @@ def triangle_update(
 class _TriangleUpdate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z, a, b, gate, gamma, beta, weight, bias, dropout, sizes) -> Tensor:
-        ctx.edges_again = edges_again((a, b, gate))
+        ctx.edges_again = again_of(EdgesAgain, (a, b, gate))
         edges = (a, b, gate) if ctx.edges_again is None else ()
         ctx.save_for_backward(gamma, beta, weight, bias, dropout, *edges)
         ctx.sizes = is_outgoing, eps = sizes
-        product, weight_t = _product(a, b, is_outgoing), weight.t()
-        result, scratch = torch.empty_like(z, memory_format=torch.contiguous_format), Scratch(weight)
-        for some_z, some_product, some_gate, some_result, kept in _pieces_of(dropout, weight, z, product, gate, result):
-            x = _flat(normalise(some_product, (gamma, beta), eps)[0]).to(weight.dtype)
-            update = scratch.take("update", *some_z.shape)
-            torch.addmm(bias, x, weight_t, out=_flat(update))
-            opened = torch.sigmoid(some_gate, out=scratch.take("opened", *some_gate.shape))
-            if kept is None:
-                factor = opened.to(z.dtype)
-            else:
-                update.mul_(opened)
-                factor = kept.to(z.dtype)
-            torch.addcmul(some_z, update.to(z.dtype), factor, out=some_result)
+        product, z, gate, dropout = _product(a, b, is_outgoing), z.contiguous(), gate.contiguous(), _as_factor(dropout)
+        result, scratch = torch.empty_like(z), Scratch(weight)
+        for sample, some, columns in _pieces_of(product, weight):
+            x, _ = _normalised(product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch)
+            update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
+            z_rows, gate_rows, result_rows = (part[sample, some] for part in (z, gate, result))
+            factor, has_one = _factor(dropout, sample, some)
+            call("gated_residual", update, bias, gate_rows, factor, z_rows, result_rows, has_one, *z_rows.shape)
         return result
 
     @staticmethod
@@ -57,64 +49,62 @@ class _TriangleUpdate(torch.autograd.Function):
         gamma, beta, weight, bias, dropout, *edges = ctx.saved_tensors
         a, b, gate = edges or ctx.edges_again.compute()
         is_outgoing, eps = ctx.sizes
-        product, weight_t, scratch = _product(a, b, is_outgoing), weight.t(), Scratch(weight)
-        d_product, d_gate = torch.empty_like(product), torch.empty_like(gate, memory_format=torch.contiguous_format)
+        # becomes its gradient, piece by piece
+        product, scratch = _product(a, b, is_outgoing), Scratch(weight)
+        gate, dropout, d_rows = gate.contiguous(), _as_factor(dropout), d_result.contiguous()
+        d_gate = torch.empty_like(gate)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
-        for some, gate_rows, d_some, d_gate_rows, d_rows, kept in _pieces_of(dropout, weight, product, gate, d_product, d_gate, d_result):
-            x, *statistics = normalise(some, (gamma, beta), eps)
-            x = _flat(x).to(weight.dtype)
-            update = torch.addmm(bias, x, weight_t, out=scratch.take("update", len(x), len(weight)))
-            opened = torch.sigmoid(_flat(gate_rows), out=scratch.take("opened", *update.shape))
-            d_gated = _flat(d_rows if kept is None else d_rows * kept).to(weight.dtype)
-            _aten.sigmoid_backward.grad_input(update.mul_(d_gated), opened, grad_input=_flat(d_gate_rows))
-            d_update = torch.mul(d_gated, opened, out=opened)
-            add_product(d_weight, d_update.t(), x)
-            d_bias.add_(d_update.sum(0))
-            d_x = torch.mm(d_update, weight, out=scratch.take("d_x", *x.shape)).view(some.shape)
-            d_some.copy_(normalise_backward(d_x, some, (gamma, beta), statistics, (d_gamma, d_beta)))
-        d_product = _in_front(d_product)
+        for sample, some, columns in _pieces_of(product, weight):
+            some_product = product[sample].flatten(1)[:, columns]
+            x, statistics = _normalised(some_product, ((gamma, beta), eps), scratch)
+            update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
+            gate_rows, d_result_rows, d_gate_rows = (part[sample, some] for part in (gate, d_rows, d_gate))
+            factor, has_one = _factor(dropout, sample, some)
+            call("gated_residual_backward", update, bias, gate_rows, factor, d_result_rows, d_gate_rows, has_one, *gate_rows.shape)
+            # what was the update has become its gradient
+            add_product(d_weight, update.t(), x.t())
+            call("add_column_sums", update, d_bias, *update.shape)
+            d_x = torch.mm(weight.t(), update.t(), out=scratch.take("d_x", *x.shape))
+            sums = scratch.take("sums", *statistics.shape, dtype=torch.float32)
+            call("norm_columns_backward", d_x, some_product, statistics, gamma, d_gamma, d_beta, sums, some_product.stride(0), *x.shape)
         if is_outgoing:
-            d_a, d_b = torch.matmul(d_product, b), torch.matmul(d_product.mT, a)
+            d_a, d_b = torch.matmul(product, b), torch.matmul(product.mT, a)
         else:
-            d_a, d_b = torch.matmul(b, d_product.mT), torch.matmul(a, d_product)
+            d_a, d_b = torch.matmul(b, product.mT), torch.matmul(a, product)
         return d_result, d_a, d_b, d_gate, d_gamma, d_beta, d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None
 
 
 def _product(a: Tensor, b: Tensor, is_outgoing: bool) -> Tensor:
-    """[batch, N_i, N_j, c]"""
-    return _behind(torch.matmul(a, b.mT) if is_outgoing else torch.matmul(a.mT, b))
+    """[batch, c, N_i, N_j]"""
+    return torch.matmul(a, b.mT) if is_outgoing else torch.matmul(a.mT, b)
 
 
-def _pieces_of(dropout: Tensor | None, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Some residues i of a sample: their part of every tensor [batch, N_i, N_j, c], and what dropout keeps of them.
-
-    dropout: [batch, 1 or N_i, N_j, c_z], 1 is broadcast.
-    """
-    length = piece_length(tensors[0].shape[2] * max(weight.shape) * weight.element_size())
-    for number, sample in enumerate(zip(*tensors)):
-        masks = itertools.repeat(None if dropout is None else dropout[number])
-        if dropout is not None and dropout.shape[1] != 1:
-            masks = dropout[number].split(length)
-        yield from zip(*(x.split(length) for x in sample), masks)
+def _pieces_of(product: Tensor, weight: Tensor) -> Iterator[tuple[int, slice, slice]]:
+    """Sample, some residues i, and the columns that they are in [c, N_i * N_j]."""
+    batch, _, num_i, num_j = product.shape
+    length = piece_length(num_j * max(weight.shape) * weight.element_size())
+    for sample in range(batch):
+        for start in range(0, num_i, length):
+            end = min(start + length, num_i)
+            yield sample, slice(start, end), slice(start * num_j, end * num_j)
 
 
-def _flat(x: Tensor) -> Tensor:
-    """[n, N_j, c] -> [n * N_j, c]"""
-    return x.flatten(0, 1)
+def _normalised(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> Pair:
+    """Columns [c, n] of a product, normalised, and their statistics."""
+    parameters, eps = norm
+    x = scratch.take("x", *product.shape)
+    statistics = scratch.take("statistics", 2, x.shape[1], dtype=torch.float32)
+    call("norm_columns", product, *parameters, x, statistics, eps, product.stride(0), *x.shape)
+    return x, statistics
 
 
-def _in_front(x: Tensor) -> Tensor:
-    """[batch, N_1, N_2, c] -> [batch, c, N_1, N_2], a copy. PyTorch transposes two dims by blocks, four dims element by element."""
-    return _transpose_each(x.flatten(1, 2)).unflatten(-1, x.shape[1:3])
+def _as_factor(dropout: Tensor | None) -> Tensor | None:
+    return None if dropout is None else dropout.float().contiguous()
 
 
-def _behind(x: Tensor) -> Tensor:
-    """[batch, c, N_1, N_2] -> [batch, N_1, N_2, c], a copy."""
-    return _transpose_each(x.flatten(2, 3)).unflatten(1, x.shape[2:4])
-
-
-def _transpose_each(x: Tensor) -> Tensor:
-    transposed = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
-    for source, target in zip(x.contiguous(), transposed):
-        target.copy_(source.t())
-    return transposed
+def _factor(dropout: Tensor | None, sample: int, some: slice) -> tuple[Tensor | None, bool]:
+    """What some residues i of a sample are multiplied with, and whether it is the same for all. dropout: [batch, N_i or 1, N_j, c_z]"""
+    if dropout is None:
+        return None, True
+    has_one = dropout.shape[1] == 1
+    return dropout[sample] if has_one else dropout[sample, some], has_one

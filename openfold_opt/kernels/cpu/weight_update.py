@@ -1,18 +1,12 @@
-"""The optimiser's step by pieces of the flat tensors: each passes through the cache once, in place of once per operation."""
+"""The optimiser's step in one pass over the flat tensors, in place of one for each operation."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.cpu.pieces import PIECE_BYTES
+from openfold_opt.kernels.cpu.loops import call
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
-from openfold_opt.kernels.reference import weight_update as reference
-
-_PIECE = PIECE_BYTES // 16
-"""Elements; a piece of four float32 tensors is at work."""
 
 
 @torch.no_grad()
@@ -25,29 +19,33 @@ def weight_update(
     constants: WeightUpdateConstants,
     square_sum: Tensor | None = None,
 ) -> Tensor:
-    """kernels/reference/weight_update.py, which has the meaning; equal to it to the last bit.
+    """kernels/reference/weight_update.py, which has the meaning, but for the gradient, which is left as it is.
 
     Where the norm or the flag is not finite, nothing is touched: on a CPU the host may look.
     """
     norm = torch.linalg.vector_norm(gradient) if square_sum is None else square_sum.sqrt().float()
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
     if is_applied:
-        scale = (constants.max_norm / (norm + 1e-6)).clamp(max=1.0)
-        state.num_steps.add_(1.0)
-        for start in range(0, gradient.numel(), _PIECE):
-            piece = slice(start, start + _PIECE)
-            reference.update_elements(
-                _part(state, piece),
-                gradient[piece].mul_(scale),
-                learning_rate=learning_rate,
-                apply=is_applied,
-                constants=constants,
-            )
-        state.num_updates.add_(1.0)
+        rates = _rates(state, norm, float(learning_rate), constants)
+        call("update_weights", gradient, state.values, state.exp_avg, state.exp_avg_sq, state.average, rates, gradient.numel())
+        if state.compute_copy is not None:
+            state.compute_copy.copy_(state.values)
     return torch.stack([is_applied.float(), norm])
 
 
-def _part(state: WeightState, piece: slice) -> WeightState:
-    """The same state for a piece of the flat tensors."""
-    flat = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return WeightState(**{name: value[piece] if value is not None and value.dim() == 1 else value for name, value in flat.items()})
+def _rates(state: WeightState, norm: Tensor, learning_rate: float, constants: WeightUpdateConstants) -> Tensor:
+    """Counts the step; what the loop calls rates, [8] float32."""
+    state.num_steps.add_(1.0)
+    count, is_first = state.num_steps.item(), state.num_updates.item() == 0
+    state.num_updates.add_(1.0)
+    rates = (
+        (constants.max_norm / (norm + 1e-6)).clamp(max=1.0).item(),
+        1.0 - constants.beta_1,
+        constants.beta_2,
+        1.0 - constants.beta_2,
+        (1.0 - constants.beta_2**count) ** 0.5,
+        learning_rate / (1.0 - constants.beta_1**count),
+        constants.epsilon,
+        1.0 if is_first else 1.0 - constants.decay_rate,
+    )
+    return torch.tensor(rates, dtype=torch.float32)

@@ -1,6 +1,8 @@
-"""Layer normalisation over the channels."""
+"""Layer normalisation over the channels, alone and with a projection behind it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,3 +21,27 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
         [..., c] in the dtype of x.
     """
     return F.layer_norm(x.float() if x.dtype == torch.bfloat16 else x, weight.shape, weight, bias, eps).to(x.dtype)
+
+
+def projected_norm(
+    x: Tensor,
+    norm: tuple[Tensor, Tensor],
+    projection: tuple[Tensor, Tensor | None],
+    *,
+    eps: float,
+    layer_norm: Callable[..., Tensor] = layer_norm,
+) -> tuple[Tensor, Tensor]:
+    """Layer normalisation and a linear layer behind it.
+
+    Args:
+        x: [..., c]
+        norm: weight and bias [c] of the normalisation.
+        projection: weight [c_out, c] and bias [c_out] or None.
+        eps: added to the variance.
+        layer_norm: how to normalise.
+
+    Returns:
+        Normalised x, as layer_norm returns it, and its projection [..., c_out] in the dtype of the projection's weight.
+    """
+    normalised = layer_norm(x, *norm, eps=eps)
+    return normalised, F.linear(normalised.to(projection[0].dtype), *projection)

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from openfold_opt.kernels.interface import KernelShapes
+from openfold_opt.kernels.reference.layer_norm import projected_norm
 from openfold_opt.kernels.reference.self_attention import self_attention
 from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
 from openfold_opt.kernels.triton import launch, layer_norm
@@ -21,6 +22,7 @@ from openfold_opt.kernels.triton.weight_update import weight_update
 
 OPERATIONS: dict[str, Callable] = {
     "layer_norm": layer_norm.layer_norm,
+    "projected_norm": partial(projected_norm, layer_norm=layer_norm.layer_norm),
     "self_attention": partial(self_attention, attention=attention.attention),
     "global_attention": global_attention,
     "triangle_edges": partial(triangle_edges, layer_norm=layer_norm.layer_norm, gate=triangle_gate),
@@ -37,7 +39,7 @@ OPERATIONS: dict[str, Callable] = {
 def reason_against(operation: str, shapes: KernelShapes, device: torch.device | str) -> str | None:
     """Why an operation cannot be fused for these shapes on this device; None if it can."""
     float32 = torch.float32
-    if operation in ("layer_norm", "triangle_edges", "triangle_update"):
+    if operation in ("layer_norm", "projected_norm", "triangle_edges", "triangle_update"):
         return layer_norm.supports(shapes.max_norm_channels, device, float32)
     if operation == "self_attention":
         return attention.supports(shapes.max_head_size, device, float32)

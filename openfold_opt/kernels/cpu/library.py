@@ -1,0 +1,101 @@
+"""The library of loops: compiled once on a machine, by its own C++ compiler for its own processor, and kept."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+SOURCES = Path(__file__).with_name("cpp")
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd", "-shared", "-fPIC")
+"""Not -ffast-math, for which nothing is ever infinite or not a number."""
+_FLAGS_BY_MACHINE = {"x86_64": ("-mprefer-vector-width=512",)}
+
+
+class LibraryError(Exception):
+    """Why there is no library."""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The library; the first call on a machine compiles it, which takes some seconds. LibraryError tells why it cannot be had."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise LibraryError(f"there is no C++ compiler: none of {', '.join(COMPILERS)} is on the PATH (Debian, Ubuntu: apt-get install g++)")
+    name = f"loops-{_key(compiler)}.so"
+    for folder in _folders():
+        if (folder / name).is_file():
+            return _loaded(folder / name)
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                _compile(compiler, Path(work, name))
+                # another process may have been as fast, with the same result
+                os.replace(Path(work, name), folder / name)
+        except OSError:
+            continue
+        return _loaded(folder / name)
+    raise LibraryError(f"its machine code can be kept in none of {', '.join(map(str, _folders()))}: make one of them writable, with 1 MB of room")
+
+
+@cache
+def reason_against() -> str | None:
+    """Why this machine cannot have the library, or None."""
+    try:
+        library()
+    except LibraryError as error:
+        return str(error)
+    return None
+
+
+def _folders() -> Iterator[Path]:
+    """Where machine code may lie, by preference."""
+    yield SOURCES / "built"
+    yield Path.home() / ".cache" / "openfold_opt"
+    yield Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
+
+
+def _flags() -> tuple[str, ...]:
+    return FLAGS + _FLAGS_BY_MACHINE.get(platform.machine(), ())
+
+
+def _key(compiler: str) -> str:
+    """Stands for all that the machine code depends on; home directories are shared by machines of several kinds."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    digest = hashlib.sha256(version)
+    for path in sorted(SOURCES.glob("*.*")):
+        digest.update(path.name.encode() + path.read_bytes())
+    digest.update(" ".join((*_flags(), platform.machine(), _processor())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Model and abilities of the first processor, as Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
+
+
+def _compile(compiler: str, out: Path) -> None:
+    command = [compiler, *_flags(), str(SOURCES / "table.cpp"), "-o", str(out)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        raise LibraryError(f"{' '.join(command)} ended with exit code {finished.returncode}:\n{finished.stderr[-2000:]}")
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise LibraryError(f"{path} cannot be loaded ({error}); remove it, and it is compiled again") from error
