@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.kernel_flops import FLOPS
 from benchmark.perf.needs_triton import import_with_triton
-from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.flight import Awaited, Flight
 from openfold_opt.parallel.pieces import Arriving
 
 FUSED_NAMESPACE = "openfold"
@@ -115,6 +115,8 @@ def _as_leaf(x: Any) -> Any:
     if isinstance(x, Flight):
         # on one rank it has arrived already
         return Flight(_as_leaf(x.arrive()), None, what="a counted input")
+    if isinstance(x, Awaited):
+        return Awaited(Flight(_as_leaf(x()), None, what="a counted input"))
     if isinstance(x, Arriving):
         return tuple(_as_leaf(piece) for piece in x)
     return x.detach().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x

@@ -25,7 +25,8 @@ from openfold_opt.model.template_angle_embedder import TemplateAngleEmbedder
 from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
 from openfold_opt.model.template_pair_stack import TemplatePairStack
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention
-from openfold_opt.parallel.collectives import gather, scatter
+from openfold_opt.parallel.collectives import scatter, start_gather
+from openfold_opt.parallel.flight import Awaited, Flight
 from openfold_opt.protein.residue_constants import atom_order, restype_order
 
 
@@ -45,10 +46,10 @@ class Recycled:
 class Trunk:
     """What the Evoformer makes of a pass."""
 
-    m: Tensor
-    """[batch, (N_clust + N_templ)/dap, N_res, c_m], in the dtype of the trunk"""
-    pair: Tensor
-    """[batch, N_res, N_res, c_z] float32"""
+    msa: Flight | None
+    """Arrives as [batch, N_clust + N_templ, N_res, c_m], in the dtype of the trunk; None in passes whose MSA nobody reads."""
+    pair: Awaited
+    """Gives [batch, N_res, N_res, c_z] float32"""
     first_row: Tensor
     """[batch, N_res, c_m] float32: first row of the MSA representation"""
     s: Tensor
@@ -138,13 +139,13 @@ class AlphaFold(nn.Module):
         """One pass."""
         state, pass_index = dropout_and_pass
         dropout = None if state is None else state.at_pass(pass_index)
-        trunk = self._run_trunk(features, recycled, dropout, plan)
+        trunk = self._run_trunk(features, recycled, dropout, plan, is_last=is_last)
         residues = (features.aatype, features.seq_mask)
         structure = self.structure_module(trunk.s, trunk.pair, residues, dropout, plan, last_block_only=not is_last)
         return trunk, structure
 
     def _run_trunk(
-        self, features: FeatureBatch, recycled: Recycled | None, dropout: PassDropout | None, plan: ExecutionPlan
+        self, features: FeatureBatch, recycled: Recycled | None, dropout: PassDropout | None, plan: ExecutionPlan, *, is_last: bool
     ) -> Trunk:
         """Algorithm 2, lines 5-18."""
         pair_mask = features.seq_mask[:, :, None] * features.seq_mask[:, None, :]
@@ -162,10 +163,15 @@ class AlphaFold(nn.Module):
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)
         # A template's row exists at a residue where its psi, the third torsion, does.
         msa_mask = torch.cat([features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1)
-        m, z, first_row = self.evoformer_stack(scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan)
+        m, z = self.evoformer_stack(scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan)
+        # They travel in the order in which they are wanted: a row of each rank, of which the first rank's is the MSA's first, far less
+        # than all rows; the pairs, behind what is made of that row; the MSA, behind the structure module.
+        first_rows = start_gather(m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
+        pair = start_gather(z, plan.dap, dim=2, length=z.shape[1], what="pairs")
+        msa = start_gather(m, plan.dap, dim=1, length=msa_mask.shape[1], what="MSA") if is_last else None
+        first_row = first_rows.arrive()[:, 0]
         s = self.evoformer_stack.single(first_row)
-        pair = gather(z, plan.dap, dim=2, length=z.shape[1], what="pairs")
-        return Trunk(m=m, pair=pair.float(), first_row=first_row.float(), s=s.float())
+        return Trunk(msa=msa, pair=Awaited(pair, Tensor.float), first_row=first_row.float(), s=s.float())
 
     def _template_rows(self, features: FeatureBatch) -> Tensor:
         """Torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
@@ -191,14 +197,12 @@ class AlphaFold(nn.Module):
 
     def _outputs(self, features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan) -> ModelOutputs:
         """The last pass, with the heads."""
-        num_clusters = features.msa_feat.shape[1]
-        # the rows of templates come last, so that clusters can be gathered without them
-        num_rows = num_clusters + features.template_aatype.shape[1]
-        msa = gather(trunk.m, plan.dap, dim=1, length=num_rows, what="MSA")[:, :num_clusters].float()
-        sm_single = structure.states[:, -1]
+        # the rows of templates come last
+        msa = trunk.msa.arrive()[:, : features.msa_feat.shape[1]].float()
+        pair, sm_single = trunk.pair(), structure.states[:, -1]
         return ModelOutputs(
             msa=msa,
-            pair=trunk.pair,
+            pair=pair,
             single=trunk.s,
             sm_frames=structure.frames,
             sm_sidechain_frames=structure.sidechain_frames,
@@ -210,7 +214,7 @@ class AlphaFold(nn.Module):
             final_atom_positions=_final_positions(features, structure),
             final_atom_mask=features.atom37_atom_exists,
             final_affine_tensor=structure.frames[:, -1],
-            **self.auxiliary_heads((msa, trunk.pair, trunk.s), sm_single, plan),
+            **self.auxiliary_heads((msa, pair, trunk.s), sm_single, plan),
         )
 
 
@@ -225,4 +229,4 @@ def _recycle(features: FeatureBatch, trunk: Trunk, structure: Structure, plan: E
     positions = _final_positions(features, structure)
     is_glycine = (features.aatype == restype_order["G"]).unsqueeze(-1)
     pseudo_beta = torch.where(is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :])
-    return Recycled(first_row=trunk.first_row, z=scatter(trunk.pair, plan.dap, dim=2), pseudo_beta=pseudo_beta)
+    return Recycled(first_row=trunk.first_row, z=scatter(trunk.pair(), plan.dap, dim=2), pseudo_beta=pseudo_beta)

@@ -9,7 +9,6 @@ from openfold_opt.model.evoformer_block import EvoformerBlock, EvoformerStackCon
 from openfold_opt.model.linear import Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import MSAMasks, PairMasks, StackShape, draw_dropout, run_block
-from openfold_opt.parallel.collectives import gather
 
 
 class EvoformerStack(nn.Module):
@@ -23,7 +22,7 @@ class EvoformerStack(nn.Module):
 
     def forward(
         self, m: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], dropout: PassDropout | None, plan: ExecutionPlan
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Runs all blocks.
 
         Args:
@@ -32,7 +31,7 @@ class EvoformerStack(nn.Module):
             masks: msa_mask [batch, N_seq, N_res], pair_mask [batch, N_res, N_res]
 
         Returns:
-            m and z updated, and the first row of the MSA representation: [batch, N_res, c_m], on all ranks.
+            m and z updated.
         """
         config = self.config
         shape = StackShape(
@@ -50,10 +49,8 @@ class EvoformerStack(nn.Module):
         )
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
             m, z = run_block(block, index, plan, m, z, block_masks, block_dropout)
-        # the first rank's first row; a gather of one row of each is far less than one of all
-        first_rows = gather(m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
-        return m, z, first_rows[:, 0]
+        return m, z
 
     def single(self, first_row: Tensor) -> Tensor:
-        """Algorithm 6, line 12: [batch, N_res, c_m] -> the single representation [batch, N_res, c_s]"""
+        """Algorithm 6, line 12: first row of the MSA [batch, N_res, c_m] -> the single representation [batch, N_res, c_s]"""
         return self.linear(first_row)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.flight import Awaited, Flight
 from openfold_opt.parallel.pieces import cut_spread
 
 
@@ -42,7 +41,7 @@ class MSARowAttentionWithPairBias(nn.Module):
         Yields:
             Pieces of [batch, N_seq/dap, N_res, c_m], cut along rows.
         """
-        arrive = cache(bias.arrive)
+        awaited = Awaited(bias)
         pieces = (cut_spread(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
         for piece, x, piece_mask in zip(*pieces):
-            yield plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, arrive, plan), dropout)
+            yield plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, awaited, plan), dropout)

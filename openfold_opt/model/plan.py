@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
@@ -22,6 +22,10 @@ class ExecutionPlan:
     """Axis of dynamic axial parallelism, over which rows or columns of MSA and pair representation are spread."""
     num_recomputed_blocks: int = 0
     """So many blocks at the beginning of each stack keep only their inputs, and are computed again in the backward pass."""
+
+    def uncut(self) -> ExecutionPlan:
+        """The same plan for one of several parts that travel by themselves, of which no pieces are made."""
+        return replace(self, dap=self.dap.uncut())
 
     @classmethod
     def plain(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:

@@ -18,6 +18,7 @@ from openfold_opt.model.invariant_point_attention import InvariantPointAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.single_transition import SingleTransition
+from openfold_opt.parallel.flight import Awaited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class StructureModule(nn.Module):
     def forward(
         self,
         s: Tensor,
-        z: Tensor,
+        z: Awaited,
         residues: tuple[Tensor, Tensor],
         dropout: PassDropout | None,
         plan: ExecutionPlan,
@@ -101,14 +102,15 @@ class StructureModule(nn.Module):
 
         Args:
             s: [batch, N_res, c_s]
-            z: [batch, N_res, N_res, c_z]
+            z: gives [batch, N_res, N_res, c_z]
             residues: aatype [batch, N_res] int64, seq_mask [batch, N_res]
             last_block_only: give the last block alone, with num_blocks 1: all that recycling wants.
         """
         aatype, seq_mask = residues
         s_initial = self.layer_norm_s(s, plan)
-        z = self.layer_norm_z(z, plan)
-        blocks = self._run_blocks(self.linear_in(s_initial), z, seq_mask, self._draw_dropout(s, dropout, plan), plan)
+        s_first, masks = self.linear_in(s_initial), self._draw_dropout(s, dropout, plan)
+        # the pairs are wanted from here on
+        blocks = self._run_blocks(s_first, self.layer_norm_z(z(), plan), seq_mask, masks, plan)
         if last_block_only:
             blocks = blocks[-1:]
         states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))

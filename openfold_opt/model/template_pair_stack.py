@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
 from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
-from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, piece_lengths, pieces_to_col, pieces_to_row, travel_around
+from openfold_opt.parallel.pieces import cut_batch, join_spread, pieces_to_col, pieces_to_row, travel_around
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +54,38 @@ class TemplatePairBlock(nn.Module):
         self.tri_mul_in = TriangleMultiplicationIncoming(c_t, c_hidden=c_hidden)
         self.pair_transition = PairTransition(c_t, factor=config.transition_factor)
 
-    def forward(self, t_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
-        """t_row: [batch * N_templ, N_res/dap, N_res, c_t], updated"""
-        num_res, axis = t_row.shape[2], plan.dap
-        t = self.tri_att_start(cut_spread(t_row, axis, dim=1), masks.row, dropout.starting, plan)
-        t = pieces_to_col(t, axis, num_rows=piece_lengths(num_res, axis), what="templates to columns")
-        t = self.tri_att_end(t, masks.col, dropout.ending, plan)
-        t = pieces_to_row(t, axis, num_cols=repeat(num_res), what="attended templates to rows")
-        t = self.tri_mul_out(t, masks.row, dropout.outgoing, plan)
-        t = pieces_to_col(t, axis, num_rows=repeat(num_res), what="templates to columns")
-        t = self.tri_mul_in(t, masks.col, dropout.incoming, plan)
+    def forward(self, t_row: Iterable[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> list[Tensor]:
+        """t_row: groups of [batch * N_templ, N_res/dap, N_res, c_t], updated. masks and dropout: of all groups."""
+        num_res, axis = masks.row.shape[2], plan.dap
+        to_col = partial(pieces_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns")
+        t = to_col(_each(self.tri_att_start, t_row, masks.row, dropout.starting, plan))
+        t = _each(self.tri_att_end, t, masks.col, dropout.ending, plan)
+        t = pieces_to_row(t, axis, num_cols=repeat(num_res), what="templates to rows")
+        t = to_col(_each(self.tri_mul_out, t, masks.row, dropout.outgoing, plan))
+        t = _each(self.tri_mul_in, t, masks.col, dropout.incoming, plan)
         to_row = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
-        return join_spread(travel_around(t, partial(self.pair_transition, plan=plan), to_row), dim=1)
+        return travel_around(t, partial(self.pair_transition, plan=plan), to_row)
+
+
+def _each(
+    module: Callable[..., Iterator[Tensor]], t: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+) -> Iterator[Tensor]:
+    """module(group) for each group. What they all send to other ranks is under way when the first is finished.
+
+    mask and dropout: of all groups.
+    """
+    dropouts = repeat(None) if dropout is None else cut_batch(dropout, plan.dap)
+    groups = zip(t, cut_batch(mask, plan.dap), dropouts)
+    started = [module((group,), group_mask, group_dropout, plan.uncut()) for group, group_mask, group_dropout in groups]
+    return chain.from_iterable(started)
 
 
 class TemplatePairStack(nn.Module):
-    """Algorithm 16 (TemplatePairStack). The templates do not see each other: they are part of the batch."""
+    """Algorithm 16 (TemplatePairStack).
+
+    The templates do not see each other: they are part of the batch. So on several ranks one group of them travels behind the work on
+    the next, and no group is cut into pieces.
+    """
 
     def __init__(self, config: TemplatePairStackConfig, *, c_t: int) -> None:
         super().__init__()
@@ -96,9 +113,9 @@ class TemplatePairStack(nn.Module):
             leading=(num_templates,),
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
-        t_row = t.flatten(0, 1)
+        t_row = cut_batch(t.flatten(0, 1), plan.dap)
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
             t_row = run_block(block, index, plan, t_row, masks, block_dropout)
         to_col = partial(start_row_to_col, axis=plan.dap, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
-        t_col = travel_around(cut_whole(t_row, plan.dap, dim=2), partial(self.layer_norm, plan=plan), to_col)
-        return join_spread(t_col, dim=2).unflatten(0, (batch, num_templates))
+        t_col = travel_around(t_row, partial(self.layer_norm, plan=plan), to_col)
+        return join_spread(t_col, dim=0).unflatten(0, (batch, num_templates))

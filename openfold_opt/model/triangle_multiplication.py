@@ -35,7 +35,7 @@ class TriangleMultiplication(nn.Module):
         self.layer_norm_out = LayerNorm(c_hidden)
 
     def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
-        """The pair representation with its update added.
+        """The pair representation with its update added. The edges travel from the call on.
 
         Args:
             z: pieces of [batch, N_res/dap, N_res, c_z] (outgoing: rows) or [batch, N_res, N_res/dap, c_z] (incoming: columns), cut
@@ -43,9 +43,9 @@ class TriangleMultiplication(nn.Module):
             mask: the whole without c_z.
             dropout: mask of the update, from BlockDropout.
 
-        Yields:
-            The same, cut along the other dim. x_ij needs all edges of one residue, of j for rows i, of i for columns j: as many pieces
-            of them travel as there are pieces of x.
+        Returns:
+            The same, cut along the other dim, computed one by one when asked for. x_ij needs all edges of one residue, of j for rows i,
+            of i for columns j: as many pieces of them travel as there are pieces of x.
         """
         spread, other = self.spread_dim, 3 - self.spread_dim
         pieces, edges, gates, flights = zip(*self._start(z, mask, plan))
@@ -53,10 +53,10 @@ class TriangleMultiplication(nn.Module):
         parts = (cut_whole(join_spread(x, dim=spread), plan.dap, dim=other) for x in (pieces, gates))
         # rows share one mask, so that only columns of it can be cut
         dropouts = repeat(dropout) if dropout is None or spread == 2 else cut_whole(dropout, plan.dap, dim=other)
-        for flight, piece, gate, piece_dropout in zip(flights, *parts, dropouts):
-            edge = flight.arrive()
-            a, b = (own_edge, edge) if spread == 1 else (edge, own_edge)
-            yield self._update(piece, (a, b, gate), piece_dropout, plan)
+        return (
+            self._update(piece, (own_edge, flight.arrive(), gate), piece_dropout, plan)
+            for flight, piece, gate, piece_dropout in zip(flights, *parts, dropouts)
+        )
 
     def _start(self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Iterator[tuple[Tensor, Tensor, Tensor, Flight]]:
         """Of each piece: itself, its edge that stays, its gate, and its edge that all ranks want. Edges have channels in front."""
@@ -71,10 +71,13 @@ class TriangleMultiplication(nn.Module):
             yield piece, stays, gate, start_gather(travels, axis, dim=spread + 1, length=length, what=self.travelling_edges)
 
     def _update(self, z: Tensor, edges: tuple[Tensor, Tensor, Tensor], dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+        """edges: those that stayed, those that travelled, and the gate."""
         norm, output = self.layer_norm_out, self.linear_z
+        stayed, travelled, gate = edges
+        a, b = (stayed, travelled) if self.spread_dim == 1 else (travelled, stayed)
         return plan.kernels.triangle_update(
             z,
-            edges,
+            (a, b, gate),
             (norm.weight, norm.bias),
             (output.weight, output.bias),
             dropout,

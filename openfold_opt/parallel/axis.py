@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -25,7 +25,7 @@ class AxisGroup:
     overlaps: bool = True
     """Whether what was started runs behind the work that follows; if not, it is waited for at once. The results are the same bits."""
     num_pieces: int = 2
-    """Pieces of a tensor that travel one behind the work on the other; an axis of size 1 cuts nothing."""
+    """Pieces of a tensor, or groups of templates, that travel one behind the work on the other; an axis of size 1 cuts nothing."""
     on_launch: Callable[[str, str, int], None] | None = None
     """Told of each collective of the model: what travels, the kind of collective, and the bytes that this rank sends to others."""
 
@@ -49,6 +49,10 @@ class AxisGroup:
     def imagined(cls, name: str, *, size: int) -> AxisGroup:
         """An axis without processes, for tensors on device "meta": they have shapes and no values, and nothing travels."""
         return cls(name=name, rank=0, size=size, process_group="imagined")
+
+    def uncut(self) -> AxisGroup:
+        """The same axis for one of several parts that travel by themselves, of which no pieces are made."""
+        return replace(self, num_pieces=1)
 
     def shard_length(self, length: int) -> int:
         """Length of one rank's part of a dim of `length`: the last parts are padded where it does not divide."""

@@ -29,7 +29,7 @@ class ParallelConfig:
     overlap: bool = True
     """Collectives run behind the work that does not wait for them; False waits at once, for measurements."""
     dap_pieces: int = 2
-    """Pieces into which work within a dap group is cut, so that one travels behind the work on the next; 1 cuts nothing."""
+    """Pieces, or groups of templates, into which a dap group's work is cut: one travels behind the work on the next. 1 cuts nothing."""
     num_evaluation_ranks: int = 0
     """The last so many ranks only evaluate, while the others train on; 0: all ranks train, and stop training to evaluate."""
     evaluation_groups: int = 1

@@ -7,6 +7,8 @@ Autograd goes through the operations in the opposite order, so that the same wor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,25 @@ class Flight:
         launched, self._launched = self._launched, None
         with torch.profiler.record_function(f"{self._transfer.axis.name}: wait for {self._what}"):
             return launched.land()
+
+
+class Awaited:
+    """What a flight brings, for several who ask: the first of them waits."""
+
+    def __init__(self, flight: Flight, finish: Callable[[Tensor], Tensor] | None = None) -> None:
+        """finish: what is done with it on arrival, once."""
+        self._flight: Flight | None = flight
+        self._finish = finish
+        self._result: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        """The result."""
+        if self._flight is not None:
+            # on an axis of size 1 a flight holds its tensor: it is let go, so that only what was made of it is kept
+            flight, self._flight = self._flight, None
+            arrived = flight.arrive()
+            self._result = arrived if self._finish is None else self._finish(arrived)
+        return self._result
 
 
 class _Depart(torch.autograd.Function):

@@ -4,6 +4,8 @@ A piece is the same part of every rank's shard. Of the dim that is spread a rank
 piece is made of one slice for each rank. So what is computed for the piece number p of a whole dim changes its layout on its own, and
 arrives as piece p of the spread dim. The piece of a whole dim keeps its elements in order, the axis's padding at the end: to the
 collectives it is a shorter tensor, whose shards are the ranks' pieces. One piece is the tensor itself.
+
+What does not see each other is cut into *groups* instead, along the dim that counts it: a group goes all its way by itself.
 """
 
 from __future__ import annotations
@@ -34,8 +36,13 @@ def cut_whole(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:
     return tuple(piece.flatten(dim, dim + 1).narrow(dim, 0, length) for piece, length in zip(by_rank, lengths))
 
 
+def cut_batch(x: Tensor, axis: AxisGroup) -> tuple[Tensor, ...]:
+    """Groups of what does not see each other, no copies: [batch, ..] -> [batch_g, ..] each; never more than batch."""
+    return cut_spread(x, axis, dim=0)
+
+
 def join_spread(pieces: Iterable[Tensor], *, dim: int) -> Tensor:
-    """The opposite of cut_spread."""
+    """The opposite of cut_spread, and along dim 0 of cut_batch."""
     pieces = list(pieces)
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
 

@@ -27,7 +27,7 @@ def benchmark_stack(num_blocks: int) -> nn.Module:
 
 
 def run_stack(stack: nn.Module, dap: AxisGroup, *, kernels: str) -> tuple[torch.Tensor, ...]:
-    """m and z of this rank, and the first row."""
+    """m and z of this rank."""
     with torch.device("meta"):
         plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig.all(kernels), "meta"), dap=dap)
         m = torch.empty(1, NUM_SEQ // dap.size, NUM_RES, 256, dtype=torch.bfloat16, requires_grad=True)

@@ -98,7 +98,7 @@ def test_first_pass_draws_dropout(small_config, random_batch):
     state = dropout()
     with torch.no_grad():
         runs = [
-            model._run_pass(random_batch.at_pass(0), None, (state, index), PLAN, is_last=False)[0].pair for index in (0, 0, 1)
+            model._run_pass(random_batch.at_pass(0), None, (state, index), PLAN, is_last=False)[0].pair() for index in (0, 0, 1)
         ]
     assert torch.equal(runs[0], runs[1])
     assert not torch.allclose(runs[0], runs[2], rtol=1e-3)

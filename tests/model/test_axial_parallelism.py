@@ -17,6 +17,7 @@ from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.evoformer_block import EvoformerStackConfig
 from openfold_opt.model.evoformer_stack import EvoformerStack
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
+from openfold_opt.model.template_pair_stack import TemplatePairStack, TemplatePairStackConfig
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import gather, scatter
 from openfold_opt.parallel.context import ParallelContext
@@ -77,13 +78,32 @@ def run_full_width_block(dap: AxisGroup, *, num_res: int, num_pieces: int = 2) -
     pair_mask[0, 5:] = 0.0
     plan = plan_for(dap, kernels="reference", num_recomputed_blocks=0)
     m, z = scatter(m, dap, dim=1), scatter(z, dap, dim=2)
-    m, z, first_row = stack(m, z, (msa_mask, pair_mask), DROPOUT.at_pass(1), plan)
-    outputs = [gather(m, dap, dim=1, length=6, what="x"), gather(z, dap, dim=2, length=num_res, what="x"), stack.single(first_row)]
+    m, z = stack(m, z, (msa_mask, pair_mask), DROPOUT.at_pass(1), plan)
+    m, z = gather(m, dap, dim=1, length=6, what="x"), gather(z, dap, dim=2, length=num_res, what="x")
+    outputs = [m, z, stack.single(m[:, 0])]
     sum(x.square().mean() for x in outputs).backward()
     return outputs, stack
 
 
-RUNS = {"model": run_model, "block": run_full_width_block}
+def run_full_width_templates(
+    dap: AxisGroup, *, num_res: int, num_templates: int, num_pieces: int = 2, num_recomputed_blocks: int = 0
+) -> tuple[list[Tensor], nn.Module]:
+    """Both blocks of the benchmark's template pair stack."""
+    dap = dataclasses.replace(dap, num_pieces=num_pieces)
+    stack = TemplatePairStack(TemplatePairStackConfig(), c_t=64)
+    randomize(stack)
+    t = torch.randn(2, num_templates, num_res, num_res, 64, generator=torch.Generator().manual_seed(1))
+    pair_mask = torch.ones(2, num_res, num_res)
+    pair_mask[0, 5:] = 0.0
+    plan = plan_for(dap, kernels="reference", num_recomputed_blocks=num_recomputed_blocks)
+    t = stack(scatter(t, dap, dim=2), pair_mask, DROPOUT.at_pass(1), plan)
+    t = gather(t, dap, dim=3, length=num_res, what="x")
+    # the last normalisation makes all sums of squares alike
+    (t * torch.randn(t.shape, generator=torch.Generator().manual_seed(2))).mean().backward()
+    return [t], stack
+
+
+RUNS = {"model": run_model, "block": run_full_width_block, "templates": run_full_width_templates}
 
 
 def averaged_gradients(module: nn.Module, axis: AxisGroup) -> list[Tensor]:
@@ -124,12 +144,21 @@ def model_case(num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[
     return "model", {"num_res": num_res, "kernels": kernels, "num_recomputed_blocks": num_recomputed_blocks}
 
 
+def block_case(num_res: int, **case: int) -> tuple[str, dict]:
+    return "block", {"num_res": num_res, **case}
+
+
+def template_case(num_res: int, num_templates: int, **case: int) -> tuple[str, dict]:
+    return "templates", {"num_res": num_res, "num_templates": num_templates, **case}
+
+
 @pytest.mark.parametrize(
     ("dap_size", "cases"),
     [
-        (2, [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), *(("block", {"num_res": 16, "num_pieces": n}) for n in (1, 3))]),
-        (4, [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), ("block", {"num_res": 15})]),
-        (8, [("block", {"num_res": 16}), ("block", {"num_res": 13})]),
+        (2, [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), block_case(16, num_pieces=1), block_case(16, num_pieces=3)]),
+        (2, [template_case(9, 4), template_case(8, 1, num_pieces=3), template_case(7, 2, num_recomputed_blocks=ALL_BLOCKS)]),
+        (4, [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), block_case(15), template_case(15, 4, num_pieces=3)]),
+        (8, [block_case(16), block_case(13), template_case(16, 2), template_case(13, 3)]),
     ],
 )
 def test_a_dap_group_gives_what_one_rank_gives(dap_size, cases):

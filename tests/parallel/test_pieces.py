@@ -7,7 +7,7 @@ import torch
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import scatter
-from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, join_whole, piece_lengths
+from openfold_opt.parallel.pieces import cut_batch, cut_spread, cut_whole, join_spread, join_whole, piece_lengths
 
 LENGTHS = range(1, 41)
 
@@ -33,6 +33,19 @@ def test_a_piece_of_the_whole_is_spread_as_the_ranks_pieces(size, num_pieces):
             assert len(spread) == len(whole)
             for mine, piece in zip(spread, whole):
                 assert torch.equal(mine, scatter(piece, axis, dim=0))
+
+
+@pytest.mark.parametrize("num_pieces", [1, 2, 3])
+def test_groups_of_a_batch(num_pieces):
+    axis = ranks(4, num_pieces)[1]
+    for length in range(1, 8):
+        x = torch.randn(length, 5)
+        groups = cut_batch(x, axis)
+        assert torch.equal(join_spread(groups, dim=0), x)
+        # two templates or more are two groups at least
+        assert min(length, num_pieces, 2) <= len(groups) <= num_pieces
+        assert len({group.untyped_storage().data_ptr() for group in groups}) == 1, "no copies"
+        assert all(part is x for part in cut_batch(x, axis.uncut())) and all(part is x for part in cut_batch(x, AxisGroup.single("dap")))
 
 
 def test_gradients_lead_back():
