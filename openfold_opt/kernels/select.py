@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from openfold_opt.kernels.cpu.library import reason_against as no_library_because
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
@@ -37,7 +38,7 @@ REFERENCE: dict[str, Callable] = {
 """operation -> its plain version"""
 
 IMPLEMENTATIONS = ("auto", "reference", "cpu", "compiled", "triton")
-"""What a field of KernelConfig may say; "auto" is "triton" on a GPU and "cpu" elsewhere."""
+"""What a field of KernelConfig may say; "auto" is "triton" on a GPU, "cpu" elsewhere, and "reference" where there is no C++ compiler for "cpu"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +67,18 @@ class KernelConfig:
 
     def resolved(self, device: torch.device) -> KernelConfig:
         """The same with the implementation that "auto" means on a device in its place."""
-        fastest = "cpu" if device.type == "cpu" else "triton"
+        fastest = "triton" if device.type != "cpu" else "cpu" if no_library_because() is None else "reference"
         return KernelConfig(**{operation: fastest if name == "auto" else name for operation, name in asdict(self).items()})
 
-    def uses_triton(self, device: torch.device) -> bool:
-        """Whether any operation on the device is Triton's."""
-        return "triton" in asdict(self.resolved(device)).values()
+    def describe(self, device: torch.device) -> str | None:
+        """What a user should know of the choice: launch options of Triton kernels, or why "auto" on a CPU means the plain ones."""
+        if "triton" in asdict(self.resolved(device)).values():
+            from openfold_opt.kernels.triton.tuning.tables import describe
 
-
-def describe_tuning(device: torch.device) -> str:
-    """What launch options the Triton kernels have on a device."""
-    from openfold_opt.kernels.triton.tuning.tables import describe
-
-    return describe(device)
+            return describe(device)
+        if "auto" in asdict(self).values() and no_library_because() is not None:
+            return f"kernels: the plain ones, which are slower than those for a CPU, as {no_library_because()}"
+        return None
 
 
 def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: KernelShapes | None = None) -> KernelSet:
@@ -136,4 +136,7 @@ def _find_for_cpu(operation: str, device: torch.device) -> Callable:
             f'kernel {operation}: found implementation "cpu" for a model on {device}, which it would slow down; '
             'set that field of KernelConfig to "triton" or "reference"'
         )
+    reason = no_library_because() if device.type == "cpu" else None
+    if reason is not None:
+        raise ValueError(f'kernel {operation}: found implementation "cpu", but {reason}; mend that, or set that field of KernelConfig to "reference"')
     return OPERATIONS[operation]

@@ -70,6 +70,10 @@ class LayerNorm(nn.Module):
         """x: [..., c] -> [..., c]"""
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
+    def projected(self, x: Tensor, projection: tuple[Tensor, Tensor | None], plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """The same, and what a linear layer with that weight [c_out, c] and bias makes of it: [..., c_out] in the dtype of the weight."""
+        return plan.kernels.projected_norm(x, (self.weight, self.bias), projection, eps=self.eps)
+
 
 def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
     """Weight [sum of c_out, c_in] and bias [sum of c_out] of one linear layer that yields what all of them do, side by side.

@@ -26,7 +26,8 @@ class MSARowAttentionWithPairBias(nn.Module):
 
     def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> Flight:
         """Lines 1-3 on columns of the pairs, z [batch, N_res, N_res/dap, c_z]; the bias [batch, num_heads, N_res, N_res] arrives later."""
-        bias = self.linear_z(self.layer_norm_z(z, plan)).movedim(-1, 1)
+        _, bias = self.layer_norm_z.projected(z, (self.linear_z.weight, None), plan)
+        bias = bias.movedim(-1, 1)
         return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
 
     def forward(self, m: Tensor, bias: Flight, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, project_together
+from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
 from openfold_opt.parallel.pieces import Arriving, cut_spread, cut_whole, join_spread, join_whole, piece_lengths
@@ -32,11 +32,11 @@ class OuterProductMean(nn.Module):
             a: [batch, N_seq, N_res/dap, c], and pieces of b for later: [batch, N_seq, N_res, c], cut along residues
         """
         own, flights = [], []
+        projection = joined_parameters(self.linear_1, self.linear_2)
         pieces = (cut_spread(x, plan.dap, dim=2) for x in (m, mask))
         for piece, piece_mask, length in zip(*pieces, piece_lengths(num_res, plan.dap)):
-            x = self.layer_norm(piece, plan)
-            ab = project_together(x, self.linear_1, self.linear_2) * piece_mask.unsqueeze(-1).to(x.dtype)
-            a, b = ab.chunk(2, dim=-1)
+            _, ab = self.layer_norm.projected(piece, projection, plan)
+            a, b = (ab * piece_mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
             own.append(a)
             flights.append(start_gather(b, plan.dap, dim=2, length=length, what="outer product side"))
         return join_spread(own, dim=2), Arriving(flights)

@@ -35,16 +35,20 @@ class TriangleAttentionStartingNode(nn.Module):
         Returns:
             The pieces of z, computed one by one when asked for.
         """
-        pieces, normalised = zip(*((piece, self.layer_norm(piece, plan)) for piece in z))
-        bias = self._start_bias(normalised, plan)
+        pieces, normalised, biases = zip(*((piece, *self._normalise(piece, plan)) for piece in z))
+        bias = self._start_bias(join_spread(biases, dim=1), plan)
         return (
             plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, bias, plan), dropout)
             for piece, x, piece_mask in zip(pieces, normalised, cut_spread(mask, plan.dap, dim=1))
         )
 
-    def _start_bias(self, x: Iterable[Tensor], plan: ExecutionPlan) -> Awaited:
-        """From pieces of rows of the normalised pairs the bias for all of them, [batch, num_heads, N_res, N_res], when it is asked for."""
-        bias = join_spread((self.linear(piece) for piece in x), dim=1).movedim(-1, 1)
+    def _normalise(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Normalised pairs and the bias that they make: [.., c_z] -> [.., c_z] and [.., num_heads]"""
+        return self.layer_norm.projected(z, (self.linear.weight, None), plan)
+
+    def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> Awaited:
+        """bias: of this rank's rows, [batch, N_res/dap, N_res, num_heads]; gives that of all, [batch, num_heads, N_res, N_res]."""
+        bias = bias.movedim(-1, 1)
         return Awaited(start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias"))
 
 
@@ -62,9 +66,9 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
         Returns:
             The pieces of z, computed when the first is asked for.
         """
-        pieces, normalised = zip(*((piece, self.layer_norm(piece.transpose(1, 2), plan)) for piece in z))
-        x = join_whole(normalised, plan.dap, dim=2)
-        bias = self._start_bias([x], plan)
+        pieces, normalised, biases = zip(*((piece, *self._normalise(piece.transpose(1, 2), plan)) for piece in z))
+        x, bias = (join_whole(parts, plan.dap, dim=2) for parts in (normalised, biases))
+        bias = self._start_bias(bias, plan)
 
         def updated() -> Iterator[Tensor]:
             update = self.mha(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)

@@ -9,7 +9,6 @@ from threading import Lock
 
 import torch
 
-from openfold_opt.kernels.select import describe_tuning
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
 from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
@@ -168,8 +167,9 @@ class Trainer:
                 config, context, device=device, paths=self._paths, identity=identity, store=store, warn=self._observer.warning
             )
         runner: TrainStep | StepGraphs = prepared.train_step
-        if config.kernels.uses_triton(device):
-            self._note(describe_tuning(device))
+        described = config.kernels.describe(device)
+        if described is not None:
+            self._note(described)
         if config.warm_up:
             runner = warm_up(config, prepared.train_step, prepared.evaluator, report=self._note)
         try:

@@ -5,10 +5,14 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from openfold_opt.kernels.cpu import pieces
+from openfold_opt.kernels.cpu.library import reason_against
 from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.kernels.select import REFERENCE
 from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random, random_mask
+
+
+pytestmark = pytest.mark.skipif(reason_against() is not None, reason=f"no kernels for a CPU: {reason_against()}")
 
 
 @pytest.fixture(autouse=True, params=[64, 2**20], ids=["pieces of one row", "pieces of cache size"])
@@ -213,6 +217,19 @@ def test_what_is_not_finite_comes_out_again(name, bad):
     }
     found, expected = (calls[name](operations[name]) for operations in (OPERATIONS, REFERENCE))
     assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
+
+
+def test_without_templates_there_is_nothing_to_do():
+    z, row, square, mask = torch.zeros(0, 3, 3, 4, requires_grad=True), random(4), random(4, 4), torch.ones(0, 3, 3)
+    edges = OPERATIONS["triangle_edges"](z, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5)
+    x = OPERATIONS["triangle_update"](z, edges, (row, row), (square, row), None, is_outgoing=True, eps=1e-5)
+    x = OPERATIONS["transition"](x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5)
+    x, bias = OPERATIONS["projected_norm"](OPERATIONS["layer_norm"](x, row, row, eps=1e-5), (row, row), (square, None), eps=1e-5)
+    x = OPERATIONS["self_attention"](
+        x, (random(16, 4), random(16)), (square, row), num_heads=4, mask=mask, mask_inf=1e9, bias=lambda: bias.movedim(-1, 1)
+    )
+    x.sum().backward()
+    assert z.grad.shape == x.shape == (0, 3, 3, 4)
 
 
 @pytest.mark.parametrize(("batch", "n", "heads"), [(2, 5, 3), (1, 1, 1)])

@@ -1,11 +1,13 @@
 """The choice of kernels."""
 
 import dataclasses
+import re
 import sys
 
 import pytest
 import torch
 
+from openfold_opt.kernels.cpu import library
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.cpu.operations import OPERATIONS as FOR_CPU
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
@@ -26,6 +28,33 @@ def test_the_default_is_the_reference():
 def test_one_kind_for_all(name, expected):
     kernels = build_kernel_set(KernelConfig.all(name), "cpu")
     assert {operation: getattr(kernels, operation) for operation in expected} == expected
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setattr(library, "COMPILERS", ("a-compiler-that-nobody-has",))
+    forget = [library.library.cache_clear, library.reason_against.cache_clear]
+    for each in forget:
+        each()
+    yield
+    for each in forget:
+        each()
+
+
+def test_without_a_compiler_auto_means_plain_and_says_so(no_compiler):
+    config, cpu = KernelConfig.all("auto"), torch.device("cpu")
+    assert config.resolved(cpu) == KernelConfig()
+    assert re.search("plain ones, .* as there is no C.. compiler: none of a-compiler-that-nobody-has .* apt-get install", config.describe(cpu))
+    assert KernelConfig().describe(cpu) is None
+
+
+def test_without_a_compiler_the_versions_for_a_cpu_are_refused(no_compiler):
+    with pytest.raises(ValueError, match='kernel transition: found implementation "cpu", but there is no C.. compiler'):
+        build_kernel_set(KernelConfig(transition="cpu"), "cpu")
+
+
+def test_with_a_compiler_nothing_is_said():
+    assert KernelConfig.all("auto").describe(torch.device("cpu")) is None
 
 
 def test_the_versions_for_a_cpu_refuse_a_gpu():

@@ -89,8 +89,7 @@ def test_the_copy_to_compute_with_follows():
 
 
 @pytest.mark.parametrize("has_copy", [False, True])
-def test_the_version_for_a_cpu_is_equal_to_the_last_bit_over_several_pieces(monkeypatch, has_copy):
-    monkeypatch.setattr(for_cpu, "_PIECE", 64)
+def test_the_version_for_a_cpu_equals_the_plain_one(has_copy):
     states = [new_state(1000), new_state(1000)]
     if has_copy:
         states = [dataclasses.replace(state, compute_copy=torch.zeros(1000, dtype=torch.bfloat16)) for state in states]
@@ -101,4 +100,5 @@ def test_the_version_for_a_cpu_is_equal_to_the_last_bit_over_several_pieces(monk
         ]
         assert torch.equal(*results)
         for name in (*FIELDS, *(("compute_copy",) if has_copy and step != 2 else ())):
-            assert torch.equal(*(getattr(state, name) for state in states)), (step, name)
+            # products and sums that are rounded once instead of twice
+            torch.testing.assert_close(*(getattr(state, name) for state in states), rtol=1e-6 if name != "compute_copy" else 2**-7, atol=1e-7)

@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL:
             return _loaded(folder / name)
     for folder in _folders():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 _compile(compiler, Path(work, name))
                 # another process may have been as fast, with the same result
@@ -60,8 +60,13 @@ def reason_against() -> str | None:
 def _folders() -> Iterator[Path]:
     """Where machine code may lie, by preference."""
     yield SOURCES / "built"
-    yield Path.home() / ".cache" / "openfold_opt"
-    yield Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
+    home = Path("~").expanduser()
+    if home.is_absolute():
+        yield home / ".cache" / "openfold_opt"
+    shared = Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
+    # where everybody may write, somebody else could have laid a library of that name
+    if not shared.exists() or shared.stat().st_uid == os.getuid():
+        yield shared
 
 
 def _flags() -> tuple[str, ...]:

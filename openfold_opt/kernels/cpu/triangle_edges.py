@@ -107,7 +107,7 @@ def _compute_edges(
         projection.open(x, masks[sample, some], [edge[sample, :, some] for edge in flat_edges], room(len(x)))
         torch.mm(x, projection.gate_weight.t(), out=gate_rows)
         call("add_to_rows", gate_rows, projection.gate_bias, *gate_rows.shape)
-    return *edges, output_gate.view(*z.shape[:3], -1)
+    return *edges, output_gate.view(*z.shape[:3], output_gate.shape[-1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,4 +161,4 @@ def _as_mask(mask: Tensor) -> Tensor:
 
 def _as_rows(x: Tensor) -> Tensor:
     """[batch, N_1, N_2, c] -> [batch, N_1 * N_2, c]"""
-    return x.reshape(x.shape[0], -1, x.shape[-1]).contiguous()
+    return x.flatten(1, 2).contiguous()
