@@ -32,8 +32,26 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = build_preset(args.preset)
     figures: dict[str, Any] = {"preset": args.preset, "extra_passes": EXTRA_PASSES if config.data.max_extra_passes else 0.0, "variants": {}}
     for kernels, precision in VARIANTS:
-        figures["variants"][f"{kernels} {precision}"] = _count_variant(config, kernels, precision)
+        figures["variants"][f"{kernels} {precision}"] = _count_by_blocks(config, kernels, precision)
     return figures
+
+
+def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
+    """Counted with one and with two Evoformer blocks: each further one adds the same."""
+    num_blocks = config.model.evoformer_stack.num_blocks
+    counted = []
+    for number in (1, 2):
+        evoformer = dataclasses.replace(config.model.evoformer_stack, num_blocks=number)
+        model = dataclasses.replace(config.model, evoformer_stack=evoformer)
+        counted.append(_count_variant(dataclasses.replace(config, model=model), kernels, precision))
+    return _extrapolate(*counted, num_blocks - 1)
+
+
+def _extrapolate(one: Any, two: Any, further: int) -> Any:
+    """one + further * (two - one) of all numbers in nested dicts."""
+    if isinstance(one, dict):
+        return {name: _extrapolate(value, two[name], further) for name, value in one.items()}
+    return one + further * (two - one)
 
 
 def _count_variant(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:

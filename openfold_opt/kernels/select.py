@@ -67,18 +67,26 @@ class KernelConfig:
 
     def resolved(self, device: torch.device) -> KernelConfig:
         """The same with the implementation that "auto" means on a device in its place."""
-        fastest = "triton" if device.type != "cpu" else "cpu" if no_library_because() is None else "reference"
-        return KernelConfig(**{operation: fastest if name == "auto" else name for operation, name in asdict(self).items()})
+        if "auto" not in asdict(self).values():
+            return self
+        if device.type != "cpu":
+            return self.instead_of_auto("triton")
+        return self.instead_of_auto("cpu" if no_library_because() is None else "reference")
 
-    def describe(self, device: torch.device) -> str | None:
-        """What a user should know of the choice: launch options of Triton kernels, or why "auto" on a CPU means the plain ones."""
-        if "triton" in asdict(self.resolved(device)).values():
-            from openfold_opt.kernels.triton.tuning.tables import describe
+    def instead_of_auto(self, name: str) -> KernelConfig:
+        """The same with another name in place of "auto"."""
+        return KernelConfig(**{operation: name if found == "auto" else found for operation, found in asdict(self).items()})
 
-            return describe(device)
-        if "auto" in asdict(self).values() and no_library_because() is not None:
-            return f"kernels: the plain ones, which are slower than those for a CPU, as {no_library_because()}"
-        return None
+    def uses_triton(self, device: torch.device) -> bool:
+        """Whether any operation on the device is Triton's."""
+        return "triton" in asdict(self.resolved(device)).values()
+
+
+def describe_tuning(device: torch.device) -> str:
+    """What launch options the Triton kernels have on a device."""
+    from openfold_opt.kernels.triton.tuning.tables import describe
+
+    return describe(device)
 
 
 def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: KernelShapes | None = None) -> KernelSet:

@@ -9,6 +9,7 @@ from threading import Lock
 
 import torch
 
+from openfold_opt.kernels.select import describe_tuning
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
 from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
@@ -27,6 +28,7 @@ from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.setup import (
     PreparedRun,
     RunPaths,
+    agree_on_kernels,
     describe_device,
     keep_global_batch,
     prepare_run,
@@ -163,13 +165,13 @@ class Trainer:
             store = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
             config = keep_global_batch(self._config, context, store, warn=self._observer.warning)
             identity = run_identity(config, context, seed=self._seed, data_checksum=self._data.checksum())
+            config = agree_on_kernels(config, context, device, warn=self._observer.warning)
             prepared = prepare_run(
                 config, context, device=device, paths=self._paths, identity=identity, store=store, warn=self._observer.warning
             )
         runner: TrainStep | StepGraphs = prepared.train_step
-        described = config.kernels.describe(device)
-        if described is not None:
-            self._note(described)
+        if config.kernels.uses_triton(device):
+            self._note(describe_tuning(device))
         if config.warm_up:
             runner = warm_up(config, prepared.train_step, prepared.evaluator, report=self._note)
         try:

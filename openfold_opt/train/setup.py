@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from openfold_opt.kernels.cpu.library import reason_against as no_library_because
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
@@ -110,6 +111,17 @@ def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionP
     """How one rank evaluates a chain."""
     kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
     return ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
+
+
+def agree_on_kernels(config: RunConfig, context: ParallelContext, device: torch.device, *, warn: Callable[[str], None]) -> RunConfig:
+    """The same on all ranks: where "auto" would be kernels for a CPU, plain ones if any rank cannot have those, which is told."""
+    if device.type != "cpu" or config.kernels == config.kernels.resolved(device):
+        return config
+    reasons = gather_objects(no_library_because(), context.world)
+    lacking = [f"rank {rank} cannot have those for a CPU: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
+    if lacking:
+        warn(f"kernels: the plain ones, which are slower, on all ranks, as {lacking[0]}")
+    return replace(config, kernels=config.kernels.instead_of_auto("reference" if lacking else "cpu"))
 
 
 def _agree_on_recomputation(config: RunConfig, context: ParallelContext, device: torch.device) -> int:

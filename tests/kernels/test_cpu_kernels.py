@@ -200,6 +200,21 @@ def test_self_attention_computes_its_input_again(is_projected, is_transposed):
     assert sum(x.numel() == leaves[0].numel() for x in kept) == 1, "only the input of the normalisation is kept, not its result"
 
 
+def test_a_normalised_input_that_was_written_over_is_kept():
+    mask, weights = torch.ones(1, 3, 4), [random(16, 6), random(16), random(6, 4), random(6)]
+
+    def call(operations):
+        def run(z, gamma, beta):
+            x = operations["layer_norm"](z, gamma, beta, eps=1e-5)
+            with torch.no_grad():
+                x.mul_(2.0)
+            return operations["self_attention"](x, weights[:2], weights[2:], num_heads=2, mask=mask, mask_inf=1e9)
+
+        return run
+
+    assert_same(call(OPERATIONS), call(REFERENCE), [random(1, 3, 4, 6), random(6, seed=1), random(6, seed=2)])
+
+
 @pytest.mark.parametrize("name", ["layer_norm", "projected_norm", "self_attention", "triangle_edges", "triangle_update", "transition", "outer_product_mean"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_comes_out_again(name, bad):
@@ -217,6 +232,32 @@ def test_what_is_not_finite_comes_out_again(name, bad):
     }
     found, expected = (calls[name](operations[name]) for operations in (OPERATIONS, REFERENCE))
     assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
+
+
+def test_what_broadcasts_for_the_plain_versions_does_here():
+    z, row, square = random(2, 3, 4, 6), random(6, seed=1), random(6, 6, seed=2)
+    edges = random(2, 5, 3, 7, seed=3), random(2, 5, 4, 7, seed=4), random(2, 3, 4, 6, seed=5)
+    for shape in ((1, 1, 4, 6), (2, 3, 1, 6), (2, 1, 1, 6)):
+
+        def update(operation, dropout=random_mask(*shape)):
+            return lambda z, *rest: operation(z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5)
+
+        compare("triangle_update", update, [z, *edges, random(5, seed=6), random(5, seed=7), random(6, 5, seed=8), row])
+
+    def mean(operation):
+        return lambda z, a, b, weight, bias: operation(z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0))
+
+    compare("outer_product_mean", mean, [z, random(2, 5, 3, 2), random(2, 5, 4, 2), random(6, 4), row])
+    weights = random(24, 6, seed=3), random(24, seed=4), square, row
+    for mask, bias in ((torch.ones(1, 3, 4), (2, 1, 1, 4)), (torch.ones(2, 1, 4), (1, 2, 4, 4)), (torch.ones(2, 3, 1), (2, 2, 1, 4))):
+
+        def attend(operation, mask=mask):
+            def run(x, w_in, b_in, w_out, b_out, bias):
+                return operation(x, (w_in, b_in), (w_out, b_out), num_heads=2, mask=mask, mask_inf=1e9, bias=lambda: bias)
+
+            return run
+
+        compare("self_attention", attend, [z, *weights, random(*bias, seed=5)])
 
 
 def test_without_templates_there_is_nothing_to_do():

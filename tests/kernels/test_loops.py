@@ -1,12 +1,13 @@
 """The library of loops: how it is made and kept, and what a call refuses."""
 
 import os
+import shutil
 import stat
 
 import pytest
 import torch
 
-from openfold_opt.kernels.cpu import library
+from openfold_opt.kernels.cpu import library, loops
 from openfold_opt.kernels.cpu.loops import LOOPS, call
 
 
@@ -41,7 +42,7 @@ def test_a_folder_that_cannot_be_written_is_passed_over(anew):
 def test_where_nothing_can_be_written_the_error_names_the_folders(anew):
     for folder in anew:
         folder.write_text("a file where the folder should be")
-    with pytest.raises(library.LibraryError, match="kept in none of .*first, .*second"):
+    with pytest.raises(library.LibraryError, match="kept in none of .*first .*, .*second .*: make one of them writable"):
         library.library()
 
 
@@ -53,7 +54,7 @@ def test_a_compiler_that_fails_is_quoted(anew, monkeypatch, tmp_path):
     monkeypatch.setattr(library, "COMPILERS", ("broken-c++",))
     with pytest.raises(library.LibraryError, match="(?s)ended with exit code 3:.it does not know this processor"):
         library.library()
-    assert not list(anew[0].iterdir()), "nothing half-made is left"
+    assert not anew[0].exists(), "nothing half-made is left"
 
 
 def test_other_sources_are_another_library(monkeypatch, tmp_path):
@@ -66,17 +67,43 @@ def test_other_sources_are_another_library(monkeypatch, tmp_path):
     assert library._key("c++") != before
 
 
+def test_a_library_that_cannot_be_loaded_is_made_anew(anew):
+    compiler = next(filter(None, map(shutil.which, library.COMPILERS)))
+    kept = anew[0] / f"loops-{library._key(compiler)}.so"
+    anew[0].mkdir()
+    kept.write_bytes(b"cut short")
+    assert library.library().loops_of_float32 is not None
+    assert kept.stat().st_size > 10_000 and not anew[1].exists()
+
+
+def test_a_compiler_that_cannot_be_started_is_named(anew, monkeypatch, tmp_path):
+    (tmp_path / "no-program").write_text("neither script nor program")
+    (tmp_path / "no-program").chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(library, "COMPILERS", ("no-program",))
+    with pytest.raises(library.LibraryError, match="no-program cannot be started"):
+        library.library()
+
+
+def test_without_a_home_there_are_other_folders(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert [folder.name for folder in library._folders()] == ["built", f"openfold_opt-{os.getuid()}"]
+
+
 @pytest.mark.parametrize(
     ("rows", "offset"),
     [
         (torch.zeros(2, 3), torch.zeros(3, dtype=torch.bfloat16)),
         (torch.zeros(3, 2).t(), torch.zeros(3)),
         (torch.zeros(2, 3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)),
+        (torch.zeros(2, 3), torch.zeros(2)),
+        (torch.zeros(2, 2), torch.zeros(3)),
+        (torch.zeros(2, 3), None),
     ],
-    ids=["two types", "not contiguous", "another type"],
+    ids=["two types", "not contiguous", "another type", "too short", "too few rows", "missing"],
 )
 def test_a_tensor_that_a_loop_cannot_take_is_refused(rows, offset):
-    with pytest.raises(ValueError, match="add_to_rows: found|work on float32 and bfloat16"):
+    with pytest.raises(ValueError, match="loop add_to_rows, argument [01]: found|work on float32 and bfloat16"):
         call("add_to_rows", rows, offset, 2, 3)
 
 
@@ -85,12 +112,8 @@ def test_on_meta_nothing_is_done():
 
 
 def test_every_loop_of_the_list_is_in_the_library():
-    for name, kinds in LOOPS.items():
-        assert kinds.split()[0] in ("E", "F", "S"), name
-    for table in ("loops_of_float32", "loops_of_bfloat16"):
-        from openfold_opt.kernels.cpu import loops
-
-        assert set(loops._functions(torch.float32 if "float32" in table else torch.bfloat16)) == set(LOOPS)
+    for element in (torch.float32, torch.bfloat16):
+        assert set(loops._functions(element)) == set(LOOPS)
 
 
 @pytest.mark.parametrize("value", [-200.0, -87.4, -20.0, -1e-4, 0.0, 0.3, 20.0, 87.0, 200.0])

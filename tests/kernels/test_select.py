@@ -1,7 +1,6 @@
 """The choice of kernels."""
 
 import dataclasses
-import re
 import sys
 
 import pytest
@@ -41,20 +40,13 @@ def no_compiler(monkeypatch):
         each()
 
 
-def test_without_a_compiler_auto_means_plain_and_says_so(no_compiler):
-    config, cpu = KernelConfig.all("auto"), torch.device("cpu")
-    assert config.resolved(cpu) == KernelConfig()
-    assert re.search("plain ones, .* as there is no C.. compiler: none of a-compiler-that-nobody-has .* apt-get install", config.describe(cpu))
-    assert KernelConfig().describe(cpu) is None
+def test_without_a_compiler_auto_means_plain(no_compiler):
+    assert KernelConfig.all("auto").resolved(torch.device("cpu")) == KernelConfig()
 
 
 def test_without_a_compiler_the_versions_for_a_cpu_are_refused(no_compiler):
     with pytest.raises(ValueError, match='kernel transition: found implementation "cpu", but there is no C.. compiler'):
         build_kernel_set(KernelConfig(transition="cpu"), "cpu")
-
-
-def test_with_a_compiler_nothing_is_said():
-    assert KernelConfig.all("auto").describe(torch.device("cpu")) is None
 
 
 def test_the_versions_for_a_cpu_refuse_a_gpu():

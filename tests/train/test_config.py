@@ -5,9 +5,13 @@ import json
 from typing import ClassVar
 
 import pytest
+import torch
 
+from benchmark.presets import demo
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.config import DataConfig
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train import setup
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig, config_as_dict, config_fields, config_hash
 from openfold_opt.train.precision import check_precision
@@ -97,3 +101,16 @@ def test_unknown_names_are_refused_with_those_that_exist():
 def test_samples_of_different_lengths_make_no_batch():
     with pytest.raises(ValueError, match="local_batch_size=2 with data.pad_to_crop=False"):
         RunConfig(data=DataConfig(pad_to_crop=False), local_batch_size=2)
+
+
+def test_auto_is_settled_for_all_ranks_together(monkeypatch):
+    config, context, cpu = dataclasses.replace(demo.build(), kernels=KernelConfig.all("auto")), ParallelContext.alone(), torch.device("cpu")
+    told = []
+    monkeypatch.setattr(setup, "no_library_because", lambda: None)
+    assert setup.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig.all("cpu") and not told
+    # another rank of the same run
+    monkeypatch.setattr(setup, "gather_objects", lambda mine, axis: [mine, "there is no C++ compiler"])
+    assert setup.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig()
+    assert told == ["kernels: the plain ones, which are slower, on all ranks, as rank 1 cannot have those for a CPU: there is no C++ compiler"]
+    explicit = dataclasses.replace(config, kernels=KernelConfig.all("cpu"))
+    assert setup.agree_on_kernels(explicit, context, cpu, warn=told.append) is explicit

@@ -19,8 +19,10 @@ AnyAgain = TypeVar("AnyAgain", bound="Again")
 class Again:
     """What a node keeps, for others too."""
 
-    def __init__(self, node: FunctionCtx) -> None:
+    def __init__(self, node: FunctionCtx, results: Sequence[Tensor]) -> None:
+        """results: what the node is about to return."""
         self._node = weakref.ref(node)
+        self._versions = _versions(results)
         self._kept: tuple[Tensor, ...] | None = None
 
     def kept(self) -> tuple[Tensor, ...]:
@@ -29,6 +31,10 @@ class Again:
         if self._kept is None:
             self._kept = self._node().saved_tensors
         return self._kept
+
+    def is_of(self, results: Sequence[Tensor]) -> bool:
+        """Whether nothing was written over the first results since the node returned them."""
+        return _versions(results) == self._versions[: len(results)]
 
     def release(self) -> tuple[Tensor, ...]:
         """The same, for the node itself, which comes last."""
@@ -41,4 +47,9 @@ def again_of(kind: type[AnyAgain], results: Sequence[Tensor]) -> AnyAgain | None
     nodes = {result.grad_fn for result in results}
     is_in_order = [result.output_nr for result in results] == list(range(len(results)))
     again = getattr(nodes.pop(), "again", None) if len(nodes) == 1 and is_in_order else None
-    return again if isinstance(again, kind) else None
+    return again if isinstance(again, kind) and again.is_of(results) else None
+
+
+def _versions(results: Sequence[Tensor]) -> list[int]:
+    """Counts of what was written to each in place."""
+    return [result._version for result in results]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -26,8 +28,8 @@ def projected_norm(x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor
 class NormAgain(Again):
     """The input of a normalisation, of which pieces can be normalised again."""
 
-    def __init__(self, node: FunctionCtx, eps: float) -> None:
-        super().__init__(node)
+    def __init__(self, node: FunctionCtx, results: Sequence[Tensor], eps: float) -> None:
+        super().__init__(node, results)
         self.eps = eps
 
     @property
@@ -46,7 +48,7 @@ class _LayerNorm(torch.autograd.Function):
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         statistics = normalise(as_rows(x), (gamma, beta), eps, as_rows(result))
         ctx.save_for_backward(x, gamma, beta, statistics)
-        ctx.again = NormAgain(ctx, eps)
+        ctx.again = NormAgain(ctx, (result,), eps)
         return result
 
     @staticmethod
@@ -69,7 +71,7 @@ class _ProjectedNorm(torch.autograd.Function):
         if bias is not None:
             call("add_to_rows", projected, bias, *projected.shape)
         ctx.save_for_backward(x, gamma, beta, weight)
-        ctx.again, ctx.has_bias = NormAgain(ctx, eps), bias is not None
+        ctx.again, ctx.has_bias = NormAgain(ctx, (result,), eps), bias is not None
         ctx.set_materialize_grads(False)
         return result, projected.view(*x.shape[:-1], len(weight))
 

@@ -31,20 +31,23 @@ def library() -> ctypes.CDLL:
     if compiler is None:
         raise LibraryError(f"there is no C++ compiler: none of {', '.join(COMPILERS)} is on the PATH (Debian, Ubuntu: apt-get install g++)")
     name = f"loops-{_key(compiler)}.so"
-    for folder in _folders():
-        if (folder / name).is_file():
-            return _loaded(folder / name)
-    for folder in _folders():
+    folders = list(_folders())
+    for folder in folders:
         try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as work:
-                _compile(compiler, Path(work, name))
-                # another process may have been as fast, with the same result
-                os.replace(Path(work, name), folder / name)
+            return ctypes.CDLL(str(folder / name))
         except OSError:
+            # there is none, or none that can be used here
             continue
-        return _loaded(folder / name)
-    raise LibraryError(f"its machine code can be kept in none of {', '.join(map(str, _folders()))}: make one of them writable, with 1 MB of room")
+    with tempfile.TemporaryDirectory() as work:
+        _compile(compiler, Path(work, name))
+        reasons = []
+        for folder in folders:
+            try:
+                _keep(Path(work, name), folder)
+                return ctypes.CDLL(str(folder / name))
+            except OSError as error:
+                reasons.append(f"{folder} ({error})")
+    raise LibraryError(f"its machine code can be kept in none of {', '.join(reasons)}: make one of them writable, with 1 MB of room, and not noexec")
 
 
 @cache
@@ -60,13 +63,33 @@ def reason_against() -> str | None:
 def _folders() -> Iterator[Path]:
     """Where machine code may lie, by preference."""
     yield SOURCES / "built"
-    home = Path("~").expanduser()
-    if home.is_absolute():
-        yield home / ".cache" / "openfold_opt"
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):
+        yield Path(home, ".cache", "openfold_opt")
     shared = Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
-    # where everybody may write, somebody else could have laid a library of that name
-    if not shared.exists() or shared.stat().st_uid == os.getuid():
+    # where everybody may write, somebody else could have made a folder of that name
+    try:
+        shared.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return
+    if shared.stat().st_uid == os.getuid():
         yield shared
+
+
+def _keep(made: Path, folder: Path) -> None:
+    """Lays a copy into the folder, whole or not at all: another process may do the same at this moment, with the same result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(dir=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(made.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o755)
+        os.replace(part, folder / made.name)
+    except OSError:
+        os.unlink(part)
+        raise
 
 
 def _flags() -> tuple[str, ...]:
@@ -75,8 +98,7 @@ def _flags() -> tuple[str, ...]:
 
 def _key(compiler: str) -> str:
     """Stands for all that the machine code depends on; home directories are shared by machines of several kinds."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    digest = hashlib.sha256(version)
+    digest = hashlib.sha256(_run([compiler, "--version"]).stdout.encode())
     for path in sorted(SOURCES.glob("*.*")):
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(" ".join((*_flags(), platform.machine(), _processor())).encode())
@@ -94,13 +116,13 @@ def _processor() -> str:
 
 def _compile(compiler: str, out: Path) -> None:
     command = [compiler, *_flags(), str(SOURCES / "table.cpp"), "-o", str(out)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    finished = _run(command)
     if finished.returncode != 0:
         raise LibraryError(f"{' '.join(command)} ended with exit code {finished.returncode}:\n{finished.stderr[-2000:]}")
 
 
-def _loaded(path: Path) -> ctypes.CDLL:
+def _run(command: list[str]) -> subprocess.CompletedProcess:
     try:
-        return ctypes.CDLL(str(path))
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
-        raise LibraryError(f"{path} cannot be loaded ({error}); remove it, and it is compiled again") from error
+        raise LibraryError(f"{command[0]} cannot be started: {error}") from error

@@ -30,7 +30,8 @@ class _OuterProductMean(torch.autograd.Function):
         result = torch.empty_like(z, memory_format=torch.contiguous_format)
         for sample, rows in _pieces_of(a, b):
             total = torch.mm(_outer(a[sample, rows], b[sample]), projection)
-            divisor, residual = norm[sample, rows].float().contiguous(), z[sample, rows].contiguous()
+            residual = z[sample, rows].contiguous()
+            divisor = norm[sample, rows].float().expand(*residual.shape[:2], 1).contiguous()
             call("add_residual", total, bias, divisor, residual, result[sample, rows], *total.shape)
         return result
 

@@ -34,7 +34,8 @@ def self_attention(
 
     An x that comes from a normalisation is computed again too.
     """
-    return _SelfAttention.apply(x, *projection, *output, mask, None if bias is None else bias(), (num_heads, mask_inf))
+    arrived = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
+    return _SelfAttention.apply(x, *projection, *output, mask, arrived, (num_heads, mask_inf))
 
 
 class _Room:
@@ -79,7 +80,7 @@ class _Attention:
         w_in, b_in = projection
         length, c = x.shape[2], len(w_in) // (4 * num_heads)
         self._w_in_t, self._offset = w_in.t(), b_in
-        self._mask_offset = (mask_inf * (mask.float() - 1.0)).contiguous()
+        self._mask_offset = (mask_inf * (mask.float() - 1.0)).expand(x.shape[:3]).contiguous()
         self._bias = None if bias is None else bias.float().contiguous()
         self._scale, self._scratch = 1.0 / math.sqrt(c), Scratch(w_in)
         self._length = piece_length(length * max(num_heads * length * _FLOAT32_BYTES, len(w_in) * w_in.element_size()))

@@ -29,9 +29,10 @@ class _TriangleEdges(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z, gamma, beta, weight, bias, mask, sizes) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(z, gamma, beta, weight, bias, mask)
-        ctx.again = EdgesAgain(ctx, sizes)
         scratch, c = Scratch(weight), sizes[0]
-        return _compute_edges((z, gamma, beta, weight, bias, mask), sizes, lambda n: scratch.take("joined", 4 * c, n))
+        results = _compute_edges((z, gamma, beta, weight, bias, mask), sizes, lambda n: scratch.take("joined", 4 * c, n))
+        ctx.again = EdgesAgain(ctx, results, sizes)
+        return results
 
     @staticmethod
     @once_differentiable
@@ -39,7 +40,7 @@ class _TriangleEdges(torch.autograd.Function):
         joined_again, (z, gamma, beta, weight, bias, mask) = ctx.again.take_joined(), ctx.again.release()
         c, eps = ctx.again.sizes
         projection, rows, d_gate = _Projection.of(weight, bias, c), _as_rows(z), _as_rows(d_gate)
-        masks, d_z, scratch = _as_mask(mask), torch.empty_like(rows), Scratch(weight)
+        masks, d_z, scratch = _as_mask(mask, z), torch.empty_like(rows), Scratch(weight)
         d_edges = [d.contiguous().flatten(2) for d in (d_a, d_b)]
         d_gamma, d_beta, d_weight, d_offsets = sums_like(gamma, beta, weight, projection.offsets)
         d_edge_weight, d_gate_weight = d_weight.tensor_split((4 * c,))
@@ -69,8 +70,8 @@ class EdgesAgain(Again):
     The backward pass of the edges comes last and finds here what was computed again on the way.
     """
 
-    def __init__(self, node: FunctionCtx, sizes: tuple[int, float]) -> None:
-        super().__init__(node)
+    def __init__(self, node: FunctionCtx, results: Sequence[Tensor], sizes: tuple[int, float]) -> None:
+        super().__init__(node, results)
         self.sizes = sizes
         self._joined: list[Tensor] = []
 
@@ -96,7 +97,7 @@ def _compute_edges(
     """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
     z, gamma, beta, weight, bias, mask = inputs
     c, eps = sizes
-    projection, rows, masks, scratch = _Projection.of(weight, bias, c), _as_rows(z), _as_mask(mask), Scratch(weight)
+    projection, rows, masks, scratch = _Projection.of(weight, bias, c), _as_rows(z), _as_mask(mask, z), Scratch(weight)
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
     flat_edges = [edge.flatten(2) for edge in edges]
     output_gate = weight.new_empty(*rows.shape[:2], len(projection.gate_weight))
@@ -154,9 +155,9 @@ def _sides(joined: Tensor) -> tuple[Pair, Pair]:
     return (value_a, gate_a), (value_b, gate_b)
 
 
-def _as_mask(mask: Tensor) -> Tensor:
+def _as_mask(mask: Tensor, z: Tensor) -> Tensor:
     """[batch, N_1, N_2] -> [batch, N_1 * N_2] float32"""
-    return mask.flatten(1).float().contiguous()
+    return mask.expand(z.shape[:3]).flatten(1).float().contiguous()
 
 
 def _as_rows(x: Tensor) -> Tensor:

@@ -33,14 +33,14 @@ class _TriangleUpdate(torch.autograd.Function):
         edges = (a, b, gate) if ctx.edges_again is None else ()
         ctx.save_for_backward(gamma, beta, weight, bias, dropout, *edges)
         ctx.sizes = is_outgoing, eps = sizes
-        product, z, gate, dropout = _product(a, b, is_outgoing), z.contiguous(), gate.contiguous(), _as_factor(dropout)
+        product, z, gate, dropout = _product(a, b, is_outgoing), z.contiguous(), gate.contiguous(), _as_factor(dropout, z)
         result, scratch = torch.empty_like(z), Scratch(weight)
         for sample, some, columns in _pieces_of(product, weight):
             x, _ = _normalised(product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch)
             update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
             z_rows, gate_rows, result_rows = (part[sample, some] for part in (z, gate, result))
-            factor, has_one = _factor(dropout, sample, some)
-            call("gated_residual", update, bias, gate_rows, factor, z_rows, result_rows, has_one, *z_rows.shape)
+            factor, num_factors = _factor(dropout, sample, some)
+            call("gated_residual", update, bias, gate_rows, factor, z_rows, result_rows, num_factors, *z_rows.shape)
         return result
 
     @staticmethod
@@ -51,7 +51,7 @@ class _TriangleUpdate(torch.autograd.Function):
         is_outgoing, eps = ctx.sizes
         # becomes its gradient, piece by piece
         product, scratch = _product(a, b, is_outgoing), Scratch(weight)
-        gate, dropout, d_rows = gate.contiguous(), _as_factor(dropout), d_result.contiguous()
+        gate, dropout, d_rows = gate.contiguous(), _as_factor(dropout, d_result), d_result.contiguous()
         d_gate = torch.empty_like(gate)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
         for sample, some, columns in _pieces_of(product, weight):
@@ -59,8 +59,8 @@ class _TriangleUpdate(torch.autograd.Function):
             x, statistics = _normalised(some_product, ((gamma, beta), eps), scratch)
             update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
             gate_rows, d_result_rows, d_gate_rows = (part[sample, some] for part in (gate, d_rows, d_gate))
-            factor, has_one = _factor(dropout, sample, some)
-            call("gated_residual_backward", update, bias, gate_rows, factor, d_result_rows, d_gate_rows, has_one, *gate_rows.shape)
+            factor, num_factors = _factor(dropout, sample, some)
+            call("gated_residual_backward", update, bias, gate_rows, factor, d_result_rows, d_gate_rows, num_factors, *gate_rows.shape)
             # what was the update has become its gradient
             add_product(d_weight, update.t(), x.t())
             call("add_column_sums", update, d_bias, *update.shape)
@@ -98,13 +98,14 @@ def _normalised(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> 
     return x, statistics
 
 
-def _as_factor(dropout: Tensor | None) -> Tensor | None:
-    return None if dropout is None else dropout.float().contiguous()
+def _as_factor(dropout: Tensor | None, z: Tensor) -> Tensor | None:
+    """[batch, N_i or 1, N_j, c_z] of a mask that broadcasts to z."""
+    return None if dropout is None else dropout.float().expand(len(z), -1, *z.shape[2:]).contiguous()
 
 
-def _factor(dropout: Tensor | None, sample: int, some: slice) -> tuple[Tensor | None, bool]:
-    """What some residues i of a sample are multiplied with, and whether it is the same for all. dropout: [batch, N_i or 1, N_j, c_z]"""
+def _factor(dropout: Tensor | None, sample: int, some: slice) -> tuple[Tensor | None, int]:
+    """What some residues i of a sample are multiplied with: [n or 1, N_j, c_z], and n or 1."""
     if dropout is None:
-        return None, True
-    has_one = dropout.shape[1] == 1
-    return dropout[sample] if has_one else dropout[sample, some], has_one
+        return None, 1
+    factor = dropout[sample] if dropout.shape[1] == 1 else dropout[sample, some]
+    return factor, len(factor)

@@ -92,14 +92,14 @@ void open_edges_backward(Element *RESTRICT value, Element *RESTRICT gate, float 
     }
 }
 
-// result [n, rows, c] = z + (update + offset [c]) * sigmoid(gate) * dropout [n or 1, rows, c], which may be null
+// result [n, rows, c] = z + (update + offset [c]) * sigmoid(gate) * dropout [num_dropouts, rows, c], num_dropouts is n or 1, or null
 template <typename Element>
 void gated_residual(const Element *RESTRICT update, const Element *RESTRICT offset, const Element *RESTRICT gate,
-                    const float *RESTRICT dropout, const Element *RESTRICT z, Element *RESTRICT result, int64_t has_one_dropout,
+                    const float *RESTRICT dropout, const Element *RESTRICT z, Element *RESTRICT result, int64_t num_dropouts,
                     int64_t n, int64_t rows, int64_t c) {
     for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j < rows; ++j, update += c, gate += c, z += c, result += c) {
-            const float *RESTRICT factor = dropout + (has_one_dropout ? j : i * rows + j) * c;
+            const float *RESTRICT factor = dropout + (num_dropouts == 1 ? j : i * rows + j) * c;
             for (int64_t k = 0; k < c; ++k) {
                 const float x = (load(update[k]) + load(offset[k])) * sigmoid(load(gate[k]));
                 store(result[k], load(z[k]) + (dropout ? x * factor[k] : x));
@@ -111,10 +111,10 @@ void gated_residual(const Element *RESTRICT update, const Element *RESTRICT offs
 template <typename Element>
 void gated_residual_backward(Element *RESTRICT update, const Element *RESTRICT offset, const Element *RESTRICT gate,
                              const float *RESTRICT dropout, const Element *RESTRICT d_result, Element *RESTRICT d_gate,
-                             int64_t has_one_dropout, int64_t n, int64_t rows, int64_t c) {
+                             int64_t num_dropouts, int64_t n, int64_t rows, int64_t c) {
     for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j < rows; ++j, update += c, gate += c, d_result += c, d_gate += c) {
-            const float *RESTRICT factor = dropout + (has_one_dropout ? j : i * rows + j) * c;
+            const float *RESTRICT factor = dropout + (num_dropouts == 1 ? j : i * rows + j) * c;
             for (int64_t k = 0; k < c; ++k) {
                 const float opened = sigmoid(load(gate[k])), d = load(d_result[k]) * (dropout ? factor[k] : 1.0f);
                 store(d_gate[k], d * (load(update[k]) + load(offset[k])) * opened * (1.0f - opened));
