@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from benchmark.perf.counting import Counter, Counts, count_each
-from benchmark.perf.meta_step import MetaStep
+from benchmark.perf.meta_step import MetaStep, with_evoformer_blocks
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.config import RunConfig
@@ -39,12 +39,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
     """Counted with one and with two Evoformer blocks: each further one adds the same."""
     num_blocks = config.model.evoformer_stack.num_blocks
-    counted = []
-    for number in (1, 2):
-        evoformer = dataclasses.replace(config.model.evoformer_stack, num_blocks=number)
-        model = dataclasses.replace(config.model, evoformer_stack=evoformer)
-        counted.append(_count_variant(dataclasses.replace(config, model=model), kernels, precision))
-    return _extrapolate(*counted, num_blocks - 1)
+    one, two = (_count_variant(with_evoformer_blocks(config, number), kernels, precision) for number in (1, 2))
+    return _extrapolate(one, two, num_blocks - 1)
 
 
 def _extrapolate(one: Any, two: Any, further: int) -> Any:
