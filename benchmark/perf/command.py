@@ -1,4 +1,4 @@
-"""`python -m benchmark perf {comm,counts,data,evaluation,kernels,loader,precision,resources,step,tune}`."""
+"""`python -m benchmark perf {comm,counts,data,evaluation,kernels,loader,losses,precision,resources,step,tune}`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ MEASUREMENTS = {
     "evaluation": "training steps while other ranks evaluate, against steps between evaluations (torchrun)",
     "kernels": "every operation against its plain version, torch.compile of it, and attentions of other libraries",
     "loader": "time that training waits for heavy-tailed samples, in order and out of order",
+    "losses": "whether the fast path trains like the plain one: losses over some hundred steps, beside runs that differ by a rounding",
     "precision": "losses and gradients in bf16, plain and fused, against plain float32",
     "resources": "compile the kernels of a training step for a GPU that need not be there: registers, shared memory, stack, spills",
     "step": "a training step on made-up features: seconds by number of recycling passes, peak memory",

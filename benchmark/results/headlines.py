@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmark.perf.loss_windows import verdict
 from benchmark.perf.spread import Spread
 
 Values = dict[str, Any]
@@ -75,6 +76,11 @@ def _loader(figures: Values) -> str:
     return f"share of time that training waits: {', '.join(waits)}"
 
 
+def _losses(figures: Values) -> str:
+    way = f"{figures['kernels']} kernels in {figures['precision']}{' with CUDA graphs' if figures['graphs'] else ''}"
+    return f"{figures['preset']}, {figures['steps']} steps, {way}: {verdict(figures['sides'])}"
+
+
 def _precision(figures: Values) -> str:
     errors = [f"{name} {value:.1e}" for name, value in figures["gradients"]["all"].items()]
     return f"{figures['preset']}: relative error of all gradients against plain float32: {', '.join(errors)}"
@@ -103,6 +109,7 @@ HEADLINES: dict[str, Callable[[Values], str]] = {
     "evaluation": _evaluation,
     "kernels": _kernels,
     "loader": _loader,
+    "losses": _losses,
     "precision": _precision,
     "resources": _resources,
     "step": _step,

@@ -1,0 +1,124 @@
+"""`perf losses`: plain and fast sides of a tiny model, a planted fault found, what is refused; windows and verdict on made-up losses."""
+
+import json
+
+import pytest
+import torch
+from tqdm import tqdm
+
+from benchmark.__main__ import main
+from benchmark.perf import losses
+from benchmark.perf.loss_windows import compare, first_step_at, largest_of_first_steps, ranges, strays, verdict
+from benchmark.perf.losses_probe import configuration, nudged
+from benchmark.presets import build_preset
+from benchmark.results.headlines import headline
+from tests.benchmark.losses_probe_tiny import build_tiny
+from tests.train.synthetic import MemorySource
+
+STEPS = 12
+
+
+def plant(monkeypatch):
+    monkeypatch.setattr(losses, "PROBE", "tests.benchmark.losses_probe_tiny")
+    monkeypatch.setattr(losses, "ShardDataSource", lambda data_dir: MemorySource())
+    monkeypatch.setattr(losses, "build_preset", lambda name: build_tiny())
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    plant(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """Of a command with one run of each kind."""
+    folder = tmp_path_factory.mktemp("losses")
+    record = folder / "losses.json"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        plant(monkeypatch)
+        options = ["--data-dir", str(folder), "--steps", str(STEPS), "--nudged", "1", "--json", str(record)]
+        assert main(["perf", "losses", *options]) == 0
+    return json.loads(record.read_text())["figures"]
+
+
+def test_the_fast_side_follows(figures):
+    text = losses.report(figures)
+    assert "losses follow: at most" in text and "\n1-10 " in text and "\n11-12 " in text and "without graphs" in text
+    assert headline("losses", figures).startswith("demo, 12 steps, auto kernels in bf16: losses follow")
+    sides = figures["sides"]
+    assert list(sides) == ["fast", "plain", "nudged 1", "seed 2"]
+    assert all(len(side["losses"]) == len(side["gradient_norms"]) == STEPS for side in sides.values())
+    assert [step for step, _ in sides["plain"]["evaluations"]] == [4, 8, 12]
+    # bf16 and nudged weights are felt, and are small
+    differences = largest_of_first_steps(sides, "losses")
+    assert 0.0 < differences["fast"] < 1e-2 and 0.0 < differences["nudged 1"] < 1e-2
+
+
+def test_another_learning_rate_is_found(figures, tiny):
+    settings = {"preset": "demo", "data_dir": "", "steps": STEPS, "seed": 1, "kernels": "triton", "precision": "fp32", "graphs": False,
+                "pads": False, "nudge": 0.0, "nudge_seed": None}  # fmt: skip
+    planted = losses.run_side("fast", settings, tqdm(disable=True))
+    sides = figures["sides"] | {"fast": planted}
+    assert strays(compare(sides, "losses"))
+    assert "LOSSES DO NOT FOLLOW" in losses.report(figures | {"sides": sides})
+
+
+def test_a_loss_that_is_no_number_is_an_error(tiny, tmp_path, capsys):
+    record = tmp_path / "losses.json"
+    options = ["--data-dir", str(tmp_path), "--steps", "8", "--kernels", "compiled", "--json", str(record)]
+    assert main(["perf", "losses", *options]) == 2
+    told = capsys.readouterr().err
+    assert "is not finite" in told and "chain3" in told and "the run 'fast' ended with exit code 1" in told
+    assert not record.exists()
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path, monkeypatch, capsys):
+    def refusal(*options):
+        assert main(["perf", "losses", "--data-dir", str(tmp_path / "shards"), *options]) == 2
+        return capsys.readouterr().err
+
+    assert "at least 1" in refusal("--steps", "0")
+    assert str(tmp_path / "shards") in refusal()
+    monkeypatch.setattr(losses, "ShardDataSource", lambda data_dir: MemorySource())
+    assert "published checkpoint" in refusal("--preset", "mlperf_fast", "--graphs", "off")
+    assert "start 2" in refusal("--preset", "demo_dap2")
+    if not torch.cuda.is_available():
+        assert "needs a GPU" in refusal("--graphs", "on")
+    with pytest.raises(SystemExit):
+        main(["perf", "losses", "--preset", "nowhere", "--data-dir", str(tmp_path)])
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_graphs_want_samples_of_one_shape():
+    settings = {"kernels": "triton", "precision": "bf16", "graphs": True, "pads": True, "steps": 50}
+    config = configuration(build_preset("real_smoke"), settings)
+    assert config.cuda_graphs and config.data.pad_to_crop and config.device == "cuda" and config.max_steps == config.evaluation.every_steps == 50
+    assert configuration(build_preset("demo"), settings | {"steps": 200}).evaluation.every_steps == 100
+
+
+def test_nudged_weights_differ_by_a_rounding():
+    weights = {"a": torch.randn(1000, generator=torch.Generator().manual_seed(0)), "b": torch.zeros(3)}
+    found = nudged(weights, nudge=2.0**-9, seed=1)
+    change = (found["a"] / weights["a"] - 1.0).abs()
+    assert 2.0**-10 < change.max() < 1.01 * 2.0**-9 and torch.equal(found["b"], weights["b"])
+    assert not torch.equal(found["a"], nudged(weights, nudge=2.0**-9, seed=2)["a"])
+
+
+def side(values):
+    return {"losses": values, "evaluations": [[10, 0.5], [20, 0.8], [30, 0.9]]}
+
+
+def test_windows_and_verdict_on_made_up_losses():
+    assert ranges(200) == [(1, 10), (11, 50), (51, 100), (101, 200)]
+    assert ranges(7) == [(1, 7)] and ranges(1200)[-2:] == [(501, 1000), (1001, 1200)]
+    plain = [10.0] * 20
+    sides = {"plain": side(plain), "nudged 1": side([10.1] * 20), "nudged 2": side([9.9, 10.2] * 10), "seed 2": side([12.0] * 20)}
+    sides["fast"] = side([10.3, 9.7] * 5 + [10.6] * 10)
+    first, second = compare(sides, "losses")
+    assert first.shift == pytest.approx(0.0) and first.fast_differs == pytest.approx(0.03)
+    assert first.nudged_differ == pytest.approx(0.015) and first.times_nudged == pytest.approx(2.0) and first.seeds_differ == pytest.approx(0.2)
+    assert strays([first, second]) == [second] and "11-20 (4 times)" in verdict(sides)
+    assert largest_of_first_steps(sides, "losses")["fast"] == pytest.approx(0.03)
+    sides["fast"] = side(plain)
+    assert verdict(sides).startswith("losses follow")
+    assert first_step_at(sides["fast"], 0.8) == 20 and first_step_at(sides["fast"], 0.95) is None
