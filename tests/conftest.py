@@ -6,18 +6,20 @@ import pathlib
 import pytest
 import torch
 
+from openfold_opt.kernels.cpu.library import reason_against
+
 if not torch.cuda.is_available():
     # before anything imports Triton: kernels are interpreted, on CPU tensors
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu are skipped where there is no CUDA device."""
-    if torch.cuda.is_available():
-        return
+    """Tests are skipped where what their mark names is not there."""
+    missing = {"gpu": None if torch.cuda.is_available() else "no CUDA device", "compiler": reason_against()}
     for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        for mark, reason in missing.items():
+            if reason is not None and mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

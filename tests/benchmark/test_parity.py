@@ -55,6 +55,7 @@ def test_golden_directories_pass(shared, capsys, name):
         assert "skipped, as the directory has no: outputs_no_recycling.npz, grads.npz" in text
 
 
+@pytest.mark.compiler
 def test_the_kernels_for_a_cpu_pass_with_the_trajectory(shared, capsys):
     assert main(["parity", "--kernels", "cpu", str(shared / "golden" / "model_tiny")]) == 0
     assert "trajectory: 88 of 88 within tolerance" in capsys.readouterr().out

@@ -5,14 +5,13 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from openfold_opt.kernels.cpu import pieces
-from openfold_opt.kernels.cpu.library import reason_against
 from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.kernels.select import REFERENCE
 from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random, random_mask
 
 
-pytestmark = pytest.mark.skipif(reason_against() is not None, reason=f"no kernels for a CPU: {reason_against()}")
+pytestmark = pytest.mark.compiler
 
 
 @pytest.fixture(autouse=True, params=[64, 2**20], ids=["pieces of one row", "pieces of cache size"])

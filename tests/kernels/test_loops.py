@@ -11,7 +11,7 @@ from openfold_opt.kernels.cpu import library, loops
 from openfold_opt.kernels.cpu.loops import LOOPS, call
 
 
-pytestmark = pytest.mark.skipif(library.reason_against() is not None, reason=f"no kernels for a CPU: {library.reason_against()}")
+pytestmark = pytest.mark.compiler
 
 
 @pytest.fixture

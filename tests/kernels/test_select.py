@@ -23,7 +23,7 @@ def test_the_default_is_the_reference():
     assert {name: getattr(kernels, name) for name in REFERENCE} == REFERENCE
 
 
-@pytest.mark.parametrize(("name", "expected"), [("triton", OPERATIONS), ("cpu", FOR_CPU), ("auto", FOR_CPU)])
+@pytest.mark.parametrize(("name", "expected"), [("triton", OPERATIONS), *(pytest.param(name, FOR_CPU, marks=pytest.mark.compiler) for name in ("cpu", "auto"))])
 def test_one_kind_for_all(name, expected):
     kernels = build_kernel_set(KernelConfig.all(name), "cpu")
     assert {operation: getattr(kernels, operation) for operation in expected} == expected

@@ -155,9 +155,17 @@ def template_case(num_res: int, num_templates: int, **case: int) -> tuple[str, d
 @pytest.mark.parametrize(
     ("dap_size", "cases"),
     [
-        (2, [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), block_case(16, num_pieces=1), block_case(16, num_pieces=3)]),
+        pytest.param(
+            2,
+            [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), block_case(16, num_pieces=1), block_case(16, num_pieces=3)],
+            marks=pytest.mark.compiler,
+        ),
         (2, [template_case(9, 4), template_case(8, 1, num_pieces=3), template_case(7, 2, num_recomputed_blocks=ALL_BLOCKS)]),
-        (4, [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), block_case(15), template_case(15, 4, num_pieces=3)]),
+        pytest.param(
+            4,
+            [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), block_case(15), template_case(15, 4, num_pieces=3)],
+            marks=pytest.mark.compiler,
+        ),
         (8, [block_case(16), block_case(13), template_case(16, 2), template_case(13, 3)]),
     ],
 )

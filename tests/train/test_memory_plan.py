@@ -99,6 +99,7 @@ def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(monkeyp
         assert plan_recomputation(config, torch.device("cuda")) == number
 
 
+@pytest.mark.compiler
 def test_on_a_cpu_the_kernels_for_a_cpu_are_counted(config, monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: 2**40)
     for name in ("cpu", "auto"):

@@ -1,4 +1,4 @@
-"""Gated self-attention by pieces of a few groups, from normalised input to update: projections, logits and weights never leave the cache."""
+"""Gated self-attention by pieces of a few groups, from normalised input to update: projections, logits and weights never exist as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transition by pieces of rows: the widened channels never leave the cache."""
+"""Transition by pieces of rows: the widened channels never exist as a whole."""
 
 from __future__ import annotations
 
