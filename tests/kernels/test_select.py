@@ -73,6 +73,7 @@ def test_without_triton_the_error_says_how_to_get_it(monkeypatch):
         build_kernel_set(KernelConfig(layer_norm="triton"), "cpu")
 
 
+@pytest.mark.compiler
 def test_compiled_operations_equal_the_plain_ones_and_are_compiled_once():
     config = KernelConfig(dropout_residual="compiled", layer_norm="compiled")
     compiled = build_kernel_set(config, "cpu")
