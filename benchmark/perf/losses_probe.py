@@ -28,6 +28,7 @@ from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, EvaluationReport, NullObserver, RunInfo, RunSummary, StepReport
 from openfold_opt.train.setup import RunPaths, build_model
 
+
 class _Lines(NullObserver):
     """Lines of JSON on standard output."""
 
