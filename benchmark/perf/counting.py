@@ -102,6 +102,8 @@ def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[tup
 
 def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Counts]:
     args, kwargs = tree_map(_as_leaf, (args, kwargs))
+    # gradients left by what ran before would be added to
+    module.zero_grad(set_to_none=True)
     with Counter() as forward:
         result = module(*args, **kwargs)
         result = list(result) if isinstance(result, Iterator) else result

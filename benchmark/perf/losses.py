@@ -12,12 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.loss_windows import FAST, FIRST_STEPS, NUDGED, PLAIN, SEED, compare, first_step_at, largest_of_first_steps, verdict
 from benchmark.perf.losses_probe import configuration
 from benchmark.perf.spread import table
+from benchmark.perf.step import what_runs
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 from openfold_opt.parallel.context import count_training_ranks
@@ -55,13 +57,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Loss and gradient norm of every step, and lDDT-Ca of every evaluation, by side."""
     if min(args.steps, args.nudged) < 1 or min(args.seeds, args.seed) < 0:
         raise BenchmarkError("--steps and --nudged must be at least 1, --seeds and --seed at least 0")
+    if args.graphs == "on" and not torch.cuda.is_available():
+        raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
     config = build_preset(args.preset)
     try:
         checksum = ShardDataSource(args.data_dir).checksum()
         count_training_ranks(config.parallel, 1)
         graphs = args.graphs == "on" or (args.graphs == "auto" and resolve_device(config.device, local_rank=0).type == "cuda")
-        if graphs:
-            resolve_device("cuda", local_rank=0)
         sides = _sides(args, config, graphs=graphs)
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
@@ -69,6 +71,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {name: getattr(args, name) for name in names}
     figures |= {
         "graphs": graphs,
+        "ran": what_runs(args.kernels, config.device),
         "padded": sides[FAST]["pads"] and not config.data.pad_to_crop,
         "nudge": NUDGES[args.precision],
         "target_lddt_ca": config.evaluation.target_lddt_ca,
@@ -128,7 +131,7 @@ def report(figures: dict[str, Any]) -> str:
     """Losses, gradient norms and evaluations, and whether losses follow."""
     sides = figures["sides"]
     parts = [
-        f"{figures['preset']}, seed {figures['seed']}, on {sides[FAST]['device']}: fast is {figures['kernels']} kernels in {figures['precision']} "
+        f"{figures['preset']}, seed {figures['seed']}, on {sides[FAST]['device']}: fast is {figures['kernels']} kernels ({figures['ran']}) in {figures['precision']} "
         f"{_graphs(figures)}, plain is reference kernels in fp32, nudged is plain from weights changed by up to {figures['nudge']:.1e}; "
         "differences are relative, means over the steps of a window, and the largest of several runs"
         + ("; samples are padded to the crop's size on all sides" if figures["padded"] else ""),

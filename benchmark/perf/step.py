@@ -20,9 +20,11 @@ from benchmark.perf.picture import draw_module_times
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
-from openfold_opt.kernels.select import IMPLEMENTATIONS
+from openfold_opt.kernels.cpu.library import reason_against
+from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
 from openfold_opt.train.made_up_features import made_up_batch
 from openfold_opt.train.precision import PRECISIONS
+from openfold_opt.train.setup import resolve_device
 
 _MEBIBYTE = 2**20
 
@@ -57,7 +59,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = build_preset(args.preset)
     args.precision = args.precision or config.precision
     names = ("preset", "kernels", "precision", "threads")
-    figures: dict[str, Any] = {**{name: getattr(args, name) for name in names}, "passes": {}, "flops": {}}
+    ran = what_runs(args.kernels, config.device)
+    figures: dict[str, Any] = {**{name: getattr(args, name) for name in names}, "ran": ran, "passes": {}, "flops": {}}
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
@@ -78,6 +81,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.picture is not None:
         draw_module_times(figures["profile"]["modules"], args.picture)
     return figures
+
+
+def what_runs(kernels: str, device: str) -> str:
+    """The implementation that a name means on the device of a preset, and why where it is not the fast one."""
+    resolved = KernelConfig.all(kernels).resolved(resolve_device(device, local_rank=0)).layer_norm
+    reason = reason_against() if kernels == "auto" and resolved == "reference" else None
+    return f"which are {resolved}" + ("" if reason is None else f": {reason}")
 
 
 def _take_turns(sides: dict[str, Any], *, rounds: int, label: str) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def report(figures: dict[str, Any]) -> str:
             seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
             rows.append([f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"])
     header = ["passes without gradient", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
-    text = "step of {preset} with {kernels} kernels in {precision}, {threads} CPU threads\n\n".format(**figures) + table(rows, header=header)
+    text = "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads\n\n".format(**figures) + table(rows, header=header)
     if len(medians) > 1:
         text += f"\n\nours, mean over these numbers of passes: {sum(medians) / len(medians):.3f} s/step"
     return text + (_profile_report(figures["profile"]) if "profile" in figures else "")

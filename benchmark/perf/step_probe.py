@@ -39,8 +39,11 @@ def main() -> None:
     torch.set_num_threads(settings["threads"])
     config = build_preset(settings["preset"])
     config = dataclasses.replace(config, kernels=KernelConfig.all(settings["kernels"]), precision=settings["precision"])
-    with matmul_precision(config.precision):
-        print(json.dumps(_measure(config, settings)))
+    try:
+        with matmul_precision(config.precision):
+            print(json.dumps(_measure(config, settings)))
+    except ValueError as error:
+        sys.exit(f"{error}")
 
 
 def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:

@@ -146,5 +146,5 @@ def _find_for_cpu(operation: str, device: torch.device) -> Callable:
         )
     reason = no_library_because() if device.type == "cpu" else None
     if reason is not None:
-        raise ValueError(f'kernel {operation}: found implementation "cpu", but {reason}; mend that, or set that field of KernelConfig to "reference"')
+        raise ValueError(f'kernel {operation}: implementation "cpu" was asked for, but {reason}; mend that, or ask for "reference" (field of KernelConfig, or --kernels)')
     return OPERATIONS[operation]

@@ -17,7 +17,7 @@ def test_our_side(tmp_path, capsys):
     options = ["--preset", "demo", "--passes", "0", "1", "--repeats", "2", "--rounds", "1", "--json", str(record)]
     assert main(["perf", "step", *options]) == 0
     text = capsys.readouterr().out
-    assert "step of demo with auto kernels in fp32" in text and "0 ours" in text and "1 ours" in text
+    assert "step of demo with auto kernels (which are " in text and "0 ours" in text and "1 ours" in text
     passes = json.loads(record.read_text())["figures"]["passes"]
     assert [len(passes[k]["ours"]["seconds"]) for k in ("0", "1")] == [2, 2]
     assert passes["0"]["ours"]["peak_memory_bytes"][0] > 10**8
@@ -29,7 +29,7 @@ def test_ratios_beside_a_peer():
         "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
     }
     limits = {"flops": {"0": 4 * 10**12}, "matmul_flops_per_second": 8e12}
-    text = report({"preset": "middle", "kernels": "reference", "precision": "fp32", "threads": 1, "passes": {"0": sides}} | limits)
+    text = report({"preset": "middle", "kernels": "reference", "ran": "which are reference", "precision": "fp32", "threads": 1, "passes": {"0": sides}} | limits)
     assert "2.00   " in text and "25%" in text
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
