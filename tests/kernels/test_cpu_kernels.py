@@ -33,6 +33,20 @@ def compare(name, call, leaves, is_low=None):
         assert_bfloat16_rule(call(OPERATIONS[name]), call(REFERENCE[name]), leaves, is_low)
 
 
+def kept_by_the_same(call, leaves):
+    """Shapes of what is kept for the backward pass, once results and gradients are the plain ones, under recomputation too."""
+
+    def recomputed(*leaves):
+        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
+
+    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
+    assert_same(recomputed, call(REFERENCE), leaves)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
+    return kept
+
+
 @pytest.mark.parametrize(("batch", "groups", "n", "heads", "c_head"), [(2, 3, 7, 3, 5), (1, 1, 1, 1, 1), (1, 5, 20, 2, 16), (0, 3, 4, 1, 2)])
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_self_attention(batch, groups, n, heads, c_head, has_bias):
@@ -108,14 +122,7 @@ def test_triangle_update_computes_its_edges_again(is_outgoing):
 
         return run
 
-    def recomputed(*leaves):
-        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
-
-    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
-    assert_same(recomputed, call(REFERENCE), leaves)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
-        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
+    kept = kept_by_the_same(call, leaves)
     assert (batch, c, n, n) not in kept and (batch, n, n, c_z) in kept
 
 
@@ -188,15 +195,8 @@ def test_self_attention_computes_its_input_again(is_projected, is_transposed):
 
         return run
 
-    def recomputed(*leaves):
-        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
-
-    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
-    assert_same(recomputed, call(REFERENCE), leaves)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
-    assert sum(x.numel() == leaves[0].numel() for x in kept) == 1, "only the input of the normalisation is kept, not its result"
+    kept = kept_by_the_same(call, leaves)
+    assert sum(shape.numel() == leaves[0].numel() for shape in kept) == 1, "only the input of the normalisation is kept, not its result"
 
 
 def test_a_normalised_input_that_was_written_over_is_kept():

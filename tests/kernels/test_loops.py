@@ -107,8 +107,11 @@ def test_a_tensor_that_a_loop_cannot_take_is_refused(rows, offset):
         call("add_to_rows", rows, offset, 2, 3)
 
 
-def test_on_meta_nothing_is_done():
+def test_on_meta_nothing_is_done(monkeypatch):
+    asked = []
+    monkeypatch.setattr(loops, "_functions", asked.append)
     call("add_to_rows", torch.zeros(2, 3, device="meta"), torch.zeros(3, device="meta"), 2, 3)
+    assert asked == []
 
 
 def test_every_loop_of_the_list_is_in_the_library():

@@ -13,7 +13,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from openfold_opt.kernels.cpu.again import Again
 from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
 from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
+from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
 
 Pair = tuple[Tensor, Tensor]
 
@@ -120,8 +120,8 @@ class _Projection:
     offsets: Tensor
     """[2, 2, c_hidden]: of a and of b, of value and of gate"""
     gate_bias: Tensor
-    length: int
-    """Rows of a piece."""
+    row_bytes: int
+    """Of the projections of a row."""
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, c: int) -> _Projection:
@@ -133,13 +133,12 @@ class _Projection:
             gate_weight=gate_weight,
             offsets=edge_bias.view(2, 2, c).transpose(0, 1).contiguous(),
             gate_bias=gate_bias,
-            length=piece_length(4 * c * weight.element_size()),
+            row_bytes=4 * c * weight.element_size(),
         )
 
     def pieces(self, rows: Tensor) -> Iterator[tuple[int, slice]]:
         """Sample and some of its rows [batch, N, c_z]."""
-        for sample, start in itertools.product(range(rows.shape[0]), range(0, rows.shape[1], self.length)):
-            yield sample, slice(start, min(start + self.length, rows.shape[1]))
+        return itertools.product(range(rows.shape[0]), pieces(rows.shape[1], self.row_bytes))
 
     def open(self, x: Tensor, mask: Tensor, edges: Sequence[Tensor], out: Tensor) -> Tensor:
         """Writes to the edges a and b [c, n] of x [n, c_z]; returns out [4 * c, n]: values, and gates after the sigmoid."""

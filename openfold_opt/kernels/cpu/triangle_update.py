@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.again import again_of
 from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
+from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
 from openfold_opt.kernels.cpu.triangle_edges import EdgesAgain
 
 Pair = tuple[Tensor, Tensor]
@@ -82,11 +82,9 @@ def _product(a: Tensor, b: Tensor, is_outgoing: bool) -> Tensor:
 def _pieces_of(product: Tensor, weight: Tensor) -> Iterator[tuple[int, slice, slice]]:
     """Sample, some residues i, and the columns that they are in [c, N_i * N_j]."""
     batch, _, num_i, num_j = product.shape
-    length = piece_length(num_j * max(weight.shape) * weight.element_size())
     for sample in range(batch):
-        for start in range(0, num_i, length):
-            end = min(start + length, num_i)
-            yield sample, slice(start, end), slice(start * num_j, end * num_j)
+        for some in pieces(num_i, num_j * max(weight.shape) * weight.element_size()):
+            yield sample, some, slice(some.start * num_j, some.stop * num_j)
 
 
 def _normalised(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> Pair:

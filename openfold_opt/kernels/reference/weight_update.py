@@ -37,20 +37,12 @@ def weight_update(
     gradient.mul_((constants.max_norm / (norm + 1e-6)).clamp(max=1.0))
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
     state.num_steps.add_(is_applied.to(torch.float64))
-    update_elements(state, gradient, learning_rate=learning_rate, apply=is_applied, constants=constants)
-    state.num_updates.add_(is_applied.to(torch.float32))
-    return torch.stack([is_applied.float(), norm])
-
-
-@torch.no_grad()
-def update_elements(
-    state: WeightState, gradient: Tensor, *, learning_rate: float | Tensor, apply: Tensor, constants: WeightUpdateConstants
-) -> None:
-    """What the step does to each element by itself: state.num_steps counts this step already, state.num_updates does not yet."""
-    _adam(state, gradient, learning_rate, apply, constants)
-    _average(state, apply, constants)
+    _adam(state, gradient, learning_rate, is_applied, constants)
+    _average(state, is_applied, constants)
     if state.compute_copy is not None:
         state.compute_copy.copy_(state.values)
+    state.num_updates.add_(is_applied.to(torch.float32))
+    return torch.stack([is_applied.float(), norm])
 
 
 def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply: Tensor, constants: WeightUpdateConstants) -> None:
