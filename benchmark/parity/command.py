@@ -16,7 +16,8 @@ from benchmark.parity.forward import compare_forward, compare_single_pass
 from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, load_golden_directory
 from benchmark.parity.report import format_table
-from benchmark.parity.trajectory import compare_resumed, compare_trajectory
+from benchmark.parity.trajectory import compare_steps
+from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig, build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
@@ -45,11 +46,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--dap", type=int, default=1, metavar="N",
         help="spread every sample over N ranks; start them with torchrun --nproc-per-node N -m benchmark parity (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of each rank; the limits hold for any number (default: 1)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares each directory in turn, on one thread: the order of sums, and so the drift of the optimiser steps, is fixed."""
-    torch.set_num_threads(1)
+    """Compare each directory with what the model computes here."""
+    if args.threads < 1:
+        raise BenchmarkError(f"--threads {args.threads}: expected 1 or more")
+    torch.set_num_threads(args.threads)
     context = _join(args.dap)
     try:
         # every rank compares, the first one speaks
@@ -89,7 +99,13 @@ def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> b
 
 
 def compare_directory(golden: GoldenDirectory, *, kernels: str, context: ParallelContext) -> list[Comparison]:
-    """Everything that the directory has; says what it has not."""
+    """Compare everything that the directory has, and print what it does not have.
+
+    Raises:
+        BenchmarkError: the kernels cannot run here.
+        GoldenDirectoryError: the directory is not one of this model.
+    """
+    plan = ExecutionPlan(kernels=_build_kernels(kernels, golden), dap=context.dap)
     model = AlphaFold(golden.model_config)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"model: {num_parameters:,} parameters in {len(model.state_dict()):,} tensors")
@@ -100,17 +116,24 @@ def compare_directory(golden: GoldenDirectory, *, kernels: str, context: Paralle
     if list(golden.weights) != list(model.state_dict()):
         raise GoldenDirectoryError(f"the weights of {golden.path} are in another order than the model's")
     losses = loss_config(golden.config)
-    kernel_set = build_kernel_set(KernelConfig.all(kernels), "cpu", golden.model_config.kernel_shapes())
-    plan = ExecutionPlan(kernels=kernel_set, dap=context.dap)
     comparisons = compare_forward(golden, model, losses, plan)
     if golden.has("outputs_no_recycling.npz"):
         comparisons += compare_single_pass(golden, model, plan)
     if "trajectory" in golden.results:
-        comparisons += compare_trajectory(golden, losses, plan, context)
-    if "trajectory" in golden.results and golden.has("resumable.pt"):
-        comparisons += compare_resumed(golden, losses, plan, context)
+        comparisons += compare_steps(golden, losses, plan, context)
     _print_skipped(golden)
     return comparisons
+
+
+def _build_kernels(name: str, golden: GoldenDirectory) -> KernelSet:
+    """The implementation `name` of all operations; BenchmarkError where it cannot run."""
+    shapes = golden.model_config.kernel_shapes()
+    try:
+        return build_kernel_set(KernelConfig.all(name), "cpu", shapes)
+    except ValueError as error:
+        raise BenchmarkError(
+            f"--kernels {name} cannot run here: {error}. `--kernels reference` runs everywhere"
+        ) from error
 
 
 def _print_skipped(golden: GoldenDirectory) -> None:

@@ -1,19 +1,22 @@
-"""Comparison of optimiser steps: from the start, and continued from a resumable checkpoint."""
+"""Comparison of optimizer steps: from the first weights, and continued from a stored state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmark.parity.comparison import (
-    SPREAD_UPDATE_TOLERANCE,
-    TRAJECTORY_NORM_TOLERANCE,
-    TRAJECTORY_TERM_TOLERANCE,
-    TRAJECTORY_TOLERANCE,
-    UPDATE_TOLERANCE,
+    BINNED_TERM_TOLERANCE,
+    BINNED_TERMS,
+    DISTANT_FIGURE_TOLERANCE,
+    DISTANT_LOSS_TOLERANCE,
+    DISTANT_UPDATE_TOLERANCE,
+    STEP_TOLERANCE,
     Comparison,
     relative_error,
 )
@@ -31,52 +34,103 @@ from openfold_opt.train.weight_average import WeightAverageConfig
 
 WARMUP_STEPS = 3
 """Of the stored trajectory: learning rate 1e-5 to 1e-3."""
+NUM_CLOSE_STEPS = 4
+"""Steps after a stored state within which rounding differences stay small on every processor."""
 
 
-def compare_trajectory(
-    golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan, context: ParallelContext
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredState:
+    """The state of the golden run after one of its steps (resumable.pt)."""
+
+    path: Path
+    iteration: int
+    """The number of the step after which it was stored."""
+    parameters: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    """The state dict of torch.optim.Adam."""
+
+
+def compare_steps(
+    golden: GoldenDirectory,
+    loss_config: LossConfig,
+    plan: ExecutionPlan,
+    context: ParallelContext,
 ) -> list[Comparison]:
-    """All stored steps, then the parameters and their running average."""
+    """Compare the steps of the trajectory, and the updates of parameters and average they make.
+
+    All steps run from the first weights; if there is a resumable.pt, the steps after it run again
+    from there. That file has no running average, so the second part starts from the average of the
+    first part at the same step, which is still close to the first weights.
+    """
+    stored = _read_stored_state(golden) if golden.has("resumable.pt") else None
     train_step = _train_step(golden, loss_config, plan, context)
-    comparisons = []
+    average = torch.zeros_like(train_step.weight_average.average)
+    comparisons, updates = [], []
     for record in golden.results["trajectory"]:
-        comparisons += _compare_step("trajectory", _run_step(train_step, golden, record), record)
-    found = {
-        "params_after.npz": dict(train_step.model.named_parameters()),
-        "swa_after.npz": train_step.weight_average.parameters(),
-    }
-    tolerance = UPDATE_TOLERANCE if context.dap.size == 1 else SPREAD_UPDATE_TOLERANCE
-    for name, tensors in found.items():
-        if golden.has(name):
-            comparisons.append(_compare_update(name, tensors, golden, tolerance=tolerance))
+        figures = _run_step(train_step, golden, record)
+        is_close = figures.step <= NUM_CLOSE_STEPS
+        comparisons += _compare_step("trajectory", figures, record, is_close=is_close)
+        if stored is not None and figures.step == stored.iteration:
+            average.copy_(train_step.weight_average.average)
+            updates.append(_compare_stored_state(train_step, golden, stored, is_close=is_close))
+    num_steps = len(golden.results["trajectory"])
+    updates += _compare_updates(
+        "update", train_step, golden, start=golden.weights, is_close=num_steps <= NUM_CLOSE_STEPS
+    )
+    comparisons += updates
+    if stored is not None:
+        _load_stored_state(train_step, stored, average)
+        comparisons += _compare_resumed(train_step, golden, stored)
     return comparisons
 
 
-def compare_resumed(
-    golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan, context: ParallelContext
+def _compare_resumed(
+    train_step: TrainStep, golden: GoldenDirectory, stored: StoredState
 ) -> list[Comparison]:
-    """The steps after those that resumable.pt has behind it."""
+    """Compare the steps after the stored state, which the train step has just loaded."""
+    records = [r for r in golden.results["trajectory"] if r["iteration"] > stored.iteration]
+    comparisons = []
+    for record in records:
+        figures = _run_step(train_step, golden, record)
+        is_close = figures.step <= stored.iteration + NUM_CLOSE_STEPS
+        comparisons += _compare_step("resumed", figures, record, is_close=is_close)
+    return comparisons + _compare_updates(
+        "resumed update",
+        train_step,
+        golden,
+        start=stored.parameters,
+        is_close=len(records) <= NUM_CLOSE_STEPS,
+    )
+
+
+def _read_stored_state(golden: GoldenDirectory) -> StoredState:
     path = golden.path / "resumable.pt"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        iteration = int(content["iteration"])
-        train_step = _train_step(golden, loss_config, plan, context)
-        load_weights(train_step.model, content[RESUMABLE_KEY], source=str(path))
-        train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
-    except Exception as error:  # torch.load raises many kinds for garbled files
-        raise GoldenDirectoryError(f"{path} is not a resumable checkpoint of this model: {error}") from error
-    comparisons = []
-    for record in golden.results["trajectory"][iteration:]:
-        comparisons += _compare_step("resumed", _run_step(train_step, golden, record), record)
-    if golden.has("params_after.npz"):
-        comparisons.append(
-            _compare_update("params_after.npz", dict(train_step.model.named_parameters()), golden, section="resumed")
+        stored = StoredState(
+            path=path,
+            iteration=int(content["iteration"]),
+            parameters=content[RESUMABLE_KEY],
+            optimizer=content["optimizer_state_dict"],
         )
-    return comparisons
+    except Exception as error:  # torch.load raises many kinds for damaged files
+        raise GoldenDirectoryError(f"{path} is not a resumable checkpoint: {error}") from error
+    steps = [record["iteration"] for record in golden.results["trajectory"]]
+    if stored.iteration not in steps:
+        raise GoldenDirectoryError(
+            f"{path} was stored after step {stored.iteration}, expected one of the steps of the "
+            f"trajectory in results.json: {steps}"
+        )
+    return stored
 
 
-def _train_step(golden: GoldenDirectory, loss_config: LossConfig, plan: ExecutionPlan, context: ParallelContext) -> TrainStep:
-    """A step on the stored weights, without dropout, with the optimiser that the configuration says."""
+def _train_step(
+    golden: GoldenDirectory,
+    loss_config: LossConfig,
+    plan: ExecutionPlan,
+    context: ParallelContext,
+) -> TrainStep:
+    """A step on the stored weights, without dropout, with the optimizer of the configuration."""
     model = AlphaFold(golden.model_config)
     load_weights(model, golden.weights, source=str(golden.path))
     config = golden.config or {}
@@ -94,47 +148,106 @@ def _train_step(golden: GoldenDirectory, loss_config: LossConfig, plan: Executio
     )
 
 
-def _run_step(train_step: TrainStep, golden: GoldenDirectory, record: Mapping[str, Any]) -> StepFigures:
+def _load_stored_state(train_step: TrainStep, stored: StoredState, average: Tensor) -> None:
+    """Continue from the stored state. average: [buffer.size] float32, after the same step."""
+    try:
+        load_weights(train_step.model, stored.parameters, source=str(stored.path))
+        train_step.optimizer.load_state_dict(stored.optimizer)
+    except Exception as error:  # damaged content fails in many ways
+        raise GoldenDirectoryError(
+            f"{stored.path} is not a resumable checkpoint of this model: {error}"
+        ) from error
+    train_step.weight_average.average.copy_(average)
+    train_step.weight_average.num_updates.fill_(stored.iteration)
+
+
+def _run_step(
+    train_step: TrainStep, golden: GoldenDirectory, record: Mapping[str, Any]
+) -> StepFigures:
     slots = torch.arange(golden.batch.batch_size)
     sample_ids = tuple(f"sample {slot}" for slot in slots.tolist())
     micro_batch = MicroBatch(features=golden.batch, slots=slots, sample_ids=sample_ids)
-    num_passes = record["num_recycling_iters"]
-    return train_step.run([micro_batch], step=record["iteration"], num_recycling_passes=num_passes).read()
+    return train_step.run(
+        [micro_batch], step=record["iteration"], num_recycling_passes=record["num_recycling_iters"]
+    ).read()
 
 
-def _compare_step(section: str, figures: StepFigures, record: Mapping[str, Any]) -> list[Comparison]:
-    """Everything that the record and the figures of a step have in common."""
-    ours = {"loss": figures.loss, "lr": figures.learning_rate, "grad_norm": figures.gradient_norm} | figures.terms
+def _compare_step(
+    section: str, figures: StepFigures, record: Mapping[str, Any], *, is_close: bool
+) -> list[Comparison]:
+    """Compare everything that the record and the figures of a step have in common."""
+    ours = {
+        "loss": figures.loss,
+        "lr": figures.learning_rate,
+        "grad_norm": figures.gradient_norm,
+        **figures.terms,
+    }
     theirs = {name: record[name] for name in ("loss", "lr", "grad_norm")} | record["losses"]
     return [
         Comparison(
             section=section,
             name=f"step {figures.step} {name}",
-            error=relative_error(ours[name], theirs[name]) if figures.is_applied else float("inf"),
-            tolerance=_step_tolerance(section, name),
+            error=relative_error(value, theirs[name]) if figures.is_applied else float("inf"),
+            tolerance=_step_tolerance(name, is_close=is_close),
         )
-        for name in ours
+        for name, value in ours.items()
     ]
 
 
-def _step_tolerance(section: str, name: str) -> float:
-    if section == "resumed" or name in ("loss", "lr"):
-        return TRAJECTORY_TOLERANCE
-    return TRAJECTORY_NORM_TOLERANCE if name == "grad_norm" else TRAJECTORY_TERM_TOLERANCE
+def _step_tolerance(name: str, *, is_close: bool) -> float:
+    if is_close:
+        return BINNED_TERM_TOLERANCE if name in BINNED_TERMS else STEP_TOLERANCE
+    if name == "lr":
+        return STEP_TOLERANCE
+    return DISTANT_LOSS_TOLERANCE if name == "loss" else DISTANT_FIGURE_TOLERANCE
 
 
-def _compare_update(
-    name: str,
-    tensors: Mapping[str, Tensor],
+def _compare_stored_state(
+    train_step: TrainStep, golden: GoldenDirectory, stored: StoredState, *, is_close: bool
+) -> Comparison:
+    """Compare the update from the first weights to the stored state."""
+    parameters = dict(train_step.model.named_parameters())
+    return Comparison(
+        section="update",
+        name=stored.path.name,
+        error=_update_error(parameters, stored.parameters, start=golden.weights),
+        tolerance=STEP_TOLERANCE if is_close else DISTANT_UPDATE_TOLERANCE,
+    )
+
+
+def _compare_updates(
+    section: str,
+    train_step: TrainStep,
     golden: GoldenDirectory,
     *,
-    section: str = "update",
-    tolerance: float = UPDATE_TOLERANCE,
-) -> Comparison:
-    """||(p - p0) - (golden - p0)|| / ||golden - p0|| over all parameters together."""
-    expected = golden.arrays(name)
-    ours, theirs = (
-        torch.cat([(side[key].detach().double() - golden.weights[key].double()).flatten() for key in expected])
-        for side in (tensors, expected)
+    start: Mapping[str, Tensor],
+    is_close: bool,
+) -> list[Comparison]:
+    """Compare the update from `start` to the parameters and to their average after all steps."""
+    found = {
+        "params_after.npz": dict(train_step.model.named_parameters()),
+        "swa_after.npz": train_step.weight_average.parameters(),
+    }
+    return [
+        Comparison(
+            section=section,
+            name=name,
+            error=_update_error(tensors, golden.arrays(name), start=start),
+            tolerance=STEP_TOLERANCE if is_close else DISTANT_UPDATE_TOLERANCE,
+        )
+        for name, tensors in found.items()
+        if golden.has(name)
+    ]
+
+
+def _update_error(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, start: Mapping[str, Tensor]
+) -> float:
+    """||(ours - start) - (theirs - start)|| / ||theirs - start|| over all parameters together."""
+    updates = (
+        torch.cat(
+            [(side[name].detach().double() - start[name].double()).flatten() for name in theirs]
+        )
+        for side in (ours, theirs)
     )
-    return Comparison(section=section, name=name, error=relative_error(ours, theirs), tolerance=tolerance)
+    return relative_error(*updates)

@@ -1,6 +1,7 @@
 """The parity command: golden directories, and its errors."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,19 @@ import torch
 from benchmark.__main__ import main
 from benchmark.parity.comparison import Comparison, relative_error
 from benchmark.parity.golden_config import model_config
+from benchmark.parity.golden_directory import (
+    GoldenDirectory,
+    GoldenDirectoryError,
+    load_golden_directory,
+)
 from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
+from benchmark.parity.trajectory import compare_steps
+from openfold_opt.kernels import select
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.context import ParallelContext
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,8 +59,9 @@ def test_golden_directories_pass(shared, capsys, name):
     assert code == 0, text
     assert "PASS" in text and "EXCEEDS" not in text
     if name == "model_tiny":
-        for section in ("outputs:", "losses:", "gradients:", "trajectory:", "update:", "resumed:"):
-            assert section in text
+        for section in ("outputs", "losses", "gradients", "trajectory", "update", "resumed"):
+            assert f"\n{section}: " in text
+        assert "resumed update: 2 of 2 within tolerance" in text
     if name == "model_full":
         assert "93,229,082 parameters in 5,044 tensors" in text
         assert "skipped, as the directory has no: outputs_no_recycling.npz, grads.npz" in text
@@ -80,6 +92,45 @@ def test_a_wrong_gradient_fails(tiny, capsys):
     assert name in capsys.readouterr().out
 
 
+def changed_update(golden: GoldenDirectory, name: str, factor: float) -> dict[str, torch.Tensor]:
+    """The tensors of a file, with the update that led from the stored state to them scaled."""
+    state = torch.load(golden.path / "resumable.pt", weights_only=True)["alphafold_state_dict"]
+    tensors = golden.arrays(name)
+    return {key: state[key] + factor * (value - state[key]) for key, value in tensors.items()}
+
+
+def test_errors_close_to_a_stored_state_fail(shared, monkeypatch):
+    golden = load_golden_directory(shared / "golden" / "model_tiny")
+    trajectory = golden.results["trajectory"]
+    # 2e-3 is beyond the limits close to a stored state, and within those far from one
+    trajectory[1]["losses"]["fape"] *= 1.002
+    trajectory[1]["losses"]["tm"] *= 1.002
+    trajectory[5]["loss"] *= 1.002
+    names = ("params_after.npz", "swa_after.npz")
+    files = {name: changed_update(golden, name, 1.002) for name in names}
+    monkeypatch.setattr(GoldenDirectory, "arrays", lambda self, name: files[name])
+    context = ParallelContext.alone()
+    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap)
+    comparisons = compare_steps(golden, loss_config(golden.config), plan, context)
+    failed = {(row.section, row.name) for row in comparisons if not row.is_within}
+    assert failed == {
+        ("trajectory", "step 2 fape"),
+        ("resumed", "step 6 loss"),
+        ("resumed update", "params_after.npz"),
+        ("resumed update", "swa_after.npz"),
+    }
+
+
+def test_a_stored_state_from_another_trajectory_is_an_error(shared):
+    golden = load_golden_directory(shared / "golden" / "model_tiny")
+    del golden.results["trajectory"][:4]
+    context = ParallelContext.alone()
+    plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap)
+    expected = r"after step 4, expected one of .*\[5, 6, 7, 8\]"
+    with pytest.raises(GoldenDirectoryError, match=expected):
+        compare_steps(golden, loss_config(golden.config), plan, context)
+
+
 def test_padding_is_not_compared(tiny, capsys):
     arrays = dict(np.load(tiny / "outputs.npz"))
     arrays["single"][0, 17:] = 1e6
@@ -94,6 +145,46 @@ def test_a_garbled_file_is_an_error_that_names_it(tiny, capsys, name):
     (tiny / name).write_bytes(b"garbage")
     assert main(["parity", str(tiny)]) == 2
     assert name in capsys.readouterr().err
+
+
+def assert_one_message(capsys, text: str) -> None:
+    shown = capsys.readouterr().err
+    assert text in shown and "--kernels reference" in shown
+    assert shown.count("\n") == 1 and "Traceback" not in shown
+
+
+def test_kernels_that_are_not_offered_are_an_error(shared, capsys):
+    golden = str(shared / "golden" / "model_tiny")
+    assert main(["parity", "--kernels", "compiled", golden]) == 2
+    assert_one_message(capsys, "--kernels compiled cannot run here: kernel dropout_masks")
+
+
+def test_cpu_kernels_without_a_compiler_are_an_error(shared, capsys, monkeypatch):
+    monkeypatch.setattr(select, "no_library_because", lambda: "there is no C++ compiler")
+    assert main(["parity", "--kernels", "cpu", str(shared / "golden" / "model_tiny")]) == 2
+    assert_one_message(capsys, "there is no C++ compiler")
+
+
+def test_triton_kernels_without_a_device_are_an_error(shared):
+    command = [sys.executable, "-m", "benchmark", "parity", "--kernels", "triton"]
+    shown = subprocess.run(
+        [*command, str(shared / "golden" / "model_tiny")],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 2, shown.stderr
+    assert shown.stderr.startswith("benchmark parity: --kernels triton cannot run here")
+    assert "Traceback" not in shown.stderr
+
+
+def test_the_number_of_threads_is_an_option(tmp_path, capsys):
+    missing = str(tmp_path / "none")
+    assert main(["parity", "--threads", "2", missing]) == 2
+    assert torch.get_num_threads() == 2
+    assert main(["parity", "--threads", "0", missing]) == 2
+    assert "--threads 0: expected 1 or more" in capsys.readouterr().err
 
 
 def test_weights_of_another_model_are_an_error(tiny, capsys):
@@ -147,7 +238,12 @@ def test_a_dap_group_passes_under_torchrun(shared):
     )
     assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-1000:]
     assert shown.stdout.count("spread over 2 ranks") == 1, "only the first rank speaks"
-    for section in ("outputs: 23 of 23", "gradients: 677 of 677", "resumed: 45 of 45"):
+    for section in (
+        "outputs: 23 of 23",
+        "gradients: 677 of 677",
+        "resumed: 44 of 44",
+        "resumed update: 2 of 2",
+    ):
         assert section in shown.stdout
 
 
