@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+import string
 from pathlib import Path
 
 from data_prep.parsers.errors import BrokenFile
@@ -14,7 +16,9 @@ _TABLE_HEAD = " No Hit"
 _TABLE_ROW = re.compile(r"\s*\d+ ")
 _BLOCK = re.compile(r"No \s*(\d+)")
 _SUMMARY = re.compile(r"Probab=.*Aligned_cols=(\d+).*Sum_probs=(\S+)")
-_CHAIN = re.compile(r"[a-zA-Z\d]{4}_[a-zA-Z0-9.]+")
+_PDB_ID_LENGTH = 4
+_PDB_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits)
+_CHAIN_ID_CHARACTERS = _PDB_ID_CHARACTERS | {"."}
 _SEQUENCE_COLUMN = 17
 _SEQUENCE = re.compile(r"[\t ]*(\d+) ([A-Z-]+)[\t ]*(\d+) \(\d+\)")
 _ANNOTATIONS = ("ss_dssp", "ss_pred", "ss_conf", "Consensus", "sa_dssp", "sa_pred")
@@ -35,12 +39,19 @@ class HhrHit:
 
     @property
     def chain(self) -> tuple[str, str]:
-        """PDB id in lower case, and the chain's letters as they are. ValueError if the name does not begin with them."""
-        match = _CHAIN.match(self.name)
-        if match is None:
-            raise ValueError(f"hit {self.index} is named {self.name!r}, expected <PDB id>_<chain> at the beginning")
-        pdb_id, chain = match.group(0).split("_")
-        return pdb_id.lower(), chain
+        """The PDB id in lower case and the chain id in its own case, from a name `1ABC_A text`.
+
+        ValueError if the name does not start with a PDB id, an underscore and a chain id.
+        """
+        pdb_id, _, rest = self.name.partition("_")
+        chain_id = "".join(itertools.takewhile(_CHAIN_ID_CHARACTERS.__contains__, rest))
+        is_pdb_id = len(pdb_id) == _PDB_ID_LENGTH and _PDB_ID_CHARACTERS.issuperset(pdb_id)
+        if not is_pdb_id or not chain_id:
+            raise ValueError(
+                f"hit {self.index} is named {self.name!r}, "
+                "expected <PDB id>_<chain> at the beginning"
+            )
+        return pdb_id.lower(), chain_id
 
 
 def parse_hhr(path: Path) -> list[HhrHit]:

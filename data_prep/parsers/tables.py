@@ -7,7 +7,10 @@ from pathlib import Path
 from data_prep.parsers.errors import BrokenFile
 from data_prep.parsers.sources import read_text
 
-_OBSOLETE_MIN_LENGTH = 30
+_OBSOLETE_KEYWORD = "OBSLTE"
+_OBSOLETE_ID = slice(20, 24)
+_FIRST_SUCCESSOR = slice(29, 33)
+"""Columns of a record of obsolete.dat; the keyword and the date come before them."""
 
 
 def read_clusters(path: Path) -> dict[str, int]:
@@ -21,16 +24,17 @@ def read_clusters(path: Path) -> dict[str, int]:
 
 
 def read_obsolete(path: Path) -> dict[str, str]:
-    """obsolete.dat: obsolete PDB id -> first successor, both lower case.
+    """Map every obsolete PDB id of obsolete.dat to its first successor, both in lower case.
 
-    Odd: only lines longer than 30 characters count, so a line padded with blanks is no different from one cut there.
+    The title line and records without a successor are left out. A record has a successor if it is
+    longer than 30 characters, blanks at its ends not counted.
     """
-    successors: dict[str, str] = {}
-    for line in read_text(path).split("\n"):
-        line = line.strip()
-        if line.startswith("OBSLTE") and len(line) > _OBSOLETE_MIN_LENGTH:
-            successors[line[20:24].lower()] = line[29:33].lower()
-    return successors
+    records = (line.strip() for line in read_text(path).splitlines())
+    return {
+        record[_OBSOLETE_ID].lower(): record[_FIRST_SUCCESSOR].lower()
+        for record in records
+        if record.startswith(_OBSOLETE_KEYWORD) and len(record) > _FIRST_SUCCESSOR.start + 1
+    }
 
 
 def read_duplicates(path: Path) -> list[list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from data_prep.parsers.errors import BrokenFile
@@ -56,6 +58,27 @@ def test_no_hits(tmp_path):
 def test_chain_of_a_hit(real_hhr):
     pdb_id, chain = parse_hhr(real_hhr)[0].chain
     assert pdb_id == pdb_id.lower() and len(pdb_id) == 4 and chain
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("1ABC_A description_of it", ("1abc", "A")),
+        ("1Abc_aB", ("1abc", "aB")),
+        ("9XYZ_A.2 text", ("9xyz", "A.2")),
+        ("1ABC_A; text", ("1abc", "A")),
+    ],
+)
+def test_names_of_hits(real_hhr, name, expected):
+    hit = dataclasses.replace(parse_hhr(real_hhr)[0], name=name)
+    assert hit.chain == expected
+
+
+@pytest.mark.parametrize("name", ["", "1ABC", "1ABC_", "1ABC_ A", "1AB_A", "1ABCD_A", "1A-C_A", "1ABC x_A"])
+def test_names_without_a_chain_are_an_error(real_hhr, name):
+    hit = dataclasses.replace(parse_hhr(real_hhr)[0], name=name)
+    with pytest.raises(ValueError, match="expected <PDB id>_<chain> at the beginning"):
+        hit.chain
 
 
 @pytest.mark.parametrize("text", ["\x00\x01", "Query         9000_A\nMatch_columns 20\n"])
