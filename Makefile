@@ -6,7 +6,7 @@ SHARED ?= ../shared
 SEED ?=
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-gpu house demo demo-ci controls data-demo data-real real-smoke parity check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke parity check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -16,6 +16,9 @@ setup:           ## prepare .venv (once)
 
 test:            ## the whole test suite, no GPU needed
 	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" ./run_tests.sh
+
+test-processors: ## the test suite as on other processors, parity with one and two threads: OUT=FILE keeps the results
+	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" tools/test_processors.sh $(if $(OUT),--output $(OUT),)
 
 test-gpu:        ## the tests that need a GPU
 	./run_tests.sh -m gpu

@@ -3,6 +3,9 @@
 One line per atom: name, rigid group, x y z in angstrom in the frame of the group. Groups: 0 backbone, 1 pre-omega, 2 phi,
 3 psi, 4..7 chi1..chi4. A group's origin is the end of its rotation axis, x points along the axis, and the atom that defines the
 torsion lies in the xy plane at positive y. Order of the atoms is that of atom14, so this is also the table of atom names.
+
+The values agree with rigid_group_atom_positions in alphafold/common/residue_constants.py of
+AlphaFold (Apache License 2.0, DeepMind Technologies Limited; see NOTICE).
 """
 
 RIGID_GROUP_TABLE = {
