@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.perf.kernel_cases import AttentionSizes
+from openfold_opt.kernels.compiled import compile_for_processor
 
 Work = Callable[[], object]
 
@@ -58,7 +59,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: Attention
 def _flex_attention(bias: Tensor | None, sizes: AttentionSizes) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    compiled = torch.compile(flex_attention, dynamic=False)
+    compiled = compile_for_processor(flex_attention)
 
     def add_bias(score, batch_and_group, head, i, j):
         return score + bias[batch_and_group // sizes.groups, head, i, j]

@@ -17,6 +17,7 @@ from benchmark.perf.kernel_peers import attention_peers, core_leaves
 from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
+from openfold_opt.kernels.compiled import compile_for_processor
 from openfold_opt.kernels.reference.attention import attention as plain_attention
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
@@ -65,7 +66,7 @@ def _measure_case(case: KernelCase, ours: Callable, args: argparse.Namespace, de
     if args.compile:
         # what earlier cases compiled counts towards a limit beyond which nothing is compiled any more
         torch._dynamo.reset()
-        sides["compiled"] = torch.compile(plain, dynamic=False, fullgraph=True)
+        sides["compiled"] = compile_for_processor(plain, fullgraph=True)
     works = {name: lambda call=call: call(*case.leaves) for name, call in sides.items()}
     return {"operation": case.operation, "where": case.where} | _time_sides(works, case.leaves, args.repeats, device)
 

@@ -7,6 +7,7 @@ lies in TORCHINDUCTOR_CACHE_DIR or a folder of the user's in /tmp, and later pro
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Callable, Mapping
 
 import torch
@@ -16,6 +17,24 @@ NOT_COMPILED = {
     "weight_update": "it works in place on tensors that outlive it",
 }
 """Operation -> why it is not offered."""
+_VECTOR_BITS = {"DEFAULT": 1, "AVX2": 256, "AVX512": 512}
+"""Capability of an x86-64 processor as PyTorch names it -> width of its vectors; 1 means none."""
+
+
+def compile_for_processor(function: Callable, *, fullgraph: bool = False) -> Callable:
+    """Return torch.compile of a function for the vector width of this processor.
+
+    TorchInductor's cache does not record which instruction set its C++ code was generated for. A
+    process with another one, on another machine with the same cache directory or with another
+    ATEN_CPU_CAPABILITY, would load code that computes only a part of the elements. The width that
+    is passed here is part of the cache's key.
+    """
+    options = {}
+    if platform.machine() == "x86_64":
+        capability = torch.backends.cpu.get_cpu_capability()
+        if capability in _VECTOR_BITS:
+            options["cpp.simdlen"] = _VECTOR_BITS[capability]
+    return torch.compile(function, dynamic=False, fullgraph=fullgraph, options=options)
 
 
 @functools.cache
@@ -28,7 +47,7 @@ def compile_operations(plain: tuple[tuple[str, Callable], ...]) -> Mapping[str, 
 
 
 def _compile(name: str, operation: Callable) -> Callable:
-    return _compile_self_attention(operation) if name == "self_attention" else torch.compile(operation, dynamic=False)
+    return _compile_self_attention(operation) if name == "self_attention" else compile_for_processor(operation)
 
 
 def _compile_self_attention(operation: Callable) -> Callable:
@@ -37,5 +56,5 @@ def _compile_self_attention(operation: Callable) -> Callable:
     def with_tensor(*args, bias, **options):
         return operation(*args, bias=None if bias is None else lambda: bias, **options)
 
-    compiled = torch.compile(with_tensor, dynamic=False)
+    compiled = compile_for_processor(with_tensor)
     return lambda *args, bias=None, **options: compiled(*args, bias=None if bias is None else bias(), **options)

@@ -1,6 +1,9 @@
 """The choice of kernels."""
 
 import dataclasses
+import os
+import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +14,8 @@ from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.cpu.operations import OPERATIONS as FOR_CPU
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.kernels.triton.operations import OPERATIONS
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_every_operation_has_a_version_of_each_kind_a_field_and_a_place_in_the_set():
@@ -80,6 +85,31 @@ def test_compiled_operations_equal_the_plain_ones_and_are_compiled_once():
     x, update, mask = torch.randn(2, 3, 8), torch.randn(2, 3, 8), torch.ones(2, 1, 8)
     torch.testing.assert_close(compiled.dropout_residual(x, update, mask), REFERENCE["dropout_residual"](x, update, mask))
     assert build_kernel_set(config, "cpu").dropout_residual is compiled.dropout_residual
+
+
+COMPARISON = """
+import torch
+from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+
+operation = build_kernel_set(KernelConfig(dropout_residual="compiled"), "cpu").dropout_residual
+x, update, mask = torch.randn(2, 3, 64), torch.randn(2, 3, 64), torch.ones(2, 1, 64)
+expected = REFERENCE["dropout_residual"](x, update, mask)
+torch.testing.assert_close(operation(x, update, mask), expected)
+"""
+
+
+@pytest.mark.compiler
+def test_the_cache_of_compiled_operations_serves_several_processors(tmp_path):
+    # the first process fills the cache with code for this processor, the second has no vectors
+    for capability in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+            "ATEN_CPU_CAPABILITY": capability,
+        }
+        command = [sys.executable, "-c", COMPARISON]
+        shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert shown.returncode == 0, f"{capability}: {shown.stderr[-3000:]}"
 
 
 def test_not_every_operation_is_compiled():
