@@ -18,6 +18,7 @@ its result are pickled, so it returns shapes, strings or what find_host_crossing
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import multiprocessing
 import os
@@ -27,9 +28,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from openfold_opt.parallel.axis import AxisGroup
 
@@ -109,11 +110,30 @@ class FakeDeviceMode(FakeTensorMode):
         return x
 
 
+class _DeviceModule(_DummyBackendModule):
+    """What PyTorch asks of torch.npy."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        """Checkpointing asks for it, although nothing here uses autocast."""
+        return [torch.bfloat16, torch.float16]
+
+
 @functools.cache
 def fake_device_mode() -> FakeDeviceMode:
     """The mode of this process: fake tensors of two modes do not mix."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, backend_module=_DeviceModule())
+    FakeTensor.__deepcopy__ = _deep_copy
     return FakeDeviceMode()
+
+
+def _deep_copy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    """A clone. PyTorch's own deep copy of a view would copy memory that a fake tensor does not have, and crash."""
+    if id(self) not in memo:
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        if self.grad is not None:
+            memo[id(self)].grad = _deep_copy(self.grad, memo)
+    return memo[id(self)]
 
 
 def _goes_to_device(x: Tensor, kwargs: dict[str, Any]) -> bool:
@@ -123,6 +143,8 @@ def _goes_to_device(x: Tensor, kwargs: dict[str, Any]) -> bool:
 
 def _prepare_process() -> None:
     """Runs before a body's module is imported, and with it Triton."""
+    # A crash of the interpreter then leaves a trace in the report of the failed test.
+    faulthandler.enable()
     # Operations check for Triton's interpreter before they accept a device other than CUDA.
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -80,20 +80,19 @@ class _FunctionWatch(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        name = resolve_name(function) or getattr(function, "__name__", str(function))
         if function in _READERS and args[0].device.type == NAME:
-            self._watch.note(f"{name} of a device tensor")
+            self._watch.note(f"{_name_of(function)} of a device tensor")
         if function is Tensor.__setitem__ and _copies_number(*args):
-            self._watch.note(f"{name} of a Python number")
+            self._watch.note(f"{_name_of(function)} of a Python number")
         try:
             return function(*args, **kwargs)
         except NotImplementedError as error:
             if f"'{NAME}' backend" in str(error):
-                self._watch.stop(f"{name} of Python data", error)
+                self._watch.stop(f"{_name_of(function)} of Python data", error)
             raise
         except (RuntimeError, TypeError) as error:
             if function in _READERS:
-                self._watch.stop(f"{name} of a device tensor", error)
+                self._watch.stop(f"{_name_of(function)} of a device tensor", error)
             raise
 
 
@@ -117,6 +116,9 @@ class _Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function.namespace == "prim":
+            # Questions about a tensor, such as its device, are no work.
+            return function(*args, **kwargs)
         if function.namespace == "openfold":
             # The code around the kernels of a fused operation: as one operator it would hide what is inside.
             launch = custom_operations.find(function._schema.name).fake_impl.kernel
@@ -135,9 +137,13 @@ class _Watch(TorchDispatchMode):
             if waits:
                 self.stopped_by = error
             raise
-        if name != "prim::device" and _mixes_devices(name, args, kwargs, result):
+        if _mixes_devices(name, args, kwargs, result):
             self.note(f"{name} between host and device")
         return result
+
+
+def _name_of(function: Any) -> str:
+    return resolve_name(function) or getattr(function, "__name__", str(function))
 
 
 def _tensors(*values: Any) -> list[Tensor]:
