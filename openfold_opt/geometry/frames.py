@@ -74,7 +74,8 @@ def atom37_to_frames(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: 
     frames = Rigid.from_three_points(atoms[..., 0, :], atoms[..., 1, :], atoms[..., 2, :], eps=1e-8)
     # the backbone frame has C on its positive x axis: half a turn about y
     backbone_turn = frames.rotation.new_ones(NUM_RIGID_GROUPS, 1, 3)
-    backbone_turn[BACKBONE, 0] = frames.rotation.new_tensor([-1.0, 1.0, -1.0])
+    # Filled on the device: a list of Python numbers would be copied there from the host.
+    backbone_turn[BACKBONE, 0, ::2].fill_(-1.0)
     frames = Rigid(frames.rotation * backbone_turn, frames.translation)
     ambiguity = lookup(_AMBIGUITY_ROTATIONS, aatype).to(frames.rotation.dtype)
     turned = frames.compose(Rigid(ambiguity, torch.zeros_like(frames.translation)))

@@ -43,4 +43,4 @@ class _SameArray:
 
 @functools.lru_cache(maxsize=_MAX_KEPT_TABLES)
 def _on_device(key: _SameArray, device: torch.device) -> Tensor:
-    return torch.tensor(key.array, device=device)
+    return torch.tensor(key.array).to(device)

@@ -11,6 +11,8 @@ from openfold_opt.geometry.tables import lookup
 from openfold_opt.protein.residue_constants import atom_order, chi_angles_mask, chi_atom_indices, chi_pi_periodic
 
 N, CA, C, O = (atom_order[name] for name in ("N", "CA", "C", "O"))  # noqa: E741
+PSI = 2
+"""Index of psi among the seven torsion angles."""
 _EPS = 1e-8
 
 
@@ -33,8 +35,10 @@ def atom37_to_torsion_angles(
     local = Rigid.from_three_points(second, third, first, eps=_EPS).invert_apply(fourth)
     sin_cos = torch.stack([local[..., 2], local[..., 1]], dim=-1)
     sin_cos = sin_cos / torch.sqrt((sin_cos * sin_cos).sum(-1, keepdim=True) + _EPS)
-    psi_sign = sin_cos.new_tensor([1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0])
-    sin_cos = sin_cos * psi_sign[:, None]
+    # Filled on the device: a list of Python numbers would be copied there from the host.
+    sign = torch.ones_like(sin_cos)
+    sign[..., PSI, :].fill_(-1.0)
+    sin_cos = sin_cos * sign
     turned = 1.0 - 2.0 * lookup(chi_pi_periodic, aatype)
     turn = torch.cat([turned.new_ones(*turned.shape[:-1], 3), turned], dim=-1)
     return sin_cos, sin_cos * turn[..., None], mask
@@ -44,19 +48,16 @@ def _torsion_atoms(aatype: Tensor, positions: Tensor, mask: Tensor) -> tuple[Ten
     """The four atoms of each torsion, [..., N_res, 7, 4, 3], and whether all are there, [..., N_res, 7]."""
     previous_positions = torch.cat([torch.zeros_like(positions[..., :1, :, :]), positions[..., :-1, :, :]], dim=-3)
     previous_mask = torch.cat([torch.zeros_like(mask[..., :1, :]), mask[..., :-1, :]], dim=-2)
-    backbone = torch.stack(
-        [
-            torch.cat([previous_positions[..., [CA, C], :], positions[..., [N, CA], :]], dim=-2),
-            torch.cat([previous_positions[..., [C], :], positions[..., [N, CA, C], :]], dim=-2),
-            positions[..., [N, CA, C, O], :],
-        ],
-        dim=-3,
-    )
+    # Integer indices only: a list of integers would be copied to the device from the host.
+    p, q = positions.unbind(-2), previous_positions.unbind(-2)
+    torsions = ((q[CA], q[C], p[N], p[CA]), (q[C], p[N], p[CA], p[C]), (p[N], p[CA], p[C], p[O]))
+    backbone = torch.stack([torch.stack(atoms, dim=-2) for atoms in torsions], dim=-3)
+    has, had = mask.unbind(-1), previous_mask.unbind(-1)
     backbone_mask = torch.stack(
         [
-            previous_mask[..., [CA, C]].prod(-1) * mask[..., [N, CA]].prod(-1),
-            previous_mask[..., C] * mask[..., [N, CA, C]].prod(-1),
-            mask[..., [N, CA, C, O]].prod(-1),
+            had[CA] * had[C] * has[N] * has[CA],
+            had[C] * has[N] * has[CA] * has[C],
+            has[N] * has[CA] * has[C] * has[O],
         ],
         dim=-1,
     )

@@ -37,7 +37,7 @@ def expand_batch(arrays: Mapping[str, np.ndarray], *, device: torch.device | str
     if device.type == "cpu":
         # views, or copies where they are read-only
         return expand_wire({name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()})
-    buffer, layout = pack_wire(arrays, pin_memory=device.type == "cuda")
+    buffer, layout = pack_wire(arrays, pin_memory=True)
     return expand_wire(unpack_wire(buffer.to(device, non_blocking=True), layout))
 
 

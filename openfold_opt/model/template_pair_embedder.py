@@ -70,7 +70,9 @@ class TemplatePairEmbedder(nn.Module):
         one_hot = F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(bins.dtype)
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
         pseudo_beta_mask, all_atom_mask = masks
-        backbone = all_atom_mask[..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)
+        # Integer indices: a list of integers would be copied to the device from the host.
+        n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
+        backbone = n * ca * c
         backbone_pairs = (rows(backbone)[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
         features = torch.cat(
             [

@@ -1,0 +1,156 @@
+"""Runs code on a fake accelerator: its tensors have shapes, dtypes and a device, but no values.
+
+Unlike "meta", the fake device is one that PyTorch keeps apart from the host, so code that reads a value back or copies
+Python data to the device fails there as it does inside a CUDA graph capture. Operations with Triton kernels run
+everything except the kernels.
+
+PyTorch has one such device per process and renames it for good, so the code runs in a process of its own:
+
+    def body(device, num_channels):
+        return tuple(torch.ones(2, num_channels, device=device).sum(0).shape)
+
+    with FakeDeviceProcess() as process:
+        assert process.run(body, 3) == (3,)
+
+A body is a function at the top level of a module. It cannot read values of tensors on the device; its arguments and
+its result are pickled, so it returns shapes, strings or what find_host_crossings found, and no tensors.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+from openfold_opt.parallel.axis import AxisGroup
+
+NAME = "npy"
+"""Name of the fake device in PyTorch."""
+
+_aten = torch.ops.aten
+
+
+class FakeDeviceProcess:
+    """A process with a fake device. It runs one body after another; a context manager ends it."""
+
+    def __init__(self) -> None:
+        # spawn: a forked process would have inherited PyTorch's threads and Triton's mode
+        self._pool = ProcessPoolExecutor(
+            max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_process
+        )
+
+    def __enter__(self) -> FakeDeviceProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, body: Callable[..., Any], *args: Any) -> Any:
+        """Call body(device, *args) on the fake device and return its result; its exceptions are raised here."""
+        return self._pool.submit(_run_body, body, args).result()
+
+
+def fake_axis(name: str, *, size: int) -> AxisGroup:
+    """An axis whose other ranks do not exist, for a body: collectives return tensors of the right shapes.
+
+    All axes of a process have the same size; ValueError otherwise.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    if not dist.is_initialized():
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
+    if dist.get_world_size() != size:
+        raise ValueError(
+            f"axis {name!r} has size {size}, but this process already has axes of size {dist.get_world_size()}; "
+            "run the body in another FakeDeviceProcess"
+        )
+    return AxisGroup(name=name, rank=0, size=size, process_group=dist.group.WORLD)
+
+
+class FakeDeviceMode(FakeTensorMode):
+    """PyTorch's fake tensors, with page-locked host memory and with copies of single numbers to the device."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+        # The tensors are kept, so that no other storage gets the same address.
+        self._pinned: dict[int, Tensor] = {}
+
+    def has_pinned(self, x: Tensor) -> bool:
+        """Whether a host tensor lies in page-locked memory."""
+        return x.untyped_storage()._cdata in self._pinned
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function is _aten.is_pinned.default:
+            return self.has_pinned(args[0])
+        if function is _aten._pin_memory.default:
+            with self:
+                return self._pin(torch.empty_like(args[0]))
+        if kwargs.pop("pin_memory", None):
+            return self._pin(super().__torch_dispatch__(function, types, args, kwargs))
+        if function is _aten._to_copy.default and _goes_to_device(args[0], kwargs):
+            # PyTorch would carry out this copy with values where it knows them, which the device has no memory for.
+            x, dtype = args[0], kwargs.get("dtype") or args[0].dtype
+            with self:
+                return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=kwargs["device"])
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+    def _pin(self, x: Tensor) -> Tensor:
+        self._pinned[x.untyped_storage()._cdata] = x
+        return x
+
+
+class _DeviceModule(_DummyBackendModule):
+    """What PyTorch asks of torch.npy."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        """Checkpointing asks for it, although nothing here uses autocast."""
+        return [torch.bfloat16, torch.float16]
+
+
+@functools.cache
+def fake_device_mode() -> FakeDeviceMode:
+    """The mode of this process: fake tensors of two modes do not mix."""
+    _setup_privateuseone_for_python_backend(NAME, backend_module=_DeviceModule())
+    FakeTensor.__deepcopy__ = _deep_copy
+    return FakeDeviceMode()
+
+
+def _deep_copy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    """A clone. PyTorch's own deep copy of a view would copy memory that a fake tensor does not have, and crash."""
+    if id(self) not in memo:
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        if self.grad is not None:
+            memo[id(self)].grad = _deep_copy(self.grad, memo)
+    return memo[id(self)]
+
+
+def _goes_to_device(x: Tensor, kwargs: dict[str, Any]) -> bool:
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type == NAME and x.device.type == "cpu"
+
+
+def _prepare_process() -> None:
+    """Runs before a body's module is imported, and with it Triton."""
+    # A crash of the interpreter then leaves a trace in the report of the failed test.
+    faulthandler.enable()
+    # Operations check for Triton's interpreter before they accept a device other than CUDA.
+    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.set_num_threads(1)
+
+
+def _run_body(body: Callable[..., Any], args: tuple) -> Any:
+    with fake_device_mode():
+        return body(torch.device(NAME, 0), *args)

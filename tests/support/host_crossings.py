@@ -1,0 +1,190 @@
+"""Finds where work on a device needs the host: reads a value back, or copies from memory that is not page-locked.
+
+A CUDA graph capture fails at each of these places; elsewhere the host waits there for the device.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.simple_registry import singleton as custom_operations
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.support.fake_device import NAME, fake_device_mode
+
+ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = ("openfold_opt", "benchmark", "data_prep", "tests")
+
+_READERS = {Tensor.__repr__, Tensor.__format__, Tensor.tolist, Tensor.numpy, Tensor.__array__}
+"""Functions of Python that read all values of a tensor."""
+
+_WAITS = {
+    "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero", "aten::bincount",
+    "aten::unique_dim", "aten::_unique", "aten::_unique2", "aten::unique_consecutive", "aten::repeat_interleave",
+    "aten::_linalg_check_errors",
+}  # fmt: skip
+"""Operators that wait for the device, because their shapes or results on the host depend on values."""
+
+_COPIES_SCALARS = {
+    "aten::_to_copy", "aten::copy_", "aten::where", "aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_",
+}  # fmt: skip
+"""Operators that copy even a zero-dimensional host tensor. Others pass its value to the kernel as an argument."""
+
+_INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCrossing:
+    """One place where the device needs the host."""
+
+    what: str
+    """The function or operator, and what is wrong with it."""
+    where: str
+    """file:line in this repository; "backward pass" where autograd runs an operator on its own."""
+
+    def __str__(self) -> str:
+        return f"{self.what} at {self.where}"
+
+
+def find_host_crossings(work: Callable[[], object]) -> list[HostCrossing]:
+    """Call work() on the fake device and list its host crossings.
+
+    The list ends with the first crossing that has no result on a device without values. Call it in a body of
+    FakeDeviceProcess. Any other exception of work() is raised.
+    """
+    watch = _Watch()
+    try:
+        with _FunctionWatch(watch), watch:
+            work()
+    except Exception as error:
+        if error is not watch.stopped_by:
+            raise
+    return list(dict.fromkeys(watch.found))
+
+
+class _FunctionWatch(TorchFunctionMode):
+    """Sees calls of Python functions: data that is not a tensor never reaches an operator."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in _READERS and args[0].device.type == NAME:
+            self._watch.note(f"{_name_of(function)} of a device tensor")
+        if function is Tensor.__setitem__ and _copies_number(*args):
+            self._watch.note(f"{_name_of(function)} of a Python number")
+        try:
+            return function(*args, **kwargs)
+        except NotImplementedError as error:
+            if f"'{NAME}' backend" in str(error):
+                self._watch.stop(f"{_name_of(function)} of Python data", error)
+            raise
+        except (RuntimeError, TypeError) as error:
+            if function in _READERS:
+                self._watch.stop(f"{_name_of(function)} of a device tensor", error)
+            raise
+
+
+class _Watch(TorchDispatchMode):
+    """Sees operators, those of the backward pass included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[HostCrossing] = []
+        self.stopped_by: Exception | None = None
+
+    def note(self, what: str) -> None:
+        """Add a crossing at the innermost line of this repository's code."""
+        self.found.append(HostCrossing(what=what, where=_calling_line()))
+
+    def stop(self, what: str, error: Exception) -> None:
+        """Add a crossing that the fake device answers with an error."""
+        if self.stopped_by is None:
+            self.note(what)
+        self.stopped_by = error
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.namespace == "prim":
+            # Questions about a tensor, such as its device, are no work.
+            return function(*args, **kwargs)
+        if function.namespace == "openfold":
+            # The code around the kernels of a fused operation: as one operator it would hide what is inside.
+            launch = custom_operations.find(function._schema.name).fake_impl.kernel
+            with self:
+                return launch(*args, **kwargs)
+        name = function._schema.name
+        waits = name in _WAITS and _of_device(args)
+        if waits:
+            self.note(f"{name} of a device tensor")
+        if name in _INDEXING and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]):
+            self.note(f"{name} with a boolean mask")
+            waits = True
+        try:
+            result = function(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            if waits:
+                self.stopped_by = error
+            raise
+        if _mixes_devices(name, args, kwargs, result):
+            self.note(f"{name} between host and device")
+        return result
+
+
+def _name_of(function: Any) -> str:
+    return resolve_name(function) or getattr(function, "__name__", str(function))
+
+
+def _tensors(*values: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(values) if isinstance(x, Tensor)]
+
+
+def _of_device(*values: Any) -> bool:
+    return any(x.device.type == NAME for x in _tensors(*values))
+
+
+def _mixes_devices(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> bool:
+    """Whether an operator copies between the device and pageable host memory, or makes the host wait for a copy."""
+    tensors = _tensors(args, kwargs, result)
+    of_host = [x for x in tensors if x.device.type == "cpu"]
+    if len(of_host) == len(tensors) or not any(x.dim() > 0 or name in _COPIES_SCALARS for x in of_host):
+        return False
+    is_copy = name in ("aten::copy_", "aten::_to_copy")
+    is_asynchronous = kwargs.get("non_blocking") or args[2:3] == (True,)
+    return not (is_copy and is_asynchronous and all(fake_device_mode().has_pinned(x) for x in of_host))
+
+
+def _copies_number(target: Tensor, index: Any, value: Any) -> bool:
+    """Whether target[index] = value copies a Python number to a CUDA device; larger views are filled by a kernel.
+
+    The fake device fills either, because PyTorch makes the number a host tensor for CUDA devices only.
+    """
+    if isinstance(value, Tensor) or target.device.type != NAME:
+        return False
+    parts = index if isinstance(index, tuple) else (index,)
+    if not all(part is None or part is ... or isinstance(part, int | slice) for part in parts):
+        return True
+    return target[index].dim() == 0
+
+
+def _calling_line() -> str:
+    frame = sys._getframe()
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(ROOT):
+            parts = path.relative_to(ROOT).parts
+            if parts[0] in _SOURCES and path.name not in ("host_crossings.py", "fake_device.py"):
+                return f"{'/'.join(parts)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "backward pass"

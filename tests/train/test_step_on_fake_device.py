@@ -1,0 +1,139 @@
+"""The training step and evaluation need nothing from the host, so that a CUDA graph can capture them: checked without a GPU."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.protein.residue_constants import atom_order
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.precision import low_precision_names
+from openfold_opt.train.step import MicroBatch, StepConfig, StepNumbers, TrainStep
+from tests.support.fake_device import FakeDeviceProcess, fake_axis
+from tests.support.host_crossings import find_host_crossings
+from tests.train.synthetic import tiny_config
+
+ACCUMULATION = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One way to carry out a step or an evaluation."""
+
+    kernels: str
+    precision: str
+    dap_size: int = 1
+    num_recomputed_blocks: int = 0
+
+    def __str__(self) -> str:
+        return "-".join(map(str, dataclasses.astuple(self)))
+
+
+CASES = [
+    Case(kernels="reference", precision="fp32"),
+    Case(kernels="reference", precision="bf16"),
+    Case(kernels="triton", precision="fp32"),
+    Case(kernels="triton", precision="bf16"),
+    Case(kernels="triton", precision="bf16", dap_size=2, num_recomputed_blocks=1),
+]
+
+
+@pytest.fixture(scope="module")
+def process():
+    with FakeDeviceProcess() as process:
+        yield process
+
+
+def plan_of(device, case):
+    axis = AxisGroup.single("dap") if case.dap_size == 1 else fake_axis("dap", size=case.dap_size)
+    kernels = build_kernel_set(KernelConfig.all(case.kernels), device)
+    return ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=case.num_recomputed_blocks)
+
+
+def train_step_of(device, case):
+    config, plan = tiny_config(), plan_of(device, case)
+    with device:
+        model = AlphaFold(config.model, seed=None)
+    return TrainStep(
+        model,
+        loss=AlphaFoldLoss(config.loss),
+        plan=plan,
+        config=StepConfig(accumulation=ACCUMULATION),
+        context=dataclasses.replace(ParallelContext.alone(), peers=dataclasses.replace(plan.dap, name="peers")),
+        dropout_seed=1,
+        low_precision=low_precision_names(model, case.precision),
+    )
+
+
+def features_on(device):
+    return FeatureBatch.from_features(made_up_batch(tiny_config().data, batch_size=1, num_passes=2)).to(device)
+
+
+def compute_step(device, case, num_recycling_passes):
+    """A function that makes a whole step, as a graph captures it."""
+    train_step = train_step_of(device, case)
+    batch = MicroBatch(
+        features=features_on(device), slots=torch.zeros(1, dtype=torch.int64, device=device), sample_ids=("none",)
+    )
+    integer, real = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.int64, torch.float64))
+    numbers = StepNumbers(step=integer, learning_rate=real, dropout_seed=integer)
+    return lambda: train_step.compute([batch] * ACCUMULATION, numbers, num_recycling_passes=num_recycling_passes)
+
+
+@functools.cache
+def load_tables(device):
+    """Copy the tables of openfold_opt.geometry to the device, once per process: a run does so in its warm-up."""
+    compute_step(device, CASES[0], 0)()
+
+
+def crossings_of_step(device, case, num_recycling_passes):
+    load_tables(device)
+    return list(map(str, find_host_crossings(compute_step(device, case, num_recycling_passes))))
+
+
+def crossings_of_evaluation(device, case):
+    load_tables(device)
+    train_step, features = train_step_of(device, case), features_on(device)
+    evaluator = Evaluator(train_step.model, train_step.weight_average.parameters(), plan=plan_of(device, case))
+    return list(map(str, find_host_crossings(lambda: evaluator.compute(features))))
+
+
+def crossings_with_list_index(device):
+    """Those of a step whose template embedder takes the mask of the backbone atoms with a list of integers."""
+
+    def forward(self, aatype, pseudo_beta, masks, plan):
+        backbone = masks[1][..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)
+        return original(self, aatype, pseudo_beta, (masks[0], F.pad(backbone[..., None], (0, 36))), plan)
+
+    load_tables(device)
+    original = TemplatePairEmbedder.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TemplatePairEmbedder, "forward", forward)
+        return list(map(str, find_host_crossings(compute_step(device, CASES[0], 0))))
+
+
+@pytest.mark.parametrize("num_recycling_passes", [0, 1])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_step_needs_no_host(process, case, num_recycling_passes):
+    assert process.run(crossings_of_step, case, num_recycling_passes) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_evaluation_needs_no_host(process, case):
+    assert process.run(crossings_of_evaluation, case) == []
+
+
+def test_list_index_in_the_model_is_found(process):
+    (crossing,) = process.run(crossings_with_list_index)
+    assert "__getitem__ of Python data at tests/train/test_step_on_fake_device.py:" in crossing
