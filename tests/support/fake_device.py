@@ -1,10 +1,10 @@
 """Runs code on a fake accelerator: its tensors have shapes, dtypes and a device, but no values.
 
-Unlike "meta", the fake device is one that PyTorch keeps apart from the host, so code that reads a value back or copies
-Python data to the device fails there as it does inside a CUDA graph capture. Operations with Triton kernels run
-everything except the kernels.
+Unlike "meta", the fake device is one that PyTorch keeps apart from the host. Code that reads a
+value back or copies Python data to the device fails there as it does inside a CUDA graph capture.
+Operations with Triton kernels run everything except the kernels.
 
-PyTorch has one such device per process and renames it for good, so the code runs in a process of its own:
+PyTorch has one such device per process and renames it for good, so code runs in its own process:
 
     def body(device, num_channels):
         return tuple(torch.ones(2, num_channels, device=device).sum(0).shape)
@@ -12,8 +12,9 @@ PyTorch has one such device per process and renames it for good, so the code run
     with FakeDeviceProcess() as process:
         assert process.run(body, 3) == (3,)
 
-A body is a function at the top level of a module. It cannot read values of tensors on the device; its arguments and
-its result are pickled, so it returns shapes, strings or what find_host_crossings found, and no tensors.
+A body is a function at the top level of a module. It cannot read values of tensors on the device.
+Its arguments and its result are pickled, so it returns shapes, strings or what find_host_crossings
+found, and no tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
 
 from openfold_opt.parallel.axis import AxisGroup
 
@@ -46,7 +50,9 @@ class FakeDeviceProcess:
     def __init__(self) -> None:
         # spawn: a forked process would have inherited PyTorch's threads and Triton's mode
         self._pool = ProcessPoolExecutor(
-            max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_process
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare_process,
         )
 
     def __enter__(self) -> FakeDeviceProcess:
@@ -56,14 +62,15 @@ class FakeDeviceProcess:
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, body: Callable[..., Any], *args: Any) -> Any:
-        """Call body(device, *args) on the fake device and return its result; its exceptions are raised here."""
+        """Call body(device, *args) on the fake device; return its result or raise its exception."""
         return self._pool.submit(_run_body, body, args).result()
 
 
 def fake_axis(name: str, *, size: int) -> AxisGroup:
-    """An axis whose other ranks do not exist, for a body: collectives return tensors of the right shapes.
+    """Return an axis whose other ranks do not exist, for a body.
 
-    All axes of a process have the same size; ValueError otherwise.
+    Its collectives give tensors of the right shapes. All axes of a process have the same size;
+    ValueError otherwise.
     """
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -71,14 +78,14 @@ def fake_axis(name: str, *, size: int) -> AxisGroup:
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
     if dist.get_world_size() != size:
         raise ValueError(
-            f"axis {name!r} has size {size}, but this process already has axes of size {dist.get_world_size()}; "
-            "run the body in another FakeDeviceProcess"
+            f"axis {name!r} has size {size}, but this process already has axes of size "
+            f"{dist.get_world_size()}; run the body in another FakeDeviceProcess"
         )
     return AxisGroup(name=name, rank=0, size=size, process_group=dist.group.WORLD)
 
 
 class FakeDeviceMode(FakeTensorMode):
-    """PyTorch's fake tensors, with page-locked host memory and with copies of single numbers to the device."""
+    """PyTorch's fake tensors, plus page-locked host memory and copies of single numbers."""
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
@@ -99,10 +106,13 @@ class FakeDeviceMode(FakeTensorMode):
         if kwargs.pop("pin_memory", None):
             return self._pin(super().__torch_dispatch__(function, types, args, kwargs))
         if function is _aten._to_copy.default and _goes_to_device(args[0], kwargs):
-            # PyTorch would carry out this copy with values where it knows them, which the device has no memory for.
+            # PyTorch knows the values of some host tensors and would copy them, but the device has
+            # no memory.
             x, dtype = args[0], kwargs.get("dtype") or args[0].dtype
             with self:
-                return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=kwargs["device"])
+                return torch.empty_strided(
+                    x.shape, x.stride(), dtype=dtype, device=kwargs["device"]
+                )
         return super().__torch_dispatch__(function, types, args, kwargs)
 
     def _pin(self, x: Tensor) -> Tensor:
@@ -127,10 +137,12 @@ def fake_device_mode() -> FakeDeviceMode:
 
 
 def _deep_copy(self: Tensor, memo: dict[int, Any]) -> Tensor:
-    """A clone. PyTorch's own deep copy of a view would copy memory that a fake tensor does not have, and crash."""
+    """Clone. PyTorch's own deep copy of a view copies memory, which a fake tensor does not have."""
     if id(self) not in memo:
         copied = self.detach().clone().requires_grad_(self.requires_grad)
-        memo[id(self)] = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        if isinstance(self, nn.Parameter):
+            copied = nn.Parameter(copied, self.requires_grad)
+        memo[id(self)] = copied
         if self.grad is not None:
             memo[id(self)].grad = _deep_copy(self.grad, memo)
     return memo[id(self)]

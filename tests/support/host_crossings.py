@@ -1,5 +1,6 @@
-"""Finds where work on a device needs the host: reads a value back, or copies from memory that is not page-locked.
+"""Finds host crossings: places where work on a device needs the host.
 
+Work crosses to the host where it reads a value back, or copies from memory that is not page-locked.
 A CUDA graph capture fails at each of these places; elsewhere the host waits there for the device.
 """
 
@@ -28,18 +29,29 @@ _READERS = {Tensor.__repr__, Tensor.__format__, Tensor.tolist, Tensor.numpy, Ten
 """Functions of Python that read all values of a tensor."""
 
 _WAITS = {
-    "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero", "aten::bincount",
-    "aten::unique_dim", "aten::_unique", "aten::_unique2", "aten::unique_consecutive", "aten::repeat_interleave",
     "aten::_linalg_check_errors",
-}  # fmt: skip
-"""Operators that wait for the device, because their shapes or results on the host depend on values."""
-
-_COPIES_SCALARS = {
-    "aten::_to_copy", "aten::copy_", "aten::where", "aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_",
-}  # fmt: skip
-"""Operators that copy even a zero-dimensional host tensor. Others pass its value to the kernel as an argument."""
+    "aten::_local_scalar_dense",
+    "aten::_unique",
+    "aten::_unique2",
+    "aten::bincount",
+    "aten::equal",
+    "aten::is_nonzero",
+    "aten::masked_select",
+    "aten::nonzero",
+    "aten::repeat_interleave",
+    "aten::unique_consecutive",
+    "aten::unique_dim",
+}
+"""Operators that wait for the device: the host needs their result or its shape."""
 
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+
+_COPIES_SCALARS = _INDEXING | {"aten::_to_copy", "aten::copy_", "aten::where"}
+"""Operators that copy even a zero-dimensional host tensor. Others pass its value to the kernel."""
+
+
+_MASKS = (torch.bool, torch.uint8)
+"""Dtypes of an index that is a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +70,8 @@ class HostCrossing:
 def find_host_crossings(work: Callable[[], object]) -> list[HostCrossing]:
     """Call work() on the fake device and list its host crossings.
 
-    The list ends with the first crossing that has no result on a device without values. Call it in a body of
-    FakeDeviceProcess. Any other exception of work() is raised.
+    The list ends with the first crossing that has no result on a device without values. Call it in
+    a body of FakeDeviceProcess. Any other exception of work() is raised.
     """
     watch = _Watch()
     try:
@@ -120,7 +132,7 @@ class _Watch(TorchDispatchMode):
             # Questions about a tensor, such as its device, are no work.
             return function(*args, **kwargs)
         if function.namespace == "openfold":
-            # The code around the kernels of a fused operation: as one operator it would hide what is inside.
+            # Look inside the fused operation, at the code around its kernels.
             launch = custom_operations.find(function._schema.name).fake_impl.kernel
             with self:
                 return launch(*args, **kwargs)
@@ -128,7 +140,7 @@ class _Watch(TorchDispatchMode):
         waits = name in _WAITS and _of_device(args)
         if waits:
             self.note(f"{name} of a device tensor")
-        if name in _INDEXING and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]):
+        if name in _INDEXING and any(x is not None and x.dtype in _MASKS for x in args[1]):
             self.note(f"{name} with a boolean mask")
             waits = True
         try:
@@ -155,20 +167,24 @@ def _of_device(*values: Any) -> bool:
 
 
 def _mixes_devices(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> bool:
-    """Whether an operator copies between the device and pageable host memory, or makes the host wait for a copy."""
+    """Whether an operator copies to or from pageable memory, or lets the host wait for a copy."""
     tensors = _tensors(args, kwargs, result)
     of_host = [x for x in tensors if x.device.type == "cpu"]
-    if len(of_host) == len(tensors) or not any(x.dim() > 0 or name in _COPIES_SCALARS for x in of_host):
+    copied = [x for x in of_host if x.dim() > 0 or name in _COPIES_SCALARS]
+    if len(of_host) == len(tensors) or not copied:
         return False
     is_copy = name in ("aten::copy_", "aten::_to_copy")
     is_asynchronous = kwargs.get("non_blocking") or args[2:3] == (True,)
-    return not (is_copy and is_asynchronous and all(fake_device_mode().has_pinned(x) for x in of_host))
+    is_pinned = all(fake_device_mode().has_pinned(x) for x in of_host)
+    return not (is_copy and is_asynchronous and is_pinned)
 
 
 def _copies_number(target: Tensor, index: Any, value: Any) -> bool:
-    """Whether target[index] = value copies a Python number to a CUDA device; larger views are filled by a kernel.
+    """Whether target[index] = value copies a Python number to a CUDA device.
 
-    The fake device fills either, because PyTorch makes the number a host tensor for CUDA devices only.
+    Only an assignment to one element or with tensor indices does; larger views are filled by a
+    kernel. The fake device shows neither, because PyTorch makes the number a host tensor for CUDA
+    devices only.
     """
     if isinstance(value, Tensor) or target.device.type != NAME:
         return False

@@ -1,4 +1,7 @@
-"""The training step and evaluation need nothing from the host, so that a CUDA graph can capture them: checked without a GPU."""
+"""The training step and evaluation make no host crossing, so that a CUDA graph can capture them.
+
+Checked on the fake device, without a GPU.
+"""
 
 import dataclasses
 import functools
@@ -56,13 +59,17 @@ def process():
 
 
 def plan_of(device, case):
-    axis = AxisGroup.single("dap") if case.dap_size == 1 else fake_axis("dap", size=case.dap_size)
-    kernels = build_kernel_set(KernelConfig.all(case.kernels), device)
-    return ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=case.num_recomputed_blocks)
+    is_alone = case.dap_size == 1
+    return ExecutionPlan(
+        kernels=build_kernel_set(KernelConfig.all(case.kernels), device),
+        dap=AxisGroup.single("dap") if is_alone else fake_axis("dap", size=case.dap_size),
+        num_recomputed_blocks=case.num_recomputed_blocks,
+    )
 
 
 def train_step_of(device, case):
     config, plan = tiny_config(), plan_of(device, case)
+    peers = dataclasses.replace(plan.dap, name="peers")
     with device:
         model = AlphaFold(config.model, seed=None)
     return TrainStep(
@@ -70,31 +77,38 @@ def train_step_of(device, case):
         loss=AlphaFoldLoss(config.loss),
         plan=plan,
         config=StepConfig(accumulation=ACCUMULATION),
-        context=dataclasses.replace(ParallelContext.alone(), peers=dataclasses.replace(plan.dap, name="peers")),
+        context=dataclasses.replace(ParallelContext.alone(), peers=peers),
         dropout_seed=1,
         low_precision=low_precision_names(model, case.precision),
     )
 
 
 def features_on(device):
-    return FeatureBatch.from_features(made_up_batch(tiny_config().data, batch_size=1, num_passes=2)).to(device)
+    features = made_up_batch(tiny_config().data, batch_size=1, num_passes=2)
+    return FeatureBatch.from_features(features).to(device)
 
 
 def compute_step(device, case, num_recycling_passes):
     """A function that makes a whole step, as a graph captures it."""
     train_step = train_step_of(device, case)
-    batch = MicroBatch(
-        features=features_on(device), slots=torch.zeros(1, dtype=torch.int64, device=device), sample_ids=("none",)
+    slots = torch.zeros(1, dtype=torch.int64, device=device)
+    batch = MicroBatch(features=features_on(device), slots=slots, sample_ids=("none",))
+    integer = torch.zeros((), dtype=torch.int64, device=device)
+    rate = torch.zeros((), dtype=torch.float64, device=device)
+    numbers = StepNumbers(step=integer, learning_rate=rate, dropout_seed=integer)
+    return lambda: train_step.compute(
+        [batch] * ACCUMULATION, numbers, num_recycling_passes=num_recycling_passes
     )
-    integer, real = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.int64, torch.float64))
-    numbers = StepNumbers(step=integer, learning_rate=real, dropout_seed=integer)
-    return lambda: train_step.compute([batch] * ACCUMULATION, numbers, num_recycling_passes=num_recycling_passes)
 
 
 @functools.cache
 def load_tables(device):
-    """Copy the tables of openfold_opt.geometry to the device, once per process: a run does so in its warm-up."""
-    compute_step(device, CASES[0], 0)()
+    """Copy the tables of openfold_opt.geometry to the device, once per process.
+
+    A run does so in its warm-up.
+    A crossing that ends this step ends the checked one, too, and is reported there.
+    """
+    find_host_crossings(compute_step(device, CASES[0], 0))
 
 
 def crossings_of_step(device, case, num_recycling_passes):
@@ -105,16 +119,18 @@ def crossings_of_step(device, case, num_recycling_passes):
 def crossings_of_evaluation(device, case):
     load_tables(device)
     train_step, features = train_step_of(device, case), features_on(device)
-    evaluator = Evaluator(train_step.model, train_step.weight_average.parameters(), plan=plan_of(device, case))
+    averaged = train_step.weight_average.parameters()
+    evaluator = Evaluator(train_step.model, averaged, plan=plan_of(device, case))
     return list(map(str, find_host_crossings(lambda: evaluator.compute(features))))
 
 
 def crossings_with_list_index(device):
-    """Those of a step whose template embedder takes the mask of the backbone atoms with a list of integers."""
+    """Those of a step whose template embedder indexes the atoms with a list of integers."""
 
     def forward(self, aatype, pseudo_beta, masks, plan):
         backbone = masks[1][..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)
-        return original(self, aatype, pseudo_beta, (masks[0], F.pad(backbone[..., None], (0, 36))), plan)
+        mask = F.pad(backbone[..., None], (0, 36))
+        return original(self, aatype, pseudo_beta, (masks[0], mask), plan)
 
     load_tables(device)
     original = TemplatePairEmbedder.forward
