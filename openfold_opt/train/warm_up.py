@@ -47,7 +47,7 @@ def warm_up(
     runner: TrainStep | StepGraphs = train_step
     if config.cuda_graphs:
         recorder = recorder if recorder is not None else CudaRecorder(device)
-        runner = StepGraphs(train_step, recorder, micro_batch=_made_up_micro_batch(config, device, 0))
+        runner = StepGraphs(train_step, recorder, micro_batch=made_up_micro_batch(config, device, 0))
     with _as_before(train_step):
         # most passes first: the memory it takes serves the others
         numbers = range(config.data.max_extra_passes, -1, -1)
@@ -55,7 +55,7 @@ def warm_up(
             if isinstance(runner, StepGraphs):
                 runner.rehearse(passes)
             else:
-                batches = (_made_up_micro_batch(config, device, number) for number in range(config.accumulation))
+                batches = (made_up_micro_batch(config, device, number) for number in range(config.accumulation))
                 runner.run(batches, step=1, num_recycling_passes=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
         graphs = EvaluationGraphs(evaluator.compute, recorder) if isinstance(runner, StepGraphs) else None
@@ -99,8 +99,8 @@ def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
         evaluator.release_graphs()
 
 
-def _made_up_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
-    """Number `number` of a step, counted from 0."""
+def made_up_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
+    """Micro-batch `number` of a step, counted from 0, of made-up features on the device."""
     size, num_passes = config.local_batch_size, config.data.max_extra_passes + 1
     features = made_up_batch(config.data, batch_size=size, num_passes=num_passes, seed=number)
     return MicroBatch(

@@ -9,6 +9,7 @@ from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.train import memory_plan
+from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
 from tests.train.synthetic import tiny_config
 
@@ -88,15 +89,30 @@ def test_the_closed_division_keeps_what_real_tensors_would(kept, config):
     assert kept[0] == pytest.approx(real, rel=0.02)
 
 
-def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(monkeypatch):
+@pytest.mark.parametrize(("graphs_gib", "numbers"), [(0.0, {80: 0, 40: 15}), (3.8, {80: 0, 40: 18})])
+def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(monkeypatch, graphs_gib, numbers):
     config = build_preset("mlperf_fast")
     sizes = {}
     monkeypatch.setattr(memory_plan, "saved_bytes", lambda config, kernels, *, num_recomputed_blocks, dap_size: sizes[num_recomputed_blocks])
+    monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs_gib * 2**30)
     # GiB, as counted by saved_bytes
     sizes.update({number: int(gib * 2**30) for number, gib in ((0, 51.42), (1, 48.9), (2, 46.3), (3, 43.7), (4, 41.14), (48, 2.46))})
-    for gib, number in ((80, 0), (40, 15)):
+    for gib, number in numbers.items():
         monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, gib=gib: gib * 2**30)
         assert plan_recomputation(config, torch.device("cuda")) == number
+
+
+def test_graphs_take_memory_from_what_a_step_may_keep(config, kept, monkeypatch):
+    """Just enough for two recomputed blocks; with graphs, for two only if theirs is free as well."""
+    graphs = graph_memory_bytes(config, config.kernels)
+    needed = memory_plan._state_bytes(config) + kept[2] / memory_plan.SHARE_FOR_ACTIVATIONS + 1
+    with_graphs = dataclasses.replace(config, device="cuda", cuda_graphs=True)
+    for planned, free, number in ((config, needed, 2), (with_graphs, needed + graphs, 2), (with_graphs, needed + graphs - 2, 3)):
+        monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, free=free: free)
+        assert plan_recomputation(planned, CPU) == number
+    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: graphs)
+    with pytest.raises(ValueError, match=r"GiB of CUDA graphs"):
+        plan_recomputation(with_graphs, CPU)
 
 
 @pytest.mark.compiler
