@@ -1,8 +1,10 @@
-"""Capture and replay a small training step on a GPU: `python -m benchmark.preflight.capture_probe PRESET`.
+"""Capture and replay a small training step on a GPU.
 
-Kernels, precision and widths are those of the preset; blocks and sizes of the data are few, and the
-step runs on one GPU. The exit code is 1, with a message on stderr, if a capture fails or if replayed
-steps give another loss than eager ones.
+    python -m benchmark.preflight.capture_probe PRESET
+
+Kernels, precision and widths are those of the preset; blocks are few and the data is small, and the
+step runs on one GPU. The exit code is 1, with a message on stderr, if a capture fails or if a
+replayed step gives another loss than an eager one.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
 
 @torch.no_grad()
 def _copy_state(source: TrainStep, target: TrainStep) -> None:
-    """The rehearsals changed the weights of the recorded step."""
+    """Undo what the eager runs before the recording changed."""
     ours = vars(target.weight_state())
     for name, value in vars(source.weight_state()).items():
         if value is not None:

@@ -32,8 +32,9 @@ def add_parser(subparsers) -> None:
         "preflight",
         help="is everything there that a run will need?",
         description="Started on all ranks like the run itself (srun, torchrun): checks the data set's index and the record of `data_prep "
-        "verify`, the initial checkpoint, environment, free space, GPUs, the capture of a CUDA graph where the preset has any, that all nodes answer, and the bandwidth "
-        "between them. Prints a line for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
+        "verify`, the initial checkpoint, environment, free space, GPUs, the capture of a CUDA graph "
+        "where the preset has any, that all nodes answer, and the bandwidth between them. Prints a line "
+        "for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
     )
     parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
@@ -44,7 +45,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--gpu-name", default="", metavar="TEXT", help="a part of each GPU's name (default: any)")
     parser.add_argument("--gpu-memory-gib", type=float, default=0.0, metavar="X", help="least memory of each GPU")
     parser.add_argument("--min-all-reduce-gb-s", type=float, default=0.0, metavar="X", help="least 1e9 bytes per second sent by a rank")
-    parser.add_argument("--timeout-seconds", type=float, default=180.0, metavar="S", help="for all ranks to answer, and for the capture of a CUDA graph (default: 180)")
+    parser.add_argument(
+        "--timeout-seconds", type=float, default=180.0, metavar="S",
+        help="for all ranks to answer, and for the capture of a CUDA graph (default: 180)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,8 +81,8 @@ def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchIn
         check_output(args.output_dir),
         check_accelerators(accelerators, expected, device=config.device),
     ]
-    num_gpus = len(accelerators.names)
-    findings.append(check_capture(config, args.preset, num_gpus=num_gpus, timeout_seconds=args.timeout_seconds))
+    num_gpus, limit = len(accelerators.names), args.timeout_seconds
+    findings.append(check_capture(config, args.preset, num_gpus=num_gpus, timeout_seconds=limit))
     return findings
 
 

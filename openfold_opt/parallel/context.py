@@ -122,7 +122,7 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=timeout,
-        # NCCL connects at once, on this GPU, and not at the first collective on a GPU that it guesses.
+        # NCCL connects now and to this GPU, not at the first collective to a GPU that it guesses.
         device_id=device if device.type == "cuda" else None,
     )
     world = AxisGroup(name="world", rank=launch.rank, size=launch.world_size, process_group=dist.group.WORLD)
@@ -173,8 +173,9 @@ def _peers_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) -> Ax
 def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Options | None:
     """Options of a dap group: None for another backend than NCCL.
 
-    Collectives of a dap group run beside computation that fills the GPU. On a stream of high
-    priority they get the next free multiprocessors, and the work that waits for them starts earlier.
+    Collectives of a dap group run at the same time as computation that fills the GPU. On a stream
+    of high priority they get the next free multiprocessors, so the work that waits for them starts
+    earlier.
     """
     if backend != "nccl":
         return None
@@ -198,8 +199,9 @@ def _with_evaluation_ranks(
         members = list(range(first, first + size))
         group = None
         if size > 1:
-            # the group shares long chains as a dap group does
-            group = dist.new_group(members, timeout=timeout, pg_options=_dap_options(backend, timeout))
+            # The group shares long chains as a dap group does.
+            options = _dap_options(backend, timeout)
+            group = dist.new_group(members, timeout=timeout, pg_options=options)
         if rank in members:
             peers, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("peers", "dap"))
             context = replace(context, peers=peers, dap=_for_dap(dap, config), evaluation_group=number)

@@ -65,7 +65,8 @@ class GradientReducer:
             bucket_bytes: size of a bucket; a larger parameter has one of its own.
             overlaps: whether buckets are sent during the backward pass, or all at its end; the results are the same bits.
             collect: called with a bucket's part of the tensor before it is sent, to bring gradients there that are made elsewhere.
-            without_gradient: parameters that the loss does not depend on; their bucket does not wait for them.
+            without_gradient: parameters that the loss does not depend on; no bucket waits for
+                them.
         """
         self._gradients = gradients
         self._axis = axis
@@ -87,7 +88,8 @@ class GradientReducer:
         for parameter, start in sorted(parameters.items(), key=lambda item: -item[1]):
             members.append(parameter)
             if stop - start >= bucket_size or start == 0:
-                bucket = _Bucket(piece=slice(start, stop), num_parameters=len(set(members) - self._without_gradient))
+                num_parameters = len(set(members) - self._without_gradient)
+                bucket = _Bucket(piece=slice(start, stop), num_parameters=num_parameters)
                 self._buckets.append(bucket)
                 self._bucket_of.update(dict.fromkeys(members, bucket))
                 stop, members = start, []

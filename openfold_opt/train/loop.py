@@ -217,9 +217,9 @@ class Trainer:
             rank = EvaluationRank(
                 self._config, context, device=device, note=self._heartbeat.note, stop_request=self._stop_request
             )
-            graphs = (
-                warm_up_evaluation(self._config, rank.evaluator, report=self._note) if self._config.warm_up else None
-            )
+            graphs = None
+            if self._config.warm_up:
+                graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note)
         try:
             # the training ranks' two: all are ready, and the clock has started
             barrier(context.world)

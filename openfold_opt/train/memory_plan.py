@@ -51,7 +51,8 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     if sizes(num_blocks) > free:
         raise ValueError(
             f"a step keeps {sizes(num_blocks) / 2**30:.1f} GiB even if all blocks are computed again, and {free / 2**30:.1f} GiB are free "
-            f"for it on {device}, beside {graphs / 2**30:.1f} GiB of CUDA graphs; lower local_batch_size or the sizes of the data"
+            f"for it on {device}, after {graphs / 2**30:.1f} GiB of CUDA graphs; "
+            "lower local_batch_size or the sizes of the data"
         )
     each = (sizes(others) - sizes(num_blocks)) / (num_blocks - others)
     return min(num_blocks, others + math.ceil((sizes(others) - free) / each))

@@ -168,7 +168,8 @@ def build_train_step(
 def names_without_gradient(model: AlphaFold, loss: LossConfig) -> tuple[str, ...]:
     """Parameters that the loss does not depend on: those of heads whose term has weight zero."""
     heads = [name for name, _ in model.auxiliary_heads.named_children()]
-    unused = tuple(f"auxiliary_heads.{name}." for name in heads if getattr(loss, name).weight == 0.0)
+    unused_heads = [name for name in heads if getattr(loss, name).weight == 0.0]
+    unused = tuple(f"auxiliary_heads.{name}." for name in unused_heads)
     return tuple(name for name, _ in model.named_parameters() if name.startswith(unused))
 
 

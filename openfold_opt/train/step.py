@@ -229,9 +229,10 @@ class TrainStep:
         return StepTensors(packed=packed, local_terms=torch.cat(rows), term_names=names)
 
     def check_num_micro_batches(self, found: int, *, step: int | Tensor) -> None:
-        """Raise ValueError if a step did not get as many micro-batches as its configuration says."""
-        if found != self.config.accumulation:
-            raise ValueError(f"step {int(step)} got {found} micro-batches, expected {self.config.accumulation}")
+        """Raise ValueError if a step did not get the micro-batches that its configuration says."""
+        expected = self.config.accumulation
+        if found != expected:
+            raise ValueError(f"step {int(step)} got {found} micro-batches, expected {expected}")
 
     def result(
         self, tensors: StepTensors, *, step: int, num_recycling_passes: int, sample_ids: tuple[str, ...]

@@ -47,7 +47,8 @@ def warm_up(
     runner: TrainStep | StepGraphs = train_step
     if config.cuda_graphs:
         recorder = recorder if recorder is not None else CudaRecorder(device)
-        runner = StepGraphs(train_step, recorder, micro_batch=made_up_micro_batch(config, device, 0))
+        micro_batch = made_up_micro_batch(config, device, 0)
+        runner = StepGraphs(train_step, recorder, micro_batch=micro_batch)
     with _as_before(train_step):
         # most passes first: the memory it takes serves the others
         numbers = range(config.data.max_extra_passes, -1, -1)
@@ -55,7 +56,8 @@ def warm_up(
             if isinstance(runner, StepGraphs):
                 runner.rehearse(passes)
             else:
-                batches = (made_up_micro_batch(config, device, number) for number in range(config.accumulation))
+                count = range(config.accumulation)
+                batches = (made_up_micro_batch(config, device, n) for n in count)
                 runner.run(batches, step=1, num_recycling_passes=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
         graphs = EvaluationGraphs(evaluator.compute, recorder) if isinstance(runner, StepGraphs) else None

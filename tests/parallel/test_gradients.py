@@ -32,7 +32,10 @@ class Chain(nn.Module):
 
 
 def reduced(context: ParallelContext, overlaps: bool, is_declared: bool) -> dict:
-    """Two micro-batches, of which the second one sends. is_declared: the unused parameter is named to the reducer."""
+    """Two micro-batches, of which the second one sends.
+
+    is_declared: the reducer knows of the parameter without a gradient.
+    """
     model, collected = Chain(), []
     reducer = GradientReducer(
         model.flat,
@@ -89,7 +92,7 @@ def test_a_gradient_of_a_parameter_declared_without_one_is_an_error():
         without_gradient=[model.weights[4]],
     )
     reducer.arm()
-    with pytest.raises(RuntimeError, match=r"shape \(60,\) got a gradient but was declared without one"):
+    with pytest.raises(RuntimeError, match=r"shape \(60,\) got a gradient but was declared"):
         model(1.0).backward()
 
 

@@ -1,4 +1,4 @@
-"""Preflight tries the capture of a CUDA graph in a subprocess; here the subprocess is a substitute."""
+"""Preflight tries the capture of a CUDA graph in a subprocess, which is a substitute here."""
 
 import dataclasses
 import json

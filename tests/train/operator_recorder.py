@@ -31,8 +31,8 @@ class Call:
 
     def run(self) -> None:
         """Run it again, with its results in the same memory."""
-        found = self.operator(*self.args, **self.kwargs)
-        for ours, new in zip(self.results, [x for x in tree_leaves(found) if isinstance(x, Tensor)]):
+        found = tree_leaves(self.operator(*self.args, **self.kwargs))
+        for ours, new in zip(self.results, [x for x in found if isinstance(x, Tensor)]):
             ours.copy_(new)
 
 
@@ -50,7 +50,8 @@ class Tape(TorchDispatchMode):
         is_view = name in UNDECLARED_VIEWS or any(x is not None and not x.is_write for x in aliases)
         if is_view:
             return result
-        writes = any(x.alias_info is not None and x.alias_info.is_write for x in func._schema.arguments)
+        of_arguments = [x.alias_info for x in func._schema.arguments]
+        writes = any(x is not None and x.is_write for x in of_arguments)
         results = [] if writes else [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         self.calls.append(Call(operator=func, args=args, kwargs=kwargs or {}, results=results))
         return result

@@ -1,4 +1,4 @@
-"""A failed capture names the operation and the field cuda_graphs; a substitute for CUDA raises as CUDA does."""
+"""A failed capture names the operation and cuda_graphs. A substitute raises as CUDA does."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -15,7 +15,8 @@ from openfold_opt.train.graphs.recorder import CaptureError, CudaRecorder
 from openfold_opt.train.loop import SetupError
 from tests.train.synthetic import tiny_config
 
-REFUSED = "CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors might be ..."
+NOT_PERMITTED = "operation not permitted when stream is capturing"
+REFUSED = f"CUDA error: {NOT_PERMITTED}\nCUDA kernel errors might be ..."
 
 
 class Refusing(TorchDispatchMode):
@@ -40,7 +41,7 @@ class FakeCapture:
     def __exit__(self, kind, error, trace) -> None:
         self._mode.__exit__(kind, error, trace)
         if error is not None:
-            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+            raise RuntimeError("CUDA error: failed due to a previous error during capture")
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +56,10 @@ def without_a_gpu(monkeypatch):
 def test_a_failed_capture_names_the_operation_and_the_remedy():
     recorder = CudaRecorder(torch.device("cuda"))
     with pytest.raises(CaptureError) as caught:
-        recorder.record(lambda: layer_norm(torch.ones(2, 3), torch.ones(3), torch.ones(3), eps=1e-5))
+        one = torch.ones(3)
+        recorder.record(lambda: layer_norm(torch.ones(2, 3), one, one, eps=1e-5))
     text = str(caught.value)
-    assert "operation not permitted when stream is capturing (at openfold_opt/kernels/reference/layer_norm.py:" in text
+    assert f"{NOT_PERMITTED} (at openfold_opt/kernels/reference/layer_norm.py:" in text
     assert "in layer_norm: return F.layer_norm(" in text
     assert "set cuda_graphs=False in the preset" in text and "previous error" not in text
     assert str(caught.value.__cause__) == REFUSED
@@ -67,7 +69,8 @@ def test_a_capture_that_fails_outside_of_any_operation():
     def leave_a_stream_open() -> None:
         raise RuntimeError("CUDA error: unjoined work")
 
-    with pytest.raises(CaptureError, match=r"unjoined work \(at the beginning or the end of the capture\)"):
+    place = r"unjoined work \(at the beginning or the end of the capture\)"
+    with pytest.raises(CaptureError, match=place):
         CudaRecorder(torch.device("cuda")).record(leave_a_stream_open)
 
 

@@ -48,7 +48,7 @@ class CountedWork:
 
 
 def deep_config(**changes) -> RunConfig:
-    """The tiny run with two blocks in each stack, so that a recomputed block has another one behind it."""
+    """The tiny run with two blocks per stack, so that one recomputed block follows another."""
     config = tiny_config(accumulation=2, **changes)
     model = config.model
     stacks = {
@@ -59,7 +59,7 @@ def deep_config(**changes) -> RunConfig:
 
 
 def count_step(context: ParallelContext, recompute: bool) -> tuple[int, int]:
-    """Collectives started and waited for in a step with a recycling iteration and two micro-batches."""
+    """Collectives started and waited for: one recycling iteration, two micro-batches."""
     config, device = deep_config(recompute=recompute), torch.device("cpu")
     plan, _ = build_plans(config, context, device)
     model = build_model(config, seed=1, device=device)

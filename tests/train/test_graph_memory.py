@@ -39,7 +39,8 @@ def test_counted_nodes_are_the_operators_that_a_recording_holds(config, nodes):
 
 
 def test_pieces_and_collectives_of_a_dap_group_are_nodes_too(config, nodes):
-    spread = count_nodes(dataclasses.replace(config, parallel=ParallelConfig(dap_size=2)), config.kernels)
+    config = dataclasses.replace(config, parallel=ParallelConfig(dap_size=2))
+    spread = count_nodes(config, config.kernels)
     assert spread.gradient > 1.3 * nodes.gradient and spread.iteration > 1.2 * nodes.iteration
     # one rank evaluates a chain; the first count also sees tables that are made once
     assert spread.evaluation == pytest.approx(nodes.evaluation, rel=0.02)

@@ -13,13 +13,14 @@ from openfold_opt.train.setup import names_without_gradient
 
 
 def traced_steps(context: ParallelContext) -> dict[int, dict]:
-    """Accumulation -> what two replayed steps gave against eager ones, and the order of the last step."""
+    """Accumulation -> two replayed steps against eager ones, and the order of the last step."""
     return {accumulation: trace(context, accumulation) for accumulation in (1, 2)}
 
 
 def trace(context: ParallelContext, accumulation: int) -> dict:
     # several buckets, so that the first one can leave before the backward pass ends
-    config = tiny_config(accumulation=accumulation, parallel=ParallelConfig(gradient_bucket_bytes=4096))
+    parallel = ParallelConfig(gradient_bucket_bytes=4096)
+    config = tiny_config(accumulation=accumulation, parallel=parallel)
     graphs, ours = new_graphs(config, StandIn(), context=context)
     theirs = new_step(config, context=context)
     events: list[str] = []
@@ -28,16 +29,21 @@ def trace(context: ParallelContext, accumulation: int) -> dict:
     for number in (1, 2):
         seeds = [100 * number + 10 * micro + context.data.rank for micro in range(accumulation)]
         del events[:]
+        batches = [micro_batch(config, seed) for seed in seeds]
         results = [
-            runner.run([micro_batch(config, seed) for seed in seeds], step=number, num_recycling_passes=1)
-            for runner in (graphs, theirs)
+            runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, theirs)
         ]
         # the eager step is not watched
         events_of_step = list(events)
         figures.append([result.read() for result in results])
     states = [vars(step.weight_state()).values() for step in (ours, theirs)]
     is_same = all(a is b is None or torch.equal(a, b) for a, b in zip(*states))
-    return {"same": is_same, "figures": figures, "events": events_of_step, "values": ours.buffer.values.tolist()}
+    return {
+        "same": is_same,
+        "figures": figures,
+        "events": events_of_step,
+        "values": ours.buffer.values.tolist(),
+    }
 
 
 def watch(step, events: list[str]) -> None:
@@ -85,7 +91,7 @@ def test_gradients_of_several_micro_batches_travel_in_the_graph_of_the_update(ra
     assert set(events[3:]) == {"send"} and len(events) > 5
 
 
-@pytest.mark.parametrize("loss", [LossConfig.initial_training(), LossConfig.finetuning()], ids=["initial", "finetuning"])
+@pytest.mark.parametrize("loss", [LossConfig.initial_training(), LossConfig.finetuning()])
 @pytest.mark.parametrize("num_recycling_passes", [0, 1])
 def test_exactly_the_parameters_of_unused_heads_get_no_gradient(loss, num_recycling_passes):
     """Their bucket is the first to be sent, so it must not wait for them."""

@@ -22,7 +22,8 @@ def test_bfloat16_products_are_summed_in_float32_while_a_run_lasts(precision, al
     torch.set_float32_matmul_precision("medium")
     with pytest.raises(KeyError), matmul_precision(precision):
         assert matmul.allow_bf16_reduced_precision_reduction is False
-        assert torch.get_float32_matmul_precision() == ("highest" if precision == "fp32" else "high")
+        expected = "highest" if precision == "fp32" else "high"
+        assert torch.get_float32_matmul_precision() == expected
         raise KeyError("a failed run")
     assert matmul.allow_bf16_reduced_precision_reduction is allowed
     assert torch.get_float32_matmul_precision() == "medium"

@@ -156,7 +156,8 @@ def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation):
         if number == 2:
             batches[-1].features.chi_angles_sin_cos[:] = torch.nan
         found, expected = (
-            runner.run(iter(batches), step=number, num_recycling_passes=1) for runner in (graphs, eager)
+            runner.run(iter(batches), step=number, num_recycling_passes=1)
+            for runner in (graphs, eager)
         )
         assert found.read().is_applied == (number != 2)
         pairs = [[(result.read(), result.local_terms)] for result in (found, expected)]
@@ -216,7 +217,9 @@ def test_one_micro_batch_of_two_that_fits_no_graph():
     eager = new_step(config)
     for number, kinds in enumerate([(longer, config), (config, longer), (config, config)], start=1):
         batches = [micro_batch(kind, 10 * number + micro) for micro, kind in enumerate(kinds)]
-        results = [runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, eager)]
+        results = [
+            runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, eager)
+        ]
         assert_equal(*([(result.read(), result.local_terms)] for result in results))
     assert_same_state(step, eager)
     # the update is replayed in each step
@@ -247,7 +250,9 @@ def test_figures_read_late_are_those_of_their_step():
 @pytest.mark.parametrize("kernels", ["reference", "triton"])
 def test_cuda_graphs_equal_eager_steps(kernels, accumulation):
     data = dataclasses.replace(tiny_config().data, crop_size=16)
-    config = tiny_config(kernels=KernelConfig.all(kernels), device="cuda", data=data, accumulation=accumulation)
+    config = tiny_config(
+        kernels=KernelConfig.all(kernels), device="cuda", data=data, accumulation=accumulation
+    )
     graphs, _ = new_graphs(config, CudaRecorder(torch.device("cuda")), "cuda")
     eager = new_step(config, "cuda")
     for (ours, _), (theirs, _) in zip(run(graphs, config, "cuda"), run(eager, config, "cuda"), strict=True):
@@ -272,7 +277,8 @@ def test_a_hundred_replays_with_a_forced_collective_of_one_rank():
             return update(*args, **kwargs)
 
         step.update = with_collective
-        graphs = StepGraphs(step, CudaRecorder(torch.device("cuda")), micro_batch=micro_batch(config, 1, device="cuda"))
+        recorder = CudaRecorder(torch.device("cuda"))
+        graphs = StepGraphs(step, recorder, micro_batch=micro_batch(config, 1, device="cuda"))
         graphs.rehearse(0)
         graphs.record(0)
         batch = micro_batch(config, 2, device="cuda")

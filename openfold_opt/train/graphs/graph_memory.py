@@ -1,6 +1,6 @@
 """Estimate of the memory that CUDA graphs take in addition to the tensors of a step.
 
-Each node of a graph (a kernel, a copy, a collective) takes memory of its own on the device. The
+Each node of a graph (a kernel, a copy, a collective) takes memory on the device. The
 nodes are counted by running the model on PyTorch's device "meta", without a GPU. The graphs' pool
 is not part of this estimate: it holds what one micro-batch keeps for its backward pass, once for
 all graphs, and eager work returns its memory before the first recording.

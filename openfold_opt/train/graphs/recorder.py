@@ -69,7 +69,7 @@ class CudaRecorder:
                 raise
 
         try:
-            # thread_local: other threads, such as NCCL's watchdog and the stager, call CUDA meanwhile.
+            # thread_local: NCCL's watchdog and the stager call CUDA meanwhile, in other threads.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):

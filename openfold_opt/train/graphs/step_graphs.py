@@ -1,4 +1,4 @@
-"""The training step as graphs: one per number of recycling iterations for a micro-batch, and one for the update."""
+"""The training step as CUDA graphs: one per number of recycling iterations, and one update."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StepGraphs:
 
     A graph holds the forward and backward pass of one micro-batch. A step replays it once per
     micro-batch, and gradients accumulate in the parameter buffer. With several micro-batches, the
-    update (reduction over ranks, clipping, Adam, average) is a graph of its own. With one, the
+    update (reduction over ranks, clipping, Adam, average) is a separate graph. With one, the
     update is part of the micro-batch's graph: the reduction then starts during the backward pass,
     and a capture must contain both the start and the wait of a collective.
 
@@ -65,8 +65,8 @@ class StepGraphs:
     def rehearse(self, num_recycling_passes: int) -> None:
         """Run a micro-batch and the update without a graph. The caller restores the weights.
 
-        All rehearsals precede the first recording, as recorded graphs keep their memory from eager
-        work.
+        Call this for every number of recycling iterations before the first recording, as
+        recorded graphs keep their memory from eager work.
         """
         self._train_step.buffer.zero_gradients()
         self._recorder.rehearse(lambda: self._run_graph_work(num_recycling_passes))
@@ -166,7 +166,7 @@ class StepGraphs:
 
 
 def _store(values: Tensor, memory: Tensor | None) -> Tensor:
-    """Copy into memory that the first call allocates: a rehearsal's, outside the graphs' pool."""
+    """Copy into memory that the first call allocates: an eager one, outside the graphs' pool."""
     memory = torch.empty_like(values) if memory is None else memory
     memory.copy_(values)
     return memory
