@@ -149,6 +149,7 @@ def launches_nothing(func: Any) -> bool:
 
 
 def with_evoformer_blocks(config: RunConfig, num_blocks: int) -> RunConfig:
+    """The same with another number of Evoformer blocks, which are all alike."""
     stack = replace(config.model.evoformer_stack, num_blocks=num_blocks)
     return replace(config, model=replace(config.model, evoformer_stack=stack))
 
