@@ -97,7 +97,8 @@ part() {
         return
     fi
     echo "== $name, at most $limit s: $*"
-    timeout --signal=INT --kill-after="$KILL_AFTER" "$limit" "$@" >"$details/$name.txt" 2>&1 || status=$?
+    # a shell in the background ignores SIGINT, and so would what it starts
+    env --default-signal=INT timeout --signal=INT --kill-after="$KILL_AFTER" "$limit" "$@" >"$details/$name.txt" 2>&1 || status=$?
     case "$status" in
     0) verdict=passed ;;
     124) verdict="out of time, interrupted" ;;

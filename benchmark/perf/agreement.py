@@ -1,7 +1,8 @@
-"""`perf agreement`: one training step with fused kernels in bf16 against the same step with reference kernels.
+"""`perf agreement`: one training step with fused kernels in bf16 against the same step with
+reference kernels.
 
-The rule is that of kernel tests: measured against reference kernels in float32, the error of the fused kernels in bf16 may be at
-most twice the error of the reference kernels in bf16.
+The rule is that of kernel tests: measured against reference kernels in float32, the error of the
+fused kernels in bf16 may be at most twice the error of the reference kernels in bf16.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ _MEBIBYTE = 2**20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes and device (default: middle)")
+    parser.add_argument(
+        "--preset",
+        default="middle",
+        choices=preset_names(),
+        help="sizes and device (default: middle)",
+    )
     parser.add_argument(
         "--kernels", default="auto", choices=IMPLEMENTATIONS,
         help="the fused kernels (default: auto, those for the device)",
@@ -41,19 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--passes", type=int, default=1, metavar="K",
         help="recycling passes without gradient (default: 1)",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Run the three variants, the fused one first, each in its own process.
 
     Returns:
-        Losses, gradient norm and peak memory by variant; by quantity the errors against reference kernels in float32, and the error
-        that is allowed. A variant that fails, or an error above what is allowed, is a line of "failures".
+        Losses, gradient norm and peak memory by variant; by quantity the errors against reference
+        kernels in float32, and the error that is allowed. A variant that fails, or an error above
+        what is allowed, is a line of "failures".
     """
     if args.threads < 1 or args.passes < 0:
         raise BenchmarkError("--threads must be at least 1, --passes at least 0")
-    figures: dict[str, Any] = {name: getattr(args, name) for name in ("preset", "kernels", "passes")}
+    figures: dict[str, Any] = {
+        name: getattr(args, name) for name in ("preset", "kernels", "passes")
+    }
     figures |= {"variants": {}, "errors": {}, "failures": []}
     gradients: dict[str, dict[str, Tensor]] = {}
     with tempfile.TemporaryDirectory(prefix="perf-agreement-") as folder:
@@ -87,10 +98,14 @@ def compare(
         gradients: the gradient of every parameter, by the same names.
 
     Returns:
-        "losses" is the root mean square over the loss terms. "gradient of X" is |g - truth| / |truth| over the parameters of a part
-        of the model. "gradient norm" may differ by as much as the gradients may, as | |g| - |truth| | <= |g - truth|.
+        "losses" is the root mean square over the loss terms. "gradient of X" is |g - truth| /
+        |truth| over the parameters of a part of the model. "gradient norm" may differ by as much as
+        the gradients may, as | |g| - |truth| | <= |g - truth|.
     """
-    losses = {name: _loss_error(variants[name]["losses"], variants[TRUTH]["losses"]) for name in (FUSED, LOW)}
+    losses = {
+        name: _loss_error(variants[name]["losses"], variants[TRUTH]["losses"])
+        for name in (FUSED, LOW)
+    }
     errors = {"losses": _row(losses[FUSED], losses[LOW])}
     parts = gradient_errors(gradients, truth=TRUTH)
     norm = variants[TRUTH]["gradient_norm"]
@@ -102,7 +117,9 @@ def compare(
 
 
 def _loss_error(losses: dict[str, float], truth: dict[str, float]) -> float:
-    squares = [((losses[name] - value) / max(abs(value), 1e-12)) ** 2 for name, value in truth.items()]
+    squares = [
+        ((losses[name] - value) / max(abs(value), 1e-12)) ** 2 for name, value in truth.items()
+    ]
     return math.sqrt(sum(squares) / len(squares))
 
 
@@ -114,7 +131,8 @@ def _row(fused: float, low: float, *, yardstick: float | None = None) -> dict[st
 def excesses(errors: dict[str, dict[str, float]]) -> list[str]:
     """A line for every quantity whose error is above what is allowed, or is not a number."""
     return [
-        f"{name}: the error with fused kernels is {row['fused']:.2e}, allowed are {row['allowed']:.2e}"
+        f"{name}: the error with fused kernels is {row['fused']:.2e}, "
+        f"allowed are {row['allowed']:.2e}"
         for name, row in errors.items()
         if not row["fused"] <= row["allowed"]
     ]
@@ -123,11 +141,20 @@ def excesses(errors: dict[str, dict[str, float]]) -> list[str]:
 def report(figures: dict[str, Any]) -> str:
     """Figures by variant, then errors by quantity, then the verdict."""
     variants = figures["variants"]
-    parts = ["{preset}, one step with {passes} passes without gradient, fused is {kernels}".format(**figures)]
+    parts = [
+        "{preset}, one step with {passes} passes without gradient, fused is {kernels}".format(
+            **figures
+        )
+    ]
     if variants:
         names = list(next(iter(variants.values()))["losses"])
-        rows = [[name, *(f"{found['losses'][name]:.5f}" for found in variants.values())] for name in names]
-        rows.append(["gradient norm", *(f"{found['gradient_norm']:.5g}" for found in variants.values())])
+        rows = [
+            [name, *(f"{found['losses'][name]:.5f}" for found in variants.values())]
+            for name in names
+        ]
+        rows.append(
+            ["gradient norm", *(f"{found['gradient_norm']:.5g}" for found in variants.values())]
+        )
         peaks = [f"{found['peak_memory_bytes'] / _MEBIBYTE:.0f}" for found in variants.values()]
         rows.append(["peak memory, MiB", *peaks])
         parts.append(table(rows, header=["", *variants]))
@@ -137,5 +164,9 @@ def report(figures: dict[str, Any]) -> str:
             for name, row in figures["errors"].items()
         ]
         parts.append(table(rows, header=["error against reference fp32", FUSED, LOW, "allowed"]))
-    verdict = "THE STEPS DO NOT AGREE, or could not be compared" if figures["failures"] else "the steps agree"
+    verdict = (
+        "THE STEPS DO NOT AGREE, or could not be compared"
+        if figures["failures"]
+        else "the steps agree"
+    )
     return "\n\n".join([*parts, verdict])

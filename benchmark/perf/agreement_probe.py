@@ -1,10 +1,11 @@
-"""Computes loss and gradients of one training step in its own process, so that its peak memory is its own.
+"""Computes loss and gradients of one training step in its own process, so that its peak memory is
+its own.
 
     python -m benchmark.perf.agreement_probe SETTINGS
 
-SETTINGS is JSON: preset, kernels, precision, passes (without gradient), threads, gradients (a file to write). Prints one line of JSON:
-{"device", "losses": {term: value}, "gradient_norm", "peak_memory_bytes"}. The file has name -> gradient, float32, as torch.save
-writes it.
+SETTINGS is JSON: preset, kernels, precision, passes (without gradient), threads, gradients (a file
+to write). Prints one line of JSON: {"device", "losses": {term: value}, "gradient_norm",
+"peak_memory_bytes"}. The file has name -> gradient, float32, as torch.save writes it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from openfold_opt.train.step import MicroBatch, StepNumbers
 
 _SEED = 1
 _SHIFT = 0.02
-"""Standard deviation of what is added to every weight. Final layers start as zeros, through which no gradient passes."""
+"""Standard deviation of what is added to every weight. Final layers start as zeros, and no gradient
+passes through zeros."""
 
 
 def main() -> None:
-    """Compute the step that the settings name. A configuration that cannot run ends the process with its reason."""
+    """Compute the step of the settings. If it cannot be configured, the reason ends the process."""
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(settings["threads"])
     try:
@@ -59,9 +61,11 @@ def main() -> None:
 
 
 def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures of one step after `passes` passes without gradient, and the gradient of every parameter, on the CPU.
+    """Figures of one step after `passes` passes without gradient, and the gradient of every
+    parameter, on the CPU.
 
-    Weights, features and dropout masks depend on the preset alone: they are the same for all kernels and precisions.
+    Weights, features and dropout masks depend on the preset alone: they are the same for all
+    kernels and precisions.
     """
     device, context = resolve_device(config.device, local_rank=0), ParallelContext.alone()
     model = build_model(config, seed=_SEED, device=torch.device("cpu"))
@@ -72,9 +76,7 @@ def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str
     model = model.to(device)
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=_SEED)
-    features = made_up_batch(
-        config.data, batch_size=config.local_batch_size, num_passes=passes + 1
-    )
+    features = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=passes + 1)
     batch = MicroBatch(
         features=FeatureBatch.from_features(features).to(device),
         slots=torch.arange(config.local_batch_size, device=device),

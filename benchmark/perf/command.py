@@ -15,7 +15,7 @@ INTERRUPTED_EXIT_CODE = 130
 """Exit code after SIGINT, that of a shell."""
 
 MEASUREMENTS = {
-    "agreement": "one training step with fused kernels in bf16 against reference kernels: losses, gradients, peak memory",
+    "agreement": "one step with fused kernels in bf16 against reference kernels: losses, gradients",
     "comm": "every collective of a training step, measured, and predicted from latency and bandwidth (torchrun)",
     "counts": "bytes, operations and launches of a training step by module, counted without a device: plain against fused",
     "data": "conversion and sample preparation on one core, beside the reference's",
@@ -28,10 +28,11 @@ MEASUREMENTS = {
     "step": "a training step on made-up features: seconds by number of recycling passes, peak memory",
     "tune": "choose warps and stages of every kernel by time, and write the file of this chip",
 }
-"""Name -> what it measures. The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, report(figures) -> text.
+"""Name -> what it measures.
 
-measure() calls args.record.save(figures) after every figure if it takes long. It puts a line for whatever failed into figures["failures"];
-the exit code is then 1.
+The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, and
+report(figures) -> text. measure() calls args.record.save(figures) after every figure if it takes long.
+It puts a line for whatever failed into figures["failures"]; the exit code is then 1.
 """
 
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print and write the record.
 
     Returns:
-        0; 1 if a part of the measurement failed; 130 after SIGINT, with a record of the figures so far.
+        0; 1 if a part failed; 130 after SIGINT, with a record of the figures so far.
     """
     is_first_rank = read_launch_info().rank == 0
     args.record = RecordFile(args.json if is_first_rank else None, measurement=args.measurement)

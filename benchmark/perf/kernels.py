@@ -31,17 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose operation or place contains this")
     parser.add_argument(
-        "--without", nargs="+", default=[], metavar="PEER", choices=PEERS, help=f"attentions to leave out, of {', '.join(PEERS)}"
-    )
+        "--without", nargs="+", default=[], metavar="PEER", choices=PEERS,
+        help=f"attentions to leave out, of {', '.join(PEERS)}",
+    )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the plain version too: a minute or two of compiling")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of forward, and of forward and backward, for each case and side; limits of the machine.
+    """Seconds of forward, and of forward and backward, by case and side; limits of the machine.
 
-    The record is saved after every case. A case in which our kernel or the plain version fails is a line of "failures".
+    The record is saved after every case. A case in which our kernel or the plain version fails is a
+    line of "failures".
     """
     if min(args.repeats, args.threads) < 1:
         raise BenchmarkError("--repeats and --threads must be at least 1")
@@ -53,7 +55,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = build_preset(preset)
     ours = build_kernel_set(KernelConfig.all("auto"), device, config.model.kernel_shapes())
     figures: dict[str, Any] = {
-        "preset": preset, "precision": precision, "device": str(device), "cases": [], "failures": [],
+        "preset": preset, "precision": precision, "device": str(device),
+        "cases": [], "failures": [],
     }  # fmt: skip
     figures["copy_bytes_per_second"] = measure_copy(device=device)
     figures["matmul_flops_per_second"] = measure_matmul(
@@ -63,7 +66,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with matmul_precision(precision):
         for case in tqdm(CaseMaker(config, device=device, precision=precision).cases(), unit="case"):
             if args.only in case.operation or args.only in case.where:
-                _keep(_measure_case(case, getattr(ours, case.operation), args, device), figures, args)
+                found = _measure_case(case, getattr(ours, case.operation), args, device)
+                _keep(found, figures, args)
                 if case.attention is not None:
                     _keep(_measure_attention_core(case, args, device), figures, args)
     if not figures["cases"]:
@@ -72,7 +76,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _keep(case: dict[str, Any], figures: dict[str, Any], args: argparse.Namespace) -> None:
-    """Add a case to the record. A peer may be unable to serve a case, our kernel and the plain version may not."""
+    """Add a case to the record. It is a failure if our kernel or the plain version has no time."""
     figures["cases"].append(case)
     for side in ("ours", "plain"):
         if side in case["unavailable"]:
@@ -116,7 +120,7 @@ def _time_sides(works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats:
         try:
             found["bytes"], found["seconds"][name] = _time_side(work, leaves, repeats, device)
         except Exception as error:
-            # Whatever a side raises for these shapes is recorded, and does not lose the figures of the others.
+            # Whatever a side raises is recorded, and does not lose the figures of the others.
             found["unavailable"][name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return found
 

@@ -65,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=int, default=256, metavar="P", help="reorder window of the second loader (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the stream of times (default: %(default)s)")
     parser.add_argument(
-        "--only", choices=("order", "staging"), help="measure only orders of delivery, or only stagings"
-    )
+        "--only", choices=("order", "staging"),
+        help="measure only orders of delivery, or only stagings",
+    )  # fmt: skip
     parser.add_argument(
         "--crop", type=int, default=256, metavar="N",
         help="residues of a sample, for stagings (default: %(default)s)",
@@ -90,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Orders of delivery over the same stream of times, then stagings; returns figures fit for JSON."""
+    """Orders of delivery over one stream of times, then stagings; returns figures fit for JSON."""
     _check(args)
     figures: dict[str, Any] = {}
     if args.only != "staging":
@@ -107,7 +108,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(args.threads)
         device = resolve_device("auto", local_rank=0)
         figures["staging"] = measure_staging(
-            plan, device=device, save=lambda staging: args.record.save(figures | {"staging": staging})
+            plan,
+            device=device,
+            save=lambda staging: args.record.save(figures | {"staging": staging}),
         )
     return figures
 
@@ -115,7 +118,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _check(args: argparse.Namespace) -> None:
     if args.steps < 1 or args.step_ms <= 0 or args.workers < 1 or not 0 < args.busy < 1 or args.window < 1 or args.prefetch < 1:
         raise BenchmarkError("expected --steps, --workers, --prefetch and --window of at least 1, --step-ms above 0 and --busy between 0 and 1")
-    if min(args.crop, args.staging_steps, args.rounds, args.threads) < 1 or args.staging_step_ms < 0:
+    counts = (args.crop, args.staging_steps, args.rounds, args.threads)
+    if min(counts) < 1 or args.staging_step_ms < 0:
         raise BenchmarkError(
             "expected --crop, --staging-steps, --rounds and --threads of at least 1, "
             "--staging-step-ms of at least 0"

@@ -47,7 +47,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for kernels, precision in VARIANTS:
         name = f"{kernels} {precision}"
         losses[name], gradients[name] = _gradients(config, kernels, precision, weights, batch)
-    return {"preset": args.preset, "steps": args.steps, "losses": losses, "gradients": gradient_errors(gradients, truth=TRUTH)}
+    errors = gradient_errors(gradients, truth=TRUTH)
+    return {"preset": args.preset, "steps": args.steps, "losses": losses, "gradients": errors}
 
 
 def _step(config: RunConfig, kernels: str, precision: str) -> TrainStep:

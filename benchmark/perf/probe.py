@@ -1,4 +1,4 @@
-"""Running a part of a measurement in its own process, which prints its figures as lines of JSON while it makes them."""
+"""Running a part of a measurement in its own process, which prints figures as lines of JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _SUMMARY_CHARACTERS = 400
 def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[dict[str, Any]]:
     """Start `python -m module SETTINGS` and yield every object that it prints.
 
-    The process ends with the iteration, also if the iteration is abandoned. Other lines of its standard output go to standard error.
+    The process ends with the iteration, also if the iteration is abandoned. Other lines of its
+    standard output go to standard error.
 
     Args:
         module: the probe; its argument is the settings as JSON.
@@ -26,7 +27,8 @@ def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[d
         name: of the process, for messages.
 
     Raises:
-        BenchmarkError: the process failed. The text has its last message, standard error has the rest.
+        BenchmarkError: the process failed. The text has its last message, standard error has the
+        rest.
     """
     command = [sys.executable, "-m", module, json.dumps(settings)]
     with (
@@ -47,7 +49,9 @@ def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[d
             messages.seek(0)
             text = messages.read()
             print(text[-_MESSAGE_CHARACTERS:], file=sys.stderr)
-            raise BenchmarkError(f"{name} ended with exit code {process.returncode}: {_last_line(text)}")
+            raise BenchmarkError(
+                f"{name} ended with exit code {process.returncode}: {_last_line(text)}"
+            )
 
 
 def _last_line(text: str) -> str:

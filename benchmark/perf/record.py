@@ -1,4 +1,7 @@
-"""The record of a measurement: one JSON file that is rewritten after every figure, so that an interrupted measurement keeps what it has."""
+"""The record of a measurement: one JSON file that is rewritten after every figure.
+
+An interrupted measurement keeps the figures that it has.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from benchmark.machine import describe_machine, describe_versions
 
 
 class RecordFile:
-    """Writes figures together with machine, versions and command. Without a path it does nothing."""
+    """Writes figures with machine, versions and command. Without a path it does nothing."""
 
     def __init__(self, path: Path | None, *, measurement: str) -> None:
         """BenchmarkError if the folder of the path does not exist."""
@@ -36,7 +39,7 @@ class RecordFile:
         }
 
     def save(self, figures: dict[str, Any], *, is_complete: bool = False) -> None:
-        """Replace the file by a record with these figures. A reader never sees a part of a record."""
+        """Replace the file by a record with these figures, in one step: readers see all or nothing."""
         if self._path is None:
             return
         record = {**self._header, "is_complete": is_complete, "figures": figures}

@@ -1,4 +1,4 @@
-"""How long a training step waits for its batch, by the way batches get to the device: direct, through page-locked memory, by DALI."""
+"""How long a training step waits for its batch, by the staging that brings it to the device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StagingPlan:
 
 
 def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) -> RawFeatures:
-    """A chain of random residues with an alignment and templates, in the sizes of a shard's records."""
+    """A chain of random residues with an alignment and templates."""
     rng = np.random.default_rng(seed)
     msa = rng.integers(0, 20, (num_rows, num_res), dtype=np.uint8)
     shape = (num_templates, num_res, 37)
@@ -53,7 +53,9 @@ def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) 
         all_atom_mask=np.ones((num_res, 37), np.float32),
         resolution=2.0,
         msa=msa,
-        deletions=SparseDeletions.from_dense(rng.integers(0, 9, msa.shape) * (rng.random(msa.shape) < 0.05)),
+        deletions=SparseDeletions.from_dense(
+            rng.integers(0, 9, msa.shape) * (rng.random(msa.shape) < 0.05)
+        ),
         profile=np.full((num_res, 22), 1 / 22, np.float32),
         templates=Templates(
             aatype=rng.integers(0, 20, shape[:2]),
@@ -68,15 +70,21 @@ def wire_batches(config: DataConfig) -> Iterator[WireBatch]:
     arrays = []
     for seed in range(_SAMPLES):
         raw = random_chain(
-            num_res=2 * config.crop_size, num_rows=_ROWS, num_templates=config.max_templates, seed=seed
+            num_res=2 * config.crop_size,
+            num_rows=_ROWS,
+            num_templates=config.max_templates,
+            seed=seed,
         )
-        arrays.append(stack_samples([compact_sample(raw, choose_for_training(raw, seed=seed, config=config))]))
+        arrays.append(
+            stack_samples([compact_sample(raw, choose_for_training(raw, seed=seed, config=config))])
+        )
     return (_wire_batch(arrays[number % _SAMPLES], number) for number in itertools.count())
 
 
 def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
     return WireBatch(
-        arrays=arrays, chain_ids=("random",), sample_seeds=(number,), slots=torch.zeros(1, dtype=torch.int64),
+        arrays=arrays, chain_ids=("random",), sample_seeds=(number,),
+        slots=torch.zeros(1, dtype=torch.int64),
         step=number, micro=0, position=number, queue_depth=1, reorder_distance=0,
     )  # fmt: skip
 
@@ -84,7 +92,8 @@ def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
 def measure_staging(
     plan: StagingPlan, *, device: torch.device, save: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Seconds that each timed step waited, by staging. The stagings take turns, in another order every round.
+    """Seconds that each timed step waited, by staging. The stagings take turns, in another order
+    every round.
 
     Args:
         plan: sizes and counts.
@@ -113,7 +122,9 @@ def measure_staging(
     return figures
 
 
-def _waits(batches: Iterator[WireBatch], kind: str, plan: StagingPlan, device: torch.device) -> list[float]:
+def _waits(
+    batches: Iterator[WireBatch], kind: str, plan: StagingPlan, device: torch.device
+) -> list[float]:
     count = plan.steps + _UNTIMED_BATCHES
     # A staging takes batches ahead of their use, so it gets a part of the stream that ends.
     config = LoaderConfig(staging=kind, staging_depth=plan.depth)
@@ -146,6 +157,6 @@ def report_staging(figures: dict[str, Any]) -> str:
         rows.append([kind, text, f"{spread.median / direct.median:.2f}", str(spread.count)])
     header = ["staging", "wait for a batch, ms", "of direct", "batches"]
     return (
-        f"steps of {1e3 * figures['step_seconds']:.0f} ms on {figures['device']}, crop {figures['crop_size']}, "
-        f"{figures['depth']} batches ahead\n\n{table(rows, header=header)}"
+        f"steps of {1e3 * figures['step_seconds']:.0f} ms on {figures['device']}, "
+        f"crop {figures['crop_size']}, {figures['depth']} batches ahead\n\n{table(rows, header=header)}"
     )

@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--passes", type=int, nargs="+", default=[0], metavar="K", help="recycling passes without gradient (default: 0)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often the sides take turns; 0: only what --modules, --picture and --trace show (default: 2)")
+    parser.add_argument(
+        "--rounds", type=int, default=2, metavar="N",
+        help="how often the sides take turns; 0: only the profile (default: 2)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
     parser.add_argument("--modules", action="store_true", help="where the time of a step goes, by module")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="that as a picture (.png or .svg)")
@@ -54,8 +57,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the steps, then the profile if asked for, then what the machine reaches at best.
 
     Returns:
-        Seconds of every step and peak memory of every process, by side and number of passes. A number of passes that fails, for
-        example in the capture of its graph, is a line of "failures"; the others are measured nevertheless.
+        Seconds of every step and peak memory of every process, by side and number of passes. A number
+        of passes that fails, for example in the capture of its graph, is a line of "failures"; the
+        others are measured nevertheless.
     """
     _check(args)
     reference = None
@@ -80,10 +84,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             np.savez(features, **{name: value.numpy() for name, value in batch.items()})
             sides = {"ours": lambda k=passes, f=features: _ours(args, k, f)}
             if reference is not None:
-                blocks = config.model.evoformer_stack.num_blocks
-                sides["reference"] = lambda k=passes, f=features: iter(
-                    [reference.step(f, blocks=blocks, passes=k, repeats=args.repeats, threads=args.threads)]
-                )
+                options = {
+                    "blocks": config.model.evoformer_stack.num_blocks, "passes": passes,
+                    "repeats": args.repeats, "threads": args.threads,
+                }  # fmt: skip
+                sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
             _measure_passes(passes, sides, figures, args)
         if _has_profile(args):
             # of the last number of passes
@@ -102,7 +107,9 @@ def _check(args: argparse.Namespace) -> None:
             "--repeats and --threads must be at least 1, --rounds and --passes at least 0"
         )
     if args.rounds == 0 and not _has_profile(args):
-        raise BenchmarkError("--rounds 0 measures only a profile; add --modules, --picture or --trace")
+        raise BenchmarkError(
+            "--rounds 0 measures only a profile; add --modules, --picture or --trace"
+        )
     for path in (args.trace, args.picture):
         if path is not None and not path.parent.is_dir():
             raise BenchmarkError(f"{path}: the folder {path.parent} does not exist; make it first")
@@ -113,7 +120,7 @@ def _has_profile(args: argparse.Namespace) -> bool:
 
 
 def _measure_limits(config: RunConfig, figures: dict[str, Any], args: argparse.Namespace) -> None:
-    """Operations of a step, and the speed of a matrix product: they come last, as a machine for hire should time steps first."""
+    """Operations of a step and the speed of a matrix product; last, as they matter less than times."""
     if not any(found["ours"]["seconds"] for found in figures["passes"].values()):
         return
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
@@ -171,7 +178,9 @@ def report(figures: dict[str, Any]) -> str:
     """A table by number of passes, with ratios where there is a reference; the mean over the passes; modules by time."""
     rows, medians = [], []
     for passes, sides in figures["passes"].items():
-        spreads = {side: Spread.of(found["seconds"]) for side, found in sides.items() if found["seconds"]}
+        spreads = {
+            side: Spread.of(found["seconds"]) for side, found in sides.items() if found["seconds"]
+        }
         peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in spreads}
         if "ours" in spreads:
             medians.append(spreads["ours"].median)
@@ -202,5 +211,6 @@ def report(figures: dict[str, Any]) -> str:
 def _profile_report(profile: dict[str, Any]) -> str:
     modules = sorted(profile["modules"].items(), key=lambda item: -sum(item[1].values()))
     rows = [[name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"] for name, times in modules]
-    launches = "" if profile["launches"] is None else f"launches of a step: {profile['launches']:,}\n\n"
+    count = profile["launches"]
+    launches = "" if count is None else f"launches of a step: {count:,}\n\n"
     return launches + table(rows, header=["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"])

@@ -2,9 +2,10 @@
 
     python -m benchmark.perf.step_probe SETTINGS
 
-SETTINGS is JSON: preset, kernels, precision, graphs (true, false, or null for the preset's choice), passes, repeats, threads, features (an
-.npz file), modules (true: where the time goes), trace (a file or null). Prints a line of JSON after the profile and after every timed step,
-each with all figures so far: {"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
+SETTINGS is JSON: preset, kernels, precision, graphs (true, false, or null for the preset's choice), passes,
+repeats, threads, features (an .npz file), modules (true: where the time goes), trace (a file or null).
+Prints a line of JSON after the profile and after every timed step, each with all figures so far:
+{"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def main() -> None:
 
 
 def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """The preset with the kernels, the precision and the graphs of the settings. ValueError if graphs have no GPU."""
-    config = dataclasses.replace(config, kernels=KernelConfig.all(settings["kernels"]), precision=settings["precision"])
+    """The preset with the kernels, the precision and the graphs of the settings."""
+    kernels = KernelConfig.all(settings["kernels"])
+    config = dataclasses.replace(config, kernels=kernels, precision=settings["precision"])
     if settings["graphs"] is None:
         return config
     device = {"device": "cuda"} if settings["graphs"] else {}
@@ -93,7 +95,8 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
             seconds.append(time.perf_counter() - started)
             losses.append(figures.loss)
             if number > _UNTIMED_STEPS:
-                found |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses, "peak_memory_bytes": peak_memory_bytes(device)}
+                found |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses}
+                found["peak_memory_bytes"] = peak_memory_bytes(device)
                 print(json.dumps(found), flush=True)
     if settings["modules"] and config.cuda_graphs:
         replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_passes=passes).read(), model)

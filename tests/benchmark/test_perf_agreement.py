@@ -16,7 +16,12 @@ def variants(**losses):
     """Figures of three variants whose reference in bf16 is off by one percent."""
     values = {TRUTH: 1.0, LOW: 1.01, FUSED: losses.get("fused", 1.005)}
     return {
-        name: {"losses": {"fape": value}, "gradient_norm": 5.0 * value, "peak_memory_bytes": 2**30, "device": "cpu"}
+        name: {
+            "losses": {"fape": value},
+            "gradient_norm": 5.0 * value,
+            "peak_memory_bytes": 2**30,
+            "device": "cpu",
+        }
         for name, value in values.items()
     }
 
@@ -25,13 +30,24 @@ def gradients(*, fused=1.01):
     """Gradients of two parts; those of the reference in bf16 are off by one percent."""
     truth = {"evoformer_stack.w": torch.tensor([3.0, 4.0]), "structure_module.w": torch.ones(4)}
     factors = {TRUTH: 1.0, LOW: 1.01, FUSED: fused}
-    return {name: {key: factor * value for key, value in truth.items()} for name, factor in factors.items()}
+    return {
+        name: {key: factor * value for key, value in truth.items()}
+        for name, factor in factors.items()
+    }
 
 
 def test_errors_of_twice_the_reference_are_allowed():
     errors = compare(variants(), gradients())
-    assert errors["losses"]["fused"] == pytest.approx(0.005) and errors["losses"]["allowed"] == pytest.approx(0.02)
-    names = ["losses", "gradient norm", "gradient of all", "gradient of evoformer_stack", "gradient of structure_module"]
+    assert errors["losses"]["fused"] == pytest.approx(0.005) and errors["losses"][
+        "allowed"
+    ] == pytest.approx(0.02)
+    names = [
+        "losses",
+        "gradient norm",
+        "gradient of all",
+        "gradient of evoformer_stack",
+        "gradient of structure_module",
+    ]
     assert list(errors) == names
     assert excesses(errors) == []
 
@@ -53,14 +69,20 @@ def test_planted_errors_are_found(found, gradient, quantity):
 
 def test_a_small_step_agrees(tmp_path, capsys):
     record = tmp_path / "agreement.json"
-    assert main(["perf", "agreement", "--preset", "demo", "--passes", "0", "--json", str(record)]) == 0
+    assert (
+        main(["perf", "agreement", "--preset", "demo", "--passes", "0", "--json", str(record)]) == 0
+    )
     text = capsys.readouterr().out
     assert text.endswith("the steps agree\n") and "peak memory, MiB" in text
     figures = json.loads(record.read_text())["figures"]
     assert list(figures["variants"]) == [FUSED, LOW, TRUTH]
     assert all(found["peak_memory_bytes"] > 10**8 for found in figures["variants"].values())
     # Rounding to bf16 is felt in every part of the model: no part has a gradient of zero.
-    assert all(row["low"] > 1e-4 for name, row in figures["errors"].items() if name.startswith("gradient of"))
+    assert all(
+        row["low"] > 1e-4
+        for name, row in figures["errors"].items()
+        if name.startswith("gradient of")
+    )
     assert headline("agreement", figures).endswith("the steps agree")
 
 

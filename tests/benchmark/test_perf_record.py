@@ -1,4 +1,4 @@
-"""Records of measurements: whole at any time, kept after an interruption and after a failure; processes that report as they go."""
+"""Records of measurements and processes that report as they go, interrupted and failing ones too."""
 
 import json
 import sys
@@ -50,7 +50,9 @@ def test_an_interrupted_measurement_keeps_its_figures(measurement, tmp_path, cap
     assert "interrupted" in error and "record.json has the figures so far" in error
 
 
-def test_a_measurement_interrupted_before_its_first_figure_has_a_record(measurement, tmp_path, capsys):
+def test_a_measurement_interrupted_before_its_first_figure_has_a_record(
+    measurement, tmp_path, capsys
+):
     def measure(args):
         raise KeyboardInterrupt
 
@@ -93,7 +95,9 @@ def probe(tmp_path, monkeypatch):
 
 
 def test_objects_come_as_they_are_printed(probe, capsys):
-    script = "print('a note')\nfor i in range(2): print(json.dumps({'i': i} | json.loads(sys.argv[1])))"
+    script = (
+        "print('a note')\nfor i in range(2): print(json.dumps({'i': i} | json.loads(sys.argv[1])))"
+    )
     assert list(probe(script)) == [{"i": 0, "value": 2}, {"i": 1, "value": 2}]
     assert "a note" in capsys.readouterr().err
 
@@ -101,7 +105,9 @@ def test_objects_come_as_they_are_printed(probe, capsys):
 def test_a_failure_comes_after_the_objects_before_it(probe, capsys):
     found = probe("print('{}', flush=True)\nraise RuntimeError('stream is capturing')")
     assert next(found) == {}
-    with pytest.raises(BenchmarkError, match="planted probe ended with exit code 1: RuntimeError: stream is cap"):
+    with pytest.raises(
+        BenchmarkError, match="planted probe ended with exit code 1: RuntimeError: stream is cap"
+    ):
         next(found)
     assert "Traceback" in capsys.readouterr().err
 

@@ -13,7 +13,18 @@ from openfold_opt.loader.expand import expand_batch
 from openfold_opt.train.made_up_features import made_up_batch
 from tests.loader.test_staging import HAS_DALI
 
-OPTIONS = ["--only", "staging", "--crop", "8", "--staging-steps", "2", "--rounds", "2", "--staging-step-ms", "1"]
+OPTIONS = [
+    "--only",
+    "staging",
+    "--crop",
+    "8",
+    "--staging-steps",
+    "2",
+    "--rounds",
+    "2",
+    "--staging-step-ms",
+    "1",
+]
 
 
 def test_all_stagings_are_in_one_record(tmp_path, capsys):
@@ -30,7 +41,9 @@ def test_all_stagings_are_in_one_record(tmp_path, capsys):
 
 def test_stagings_take_turns_and_the_order_alternates(monkeypatch):
     asked = []
-    monkeypatch.setattr(staging, "_waits", lambda batches, kind, plan, device: asked.append(kind) or [0.0])
+    monkeypatch.setattr(
+        staging, "_waits", lambda batches, kind, plan, device: asked.append(kind) or [0.0]
+    )
     plan = StagingPlan(crop_size=8, rounds=2, steps=1, step_seconds=0.0, depth=2)
     saved = []
     measure_staging(plan, device=torch.device("cpu"), save=saved.append)

@@ -1,4 +1,4 @@
-"""The installation into the GPU image, resolved by pip without the image: from the list of packages that its base brings."""
+"""The installation into the GPU image, resolved by pip from the packages that its base brings."""
 
 import os
 import pathlib
@@ -24,7 +24,9 @@ def base_packages() -> list[str]:
 
 
 def test_list_is_of_the_base_that_the_image_names():
-    base = re.search(r"^ARG BASE=(\S+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE).group(1)
+    base = re.search(
+        r"^ARG BASE=(\S+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE
+    ).group(1)
     assert base in PACKAGES.read_text(encoding="utf-8")
     assert all(re.fullmatch(r"[\w-]+==[\w.+]+", package) for package in base_packages())
 
@@ -39,17 +41,17 @@ def package_index():
 
 
 def resolve(folder: pathlib.Path, packages: list[str], *extras: str):
-    """What docker/install_requirements.sh asks pip for, as a dry run; the finished process and the requirements."""
+    """docker/install_requirements.sh as a dry run; the finished process and the requirements."""
     installed = folder / "packages"
     for package in packages:
         install(installed, *package.split("=="))
     shown, (missing, _) = missing_requirements(folder, installed, *extras)
     assert shown.returncode == 0, shown.stderr
     command = [
-        sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--disable-pip-version-check",
-        "--target", folder / "target", "--python-version", PYTHON_VERSION, "--only-binary=:all:",
-        *(f"--platform={platform}" for platform in PLATFORMS),
-        "--constraint", folder / "held.txt", "--requirement", folder / "missing.txt",
+        sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--disable-pip-version-
+        check", "--target", folder / "target", "--python-version", PYTHON_VERSION, "--only-
+        binary=:all:", *(f"--platform={platform}" for platform in PLATFORMS), "--constraint", folder
+        / "held.txt", "--requirement", folder / "missing.txt",
     ]  # fmt: skip
     environment = {**os.environ, "PIP_CONSTRAINT": ""}
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -65,7 +67,11 @@ def test_dry_run_asks_for_what_the_image_asks_for():
 def test_everything_missing_fits_what_the_base_image_brings(tmp_path, package_index):
     finished, missing = resolve(tmp_path, base_packages(), "mpi", "tests", "dali")
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert missing and not {pin.partition("==")[0] for pin in missing} & {"torch", "numpy", "triton"}
+    assert missing and not {pin.partition("==")[0] for pin in missing} & {
+        "torch",
+        "numpy",
+        "triton",
+    }
     # nothing was installed
     assert not (tmp_path / "target").exists()
 

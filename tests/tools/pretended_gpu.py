@@ -1,6 +1,8 @@
-"""Collect tests as on a machine with a GPU that lacks some packages: `python -m tests.tools.pretended_gpu PACKAGES TESTS...`.
+"""Collect tests as on a machine with a GPU that lacks some packages: `python -m
+tests.tools.pretended_gpu PACKAGES TESTS...`.
 
-PACKAGES are the missing ones, separated by commas. Tests are collected and not run, so no GPU is needed. Exit code: pytest's.
+PACKAGES are the missing ones, separated by commas. Tests are collected and not run, so no GPU is
+needed. Exit code: pytest's.
 """
 
 import importlib
@@ -10,7 +12,15 @@ from unittest import mock
 import pytest
 import torch
 
-MEASUREMENTS = ("command", "agreement", "agreement_probe", "kernels", "loader", "step", "step_probe")
+MEASUREMENTS = (
+    "command",
+    "agreement",
+    "agreement_probe",
+    "kernels",
+    "loader",
+    "step",
+    "step_probe",
+)
 
 
 class MissingPackages:

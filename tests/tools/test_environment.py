@@ -1,4 +1,4 @@
-"""tools/environment.sh: DALI is asked for with the tests, and a machine that cannot have it does without."""
+"""tools/environment.sh: the tests are set up with DALI, or without it where it has no wheel."""
 
 import os
 import pathlib
@@ -11,14 +11,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# A Python of which only "python -" (scripts from standard input) is real, except that the check for modules answers HAS_DALI.
+# A Python of which only "python -" (scripts from standard input) is real, except that the check for
+# modules answers HAS_DALI.
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
 "- torch nvidia.dali") exit "${HAS_DALI:-1}" ;;
 "- "*) exec "$REAL_PYTHON" "$@" ;;
 "-m pip "*)
-    for argument in "$@"; do case "$argument" in *.txt) sed "s/^/${argument##*/}: /" "$argument" ;; esac; done
-    exit "${PIP_STATUS:-0}" ;;
+    for argument in "$@"; do case "$argument" in *.txt) sed "s/^/${argument##*/}: /" "$argument" ;;
+    esac; done exit "${PIP_STATUS:-0}" ;;
 esac
 """
 
@@ -71,4 +72,6 @@ def test_another_python_is_left_as_it_is(add_dali):
 
 
 def test_tests_are_set_up_with_dali():
-    assert re.search(r"^prepare_environment tests\nadd_dali$", (ROOT / "run_tests.sh").read_text(), re.MULTILINE)
+    assert re.search(
+        r"^prepare_environment tests\nadd_dali$", (ROOT / "run_tests.sh").read_text(), re.MULTILINE
+    )

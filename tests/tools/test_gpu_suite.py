@@ -1,9 +1,13 @@
-"""tools/gpu_suite.sh without a GPU: its parts with a stand-in for Python, and the real parts on a CPU, each of them interrupted."""
+"""tools/gpu_suite.sh without a GPU: with a stand-in for Python, and on a CPU with real parts.
+
+Each of the real parts is interrupted.
+"""
 
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -19,8 +23,8 @@ PARTS = (
 RECORDS = PARTS[:5]
 MAX_FILES = 8
 
-# A Python that has a GPU and, as the variables say, xdist. Every part writes a record if it is a measurement. The kernels fail, the
-# eager step runs until SIGINT, the profile ignores even that.
+# A Python that has a GPU and, as the variables say, xdist. Every part writes a record if it is a
+# measurement. The kernels fail, the eager step runs until SIGINT, the profile ignores even that.
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
 "-c import xdist") exit "${NO_XDIST:-0}" ;;
@@ -44,7 +48,8 @@ echo "$1 $2 $3" >>"$TIMEOUT_LOG"
 shift 3
 PATH="$REAL_PATH" exec timeout --signal=INT --kill-after=1 2 "$@"
 """
-# Runs the real interpreter, and interrupts it as `timeout` would once there is a figure in its record or a result in its log.
+# Runs the real interpreter, and interrupts it as `timeout` would once there is a figure in its
+# record or a result in its log.
 INTERRUPTING = """#!{python}
 import json, os, pathlib, signal, subprocess, sys, time
 process = subprocess.Popen([{python!r}, *sys.argv[1:]], process_group=0)
@@ -55,7 +60,8 @@ def has_result():
     record = pathlib.Path(sys.argv[-1])
     figures = json.loads(record.read_text())["figures"] if record.exists() else {{}}
     passes = figures.get("passes", {{}})
-    times = [found["ours"]["seconds"] for found in passes.values()] if isinstance(passes, dict) else []
+    sides = passes.values() if isinstance(passes, dict) else []
+    times = [found["ours"]["seconds"] for found in sides]
     staging = figures.get("staging", {{"seconds": {{}}}})["seconds"].values()
     found = [figures.get(name) for name in ("variants", "cases", "profile", "failures")]
     return any([*times, *staging, *found])
@@ -76,7 +82,7 @@ def executable(path, text):
 
 @pytest.fixture
 def run_stand_in(tmp_path):
-    """Runs the suite with the stand-in for Python; returns the finished process and the output folder."""
+    """Runs the suite with the stand-in; returns the finished process and the output folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
     python = executable(folder / "python", STAND_IN)
@@ -99,7 +105,7 @@ def run_stand_in(tmp_path):
 
 
 def check_files(output):
-    """At most 8 files, all in one folder, with plain names; returns the texts of the archive by name."""
+    """At most 8 files in one folder, with plain names; returns the texts of the archive by name."""
     files = sorted(path.name for path in output.iterdir())
     assert len(files) <= MAX_FILES and all((output / name).is_file() for name in files)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in files), files
@@ -111,8 +117,14 @@ def check_files(output):
         }
 
 
-def test_a_part_that_fails_or_hangs_loses_nothing_of_the_others(run_stand_in, tmp_path):
-    finished, output = run_stand_in()
+@pytest.mark.parametrize("is_background", [False, True], ids=["terminal", "background"])
+def test_a_part_that_fails_or_hangs_loses_nothing_of_the_others(run_stand_in, is_background):
+    # what a shell starts in the background ignores SIGINT
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if is_background else signal.SIG_DFL)
+    try:
+        finished, output = run_stand_in()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert finished.returncode == 1
     summary = (output / "summary.txt").read_text().splitlines()
     verdicts = dict(line.split(": ", 1) for line in summary if line.split(": ")[0] in PARTS)
@@ -196,8 +208,13 @@ def pretend_gpu(missing, *tests):
 
 
 def test_suite_needs_only_what_a_machine_for_measurements_has():
-    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()]
-    files = [*(path for path in marked if path.parent.name != "tools"), ROOT / "tests/kernels/triton"]
+    marked = [
+        path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()
+    ]
+    files = [
+        *(path for path in marked if path.parent.name != "tools"),
+        ROOT / "tests/kernels/triton",
+    ]
     missing = "gemmi,kalign,mlperf_logging,matplotlib"
     finished = pretend_gpu(missing, *files, ROOT / "tests/model/test_fused_kernels.py")
     assert finished.returncode == 0, finished.stdout + finished.stderr
