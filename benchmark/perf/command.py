@@ -1,4 +1,4 @@
-"""`python -m benchmark perf {agreement,comm,counts,data,evaluation,kernels,loader,losses,precision,resources,step,tune}`."""
+"""`python -m benchmark perf MEASUREMENT`: the measurements of MEASUREMENTS."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ MEASUREMENTS = {
 """Name -> what it measures.
 
 The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, and
-report(figures) -> text. measure() calls args.record.save(figures) after every figure if it takes long.
-It puts a line for whatever failed into figures["failures"]; the exit code is then 1.
+report(figures) -> text. measure() calls args.record.save(figures) after every figure if it takes
+long. It puts a line for whatever failed into figures["failures"]; the exit code is then 1.
 """
 
 

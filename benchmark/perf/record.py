@@ -39,7 +39,7 @@ class RecordFile:
         }
 
     def save(self, figures: dict[str, Any], *, is_complete: bool = False) -> None:
-        """Replace the file by a record with these figures, in one step: readers see all or nothing."""
+        """Replace the file by a record with these figures, as a whole, never in parts."""
         if self._path is None:
             return
         record = {**self._header, "is_complete": is_complete, "figures": figures}

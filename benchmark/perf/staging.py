@@ -158,5 +158,6 @@ def report_staging(figures: dict[str, Any]) -> str:
     header = ["staging", "wait for a batch, ms", "of direct", "batches"]
     return (
         f"steps of {1e3 * figures['step_seconds']:.0f} ms on {figures['device']}, "
-        f"crop {figures['crop_size']}, {figures['depth']} batches ahead\n\n{table(rows, header=header)}"
+        f"crop {figures['crop_size']}, {figures['depth']} batches ahead\n\n"
+        f"{table(rows, header=header)}"
     )

@@ -57,9 +57,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the steps, then the profile if asked for, then what the machine reaches at best.
 
     Returns:
-        Seconds of every step and peak memory of every process, by side and number of passes. A number
-        of passes that fails, for example in the capture of its graph, is a line of "failures"; the
-        others are measured nevertheless.
+        Seconds of every step and peak memory of every process, by side and number of passes. A
+        number of passes that fails, for example in the capture of its graph, is a line of
+        "failures"; the others are measured nevertheless.
     """
     _check(args)
     reference = None
@@ -120,7 +120,7 @@ def _has_profile(args: argparse.Namespace) -> bool:
 
 
 def _measure_limits(config: RunConfig, figures: dict[str, Any], args: argparse.Namespace) -> None:
-    """Operations of a step and the speed of a matrix product; last, as they matter less than times."""
+    """Operations of a step and the speed of a matrix product; times come before them."""
     if not any(found["ours"]["seconds"] for found in figures["passes"].values()):
         return
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
@@ -213,4 +213,5 @@ def _profile_report(profile: dict[str, Any]) -> str:
     rows = [[name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"] for name, times in modules]
     count = profile["launches"]
     launches = "" if count is None else f"launches of a step: {count:,}\n\n"
-    return launches + table(rows, header=["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"])
+    header = ["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"]
+    return launches + table(rows, header=header)

@@ -24,8 +24,8 @@ def _agreement(figures: Values) -> str:
     errors = figures["errors"]["gradient of all"]
     verdict = "the steps do not agree" if figures["failures"] else "the steps agree"
     return (
-        f"{figures['preset']}: relative error of the gradients in bf16 with fused kernels {errors['fused']:.1e}, "
-        f"with reference kernels {errors['low']:.1e}; {verdict}"
+        f"{figures['preset']}: relative error of the gradients in bf16 "
+        f"with fused kernels {errors['fused']:.1e}, with reference kernels {errors['low']:.1e}; {verdict}"
     )
 
 

@@ -32,7 +32,9 @@ def test_ratios_beside_a_peer():
         "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
     }
     limits = {"flops": {"0": 4 * 10**12}, "matmul_flops_per_second": 8e12}
-    text = report({"preset": "middle", "kernels": "reference", "ran": "which are reference", "precision": "fp32", "threads": 1, "graphs": "preset", "passes": {"0": sides}} | limits)
+    settings = {"preset": "middle", "kernels": "reference", "ran": "which are reference"}
+    settings |= {"precision": "fp32", "threads": 1, "graphs": "preset"}
+    text = report(settings | {"passes": {"0": sides}} | limits)
     assert "2.00   " in text and "25%" in text
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
