@@ -122,7 +122,7 @@ perf() {
 gpu_files=()
 while IFS= read -r file; do
     gpu_files+=("$file")
-done < <(grep -rlE --include='test_*.py' 'mark\.gpu' tests | sort)
+done < <(grep -rlE --include='test_*.py' 'pytest\.mark\.gpu' tests | sort)
 kernel_files=(tests/kernels/triton tests/model/test_fused_kernels.py)
 tests=("$python" -m pytest -v -rfE --durations=15 -p no:cacheprovider --continue-on-collection-errors)
 

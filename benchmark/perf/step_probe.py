@@ -3,8 +3,9 @@
     python -m benchmark.perf.step_probe SETTINGS
 
 SETTINGS is JSON: preset, kernels, precision, graphs (true, false, or null for the preset's choice),
-passes, repeats, threads, features (an .npz file), modules (true: where the time goes), trace (a file
-or null). Prints a line of JSON after the profile and after every timed step, with all figures so far:
+passes, repeats, threads, features (an .npz file), modules (true: where the time goes), trace (a
+file or null). Prints a line of JSON after the profile and after every timed step, with all figures
+so far:
 {"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
 """
 

@@ -25,7 +25,8 @@ def _agreement(figures: Values) -> str:
     verdict = "the steps do not agree" if figures["failures"] else "the steps agree"
     return (
         f"{figures['preset']}: relative error of the gradients in bf16 "
-        f"with fused kernels {errors['fused']:.1e}, with reference kernels {errors['low']:.1e}; {verdict}"
+        f"with fused kernels {errors['fused']:.1e}, with reference kernels {errors['low']:.1e}; "
+        f"{verdict}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Records of measurements and processes that report as they go, interrupted and failing ones too."""
+"""Records of measurements, and processes that report as they go: interrupted and failing ones."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The whole model with the fused kernels: outputs and gradients of the plain one. On the GPU if there is one."""
+"""The whole model with fused kernels: outputs and gradients of the plain one. On a GPU if possible."""
 
 import dataclasses
 
@@ -31,7 +31,8 @@ def outputs_and_gradients(model, batch, plan):
 def test_outputs_and_gradients_with_dropout_and_recycling(small_config, random_batch, device):
     fused = dataclasses.replace(PLAIN, kernels=build_kernel_set(KernelConfig.all("triton"), device))
     model, batch = randomized(small_config).to(device), random_batch.to(device)
-    expected = {name: value.detach().clone() for name, value in outputs_and_gradients(model, batch, PLAIN).items()}
+    plain = outputs_and_gradients(model, batch, PLAIN)
+    expected = {name: value.detach().clone() for name, value in plain.items()}
     found = outputs_and_gradients(model, batch, fused)
     assert set(found) == set(expected)
     for name, value in expected.items():
