@@ -13,8 +13,8 @@ import triton
 from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 
-CAPABILITIES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-"""Compute capability -> shared memory that one program may have, bytes (CUDA programming guide, table of technical specifications)."""
+from openfold_opt.kernels.chips import shared_bytes_of
+
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 Launch = tuple[Any, tuple[int, ...], tuple, dict[str, Any]]
@@ -38,13 +38,22 @@ class Resources:
     """Instructions that store to or load from local memory."""
 
 
-def distinct_launches(launches: Iterable[Launch]) -> list[Launch]:
-    """One launch of each kind that a kernel is compiled for."""
+def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = True) -> list[Launch]:
+    """Return one launch of each kind that a kernel is compiled for.
+
+    every_alignment: variants that differ only in which integers are 1 or divisible by 16 count as
+        different. They have the same blocks, so their needs differ little.
+    """
     found: dict[tuple, Launch] = {}
     for kernel, grid, args, options in launches:
-        key = (kernel.fn.__module__, kernel.fn.__name__, *map(_specialisation, args), *sorted(options.items()))
+        kinds = map(_specialisation if every_alignment else _dtype_of, args)
+        key = (kernel.fn.__module__, kernel.fn.__name__, *kinds, *sorted(options.items()))
         found.setdefault(key, (kernel, grid, args, options))
     return list(found.values())
+
+
+def _dtype_of(argument: Any) -> Any:
+    return argument.dtype if isinstance(argument, torch.Tensor) else type(argument)
 
 
 def _specialisation(argument: Any) -> Any:
@@ -57,23 +66,31 @@ def _specialisation(argument: Any) -> Any:
 
 
 def compile_launches(launches: Iterable[Launch], capability: int) -> list[Resources]:
-    """Every kernel in every specialisation that the launches ask for. From then on this process compiles for that chip.
+    """Compile each launch for a chip. From then on this process compiles for that chip.
 
     Raises:
-        ValueError: a kernel wants more shared memory than the chip has.
+        ValueError: the capability is unknown, or kernels need more shared memory than the chip has.
     """
+    limit = shared_bytes_of(capability)
+    if limit is None:
+        raise ValueError(f"sm_{capability}: no such chip; add it to openfold_opt/kernels/chips.py")
     compiled: dict[str, Resources] = {}
     triton.runtime.driver.set_active(_Target(capability))
-    for kernel, grid, args, options in tqdm(distinct_launches(launches), desc=f"compile for sm_{capability}", unit="kernel"):
+    progress = tqdm(launches, desc=f"compile for sm_{capability}", unit="kernel")
+    for kernel, grid, args, options in progress:
         binary = kernel.warmup(*args, grid=grid, **options)
         if binary.hash not in compiled:
             compiled[binary.hash] = _read(kernel, args, options, binary)
-    for found in compiled.values():
-        if found.shared_bytes > CAPABILITIES[capability]:
-            raise ValueError(
-                f"{found.kernel} ({found.signature}) wants {found.shared_bytes} bytes of shared memory, sm_{capability} has "
-                f"{CAPABILITIES[capability]}; give it smaller blocks"
-            )
+    too_large = [
+        f"{found.kernel} ({found.signature}) needs {found.shared_bytes} bytes"
+        for found in compiled.values()
+        if found.shared_bytes > limit
+    ]
+    if too_large:
+        raise ValueError(
+            f"sm_{capability} has {limit} bytes of shared memory for a thread block, but "
+            f"{'; '.join(too_large)}; use smaller blocks for this dtype"
+        )
     return sorted(compiled.values(), key=lambda found: (found.kernel, found.signature))
 
 
@@ -82,8 +99,9 @@ def _read(kernel: Any, args: tuple, options: dict[str, Any], binary: Any) -> Res
         file.write(binary.asm["cubin"])
         file.flush()
         usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        assembly = _tool("nvdisasm", file.name)
-    numbers = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
+        numbers = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
+        # Registers are spilled to the stack: without a stack there is nothing to count.
+        assembly = _tool("nvdisasm", file.name) if int(numbers["STACK"]) else ""
     dtypes = [str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)]
     constants = [f"{name}={value}" for name, value in options.items()]
     return Resources(
