@@ -45,7 +45,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     precision = args.precision or ("bf16" if on_gpu else "fp32")
     torch.set_num_threads(args.threads)
     config = build_preset(preset)
-    ours = build_kernel_set(KernelConfig.all("auto"), device, config.model.kernel_shapes())
+    shapes = config.model.kernel_shapes()
+    ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
     figures: dict[str, Any] = {"preset": preset, "precision": precision, "device": str(device), "cases": []}
     figures["copy_bytes_per_second"] = measure_copy(device=device)
     figures["matmul_flops_per_second"] = measure_matmul(precision, device=device.type, threads=args.threads)
