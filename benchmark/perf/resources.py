@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dap", type=int, nargs="+", default=[1], metavar="N", help="sizes of the DAP group (default: 1)")
     add("--widest", action="store_true",
         help="also the largest widths that the kernels accept, with sizes that are not multiples of 16")  # fmt: skip
+    add("--only-memory", action="store_true",
+        help="shared memory alone: stop the compiler when it is allocated, a tenth of the time")  # fmt: skip
     add("--every-alignment", action="store_true",
         help="also variants with the same blocks for integers with and without the divisor 16")  # fmt: skip
 
@@ -52,7 +54,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         )
         for capability in args.capability:
             try:
-                found = compiling.compile_launches(launches, capability)
+                found = compiling.compile_launches(
+                    launches, capability, only_memory=args.only_memory
+                )
             except ValueError as error:
                 raise BenchmarkError(f"{precision}: {error}") from error
             name = f"sm_{capability} {precision}"

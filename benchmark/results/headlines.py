@@ -87,7 +87,7 @@ def _precision(figures: Values) -> str:
 
 
 def _resources(figures: Values) -> str:
-    found = [f"{name} {sum(kernel['spills'] > 0 for kernel in kernels)} of {len(kernels)}" for name, kernels in figures["kernels"].items()]
+    found = [f"{name} {sum((kernel['spills'] or 0) > 0 for kernel in kernels)} of {len(kernels)}" for name, kernels in figures["kernels"].items()]
     return f"{figures['preset']}: kernels that spill registers: {', '.join(found)}"
 
 

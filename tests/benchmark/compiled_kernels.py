@@ -25,12 +25,14 @@ def run_perf_resources(*arguments, **environment):
     )
 
 
-def compile_for(capability, *precisions):
+def compile_for(capability, *precisions, only_memory):
     """Return precision -> resources of every kernel; the record stays in artifacts/."""
     ARTIFACTS.mkdir(exist_ok=True)
-    record = ARTIFACTS / f"kernel_resources_sm_{capability}.json"
+    kind = "memory" if only_memory else "resources"
+    record = ARTIFACTS / f"kernel_{kind}_sm_{capability}.json"
     arguments = ("--capability", str(capability), "--precision", *precisions, "--json", str(record))
-    finished = run_perf_resources(*arguments)
+    options = ("--only-memory", "--widest") if only_memory else ()
+    finished = run_perf_resources(*arguments, *options)
     assert finished.returncode == 0, finished.stderr[-3000:]
     kernels = json.loads(record.read_text())["figures"]["kernels"]
     return {precision: kernels[f"sm_{capability} {precision}"] for precision in precisions}

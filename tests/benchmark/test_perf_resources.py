@@ -13,7 +13,12 @@ CAPABILITY = 90
 
 @pytest.fixture(scope="module")
 def kernels():
-    return compile_for(CAPABILITY, *PRECISIONS)
+    return compile_for(CAPABILITY, *PRECISIONS, only_memory=True)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_for(CAPABILITY, "bf16", only_memory=False)["bf16"]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -21,8 +26,15 @@ def test_every_kernel_fits(kernels, precision):
     assert_fits(kernels[precision], precision, CAPABILITY)
 
 
-def test_no_kernel_spills_in_bf16(kernels):
-    assert [kernel for kernel in kernels["bf16"] if kernel["spills"] or kernel["stack_bytes"]] == []
+def test_no_kernel_spills_in_bf16(compiled):
+    assert_fits(compiled, "bf16", CAPABILITY)
+    assert [kernel for kernel in compiled if kernel["spills"] or kernel["stack_bytes"]] == []
+
+
+def test_the_allocation_is_that_of_the_whole_compiler(kernels, compiled):
+    allocated = {(k["kernel"], k["signature"]): k["shared_bytes"] for k in kernels["bf16"]}
+    for kernel in compiled:
+        assert allocated[kernel["kernel"], kernel["signature"]] == kernel["shared_bytes"], kernel
 
 
 def test_the_interpreter_cannot_compile():

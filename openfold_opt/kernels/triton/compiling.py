@@ -4,6 +4,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 
 from openfold_opt.kernels.chips import shared_bytes_of
+from openfold_opt.kernels.triton.allocating import only_shared_memory
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -29,12 +31,12 @@ class Resources:
     """File and function."""
     signature: str
     """Types of the tensors, and compile-time constants."""
-    registers: int
-    """Per thread."""
     shared_bytes: int
-    stack_bytes: int
+    registers: int | None = None
+    """Per thread; like the next two None if only shared memory was allocated."""
+    stack_bytes: int | None = None
     """Per thread, spilled registers included."""
-    spills: int
+    spills: int | None = None
     """Instructions that store to or load from local memory."""
 
 
@@ -65,8 +67,12 @@ def _specialisation(argument: Any) -> Any:
     return type(argument)
 
 
-def compile_launches(launches: Iterable[Launch], capability: int) -> list[Resources]:
+def compile_launches(
+    launches: Iterable[Launch], capability: int, *, only_memory: bool = False
+) -> list[Resources]:
     """Compile each launch for a chip. From then on this process compiles for that chip.
+
+    only_memory: go no further than the allocation of shared memory, which is much faster.
 
     Raises:
         ValueError: the capability is unknown, or kernels need more shared memory than the chip has.
@@ -77,10 +83,11 @@ def compile_launches(launches: Iterable[Launch], capability: int) -> list[Resour
     compiled: dict[str, Resources] = {}
     triton.runtime.driver.set_active(_Target(capability))
     progress = tqdm(launches, desc=f"compile for sm_{capability}", unit="kernel")
-    for kernel, grid, args, options in progress:
-        binary = kernel.warmup(*args, grid=grid, **options)
-        if binary.hash not in compiled:
-            compiled[binary.hash] = _read(kernel, args, options, binary)
+    with only_shared_memory() if only_memory else nullcontext():
+        for kernel, grid, args, options in progress:
+            binary = kernel.warmup(*args, grid=grid, **options)
+            if binary.hash not in compiled:
+                compiled[binary.hash] = _read(kernel, args, options, binary, only_memory)
     too_large = [
         f"{found.kernel} ({found.signature}) needs {found.shared_bytes} bytes"
         for found in compiled.values()
@@ -94,24 +101,33 @@ def compile_launches(launches: Iterable[Launch], capability: int) -> list[Resour
     return sorted(compiled.values(), key=lambda found: (found.kernel, found.signature))
 
 
-def _read(kernel: Any, args: tuple, options: dict[str, Any], binary: Any) -> Resources:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary.asm["cubin"])
-        file.flush()
-        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        numbers = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
-        # Registers are spilled to the stack: without a stack there is nothing to count.
-        assembly = _tool("nvdisasm", file.name) if int(numbers["STACK"]) else ""
+def _read(
+    kernel: Any, args: tuple, options: dict[str, Any], binary: Any, only_memory: bool
+) -> Resources:
     dtypes = [str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)]
     constants = [f"{name}={value}" for name, value in options.items()]
     return Resources(
         kernel=f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}",
-        signature=" ".join([dtypes[0] if len(set(dtypes)) == 1 else ",".join(dict.fromkeys(dtypes)), *constants]),
-        registers=int(numbers["REG"]),
+        signature=" ".join([",".join(dict.fromkeys(dtypes)), *constants]),
         shared_bytes=int(binary.metadata.shared),
-        stack_bytes=int(numbers["STACK"]),
-        spills=len(re.findall(r"\b(?:STL|LDL)\b", assembly)),
+        **({} if only_memory else _machine_code(binary)),
     )
+
+
+def _machine_code(binary: Any) -> dict[str, int]:
+    """Return registers, stack and spills of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        numbers = dict(re.findall(r"(REG|STACK):(\d+)", usage))
+        # Registers are spilled to the stack: without a stack there is nothing to count.
+        assembly = _tool("nvdisasm", file.name) if int(numbers["STACK"]) else ""
+    return {
+        "registers": int(numbers["REG"]),
+        "stack_bytes": int(numbers["STACK"]),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", assembly)),
+    }
 
 
 def _tool(name: str, *args: str) -> str:
