@@ -6,7 +6,7 @@ SHARED ?= ../shared
 SEED ?=
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke gpu-suite parity check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke gpu-suite parity kernel-resources check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -55,6 +55,9 @@ parity:          ## model, losses, gradients and optimiser against every golden 
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_quirks
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_full
+
+kernel-resources: ## shared memory, registers and spills of every kernel, no GPU needed: OUT=kernel_resources.json
+	$(PYTHON) -m benchmark perf resources --capability 80 90 --widest --json $(or $(OUT),kernel_resources.json)
 
 check:           ## compliance of a log: LOG=runs/.../mlperf.log
 	$(PYTHON) -m benchmark check $(LOG)

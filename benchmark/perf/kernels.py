@@ -53,7 +53,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     precision = args.precision or ("bf16" if on_gpu else "fp32")
     torch.set_num_threads(args.threads)
     config = build_preset(preset)
-    ours = build_kernel_set(KernelConfig.all("auto"), device, config.model.kernel_shapes())
+    shapes = config.model.kernel_shapes()
+    ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
     figures: dict[str, Any] = {
         "preset": preset, "precision": precision, "device": str(device),
         "cases": [], "failures": [],

@@ -9,42 +9,92 @@ from typing import Any
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.meta_step import META, MetaStep
+from benchmark.perf.meta_step import META, MetaStep, with_evoformer_blocks
 from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.config import RunConfig
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 CAPABILITIES = (80, 90, 100)
+WIDEST_HEADS = (64, 128)
+"""Head sizes of the widest models: their attention has different blocks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", default="mlperf_reference", choices=preset_names(), help="whose shapes (default: mlperf_reference)")
-    parser.add_argument(
-        "--capability", type=int, nargs="+", default=CAPABILITIES, choices=CAPABILITIES, help="compute capabilities (default: all)"
-    )
-    parser.add_argument("--precision", nargs="+", default=["bf16"], choices=PRECISIONS, help="default: bf16")
+    default = "mlperf_reference"
+    add = parser.add_argument
+    add("--preset", default=default, choices=preset_names(), help=f"whose shapes (default: {default})")
+    add("--capability", type=int, nargs="+", default=CAPABILITIES, choices=CAPABILITIES,
+        help="compute capabilities (default: all)")  # fmt: skip
+    add("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="default: all")
+    add("--dap", type=int, nargs="+", default=[1], metavar="N", help="sizes of the DAP group (default: 1)")
+    add("--widest", action="store_true",
+        help="also the largest widths that the kernels accept, with sizes that are not multiples of 16")  # fmt: skip
+    add("--only-memory", action="store_true",
+        help="shared memory alone: stop the compiler when it is allocated, a tenth of the time")  # fmt: skip
+    add("--every-alignment", action="store_true",
+        help="also variants with the same blocks for integers with and without the divisor 16")  # fmt: skip
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Resources by capability and precision."""
+    """Return the resources by capability and precision."""
     compiling = import_with_triton("openfold_opt.kernels.triton.compiling")
     if import_with_triton("openfold_opt.kernels.triton.launch").IS_INTERPRETED:
-        raise BenchmarkError("TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it")
-    config = build_preset(args.preset)
-    figures: dict[str, Any] = {"preset": args.preset, "kernels": {}}
+        raise BenchmarkError(
+            "TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it"
+        )
+    figures: dict[str, Any] = {"preset": args.preset, "dap": args.dap, "kernels": {}}
     for precision in args.precision:
-        with matmul_precision(precision):
-            launches = step_launches(MetaStep.build(config, kernels="triton", precision=precision))
+        launches = compiling.distinct_launches(
+            _all_launches(args, precision), every_alignment=args.every_alignment
+        )
         for capability in args.capability:
             try:
-                found = compiling.compile_launches(launches, capability)
+                found = compiling.compile_launches(
+                    launches, capability, only_memory=args.only_memory
+                )
             except ValueError as error:
-                raise BenchmarkError(str(error)) from error
-            figures["kernels"][f"sm_{capability} {precision}"] = [dataclasses.asdict(kernel) for kernel in found]
+                raise BenchmarkError(f"{precision}: {error}") from error
+            name = f"sm_{capability} {precision}"
+            figures["kernels"][name] = [dataclasses.asdict(kernel) for kernel in found]
     return figures
+
+
+def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
+    """Return the launches of a step for each DAP size, and of the widest models if asked for."""
+    # All blocks of the Evoformer are alike, so one of them launches every kernel.
+    config = with_evoformer_blocks(build_preset(args.preset), 1)
+    steps = [(config, AxisGroup.single("dap") if n == 1 else AxisGroup.imagined("dap", size=n))
+             for n in args.dap]  # fmt: skip
+    if args.widest:
+        steps += [(widest_model(config, size), AxisGroup.single("dap")) for size in WIDEST_HEADS]
+    launches = []
+    with matmul_precision(precision):
+        for config, dap in steps:
+            launches += step_launches(
+                MetaStep.build(config, kernels="triton", precision=precision, dap=dap)
+            )
+    return launches
+
+
+def widest_model(config: RunConfig, head_size: int) -> RunConfig:
+    """Return the preset with the largest widths that the kernels accept, and an odd crop size."""
+    model = config.model
+    evoformer = dataclasses.replace(
+        model.evoformer_stack,
+        c_hidden_msa_attention=head_size,
+        c_hidden_triangle_attention=head_size,
+        c_hidden_outer_product=64,
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(model, c_m=256, c_z=256, evoformer_stack=evoformer),
+        data=dataclasses.replace(config.data, crop_size=255),
+    )
 
 
 def step_launches(step: MetaStep) -> list[Any]:
@@ -67,10 +117,22 @@ def _update_weights(step: MetaStep, size: int) -> None:
 
 
 def report(figures: dict[str, Any]) -> str:
-    """One table for each capability and precision."""
-    parts = []
+    """Format the largest shared memory of each kernel, then one table per capability and precision."""
+    parts = [_summary(figures["kernels"])]
     for name, kernels in figures["kernels"].items():
         columns = ("kernel", "registers", "shared_bytes", "stack_bytes", "spills", "signature")
         rows = [[str(kernel[column]) for column in columns] for kernel in kernels]
-        parts.append(f"{name}: {len(kernels)} kernels of a step of {figures['preset']}\n\n{table(rows, header=list(columns))}")
+        title = f"{name}: {len(kernels)} kernels of a step of {figures['preset']}"
+        parts.append(f"{title}\n\n{table(rows, header=list(columns))}")
     return "\n\n".join(parts)
+
+
+def _summary(kernels: dict[str, list[dict[str, Any]]]) -> str:
+    """Format a table: the largest shared memory in bytes of each kernel, by chip and precision."""
+    names = sorted({kernel["kernel"] for found in kernels.values() for kernel in found})
+    rows = [[name, *(str(_largest(found, name)) for found in kernels.values())] for name in names]
+    return "shared memory, bytes\n\n" + table(rows, header=["kernel", *kernels])
+
+
+def _largest(found: list[dict[str, Any]], name: str) -> int:
+    return max((kernel["shared_bytes"] for kernel in found if kernel["kernel"] == name), default=0)

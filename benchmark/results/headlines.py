@@ -104,8 +104,16 @@ def _precision(figures: Values) -> str:
 
 
 def _resources(figures: Values) -> str:
-    found = [f"{name} {sum(kernel['spills'] > 0 for kernel in kernels)} of {len(kernels)}" for name, kernels in figures["kernels"].items()]
-    return f"{figures['preset']}: kernels that spill registers: {', '.join(found)}"
+    found = [f"{name} {_kernel_summary(kernels)}" for name, kernels in figures["kernels"].items()]
+    return f"{figures['preset']}: {', '.join(found)}"
+
+
+def _kernel_summary(kernels: list[Values]) -> str:
+    """Spills where kernels were compiled to the end, else the most shared memory of any."""
+    spills = [kernel["spills"] for kernel in kernels if kernel["spills"] is not None]
+    if spills:
+        return f"{sum(number > 0 for number in spills)} of {len(spills)} kernels spill registers"
+    return f"at most {max(kernel['shared_bytes'] for kernel in kernels):,} bytes of shared memory"
 
 
 def _step(figures: Values) -> str:

@@ -89,18 +89,36 @@ def describe_tuning(device: torch.device) -> str:
     return describe(device)
 
 
-def build_kernel_set(config: KernelConfig, device: torch.device | str, shapes: KernelShapes | None = None) -> KernelSet:
-    """Picks the implementations that `config` names, for tensors on `device`. Triton is imported only if it is asked for.
+def build_kernel_set(
+    config: KernelConfig,
+    device: torch.device | str,
+    shapes: KernelShapes | None = None,
+    *,
+    precision: str = "fp32",
+) -> KernelSet:
+    """Pick the implementations that `config` names. Triton is imported only if it is asked for.
+
+    shapes: largest sizes that the model asks for; precision: of the run (train/precision.py). On a
+        GPU both decide whether the Triton kernels fit the chip.
 
     Raises:
-        ValueError: there is no implementation of that name, or it cannot serve the device or the shapes; there is no fallback.
+        ValueError: there is no implementation of that name, or it cannot serve the device, the
+            shapes or the precision. There is no fallback.
     """
     device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
-    return KernelSet(**{operation: _find(operation, name, device, shapes) for operation, name in asdict(config.resolved(device)).items()})
+    names = asdict(config.resolved(device))
+    return KernelSet(
+        **{
+            operation: _find(operation, name, device, shapes, precision)
+            for operation, name in names.items()
+        }
+    )
 
 
-def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes) -> Callable:
+def _find(
+    operation: str, name: str, device: torch.device, shapes: KernelShapes, precision: str
+) -> Callable:
     if name == "reference":
         return REFERENCE[operation]
     if name == "cpu":
@@ -119,7 +137,7 @@ def _find(operation: str, name: str, device: torch.device, shapes: KernelShapes)
             f"kernel {operation}: Triton cannot be imported ({error}); install the extra `gpu` of pyproject.toml, "
             'or set that field of KernelConfig to "reference"'
         ) from error
-    reason = reason_against(operation, shapes, device)
+    reason = reason_against(operation, shapes, device, precision)
     if reason is not None:
         raise ValueError(f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"')
     return OPERATIONS[operation]

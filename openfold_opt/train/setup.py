@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from openfold_opt.kernels.cpu.library import reason_against as no_library_because
+from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
@@ -101,16 +102,21 @@ def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaF
     return AlphaFold(config.model, seed=derive_seed(seed, "model")).to(device).train()
 
 
+def _build_kernels(config: RunConfig, device: torch.device) -> KernelSet:
+    shapes = config.model.kernel_shapes()
+    return build_kernel_set(config.kernels, device, shapes, precision=config.precision)
+
+
 def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
     """The execution plans of training and of evaluation."""
-    kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
+    kernels = _build_kernels(config, device)
     train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=_agree_on_recomputation(config, context, device))
     return train, replace(train, dap=AxisGroup.single("dap"), num_recomputed_blocks=0)
 
 
 def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionPlan:
     """How one rank evaluates a chain."""
-    kernels = build_kernel_set(config.kernels, device, config.model.kernel_shapes())
+    kernels = _build_kernels(config, device)
     return ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
 
 

@@ -1,35 +1,42 @@
-"""Every kernel at every training shape of the benchmark compiles, and none spills on the chip that it is made for."""
+"""Every kernel of the benchmark compiles for Hopper in every precision and fits its shared memory.
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
+Other chips are in a file of their own, so that two test processes share the work.
+"""
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-ARTIFACTS = ROOT / "artifacts"
+from openfold_opt.train.precision import PRECISIONS
+from tests.benchmark.compiled_kernels import assert_fits, compile_for, run_perf_resources
+
+CAPABILITY = 90
 
 
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_kernels_compile(capability):
-    ARTIFACTS.mkdir(exist_ok=True)
-    record = ARTIFACTS / f"kernel_resources_sm_{capability}.json"
-    command = [sys.executable, "-m", "benchmark", "perf", "resources", "--capability", str(capability), "--json", str(record)]
-    # a process of its own: in this one, kernels are interpreted
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    kernels = json.loads(record.read_text())["figures"]["kernels"][f"sm_{capability} bf16"]
-    names = {kernel["kernel"].split(".")[0] for kernel in kernels}
-    assert names >= {"attention", "global_attention", "invariant_point_attention", "layer_norm", "outer_product_mean", "transition"}
-    if capability == 90:
-        spilled = [kernel for kernel in kernels if kernel["spills"] or kernel["stack_bytes"]]
-        assert spilled == []
+@pytest.fixture(scope="module")
+def kernels():
+    return compile_for(CAPABILITY, *PRECISIONS, only_memory=True)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_for(CAPABILITY, "bf16", only_memory=False)["bf16"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_kernel_fits(kernels, precision):
+    assert_fits(kernels[precision], precision, CAPABILITY)
+
+
+def test_no_kernel_spills_in_bf16(compiled):
+    assert_fits(compiled, "bf16", CAPABILITY)
+    assert [kernel for kernel in compiled if kernel["spills"] or kernel["stack_bytes"]] == []
+
+
+def test_the_allocation_is_that_of_the_whole_compiler(kernels, compiled):
+    allocated = {(k["kernel"], k["signature"]): k["shared_bytes"] for k in kernels["bf16"]}
+    for kernel in compiled:
+        assert allocated[kernel["kernel"], kernel["signature"]] == kernel["shared_bytes"], kernel
 
 
 def test_the_interpreter_cannot_compile():
-    command = [sys.executable, "-m", "benchmark", "perf", "resources"]
-    finished = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
+    finished = run_perf_resources(TRITON_INTERPRET="1")
     assert finished.returncode == 2 and "TRITON_INTERPRET is set" in finished.stderr

@@ -4,6 +4,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import triton
 from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 
-CAPABILITIES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-"""Compute capability -> shared memory that one program may have, bytes (CUDA programming guide, table of technical specifications)."""
+from openfold_opt.kernels.chips import shared_bytes_of
+from openfold_opt.kernels.triton.allocating import only_shared_memory
+
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 Launch = tuple[Any, tuple[int, ...], tuple, dict[str, Any]]
@@ -29,22 +31,31 @@ class Resources:
     """File and function."""
     signature: str
     """Types of the tensors, and compile-time constants."""
-    registers: int
-    """Per thread."""
     shared_bytes: int
-    stack_bytes: int
+    registers: int | None = None
+    """Per thread; like the next two None if only shared memory was allocated."""
+    stack_bytes: int | None = None
     """Per thread, spilled registers included."""
-    spills: int
+    spills: int | None = None
     """Instructions that store to or load from local memory."""
 
 
-def distinct_launches(launches: Iterable[Launch]) -> list[Launch]:
-    """One launch of each kind that a kernel is compiled for."""
+def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = True) -> list[Launch]:
+    """Return one launch of each kind that a kernel is compiled for.
+
+    every_alignment: variants that differ only in which integers are 1 or divisible by 16 count as
+        different. They have the same blocks, so their needs differ little.
+    """
     found: dict[tuple, Launch] = {}
     for kernel, grid, args, options in launches:
-        key = (kernel.fn.__module__, kernel.fn.__name__, *map(_specialisation, args), *sorted(options.items()))
+        kinds = map(_specialisation if every_alignment else _dtype_of, args)
+        key = (kernel.fn.__module__, kernel.fn.__name__, *kinds, *sorted(options.items()))
         found.setdefault(key, (kernel, grid, args, options))
     return list(found.values())
+
+
+def _dtype_of(argument: Any) -> Any:
+    return argument.dtype if isinstance(argument, torch.Tensor) else type(argument)
 
 
 def _specialisation(argument: Any) -> Any:
@@ -56,44 +67,67 @@ def _specialisation(argument: Any) -> Any:
     return type(argument)
 
 
-def compile_launches(launches: Iterable[Launch], capability: int) -> list[Resources]:
-    """Every kernel in every specialisation that the launches ask for. From then on this process compiles for that chip.
+def compile_launches(
+    launches: Iterable[Launch], capability: int, *, only_memory: bool = False
+) -> list[Resources]:
+    """Compile each launch for a chip. From then on this process compiles for that chip.
+
+    only_memory: go no further than the allocation of shared memory, which is much faster.
 
     Raises:
-        ValueError: a kernel wants more shared memory than the chip has.
+        ValueError: the capability is unknown, or kernels need more shared memory than the chip has.
     """
+    limit = shared_bytes_of(capability)
+    if limit is None:
+        raise ValueError(f"sm_{capability}: no such chip; add it to openfold_opt/kernels/chips.py")
     compiled: dict[str, Resources] = {}
     triton.runtime.driver.set_active(_Target(capability))
-    for kernel, grid, args, options in tqdm(distinct_launches(launches), desc=f"compile for sm_{capability}", unit="kernel"):
-        binary = kernel.warmup(*args, grid=grid, **options)
-        if binary.hash not in compiled:
-            compiled[binary.hash] = _read(kernel, args, options, binary)
-    for found in compiled.values():
-        if found.shared_bytes > CAPABILITIES[capability]:
-            raise ValueError(
-                f"{found.kernel} ({found.signature}) wants {found.shared_bytes} bytes of shared memory, sm_{capability} has "
-                f"{CAPABILITIES[capability]}; give it smaller blocks"
-            )
+    progress = tqdm(launches, desc=f"compile for sm_{capability}", unit="kernel")
+    with only_shared_memory() if only_memory else nullcontext():
+        for kernel, grid, args, options in progress:
+            binary = kernel.warmup(*args, grid=grid, **options)
+            if binary.hash not in compiled:
+                compiled[binary.hash] = _read(kernel, args, options, binary, only_memory)
+    too_large = [
+        f"{found.kernel} ({found.signature}) needs {found.shared_bytes} bytes"
+        for found in compiled.values()
+        if found.shared_bytes > limit
+    ]
+    if too_large:
+        raise ValueError(
+            f"sm_{capability} has {limit} bytes of shared memory for a thread block, but "
+            f"{'; '.join(too_large)}; use smaller blocks for this dtype"
+        )
     return sorted(compiled.values(), key=lambda found: (found.kernel, found.signature))
 
 
-def _read(kernel: Any, args: tuple, options: dict[str, Any], binary: Any) -> Resources:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary.asm["cubin"])
-        file.flush()
-        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        assembly = _tool("nvdisasm", file.name)
-    numbers = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
+def _read(
+    kernel: Any, args: tuple, options: dict[str, Any], binary: Any, only_memory: bool
+) -> Resources:
     dtypes = [str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)]
     constants = [f"{name}={value}" for name, value in options.items()]
     return Resources(
         kernel=f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}",
-        signature=" ".join([dtypes[0] if len(set(dtypes)) == 1 else ",".join(dict.fromkeys(dtypes)), *constants]),
-        registers=int(numbers["REG"]),
+        signature=" ".join([",".join(dict.fromkeys(dtypes)), *constants]),
         shared_bytes=int(binary.metadata.shared),
-        stack_bytes=int(numbers["STACK"]),
-        spills=len(re.findall(r"\b(?:STL|LDL)\b", assembly)),
+        **({} if only_memory else _machine_code(binary)),
     )
+
+
+def _machine_code(binary: Any) -> dict[str, int]:
+    """Return registers, stack and spills of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        numbers = dict(re.findall(r"(REG|STACK):(\d+)", usage))
+        # Registers are spilled to the stack: without a stack there is nothing to count.
+        assembly = _tool("nvdisasm", file.name) if int(numbers["STACK"]) else ""
+    return {
+        "registers": int(numbers["REG"]),
+        "stack_bytes": int(numbers["STACK"]),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", assembly)),
+    }
 
 
 def _tool(name: str, *args: str) -> str:

@@ -27,7 +27,15 @@ Launcher = Callable[[Any, tuple[int, ...], tuple, dict[str, Any]], None]
 
 def _run(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
     # here, so that whoever records launches sees the options that the kernels were written with
-    kernel[grid](*args, **tuned(kernel, args, options))
+    try:
+        kernel[grid](*args, **tuned(kernel, args, options))
+    except OutOfResources as error:
+        # tuning/shared_memory.py refuses what is known not to fit; this is a case it does not list.
+        name = f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}"
+        raise ValueError(
+            f"kernel {name}: {error}; this chip cannot run it with {options}; set the operation's "
+            'field of KernelConfig to "reference"'
+        ) from error
 
 
 def _skip(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:

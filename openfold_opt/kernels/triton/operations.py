@@ -1,6 +1,7 @@
 """All operations that have a fused version, and what each of them can do."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ from openfold_opt.kernels.triton.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.triton.random_mask import dropout_masks
 from openfold_opt.kernels.triton.transition import transition
 from openfold_opt.kernels.triton.triangle_gate import triangle_gate
+from openfold_opt.kernels.triton.tuning import shared_memory
 from openfold_opt.kernels.triton.weight_update import weight_update
 
 OPERATIONS: dict[str, Callable] = {
@@ -36,17 +38,64 @@ OPERATIONS: dict[str, Callable] = {
 }
 
 
-def reason_against(operation: str, shapes: KernelShapes, device: torch.device | str) -> str | None:
-    """Why an operation cannot be fused for these shapes on this device; None if it can."""
-    float32 = torch.float32
-    if operation in ("layer_norm", "projected_norm", "triangle_edges", "triangle_update"):
-        return layer_norm.supports(shapes.max_norm_channels, device, float32)
-    if operation == "self_attention":
-        return attention.supports(shapes.max_head_size, device, float32)
-    if operation == "transition":
-        return transition.supports(shapes.max_transition_channels, device, float32)
-    if operation == "outer_product_mean":
-        return outer_product_mean.supports(shapes.max_outer_product_channels, device, float32)
-    if operation == "invariant_point_attention":
-        return invariant_point_attention.supports(shapes.max_pair_channels, device, float32)
-    return launch.reason_against(device)
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What an operation checks before it is chosen."""
+
+    supports: Callable[[int, torch.device | str, torch.dtype], str | None]
+    """(width, device, dtype) -> why not, or None."""
+    width: str
+    """Field of KernelShapes."""
+    kernels: str
+    """Name of its kernels in the table of shared memory."""
+
+
+_NORM = Limit(supports=layer_norm.supports, width="max_norm_channels", kernels="layer_norm")
+LIMITS: dict[str, Limit] = {
+    "layer_norm": _NORM,
+    "projected_norm": _NORM,
+    "triangle_edges": _NORM,
+    "triangle_update": _NORM,
+    "self_attention": Limit(
+        supports=attention.supports, width="max_head_size", kernels="attention"
+    ),
+    "transition": Limit(
+        supports=transition.supports, width="max_transition_channels", kernels="transition"
+    ),
+    "outer_product_mean": Limit(
+        supports=outer_product_mean.supports,
+        width="max_outer_product_channels",
+        kernels="outer_product_mean",
+    ),
+    "invariant_point_attention": Limit(
+        supports=invariant_point_attention.supports,
+        width="max_pair_channels",
+        kernels="invariant_point_attention",
+    ),
+}
+"""Operations that have a limit; the others only need a device."""
+
+
+def reason_against(
+    operation: str, shapes: KernelShapes, device: torch.device | str, precision: str
+) -> str | None:
+    """Return why an operation cannot be fused for these shapes on this device; None if it can.
+
+    precision: of the run (train/precision.py); the shared memory that a kernel needs depends on it.
+    """
+    reason = launch.reason_against(device)
+    if reason is not None:
+        return reason
+    limit = LIMITS.get(operation)
+    width = 0 if limit is None else getattr(shapes, limit.width)
+    if limit is not None:
+        reason = limit.supports(width, device, torch.float32)
+    if reason is not None or torch.device(device).type != "cuda":
+        return reason
+    kernels = operation if limit is None else limit.kernels
+    return shared_memory.reason_against(kernels, width, precision, _capability(device))
+
+
+def _capability(device: torch.device | str) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor

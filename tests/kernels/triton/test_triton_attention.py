@@ -7,7 +7,7 @@ from openfold_opt.kernels.reference.attention import attention as plain
 from openfold_opt.kernels.triton.attention.attention import attention, supports
 from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random, random_mask
 
-SIZES = [(2, 3, 7, 3, 5), (1, 2, 33, 2, 8), (1, 1, 1, 1, 1), (1, 2, 70, 1, 40), (1, 3, 17, 2, 16), (1, 1, 20, 1, 64)]
+SIZES = [(2, 3, 7, 3, 5), (1, 2, 33, 2, 8), (1, 1, 1, 1, 1), (1, 2, 70, 1, 40), (1, 3, 17, 2, 16), (1, 1, 20, 1, 64), (1, 1, 20, 1, 100)]
 """batch, groups, N, heads, channels of a head"""
 
 

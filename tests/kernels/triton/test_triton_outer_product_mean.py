@@ -17,7 +17,7 @@ def leaves(batch, num_seq, num_i, num_j, c, c_z):
     return random(batch, num_i, num_j, c_z), *sides, random(c_z, c * c, seed=3), random(c_z, seed=4)
 
 
-SIZES = [(2, 5, 3, 4, 5, 7), (1, 1, 1, 1, 1, 1), (1, 20, 18, 9, 8, 16), (1, 70, 5, 17, 32, 20), (1, 3, 2, 3, 2, 150)]
+SIZES = [(2, 5, 3, 4, 5, 7), (1, 1, 1, 1, 1, 1), (1, 20, 18, 9, 8, 16), (1, 70, 5, 17, 32, 20), (1, 3, 2, 3, 2, 150), (1, 3, 9, 5, 40, 6)]
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -18,7 +18,7 @@ def leaves(shape, hidden):
     return random(*shape), *weights, random(c, hidden, seed=5), random(c, seed=6)
 
 
-@pytest.mark.parametrize(("shape", "hidden"), [((2, 3, 5), 20), ((1, 1), 1), ((3, 50, 33), 70), ((2, 70, 64), 128)])
+@pytest.mark.parametrize(("shape", "hidden"), [((2, 3, 5), 20), ((1, 1), 1), ((3, 50, 33), 70), ((2, 70, 64), 128), ((1, 20, 130), 18)])
 def test_values_and_gradients(shape, hidden):
     assert_same(call(transition), call(plain), leaves(shape, hidden))
 

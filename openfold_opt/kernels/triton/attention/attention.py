@@ -17,9 +17,12 @@ MAX_BIAS_SPLITS = 16
 """Programs that share the groups of one tile of the bias' gradient."""
 
 
-def _blocks(num_q: int, num_k: int, c: int) -> dict[str, int]:
+def _blocks(num_q: int, num_k: int, c: int, dtype: torch.dtype) -> dict[str, int]:
     block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
     limit = 64 if block_c <= 64 else 32
+    if dtype == torch.float32:
+        # Float32 needs twice the bytes of bfloat16, and IEEE products need many registers.
+        limit //= 2
     sizes = {"BLOCK_Q": num_q, "BLOCK_K": num_k}
     return {"C": c, "BLOCK_C": block_c} | {name: max(MIN_DOT_SIZE, min(limit, next_power_of_2(n))) for name, n in sizes.items()}
 
@@ -33,7 +36,7 @@ def _options(projected: Tensor, num_heads: int, mask_inf: float) -> tuple[tuple[
     """(batch, groups, N, c), the arguments after the strides, and the compile-time ones that all kernels share."""
     batch, groups, n, width = projected.shape
     c = width // (4 * num_heads)
-    constants = _blocks(n, n, c) | {"PRECISION": dot_precision(projected.dtype), "num_warps": 4}
+    constants = _blocks(n, n, c, projected.dtype) | {"PRECISION": dot_precision(projected.dtype), "num_warps": 4}
     return (batch, groups, n, c), (1.0 / math.sqrt(c), mask_inf), constants
 
 

@@ -16,16 +16,18 @@ MAX_SPLITS = 16
 def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
     c = a.shape[-1]
     block_c = next_power_of_2(c)
-    share = min(4, block_c)
-    # matrix products want 16 of everything: pairs of residues, pairs of channels, sequences, outputs
+    # Float32 needs twice the bytes of bfloat16, so its tiles are half as long in every dimension.
+    divisor = 2 if a.dtype == torch.float32 else 1
+    # Every dimension of a matrix product is at least 16: pairs of residues, pairs of channels, sequences, outputs.
+    # Tiles of more than 32 channels have fewer residues and shares, so that their size stays that of 32 channels.
     return {
         "C": c,
         "BLOCK_C": block_c,
-        "SHARE_C": max(share, 16 // block_c),
-        "BLOCK_I": 16,
-        "BLOCK_J": max(8, 16 // block_c),
-        "BLOCK_S": max(16, min(64, next_power_of_2(a.shape[1]))),
-        "BLOCK_Z": max(16, min(128, next_power_of_2(c_z))),
+        "SHARE_C": max(min(4, block_c, 128 // block_c), 16 // block_c),
+        "BLOCK_I": 16 // divisor,
+        "BLOCK_J": max(min(8, 256 // block_c), 16 // block_c),
+        "BLOCK_S": max(16, min(64 // divisor, next_power_of_2(a.shape[1]))),
+        "BLOCK_Z": max(16, min(128 // divisor, next_power_of_2(c_z))),
         "PRECISION": dot_precision(a.dtype),
         "num_warps": 8,
     }

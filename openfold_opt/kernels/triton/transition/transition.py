@@ -17,10 +17,14 @@ MAX_SPLITS = 16
 def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, Any]:
     c = x.shape[-1]
     is_wide = c > 128
+    block_rows = 32 if is_wide and is_backward else 64
+    if is_backward and x.dtype == torch.float32:
+        # Float32 needs twice the bytes of bfloat16; the backward kernels hold tiles of rows in shared memory.
+        block_rows //= 2
     return {
         "C": c,
         "BLOCK_C": max(MIN_DOT_SIZE, next_power_of_2(c)),
-        "BLOCK_ROWS": 32 if is_wide and is_backward else 64,
+        "BLOCK_ROWS": block_rows,
         # of wide rows only small chunks of the weights fit into shared memory, twice each for loading ahead
         "BLOCK_HIDDEN": max(MIN_DOT_SIZE, min(32 if is_wide or (is_backward and c > 64) else 64, next_power_of_2(num_hidden))),
         "PRECISION": dot_precision(x.dtype),

@@ -1,0 +1,123 @@
+"""Shared memory that the kernels need, and whether a chip has it.
+
+The figures come from the compiler (`make kernel-resources`); a test compiles the kernels again and
+compares. Kernels that are not listed need less than 48 KiB, which every chip has.
+"""
+
+from __future__ import annotations
+
+from openfold_opt.kernels.chips import CHIPS, shared_bytes_of
+
+LISTED_ABOVE = 48 * 1024
+"""Operations whose kernels all need at most so many bytes are not listed."""
+
+WIDTHS = {
+    "attention": "C",
+    "transition": "C",
+    "outer_product_mean": "C",
+    "invariant_point_attention": "CZ",
+}
+"""Operation -> compile-time constant of its kernels that holds the width."""
+
+SHARED_BYTES: dict[str, dict[int, dict[str, dict[int, int]]]] = {
+    "attention": {
+        8: {
+            "bf16": {80: 42_496, 90: 46_592},
+            "fp32": {80: 31_488, 90: 31_488},
+            "tf32": {80: 21_248, 90: 21_248},
+        },
+        16: {
+            "bf16": {80: 42_496, 90: 46_592},
+            "fp32": {80: 31_488, 90: 31_488},
+            "tf32": {80: 21_248, 90: 21_248},
+        },
+        32: {
+            "bf16": {80: 58_880, 90: 67_072},
+            "fp32": {80: 49_920, 90: 49_920},
+            "tf32": {80: 40_960, 90: 40_960},
+        },
+        64: {
+            "bf16": {80: 81_920, 90: 106_496},
+            "fp32": {80: 90_112, 90: 90_112},
+            "tf32": {80: 81_920, 90: 81_920},
+        },
+        128: {
+            "bf16": {80: 81_920, 90: 81_920},
+            "fp32": {80: 90_112, 90: 90_112},
+            "tf32": {80: 81_920, 90: 81_920},
+        },
+    },
+    "invariant_point_attention": {
+        128: {
+            "bf16": {80: 89_216, 90: 89_216},
+            "fp32": {80: 89_216, 90: 89_216},
+            "tf32": {80: 89_216, 90: 89_216},
+        },
+        256: {
+            "bf16": {80: 105_600, 90: 105_600},
+            "fp32": {80: 105_600, 90: 105_600},
+            "tf32": {80: 105_600, 90: 105_600},
+        },
+    },
+    "outer_product_mean": {
+        32: {
+            "bf16": {80: 131_072, 90: 196_608},
+            "fp32": {80: 98_304, 90: 98_304},
+            "tf32": {80: 98_304, 90: 147_456},
+        },
+        64: {
+            "bf16": {80: 98_304, 90: 147_456},
+            "fp32": {80: 81_920, 90: 81_920},
+            "tf32": {80: 81_920, 90: 81_920},
+        },
+    },
+    "transition": {
+        64: {
+            "bf16": {80: 49_152, 90: 57_344},
+            "fp32": {80: 66_560, 90: 66_560},
+            "tf32": {80: 73_728, 90: 81_920},
+        },
+        128: {
+            "bf16": {80: 69_632, 90: 81_920},
+            "fp32": {80: 114_688, 90: 114_688},
+            "tf32": {80: 114_688, 90: 163_840},
+        },
+        256: {
+            "bf16": {80: 83_968, 90: 98_304},
+            "fp32": {80: 139_264, 90: 139_264},
+            "tf32": {80: 147_456, 90: 196_608},
+        },
+    },
+}
+"""Operation -> largest width -> precision of the run -> compute capability -> bytes."""
+
+
+def bytes_needed(operation: str, width: int, precision: str, capability: int) -> int | None:
+    """Return the bytes that the kernels of an operation need on a chip; None if it is not listed.
+
+    width: at most the largest listed one; capability: at least the smallest listed one. A capability
+        that is not listed counts as the next lower one (sm_100 needs at most 13 KiB more than sm_90).
+    """
+    if operation not in SHARED_BYTES:
+        return None
+    widths = SHARED_BYTES[operation]
+    by_capability = widths[min(listed for listed in widths if listed >= width)][precision]
+    return by_capability[max(listed for listed in by_capability if listed <= capability)]
+
+
+def reason_against(operation: str, width: int, precision: str, capability: int) -> str | None:
+    """Return why a chip cannot run the kernels of an operation; None if it can."""
+    limit = shared_bytes_of(capability)
+    if limit is None:
+        known = sorted({chip.capability / 10 for chip in CHIPS})
+        return (
+            f"the Triton kernels are made for compute capabilities {known}, found {capability / 10} "
+            "(openfold_opt/kernels/chips.py lists the chips)"
+        )
+    needed = bytes_needed(operation, width, precision, capability)
+    if needed is None or needed <= limit:
+        return None
+    return (
+        f"its Triton kernels need {needed} bytes of shared memory in {precision} for a width of "
+        f"{width}, and a chip of compute capability {capability / 10} has {limit}"
+    )

@@ -1,0 +1,108 @@
+"""A chip whose shared memory is too small for a kernel is refused before anything is launched."""
+
+import pytest
+import torch
+from triton.runtime.errors import OutOfResources
+
+from openfold_opt.kernels.chips import CHIPS, shared_bytes_of
+from openfold_opt.kernels.interface import KernelShapes
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.triton import launch
+from openfold_opt.kernels.triton.attention.attention import MAX_HEAD_SIZE
+from openfold_opt.kernels.triton.invariant_point_attention import invariant_point_attention as ipa
+from openfold_opt.kernels.triton.operations import LIMITS
+from openfold_opt.kernels.triton.outer_product_mean import outer_product_mean
+from openfold_opt.kernels.triton.transition import transition
+from openfold_opt.kernels.triton.tuning import shared_memory
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.train.precision import PRECISIONS
+
+WIDEST = {
+    "attention": MAX_HEAD_SIZE,
+    "transition": transition.MAX_CHANNELS,
+    "outer_product_mean": outer_product_mean.MAX_CHANNELS,
+    "invariant_point_attention": ipa.MAX_PAIR_CHANNELS,
+}
+TRAINING_CAPABILITIES = (80, 90, 100)
+"""Of the chips that people train on: no operation is refused there."""
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a function that makes PyTorch report a GPU of a compute capability."""
+
+    def report(capability):
+        pair = divmod(capability, 10)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: pair)
+
+    return report
+
+
+def test_the_table_reaches_the_largest_width_of_every_listed_operation():
+    assert set(WIDEST) == set(shared_memory.SHARED_BYTES) == set(shared_memory.WIDTHS)
+    assert set(WIDEST) <= {limit.kernels for limit in LIMITS.values()}
+    for operation, widest in WIDEST.items():
+        assert max(shared_memory.SHARED_BYTES[operation]) == widest
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("capability", TRAINING_CAPABILITIES)
+def test_every_width_fits_the_chips_that_people_train_on(precision, capability):
+    for operation, widths in shared_memory.SHARED_BYTES.items():
+        for width in widths:
+            needed = shared_memory.bytes_needed(operation, width, precision, capability)
+            assert 0 < needed <= shared_bytes_of(capability), (operation, width)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("capability", TRAINING_CAPABILITIES)
+def test_the_benchmark_runs_on_them(gpu, precision, capability):
+    gpu(capability)
+    shapes = ModelConfig().kernel_shapes()
+    build_kernel_set(KernelConfig.all("triton"), "cuda", shapes, precision=precision)
+
+
+def test_a_chip_with_less_shared_memory_is_refused_with_both_figures(gpu):
+    gpu(89)
+    shapes = ModelConfig().kernel_shapes()
+    config = KernelConfig(outer_product_mean="triton")
+    expected = (
+        r"kernel outer_product_mean: its Triton kernels need \d+ bytes of shared memory in bf16 for a "
+        r"width of 32, and a chip of compute capability 8.9 has 101376; set that field .*reference"
+    )
+    with pytest.raises(ValueError, match=expected):
+        build_kernel_set(config, "cuda", shapes, precision="bf16")
+
+
+def test_what_fits_the_smaller_chip_is_not_refused(gpu):
+    gpu(89)
+    config = KernelConfig(layer_norm="triton", self_attention="triton")
+    build_kernel_set(config, "cuda", KernelShapes(max_head_size=32), precision="bf16")
+
+
+def test_an_unknown_chip_is_refused(gpu):
+    gpu(75)
+    with pytest.raises(ValueError, match=r"kernel layer_norm: .* found 7.5 .*chips.py"):
+        build_kernel_set(KernelConfig(layer_norm="triton"), "cuda", precision="fp32")
+
+
+def test_a_launch_that_does_not_fit_names_the_kernel_and_the_remedy():
+    class TooLarge:
+        fn = outer_product_mean.forward_kernel.fn
+
+        def __getitem__(self, grid):
+            def start(*args, **options):
+                raise OutOfResources(262144, 101376, "shared memory")
+
+            return start
+
+    expected = r"outer_product_mean.kernels.forward_kernel: .*262144.*101376.*BLOCK_I.*reference"
+    with pytest.raises(ValueError, match=expected):
+        launch.launch(TooLarge(), (1,), BLOCK_I=16)
+
+
+def test_chips_are_listed_once():
+    names = [chip.name for chip in CHIPS]
+    assert len(set(names)) == len(names)
+    limits = {(chip.capability, chip.shared_bytes) for chip in CHIPS}
+    assert len(limits) == len({capability for capability, _ in limits})
