@@ -103,10 +103,12 @@ class ParallelContext:
             dist.destroy_process_group()
 
 
-def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device: torch.device) -> ParallelContext:
+def build_parallel_context(
+    config: ParallelConfig, launch: LaunchInfo, *, device: torch.device, store: dist.Store | None = None
+) -> ParallelContext:
     """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbours are neighbouring ranks.
 
-    Raises ValueError if the ranks cannot be split as the configuration says.
+    store: where the ranks have met already; None opens it. Raises ValueError if the ranks cannot be split as the configuration says.
     """
     num_training = count_training_ranks(config, launch.world_size)
     if launch.world_size == 1:
@@ -115,7 +117,8 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=config.timeout_seconds)
-    store = open_store(launch, timeout=timeout)
+    if store is None:
+        store = open_store(launch, timeout=timeout)
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("groups", store),

@@ -40,9 +40,16 @@ def leave(code: int) -> NoReturn:
             thread.join()
     if threading.active_count() == 1:
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave_at_once(code)
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End the process with this exit code, whatever its threads do, without the interpreter's end; any thread may call it."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def _code_of(end: SystemExit) -> int:

@@ -16,6 +16,7 @@ import torch
 
 from benchmark import __main__ as benchmark_main
 from benchmark import run
+from openfold_opt.parallel.leaving import run_program
 from openfold_opt.train.block import BlockRunner
 from tests.train.synthetic import MemorySource, tiny_config
 
@@ -51,4 +52,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)
