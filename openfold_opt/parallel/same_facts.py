@@ -31,7 +31,8 @@ def require_same_facts(
 ) -> None:
     """A call of all ranks: return if all have the same facts, and none has a problem.
 
-    facts: values by name. problem: why this rank cannot take part, whatever its facts are.
+    facts: values by name. problem: why this rank cannot take part, whatever its facts are. The first rank must keep the store after
+    this call, as the others may still read the result.
 
     Raises ValueError on every rank, which names the ranks, what differs between them and both values, or their problems; and if
     a rank does not come in time.

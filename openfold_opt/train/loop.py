@@ -12,6 +12,7 @@ import torch
 from torch.distributed import Store
 
 from openfold_opt.kernels.select import describe_tuning
+from openfold_opt.loader.supervisor import prepare_to_start_workers
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
 from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
@@ -142,17 +143,22 @@ class Trainer:
 
     def _meet(self, device: torch.device) -> Store | None:
         """Wait until all ranks are here, and compare what must be the same. SetupError alike on every rank; None for one alone."""
-        if self._launch.world_size == 1:
-            return None
-        timeout = timedelta(seconds=self._config.parallel.timeout_seconds)
-        with _mistakes_as_setup_errors():
-            store = open_store(self._launch, timeout=timeout)
-            checksum, problem = None, None
-            try:
+        is_alone = self._launch.world_size == 1
+        checksum, problem = None, None
+        try:
+            prepare_to_start_workers(self._config.loader)
+            if not is_alone:
                 checksum = self._data.checksum()
-            except (ValueError, OSError) as error:
-                # the other ranks must hear of it
-                problem = str(error)
+        except (ValueError, OSError) as error:
+            # the other ranks must hear of it
+            problem = str(error)
+        with _mistakes_as_setup_errors():
+            if is_alone:
+                if problem is not None:
+                    raise ValueError(problem)
+                return None
+            timeout = timedelta(seconds=self._config.parallel.timeout_seconds)
+            store = open_store(self._launch, timeout=timeout)
             facts = self._facts | run_facts(self._config, data_checksum=checksum, seed=self._seed, device=device)
             require_same_facts(facts, store, self._launch, timeout=timeout, problem=problem)
         return store
