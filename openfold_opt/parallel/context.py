@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.parallel.store import open_store
+from openfold_opt.parallel.store import open_store, wait_for_all
 
 TRAIN, EVALUATE = "train", "evaluate"
 """Roles of a rank."""
@@ -119,6 +119,7 @@ def build_parallel_context(
     timeout = timedelta(seconds=config.timeout_seconds)
     if store is None:
         store = open_store(launch, timeout=timeout)
+        wait_for_all(store, launch, timeout=timeout)
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("groups", store),

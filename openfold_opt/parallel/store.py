@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -24,21 +24,21 @@ def open_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
     30 s, and signals are handled. Raises ValueError if nobody answers in time.
     """
     if launch.rank == 0 and not launch.has_store:
-        return _prefixed(launch, _serve(launch, timeout))
+        return _build(launch, timeout, lambda wait: _serve(launch, timeout, wait))
     return join_store(launch, timeout=timeout)
 
 
 def join_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
     """Another connection to the store that open_store opened."""
+    return _build(launch, timeout, lambda wait: _connect(launch, timeout, wait))
+
+
+def _build(launch: LaunchInfo, timeout: timedelta, body: Callable[[Wait], dist.Store | None]) -> dist.Store:
     try:
-        store = wait_openly(
-            lambda wait: _connect(launch, timeout, wait),
-            who=f"rank {launch.rank}",
-            timeout_seconds=timeout.total_seconds(),
-        )
+        store = wait_openly(body, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
     except (TimeoutError, dist.DistError, RuntimeError) as error:
         raise ValueError(_unreachable(launch, error)) from error
-    return _prefixed(launch, store)
+    return dist.PrefixStore(f"start {launch.attempt}", store)
 
 
 def read_keys(
@@ -70,14 +70,25 @@ def read_keys(
         raise ValueError(_unreachable(launch, error)) from error
 
 
-def _serve(launch: LaunchInfo, timeout: timedelta) -> dist.Store:
-    """Start the store in this process; it never waits."""
-    try:
-        return dist.TCPStore(
-            launch.master_address, launch.master_port, is_master=True, timeout=timeout, wait_for_workers=False
-        )
-    except (dist.DistError, RuntimeError) as error:
-        raise ValueError(_unreachable(launch, error)) from error
+def wait_for_all(store: dist.Store, launch: LaunchInfo, *, timeout: timedelta) -> None:
+    """A call of all ranks, which returns when all are here; it names those that are missing as read_keys does.
+
+    The calls of torch.distributed that come after it wait for other ranks without a word, and deaf to signals.
+    """
+    store.set(f"here/{launch.rank}", "")
+    if launch.rank == 0:
+        read_keys(store, {f"here/{rank}": rank for rank in range(1, launch.world_size)}, launch, timeout=timeout)
+        store.set("all here", "")
+    else:
+        read_keys(store, {"all here": 0}, launch, timeout=timeout)
+
+
+def _serve(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store:
+    """Start the store in this process. It connects to itself at the address, which may belong to another host by mistake."""
+    wait.whom = f"its own store at {_address(launch)} (MASTER_ADDR must be this host)"
+    return dist.TCPStore(
+        launch.master_address, launch.master_port, is_master=True, timeout=timeout, wait_for_workers=False
+    )
 
 
 def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store | None:
@@ -95,10 +106,6 @@ def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> 
         return None
     wait.whom = f"{_keeper(launch)} at {_address(launch)} (something listens there, but does not answer)"
     return dist.TCPStore(*address, is_master=False, timeout=timeout, wait_for_workers=False)
-
-
-def _prefixed(launch: LaunchInfo, store: dist.Store) -> dist.Store:
-    return dist.PrefixStore(f"start {launch.attempt}", store)
 
 
 def _unreachable(launch: LaunchInfo, error: BaseException) -> str:

@@ -16,11 +16,11 @@ def stress(*flags: str) -> subprocess.CompletedProcess:
 
 def test_twenty_starts_and_ends():
     """Every exit code is right, no thread is left, no process is aborted."""
-    ended = stress("--starts", "20", "--busy", "1", "--seed", "1")
+    ended = stress("--starts", "20", "--busy", "1", "--seed", "0")
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
     assert "20 starts and ends, 0 faults" in ended.stdout
     kinds = {line.split(", ")[1].split(":")[0] for line in ended.stdout.splitlines() if " ranks, " in line}
-    assert kinds >= {"success", "preempted", "failed"}, ended.stdout
+    assert kinds == {"success", "preempted", "failed", "interrupted", "lost"}, ended.stdout
 
 
 def test_a_thread_that_is_left_is_found():
