@@ -1,7 +1,7 @@
 """The two loaders: an endless stream of training batches, and validation chains one at a time."""
 
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,7 +175,7 @@ class EvaluationLoader:
     def __len__(self) -> int:
         return len(self._task.chain_ids)
 
-    def __iter__(self) -> Generator[WireBatch, None, None]:
+    def __iter__(self) -> Iterator[WireBatch]:
         # every chain counts in the average: none may be left out
         with WorkerStream(self._task, config=self._loader, end=len(self), error_budget=0) as deliveries:
             for delivery in deliveries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -113,7 +113,6 @@ class ShardData:
             for together, chain_ids in split_evaluation(lengths, context, config.parallel.evaluation_dap_min_length).items()
         }
         self._evaluation_batches: dict[bool, list[WireBatch]] = {}
-        self._evaluation_stream: Generator[WireBatch, None, None] | None = None
         self._training: TrainingLoader | None = None
         self._staging: Staging | None = None
 
@@ -152,18 +151,13 @@ class ShardData:
             yield from self._evaluation_batches[together]
             return
         kept = []
-        self._evaluation_stream = iter(self._evaluation[together])
-        for batch in self._evaluation_stream:
+        for batch in self._evaluation[together]:
             # copies: what was delivered lies in memory that the next delivery may take
             kept.append(replace(batch, arrays={name: array.copy() for name, array in batch.arrays.items()}))
             yield kept[-1]
         self._evaluation_batches[together] = kept
 
     def close(self) -> None:
-        if self._evaluation_stream is not None:
-            # an evaluation that was broken off has workers
-            self._evaluation_stream.close()
-            self._evaluation_stream = None
         if self._training is not None:
             self._training.close()
             self._training = None
