@@ -7,15 +7,19 @@ the end, and where one cannot be joined, as it hangs in a call, the process ends
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-INTERRUPTED_EXIT_CODE = 130
-"""Exit code after Ctrl-C: 128 + SIGINT."""
+SIGNAL_EXIT_CODES = 128
+"""An exit code above says by its difference which signal ended the process."""
+INTERRUPTED_EXIT_CODE = SIGNAL_EXIT_CODES + signal.SIGINT
+"""Exit code after Ctrl-C."""
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
@@ -34,12 +38,17 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with this exit code, even if a daemon thread hangs in a library."""
+    """End the process with this exit code, even if a daemon thread hangs in a library.
+
+    After a signal it does without the interpreter's end, which takes seconds on a busy machine once PyTorch is imported.
+    """
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-    if threading.active_count() == 1:
+    if threading.active_count() == 1 and code <= SIGNAL_EXIT_CODES:
         sys.exit(code)
+    # what handlers clean up, such as multiprocessing's folder of sockets
+    atexit._run_exitfuncs()
     leave_at_once(code)
 
 

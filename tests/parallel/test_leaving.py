@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import sys, threading, time
+import atexit, sys, threading, time
 from openfold_opt.parallel.leaving import run_program
 how = sys.argv[1]
 if "thread" in how:
@@ -21,6 +21,7 @@ def work():
     time.sleep(0.5)
     print("worked", flush=True)
 threading.Thread(target=work).start()
+atexit.register(print, "cleaned up")
 def main():
     print("main")
     if "usage" in how:
@@ -41,6 +42,7 @@ run_program(main)
     [
         ("plain", 0, ""),
         ("code", 75, ""),
+        ("plain interrupt", 130, "interrupted"),
         ("thread", 0, ""),
         ("thread code", 75, ""),
         ("usage", 2, ""),
@@ -52,4 +54,4 @@ run_program(main)
 def test_exit_codes(how, code, error):
     ended = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=120)
     assert ended.returncode == code, ended.stderr
-    assert ended.stdout == "main\nworked\n" and error in ended.stderr and "terminate" not in ended.stderr
+    assert ended.stdout == "main\nworked\ncleaned up\n" and error in ended.stderr and "terminate" not in ended.stderr
