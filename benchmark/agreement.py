@@ -21,9 +21,9 @@ ANSWER = "answer"
 
 
 def announce(launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: int) -> list[Any]:
-    """First rank: tell every other rank; returns their answers in rank order when all have answered. Alone, it does nothing.
+    """First rank: tell every other rank; returns their answers in rank order when all have answered.
 
-    Raises BenchmarkError if a rank does not answer in time; it is named every 30 s meanwhile.
+    Alone, it does nothing. Raises BenchmarkError if a rank does not answer in time; it is named every 30 s meanwhile.
     """
     if launch.world_size == 1:
         return []
@@ -32,11 +32,12 @@ def announce(launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: i
     store.set(KEY, json.dumps(decision))
     # the store lives in this process: it must not end before the last rank has read it
     writers = {f"{ANSWER}/{rank}": rank for rank in range(1, launch.world_size)}
-    return [json.loads(answer) for answer in _read(store, writers, meeting, timeout_seconds).values()]
+    answers = _read(store, writers, meeting, timeout_seconds)
+    return [json.loads(answer) for answer in answers.values()]
 
 
 def listen(launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeout_seconds: int) -> dict[str, Any]:
-    """Every other rank: the decision of the first one, after `answer` was called with it and its result sent back.
+    """Every other rank: the decision of the first one, once the result of `answer` is sent back.
 
     Raises BenchmarkError if the first rank does not decide in time.
     """
@@ -51,7 +52,8 @@ def _meeting(launch: LaunchInfo) -> LaunchInfo:
     port = launch.master_port + PORT_OFFSET
     if port > MAX_PORT:
         raise BenchmarkError(
-            f"MASTER_PORT={launch.master_port}; expected at most {MAX_PORT - PORT_OFFSET}, as the next port is used too"
+            f"MASTER_PORT={launch.master_port}; expected at most {MAX_PORT - PORT_OFFSET}, "
+            "as the next port is used too"
         )
     return replace(launch, master_port=port, has_store=False)
 
@@ -63,7 +65,9 @@ def _store(meeting: LaunchInfo, timeout_seconds: int) -> Store:
         raise BenchmarkError(f"{error} (the port is MASTER_PORT + {PORT_OFFSET})") from error
 
 
-def _read(store: Store, writers: dict[str, int], meeting: LaunchInfo, timeout_seconds: int) -> dict[str, bytes]:
+def _read(
+    store: Store, writers: dict[str, int], meeting: LaunchInfo, timeout_seconds: int
+) -> dict[str, bytes]:
     try:
         return read_keys(store, writers, meeting, timeout=timedelta(seconds=timeout_seconds))
     except ValueError as error:

@@ -110,7 +110,8 @@ def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) ->
     try:
         return clear_page_cache(data_files(request.data_dir))
     except (ValueError, OSError):
-        # this rank's data cannot be used: the trainer finds that again, before the clock starts, and ends all ranks with the reason
+        # this rank's data cannot be used: the trainer finds that too, before the clock starts, and
+        # ends all ranks with the reason
         return False
 
 

@@ -13,11 +13,13 @@ class LoaderError(RuntimeError):
 
 
 def explain(error: Exception) -> str:
-    """An error of the operating system or the loader's own machinery in words, with the limit that was met."""
+    """Describe an error of the operating system or of the loader, with the limit that was met."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        text += f"; this process may open {soft} files (hard limit {hard}): raise the limit with `ulimit -n`"
+        text += (
+            f"; this process may open {soft} files (hard limit {hard}): raise the limit with `ulimit -n`"
+        )
     return text
 
 

@@ -1,4 +1,6 @@
-"""Where multiprocessing keeps its Unix sockets. Their paths have a limit that a long TMPDIR, as some clusters set it, exceeds."""
+"""Where multiprocessing keeps its Unix sockets. Their paths have a limit that a long TMPDIR, as
+some clusters set it, exceeds.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def use_short_socket_folder() -> None:
-    """Let multiprocessing make its folder for sockets where their paths fit: in TMPDIR if possible, else in a short folder.
+    """Let multiprocessing make its folder for sockets where their paths fit: in TMPDIR if possible,
+    else in a short folder.
 
-    Call it before the first process is started by a fork server. Raises ValueError if no folder can be used.
+    Call it before the first process is started by a fork server. Raises ValueError if no folder can
+    be used.
     """
     folder = tempfile.gettempdir()
     if _fits(folder):

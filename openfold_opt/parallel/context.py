@@ -108,7 +108,9 @@ def build_parallel_context(
 ) -> ParallelContext:
     """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbours are neighbouring ranks.
 
-    store: where the ranks have met already; None opens it. Raises ValueError if the ranks cannot be split as the configuration says.
+    store: where the ranks have met already; None opens it.
+
+    Raises ValueError if the ranks cannot be split as the configuration says.
     """
     num_training = count_training_ranks(config, launch.world_size)
     if launch.world_size == 1:

@@ -112,10 +112,10 @@ class Heartbeat(SilentHeartbeat):
         return LostRankError(self._verdict)
 
     def close(self) -> None:
-        """Take leave: nobody misses this rank from now on. Joins the threads; a second call does nothing.
+        """Take leave, so that this rank is not missed from now on, and join the threads.
 
-        The beating thread hangs only if the store has fallen silent; then it is left behind, and the process must end through
-        `leaving.leave`.
+        A second call does nothing. The beating thread hangs only if the store has fallen silent; then
+        it is left behind, and the process must end through `leaving.leave`.
         """
         if self._is_closing.is_set():
             return

@@ -1,4 +1,6 @@
-"""Host lists as Slurm packs them: node[01-04,7],gpu[1-2]r[3-4]-ib. `scontrol`, which unpacks them too, is not in every container."""
+"""Host lists as Slurm packs them: node[01-04,7],gpu[1-2]r[3-4]-ib. `scontrol`, which unpacks them
+too, is not in every container.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 def unpack_host_list(packed: str) -> Iterator[str]:
     """Yield the host names in the order in which Slurm numbers the nodes.
 
-    Entries are separated by commas. An entry has any number of groups in brackets, of numbers and ranges, with text before, between
-    and after them; several groups mean all combinations, the last group varying fastest. Numbers keep their leading zeros.
+    Entries are separated by commas. An entry has any number of groups in brackets, of numbers and
+    ranges, with text before, between and after them; several groups mean all combinations, the last
+    group varying fastest. Numbers keep their leading zeros.
 
     Raises ValueError for anything else.
     """

@@ -1,8 +1,9 @@
 """The end of a process whose threads may be inside a library.
 
-When the interpreter ends, it stops a daemon thread at its next step in Python by unwinding its stack. If that stack leads through
-C++ of PyTorch, the unwinding aborts the process (SIGABRT, exit code 134), although its work is done. So every thread is joined before
-the end, and where one cannot be joined, as it hangs in a call, the process ends without the interpreter's end.
+When the interpreter ends, it stops a daemon thread at its next step in Python by unwinding its
+stack. If that stack leads through C++ of PyTorch, the unwinding aborts the process (SIGABRT, exit
+code 134), although its work is done. So every thread is joined before the end, and where one cannot
+be joined, as it hangs in a call, the process ends without the interpreter's end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ INTERRUPTED_EXIT_CODE = SIGNAL_EXIT_CODES + signal.SIGINT
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
-    """Call main and end the process with its exit code: 130 after Ctrl-C, 1 with a traceback after any other exception."""
+    """Call main and end the process with its exit code: 130 after Ctrl-C, 1 with a traceback after
+    any other exception.
+    """
     try:
         code = main()
     except SystemExit as end:
@@ -40,7 +43,8 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 def leave(code: int) -> NoReturn:
     """End the process with this exit code, even if a daemon thread hangs in a library.
 
-    After a signal it does without the interpreter's end, which takes seconds on a busy machine once PyTorch is imported.
+    After a signal it does without the interpreter's end, which takes seconds on a busy machine once
+    PyTorch is imported.
     """
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
@@ -53,7 +57,9 @@ def leave(code: int) -> NoReturn:
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """End the process with this exit code, whatever its threads do, without the interpreter's end; any thread may call it."""
+    """End the process with this exit code, whatever its threads do, without the interpreter's end;
+    any thread may call it.
+    """
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,6 @@
-"""All ranks compare facts before they work together: what differs is named, with both values and both ranks, on every rank."""
+"""All ranks compare facts before they work together: what differs is named, with both values and
+both ranks, on every rank.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,11 @@ def require_same_facts(
 ) -> None:
     """A call of all ranks: return if all have the same facts, and none has a problem.
 
-    facts: values by name. problem: why this rank cannot take part, whatever its facts are. The first rank must keep the store after
-    this call, as the others may still read the result.
+    facts: values by name. problem: why this rank cannot take part, whatever its facts are. The
+    first rank must keep the store after this call, as the others may still read the result.
 
-    Raises ValueError on every rank, which names the ranks, what differs between them and both values, or their problems; and if
-    a rank does not come in time.
+    Raises ValueError on every rank, which names the ranks, what differs between them and both
+    values, or their problems; and if a rank does not come in time.
     """
     store = dist.PrefixStore("same facts", store)
     if launch.rank == 0:
@@ -50,7 +52,9 @@ def require_same_facts(
 
 
 def _judge(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None) -> str:
-    """The first rank's part: publish its facts, collect what the others complain of, publish the verdict; "" if all agree."""
+    """The first rank's part: publish its facts, collect what the others complain of, publish the
+    verdict; "" if all agree.
+    """
     store.set("host", socket.gethostname())
     store.set("facts", json.dumps(facts))
     store.set("digest", _digest(facts))
@@ -69,7 +73,9 @@ def _judge(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str
 
 
 def _wait_until_heard(store: dist.Store, launch: LaunchInfo) -> None:
-    """The store is in this process: let the others read the verdict, but do not wait for one that died meanwhile."""
+    """The store is in this process: let the others read the verdict, but do not wait for one that
+    died meanwhile.
+    """
     heard = {f"heard/{rank}": rank for rank in range(1, launch.world_size)}
     try:
         read_keys(store, heard, launch, timeout=timedelta(seconds=FAREWELL_SECONDS))
@@ -77,27 +83,36 @@ def _wait_until_heard(store: dist.Store, launch: LaunchInfo) -> None:
         return
 
 
-def _compare_with_first(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None) -> str:
+def _compare_with_first(
+    facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None
+) -> str:
     """What this rank complains of; "" if it has the facts of the first rank."""
     keys = {"digest": 0}
-    if read_keys(store, keys, launch, timeout=timeout)["digest"].decode() == _digest(facts) and problem is None:
+    digest = read_keys(store, keys, launch, timeout=timeout)["digest"].decode()
+    if digest == _digest(facts) and problem is None:
         return ""
     here = f"rank {launch.rank} on {socket.gethostname()}"
     if problem is not None:
         return f"{here}: {problem}"
     keys = {"facts": 0, "host": 0}
     found = read_keys(store, keys, launch, timeout=timeout)
-    return _describe(json.loads(found["facts"]), facts, first=f"rank 0 on {found['host'].decode()}", here=here)
+    first = f"rank 0 on {found['host'].decode()}"
+    return _describe(json.loads(found["facts"]), facts, first=first, here=here)
 
 
-def _describe(first_facts: Mapping[str, str], facts: Mapping[str, str], *, first: str, here: str) -> str:
+def _describe(
+    first_facts: Mapping[str, str], facts: Mapping[str, str], *, first: str, here: str
+) -> str:
     names = [name for name in {**first_facts, **facts} if first_facts.get(name) != facts.get(name)]
     lines = [
         f"{name} is {first_facts.get(name, ABSENT)} on {first}, {facts.get(name, ABSENT)} on {here}"
         for name in names[:MAX_FACTS]
     ]
     more = f"; and {len(names) - MAX_FACTS} more differences" if len(names) > MAX_FACTS else ""
-    return f"the ranks differ: {'; '.join(lines)}{more}. All ranks must have the same code, configuration and data"
+    return (
+        f"the ranks differ: {'; '.join(lines)}{more}. "
+        "All ranks must have the same code, configuration and data"
+    )
 
 
 def _digest(facts: Mapping[str, str]) -> str:

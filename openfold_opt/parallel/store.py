@@ -18,10 +18,12 @@ SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.01, 0.25
 
 
 def open_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
-    """The run's store: torchrun's own where it has one, which outlives any rank, else one that this call starts in rank 0.
+    """The run's store: torchrun's own where it has one, which outlives any rank, else one that this
+    call starts in rank 0.
 
-    Keys of one start of the job are apart from those of the next. While rank 0 does not answer, a line on stderr says so every
-    30 s, and signals are handled. Raises ValueError if nobody answers in time.
+    Keys of one start of the job are apart from those of the next. While rank 0 does not answer, a
+    line on stderr says so every 30 s, and signals are handled. Raises ValueError if there is no
+    answer in time.
     """
     if launch.rank == 0 and not launch.has_store:
         return _build(launch, timeout, lambda wait: _serve(launch, timeout, wait))
@@ -33,7 +35,9 @@ def join_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
     return _build(launch, timeout, lambda wait: _connect(launch, timeout, wait))
 
 
-def _build(launch: LaunchInfo, timeout: timedelta, body: Callable[[Wait], dist.Store | None]) -> dist.Store:
+def _build(
+    launch: LaunchInfo, timeout: timedelta, body: Callable[[Wait], dist.Store | None]
+) -> dist.Store:
     try:
         store = wait_openly(body, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
     except (TimeoutError, dist.DistError, RuntimeError) as error:
@@ -46,8 +50,9 @@ def read_keys(
 ) -> dict[str, bytes]:
     """Wait until other ranks have written keys, and return the values.
 
-    writers: the rank that writes each key. A line on stderr names the ranks that are missing every 30 s, and signals are handled.
-    Raises ValueError, which names them too, if a key is not there in time.
+    writers: the rank that writes each key. A line on stderr names the ranks that are missing every
+    30 s, and signals are handled. Raises ValueError, which names them too, if a key is not there in
+    time.
     """
 
     def read(wait: Wait[dict[str, bytes]]) -> dict[str, bytes]:
@@ -71,28 +76,38 @@ def read_keys(
 
 
 def wait_for_all(store: dist.Store, launch: LaunchInfo, *, timeout: timedelta) -> None:
-    """A call of all ranks, which returns when all are here; it names those that are missing as read_keys does.
+    """A call of all ranks, which returns when all are here; it names those that are missing as
+    read_keys does.
 
-    The calls of torch.distributed that come after it wait for other ranks without a word, and deaf to signals.
+    The calls of torch.distributed that come after it wait for other ranks without a word, and deaf
+    to signals.
     """
     store.set(f"here/{launch.rank}", "")
     if launch.rank == 0:
-        read_keys(store, {f"here/{rank}": rank for rank in range(1, launch.world_size)}, launch, timeout=timeout)
+        others = {f"here/{rank}": rank for rank in range(1, launch.world_size)}
+        read_keys(store, others, launch, timeout=timeout)
         store.set("all here", "")
     else:
         read_keys(store, {"all here": 0}, launch, timeout=timeout)
 
 
 def _serve(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store:
-    """Start the store in this process. It connects to itself at the address, which may belong to another host by mistake."""
+    """Start the store in this process. It connects to itself at the address, which may belong to
+    another host by mistake.
+    """
     wait.whom = f"its own store at {_address(launch)} (MASTER_ADDR must be this host)"
     return dist.TCPStore(
-        launch.master_address, launch.master_port, is_master=True, timeout=timeout, wait_for_workers=False
+        launch.master_address,
+        launch.master_port,
+        is_master=True,
+        timeout=timeout,
+        wait_for_workers=False,
     )
 
 
 def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store | None:
-    """Connect once something listens at the address. None if nobody waits for the result any more."""
+    """Connect once something listens at the address. None if the caller has stopped waiting.
+    """
     address = (launch.master_address, launch.master_port)
     while not wait.is_over.is_set():
         try:
@@ -110,8 +125,8 @@ def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> 
 
 def _unreachable(launch: LaunchInfo, error: BaseException) -> str:
     return (
-        f"rank {launch.rank} cannot reach the store at {_address(launch)}: {str(error).splitlines()[0]}; "
-        "choose another MASTER_PORT, or look for a rank that did not start"
+        f"rank {launch.rank} cannot reach the store at {_address(launch)}: "
+        f"{str(error).splitlines()[0]}; choose another MASTER_PORT, or look for a rank that did not start"
     )
 
 
@@ -131,5 +146,7 @@ def _address(launch: LaunchInfo) -> str:
 
 
 def _ranks(ranks: set[int]) -> str:
-    shown = ", ".join(map(str, sorted(ranks)[:8])) + (f", ... ({len(ranks)} in all)" if len(ranks) > 8 else "")
+    shown = ", ".join(map(str, sorted(ranks)[:8]))
+    if len(ranks) > 8:
+        shown += f", ... ({len(ranks)} in all)"
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}"

@@ -1,8 +1,9 @@
 """Waiting for other ranks: it says for whom, and a signal can end it.
 
-A call into the store may block in C++ for as long as the other end is silent, and Python runs no signal handler meanwhile. So such
-calls are made in a thread, while the calling thread stays open to signals. If the calling thread stops waiting and the blocked call
-does not return, the thread is left behind, and the process must end through `leaving.leave`.
+A call into the store may block in C++ for as long as the other end is silent, and Python runs no
+signal handler meanwhile. So such calls are made in a thread, while the calling thread stays open to
+signals. If the calling thread stops waiting and the blocked call does not return, the thread is
+left behind, and the process must end through `leaving.leave`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ T = TypeVar("T")
 REPORT_SECONDS = 30.0
 """Between two lines that say for whom a rank waits."""
 ABANDON_SECONDS = 0.5
-"""For the thread to notice that nobody waits for it any more."""
+"""For the thread to notice that the caller has stopped waiting."""
 
 
 class Wait(Generic[T]):
@@ -28,7 +29,7 @@ class Wait(Generic[T]):
         self.whom = "an answer"
         """For whom or what is waited; the blocking thread keeps it up to date."""
         self.is_over = threading.Event()
-        """Set when nobody waits any more. The blocking thread looks at it between two calls."""
+        """Set when the caller has stopped waiting. The blocking thread looks at it between two calls."""
         self.timeout_seconds = timeout_seconds
         self._started = time.monotonic()
         self._is_done = threading.Event()
@@ -66,7 +67,8 @@ class Wait(Generic[T]):
 def wait_openly(body: Callable[[Wait[T]], T], *, who: str, timeout_seconds: float) -> T:
     """Run a body that may block in C++, and return its result; signals are handled meanwhile.
 
-    body: it keeps `whom` up to date and returns soon after `is_over` is set. who: names this rank in messages.
+    body: it keeps `whom` up to date and returns soon after `is_over` is set. who: names this rank
+    in messages.
 
     Raises what the body raises, and TimeoutError after timeout_seconds.
     """

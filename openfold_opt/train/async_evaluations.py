@@ -169,7 +169,7 @@ class _Sender:
                 self._jobs.get_nowait()
         self._jobs.put(None)
         if self._thread is not None:
-            # it ends: a group that died while it was sent to is the heartbeat's business, and a send has the groups' timeout
+            # it ends: the heartbeat finds a group that died, and a send has the groups' timeout
             self._thread.join()
 
     def _run(self) -> None:

@@ -78,7 +78,8 @@ class Trainer:
     ) -> None:
         """observer: heard on the first rank only. stop_request: may be raised on any rank.
 
-        facts: by name, what must be the same on all ranks besides data, configuration, seed, versions and this package's code.
+        facts: by name, what must be the same on all ranks besides data, configuration, seed,
+        versions and this package's code.
         """
         self._config = config
         self._data = data
@@ -135,14 +136,17 @@ class Trainer:
         finally:
             if context is not None:
                 context.close()
-            # last, as it ends a rank that hangs in the close before; after a success it is closed already
+            # last, as it ends a rank that hangs in the close before
             self._heartbeat.close()
         if summary is not None:
             self._observer.run_end(summary)
         return summary
 
     def _meet(self, device: torch.device) -> Store | None:
-        """Wait until all ranks are here, and compare what must be the same. SetupError alike on every rank; None for one alone."""
+        """Wait until all ranks are here, and compare what must be the same; None for one alone.
+
+        Raises SetupError, alike on every rank.
+        """
         is_alone = self._launch.world_size == 1
         checksum, problem = None, None
         try:
@@ -159,8 +163,8 @@ class Trainer:
                 return None
             timeout = timedelta(seconds=self._config.parallel.timeout_seconds)
             store = open_store(self._launch, timeout=timeout)
-            facts = self._facts | run_facts(self._config, data_checksum=checksum, seed=self._seed, device=device)
-            require_same_facts(facts, store, self._launch, timeout=timeout, problem=problem)
+            facts = run_facts(self._config, data_checksum=checksum, seed=self._seed, device=device)
+            require_same_facts(self._facts | facts, store, self._launch, timeout=timeout, problem=problem)
         return store
 
     def _listen(self, context: ParallelContext) -> SilentHeartbeat:

@@ -1,4 +1,6 @@
-"""Ranks that differ in data, batch, preset or code end together before the clock starts, with both values and both ranks."""
+"""Ranks that differ in data, batch, preset or code end together before the clock starts, with both
+values and both ranks.
+"""
 
 import dataclasses
 import json

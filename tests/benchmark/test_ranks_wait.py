@@ -31,7 +31,9 @@ def start(folder, rank: int, port: int) -> subprocess.Popen:
 
 @pytest.fixture
 def mute_port():
-    """The port whose next one, at which the ranks first meet, belongs to a service that never answers."""
+    """The port whose next one, at which the ranks first meet, belongs to a service that never
+    answers.
+    """
     with socket.socket() as service:
         service.bind(("127.0.0.1", 0))
         service.listen(8)

@@ -1,4 +1,6 @@
-"""A long TMPDIR: the sockets of the fork server go to a short folder, or the error names the limit before any clock starts."""
+"""A long TMPDIR: the sockets of the fork server go to a short folder, or the error names the limit
+before any clock starts.
+"""
 
 import os
 import pathlib

@@ -1,4 +1,6 @@
-"""Waiting in a thread: results and errors come through, timeouts name whom was waited for, signals are handled at once."""
+"""Waiting in a thread: results and errors come through, timeouts name whom was waited for, signals
+are handled at once.
+"""
 
 import os
 import signal
@@ -87,8 +89,8 @@ def test_a_store_at_an_address_of_ipv6():
 
 
 def compare(facts: list[dict[str, str]], problems: list[str | None]) -> list[str]:
-    """What each rank is told; "" for nothing."""
-    port, told = free_port(), [""] * len(facts)
+    """What each rank hears; "" for nothing."""
+    port, heard = free_port(), [""] * len(facts)
     timeout = timedelta(seconds=60)
     stores = []
 
@@ -99,14 +101,14 @@ def compare(facts: list[dict[str, str]], problems: list[str | None]) -> list[str
         try:
             require_same_facts(facts[rank], store, place, timeout=timeout, problem=problems[rank])
         except ValueError as error:
-            told[rank] = str(error)
+            heard[rank] = str(error)
 
     threads = [threading.Thread(target=one_rank, args=(rank,)) for rank in range(len(facts))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return told
+    return heard
 
 
 def test_ranks_with_the_same_facts_agree():
@@ -114,17 +116,17 @@ def test_ranks_with_the_same_facts_agree():
 
 
 def test_all_ranks_hear_of_every_difference():
-    told = compare([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1"}], [None] * 3)
-    assert told[0] == told[1] == told[2]
+    heard = compare([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1"}], [None] * 3)
+    assert heard[0] == heard[1] == heard[2]
     host = socket.gethostname()
-    assert f"b is 2 on rank 0 on {host}, 3 on rank 1 on {host}" in told[0]
-    assert f"b is 2 on rank 0 on {host}, nothing on rank 2 on {host}" in told[0]
-    assert "a is" not in told[0]
+    assert f"b is 2 on rank 0 on {host}, 3 on rank 1 on {host}" in heard[0]
+    assert f"b is 2 on rank 0 on {host}, nothing on rank 2 on {host}" in heard[0]
+    assert "a is" not in heard[0]
 
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_all_ranks_hear_of_a_problem(rank):
     problems = [None] * 3
     problems[rank] = "the data directory is empty"
-    told = compare([{"a": "1"}] * 3, problems)
-    assert told == [f"rank {rank} on {socket.gethostname()}: the data directory is empty"] * 3
+    heard = compare([{"a": "1"}] * 3, problems)
+    assert heard == [f"rank {rank} on {socket.gethostname()}: the data directory is empty"] * 3

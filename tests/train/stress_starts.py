@@ -1,8 +1,10 @@
-"""Start and end tiny runs of two and four ranks again and again, under load, and check how every rank ends.
+"""Start and end tiny runs of two and four ranks again and again, under load, and check how every
+rank ends.
 
-Every rank is forked from this process, which has imported everything and has one thread. A rank makes a real run (gloo, heartbeat,
-staging thread, checkpoint writer, sometimes an evaluation rank) and then leaves through the end of the interpreter, where a thread
-that is still inside a library would abort the process. Most runs succeed; some are pre-empted, interrupted, fail, or lose a rank.
+Every rank is forked from this process, which has imported everything and has one thread. A rank
+makes a real run (gloo, heartbeat, staging thread, checkpoint writer, sometimes an evaluation rank)
+and then leaves through the end of the interpreter, where a thread that is still inside a library
+would abort the process. Most runs succeed; some are pre-empted, interrupted, fail, or lose a rank.
 """
 
 from __future__ import annotations
@@ -192,7 +194,9 @@ class ForkedRank(Exception):
 
 
 def prepare_to_fork() -> None:
-    """Import what runs import late, by a run of one rank, so that forked ranks do not have to; no thread may be left."""
+    """Import what runs import late, by a run of one rank, so that forked ranks do not have to; no
+    thread may be left.
+    """
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="stress"))
     alone = Case(number=0, num_ranks=1, parallel={}, end="success", victim=0, max_steps=2, planted=False)
@@ -217,7 +221,9 @@ def start_ranks(case: Case, folder: Path) -> list[int]:
 
 
 def wait_for_ranks(processes: list[int]) -> list[int | None]:
-    """Exit codes in rank order; None for a rank that was still there after LIMIT_SECONDS, which is then killed."""
+    """Exit codes in rank order; None for a rank that was still there after LIMIT_SECONDS, which is
+    then killed.
+    """
     codes: dict[int, int] = {}
     deadline = time.monotonic() + LIMIT_SECONDS
     while len(codes) < len(processes) and time.monotonic() < deadline:
