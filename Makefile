@@ -6,7 +6,7 @@ SHARED ?= ../shared
 SEED ?=
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke gpu-suite parity kernel-resources check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke gpu-suite parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ data-real:       ## shards of the real files in SHARED
 
 real-smoke: data-real ## a small model on a few real chains, to lDDT-Ca 0.8
 	./run_and_time.sh --preset real_smoke --data-dir data/real/shards $(SEED_FLAG)
+
+stress-starts:   ## 500 starts and ends of tiny runs of two and four ranks under load
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.stress_starts
 
 parity:          ## model, losses, gradients and optimiser against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny

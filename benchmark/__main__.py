@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmark.errors import BenchmarkError
+from openfold_opt.parallel.leaving import run_program
 
 COMMANDS = {
     "run": ("benchmark.run", "one timed run"),
@@ -53,4 +54,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(lambda: main(sys.argv[1:]))

@@ -34,6 +34,7 @@ from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.course import SUCCESS
 from openfold_opt.train.loop import SetupError, Trainer
+from openfold_opt.train.run_facts import source_digests
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
 from openfold_opt.train.setup import RunPaths, resolve_device
 from openfold_opt.train.stop_request import PreemptedError, StopRequest
@@ -106,7 +107,12 @@ def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) ->
     """Answer of a rank: whether its node's page cache was cleared, by the first rank of each node."""
     if "refused" in decision or launch.local_rank != 0:
         return True
-    return clear_page_cache(data_files(request.data_dir))
+    try:
+        return clear_page_cache(data_files(request.data_dir))
+    except (ValueError, OSError):
+        # this rank's data cannot be used: the trainer finds that too, before the clock starts, and
+        # ends all ranks with the reason
+        return False
 
 
 def data_files(data_dir: Path) -> list[Path]:
@@ -190,6 +196,7 @@ def _train(
         observer=observer,
         launch=launch,
         stop_request=stop_request,
+        facts={"the preset": request.preset} | source_digests("benchmark"),
     )
     try:
         summary = trainer.run()

@@ -63,7 +63,11 @@ def run(args: argparse.Namespace) -> int:
     if launch.rank == 0:
         return _first_rank(args, config, launch, meeting, own)
     meeting.tell(own)
-    if meeting.learn():
+    try:
+        go_on = meeting.learn()
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    if go_on:
         meeting.all_reduce_gb_per_second(resolve_device(config.device, local_rank=launch.local_rank))
     meeting.part()
     return 0

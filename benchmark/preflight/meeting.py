@@ -14,11 +14,13 @@ from torch.distributed import Store
 
 from benchmark.preflight.finding import Finding
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.parallel.store import open_store
+from openfold_opt.parallel.store import open_store, read_keys
 
 MESSAGE_BYTES = {"cuda": 2**28, "cpu": 2**24}
 """Size of the all-reduce by device type: of the order of the gradient (373 MB), or of the demo's."""
 REPEATS = 5
+PARTING_SECONDS = 60.0
+"""The first rank does not wait longer for the others to leave: one of them may have died."""
 
 
 class Meeting:
@@ -42,15 +44,20 @@ class Meeting:
     def collect(self, own: dict[str, Any]) -> dict[int, dict[str, Any]]:
         """First rank: the findings by rank, of all that answered in time."""
         found = {0: own}
-        deadline = time.monotonic() + self._timeout_seconds
-        for rank in range(1, self._launch.world_size):
-            key = f"found/{rank}"
-            try:
-                self._store.wait([key], timedelta(seconds=max(0.1, deadline - time.monotonic())))
-            except (dist.DistStoreError, RuntimeError):
-                continue
+        writers = {f"found/{rank}": rank for rank in range(1, self._launch.world_size)}
+        if writers and not self._are_written(writers, self._timeout_seconds):
+            writers = {key: rank for key, rank in writers.items() if self._store.check([key])}
+        for key, rank in writers.items():
             found[rank] = json.loads(self._store.get(key))
         return found
+
+    def _are_written(self, writers: dict[str, int], timeout_seconds: float) -> bool:
+        """Wait for keys; whether all are there in time."""
+        try:
+            read_keys(self._store, writers, self._launch, timeout=timedelta(seconds=timeout_seconds))
+        except ValueError:
+            return False
+        return True
 
     def decide(self, go_on: bool) -> None:
         """First rank: whether the ranks go on to communicate."""
@@ -58,9 +65,12 @@ class Meeting:
             self._store.set("go on", "yes" if go_on else "no")
 
     def learn(self) -> bool:
-        """Every other rank: what the first one decided. It waits for all ranks, so this one waits longer."""
-        self._store.wait(["go on"], timedelta(seconds=2 * self._timeout_seconds + 60))
-        return self._store.get("go on") == b"yes"
+        """Every other rank: what the first one decided. It waits for all ranks, so this one waits longer.
+
+        Raises ValueError if it does not decide in that time.
+        """
+        timeout = timedelta(seconds=2 * self._timeout_seconds + 60)
+        return read_keys(self._store, {"go on": 0}, self._launch, timeout=timeout)["go on"] == b"yes"
 
     def part(self) -> None:
         """The store lives in the first rank, which must be the last to leave."""
@@ -68,8 +78,7 @@ class Meeting:
             return
         self._store.set(f"left/{self._launch.rank}", "")
         if self._launch.rank == 0:
-            others = [f"left/{rank}" for rank in range(1, self._launch.world_size)]
-            self._store.wait(others, timedelta(seconds=60))
+            self._are_written({f"left/{rank}": rank for rank in range(1, self._launch.world_size)}, PARTING_SECONDS)
 
     def all_reduce_gb_per_second(self, device: torch.device) -> float:
         """Bytes that a rank sends to sum MESSAGE_BYTES over all ranks, per second; alike on every rank (the slowest one's)."""

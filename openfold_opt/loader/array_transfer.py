@@ -5,6 +5,7 @@ the receiver maps it. Compared with torch's shared-memory tensors: nothing appea
 process needs to stay alive until its last message is opened, and nothing is left behind by a process that is killed.
 """
 
+import errno
 import mmap
 import os
 import pickle
@@ -56,6 +57,7 @@ def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
     Raises:
         EOFError: the other end was closed, or its process died.
         TimeoutError: the channel's timeout passed first.
+        OSError: this process has too many open files.
     """
     try:
         header, descriptors, _, _ = socket.recv_fds(channel, MAX_HEADER_BYTES, 1)
@@ -64,6 +66,9 @@ def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
         header, descriptors, _, _ = socket.recv_fds(channel, MAX_HEADER_BYTES, 1)
     if not header:
         raise EOFError("the other end of the channel is closed")
+    if not descriptors:
+        # the kernel drops a descriptor for which this process has no room
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     (descriptor,) = descriptors
     try:
         message, layout, size = pickle.loads(header)

@@ -1,5 +1,7 @@
 """What follows when preparing a batch fails: another try, a batch left out, or the end of the stream."""
 
+import errno
+import resource
 from collections import Counter
 from dataclasses import dataclass
 
@@ -8,6 +10,17 @@ from openfold_opt.loader.worker import Failure, Task
 
 class LoaderError(RuntimeError):
     """A batch could not be prepared; the message names its samples and the cause."""
+
+
+def explain(error: Exception) -> str:
+    """Describe an error of the operating system or of the loader, with the limit that was met."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        text += (
+            f"; this process may open {soft} files (hard limit {hard}): raise the limit with `ulimit -n`"
+        )
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openfold_opt.loader.array_transfer import receive_arrays, send_arrays_to_all
-from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.loader.attempts import LoaderError, explain
 from openfold_opt.loader.workers import Delivery
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
@@ -70,11 +70,15 @@ class SharedDeliveries:
             with contextlib.suppress(OSError):
                 send_arrays_to_all(self._channels, ("end", type(end), str(end)), {})
             raise
+        if not self._channels:
+            return delivery
         label = {name: value for name, value in vars(delivery).items() if name != "arrays"}
         try:
             send_arrays_to_all(self._channels, ("batch", label), delivery.arrays)
-        except OSError as error:
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise LoaderError(f"a rank that shares this node's samples is gone ({error}); its own log says why") from error
+        except OSError as error:
+            raise LoaderError(f"samples cannot be shared with the other ranks of this node: {explain(error)}") from error
         return delivery
 
     def _receive(self) -> Delivery:

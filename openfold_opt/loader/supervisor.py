@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 from openfold_opt.loader.attempts import Attempts, LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import ReorderWindow
+from openfold_opt.loader.socket_folder import use_short_socket_folder
 from openfold_opt.loader.worker import Failure, Prepared, Task, Worker
 
 FORKSERVER_PRELOAD = ["openfold_opt.loader.loader"]
 """Imported once by the server that workers are forked from, so that a new worker starts in milliseconds."""
+
+
+def prepare_to_start_workers(config: LoaderConfig) -> None:
+    """Raise ValueError if worker processes cannot be started on this machine as configured. Nothing is started."""
+    if config.num_workers and config.start_method == "forkserver":
+        use_short_socket_folder()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,6 +36,8 @@ class SharedState:
     left_out: list[int] = field(default_factory=list)
     """Positions given up since the last delivery."""
     is_closed: bool = False
+    failure: Exception | None = None
+    """What ended the supervising thread, which no longer looks after the workers."""
     changed: threading.Condition = field(default_factory=threading.Condition)
 
 
@@ -44,6 +53,7 @@ class Supervisor:
         """Positions to be prepared once more; before all others, as they are the oldest."""
         self._num_started = 0
         self._is_stopped = False
+        prepare_to_start_workers(config)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         if config.start_method == "forkserver":
@@ -51,10 +61,6 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._thread = threading.Thread(target=self._run, name="loader-supervisor", daemon=True)
         self._thread.start()
-
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
 
     def wake(self) -> None:
         """Lets the thread look again: the window has moved, or it is to stop."""
@@ -77,11 +83,16 @@ class Supervisor:
         os.close(self._wake_write)
 
     def _run(self) -> None:
-        while not self._is_stopped:
-            self._hand_out()
-            for worker in self._wait():
-                self._hear(worker)
-            self._check_deadlines()
+        try:
+            while not self._is_stopped:
+                self._hand_out()
+                for worker in self._wait():
+                    self._hear(worker)
+                self._check_deadlines()
+        except Exception as error:  # raised again in the consumer
+            with self._shared.changed:
+                self._shared.failure = error
+                self._shared.changed.notify_all()
 
     def _hand_out(self) -> None:
         """Gives every idle worker a position. Workers start when first needed, those that replace dead ones too."""

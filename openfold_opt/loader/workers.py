@@ -13,14 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from openfold_opt.loader.attempts import Attempts, LoaderError
+from openfold_opt.loader.attempts import Attempts, LoaderError, explain
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import ReorderWindow, StreamState
 from openfold_opt.loader.supervisor import SharedState, Supervisor
 from openfold_opt.loader.worker import Failure, Prepared, Task, attempt
-
-THREAD_CHECK_SECONDS = 5.0
-"""How often a waiting consumer makes sure that somebody is still there to wake it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +110,9 @@ class WorkerStream:
                 self._refuse_if_closed()
                 if self._window.is_exhausted:
                     return None
-                if not shared.changed.wait(THREAD_CHECK_SECONDS) and not supervisor.is_alive():
-                    raise LoaderError("the thread that looks after the loader's workers has ended; its traceback is above")
+                if shared.failure is not None:
+                    raise LoaderError(f"the loader cannot look after its workers: {explain(shared.failure)}") from shared.failure
+                shared.changed.wait()
             prepared = shared.ready[position]
             if isinstance(prepared, LoaderError):
                 # it stays there: asked again, the stream ends with it again

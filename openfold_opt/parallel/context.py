@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.parallel.store import open_store
+from openfold_opt.parallel.store import open_store, wait_for_all
 
 TRAIN, EVALUATE = "train", "evaluate"
 """Roles of a rank."""
@@ -103,8 +103,12 @@ class ParallelContext:
             dist.destroy_process_group()
 
 
-def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device: torch.device) -> ParallelContext:
+def build_parallel_context(
+    config: ParallelConfig, launch: LaunchInfo, *, device: torch.device, store: dist.Store | None = None
+) -> ParallelContext:
     """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbours are neighbouring ranks.
+
+    store: where the ranks have met already; None opens it.
 
     Raises ValueError if the ranks cannot be split as the configuration says.
     """
@@ -115,7 +119,9 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=config.timeout_seconds)
-    store = open_store(launch, timeout=timeout)
+    if store is None:
+        store = open_store(launch, timeout=timeout)
+        wait_for_all(store, launch, timeout=timeout)
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("groups", store),

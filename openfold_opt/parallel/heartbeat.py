@@ -9,7 +9,6 @@ for `stuck_seconds`, writes a verdict to the store; every rank reads it within a
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.leaving import leave_at_once
 from openfold_opt.parallel.store import join_store
 
 LOST_RANK_EXIT_CODE = 76
@@ -82,6 +82,8 @@ class Heartbeat(SilentHeartbeat):
         self._neighbour: tuple[Any, float] = (None, time.monotonic())
         self._verdict: str | None = None
         self._has_verdict, self._is_closing = threading.Event(), threading.Event()
+        # set by either of the two: what the judge waits for
+        self._must_act = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
@@ -110,11 +112,19 @@ class Heartbeat(SilentHeartbeat):
         return LostRankError(self._verdict)
 
     def close(self) -> None:
-        """Take leave: nobody misses this rank from now on. A second call does nothing."""
+        """Take leave, so that this rank is not missed from now on, and join the threads.
+
+        A second call does nothing. The beating thread hangs only if the store has fallen silent; then
+        it is left behind, and the process must end through `leaving.leave`.
+        """
         if self._is_closing.is_set():
             return
         self._is_closing.set()
-        self._threads[0].join(timeout=self._lost_seconds)
+        self._must_act.set()
+        beating, judging = self._threads
+        beating.join(timeout=GRACE_SECONDS if self._has_verdict.is_set() else self._lost_seconds)
+        # it calls nothing that blocks, but on_verdict
+        judging.join()
 
     def _beat(self) -> None:
         number = 0
@@ -180,11 +190,12 @@ class Heartbeat(SilentHeartbeat):
             if self._verdict is None:
                 self._verdict = verdict
         self._has_verdict.set()
+        self._must_act.set()
 
     def _judge(self) -> None:
         """Ends the process after a verdict, and gives one if the store is silent. It sends nothing itself, so nothing can hold it up."""
         checked = time.monotonic()
-        while not self._is_closing.is_set() and not self._has_verdict.wait(self._round_seconds):
+        while not self._must_act.wait(self._round_seconds):
             if self._was_suspended(since=checked):
                 self._last_round = time.monotonic()
             checked = time.monotonic()
@@ -200,7 +211,7 @@ class Heartbeat(SilentHeartbeat):
         finally:
             # the main thread may be on its way out; if it waits in a collective it never will be
             if not self._is_closing.wait(GRACE_SECONDS):
-                os._exit(LOST_RANK_EXIT_CODE)
+                leave_at_once(LOST_RANK_EXIT_CODE)
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from openfold_opt.parallel.hostlist import unpack_host_list
+
+MAX_PORT = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo
             f"launch environment contradicts itself: rank {info.rank} of {info.world_size}, "
             f"local rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or srun"
         )
+    if not 1 <= info.master_port <= MAX_PORT:
+        raise ValueError(f"launch environment has MASTER_PORT={info.master_port}; expected 1 to {MAX_PORT}")
     return info
 
 
@@ -87,10 +92,10 @@ def _from_slurm(env: Mapping[str, str]) -> LaunchInfo:
 def _first_host(env: Mapping[str, str]) -> str:
     """First name of the step's host list, which Slurm packs like node[01-04,7]."""
     packed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
-    if "[" not in packed:
-        return packed.split(",")[0]
-    shown = subprocess.run(["scontrol", "show", "hostnames", packed], capture_output=True, text=True, check=True)
-    return shown.stdout.split()[0]
+    try:
+        return next(unpack_host_list(packed))
+    except ValueError as error:
+        raise ValueError(f"{error}; set MASTER_ADDR to the host of the first rank") from error
 
 
 def _integer(env: Mapping[str, str], name: str, *, default: int | None = None) -> int:

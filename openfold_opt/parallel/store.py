@@ -2,34 +2,151 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import torch.distributed as dist
 
 from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.parallel.waiting import Wait, wait_openly
+
+CONNECT_SECONDS = 1.0
+"""For one attempt to connect; attempts are repeated until the timeout of the call."""
+RETRY_SECONDS = 0.2
+SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.01, 0.25
 
 
 def open_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
-    """The run's store: torchrun's own where it has one, which outlives any rank, else one that this call starts in rank 0.
+    """The run's store: torchrun's own where it has one, which outlives any rank, else one that this
+    call starts in rank 0.
 
-    Keys of one start of the job are apart from those of the next. Raises ValueError if nobody answers in time.
+    Keys of one start of the job are apart from those of the next. While rank 0 does not answer, a
+    line on stderr says so every 30 s, and signals are handled. Raises ValueError if there is no
+    answer in time.
     """
-    return _connect(launch, timeout, serve=launch.rank == 0 and not launch.has_store)
+    if launch.rank == 0 and not launch.has_store:
+        return _build(launch, timeout, lambda wait: _serve(launch, timeout, wait))
+    return join_store(launch, timeout=timeout)
 
 
 def join_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
     """Another connection to the store that open_store opened."""
-    return _connect(launch, timeout, serve=False)
+    return _build(launch, timeout, lambda wait: _connect(launch, timeout, wait))
 
 
-def _connect(launch: LaunchInfo, timeout: timedelta, *, serve: bool) -> dist.Store:
+def _build(
+    launch: LaunchInfo, timeout: timedelta, body: Callable[[Wait], dist.Store | None]
+) -> dist.Store:
     try:
-        store = dist.TCPStore(
-            launch.master_address, launch.master_port, is_master=serve, timeout=timeout, wait_for_workers=False
-        )
-    except (dist.DistError, RuntimeError) as error:
-        raise ValueError(
-            f"rank {launch.rank} cannot reach the store at {launch.master_address}:{launch.master_port}: {str(error).splitlines()[0]}; "
-            "choose another MASTER_PORT, or look for a rank that did not start"
-        ) from error
+        store = wait_openly(body, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
+    except (TimeoutError, dist.DistError, RuntimeError) as error:
+        raise ValueError(_unreachable(launch, error)) from error
     return dist.PrefixStore(f"start {launch.attempt}", store)
+
+
+def read_keys(
+    store: dist.Store, writers: Mapping[str, int], launch: LaunchInfo, *, timeout: timedelta
+) -> dict[str, bytes]:
+    """Wait until other ranks have written keys, and return the values.
+
+    writers: the rank that writes each key. A line on stderr names the ranks that are missing every
+    30 s, and signals are handled. Raises ValueError, which names them too, if a key is not there in
+    time.
+    """
+
+    def read(wait: Wait[dict[str, bytes]]) -> dict[str, bytes]:
+        missing = list(writers)
+        pause = SHORTEST_POLL_SECONDS
+        while not wait.is_over.is_set():
+            missing = [key for key in missing if not store.check([key])]
+            if not missing:
+                return {key: store.get(key) for key in writers}
+            wait.whom = f"{_ranks({writers[key] for key in missing})} at {_address(launch)}"
+            wait.is_over.wait(pause)
+            pause = min(2.0 * pause, LONGEST_POLL_SECONDS)
+        return {}
+
+    try:
+        return wait_openly(read, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
+    except TimeoutError as error:
+        raise ValueError(f"{error}; start all {launch.world_size} ranks, or correct WORLD_SIZE") from error
+    except (dist.DistError, RuntimeError) as error:
+        raise ValueError(_unreachable(launch, error)) from error
+
+
+def wait_for_all(store: dist.Store, launch: LaunchInfo, *, timeout: timedelta) -> None:
+    """A call of all ranks, which returns when all are here; it names those that are missing as
+    read_keys does.
+
+    The calls of torch.distributed that come after it wait for other ranks without a word, and deaf
+    to signals.
+    """
+    store.set(f"here/{launch.rank}", "")
+    if launch.rank == 0:
+        others = {f"here/{rank}": rank for rank in range(1, launch.world_size)}
+        read_keys(store, others, launch, timeout=timeout)
+        store.set("all here", "")
+    else:
+        read_keys(store, {"all here": 0}, launch, timeout=timeout)
+
+
+def _serve(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store:
+    """Start the store in this process. It connects to itself at the address, which may belong to
+    another host by mistake.
+    """
+    wait.whom = f"its own store at {_address(launch)} (MASTER_ADDR must be this host)"
+    return dist.TCPStore(
+        launch.master_address,
+        launch.master_port,
+        is_master=True,
+        timeout=timeout,
+        wait_for_workers=False,
+    )
+
+
+def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store | None:
+    """Connect once something listens at the address. None if the caller has stopped waiting.
+    """
+    address = (launch.master_address, launch.master_port)
+    while not wait.is_over.is_set():
+        try:
+            # TCPStore would write a warning for each failed attempt
+            socket.create_connection(address, timeout=CONNECT_SECONDS).close()
+            break
+        except OSError as error:
+            wait.whom = f"{_keeper(launch)} at {_address(launch)} ({_reason(launch, error)})"
+            wait.is_over.wait(RETRY_SECONDS)
+    if wait.is_over.is_set():
+        return None
+    wait.whom = f"{_keeper(launch)} at {_address(launch)} (something listens there, but does not answer)"
+    return dist.TCPStore(*address, is_master=False, timeout=timeout, wait_for_workers=False)
+
+
+def _unreachable(launch: LaunchInfo, error: BaseException) -> str:
+    return (
+        f"rank {launch.rank} cannot reach the store at {_address(launch)}: "
+        f"{str(error).splitlines()[0]}; choose another MASTER_PORT, or look for a rank that did not start"
+    )
+
+
+def _reason(launch: LaunchInfo, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"the host name {launch.master_address} cannot be resolved; correct MASTER_ADDR"
+    return error.strerror or str(error)
+
+
+def _keeper(launch: LaunchInfo) -> str:
+    return "the launcher's store" if launch.has_store else "rank 0"
+
+
+def _address(launch: LaunchInfo) -> str:
+    host = f"[{launch.master_address}]" if ":" in launch.master_address else launch.master_address
+    return f"{host}:{launch.master_port}"
+
+
+def _ranks(ranks: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(ranks)[:8]))
+    if len(ranks) > 8:
+        shown += f", ... ({len(ranks)} in all)"
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}"

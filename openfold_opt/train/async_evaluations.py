@@ -142,8 +142,7 @@ class _Sender:
         self._jobs: queue.Queue[tuple[int, EvaluationPoint, Tensor] | None] = queue.Queue()
         self._spare: queue.Queue[Tensor] = queue.Queue()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="snapshots to evaluate", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def send(self, number: int, point: EvaluationPoint, weights: Tensor) -> None:
         """Copy the weights to the host, and return before they are sent."""
@@ -153,6 +152,10 @@ class _Sender:
             copy = torch.empty_like(weights, device="cpu", pin_memory=weights.is_cuda)
         copy.copy_(weights)
         self._jobs.put((number, point, copy))
+        if self._thread is None:
+            # not before it has work: an error in the set-up of the run would leave it behind
+            self._thread = threading.Thread(target=self._run, name="snapshots to evaluate", daemon=True)
+            self._thread.start()
 
     def check(self) -> None:
         """Raise what went wrong in the thread."""
@@ -165,8 +168,9 @@ class _Sender:
             while True:
                 self._jobs.get_nowait()
         self._jobs.put(None)
-        # a group that died while it was sent to is the heartbeat's business
-        self._thread.join()
+        if self._thread is not None:
+            # it ends: the heartbeat finds a group that died, and a send has the groups' timeout
+            self._thread.join()
 
     def _run(self) -> None:
         bridge = self._context.bridge

@@ -41,6 +41,11 @@ class BackgroundWriter:
         if error is not None:
             raise error
 
+    def close(self) -> None:
+        """Wait for the thread, whatever became of its checkpoint; a second call does nothing."""
+        if self._thread is not None:
+            self._thread.join()
+
     def _write(self, snapshot: Snapshot) -> None:
         try:
             path = self._store.save(snapshot, before_publishing=lambda: self._before_publishing(snapshot.step))

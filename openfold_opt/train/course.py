@@ -95,6 +95,12 @@ class Course:
     def run(self, *, started: float) -> RunSummary:
         """started: time.perf_counter() at run_start. Raises PreemptedError, after a checkpoint, if the run was asked to stop."""
         self._started = started
+        try:
+            return self._run()
+        finally:
+            self._writer.close()
+
+    def _run(self) -> RunSummary:
         saved_step = self._progress.step
         signals: tuple[str, ...] = ()
         try:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Lock
 
 import torch
+from torch.distributed import Store
 
 from openfold_opt.kernels.select import describe_tuning
+from openfold_opt.loader.supervisor import prepare_to_start_workers
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
 from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.report import describe_ranks
+from openfold_opt.parallel.same_facts import require_same_facts
+from openfold_opt.parallel.store import open_store
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.course import Course
@@ -25,6 +30,7 @@ from openfold_opt.train.host_memory import keep_freed_memory
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
 from openfold_opt.train.precision import matmul_precision
+from openfold_opt.train.run_facts import run_facts
 from openfold_opt.train.setup import (
     PreparedRun,
     RunPaths,
@@ -68,14 +74,20 @@ class Trainer:
         observer: RunObserver | None = None,
         launch: LaunchInfo | None = None,
         stop_request: StopRequest | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
-        """observer: heard on the first rank only. stop_request: may be raised on any rank."""
+        """observer: heard on the first rank only. stop_request: may be raised on any rank.
+
+        facts: by name, what must be the same on all ranks besides data, configuration, seed,
+        versions and this package's code.
+        """
         self._config = config
         self._data = data
         self._paths = paths
         self._seed = seed
         self._launch = launch if launch is not None else LaunchInfo()
         self._stop_request = stop_request if stop_request is not None else StopRequest()
+        self._facts = dict(facts or {})
         self._observer: RunObserver = NullObserver()
         if observer is not None and self._launch.rank == 0:
             self._observer = observer
@@ -98,7 +110,8 @@ class Trainer:
                 torch.set_num_threads(self._config.torch_threads)
             if device.type == "cpu":
                 keep_freed_memory()
-            context = build_parallel_context(self._config.parallel, self._launch, device=device)
+            store = self._meet(device)
+            context = build_parallel_context(self._config.parallel, self._launch, device=device, store=store)
             self._heartbeat = self._listen(context)
             for line in describe_ranks(context, device):
                 self._observer.preparing(line)
@@ -123,9 +136,36 @@ class Trainer:
         finally:
             if context is not None:
                 context.close()
+            # last, as it ends a rank that hangs in the close before
+            self._heartbeat.close()
         if summary is not None:
             self._observer.run_end(summary)
         return summary
+
+    def _meet(self, device: torch.device) -> Store | None:
+        """Wait until all ranks are here, and compare what must be the same; None for one alone.
+
+        Raises SetupError, alike on every rank.
+        """
+        is_alone = self._launch.world_size == 1
+        checksum, problem = None, None
+        try:
+            prepare_to_start_workers(self._config.loader)
+            if not is_alone:
+                checksum = self._data.checksum()
+        except (ValueError, OSError) as error:
+            # the other ranks must hear of it
+            problem = str(error)
+        with _mistakes_as_setup_errors():
+            if is_alone:
+                if problem is not None:
+                    raise ValueError(problem)
+                return None
+            timeout = timedelta(seconds=self._config.parallel.timeout_seconds)
+            store = open_store(self._launch, timeout=timeout)
+            facts = run_facts(self._config, data_checksum=checksum, seed=self._seed, device=device)
+            require_same_facts(self._facts | facts, store, self._launch, timeout=timeout, problem=problem)
+        return store
 
     def _listen(self, context: ParallelContext) -> SilentHeartbeat:
         config = self._config.parallel
@@ -226,8 +266,11 @@ class Trainer:
             barrier(context.world)
             with _mistakes_as_setup_errors():
                 data = self._data.open(self._config, context, seed=self._seed)
-            with frozen_garbage(), self._stop_request.watched():
-                rank.run(data)
+            try:
+                with frozen_garbage(), self._stop_request.watched():
+                    rank.run(data)
+            finally:
+                data.close()
         finally:
             if graphs is not None:
                 rank.evaluator.release_graphs()

@@ -1,28 +1,34 @@
 """`python -m tests.benchmark.tiny_benchmark ARGUMENT ...`: the benchmark's command line with one more preset, `tiny`.
 
 The preset trains random samples out of memory for a few seconds, so that runs can be killed, resumed and
-refused without any data on the disk. TINY_STEP_SECONDS in the environment slows every step down.
+refused without any data on the disk. In the environment, TINY_STEP_SECONDS slows every step down, TINY_CHANGES has fields of the
+preset (JSON), TINY_REAL_INDEX reads the index of the data directory, and TINY_REPORT_SECONDS lets a rank that waits say so sooner.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
 from benchmark import __main__ as benchmark_main
 from benchmark import run
+from openfold_opt.parallel import waiting
+from openfold_opt.parallel.leaving import run_program
+from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.block import BlockRunner
 from tests.train.synthetic import MemorySource, tiny_config
 
 
 def build_tiny(name: str):
     """The preset: 8 steps, an evaluation every 4; `tiny_target` succeeds at the first one."""
-    config = tiny_config()
+    config = tiny_config(**json.loads(os.environ.get("TINY_CHANGES", "{}")))
     if name == "tiny_target":
         evaluation = dataclasses.replace(config.evaluation, target_lddt_ca=1e-6)
         return dataclasses.replace(config, evaluation=evaluation)
@@ -40,15 +46,30 @@ def slow_down(seconds: float) -> None:
     BlockRunner._report = slow_report
 
 
+class IndexedMemorySource(MemorySource):
+    """Samples out of memory; the checksum is that of a real index."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__()
+        self._data_dir = data_dir
+
+    def checksum(self) -> str:
+        return ShardIndex.load(self._data_dir).checksum
+
+
 def main() -> int:
     torch.set_num_threads(1)
     original = run.build_preset
     run.build_preset = lambda name: build_tiny(name) if name.startswith("tiny") else original(name)
-    run.ShardDataSource = lambda data_dir: MemorySource()
-    run.ShardIndex = SimpleNamespace(load=lambda data_dir: SimpleNamespace(checksum="memory", shards=()))
+    if "TINY_REAL_INDEX" in os.environ:
+        run.ShardDataSource = IndexedMemorySource
+    else:
+        run.ShardDataSource = lambda data_dir: MemorySource()
+        run.ShardIndex = SimpleNamespace(load=lambda data_dir: SimpleNamespace(checksum="memory", shards=()))
+    waiting.REPORT_SECONDS = float(os.environ.get("TINY_REPORT_SECONDS", waiting.REPORT_SECONDS))
     slow_down(float(os.environ.get("TINY_STEP_SECONDS", "0")))
     return benchmark_main.main(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -1,10 +1,12 @@
 """Worker processes: order, backpressure, errors, deaths, stalls and clean ends, for every way to start them."""
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -17,9 +19,11 @@ import numpy as np
 import pytest
 import torch
 
+from openfold_opt.loader.array_transfer import channel_pair, receive_arrays, send_arrays
 from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.loader.worker import Worker
 from openfold_opt.loader.workers import WorkerStream
 
 
@@ -139,6 +143,33 @@ def test_a_death_names_the_sample(event, code):
     assert not children()
 
 
+def test_a_limit_of_open_files_is_named(monkeypatch):
+    """The supervising thread cannot start a worker; the consumer hears why."""
+    before = threading.active_count()
+
+    def refuse(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Worker, "start", refuse)
+    with stream() as deliveries:
+        with pytest.raises(LoaderError, match=r"Too many open files; this process may open \d+ files .*ulimit -n"):
+            next(deliveries)
+    assert threading.active_count() == before
+
+
+def test_a_message_without_room_for_its_memory_is_an_error():
+    """The kernel drops the descriptor of the memory where the process may open no more files."""
+    ours, theirs = channel_pair()
+    send_arrays(ours, "message", {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            receive_arrays(theirs)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_stall_names_the_sample():
     with stream(SquareTask(at=(1,), event="stall"), timeout_seconds=2.0) as deliveries:
         next(deliveries)
@@ -198,7 +229,8 @@ def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_me
             import os, signal, sys, time
             import numpy as np
             from openfold_opt.loader.config import LoaderConfig
-            from openfold_opt.loader.workers import WorkerStream
+            from openfold_opt.loader.worker import Worker
+from openfold_opt.loader.workers import WorkerStream
             class Task:
                 def __call__(self, position):
                     os.write(1, f"{os.getpid()}\\n".encode())

@@ -42,6 +42,9 @@ def test_an_allocation_without_srun_is_one_process():
         ({"RANK": "x"}, "RANK='x'; expected an integer"),
         ({"RANK": "8"}, "rank 8 of 8"),
         ({"LOCAL_RANK": "4"}, "local rank 4 of 4"),
+        ({"MASTER_PORT": "ssh"}, "MASTER_PORT='ssh'; expected an integer"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT=0; expected 1 to 65535"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected 1 to 65535"),
     ],
 )
 def test_a_broken_environment_is_an_error(change, message):
@@ -57,3 +60,16 @@ def test_a_missing_variable_is_named():
 def test_uneven_nodes_are_an_error():
     with pytest.raises(ValueError, match="5 tasks on 2 nodes"):
         read_launch_info(SRUN | {"SLURM_NTASKS": "5"})
+
+
+def test_srun_without_scontrol(monkeypatch):
+    """Containers do not have it: the host list is unpacked here."""
+    monkeypatch.setenv("PATH", "")
+    info = read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "node[01-02]"})
+    assert info.master_address == "node01"
+
+
+def test_a_host_list_that_cannot_be_read_asks_for_the_address():
+    with pytest.raises(ValueError, match=r"000x133.*set MASTER_ADDR"):
+        read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "bp[000x133]"})
+    assert read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "bp[000x133]", "MASTER_ADDR": "bp0"}).master_address == "bp0"

@@ -1,9 +1,11 @@
 """Runs on converted shards: the demanded numbers of chains, and a loader that reorders, through a checkpoint."""
 
 import dataclasses
+import multiprocessing
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_passes
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.block import BlockRunner
+from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
+from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.loop import Trainer
 from openfold_opt.train.selection import DataSelectionConfig
 from openfold_opt.train.setup import RunPaths, build_model
@@ -51,6 +56,25 @@ def test_wrong_numbers_of_chains_end_the_run_right_after_run_start(data_dir, tmp
     with pytest.raises(ValueError, match="6 chains to train on and 1 to evaluate, expected 594,595 and 180"):
         trainer.run()
     assert recorder.names[-2:] == ["run_start", "run_failed"]
+
+
+@pytest.mark.parametrize(("owner", "method"), [(Evaluator, "score"), (BlockRunner, "_report"), (CheckpointStore, "save")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(data_dir, tmp_path, monkeypatch, owner, method, error):
+    """In an evaluation, in a step, and while a checkpoint is written."""
+
+    def broken(*args, **options):
+        raise error
+
+    monkeypatch.setattr(owner, method, broken)
+    before = threading.enumerate()
+    config = dataclasses.replace(tiny_config(max_steps=4), selection=SELECTION, loader=LoaderConfig(num_workers=2))
+    trainer, _ = train(config, data_dir, tmp_path)
+    # what goes wrong in the writing thread comes out as an OSError
+    with pytest.raises(OSError if owner is CheckpointStore else error):
+        trainer.run()
+    assert threading.enumerate() == before
+    assert not multiprocessing.active_children()
 
 
 def test_right_numbers_of_chains(data_dir, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from openfold_opt.parallel.launch import read_launch_info
+from openfold_opt.parallel.leaving import run_program
 from openfold_opt.train.block import BlockRunner
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.loop import Trainer
@@ -94,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -1,0 +1,57 @@
+"""The end of a program has the right exit code, whatever its threads are doing."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import atexit, sys, threading, time
+from openfold_opt.parallel.leaving import run_program
+how = sys.argv[1]
+if "thread" in how:
+    import torch
+    a = torch.ones(100, 100)
+    def compute():
+        while True:
+            a @ a
+    threading.Thread(target=compute, daemon=True).start()
+    time.sleep(0.2)
+def work():
+    time.sleep(0.5)
+    print("worked", flush=True)
+threading.Thread(target=work).start()
+atexit.register(print, "cleaned up")
+def main():
+    print("main")
+    if "usage" in how:
+        sys.exit(2)
+    if "text" in how:
+        sys.exit("wrong")
+    if "interrupt" in how:
+        raise KeyboardInterrupt
+    if "error" in how:
+        raise OSError("disk full")
+    return 75 if "code" in how else 0
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "error"),
+    [
+        ("plain", 0, ""),
+        ("code", 75, ""),
+        ("plain interrupt", 130, "interrupted"),
+        ("thread", 0, ""),
+        ("thread code", 75, ""),
+        ("usage", 2, ""),
+        ("thread text", 1, "wrong"),
+        ("thread interrupt", 130, "interrupted"),
+        ("thread error", 1, "OSError: disk full"),
+    ],
+)
+def test_exit_codes(how, code, error):
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == "main\nworked\ncleaned up\n" and error in ended.stderr and "terminate" not in ended.stderr

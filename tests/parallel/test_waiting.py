@@ -1,0 +1,132 @@
+"""Waiting in a thread: results and errors come through, timeouts name whom was waited for, signals
+are handled at once.
+"""
+
+import os
+import signal
+import socket
+import threading
+from datetime import timedelta
+
+import pytest
+from tests.parallel.gloo_ranks import free_port
+
+from openfold_opt.parallel import waiting
+from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.parallel.same_facts import require_same_facts
+from openfold_opt.parallel.store import join_store, open_store, read_keys
+from openfold_opt.parallel.waiting import wait_openly
+
+SHORT = timedelta(seconds=0.6)
+
+
+def fail(wait):
+    raise OSError("disk full")
+
+
+def stay(wait):
+    wait.whom = "rank 5"
+    wait.is_over.wait(60)
+
+
+def test_results_and_errors_come_through():
+    assert wait_openly(lambda wait: 7, who="rank 0", timeout_seconds=60) == 7
+    with pytest.raises(OSError, match="disk full"):
+        wait_openly(fail, who="rank 0", timeout_seconds=60)
+
+
+def test_it_says_for_whom_it_waits(monkeypatch, capfd):
+    monkeypatch.setattr(waiting, "REPORT_SECONDS", 0.1)
+    threads = threading.active_count()
+    with pytest.raises(TimeoutError, match=r"rank 0 waited .* for rank 5"):
+        wait_openly(stay, who="rank 0", timeout_seconds=0.5)
+    assert threading.active_count() == threads
+    assert "rank 0 waits for rank 5 (0 s so far, at most 0 s)" in capfd.readouterr().err
+
+
+def test_an_interrupt_ends_the_wait():
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        wait_openly(stay, who="rank 0", timeout_seconds=60)
+    timer.join()
+
+
+def launch(rank: int, port: int, **changes) -> LaunchInfo:
+    return LaunchInfo(**({"rank": rank, "world_size": 3, "local_rank": rank, "ranks_per_node": 3, "master_port": port} | changes))
+
+
+def test_keys_that_do_not_come_are_named_by_their_ranks():
+    first = launch(0, free_port())
+    store = open_store(first, timeout=SHORT)
+    store.set("answer/1", "here")
+    assert read_keys(store, {"answer/1": 1}, first, timeout=SHORT) == {"answer/1": b"here"}
+    with pytest.raises(ValueError, match=rf"for rank 2 at 127.0.0.1:{first.master_port}; start all 3 ranks"):
+        read_keys(store, {"answer/1": 1, "answer/2": 2}, first, timeout=SHORT)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1", "Connection refused"), ("no-such-host.invalid", "no-such-host.invalid cannot be resolved; correct MASTER_ADDR")],
+)
+def test_a_store_that_is_not_there(address, message):
+    with pytest.raises(ValueError, match=f"rank 1 cannot reach the store at {address}:.*{message}"):
+        join_store(launch(1, free_port(), master_address=address), timeout=SHORT)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_a_store_at_an_address_of_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    first = launch(0, free_port(), master_address="::1")
+    store = open_store(first, timeout=timedelta(seconds=30))
+    other = join_store(launch(1, first.master_port, master_address="::1"), timeout=timedelta(seconds=30))
+    other.set("key", "value")
+    assert store.get("key") == b"value"
+
+
+def compare(facts: list[dict[str, str]], problems: list[str | None]) -> list[str]:
+    """What each rank hears; "" for nothing."""
+    port, heard = free_port(), [""] * len(facts)
+    timeout = timedelta(seconds=60)
+    stores = []
+
+    def one_rank(rank: int) -> None:
+        place = launch(rank, port)
+        store = open_store(place, timeout=timeout)
+        stores.append(store)
+        try:
+            require_same_facts(facts[rank], store, place, timeout=timeout, problem=problems[rank])
+        except ValueError as error:
+            heard[rank] = str(error)
+
+    threads = [threading.Thread(target=one_rank, args=(rank,)) for rank in range(len(facts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return heard
+
+
+def test_ranks_with_the_same_facts_agree():
+    assert compare([{"a": "1", "b": "2"}] * 3, [None] * 3) == ["", "", ""]
+
+
+def test_all_ranks_hear_of_every_difference():
+    heard = compare([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1"}], [None] * 3)
+    assert heard[0] == heard[1] == heard[2]
+    host = socket.gethostname()
+    assert f"b is 2 on rank 0 on {host}, 3 on rank 1 on {host}" in heard[0]
+    assert f"b is 2 on rank 0 on {host}, nothing on rank 2 on {host}" in heard[0]
+    assert "a is" not in heard[0]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_all_ranks_hear_of_a_problem(rank):
+    problems = [None] * 3
+    problems[rank] = "the data directory is empty"
+    heard = compare([{"a": "1"}] * 3, problems)
+    assert heard == [f"rank {rank} on {socket.gethostname()}: the data directory is empty"] * 3

@@ -1,0 +1,28 @@
+"""Starts and ends under load, as the stress program makes them; it finds a planted fault."""
+
+import os
+import subprocess
+import sys
+
+from tests.train.ranks import ROOT
+
+
+def stress(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.train.stress_starts", *flags], cwd=ROOT, capture_output=True, text=True, timeout=1200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_twenty_starts_and_ends():
+    """Every exit code is right, no thread is left, no process is aborted."""
+    ended = stress("--starts", "20", "--busy", "1", "--seed", "0")
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+    assert "20 starts and ends, 0 faults" in ended.stdout
+    kinds = {line.split(", ")[1].split(":")[0] for line in ended.stdout.splitlines() if " ranks, " in line}
+    assert kinds == {"success", "preempted", "failed", "interrupted", "lost"}, ended.stdout
+
+
+def test_a_thread_that_is_left_is_found():
+    ended = stress("--starts", "1", "--busy", "0", "--only", "success", "--plant")
+    assert ended.returncode == 1 and "FAULT" in ended.stdout
