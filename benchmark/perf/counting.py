@@ -16,8 +16,7 @@ from benchmark.perf.kernel_flops import FLOPS
 from benchmark.perf.needs_triton import import_with_triton
 from openfold_opt.parallel.flight import Awaited, Flight
 from openfold_opt.parallel.pieces import Arriving
-
-FUSED_NAMESPACE = "openfold"
+from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class Counter(TorchDispatchMode):
         if func.namespace == FUSED_NAMESPACE:
             formula = FLOPS.get(func._schema.name.rpartition("::")[2])
             self.counts += Counts(flops=formula(*args) if formula is not None else 0)
-        elif not _is_free(func):
+        elif not launches_nothing(func):
             formula = flop_registry.get(func.overloadpacket)
             flops = formula(*args, **(kwargs or {}), out_val=result) if formula is not None else 0
             self.counts += Counts(bytes=_bytes_of((args, kwargs, result)), flops=flops, launches=1)
@@ -65,13 +64,6 @@ class Counter(TorchDispatchMode):
 
     def _count_launch(self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
         self.counts += Counts(bytes=_bytes_of(args), launches=1)
-
-
-def _is_free(func: Any) -> bool:
-    """Views and allocations: no kernel runs."""
-    is_view = any(result.alias_info is not None and not result.alias_info.is_write for result in func._schema.returns)
-    name = func._schema.name
-    return is_view or "empty" in name or name in ("aten::detach", "aten::_unsafe_view", "aten::lift_fresh")
 
 
 def _bytes_of(tree: Any) -> int:

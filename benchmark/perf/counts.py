@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from benchmark.perf.counting import Counter, Counts, count_each
-from benchmark.perf.meta_step import MetaStep, with_evoformer_blocks
+from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 
 EXTRA_PASSES = 1.5
 """Passes without gradient of a step, on average, where 0 to 3 are drawn."""

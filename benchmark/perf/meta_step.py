@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,12 +20,6 @@ from openfold_opt.train.made_up_features import meta_batch
 from openfold_opt.train.meta_model import meta_model
 
 META = torch.device("meta")
-
-
-def with_evoformer_blocks(config: RunConfig, num_blocks: int) -> RunConfig:
-    """The same with another number of blocks, which are all alike."""
-    evoformer = replace(config.model.evoformer_stack, num_blocks=num_blocks)
-    return replace(config, model=replace(config.model, evoformer_stack=evoformer))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
         found |= time_modules(lambda: step.run(micro_batches, step=1, num_recycling_passes=passes).read(), model, trace=trace)
     runner: Any = step
     if config.cuda_graphs:
-        runner = StepGraphs(step, CudaRecorder(device), micro_batches=micro_batches)
+        runner = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
         runner.rehearse(passes)
         runner.record(passes)
     seconds, losses = [], []

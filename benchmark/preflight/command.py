@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
+from benchmark.preflight.capture import check_capture
 from benchmark.preflight.finding import Finding, lines_of
 from benchmark.preflight.job_checks import check_checkpoint, check_data, check_ranks, check_space, needed_bytes
 from benchmark.preflight.meeting import Meeting, check_answers, check_bandwidth
@@ -31,7 +32,8 @@ def add_parser(subparsers) -> None:
         "preflight",
         help="is everything there that a run will need?",
         description="Started on all ranks like the run itself (srun, torchrun): checks the data set's index and the record of `data_prep "
-        "verify`, the initial checkpoint, environment, free space, GPUs, that all nodes answer, and the bandwidth between them. Prints a line "
+        "verify`, the initial checkpoint, environment, free space, GPUs, the capture of a CUDA graph "
+        "where the preset has any, that all nodes answer, and the bandwidth between them. Prints a line "
         "for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
     )
     parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
@@ -43,7 +45,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--gpu-name", default="", metavar="TEXT", help="a part of each GPU's name (default: any)")
     parser.add_argument("--gpu-memory-gib", type=float, default=0.0, metavar="X", help="least memory of each GPU")
     parser.add_argument("--min-all-reduce-gb-s", type=float, default=0.0, metavar="X", help="least 1e9 bytes per second sent by a rank")
-    parser.add_argument("--timeout-seconds", type=float, default=180.0, metavar="S", help="for all ranks to answer (default: 180)")
+    parser.add_argument(
+        "--timeout-seconds", type=float, default=180.0, metavar="S",
+        help="for all ranks to answer, and for the capture of a CUDA graph (default: 180)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,12 +74,16 @@ def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchIn
     if launch.local_rank != 0:
         return []
     expected = ExpectedAccelerators(count=args.gpus_per_node, name=args.gpu_name, memory_gib=args.gpu_memory_gib)
-    return [
+    accelerators = find_accelerators()
+    findings = [
         check_environment(config),
         check_shards(args.data_dir),
         check_output(args.output_dir),
-        check_accelerators(find_accelerators(), expected, device=config.device),
+        check_accelerators(accelerators, expected, device=config.device),
     ]
+    num_gpus, limit = len(accelerators.names), args.timeout_seconds
+    findings.append(check_capture(config, args.preset, num_gpus=num_gpus, timeout_seconds=limit))
+    return findings
 
 
 def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, meeting: Meeting, own: dict) -> int:

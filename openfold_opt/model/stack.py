@@ -137,6 +137,10 @@ def run_block(block: Callable[..., Any], index: int, plan: ExecutionPlan, *args:
     index: of the block in its stack.
     """
     if index < plan.num_recomputed_blocks and torch.is_grad_enabled():
-        # No random state to keep: dropout masks are among the arguments.
-        return checkpoint(block, *args, plan, use_reentrant=False, preserve_rng_state=False)
+        # No random state to keep: dropout masks are among the arguments. Recomputation runs to the
+        # end of the block: PyTorch's early stop would leave collectives that the block has started
+        # without their wait, which the capture of a CUDA graph forbids.
+        return checkpoint(
+            block, *args, plan, use_reentrant=False, preserve_rng_state=False, early_stop=False
+        )
     return block(*args, plan)

@@ -117,23 +117,35 @@ def build_parallel_context(config: ParallelConfig, launch: LaunchInfo, *, device
     timeout = timedelta(seconds=config.timeout_seconds)
     store = open_store(launch, timeout=timeout)
     dist.init_process_group(
-        backend, store=dist.PrefixStore("groups", store), rank=launch.rank, world_size=launch.world_size, timeout=timeout
+        backend,
+        store=dist.PrefixStore("groups", store),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=timeout,
+        # NCCL connects now and to this GPU, not at the first collective to a GPU that it guesses.
+        device_id=device if device.type == "cuda" else None,
     )
     world = AxisGroup(name="world", rank=launch.rank, size=launch.world_size, process_group=dist.group.WORLD)
     context = ParallelContext(
         launch=launch,
         role=TRAIN if launch.rank < num_training else EVALUATE,
         world=world,
-        peers=_peers_axis(launch, num_training),
+        peers=_peers_axis(launch, num_training, timeout),
         data=AxisGroup.single("data"),
         dap=AxisGroup.single("dap"),
         store=store,
     )
     ranks = torch.arange(num_training).view(-1, config.dap_size)
-    mesh = DeviceMesh(device.type, ranks, mesh_dim_names=("data", "dap"))
+    dap_options = _dap_options(backend, timeout)
+    mesh = DeviceMesh(
+        device.type,
+        ranks,
+        mesh_dim_names=("data", "dap"),
+        backend_override=None if dap_options is None else ((None, None), (None, dap_options)),
+    )
     if context.role == TRAIN:
         context = replace(context, data=_axis(mesh, "data"), dap=_for_dap(_axis(mesh, "dap"), config))
-    return _with_evaluation_ranks(context, config, num_training)
+    return _with_evaluation_ranks(context, config, num_training, backend)
 
 
 def count_training_ranks(config: ParallelConfig, num_ranks: int) -> int:
@@ -148,28 +160,52 @@ def count_training_ranks(config: ParallelConfig, num_ranks: int) -> int:
     return num_training
 
 
-def _peers_axis(launch: LaunchInfo, num_training: int) -> AxisGroup:
+def _peers_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) -> AxisGroup:
     """All training ranks, seen from one of them. Every rank of the world calls this."""
-    group = dist.group.WORLD if num_training == launch.world_size else dist.new_group(list(range(num_training)))
+    group = dist.group.WORLD
+    if num_training != launch.world_size:
+        group = dist.new_group(list(range(num_training)), timeout=timeout)
     if launch.rank >= num_training or num_training == 1:
         return AxisGroup.single("peers")
     return AxisGroup(name="peers", rank=launch.rank, size=num_training, process_group=group)
 
 
-def _with_evaluation_ranks(context: ParallelContext, config: ParallelConfig, num_training: int) -> ParallelContext:
+def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Options | None:
+    """Options of a dap group: None for another backend than NCCL.
+
+    Collectives of a dap group run at the same time as computation that fills the GPU. On a stream
+    of high priority they get the next free multiprocessors, so the work that waits for them starts
+    earlier.
+    """
+    if backend != "nccl":
+        return None
+    options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
+    # DeviceMesh takes the timeout from here if it gets options.
+    options._timeout = timeout
+    return options
+
+
+def _with_evaluation_ranks(
+    context: ParallelContext, config: ParallelConfig, num_training: int, backend: str
+) -> ParallelContext:
     """The context with its bridge, and on an evaluation rank with its group. Every rank of the world calls this."""
     if config.num_evaluation_ranks == 0:
         return context
+    timeout = timedelta(seconds=config.timeout_seconds)
     size = config.num_evaluation_ranks // config.evaluation_groups
     rank = context.launch.rank
     firsts = tuple(range(num_training, context.launch.world_size, size))
     for number, first in enumerate(firsts):
         members = list(range(first, first + size))
-        group = dist.new_group(members) if size > 1 else None
+        group = None
+        if size > 1:
+            # The group shares long chains as a dap group does.
+            options = _dap_options(backend, timeout)
+            group = dist.new_group(members, timeout=timeout, pg_options=options)
         if rank in members:
             peers, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("peers", "dap"))
             context = replace(context, peers=peers, dap=_for_dap(dap, config), evaluation_group=number)
-    over = dist.new_group([0, *firsts], backend="gloo", timeout=timedelta(seconds=config.timeout_seconds))
+    over = dist.new_group([0, *firsts], backend="gloo", timeout=timeout)
     is_on_bridge = rank == 0 or rank in firsts
     return replace(context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts))
 

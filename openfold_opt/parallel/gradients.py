@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ def average_gradients(gradients: Tensor, axis: AxisGroup, *, bucket_bytes: int) 
 class _Bucket:
     piece: slice
     num_parameters: int
+    """With a gradient."""
     num_missing: int = 0
     """Parameters whose gradient the running backward pass has not made yet."""
     work: Any = None
@@ -53,6 +54,7 @@ class GradientReducer:
         bucket_bytes: int,
         overlaps: bool,
         collect: Callable[[slice], None],
+        without_gradient: Collection[nn.Parameter] = (),
     ) -> None:
         """Hooks into the parameters if there is something to average.
 
@@ -63,6 +65,8 @@ class GradientReducer:
             bucket_bytes: size of a bucket; a larger parameter has one of its own.
             overlaps: whether buckets are sent during the backward pass, or all at its end; the results are the same bits.
             collect: called with a bucket's part of the tensor before it is sent, to bring gradients there that are made elsewhere.
+            without_gradient: parameters that the loss does not depend on; no bucket waits for
+                them.
         """
         self._gradients = gradients
         self._axis = axis
@@ -71,6 +75,7 @@ class GradientReducer:
         self._num_launched = 0
         self._buckets: list[_Bucket] = []
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
+        self._without_gradient = frozenset(without_gradient)
         if axis.size == 1:
             return
         self._cut(parameters, max(bucket_bytes // gradients.element_size(), 1))
@@ -83,7 +88,8 @@ class GradientReducer:
         for parameter, start in sorted(parameters.items(), key=lambda item: -item[1]):
             members.append(parameter)
             if stop - start >= bucket_size or start == 0:
-                bucket = _Bucket(piece=slice(start, stop), num_parameters=len(members))
+                num_parameters = len(set(members) - self._without_gradient)
+                bucket = _Bucket(piece=slice(start, stop), num_parameters=num_parameters)
                 self._buckets.append(bucket)
                 self._bucket_of.update(dict.fromkeys(members, bucket))
                 stop, members = start, []
@@ -103,6 +109,11 @@ class GradientReducer:
     def _note(self, parameter: nn.Parameter) -> None:
         if not self._is_armed:
             return
+        if parameter in self._without_gradient:
+            raise RuntimeError(
+                f"a parameter of shape {tuple(parameter.shape)} got a gradient but was declared "
+                "without one; its bucket may have been sent already. Correct without_gradient"
+            )
         self._bucket_of[parameter].num_missing -= 1
         while self._num_launched < len(self._buckets) and self._buckets[self._num_launched].num_missing == 0:
             self._launch()

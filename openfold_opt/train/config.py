@@ -61,7 +61,7 @@ class RunConfig:
     recompute: bool | str = field(default=True, metadata=_IMPLEMENTATION)
     """Blocks keep their inputs only and are computed again in the backward pass: all, none, or "auto", as few as make the rest fit."""
     cuda_graphs: bool = field(default=False, metadata=_IMPLEMENTATION)
-    """Whole steps are recorded before the clock runs and replayed; wants samples of one shape and a GPU."""
+    """Steps are recorded as CUDA graphs before the clock runs; needs a GPU and samples of one shape."""
     warm_up: bool = field(default=True, metadata=_IMPLEMENTATION)
     """Make a step for each number of recycling passes on made-up data before the clock runs."""
     device: str = field(default="cuda", metadata=_IMPLEMENTATION)

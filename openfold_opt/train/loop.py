@@ -173,7 +173,8 @@ class Trainer:
         if config.kernels.uses_triton(device):
             self._note(describe_tuning(device))
         if config.warm_up:
-            runner = warm_up(config, prepared.train_step, prepared.evaluator, report=self._note)
+            with _mistakes_as_setup_errors():
+                runner = warm_up(config, prepared.train_step, prepared.evaluator, report=self._note)
         try:
             return self._timed(config, context, prepared, runner)
         finally:
@@ -216,7 +217,9 @@ class Trainer:
             rank = EvaluationRank(
                 self._config, context, device=device, note=self._heartbeat.note, stop_request=self._stop_request
             )
-        graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note) if self._config.warm_up else None
+            graphs = None
+            if self._config.warm_up:
+                graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note)
         try:
             # the training ranks' two: all are ready, and the clock has started
             barrier(context.world)

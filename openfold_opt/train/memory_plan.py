@@ -19,6 +19,7 @@ from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
 from openfold_opt.train.made_up_features import meta_batch
 from openfold_opt.train.meta_model import meta_model
 
@@ -36,9 +37,11 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     """
     if config.recompute != "auto":
         return ALL_BLOCKS if config.recompute else 0
-    free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config))
-    num_blocks = config.model.evoformer_stack.num_blocks
     kernels = config.kernels.resolved(device)
+    # Graphs also have a memory pool; it holds the activations, which are counted below either way.
+    graphs = graph_memory_bytes(config, kernels) if config.cuda_graphs else 0
+    free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config) - graphs)
+    num_blocks = config.model.evoformer_stack.num_blocks
     sizes = functools.cache(lambda number: saved_bytes(config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size))
     # as long as other stacks have blocks too, each number has a size of its own
     others = min(max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks), num_blocks)
@@ -48,7 +51,8 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     if sizes(num_blocks) > free:
         raise ValueError(
             f"a step keeps {sizes(num_blocks) / 2**30:.1f} GiB even if all blocks are computed again, and {free / 2**30:.1f} GiB are free "
-            f"for it on {device}; lower local_batch_size or the sizes of the data"
+            f"for it on {device}, after {graphs / 2**30:.1f} GiB of CUDA graphs; "
+            "lower local_batch_size or the sizes of the data"
         )
     each = (sizes(others) - sizes(num_blocks)) / (num_blocks - others)
     return min(num_blocks, others + math.ceil((sizes(others) - free) / each))

@@ -26,14 +26,20 @@ def check_precision(precision: str) -> None:
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """While open, float32 matrix products may use TF32 unless the precision is fp32.
+    """Set the precision of matrix products on a GPU while open.
 
-    The setting belongs to the process in PyTorch, so it is put back on exit.
+    float32 products may use TF32 unless the precision is fp32. bfloat16 products are summed in
+    float32, also where cuBLAS splits a sum over several blocks of threads (docs/kernels.md).
+    The settings belong to the process in PyTorch, so they are restored on exit.
     """
     check_precision(precision)
-    before = torch.get_float32_matmul_precision()
+    matmul = torch.backends.cuda.matmul
+    float32_before = torch.get_float32_matmul_precision()
+    bfloat16_before = matmul.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    matmul.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(float32_before)
+        matmul.allow_bf16_reduced_precision_reduction = bfloat16_before

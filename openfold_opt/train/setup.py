@@ -13,6 +13,7 @@ from openfold_opt.kernels.cpu.library import reason_against as no_library_becaus
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
@@ -160,7 +161,16 @@ def build_train_step(
         context=context,
         dropout_seed=dropout_seed,
         low_precision=low_precision_names(model, config.precision),
+        without_gradient=names_without_gradient(model, config.loss),
     )
+
+
+def names_without_gradient(model: AlphaFold, loss: LossConfig) -> tuple[str, ...]:
+    """Parameters that the loss does not depend on: those of heads whose term has weight zero."""
+    heads = [name for name, _ in model.auxiliary_heads.named_children()]
+    unused_heads = [name for name in heads if getattr(loss, name).weight == 0.0]
+    unused = tuple(f"auxiliary_heads.{name}." for name in unused_heads)
+    return tuple(name for name, _ in model.named_parameters() if name.startswith(unused))
 
 
 def prepare_run(

@@ -162,10 +162,12 @@ class TrainStep:
         context: ParallelContext | None = None,
         dropout_seed: int | None = None,
         low_precision: Collection[str] = (),
+        without_gradient: Collection[str] = (),
     ) -> None:
         """Takes the parameters of the model, which are float32 and on its device, into its buffer.
 
         dropout_seed: None trains without dropout. low_precision: parameters that the model is to use in bfloat16.
+        without_gradient: parameters that the loss does not depend on.
         """
         self.model = model
         self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS, low_precision=low_precision)
@@ -174,6 +176,7 @@ class TrainStep:
         self._loss = loss
         self._plan = plan
         self.config = config
+        parameters = dict(model.named_parameters())
         self._reducer = GradientReducer(
             self.buffer.gradients,
             self.buffer.places(model),
@@ -181,6 +184,7 @@ class TrainStep:
             bucket_bytes=config.gradient_bucket_bytes,
             overlaps=config.overlap,
             collect=self.buffer.collect_gradients,
+            without_gradient=[parameters[name] for name in without_gradient],
         )
         self.dropout_seed = dropout_seed
         self._signals = torch.zeros(len(SIGNALS), device=self.buffer.values.device)
@@ -219,11 +223,16 @@ class TrainStep:
             is_last = len(rows) + 1 == self.config.accumulation
             terms = self.forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes, is_last=is_last)
             names = tuple(terms.terms)
-            rows.append(_local_rows(terms))
-        if len(rows) != self.config.accumulation:
-            raise ValueError(f"step {int(numbers.step)} got {len(rows)} micro-batches, expected {self.config.accumulation}")
-        packed = self._update(numbers.learning_rate, num_terms=len(names))
+            rows.append(local_rows(terms))
+        self.check_num_micro_batches(len(rows), step=numbers.step)
+        packed = self.update(numbers.learning_rate, num_terms=len(names))
         return StepTensors(packed=packed, local_terms=torch.cat(rows), term_names=names)
+
+    def check_num_micro_batches(self, found: int, *, step: int | Tensor) -> None:
+        """Raise ValueError if a step did not get the micro-batches that its configuration says."""
+        expected = self.config.accumulation
+        if found != expected:
+            raise ValueError(f"step {int(step)} got {found} micro-batches, expected {expected}")
 
     def result(
         self, tensors: StepTensors, *, step: int, num_recycling_passes: int, sample_ids: tuple[str, ...]
@@ -281,7 +290,7 @@ class TrainStep:
         riders[-len(SIGNALS) :] = self._signals
 
     @torch.no_grad()
-    def _update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
+    def update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
         """Average, clip, step. Returns [is_applied, norm, signals ..., loss, terms ...] float32 on the device."""
         buffer = self.buffer
         square_sum = self._reducer.finish(buffer.size)
@@ -307,6 +316,6 @@ class TrainStep:
 
 
 @torch.no_grad()
-def _local_rows(terms: LossTerms) -> Tensor:
+def local_rows(terms: LossTerms) -> Tensor:
     """[batch, terms + 1] float32: every term of every sample, and the weighted sum."""
     return torch.stack([*(value.float() for value in terms.terms.values()), terms.weighted_total.float()], dim=1)

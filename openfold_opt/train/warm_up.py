@@ -6,7 +6,7 @@ Compiled kernels, cuBLAS handles and workspaces, the memory that the allocator h
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -39,12 +39,16 @@ def warm_up(
 
     Returns:
         What carries out the steps of the run: graphs of the step, or the step itself.
+
+    Raises:
+        CaptureError: a graph could not be recorded.
     """
     device = train_step.buffer.values.device
     runner: TrainStep | StepGraphs = train_step
     if config.cuda_graphs:
         recorder = recorder if recorder is not None else CudaRecorder(device)
-        runner = StepGraphs(train_step, recorder, micro_batches=_made_up_micro_batches(config, device))
+        micro_batch = made_up_micro_batch(config, device, 0)
+        runner = StepGraphs(train_step, recorder, micro_batch=micro_batch)
     with _as_before(train_step):
         # most passes first: the memory it takes serves the others
         numbers = range(config.data.max_extra_passes, -1, -1)
@@ -52,18 +56,31 @@ def warm_up(
             if isinstance(runner, StepGraphs):
                 runner.rehearse(passes)
             else:
-                runner.run(_made_up_micro_batches(config, device), step=1, num_recycling_passes=passes).read()
+                count = range(config.accumulation)
+                batches = (made_up_micro_batch(config, device, n) for n in count)
+                runner.run(batches, step=1, num_recycling_passes=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
         graphs = EvaluationGraphs(evaluator.compute, recorder) if isinstance(runner, StepGraphs) else None
         _evaluate(config, evaluator, graphs, device=device, report=report)
         if isinstance(runner, StepGraphs):
-            # what is recorded keeps its memory from eager work, so this comes last
-            for passes in numbers:
-                runner.record(passes)
-            graphs.record()
+            # Recorded graphs keep their memory from eager work, so this comes last.
+            _record(runner, numbers, graphs)
             evaluator.use_graphs(graphs)
             report(f"warm-up: recorded {len(numbers)} steps and the evaluation")
     return runner
+
+
+def _record(runner: StepGraphs, numbers: Iterable[int], graphs: EvaluationGraphs) -> None:
+    """Record all graphs, or none if one of them fails."""
+    try:
+        for passes in numbers:
+            runner.record(passes)
+        graphs.record()
+    except Exception:
+        # NCCL does not shut down while a graph holds its collectives.
+        runner.release()
+        graphs.release()
+        raise
 
 
 def warm_up_evaluation(config: RunConfig, evaluator: Evaluator, *, report: Callable[[str], None]) -> EvaluationGraphs | None:
@@ -84,14 +101,15 @@ def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
         evaluator.release_graphs()
 
 
-def _made_up_micro_batches(config: RunConfig, device: torch.device) -> list[MicroBatch]:
-    size, micro_batches = config.local_batch_size, []
-    for number in range(config.accumulation):
-        features = made_up_batch(config.data, batch_size=size, num_passes=config.data.max_extra_passes + 1, seed=number)
-        slots = torch.arange(number * size, (number + 1) * size)
-        batch = FeatureBatch.from_features(features).to(device)
-        micro_batches.append(MicroBatch(features=batch, slots=slots.to(device), sample_ids=("made up",) * size))
-    return micro_batches
+def made_up_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
+    """Micro-batch `number` of a step, counted from 0, of made-up features on the device."""
+    size, num_passes = config.local_batch_size, config.data.max_extra_passes + 1
+    features = made_up_batch(config.data, batch_size=size, num_passes=num_passes, seed=number)
+    return MicroBatch(
+        features=FeatureBatch.from_features(features).to(device),
+        slots=torch.arange(number * size, (number + 1) * size).to(device),
+        sample_ids=("made up",) * size,
+    )
 
 
 def _evaluate(

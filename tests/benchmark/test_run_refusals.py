@@ -8,6 +8,8 @@ import torch
 from benchmark import run as run_command
 from benchmark.__main__ import main
 from benchmark.presets import build_preset, preset_names
+from openfold_opt.train import loop
+from openfold_opt.train.graphs.recorder import CaptureError
 from tests.train.synthetic import tiny_config
 
 
@@ -167,3 +169,17 @@ def test_closed_preset_without_its_checkpoint(tiny, tmp_path, capsys):
     tiny(init_checkpoint_sha256="0" * 64)
     assert run(tmp_path) == 2
     assert "--init-checkpoint" in capsys.readouterr().err
+
+
+def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
+    """The text of the error is that of tests/train/test_capture_failure.py."""
+
+    def fail(*args, **options):
+        raise CaptureError("a CUDA graph could not be recorded: set cuda_graphs=False")
+
+    monkeypatch.setattr(loop, "warm_up", fail)
+    tiny()
+    assert run(tmp_path) == 2
+    message = capsys.readouterr().err
+    assert "benchmark run: a CUDA graph could not be recorded: set cuda_graphs=False" in message
+    assert "Traceback" not in message

@@ -6,22 +6,20 @@ import dataclasses
 import pytest
 import torch
 
-from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.parallel.flight import Flight
 from openfold_opt.parallel.transfers import AllGather, AllToAll
 from openfold_opt.train.graphs.recorder import CudaRecorder
-from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.setup import build_model, build_plans, build_train_step
 from tests.support.devices import DEVICES
 from tests.support.lone_group import lone_axis, lone_group, lone_training_context
 from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import StandIn, micro_batch
+from tests.train.test_step_graphs import StandIn, kernels_for, micro_batch, new_graphs, new_step
 
 NUM_REPLAYS = {"cpu": 3, "cuda": 20}
 """On a CPU a stand-in does the work again, so few replays show a mistake."""
 
 
 def recorder_for(device):
+    """The substitute of the CPU runs the Python of the work again, and with it the collectives."""
     return CudaRecorder(device) if device.type == "cuda" else StandIn()
 
 
@@ -64,38 +62,31 @@ def test_axial_collectives_and_their_gradients_are_replayed(device):
         recording.reset()
 
 
-def new_step(config, context, device):
-    model = build_model(config, seed=1, device=device)
-    plan, _ = build_plans(config, context, device)
-    return build_train_step(config, model, plan=plan, context=context, seed=1)
-
-
+@pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("device", DEVICES)
-def test_gradients_sent_by_autograd_hooks_are_replayed(device, overlap):
-    device = torch.device(device)
-    kernels = KernelConfig.all("triton" if device.type == "cuda" else "reference")
-    config = tiny_config(device=device.type, kernels=kernels)
+def test_gradients_sent_by_autograd_hooks_are_replayed(device, overlap, accumulation):
+    config = tiny_config(device=device, kernels=kernels_for(device), accumulation=accumulation)
     parallel = dataclasses.replace(config.parallel, overlap=overlap, gradient_bucket_bytes=4096)
     config = dataclasses.replace(config, parallel=parallel)
+    device = torch.device(device)
     with lone_group(device) as group:
         context = lone_training_context(group)
-        step, eager = (new_step(config, context, device) for _ in range(2))
-        start = [x.clone() for x in vars(step.weight_state()).values() if x is not None]
-        batch = micro_batch(config, 1, device=device)
-        graphs = StepGraphs(step, recorder_for(device), micro_batches=[batch])
-        graphs.rehearse(0)
-        graphs.record(0)
-        with torch.no_grad():
-            state = [x for x in vars(step.weight_state()).values() if x is not None]
-            for tensor, before in zip(state, start, strict=True):
-                tensor.copy_(before)
+        graphs, _ = new_graphs(config, recorder_for(device), device, context)
+        eager, alone = new_step(config, device, context), new_step(config, device)
         for number in range(1, NUM_REPLAYS[device.type] + 1):
-            batch = micro_batch(config, number, device=device)
-            found = graphs.run([batch], step=number, num_recycling_passes=0).read()
-            expected = eager.run([batch], step=number, num_recycling_passes=0).read()
-            # the gradient is half of that of one rank alone, so its norm is, too
+            seeds = [10 * number + micro for micro in range(accumulation)]
+            batches = [micro_batch(config, seed, device=device) for seed in seeds]
+            found, expected = (
+                runner.run(iter(batches), step=number, num_recycling_passes=0).read()
+                for runner in (graphs, eager)
+            )
             assert found.is_applied and found.loss == pytest.approx(expected.loss, rel=1e-3)
             assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-2)
+            if number == 1:
+                # the sum over one rank divided by two: the gradients went through the group
+                whole = alone.run(iter(batches), step=1, num_recycling_passes=0).read()
+                assert found.gradient_norm == pytest.approx(whole.gradient_norm / 2, rel=1e-2)
         assert graphs.num_eager_steps == 0
+        # NCCL does not end while a graph holds its collectives
         graphs.release()

@@ -1,9 +1,12 @@
 """Mesh of ranks, averaging of gradients and agreement between ranks, on gloo processes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tests.parallel.gloo_ranks import run_on_ranks
 
+from openfold_opt.parallel import context as context_module
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import (
     broadcast_object,
@@ -84,3 +87,80 @@ def test_ranks_must_divide_by_dap():
     launch = LaunchInfo(rank=0, world_size=3, ranks_per_node=3)
     with pytest.raises(ValueError, match="found 3 ranks; dap_size=2 .* start 2, for instance by torchrun --nproc-per-node 2"):
         build_parallel_context(ParallelConfig(dap_size=2), launch, device=torch.device("cpu"))
+
+
+class FakeDistributed:
+    """Stands for torch.distributed where there is no NCCL: notes how groups are built."""
+
+    class ProcessGroupNCCL:
+        class Options:
+            def __init__(self, *, is_high_priority_stream: bool) -> None:
+                self.is_high_priority_stream = is_high_priority_stream
+
+    group = SimpleNamespace(WORLD="world")
+
+    def __init__(self) -> None:
+        self.init: dict = {}
+        self.new_groups: list[dict] = []
+        self.mesh: dict = {}
+
+    def PrefixStore(self, prefix, store):
+        return (prefix, store)
+
+    def init_process_group(self, backend, **options) -> None:
+        self.init = {"backend": backend, **options}
+
+    def new_group(self, ranks, **options) -> str:
+        self.new_groups.append({"ranks": ranks, **options})
+        return f"group {ranks}"
+
+    def device_mesh(self, device_type, ranks, **options) -> "FakeDistributed":
+        self.mesh = {"device_type": device_type, "ranks": ranks.tolist(), **options}
+        self.mesh_dim_names = options["mesh_dim_names"]
+        return self
+
+    def size(self, dim: int) -> int:
+        return (1, 2)[dim]
+
+    def get_local_rank(self, name: str) -> int:
+        return 0
+
+    def get_group(self, name: str) -> str:
+        return f"group {name}"
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    fake = FakeDistributed()
+    monkeypatch.setattr(context_module, "dist", fake)
+    monkeypatch.setattr(context_module, "DeviceMesh", fake.device_mesh)
+    monkeypatch.setattr(context_module, "open_store", lambda launch, timeout: "store")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    return fake
+
+
+def build(device: torch.device) -> ParallelContext:
+    """Two ranks that share a sample, and two that evaluate together."""
+    config = ParallelConfig(dap_size=2, num_evaluation_ranks=2, timeout_seconds=77)
+    launch = LaunchInfo(rank=0, world_size=4, ranks_per_node=4)
+    return build_parallel_context(config, launch, device=device)
+
+
+def test_nccl_knows_its_gpu_and_dap_groups_get_streams_of_high_priority(fake):
+    assert build(torch.device("cuda", 3)).dap.process_group == "group dap"
+    assert fake.init["backend"] == "nccl" and fake.init["device_id"] == torch.device("cuda", 3)
+    data, (backend, options) = fake.mesh["backend_override"]
+    assert data == (None, None) and backend is None
+    peers, evaluation, bridge = fake.new_groups
+    for of_group in (options, evaluation["pg_options"]):
+        assert of_group.is_high_priority_stream and of_group._timeout.total_seconds() == 77
+    assert evaluation["ranks"] == [2, 3] and bridge["backend"] == "gloo"
+    assert "pg_options" not in peers and "pg_options" not in bridge
+    assert {group["timeout"].total_seconds() for group in fake.new_groups} == {77}
+
+
+def test_gloo_gets_neither_a_device_nor_options_of_nccl(fake):
+    build(torch.device("cpu"))
+    assert fake.init["backend"] == "gloo" and fake.init["device_id"] is None
+    assert fake.mesh["backend_override"] is None
+    assert all(group.get("pg_options") is None for group in fake.new_groups)

@@ -1,5 +1,6 @@
 """Gradients averaged behind the backward pass are those averaged after it, to the last bit."""
 
+import pytest
 import torch
 from tests.parallel.gloo_ranks import run_on_ranks
 from torch import nn
@@ -30,11 +31,20 @@ class Chain(nn.Module):
         return (x * first.sum() * second.square().sum() * third.sum() + third.square().sum()) * last.sum()
 
 
-def reduced(context: ParallelContext, overlaps: bool) -> dict:
-    """Two micro-batches, of which the second one sends."""
+def reduced(context: ParallelContext, overlaps: bool, is_declared: bool) -> dict:
+    """Two micro-batches, of which the second one sends.
+
+    is_declared: the reducer knows of the parameter without a gradient.
+    """
     model, collected = Chain(), []
     reducer = GradientReducer(
-        model.flat, model.places, context.peers, bucket_bytes=4 * 32, overlaps=overlaps, collect=collected.append
+        model.flat,
+        model.places,
+        context.peers,
+        bucket_bytes=4 * 32,
+        overlaps=overlaps,
+        collect=collected.append,
+        without_gradient=[model.weights[3]] if is_declared else [],
     )
     rank = context.peers.rank
     model(1.0 + rank).backward()
@@ -55,19 +65,35 @@ def reduced(context: ParallelContext, overlaps: bool) -> dict:
     }
 
 
-def both(context: ParallelContext) -> list[dict]:
-    return [reduced(context, overlaps) for overlaps in (True, False)]
+def all_ways(context: ParallelContext) -> list[dict]:
+    return [reduced(context, *way) for way in ((True, False), (False, False), (True, True))]
 
 
 def test_buckets_go_as_they_are_filled_and_change_no_bit():
-    for behind, after in run_on_ranks(both, 2):
-        assert behind["flat"] == after["flat"]
+    for behind, after, declared in run_on_ranks(all_ways, 2):
+        assert behind["flat"] == after["flat"] == declared["flat"]
         # cut from the end, each at least as large as asked for; the riders are with the last parameter
         assert behind["pieces"] == [(55, 119), (3, 55), (0, 3)]
-        # the parameter that is not used holds up its bucket and those behind it
-        assert (behind["early"], after["early"]) == (1, 0)
-        for squares, expected in (behind["squares"], after["squares"]):
+        # an unused parameter that was not declared holds up its bucket and those behind it
+        assert (behind["early"], after["early"], declared["early"]) == (1, 0, 3)
+        for squares, expected in (behind["squares"], after["squares"], declared["squares"]):
             assert abs(squares - expected) < 1e-10 * expected
+
+
+def test_a_gradient_of_a_parameter_declared_without_one_is_an_error():
+    model = Chain()
+    reducer = GradientReducer(
+        model.flat,
+        model.places,
+        AxisGroup.imagined("peers", size=2),
+        bucket_bytes=2**20,
+        overlaps=True,
+        collect=lambda piece: None,
+        without_gradient=[model.weights[4]],
+    )
+    reducer.arm()
+    with pytest.raises(RuntimeError, match=r"shape \(60,\) got a gradient but was declared"):
+        model(1.0).backward()
 
 
 def test_one_rank_has_nothing_to_do():

@@ -12,6 +12,7 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.train import memory_plan
+from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
 from openfold_opt.train.made_up_features import made_up_batch
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
 from tests.support.devices import DEVICES
@@ -137,15 +138,39 @@ def test_a_step_stays_below_the_memory_that_the_plan_asks_for(config, device):
         assert torch.cuda.max_memory_allocated(device) <= planned
 
 
-def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(monkeypatch):
+@pytest.mark.parametrize(
+    ("graphs_gib", "numbers"), [(0.0, {80: 0, 40: 15}), (3.8, {80: 0, 40: 18})]
+)
+def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(
+    monkeypatch, graphs_gib, numbers
+):
     config = build_preset("mlperf_fast")
     sizes = {}
     monkeypatch.setattr(memory_plan, "saved_bytes", lambda config, kernels, *, num_recomputed_blocks, dap_size: sizes[num_recomputed_blocks])
+    graphs = graphs_gib * 2**30
+    monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs)
     # GiB, as counted by saved_bytes
     sizes.update({number: int(gib * 2**30) for number, gib in ((0, 51.42), (1, 48.9), (2, 46.3), (3, 43.7), (4, 41.14), (48, 2.46))})
-    for gib, number in ((80, 0), (40, 15)):
+    for gib, number in numbers.items():
         monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, gib=gib: gib * 2**30)
         assert plan_recomputation(config, torch.device("cuda")) == number
+
+
+def test_graphs_take_memory_from_what_a_step_may_keep(config, kept, monkeypatch):
+    """Just enough for two recomputed blocks; with graphs, only if their memory is free as well."""
+    graphs = graph_memory_bytes(config, config.kernels)
+    needed = memory_plan._state_bytes(config) + kept[2] / memory_plan.SHARE_FOR_ACTIVATIONS + 1
+    with_graphs = dataclasses.replace(config, device="cuda", cuda_graphs=True)
+    for planned, free, number in (
+        (config, needed, 2),
+        (with_graphs, needed + graphs, 2),
+        (with_graphs, needed + graphs - 2**20, 3),
+    ):
+        monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, free=free: free)
+        assert plan_recomputation(planned, CPU) == number
+    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: graphs)
+    with pytest.raises(ValueError, match=r"GiB of CUDA graphs"):
+        plan_recomputation(with_graphs, CPU)
 
 
 @pytest.mark.compiler

@@ -1,17 +1,22 @@
-"""Replayed steps against eager ones; a stand-in records and replays where there is no GPU."""
+"""Replayed steps against eager ones; without a GPU, two substitutes for CUDA graphs record them."""
 
 import dataclasses
 
 import pytest
 import torch
 
+from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.made_up_features import made_up_batch
 from openfold_opt.train.setup import build_model, build_plans, build_train_step
 from openfold_opt.train.step import MicroBatch
+from tests.support.devices import DEVICES
+from tests.train.operator_recorder import OperatorRecorder
 from tests.train.synthetic import tiny_config
 
 PASSES = (1, 0, 1, 1, 0)
@@ -42,8 +47,8 @@ class StandInRecording:
         self._work = None
 
 
-def new_step(config, device="cpu"):
-    device, context = torch.device(device), ParallelContext.alone()
+def new_step(config, device="cpu", context=None):
+    device, context = torch.device(device), context or ParallelContext.alone()
     model = build_model(config, seed=1, device=device)
     plan, _ = build_plans(config, context, device)
     return build_train_step(config, model, plan=plan, context=context, seed=1)
@@ -55,11 +60,10 @@ def micro_batch(config, seed, *, num_passes=2, device="cpu"):
     return MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=(f"sample {seed}",))
 
 
-def new_graphs(config, recorder, device="cpu"):
-    step = new_step(config, device)
+def new_graphs(config, recorder, device="cpu", context=None):
+    step = new_step(config, device, context)
     start = [x.clone() for x in vars(step.weight_state()).values() if x is not None]
-    inputs = [micro_batch(config, 99 + number, device=device) for number in range(config.accumulation)]
-    graphs = StepGraphs(step, recorder, micro_batches=inputs)
+    graphs = StepGraphs(step, recorder, micro_batch=micro_batch(config, 99, device=device))
     for passes in (1, 0):
         graphs.rehearse(passes)
     for passes in (1, 0):
@@ -83,24 +87,145 @@ def run(runner, config, device="cpu"):
     return figures
 
 
-def assert_equal(found, expected):
+def recorder_for(device):
+    return CudaRecorder(torch.device(device)) if device == "cuda" else OperatorRecorder()
+
+
+def kernels_for(device):
+    return KernelConfig.all("triton" if device == "cuda" else "reference")
+
+
+def assert_equal(found, expected, device="cpu"):
+    """Figures and terms of steps: the same bits on a CPU. On a GPU sums by atomic operations have no
+    fixed order, so that two eager runs differ, too."""
     for (ours, our_terms), (theirs, their_terms) in zip(found, expected, strict=True):
-        assert ours == theirs
-        assert torch.equal(our_terms, their_terms)
+        if device == "cuda":
+            assert ours.is_applied == theirs.is_applied
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-3, nan_ok=True)
+            assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-2, nan_ok=True)
+            torch.testing.assert_close(our_terms, their_terms, rtol=1e-2, atol=1e-3, equal_nan=True)
+            continue
+        # as text, in which NaN equals NaN
+        assert str(ours) == str(theirs)
+        assert torch.equal(our_terms.nan_to_num(7e7), their_terms.nan_to_num(7e7))
 
 
+def assert_same_state(found, expected):
+    """Weights, moments, average and counts of two steps: to the last bit, on a GPU to 1 % of the norm."""
+    for name, value in vars(expected.weight_state()).items():
+        if value is None:
+            continue
+        ours = getattr(found.weight_state(), name)
+        if value.device.type == "cpu":
+            assert torch.equal(value, ours), name
+        else:
+            error = torch.linalg.vector_norm((ours - value).double())
+            assert error <= 1e-2 * torch.linalg.vector_norm(value.double()), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_replays_equal_eager_steps_to_the_last_bit(accumulation, precision):
+def test_replays_equal_eager_steps(accumulation, precision, device):
     schedule = dataclasses.replace(tiny_config().schedule, warmup_steps=4)
-    config = tiny_config(accumulation=accumulation, precision=precision, schedule=schedule)
-    recorder = StandIn()
-    graphs, step = new_graphs(config, recorder)
-    eager = new_step(config)
-    assert_equal(run(graphs, config), run(eager, config))
-    assert recorder.num_replays == len(PASSES) and graphs.num_eager_steps == 0
-    for name, value in vars(eager.weight_state()).items():
-        assert value is None or torch.equal(value, getattr(step.weight_state(), name)), name
+    config = tiny_config(
+        accumulation=accumulation,
+        precision=precision,
+        schedule=schedule,
+        device=device,
+        kernels=kernels_for(device),
+    )
+    recorder = recorder_for(device)
+    graphs, step = new_graphs(config, recorder, device)
+    eager = new_step(config, device)
+    assert_equal(run(graphs, config, device), run(eager, config, device), device)
+    if device == "cpu":
+        # with one micro-batch the update is part of its graph
+        assert recorder.num_replays == len(PASSES) * (1 if accumulation == 1 else accumulation + 1)
+        assert len(recorder.recordings) == (2 if accumulation == 1 else 3)
+    assert graphs.num_eager_steps == 0
+    graphs.release()
+    assert_same_state(step, eager)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_evaluation_graphs_between_steps_change_nothing(accumulation, device):
+    """All graphs share one pool; a replay overwrites what the others left there."""
+    config = tiny_config(accumulation=accumulation, device=device, kernels=kernels_for(device))
+    recorder = recorder_for(device)
+    graphs, step = new_graphs(config, recorder, device)
+    _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
+    evaluator = Evaluator(step.model, step.weight_average.parameters(), plan=plan)
+    evaluation = EvaluationGraphs(evaluator.compute, recorder)
+    chain = micro_batch(config, 7, device=device).features
+    assert list(evaluation.rehearse([chain])) == [config.data.crop_size]
+    evaluation.record()
+
+    class WithEvaluations:
+        """Evaluates before each step, after its first micro-batch and after its last one."""
+
+        def run(self, batches, **numbers):
+            def evaluated():
+                for batch in batches:
+                    assert torch.isfinite(evaluation.score(chain)).all()
+                    yield batch
+
+            result = graphs.run(evaluated(), **numbers)
+            evaluation.score(chain)
+            return result
+
+    eager = new_step(config, device)
+    found, expected = run(WithEvaluations(), config, device), run(eager, config, device)
+    assert_equal(found, expected, device)
+    assert_same_state(step, eager)
+    graphs.release()
+    evaluation.release()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation, device):
+    config = tiny_config(accumulation=accumulation, device=device, kernels=kernels_for(device))
+    graphs, step = new_graphs(config, recorder_for(device), device)
+    eager = new_step(config, device)
+    for number in (1, 2, 3):
+        seeds = [10 * number + micro for micro in range(accumulation)]
+        batches = [micro_batch(config, seed, device=device) for seed in seeds]
+        if number == 2:
+            batches[-1].features.chi_angles_sin_cos[:] = torch.nan
+        found, expected = (
+            runner.run(iter(batches), step=number, num_recycling_passes=1)
+            for runner in (graphs, eager)
+        )
+        assert found.read().is_applied == (number != 2)
+        pairs = [[(result.read(), result.local_terms)] for result in (found, expected)]
+        assert_equal(*pairs, device)
+        assert_same_state(step, eager)
+    graphs.release()
+
+
+def test_micro_batches_are_asked_for_one_at_a_time():
+    config, recorder = tiny_config(accumulation=3), StandIn()
+    graphs, _ = new_graphs(config, recorder)
+    replays = []
+
+    def batches():
+        for number in range(3):
+            replays.append(recorder.num_replays)
+            yield micro_batch(config, number)
+
+    graphs.run(batches(), step=1, num_recycling_passes=0)
+    assert replays == [0, 1, 2] and recorder.num_replays == 4
+
+
+def test_a_step_with_too_few_micro_batches_is_refused_before_weights_change():
+    config = tiny_config(accumulation=2)
+    graphs, step = new_graphs(config, StandIn())
+    before = step.buffer.values.clone()
+    with pytest.raises(ValueError, match="step 5 got 1 micro-batches, expected 2"):
+        graphs.run([micro_batch(config, 1)], step=5, num_recycling_passes=0)
+    assert torch.equal(step.buffer.values, before)
 
 
 def test_dropout_differs_from_step_to_step():
@@ -124,6 +249,23 @@ def test_what_fits_no_graph_is_done_eagerly_and_counted():
     assert graphs.num_eager_steps == 2 and recorder.num_replays == 1
 
 
+def test_one_micro_batch_of_two_that_fits_no_graph():
+    config = tiny_config(accumulation=2)
+    longer = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=9))
+    recorder = StandIn()
+    graphs, step = new_graphs(config, recorder)
+    eager = new_step(config)
+    for number, kinds in enumerate([(longer, config), (config, longer), (config, config)], start=1):
+        batches = [micro_batch(kind, 10 * number + micro) for micro, kind in enumerate(kinds)]
+        results = [
+            runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, eager)
+        ]
+        assert_equal(*([(result.read(), result.local_terms)] for result in results))
+    assert_same_state(step, eager)
+    # the update is replayed in each step
+    assert graphs.num_eager_steps == 2 and recorder.num_replays == 1 + 1 + 2 + 3
+
+
 def test_released_graphs_are_replayed_no_more():
     config, recorder = tiny_config(), StandIn()
     graphs, _ = new_graphs(config, recorder)
@@ -139,47 +281,5 @@ def test_figures_read_late_are_those_of_their_step():
     batches = [micro_batch(config, seed) for seed in (1, 2)]
     late = [graphs.run([batch], step=step, num_recycling_passes=0) for step, batch in enumerate(batches, start=1)]
     now = [eager.run([batch], step=step, num_recycling_passes=0) for step, batch in enumerate(batches, start=1)]
-    assert torch.equal(late[0].local_terms, now[0].local_terms) and torch.equal(late[1].local_terms, now[1].local_terms)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("kernels", ["reference", "triton"])
-def test_cuda_graphs_equal_eager_steps(kernels):
-    from openfold_opt.kernels.select import KernelConfig
-
-    config = tiny_config(kernels=KernelConfig.all(kernels), device="cuda", data=dataclasses.replace(tiny_config().data, crop_size=16))
-    graphs, _ = new_graphs(config, CudaRecorder(torch.device("cuda")), "cuda")
-    eager = new_step(config, "cuda")
-    for (ours, _), (theirs, _) in zip(run(graphs, config, "cuda"), run(eager, config, "cuda"), strict=True):
-        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
-        assert ours.is_applied and theirs.is_applied
-    assert graphs.num_eager_steps == 0
-
-
-@pytest.mark.gpu
-def test_a_hundred_replays_with_a_forced_collective_of_one_rank():
-    import torch.distributed as dist
-
-    store = dist.HashStore()
-    dist.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=torch.device("cuda", 0))
-    try:
-        config = tiny_config(device="cuda")
-        step = new_step(config, "cuda")
-        compute = step.compute
-
-        def with_collective(*args, **kwargs):
-            found = compute(*args, **kwargs)
-            dist.all_reduce(step.buffer.gradients)
-            return found
-
-        step.compute = with_collective
-        graphs = StepGraphs(step, CudaRecorder(torch.device("cuda")), micro_batches=[micro_batch(config, 1, device="cuda")])
-        graphs.rehearse(0)
-        graphs.record(0)
-        batch = micro_batch(config, 2, device="cuda")
-        for number in range(1, 101):
-            result = graphs.run([batch], step=number, num_recycling_passes=0)
-        assert result.read().is_applied and graphs.num_eager_steps == 0
-        graphs.release()
-    finally:
-        dist.destroy_process_group()
+    for ours, theirs in zip(late, now):
+        assert torch.equal(ours.local_terms, theirs.local_terms) and ours.read() == theirs.read()

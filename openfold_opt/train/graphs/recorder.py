@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 Work = Callable[[], None]
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+class CaptureError(ValueError):
+    """A CUDA graph could not be recorded. The text names the operation and the remedy."""
 
 
 class Recording(Protocol):
@@ -49,8 +57,45 @@ class CudaRecorder:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def record(self, work: Work) -> Recording:
+        """Raises CaptureError if an operation of the work cannot be captured."""
         graph = torch.cuda.CUDAGraph()
-        # thread_local: other threads, NCCL's watchdog and the stager among them, go on calling CUDA meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        errors: list[RuntimeError] = []
+
+        def noted() -> None:
+            try:
+                work()
+            except RuntimeError as error:
+                errors.append(error)
+                raise
+
+        try:
+            # thread_local: NCCL's watchdog and the stager call CUDA meanwhile, in other threads.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                noted()
+        except RuntimeError as error:
+            # Ending a broken capture raises a second error; the first one names the operation.
+            first = errors[0] if errors else error
+            raise CaptureError(_explain(first)) from first
         return graph
+
+
+def _explain(error: RuntimeError) -> str:
+    """Message of a CaptureError: operation, reason, remedy."""
+    own_files = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(_PACKAGE) and frame.filename != __file__
+    ]
+    where = "the beginning or the end of the capture"
+    if own_files:
+        frame = own_files[-1]
+        path = Path(frame.filename).relative_to(_PACKAGE.parent)
+        where = f"{path}:{frame.lineno}, in {frame.name}: {frame.line}"
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"a CUDA graph could not be recorded: {reason} (at {where}). An operation in a graph may "
+        "neither wait for the host nor copy from host memory that is not pinned; correct this one, "
+        "or set cuda_graphs=False in the preset to train without graphs"
+    )

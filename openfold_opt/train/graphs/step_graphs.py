@@ -1,8 +1,7 @@
-"""The whole training step, forward passes to weight average, as one graph for each number of recycling passes."""
+"""The training step as CUDA graphs: one per number of recycling iterations, and one update."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -12,97 +11,176 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.graphs.recorder import Recorder, Recording
 from openfold_opt.train.schedule import learning_rate
-from openfold_opt.train.step import MicroBatch, StepNumbers, StepResult, StepTensors, TrainStep
+from openfold_opt.train.step import (
+    MicroBatch,
+    StepNumbers,
+    StepResult,
+    StepTensors,
+    TrainStep,
+    local_rows,
+)
 
 
 class StepGraphs:
-    """Runs steps as TrainStep does, by replaying what was recorded on memory that stays where it is.
+    """Runs steps as TrainStep does, by replaying graphs on static memory.
 
-    Samples, step number and learning rate are copied in before a replay. Parameters, moments, gradients and figures live outside the
-    graphs' pool, so numbers of passes may follow each other in any order. A step whose samples have other shapes than the recorded
-    ones is carried out by TrainStep itself, and counted in num_eager_steps.
+    A graph holds the forward and backward pass of one micro-batch. A step replays it once per
+    micro-batch, and gradients accumulate in the parameter buffer. With several micro-batches, the
+    update (reduction over ranks, clipping, Adam, average) is a separate graph. With one, the
+    update is part of the micro-batch's graph: the reduction then starts during the backward pass,
+    and a capture must contain both the start and the wait of a collective.
+
+    Parameters, moments, gradients and figures are allocated outside the graphs' memory pool, so
+    that graphs may follow each other in any order. A micro-batch of other shapes than the recorded
+    ones is computed without a graph; its step counts in num_eager_steps.
     """
 
-    def __init__(self, train_step: TrainStep, recorder: Recorder, *, micro_batches: list[MicroBatch]) -> None:
-        """micro_batches: as many as a step takes, of the shapes to record, on the device; they become the graphs' own memory."""
+    def __init__(
+        self, train_step: TrainStep, recorder: Recorder, *, micro_batch: MicroBatch
+    ) -> None:
+        """micro_batch: of the shapes to record, on the device; it becomes the static input."""
         self._train_step = train_step
         self._recorder = recorder
-        self._inputs = micro_batches
+        self._input = micro_batch
+        self._has_one_graph = train_step.config.accumulation == 1
         device = train_step.buffer.values.device
         seed = train_step.dropout_seed
         self._numbers = StepNumbers(
             step=torch.ones((), dtype=torch.int64, device=device),
             learning_rate=torch.zeros((), dtype=torch.float64, device=device),
-            dropout_seed=None if seed is None else torch.tensor(seed, dtype=torch.int64, device=device),
+            dropout_seed=None
+            if seed is None
+            else torch.tensor(seed, dtype=torch.int64, device=device),
         )
         self._recordings: dict[int, Recording] = {}
-        self._figures: StepTensors | None = None
+        self._update_recording: Recording | None = None
+        self._term_names: tuple[str, ...] = ()
+        self._rows: Tensor | None = None
+        """[batch, terms + 1] float32: what a replay writes, as in StepResult.local_terms."""
+        self._packed: Tensor | None = None
+        """What a replay writes, as in StepTensors.packed."""
         self.num_eager_steps = 0
-        """Steps so far that fitted no graph."""
+        """Steps so far with a micro-batch that fitted no graph."""
 
     def rehearse(self, num_recycling_passes: int) -> None:
-        """Make a step without a graph. It changes weights: whoever calls this puts them back.
+        """Run a micro-batch and the update without a graph. The caller restores the weights.
 
-        All rehearsals come before the first recording, which takes memory that eager work cannot use.
+        Call this for every number of recycling iterations before the first recording, as
+        recorded graphs keep their memory from eager work.
         """
-        self._recorder.rehearse(lambda: self._compute(num_recycling_passes))
+        self._train_step.buffer.zero_gradients()
+        self._recorder.rehearse(lambda: self._run_graph_work(num_recycling_passes))
+        if not self._has_one_graph:
+            self._recorder.rehearse(self._run_update)
 
     def record(self, num_recycling_passes: int) -> None:
-        """Record the step."""
-        self._recordings[num_recycling_passes] = self._recorder.record(lambda: self._compute(num_recycling_passes))
+        """Record a micro-batch, and with the first one the update."""
+        self._recordings[num_recycling_passes] = self._recorder.record(
+            lambda: self._run_graph_work(num_recycling_passes)
+        )
+        if not self._has_one_graph and self._update_recording is None:
+            self._update_recording = self._recorder.record(self._run_update)
 
     def release(self) -> None:
-        """Give the graphs up; further steps are eager."""
+        """Give up the graphs; further steps run without one."""
         for recording in self._recordings.values():
             recording.reset()
         self._recordings.clear()
+        if self._update_recording is not None:
+            self._update_recording.reset()
+            self._update_recording = None
 
-    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
-        """As TrainStep.run."""
-        batches = list(micro_batches)
-        recording = self._recordings.get(num_recycling_passes)
-        if recording is None or not self._fit(batches, num_recycling_passes):
-            self.num_eager_steps += 1
-            return self._train_step.run(batches, step=step, num_recycling_passes=num_recycling_passes)
-        for batch, inputs in zip(batches, self._inputs):
-            _fill(inputs, batch, num_passes=num_recycling_passes + 1)
+    def run(
+        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int
+    ) -> StepResult:
+        """As TrainStep.run. A micro-batch is asked for after the one before it was launched."""
+        rate = learning_rate(self._train_step.config.schedule, step)
         self._numbers.step.fill_(step)
-        self._numbers.learning_rate.fill_(learning_rate(self._train_step.config.schedule, step))
-        recording.replay()
-        # the next replay overwrites the figures; those of the samples are looked at only if something is not finite
-        figures = dataclasses.replace(self._figures, local_terms=self._figures.local_terms.clone())
-        sample_ids = tuple(sample_id for batch in batches for sample_id in batch.sample_ids)
-        return self._train_step.result(figures, step=step, num_recycling_passes=num_recycling_passes, sample_ids=sample_ids)
-
-    def _compute(self, num_recycling_passes: int) -> None:
-        found = self._train_step.compute(self._inputs, self._numbers, num_recycling_passes=num_recycling_passes)
-        if self._figures is None:
-            # made by the first rehearsal, outside of any pool
-            self._figures = dataclasses.replace(
-                found, packed=torch.empty_like(found.packed), local_terms=torch.empty_like(found.local_terms)
-            )
-        self._figures.packed.copy_(found.packed)
-        self._figures.local_terms.copy_(found.local_terms)
-
-    def _fit(self, batches: list[MicroBatch], num_recycling_passes: int) -> bool:
-        return len(batches) == len(self._inputs) and all(
-            _same_layout(_used(inputs, num_recycling_passes + 1), _used(batch, num_recycling_passes + 1))
-            for batch, inputs in zip(batches, self._inputs)
+        self._numbers.learning_rate.fill_(rate)
+        self._train_step.buffer.zero_gradients()
+        rows: list[Tensor] = []
+        sample_ids: list[str] = []
+        has_eager = False
+        for batch in micro_batches:
+            recording = self._recording_for(batch, num_recycling_passes)
+            if recording is None:
+                has_eager = True
+                rows.append(self._run_micro_batch(batch, num_recycling_passes))
+            else:
+                _fill(self._input, batch, num_passes=num_recycling_passes + 1)
+                recording.replay()
+                # The next replay overwrites the rows.
+                rows.append(self._rows.clone())
+            sample_ids.extend(batch.sample_ids)
+        self._train_step.check_num_micro_batches(len(rows), step=step)
+        if self._update_recording is not None:
+            self._update_recording.replay()
+        elif not self._has_one_graph:
+            self._run_update()
+        self.num_eager_steps += has_eager
+        figures = StepTensors(
+            packed=self._packed.clone(),
+            local_terms=torch.cat(rows),
+            term_names=self._term_names,
         )
+        return self._train_step.result(
+            figures,
+            step=step,
+            num_recycling_passes=num_recycling_passes,
+            sample_ids=tuple(sample_ids),
+        )
+
+    def _recording_for(self, batch: MicroBatch, num_recycling_passes: int) -> Recording | None:
+        """The graph that the micro-batch fits, or None."""
+        num_passes = num_recycling_passes + 1
+        has_same_layout = all(
+            (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+            for a, b in zip(_used(self._input, num_passes), _used(batch, num_passes))
+        )
+        return self._recordings.get(num_recycling_passes) if has_same_layout else None
+
+    def _run_graph_work(self, num_recycling_passes: int) -> None:
+        """The work of a micro-batch's graph."""
+        rows = self._run_micro_batch(self._input, num_recycling_passes)
+        self._rows = _store(rows, self._rows)
+
+    def _run_micro_batch(self, batch: MicroBatch, num_recycling_passes: int) -> Tensor:
+        """Forward and backward pass, and with one micro-batch per step the update; the rows."""
+        terms = self._train_step.forward_backward(
+            batch,
+            self._numbers,
+            num_recycling_passes=num_recycling_passes,
+            is_last=self._has_one_graph,
+        )
+        self._term_names = tuple(terms.terms)
+        if self._has_one_graph:
+            self._run_update()
+        return local_rows(terms)
+
+    def _run_update(self) -> None:
+        """The work of the update's graph."""
+        packed = self._train_step.update(
+            self._numbers.learning_rate, num_terms=len(self._term_names)
+        )
+        self._packed = _store(packed, self._packed)
+
+
+def _store(values: Tensor, memory: Tensor | None) -> Tensor:
+    """Copy into memory that the first call allocates: an eager one, outside the graphs' pool."""
+    memory = torch.empty_like(values) if memory is None else memory
+    memory.copy_(values)
+    return memory
 
 
 def _used(batch: MicroBatch, num_passes: int) -> list[Tensor]:
-    """The tensors of a batch that a step with so many slices of the per-pass features reads."""
+    """The tensors that a micro-batch with num_passes slices of the per-pass features reads."""
     features: FeatureBatch = batch.features
     return [
-        getattr(features, name)[:, :num_passes] if spec.per_pass else getattr(features, name) for name, spec in FEATURES.items()
+        getattr(features, name)[:, :num_passes] if spec.per_pass else getattr(features, name)
+        for name, spec in FEATURES.items()
     ] + [batch.slots]
 
 
-def _same_layout(ours: list[Tensor], theirs: list[Tensor]) -> bool:
-    return all((a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) for a, b in zip(ours, theirs))
-
-
-def _fill(inputs: MicroBatch, batch: MicroBatch, *, num_passes: int) -> None:
-    for target, source in zip(_used(inputs, num_passes), _used(batch, num_passes)):
-        target.copy_(source, non_blocking=True)
+def _fill(target: MicroBatch, source: MicroBatch, *, num_passes: int) -> None:
+    for ours, theirs in zip(_used(target, num_passes), _used(source, num_passes)):
+        ours.copy_(theirs, non_blocking=True)

@@ -1,0 +1,54 @@
+"""Check that a CUDA graph can be captured, before a run depends on it.
+
+The capture is tried in a subprocess: a failed one may leave the process unable to use its GPU.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmark.preflight.finding import Finding
+from openfold_opt.train.config import RunConfig
+
+CHECK = "CUDA graphs"
+PROBE = "benchmark.preflight.capture_probe"
+
+
+def check_capture(
+    config: RunConfig, preset: str, *, num_gpus: int, timeout_seconds: float
+) -> Finding:
+    """Capture a small training step with the kernels and the precision of a preset on a GPU.
+
+    Args:
+        config: of the preset.
+        preset: its name.
+        num_gpus: GPUs that this process sees; without one nothing is tried, and a note says so.
+        timeout_seconds: limit of the subprocess, most of which is the compilation of kernels.
+    """
+    if not config.cuda_graphs:
+        text = "not tried: the preset has cuda_graphs=False"
+        return Finding(check=CHECK, passed=True, text=text, is_note=True)
+    if num_gpus == 0:
+        text = "capture not tried: this node has no GPU"
+        return Finding(check=CHECK, passed=True, text=text, is_note=True)
+    command = [sys.executable, "-m", PROBE, preset]
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_seconds
+        )
+    except subprocess.TimeoutExpired:
+        text = (
+            f"the capture of a small step did not end within {timeout_seconds:g} s; raise "
+            f"--timeout-seconds, or find out where it waits: {' '.join(command)}"
+        )
+        return Finding(check=CHECK, passed=False, text=text)
+    if finished.returncode != 0:
+        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
+        text = (
+            f"the capture of a small step ended with exit code {finished.returncode}: {last} "
+            f"(all messages: {' '.join(command)})"
+        )
+        return Finding(check=CHECK, passed=False, text=text)
+    text = "a small step with the kernels of the preset was captured and replayed"
+    return Finding(check=CHECK, passed=True, text=text)

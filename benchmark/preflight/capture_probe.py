@@ -1,0 +1,119 @@
+"""Capture and replay a small training step on a GPU.
+
+    python -m benchmark.preflight.capture_probe PRESET
+
+Kernels, precision and widths are those of the preset; blocks are few and the data is small, and the
+step runs on one GPU. The exit code is 1, with a message on stderr, if a capture fails or if a
+replayed step gives another loss than an eager one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+
+import torch
+
+from benchmark.presets import build_preset
+from openfold_opt.parallel.context import ParallelConfig, ParallelContext
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
+from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.precision import matmul_precision
+from openfold_opt.train.setup import build_model, build_plans, build_train_step, resolve_device
+from openfold_opt.train.step import TrainStep
+from openfold_opt.train.warm_up import made_up_micro_batch
+
+LOSS_TOLERANCE = 0.01
+"""Relative; the first step of both sides starts from the same weights on the same sample."""
+
+
+def small_config(config: RunConfig) -> RunConfig:
+    """The same kernels, precision and widths with one block per stack and little data."""
+    stacks = {
+        name: dataclasses.replace(getattr(config.model, name), num_blocks=1)
+        for name in ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+    }
+    data = dataclasses.replace(
+        config.data,
+        crop_size=min(config.data.crop_size, 64),
+        max_msa_clusters=min(config.data.max_msa_clusters, 16),
+        max_extra_msa=min(config.data.max_extra_msa, 32),
+        max_extra_passes=1,
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **stacks),
+        data=data,
+        parallel=ParallelConfig(),
+        local_batch_size=1,
+        accumulation=min(config.accumulation, 2),
+        recompute=True,
+    )
+
+
+def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
+    """Raises ValueError if a step cannot be recorded or if a replay differs from an eager step."""
+    recorded, eager = _new_step(config, device), _new_step(config, device)
+    graphs = StepGraphs(recorded, recorder, micro_batch=made_up_micro_batch(config, device, 0))
+    for passes in (1, 0):
+        graphs.rehearse(passes)
+    for passes in (1, 0):
+        graphs.record(passes)
+    _copy_state(eager, recorded)
+    try:
+        for passes in (1, 0):
+            _compare(config, device, graphs, eager, passes)
+    finally:
+        graphs.release()
+
+
+@torch.no_grad()
+def _copy_state(source: TrainStep, target: TrainStep) -> None:
+    """Undo what the eager runs before the recording changed."""
+    ours = vars(target.weight_state())
+    for name, value in vars(source.weight_state()).items():
+        if value is not None:
+            ours[name].copy_(value)
+
+
+def _compare(
+    config: RunConfig, device: torch.device, graphs: StepGraphs, eager: TrainStep, passes: int
+) -> None:
+    batches = [made_up_micro_batch(config, device, n) for n in range(config.accumulation)]
+    found, expected = (
+        runner.run(batches, step=1, num_recycling_passes=passes).read()
+        for runner in (graphs, eager)
+    )
+    is_close = math.isclose(found.loss, expected.loss, rel_tol=LOSS_TOLERANCE)
+    if not (found.is_applied and expected.is_applied and is_close):
+        raise ValueError(
+            f"a replayed step with {passes} recycling iterations has loss {found.loss:g} and "
+            f"gradient norm {found.gradient_norm:g}, an eager one {expected.loss:g} and "
+            f"{expected.gradient_norm:g}; set cuda_graphs=False in the preset, and report this"
+        )
+
+
+def _new_step(config: RunConfig, device: torch.device) -> TrainStep:
+    context = ParallelContext.alone()
+    model = build_model(config, seed=1, device=device)
+    plan, _ = build_plans(config, context, device)
+    return build_train_step(config, model, plan=plan, context=context, seed=1)
+
+
+def main() -> int:
+    """Probe the preset named on the command line; the exit code."""
+    config = small_config(build_preset(sys.argv[1]))
+    try:
+        device = resolve_device(config.device, local_rank=0)
+        with matmul_precision(config.precision):
+            probe(config, device, CudaRecorder(device))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Estimate of the memory that CUDA graphs take in addition to the tensors of a step.
+
+Each node of a graph (a kernel, a copy, a collective) takes memory on the device. The
+nodes are counted by running the model on PyTorch's device "meta", without a GPU. The graphs' pool
+is not part of this estimate: it holds what one micro-batch keeps for its backward pass, once for
+all graphs, and eager work returns its memory before the first recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.model.dropout import DropoutState
+from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.evaluation_graphs import bucket_lengths
+from openfold_opt.train.made_up_features import meta_batch
+from openfold_opt.train.meta_model import meta_model
+
+BYTES_PER_NODE = 10_000
+"""An estimate, not measured here: 17 GB for the 1.7 million nodes that preset mlperf_1x8 had when
+all its micro-batches were recorded."""
+
+FUSED_NAMESPACE = "openfold"
+"""Of our own operators, whose launches are counted one by one."""
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCounts:
+    """Nodes of graphs on a rank that trains and evaluates."""
+
+    iteration: int
+    """A recycling iteration of training."""
+    gradient: int
+    """Forward and backward pass of a micro-batch without recycling, all blocks recomputed."""
+    evaluation: int
+    """A recycling iteration of a chain that one rank evaluates."""
+
+    def of_run(self, config: RunConfig) -> int:
+        """Of all graphs: one per number of recycling iterations, one per range of lengths."""
+        numbers = range(config.data.max_extra_passes + 1)
+        training = sum(self.gradient + number * self.iteration for number in numbers)
+        return training + len(_evaluation_lengths(config)) * len(numbers) * self.evaluation
+
+
+def graph_memory_bytes(config: RunConfig, kernels: KernelConfig) -> int:
+    """Nodes and static input of all graphs of a run, on one rank.
+
+    kernels: as KernelConfig.resolved returns them.
+    """
+    nodes = count_nodes(config, kernels).of_run(config)
+    return BYTES_PER_NODE * nodes + _input_bytes(config)
+
+
+def count_nodes(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
+    """Counted with one and with two Evoformer blocks, as each further block adds the same."""
+    further = config.model.evoformer_stack.num_blocks - 1
+    one, two = (_count_blocks(with_evoformer_blocks(config, n), kernels) for n in (1, 2))
+    counts = {name: a + further * (vars(two)[name] - a) for name, a in vars(one).items()}
+    return NodeCounts(**counts)
+
+
+def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
+    model = meta_model(config.model, config.precision)
+    batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
+    loss = AlphaFoldLoss(config.loss)
+    kernel_set = build_kernel_set(kernels, META, config.model.kernel_shapes())
+    scalar = torch.zeros((), dtype=torch.int64, device=META)
+    slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
+    dropout = DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None
+
+    def count(dap_size: int, *, has_gradient: bool) -> int:
+        def work(plan: ExecutionPlan) -> None:
+            outputs = model(batch, plan, num_recycling_passes=0, dropout=dropout)
+            if has_gradient:
+                loss(outputs, batch.at_pass(0)).loss.backward()
+
+        with torch.set_grad_enabled(has_gradient):
+            return _count_work(work, kernel_set, dap_size, kernels.uses_triton(META))
+
+    size = config.parallel.dap_size
+    iteration = count(size, has_gradient=False)
+    return NodeCounts(
+        iteration=iteration,
+        gradient=count(size, has_gradient=True),
+        evaluation=iteration if size == 1 else count(1, has_gradient=False),
+    )
+
+
+def _count_work(
+    work: Callable[[ExecutionPlan], None], kernels: Any, dap_size: int, uses_triton: bool
+) -> int:
+    """Launches and collectives of work on meta tensors."""
+    counter = LaunchCounter()
+    axis = AxisGroup.single("dap")
+    if dap_size > 1:
+        axis = AxisGroup.imagined("dap", size=dap_size)
+    axis = replace(axis, on_launch=lambda what, kind, sent_bytes: counter.add())
+    plan = ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=ALL_BLOCKS)
+    with ExitStack() as stack:
+        if uses_triton:
+            # Triton is imported only where its kernels are used.
+            from openfold_opt.kernels.triton.launch import launches_on_meta
+
+            stack.enter_context(launches_on_meta(lambda *launch: counter.add()))
+        stack.enter_context(torch.device("meta"))
+        stack.enter_context(counter)
+        work(plan)
+    return counter.count
+
+
+class LaunchCounter(TorchDispatchMode):
+    """Counts operators of PyTorch that launch a kernel, and what else is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def add(self) -> None:
+        """Count a launch that is no operator of PyTorch."""
+        self.count += 1
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func.namespace != FUSED_NAMESPACE and not launches_nothing(func):
+            self.add()
+        return func(*args, **(kwargs or {}))
+
+
+def launches_nothing(func: Any) -> bool:
+    """Whether an operator only makes a view or allocates memory."""
+    returns = func._schema.returns
+    is_view = any(x.alias_info is not None and not x.alias_info.is_write for x in returns)
+    name = func._schema.name
+    names = ("aten::detach", "aten::_unsafe_view", "aten::lift_fresh")
+    return is_view or "empty" in name or name in names
+
+
+def with_evoformer_blocks(config: RunConfig, num_blocks: int) -> RunConfig:
+    """The same with another number of Evoformer blocks, which are all alike."""
+    stack = replace(config.model.evoformer_stack, num_blocks=num_blocks)
+    return replace(config, model=replace(config.model, evoformer_stack=stack))
+
+
+def _evaluation_lengths(config: RunConfig) -> list[int]:
+    return bucket_lengths(config.selection.validation_max_length or config.data.crop_size)
+
+
+def _input_bytes(config: RunConfig) -> int:
+    """Static input: a micro-batch, and a chain per range of lengths."""
+    num_passes = config.data.max_extra_passes + 1
+
+    def of_batch(length: int, batch_size: int) -> int:
+        data = replace(config.data, crop_size=length)
+        batch = meta_batch(data, batch_size=batch_size, num_passes=num_passes)
+        return sum(x.nbytes for x in vars(batch).values())
+
+    evaluation = sum(of_batch(length, 1) for length in _evaluation_lengths(config))
+    return evaluation + of_batch(config.data.crop_size, config.local_batch_size)

@@ -1,0 +1,85 @@
+"""Every collective of a training step is waited for: a CUDA graph capture forbids one that is not.
+
+A capture ends with an error if a stream that it forked, such as that of NCCL, was not joined again.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.parallel.gloo_ranks import run_on_ranks
+from tests.train.synthetic import tiny_config
+from tests.train.test_step_graphs import micro_batch
+
+from openfold_opt.parallel import transfers
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.setup import build_model, build_plans, build_train_step
+
+
+class CountedCollectives:
+    """Counts collectives that were started and those of them that were waited for."""
+
+    def __init__(self) -> None:
+        self.num_started = 0
+        self.waited: set[int] = set()
+
+    def wrap(self, collective):
+        """The same collective; its work counts the wait."""
+
+        def start(*args, **kwargs):
+            work = collective(*args, **kwargs)
+            self.num_started += 1
+            return CountedWork(self, self.num_started, work)
+
+        return start
+
+
+class CountedWork:
+    """Stands for a torch.distributed.Work."""
+
+    def __init__(self, counted: CountedCollectives, number: int, work) -> None:
+        self._counted, self._number, self._work = counted, number, work
+
+    def wait(self):
+        self._counted.waited.add(self._number)
+        return self._work.wait()
+
+
+def deep_config(**changes) -> RunConfig:
+    """The tiny run with two blocks per stack, so that one recomputed block follows another."""
+    config = tiny_config(accumulation=2, **changes)
+    model = config.model
+    stacks = {
+        name: dataclasses.replace(getattr(model, name), num_blocks=2)
+        for name in ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(model, **stacks))
+
+
+def count_step(context: ParallelContext, recompute: bool) -> tuple[int, int]:
+    """Collectives started and waited for: one recycling iteration, two micro-batches."""
+    config, device = deep_config(recompute=recompute), torch.device("cpu")
+    plan, _ = build_plans(config, context, device)
+    model = build_model(config, seed=1, device=device)
+    step = build_train_step(config, model, plan=plan, context=context, seed=1)
+    counted = CountedCollectives()
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            (transfers, "_all_gather_single"),
+            (transfers, "_reduce_scatter_single"),
+            (dist, "all_to_all_single"),
+            (dist, "all_reduce"),
+        ):
+            patch.setattr(module, name, counted.wrap(getattr(module, name)))
+        batches = [micro_batch(config, seed) for seed in (1, 2)]
+        assert step.run(batches, step=1, num_recycling_passes=1).read().is_applied
+    return counted.num_started, len(counted.waited)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_every_collective_of_a_step_is_waited_for(recompute):
+    for started, waited in run_on_ranks(count_step, 2, recompute, dap_size=2):
+        assert started > 100
+        assert waited == started

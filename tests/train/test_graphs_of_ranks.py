@@ -1,0 +1,105 @@
+"""Graphs of a step on two ranks: the same results as eager steps, and when gradients travel."""
+
+
+import pytest
+import torch
+from tests.parallel.gloo_ranks import run_on_ranks
+from tests.train.synthetic import tiny_config
+from tests.train.test_step_graphs import StandIn, micro_batch, new_graphs, new_step
+
+from openfold_opt.losses.config import LossConfig
+from openfold_opt.parallel.context import ParallelConfig, ParallelContext
+from openfold_opt.train.setup import names_without_gradient
+
+
+def traced_steps(context: ParallelContext) -> dict[int, dict]:
+    """Accumulation -> two replayed steps against eager ones, and the order of the last step."""
+    return {accumulation: trace(context, accumulation) for accumulation in (1, 2)}
+
+
+def trace(context: ParallelContext, accumulation: int) -> dict:
+    # several buckets, so that the first one can leave before the backward pass ends
+    parallel = ParallelConfig(gradient_bucket_bytes=4096)
+    config = tiny_config(accumulation=accumulation, parallel=parallel)
+    graphs, ours = new_graphs(config, StandIn(), context=context)
+    theirs = new_step(config, context=context)
+    events: list[str] = []
+    watch(ours, events)
+    figures, events_of_step = [], []
+    for number in (1, 2):
+        seeds = [100 * number + 10 * micro + context.data.rank for micro in range(accumulation)]
+        del events[:]
+        batches = [micro_batch(config, seed) for seed in seeds]
+        results = [
+            runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, theirs)
+        ]
+        # the eager step is not watched
+        events_of_step = list(events)
+        figures.append([result.read() for result in results])
+    states = [vars(step.weight_state()).values() for step in (ours, theirs)]
+    is_same = all(a is b is None or torch.equal(a, b) for a, b in zip(*states))
+    return {
+        "same": is_same,
+        "figures": figures,
+        "events": events_of_step,
+        "values": ours.buffer.values.tolist(),
+    }
+
+
+def watch(step, events: list[str]) -> None:
+    """Note where a backward pass ends, where buckets are sent, and where the update begins."""
+    reducer = step._reducer
+    backward, update, launch = step.forward_backward, step.update, reducer._launch
+
+    def noted(call, before=(), after=()):
+        def run(*args, **kwargs):
+            events.extend(before)
+            result = call(*args, **kwargs)
+            events.extend(after)
+            return result
+
+        return run
+
+    step.forward_backward = noted(backward, after=["backward ends"])
+    step.update = noted(update, before=["update"])
+    reducer._launch = noted(launch, before=["send"])
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    return run_on_ranks(traced_steps, 2)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_replayed_steps_of_two_ranks_equal_eager_ones(ranks, accumulation):
+    first, second = (found[accumulation] for found in ranks)
+    assert first["same"] and second["same"]
+    assert first["values"] == second["values"]
+    for ours, theirs in first["figures"] + second["figures"]:
+        assert ours == theirs and ours.is_applied
+
+
+def test_gradients_of_a_single_micro_batch_travel_during_its_backward_pass(ranks):
+    events = ranks[0][1]["events"]
+    assert events.count("backward ends") == events.count("update") == 1
+    assert events.index("send") < events.index("backward ends")
+
+
+def test_gradients_of_several_micro_batches_travel_in_the_graph_of_the_update(ranks):
+    events = ranks[0][2]["events"]
+    assert events[:3] == ["backward ends", "backward ends", "update"]
+    assert set(events[3:]) == {"send"} and len(events) > 5
+
+
+@pytest.mark.parametrize("loss", [LossConfig.initial_training(), LossConfig.finetuning()])
+@pytest.mark.parametrize("num_recycling_passes", [0, 1])
+def test_exactly_the_parameters_of_unused_heads_get_no_gradient(loss, num_recycling_passes):
+    """Their bucket is the first to be sent, so it must not wait for them."""
+    config = tiny_config(loss=loss)
+    step = new_step(config)
+    found = set()
+    for name, parameter in step.model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: found.add(name))
+    step.run([micro_batch(config, 1)], step=1, num_recycling_passes=num_recycling_passes)
+    without = {name for name, _ in step.model.named_parameters()} - found
+    assert without == set(names_without_gradient(step.model, loss))
