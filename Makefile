@@ -6,7 +6,7 @@ SHARED ?= ../shared
 SEED ?=
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke parity check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke gpu-suite parity check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -22,6 +22,9 @@ test-processors: ## the test suite as on other processors, parity with one and t
 
 test-gpu:        ## the tests that need a GPU
 	./run_tests.sh -m gpu
+
+gpu-suite:       ## on a GPU: correctness, times, profile and tests, in less than nine minutes: OUT=folder
+	tools/gpu_suite.sh $(or $(OUT),build/gpu_suite) $(PYTHON)
 
 house:           ## only the rules of the house: imports, sizes, names
 	./run_tests.sh tests/house

@@ -27,6 +27,7 @@ esac
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
 prepare_environment tests
+add_dali
 if [ "${1:-}" = "--setup-only" ]; then
     exit 0
 fi

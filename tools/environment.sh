@@ -3,8 +3,9 @@
 # and run_tests.sh:
 #
 #     prepare_environment run|tests
+#     add_dali
 #
-# leaves the interpreter's path in PYTHON. Order: the `python3` of the surroundings if everything can be
+# The first leaves the interpreter's path in PYTHON, the second adds DALI to it for its tests. Order: the `python3` of the surroundings if everything can be
 # imported from it (a container), else the checkout's own .venv, which is made and filled when missing.
 
 ENVIRONMENT_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -31,11 +32,13 @@ fits_machine() {
         "$1" -c 'import importlib.metadata, sys; sys.exit(importlib.metadata.version("torch").endswith("+cpu"))'
 }
 
-# has_modules PYTHON run|tests: can this interpreter import everything, and is it new enough?
+# has_modules PYTHON run|tests|dali: can this interpreter import everything, and is it new enough? "dali" asks for DALI alone.
 has_modules() {
     local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
     if [ "$2" = tests ]; then
         modules="$modules pytest xdist mpi4py triton"
+    elif [ "$2" = dali ]; then
+        modules="torch nvidia.dali"
     fi
     "$1" - "$modules" <<'PYTHON' >/dev/null 2>&1
 import importlib.metadata
@@ -64,7 +67,7 @@ find_base_python() {
     return 1
 }
 
-# list_requirements PYTHON run|tests: the pinned requirements of pyproject.toml, one a line.
+# list_requirements PYTHON run|tests|dali: the pinned requirements of pyproject.toml, one a line.
 list_requirements() {
     "$1" - "$ENVIRONMENT_ROOT/pyproject.toml" "$2" <<'PYTHON'
 import sys
@@ -72,10 +75,13 @@ import tomllib
 
 with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)["project"]
-names = list(project["dependencies"])
-if sys.argv[2] == "tests":
-    extras = project["optional-dependencies"]
-    names += extras["mpi"] + extras["tests"]
+extras = project["optional-dependencies"]
+groups = {
+    "run": project["dependencies"],
+    "tests": project["dependencies"] + extras["mpi"] + extras["tests"],
+    "dali": extras["dali"],
+}
+names = groups[sys.argv[2]]
 print("\n".join(names))
 PYTHON
 }
@@ -136,4 +142,30 @@ prepare_environment() {
     }
     end_turn
     say "ready: $PYTHON"
+}
+
+# add_dali: DALI for the interpreter in PYTHON, so that its tests run too. It is optional: where there is no wheel for this machine, or the
+# interpreter is not the checkout's own, the set-up goes on without it and says so.
+add_dali() {
+    local folder status=0
+    has_modules "$PYTHON" dali && return 0
+    case "$PYTHON" in
+    "$ENVIRONMENT_ROOT"/.venv/*) ;;
+    *)
+        say "DALI is not installed in $PYTHON: its tests are skipped"
+        return 0
+        ;;
+    esac
+    wait_for_turn "$ENVIRONMENT_ROOT/.venv.lock"
+    folder="$(mktemp -d)"
+    list_requirements "$PYTHON" dali >"$folder/wanted.txt"
+    list_requirements "$PYTHON" tests >"$folder/held.txt"
+    say "installing: $(tr '\n' ' ' <"$folder/wanted.txt")"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        --constraint "$folder/held.txt" --requirement "$folder/wanted.txt" || status=$?
+    rm -r "$folder"
+    end_turn
+    if [ "$status" -ne 0 ]; then
+        say "DALI cannot be installed on this machine (see above): its tests are skipped"
+    fi
 }

@@ -1,21 +1,21 @@
-"""`python -m benchmark perf {comm,counts,data,evaluation,kernels,loader,losses,precision,resources,step,tune}`."""
+"""`python -m benchmark perf MEASUREMENT`: the measurements of MEASUREMENTS."""
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
-import json
-import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmark.errors import BenchmarkError
-from benchmark.machine import describe_machine, describe_versions
+from benchmark.perf.record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 
+INTERRUPTED_EXIT_CODE = 130
+"""Exit code after SIGINT, that of a shell."""
+
 MEASUREMENTS = {
+    "agreement": "one step with fused kernels in bf16 against reference kernels: losses, gradients",
     "comm": "every collective of a training step, measured, and predicted from latency and bandwidth (torchrun)",
     "counts": "bytes, operations and launches of a training step by module, counted without a device: plain against fused",
     "data": "conversion and sample preparation on one core, beside the reference's",
@@ -28,7 +28,12 @@ MEASUREMENTS = {
     "step": "a training step on made-up features: seconds by number of recycling passes, peak memory",
     "tune": "choose warps and stages of every kernel by time, and write the file of this chip",
 }
-"""Name -> what it measures. The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, report(figures) -> text."""
+"""Name -> what it measures.
+
+The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, and
+report(figures) -> text. measure() calls args.record.save(figures) after every figure if it takes
+long. It puts a line for whatever failed into figures["failures"]; the exit code is then 1.
+"""
 
 
 class _LazyParser(argparse.ArgumentParser):
@@ -65,23 +70,27 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; returns the exit code."""
-    if args.json is not None and not args.json.parent.is_dir():
-        raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
+    """Measure, print and write the record.
+
+    Returns:
+        0; 1 if a part failed; 130 after SIGINT, with a record of the figures so far.
+    """
+    is_first_rank = read_launch_info().rank == 0
+    args.record = RecordFile(args.json if is_first_rank else None, measurement=args.measurement)
     module = _module(args.measurement)
-    figures = module.measure(args)
-    # measurements of several ranks are told by the first
-    if read_launch_info().rank != 0:
+    try:
+        figures = module.measure(args)
+    except KeyboardInterrupt:
+        args.record.save_interrupted()
+        kept = "" if args.json is None else f"; {args.json} has the figures so far"
+        print(f"perf {args.measurement}: interrupted{kept}", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    # Only the first of several ranks reports.
+    if not is_first_rank:
         return 0
+    args.record.save(figures, is_complete=True)
     print(module.report(figures))
-    if args.json is not None:
-        record = {
-            "measurement": args.measurement,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", "-m", "benchmark", *sys.argv[1:]]),
-            "machine": describe_machine(),
-            "versions": describe_versions(),
-            "figures": figures,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    failures = figures.get("failures", [])
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return 1 if failures else 0

@@ -18,6 +18,9 @@ from openfold_opt.kernels.compiled import compile_for_processor
 
 Work = Callable[[], object]
 
+PEERS = ("SDPA", "FlexAttention", "cuEquivariance")
+"""Names of all attentions that attention_peers knows."""
+
 
 def core_leaves(sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Joined projections [batch, groups, N, 4 * heads * c], and the pair bias."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.kernel_cases import CaseMaker, KernelCase
-from benchmark.perf.kernel_peers import attention_peers, core_leaves
+from benchmark.perf.kernel_peers import PEERS, attention_peers, core_leaves
 from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
@@ -30,13 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=preset_names(), help="whose shapes (default: mlperf_reference on a GPU, middle on a CPU)")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose operation or place contains this")
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="PEER", choices=PEERS,
+        help=f"attentions to leave out, of {', '.join(PEERS)}",
+    )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the plain version too: a minute or two of compiling")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of forward, and of forward and backward, for each case and side; limits of the machine."""
+    """Seconds of forward, and of forward and backward, by case and side; limits of the machine.
+
+    The record is saved after every case. A case in which our kernel or the plain version fails is a
+    line of "failures".
+    """
     if min(args.repeats, args.threads) < 1:
         raise BenchmarkError("--repeats and --threads must be at least 1")
     device = resolve_device("auto", local_rank=0)
@@ -46,18 +54,35 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     config = build_preset(preset)
     ours = build_kernel_set(KernelConfig.all("auto"), device, config.model.kernel_shapes())
-    figures: dict[str, Any] = {"preset": preset, "precision": precision, "device": str(device), "cases": []}
+    figures: dict[str, Any] = {
+        "preset": preset, "precision": precision, "device": str(device),
+        "cases": [], "failures": [],
+    }  # fmt: skip
     figures["copy_bytes_per_second"] = measure_copy(device=device)
-    figures["matmul_flops_per_second"] = measure_matmul(precision, device=device.type, threads=args.threads)
+    figures["matmul_flops_per_second"] = measure_matmul(
+        precision, device=device.type, threads=args.threads
+    )
+    args.record.save(figures)
     with matmul_precision(precision):
         for case in tqdm(CaseMaker(config, device=device, precision=precision).cases(), unit="case"):
             if args.only in case.operation or args.only in case.where:
-                figures["cases"].append(_measure_case(case, getattr(ours, case.operation), args, device))
+                found = _measure_case(case, getattr(ours, case.operation), args, device)
+                _keep(found, figures, args)
                 if case.attention is not None:
-                    figures["cases"].append(_measure_attention_core(case, args, device))
+                    _keep(_measure_attention_core(case, args, device), figures, args)
     if not figures["cases"]:
         raise BenchmarkError(f"--only {args.only}: no operation and no place contains this")
     return figures
+
+
+def _keep(case: dict[str, Any], figures: dict[str, Any], args: argparse.Namespace) -> None:
+    """Add a case to the record. It is a failure if our kernel or the plain version has no time."""
+    figures["cases"].append(case)
+    for side in ("ours", "plain"):
+        if side in case["unavailable"]:
+            reason = case["unavailable"][side]
+            figures["failures"].append(f"{case['operation']} ({case['where']}), {side}: {reason}")
+    args.record.save(figures)
 
 
 def _measure_case(case: KernelCase, ours: Callable, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -78,7 +103,9 @@ def _measure_attention_core(case: KernelCase, args: argparse.Namespace, device: 
     projected, bias = core_leaves(sizes, dtype=dtype, device=device)
     mask = torch.ones(sizes.batch, sizes.groups, sizes.length, device=device)
     options = {"num_heads": sizes.num_heads, "mask": mask, "mask_inf": 1e9, "bias": bias}
-    works = {"plain": lambda: plain_attention(projected, **options)} | attention_peers(sizes, projected, bias)
+    peers = attention_peers(sizes, projected, bias)
+    peers = {name: work for name, work in peers.items() if name not in args.without}
+    works = {"plain": lambda: plain_attention(projected, **options)} | peers
     if device.type == "cuda":
         fused = importlib.import_module("openfold_opt.kernels.triton.attention.attention").attention
         works = {"ours": lambda: fused(projected, **options)} | works
@@ -93,9 +120,7 @@ def _time_sides(works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats:
         try:
             found["bytes"], found["seconds"][name] = _time_side(work, leaves, repeats, device)
         except Exception as error:
-            # a peer that cannot serve these shapes is a finding, not a failure, whatever it raises; ours and the plain version have to
-            if name in ("ours", "plain"):
-                raise
+            # Whatever a side raises is recorded, and does not lose the figures of the others.
             found["unavailable"][name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return found
 

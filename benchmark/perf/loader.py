@@ -3,6 +3,8 @@
 Preparation times are replayed by sleeping: a distribution measured by `perf data` (--times), or the built-in one. They are scaled so
 that the workers are busy for a given share of the time on average, which strict order cannot make use of: whoever is behind a slow
 sample waits. Both loaders get the same stream of times.
+
+It also measures how long a step waits for its batch with each staging (benchmark.perf.staging).
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.spread import table
+from benchmark.perf.staging import StagingPlan, measure_staging, report_staging
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
+from openfold_opt.train.setup import resolve_device
 
 BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
 """Shaped after the reference's times for 88 real chains: most have few sequences, one in a hundred has 40,000."""
@@ -59,12 +64,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", type=int, default=256, metavar="P", help="reorder window of the second loader (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the stream of times (default: %(default)s)")
+    parser.add_argument(
+        "--only", choices=("order", "staging"),
+        help="measure only orders of delivery, or only stagings",
+    )  # fmt: skip
+    parser.add_argument(
+        "--crop", type=int, default=256, metavar="N",
+        help="residues of a sample, for stagings (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--staging-steps", type=int, default=20, metavar="N",
+        help="timed batches of each staging and round (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=int, default=4, metavar="N",
+        help="how often the stagings take turns (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--staging-step-ms", type=float, default=200.0, metavar="T",
+        help="time of a training step, for stagings (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N",
+        help="of PyTorch on a CPU, for stagings (default: %(default)s)",
+    )  # fmt: skip
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Both loaders over the same stream; returns figures fit for JSON."""
+    """Orders of delivery over one stream of times, then stagings; returns figures fit for JSON."""
+    _check(args)
+    figures: dict[str, Any] = {}
+    if args.only != "staging":
+        figures |= _measure_orders(args)
+        args.record.save(figures)
+    if args.only != "order":
+        plan = StagingPlan(
+            crop_size=args.crop,
+            rounds=args.rounds,
+            steps=args.staging_steps,
+            step_seconds=args.staging_step_ms / 1000,
+            depth=LoaderConfig().staging_depth,
+        )
+        torch.set_num_threads(args.threads)
+        device = resolve_device("auto", local_rank=0)
+        figures["staging"] = measure_staging(
+            plan,
+            device=device,
+            save=lambda staging: args.record.save(figures | {"staging": staging}),
+        )
+    return figures
+
+
+def _check(args: argparse.Namespace) -> None:
     if args.steps < 1 or args.step_ms <= 0 or args.workers < 1 or not 0 < args.busy < 1 or args.window < 1 or args.prefetch < 1:
         raise BenchmarkError("expected --steps, --workers, --prefetch and --window of at least 1, --step-ms above 0 and --busy between 0 and 1")
+    counts = (args.crop, args.staging_steps, args.rounds, args.threads)
+    if min(counts) < 1 or args.staging_step_ms < 0:
+        raise BenchmarkError(
+            "expected --crop, --staging-steps, --rounds and --threads of at least 1, "
+            "--staging-step-ms of at least 0"
+        )
+
+
+def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
     source = BUILT_IN_SECONDS if args.times is None else read_times(args.times, side=args.side)
     step = args.step_ms / 1000
     # the mean of the times that are drawn, not of the distribution: a rare slow sample may come more or less often
@@ -138,7 +200,13 @@ def read_times(path: Path, *, side: str) -> Sequence[float]:
 
 
 def report(figures: dict[str, Any]) -> str:
-    """A table, and whether the bars are met."""
+    """A table of orders of delivery, and one of stagings."""
+    parts = [_report_orders(figures)] if "loaders" in figures else []
+    parts += [report_staging(figures["staging"])] if "staging" in figures else []
+    return "\n\n".join(parts)
+
+
+def _report_orders(figures: dict[str, Any]) -> str:
     rows = [
         [
             name,

@@ -5,9 +5,6 @@ differ by a rounding and runs of other seeds.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from tqdm import tqdm
 from benchmark.errors import BenchmarkError
 from benchmark.perf.loss_windows import FAST, FIRST_STEPS, NUDGED, PLAIN, SEED, compare, first_step_at, largest_of_first_steps, verdict
 from benchmark.perf.losses_probe import configuration
+from benchmark.perf.probe import run_probe
 from benchmark.perf.spread import table
 from benchmark.perf.step import what_runs
 from benchmark.presets import build_preset, preset_names
@@ -31,7 +29,6 @@ from openfold_opt.train.setup import resolve_device
 PROBE = "benchmark.perf.losses_probe"
 NUDGES = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
 """Precision -> what rounding to it changes a number by at most, relative to it."""
-_MESSAGE_CHARACTERS = 4000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +79,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for name, settings in sides.items():
             progress.set_description(name)
             figures["sides"][name] = run_side(name, settings, progress)
+            args.record.save(figures)
     return figures
 
 
@@ -102,17 +100,13 @@ def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict
 def run_side(name: str, settings: dict[str, Any], progress: tqdm) -> dict[str, Any]:
     """A run in a process of its own, whose files go with it; BenchmarkError, its messages on standard error, if it fails."""
     found: dict[str, Any] = {"losses": [], "gradient_norms": [], "evaluations": []}
-    with tempfile.TemporaryDirectory(prefix="perf-losses-") as folder, tempfile.TemporaryFile("w+") as messages:
-        command = [sys.executable, "-m", PROBE, json.dumps(settings | {"output_dir": folder})]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True) as process:
-            for line in process.stdout:
-                _take(json.loads(line), found, progress)
-        if process.returncode != 0:
-            messages.seek(0)
-            print(messages.read()[-_MESSAGE_CHARACTERS:], file=sys.stderr)
-            raise BenchmarkError(f"the run {name!r} ended with exit code {process.returncode}; its messages are above")
+    with tempfile.TemporaryDirectory(prefix="perf-losses-") as folder:
+        for line in run_probe(PROBE, settings | {"output_dir": folder}, name=f"the run {name!r}"):
+            _take(line, found, progress)
     if len(found["losses"]) != settings["steps"]:
-        raise BenchmarkError(f"the run {name!r} told of {len(found['losses'])} steps, expected {settings['steps']}")
+        raise BenchmarkError(
+            f"the run {name!r} reported {len(found['losses'])} steps, expected {settings['steps']}"
+        )
     return found
 
 

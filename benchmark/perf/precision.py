@@ -47,7 +47,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for kernels, precision in VARIANTS:
         name = f"{kernels} {precision}"
         losses[name], gradients[name] = _gradients(config, kernels, precision, weights, batch)
-    return {"preset": args.preset, "steps": args.steps, "losses": losses, "gradients": _errors(gradients)}
+    errors = gradient_errors(gradients, truth=TRUTH)
+    return {"preset": args.preset, "steps": args.steps, "losses": losses, "gradients": errors}
 
 
 def _step(config: RunConfig, kernels: str, precision: str) -> TrainStep:
@@ -80,15 +81,26 @@ def _gradients(
     return losses, {name: gradient.clone() for name, gradient in step.buffer.views(step.buffer.gradients).items()}
 
 
-def _errors(gradients: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """part of the model -> variant -> |g - truth| / |truth| over all its parameters."""
-    truth = gradients[TRUTH]
-    parts: dict[str, list[str]] = {"all": list(truth)}
-    for name in truth:
+def gradient_errors(
+    gradients: dict[str, dict[str, Tensor]], *, truth: str
+) -> dict[str, dict[str, float]]:
+    """Relative errors of gradients by part of the model.
+
+    Args:
+        gradients: variant -> parameter -> gradient.
+        truth: the variant that the others are compared with.
+
+    Returns:
+        part of the model, or "all" -> variant -> |g - truth| / |truth| over all its parameters.
+    """
+    others = [name for name in gradients if name != truth]
+    expected = gradients[truth]
+    parts: dict[str, list[str]] = {"all": list(expected)}
+    for name in expected:
         parts.setdefault(name.partition(".")[0], []).append(name)
-    others = [name for name in gradients if name != TRUTH]
     return {
-        part: {other: _relative_error(gradients[other], truth, names) for other in others} for part, names in parts.items()
+        part: {other: _relative_error(gradients[other], expected, names) for other in others}
+        for part, names in parts.items()
     }
 
 

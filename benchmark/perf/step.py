@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,19 @@ from benchmark.errors import BenchmarkError
 from benchmark.perf.limits import measure_matmul
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.picture import draw_module_times
+from benchmark.perf.probe import run_probe
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.cpu.library import reason_against
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
+from openfold_opt.train.config import RunConfig
 from openfold_opt.train.made_up_features import made_up_batch
 from openfold_opt.train.precision import PRECISIONS
 from openfold_opt.train.setup import resolve_device
 
 _MEBIBYTE = 2**20
+_GRAPHS = {"preset": None, "on": True, "off": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes, precision, device (default: middle, which a CPU can carry)")
     parser.add_argument("--kernels", default="auto", choices=IMPLEMENTATIONS, help="implementation of all operations (default: auto, the one for the device)")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the preset's")
+    parser.add_argument(
+        "--graphs", default="preset", choices=_GRAPHS, help="CUDA graphs (default: as the preset)"
+    )
     parser.add_argument("--passes", type=int, nargs="+", default=[0], metavar="K", help="recycling passes without gradient (default: 0)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often the sides take turns (default: 2)")
+    parser.add_argument(
+        "--rounds", type=int, default=2, metavar="N",
+        help="how often the sides take turns; 0: only the profile (default: 2)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
     parser.add_argument("--modules", action="store_true", help="where the time of a step goes, by module")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="that as a picture (.png or .svg)")
@@ -46,41 +54,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of every step and peak memory of every process, by side and number of passes; where the time goes, if asked for."""
-    if min(args.repeats, args.rounds, args.threads) < 1 or min(args.passes) < 0:
-        raise BenchmarkError("--repeats, --rounds and --threads must be at least 1, --passes at least 0")
-    for path in (args.trace, args.picture):
-        if path is not None and not path.parent.is_dir():
-            raise BenchmarkError(f"{path}: the folder {path.parent} does not exist; make it first")
+    """Measure the steps, then the profile if asked for, then what the machine reaches at best.
+
+    Returns:
+        Seconds of every step and peak memory of every process, by side and number of passes. A
+        number of passes that fails, for example in the capture of its graph, is a line of
+        "failures"; the others are measured nevertheless.
+    """
+    _check(args)
     reference = None
     if args.reference is not None:
         reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
         reference.check()
     config = build_preset(args.preset)
     args.precision = args.precision or config.precision
-    names = ("preset", "kernels", "precision", "threads")
-    ran = what_runs(args.kernels, config.device)
-    figures: dict[str, Any] = {**{name: getattr(args, name) for name in names}, "ran": ran, "passes": {}, "flops": {}}
-    flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
+    names = ("preset", "kernels", "precision", "threads", "graphs")
+    figures: dict[str, Any] = {name: getattr(args, name) for name in names}
+    try:
+        figures["ran"] = what_runs(args.kernels, config.device)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    figures |= {"passes": {}, "flops": {}, "failures": []}
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
             features = Path(folder, f"features_{passes}.npz")
-            batch = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=passes + 1)
+            batch = made_up_batch(
+                config.data, batch_size=config.local_batch_size, num_passes=passes + 1
+            )
             np.savez(features, **{name: value.numpy() for name, value in batch.items()})
             sides = {"ours": lambda k=passes, f=features: _ours(args, k, f)}
             if reference is not None:
-                sides["reference"] = lambda k=passes, f=features: reference.step(
-                    f, blocks=config.model.evoformer_stack.num_blocks, passes=k, repeats=args.repeats, threads=args.threads
-                )
-            figures["passes"][str(passes)] = _take_turns(sides, rounds=args.rounds, label=f"{passes} passes")
-            figures["flops"][str(passes)] = flops.of_step(passes)
-        if args.modules or args.trace is not None or args.picture is not None:
+                options = {
+                    "blocks": config.model.evoformer_stack.num_blocks, "passes": passes,
+                    "repeats": args.repeats, "threads": args.threads,
+                }  # fmt: skip
+                sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
+            _measure_passes(passes, sides, figures, args)
+        if _has_profile(args):
             # of the last number of passes
-            figures["profile"] = _ours(args, passes, features, modules=True)
-    figures["matmul_flops_per_second"] = measure_matmul(args.precision, device=config.device, threads=args.threads)
+            for profile in _ours(args, passes, features, modules=True):
+                figures["profile"] = profile
+                args.record.save(figures)
+    _measure_limits(config, figures, args)
     if args.picture is not None:
         draw_module_times(figures["profile"]["modules"], args.picture)
     return figures
+
+
+def _check(args: argparse.Namespace) -> None:
+    if min(args.repeats, args.threads) < 1 or min(*args.passes, args.rounds) < 0:
+        raise BenchmarkError(
+            "--repeats and --threads must be at least 1, --rounds and --passes at least 0"
+        )
+    if args.rounds == 0 and not _has_profile(args):
+        raise BenchmarkError(
+            "--rounds 0 measures only a profile; add --modules, --picture or --trace"
+        )
+    for path in (args.trace, args.picture):
+        if path is not None and not path.parent.is_dir():
+            raise BenchmarkError(f"{path}: the folder {path.parent} does not exist; make it first")
+
+
+def _has_profile(args: argparse.Namespace) -> bool:
+    return args.modules or args.trace is not None or args.picture is not None
+
+
+def _measure_limits(config: RunConfig, figures: dict[str, Any], args: argparse.Namespace) -> None:
+    """Operations of a step and the speed of a matrix product; times come before them."""
+    if not any(found["ours"]["seconds"] for found in figures["passes"].values()):
+        return
+    flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
+    figures["flops"] = {str(passes): flops.of_step(passes) for passes in args.passes}
+    args.record.save(figures)
+    figures["matmul_flops_per_second"] = measure_matmul(
+        args.precision, device=config.device, threads=args.threads
+    )
 
 
 def what_runs(kernels: str, device: str) -> str:
@@ -90,53 +138,80 @@ def what_runs(kernels: str, device: str) -> str:
     return f"which are {resolved}" + ("" if reason is None else f": {reason}")
 
 
-def _take_turns(sides: dict[str, Any], *, rounds: int, label: str) -> dict[str, Any]:
+def _measure_passes(
+    passes: int,
+    sides: dict[str, Callable[[], Iterator[dict[str, Any]]]],
+    figures: dict[str, Any],
+    args: argparse.Namespace,
+) -> None:
+    """Let the sides take turns, and save the record after every step that a side reports."""
     found: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
-    for _ in tqdm(range(rounds), desc=label, unit="round"):
+    figures["passes"][str(passes)] = found
+    for _ in tqdm(range(args.rounds), desc=f"{passes} passes", unit="round"):
         for side, run in sides.items():
-            record = run()
-            found[side]["seconds"] += record["seconds"]
-            found[side]["peak_memory_bytes"].append(record["peak_memory_bytes"])
-    return found
+            before = found[side]
+            try:
+                for record in run():
+                    peaks = [*before["peak_memory_bytes"], record["peak_memory_bytes"]]
+                    seconds = before["seconds"] + record["seconds"]
+                    found[side] = {"seconds": seconds, "peak_memory_bytes": peaks}
+                    args.record.save(figures)
+            except BenchmarkError as error:
+                figures["failures"].append(f"{passes} passes, {side}: {error}")
+                args.record.save(figures)
+                return
 
 
-def _ours(args: argparse.Namespace, passes: int, features: Path, *, modules: bool = False) -> dict[str, Any]:
-    settings = {name: getattr(args, name) for name in ("preset", "kernels", "precision", "repeats", "threads")}
+def _ours(
+    args: argparse.Namespace, passes: int, features: Path, *, modules: bool = False
+) -> Iterator[dict[str, Any]]:
+    settings = {name: getattr(args, name) for name in ("preset", "kernels", "precision", "threads")}
+    settings |= {"repeats": args.repeats, "graphs": _GRAPHS[args.graphs]}
     settings |= {"passes": passes, "features": str(features), "modules": modules}
     settings["trace"] = str(args.trace) if modules and args.trace is not None else None
-    command = [sys.executable, "-m", "benchmark.perf.step_probe", json.dumps(settings)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode != 0:
-        print(finished.stderr[-4000:], file=sys.stderr)
-        raise BenchmarkError(f"a process that times our steps ended with exit code {finished.returncode}; its messages are above")
-    return json.loads(finished.stdout.splitlines()[-1])
+    return run_probe(
+        "benchmark.perf.step_probe", settings, name="a process that times our steps"
+    )
 
 
 def report(figures: dict[str, Any]) -> str:
     """A table by number of passes, with ratios where there is a reference; the mean over the passes; modules by time."""
     rows, medians = [], []
     for passes, sides in figures["passes"].items():
-        spreads = {side: Spread.of(found["seconds"]) for side, found in sides.items()}
-        peaks = {side: max(found["peak_memory_bytes"]) for side, found in sides.items()}
-        medians.append(spreads["ours"].median)
+        spreads = {
+            side: Spread.of(found["seconds"]) for side, found in sides.items() if found["seconds"]
+        }
+        peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in spreads}
+        if "ours" in spreads:
+            medians.append(spreads["ours"].median)
         for side, spread in spreads.items():
             rate = figures["flops"][passes] / spread.median
             share = rate / figures["matmul_flops_per_second"]
             seconds = f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
             rows.append([f"{passes} {side}", seconds, f"{rate / 1e12:.2f}", f"{share:.0%}", f"{peaks[side] / _MEBIBYTE:.0f}"])
-        if "reference" in sides:
+        if {"ours", "reference"} <= spreads.keys():
             ratio = spreads["ours"].ratio_to(spreads["reference"])
             seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
             rows.append([f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"])
     header = ["passes without gradient", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
-    text = "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads\n\n".format(**figures) + table(rows, header=header)
+    parts = [
+        "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads, "
+        "graphs: {graphs}".format(**figures)
+    ]
+    if rows:
+        parts.append(table(rows, header=header))
     if len(medians) > 1:
-        text += f"\n\nours, mean over these numbers of passes: {sum(medians) / len(medians):.3f} s/step"
-    return text + (_profile_report(figures["profile"]) if "profile" in figures else "")
+        mean = sum(medians) / len(medians)
+        parts.append(f"ours, mean over these numbers of passes: {mean:.3f} s/step")
+    if "profile" in figures:
+        parts.append(_profile_report(figures["profile"]))
+    return "\n\n".join(parts)
 
 
 def _profile_report(profile: dict[str, Any]) -> str:
     modules = sorted(profile["modules"].items(), key=lambda item: -sum(item[1].values()))
     rows = [[name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"] for name, times in modules]
-    launches = "" if profile["launches"] is None else f"\n\nlaunches of a step: {profile['launches']:,}"
-    return f"{launches}\n\n" + table(rows, header=["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"])
+    count = profile["launches"]
+    launches = "" if count is None else f"launches of a step: {count:,}\n\n"
+    header = ["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"]
+    return launches + table(rows, header=header)

@@ -2,8 +2,11 @@
 
     python -m benchmark.perf.step_probe SETTINGS
 
-SETTINGS is JSON: preset, kernels, precision, passes, repeats, threads, features (an .npz file), modules (true: where the time goes),
-trace (a file or null). Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
+SETTINGS is JSON: preset, kernels, precision, graphs (true, false, or null for the preset's choice),
+passes, repeats, threads, features (an .npz file), modules (true: where the time goes), trace (a
+file or null). Prints a line of JSON after the profile and after every timed step, with all figures
+so far:
+{"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
 """
 
 from __future__ import annotations
@@ -32,21 +35,34 @@ from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.setup import build_model, build_plans, build_train_step, peak_memory_bytes, resolve_device
 from openfold_opt.train.step import MicroBatch
 
+_UNTIMED_STEPS = 2
+"""The first allocates, the second has Adam's state."""
+
 
 def main() -> None:
-    """Two steps before the clock runs: the first allocates, the second has Adam's state."""
+    """Time the steps that the settings ask for."""
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(settings["threads"])
     config = build_preset(settings["preset"])
-    config = dataclasses.replace(config, kernels=KernelConfig.all(settings["kernels"]), precision=settings["precision"])
     try:
+        config = configuration(config, settings)
         with matmul_precision(config.precision):
-            print(json.dumps(_measure(config, settings)))
+            _measure(config, settings)
     except ValueError as error:
         sys.exit(f"{error}")
 
 
-def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
+def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """The preset with the kernels, the precision and the graphs of the settings."""
+    kernels = KernelConfig.all(settings["kernels"])
+    config = dataclasses.replace(config, kernels=kernels, precision=settings["precision"])
+    if settings["graphs"] is None:
+        return config
+    device = {"device": "cuda"} if settings["graphs"] else {}
+    return dataclasses.replace(config, cuda_graphs=settings["graphs"], **device)
+
+
+def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     device, passes = resolve_device(config.device, local_rank=0), settings["passes"]
     if device.type == "cpu":
         # as training does, and below too
@@ -66,6 +82,7 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
         for _ in range(2):
             step.run(micro_batches, step=1, num_recycling_passes=passes).read()
         found |= time_modules(lambda: step.run(micro_batches, step=1, num_recycling_passes=passes).read(), model, trace=trace)
+        print(json.dumps(found), flush=True)
     runner: Any = step
     if config.cuda_graphs:
         runner = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
@@ -73,16 +90,19 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
         runner.record(passes)
     seconds, losses = [], []
     with frozen_garbage():
-        for number in range(1, settings["repeats"] + 3):
+        for number in range(1, settings["repeats"] + _UNTIMED_STEPS + 1):
             started = time.perf_counter()
             figures = runner.run(micro_batches, step=number, num_recycling_passes=passes).read()
             seconds.append(time.perf_counter() - started)
             losses.append(figures.loss)
-    found |= {"seconds": seconds[2:], "losses": losses, "peak_memory_bytes": peak_memory_bytes(device)}
+            if number > _UNTIMED_STEPS:
+                found |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses}
+                found["peak_memory_bytes"] = peak_memory_bytes(device)
+                print(json.dumps(found), flush=True)
     if settings["modules"] and config.cuda_graphs:
         replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_passes=passes).read(), model)
         found["launches"] = replay["launches"]
-    return found
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

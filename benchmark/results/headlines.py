@@ -20,6 +20,16 @@ def headline(measurement: str, figures: Values) -> str:
         return "see the record"
 
 
+def _agreement(figures: Values) -> str:
+    errors = figures["errors"]["gradient of all"]
+    verdict = "the steps do not agree" if figures["failures"] else "the steps agree"
+    return (
+        f"{figures['preset']}: relative error of the gradients in bf16 "
+        f"with fused kernels {errors['fused']:.1e}, with reference kernels {errors['low']:.1e}; "
+        f"{verdict}"
+    )
+
+
 def _comm(figures: Values) -> str:
     total = sum(row["times"] * statistics.median(row["seconds"]) for row in figures["collectives"])
     volume = sum(row["times"] * row["sent_bytes"] for row in figures["collectives"])
@@ -72,8 +82,15 @@ def _kernels(figures: Values) -> str:
 
 
 def _loader(figures: Values) -> str:
-    waits = [f"{name} {found['stall_share']:.1%}" for name, found in figures["loaders"].items()]
-    return f"share of time that training waits: {', '.join(waits)}"
+    parts = []
+    if "loaders" in figures:
+        waits = [f"{name} {found['stall_share']:.1%}" for name, found in figures["loaders"].items()]
+        parts.append(f"share of time that training waits: {', '.join(waits)}")
+    if "staging" in figures:
+        found = {kind: times for kind, times in figures["staging"]["seconds"].items() if times}
+        waits = [f"{kind} {1e3 * statistics.median(times):.2f} ms" for kind, times in found.items()]
+        parts.append(f"wait for a batch on {figures['staging']['device']}: {', '.join(waits)}")
+    return "; ".join(parts)
 
 
 def _losses(figures: Values) -> str:
@@ -103,6 +120,7 @@ def _step(figures: Values) -> str:
 
 
 HEADLINES: dict[str, Callable[[Values], str]] = {
+    "agreement": _agreement,
     "comm": _comm,
     "counts": _counts,
     "data": _data,

@@ -9,6 +9,7 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.perf import loader
+from benchmark.perf.record import RecordFile
 from benchmark.perf.reference_samples import admit_old_defaults
 from benchmark.perf.spread import Spread, table
 from data_prep.__main__ import main as data_prep
@@ -143,6 +144,7 @@ def test_a_script_of_the_reference_that_fails_is_named(raw, reference, tmp_path,
 def loader_arguments(*options):
     parser = argparse.ArgumentParser()
     loader.add_arguments(parser)
+    parser.set_defaults(record=RecordFile(None, measurement="loader"), only="order")
     return parser.parse_args(["--steps", "120", "--step-ms", "2", "--workers", "4", *options])
 
 
@@ -180,10 +182,12 @@ def test_times_out_of_a_record(tmp_path):
         loader.read_times(path, side="ours")
 
 
-@pytest.mark.parametrize("options", [["--busy", "1.0"], ["--steps", "0"], ["--window", "0"], ["--prefetch", "0"], ["--step-ms", "0"]])
-def test_impossible_replays(options):
-    with pytest.raises(loader.BenchmarkError, match="expected --steps"):
-        loader.measure(loader_arguments(*options))
+@pytest.mark.parametrize(
+    "option", ["--busy=1.0", "--steps=0", "--window=0", "--prefetch=0", "--step-ms=0", "--rounds=0"]
+)
+def test_impossible_replays(option):
+    with pytest.raises(loader.BenchmarkError, match=r"expected --.* of at least 1"):
+        loader.measure(loader_arguments(option))
 
 
 def test_only_the_peer_s_dataclasses_are_changed():

@@ -49,6 +49,23 @@ def test_table_and_record(tmp_path, capsys):
     assert {"ours", "plain"} <= set(cases[-1]["seconds"])
 
 
+def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
+    def fails(*args, **kwargs):
+        raise RuntimeError("out of shared memory")
+
+    monkeypatch.setitem(REFERENCE, "triangle_update", fails)
+    record = tmp_path / "kernels.json"
+    options = ["--preset", "demo", "--repeats", "1", "--only", "triangle", "--json", str(record)]
+    assert main(["perf", "kernels", *options, "--without", "SDPA", "FlexAttention"]) == 1
+    expected = "FAILED: triangle_update (triangle), plain: RuntimeError: out of shared memory"
+    assert expected in capsys.readouterr().err
+    figures = json.loads(record.read_text())["figures"]
+    cases = {case["operation"]: case for case in figures["cases"]}
+    assert "ours" in cases["triangle_update"]["seconds"] and len(figures["failures"]) == 1
+    assert {"ours", "plain"} <= set(cases["triangle_edges"]["seconds"])
+    assert "SDPA" not in cases["attention core"]["seconds"]
+
+
 def test_nothing_to_measure_is_an_error(capsys):
     assert main(["perf", "kernels", "--preset", "demo", "--only", "magic", "--repeats", "1"]) == 2
     assert "--only magic" in capsys.readouterr().err

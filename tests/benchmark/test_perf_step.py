@@ -4,9 +4,12 @@ import gzip
 import json
 
 import numpy as np
+import pytest
 import torch
 
 from benchmark.__main__ import main
+from benchmark.errors import BenchmarkError
+from benchmark.perf import step
 from benchmark.perf.module_times import range_name
 from benchmark.perf.reference_step import read_batch
 from benchmark.perf.step import report
@@ -29,7 +32,9 @@ def test_ratios_beside_a_peer():
         "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
     }
     limits = {"flops": {"0": 4 * 10**12}, "matmul_flops_per_second": 8e12}
-    text = report({"preset": "middle", "kernels": "reference", "ran": "which are reference", "precision": "fp32", "threads": 1, "passes": {"0": sides}} | limits)
+    settings = {"preset": "middle", "kernels": "reference", "ran": "which are reference"}
+    settings |= {"precision": "fp32", "threads": 1, "graphs": "preset"}
+    text = report(settings | {"passes": {"0": sides}} | limits)
     assert "2.00   " in text and "25%" in text
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
@@ -39,6 +44,38 @@ def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
     assert "must be at least 1" in capsys.readouterr().err
     assert main(["perf", "step", "--reference", str(tmp_path)]) == 2
     assert "has no scripts/preprocess_pdb_mmcif.py" in capsys.readouterr().err
+
+
+def test_a_profile_alone_needs_something_to_show(capsys):
+    assert main(["perf", "step", "--preset", "demo", "--rounds", "0"]) == 2
+    assert "--rounds 0" in capsys.readouterr().err
+
+
+def test_a_preset_for_a_gpu_is_refused_without_one(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["perf", "step", "--preset", "mlperf_fast"]) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+
+
+def test_a_number_of_passes_that_fails_loses_nothing_of_the_others(tmp_path, monkeypatch, capsys):
+    def probe(module, settings, *, name):
+        for number in range(settings["repeats"]):
+            if settings["passes"] == 0 and number == 1:
+                raise BenchmarkError("operation not permitted when stream is capturing")
+            yield {"seconds": [0.5] * (number + 1), "losses": [], "peak_memory_bytes": 2**30}
+
+    monkeypatch.setattr(step, "run_probe", probe)
+    monkeypatch.setattr(step, "measure_matmul", lambda *args, **options: 1e12)
+    record = tmp_path / "step.json"
+    options = ["--passes", "0", "1", "--repeats", "2", "--rounds", "1", "--json", str(record)]
+    assert main(["perf", "step", "--preset", "demo", *options]) == 1
+    shown = capsys.readouterr()
+    assert "FAILED: 0 passes, ours: operation not permitted" in shown.err and "1 ours" in shown.out
+    figures = json.loads(record.read_text())["figures"]
+    assert figures["passes"]["0"]["ours"]["seconds"] == [0.5]
+    assert figures["passes"]["1"]["ours"]["seconds"] == [0.5, 0.5]
+    assert len(figures["failures"]) == 1
 
 
 def test_the_reference_has_the_passes_last(tmp_path):

@@ -1,0 +1,59 @@
+"""Running a part of a measurement in its own process, which prints figures as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+
+_MESSAGE_CHARACTERS = 4000
+_SUMMARY_CHARACTERS = 400
+
+
+def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[dict[str, Any]]:
+    """Start `python -m module SETTINGS` and yield every object that it prints.
+
+    The process ends with the iteration, also if the iteration is abandoned. Other lines of its
+    standard output go to standard error.
+
+    Args:
+        module: the probe; its argument is the settings as JSON.
+        settings: what the probe takes.
+        name: of the process, for messages.
+
+    Raises:
+        BenchmarkError: the process failed. The text has its last message, standard error has the
+        rest.
+    """
+    command = [sys.executable, "-m", module, json.dumps(settings)]
+    with (
+        tempfile.TemporaryFile("w+") as messages,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True) as process,
+    ):
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+                else:
+                    sys.stderr.write(line)
+            process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+        if process.returncode != 0:
+            messages.seek(0)
+            text = messages.read()
+            print(text[-_MESSAGE_CHARACTERS:], file=sys.stderr)
+            raise BenchmarkError(
+                f"{name} ended with exit code {process.returncode}: {_last_line(text)}"
+            )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_SUMMARY_CHARACTERS] if lines else "it left no message"

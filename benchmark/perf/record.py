@@ -1,0 +1,54 @@
+"""The record of a measurement: one JSON file that is rewritten after every figure.
+
+An interrupted measurement keeps the figures that it has.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+from benchmark.machine import describe_machine, describe_versions
+
+
+class RecordFile:
+    """Writes figures with machine, versions and command. Without a path it does nothing."""
+
+    def __init__(self, path: Path | None, *, measurement: str) -> None:
+        """BenchmarkError if the folder of the path does not exist."""
+        self._path = path
+        self._is_saved = False
+        if path is None:
+            return
+        if not path.parent.is_dir():
+            raise BenchmarkError(
+                f"--json {path}: the folder {path.parent} does not exist; make it first"
+            )
+        self._header = {
+            "measurement": measurement,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(["python", "-m", "benchmark", *sys.argv[1:]]),
+            "machine": describe_machine(),
+            "versions": describe_versions(),
+        }
+
+    def save(self, figures: dict[str, Any], *, is_complete: bool = False) -> None:
+        """Replace the file by a record with these figures, as a whole, never in parts."""
+        if self._path is None:
+            return
+        record = {**self._header, "is_complete": is_complete, "figures": figures}
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, self._path)
+        self._is_saved = True
+
+    def save_interrupted(self) -> None:
+        """Make sure that there is a record, even if the measurement had no figure yet."""
+        if not self._is_saved:
+            self.save({})

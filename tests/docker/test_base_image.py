@@ -1,0 +1,81 @@
+"""The installation into the GPU image, resolved by pip from the packages that its base brings."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.docker.test_container import ROOT, install, missing_requirements
+
+PACKAGES = ROOT / "docker/base_image_packages.txt"
+PYTHON_VERSION = "3.12"
+# Ubuntu 24.04 has glibc 2.39. Every wheel for that or an older glibc will do.
+PLATFORMS = ["manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 40))]
+
+
+def base_packages() -> list[str]:
+    lines = PACKAGES.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_list_is_of_the_base_that_the_image_names():
+    base = re.search(
+        r"^ARG BASE=(\S+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE
+    ).group(1)
+    assert base in PACKAGES.read_text(encoding="utf-8")
+    assert all(re.fullmatch(r"[\w-]+==[\w.+]+", package) for package in base_packages())
+
+
+@pytest.fixture(scope="session")
+def package_index():
+    try:
+        with urllib.request.urlopen("https://pypi.org/simple/gemmi/", timeout=20):
+            return
+    except (urllib.error.URLError, TimeoutError) as error:
+        pytest.skip(f"the package index cannot be reached: {error}")
+
+
+def resolve(folder: pathlib.Path, packages: list[str], *extras: str):
+    """docker/install_requirements.sh as a dry run; the finished process and the requirements."""
+    installed = folder / "packages"
+    for package in packages:
+        install(installed, *package.split("=="))
+    shown, (missing, _) = missing_requirements(folder, installed, *extras)
+    assert shown.returncode == 0, shown.stderr
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet"),
+        *("--disable-pip-version-check", "--target", folder / "target"),
+        *("--python-version", PYTHON_VERSION, "--only-binary=:all:"),
+        *(f"--platform={platform}" for platform in PLATFORMS),
+        *("--constraint", folder / "held.txt", "--requirement", folder / "missing.txt"),
+    ]
+    environment = {**os.environ, "PIP_CONSTRAINT": ""}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return finished, missing
+
+
+def test_dry_run_asks_for_what_the_image_asks_for():
+    script = (ROOT / "docker/install_requirements.sh").read_text(encoding="utf-8")
+    assert '--constraint "$files/held.txt" --requirement "$files/missing.txt"' in script
+    assert "PIP_CONSTRAINT=''" in script
+
+
+def test_everything_missing_fits_what_the_base_image_brings(tmp_path, package_index):
+    finished, missing = resolve(tmp_path, base_packages(), "mpi", "tests", "dali")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    names = {pin.partition("==")[0] for pin in missing}
+    assert names and not names & {"torch", "numpy", "triton"}
+    # nothing was installed
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_conflict_is_found(tmp_path, package_index):
+    """matplotlib needs pyparsing 3."""
+    finished, _ = resolve(tmp_path, [*base_packages(), "pyparsing==2.4.7"])
+    assert finished.returncode == 1
+    assert "pyparsing" in finished.stderr and "conflict" in finished.stderr
