@@ -17,6 +17,7 @@ from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
 from tests.loader.raw_samples import make_raw
+from tests.support.devices import DEVICES
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 SIZES = [{}, {"num_res": 5}, {"num_res": 1}, {"num_rows": 1}, {"num_rows": 4}, {"num_rows": 300}, {"num_templates": 0}, {"num_templates": 1}]
@@ -153,10 +154,10 @@ def test_read_only_arrays_are_not_written():
     assert {name: array.tobytes() for name, array in wire.items()} == before
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_features_differ_by_rounding_alone():
+@pytest.mark.parametrize("device", DEVICES)
+def test_on_any_device_features_differ_by_rounding_alone(device):
     wire = wire_batch()
-    expected, found = expand_batch(wire), expand_batch(wire, device="cuda")
+    expected, found = expand_batch(wire), expand_batch(wire, device=device)
     for name, tensor in expected.items():
-        assert found[name].device.type == "cuda"
+        assert found[name].device.type == device
         torch.testing.assert_close(found[name].cpu(), tensor, rtol=1e-5, atol=1e-5, equal_nan=True, msg=name)

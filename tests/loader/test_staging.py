@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 
+from openfold_opt.loader import staging as staging_module
 from openfold_opt.loader.batch import WireBatch
 from openfold_opt.loader.compact import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
@@ -15,6 +16,7 @@ from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.sample import choose_for_training, compact_sample
 from openfold_opt.loader.staging import build_staging
 from tests.loader.raw_samples import make_raw
+from tests.support.devices import DEVICES
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed (pip install nvidia-dali-cuda130)")
@@ -123,12 +125,43 @@ def test_missing_dali_is_said():
         staged([batch(0)], "dali")
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_a_gpu_the_same_batches_arrive(kind):
-    staging = staged(map(batch, range(50)), kind, device="cuda")
+def test_on_any_device_the_same_batches_arrive(kind, device):
+    staging = staged(map(batch, range(12)), kind, device=device)
     for number, item in enumerate(staging):
-        assert item.features["msa_feat"].is_cuda and item.slots.is_cuda
+        assert item.features["msa_feat"].device.type == item.slots.device.type == device
         assert_features(item.features, batch(number), rtol=1e-5, atol=1e-5)
-    assert number == 49
+    assert number == 11
     staging.close()
+
+
+def delay(device):
+    """Keep the current stream busy for some milliseconds; the host does not wait."""
+    if device == "cuda":
+        torch.cuda._sleep(20_000_000)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_batch_is_read_too_early_or_overwritten_too_soon(kind, device, monkeypatch):
+    """A delay on the stream that fills a batch shows a reader that does not wait for it. A delay on
+    the stream that reads shows memory that is given out again before it was read."""
+    expand = staging_module.expand_batch
+
+    def slow_expand(arrays, **options):
+        delay(device)
+        return expand(arrays, **options)
+
+    monkeypatch.setattr(staging_module, "expand_batch", slow_expand)
+    staging = staged(map(batch, range(12)), kind, device=device)
+    copies = []
+    for item in staging:
+        delay(device)
+        copies.append({name: tensor.clone() for name, tensor in item.features.items()})
+        # its memory is free for the next batches from here on
+        del item
+    staging.close()
+    assert len(copies) == 12
+    for number, features in enumerate(copies):
+        assert_features(features, batch(number), rtol=1e-5, atol=1e-5)

@@ -15,10 +15,11 @@ from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.made_up_features import made_up_batch
 from openfold_opt.train.setup import build_model, build_plans, build_train_step
 from openfold_opt.train.step import MicroBatch
+from tests.support.devices import DEVICES
 from tests.train.operator_recorder import OperatorRecorder
 from tests.train.synthetic import tiny_config
 
-PASSES = (1, 0, 1, 1, 0)
+PASSES = (1, 0, 1)
 
 
 class StandIn:
@@ -74,7 +75,7 @@ def new_graphs(config, recorder, device="cpu", context=None):
 
 
 def run(runner, config, device="cpu"):
-    """Figures of five steps on samples of their own."""
+    """Figures of the steps, each on different samples."""
     figures = []
     for number, passes in enumerate(PASSES, start=1):
         batches = [
@@ -86,45 +87,77 @@ def run(runner, config, device="cpu"):
     return figures
 
 
-def assert_equal(found, expected):
+def recorder_for(device):
+    return CudaRecorder(torch.device(device)) if device == "cuda" else OperatorRecorder()
+
+
+def kernels_for(device):
+    return KernelConfig.all("triton" if device == "cuda" else "reference")
+
+
+def assert_equal(found, expected, device="cpu"):
+    """Figures and terms of steps: the same bits on a CPU. On a GPU sums by atomic operations have no
+    fixed order, so that two eager runs differ, too."""
     for (ours, our_terms), (theirs, their_terms) in zip(found, expected, strict=True):
+        if device == "cuda":
+            assert ours.is_applied == theirs.is_applied
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-3, nan_ok=True)
+            assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-2, nan_ok=True)
+            torch.testing.assert_close(our_terms, their_terms, rtol=1e-2, atol=1e-3, equal_nan=True)
+            continue
         # as text, in which NaN equals NaN
         assert str(ours) == str(theirs)
         assert torch.equal(our_terms.nan_to_num(7e7), their_terms.nan_to_num(7e7))
 
 
 def assert_same_state(found, expected):
-    """Weights, moments, average and counts of two steps, to the last bit."""
+    """Weights, moments, average and counts of two steps: to the last bit, on a GPU to 1 % of the norm."""
     for name, value in vars(expected.weight_state()).items():
-        assert value is None or torch.equal(value, getattr(found.weight_state(), name)), name
+        if value is None:
+            continue
+        ours = getattr(found.weight_state(), name)
+        if value.device.type == "cpu":
+            assert torch.equal(value, ours), name
+        else:
+            error = torch.linalg.vector_norm((ours - value).double())
+            assert error <= 1e-2 * torch.linalg.vector_norm(value.double()), name
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_replays_equal_eager_steps_to_the_last_bit(accumulation, precision):
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("accumulation", "precision"), [(1, "fp32"), (2, "bf16")])
+def test_replays_equal_eager_steps(accumulation, precision, device):
     schedule = dataclasses.replace(tiny_config().schedule, warmup_steps=4)
-    config = tiny_config(accumulation=accumulation, precision=precision, schedule=schedule)
-    recorder = OperatorRecorder()
-    graphs, step = new_graphs(config, recorder)
-    eager = new_step(config)
-    assert_equal(run(graphs, config), run(eager, config))
-    # with one micro-batch the update is part of its graph
-    assert recorder.num_replays == len(PASSES) * (1 if accumulation == 1 else accumulation + 1)
-    assert len(recorder.recordings) == (2 if accumulation == 1 else 3)
+    config = tiny_config(
+        accumulation=accumulation,
+        precision=precision,
+        schedule=schedule,
+        device=device,
+        kernels=kernels_for(device),
+    )
+    recorder = recorder_for(device)
+    graphs, step = new_graphs(config, recorder, device)
+    eager = new_step(config, device)
+    assert_equal(run(graphs, config, device), run(eager, config, device), device)
+    if device == "cpu":
+        # with one micro-batch the update is part of its graph
+        assert recorder.num_replays == len(PASSES) * (1 if accumulation == 1 else accumulation + 1)
+        assert len(recorder.recordings) == (2 if accumulation == 1 else 3)
     assert graphs.num_eager_steps == 0
+    graphs.release()
     assert_same_state(step, eager)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_evaluation_graphs_between_steps_change_nothing(accumulation):
+def test_evaluation_graphs_between_steps_change_nothing(accumulation, device):
     """All graphs share one pool; a replay overwrites what the others left there."""
-    config = tiny_config(accumulation=accumulation)
-    recorder = OperatorRecorder()
-    graphs, step = new_graphs(config, recorder)
-    _, plan = build_plans(config, ParallelContext.alone(), torch.device("cpu"))
+    config = tiny_config(accumulation=accumulation, device=device, kernels=kernels_for(device))
+    recorder = recorder_for(device)
+    graphs, step = new_graphs(config, recorder, device)
+    _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     evaluator = Evaluator(step.model, step.weight_average.parameters(), plan=plan)
     evaluation = EvaluationGraphs(evaluator.compute, recorder)
-    chain = micro_batch(config, 7).features
+    chain = micro_batch(config, 7, device=device).features
     assert list(evaluation.rehearse([chain])) == [config.data.crop_size]
     evaluation.record()
 
@@ -141,18 +174,23 @@ def test_evaluation_graphs_between_steps_change_nothing(accumulation):
             evaluation.score(chain)
             return result
 
-    eager = new_step(config)
-    assert_equal(run(WithEvaluations(), config), run(eager, config))
+    eager = new_step(config, device)
+    found, expected = run(WithEvaluations(), config, device), run(eager, config, device)
+    assert_equal(found, expected, device)
     assert_same_state(step, eager)
+    graphs.release()
+    evaluation.release()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation):
-    config = tiny_config(accumulation=accumulation)
-    graphs, step = new_graphs(config, OperatorRecorder())
-    eager = new_step(config)
+def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation, device):
+    config = tiny_config(accumulation=accumulation, device=device, kernels=kernels_for(device))
+    graphs, step = new_graphs(config, recorder_for(device), device)
+    eager = new_step(config, device)
     for number in (1, 2, 3):
-        batches = [micro_batch(config, 10 * number + micro) for micro in range(accumulation)]
+        seeds = [10 * number + micro for micro in range(accumulation)]
+        batches = [micro_batch(config, seed, device=device) for seed in seeds]
         if number == 2:
             batches[-1].features.chi_angles_sin_cos[:] = torch.nan
         found, expected = (
@@ -161,8 +199,9 @@ def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation):
         )
         assert found.read().is_applied == (number != 2)
         pairs = [[(result.read(), result.local_terms)] for result in (found, expected)]
-        assert_equal(*pairs)
+        assert_equal(*pairs, device)
         assert_same_state(step, eager)
+    graphs.release()
 
 
 def test_micro_batches_are_asked_for_one_at_a_time():
@@ -243,48 +282,3 @@ def test_figures_read_late_are_those_of_their_step():
     now = [eager.run([batch], step=step, num_recycling_passes=0) for step, batch in enumerate(batches, start=1)]
     for ours, theirs in zip(late, now):
         assert torch.equal(ours.local_terms, theirs.local_terms) and ours.read() == theirs.read()
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("kernels", ["reference", "triton"])
-def test_cuda_graphs_equal_eager_steps(kernels, accumulation):
-    data = dataclasses.replace(tiny_config().data, crop_size=16)
-    config = tiny_config(
-        kernels=KernelConfig.all(kernels), device="cuda", data=data, accumulation=accumulation
-    )
-    graphs, _ = new_graphs(config, CudaRecorder(torch.device("cuda")), "cuda")
-    eager = new_step(config, "cuda")
-    for (ours, _), (theirs, _) in zip(run(graphs, config, "cuda"), run(eager, config, "cuda"), strict=True):
-        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
-        assert ours.is_applied and theirs.is_applied
-    assert graphs.num_eager_steps == 0
-
-
-@pytest.mark.gpu
-def test_a_hundred_replays_with_a_forced_collective_of_one_rank():
-    import torch.distributed as dist
-
-    store = dist.HashStore()
-    dist.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=torch.device("cuda", 0))
-    try:
-        config = tiny_config(device="cuda")
-        step = new_step(config, "cuda")
-        update = step.update
-
-        def with_collective(*args, **kwargs):
-            dist.all_reduce(step.buffer.gradients)
-            return update(*args, **kwargs)
-
-        step.update = with_collective
-        recorder = CudaRecorder(torch.device("cuda"))
-        graphs = StepGraphs(step, recorder, micro_batch=micro_batch(config, 1, device="cuda"))
-        graphs.rehearse(0)
-        graphs.record(0)
-        batch = micro_batch(config, 2, device="cuda")
-        for number in range(1, 101):
-            result = graphs.run([batch], step=number, num_recycling_passes=0)
-        assert result.read().is_applied and graphs.num_eager_steps == 0
-        graphs.release()
-    finally:
-        dist.destroy_process_group()

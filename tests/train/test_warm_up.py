@@ -15,6 +15,7 @@ from openfold_opt.train.garbage import frozen_garbage
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.setup import build_plans
 from openfold_opt.train.warm_up import warm_up
+from tests.support.devices import DEVICES
 from tests.train.synthetic import tiny_config
 from tests.train.test_loop import train
 from tests.train.test_step_graphs import StandIn, micro_batch, new_step
@@ -27,21 +28,25 @@ def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
     return changed
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("has_graphs", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_state_and_random_numbers_are_as_before(has_graphs, precision):
-    config = tiny_config(precision=precision)
+def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
+    config = tiny_config(precision=precision, device=device)
     config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, validation_max_length=60))
     config = as_if_on_a_gpu(config) if has_graphs else config
-    step = new_step(config)
-    step.run([micro_batch(config, 5)], step=1, num_recycling_passes=1).read()
+    step = new_step(config, device)
+    batch = micro_batch(config, 5, device=device)
+    step.run([batch], step=1, num_recycling_passes=1).read()
     before = {name: None if x is None else x.clone() for name, x in vars(step.weight_state()).items()}
     numbers = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()
-    _, plan = build_plans(config, ParallelContext.alone(), torch.device("cpu"))
+    on_gpu = torch.cuda.get_rng_state_all()
+    _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     lines = []
-    runner = warm_up(
-        config, step, Evaluator(step.model, step.weight_average.parameters(), plan=plan), recorder=StandIn(), report=lines.append
-    )
+    # None: the recorder of CUDA
+    recorder = StandIn() if device == "cpu" else None
+    evaluator = Evaluator(step.model, step.weight_average.parameters(), plan=plan)
+    runner = warm_up(config, step, evaluator, recorder=recorder, report=lines.append)
     assert isinstance(runner, StepGraphs) == has_graphs
     assert lines[:2] == [f"warm-up: step with {k} passes without gradient" for k in (1, 0)]
     with_graphs = ["warm-up: evaluation of 64 residues", "warm-up: recorded 2 steps and the evaluation"]
@@ -50,6 +55,10 @@ def test_state_and_random_numbers_are_as_before(has_graphs, precision):
         assert value is before[name] is None or torch.equal(value, before[name]), name
     assert torch.equal(torch.get_rng_state(), numbers[0]) and random.getstate() == numbers[1]
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numbers[2])
+    assert all(map(torch.equal, torch.cuda.get_rng_state_all(), on_gpu))
+    if has_graphs:
+        runner.release()
+        evaluator.release_graphs()
 
 
 def test_a_run_with_it_equals_one_without(tmp_path):

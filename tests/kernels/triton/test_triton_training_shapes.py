@@ -1,0 +1,45 @@
+"""Every Triton operation in bfloat16 at the shapes of training, against the reference."""
+
+import pytest
+import torch
+
+from benchmark.perf.kernel_cases import CaseMaker
+from benchmark.presets import build_preset
+from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+from tests.kernels.agreement import DEVICE, assert_bfloat16_rule
+from tests.train.synthetic import tiny_config
+
+CONFIGS = {"tiny": tiny_config, "benchmark": lambda: build_preset("mlperf_reference")}
+SIZES = ["tiny", pytest.param("benchmark", marks=pytest.mark.gpu)]
+
+
+def maker(size):
+    return CaseMaker(CONFIGS[size](), device=torch.device(DEVICE), precision="bf16")
+
+
+def name_of(case):
+    return f"{case.operation}, {case.where}"
+
+
+# The names do not depend on the sizes, so the tiny cases stand for all.
+NAMES = [name_of(case) for case in maker("tiny").cases()]
+
+
+def test_every_operation_with_activations_has_a_case():
+    without = {"dropout_masks", "weight_update"}
+    assert {name.split(",")[0] for name in NAMES} == set(REFERENCE) - without
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_values_and_gradients(name, size):
+    config = CONFIGS[size]()
+    kernels = build_kernel_set(KernelConfig.all("triton"), DEVICE, config.model.kernel_shapes())
+    case = next(case for case in maker(size).cases() if name_of(case) == name)
+    is_low = [leaf.dtype == torch.bfloat16 for leaf in case.leaves]
+    assert_bfloat16_rule(
+        case.call(getattr(kernels, case.operation)),
+        case.call(REFERENCE[case.operation]),
+        case.leaves,
+        is_low,
+    )

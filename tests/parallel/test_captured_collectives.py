@@ -1,0 +1,92 @@
+"""Collectives inside of a capture: the transfers of dynamic axial parallelism, and gradients that
+autograd hooks send. A group of one rank makes them run in one process."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.transfers import AllGather, AllToAll
+from openfold_opt.train.graphs.recorder import CudaRecorder
+from tests.support.devices import DEVICES
+from tests.support.lone_group import lone_axis, lone_group, lone_training_context
+from tests.train.synthetic import tiny_config
+from tests.train.test_step_graphs import StandIn, kernels_for, micro_batch, new_graphs, new_step
+
+NUM_REPLAYS = {"cpu": 3, "cuda": 20}
+"""On a CPU a stand-in does the work again, so few replays show a mistake."""
+
+
+def recorder_for(device):
+    """The substitute of the CPU runs the Python of the work again, and with it the collectives."""
+    return CudaRecorder(device) if device.type == "cuda" else StandIn()
+
+
+def send(x, transfer):
+    return Flight(x, transfer, what="test tensor").arrive()
+
+
+def loss_of(x, weight, axis):
+    """Matrix products between an all-to-all and an all-gather, whose gradients are an all-to-all
+    and a reduce-scatter."""
+    rows = send(x @ weight, AllToAll(axis=axis, split_dim=1, join_dim=0, join_length=x.shape[0]))
+    whole = send(torch.tanh(rows @ weight), AllGather(axis=axis, dim=0, length=x.shape[0]))
+    return whole.square().sum()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_axial_collectives_and_their_gradients_are_replayed(device):
+    device = torch.device(device)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(16, 16, generator=generator).to(device).requires_grad_()
+    x = torch.zeros(8, 16, device=device)
+    gradient = torch.zeros_like(weight)
+    with lone_group(device) as group:
+        axis = lone_axis("dap", group)
+
+        def work():
+            (found,) = torch.autograd.grad(loss_of(x, weight, axis), [weight])
+            gradient.copy_(found)
+
+        recorder = recorder_for(device)
+        recorder.rehearse(work)
+        recording = recorder.record(work)
+        for _ in range(NUM_REPLAYS[device.type]):
+            x.copy_(torch.randn(8, 16, generator=generator))
+            recording.replay()
+            whole = torch.tanh(x @ weight @ weight)
+            (expected,) = torch.autograd.grad(whole.square().sum(), [weight])
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+        # NCCL does not end while a graph holds its collectives
+        recording.reset()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_sent_by_autograd_hooks_are_replayed(device, overlap, accumulation):
+    config = tiny_config(device=device, kernels=kernels_for(device), accumulation=accumulation)
+    parallel = dataclasses.replace(config.parallel, overlap=overlap, gradient_bucket_bytes=4096)
+    config = dataclasses.replace(config, parallel=parallel)
+    device = torch.device(device)
+    with lone_group(device) as group:
+        context = lone_training_context(group)
+        graphs, _ = new_graphs(config, recorder_for(device), device, context)
+        eager, alone = new_step(config, device, context), new_step(config, device)
+        for number in range(1, NUM_REPLAYS[device.type] + 1):
+            seeds = [10 * number + micro for micro in range(accumulation)]
+            batches = [micro_batch(config, seed, device=device) for seed in seeds]
+            found, expected = (
+                runner.run(iter(batches), step=number, num_recycling_passes=0).read()
+                for runner in (graphs, eager)
+            )
+            assert found.is_applied and found.loss == pytest.approx(expected.loss, rel=1e-3)
+            assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-2)
+            if number == 1:
+                # the sum over one rank divided by two: the gradients went through the group
+                whole = alone.run(iter(batches), step=1, num_recycling_passes=0).read()
+                assert found.gradient_norm == pytest.approx(whole.gradient_norm / 2, rel=1e-2)
+        assert graphs.num_eager_steps == 0
+        # NCCL does not end while a graph holds its collectives
+        graphs.release()

@@ -1,0 +1,45 @@
+"""Collectives that really run on a single process: a process group of one rank, on axes that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelContext
+
+
+@contextmanager
+def lone_group(device: torch.device) -> Iterator[dist.ProcessGroup]:
+    """The default process group of this process alone: NCCL on a GPU, gloo on a CPU."""
+    is_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if is_gpu else "gloo",
+        store=dist.HashStore(),
+        rank=0,
+        world_size=1,
+        device_id=torch.device("cuda", 0) if is_gpu else None,
+    )
+    try:
+        yield dist.group.WORLD
+    finally:
+        dist.destroy_process_group()
+
+
+def lone_axis(name: str, group: dist.ProcessGroup) -> AxisGroup:
+    """An axis of one rank with a process group, for transfers that are built by hand."""
+    return AxisGroup(name=name, rank=0, size=1, process_group=group)
+
+
+def lone_training_context(group: dist.ProcessGroup) -> ParallelContext:
+    """A context whose gradients are all-reduced over one rank and divided by an assumed two.
+
+    The reducer skips axes of size 1, so the axis claims a size of 2; the sum over the group of one
+    rank leaves the gradient as it was, and the mean is half of it.
+    """
+    peers = AxisGroup(name="peers", rank=0, size=2, process_group=group)
+    return replace(ParallelContext.alone(), peers=peers)
