@@ -1,4 +1,4 @@
-"""The few things conversion asks of its fellow processes: who am I, tell everybody, gather from everybody, share out work."""
+"""The processes of a conversion: rank and size, broadcast, gather, and handing out work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from data_prep.errors import DataPrepError
-from data_prep.launch import is_under_mpi
+from data_prep.launch import is_under_mpi, num_srun_tasks
 
 _ASK, _ANSWER = 11, 12
 _POLL_SECONDS = 0.002
@@ -110,17 +110,15 @@ class MpiCommunicator:
 
 @contextmanager
 def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
-    """The communicator of this process. Under MPI an error that leaves the block ends every rank."""
-    if not is_under_mpi():
+    """The communicator of this process. Under MPI an error that leaves the block ends every rank.
+
+    DataPrepError if several processes were started that do not know each other: each would do all the work.
+    """
+    num_tasks = num_srun_tasks()
+    if not is_under_mpi() and num_tasks == 1:
         yield SerialCommunicator()
         return
-    try:
-        from mpi4py import MPI
-    except ImportError as error:
-        raise DataPrepError(f"started by an MPI launcher, but mpi4py cannot be imported ({error}); install the extra `mpi`") from error
-    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-        raise DataPrepError("this MPI does not let several threads of a process call it (THREAD_MULTIPLE); use one that does, such as MPICH")
-    communicator = MpiCommunicator(MPI.COMM_WORLD)
+    communicator = _connect(num_tasks)
     try:
         yield communicator
     except DataPrepError:
@@ -129,3 +127,22 @@ def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
         traceback.print_exc()
         communicator.abort()
         raise
+
+
+def _connect(num_tasks: int) -> MpiCommunicator:
+    remedy = "start it with `mpiexec -n N`, with `srun --mpi=pmi2` or `srun --mpi=pmix`, or as one process"
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise DataPrepError(
+            f"started together with other processes, but mpi4py cannot be imported ({error}), so that each of them would do all "
+            f"the work; install the extra `mpi`, or run one process"
+        ) from error
+    if MPI.COMM_WORLD.Get_size() == 1:
+        started = f"srun started {num_tasks} processes" if num_tasks > 1 else "an MPI launcher started several processes"
+        raise DataPrepError(f"{started}, but MPI connects none of them, so that each would do all the work; {remedy}")
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise DataPrepError(
+            "this MPI does not let several threads of a process call it (THREAD_MULTIPLE); use one that does, such as MPICH"
+        )
+    return MpiCommunicator(MPI.COMM_WORLD)

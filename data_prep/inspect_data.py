@@ -1,4 +1,4 @@
-"""`python -m data_prep inspect DIR [CHAIN] [--npz FILE]`: what is in a data directory, or in one chain of it."""
+"""`python -m data_prep inspect DIR [CHAIN] [--chains] [--npz FILE]`: what is in a data directory, or in one chain of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.convert.listings import DIFFERENCES_FILE_NAME, UNUSED_FILE_NAME, read_listing
 from data_prep.errors import DataPrepError
+from openfold_opt.protein import shard_format
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
@@ -25,10 +27,16 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show a data directory, or one chain of it",
-        description="Without CHAIN: what the data directory holds. With it: that chain; with --npz its raw features as arrays.",
+        description="Without CHAIN: counts of what the data directory holds, or with --chains a list of all chains. With CHAIN: that "
+        "chain, or why it was rejected; with --npz its raw features as arrays.",
     )
     parser.add_argument("data_dir", type=Path, metavar="DIR", help="a data directory made by convert")
     parser.add_argument("chain_id", nargs="?", metavar="CHAIN", help="<PDB id>_<author chain>, for example 2hhb_A")
+    parser.add_argument(
+        "--chains",
+        action="store_true",
+        help="list all chains, one per line: id, residues, rows of the alignment, template hits, cluster, release date, alignment",
+    )
     parser.add_argument("--npz", type=Path, metavar="FILE", help="write the chain's raw features (keys in docs/data_format.md)")
     parser.set_defaults(run=run)
 
@@ -37,11 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.chain_id is None:
         if arguments.npz is not None:
             raise DataPrepError("--npz needs a CHAIN")
-        print(describe_data_set(ShardIndex.load(arguments.data_dir), arguments.data_dir))
+        index = ShardIndex.load(arguments.data_dir)
+        if arguments.chains:
+            print_chains(index)
+        else:
+            print(describe_data_set(index, arguments.data_dir))
         return 0
+    if arguments.chains:
+        raise DataPrepError("--chains lists all chains; leave out CHAIN, or --chains")
     reader = ShardReader(arguments.data_dir)
     if arguments.chain_id not in reader.index.by_id:
-        raise DataPrepError(f"chain {arguments.chain_id} is not in {arguments.data_dir} ({len(reader.index.chains)} chains)")
+        raise DataPrepError(_why_absent(reader.index, arguments.data_dir, arguments.chain_id))
     if arguments.npz is None:
         print(describe_chain(reader, arguments.chain_id))
         return 0
@@ -52,12 +66,45 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _why_absent(index: ShardIndex, data_dir: Path, chain_id: str) -> str:
+    """The reason from rejected.csv, of the chain or of its entry."""
+    pdb_id = chain_id.split("_")[0]
+    path = data_dir / shard_format.REJECTED_FILE_NAME
+    for row in read_listing(path):
+        if row["entry"] == chain_id:
+            return f"chain {chain_id} was rejected: {row['reason']} ({path})"
+        if row["entry"].lower() == pdb_id.lower():
+            return f"chain {chain_id} is not in {data_dir}: entry {row['entry']} was rejected: {row['reason']} ({path})"
+    alike = [each for each in index.by_id if each.lower() == chain_id.lower()]
+    others = alike or [each for each in index.by_id if each.split("_")[0] == pdb_id]
+    hint = f"; there are {', '.join(others[:10])}" if others else ""
+    return f"chain {chain_id} is not in {data_dir} ({len(index.chains)} chains){hint}"
+
+
+def print_chains(index: ShardIndex) -> None:
+    """One line per chain, columns separated by tabs, with a header."""
+    print("chain", "residues", "rows", "template_hits", "cluster", "released", "alignment", sep="\t")
+    for chain in index.chains:
+        print(
+            chain.chain_id,
+            chain.sequence_length,
+            chain.num_alignments,
+            chain.num_template_hits,
+            "none" if chain.cluster_id == -1 else chain.cluster_id,
+            chain.release_date,
+            chain.alignment_id or "none",
+            sep="\t",
+        )
+
+
 def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
     """A few lines about everything."""
     dates = sorted(chain.release_date for chain in index.chains)
     methods = Counter(chain.method for chain in index.chains)
     verified = "yes" if verified_checksum(data_dir) == index.checksum else "no (python -m data_prep verify)"
     with_alignment = [chain for chain in index.chains if chain.has_alignment]
+    alone = [chain for chain in index.chains if chain.num_alignments == 1]
+    rejected = read_listing(data_dir / shard_format.REJECTED_FILE_NAME)
     lines = [
         f"data set            {data_dir}",
         f"format version      {index.format_version}",
@@ -65,14 +112,23 @@ def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
         f"verified            {verified}",
         f"entries             {index.num_entries}, of which {index.num_rejected_entries} rejected",
         f"chains              {len(index.chains)}",
+        f"rejected chains     {max(len(rejected) - index.num_rejected_entries, 0)} for their alignments (rejected.csv)",
         f"released            {dates[0]} to {dates[-1]}",
         f"residues            {sum(chain.sequence_length for chain in index.chains)}",
         f"in a cluster        {sum(chain.cluster_id != -1 for chain in index.chains)}",
         f"with an alignment   {len(with_alignment)} ({len({chain.alignment_id for chain in with_alignment})} different ones)",
+        f"query alone         {len(alone)} chains without another row, {sum(not chain.has_alignment for chain in alone)} of them "
+        "for lack of an alignment folder",
+        f"letters differ      {_num_chains(data_dir / DIFFERENCES_FILE_NAME)} chains (query_differences.csv)",
+        f"not used            {len(read_listing(data_dir / UNUSED_FILE_NAME))} files or folders of the input (unused.csv)",
         f"shards              {len(index.shards)}, {sum(shard.size_bytes for shard in index.shards)} bytes",
         *(f"method              {count} x {method}" for method, count in methods.most_common()),
     ]
     return "\n".join(lines)
+
+
+def _num_chains(listing: Path) -> int:
+    return len({row["chain"] for row in read_listing(listing)})
 
 
 def describe_chain(reader: ShardReader, chain_id: str) -> str:

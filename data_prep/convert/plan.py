@@ -6,13 +6,17 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.convert.findings import Unused
 from openfold_opt.protein import shard_format
 
 DEFAULT_SHARD_SIZE_BYTES = 128 << 20
+_RULES_VERSION = 2
+"""Of the rules by which inputs are read. A shard that another version made is made anew; raise it when the rules change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,24 +38,37 @@ class ChunkState:
     made_from: str
     sha256: str
     size_bytes: int
+    findings: dict[str, list]
+    """`Findings.as_json()`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The shards of one kind, and the input that goes into none of them."""
+
+    chunks: tuple[Chunk, ...]
+    unused: tuple[Unused, ...] = ()
 
 
 def make_chunks(
     kind: str, units: Sequence[Any], *, expected_bytes: Callable[[Any], int], shard_size_bytes: int, depends_on: str
-) -> list[Chunk]:
+) -> tuple[Chunk, ...]:
     """Units in their order, in as few shards as the size allows, evenly filled. A unit larger than the size has a shard to itself."""
     sizes = [expected_bytes(unit) for unit in units]
-    return [
+    return tuple(
         Chunk(
             shard_name=shard_format.shard_name(kind, number),
             units=tuple(units[group.start : group.stop]),
             expected_bytes=sum(sizes[group.start : group.stop]),
             made_from=_fingerprint(
-                [shard_format.FORMAT_VERSION, kind, depends_on, [unit.fingerprint for unit in units[group.start : group.stop]]]
+                [
+                    [shard_format.FORMAT_VERSION, _RULES_VERSION, kind, depends_on],
+                    [unit.fingerprint for unit in units[group.start : group.stop]],
+                ]
             ),
         )
         for number, group in enumerate(cut_evenly(sizes, limit=shard_size_bytes))
-    ]
+    )
 
 
 def cut_evenly(sizes: Sequence[int], *, limit: int) -> list[range]:
@@ -82,9 +99,9 @@ def _fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def file_fingerprint(path: Path, root: Path) -> list[Any]:
-    """Relative name, size and modification time: enough to notice that an input was mended."""
-    status = path.stat()
+def file_fingerprint(path: Path, root: Path, status: os.stat_result | None = None) -> list[Any]:
+    """Relative name, size and modification time: enough to notice that an input was repaired."""
+    status = path.stat() if status is None else status
     return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
 
 
