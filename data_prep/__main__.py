@@ -22,7 +22,10 @@ _COMMANDS = (synthesize, convert, convert_mlperf, verify, inspect_data, download
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run, and turn an expected error into one message and exit code 1."""
     _accept_any_letter()
-    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Prepare data: raw files to shards, and what goes with it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep",
+        description="Prepare data: raw files to shards, and what goes with it.",
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)
@@ -32,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of the output has ended (`... | head`). Python would complain once more when it flushes at exit.
+        # The reader of the output has ended (`... | head`). Python would complain once more when it
+        # flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except (DataPrepError, ValueError, OSError) as error:
@@ -44,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _accept_any_letter() -> None:
-    """Print what the locale cannot show (a path in a locale of C) as an escape, in place of an error."""
+    """Print what the locale cannot show (a path in a locale of C) as an escape, in place of an
+    error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -16,7 +16,8 @@ def is_under_mpi() -> bool:
 def num_srun_tasks() -> int:
     """How many processes `srun` started with this one; 1 outside of a job step.
 
-    The script of a batch job is one process whatever SLURM_NTASKS says; SLURM_STEP_ID is set in a step alone.
+    The script of a batch job is one process whatever SLURM_NTASKS says; SLURM_STEP_ID is set in a
+    step alone.
     """
     if "SLURM_STEP_ID" not in os.environ and "SLURM_STEPID" not in os.environ:
         return 1

@@ -14,8 +14,9 @@ _KIBIBYTE = 1024.0
 class Progress:
     """Counts work that is done. Use as a context manager.
 
-    On a terminal it draws a bar. In a log file a bar would be one endless line, so a line is printed every 15 seconds: how much
-    of how much, and about how long it will take. Work that is finished earlier prints nothing.
+    On a terminal it draws a bar. In a log file a bar would be one endless line, so a line is
+    printed every 15 seconds: how much of how much, and about how long it will take. Work that is
+    finished earlier prints nothing.
     """
 
     def __init__(self, total: int | None, *, what: str, unit: str, is_silent: bool = False) -> None:
@@ -46,16 +47,23 @@ class Progress:
 
     def _line(self, seconds: float) -> str:
         if not self._total:
-            return f"{self._what}: {self._amount(self.done)} after {duration(seconds)}"
+            return (
+                f"{self._what}: {self._amount(self.done)}{self._plural} after {duration(seconds)}"
+            )
         left = seconds / self.done * (self._total - self.done) if self.done else 0.0
         return (
-            f"{self._what}: {self._amount(self.done)} of {self._amount(self._total)} "
-            f"({self.done / self._total:.0%}) after {duration(seconds)}, about {duration(max(left, 0.0))} left"
+            f"{self._what}: {self._amount(self.done)} of {self._amount(self._total)}{self._plural} "
+            f"({self.done / self._total:.0%}) after {duration(seconds)}, about "
+            f"{duration(max(left, 0.0))} left"
         )
+
+    @property
+    def _plural(self) -> str:
+        return "" if self._unit == "B" else f" {self._unit}s"
 
     def _amount(self, value: float) -> str:
         if self._unit != "B":
-            return f"{value:,} {self._unit}s"
+            return f"{value:,}"
         for prefix in ("", "Ki", "Mi", "Gi"):
             if value < _KIBIBYTE:
                 return f"{value:,.1f} {prefix}B"

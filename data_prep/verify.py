@@ -25,10 +25,13 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="re-read and hash a data directory",
-        description="Hash every shard and compare with the index. Success is recorded, so that a run can tell without reading again. "
-        "`mpiexec -n N python -m data_prep verify ...` spreads the shards over many processes.",
+        description="Hash every shard and compare with the index. Success is recorded, so that a "
+        "run can tell without reading again. `mpiexec -n N python -m data_prep verify ...` "
+        "spreads the shards over many processes.",
     )
-    parser.add_argument("data_dir", type=Path, metavar="DIR", help="a data directory made by convert")
+    parser.add_argument(
+        "data_dir", type=Path, metavar="DIR", help="a data directory made by convert"
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -56,25 +59,36 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataPrepError(f"--threads is {arguments.threads}, expected at least 1")
     with open_communicator() as communicator:
         index = ShardIndex.load(arguments.data_dir)
-        found = communicator.gather_everywhere(_problems(arguments.data_dir, index, communicator, arguments.threads))
-        problems = sorted((problem for each in found for problem in each), key=lambda problem: problem.number)
+        found = communicator.gather_everywhere(
+            _problems(arguments.data_dir, index, communicator, arguments.threads)
+        )
+        problems = sorted(
+            (problem for each in found for problem in each), key=lambda problem: problem.number
+        )
         if communicator.rank == 0:
             return _conclude(arguments.data_dir, index, problems)
         return 1 if problems else 0
 
 
-def _problems(data_dir: Path, index: ShardIndex, communicator: Communicator, num_threads: int) -> list[Problem]:
+def _problems(
+    data_dir: Path, index: ShardIndex, communicator: Communicator, num_threads: int
+) -> list[Problem]:
     """What this process finds. Hashing releases Python's lock, so threads are enough."""
     total_bytes = sum(shard.size_bytes for shard in index.shards)
     problems = []
     with (
         ThreadPoolExecutor(num_threads) as pool,
         Progress(
-            total_bytes // communicator.size, what="verify", unit="B", is_silent=communicator.rank != 0
+            total_bytes // communicator.size,
+            what="verify",
+            unit="B",
+            is_silent=communicator.rank != 0,
         ) as progress,
     ):
         mine = range(communicator.rank, len(index.shards), communicator.size)
-        for number, problem in zip(mine, pool.map(lambda number: find_problem(data_dir, index.shards, number), mine)):
+        for number, problem in zip(
+            mine, pool.map(lambda number: find_problem(data_dir, index.shards, number), mine)
+        ):
             progress.update(index.shards[number].size_bytes)
             if problem:
                 problems.append(problem)
@@ -87,10 +101,16 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
         try:
             (data_dir / shard_format.VERIFIED_FILE_NAME).unlink(missing_ok=True)
         except OSError as error:
-            print(f"The record of an earlier verification could not be removed: {error}", file=sys.stderr)
+            print(
+                f"The record of an earlier verification could not be removed: {error}",
+                file=sys.stderr,
+            )
         return 1
     total_bytes = sum(shard.size_bytes for shard in index.shards)
-    print(f"{data_dir}: {len(index.shards)} shards, {total_bytes} bytes, {len(index.chains)} chains: all as written")
+    print(
+        f"{data_dir}: {len(index.shards)} shards, {total_bytes} bytes, {len(index.chains)} chains: "
+        f"all as written"
+    )
     record = {
         "format_version": index.format_version,
         "index_checksum": index.checksum,
@@ -100,11 +120,14 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
     if verified_checksum(data_dir) == index.checksum:
         return 0
     try:
-        shard_format.write_atomically(data_dir / shard_format.VERIFIED_FILE_NAME, json.dumps(record, indent=1).encode())
+        shard_format.write_atomically(
+            data_dir / shard_format.VERIFIED_FILE_NAME, json.dumps(record, indent=1).encode()
+        )
     except OSError as error:
         print(
-            f"The shards are right, but the record of it could not be kept: {error.strerror} ({data_dir}). A run will ask for "
-            "verification again; repeat the command where the folder can be written.",
+            f"The shards are right, but the record of it could not be kept: {error.strerror} "
+            f"({data_dir}). A run will ask for verification again; repeat the command where the "
+            "folder can be written.",
             file=sys.stderr,
         )
     return 0
@@ -114,12 +137,21 @@ def _report(index: ShardIndex, problems: list[Problem]) -> None:
     damaged = [problem for problem in problems if problem.is_damage]
     unreadable = [problem for problem in problems if not problem.is_damage]
     if damaged:
-        print(f"data_prep verify: {len(damaged)} of {len(index.shards)} shards are bad:", file=sys.stderr)
+        print(
+            f"data_prep verify: {len(damaged)} of {len(index.shards)} shards are bad:",
+            file=sys.stderr,
+        )
         for problem in damaged:
             print(f"  {problem.text}", file=sys.stderr)
-        print("Remove these files and run the same `convert` again: it makes only what is missing.", file=sys.stderr)
+        print(
+            "Remove these files and run the same `convert` again: it makes only what is missing.",
+            file=sys.stderr,
+        )
     if unreadable:
-        print(f"data_prep verify: {len(unreadable)} of {len(index.shards)} shards cannot be read:", file=sys.stderr)
+        print(
+            f"data_prep verify: {len(unreadable)} of {len(index.shards)} shards cannot be read:",
+            file=sys.stderr,
+        )
         for problem in unreadable:
             print(f"  {problem.text}", file=sys.stderr)
         print("They need not be damaged: correct this and verify again.", file=sys.stderr)

@@ -22,16 +22,19 @@ _MSA_SUFFIXES = (".a3m", ".a3m.gz", ".sto", ".sto.gz")
 """In the order of preference, if one alignment is there in two forms."""
 _HIT_SUFFIXES = (".hhr", ".hhr.gz")
 _OTHER_SEARCHES = ("hmm_output", "pdb_hits")
-"""AlphaFold's template searches with hmmsearch: .sto files whose first row is a template, not the query."""
+"""AlphaFold's template searches with hmmsearch: .sto files whose first row is a template, not the
+query."""
 
 
 def read_folder(
     folder: Path, members: Sequence[str], *, use_all: bool = False
 ) -> tuple[AlignmentUnit, list[Unused]]:
-    """The files of one folder, which are in it (OpenFold's layout) or one folder deeper (OpenProteinSet's).
+    """The files of one folder, which are in it (OpenFold's layout) or one folder deeper
+    (OpenProteinSet's).
 
-    The benchmark's names are read, in the benchmark's order. Other names are read, after them and by name, where there are none
-    of the benchmark's, or with use_all. The rest of the folder is returned as unused. CannotRead if it cannot be listed.
+    The benchmark's names are read, in the benchmark's order. Other names are read, after them and
+    by name, where there are none of the benchmark's, or with use_all. The rest of the folder is
+    returned as unused. CannotRead if it cannot be listed.
     """
     present, unused = _files_by_name(folder)
     msas = choose_files(present, MSA_STEMS, _MSA_SUFFIXES, use_all=use_all)
@@ -47,7 +50,9 @@ def read_folder(
         msa_paths=tuple(item.path for item in msas),
         hits_paths=tuple(item.path for item in hits),
         members=tuple(members),
-        size_bytes=sum(uncompressed_size(item.path, used[item.name].st_size) for item in [*msas, *hits]),
+        size_bytes=sum(
+            uncompressed_size(item.path, used[item.name].st_size) for item in [*msas, *hits]
+        ),
         fingerprint=[
             folder.name,
             list(members),
@@ -58,7 +63,8 @@ def read_folder(
 
 
 def choose_benchmark_files(present: Mapping[str, T]) -> tuple[list[T], list[T]]:
-    """Out of files by name: those with rows, and those with template hits; the benchmark's names only."""
+    """Out of files by name: those with rows, and those with template hits; the benchmark's names
+    only."""
     msas = _by_stems(present, MSA_STEMS, _MSA_SUFFIXES)
     return msas, _by_stems(present, HIT_STEMS, _HIT_SUFFIXES)
 
@@ -66,7 +72,8 @@ def choose_benchmark_files(present: Mapping[str, T]) -> tuple[list[T], list[T]]:
 def choose_files(
     present: Mapping[str, T], stems: Sequence[str], suffixes: Sequence[str], *, use_all: bool
 ) -> list[T]:
-    """The benchmark's files in the order of `stems`; with use_all, or if there are none, also those of other names."""
+    """The benchmark's files in the order of `stems`; with use_all, or if there are none, also those
+    of other names."""
     chosen = _by_stems(present, stems, suffixes)
     if chosen and not use_all:
         return chosen
@@ -77,7 +84,9 @@ def choose_files(
 def _by_stems(present: Mapping[str, T], stems: Iterable[str], suffixes: Sequence[str]) -> list[T]:
     chosen = []
     for stem in stems:
-        chosen.extend([present[stem + suffix] for suffix in suffixes if stem + suffix in present][:1])
+        chosen.extend(
+            [present[stem + suffix] for suffix in suffixes if stem + suffix in present][:1]
+        )
     return chosen
 
 
@@ -86,7 +95,10 @@ def _stem(name: str) -> str:
 
 
 def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
-    """Files in the folder and in its folders, by name. Of two with one name the deeper one counts, then the last by folder."""
+    """Files in the folder and in its folders, by name.
+
+    Of two with one name the deeper one counts, then the last by folder.
+    """
     loose, deeper, unused = {}, {}, []
     for item in list_folder(folder):
         if not item.is_folder:
@@ -94,14 +106,21 @@ def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
             continue
         for inner in list_folder(item.path):
             if inner.is_folder:
-                unused.extend(not_used(below, "too deep in the alignment folder") for below in files_below([inner]))
+                unused.extend(
+                    not_used(below, "too deep in the alignment folder")
+                    for below in files_below([inner])
+                )
                 continue
             replaced = deeper.get(inner.name)
             if replaced is not None:
                 unused.append(not_used(replaced, f"a file of this name is read from {item.name}/"))
             deeper[inner.name] = inner
     for name in sorted(loose.keys() & deeper.keys()):
-        unused.append(not_used(loose[name], f"a file of this name is read from {deeper[name].path.parent.name}/"))
+        unused.append(
+            not_used(
+                loose[name], f"a file of this name is read from {deeper[name].path.parent.name}/"
+            )
+        )
     return {**loose, **deeper}, unused
 
 

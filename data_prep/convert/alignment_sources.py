@@ -39,7 +39,8 @@ class FolderUse:
     missing: list[str]
     """Chains without a folder."""
     similar: dict[str, str]
-    """Of these chains, those with a folder whose name differs in upper and lower case -> the folder."""
+    """Of these chains, those with a folder whose name differs in upper and lower case -> the
+    folder."""
     unused: list[Unused]
 
 
@@ -47,16 +48,26 @@ def list_alignment_folders(open_protein_set: Path) -> list[Item]:
     """Everything in `<open_protein_set>/pdb`. DataPrepError if that is not there."""
     root = open_protein_set / "pdb"
     if not exists(root):
-        raise DataPrepError(f"{root} does not exist; expected one folder of alignments per chain in it")
+        raise DataPrepError(
+            f"{root} does not exist; expected one folder of alignments per chain in it"
+        )
     return list_folder(root)
 
 
 def chains_by_folder(
     chain_ids: Iterable[str], items: Iterable[Item], groups: Iterable[list[str]]
 ) -> FolderUse:
-    """Share out the folders. A chain uses its own folder, or that of any chain in its group (duplicate_pdb_chains.txt)."""
-    # A folder that cannot be opened is a folder: a chain that uses it must not count as one without alignment.
-    folders = {item.name: item for item in items if item.is_folder or (item.problem and not _is_file_name(item.name))}
+    """Share out the folders.
+
+    A chain uses its own folder, or that of any chain in its group (duplicate_pdb_chains.txt).
+    """
+    # A folder that cannot be opened is a folder: a chain that uses it must not count as one without
+    # alignment.
+    folders = {
+        item.name: item
+        for item in items
+        if item.is_folder or (item.problem and not _is_file_name(item.name))
+    }
     folder_of = {folder: folder for folder in folders}
     for group in groups:
         named = [chain_id for chain_id in group if chain_id in folders]
@@ -70,14 +81,19 @@ def chains_by_folder(
         else:
             missing.append(chain_id)
     by_case = {folder.lower(): folder for folder in folders if folder not in users}
-    similar = {chain_id: by_case[chain_id.lower()] for chain_id in missing if chain_id.lower() in by_case}
+    similar = {
+        chain_id: by_case[chain_id.lower()] for chain_id in missing if chain_id.lower() in by_case
+    }
     chain_like = {folder: chain_id for chain_id, folder in similar.items()}
-    unused = [not_used(item, _why_unused(item, chain_like)) for item in items if item.name not in users]
+    unused = [
+        not_used(item, _why_unused(item, chain_like)) for item in items if item.name not in users
+    ]
     return FolderUse(users=users, missing=missing, similar=similar, unused=unused)
 
 
 def read_folder_use(chain_ids: Iterable[str], open_protein_set: Path) -> FolderUse:
-    """As `chains_by_folder`, from the folders and the table of OpenProteinSet; without the table each chain is its own group."""
+    """As `chains_by_folder`, from the folders and the table of OpenProteinSet; without the table
+    each chain is its own group."""
     path = open_protein_set / DUPLICATES_NAME
     groups = read_duplicates(path) if exists(path) else []
     return chains_by_folder(chain_ids, list_alignment_folders(open_protein_set), groups)
@@ -89,7 +105,9 @@ def _is_file_name(name: str) -> bool:
 
 def _why_unused(item: Item, chain_like: dict[str, str]) -> str:
     if item.name in chain_like:
-        return f"no chain has this name; chain {chain_like[item.name]} differs in upper and lower case"
+        return (
+            f"no chain has this name; chain {chain_like[item.name]} differs in upper and lower case"
+        )
     if not item.is_folder:
         return "not in a folder; expected one folder per chain, named <PDB id>_<author chain>"
     return "no chain of the data set uses this folder"
@@ -100,5 +118,7 @@ def describe_missing(use: FolderUse, root: Path) -> str:
     text = f"add the folders below {printable(root)} (or lines to {DUPLICATES_NAME})"
     if use.similar:
         chain_id, folder = next(iter(use.similar.items()))
-        text = f"{root / folder} differs from {chain_id} in upper and lower case; rename it, or {text}"
+        text = (
+            f"{root / folder} differs from {chain_id} in upper and lower case; rename it, or {text}"
+        )
     return text

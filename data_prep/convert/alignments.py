@@ -1,4 +1,5 @@
-"""The second half of conversion: alignment folders to alignment shards, with template hits mapped onto the chains of the first."""
+"""The second half of conversion: alignment folders to alignment shards, with template hits mapped
+onto the chains of the first."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ MAX_DIFFERENT_PERCENT = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedAlignment:
-    """One alignment with the template hits of each distinct sequence among its chains (as good as always one)."""
+    """One alignment with the template hits of each distinct sequence among its chains (as good as
+    always one)."""
 
     alignment_id: str
     tokens: np.ndarray
@@ -49,10 +51,13 @@ class AlignmentShardBuilder:
         self._library = library
         self._obsolete = obsolete
 
-    def __call__(self, chunk: Chunk, findings: Findings, progress: Progress) -> Mapping[str, np.ndarray]:
+    def __call__(
+        self, chunk: Chunk, findings: Findings, progress: Progress
+    ) -> Mapping[str, np.ndarray]:
         """Datasets of an alignment shard.
 
-        A file whose contents cannot be used rejects the chains that need it; a file that cannot be read is an error.
+        A file whose contents cannot be used rejects the chains that need it; a file that cannot be
+        read is an error.
         """
         alignments = []
         for unit in chunk.units:
@@ -77,16 +82,27 @@ class AlignmentShardBuilder:
         for chain_id in unit.members:
             sequence = self._library.sequence(chain_id)
             try:
-                differences = [compare_query(path, msa, chain_id=chain_id, sequence=sequence) for path, msa in msas.items()]
+                differences = [
+                    compare_query(path, msa, chain_id=chain_id, sequence=sequence)
+                    for path, msa in msas.items()
+                ]
             except BrokenFile as error:
                 findings.reject_chain(chain_id, error)
                 continue
-            findings.differences.extend(difference for difference in differences if difference is not None)
+            findings.differences.extend(
+                difference for difference in differences if difference is not None
+            )
             sequence_of[chain_id] = sequence
-        return _parsed_alignment(unit, list(msas.values()), sequence_of, self._mapper(hits)) if sequence_of else None
+        return (
+            _parsed_alignment(unit, list(msas.values()), sequence_of, self._mapper(hits))
+            if sequence_of
+            else None
+        )
 
     def _mapper(self, hits: Sequence[HhrHit]) -> Callable[[str], list[TemplateHit]]:
-        return lambda sequence: map_hits(hits, sequence, library=self._library, obsolete=self._obsolete)
+        return lambda sequence: map_hits(
+            hits, sequence, library=self._library, obsolete=self._obsolete
+        )
 
 
 def _parsed_alignment(
@@ -105,7 +121,9 @@ def _parsed_alignment(
         deletion_column=columns.astype(np.uint16),
         deletion_count=deletions[rows, columns],
         token_counts=count_tokens(tokens),
-        members=tuple((chain_id, sequences.index(sequence)) for chain_id, sequence in sequence_of.items()),
+        members=tuple(
+            (chain_id, sequences.index(sequence)) for chain_id, sequence in sequence_of.items()
+        ),
         hit_sets=tuple(map_to(sequence) for sequence in sequences),
     )
 
@@ -120,18 +138,24 @@ def _read_hits(path: Path) -> list[HhrHit]:
     return hits
 
 
-def compare_query(path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str) -> QueryDifference | None:
+def compare_query(
+    path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str
+) -> QueryDifference | None:
     """The letters in which the first row differs from the chain's sequence; None if there are none.
 
-    BrokenFile for another length, and if more than 5 % of the letters differ: the alignment is that of another protein. The
-    benchmark compares nothing. X, on either side, agrees with any letter: tables of modified residues differ between the
-    programs that wrote structures and alignments.
+    BrokenFile for another length, and if more than 5 % of the letters differ: the alignment is that
+    of another protein. The benchmark compares nothing. X, on either side, agrees with any letter:
+    tables of modified residues differ between the programs that wrote structures and alignments.
     """
     query = msa.query
     if query == sequence:
         return None
     if len(query) != len(sequence):
-        raise BrokenFile(path, f"its query has {len(query)} residues, but chain {chain_id} has {len(sequence)}", line=1)
+        raise BrokenFile(
+            path,
+            f"its query has {len(query)} residues, but chain {chain_id} has {len(sequence)}",
+            line=1,
+        )
     different = [
         (place, expected, found)
         for place, (found, expected) in enumerate(zip(query, sequence), start=1)
@@ -141,8 +165,9 @@ def compare_query(path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str) -
         place, expected, found = different[0]
         raise BrokenFile(
             path,
-            f"its query differs from chain {chain_id} in {len(different)} of {len(sequence)} letters, at most "
-            f"{MAX_DIFFERENT_PERCENT} % may differ; the first: it has {found} at residue {place}, the chain has {expected}",
+            f"its query differs from chain {chain_id} in {len(different)} of {len(sequence)} "
+            f"letters, at most {MAX_DIFFERENT_PERCENT} % may differ; the first: it has {found} at "
+            f"residue {place}, the chain has {expected}",
             line=1,
         )
     if not different:
@@ -170,7 +195,9 @@ def count_tokens(tokens: np.ndarray) -> np.ndarray:
 
 
 def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray]:
-    indptr = offsets(length for alignment in alignments for length in alignment.deletion_row_lengths.tolist())
+    indptr = offsets(
+        length for alignment in alignments for length in alignment.deletion_row_lengths.tolist()
+    )
     first_hit_set = np.cumsum([0, *(len(alignment.hit_sets) for alignment in alignments)])
     members = [
         (chain_id, row, int(first_hit_set[row]) + hit_set)
@@ -184,10 +211,15 @@ def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray
         "msa_offset": offsets(alignment.tokens.size for alignment in alignments),
         "msa": _joined([alignment.tokens.reshape(-1) for alignment in alignments], np.uint8),
         "deletion_indptr": indptr,
-        "deletion_column": _joined([alignment.deletion_column for alignment in alignments], np.uint16),
+        "deletion_column": _joined(
+            [alignment.deletion_column for alignment in alignments], np.uint16
+        ),
         "deletion_count": _joined([alignment.deletion_count for alignment in alignments], np.int32),
         "token_counts": np.concatenate(
-            [np.zeros((0, NUM_TOKENS), dtype=np.int32), *(alignment.token_counts for alignment in alignments)]
+            [
+                np.zeros((0, NUM_TOKENS), dtype=np.int32),
+                *(alignment.token_counts for alignment in alignments),
+            ]
         ),
         "member_chain_id": encode_strings(chain_id for chain_id, _, _ in members),
         "member_row": np.array([row for _, row, _ in members], dtype=np.int64),

@@ -1,4 +1,5 @@
-"""The end of conversion: the chain table and the list of shards, and the removal of shards of an earlier conversion."""
+"""The end of conversion: the chain table and the list of shards, and the removal of shards of an
+earlier conversion."""
 
 from __future__ import annotations
 
@@ -37,7 +38,12 @@ class _AlignmentPlace:
 
 
 _NO_ALIGNMENT = _AlignmentPlace(
-    alignment_id="", num_alignments=1, num_template_hits=0, alignment_shard=-1, alignment_row=-1, hit_set=-1
+    alignment_id="",
+    num_alignments=1,
+    num_template_hits=0,
+    alignment_shard=-1,
+    alignment_row=-1,
+    hit_set=-1,
 )
 
 
@@ -59,18 +65,32 @@ class Summary:
 
 
 def write_index(
-    data_dir: Path, *, structures: Plan, alignments: Plan, cluster_of: ClusterOf, missing_alignments: str
+    data_dir: Path,
+    *,
+    structures: Plan,
+    alignments: Plan,
+    cluster_of: ClusterOf,
+    missing_alignments: str,
 ) -> Summary:
     """Write the listings (rejected.csv and so on) and, last of all, the index."""
-    states = [(chunk, read_finished_state(data_dir, chunk)) for chunk in [*structures.chunks, *alignments.chunks]]
+    states = [
+        (chunk, read_finished_state(data_dir, chunk))
+        for chunk in [*structures.chunks, *alignments.chunks]
+    ]
     shards = [
-        ShardFile(name=chunk.shard_name, sha256=state.sha256, size_bytes=state.size_bytes) for chunk, state in states
+        ShardFile(name=chunk.shard_name, sha256=state.sha256, size_bytes=state.size_bytes)
+        for chunk, state in states
     ]
     found = merge_findings(state for _, state in states)
     rejected_chains = {each.name for each in found.rejected if each.is_chain}
     structure_shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structures.chunks]
     places = dict(
-        _alignment_places(data_dir, alignments.chunks, first_number=len(structures.chunks), rejected=rejected_chains)
+        _alignment_places(
+            data_dir,
+            alignments.chunks,
+            first_number=len(structures.chunks),
+            rejected=rejected_chains,
+        )
     )
     chains = [
         chain
@@ -118,11 +138,16 @@ def merge_findings(states: Iterable[ChunkState]) -> Findings:
 
 
 def read_finished_state(data_dir: Path, chunk: Chunk) -> ChunkState:
-    """The state of a shard that this conversion made or found. DataPrepError if it is another one by now."""
+    """The state of a shard that this conversion made or found.
+
+    DataPrepError if it is another one by now.
+    """
     state = read_state(data_dir, chunk.shard_name)
     if state is None or state.made_from != chunk.made_from:
         path = data_dir / chunk.shard_name
-        raise DataPrepError(f"{path} vanished or changed during conversion; run the same command again")
+        raise DataPrepError(
+            f"{path} vanished or changed during conversion; run the same command again"
+        )
     return state
 
 
@@ -130,8 +155,8 @@ def _nothing_left(rejected: Sequence[Rejection], data_dir: Path) -> str:
     entries = [each for each in rejected if not each.is_chain] or list(rejected)
     what = "chains" if entries[0].is_chain else "entries"
     return (
-        f"all {len(entries)} {what} were rejected; the first: {entries[0].name}: {entries[0].reason} "
-        f"(all are in {data_dir / shard_format.REJECTED_FILE_NAME})"
+        f"all {len(entries)} {what} were rejected; the first: {entries[0].name}: "
+        f"{entries[0].reason} (all are in {data_dir / shard_format.REJECTED_FILE_NAME})"
     )
 
 
@@ -144,24 +169,33 @@ def _alignment_places(
         num_rows = (shard.arrays["row_offset"][1:] - shard.arrays["row_offset"][:-1]).tolist()
         num_hits = _count_hits(shard, rejected)
         members = shard_format.decode_strings(shard.arrays["member_chain_id"])
-        rows, hit_sets = shard.arrays["member_row"].tolist(), shard.arrays["member_hit_set"].tolist()
+        rows, hit_sets = (
+            shard.arrays["member_row"].tolist(),
+            shard.arrays["member_hit_set"].tolist(),
+        )
         for chain_id, row, hit_set in zip(members, rows, hit_sets):
-            yield chain_id, _AlignmentPlace(
-                alignment_id=names[row],
-                num_alignments=num_rows[row],
-                num_template_hits=num_hits[hit_set],
-                alignment_shard=number,
-                alignment_row=row,
-                hit_set=hit_set,
+            yield (
+                chain_id,
+                _AlignmentPlace(
+                    alignment_id=names[row],
+                    num_alignments=num_rows[row],
+                    num_template_hits=num_hits[hit_set],
+                    alignment_shard=number,
+                    alignment_row=row,
+                    hit_set=hit_set,
+                ),
             )
 
 
 def _count_hits(shard: AlignmentShard, rejected: Set[str]) -> list[int]:
-    """Hits of each hit set, without those on chains that were rejected, as the reader leaves them out too."""
+    """Hits of each hit set, without those on chains that were rejected, as the reader leaves them
+    out too."""
     offsets = shard.arrays["hit_offset"]
     if not rejected:
         return (offsets[1:] - offsets[:-1]).tolist()
-    is_taken = [name not in rejected for name in shard_format.decode_strings(shard.arrays["hit_name"])]
+    is_taken = [
+        name not in rejected for name in shard_format.decode_strings(shard.arrays["hit_name"])
+    ]
     return [sum(is_taken[first:last]) for first, last in itertools.pairwise(offsets.tolist())]
 
 
@@ -171,7 +205,9 @@ def _chain_entries(
     names = ("chain_id", "mmcif_chain_ids", "entity_keys", "release_date", "method")
     for number, shard in enumerate(shards):
         columns = zip(*(shard.strings(name) for name in names), shard.arrays["resolution"].tolist())
-        for row, (chain_id, labels, entity_keys, release_date, method, resolution) in enumerate(columns):
+        for row, (chain_id, labels, entity_keys, release_date, method, resolution) in enumerate(
+            columns
+        ):
             sequence = shard.sequence(row)
             place = places.get(chain_id, _NO_ALIGNMENT)
             yield ChainEntry(
@@ -190,7 +226,8 @@ def _chain_entries(
 
 
 def commonest_cluster(entity_keys: Sequence[str], clusters: Mapping[str, int]) -> int:
-    """The commonest cluster among all entities of the author chain, ligands included; the first of equals."""
+    """The commonest cluster among all entities of the author chain, ligands included; the first of
+    equals."""
     found = Counter(clusters[key] for key in entity_keys if key in clusters)
     return found.most_common(1)[0][0] if found else NO_CLUSTER
 

@@ -16,9 +16,10 @@ from data_prep.errors import DataPrepError
 
 _MEBIBYTE = 1 << 20
 EXIT_CODES = (
-    "Exit codes: 0 all input was used, or is left out by the benchmark too; 3 the data set is complete, but faulty input was left "
-    "out (rejected.csv), or with --strict some input was not used (unused.csv); 1 error: input that cannot be read, for example, "
-    "or with --strict faulty input."
+    "Exit codes: 0 all input was used, or is left out by the benchmark too; 3 the data set is "
+    "complete, but faulty input was left out (rejected.csv), or with --strict some input was not "
+    "used (unused.csv); 1 error: input that cannot be read, for example, or with --strict faulty "
+    "input."
 )
 
 
@@ -26,10 +27,12 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="raw PDB and OpenProteinSet files -> shards",
-        description="Convert raw files to shards. `mpiexec -n N python -m data_prep convert ...` distributes the work and gives the "
-        "same bytes; a second run after an interruption resumes the first one. What is left out is listed beside the shards: "
-        "rejected.csv (entries and chains, with the reason), query_differences.csv (alignments made for a sequence with other "
-        "letters), unused.csv (files and folders that were not read). docs/data_format.md has the layout of the input.",
+        description="Convert raw files to shards. `mpiexec -n N python -m data_prep convert ...` "
+        "distributes the work and gives the same bytes; a second run after an interruption "
+        "resumes the first one. What is left out is listed next to the shards: rejected.csv "
+        "(entries and chains, with the reason), query_differences.csv (alignments made for a "
+        "sequence with other letters), unused.csv (files and folders that were not read). "
+        "docs/data_format.md has the layout of the input.",
         epilog=EXIT_CODES,
     )
     parser.add_argument(
@@ -37,31 +40,39 @@ def add_parser(subparsers) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds raw/ with the entries (.cif.gz or .cif), clusters-by-entity-40.txt, obsolete.dat",
+        help="holds raw/ with the entries (.cif.gz or .cif), clusters-by-entity-40.txt, "
+        "obsolete.dat",
     )
     parser.add_argument(
         "--open-protein-set",
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds pdb/ with one folder of alignments per chain (.a3m, .sto, .hhr), and duplicate_pdb_chains.txt",
+        help="holds pdb/ with one folder of alignments per chain (.a3m, .sto, .hhr), and "
+        "duplicate_pdb_chains.txt",
     )
     parser.add_argument(
         "--own-data",
         action="store_true",
-        help="entries that are in no database: no table is needed, each entity is a cluster, alignment files may have any name, ids "
-        "any length, and a file without _chem_comp.type is read by the type of its polymers (open division only)",
+        help="entries that are in no database: no table is needed, each entity is a cluster, "
+        "alignment files may have any name, ids any length, and a file without _chem_comp.type is "
+        "read by the type of its polymers (open division only)",
     )
     add_common_arguments(parser)
     parser.add_argument(
-        "--dry-run", action="store_true", help="write nothing; say what would be done, and how long it should take by a sample of the files"
+        "--dry-run",
+        action="store_true",
+        help="write nothing; say what would be done, and how long it should take by a sample of "
+        "the files",
     )
     parser.set_defaults(run=run)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What all sources have in common."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data directory to make")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the data directory to make"
+    )
     parser.add_argument(
         "--missing-alignments",
         choices=("error", "query"),
@@ -71,14 +82,16 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="stop at faulty input, which otherwise rejects its entry or chain; exit code 3 if some input was not used",
+        help="stop at faulty input, which otherwise rejects its entry or chain; exit code 3 if "
+        "some input was not used",
     )
     parser.add_argument(
         "--shard-size-mib",
         type=int,
         default=DEFAULT_SHARD_SIZE_BYTES // _MEBIBYTE,
         metavar="N",
-        help="largest size of a shard; a process needs about five times as much memory (default: %(default)s)",
+        help="largest size of a shard; a process needs about five times as much memory (default: "
+        "%(default)s)",
     )
 
 
@@ -92,7 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
         own_data=arguments.own_data,
     )
     if arguments.dry_run:
-        return run_on_all_ranks(arguments, lambda communicator: (_dry_run(source, arguments.out, communicator), 0))
+        return run_on_all_ranks(
+            arguments, lambda communicator: (_dry_run(source, arguments.out, communicator), 0)
+        )
     return convert_and_report(source, arguments)
 
 
@@ -117,7 +132,10 @@ def convert_and_report(source: Source, arguments: argparse.Namespace) -> int:
 def run_on_all_ranks(
     arguments: argparse.Namespace, work: Callable[[Communicator], tuple[str, int]]
 ) -> int:
-    """work(communicator) gives a text and an exit code on every rank. The first one prints the text, or the error that all raise."""
+    """work(communicator) gives a text and an exit code on every rank.
+
+    The first one prints the text, or the error that all raise.
+    """
     with open_communicator() as communicator:
         try:
             text, code = work(communicator)

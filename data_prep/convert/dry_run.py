@@ -1,4 +1,5 @@
-"""`convert --dry-run`: what would be done, and how long it should take, from units that are converted for the purpose and thrown away."""
+"""`convert --dry-run`: what would be done, and how long it should take, from units that are
+converted for the purpose and thrown away."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def describe(source: RawSource, *, out: Path, num_processes: int) -> str:
     convert_entry = functools.partial(_convert_entry, own_data=source.own_data)
     entries = estimate(files, convert_entry, size_of=lambda file: file.size_bytes, what="entries")
     folders, unused = _alignment_units(source)
-    alignments = estimate(folders, _convert_alignment, size_of=lambda unit: unit.size_bytes, what="alignments")
+    alignments = estimate(
+        folders, _convert_alignment, size_of=lambda unit: unit.size_bytes, what="alignments"
+    )
     alignment_chunks = make_chunks(
         "alignments",
         folders,
@@ -59,15 +62,17 @@ def describe(source: RawSource, *, out: Path, num_processes: int) -> str:
     )
     num_finished = len(plan.chunks) - len(pending)
     lines = [
-        f"entries:           {len(files):,} files, {_mebibytes(file.size_bytes for file in files)}, "
-        f"{len(plan.chunks)} shards, {num_finished} of them finished",
-        f"alignment folders: {len(folders):,}, {_mebibytes(unit.size_bytes for unit in folders)}, about {len(alignment_chunks)} shards "
-        "(folders that no chain uses are left out of them)",
+        f"entries:           {len(files):,} files, "
+        f"{_mebibytes(file.size_bytes for file in files)}, {len(plan.chunks)} shards, "
+        f"{num_finished} of them finished",
+        f"alignment folders: {len(folders):,}, {_mebibytes(unit.size_bytes for unit in folders)}, "
+        f"about {len(alignment_chunks)} shards (folders that no chain uses are left out of them)",
         f"not used:          {len(plan.unused) + len(unused):,} files (unused.csv will list them)",
-        f"memory:            about {5 * source.shard_size_bytes // _MEBIBYTE:,} MiB for each process, or six times the largest "
-        "alignment",
+        f"memory:            about {5 * source.shard_size_bytes // _MEBIBYTE:,} MiB for each "
+        "process, or six times the largest alignment",
         "",
-        f"time with {num_processes} process{'es' if num_processes > 1 else ''}, as measured on a sample:",
+        f"time with {num_processes} process{'es' if num_processes > 1 else ''}, as measured on a "
+        f"sample:",
         _time_line("entries", _left(entries, pending, files), num_processes),
         _time_line("alignments", alignments, num_processes),
         "template hits are not in it: they are mapped onto chains that are not read yet",
@@ -79,11 +84,16 @@ def _left(whole: Estimate, pending: Sequence[Chunk], files: Sequence[EntryFile])
     """The part of an estimate that is not finished yet."""
     total = sum(file.size_bytes for file in files)
     part = sum(file.size_bytes for chunk in pending for file in chunk.units) / max(total, 1)
-    return dataclasses.replace(whole, seconds=whole.seconds * part, low=whole.low * part, high=whole.high * part)
+    return dataclasses.replace(
+        whole, seconds=whole.seconds * part, low=whole.low * part, high=whole.high * part
+    )
 
 
 def _alignment_units(source: RawSource) -> tuple[list[AlignmentUnit], list[Unused]]:
-    """All folders, since the chains are not known yet. One that cannot be listed is an error, as in conversion."""
+    """All folders, since the chains are not known yet.
+
+    One that cannot be listed is an error, as in conversion.
+    """
     items = list_alignment_folders(source.open_protein_set)
     units, unused = [], []
     for item in items:
@@ -96,7 +106,13 @@ def _alignment_units(source: RawSource) -> tuple[list[AlignmentUnit], list[Unuse
     return units, unused
 
 
-def estimate(units: Sequence[Any], convert: Callable[[Any], None], *, size_of: Callable[[Any], int], what: str) -> Estimate:
+def estimate(
+    units: Sequence[Any],
+    convert: Callable[[Any], None],
+    *,
+    size_of: Callable[[Any], int],
+    what: str,
+) -> Estimate:
     """Converts units spread over all sizes, and scales up by bytes."""
     by_size = sorted(units, key=size_of)
     if not by_size:
@@ -126,7 +142,10 @@ def estimate(units: Sequence[Any], convert: Callable[[Any], None], *, size_of: C
 
 
 def _scaled(measured: Sequence[tuple[int, float]], total_bytes: int, num_units: int) -> float:
-    """Seconds for all units. Units without a byte (folders without a file) count by their number."""
+    """Seconds for all units.
+
+    Units without a byte (folders without a file) count by their number.
+    """
     sampled_bytes = sum(size for size, _ in measured)
     if sampled_bytes == 0:
         return statistics.fmean(seconds for _, seconds in measured) * num_units
@@ -143,7 +162,10 @@ def _convert_entry(file: EntryFile, *, own_data: bool) -> None:
 
 
 def _convert_alignment(unit: AlignmentUnit) -> None:
-    """As conversion does, without the mapping of hits. A broken file is for conversion to report."""
+    """As conversion does, without the mapping of hits.
+
+    A broken file is for conversion to report.
+    """
     try:
         msas = [msa for msa in map(parse_msa, unit.msa_paths) if msa is not None]
         if msas:
@@ -159,5 +181,7 @@ def _mebibytes(sizes) -> str:
 
 
 def _time_line(what: str, found: Estimate, num_processes: int) -> str:
-    seconds, low, high = (duration(value / num_processes) for value in (found.seconds, found.low, found.high))
+    seconds, low, high = (
+        duration(value / num_processes) for value in (found.seconds, found.low, found.high)
+    )
     return f"  {what:11s} {seconds} ({low} to {high}; {found.num_sampled} sampled)"

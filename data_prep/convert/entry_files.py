@@ -38,8 +38,8 @@ def entry_of(name: str) -> str:
 def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
     """The entries below `raw`, by folder and then by file name, and everything else there.
 
-    Entries directly in `raw` come first; one that is also in a folder is not used. DataPrepError if there is no entry, or if one
-    is in two folders.
+    Entries directly in `raw` come first; one that is also in a folder is not used. DataPrepError if
+    there is no entry, or if one is in two folders.
     """
     if not exists(raw):
         raise DataPrepError(f"{raw} does not exist; expected entries as {raw}/{_LAYOUT}")
@@ -73,7 +73,9 @@ def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
             reason = f"too deep; expected {_LAYOUT}"
             unused.extend(not_used(below, reason) for below in _contents(item))
         elif not item.name.endswith(SUFFIXES) or not entry_of(item.name):
-            unused.append(not_used(item, "not an entry: expected a name that ends with .cif.gz or .cif"))
+            unused.append(
+                not_used(item, "not an entry: expected a name that ends with .cif.gz or .cif")
+            )
         elif item.name.endswith(".cif") and item.name + ".gz" in names:
             unused.append(not_used(item, f"{printable(item.name)}.gz is read"))
         else:
@@ -101,14 +103,18 @@ def _places(items: list[Item]) -> dict[str, Path]:
         other = places.setdefault(entry_of(item.name).lower(), item.path)
         if other is not item.path:
             name, *both = map(printable, (item.name, other, item.path))
-            raise DataPrepError(f"entry {name} is in two places: {both[0]} and {both[1]}; remove one")
+            raise DataPrepError(
+                f"entry {name} is in two places: {both[0]} and {both[1]}; remove one"
+            )
     return places
 
 
 def _entry_file(item: Item, raw: Path) -> EntryFile:
     status = item.status()
     return EntryFile(
-        path=item.path, size_bytes=status.st_size, fingerprint=file_fingerprint(item.path, raw, status)
+        path=item.path,
+        size_bytes=status.st_size,
+        fingerprint=file_fingerprint(item.path, raw, status),
     )
 
 

@@ -1,4 +1,5 @@
-"""What conversion found in the input, apart from the data: errors, what was rejected and why, and queries that differ."""
+"""What conversion found in the input, apart from the data: errors, what was rejected and why, and
+queries that differ."""
 
 from __future__ import annotations
 
@@ -58,12 +59,19 @@ class Findings:
     def reject_entry(self, name: str, error: Exception, *, is_faulty: bool) -> None:
         """Leave out an entry."""
         self.rejected.append(
-            Rejection(name=printable(name), reason=_one_line(error), is_chain=False, is_faulty=is_faulty)
+            Rejection(
+                name=printable(name), reason=_one_line(error), is_chain=False, is_faulty=is_faulty
+            )
         )
 
     def reject_chain(self, chain_id: str, error: Exception) -> None:
-        """Leave out a chain, whose alignment is faulty. The benchmark's preprocessing would stop, or take it."""
-        self.rejected.append(Rejection(name=chain_id, reason=_one_line(error), is_chain=True, is_faulty=True))
+        """Leave out a chain, whose alignment is faulty.
+
+        The benchmark's preprocessing would stop, or take it.
+        """
+        self.rejected.append(
+            Rejection(name=chain_id, reason=_one_line(error), is_chain=True, is_faulty=True)
+        )
 
     def as_json(self) -> dict[str, list]:
         """Rejections and differences for the state of a finished shard."""
@@ -79,7 +87,9 @@ class Findings:
         findings.rejected = [Rejection(**each) for each in stored["rejected"]]
         for each in stored["differences"]:
             positions, letters = tuple(each.pop("positions")), tuple(each.pop("letters"))
-            findings.differences.append(QueryDifference(**each, positions=positions, letters=letters))
+            findings.differences.append(
+                QueryDifference(**each, positions=positions, letters=letters)
+            )
         return findings
 
 

@@ -1,4 +1,4 @@
-"""The tables beside the shards that say what of the input is not in the data set, or differs from it."""
+"""The tables next to the shards: what of the input is not in the data set, or differs from it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ def write_listings(
     differences: Iterable[QueryDifference],
     unused: Iterable[Unused],
 ) -> None:
-    """Write rejected.csv, query_differences.csv and unused.csv, each with its header even where it lists nothing."""
-    _write(data_dir / shard_format.REJECTED_FILE_NAME, ("entry", "reason"), [(each.name, each.reason) for each in rejected])
+    """Write rejected.csv, query_differences.csv and unused.csv, each with its header even where it
+    lists nothing."""
+    _write(
+        data_dir / shard_format.REJECTED_FILE_NAME,
+        ("entry", "reason"),
+        [(each.name, each.reason) for each in rejected],
+    )
     _write(
         data_dir / DIFFERENCES_FILE_NAME,
         ("chain", "positions", "letters", "file"),
@@ -34,12 +39,16 @@ def write_listings(
     _write(
         data_dir / UNUSED_FILE_NAME,
         ("path", "reason", "bytes"),
-        [(each.path, each.reason, "" if each.size_bytes is None else each.size_bytes) for each in unused],
+        [
+            (each.path, each.reason, "" if each.size_bytes is None else each.size_bytes)
+            for each in unused
+        ],
     )
 
 
 def read_listing(path: Path) -> list[dict[str, str]]:
-    """The rows of one of these tables; none if there is no such file, as in data directories of earlier versions."""
+    """The rows of one of these tables; none if there is no such file, as in data directories of
+    earlier versions."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -50,4 +59,6 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     contents = text.getvalue().encode("utf-8", "backslashreplace")
-    shard_format.write_atomically(path, contents, scratch_dir=path.parent / shard_format.STATE_DIR_NAME)
+    shard_format.write_atomically(
+        path, contents, scratch_dir=path.parent / shard_format.STATE_DIR_NAME
+    )

@@ -1,4 +1,5 @@
-"""From input files to a data directory, whatever form the input has: structures, then alignments, then the index."""
+"""From input files to a data directory, whatever form the input has: structures, then alignments,
+then the index."""
 
 from __future__ import annotations
 
@@ -8,7 +9,13 @@ from typing import Protocol, TypeVar
 
 from data_prep.communicator import MpiCommunicator, SerialCommunicator
 from data_prep.convert import alignments
-from data_prep.convert.build_index import ClusterOf, Summary, merge_findings, read_finished_state, write_index
+from data_prep.convert.build_index import (
+    ClusterOf,
+    Summary,
+    merge_findings,
+    read_finished_state,
+    write_index,
+)
 from data_prep.convert.plan import Chunk, Plan
 from data_prep.convert.structures import KIND as STRUCTURES
 from data_prep.convert.template_library import TemplateLibrary
@@ -28,7 +35,10 @@ class Source(Protocol):
     """"error" or "query", as in the command line."""
 
     def plan_structures(self) -> Plan:
-        """What goes into which structure shard. Raises if a table is missing or is of another kind."""
+        """What goes into which structure shard.
+
+        Raises if a table is missing or is of another kind.
+        """
 
     @property
     def build_structures(self) -> BuildShard:
@@ -44,13 +54,23 @@ class Source(Protocol):
         """Gives the cluster of a chain."""
 
 
-def convert(source: Source, out: Path, communicator: Communicator, *, is_strict: bool = False) -> Summary:
-    """Makes what is not there yet. Every rank returns the same summary or raises the same DataPrepError.
+def convert(
+    source: Source, out: Path, communicator: Communicator, *, is_strict: bool = False
+) -> Summary:
+    """Makes what is not there yet.
+
+    Every rank returns the same summary or raises the same DataPrepError.
 
     Input that is faulty rejects its entry or chain; with is_strict it is an error.
     """
     structures = on_rank_0(communicator, lambda: _prepare(source, out))
-    make_shards(STRUCTURES, structures.chunks, source.build_structures, data_dir=out, communicator=communicator)
+    make_shards(
+        STRUCTURES,
+        structures.chunks,
+        source.build_structures,
+        data_dir=out,
+        communicator=communicator,
+    )
     if is_strict:
         on_rank_0(communicator, lambda: _refuse_faulty(out, structures.chunks))
     library = TemplateLibrary([out / chunk.shard_name for chunk in structures.chunks])
@@ -89,7 +109,8 @@ def _refuse_faulty(out: Path, chunks: Sequence[Chunk]) -> None:
 
 
 def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
-    """The result of work() on rank 0, given to all; what the user can mend is raised on all of them."""
+    """The result of work() on rank 0, given to all; what the user can correct is raised on all of
+    them."""
     result, message = None, None
     if communicator.rank == 0:
         try:
@@ -102,11 +123,13 @@ def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
     return result
 
 
-def check_missing(source_missing: str, missing: Sequence[str], *, num_chains: int, remedy: str) -> None:
+def check_missing(
+    source_missing: str, missing: Sequence[str], *, num_chains: int, remedy: str
+) -> None:
     """DataPrepError if chains without alignment are not allowed and there are some."""
     if missing and source_missing == "error":
         raise DataPrepError(
-            f"{len(missing)} of {num_chains} chains have no alignment folder: {', '.join(missing[:10])}"
-            f"{', ...' if len(missing) > 10 else ''}; {remedy}, or use the sequence alone with --missing-alignments query. "
-            "Structures are kept."
+            f"{len(missing)} of {num_chains} chains have no alignment folder: "
+            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; {remedy}, or use "
+            "the sequence alone with --missing-alignments query. Structures are kept."
         )

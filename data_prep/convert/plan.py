@@ -1,4 +1,5 @@
-"""What goes into which shard: a pure function of the input files, so that it is the same for any number of processes."""
+"""What goes into which shard: a pure function of the input files, so that it is the same for any
+number of processes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from openfold_opt.protein import shard_format
 
 DEFAULT_SHARD_SIZE_BYTES = 128 << 20
 _RULES_VERSION = 2
-"""Of the rules by which inputs are read. A shard that another version made is made anew; raise it when the rules change."""
+"""Of the rules by which inputs are read.
+
+A shard that another version made is made anew; raise it when the rules change.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChunkState:
-    """A finished shard: written beside it, so that an interrupted conversion resumes and the index needs no second reading."""
+    """A finished shard: written next to it, so that an interrupted conversion resumes and the index
+    needs no second reading."""
 
     made_from: str
     sha256: str
@@ -51,9 +56,17 @@ class Plan:
 
 
 def make_chunks(
-    kind: str, units: Sequence[Any], *, expected_bytes: Callable[[Any], int], shard_size_bytes: int, depends_on: str
+    kind: str,
+    units: Sequence[Any],
+    *,
+    expected_bytes: Callable[[Any], int],
+    shard_size_bytes: int,
+    depends_on: str,
 ) -> tuple[Chunk, ...]:
-    """Units in their order, in as few shards as the size allows, evenly filled. A unit larger than the size has a shard to itself."""
+    """Units in their order, in as few shards as the size allows, evenly filled.
+
+    A unit larger than the size has a shard to itself.
+    """
     sizes = [expected_bytes(unit) for unit in units]
     return tuple(
         Chunk(
@@ -72,10 +85,11 @@ def make_chunks(
 
 
 def cut_evenly(sizes: Sequence[int], *, limit: int) -> list[range]:
-    """Cuts a sequence of sizes into ranges whose sums are at most `limit` (but for single sizes beyond it), and much alike.
+    """Cuts a sequence of sizes into ranges whose sums are at most `limit` (but for single sizes
+    beyond it), and much alike.
 
-    Cutting wherever the next size would go beyond the limit gives the fewest ranges, and a last one of any size. So the least limit
-    that gives no more ranges is looked for.
+    Cutting wherever the next size would go beyond the limit gives the fewest ranges, and a last one
+    of any size. So the least limit that gives no more ranges is looked for.
     """
     fewest = len(_cut_at(sizes, limit))
     low, high = 0, limit

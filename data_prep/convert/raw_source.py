@@ -14,7 +14,12 @@ from data_prep.convert.alignment_sources import DUPLICATES_NAME, describe_missin
 from data_prep.convert.build_index import ClusterOf, commonest_cluster
 from data_prep.convert.pipeline import check_missing
 from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, Plan, make_chunks
-from data_prep.convert.table_checks import check_clusters, check_duplicates, check_obsolete, check_present
+from data_prep.convert.table_checks import (
+    check_clusters,
+    check_duplicates,
+    check_obsolete,
+    check_present,
+)
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
 from data_prep.parsers.file_access import exists, read_file
@@ -23,6 +28,7 @@ from data_prep.progress import Progress
 
 _MANY_FOLDERS = 10_000
 """Listing fewer alignment folders takes no time worth a bar."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawSource:
@@ -33,10 +39,12 @@ class RawSource:
     open_protein_set: Path
     """Holds pdb/ and duplicate_pdb_chains.txt."""
     missing_alignments: str = "error"
-    """"error": a chain without an alignment folder stops conversion; "query": its sequence stands alone."""
+    """"error": a chain without an alignment folder stops conversion; "query": its sequence is
+    used alone."""
     shard_size_bytes: int = DEFAULT_SHARD_SIZE_BYTES
     own_data: bool = False
-    """Entries that are in no database: each entity is a cluster, no table is needed, alignment files may have any name."""
+    """Entries that are in no database: each entity is a cluster, no table is needed, alignment
+    files may have any name."""
 
     @property
     def _clusters_path(self) -> Path:
@@ -55,7 +63,11 @@ class RawSource:
         return read_clusters(self._clusters_path)
 
     def plan_structures(self) -> Plan:
-        """All entries. DataPrepError or BrokenFile if a table is missing or of another kind, or if there is no entry."""
+        """All entries.
+
+        DataPrepError or BrokenFile if a table is missing or of another kind, or if there is no
+        entry.
+        """
         inputs = [self.pdb_mmcif / "raw", self.open_protein_set / "pdb"]
         tables = [self._clusters_path, self._obsolete_path, self._duplicates_path]
         check_present(inputs if self.own_data else [*inputs, *tables])
@@ -76,14 +88,21 @@ class RawSource:
         return structures.structure_builder(own_data=self.own_data)
 
     def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
-        """One unit per alignment folder in use. Their shards depend on all structures too, since these are the templates."""
+        """One unit per alignment folder in use.
+
+        Their shards depend on all structures too, since these are the templates.
+        """
         use = read_folder_use(library.chain_ids, self.open_protein_set)
         root = self.open_protein_set / "pdb"
         remedy = describe_missing(use, root)
-        check_missing(self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy)
+        check_missing(
+            self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy
+        )
         units, unused = [], list(use.unused)
         is_silent = len(use.users) < _MANY_FOLDERS
-        with Progress(len(use.users), what="listing", unit="folder", is_silent=is_silent) as progress:
+        with Progress(
+            len(use.users), what="listing", unit="folder", is_silent=is_silent
+        ) as progress:
             for folder, members in use.users.items():
                 unit, others = read_folder(root / folder, members, use_all=self.own_data)
                 units.append(unit)
@@ -108,13 +127,17 @@ class RawSource:
 
 
 def _number_entities() -> ClusterOf:
-    """Every entity is a cluster, numbered in the order of the chains. A chain's own entity is the first of its keys."""
+    """Every entity is a cluster, numbered in the order of the chains.
+
+    A chain's own entity is the first of its keys.
+    """
     numbers: dict[str, int] = {}
     return lambda chain_id, entity_keys: numbers.setdefault(entity_keys[0], len(numbers))
 
 
 def fingerprint_of_templates(structure_chunks: Sequence[Chunk], obsolete_path: Path) -> str:
-    """Changes with the structures and with the table of obsolete entries, which template hits are mapped by."""
+    """Changes with the structures and with the table of obsolete entries, which template hits are
+    mapped by."""
     digest = hashlib.sha256("".join(chunk.made_from for chunk in structure_chunks).encode())
     if exists(obsolete_path):
         digest.update(read_file(obsolete_path))

@@ -11,7 +11,8 @@ from openfold_opt.protein import shard_format
 
 EXIT_OK = 0
 EXIT_INPUT = 3
-"""The data set is complete, but input was faulty; with --strict also if some of the input was not used."""
+"""The data set is complete, but input was faulty; with --strict also if some of the input was not
+used."""
 _CHAINS_SHOWN = 10
 _MEBIBYTE = 1 << 20
 
@@ -36,7 +37,10 @@ def describe(out: Path, summary: Summary) -> str:
             f"{summary.num_without_alignment} of them for lack of an alignment folder"
         )
     if summary.num_without_cluster:
-        lines.append(f"{summary.num_without_cluster} chains are in no cluster: the training filter leaves them out")
+        lines.append(
+            f"{summary.num_without_cluster} chains are in no cluster: the training filter leaves "
+            f"them out"
+        )
     lines.extend(_rejections(out, summary))
     if summary.differences:
         chains = {each.chain_id for each in summary.differences}
@@ -65,7 +69,8 @@ def _rejections(out: Path, summary: Summary) -> list[str]:
     num_faulty = sum(each.is_faulty for each in summary.rejected)
     if num_faulty:
         lines.append(
-            f"{num_faulty} of these for faulty input (exit code {EXIT_INPUT}); repair it and run the same command again"
+            f"{num_faulty} of these for faulty input (exit code {EXIT_INPUT}); repair it and run "
+            f"the same command again"
         )
     return lines
 
@@ -75,8 +80,8 @@ def _unused(out: Path, summary: Summary) -> list[str]:
         return []
     total = sum(each.size_bytes or 0 for each in summary.unused)
     lines = [
-        f"input that was not used: {len(summary.unused)} files or folders, {total / _MEBIBYTE:.1f} MiB, "
-        f"listed in {out / UNUSED_FILE_NAME}:"
+        f"input that was not used: {len(summary.unused)} files or folders, {total / _MEBIBYTE:.1f} "
+        f"MiB, listed in {out / UNUSED_FILE_NAME}:"
     ]
     counts = Counter(each.reason.split(";")[0] for each in summary.unused)
     return lines + [f"  {count} x {reason}" for reason, count in counts.most_common()]

@@ -22,11 +22,13 @@ from openfold_opt.protein.shard_format import PACKED_MASK_BYTES, encode_strings,
 KIND = "structures"
 
 _COMPRESSED_BYTES_PER_BYTE = 2
-"""A shard's size is estimated from the sizes of its .cif.gz files; of coordinates alone about a third is left, here a half at most."""
+"""A shard's size is estimated from the sizes of its .cif.gz files; of coordinates alone about a
+third is left, here a half at most."""
 
 
 def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int, own_data: bool = False) -> Plan:
-    """All entries below `<pdb_mmcif>/raw`: by folder (the two middle letters of the id), then by file name."""
+    """All entries below `<pdb_mmcif>/raw`: by folder (the two middle letters of the id), then by
+    file name."""
     files, unused = find_entries(pdb_mmcif / "raw")
     chunks = make_chunks(
         KIND,
@@ -51,7 +53,8 @@ def structure_builder(*, own_data: bool = False) -> BuildShard:
 def _build_structure_shard(
     chunk: Chunk, findings: Findings, progress: Progress, *, own_data: bool
 ) -> Mapping[str, np.ndarray]:
-    """An entry whose contents cannot be used is rejected with its reason; a file that cannot be read is an error."""
+    """An entry whose contents cannot be used is rejected with its reason; a file that cannot be
+    read is an error."""
     chains: list[PackedChain] = []
     for file in chunk.units:
         try:
@@ -67,7 +70,8 @@ def _build_structure_shard(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedChain:
-    """A chain without its unresolved atoms: a residue has 8 of 37 on average, and all chains of a shard are held in memory."""
+    """A chain without its unresolved atoms: a residue has 8 of 37 on average, and all chains of a
+    shard are held in memory."""
 
     chain_id: str
     mmcif_chain_ids: tuple[str, ...]
@@ -98,7 +102,9 @@ def pack_chain(entry: ParsedEntry, chain: ParsedChain) -> PackedChain:
     )
 
 
-def structure_arrays(chains: Sequence[PackedChain], rejected: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+def structure_arrays(
+    chains: Sequence[PackedChain], rejected: Sequence[tuple[str, str]]
+) -> dict[str, np.ndarray]:
     """Datasets of a structure shard; rejected: (entry, reason)."""
     resolutions = [np.nan if chain.resolution is None else chain.resolution for chain in chains]
     sequences = "".join(chain.sequence for chain in chains)
@@ -114,6 +120,13 @@ def structure_arrays(chains: Sequence[PackedChain], rejected: Sequence[tuple[str
         "residue_offset": offsets(len(chain.sequence) for chain in chains),
         "atom_offset": offsets(len(chain.atom_positions) for chain in chains),
         "sequence": np.frombuffer(sequences.encode("ascii"), dtype=np.uint8),
-        "atom_mask": np.concatenate([np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8), *(chain.atom_mask for chain in chains)]),
-        "atom_positions": np.concatenate([np.zeros((0, 3), dtype=np.float32), *(chain.atom_positions for chain in chains)]),
+        "atom_mask": np.concatenate(
+            [
+                np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8),
+                *(chain.atom_mask for chain in chains),
+            ]
+        ),
+        "atom_positions": np.concatenate(
+            [np.zeros((0, 3), dtype=np.float32), *(chain.atom_positions for chain in chains)]
+        ),
     }

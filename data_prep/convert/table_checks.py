@@ -1,7 +1,7 @@
-"""Whether the tables beside the entries are what they should be: asked before any work is done.
+"""Whether the tables next to the entries are what they should be, checked before any work is done.
 
-A wrong table gives no error later. With a cluster file that knows none of the entries, every chain would be in no cluster, and
-the training filter would leave out all of them.
+A wrong table gives no error later. With a cluster file that knows none of the entries, every chain
+would be in no cluster, and the training filter would leave out all of them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ def check_present(paths: Iterable[Path]) -> None:
         lines = [f"{path} does not exist" for path in missing]
         raise DataPrepError(
             "\n  ".join(["input is missing:", *lines])
-            + "\n`python -m data_prep download --help` says where it comes from; your own entries need no tables with --own-data"
+            + "\n`python -m data_prep download --help` says where it comes from; your own entries "
+            "need no tables with --own-data"
         )
 
 
 def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[str]) -> None:
-    """BrokenFile if a table of clusters (`read_clusters`) is of another kind, or knows none of the entries (PDB ids).
+    """BrokenFile if a table of clusters (`read_clusters`) is of another kind, or knows none of the
+    entries (PDB ids).
 
     One that knows few of them is reported on stderr.
     """
@@ -44,8 +46,8 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
     if len(strange) > len(clusters) / 2:
         raise BrokenFile(
             path,
-            f"lists {_examples(strange)}; expected entities such as 1ABC_1 (<PDB id>_<entity number>), separated by blanks, not "
-            f"chains",
+            f"lists {_examples(strange)}; expected entities such as 1ABC_1 (<PDB id>_<entity "
+            "number>), separated by blanks, not chains",
         )
     known = {key.rpartition("_")[0] for key in clusters}
     names = [entry.upper() for entry in entries]
@@ -53,8 +55,8 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
     if num_known == 0:
         raise BrokenFile(
             path,
-            f"knows none of the {len(names)} entries ({_examples(names)}); expected the clusters of these entries. Entries of "
-            "your own need no clusters with --own-data",
+            f"knows none of the {len(names)} entries ({_examples(names)}); expected the clusters "
+            "of these entries. Entries of your own need no clusters with --own-data",
         )
     if num_known < _FEW * len(names):
         print(f"{path}: only {num_known} of {len(names)} entries are in a cluster", file=sys.stderr)
@@ -66,24 +68,32 @@ def check_duplicates(path: Path) -> None:
     names = read_text(path).split()
     strange = [name for name in names if not _CHAIN.fullmatch(name)]
     if len(strange) > len(names) / 2:
-        raise BrokenFile(path, f"lists {_examples(strange)}; expected chains such as 1abc_A, separated by blanks")
+        raise BrokenFile(
+            path, f"lists {_examples(strange)}; expected chains such as 1abc_A, separated by blanks"
+        )
 
 
 def check_obsolete(path: Path) -> None:
     """BrokenFile if a table of obsolete entries is of another kind."""
     text = read_text(path)
     if text.strip() and "OBSLTE" not in text and "OBSOLETE" not in text:
-        raise BrokenFile(path, f"begins with {text.strip()[:40]!r}; expected lines that begin with OBSLTE")
+        raise BrokenFile(
+            path, f"begins with {text.strip()[:40]!r}; expected lines that begin with OBSLTE"
+        )
 
 
 def _refuse_web_page_and_commas(path: Path) -> None:
     text = read_text(path)
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
-        raise BrokenFile(path, f"is a web page ({text.strip()[:40]!r}), not a table; fetch it again")
+        raise BrokenFile(
+            path, f"is a web page ({text.strip()[:40]!r}), not a table; fetch it again"
+        )
     found = re.search("[^\n]*[,;]", text)
     if found:
         raise BrokenFile(
-            path, f"has commas or semicolons ({found.group()[:40]!r}); expected names separated by blanks only"
+            path,
+            f"has commas or semicolons ({found.group()[:40]!r}); expected names separated by "
+            f"blanks only",
         )
 
 

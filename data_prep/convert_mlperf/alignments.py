@@ -84,5 +84,10 @@ class SuperIndex:
             hits_paths=tuple(hit_files),
             members=tuple(members),
             size_bytes=sum(file.uncompressed_size() for file in [*msa_files, *hit_files]),
-            fingerprint=[alignment_id, list(members), self._fingerprints[where["db"]], where["files"]],
+            fingerprint=[
+                alignment_id,
+                list(members),
+                self._fingerprints[where["db"]],
+                where["files"],
+            ],
         )

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from data_prep.convert import alignments
 from data_prep.convert.build_index import NO_CLUSTER, ClusterOf
-from data_prep.convert.command import EXIT_CODES, add_common_arguments, convert_and_report, shard_size_bytes
+from data_prep.convert.command import (
+    EXIT_CODES,
+    add_common_arguments,
+    convert_and_report,
+    shard_size_bytes,
+)
 from data_prep.convert.pipeline import check_missing
 from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, Plan, make_chunks
 from data_prep.convert.raw_source import fingerprint_of_templates
@@ -47,7 +52,13 @@ class ProcessedSource:
 
     def plan_structures(self) -> Plan:
         """All entries of the log. DataPrepError or BrokenFile if something is missing or cannot be understood."""
-        check_present([self.pdb_mmcif_processed / CHAINS_NAME, self._obsolete_path, self._alignments_folder / INDEX_NAME])
+        check_present(
+            [
+                self.pdb_mmcif_processed / CHAINS_NAME,
+                self._obsolete_path,
+                self._alignments_folder / INDEX_NAME,
+            ]
+        )
         return plan_structures(self.pdb_mmcif_processed, shard_size_bytes=self.shard_size_bytes)
 
     @property

@@ -55,10 +55,24 @@ def read_entries(path: Path) -> dict[str, dict[str, Any]]:
         entries = _PlainUnpickler(io.BytesIO(read_file(path))).load()
     except _Refused as error:
         raise BrokenFile(
-            path, f"refused: {error}; expected only dict, list, tuple, str, bytes, int, float, bool and None. Fetch the file again"
+            path,
+            f"refused: {error}; expected only dict, list, tuple, str, bytes, int, float, bool and "
+            "None. Fetch the file again",
         ) from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError, OverflowError) as error:
-        raise BrokenFile(path, f"damaged pickle ({type(error).__name__}: {error}); fetch the file again") from error
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        raise BrokenFile(
+            path, f"damaged pickle ({type(error).__name__}: {error}); fetch the file again"
+        ) from error
     if not isinstance(entries, dict) or not all(isinstance(key, str) for key in entries):
         raise BrokenFile(path, f"holds a {type(entries).__name__}, expected a dict of entries by PDB id")
     for pdb_id, entry in entries.items():

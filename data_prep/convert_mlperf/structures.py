@@ -91,7 +91,9 @@ def _integer(path: Path, text: str, *, line: int) -> int:
         raise BrokenFile(path, f"mmcif_gz_size is {text!r}, expected a number of bytes", line=line) from error
 
 
-def build_structure_shard(chunk: Chunk, findings: Findings, progress: Progress) -> Mapping[str, np.ndarray]:
+def build_structure_shard(
+    chunk: Chunk, findings: Findings, progress: Progress
+) -> Mapping[str, np.ndarray]:
     """Datasets of a structure shard. What cannot be read is an error here: the data set says itself what it left out."""
     chains: list[PackedChain] = []
     for path, units in itertools.groupby(chunk.units, key=lambda unit: unit.path):

@@ -17,7 +17,10 @@ class FaultyEntry(EntryRejected):
 
 
 class BrokenFile(ValueError):
-    """An input file whose contents cannot be used. The message names the file, and the line where there is one."""
+    """An input file whose contents cannot be used.
+
+    The message names the file, and the line where there is one.
+    """
 
     def __init__(self, path: object, message: str, *, line: int | None = None) -> None:
         super().__init__(f"{printable(path)}{'' if line is None else f':{line}'}: {message}")

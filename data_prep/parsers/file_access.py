@@ -1,9 +1,10 @@
 """The one place where input files and folders are opened.
 
-It keeps apart "is not there" and "cannot be read". What is not there is for the caller to judge. What cannot be read (no
-permission, an I/O error, a stale handle, a link to a file that is missing) is always an error that names the path: a second try
-may succeed, and a smaller data set must not be the result. `Path.glob` and `Path.is_file` hide such errors, so nothing else in
-`data_prep` lists or opens input.
+It keeps apart "is not there" and "cannot be read". What is not there is for the caller to judge.
+What cannot be read (no permission, an I/O error, a stale handle, a link to a file that is missing)
+is always an error that names the path: a second try may succeed, and a smaller data set must not be
+the result. `Path.glob` and `Path.is_file` hide such errors, so nothing else in `data_prep` lists or
+opens input.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ class CannotRead(DataPrepError):
     """Input that is there but cannot be read. The message names the path and the reason."""
 
     def __init__(self, path: object, reason: str) -> None:
-        super().__init__(f"cannot read {printable(path)}: {reason}; repair this and run the same command again")
+        super().__init__(
+            f"cannot read {printable(path)}: {reason}; repair this and run the same command again"
+        )
 
 
 def printable(path: object) -> str:
-    """A path as text that can be written as UTF-8; bytes of a name that are not UTF-8 become `\\xe9`."""
+    """A path as text that can be written as UTF-8; bytes of a name that are not UTF-8 become
+    `\\xe9`."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -63,7 +67,7 @@ class Item:
             raise CannotRead(self.path, reason_of(error)) from error
 
     def size_bytes(self) -> int | None:
-        """Size of a file for a listing; None for a folder, or where the size cannot be found out."""
+        """Size of a file for a listing; None for a folder, or where it cannot be found out."""
         return None if self.is_folder or self.problem else self.status().st_size
 
 
@@ -78,7 +82,10 @@ def list_folder(path: Path) -> list[Item]:
 
 
 def files_below(items: list[Item]) -> Iterator[Item]:
-    """The files among some items and in all folders below them. A link to a folder is given as it is, not entered."""
+    """The files among some items and in all folders below them.
+
+    A link to a folder is returned itself, not entered.
+    """
     for item in items:
         if item.is_folder and not item.is_link:
             yield from files_below(list_folder(item.path))
@@ -104,7 +111,10 @@ def reason_of(error: OSError) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something at a path. CannotRead if that cannot be found out, or for a link to nowhere."""
+    """Whether there is something at a path.
+
+    CannotRead if that cannot be found out, or for a link to nowhere.
+    """
     try:
         os.stat(path)
     except OSError as error:
@@ -117,7 +127,10 @@ def exists(path: Path) -> bool:
 
 
 def read_file(path: Path, *, start: int = 0, size: int = -1) -> bytes:
-    """The bytes of a file, or `size` of them from `start`. CannotRead if the system does not give them."""
+    """The bytes of a file, or `size` of them from `start`.
+
+    CannotRead if the system does not give them.
+    """
     try:
         with _open(path) as file:
             if start:

@@ -1,4 +1,6 @@
-"""One PDB entry (.cif.gz or .cif) to protein chains with atom37 coordinates, as the benchmark's preprocessing reads them.
+"""One PDB entry (.cif.gz or .cif) to protein chains with atom37 coordinates.
+
+Entries are read as by the benchmark's preprocessing.
 
 That preprocessing is built on Biopython, whose choices (which alternative location, which residue name, what counts as an error)
 decide what the model is trained on. They are matched here, odd ones included; the comments say which are odd. Any error rejects
@@ -92,15 +94,18 @@ def unquoted(value: str) -> str:
 def parse_mmcif(path: Path, *, own_data: bool = False) -> ParsedEntry:
     """Read `<id>.cif.gz` or `<id>.cif`.
 
-    own_data: take ids of another length than four, and read files without `_chem_comp.type`, where a polymer is a protein if
-    `_entity_poly.type` says so. EntryRejected with the reason if the entry has no protein or breaks a rule of the benchmark;
-    FaultyEntry if the file is damaged; CannotRead if the system does not give it.
+    own_data: take ids of another length than four, and read files without `_chem_comp.type`, where
+    a polymer is a protein if `_entity_poly.type` says so. EntryRejected with the reason if the
+    entry has no protein or breaks a rule of the benchmark; FaultyEntry if the file is damaged;
+    CannotRead if the system does not give it.
     """
     try:
         return _parse_entry(path, own_data)
     except EntryRejected:
         raise
-    except ValueError as error:  # Text that is not UTF-8, columns of one category with different lengths.
+    except (
+        ValueError
+    ) as error:  # Text that is not UTF-8, columns of one category with different lengths.
         raise FaultyEntry(f"cannot be read: {error}") from error
 
 
@@ -139,7 +144,10 @@ def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
 
 
 def _pdb_id(path: Path, own_data: bool) -> str:
-    """The id in the file's name. Odd: the benchmark takes four characters only, so the PDB's longer ids are rejected."""
+    """The id in the file's name.
+
+    Odd: the benchmark takes four characters only, so the PDB's longer ids are rejected.
+    """
     if not is_utf8(path.name):
         raise FaultyEntry(f"the name of the file {printable(path.name)} is not UTF-8; rename it")
     pdb_id = path.name.split(".")[0].lower()
@@ -153,7 +161,9 @@ def _pdb_id(path: Path, own_data: bool) -> str:
 def _read_block(path: Path) -> gemmi.cif.Block:
     contents = read_file(path)
     try:
-        document = gemmi.cif.read_string(gzip.decompress(contents) if path.suffix == ".gz" else contents)
+        document = gemmi.cif.read_string(
+            gzip.decompress(contents) if path.suffix == ".gz" else contents
+        )
     except DAMAGED_GZIP as error:
         raise FaultyEntry(f"damaged file: {error}; fetch it again") from error
     except (ValueError, RuntimeError) as error:
@@ -165,7 +175,9 @@ def _read_block(path: Path) -> gemmi.cif.Block:
 
 def _release_date(tags: _Tags) -> str:
     """The earliest revision date as an ISO date; every one of them must be a date."""
-    return min(_date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]).isoformat()
+    return min(
+        _date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]
+    ).isoformat()
 
 
 def _date(text: str) -> datetime.date:
@@ -211,7 +223,9 @@ def _protein_polymers(
     columns = [tags[f"_entity_poly_seq.{name}"] for name in ("entity_id", "num", "mon_id")]
     for entity, number, name in zip(*columns, strict=True):
         monomers.setdefault(entity, []).append((_integer(number, "_entity_poly_seq.num"), name))
-    proteins = _protein_entities({entity: [name for _, name in rows] for entity, rows in monomers.items()}, tags, own_data)
+    proteins = _protein_entities(
+        {entity: [name for _, name in rows] for entity, rows in monomers.items()}, tags, own_data
+    )
     polymers: dict[str, _Polymer] = {}
     for entity, rows in monomers.items():
         if entity not in proteins:
@@ -224,8 +238,10 @@ def _protein_polymers(
 
 
 def _protein_entities(monomers: dict[str, list[str]], tags: _Tags, own_data: bool) -> set[str]:
-    """The polymers that are proteins: by the types of their monomers, or in a file of one's own that lacks them by the
-    type of the polymer."""
+    """The polymers that are proteins.
+
+    By the types of their monomers; in a file of one's own that lacks these, by the polymer's type.
+    """
     if own_data and not any(value not in ("?", ".") for value in tags.optional("_chem_comp.type")):
         return _proteins_by_polymer_type(monomers, tags)
     type_of = dict(zip(tags["_chem_comp.id"], tags["_chem_comp.type"], strict=True))

@@ -113,11 +113,16 @@ _COLUMNS = (
 )
 
 
-_ANISOTROPY = tuple(f"_atom_site_anisotrop.U[{i}][{j}]" for i, j in ("11", "12", "13", "22", "23", "33"))
+_ANISOTROPY = tuple(
+    f"_atom_site_anisotrop.U[{i}][{j}]" for i, j in ("11", "12", "13", "22", "23", "33")
+)
 
 
 def _check_anisotropy(tags, num_atoms: int) -> None:
-    """Odd: never used, yet as for the B factor a value that is no number rejects the entry, if all six columns are there."""
+    """Reject an entry with a value that is no number, if all six columns are there.
+
+    Odd: the values are never used, like the B factors.
+    """
     columns = [tags.optional(tag) for tag in _ANISOTROPY]
     if all(columns):
         for tag, values in zip(_ANISOTROPY, columns):

@@ -13,6 +13,7 @@ from data_prep.parsers.file_access import read_file
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 """What decompression of a damaged file raises."""
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileSlice:
     """A file inside another one."""
@@ -37,7 +38,11 @@ class FileSlice:
         """BrokenFile if the outer file ends too early."""
         contents = read_file(self.path, start=self.start, size=self.size)
         if len(contents) != self.size:
-            raise BrokenFile(self.path, f"ends within {self.name}: found {len(contents)} of {self.size} bytes; fetch it again")
+            raise BrokenFile(
+                self.path,
+                f"ends within {self.name}: found {len(contents)} of {self.size} bytes; fetch it "
+                f"again",
+            )
         return contents
 
     def uncompressed_size(self) -> int:
@@ -48,7 +53,10 @@ class FileSlice:
 
 
 def read_bytes(path: Path | FileSlice) -> bytes:
-    """The contents of a file; one named *.gz is decompressed. BrokenFile if that fails, CannotRead if the system fails."""
+    """The contents of a file; one named *.gz is decompressed.
+
+    BrokenFile if that fails, CannotRead if the system fails.
+    """
     contents = path.read_bytes() if isinstance(path, FileSlice) else read_file(path)
     if path.suffix != ".gz":
         return contents
@@ -67,7 +75,8 @@ def read_text(path: Path | FileSlice) -> str:
 
 
 def uncompressed_size(path: Path, size_bytes: int) -> int:
-    """Size in bytes of a file of the given size; of a .gz file what its trailer says (modulo 4 GiB)."""
+    """Size in bytes of a file of the given size; of a .gz file what its trailer says (modulo 4
+    GiB)."""
     if path.suffix != ".gz" or size_bytes < 4:
         return size_bytes
     return int.from_bytes(read_file(path, start=size_bytes - 4, size=4), "little")

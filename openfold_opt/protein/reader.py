@@ -74,7 +74,8 @@ class ShardReader:
     def template_hits(self, chain_id: str) -> tuple[TemplateHit, ...]:
         """Hits that pass every filter except the date, best sum_probs first (stable).
 
-        Those of the own entry are left out, and those on chains that conversion rejected for their alignment.
+        Those of the own entry are left out, and those on chains that conversion rejected for their
+        alignment.
         """
         entry = self.entry(chain_id)
         if entry.alignment_id is None or entry.num_template_hits == 0:

@@ -4,7 +4,7 @@
     <data dir>/structures-00000.h5 ...  sequences and coordinates
     <data dir>/alignments-00000.h5 ...  alignments and template hits
     <data dir>/rejected.csv             entries and chains that were left out, each with its reason
-    <data dir>/query_differences.csv    chains whose alignment was made for a sequence with other letters
+    <data dir>/query_differences.csv    chains whose alignment was made for other letters
     <data dir>/unused.csv               files and folders of the input that were not read
     <data dir>/verified.json            the record of the last successful `verify`, if any
 
@@ -118,11 +118,15 @@ def open_checked(path: Path) -> h5py.File:
 
 
 def why_not_opened(path: Path, error: OSError) -> str:
-    """What an error of h5py means. Only a file that the system reads, and HDF5 does not, is damaged and may be removed."""
+    """What an error of h5py means.
+
+    Only a file that the system reads, and HDF5 does not, is damaged and may be removed.
+    """
     if "unable to lock file" in str(error):
         return (
-            f"is locked by another program, or its file system has no locks ({error}). The file is not damaged: wait until the "
-            "program that writes it has finished, or set HDF5_USE_FILE_LOCKING=FALSE"
+            f"is locked by another program, or its file system has no locks ({error}). The file is "
+            "not damaged: wait until the program that writes it has finished, or set "
+            "HDF5_USE_FILE_LOCKING=FALSE"
         )
     try:
         with open(path, "rb") as file:
@@ -130,10 +134,15 @@ def why_not_opened(path: Path, error: OSError) -> str:
     except FileNotFoundError:
         return "does not exist; expected a file written by `python -m data_prep convert`"
     except OSError as refusal:
-        return f"cannot be opened: {refusal.strerror}. The file need not be damaged: correct this and try again"
+        return _refused(refusal, "correct this")
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"cannot be opened: {error.strerror}. The file need not be damaged: raise the limit (ulimit -n) and try again"
+        return _refused(error, "raise the limit (ulimit -n)")
     return f"cannot be read as HDF5 ({error}); remove it and run the same `convert` again"
+
+
+def _refused(error: OSError, remedy: str) -> str:
+    found = f"cannot be opened: {error.strerror}"
+    return f"{found}. The file need not be damaged: {remedy} and try again"
 
 
 def content_checksum(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> str:

@@ -35,7 +35,9 @@ class Tree:
         return self.folder / "a3m" / self.draw.choice(["uniref90_hits.a3m", "mgnify_hits.a3m"])
 
     def planted(self, name: str, mark: object = None, **options) -> Planted:
-        return Planted(name=name, pdb_id=self.pdb_id, mark=None if mark is None else printable(mark), **options)
+        return Planted(
+            name=name, pdb_id=self.pdb_id, mark=None if mark is None else printable(mark), **options
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class Planted:
     name: str
     pdb_id: str
     mark: str | None
-    """Text that must be in a listing, or in the error if it stops; None: the files are read all the same."""
+    """Text that must be in a listing, or in the error if it stops; None: the files are read all the
+    same."""
     stops: bool = False
     is_faulty: bool = False
     denied: dict[Path, int] = dataclasses.field(default_factory=dict)
@@ -93,7 +96,9 @@ def entry_one_folder_higher(tree: Tree) -> Planted:
 
 def entry_too_deep(tree: Tree) -> Planted:
     (tree.entry.parent / "sub").mkdir(exist_ok=True)
-    return tree.planted("entry too deep", tree.entry.rename(tree.entry.parent / "sub" / tree.entry.name))
+    return tree.planted(
+        "entry too deep", tree.entry.rename(tree.entry.parent / "sub" / tree.entry.name)
+    )
 
 
 def entry_plain(tree: Tree) -> Planted:
@@ -109,7 +114,9 @@ def entry_in_two_forms(tree: Tree) -> Planted:
 
 def entry_unreadable(tree: Tree) -> Planted:
     path = tree.draw.choice([tree.entry, tree.entry.parent])
-    return tree.planted("entry unreadable", path, stops=True, denied={path: tree.draw.choice(_ERRORS)})
+    return tree.planted(
+        "entry unreadable", path, stops=True, denied={path: tree.draw.choice(_ERRORS)}
+    )
 
 
 def entry_dangling(tree: Tree) -> Planted:
@@ -125,7 +132,10 @@ def entry_linked(tree: Tree) -> Planted:
 
 
 def other_file_among_entries(tree: Tree) -> Planted:
-    path = tree.draw.choice([tree.entry.parent, tree.entry.parents[1]]) / f"{tree.pdb_id}.{tree.draw.choice(['txt', 'md5', 'html'])}"
+    path = (
+        tree.draw.choice([tree.entry.parent, tree.entry.parents[1]])
+        / f"{tree.pdb_id}.{tree.draw.choice(['txt', 'md5', 'html'])}"
+    )
     path.write_text("x")
     return tree.planted("other file among the entries", path)
 
@@ -160,7 +170,9 @@ def a3m_empty(tree: Tree) -> Planted:
 
 def a3m_with_other_name(tree: Tree) -> Planted:
     path = tree.a3m
-    name = tree.draw.choice(["bfd_uniref_hits.a3m", f"{tree.pdb_id}_A.a3m", "uniref90_hits.txt", "Uniref90_hits.a3m"])
+    name = tree.draw.choice(
+        ["bfd_uniref_hits.a3m", f"{tree.pdb_id}_A.a3m", "uniref90_hits.txt", "Uniref90_hits.a3m"]
+    )
     return tree.planted("a3m with another name", path.rename(path.with_name(name)))
 
 
@@ -187,7 +199,9 @@ def a3m_with_one_other_letter(tree: Tree) -> Planted:
 
 def a3m_unreadable(tree: Tree) -> Planted:
     path = tree.draw.choice([tree.a3m, tree.folder / "a3m", tree.folder])
-    return tree.planted("alignment unreadable", path, stops=True, denied={path: tree.draw.choice(_ERRORS)})
+    return tree.planted(
+        "alignment unreadable", path, stops=True, denied={path: tree.draw.choice(_ERRORS)}
+    )
 
 
 def a3m_dangling(tree: Tree) -> Planted:
@@ -210,7 +224,10 @@ def flat_folder(tree: Tree) -> Planted:
 
 
 def folder_in_another_case(tree: Tree) -> Planted:
-    return tree.planted("alignment folder in upper case", tree.folder.rename(tree.folder.with_name(f"{tree.pdb_id.upper()}_A")))
+    return tree.planted(
+        "alignment folder in upper case",
+        tree.folder.rename(tree.folder.with_name(f"{tree.pdb_id.upper()}_A")),
+    )
 
 
 def folder_too_deep(tree: Tree) -> Planted:
@@ -221,7 +238,10 @@ def folder_too_deep(tree: Tree) -> Planted:
 
 def file_one_folder_higher(tree: Tree) -> Planted:
     path = tree.a3m
-    return tree.planted("a3m outside of the folder", path.rename(tree.folder.parent / f"{tree.pdb_id}_A_{path.name}"))
+    return tree.planted(
+        "a3m outside of the folder",
+        path.rename(tree.folder.parent / f"{tree.pdb_id}_A_{path.name}"),
+    )
 
 
 def file_too_deep(tree: Tree) -> Planted:
@@ -240,5 +260,7 @@ def hhr_truncated(tree: Tree) -> Planted:
 FAULTS = [
     value
     for value in list(globals().values())
-    if callable(value) and getattr(value, "__module__", "") == __name__ and not isinstance(value, type)
+    if callable(value)
+    and getattr(value, "__module__", "") == __name__
+    and not isinstance(value, type)
 ]

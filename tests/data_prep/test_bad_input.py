@@ -61,13 +61,55 @@ def test_good_data(raw, tmp_path, capsys):
     ("damage", "reason", "exit_code"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "damaged file", 3),
-        (lambda path: path.write_bytes(path.read_bytes()[:100] + b"\0" * 50 + path.read_bytes()[150:]), "damaged file", 3),
+        (
+            lambda path: path.write_bytes(
+                path.read_bytes()[:100] + b"\0" * 50 + path.read_bytes()[150:]
+            ),
+            "damaged file",
+            3,
+        ),
         (lambda path: path.write_bytes(b""), "damaged file", 3),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", "data_3ABC\n_entry.id 3ABC\n_struct_asym.id A\n_struct_asym.entity_id 1\n"), "_entity_poly_seq", 0),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA", monomer_type="'RNA linking'")), "no protein", 0),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3xyz", "AAAA")), "_entry.id", 0),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA").replace(" 1.00 20.0", " ? 20.0")), "occupancy", 0),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA")[:-40]), "not a valid CIF file", 3),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3],
+                "3abc",
+                "data_3ABC\n_entry.id 3ABC\n_struct_asym.id A\n_struct_asym.entity_id 1\n",
+            ),
+            "_entity_poly_seq",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3],
+                "3abc",
+                raw_data.cif_text("3abc", "AAAA", monomer_type="'RNA linking'"),
+            ),
+            "no protein",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3], "3abc", raw_data.cif_text("3xyz", "AAAA")
+            ),
+            "_entry.id",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3],
+                "3abc",
+                raw_data.cif_text("3abc", "AAAA").replace(" 1.00 20.0", " ? 20.0"),
+            ),
+            "occupancy",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA")[:-40]
+            ),
+            "not a valid CIF file",
+            3,
+        ),
     ],
 )
 def test_bad_entry_is_rejected_alone(raw, tmp_path, damage, reason, exit_code, capsys):
@@ -103,11 +145,31 @@ def test_no_entry_at_all_is_left(raw, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_1ABC}\n>s\nMKTAY\n", "uniref90_hits.a3m:3: row 2 has 5 aligned columns, expected 22"),
-        ("uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_2ABC}\n", "its query has 28 residues, but chain 1abc_A has 22"),
-        ("uniref90_hits.a3m", f">q\n{'WW' + raw_data.SEQUENCE_1ABC[2:]}\n", "in 2 of 22 letters, at most 5 % may differ; the first: it has W at residue 1, the chain has M"),
-        ("uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_1ABC}\n>s\n{'*' + raw_data.SEQUENCE_1ABC[1:]}\n", "uniref90_hits.a3m:3: row 2 has '*'"),
-        ("mgnify_hits.sto", "# STOCKHOLM 1.0\nq MKTAY\ns MKT\n//\n", "mgnify_hits.sto:3: row 2 has 3 columns, expected 5"),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{raw_data.SEQUENCE_1ABC}\n>s\nMKTAY\n",
+            "uniref90_hits.a3m:3: row 2 has 5 aligned columns, expected 22",
+        ),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{raw_data.SEQUENCE_2ABC}\n",
+            "its query has 28 residues, but chain 1abc_A has 22",
+        ),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{'WW' + raw_data.SEQUENCE_1ABC[2:]}\n",
+            "in 2 of 22 letters, at most 5 % may differ; the first: it has W at residue 1, the ",
+        ),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{raw_data.SEQUENCE_1ABC}\n>s\n{'*' + raw_data.SEQUENCE_1ABC[1:]}\n",
+            "uniref90_hits.a3m:3: row 2 has '*'",
+        ),
+        (
+            "mgnify_hits.sto",
+            "# STOCKHOLM 1.0\nq MKTAY\ns MKT\n//\n",
+            "mgnify_hits.sto:3: row 2 has 3 columns, expected 5",
+        ),
         ("pdb70_hits.hhr", None, "cut short"),
     ],
 )
@@ -121,8 +183,14 @@ def test_bad_alignment_file_names_itself_and_the_rest_is_kept(raw, tmp_path, nam
     assert run_convert(raw, tmp_path / "rejecting") == 3
     assert list(rejected(tmp_path / "rejecting")) == ["1abc_A"]
     reason = rejected(tmp_path / "rejecting")["1abc_A"]
-    assert str(path) in reason and message in reason and "rejected chains: 1" in capsys.readouterr().out
-    assert [chain.chain_id for chain in ShardIndex.load(tmp_path / "rejecting").chains] == ["2abc_A"]
+    assert (
+        str(path) in reason
+        and message in reason
+        and "rejected chains: 1" in capsys.readouterr().out
+    )
+    assert [chain.chain_id for chain in ShardIndex.load(tmp_path / "rejecting").chains] == [
+        "2abc_A"
+    ]
     out = tmp_path / "out"
     assert run_convert(raw, out, "--strict") == 1
     error = capsys.readouterr().err
@@ -149,7 +217,10 @@ def test_a_rejected_chain_serves_no_template(raw, tmp_path, capsys):
     assert reader.template_hits("1abc_A") == () and reader.entry("1abc_A").num_template_hits == 0
     capsys.readouterr()
     assert main(["inspect", str(tmp_path / "out"), "2abc_A"]) == 1
-    assert "chain 2abc_A was rejected: " in (error := capsys.readouterr().err) and "its query has 3 residues" in error
+    assert (
+        "chain 2abc_A was rejected: " in (error := capsys.readouterr().err)
+        and "its query has 3 residues" in error
+    )
     alignment.write_text(whole)
     assert run_convert(raw, tmp_path / "out") == 0
     assert [hit.name for hit in ShardReader(tmp_path / "out").template_hits("1abc_A")] == ["2abc_A"]

@@ -1,4 +1,5 @@
-"""Inputs on which an earlier version gave a wrong result, most of them without an error (shared folder, bug_inputs)."""
+"""Inputs on which an earlier version gave a wrong result, most of them without an error (shared
+folder, bug_inputs)."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ RIGHT = {"1abc_A": (2, ["2abc_A"]), "2abc_A": (1, [])}
 
 @pytest.mark.parametrize("name", ["empty_query", "lower_query"])
 def test_a3m_faulty_first_row(shared, name):
-    with pytest.raises(BrokenFile, match=rf"{name}.a3m:1: the first row \(the query\) .* has no aligned column"):
+    with pytest.raises(
+        BrokenFile, match=rf"{name}.a3m:1: the first row \(the query\) .* has no aligned column"
+    ):
         parse_msa(shared / "bug_inputs" / "a3m_faulty_first_row" / f"{name}.a3m")
 
 
@@ -92,7 +95,9 @@ def test_entry_name_not_utf8(case, capsys):
     folder = os.fsencode(root / "pdb_mmcif/raw/ab")
     os.rename(os.path.join(folder, b"rename_me.cif.gz"), os.path.join(folder, b"caf\xe9.cif.gz"))
     assert convert(root) == 3
-    assert rejected(root) == {"caf\\xe9": "the name of the file caf\\xe9.cif.gz is not UTF-8; rename it"}
+    assert rejected(root) == {
+        "caf\\xe9": "the name of the file caf\\xe9.cif.gz is not UTF-8; rename it"
+    }
     assert rows_and_hits(root) == RIGHT
 
 
@@ -100,7 +105,10 @@ def test_extended_pdb_ids(case, capsys):
     root = case("extended_pdb_ids")
     assert convert(root) == 1
     assert "all 2 entries were rejected" in capsys.readouterr().err
-    expected = {name: f"id '{name}' has 12 characters, expected 4" for name in ("pdb_00001abc", "pdb_00002abc")}
+    expected = {
+        name: f"id '{name}' has 12 characters, expected 4"
+        for name in ("pdb_00001abc", "pdb_00002abc")
+    }
     assert rejected(root) == expected
 
 
@@ -118,7 +126,10 @@ def test_hhr_hit_without_alignment(case):
 
 def test_mmcif_anisotrop_unknown(shared, tmp_path):
     path = shared / "bug_inputs" / "mmcif_anisotrop_unknown" / "1abc.cif.gz"
-    with pytest.raises(EntryRejected, match=r"_atom_site_anisotrop.U\[1\]\[1\]: could not convert string to float: '\?'"):
+    with pytest.raises(
+        EntryRejected,
+        match=r"_atom_site_anisotrop.U\[1\]\[1\]: could not convert string to float: '\?'",
+    ):
         parse_mmcif(path)
     text = gzip.decompress(path.read_bytes()).decode()
     (tmp_path / "1abc.cif").write_text(text.replace("\n1 ? 0 0 0 0 0", "\n1 0.1 0 0 0 0 0"))

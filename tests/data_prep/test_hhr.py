@@ -99,11 +99,17 @@ def test_a_file_without_a_byte_has_no_hits(tmp_path):
 def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: str = ""):
     """Hits of ten aligned columns whose summaries say other numbers."""
     query = "MKTAYIAKQR"
-    text = raw_data.hhr_text(query, [(f"{number}ABC_A", query, query, 9.0) for number in range(len(claims))])
+    text = raw_data.hhr_text(
+        query, [(f"{number}ABC_A", query, query, 9.0) for number in range(len(claims))]
+    )
     head, *blocks = text.split("\nNo ")
     for number, (claim, is_shown) in enumerate(zip(claims, lines_shown, strict=True)):
         block = blocks[number].replace("Aligned_cols=10", f"Aligned_cols={claim}")
-        blocks[number] = block if is_shown else "\n".join(line for line in block.split("\n") if line[:2] not in ("Q ", "T "))
+        blocks[number] = (
+            block
+            if is_shown
+            else "\n".join(line for line in block.split("\n") if line[:2] not in ("Q ", "T "))
+        )
     path = tmp_path / "pdb70_hits.hhr"
     path.write_text("\nNo ".join([head, *blocks]) + end)
     return path
@@ -111,7 +117,12 @@ def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: 
 
 @pytest.mark.parametrize(
     ("claims", "lines_shown", "end"),
-    [([10, 1, 10], [True, False, True], ""), ([12, 10], [True, True], ""), ([10, 1], [True, False], ""), ([10, 12], [True, True], "\nDone!\n")],
+    [
+        ([10, 1, 10], [True, False, True], ""),
+        ([12, 10], [True, True], ""),
+        ([10, 1], [True, False], ""),
+        ([10, 12], [True, True], "\nDone!\n"),
+    ],
 )
 def test_hits_that_show_fewer_columns_than_they_claim_are_read(tmp_path, claims, lines_shown, end):
     hits = parse_hhr(hits_with_claims(tmp_path, claims, lines_shown, end))
@@ -119,7 +130,10 @@ def test_hits_that_show_fewer_columns_than_they_claim_are_read(tmp_path, claims,
     assert [len(hit.query) for hit in hits] == [10 * is_shown for is_shown in lines_shown]
 
 
-@pytest.mark.parametrize(("claims", "lines_shown"), [([10, 12], [True, True]), ([10, 10], [True, False]), ([10, 9], [True, True])])
+@pytest.mark.parametrize(
+    ("claims", "lines_shown"),
+    [([10, 12], [True, True]), ([10, 10], [True, False]), ([10, 9], [True, True])],
+)
 def test_a_last_hit_with_fewer_columns_is_cut_short(tmp_path, claims, lines_shown):
     with pytest.raises(BrokenFile, match="cut short"):
         parse_hhr(hits_with_claims(tmp_path, claims, lines_shown))

@@ -139,7 +139,12 @@ def test_two_polymers_under_one_author_chain(parse):
 
 @pytest.mark.parametrize(
     ("date", "expected"),
-    [("2001-2-3", "2001-02-03"), ("2001-02-03", "2001-02-03"), ("2011-12-31", "2011-07-13"), ("1900-01-01", "1900-01-01")],
+    [
+        ("2001-2-3", "2001-02-03"),
+        ("2001-02-03", "2001-02-03"),
+        ("2011-12-31", "2011-07-13"),
+        ("1900-01-01", "1900-01-01"),
+    ],
 )
 def test_dates_are_stored_as_iso_dates(parse, date, expected):
     assert parse(entry(date=date)).release_date == expected
@@ -159,7 +164,9 @@ def test_what_is_no_date_rejects_the_entry(parse, date):
 
 def without_types(text: str, polymer_type: str = "'polypeptide(L)'") -> str:
     start, end = text.index("loop_\n_chem_comp.id"), text.index("loop_\n_atom_site.group_PDB")
-    return text[:start] + f"_entity_poly.entity_id 1\n_entity_poly.type {polymer_type}\n" + text[end:]
+    return (
+        text[:start] + f"_entity_poly.entity_id 1\n_entity_poly.type {polymer_type}\n" + text[end:]
+    )
 
 
 def parse_own(tmp_path, text: str, name: str = "1abc.cif"):
@@ -172,7 +179,10 @@ def test_own_data_without_types_of_monomers(parse, tmp_path):
     with pytest.raises(EntryRejected, match="mmCIF has no _chem_comp.id"):
         parse(text)
     assert parse_own(tmp_path, text).chains[0].sequence == "AGS"
-    unknown = entry("AGS", monomer_type="?").replace("loop_\n_chem_comp.id", "_entity_poly.entity_id 1\n_entity_poly.type 'polypeptide(L)'\nloop_\n_chem_comp.id")
+    unknown = entry("AGS", monomer_type="?").replace(
+        "loop_\n_chem_comp.id",
+        "_entity_poly.entity_id 1\n_entity_poly.type 'polypeptide(L)'\nloop_\n_chem_comp.id",
+    )
     assert parse_own(tmp_path, unknown).chains[0].sequence == "AGS"
     with pytest.raises(EntryRejected, match="no protein"):
         parse_own(tmp_path, without_types(entry("AGS"), "polyribonucleotide"))
@@ -181,7 +191,12 @@ def test_own_data_without_types_of_monomers(parse, tmp_path):
 def test_the_type_column_alone_may_be_missing(parse, tmp_path):
     text = entry("AGS")
     start, end = text.index("loop_\n_chem_comp.id"), text.index("loop_\n_atom_site.group_PDB")
-    text = text[:start] + "loop_\n_chem_comp.id\nALA\nGLY\nSER\n_entity_poly.entity_id 1\n_entity_poly.type 'polypeptide(L)'\n" + text[end:]
+    text = (
+        text[:start]
+        + "loop_\n_chem_comp.id\nALA\nGLY\nSER\n"
+        + "_entity_poly.entity_id 1\n_entity_poly.type 'polypeptide(L)'\n"
+        + text[end:]
+    )
     with pytest.raises(EntryRejected, match="mmCIF has no _chem_comp.type"):
         parse(text)
     assert parse_own(tmp_path, text).chains[0].sequence == "AGS"
@@ -193,11 +208,19 @@ def test_ids_of_own_data(tmp_path):
     (tmp_path / "my-protein2.cif").write_text(text)
     with pytest.raises(EntryRejected, match="id 'my-protein2' has 11 characters, expected 4"):
         parse_mmcif(tmp_path / "my-protein2.cif")
-    with pytest.raises(EntryRejected, match="id 'my_protein', expected letters, digits and hyphens"):
+    with pytest.raises(
+        EntryRejected, match="id 'my_protein', expected letters, digits and hyphens"
+    ):
         parse_own(tmp_path, text, "my_protein.cif")
 
 
-@pytest.mark.parametrize("encode", [lambda text: text.encode("utf-16"), lambda text: text.replace("X-RAY", "R\xd6NTGEN").encode("latin-1")])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-16"),
+        lambda text: text.replace("X-RAY", "R\xd6NTGEN").encode("latin-1"),
+    ],
+)
 def test_other_encodings_are_faulty(tmp_path, encode):
     (tmp_path / "1abc.cif").write_bytes(encode(entry()))
     with pytest.raises(FaultyEntry):
@@ -205,7 +228,9 @@ def test_other_encodings_are_faulty(tmp_path, encode):
 
 
 def test_letters_outside_ascii_and_other_line_ends(tmp_path):
-    (tmp_path / "1abc.cif").write_bytes(entry().replace("\n", "\r\n").replace("X-RAY", "R\xd6NTGEN").encode())
+    (tmp_path / "1abc.cif").write_bytes(
+        entry().replace("\n", "\r\n").replace("X-RAY", "R\xd6NTGEN").encode()
+    )
     assert parse_mmcif(tmp_path / "1abc.cif").method == "R\xd6NTGEN DIFFRACTION"
 
 

@@ -90,7 +90,10 @@ def test_duplicates_are_compared_as_letters(tmp_path):
         (">q\nACD\n>r\nAC1\n", ":3: row 2 has '1'"),
         ("ACD\n", ":1: sequence before"),
         ("\n\n", "holds no sequence"),
-        (">q\nabc\n", ":1: the first row (the query) is in lower case, so that it has no aligned column"),
+        (
+            ">q\nabc\n",
+            ":1: the first row (the query) is in lower case, so that it has no aligned column",
+        ),
         (">q\n>r\nACD\n", ":1: the first row (the query) has no letters and has no aligned column"),
     ],
 )
@@ -118,7 +121,10 @@ def test_damaged_gzip(tmp_path):
     ("text", "message"),
     [
         ("# STOCKHOLM 1.0\nq ACD\nr ACD\n", ":4: cut short: expected '//' on the last line"),
-        ("# STOCKHOLM 1.0\nq ACD\n//\n# STOCKHOLM 1.0\nq ACE\n//\n", ":4: goes on after the '//' of line 3"),
+        (
+            "# STOCKHOLM 1.0\nq ACD\n//\n# STOCKHOLM 1.0\nq ACE\n//\n",
+            ":4: continues after the '//' of line 3",
+        ),
         ("# STOCKHOLM 1.0\nq ACD\nr AC-D\n//\n", ":3: row 2 has 4 columns, expected 3"),
         ("# STOCKHOLM 1.0\nq ---\nr ACD\n//\n", "nothing but gaps"),
         ("# STOCKHOLM 1.0\n//\n", "holds no sequence"),

@@ -1,7 +1,8 @@
 """Random combinations of misplaced, misnamed, unreadable and truncated input files.
 
-Each chain of the data set must be right, or named in one of the listings or in the error; and nothing else may be named. One case
-in ten has no fault. OPENFOLD_RANDOM_CASES sets the number of cases (200 by default).
+Each chain of the data set must be right, or named in one of the listings or in the error; and
+nothing else may be named. One case in ten has no fault. OPENFOLD_RANDOM_CASES sets the number of
+cases (200 by default).
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def test_every_chain_is_right_or_named(batch, clean, tmp_path, monkeypatch, caps
         planted = plant(random.Random(seed), root)
         with monkeypatch.context() as patch:
             deny(patch, {path: number for each in planted for path, number in each.denied.items()})
-            code = main(raw_data.convert_arguments(root, root / "out", "--missing-alignments", "query"))
+            code = main(
+                raw_data.convert_arguments(root, root / "out", "--missing-alignments", "query")
+            )
         error = capsys.readouterr().err
         note = f"seed {seed}: {[each.name for each in planted]}: exit code {code}: {error}"
         stopping = [each for each in planted if each.stops]
@@ -123,7 +126,9 @@ def deny(patch: pytest.MonkeyPatch, denied: dict[Path, int]) -> None:
     patch.setattr(file_access, "_scandir", refusing(file_access._scandir))
 
 
-def check_chains(out: Path, planted: list[Planted], expected: dict[str, Expected], note: str) -> None:
+def check_chains(
+    out: Path, planted: list[Planted], expected: dict[str, Expected], note: str
+) -> None:
     reader = ShardReader(out)
     named = {f"{each.pdb_id}_A" for each in planted if each.mark}
     for chain_id, right in expected.items():
@@ -131,7 +136,10 @@ def check_chains(out: Path, planted: list[Planted], expected: dict[str, Expected
             continue
         assert chain_id in reader.index.by_id, note
         right_hits = tuple(name for name in right.hits if name in reader.index.by_id)
-        assert read_chain(reader, chain_id) == dataclasses.replace(right, hits=right_hits), (chain_id, note)
+        assert read_chain(reader, chain_id) == dataclasses.replace(right, hits=right_hits), (
+            chain_id,
+            note,
+        )
 
 
 def check_listings(out: Path, planted: list[Planted], note: str) -> None:
@@ -149,7 +157,10 @@ def check_listings(out: Path, planted: list[Planted], note: str) -> None:
 
 def test_a_stale_handle_and_an_io_error_stop_the_conversion(clean, tmp_path, monkeypatch, capsys):
     raw, _ = clean
-    for number, inner in ((errno.ESTALE, "open_protein_set/pdb"), (errno.EIO, "pdb_mmcif/raw/ab/1abc.cif.gz")):
+    for number, inner in (
+        (errno.ESTALE, "open_protein_set/pdb"),
+        (errno.EIO, "pdb_mmcif/raw/ab/1abc.cif.gz"),
+    ):
         with monkeypatch.context() as patch:
             deny(patch, {raw / inner: number})
             assert main(raw_data.convert_arguments(raw, tmp_path / str(number))) == 1

@@ -1,4 +1,5 @@
-"""Tables that are missing or of another kind are refused before any work is done; own data needs none."""
+"""Tables that are missing or of another kind are refused before any work is done; own data needs
+none."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ def convert(raw, out, *options) -> int:
     return main(raw_data.convert_arguments(raw, out, *options))
 
 
-TABLES = ("pdb_mmcif/clusters-by-entity-40.txt", "pdb_mmcif/obsolete.dat", "open_protein_set/duplicate_pdb_chains.txt")
+TABLES = (
+    "pdb_mmcif/clusters-by-entity-40.txt",
+    "pdb_mmcif/obsolete.dat",
+    "open_protein_set/duplicate_pdb_chains.txt",
+)
 
 
 def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
@@ -26,7 +31,9 @@ def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
         (raw / inner).rename(raw / inner.replace("/", "_"))
     assert convert(raw, tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert all(f"{raw / inner} does not exist" in error for inner in (*TABLES, "open_protein_set/pdb"))
+    assert all(
+        f"{raw / inner} does not exist" in error for inner in (*TABLES, "open_protein_set/pdb")
+    )
     assert "--own-data" in error and not (tmp_path / "out").exists()
 
 
@@ -46,7 +53,9 @@ def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
         (TABLES[2], "1abc 2abc\n", "expected chains such as 1abc_A"),
     ],
 )
-def test_a_table_of_another_kind_is_refused_before_any_work(raw, tmp_path, capsys, inner, text, message):
+def test_a_table_of_another_kind_is_refused_before_any_work(
+    raw, tmp_path, capsys, inner, text, message
+):
     (raw / inner).write_text(text)
     assert convert(raw, tmp_path / "out") == 1
     error = capsys.readouterr().err
@@ -65,7 +74,9 @@ def test_a_table_that_knows_few_entries_is_counted(raw, tmp_path, capsys):
     assert "3 chains are in no cluster" in captured.out
 
 
-@pytest.mark.parametrize("text", ["1abc_1\t2ABC_1\r\n", "1ABC_1 AF_AFP12345F1_1 2ABC_1 PDB_00009XYZ_1\n"])
+@pytest.mark.parametrize(
+    "text", ["1abc_1\t2ABC_1\r\n", "1ABC_1 AF_AFP12345F1_1 2ABC_1 PDB_00009XYZ_1\n"]
+)
 def test_tables_as_they_are_published_are_taken(raw, tmp_path, text):
     (raw / TABLES[0]).write_text(text)
     assert convert(raw, tmp_path / "out", "--strict") == 0
@@ -82,5 +93,9 @@ def test_own_data_needs_no_tables_and_makes_each_entity_a_cluster(raw, tmp_path)
     raw_data.write_alignment(raw, "1abc_B", "uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_1ABC}\n")
     assert convert(raw, tmp_path / "out", "--own-data", "--strict") == 0
     reader = ShardReader(tmp_path / "out")
-    assert [(chain.chain_id, chain.cluster_id) for chain in reader.index.chains] == [("1abc_A", 0), ("1abc_B", 0), ("2abc_A", 1)]
+    assert [(chain.chain_id, chain.cluster_id) for chain in reader.index.chains] == [
+        ("1abc_A", 0),
+        ("1abc_B", 0),
+        ("2abc_A", 1),
+    ]
     assert [hit.name for hit in reader.template_hits("1abc_A")] == ["2abc_A"]

@@ -1,4 +1,5 @@
-"""Input that is not used is listed; layouts and names that are read; links and folders that cannot be read."""
+"""Input that is not used is listed; layouts and names that are read; links and folders that cannot
+be read."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def folder_of(raw) -> Path:
 def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
     assert convert(raw, tmp_path / "out", "--strict") == 0
     assert (tmp_path / "out" / "unused.csv").read_text() == "path,reason,bytes\n"
-    assert (tmp_path / "out" / "query_differences.csv").read_text() == "chain,positions,letters,file\n"
+    assert (
+        tmp_path / "out" / "query_differences.csv"
+    ).read_text() == "chain,positions,letters,file\n"
     assert "not used" not in capsys.readouterr().out
 
 
@@ -56,10 +59,19 @@ def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
         ("pdb_mmcif/raw/ab/1abc.cif", "1abc.cif.gz is read"),
         ("pdb_mmcif/raw/1abc.cif.gz", "the same entry is read from"),
         ("open_protein_set/pdb/1abc_A.a3m", "not in a folder"),
-        ("open_protein_set/pdb/1abc_A/a3m/bfd_uniref_hits.a3m", "the folder has files of the benchmark's names"),
-        ("open_protein_set/pdb/1abc_A/hhr/hhsearch_output.hhr", "the folder has files of the benchmark's names"),
+        (
+            "open_protein_set/pdb/1abc_A/a3m/bfd_uniref_hits.a3m",
+            "the folder has files of the benchmark's names",
+        ),
+        (
+            "open_protein_set/pdb/1abc_A/hhr/hhsearch_output.hhr",
+            "the folder has files of the benchmark's names",
+        ),
         ("open_protein_set/pdb/1abc_A/uniref90_hits.a3m", "a file of this name is read from a3m/"),
-        ("open_protein_set/pdb/1abc_A/a3m/uniref90_hits.sto", "the same alignment is read in another form"),
+        (
+            "open_protein_set/pdb/1abc_A/a3m/uniref90_hits.sto",
+            "the same alignment is read in another form",
+        ),
         ("open_protein_set/pdb/1abc_A/a3m/notes.txt", "not an alignment"),
         ("open_protein_set/pdb/1abc_A/a3m/old/mgnify_hits.a3m", "too deep"),
         ("open_protein_set/pdb/1abc_A/pdb_hits.sto", "a template search of hmmsearch"),
@@ -71,7 +83,10 @@ def test_a_file_that_is_not_used_is_named(raw, tmp_path, inner, reason, capsys):
     out = tmp_path / "out"
     assert convert(raw, out) == 0
     assert list(unused(out)) == [str(raw / inner)]
-    assert unused(out)[str(raw / inner)][0].startswith(reason) and unused(out)[str(raw / inner)][1] == "7"
+    assert (
+        unused(out)[str(raw / inner)][0].startswith(reason)
+        and unused(out)[str(raw / inner)][1] == "7"
+    )
     assert "input that was not used: 1 files or folders" in capsys.readouterr().out
     assert convert(raw, out, "--strict") == 3
     assert main(["inspect", str(out)]) == 0
@@ -84,14 +99,22 @@ def test_folders_that_no_chain_uses_and_another_case(raw, tmp_path, capsys):
     out = tmp_path / "out"
     assert convert(raw, out) == 1
     error = capsys.readouterr().err
-    assert f"{folder_of(raw).with_name('1ABC_A')} differs from 1abc_A in upper and lower case" in error
+    assert (
+        f"{folder_of(raw).with_name('1ABC_A')} differs from 1abc_A in upper and lower case" in error
+    )
     assert convert(raw, out, "--missing-alignments", "query") == 0
     root = folder_of(raw).parent
     assert unused(out) == {
-        str(root / "1ABC_A"): ("no chain has this name; chain 1abc_A differs in upper and lower case", ""),
+        str(root / "1ABC_A"): (
+            "no chain has this name; chain 1abc_A differs in upper and lower case",
+            "",
+        ),
         str(root / "9xyz_A"): ("no chain of the data set uses this folder", ""),
     }
-    assert "2 chains have their own sequence as their only row, 1 of them for lack" in capsys.readouterr().out
+    assert (
+        "2 chains have their own sequence as their only row, 1 of them for lack"
+        in capsys.readouterr().out
+    )
 
 
 def test_openfolds_flat_layout_gives_the_same_bytes(raw, tmp_path):
@@ -111,7 +134,10 @@ def test_plain_entries_also_directly_in_raw(raw, tmp_path):
     (raw / "pdb_mmcif/raw/1abc.cif").write_bytes(gzip.decompress(path.read_bytes()))
     path.unlink()
     assert convert(raw, tmp_path / "out", "--strict") == 0
-    expected, found = ShardReader(tmp_path / "expected").structure("1abc_A"), ShardReader(tmp_path / "out").structure("1abc_A")
+    expected, found = (
+        ShardReader(tmp_path / "expected").structure("1abc_A"),
+        ShardReader(tmp_path / "out").structure("1abc_A"),
+    )
     np.testing.assert_array_equal(found.all_atom_positions, expected.all_atom_positions)
 
 
@@ -143,10 +169,20 @@ def test_other_names_come_after_the_benchmarks_with_own_data(raw, tmp_path):
     assert first_letters(tmp_path / "without") == "MM" and len(unused(tmp_path / "without")) == 3
     assert convert(raw, tmp_path / "own", "--own-data", "--strict") == 0
     assert first_letters(tmp_path / "own") == "MMYW"
-    assert [hit.name for hit in ShardReader(tmp_path / "own").template_hits("1abc_A")] == ["2abc_A", "2abc_A"]
+    assert [hit.name for hit in ShardReader(tmp_path / "own").template_hits("1abc_A")] == [
+        "2abc_A",
+        "2abc_A",
+    ]
 
 
-@pytest.mark.parametrize("inner", ["pdb_mmcif/raw/ab/3abc.cif.gz", "open_protein_set/pdb/1abc_A/a3m/mgnify_hits.a3m", "open_protein_set/pdb/2abc_A"])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "pdb_mmcif/raw/ab/3abc.cif.gz",
+        "open_protein_set/pdb/1abc_A/a3m/mgnify_hits.a3m",
+        "open_protein_set/pdb/2abc_A",
+    ],
+)
 def test_a_dangling_link_that_is_needed_stops(raw, tmp_path, inner, capsys):
     path = raw / inner
     if path.exists():
@@ -157,7 +193,14 @@ def test_a_dangling_link_that_is_needed_stops(raw, tmp_path, inner, capsys):
     assert not (tmp_path / "out" / "index.h5").exists()
 
 
-@pytest.mark.parametrize("inner", ["pdb_mmcif/raw/ab/notes", "open_protein_set/pdb/9xyz_A", "open_protein_set/pdb/1abc_A/own.a3m"])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "pdb_mmcif/raw/ab/notes",
+        "open_protein_set/pdb/9xyz_A",
+        "open_protein_set/pdb/1abc_A/own.a3m",
+    ],
+)
 def test_a_dangling_link_that_is_not_needed_is_named(raw, tmp_path, inner):
     (raw / inner).symlink_to("nowhere")
     assert convert(raw, tmp_path / "out") == 0
@@ -185,7 +228,8 @@ def test_links_are_followed(raw, tmp_path):
     ],
 )
 def test_what_may_not_be_read_stops(inner, capsys):
-    """With the permissions of the system: root, who may read everything, becomes another user for a moment."""
+    """With the permissions of the system: root, who may read everything, becomes another user for a
+    moment."""
     with tempfile.TemporaryDirectory() as top:
         raw = raw_data.write_raw_data(Path(top) / "raw")
         os.chmod(top, 0o777)
@@ -200,5 +244,8 @@ def test_what_may_not_be_read_stops(inner, capsys):
                 os.seteuid(0)
             os.chmod(raw / inner, 0o755)
         assert code == 1
-        assert f"cannot read {raw / inner}" in (error := capsys.readouterr().err) and "Permission denied" in error
+        assert (
+            f"cannot read {raw / inner}" in (error := capsys.readouterr().err)
+            and "Permission denied" in error
+        )
         assert not (Path(top) / "out" / "index.h5").exists()
