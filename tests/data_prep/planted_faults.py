@@ -188,6 +188,13 @@ def a3m_of_another_chain(tree: Tree) -> Planted:
     return tree.planted("a3m of another chain", path, is_faulty=True)
 
 
+def a3m_with_many_other_letters(tree: Tree) -> Planted:
+    path = tree.a3m
+    header, query, *rest = path.read_text().split("\n")
+    path.write_text("\n".join([header, "WW" + query[2:], *rest]))
+    return tree.planted("a3m with two other letters", path, is_faulty=True)
+
+
 def a3m_with_one_other_letter(tree: Tree) -> Planted:
     path = tree.a3m
     header, query, *rest = path.read_text().split("\n")
@@ -212,7 +219,7 @@ def a3m_dangling(tree: Tree) -> Planted:
 
 
 def folder_dangling(tree: Tree) -> Planted:
-    tree.folder.rename(tree.root / "moved")
+    tree.folder.rename(tree.root / f"moved_{tree.pdb_id}")
     tree.folder.symlink_to("nowhere")
     return tree.planted("alignment folder a dangling link", tree.folder, stops=True)
 

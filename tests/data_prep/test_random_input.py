@@ -54,7 +54,7 @@ def clean(tmp_path_factory) -> tuple[Path, dict[str, Expected]]:
     assert main(raw_data.convert_arguments(root / "raw", root / "out")) == 0
     reader = ShardReader(root / "out")
     chains = {chain.chain_id: read_chain(reader, chain.chain_id) for chain in reader.index.chains}
-    assert len(chains) == len(SEQUENCES) and chains["1abc_A"].hits == ("2abc_A",)
+    assert len(chains) == len(SEQUENCES) and chains["1abc_A"].hits == ("2abc_A", "3xyz_A")
     return root / "raw", chains
 
 
@@ -66,6 +66,13 @@ def write_raw_data(root: Path) -> None:
         for number, name in enumerate(("uniref90_hits.a3m", "mgnify_hits.a3m")):
             row = sequence[:3] + "aa" + "WY"[number] * 4 + sequence[7:]
             raw_data.write_alignment(root, f"{pdb_id}_A", name, f">q\n{sequence}\n>s\n{row}\n")
+    query = SEQUENCES["1abc"][:20]
+    hits = [
+        ("2ABC_A", query, SEQUENCES["2abc"][3:23], 19.5),
+        ("3XYZ_A", query, SEQUENCES["3xyz"][:20], 9.5),
+    ]
+    hhr = raw_data.hhr_text(SEQUENCES["1abc"], hits)
+    raw_data.write_alignment(root, "1abc_A", "pdb70_hits.hhr", hhr)
     clusters = " ".join(f"{pdb_id.upper()}_1" for pdb_id in SEQUENCES)
     (root / "pdb_mmcif" / "clusters-by-entity-40.txt").write_text(f"9XYZ_1\n{clusters}\n")
 
