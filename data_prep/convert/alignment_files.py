@@ -106,10 +106,8 @@ def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
             continue
         for inner in list_folder(item.path):
             if inner.is_folder:
-                unused.extend(
-                    not_used(below, "too deep in the alignment folder")
-                    for below in files_below([inner])
-                )
+                reason = "too deep in the alignment folder"
+                unused.extend(not_used(below, reason) for below in files_below(inner))
                 continue
             replaced = deeper.get(inner.name)
             if replaced is not None:

@@ -15,7 +15,7 @@ from data_prep.convert.plan import Chunk
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.template_mapping import map_hits
 from data_prep.parsers.errors import BrokenFile
-from data_prep.parsers.file_access import CannotRead
+from data_prep.parsers.file_access import CannotRead, printable
 from data_prep.parsers.hhr import HhrHit, parse_hhr
 from data_prep.parsers.msa import ParsedMsa, merge_without_duplicates, parse_msa
 from data_prep.progress import Progress
@@ -174,7 +174,7 @@ def compare_query(
         return None
     return QueryDifference(
         chain_id=chain_id,
-        file=path.name,
+        file=printable(path.name),
         positions=tuple(place for place, _, _ in different),
         letters=tuple(f"{expected}>{found}" for _, expected, found in different),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
     for item in items:
         if item.is_folder:
             reason = f"too deep; expected {_LAYOUT}"
-            unused.extend(not_used(below, reason) for below in _contents(item))
+            unused.extend(not_used(below, reason) for below in files_below(item))
         elif not item.name.endswith(SUFFIXES) or not entry_of(item.name):
             unused.append(
                 not_used(item, "not an entry: expected a name that ends with .cif.gz or .cif")
@@ -81,12 +80,6 @@ def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
         else:
             entries.append(item)
     return entries, unused
-
-
-def _contents(folder: Item) -> Iterator[Item]:
-    """The files below a folder; the folder itself if there are none."""
-    found = list(files_below([folder]))
-    yield from found or [folder]
 
 
 def not_used(item: Item, reason: str) -> Unused:

@@ -15,6 +15,7 @@ from data_prep.errors import DataPrepError
 from data_prep.parsers.errors import BrokenFile
 from data_prep.parsers.file_access import exists, printable
 from data_prep.parsers.sources import read_text
+from data_prep.parsers.tables import read_duplicates
 
 _ENTITY = re.compile(r"[\w-]+_\d+")
 _CHAIN = re.compile(r"[^\W_]+_\S+")
@@ -63,7 +64,10 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
 
 
 def check_duplicates(path: Path) -> None:
-    """BrokenFile if a table of chains that share an alignment is of another kind."""
+    """BrokenFile if a table of chains that share an alignment is of another kind.
+
+    Also if a chain is in two of its groups.
+    """
     _refuse_web_page_and_commas(path)
     names = read_text(path).split()
     strange = [name for name in names if not _CHAIN.fullmatch(name)]
@@ -71,6 +75,7 @@ def check_duplicates(path: Path) -> None:
         raise BrokenFile(
             path, f"lists {_examples(strange)}; expected chains such as 1abc_A, separated by blanks"
         )
+    read_duplicates(path)
 
 
 def check_obsolete(path: Path) -> None:

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from data_prep.convert.findings import Findings
 from data_prep.convert.plan import Chunk, Plan, file_fingerprint, make_chunks
-from data_prep.convert.structures import KIND, PackedChain, expected_bytes_of_entry, structure_arrays
+from data_prep.convert.structures import (
+    KIND,
+    PackedChain,
+    expected_bytes_of_entry,
+    structure_arrays,
+)
 from data_prep.convert_mlperf.pickles import pack_entry, read_entries
 from data_prep.errors import DataPrepError
 from data_prep.parsers.errors import BrokenFile, EntryRejected

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,16 +80,16 @@ def list_folder(path: Path) -> list[Item]:
         raise CannotRead(path, DANGLING if is_dangling else reason_of(error)) from error
 
 
-def files_below(items: list[Item]) -> Iterator[Item]:
-    """The files among some items and in all folders below them.
+def files_below(folder: Item) -> list[Item]:
+    """The files in a folder and in all folders below it; an empty folder itself.
 
     A link to a folder is returned itself, not entered.
     """
-    for item in items:
-        if item.is_folder and not item.is_link:
-            yield from files_below(list_folder(item.path))
-        else:
-            yield item
+    contents = [] if folder.is_link else list_folder(folder.path)
+    found = []
+    for item in contents:
+        found.extend(files_below(item) if item.is_folder else [item])
+    return found or [folder]
 
 
 def _item(folder: Path, entry: os.DirEntry) -> Item:

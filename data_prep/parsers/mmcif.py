@@ -27,8 +27,8 @@ from data_prep.parsers.sources import DAMAGED_GZIP
 from openfold_opt.protein.residue_constants import atom_order, atom_type_num
 
 _ID_LENGTH = 4
-_OWN_ID = re.compile(r"[A-Za-z0-9-]+")
-"""Ids that --own-data takes. No underscore: it separates the entry's id from the chain's."""
+_ID = re.compile(r"[A-Za-z0-9-]+")
+"""No underscore in an id: it separates the entry's id from the chain's."""
 _FIRST_YEAR = 1900
 """Earlier revision dates are mistakes; the PDB was founded in 1971."""
 _RESOLUTION_TAGS = ("_refine.ls_d_res_high", "_em_3d_reconstruction.resolution", "_reflns.d_resolution_high")
@@ -151,10 +151,10 @@ def _pdb_id(path: Path, own_data: bool) -> str:
     if not is_utf8(path.name):
         raise FaultyEntry(f"the name of the file {printable(path.name)} is not UTF-8; rename it")
     pdb_id = path.name.split(".")[0].lower()
-    if own_data and not _OWN_ID.fullmatch(pdb_id):
-        raise EntryRejected(f"id {pdb_id!r}, expected letters, digits and hyphens only")
     if not own_data and len(pdb_id) != _ID_LENGTH:
         raise EntryRejected(f"id {pdb_id!r} has {len(pdb_id)} characters, expected {_ID_LENGTH}")
+    if not _ID.fullmatch(pdb_id):
+        raise EntryRejected(f"id {pdb_id!r}, expected letters, digits and hyphens only")
     return pdb_id
 
 

@@ -67,9 +67,9 @@ def read_bytes(path: Path | FileSlice) -> bytes:
 
 
 def read_text(path: Path | FileSlice) -> str:
-    """The contents of a text file as a string; bytes that are not UTF-8 are a BrokenFile."""
+    """The contents of a text file in UTF-8, without a byte order mark. BrokenFile for other bytes."""
     try:
-        return read_bytes(path).decode("utf-8")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BrokenFile(path, f"not a text file ({error})") from error
 

@@ -51,6 +51,7 @@ def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
         (TABLES[2], "<html>404</html>", "is a web page"),
         (TABLES[2], "1abc_A,2abc_A\n", "has commas or semicolons"),
         (TABLES[2], "1abc 2abc\n", "expected chains such as 1abc_A"),
+        (TABLES[2], "1abc_A 2abc_A\n1abc_A\n", "stands in two groups"),
     ],
 )
 def test_a_table_of_another_kind_is_refused_before_any_work(
@@ -59,7 +60,7 @@ def test_a_table_of_another_kind_is_refused_before_any_work(
     (raw / inner).write_text(text)
     assert convert(raw, tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert f"{raw / inner}: " in error and message in error
+    assert f"{raw / inner}:" in error and message in error
     assert not (tmp_path / "out").exists()
 
 
@@ -75,7 +76,12 @@ def test_a_table_that_knows_few_entries_is_counted(raw, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text", ["1abc_1\t2ABC_1\r\n", "1ABC_1 AF_AFP12345F1_1 2ABC_1 PDB_00009XYZ_1\n"]
+    "text",
+    [
+        "1abc_1\t2ABC_1\r\n",
+        "\ufeff1ABC_1 2ABC_1\n",
+        "1ABC_1 AF_AFP12345F1_1 2ABC_1 PDB_00009XYZ_1\n",
+    ],
 )
 def test_tables_as_they_are_published_are_taken(raw, tmp_path, text):
     (raw / TABLES[0]).write_text(text)
