@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,10 +57,6 @@ class RawSource:
     def _duplicates_path(self) -> Path:
         return self.open_protein_set / DUPLICATES_NAME
 
-    @functools.cached_property
-    def _clusters(self) -> Mapping[str, int]:
-        return read_clusters(self._clusters_path)
-
     def plan_structures(self) -> Plan:
         """All entries.
 
@@ -80,7 +75,8 @@ class RawSource:
         )
         if not self.own_data:
             entries = [file.entry for chunk in plan.chunks for file in chunk.units]
-            check_clusters(self._clusters_path, self._clusters, entries)
+            # Not kept until the end: the table of the whole PDB takes much memory.
+            check_clusters(self._clusters_path, read_clusters(self._clusters_path), entries)
         return plan
 
     @property
@@ -123,7 +119,8 @@ class RawSource:
     def read_clusters(self) -> ClusterOf:
         if self.own_data:
             return _number_entities()
-        return lambda chain_id, entity_keys: commonest_cluster(entity_keys, self._clusters)
+        clusters = read_clusters(self._clusters_path)
+        return lambda chain_id, entity_keys: commonest_cluster(entity_keys, clusters)
 
 
 def _number_entities() -> ClusterOf:

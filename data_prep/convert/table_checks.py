@@ -93,12 +93,13 @@ def _refuse_web_page_and_commas(path: Path) -> None:
         raise BrokenFile(
             path, f"is a web page ({text.strip()[:40]!r}), not a table; fetch it again"
         )
-    found = re.search("[^\n]*[,;]", text)
+    found = re.search("[,;]", text)
     if found:
+        start = text.rfind("\n", 0, found.start()) + 1
         raise BrokenFile(
             path,
-            f"has commas or semicolons ({found.group()[:40]!r}); expected names separated by "
-            f"blanks only",
+            f"has commas or semicolons ({text[start : start + 40].splitlines()[0]!r}); expected names "
+            "separated by blanks only",
         )
 
 

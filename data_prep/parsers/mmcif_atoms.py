@@ -131,7 +131,7 @@ def _check_anisotropy(tags, num_atoms: int) -> None:
 
 def _numbers(values: list[str], name: str) -> np.ndarray:
     try:
-        return np.array([float(value) for value in values], dtype=np.float64)
+        return np.fromiter(map(float, values), dtype=np.float64, count=len(values))
     except ValueError as error:
         tag = name if name.startswith("_") else f"_atom_site.{name}"
         raise EntryRejected(f"{tag}: {error}") from error
