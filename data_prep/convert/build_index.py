@@ -83,28 +83,14 @@ def write_index(
     ]
     found = merge_findings(state for _, state in states)
     rejected_chains = {each.name for each in found.rejected if each.is_chain}
-    structure_shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structures.chunks]
-    places = dict(
-        _alignment_places(
-            data_dir,
-            alignments.chunks,
-            first_number=len(structures.chunks),
-            rejected=rejected_chains,
-        )
-    )
-    chains = [
-        chain
-        for chain in _chain_entries(structure_shards, places, cluster_of)
-        if chain.chain_id not in rejected_chains
-    ]
+    chains = _chain_table(data_dir, structures, alignments, cluster_of, rejected=rejected_chains)
     unused = sorted([*structures.unused, *alignments.unused], key=lambda each: each.path)
     write_listings(data_dir, rejected=found.rejected, differences=found.differences, unused=unused)
     if not chains:
         raise DataPrepError(_nothing_left(found.rejected, data_dir))
-    num_entries = sum(len(chunk.units) for chunk in structures.chunks)
     attributes = {
         "missing_alignments": missing_alignments,
-        "num_entries": num_entries,
+        "num_entries": sum(len(chunk.units) for chunk in structures.chunks),
         "num_rejected_entries": sum(not each.is_chain for each in found.rejected),
     }
     shard_format.write_atomically(
@@ -114,7 +100,7 @@ def write_index(
     )
     _remove_leftovers(data_dir, {shard.name for shard in shards})
     return Summary(
-        num_entries=num_entries,
+        num_entries=attributes["num_entries"],
         num_chains=len(chains),
         num_without_alignment=sum(not chain.has_alignment for chain in chains),
         num_query_alone=sum(chain.num_alignments == 1 for chain in chains),
@@ -125,6 +111,24 @@ def write_index(
         differences=tuple(found.differences),
         unused=tuple(unused),
     )
+
+
+def _chain_table(
+    data_dir: Path,
+    structures: Plan,
+    alignments: Plan,
+    cluster_of: ClusterOf,
+    *,
+    rejected: Set[str],
+) -> list[ChainEntry]:
+    """All chains but the rejected ones, in canonical order."""
+    shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structures.chunks]
+    first_number = len(structures.chunks)
+    places = dict(
+        _alignment_places(data_dir, alignments.chunks, first_number=first_number, rejected=rejected)
+    )
+    entries = _chain_entries(shards, places, cluster_of)
+    return [chain for chain in entries if chain.chain_id not in rejected]
 
 
 def merge_findings(states: Iterable[ChunkState]) -> Findings:
