@@ -1,4 +1,4 @@
-"""The few things conversion asks of its fellow processes: who am I, tell everybody, gather from everybody, share out work."""
+"""The processes of a conversion: rank and size, broadcast, gather, and handing out work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from data_prep.errors import DataPrepError
-from data_prep.launch import is_under_mpi
+from data_prep.launch import is_under_mpi, num_srun_tasks
 
 _ASK, _ANSWER = 11, 12
 _POLL_SECONDS = 0.002
@@ -44,7 +44,10 @@ def _serve(world: Any, counter: _Counter, *, num_clients: int) -> None:
 
 
 def _ask(world: Any, rank: int) -> Iterator[int]:
-    """What rank 0 hands out to this one. Left early, it says so, or rank 0 would wait for the next question."""
+    """What rank 0 hands out to this one.
+
+    Left early, it says so, or rank 0 would wait for the next question.
+    """
     number: int | None = 0
     try:
         while True:
@@ -73,7 +76,8 @@ class SerialCommunicator:
         return [value]
 
     def shared_out(self, count: int) -> Iterator[int]:
-        """Numbers 0 .. count - 1, each to one rank, in this order, whenever a rank asks for the next."""
+        """Numbers 0 .. count - 1, each to one rank, in this order, whenever a rank asks for the
+        next."""
         yield from range(count)
 
 
@@ -96,7 +100,12 @@ class MpiCommunicator:
             yield from _ask(self._world, self.rank)
             return
         counter = _Counter(count)
-        server = threading.Thread(target=_serve, args=(self._world, counter), kwargs={"num_clients": self.size - 1}, daemon=True)
+        server = threading.Thread(
+            target=_serve,
+            args=(self._world, counter),
+            kwargs={"num_clients": self.size - 1},
+            daemon=True,
+        )
         server.start()
         try:
             yield from iter(counter.next, None)
@@ -110,17 +119,16 @@ class MpiCommunicator:
 
 @contextmanager
 def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
-    """The communicator of this process. Under MPI an error that leaves the block ends every rank."""
-    if not is_under_mpi():
+    """The communicator of this process. Under MPI an error that leaves the block ends every rank.
+
+    DataPrepError if several processes were started that do not know each other: each would do all
+    the work.
+    """
+    num_tasks = num_srun_tasks()
+    if not is_under_mpi() and num_tasks == 1:
         yield SerialCommunicator()
         return
-    try:
-        from mpi4py import MPI
-    except ImportError as error:
-        raise DataPrepError(f"started by an MPI launcher, but mpi4py cannot be imported ({error}); install the extra `mpi`") from error
-    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-        raise DataPrepError("this MPI does not let several threads of a process call it (THREAD_MULTIPLE); use one that does, such as MPICH")
-    communicator = MpiCommunicator(MPI.COMM_WORLD)
+    communicator = _connect(num_tasks)
     try:
         yield communicator
     except DataPrepError:
@@ -129,3 +137,31 @@ def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
         traceback.print_exc()
         communicator.abort()
         raise
+
+
+def _connect(num_tasks: int) -> MpiCommunicator:
+    remedy = (
+        "start it with `mpiexec -n N`, `srun --mpi=pmi2` or `srun --mpi=pmix`, or as one process"
+    )
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise DataPrepError(
+            f"started together with other processes, but mpi4py cannot be imported ({error}), so "
+            "that each of them would do all the work; install the extra `mpi`, or run one process"
+        ) from error
+    if MPI.COMM_WORLD.Get_size() == 1:
+        launcher = (
+            f"srun started {num_tasks}" if num_tasks > 1 else "an MPI launcher started several"
+        )
+        raise DataPrepError(
+            f"{launcher} processes, but MPI connects none of them, so that each would do all the "
+            "work; "
+            f"{remedy}"
+        )
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise DataPrepError(
+            "this MPI does not let several threads of a process call it (THREAD_MULTIPLE); use one "
+            "that does, such as MPICH"
+        )
+    return MpiCommunicator(MPI.COMM_WORLD)

@@ -1,4 +1,5 @@
-"""`python -m data_prep inspect DIR [CHAIN] [--npz FILE]`: what is in a data directory, or in one chain of it."""
+"""`python -m data_prep inspect DIR [CHAIN] [--chains] [--npz FILE]`: what is in a data directory,
+or in one chain of it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.convert.listings import DIFFERENCES_FILE_NAME, UNUSED_FILE_NAME, read_listing
 from data_prep.errors import DataPrepError
+from openfold_opt.protein import shard_format
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
@@ -25,11 +28,28 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show a data directory, or one chain of it",
-        description="Without CHAIN: what the data directory holds. With it: that chain; with --npz its raw features as arrays.",
+        description="Without CHAIN: counts of what the data directory holds, or with --chains a "
+        "list of all chains. With CHAIN: that chain, or why it was rejected; with --npz its raw "
+        "features as arrays.",
     )
-    parser.add_argument("data_dir", type=Path, metavar="DIR", help="a data directory made by convert")
-    parser.add_argument("chain_id", nargs="?", metavar="CHAIN", help="<PDB id>_<author chain>, for example 2hhb_A")
-    parser.add_argument("--npz", type=Path, metavar="FILE", help="write the chain's raw features (keys in docs/data_format.md)")
+    parser.add_argument(
+        "data_dir", type=Path, metavar="DIR", help="a data directory made by convert"
+    )
+    parser.add_argument(
+        "chain_id", nargs="?", metavar="CHAIN", help="<PDB id>_<author chain>, for example 2hhb_A"
+    )
+    parser.add_argument(
+        "--chains",
+        action="store_true",
+        help="list all chains, one per line: id, residues, rows of the alignment, template hits, "
+        "cluster, release date, alignment",
+    )
+    parser.add_argument(
+        "--npz",
+        type=Path,
+        metavar="FILE",
+        help="write the chain's raw features (keys in docs/data_format.md)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,27 +57,74 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.chain_id is None:
         if arguments.npz is not None:
             raise DataPrepError("--npz needs a CHAIN")
-        print(describe_data_set(ShardIndex.load(arguments.data_dir), arguments.data_dir))
+        index = ShardIndex.load(arguments.data_dir)
+        if arguments.chains:
+            print_chains(index)
+        else:
+            print(describe_data_set(index, arguments.data_dir))
         return 0
+    if arguments.chains:
+        raise DataPrepError("--chains lists all chains; leave out CHAIN, or --chains")
     reader = ShardReader(arguments.data_dir)
     if arguments.chain_id not in reader.index.by_id:
-        raise DataPrepError(f"chain {arguments.chain_id} is not in {arguments.data_dir} ({len(reader.index.chains)} chains)")
+        raise DataPrepError(_why_absent(reader.index, arguments.data_dir, arguments.chain_id))
     if arguments.npz is None:
         print(describe_chain(reader, arguments.chain_id))
         return 0
     features = raw_features(reader, arguments.chain_id)
     with open(arguments.npz, "wb") as file:
         np.savez_compressed(file, **features)
-    print(f"{arguments.npz}: {', '.join(f'{name} {array.dtype}{list(array.shape)}' for name, array in features.items())}")
+    shapes = [f"{name} {array.dtype}{list(array.shape)}" for name, array in features.items()]
+    print(f"{arguments.npz}: {', '.join(shapes)}")
     return 0
+
+
+def _why_absent(index: ShardIndex, data_dir: Path, chain_id: str) -> str:
+    """The reason from rejected.csv, of the chain or of its entry."""
+    pdb_id = chain_id.split("_")[0]
+    path = data_dir / shard_format.REJECTED_FILE_NAME
+    for row in read_listing(path):
+        if row["entry"] == chain_id:
+            return f"chain {chain_id} was rejected: {row['reason']} ({path})"
+        if row["entry"].lower() == pdb_id.lower():
+            where = f"chain {chain_id} is not in {data_dir}: entry {row['entry']} was rejected"
+            return f"{where}: {row['reason']} ({path})"
+    alike = [each for each in index.by_id if each.lower() == chain_id.lower()]
+    others = alike or [each for each in index.by_id if each.split("_")[0] == pdb_id]
+    hint = f"; there are {', '.join(others[:10])}" if others else ""
+    return f"chain {chain_id} is not in {data_dir} ({len(index.chains)} chains){hint}"
+
+
+def print_chains(index: ShardIndex) -> None:
+    """One line per chain, columns separated by tabs, with a header."""
+    print(
+        "chain", "residues", "rows", "template_hits", "cluster", "released", "alignment", sep="\t"
+    )
+    for chain in index.chains:
+        print(
+            chain.chain_id,
+            chain.sequence_length,
+            chain.num_alignments,
+            chain.num_template_hits,
+            "none" if chain.cluster_id == -1 else chain.cluster_id,
+            chain.release_date,
+            chain.alignment_id or "none",
+            sep="\t",
+        )
 
 
 def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
     """A few lines about everything."""
     dates = sorted(chain.release_date for chain in index.chains)
     methods = Counter(chain.method for chain in index.chains)
-    verified = "yes" if verified_checksum(data_dir) == index.checksum else "no (python -m data_prep verify)"
+    verified = (
+        "yes"
+        if verified_checksum(data_dir) == index.checksum
+        else "no (python -m data_prep verify)"
+    )
     with_alignment = [chain for chain in index.chains if chain.has_alignment]
+    alone = [chain for chain in index.chains if chain.num_alignments == 1]
+    rejected = read_listing(data_dir / shard_format.REJECTED_FILE_NAME)
     lines = [
         f"data set            {data_dir}",
         f"format version      {index.format_version}",
@@ -65,14 +132,29 @@ def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
         f"verified            {verified}",
         f"entries             {index.num_entries}, of which {index.num_rejected_entries} rejected",
         f"chains              {len(index.chains)}",
+        f"rejected chains     {max(len(rejected) - index.num_rejected_entries, 0)} for their "
+        f"alignments (rejected.csv)",
         f"released            {dates[0]} to {dates[-1]}",
         f"residues            {sum(chain.sequence_length for chain in index.chains)}",
         f"in a cluster        {sum(chain.cluster_id != -1 for chain in index.chains)}",
-        f"with an alignment   {len(with_alignment)} ({len({chain.alignment_id for chain in with_alignment})} different ones)",
-        f"shards              {len(index.shards)}, {sum(shard.size_bytes for shard in index.shards)} bytes",
+        f"with an alignment   {len(with_alignment)} "
+        f"({len({chain.alignment_id for chain in with_alignment})} different ones)",
+        f"query alone         {len(alone)} chains without another row, "
+        f"{sum(not chain.has_alignment for chain in alone)} of them for lack of an alignment "
+        "folder",
+        f"letters differ      {_num_chains(data_dir / DIFFERENCES_FILE_NAME)} chains "
+        f"(query_differences.csv)",
+        f"not used            {len(read_listing(data_dir / UNUSED_FILE_NAME))} files or folders of "
+        f"the input (unused.csv)",
+        f"shards              {len(index.shards)}, "
+        f"{sum(shard.size_bytes for shard in index.shards)} bytes",
         *(f"method              {count} x {method}" for method, count in methods.most_common()),
     ]
     return "\n".join(lines)
+
+
+def _num_chains(listing: Path) -> int:
+    return len({row["chain"] for row in read_listing(listing)})
 
 
 def describe_chain(reader: ShardReader, chain_id: str) -> str:
@@ -85,28 +167,36 @@ def describe_chain(reader: ShardReader, chain_id: str) -> str:
         f"chain               {chain_id} (mmCIF chains {', '.join(entry.mmcif_chain_ids)})",
         f"released            {entry.release_date}",
         f"method              {entry.method}",
-        f"resolution          {'none' if entry.resolution is None else f'{entry.resolution:g} angstrom'}",
+        f"resolution          "
+        f"{'none' if entry.resolution is None else f'{entry.resolution:g} angstrom'}",
         f"cluster             {'none' if entry.cluster_id == -1 else entry.cluster_id}",
         f"residues            {entry.sequence_length}, {num_resolved} of them with atoms",
         f"sequence            {structure.sequence}",
-        f"alignment           {entry.alignment_id or 'none: the sequence alone'}, {alignment.num_sequences} rows",
+        f"alignment           {entry.alignment_id or 'none: the sequence alone'}, "
+        f"{alignment.num_sequences} rows",
     ]
     own_latest = latest_template_date(entry.release_date)
     for hit in reader.template_hits(chain_id):
         note = hit.failure or ("" if hit.release_date <= own_latest else "too late for this chain")
         lines.append(
-            f"template hit        {hit.name:<8} {hit.release_date}  sum_probs {hit.sum_probs:6.1f}  "
+            f"template hit        {hit.name:<8} {hit.release_date}  sum_probs {hit.sum_probs:6.1f} "
+            f" "
             f"{len(hit.query_index):4d} residues  {note}".rstrip()
         )
     return "\n".join(lines)
 
 
 def raw_features(reader: ShardReader, chain_id: str) -> dict[str, np.ndarray]:
-    """Everything the data set knows of a chain. Templates: the best four of any date; their aatype one-hot in HHblits order, int32
-    [n, N_res, 22] ((0, N_res) if there is none, as in the benchmark)."""
+    """Everything the data set knows of a chain.
+
+    Templates: the best four of any date; their aatype one-hot in HHblits order, int32 [n, N_res,
+    22] ((0, N_res) if there is none, as in the benchmark).
+    """
     structure = reader.structure(chain_id)
     alignment = reader.alignment(chain_id)
-    templates = featurize_templates(reader, chain_id, max_template_date=LATE_TEMPLATE_DATE, max_templates=MAX_TEMPLATES)
+    templates = featurize_templates(
+        reader, chain_id, max_template_date=LATE_TEMPLATE_DATE, max_templates=MAX_TEMPLATES
+    )
     aatype = templates["template_aatype"]
     if len(aatype):
         from_model_order = np.argsort(np.asarray(hhblits_to_model_order))

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 
-_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
-"""Set by the launchers of MPICH, OpenMPI and Hydra."""
+_MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+"""Set by the launchers of MPICH, Open MPI and Hydra."""
 
 
 def is_under_mpi() -> bool:
     """Whether an MPI launcher started this process together with others."""
-    return any(os.environ.get(name, "1") not in ("", "1") for name in _SIZE_VARIABLES)
+    return any(os.environ.get(name, "1") not in ("", "1") for name in _MPI_SIZE_VARIABLES)
+
+
+def num_srun_tasks() -> int:
+    """How many processes `srun` started with this one; 1 outside of a job step.
+
+    The script of a batch job is one process whatever SLURM_NTASKS says; SLURM_STEP_ID is set in a
+    step alone.
+    """
+    if "SLURM_STEP_ID" not in os.environ and "SLURM_STEPID" not in os.environ:
+        return 1
+    text = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
+    return int(text) if text.isdigit() else 1

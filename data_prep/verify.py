@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_prep.communicator import MpiCommunicator, SerialCommunicator, open_communicator
 from data_prep.errors import DataPrepError
+from data_prep.progress import Progress
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.index import ShardFile, ShardIndex
 from openfold_opt.protein.verified import verified_checksum
+
+Communicator = SerialCommunicator | MpiCommunicator
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="re-read and hash a data directory",
-        description="Hash every shard and compare with the index. Success is recorded, so that a run can tell without reading again. "
-        "`mpiexec -n N python -m data_prep verify ...` spreads the shards over many processes.",
+        description="Hash every shard and compare with the index. Success is recorded, so that a "
+        "run can tell without reading again. `mpiexec -n N python -m data_prep verify ...` "
+        "spreads the shards over many processes.",
     )
-    parser.add_argument("data_dir", type=Path, metavar="DIR", help="a data directory made by convert")
+    parser.add_argument(
+        "data_dir", type=Path, metavar="DIR", help="a data directory made by convert"
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -36,66 +42,135 @@ def add_parser(subparsers) -> None:
     parser.set_defaults(run=run)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong with a shard."""
+
+    number: int
+    """Of the shard in the index."""
+    text: str
+    is_damage: bool
+    """False: the file cannot be read now, and may be right."""
+
+
 def run(arguments: argparse.Namespace) -> int:
     """0 if all is well, 1 otherwise; the errors name each shard and what to do."""
     if arguments.threads < 1:
         raise DataPrepError(f"--threads is {arguments.threads}, expected at least 1")
     with open_communicator() as communicator:
         index = ShardIndex.load(arguments.data_dir)
-        found = communicator.gather_everywhere(_problems(arguments.data_dir, index, communicator, arguments.threads))
-        problems = [problem for _, problem in sorted(pair for pairs in found for pair in pairs)]
+        found = communicator.gather_everywhere(
+            _problems(arguments.data_dir, index, communicator, arguments.threads)
+        )
+        problems = sorted(
+            (problem for each in found for problem in each), key=lambda problem: problem.number
+        )
         if communicator.rank == 0:
             return _conclude(arguments.data_dir, index, problems)
         return 1 if problems else 0
 
 
 def _problems(
-    data_dir: Path, index: ShardIndex, communicator: SerialCommunicator | MpiCommunicator, num_threads: int
-) -> list[tuple[int, str]]:
-    """What this process finds: (number of the shard, what is wrong with it). Hashing leaves Python's lock, so threads are enough."""
+    data_dir: Path, index: ShardIndex, communicator: Communicator, num_threads: int
+) -> list[Problem]:
+    """What this process finds. Hashing releases Python's lock, so threads are enough."""
     total_bytes = sum(shard.size_bytes for shard in index.shards)
-    interval = 0.5 if sys.stderr.isatty() else 10.0
     problems = []
     with (
         ThreadPoolExecutor(num_threads) as pool,
-        tqdm(
-            total=total_bytes // communicator.size, desc="verify", unit="B", unit_scale=True, mininterval=interval, disable=communicator.rank != 0
+        Progress(
+            total_bytes // communicator.size,
+            what="verify",
+            unit="B",
+            is_silent=communicator.rank != 0,
         ) as progress,
     ):
         mine = range(communicator.rank, len(index.shards), communicator.size)
-        for number, problem in zip(mine, pool.map(lambda number: find_problem(data_dir, index.shards[number]), mine)):
+        for number, problem in zip(
+            mine, pool.map(lambda number: find_problem(data_dir, index.shards, number), mine)
+        ):
             progress.update(index.shards[number].size_bytes)
             if problem:
-                problems.append((number, problem))
+                problems.append(problem)
     return problems
 
 
-def _conclude(data_dir: Path, index: ShardIndex, problems: list[str]) -> int:
+def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int:
     if problems:
-        (data_dir / shard_format.VERIFIED_FILE_NAME).unlink(missing_ok=True)
-        print(f"data_prep verify: {len(problems)} of {len(index.shards)} shards are bad:", file=sys.stderr)
-        for problem in problems:
-            print(f"  {problem}", file=sys.stderr)
-        print("Remove these files and run the same `convert` again: it makes only what is missing.", file=sys.stderr)
+        _report(index, problems)
+        try:
+            (data_dir / shard_format.VERIFIED_FILE_NAME).unlink(missing_ok=True)
+        except OSError as error:
+            print(
+                f"The record of an earlier verification could not be removed: {error}",
+                file=sys.stderr,
+            )
         return 1
     total_bytes = sum(shard.size_bytes for shard in index.shards)
+    print(
+        f"{data_dir}: {len(index.shards)} shards, {total_bytes} bytes, {len(index.chains)} chains: "
+        f"all as written"
+    )
     record = {
         "format_version": index.format_version,
         "index_checksum": index.checksum,
         "num_shards": len(index.shards),
         "size_bytes": total_bytes,
     }
-    shard_format.write_atomically(data_dir / shard_format.VERIFIED_FILE_NAME, json.dumps(record, indent=1).encode())
-    assert verified_checksum(data_dir) == index.checksum
-    print(f"{data_dir}: {len(index.shards)} shards, {total_bytes} bytes, {len(index.chains)} chains: all as written")
+    if verified_checksum(data_dir) == index.checksum:
+        return 0
+    try:
+        shard_format.write_atomically(
+            data_dir / shard_format.VERIFIED_FILE_NAME, json.dumps(record, indent=1).encode()
+        )
+    except OSError as error:
+        print(
+            f"The shards are right, but the record of it could not be kept: {error.strerror} "
+            f"({data_dir}). A run will ask for verification again; repeat the command where the "
+            "folder can be written.",
+            file=sys.stderr,
+        )
     return 0
 
 
-def find_problem(data_dir: Path, shard: ShardFile) -> str | None:
+def _report(index: ShardIndex, problems: list[Problem]) -> None:
+    damaged = [problem for problem in problems if problem.is_damage]
+    unreadable = [problem for problem in problems if not problem.is_damage]
+    if damaged:
+        print(
+            f"data_prep verify: {len(damaged)} of {len(index.shards)} shards are bad:",
+            file=sys.stderr,
+        )
+        for problem in damaged:
+            print(f"  {problem.text}", file=sys.stderr)
+        print(
+            "Remove these files and run the same `convert` again: it makes only what is missing.",
+            file=sys.stderr,
+        )
+    if unreadable:
+        print(
+            f"data_prep verify: {len(unreadable)} of {len(index.shards)} shards cannot be read:",
+            file=sys.stderr,
+        )
+        for problem in unreadable:
+            print(f"  {problem.text}", file=sys.stderr)
+        print("They need not be damaged: correct this and verify again.", file=sys.stderr)
+
+
+def find_problem(data_dir: Path, shards: Sequence[ShardFile], number: int) -> Problem | None:
     """What is wrong with a shard; None if nothing is."""
+    shard = shards[number]
     path = data_dir / shard.name
-    if not path.is_file():
-        return f"{path} is missing"
+    try:
+        text = _compare(path, shard)
+    except FileNotFoundError:
+        text = f"{path} is missing"
+    except OSError as error:
+        return Problem(number=number, text=f"{path}: {error.strerror}", is_damage=False)
+    return None if text is None else Problem(number=number, text=text, is_damage=True)
+
+
+def _compare(path: Path, shard: ShardFile) -> str | None:
     size_bytes = path.stat().st_size
     if size_bytes != shard.size_bytes:
         return f"{path} has {size_bytes} bytes, expected {shard.size_bytes}"

@@ -25,12 +25,12 @@ def main() -> None:
     source = RawSource(pdb_mmcif=pdb_mmcif, open_protein_set=open_protein_set, missing_alignments="query")
     communicator = SerialCommunicator()
     started = time.perf_counter()
-    structure_chunks = source.plan_structures()
+    structure_chunks = source.plan_structures().chunks
     (out / STATE_DIR_NAME).mkdir(parents=True)
     make_shards(structures.KIND, structure_chunks, source.build_structures, data_dir=out, communicator=communicator)
     structures_done = time.perf_counter()
     library = TemplateLibrary([out / chunk.shard_name for chunk in structure_chunks])
-    alignment_chunks = source.plan_alignments(library, structure_chunks)
+    alignment_chunks = source.plan_alignments(library, structure_chunks).chunks
     builder = alignments.AlignmentShardBuilder(library=library, obsolete=source.read_obsolete())
     make_shards(alignments.KIND, alignment_chunks, builder, data_dir=out, communicator=communicator)
     figures = {

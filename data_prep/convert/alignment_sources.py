@@ -1,25 +1,20 @@
-"""Which chain uses which alignment folder, and what lies in it."""
+"""Which chain uses which alignment folder."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from data_prep.convert.plan import file_fingerprint
+from data_prep.convert.entry_files import not_used
+from data_prep.convert.findings import Unused
 from data_prep.errors import DataPrepError
-from data_prep.parsers.sources import FileSlice, uncompressed_size
+from data_prep.parsers.file_access import Item, exists, list_folder, printable
+from data_prep.parsers.sources import FileSlice
 from data_prep.parsers.tables import read_duplicates
 
-T = TypeVar("T")
-
-MSA_STEMS = ("uniref90_hits", "bfd_uniclust_hits", "mgnify_hits")
-"""The benchmark's databases, in the order in which their rows are put together."""
-_MSA_SUFFIXES = (".a3m", ".a3m.gz", ".sto", ".sto.gz")
-"""In the order of preference, should one alignment be there in two forms."""
-_HIT_FILES = ("pdb70_hits.hhr", "pdb70_hits.hhr.gz")
+DUPLICATES_NAME = "duplicate_pdb_chains.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,24 +23,53 @@ class AlignmentUnit:
 
     alignment_id: str
     msa_paths: tuple[Path | FileSlice, ...]
-    hits_path: Path | FileSlice | None
+    hits_paths: tuple[Path | FileSlice, ...]
     members: tuple[str, ...]
     """The chains of the data set that use it, in canonical order."""
     size_bytes: int
     fingerprint: list[Any]
 
 
-def chains_by_folder(chain_ids: Iterable[str], open_protein_set: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """Folder name -> chains that use it, both in canonical order; and the chains without one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderUse:
+    """How the chains of a data set and the folders below `pdb/` fit each other."""
 
-    A chain uses the folder of any chain on its line of duplicate_pdb_chains.txt, or its own.
-    """
+    users: dict[str, list[str]]
+    """Folder name -> chains that use it, both in canonical order."""
+    missing: list[str]
+    """Chains without a folder."""
+    similar: dict[str, str]
+    """Of these chains, those with a folder whose name differs in upper and lower case -> the
+    folder."""
+    unused: list[Unused]
+
+
+def list_alignment_folders(open_protein_set: Path) -> list[Item]:
+    """Everything in `<open_protein_set>/pdb`. DataPrepError if that is not there."""
     root = open_protein_set / "pdb"
-    if not root.is_dir():
-        raise DataPrepError(f"{root} does not exist; expected one folder of alignments per chain in it")
-    folders = {item.name for item in os.scandir(root) if item.is_dir()}
+    if not exists(root):
+        raise DataPrepError(
+            f"{root} does not exist; expected one folder of alignments per chain in it"
+        )
+    return list_folder(root)
+
+
+def chains_by_folder(
+    chain_ids: Iterable[str], items: Iterable[Item], groups: Iterable[list[str]]
+) -> FolderUse:
+    """Share out the folders.
+
+    A chain uses its own folder, or that of any chain in its group (duplicate_pdb_chains.txt).
+    """
+    # A folder that cannot be opened is a folder: a chain that uses it must not count as one without
+    # alignment.
+    folders = {
+        item.name: item
+        for item in items
+        if item.is_folder or (item.problem and not _is_file_name(item.name))
+    }
     folder_of = {folder: folder for folder in folders}
-    for group in read_duplicates(open_protein_set / "duplicate_pdb_chains.txt"):
+    for group in groups:
         named = [chain_id for chain_id in group if chain_id in folders]
         if named:
             folder_of.update({chain_id: named[0] for chain_id in group if chain_id not in folders})
@@ -56,27 +80,45 @@ def chains_by_folder(chain_ids: Iterable[str], open_protein_set: Path) -> tuple[
             users.setdefault(folder_of[chain_id], []).append(chain_id)
         else:
             missing.append(chain_id)
-    return users, missing
+    by_case = {folder.lower(): folder for folder in folders if folder not in users}
+    similar = {
+        chain_id: by_case[chain_id.lower()] for chain_id in missing if chain_id.lower() in by_case
+    }
+    chain_like = {folder: chain_id for chain_id, folder in similar.items()}
+    unused = [
+        not_used(item, _why_unused(item, chain_like)) for item in items if item.name not in users
+    ]
+    return FolderUse(users=users, missing=missing, similar=similar, unused=unused)
 
 
-def choose_files(present: Mapping[str, T]) -> tuple[list[T], T | None]:
-    """Out of files by name: those with rows, in the order in which they are put together, and the one with template hits."""
-    msa_files = []
-    for stem in MSA_STEMS:
-        found = [present[stem + suffix] for suffix in _MSA_SUFFIXES if stem + suffix in present]
-        msa_files.extend(found[:1])
-    return msa_files, next((present[name] for name in _HIT_FILES if name in present), None)
+def read_folder_use(chain_ids: Iterable[str], open_protein_set: Path) -> FolderUse:
+    """As `chains_by_folder`, from the folders and the table of OpenProteinSet; without the table
+    each chain is its own group."""
+    path = open_protein_set / DUPLICATES_NAME
+    groups = read_duplicates(path) if exists(path) else []
+    return chains_by_folder(chain_ids, list_alignment_folders(open_protein_set), groups)
 
 
-def read_folder(folder: Path, members: Sequence[str]) -> AlignmentUnit:
-    """The files of one folder. Those with other names are left alone, as the benchmark does."""
-    msa_paths, hits_path = choose_files({path.name: path for path in sorted(folder.glob("*/*")) if path.is_file()})
-    used = msa_paths if hits_path is None else [*msa_paths, hits_path]
-    return AlignmentUnit(
-        alignment_id=folder.name,
-        msa_paths=tuple(msa_paths),
-        hits_path=hits_path,
-        members=tuple(members),
-        size_bytes=sum(map(uncompressed_size, used)),
-        fingerprint=[folder.name, list(members), [file_fingerprint(path, folder) for path in used]],
-    )
+def _is_file_name(name: str) -> bool:
+    return "." in name
+
+
+def _why_unused(item: Item, chain_like: dict[str, str]) -> str:
+    if item.name in chain_like:
+        return (
+            f"no chain has this name; chain {chain_like[item.name]} differs in upper and lower case"
+        )
+    if not item.is_folder:
+        return "not in a folder; expected one folder per chain, named <PDB id>_<author chain>"
+    return "no chain of the data set uses this folder"
+
+
+def describe_missing(use: FolderUse, root: Path) -> str:
+    """What to do about chains without a folder, for the message."""
+    text = f"add the folders below {printable(root)} (or lines to {DUPLICATES_NAME})"
+    if use.similar:
+        chain_id, folder = next(iter(use.similar.items()))
+        text = (
+            f"{root / folder} differs from {chain_id} in upper and lower case; rename it, or {text}"
+        )
+    return text

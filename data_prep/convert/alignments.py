@@ -1,32 +1,37 @@
-"""The second half of conversion: alignment folders to alignment shards, with template hits mapped onto the chains of the first."""
+"""The second half of conversion: alignment folders to alignment shards, with template hits mapped
+onto the chains of the first."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.convert.alignment_sources import AlignmentUnit
+from data_prep.convert.findings import Findings, QueryDifference
 from data_prep.convert.plan import Chunk
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.template_mapping import map_hits
-from data_prep.convert.work import Errors
 from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.file_access import CannotRead, printable
 from data_prep.parsers.hhr import HhrHit, parse_hhr
 from data_prep.parsers.msa import ParsedMsa, merge_without_duplicates, parse_msa
+from data_prep.progress import Progress
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS, sequence_to_tokens
 from openfold_opt.protein.records import TemplateHit
 from openfold_opt.protein.shard_format import encode_strings, offsets
 
 KIND = "alignments"
+MAX_DIFFERENT_PERCENT = 5
+"""Of a chain's letters in which its alignment's query may differ."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedAlignment:
-    """One alignment with the template hits of each distinct sequence among its chains (as good as always one)."""
+    """One alignment with the template hits of each distinct sequence among its chains (as good as
+    always one)."""
 
     alignment_id: str
     tokens: np.ndarray
@@ -46,41 +51,81 @@ class AlignmentShardBuilder:
         self._library = library
         self._obsolete = obsolete
 
-    def __call__(self, chunk: Chunk, errors: Errors, progress: tqdm) -> Mapping[str, np.ndarray]:
-        """Datasets of an alignment shard. A file that cannot be used is an error of its unit."""
+    def __call__(
+        self, chunk: Chunk, findings: Findings, progress: Progress
+    ) -> Mapping[str, np.ndarray]:
+        """Datasets of an alignment shard.
+
+        A file whose contents cannot be used rejects the chains that need it; a file that cannot be
+        read is an error.
+        """
         alignments = []
         for unit in chunk.units:
             try:
-                alignments.append(self._parse(unit))
+                parsed = self._parse(unit, findings)
+                if parsed is not None:
+                    alignments.append(parsed)
             except BrokenFile as error:
-                errors.add(error)
+                for chain_id in unit.members:
+                    findings.reject_chain(chain_id, error)
+            except CannotRead as error:
+                findings.add_error(error)
             progress.update()
         return _alignment_arrays(alignments)
 
-    def _parse(self, unit: AlignmentUnit) -> ParsedAlignment:
-        sequence_of = {chain_id: self._library.sequence(chain_id) for chain_id in unit.members}
-        sequences = list(dict.fromkeys(sequence_of.values()))
+    def _parse(self, unit: AlignmentUnit, findings: Findings) -> ParsedAlignment | None:
+        """None if all chains of the unit are rejected."""
         parsed = {path: parse_msa(path) for path in unit.msa_paths}
         msas = {path: msa for path, msa in parsed.items() if msa is not None}
-        for chain_id, sequence in sequence_of.items():
-            for path, msa in msas.items():
-                check_query(path, msa, chain_id=chain_id, sequence=sequence)
-        tokens, deletions = _rows(list(msas.values()), sequences[0])
-        hits = _read_hits(unit.hits_path) if unit.hits_path else []
-        rows, columns = np.nonzero(deletions)
-        return ParsedAlignment(
-            alignment_id=unit.alignment_id,
-            tokens=tokens,
-            deletion_row_lengths=np.bincount(rows, minlength=len(tokens)),
-            deletion_column=columns.astype(np.uint16),
-            deletion_count=deletions[rows, columns],
-            token_counts=count_tokens(tokens),
-            members=tuple((chain_id, sequences.index(sequence)) for chain_id, sequence in sequence_of.items()),
-            hit_sets=tuple(self._map(hits, sequence) for sequence in sequences),
+        hits = [hit for path in unit.hits_paths for hit in _read_hits(path)]
+        sequence_of = {}
+        for chain_id in unit.members:
+            sequence = self._library.sequence(chain_id)
+            try:
+                differences = [
+                    compare_query(path, msa, chain_id=chain_id, sequence=sequence)
+                    for path, msa in msas.items()
+                ]
+            except BrokenFile as error:
+                findings.reject_chain(chain_id, error)
+                continue
+            findings.differences.extend(
+                difference for difference in differences if difference is not None
+            )
+            sequence_of[chain_id] = sequence
+        return (
+            _parsed_alignment(unit, list(msas.values()), sequence_of, self._mapper(hits))
+            if sequence_of
+            else None
         )
 
-    def _map(self, hits: Sequence[HhrHit], sequence: str) -> list[TemplateHit]:
-        return map_hits(hits, sequence, library=self._library, obsolete=self._obsolete)
+    def _mapper(self, hits: Sequence[HhrHit]) -> Callable[[str], list[TemplateHit]]:
+        return lambda sequence: map_hits(
+            hits, sequence, library=self._library, obsolete=self._obsolete
+        )
+
+
+def _parsed_alignment(
+    unit: AlignmentUnit,
+    msas: list[ParsedMsa],
+    sequence_of: Mapping[str, str],
+    map_to: Callable[[str], list[TemplateHit]],
+) -> ParsedAlignment:
+    sequences = list(dict.fromkeys(sequence_of.values()))
+    tokens, deletions = _rows(msas, sequences[0])
+    rows, columns = np.nonzero(deletions)
+    return ParsedAlignment(
+        alignment_id=unit.alignment_id,
+        tokens=tokens,
+        deletion_row_lengths=np.bincount(rows, minlength=len(tokens)),
+        deletion_column=columns.astype(np.uint16),
+        deletion_count=deletions[rows, columns],
+        token_counts=count_tokens(tokens),
+        members=tuple(
+            (chain_id, sequences.index(sequence)) for chain_id, sequence in sequence_of.items()
+        ),
+        hit_sets=tuple(map_to(sequence) for sequence in sequences),
+    )
 
 
 def _read_hits(path: Path) -> list[HhrHit]:
@@ -93,15 +138,46 @@ def _read_hits(path: Path) -> list[HhrHit]:
     return hits
 
 
-def check_query(path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str) -> None:
-    """BrokenFile unless the first row is the chain's sequence. X, on either side, agrees with any letter: tables of modified
-    residues differ between the programs that wrote structures and alignments."""
+def compare_query(
+    path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str
+) -> QueryDifference | None:
+    """The letters in which the first row differs from the chain's sequence; None if there are none.
+
+    BrokenFile for another length, and if more than 5 % of the letters differ: the alignment is that
+    of another protein. The benchmark compares nothing. X, on either side, agrees with any letter:
+    tables of modified residues differ between the programs that wrote structures and alignments.
+    """
     query = msa.query
+    if query == sequence:
+        return None
     if len(query) != len(sequence):
-        raise BrokenFile(path, f"its query has {len(query)} residues, but chain {chain_id} has {len(sequence)}", line=1)
-    for place, (found, expected) in enumerate(zip(query, sequence), start=1):
-        if found != expected and "X" not in (found, expected):
-            raise BrokenFile(path, f"its query has {found} at residue {place}, but chain {chain_id} has {expected}", line=1)
+        raise BrokenFile(
+            path,
+            f"its query has {len(query)} residues, but chain {chain_id} has {len(sequence)}",
+            line=1,
+        )
+    different = [
+        (place, expected, found)
+        for place, (found, expected) in enumerate(zip(query, sequence), start=1)
+        if found != expected and "X" not in (found, expected)
+    ]
+    if 100 * len(different) > MAX_DIFFERENT_PERCENT * len(sequence):
+        place, expected, found = different[0]
+        raise BrokenFile(
+            path,
+            f"its query differs from chain {chain_id} in {len(different)} of {len(sequence)} "
+            f"letters, at most {MAX_DIFFERENT_PERCENT} % may differ; the first: it has {found} at "
+            f"residue {place}, the chain has {expected}",
+            line=1,
+        )
+    if not different:
+        return None
+    return QueryDifference(
+        chain_id=chain_id,
+        file=printable(path.name),
+        positions=tuple(place for place, _, _ in different),
+        letters=tuple(f"{expected}>{found}" for _, expected, found in different),
+    )
 
 
 def _rows(msas: list[ParsedMsa], sequence: str) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +195,9 @@ def count_tokens(tokens: np.ndarray) -> np.ndarray:
 
 
 def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray]:
-    indptr = offsets(length for alignment in alignments for length in alignment.deletion_row_lengths.tolist())
+    indptr = offsets(
+        length for alignment in alignments for length in alignment.deletion_row_lengths.tolist()
+    )
     first_hit_set = np.cumsum([0, *(len(alignment.hit_sets) for alignment in alignments)])
     members = [
         (chain_id, row, int(first_hit_set[row]) + hit_set)
@@ -133,10 +211,15 @@ def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray
         "msa_offset": offsets(alignment.tokens.size for alignment in alignments),
         "msa": _joined([alignment.tokens.reshape(-1) for alignment in alignments], np.uint8),
         "deletion_indptr": indptr,
-        "deletion_column": _joined([alignment.deletion_column for alignment in alignments], np.uint16),
+        "deletion_column": _joined(
+            [alignment.deletion_column for alignment in alignments], np.uint16
+        ),
         "deletion_count": _joined([alignment.deletion_count for alignment in alignments], np.int32),
         "token_counts": np.concatenate(
-            [np.zeros((0, NUM_TOKENS), dtype=np.int32), *(alignment.token_counts for alignment in alignments)]
+            [
+                np.zeros((0, NUM_TOKENS), dtype=np.int32),
+                *(alignment.token_counts for alignment in alignments),
+            ]
         ),
         "member_chain_id": encode_strings(chain_id for chain_id, _, _ in members),
         "member_row": np.array([row for _, row, _ in members], dtype=np.int64),

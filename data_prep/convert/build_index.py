@@ -1,16 +1,18 @@
-"""The end of conversion: the chain table and the list of shards, rejected entries, and the removal of what is left over."""
+"""The end of conversion: the chain table and the list of shards, and the removal of shards of an
+earlier conversion."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from data_prep.convert.plan import Chunk, read_state, state_path
+from data_prep.convert.findings import Findings, QueryDifference, Rejection, Unused
+from data_prep.convert.listings import write_listings
+from data_prep.convert.plan import Chunk, ChunkState, Plan, read_state, state_path
 from data_prep.errors import DataPrepError
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.index import ShardFile, index_image
@@ -36,48 +38,61 @@ class _AlignmentPlace:
 
 
 _NO_ALIGNMENT = _AlignmentPlace(
-    alignment_id="", num_alignments=1, num_template_hits=0, alignment_shard=-1, alignment_row=-1, hit_set=-1
+    alignment_id="",
+    num_alignments=1,
+    num_template_hits=0,
+    alignment_shard=-1,
+    alignment_row=-1,
+    hit_set=-1,
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a conversion gave, for its last words."""
+    """What a conversion gave, for its report."""
 
     num_entries: int
     num_chains: int
     num_without_alignment: int
+    num_query_alone: int
+    """Chains whose alignment is their sequence; those without alignment among them."""
+    num_without_cluster: int
     num_shards: int
     size_bytes: int
-    rejected: tuple[tuple[str, str], ...]
-    """(entry, reason)."""
+    rejected: tuple[Rejection, ...]
+    differences: tuple[QueryDifference, ...]
+    unused: tuple[Unused, ...]
 
 
 def write_index(
     data_dir: Path,
     *,
-    structure_chunks: Sequence[Chunk],
-    alignment_chunks: Sequence[Chunk],
+    structures: Plan,
+    alignments: Plan,
     cluster_of: ClusterOf,
     missing_alignments: str,
 ) -> Summary:
-    """Write rejected.csv and, last of all, the index."""
-    shards = [_shard_file(data_dir, chunk) for chunk in [*structure_chunks, *alignment_chunks]]
-    structure_shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structure_chunks]
-    places = dict(_alignment_places(data_dir, alignment_chunks, first_number=len(structure_chunks)))
-    chains = list(_chain_entries(structure_shards, places, cluster_of))
-    rejected = [
-        pair for shard in structure_shards for pair in zip(shard.strings("rejected_entry"), shard.strings("rejected_reason"))
+    """Write the listings (rejected.csv and so on) and, last of all, the index."""
+    states = [
+        (chunk, read_finished_state(data_dir, chunk))
+        for chunk in [*structures.chunks, *alignments.chunks]
     ]
+    shards = [
+        ShardFile(name=chunk.shard_name, sha256=state.sha256, size_bytes=state.size_bytes)
+        for chunk, state in states
+    ]
+    found = merge_findings(state for _, state in states)
+    rejected_chains = {each.name for each in found.rejected if each.is_chain}
+    chains = _chain_table(data_dir, structures, alignments, cluster_of, rejected=rejected_chains)
+    unused = sorted([*structures.unused, *alignments.unused], key=lambda each: each.path)
+    write_listings(data_dir, rejected=found.rejected, differences=found.differences, unused=unused)
     if not chains:
-        raise DataPrepError(f"all {len(rejected)} entries were rejected; the first: {rejected[0][0]}: {rejected[0][1]}")
-    num_entries = sum(len(chunk.units) for chunk in structure_chunks)
+        raise DataPrepError(_nothing_left(found.rejected, data_dir))
     attributes = {
         "missing_alignments": missing_alignments,
-        "num_entries": num_entries,
-        "num_rejected_entries": len(rejected),
+        "num_entries": sum(len(chunk.units) for chunk in structures.chunks),
+        "num_rejected_entries": sum(not each.is_chain for each in found.rejected),
     }
-    _write_rejected(data_dir, rejected)
     shard_format.write_atomically(
         data_dir / shard_format.INDEX_FILE_NAME,
         index_image(chains, shards, attributes=attributes),
@@ -85,41 +100,107 @@ def write_index(
     )
     _remove_leftovers(data_dir, {shard.name for shard in shards})
     return Summary(
-        num_entries=num_entries,
+        num_entries=attributes["num_entries"],
         num_chains=len(chains),
         num_without_alignment=sum(not chain.has_alignment for chain in chains),
+        num_query_alone=sum(chain.num_alignments == 1 for chain in chains),
+        num_without_cluster=sum(chain.cluster_id == NO_CLUSTER for chain in chains),
         num_shards=len(shards),
         size_bytes=sum(shard.size_bytes for shard in shards),
-        rejected=tuple(rejected),
+        rejected=tuple(found.rejected),
+        differences=tuple(found.differences),
+        unused=tuple(unused),
     )
 
 
-def _shard_file(data_dir: Path, chunk: Chunk) -> ShardFile:
+def _chain_table(
+    data_dir: Path,
+    structures: Plan,
+    alignments: Plan,
+    cluster_of: ClusterOf,
+    *,
+    rejected: Set[str],
+) -> list[ChainEntry]:
+    """All chains but the rejected ones, in canonical order."""
+    shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structures.chunks]
+    first_number = len(structures.chunks)
+    places = dict(
+        _alignment_places(data_dir, alignments.chunks, first_number=first_number, rejected=rejected)
+    )
+    entries = _chain_entries(shards, places, cluster_of)
+    return [chain for chain in entries if chain.chain_id not in rejected]
+
+
+def merge_findings(states: Iterable[ChunkState]) -> Findings:
+    """What was found in the inputs of several shards, in their order."""
+    merged = Findings()
+    for state in states:
+        findings = Findings.from_json(state.findings)
+        merged.rejected.extend(findings.rejected)
+        merged.differences.extend(findings.differences)
+    return merged
+
+
+def read_finished_state(data_dir: Path, chunk: Chunk) -> ChunkState:
+    """The state of a shard that this conversion made or found.
+
+    DataPrepError if it is another one by now.
+    """
     state = read_state(data_dir, chunk.shard_name)
     if state is None or state.made_from != chunk.made_from:
-        raise DataPrepError(f"{data_dir / chunk.shard_name} vanished or changed during conversion; run the same command again")
-    return ShardFile(name=chunk.shard_name, sha256=state.sha256, size_bytes=state.size_bytes)
+        path = data_dir / chunk.shard_name
+        raise DataPrepError(
+            f"{path} vanished or changed during conversion; run the same command again"
+        )
+    return state
+
+
+def _nothing_left(rejected: Sequence[Rejection], data_dir: Path) -> str:
+    entries = [each for each in rejected if not each.is_chain] or list(rejected)
+    what = "chains" if entries[0].is_chain else "entries"
+    return (
+        f"all {len(entries)} {what} were rejected; the first: {entries[0].name}: "
+        f"{entries[0].reason} (all are in {data_dir / shard_format.REJECTED_FILE_NAME})"
+    )
 
 
 def _alignment_places(
-    data_dir: Path, chunks: Sequence[Chunk], *, first_number: int
+    data_dir: Path, chunks: Sequence[Chunk], *, first_number: int, rejected: Set[str]
 ) -> Iterator[tuple[str, _AlignmentPlace]]:
     for number, chunk in enumerate(chunks, start=first_number):
         shard = AlignmentShard(data_dir / chunk.shard_name)
         names = shard_format.decode_strings(shard.arrays["alignment_id"])
         num_rows = (shard.arrays["row_offset"][1:] - shard.arrays["row_offset"][:-1]).tolist()
-        num_hits = (shard.arrays["hit_offset"][1:] - shard.arrays["hit_offset"][:-1]).tolist()
+        num_hits = _count_hits(shard, rejected)
         members = shard_format.decode_strings(shard.arrays["member_chain_id"])
-        rows, hit_sets = shard.arrays["member_row"].tolist(), shard.arrays["member_hit_set"].tolist()
+        rows, hit_sets = (
+            shard.arrays["member_row"].tolist(),
+            shard.arrays["member_hit_set"].tolist(),
+        )
         for chain_id, row, hit_set in zip(members, rows, hit_sets):
-            yield chain_id, _AlignmentPlace(
-                alignment_id=names[row],
-                num_alignments=num_rows[row],
-                num_template_hits=num_hits[hit_set],
-                alignment_shard=number,
-                alignment_row=row,
-                hit_set=hit_set,
+            yield (
+                chain_id,
+                _AlignmentPlace(
+                    alignment_id=names[row],
+                    num_alignments=num_rows[row],
+                    num_template_hits=num_hits[hit_set],
+                    alignment_shard=number,
+                    alignment_row=row,
+                    hit_set=hit_set,
+                ),
             )
+
+
+def _count_hits(shard: AlignmentShard, rejected: Set[str]) -> list[int]:
+    """Hits of each hit set, without those on chains that were rejected, as the reader leaves them
+    out too."""
+    offsets = shard.arrays["hit_offset"]
+    if not rejected:
+        return (offsets[1:] - offsets[:-1]).tolist()
+    is_taken = [
+        name not in rejected for name in shard_format.decode_strings(shard.arrays["hit_name"])
+    ]
+    return [sum(is_taken[first:last]) for first, last in itertools.pairwise(offsets.tolist())]
 
 
 def _chain_entries(
@@ -128,7 +209,9 @@ def _chain_entries(
     names = ("chain_id", "mmcif_chain_ids", "entity_keys", "release_date", "method")
     for number, shard in enumerate(shards):
         columns = zip(*(shard.strings(name) for name in names), shard.arrays["resolution"].tolist())
-        for row, (chain_id, labels, entity_keys, release_date, method, resolution) in enumerate(columns):
+        for row, (chain_id, labels, entity_keys, release_date, method, resolution) in enumerate(
+            columns
+        ):
             sequence = shard.sequence(row)
             place = places.get(chain_id, _NO_ALIGNMENT)
             yield ChainEntry(
@@ -147,19 +230,10 @@ def _chain_entries(
 
 
 def commonest_cluster(entity_keys: Sequence[str], clusters: Mapping[str, int]) -> int:
-    """The commonest cluster among all entities of the author chain, ligands included; the first of equals."""
+    """The commonest cluster among all entities of the author chain, ligands included; the first of
+    equals."""
     found = Counter(clusters[key] for key in entity_keys if key in clusters)
     return found.most_common(1)[0][0] if found else NO_CLUSTER
-
-
-def _write_rejected(data_dir: Path, rejected: Sequence[tuple[str, str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("entry", "reason"), *rejected])
-    shard_format.write_atomically(
-        data_dir / shard_format.REJECTED_FILE_NAME,
-        text.getvalue().encode("utf-8"),
-        scratch_dir=data_dir / shard_format.STATE_DIR_NAME,
-    )
 
 
 def _remove_leftovers(data_dir: Path, used: set[str]) -> None:

@@ -1,26 +1,29 @@
-"""`convert --dry-run`: what would be done, and how long it should take, from units that are converted for the purpose and thrown away."""
+"""`convert --dry-run`: what would be done, and how long it should take, from units that are
+converted for the purpose and thrown away."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from data_prep.convert.alignment_sources import AlignmentUnit, read_folder
+from data_prep.convert.alignment_files import read_folder
+from data_prep.convert.alignment_sources import AlignmentUnit, list_alignment_folders
 from data_prep.convert.alignments import count_tokens
+from data_prep.convert.entry_files import EntryFile, not_used
+from data_prep.convert.findings import Unused
 from data_prep.convert.plan import Chunk, make_chunks, unfinished
-from data_prep.convert.structures import EntryFile, pack_chain
-from data_prep.errors import DataPrepError
+from data_prep.convert.raw_source import RawSource
+from data_prep.convert.structures import pack_chain
 from data_prep.parsers.errors import BrokenFile, EntryRejected
 from data_prep.parsers.hhr import parse_hhr
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.msa import merge_without_duplicates, parse_msa
+from data_prep.progress import Progress, duration
 
 SAMPLE_UNITS = 40
 SAMPLE_SECONDS = 20.0
@@ -39,24 +42,37 @@ class Estimate:
     num_sampled: int
 
 
-def describe(structure_chunks: Sequence[Chunk], *, open_protein_set: Path, out: Path, shard_size_bytes: int, num_processes: int) -> str:
+def describe(source: RawSource, *, out: Path, num_processes: int) -> str:
     """The report, several lines. Reads input files, writes nothing."""
-    files = [file for chunk in structure_chunks for file in chunk.units]
-    pending = unfinished(structure_chunks, out)
-    entries = estimate(files, _convert_entry, size_of=lambda file: file.size_bytes, what="entries")
-    folders = _alignment_units(open_protein_set)
-    alignments = estimate(folders, _convert_alignment, size_of=lambda unit: unit.size_bytes, what="alignments")
-    alignment_chunks = make_chunks(
-        "alignments", folders, expected_bytes=lambda unit: unit.size_bytes, shard_size_bytes=shard_size_bytes, depends_on=""
+    plan = source.plan_structures()
+    files = [file for chunk in plan.chunks for file in chunk.units]
+    pending = unfinished(plan.chunks, out)
+    convert_entry = functools.partial(_convert_entry, own_data=source.own_data)
+    entries = estimate(files, convert_entry, size_of=lambda file: file.size_bytes, what="entries")
+    folders, unused = _alignment_units(source)
+    alignments = estimate(
+        folders, _convert_alignment, size_of=lambda unit: unit.size_bytes, what="alignments"
     )
+    alignment_chunks = make_chunks(
+        "alignments",
+        folders,
+        expected_bytes=lambda unit: unit.size_bytes,
+        shard_size_bytes=source.shard_size_bytes,
+        depends_on="",
+    )
+    num_finished = len(plan.chunks) - len(pending)
     lines = [
-        f"entries:           {len(files):,} files, {_mebibytes(file.size_bytes for file in files)}, "
-        f"{len(structure_chunks)} shards, {len(structure_chunks) - len(pending)} of them finished",
-        f"alignment folders: {len(folders):,}, {_mebibytes(unit.size_bytes for unit in folders)}, about {len(alignment_chunks)} shards "
-        "(folders that no chain uses are left out of them)",
-        f"memory:            about {5 * shard_size_bytes // _MEBIBYTE:,} MiB for each process, or six times the largest alignment",
+        f"entries:           {len(files):,} files, "
+        f"{_mebibytes(file.size_bytes for file in files)}, {len(plan.chunks)} shards, "
+        f"{num_finished} of them finished",
+        f"alignment folders: {len(folders):,}, {_mebibytes(unit.size_bytes for unit in folders)}, "
+        f"about {len(alignment_chunks)} shards (folders that no chain uses are left out of them)",
+        f"not used:          {len(plan.unused) + len(unused):,} files (unused.csv will list them)",
+        f"memory:            about {5 * source.shard_size_bytes // _MEBIBYTE:,} MiB for each "
+        "process, or six times the largest alignment",
         "",
-        f"time with {num_processes} process{'es' if num_processes > 1 else ''}, as measured on a sample:",
+        f"time with {num_processes} process{'es' if num_processes > 1 else ''}, as measured on a "
+        f"sample:",
         _time_line("entries", _left(entries, pending, files), num_processes),
         _time_line("alignments", alignments, num_processes),
         "template hits are not in it: they are mapped onto chains that are not read yet",
@@ -68,18 +84,35 @@ def _left(whole: Estimate, pending: Sequence[Chunk], files: Sequence[EntryFile])
     """The part of an estimate that is not finished yet."""
     total = sum(file.size_bytes for file in files)
     part = sum(file.size_bytes for chunk in pending for file in chunk.units) / max(total, 1)
-    return dataclasses.replace(whole, seconds=whole.seconds * part, low=whole.low * part, high=whole.high * part)
+    return dataclasses.replace(
+        whole, seconds=whole.seconds * part, low=whole.low * part, high=whole.high * part
+    )
 
 
-def _alignment_units(open_protein_set: Path) -> list[AlignmentUnit]:
-    root = open_protein_set / "pdb"
-    if not root.is_dir():
-        raise DataPrepError(f"{root} does not exist; expected one folder of alignments per chain in it")
-    names = sorted(item.name for item in os.scandir(root) if item.is_dir())
-    return [read_folder(root / name, ()) for name in tqdm(names, desc="alignment folders", disable=len(names) < 10_000)]
+def _alignment_units(source: RawSource) -> tuple[list[AlignmentUnit], list[Unused]]:
+    """All folders, since the chains are not known yet.
+
+    One that cannot be listed is an error, as in conversion.
+    """
+    items = list_alignment_folders(source.open_protein_set)
+    units, unused = [], []
+    for item in items:
+        if item.is_folder:
+            unit, others = read_folder(item.path, (), use_all=source.own_data)
+            units.append(unit)
+            unused.extend(others)
+        else:
+            unused.append(not_used(item, "not in a folder"))
+    return units, unused
 
 
-def estimate(units: Sequence[Any], convert: Callable[[Any], None], *, size_of: Callable[[Any], int], what: str) -> Estimate:
+def estimate(
+    units: Sequence[Any],
+    convert: Callable[[Any], None],
+    *,
+    size_of: Callable[[Any], int],
+    what: str,
+) -> Estimate:
     """Converts units spread over all sizes, and scales up by bytes."""
     by_size = sorted(units, key=size_of)
     if not by_size:
@@ -89,12 +122,14 @@ def estimate(units: Sequence[Any], convert: Callable[[Any], None], *, size_of: C
     measured = []
     deadline = time.perf_counter() + SAMPLE_SECONDS
     # from both ends: a sample cut short must not hold small units only
-    for unit in tqdm([sample[i // 2] if i % 2 else sample[-1 - i // 2] for i in range(count)], desc=f"sample of {what}", unit="unit"):
-        started = time.perf_counter()
-        convert(unit)
-        measured.append((size_of(unit), time.perf_counter() - started))
-        if time.perf_counter() > deadline:
-            break
+    with Progress(count, what=f"sample of {what}", unit="unit") as progress:
+        for unit in [sample[i // 2] if i % 2 else sample[-1 - i // 2] for i in range(count)]:
+            started = time.perf_counter()
+            convert(unit)
+            measured.append((size_of(unit), time.perf_counter() - started))
+            progress.update()
+            if time.perf_counter() > deadline:
+                break
     total = sum(map(size_of, units))
     halves = sorted(measured, key=lambda item: item[1] / max(item[0], 1))
     middle = (len(halves) + 1) // 2
@@ -107,16 +142,19 @@ def estimate(units: Sequence[Any], convert: Callable[[Any], None], *, size_of: C
 
 
 def _scaled(measured: Sequence[tuple[int, float]], total_bytes: int, num_units: int) -> float:
-    """Seconds for all units. Units without a byte (folders without a file) count by their number."""
+    """Seconds for all units.
+
+    Units without a byte (folders without a file) count by their number.
+    """
     sampled_bytes = sum(size for size, _ in measured)
     if sampled_bytes == 0:
         return statistics.fmean(seconds for _, seconds in measured) * num_units
     return sum(seconds for _, seconds in measured) * total_bytes / sampled_bytes
 
 
-def _convert_entry(file: EntryFile) -> None:
+def _convert_entry(file: EntryFile, *, own_data: bool) -> None:
     try:
-        entry = parse_mmcif(file.path)
+        entry = parse_mmcif(file.path, own_data=own_data)
     except EntryRejected:
         return
     for chain in entry.chains:
@@ -124,13 +162,16 @@ def _convert_entry(file: EntryFile) -> None:
 
 
 def _convert_alignment(unit: AlignmentUnit) -> None:
-    """As conversion does, without the mapping of hits. A broken file is for conversion to report."""
+    """As conversion does, without the mapping of hits.
+
+    A broken file is for conversion to report.
+    """
     try:
         msas = [msa for msa in map(parse_msa, unit.msa_paths) if msa is not None]
         if msas:
             count_tokens(merge_without_duplicates(msas)[0])
-        if unit.hits_path is not None:
-            parse_hhr(unit.hits_path)
+        for path in unit.hits_paths:
+            parse_hhr(path)
     except BrokenFile:
         return
 
@@ -140,11 +181,7 @@ def _mebibytes(sizes) -> str:
 
 
 def _time_line(what: str, found: Estimate, num_processes: int) -> str:
-    seconds, low, high = (_duration(value / num_processes) for value in (found.seconds, found.low, found.high))
+    seconds, low, high = (
+        duration(value / num_processes) for value in (found.seconds, found.low, found.high)
+    )
     return f"  {what:11s} {seconds} ({low} to {high}; {found.num_sampled} sampled)"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

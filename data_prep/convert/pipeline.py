@@ -1,26 +1,31 @@
-"""The way from input files to a data directory, wherever the input comes from: structures, then alignments, then the index."""
+"""From input files to a data directory, whatever form the input has: structures, then alignments,
+then the index."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from data_prep.communicator import MpiCommunicator, SerialCommunicator
 from data_prep.convert import alignments
-from data_prep.convert.build_index import ClusterOf, Summary, write_index
-from data_prep.convert.plan import Chunk
+from data_prep.convert.build_index import (
+    ClusterOf,
+    Summary,
+    merge_findings,
+    read_finished_state,
+    write_index,
+)
+from data_prep.convert.plan import Chunk, Plan
 from data_prep.convert.structures import KIND as STRUCTURES
 from data_prep.convert.template_library import TemplateLibrary
-from data_prep.convert.work import BuildShard, make_shards
+from data_prep.convert.work import BuildShard, make_shards, report_errors
 from data_prep.errors import DataPrepError
 from data_prep.parsers.errors import BrokenFile
 from openfold_opt.protein import shard_format
 
 T = TypeVar("T")
 Communicator = SerialCommunicator | MpiCommunicator
-_MEBIBYTE = 1 << 20
 
 
 class Source(Protocol):
@@ -29,14 +34,17 @@ class Source(Protocol):
     missing_alignments: str
     """"error" or "query", as in the command line."""
 
-    def plan_structures(self) -> list[Chunk]:
-        """What goes into which structure shard."""
+    def plan_structures(self) -> Plan:
+        """What goes into which structure shard.
+
+        Raises if a table is missing or is of another kind.
+        """
 
     @property
     def build_structures(self) -> BuildShard:
         """Makes the datasets of a structure shard."""
 
-    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> list[Chunk]:
+    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
         """What goes into which alignment shard, for the chains of the library."""
 
     def read_obsolete(self) -> Mapping[str, str]:
@@ -46,37 +54,63 @@ class Source(Protocol):
         """Gives the cluster of a chain."""
 
 
-def convert(source: Source, out: Path, communicator: Communicator) -> Summary:
-    """Makes what is not there yet. Every rank returns the same summary or raises the same DataPrepError."""
-    structure_chunks = on_rank_0(communicator, lambda: _prepare(source, out))
-    make_shards(STRUCTURES, structure_chunks, source.build_structures, data_dir=out, communicator=communicator)
-    library = TemplateLibrary([out / chunk.shard_name for chunk in structure_chunks])
-    alignment_chunks = on_rank_0(communicator, lambda: source.plan_alignments(library, structure_chunks))
+def convert(
+    source: Source, out: Path, communicator: Communicator, *, is_strict: bool = False
+) -> Summary:
+    """Makes what is not there yet.
+
+    Every rank returns the same summary or raises the same DataPrepError.
+
+    Input that is faulty rejects its entry or chain; with is_strict it is an error.
+    """
+    structures = on_rank_0(communicator, lambda: _prepare(source, out))
+    make_shards(
+        STRUCTURES,
+        structures.chunks,
+        source.build_structures,
+        data_dir=out,
+        communicator=communicator,
+    )
+    if is_strict:
+        on_rank_0(communicator, lambda: _refuse_faulty(out, structures.chunks))
+    library = TemplateLibrary([out / chunk.shard_name for chunk in structures.chunks])
+    aligned = on_rank_0(communicator, lambda: source.plan_alignments(library, structures.chunks))
     obsolete = on_rank_0(communicator, source.read_obsolete)
     builder = alignments.AlignmentShardBuilder(library=library, obsolete=obsolete)
-    make_shards(alignments.KIND, alignment_chunks, builder, data_dir=out, communicator=communicator)
+    make_shards(alignments.KIND, aligned.chunks, builder, data_dir=out, communicator=communicator)
+    if is_strict:
+        on_rank_0(communicator, lambda: _refuse_faulty(out, aligned.chunks))
     return on_rank_0(
         communicator,
         lambda: write_index(
             out,
-            structure_chunks=structure_chunks,
-            alignment_chunks=alignment_chunks,
+            structures=structures,
+            alignments=aligned,
             cluster_of=source.read_clusters(),
             missing_alignments=source.missing_alignments,
         ),
     )
 
 
-def _prepare(source: Source, out: Path) -> list[Chunk]:
-    chunks = source.plan_structures()
+def _prepare(source: Source, out: Path) -> Plan:
+    plan = source.plan_structures()
     if out.exists() and not out.is_dir():
         raise DataPrepError(f"--out {out} is a file, expected a folder to make; name another one")
     (out / shard_format.STATE_DIR_NAME).mkdir(parents=True, exist_ok=True)
-    return chunks
+    return plan
+
+
+def _refuse_faulty(out: Path, chunks: Sequence[Chunk]) -> None:
+    """DataPrepError if input of these shards is faulty."""
+    found = merge_findings(read_finished_state(out, chunk) for chunk in chunks)
+    faulty = [f"{each.name}: {each.reason}" for each in found.rejected if each.is_faulty]
+    if faulty:
+        raise DataPrepError(report_errors("in the input (--strict)", faulty))
 
 
 def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
-    """The result of work() on rank 0, given to all; what the user can mend is raised on all of them."""
+    """The result of work() on rank 0, given to all; what the user can correct is raised on all of
+    them."""
     result, message = None, None
     if communicator.rank == 0:
         try:
@@ -89,26 +123,13 @@ def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
     return result
 
 
-def check_missing(source_missing: str, missing: Sequence[str], *, num_chains: int, remedy: str) -> None:
+def check_missing(
+    source_missing: str, missing: Sequence[str], *, num_chains: int, remedy: str
+) -> None:
     """DataPrepError if chains without alignment are not allowed and there are some."""
     if missing and source_missing == "error":
         raise DataPrepError(
-            f"{len(missing)} of {num_chains} chains have no alignment folder: {', '.join(missing[:10])}"
-            f"{', ...' if len(missing) > 10 else ''}; {remedy}, or use the sequence alone with --missing-alignments query. "
-            "Structures are kept."
+            f"{len(missing)} of {num_chains} chains have no alignment folder: "
+            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; {remedy}, or use "
+            "the sequence alone with --missing-alignments query. Structures are kept."
         )
-
-
-def last_words(out: Path, summary: Summary) -> str:
-    """What a finished conversion has to say."""
-    lines = [
-        f"{out}: {summary.num_chains} chains of {summary.num_entries - len(summary.rejected)} entries, "
-        f"{summary.num_shards} shards, {summary.size_bytes / _MEBIBYTE:.1f} MiB"
-    ]
-    if summary.num_without_alignment:
-        lines.append(f"{summary.num_without_alignment} chains have no alignment: their sequence stands alone")
-    if summary.rejected:
-        lines.append(f"rejected entries: {len(summary.rejected)}, listed in {out / shard_format.REJECTED_FILE_NAME}:")
-        counts = Counter(reason.split(":")[0] for _, reason in summary.rejected)
-        lines.extend(f"  {count} x {reason}" for reason, count in counts.most_common())
-    return "\n".join(lines)

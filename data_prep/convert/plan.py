@@ -1,4 +1,5 @@
-"""What goes into which shard: a pure function of the input files, so that it is the same for any number of processes."""
+"""What goes into which shard: a pure function of the input files, so that it is the same for any
+number of processes."""
 
 from __future__ import annotations
 
@@ -6,13 +7,20 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.convert.findings import Unused
 from openfold_opt.protein import shard_format
 
 DEFAULT_SHARD_SIZE_BYTES = 128 << 20
+_RULES_VERSION = 2
+"""Of the rules by which inputs are read.
+
+A shard that another version made is made anew; raise it when the rules change.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,36 +37,59 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChunkState:
-    """A finished shard: written beside it, so that an interrupted conversion resumes and the index needs no second reading."""
+    """A finished shard: written next to it, so that an interrupted conversion resumes and the index
+    needs no second reading."""
 
     made_from: str
     sha256: str
     size_bytes: int
+    findings: dict[str, list]
+    """`Findings.as_json()`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The shards of one kind, and the input that goes into none of them."""
+
+    chunks: tuple[Chunk, ...]
+    unused: tuple[Unused, ...] = ()
 
 
 def make_chunks(
-    kind: str, units: Sequence[Any], *, expected_bytes: Callable[[Any], int], shard_size_bytes: int, depends_on: str
-) -> list[Chunk]:
-    """Units in their order, in as few shards as the size allows, evenly filled. A unit larger than the size has a shard to itself."""
+    kind: str,
+    units: Sequence[Any],
+    *,
+    expected_bytes: Callable[[Any], int],
+    shard_size_bytes: int,
+    depends_on: str,
+) -> tuple[Chunk, ...]:
+    """Units in their order, in as few shards as the size allows, evenly filled.
+
+    A unit larger than the size has a shard to itself.
+    """
     sizes = [expected_bytes(unit) for unit in units]
-    return [
+    return tuple(
         Chunk(
             shard_name=shard_format.shard_name(kind, number),
             units=tuple(units[group.start : group.stop]),
             expected_bytes=sum(sizes[group.start : group.stop]),
             made_from=_fingerprint(
-                [shard_format.FORMAT_VERSION, kind, depends_on, [unit.fingerprint for unit in units[group.start : group.stop]]]
+                [
+                    [shard_format.FORMAT_VERSION, _RULES_VERSION, kind, depends_on],
+                    [unit.fingerprint for unit in units[group.start : group.stop]],
+                ]
             ),
         )
         for number, group in enumerate(cut_evenly(sizes, limit=shard_size_bytes))
-    ]
+    )
 
 
 def cut_evenly(sizes: Sequence[int], *, limit: int) -> list[range]:
-    """Cuts a sequence of sizes into ranges whose sums are at most `limit` (but for single sizes beyond it), and much alike.
+    """Cuts a sequence of sizes into ranges whose sums are at most `limit` (but for single sizes
+    beyond it), and much alike.
 
-    Cutting wherever the next size would go beyond the limit gives the fewest ranges, and a last one of any size. So the least limit
-    that gives no more ranges is looked for.
+    Cutting wherever the next size would go beyond the limit gives the fewest ranges, and a last one
+    of any size. So the least limit that gives no more ranges is looked for.
     """
     fewest = len(_cut_at(sizes, limit))
     low, high = 0, limit
@@ -82,9 +113,9 @@ def _fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def file_fingerprint(path: Path, root: Path) -> list[Any]:
-    """Relative name, size and modification time: enough to notice that an input was mended."""
-    status = path.stat()
+def file_fingerprint(path: Path, root: Path, status: os.stat_result | None = None) -> list[Any]:
+    """Relative name, size and modification time: enough to notice that an input was repaired."""
+    status = path.stat() if status is None else status
     return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
 
 

@@ -7,17 +7,26 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_prep.convert import alignments, structures
-from data_prep.convert.alignment_sources import chains_by_folder, read_folder
+from data_prep.convert.alignment_files import read_folder
+from data_prep.convert.alignment_sources import DUPLICATES_NAME, describe_missing, read_folder_use
 from data_prep.convert.build_index import ClusterOf, commonest_cluster
 from data_prep.convert.pipeline import check_missing
-from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, make_chunks
+from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, Plan, make_chunks
+from data_prep.convert.table_checks import (
+    check_clusters,
+    check_duplicates,
+    check_obsolete,
+    check_present,
+)
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
-from data_prep.errors import DataPrepError
+from data_prep.parsers.file_access import exists, read_file
 from data_prep.parsers.tables import read_clusters, read_obsolete
+from data_prep.progress import Progress
+
+_MANY_FOLDERS = 10_000
+"""Listing fewer alignment folders takes no time worth a bar."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +38,12 @@ class RawSource:
     open_protein_set: Path
     """Holds pdb/ and duplicate_pdb_chains.txt."""
     missing_alignments: str = "error"
-    """"error": a chain without an alignment folder stops conversion; "query": its sequence stands alone."""
+    """"error": a chain without an alignment folder stops conversion; "query": its sequence is
+    used alone."""
     shard_size_bytes: int = DEFAULT_SHARD_SIZE_BYTES
+    own_data: bool = False
+    """Entries that are in no database: each entity is a cluster, no table is needed, alignment
+    files may have any name."""
 
     @property
     def _clusters_path(self) -> Path:
@@ -40,43 +53,89 @@ class RawSource:
     def _obsolete_path(self) -> Path:
         return self.pdb_mmcif / "obsolete.dat"
 
-    def plan_structures(self) -> list[Chunk]:
-        """All entries. DataPrepError if a table is missing, or if there is no entry."""
-        for path in (self._clusters_path, self._obsolete_path, self.open_protein_set / "duplicate_pdb_chains.txt"):
-            if not path.is_file():
-                raise DataPrepError(f"{path} does not exist; `python -m data_prep download --help` says where it comes from")
-        return structures.plan_structures(self.pdb_mmcif, shard_size_bytes=self.shard_size_bytes)
+    @property
+    def _duplicates_path(self) -> Path:
+        return self.open_protein_set / DUPLICATES_NAME
+
+    def plan_structures(self) -> Plan:
+        """All entries.
+
+        DataPrepError or BrokenFile if a table is missing or of another kind, or if there is no
+        entry.
+        """
+        inputs = [self.pdb_mmcif / "raw", self.open_protein_set / "pdb"]
+        tables = [self._clusters_path, self._obsolete_path, self._duplicates_path]
+        check_present(inputs if self.own_data else [*inputs, *tables])
+        if exists(self._obsolete_path):
+            check_obsolete(self._obsolete_path)
+        if exists(self._duplicates_path):
+            check_duplicates(self._duplicates_path)
+        plan = structures.plan_structures(
+            self.pdb_mmcif, shard_size_bytes=self.shard_size_bytes, own_data=self.own_data
+        )
+        if not self.own_data:
+            entries = [file.entry for chunk in plan.chunks for file in chunk.units]
+            # Not kept until the end: the table of the whole PDB takes much memory.
+            check_clusters(self._clusters_path, read_clusters(self._clusters_path), entries)
+        return plan
 
     @property
     def build_structures(self) -> BuildShard:
-        return structures.build_structure_shard
+        return structures.structure_builder(own_data=self.own_data)
 
-    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> list[Chunk]:
-        """One unit per alignment folder in use. Their shards depend on all structures too, since these are the templates."""
-        users, missing = chains_by_folder(library.chain_ids, self.open_protein_set)
+    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
+        """One unit per alignment folder in use.
+
+        Their shards depend on all structures too, since these are the templates.
+        """
+        use = read_folder_use(library.chain_ids, self.open_protein_set)
         root = self.open_protein_set / "pdb"
-        remedy = f"add the folders below {root} (or lines to duplicate_pdb_chains.txt)"
-        check_missing(self.missing_alignments, missing, num_chains=len(library.chain_ids), remedy=remedy)
-        listing = tqdm(users.items(), desc="alignment folders", disable=len(users) < 10_000)
-        units = [read_folder(root / folder, members) for folder, members in listing]
-        return make_chunks(
+        remedy = describe_missing(use, root)
+        check_missing(
+            self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy
+        )
+        units, unused = [], list(use.unused)
+        is_silent = len(use.users) < _MANY_FOLDERS
+        with Progress(
+            len(use.users), what="listing", unit="folder", is_silent=is_silent
+        ) as progress:
+            for folder, members in use.users.items():
+                unit, others = read_folder(root / folder, members, use_all=self.own_data)
+                units.append(unit)
+                unused.extend(others)
+                progress.update()
+        chunks = make_chunks(
             alignments.KIND,
             units,
             expected_bytes=lambda unit: unit.size_bytes,
             shard_size_bytes=self.shard_size_bytes,
             depends_on=fingerprint_of_templates(structure_chunks, self._obsolete_path),
         )
+        return Plan(chunks=chunks, unused=tuple(unused))
 
     def read_obsolete(self) -> Mapping[str, str]:
-        return read_obsolete(self._obsolete_path)
+        return read_obsolete(self._obsolete_path) if exists(self._obsolete_path) else {}
 
     def read_clusters(self) -> ClusterOf:
+        if self.own_data:
+            return _number_entities()
         clusters = read_clusters(self._clusters_path)
         return lambda chain_id, entity_keys: commonest_cluster(entity_keys, clusters)
 
 
+def _number_entities() -> ClusterOf:
+    """Every entity is a cluster, numbered in the order of the chains.
+
+    A chain's own entity is the first of its keys.
+    """
+    numbers: dict[str, int] = {}
+    return lambda chain_id, entity_keys: numbers.setdefault(entity_keys[0], len(numbers))
+
+
 def fingerprint_of_templates(structure_chunks: Sequence[Chunk], obsolete_path: Path) -> str:
-    """Changes with the structures and with the table of obsolete entries, which template hits are mapped by."""
+    """Changes with the structures and with the table of obsolete entries, which template hits are
+    mapped by."""
     digest = hashlib.sha256("".join(chunk.made_from for chunk in structure_chunks).encode())
-    digest.update(obsolete_path.read_bytes())
+    if exists(obsolete_path):
+        digest.update(read_file(obsolete_path))
     return digest.hexdigest()

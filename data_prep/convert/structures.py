@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from data_prep.convert.plan import Chunk, file_fingerprint, make_chunks
-from data_prep.convert.work import Errors
-from data_prep.errors import DataPrepError
-from data_prep.parsers.errors import EntryRejected
+from data_prep.convert.entry_files import find_entries
+from data_prep.convert.findings import Findings
+from data_prep.convert.plan import Chunk, Plan, make_chunks
+from data_prep.convert.work import BuildShard
+from data_prep.parsers.errors import EntryRejected, FaultyEntry
+from data_prep.parsers.file_access import CannotRead
 from data_prep.parsers.mmcif import ParsedChain, ParsedEntry, parse_mmcif
+from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import PACKED_MASK_BYTES, encode_strings, offsets
 
 KIND = "structures"
 
 _COMPRESSED_BYTES_PER_BYTE = 2
-"""A shard's size is estimated from the sizes of its .cif.gz files; of coordinates alone about a third is left, here a half at most."""
+"""A shard's size is estimated from the sizes of its .cif.gz files; of coordinates alone about a
+third is left, here a half at most."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EntryFile:
-    """One `.cif.gz` file."""
-
-    path: Path
-    size_bytes: int
-    fingerprint: list[Any]
-
-    @property
-    def entry(self) -> str:
-        return self.path.name.split(".")[0]
-
-
-def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int) -> list[Chunk]:
-    """All entries below `<pdb_mmcif>/raw`: by folder (the two middle letters of the id), then by file name."""
-    raw = pdb_mmcif / "raw"
-    if not raw.is_dir():
-        raise DataPrepError(f"{raw} does not exist; expected entries as {raw}/<two middle letters>/<id>.cif.gz")
-    folders = sorted(path for path in raw.iterdir() if path.is_dir())
-    paths = [path for folder in folders for path in sorted(folder.glob("*.cif.gz"))]
-    if not paths:
-        raise DataPrepError(f"{raw} holds no entries; expected {raw}/<two middle letters>/<id>.cif.gz")
-    _check_names(paths)
-    files = [EntryFile(path=path, size_bytes=path.stat().st_size, fingerprint=file_fingerprint(path, raw)) for path in paths]
-    return make_chunks(
+def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int, own_data: bool = False) -> Plan:
+    """All entries below `<pdb_mmcif>/raw`: by folder (the two middle letters of the id), then by
+    file name."""
+    files, unused = find_entries(pdb_mmcif / "raw")
+    chunks = make_chunks(
         KIND,
         files,
         expected_bytes=lambda file: expected_bytes_of_entry(file.size_bytes),
         shard_size_bytes=shard_size_bytes,
-        depends_on="",
+        depends_on="own data" if own_data else "",
     )
+    return Plan(chunks=chunks, unused=tuple(unused))
 
 
 def expected_bytes_of_entry(compressed_bytes: int) -> int:
@@ -61,31 +45,33 @@ def expected_bytes_of_entry(compressed_bytes: int) -> int:
     return compressed_bytes // _COMPRESSED_BYTES_PER_BYTE
 
 
-def _check_names(paths: list[Path]) -> None:
-    seen: dict[str, Path] = {}
-    for path in paths:
-        other = seen.setdefault(path.name.lower(), path)
-        if other is not path:
-            raise DataPrepError(f"entry {path.name} stands in two places: {other} and {path}; remove one")
+def structure_builder(*, own_data: bool = False) -> BuildShard:
+    """Makes the datasets of a structure shard from mmCIF files; own_data: as for `parse_mmcif`."""
+    return functools.partial(_build_structure_shard, own_data=own_data)
 
 
-def build_structure_shard(chunk: Chunk, _errors: Errors, progress: tqdm) -> Mapping[str, np.ndarray]:
-    """Datasets of a structure shard. An entry that cannot be read is no error: it is listed as rejected, with its reason."""
+def _build_structure_shard(
+    chunk: Chunk, findings: Findings, progress: Progress, *, own_data: bool
+) -> Mapping[str, np.ndarray]:
+    """An entry whose contents cannot be used is rejected with its reason; a file that cannot be
+    read is an error."""
     chains: list[PackedChain] = []
-    rejected: list[tuple[str, str]] = []
     for file in chunk.units:
         try:
-            entry = parse_mmcif(file.path)
+            entry = parse_mmcif(file.path, own_data=own_data)
             chains.extend(pack_chain(entry, chain) for chain in entry.chains)
         except EntryRejected as reason:
-            rejected.append((file.entry, " ".join(str(reason).split())))
+            findings.reject_entry(file.entry, reason, is_faulty=isinstance(reason, FaultyEntry))
+        except CannotRead as error:
+            findings.add_error(error)
         progress.update()
-    return structure_arrays(chains, rejected)
+    return structure_arrays(chains, [(each.name, each.reason) for each in findings.rejected])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedChain:
-    """A chain without its unresolved atoms: a residue has 8 of 37 on average, and all chains of a shard are held in memory."""
+    """A chain without its unresolved atoms: a residue has 8 of 37 on average, and all chains of a
+    shard are held in memory."""
 
     chain_id: str
     mmcif_chain_ids: tuple[str, ...]
@@ -116,7 +102,9 @@ def pack_chain(entry: ParsedEntry, chain: ParsedChain) -> PackedChain:
     )
 
 
-def structure_arrays(chains: Sequence[PackedChain], rejected: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+def structure_arrays(
+    chains: Sequence[PackedChain], rejected: Sequence[tuple[str, str]]
+) -> dict[str, np.ndarray]:
     """Datasets of a structure shard; rejected: (entry, reason)."""
     resolutions = [np.nan if chain.resolution is None else chain.resolution for chain in chains]
     sequences = "".join(chain.sequence for chain in chains)
@@ -132,6 +120,13 @@ def structure_arrays(chains: Sequence[PackedChain], rejected: Sequence[tuple[str
         "residue_offset": offsets(len(chain.sequence) for chain in chains),
         "atom_offset": offsets(len(chain.atom_positions) for chain in chains),
         "sequence": np.frombuffer(sequences.encode("ascii"), dtype=np.uint8),
-        "atom_mask": np.concatenate([np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8), *(chain.atom_mask for chain in chains)]),
-        "atom_positions": np.concatenate([np.zeros((0, 3), dtype=np.float32), *(chain.atom_positions for chain in chains)]),
+        "atom_mask": np.concatenate(
+            [
+                np.zeros((0, PACKED_MASK_BYTES), dtype=np.uint8),
+                *(chain.atom_mask for chain in chains),
+            ]
+        ),
+        "atom_positions": np.concatenate(
+            [np.zeros((0, 3), dtype=np.float32), *(chain.atom_positions for chain in chains)]
+        ),
     }

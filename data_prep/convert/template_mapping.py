@@ -82,6 +82,8 @@ def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
     The query's offset is the first place where the ungapped hit query occurs in it, not the number in the .hhr. Odd: where it does
     not occur at all the offset is -1, and what falls before the first residue lands on the last.
     """
+    if not hit.query.strip("-") or not hit.hit_sequence.strip("-"):
+        return {}
     offset = query_sequence.find(hit.query.replace("-", ""))
     first_query = min(i for i in hit.indices_query if i >= 0)
     first_hit = min(i for i in hit.indices_hit if i >= 0)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert.alignment_sources import AlignmentUnit, choose_files
+from data_prep.convert.alignment_files import choose_benchmark_files
+from data_prep.convert.alignment_sources import AlignmentUnit
 from data_prep.convert.plan import file_fingerprint
 from data_prep.errors import DataPrepError
 from data_prep.parsers.errors import BrokenFile
@@ -76,13 +77,17 @@ class SuperIndex:
         where: Mapping[str, Any] = self._chains[alignment_id]
         path = self.path.parent / where["db"]
         present = {name: FileSlice(path=path, name=name, start=start, size=size) for name, start, size in where["files"]}
-        msa_files, hits_file = choose_files(present)
-        used = [*msa_files, *([] if hits_file is None else [hits_file])]
+        msa_files, hit_files = choose_benchmark_files(present)
         return AlignmentUnit(
             alignment_id=alignment_id,
             msa_paths=tuple(msa_files),
-            hits_path=hits_file,
+            hits_paths=tuple(hit_files),
             members=tuple(members),
-            size_bytes=sum(file.uncompressed_size() for file in used),
-            fingerprint=[alignment_id, list(members), self._fingerprints[where["db"]], where["files"]],
+            size_bytes=sum(file.uncompressed_size() for file in [*msa_files, *hit_files]),
+            fingerprint=[
+                alignment_id,
+                list(members),
+                self._fingerprints[where["db"]],
+                where["files"],
+            ],
         )

@@ -10,15 +10,20 @@ from pathlib import Path
 
 from data_prep.convert import alignments
 from data_prep.convert.build_index import NO_CLUSTER, ClusterOf
-from data_prep.convert.command import add_common_arguments, convert_and_report, run_on_all_ranks, shard_size_bytes
+from data_prep.convert.command import (
+    EXIT_CODES,
+    add_common_arguments,
+    convert_and_report,
+    shard_size_bytes,
+)
 from data_prep.convert.pipeline import check_missing
-from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, make_chunks
+from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, Plan, make_chunks
 from data_prep.convert.raw_source import fingerprint_of_templates
+from data_prep.convert.table_checks import check_present
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
 from data_prep.convert_mlperf.alignments import INDEX_NAME, SuperIndex
 from data_prep.convert_mlperf.structures import build_structure_shard, plan_structures
-from data_prep.errors import DataPrepError
 from data_prep.parsers.errors import BrokenFile
 from data_prep.parsers.tables import read_obsolete
 
@@ -45,31 +50,36 @@ class ProcessedSource:
         inner = self.alignments / "pdb_alignments"
         return inner if not (self.alignments / INDEX_NAME).exists() and inner.is_dir() else self.alignments
 
-    def plan_structures(self) -> list[Chunk]:
+    def plan_structures(self) -> Plan:
         """All entries of the log. DataPrepError or BrokenFile if something is missing or cannot be understood."""
-        for path in (self.pdb_mmcif_processed / CHAINS_NAME, self._obsolete_path, self._alignments_folder / INDEX_NAME):
-            if not path.is_file():
-                raise DataPrepError(f"{path} does not exist; `python -m data_prep download --help` says where the data set comes from")
+        check_present(
+            [
+                self.pdb_mmcif_processed / CHAINS_NAME,
+                self._obsolete_path,
+                self._alignments_folder / INDEX_NAME,
+            ]
+        )
         return plan_structures(self.pdb_mmcif_processed, shard_size_bytes=self.shard_size_bytes)
 
     @property
     def build_structures(self) -> BuildShard:
         return build_structure_shard
 
-    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> list[Chunk]:
+    def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
         """One unit per alignment in use."""
         index = SuperIndex(self._alignments_folder)
         users, missing = index.chains_by_alignment(library.chain_ids)
         check_missing(
             self.missing_alignments, missing, num_chains=len(library.chain_ids), remedy=f"fetch the {INDEX_NAME} that belongs to chains.csv"
         )
-        return make_chunks(
+        chunks = make_chunks(
             alignments.KIND,
             [index.unit(name, members) for name, members in users.items()],
             expected_bytes=lambda unit: unit.size_bytes,
             shard_size_bytes=self.shard_size_bytes,
             depends_on=fingerprint_of_templates(structure_chunks, self._obsolete_path),
         )
+        return Plan(chunks=chunks)
 
     def read_obsolete(self) -> Mapping[str, str]:
         return read_obsolete(self._obsolete_path)
@@ -102,6 +112,7 @@ def add_parser(subparsers) -> None:
         description="Convert the processed data set that MLCommons distributes to shards, the same that `convert` makes of the raw files. "
         "Works under `mpiexec -n N`; a second run after an interruption goes on where the first one stopped. Pickles are read "
         "without running anything that is in them.",
+        epilog=EXIT_CODES,
     )
     parser.add_argument(
         "--pdb-mmcif-processed", type=Path, required=True, metavar="DIR", help="holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat, dicts/"
@@ -119,4 +130,4 @@ def run(arguments: argparse.Namespace) -> int:
         missing_alignments=arguments.missing_alignments,
         shard_size_bytes=shard_size_bytes(arguments),
     )
-    return run_on_all_ranks(arguments, lambda communicator: convert_and_report(source, arguments.out, communicator))
+    return convert_and_report(source, arguments)

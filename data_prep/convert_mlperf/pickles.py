@@ -7,6 +7,7 @@ unpickler admits none: a pickle that asks for one is refused before the class is
 
 from __future__ import annotations
 
+import io
 import pickle
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from data_prep.convert.structures import PackedChain
 from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.file_access import read_file
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
 
 _ENTRY_FIELDS = {
@@ -50,14 +52,27 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_entries(path: Path) -> dict[str, dict[str, Any]]:
     """All entries of a file, by PDB id. BrokenFile if it holds anything else, or would have to run code to be read."""
     try:
-        with path.open("rb") as file:
-            entries = _PlainUnpickler(file).load()
+        entries = _PlainUnpickler(io.BytesIO(read_file(path))).load()
     except _Refused as error:
         raise BrokenFile(
-            path, f"refused: {error}; expected only dict, list, tuple, str, bytes, int, float, bool and None. Fetch the file again"
+            path,
+            f"refused: {error}; expected only dict, list, tuple, str, bytes, int, float, bool and "
+            "None. Fetch the file again",
         ) from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError, OverflowError) as error:
-        raise BrokenFile(path, f"damaged pickle ({type(error).__name__}: {error}); fetch the file again") from error
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        raise BrokenFile(
+            path, f"damaged pickle ({type(error).__name__}: {error}); fetch the file again"
+        ) from error
     if not isinstance(entries, dict) or not all(isinstance(key, str) for key in entries):
         raise BrokenFile(path, f"holds a {type(entries).__name__}, expected a dict of entries by PDB id")
     for pdb_id, entry in entries.items():

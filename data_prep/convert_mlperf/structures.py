@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from data_prep.convert.plan import Chunk, file_fingerprint, make_chunks
-from data_prep.convert.structures import KIND, PackedChain, expected_bytes_of_entry, structure_arrays
-from data_prep.convert.work import Errors
+from data_prep.convert.findings import Findings
+from data_prep.convert.plan import Chunk, Plan, file_fingerprint, make_chunks
+from data_prep.convert.structures import (
+    KIND,
+    PackedChain,
+    expected_bytes_of_entry,
+    structure_arrays,
+)
 from data_prep.convert_mlperf.pickles import pack_entry, read_entries
 from data_prep.errors import DataPrepError
-from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.errors import BrokenFile, EntryRejected
+from data_prep.parsers.file_access import CannotRead
+from data_prep.progress import Progress
 
 LOG_NAME = "dicts_preprocessing_logs.csv"
 _LOG_COLUMNS = ("pdb_id", "subdirname", "mmcif_gz_size", "error")
@@ -39,16 +45,17 @@ class ProcessedEntry:
     fingerprint: list[Any]
 
 
-def plan_structures(processed: Path, *, shard_size_bytes: int) -> list[Chunk]:
+def plan_structures(processed: Path, *, shard_size_bytes: int) -> Plan:
     """All entries in the order of the log, which is that of the raw files' folders and names."""
     entries = _read_log(processed)
-    return make_chunks(
+    chunks = make_chunks(
         KIND,
         entries,
         expected_bytes=lambda entry: expected_bytes_of_entry(entry.mmcif_gz_bytes),
         shard_size_bytes=shard_size_bytes,
         depends_on="convert-mlperf",
     )
+    return Plan(chunks=chunks)
 
 
 def _read_log(processed: Path) -> list[ProcessedEntry]:
@@ -90,28 +97,30 @@ def _integer(path: Path, text: str, *, line: int) -> int:
         raise BrokenFile(path, f"mmcif_gz_size is {text!r}, expected a number of bytes", line=line) from error
 
 
-def build_structure_shard(chunk: Chunk, errors: Errors, progress: tqdm) -> Mapping[str, np.ndarray]:
+def build_structure_shard(
+    chunk: Chunk, findings: Findings, progress: Progress
+) -> Mapping[str, np.ndarray]:
     """Datasets of a structure shard. What cannot be read is an error here: the data set says itself what it left out."""
     chains: list[PackedChain] = []
-    rejected: list[tuple[str, str]] = []
     for path, units in itertools.groupby(chunk.units, key=lambda unit: unit.path):
         units = list(units)
         try:
             entries = read_entries(path)
-        except BrokenFile as error:
-            errors.add(error)
+        except (BrokenFile, CannotRead) as error:
+            findings.add_error(error)
             progress.update(len(units))
             continue
         for unit in units:
             try:
                 if unit.error:
-                    rejected.append((unit.pdb_id, " ".join(_REASONS.get(unit.error, unit.error).split())))
+                    reason = EntryRejected(_REASONS.get(unit.error, unit.error))
+                    findings.reject_entry(unit.pdb_id, reason, is_faulty=False)
                 else:
                     chains.extend(pack_entry(path, _find(unit, entries)))
             except BrokenFile as error:
-                errors.add(error)
+                findings.add_error(error)
             progress.update()
-    return structure_arrays(chains, rejected)
+    return structure_arrays(chains, [(each.name, each.reason) for each in findings.rejected])
 
 
 def _find(unit: ProcessedEntry, entries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-from tqdm import tqdm
 
 from data_prep.download.listing import list_folder
 from data_prep.download.sources import DEFAULT_PROCESSED_ROOT, DataSet, RemoteFile, published_data
 from data_prep.download.transfer import Fetched, fetch, is_as_recorded
+from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import write_atomically
 
 MANIFEST_NAME = "download_manifest.jsonl"
@@ -60,9 +58,8 @@ def download(data_set: DataSet, out: Path, *, name: str, check_contents: bool) -
     lines = "".join(json.dumps(dataclasses.asdict(fetched)) + "\n" for fetched in recorded.values())
     write_atomically(out / MANIFEST_NAME, lines.encode("utf-8"))
     num_fetched = 0
-    interval = 0.5 if sys.stderr.isatty() else 10.0
     with (
-        tqdm(desc=name, unit="B", unit_scale=True, mininterval=interval) as progress,
+        Progress(None, what=name, unit="B") as progress,
         open(out / MANIFEST_NAME, "a", encoding="utf-8") as manifest,
     ):
         for file in _all_files(data_set):

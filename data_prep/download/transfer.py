@@ -10,10 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_prep.download.sources import RemoteFile
 from data_prep.errors import DataPrepError
+from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import sha256_of_file
 
 _BLOCK_BYTES = 1 << 20
@@ -36,7 +35,7 @@ def read_page(address: str) -> bytes:
     return _retrying(lambda: _read(address), address)
 
 
-def fetch(file: RemoteFile, out: Path, progress: tqdm) -> Fetched:
+def fetch(file: RemoteFile, out: Path, progress: Progress) -> Fetched:
     """Fetch a file below `out`. A part that is there is continued (HTTP Range); a wrong sha256 removes it and is an error."""
     target = out / file.path
     part = target.with_name(target.name + _PART_SUFFIX)
@@ -70,7 +69,7 @@ def _read(address: str) -> bytes:
         return answer.read()
 
 
-def _continue(address: str, part: Path, progress: tqdm) -> None:
+def _continue(address: str, part: Path, progress: Progress) -> None:
     """Append to the part what it lacks."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})

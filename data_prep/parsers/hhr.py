@@ -12,6 +12,7 @@ from data_prep.parsers.errors import BrokenFile
 from data_prep.parsers.sources import read_text
 
 _HEADER_END = "Command"
+_FILE_END = "Done!"
 _TABLE_HEAD = " No Hit"
 _TABLE_ROW = re.compile(r"\s*\d+ ")
 _BLOCK = re.compile(r"No \s*(\d+)")
@@ -57,9 +58,21 @@ class HhrHit:
 def parse_hhr(path: Path) -> list[HhrHit]:
     """All hits in the order of the file (.hhr or .hhr.gz).
 
-    A file without a byte has no hits. BrokenFile if the file is cut: half a header, fewer hits than its table lists, or a hit with fewer aligned columns than its summary says.
+    A file without a byte has no hits. BrokenFile if the file is cut: half a header, fewer hits than
+    its table lists, or a last hit with fewer aligned columns than its summary says. Other hits may
+    have fewer, even none: hhsearch writes 1 where its backtrace is empty. The benchmark reads such
+    hits, and its filters judge them.
     """
     lines = read_text(path).splitlines()
+    try:
+        return _parse_lines(path, lines)
+    except BrokenFile:
+        raise
+    except ValueError as error:  # A number that is none.
+        raise BrokenFile(path, str(error)) from error
+
+
+def _parse_lines(path: Path, lines: list[str]) -> list[HhrHit]:
     starts = [i for i, line in enumerate(lines) if _BLOCK.match(line)]
     num_listed = _count_table_rows(path, lines)
     if len(starts) < num_listed:
@@ -98,7 +111,12 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
                 raise BrokenFile(path, f"expected a stretch of an aligned sequence, found {line[:60]!r}", line=number + 1)
     aligned_cols = int(float(summary.group(1)))
     found = sum(q != "-" and t != "-" for q, t in zip(query.text, hit.text))
-    if len(query.text) != len(hit.text) or found != aligned_cols:
+    is_whole = not (last == len(lines) and _may_be_cut(lines, aligned_cols, found))
+    if (
+        len(query.text) != len(hit.text)
+        or found > aligned_cols
+        or (found < aligned_cols and not is_whole)
+    ):
         raise BrokenFile(path, f"cut short: hit has {found} aligned columns, its summary says {aligned_cols}", line=last)
     return HhrHit(
         index=int(_BLOCK.match(lines[first]).group(1)),
@@ -110,6 +128,16 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
         indices_query=tuple(query.indices),
         indices_hit=tuple(hit.indices),
     )
+
+
+def _may_be_cut(lines: list[str], aligned_cols: int, found: int) -> bool:
+    """Whether the last hit of a file may have lost columns at the end of the file.
+
+    hhsearch ends its file with "Done!". Without it, a hit that has no column where its summary says
+    1 is one without a backtrace.
+    """
+    has_end = any(line.startswith(_FILE_END) for line in lines[-3:])
+    return not has_end and not (found == 0 and aligned_cols == 1)
 
 
 class _Row:

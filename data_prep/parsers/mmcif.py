@@ -1,4 +1,6 @@
-"""One PDB entry (.cif.gz) to protein chains with atom37 coordinates, as the benchmark's preprocessing reads them.
+"""One PDB entry (.cif.gz or .cif) to protein chains with atom37 coordinates.
+
+Entries are read as by the benchmark's preprocessing.
 
 That preprocessing is built on Biopython, whose choices (which alternative location, which residue name, what counts as an error)
 decide what the model is trained on. They are matched here, odd ones included; the comments say which are odd. Any error rejects
@@ -11,17 +13,24 @@ import dataclasses
 import datetime
 import gzip
 import math
-import zlib
+import re
 from pathlib import Path
 
 import gemmi
 import numpy as np
 
-from data_prep.parsers.errors import EntryRejected
+from data_prep.parsers.errors import EntryRejected, FaultyEntry
+from data_prep.parsers.file_access import is_utf8, printable, read_file
 from data_prep.parsers.mmcif_atoms import AtomSites, chain_residues
 from data_prep.parsers.residue_letters import LETTER_OF, UNKNOWN_LETTER
+from data_prep.parsers.sources import DAMAGED_GZIP
 from openfold_opt.protein.residue_constants import atom_order, atom_type_num
 
+_ID_LENGTH = 4
+_ID = re.compile(r"[A-Za-z0-9-]+")
+"""No underscore in an id: it separates the entry's id from the chain's."""
+_FIRST_YEAR = 1900
+"""Earlier revision dates are mistakes; the PDB was founded in 1971."""
 _RESOLUTION_TAGS = ("_refine.ls_d_res_high", "_em_3d_reconstruction.resolution", "_reflns.d_resolution_high")
 
 
@@ -82,24 +91,32 @@ def unquoted(value: str) -> str:
     return gemmi.cif.as_string(value) if value[:1] in ("'", '"', ";") else value
 
 
-def parse_mmcif(path: Path) -> ParsedEntry:
-    """Read `<id>.cif.gz`. EntryRejected with the reason if it is damaged, has no protein, or breaks a rule of the benchmark."""
+def parse_mmcif(path: Path, *, own_data: bool = False) -> ParsedEntry:
+    """Read `<id>.cif.gz` or `<id>.cif`.
+
+    own_data: take ids of another length than four, and read files without `_chem_comp.type`, where
+    a polymer is a protein if `_entity_poly.type` says so. EntryRejected with the reason if the
+    entry has no protein or breaks a rule of the benchmark; FaultyEntry if the file is damaged;
+    CannotRead if the system does not give it.
+    """
     try:
-        return _parse_entry(path)
+        return _parse_entry(path, own_data)
     except EntryRejected:
         raise
-    except ValueError as error:  # Text that is not UTF-8, columns of one category with different lengths.
-        raise EntryRejected(f"cannot be read: {error}") from error
+    except (
+        ValueError
+    ) as error:  # Text that is not UTF-8, columns of one category with different lengths.
+        raise FaultyEntry(f"cannot be read: {error}") from error
 
 
-def _parse_entry(path: Path) -> ParsedEntry:
-    pdb_id = path.name.split(".")[0].lower()
+def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
+    pdb_id = _pdb_id(path, own_data)
     tags = _Tags(_read_block(path))
     entry_ids = [value.lower() for value in tags["_entry.id"]]
     if entry_ids != [pdb_id]:
         raise EntryRejected(f"_entry.id is {', '.join(entry_ids)}, but the file is named {path.name}")
     entity_chains = _entity_to_label_chains(tags)
-    polymers = _protein_polymers(tags, entity_chains)
+    polymers = _protein_polymers(tags, entity_chains, own_data)
     if not polymers:
         raise EntryRejected("no protein: none of the polymers has a monomer of a peptide type")
     sites = AtomSites.from_tags(tags)
@@ -126,29 +143,52 @@ def _parse_entry(path: Path) -> ParsedEntry:
     )
 
 
+def _pdb_id(path: Path, own_data: bool) -> str:
+    """The id in the file's name.
+
+    Odd: the benchmark takes four characters only, so the PDB's longer ids are rejected.
+    """
+    if not is_utf8(path.name):
+        raise FaultyEntry(f"the name of the file {printable(path.name)} is not UTF-8; rename it")
+    pdb_id = path.name.split(".")[0].lower()
+    if not own_data and len(pdb_id) != _ID_LENGTH:
+        raise EntryRejected(f"id {pdb_id!r} has {len(pdb_id)} characters, expected {_ID_LENGTH}")
+    if not _ID.fullmatch(pdb_id):
+        raise EntryRejected(f"id {pdb_id!r}, expected letters, digits and hyphens only")
+    return pdb_id
+
+
 def _read_block(path: Path) -> gemmi.cif.Block:
+    contents = read_file(path)
     try:
-        with gzip.open(path, "rb") as file:
-            text = file.read()
-        document = gemmi.cif.read_string(text)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise EntryRejected(f"damaged file: {error}; fetch it again") from error
+        document = gemmi.cif.read_string(
+            gzip.decompress(contents) if path.suffix == ".gz" else contents
+        )
+    except DAMAGED_GZIP as error:
+        raise FaultyEntry(f"damaged file: {error}; fetch it again") from error
     except (ValueError, RuntimeError) as error:
-        raise EntryRejected(f"not a valid CIF file: {error}") from error
+        raise FaultyEntry(f"not a valid CIF file: {error}") from error
     if len(document) == 0:
-        raise EntryRejected("damaged file: no data block; fetch it again")
+        raise FaultyEntry("damaged file: no data block; fetch it again")
     return document[0]
 
 
 def _release_date(tags: _Tags) -> str:
-    """The earliest revision date; every one of them must be a date."""
-    dates = tags["_pdbx_audit_revision_history.revision_date"]
-    for date in dates:
-        try:
-            datetime.datetime.strptime(date, "%Y-%m-%d")
-        except ValueError as error:
-            raise EntryRejected(f"revision date {date!r} is not a date") from error
-    return min(dates)
+    """The earliest revision date as an ISO date; every one of them must be a date."""
+    return min(
+        _date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]
+    ).isoformat()
+
+
+def _date(text: str) -> datetime.date:
+    """Odd: 2001-2-3 is a date too, as strptime reads it."""
+    try:
+        date = datetime.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError as error:
+        raise EntryRejected(f"revision date {text!r} is not a date") from error
+    if date.year < _FIRST_YEAR:
+        raise FaultyEntry(f"revision date {text!r}, expected {_FIRST_YEAR} or later")
+    return date
 
 
 def _resolution(tags: _Tags) -> float | None:
@@ -175,22 +215,43 @@ def _entity_to_label_chains(tags: _Tags) -> dict[str, list[str]]:
     return chains
 
 
-def _protein_polymers(tags: _Tags, entity_chains: dict[str, list[str]]) -> dict[str, _Polymer]:
+def _protein_polymers(
+    tags: _Tags, entity_chains: dict[str, list[str]], own_data: bool
+) -> dict[str, _Polymer]:
     """Protein polymers by label id: entities in the order of `_entity_poly_seq`, then `_struct_asym` order."""
     monomers: dict[str, list[tuple[int, str]]] = {}
     columns = [tags[f"_entity_poly_seq.{name}"] for name in ("entity_id", "num", "mon_id")]
     for entity, number, name in zip(*columns, strict=True):
         monomers.setdefault(entity, []).append((_integer(number, "_entity_poly_seq.num"), name))
-    type_of = dict(zip(tags["_chem_comp.id"], tags["_chem_comp.type"], strict=True))
+    proteins = _protein_entities(
+        {entity: [name for _, name in rows] for entity, rows in monomers.items()}, tags, own_data
+    )
     polymers: dict[str, _Polymer] = {}
     for entity, rows in monomers.items():
-        if not _is_protein([name for _, name in rows], type_of):
+        if entity not in proteins:
             continue
         if entity not in entity_chains:
             raise EntryRejected(f"entity {entity} is a polymer without a chain in _struct_asym")
         polymer = _Polymer(monomers=tuple(name for _, name in rows), first_number=min(number for number, _ in rows))
         polymers.update(dict.fromkeys(entity_chains[entity], polymer))
     return polymers
+
+
+def _protein_entities(monomers: dict[str, list[str]], tags: _Tags, own_data: bool) -> set[str]:
+    """The polymers that are proteins.
+
+    By the types of their monomers; in a file of one's own that lacks these, by the polymer's type.
+    """
+    if own_data and not any(value not in ("?", ".") for value in tags.optional("_chem_comp.type")):
+        return _proteins_by_polymer_type(monomers, tags)
+    type_of = dict(zip(tags["_chem_comp.id"], tags["_chem_comp.type"], strict=True))
+    return {entity for entity, names in monomers.items() if _is_protein(names, type_of)}
+
+
+def _proteins_by_polymer_type(monomers: dict[str, list[str]], tags: _Tags) -> set[str]:
+    columns = tags["_entity_poly.entity_id"], tags["_entity_poly.type"]
+    type_of = {entity: text.lower() for entity, text in zip(*columns, strict=True)}
+    return {entity for entity in monomers if "polypeptide" in type_of.get(entity, "")}
 
 
 def _is_protein(names: list[str], type_of: dict[str, str]) -> bool:

@@ -41,6 +41,7 @@ class AtomSites:
         """tags: a mapping from mmCIF tag to its column of text. EntryRejected for a missing column or a value that is no number."""
         column = {name: tags[f"_atom_site.{name}"] for name in _COLUMNS}
         _numbers(column["B_iso_or_equiv"], "B_iso_or_equiv")  # Odd: never used, yet an unparseable one rejects the entry.
+        _check_anisotropy(tags, num_atoms=len(column["group_PDB"]))
         return cls(
             atom_names=column["label_atom_id"],
             residue_names=column["label_comp_id"],
@@ -112,11 +113,28 @@ _COLUMNS = (
 )
 
 
+_ANISOTROPY = tuple(
+    f"_atom_site_anisotrop.U[{i}][{j}]" for i, j in ("11", "12", "13", "22", "23", "33")
+)
+
+
+def _check_anisotropy(tags, num_atoms: int) -> None:
+    """Reject an entry with a value that is no number, if all six columns are there.
+
+    Odd: the values are never used, like the B factors.
+    """
+    columns = [tags.optional(tag) for tag in _ANISOTROPY]
+    if all(columns):
+        for tag, values in zip(_ANISOTROPY, columns):
+            _numbers(values[:num_atoms], tag)
+
+
 def _numbers(values: list[str], name: str) -> np.ndarray:
     try:
-        return np.array([float(value) for value in values], dtype=np.float64)
+        return np.fromiter(map(float, values), dtype=np.float64, count=len(values))
     except ValueError as error:
-        raise EntryRejected(f"_atom_site.{name}: {error}") from error
+        tag = name if name.startswith("_") else f"_atom_site.{name}"
+        raise EntryRejected(f"{tag}: {error}") from error
 
 
 def _keys(column: dict[str, list[str]]) -> list[ResidueKey]:

@@ -49,6 +49,11 @@ def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
     _check_letters(path, letters, row_starts, header_lines)
     aligned = np.flatnonzero(~_IS_INSERTION[letters])
     widths = np.diff(np.searchsorted(aligned, np.append(row_starts, len(letters))))
+    if widths[0] == 0:
+        found = "is in lower case, so that it" if lengths[0] else "has no letters and"
+        raise BrokenFile(
+            path, f"the first row (the query) {found} has no aligned column", line=header_lines[0]
+        )
     if np.any(widths != widths[0]):
         row = int(np.argmax(widths != widths[0]))
         raise BrokenFile(
@@ -56,8 +61,6 @@ def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
             f"row {row + 1} has {widths[row]} aligned columns, expected {widths[0]} as in the first row",
             line=header_lines[row],
         )
-    if widths[0] == 0:
-        raise BrokenFile(path, "the first row has no aligned column", line=header_lines[0])
     shape = (len(sequences), int(widths[0]))
     # Positions skipped since the previous aligned letter are insertions; before the first column they count from the row's start.
     skipped = np.diff(aligned, prepend=-1) - 1
@@ -93,18 +96,37 @@ def _check_letters(path: Path, letters: np.ndarray, row_starts: np.ndarray, line
 
 
 def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
-    """Columns in which the query has a gap are insertions. Sequences may be wrapped over several blocks."""
+    """Columns in which the query has a gap are insertions.
+
+    Sequences may be wrapped over several blocks; "//" ends the file.
+    """
     rows: dict[bytes, list[bytes]] = {}
     first_lines: dict[bytes, int] = {}
+    end_line = 0
     for number, line in enumerate(contents.splitlines(), start=1):
         line = line.strip()
-        if not line or line.startswith((b"#", b"//")):
+        if not line:
             continue
-        fields = line.split()
-        if len(fields) != 2:
-            raise BrokenFile(path, f"{len(fields)} fields, expected a name and a sequence", line=number)
-        rows.setdefault(fields[0], []).append(fields[1])
-        first_lines.setdefault(fields[0], number)
+        if end_line:
+            raise BrokenFile(
+                path,
+                f"continues after the '//' of line {end_line}; expected one alignment",
+                line=number,
+            )
+        if line.startswith(b"//"):
+            end_line = number
+        elif not line.startswith(b"#"):
+            fields = line.split()
+            if len(fields) != 2:
+                raise BrokenFile(
+                    path, f"{len(fields)} fields, expected a name and a sequence", line=number
+                )
+            rows.setdefault(fields[0], []).append(fields[1])
+            first_lines.setdefault(fields[0], number)
+    if rows and not end_line:
+        raise BrokenFile(
+            path, "cut short: expected '//' on the last line", line=contents.count(b"\n") + 1
+        )
     if not rows:
         raise BrokenFile(path, "holds no sequence")
     sequences = [b"".join(parts).replace(b".", b"-").upper() for parts in rows.values()]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.errors import DataPrepError
+from data_prep.progress import Progress
 from data_prep.synthesize.build import build_atoms
 from data_prep.synthesize.families import EvolutionConfig, draw_fold, draw_member, draw_sequence, evolve_row
 from data_prep.synthesize.files import Chain, write_a3m, write_hhr, write_mmcif
@@ -60,10 +60,12 @@ def run(args: argparse.Namespace) -> int:
     num_families = args.chains // MEMBERS
     num_validation = max(1, round(VALIDATION_SHARE * num_families))
     families = []
-    for number in tqdm(range(num_families), desc="families", unit="family"):
-        family = _make_family(number, seed=args.seed, is_validation=number < num_validation)
-        _write_family(family, args.out)
-        families.append(family)
+    with Progress(num_families * MEMBERS, what="synthesize", unit="chain") as progress:
+        for number in range(num_families):
+            family = _make_family(number, seed=args.seed, is_validation=number < num_validation)
+            _write_family(family, args.out)
+            families.append(family)
+            progress.update(MEMBERS)
     _write_tables(families, args.out / "pdb_mmcif", args.out / "open_protein_set")
     print(f"{args.out}: {num_families * MEMBERS} chains of {num_families} families, {num_validation} of them for validation")
     return 0

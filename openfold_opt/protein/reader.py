@@ -72,12 +72,17 @@ class ShardReader:
         return self._shard(entry.alignment_shard, AlignmentShard).alignment(entry.alignment_row)
 
     def template_hits(self, chain_id: str) -> tuple[TemplateHit, ...]:
-        """Hits that pass every filter except the date, best sum_probs first (stable); those of the own entry are left out."""
+        """Hits that pass every filter except the date, best sum_probs first (stable).
+
+        Those of the own entry are left out, and those on chains that conversion rejected for their
+        alignment.
+        """
         entry = self.entry(chain_id)
         if entry.alignment_id is None or entry.num_template_hits == 0:
             return ()
         hits = self._shard(entry.alignment_shard, AlignmentShard).hits(entry.hit_set)
-        return tuple(hit for hit in hits if hit.pdb_id != entry.pdb_id)
+        known = self.index.by_id
+        return tuple(hit for hit in hits if hit.pdb_id != entry.pdb_id and hit.name in known)
 
     def _shard(self, number: int, kind: type) -> StructureShard | AlignmentShard:
         shard = self._open.get(number)

@@ -3,7 +3,9 @@
     <data dir>/index.h5                 one table of all chains and all shards; written last, so a directory with it is complete
     <data dir>/structures-00000.h5 ...  sequences and coordinates
     <data dir>/alignments-00000.h5 ...  alignments and template hits
-    <data dir>/rejected.csv             entries that were left out, each with its reason
+    <data dir>/rejected.csv             entries and chains that were left out, each with its reason
+    <data dir>/query_differences.csv    chains whose alignment was made for other letters
+    <data dir>/unused.csv               files and folders of the input that were not read
     <data dir>/verified.json            the record of the last successful `verify`, if any
 
 Arrays of all chains of a shard lie end to end in one contiguous, uncompressed dataset each, with an offset table beside it, so that
@@ -12,6 +14,7 @@ a chain is one slice of a memory map. docs/data_format.md has the list of datase
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -99,12 +102,10 @@ def write_atomically(path: Path, contents: bytes | memoryview, *, scratch_dir: P
 
 def open_checked(path: Path) -> h5py.File:
     """Open one of our files for reading; ShardError if it is missing, damaged, of another kind or of another version."""
-    if not path.is_file():
-        raise ShardError(f"{path} does not exist; expected a file written by `python -m data_prep convert`")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ShardError(f"{path} cannot be read as HDF5 ({error}); remove it and run the same `convert` again") from error
+        raise ShardError(f"{path} {why_not_opened(path, error)}") from error
     found_name = file.attrs.get("format_name")
     found_version = file.attrs.get("format_version")
     if found_name != FORMAT_NAME or found_version != FORMAT_VERSION:
@@ -114,6 +115,34 @@ def open_checked(path: Path) -> h5py.File:
             f"{FORMAT_VERSION}: convert the raw data again, or use the version of the program that wrote it"
         )
     return file
+
+
+def why_not_opened(path: Path, error: OSError) -> str:
+    """What an error of h5py means.
+
+    Only a file that the system reads, and HDF5 does not, is damaged and may be removed.
+    """
+    if "unable to lock file" in str(error):
+        return (
+            f"is locked by another program, or its file system has no locks ({error}). The file is "
+            "not damaged: wait until the program that writes it has finished, or set "
+            "HDF5_USE_FILE_LOCKING=FALSE"
+        )
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return "does not exist; expected a file written by `python -m data_prep convert`"
+    except OSError as refusal:
+        return _refused(refusal, "correct this")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return _refused(error, "raise the limit (ulimit -n)")
+    return f"cannot be read as HDF5 ({error}); remove it and run the same `convert` again"
+
+
+def _refused(error: OSError, remedy: str) -> str:
+    found = f"cannot be opened: {error.strerror}"
+    return f"{found}. The file need not be damaged: {remedy} and try again"
 
 
 def content_checksum(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> str:

@@ -8,7 +8,7 @@ import pickle
 import zlib
 from pathlib import Path
 
-from data_prep.convert.alignment_sources import chains_by_folder
+from data_prep.convert.alignment_sources import read_folder_use
 from data_prep.convert.build_index import commonest_cluster
 from data_prep.parsers.errors import EntryRejected
 from data_prep.parsers.mmcif import parse_mmcif
@@ -79,7 +79,7 @@ def _write_alignments(open_protein_set: Path, out: Path) -> Path:
                 files.append([path.name, len(contents), path.stat().st_size])
                 contents += path.read_bytes()
             members = next((group for group in groups if folder.name in group), [folder.name])
-            assert chains_by_folder(members, open_protein_set)[1] == []
+            assert read_folder_use(members, open_protein_set).missing == []
             index.update(dict.fromkeys(members, {"db": f"{number}.db", "files": files}))
         (folder_out / f"{number}.db").write_bytes(contents)
     (folder_out / "super.index").write_text(json.dumps(index))

@@ -58,32 +58,77 @@ def test_good_data(raw, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    ("damage", "reason", "exit_code"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "damaged file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:100] + b"\0" * 50 + path.read_bytes()[150:]), "damaged file"),
-        (lambda path: path.write_bytes(b""), "damaged file"),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", "data_3ABC\n_entry.id 3ABC\n_struct_asym.id A\n_struct_asym.entity_id 1\n"), "_entity_poly_seq"),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA", monomer_type="'RNA linking'")), "no protein"),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3xyz", "AAAA")), "_entry.id"),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA").replace(" 1.00 20.0", " ? 20.0")), "occupancy"),
-        (lambda path: raw_data.write_entry(path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA")[:-40]), "not a valid CIF file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "damaged file", 3),
+        (
+            lambda path: path.write_bytes(
+                path.read_bytes()[:100] + b"\0" * 50 + path.read_bytes()[150:]
+            ),
+            "damaged file",
+            3,
+        ),
+        (lambda path: path.write_bytes(b""), "damaged file", 3),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3],
+                "3abc",
+                "data_3ABC\n_entry.id 3ABC\n_struct_asym.id A\n_struct_asym.entity_id 1\n",
+            ),
+            "_entity_poly_seq",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3],
+                "3abc",
+                raw_data.cif_text("3abc", "AAAA", monomer_type="'RNA linking'"),
+            ),
+            "no protein",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3], "3abc", raw_data.cif_text("3xyz", "AAAA")
+            ),
+            "_entry.id",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3],
+                "3abc",
+                raw_data.cif_text("3abc", "AAAA").replace(" 1.00 20.0", " ? 20.0"),
+            ),
+            "occupancy",
+            0,
+        ),
+        (
+            lambda path: raw_data.write_entry(
+                path.parents[3], "3abc", raw_data.cif_text("3abc", "AAAA")[:-40]
+            ),
+            "not a valid CIF file",
+            3,
+        ),
     ],
 )
-def test_bad_entry_is_rejected_alone(raw, tmp_path, damage, reason, capsys):
+def test_bad_entry_is_rejected_alone(raw, tmp_path, damage, reason, exit_code, capsys):
     damage(raw_data.write_entry(raw, "3abc", raw_data.cif_text("3abc", raw_data.SEQUENCE_1ABC)))
-    assert run_convert(raw, tmp_path / "out") == 0
+    assert run_convert(raw, tmp_path / "out") == exit_code
     assert list(rejected(tmp_path / "out")) == ["3abc"]
     assert reason in rejected(tmp_path / "out")["3abc"]
     assert len(ShardIndex.load(tmp_path / "out").chains) == 2
     assert "rejected entries: 1" in capsys.readouterr().out
+    assert run_convert(raw, tmp_path / "strict", "--strict") == (1 if exit_code else 0)
+    assert (f"3abc: {reason}" in capsys.readouterr().err) == bool(exit_code)
+    assert (tmp_path / "strict" / "index.h5").exists() == (not exit_code)
 
 
 def test_mended_entry_is_taken_up(raw, tmp_path):
     path = raw_data.write_entry(raw, "3abc", raw_data.cif_text("3abc", raw_data.SEQUENCE_1ABC))
     whole = path.read_bytes()
     path.write_bytes(whole[:-200])
-    assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 0
+    assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 3
     path.write_bytes(whole)
     assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 0
     assert rejected(tmp_path / "out") == {}
@@ -100,11 +145,31 @@ def test_no_entry_at_all_is_left(raw, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_1ABC}\n>s\nMKTAY\n", "uniref90_hits.a3m:3: row 2 has 5 aligned columns, expected 22"),
-        ("uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_2ABC}\n", "its query has 28 residues, but chain 1abc_A has 22"),
-        ("uniref90_hits.a3m", f">q\n{'W' + raw_data.SEQUENCE_1ABC[1:]}\n", "its query has W at residue 1, but chain 1abc_A has M"),
-        ("uniref90_hits.a3m", f">q\n{raw_data.SEQUENCE_1ABC}\n>s\n{'*' + raw_data.SEQUENCE_1ABC[1:]}\n", "uniref90_hits.a3m:3: row 2 has '*'"),
-        ("mgnify_hits.sto", "# STOCKHOLM 1.0\nq MKTAY\ns MKT\n//\n", "mgnify_hits.sto:3: row 2 has 3 columns, expected 5"),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{raw_data.SEQUENCE_1ABC}\n>s\nMKTAY\n",
+            "uniref90_hits.a3m:3: row 2 has 5 aligned columns, expected 22",
+        ),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{raw_data.SEQUENCE_2ABC}\n",
+            "its query has 28 residues, but chain 1abc_A has 22",
+        ),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{'WW' + raw_data.SEQUENCE_1ABC[2:]}\n",
+            "in 2 of 22 letters, at most 5 % may differ; the first: it has W at residue 1, the ",
+        ),
+        (
+            "uniref90_hits.a3m",
+            f">q\n{raw_data.SEQUENCE_1ABC}\n>s\n{'*' + raw_data.SEQUENCE_1ABC[1:]}\n",
+            "uniref90_hits.a3m:3: row 2 has '*'",
+        ),
+        (
+            "mgnify_hits.sto",
+            "# STOCKHOLM 1.0\nq MKTAY\ns MKT\n//\n",
+            "mgnify_hits.sto:3: row 2 has 3 columns, expected 5",
+        ),
         ("pdb70_hits.hhr", None, "cut short"),
     ],
 )
@@ -115,8 +180,19 @@ def test_bad_alignment_file_names_itself_and_the_rest_is_kept(raw, tmp_path, nam
     path = raw / "open_protein_set/pdb/1abc_A" / ("hhr" if name.endswith("hhr") else "a3m") / name
     mended = path.read_text() if path.exists() else None
     path.write_text(text)
+    assert run_convert(raw, tmp_path / "rejecting") == 3
+    assert list(rejected(tmp_path / "rejecting")) == ["1abc_A"]
+    reason = rejected(tmp_path / "rejecting")["1abc_A"]
+    assert (
+        str(path) in reason
+        and message in reason
+        and "rejected chains: 1" in capsys.readouterr().out
+    )
+    assert [chain.chain_id for chain in ShardIndex.load(tmp_path / "rejecting").chains] == [
+        "2abc_A"
+    ]
     out = tmp_path / "out"
-    assert run_convert(raw, out) == 1
+    assert run_convert(raw, out, "--strict") == 1
     error = capsys.readouterr().err
     assert str(path) in error and message in error and "run the same command again" in error
     with pytest.raises(ShardError, match="not finished"):
@@ -127,9 +203,27 @@ def test_bad_alignment_file_names_itself_and_the_rest_is_kept(raw, tmp_path, nam
         path.unlink()
     else:
         path.write_text(mended)
-    assert run_convert(raw, out) == 0
+    assert run_convert(raw, out, "--strict") == 0
     assert (out / "structures-00000.h5").stat().st_mtime_ns == finished
     assert len(ShardIndex.load(out).chains) == 2
+
+
+def test_a_rejected_chain_serves_no_template(raw, tmp_path, capsys):
+    alignment = raw / "open_protein_set/pdb/2abc_A/a3m/mgnify_hits.a3m"
+    whole = alignment.read_text()
+    alignment.write_text(">q\nMKT\n")
+    assert run_convert(raw, tmp_path / "out") == 3
+    reader = ShardReader(tmp_path / "out")
+    assert reader.template_hits("1abc_A") == () and reader.entry("1abc_A").num_template_hits == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "out"), "2abc_A"]) == 1
+    assert (
+        "chain 2abc_A was rejected: " in (error := capsys.readouterr().err)
+        and "its query has 3 residues" in error
+    )
+    alignment.write_text(whole)
+    assert run_convert(raw, tmp_path / "out") == 0
+    assert [hit.name for hit in ShardReader(tmp_path / "out").template_hits("1abc_A")] == ["2abc_A"]
 
 
 def test_missing_alignment(raw, tmp_path, capsys):

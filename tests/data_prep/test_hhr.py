@@ -8,6 +8,7 @@ import pytest
 
 from data_prep.parsers.errors import BrokenFile
 from data_prep.parsers.hhr import parse_hhr
+from tests.data_prep import raw_data
 
 
 @pytest.fixture
@@ -93,3 +94,46 @@ def test_a_file_without_a_byte_has_no_hits(tmp_path):
     path = tmp_path / "pdb70_hits.hhr"
     path.write_text("")
     assert parse_hhr(path) == []
+
+
+def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: str = ""):
+    """Hits of ten aligned columns whose summaries say other numbers."""
+    query = "MKTAYIAKQR"
+    text = raw_data.hhr_text(
+        query, [(f"{number}ABC_A", query, query, 9.0) for number in range(len(claims))]
+    )
+    head, *blocks = text.split("\nNo ")
+    for number, (claim, is_shown) in enumerate(zip(claims, lines_shown, strict=True)):
+        block = blocks[number].replace("Aligned_cols=10", f"Aligned_cols={claim}")
+        blocks[number] = (
+            block
+            if is_shown
+            else "\n".join(line for line in block.split("\n") if line[:2] not in ("Q ", "T "))
+        )
+    path = tmp_path / "pdb70_hits.hhr"
+    path.write_text("\nNo ".join([head, *blocks]) + end)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("claims", "lines_shown", "end"),
+    [
+        ([10, 1, 10], [True, False, True], ""),
+        ([12, 10], [True, True], ""),
+        ([10, 1], [True, False], ""),
+        ([10, 12], [True, True], "\nDone!\n"),
+    ],
+)
+def test_hits_that_show_fewer_columns_than_they_claim_are_read(tmp_path, claims, lines_shown, end):
+    hits = parse_hhr(hits_with_claims(tmp_path, claims, lines_shown, end))
+    assert [hit.aligned_cols for hit in hits] == claims
+    assert [len(hit.query) for hit in hits] == [10 * is_shown for is_shown in lines_shown]
+
+
+@pytest.mark.parametrize(
+    ("claims", "lines_shown"),
+    [([10, 12], [True, True]), ([10, 10], [True, False]), ([10, 9], [True, True])],
+)
+def test_a_last_hit_with_fewer_columns_is_cut_short(tmp_path, claims, lines_shown):
+    with pytest.raises(BrokenFile, match="cut short"):
+        parse_hhr(hits_with_claims(tmp_path, claims, lines_shown))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.parsers.errors import EntryRejected
+from data_prep.parsers.errors import EntryRejected, FaultyEntry
 from data_prep.parsers.mmcif import parse_mmcif
 from openfold_opt.protein.residue_constants import atom_order
 
@@ -135,3 +135,113 @@ def test_two_polymers_under_one_author_chain(parse):
     both = text + "ATOM 90 N N . ALA B 1 ? 0 0 0 1.00 20.0 901 A 1\n"
     with pytest.raises(EntryRejected, match="two protein polymers"):
         parse(both)
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("2001-2-3", "2001-02-03"),
+        ("2001-02-03", "2001-02-03"),
+        ("2011-12-31", "2011-07-13"),
+        ("1900-01-01", "1900-01-01"),
+    ],
+)
+def test_dates_are_stored_as_iso_dates(parse, date, expected):
+    assert parse(entry(date=date)).release_date == expected
+
+
+@pytest.mark.parametrize("date", ["0001-01-01", "1899-12-31"])
+def test_impossible_years_are_faulty(parse, date):
+    with pytest.raises(FaultyEntry, match=f"revision date '{date}', expected 1900 or later"):
+        parse(entry(date=date))
+
+
+@pytest.mark.parametrize("date", ["?", "2001-13-01", "2001-02-30", "2001", "'3 Feb 2001'"])
+def test_what_is_no_date_rejects_the_entry(parse, date):
+    with pytest.raises(EntryRejected, match="is not a date"):
+        parse(entry(date=date))
+
+
+def without_types(text: str, polymer_type: str = "'polypeptide(L)'") -> str:
+    start, end = text.index("loop_\n_chem_comp.id"), text.index("loop_\n_atom_site.group_PDB")
+    return (
+        text[:start] + f"_entity_poly.entity_id 1\n_entity_poly.type {polymer_type}\n" + text[end:]
+    )
+
+
+def parse_own(tmp_path, text: str, name: str = "1abc.cif"):
+    (tmp_path / name).write_text(text)
+    return parse_mmcif(tmp_path / name, own_data=True)
+
+
+def test_own_data_without_types_of_monomers(parse, tmp_path):
+    text = without_types(entry("AGS"))
+    with pytest.raises(EntryRejected, match="mmCIF has no _chem_comp.id"):
+        parse(text)
+    assert parse_own(tmp_path, text).chains[0].sequence == "AGS"
+    unknown = entry("AGS", monomer_type="?").replace(
+        "loop_\n_chem_comp.id",
+        "_entity_poly.entity_id 1\n_entity_poly.type 'polypeptide(L)'\nloop_\n_chem_comp.id",
+    )
+    assert parse_own(tmp_path, unknown).chains[0].sequence == "AGS"
+    with pytest.raises(EntryRejected, match="no protein"):
+        parse_own(tmp_path, without_types(entry("AGS"), "polyribonucleotide"))
+
+
+def test_the_type_column_alone_may_be_missing(parse, tmp_path):
+    text = entry("AGS")
+    start, end = text.index("loop_\n_chem_comp.id"), text.index("loop_\n_atom_site.group_PDB")
+    text = (
+        text[:start]
+        + "loop_\n_chem_comp.id\nALA\nGLY\nSER\n"
+        + "_entity_poly.entity_id 1\n_entity_poly.type 'polypeptide(L)'\n"
+        + text[end:]
+    )
+    with pytest.raises(EntryRejected, match="mmCIF has no _chem_comp.type"):
+        parse(text)
+    assert parse_own(tmp_path, text).chains[0].sequence == "AGS"
+
+
+def test_ids_of_own_data(tmp_path):
+    text = entry().replace("_entry.id 1ABC", "_entry.id MY-PROTEIN2")
+    assert parse_own(tmp_path, text, "my-protein2.cif").pdb_id == "my-protein2"
+    (tmp_path / "my-protein2.cif").write_text(text)
+    with pytest.raises(EntryRejected, match="id 'my-protein2' has 11 characters, expected 4"):
+        parse_mmcif(tmp_path / "my-protein2.cif")
+    with pytest.raises(
+        EntryRejected, match="id 'my_protein', expected letters, digits and hyphens"
+    ):
+        parse_own(tmp_path, text, "my_protein.cif")
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-16"),
+        lambda text: text.replace("X-RAY", "R\xd6NTGEN").encode("latin-1"),
+    ],
+)
+def test_other_encodings_are_faulty(tmp_path, encode):
+    (tmp_path / "1abc.cif").write_bytes(encode(entry()))
+    with pytest.raises(FaultyEntry):
+        parse_mmcif(tmp_path / "1abc.cif")
+
+
+def test_letters_outside_ascii_and_other_line_ends(tmp_path):
+    (tmp_path / "1abc.cif").write_bytes(
+        entry().replace("\n", "\r\n").replace("X-RAY", "R\xd6NTGEN").encode()
+    )
+    assert parse_mmcif(tmp_path / "1abc.cif").method == "R\xd6NTGEN DIFFRACTION"
+
+
+def anisotropy(value: str, columns=("11", "12", "13", "22", "23", "33")) -> str:
+    tags = "".join(f"_atom_site_anisotrop.U[{i}][{j}]\n" for i, j in columns)
+    return f"loop_\n_atom_site_anisotrop.id\n{tags}1 {value}{' 0.1' * (len(columns) - 1)}\n"
+
+
+def test_anisotropy_that_is_no_number_rejects_the_entry(parse):
+    assert parse(entry() + anisotropy("0.2")).chains
+    with pytest.raises(EntryRejected, match="could not convert string to float: '[?]'"):
+        parse(entry() + anisotropy("?"))
+    # Without all six columns the benchmark reads none of them.
+    assert parse(entry() + anisotropy("?", columns=("11", "12"))).chains

@@ -90,7 +90,11 @@ def test_duplicates_are_compared_as_letters(tmp_path):
         (">q\nACD\n>r\nAC1\n", ":3: row 2 has '1'"),
         ("ACD\n", ":1: sequence before"),
         ("\n\n", "holds no sequence"),
-        (">q\nabc\n", "no aligned column"),
+        (
+            ">q\nabc\n",
+            ":1: the first row (the query) is in lower case, so that it has no aligned column",
+        ),
+        (">q\n>r\nACD\n", ":1: the first row (the query) has no letters and has no aligned column"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path, text, message):
@@ -111,3 +115,24 @@ def test_damaged_gzip(tmp_path):
     path.write_bytes(gzip.compress(b">q\nACD\n" * 100)[:-9])
     with pytest.raises(BrokenFile, match="damaged gzip"):
         parse_msa(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# STOCKHOLM 1.0\nq ACD\nr ACD\n", ":4: cut short: expected '//' on the last line"),
+        (
+            "# STOCKHOLM 1.0\nq ACD\n//\n# STOCKHOLM 1.0\nq ACE\n//\n",
+            ":4: continues after the '//' of line 3",
+        ),
+        ("# STOCKHOLM 1.0\nq ACD\nr AC-D\n//\n", ":3: row 2 has 4 columns, expected 3"),
+        ("# STOCKHOLM 1.0\nq ---\nr ACD\n//\n", "nothing but gaps"),
+        ("# STOCKHOLM 1.0\n//\n", "holds no sequence"),
+    ],
+)
+def test_faulty_stockholm(tmp_path, text, message):
+    path = tmp_path / "uniref90_hits.sto"
+    path.write_text(text)
+    with pytest.raises(BrokenFile) as caught:
+        parse_msa(path)
+    assert message in str(caught.value)

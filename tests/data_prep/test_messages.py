@@ -1,0 +1,265 @@
+"""What the commands say about locks, permissions, pipes, locales and launchers, and how they show
+progress."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import pytest
+
+from data_prep import progress as progress_module
+from data_prep.__main__ import main
+from data_prep.communicator import open_communicator
+from data_prep.errors import DataPrepError
+from data_prep.launch import num_srun_tasks
+from data_prep.progress import Progress
+from openfold_opt.protein import shard_format
+from openfold_opt.protein.shard_files import StructureShard
+from openfold_opt.protein.shard_format import ShardError
+from tests.data_prep import raw_data
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data directory that any user may read, and only its owner may write."""
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        raw = raw_data.write_raw_data(Path(top) / "raw")
+        assert main(raw_data.convert_arguments(raw, Path(top) / "data")) == 0
+        yield Path(top) / "data"
+
+
+@contextmanager
+def without_privileges(*protected: Path, mode: int) -> Iterator[None]:
+    """Give paths a mode, and be a user whom it concerns: root, whom it does not, becomes another
+    one."""
+    before = [path.stat().st_mode for path in protected]
+    is_root = os.geteuid() == 0
+    for path in protected:
+        path.chmod(mode)
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path, old in zip(protected, before, strict=True):
+            path.chmod(old)
+
+
+def test_a_locked_shard_is_not_called_damaged(data_dir, monkeypatch):
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    shard = data_dir / "structures-00000.h5"
+    command = [sys.executable, "-m", "data_prep", "inspect", str(data_dir), "1abc_A"]
+    with shard.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        locked = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        unlocked_env = {**os.environ, "HDF5_USE_FILE_LOCKING": "FALSE"}
+        ignoring = subprocess.run(
+            command, cwd=PROJECT, capture_output=True, text=True, env=unlocked_env
+        )
+    assert ignoring.returncode == 0
+    if locked.returncode == 0:
+        pytest.skip("this HDF5 does not lock files")
+    assert f"{shard} is locked by another program" in locked.stderr
+    assert "HDF5_USE_FILE_LOCKING=FALSE" in locked.stderr and "remove" not in locked.stderr
+
+
+def test_a_shard_without_permission_is_not_called_damaged(data_dir):
+    shard = data_dir / "structures-00000.h5"
+    with without_privileges(shard, mode=0):
+        with pytest.raises(ShardError) as caught:
+            StructureShard(shard)
+    assert "cannot be opened: Permission denied" in str(caught.value) and "remove" not in str(
+        caught.value
+    )
+
+
+def test_too_many_open_files_are_no_damage(data_dir, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(
+        ShardError, match="Too many open files. The file need not be damaged: raise the limit"
+    ):
+        shard_format.open_checked(data_dir / "index.h5")
+
+
+def test_verify_in_a_folder_that_may_not_be_written(data_dir, capsys):
+    with without_privileges(data_dir, mode=0o555):
+        assert main(["verify", str(data_dir), "--threads", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "all as written" in captured.out
+    assert (
+        "The shards are right, but the record of it could not be kept: Permission denied"
+        in captured.err
+    )
+    assert main(["verify", str(data_dir), "--threads", "1"]) == 0
+    with without_privileges(data_dir, mode=0o555):
+        capsys.readouterr()
+        assert main(["verify", str(data_dir), "--threads", "1"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_verify_of_a_shard_without_permission(data_dir, capsys):
+    shard = data_dir / "alignments-00000.h5"
+    with without_privileges(shard, mode=0):
+        assert main(["verify", str(data_dir), "--threads", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "1 of 2 shards cannot be read" in error and f"{shard}: Permission denied" in error
+    assert "Remove" not in error and "are bad" not in error
+
+
+def test_a_closed_pipe_ends_quietly(data_dir):
+    command = [sys.executable, "-m", "data_prep", "inspect", str(data_dir), "--chains"]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_a_path_that_the_locale_cannot_show(tmp_path):
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    raw = raw_data.write_raw_data(tmp_path / "caf\xe9")
+    command = [
+        sys.executable,
+        "-m",
+        "data_prep",
+        *raw_data.convert_arguments(raw, tmp_path / "\xf6ut"),
+    ]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
+    assert (
+        finished.returncode == 0
+        and "2 chains of 2 entries" in finished.stdout
+        and finished.stderr == ""
+    )
+
+
+def test_chains_are_listed_and_absent_ones_explained(data_dir, capsys):
+    capsys.readouterr()
+    assert main(["inspect", str(data_dir), "--chains"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("\t") == [
+        "chain",
+        "residues",
+        "rows",
+        "template_hits",
+        "cluster",
+        "released",
+        "alignment",
+    ]
+    assert (
+        lines[1].split("\t") == ["1abc_A", "22", "2", "1", "1", "2001-02-03", "1abc_A"]
+        and len(lines) == 3
+    )
+    assert main(["inspect", str(data_dir)]) == 0
+    assert "query alone         1 chains without another row, 0 of them" in capsys.readouterr().out
+    for chain_id, hint in (("1ABC_A", "there are 1abc_A"), ("2abc_C", "there are 2abc_A")):
+        assert main(["inspect", str(data_dir), chain_id]) == 1
+        assert hint in capsys.readouterr().err
+    assert main(["inspect", str(data_dir), "1abc_A", "--chains"]) == 1
+
+
+@pytest.fixture
+def no_launcher(monkeypatch) -> pytest.MonkeyPatch:
+    for name in [
+        name for name in os.environ if name.startswith(("SLURM_", "PMI_", "OMPI_", "MPI_", "PMIX_"))
+    ]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 1),
+        ({"SLURM_NTASKS": "64", "SLURM_PROCID": "0"}, 1),  # The script of a batch job.
+        ({"SLURM_NTASKS": "64", "SLURM_PROCID": "3", "SLURM_STEP_ID": "0"}, 64),
+        ({"SLURM_NTASKS": "64", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "1"}, 1),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "1"}, 2),
+    ],
+)
+def test_tasks_of_srun(no_launcher, variables, expected):
+    for name, value in variables.items():
+        no_launcher.setenv(name, value)
+    assert num_srun_tasks() == expected
+
+
+@pytest.mark.parametrize(
+    "variables", [{"SLURM_NTASKS": "64", "SLURM_STEP_ID": "0"}, {"PMI_SIZE": "4"}]
+)
+@pytest.mark.parametrize("has_mpi", [True, False])
+def test_processes_that_do_not_know_each_other_are_refused(no_launcher, variables, has_mpi):
+    for name, value in variables.items():
+        no_launcher.setenv(name, value)
+    lone = type("World", (), {"Get_size": staticmethod(lambda: 1)})
+    module = type(sys)("mpi4py")
+    module.MPI = type("MPI", (), {"COMM_WORLD": lone})
+    no_launcher.setitem(sys.modules, "mpi4py", module if has_mpi else None)
+    with pytest.raises(DataPrepError, match="each (would|of them would) do all the work"):
+        with open_communicator():
+            pass
+
+
+def test_srun_without_mpi_converts_nothing(no_launcher, tmp_path):
+    raw = raw_data.write_raw_data(tmp_path / "raw")
+    env = {**os.environ, "SLURM_NTASKS": "64", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
+    command = [
+        sys.executable,
+        "-m",
+        "data_prep",
+        *raw_data.convert_arguments(raw, tmp_path / "out"),
+    ]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
+    assert (
+        finished.returncode == 1
+        and "do all the work" in finished.stderr
+        and not (tmp_path / "out").exists()
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock["now"])
+
+    def work(stream: io.StringIO) -> str:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with Progress(1200, what="structures", unit="unit") as progress:
+            for _ in range(4):
+                clock["now"] += 10.0
+                progress.update(200)
+        return stream.getvalue()
+
+    assert work(io.StringIO()).splitlines() == [
+        "structures: 400 of 1,200 units (33%) after 20.0 s, about 40.0 s left",
+        "structures: 800 of 1,200 units (67%) after 40.0 s, about 20.0 s left",
+    ]
+    assert "\r" in work(Terminal()) and "structures" in work(Terminal())
+
+
+def test_progress_of_an_unknown_total_and_of_bytes(monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress(None, what="download", unit="B") as progress:
+        clock["now"] = 600.0
+        progress.update(3 << 20)
+    assert sys.stderr.getvalue() == "download: 3.0 MiB after 10 min\n"
