@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
+from benchmark.log_events import read_events
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.presets import build_preset

@@ -11,7 +11,8 @@ import time
 import pytest
 import torch
 
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
+from benchmark.log_events import read_events
 from benchmark.summary import read_evaluations
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
