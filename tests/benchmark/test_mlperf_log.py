@@ -194,5 +194,10 @@ def test_submitter_comes_from_the_environment():
     environment = {"SUBMISSION_ORG": "A", "SUBMISSION_PLATFORM": "b", "SUBMISSION_STATUS": "onprem"}
     assert read_submitter(environment) == Submitter(organisation="A", platform="b", status="onprem")
     assert read_submitter({}) == Submitter()
+    for name in ("SUBMISSION_ORG", "SUBMISSION_PLATFORM"):
+        for value in ("A, B", "two\nlines", "a\rb", 'a "name"', "tab\there"):
+            with pytest.raises(ValueError, match=f"{name} is .*expected a name without commas"):
+                read_submitter({name: value})
+    assert read_submitter({"SUBMISSION_ORG": "HPE+LBNL; Zürich (x)"}).organisation == "HPE+LBNL; Zürich (x)"
     with pytest.raises(ValueError, match="SUBMISSION_STATUS is 'sold'"):
         read_submitter({"SUBMISSION_STATUS": "sold"})
