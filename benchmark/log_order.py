@@ -165,9 +165,8 @@ def _outcome(events: Sequence[Event]) -> Iterator[str]:
     target = next((e["value"] for e in events if e["key"] == "target_avg_lddt_ca_value"), None)
     target = target if _is_number(target) else DEFAULT_TARGET
     inside = [event for event in events if start["line"] < event["line"] < stop["line"]]
-    scores = [event for event in inside if event["key"] == "eval_accuracy"]
-    known = [event for event in scores if _is_number(event["value"])]
-    best = max(known, key=lambda event: event["value"], default=None)
+    scores = [e for e in inside if e["key"] == "eval_accuracy" and _is_number(e["value"])]
+    best = max(scores, key=lambda event: event["value"], default=None)
     said = f"line {stop['line']}: run_stop says {status}"
     if best is not None and best["value"] >= target and status != SUCCESS:
         yield (
@@ -176,9 +175,9 @@ def _outcome(events: Sequence[Event]) -> Iterator[str]:
         )
     if status != SUCCESS:
         return
-    if not scores:
+    if best is None:
         yield f"{said}, but there is no eval_accuracy before it; expected one of {target} or more"
-    elif best is not None and best["value"] < target:
+    elif best["value"] < target:
         yield (
             f"{said}, but the best eval_accuracy before it is {best['value']} on line "
             f"{best['line']}; expected {target} or more"

@@ -10,8 +10,11 @@ from benchmark.check import check_log
 from benchmark.log_events import MARK, read_events
 from benchmark.log_order import order_complaints
 from benchmark.results.run_log import LogError, read_run_log
+from benchmark.submission.consistency import judge_logs
+from benchmark.submission.finding import FAIL
+from benchmark.submission.logs import find_logs
 from tests.benchmark.altered_logs import ALTERATIONS
-from tests.benchmark.demo_logs import write_demo_log
+from tests.benchmark.demo_logs import DESCRIPTION, write_demo_log
 from tests.benchmark.made_logs import MadeLog, whole_run
 
 SYSTEMS = (
@@ -85,6 +88,28 @@ def test_altered_logs_are_refused_by_check_and_summarize(tmp_path, capsys, name)
     assert str(odd) in shown and "2 (+1 left out)" in shown
 
 
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_altered_made_logs_are_refused(tmp_path, name):
+    path = whole_run(seed=1).write(tmp_path / "mlperf.log")
+    reason = alter(path, path, name)
+    with pytest.raises(LogError) as caught:
+        read_run_log(path)
+    found = complaints_of(path)
+    assert any(reason in complaint for complaint in found)
+    assert found[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_ten_runs_with_one_altered_log_are_refused_by_submit(tmp_path, name):
+    for index in range(10):
+        write_demo_log(tmp_path / f"result_{index}.txt", seed=index, minutes=10)
+    odd = tmp_path / "result_4.txt"
+    reason = alter(odd, odd, name)
+    findings = judge_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
+    (finding,) = [each for each in findings if each.subject == "compliance"]
+    assert finding.state == FAIL and finding.text.startswith("result_4, from") and reason in finding.text
+
+
 @pytest.mark.parametrize("case", ["run_stop_before_run_start", "two_events_on_a_line"])
 def test_bug_inputs_are_refused(shared, capsys, case):
     for log in sorted((shared / "bug_inputs" / case).glob("*.log")):
@@ -135,6 +160,14 @@ def test_a_time_is_a_whole_number(time_ms):
         ),
         (
             [event("run_start", line=1), event("run_stop", line=2, status="success"), event("eval_accuracy", line=3, value=0.9)],
+            "there is no eval_accuracy before it",
+        ),
+        (
+            [
+                event("run_start", line=1),
+                event("eval_accuracy", line=2, value=float("nan")),
+                event("run_stop", line=3, status="success"),
+            ],
             "there is no eval_accuracy before it",
         ),
     ],
