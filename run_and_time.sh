@@ -103,7 +103,7 @@ if [ -z "$output_dir" ]; then
     output_dir="$work/runs/$preset-$(date +%Y%m%dT%H%M%S)"
 fi
 
-# Seconds of a clock that nobody can set. `date` and bash's SECONDS follow the wall clock.
+# Seconds of a clock that cannot be set. `date` and bash's SECONDS follow the wall clock.
 monotonic_seconds() { "$PYTHON" -c 'import time; print(int(time.monotonic()))'; }
 
 start=$(monotonic_seconds)

@@ -1,4 +1,7 @@
-"""`check`: do logs comply? The rules are mlperf-logging's, and our own about the order of events, resumed and failed runs."""
+"""`check`: do logs comply?
+
+The rules are mlperf-logging's, and our own about the order of events, resumed and failed runs.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,9 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "check",
         help="compliance of MLPerf logs",
-        description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}). Also refuse logs whose events "
-        "cannot be those of one run in their order, and resumed and failed runs. The exit code is 0 if every log complies, else 1.",
+        description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}). Also "
+        "refuse logs whose events cannot be those of one run in their order, and resumed and failed "
+        "runs. The exit code is 0 if every log complies, else 1.",
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log file of a run")
     parser.add_argument(
@@ -69,7 +73,8 @@ def check_log(path: Path, *, below_target: bool = False) -> Verdict:
     if below_target:
         complaints = [text for text in complaints if not text.startswith(TARGET_COMPLAINT)]
     events, damage = read_events(path)
-    complaints += damage + order_complaints(events) + _own_complaints(events, below_target=below_target)
+    complaints += damage + order_complaints(events)
+    complaints += _own_complaints(events, below_target=below_target)
     divisions = [event["value"] for event in events if event["key"] == "submission_division"]
     return Verdict(path=path, division=str(divisions[0]) if divisions else "no", complaints=tuple(complaints))
 
@@ -97,7 +102,8 @@ def _own_complaints(events: list[dict[str, Any]], *, below_target: bool) -> list
     if any(event["key"] == CONTINUED_KEY for event in events):
         complaints.append("the log is of a resumed run, which is not a result; start again in a new directory")
     if any(event["key"] == "run_start" for event in events):
-        statuses = [as_table(event["metadata"]).get("status") for event in events if event["key"] == "run_stop"]
+        stops = [event for event in events if event["key"] == "run_stop"]
+        statuses = [as_table(event["metadata"]).get("status") for event in stops]
         allowed = ("success", "aborted") if below_target else ("success",)
         complaints += [
             f"run_stop has status {status!r}; expected 'success'" for status in statuses if status not in allowed

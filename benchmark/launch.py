@@ -24,13 +24,13 @@ class Submitter:
         for name, value in (("ORG", self.organisation), ("PLATFORM", self.platform)):
             if not value.isprintable() or "," in value or '"' in value:
                 raise ValueError(
-                    f"SUBMISSION_{name} is {value!r}; expected a name without commas, quotes, line ends "
-                    "and other control characters, which would break the RESULT line and tables"
+                    f"SUBMISSION_{name} is {value!r}; expected a name without commas, quotes, line "
+                    "ends and other control characters, which would break the RESULT line and tables"
                 )
 
 
 def read_submitter(environment: Mapping[str, str] | None = None) -> Submitter:
-    """From SUBMISSION_ORG, SUBMISSION_PLATFORM and SUBMISSION_STATUS; ValueError if one cannot be used."""
+    """Read SUBMISSION_ORG, SUBMISSION_PLATFORM and SUBMISSION_STATUS; ValueError for a bad one."""
     env = os.environ if environment is None else environment
     default = Submitter()
     return Submitter(

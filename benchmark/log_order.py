@@ -109,8 +109,8 @@ def _cycles(events: Sequence[Event]) -> Iterator[str]:
     for before, event in zip(stops, stops[1:], strict=False):
         if _samples(event) <= _samples(before):
             yield (
-                f"line {event['line']}: epoch_stop at {_samples(event)} samples does not come after "
-                f"{_samples(before)} samples on line {before['line']}; expected more samples"
+                f"line {event['line']}: epoch_stop at {_samples(event)} samples does not come "
+                f"after {_samples(before)} samples on line {before['line']}; expected more samples"
             )
 
 
@@ -122,8 +122,8 @@ def _repeated_cycles(events: Sequence[Event]) -> Iterator[str]:
         name = event["key"], _samples(event)
         if name in seen:
             yield (
-                f"line {event['line']}: {event['key']} at {_samples(event)} samples is also on line "
-                f"{seen[name]}; expected one for each number of samples"
+                f"line {event['line']}: {event['key']} at {_samples(event)} samples is also on "
+                f"line {seen[name]}; expected one for each number of samples"
             )
         seen.setdefault(name, event["line"])
 

@@ -78,12 +78,10 @@ class RunRecord(NullObserver):
 
 def _describe_code(commit: str) -> dict[str, Any]:
     """Digest of the code files, and the files that make the commit dirty."""
-    uncommitted = uncommitted_files(CHECKOUT) if commit.endswith(DIRTY_MARK) and _has_history() else []
+    # an image has no history to compare its files with
+    is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
+    uncommitted = uncommitted_files(CHECKOUT) if is_known else []
     return {"sha256": code_digest(CHECKOUT), "uncommitted": uncommitted}
-
-
-def _has_history() -> bool:
-    return (CHECKOUT / ".git").exists()
 
 
 def _warn_of_commit(commit: str, uncommitted: list[str]) -> None:
@@ -91,7 +89,8 @@ def _warn_of_commit(commit: str, uncommitted: list[str]) -> None:
     if " " in commit:
         found = f"commit {commit}"
     elif commit.endswith(DIRTY_MARK):
-        named = ", ".join(uncommitted[:MAX_NAMED]) + (", ..." if len(uncommitted) > MAX_NAMED else "")
+        more = [] if len(uncommitted) <= MAX_NAMED else ["..."]
+        named = ", ".join(uncommitted[:MAX_NAMED] + more)
         found = f"commit {commit}" + (f", not committed: {named}" if named else "")
     else:
         return

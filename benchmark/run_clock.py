@@ -1,4 +1,4 @@
-"""Compare the wall clock of a run with the monotonic clock, which nobody can set."""
+"""Compare the wall clock of a run with the monotonic clock, which cannot be set."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def read_part(path: Path) -> RunPart:
     try:
         events, _ = read_events(path)
     except OSError:
-        # whoever reads the log itself gives the reason
+        # read_run_log gives the reason
         events = []
     last = {event["key"]: event for event in events}
     mark = last.get(CONTINUED_KEY)
@@ -104,7 +104,7 @@ def read_part(path: Path) -> RunPart:
         path=path,
         seed=seed if isinstance(seed, int) else None,
         number=number if isinstance(number, int) else int(is_continued),
-        resumed_from_step=None if mark is None else as_table(mark["metadata"]).get("resumed_from_step"),
+        resumed_from_step=as_table((mark or {}).get("metadata")).get("resumed_from_step"),
         status=stop.get("status"),
         error=stop.get("error"),
         samples=samples if isinstance(samples, int) else None,
@@ -116,7 +116,7 @@ def _value(last: dict[str, Any], key: str) -> Any:
 
 
 def _with_neighbours(paths: Iterable[Path]) -> list[Path]:
-    """Add the continued logs beside a first log, each log once."""
+    """Add the continued logs in the folder of a first log, each log once."""
     found: dict[Path, Path] = {}
     for path in paths:
         found.setdefault(path.resolve(), path)

@@ -1,7 +1,8 @@
 """From files and folders to sets of runs.
 
 A folder with result_*.txt is one set, whose logs must agree. All other logs, those named one by one and every mlperf.log below
-a folder, are put together with those that agree with them. Logs of resumed runs are linked and left out.
+a folder, are put together with those that agree with them. Logs of resumed runs are linked and
+left out.
 """
 
 from __future__ import annotations

@@ -210,7 +210,8 @@ def _cycles(events: list[dict[str, Any]], began: float) -> tuple[Cycle, ...]:
             before = cycles[-1].samples if cycles else 0
             samples = _samples(event)
             if samples <= before:
-                raise LogError(f"epoch_stop at {samples} samples does not come after {before} samples")
+                reason = f"epoch_stop at {samples} samples does not come after {before} samples"
+                raise LogError(reason)
             start, stop = ((each["time_ms"] - began) / 1e3 for each in (opened, event))
             cycles.append(Cycle(samples_before=before, samples=samples, start=start, stop=stop))
             opened = None

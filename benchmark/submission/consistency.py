@@ -109,7 +109,7 @@ def _judge_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
         if len(names) > 1 and "null" not in times
     ]
     if lines:
-        text = "\n".join([*lines, "expected a time of its own in every log"])
+        text = "\n".join([*lines, "expected another time in every log"])
         remedy = "these are copies of one log; name the logs of different runs"
         return Finding(state=FAIL, subject="start times", text=text, remedy=remedy)
     return Finding(state=PASS, subject="start times", text="all different")
@@ -143,7 +143,8 @@ def _lasting_facts(log: RunLog) -> dict[str, Any]:
     wanted = {key: record[key] for key in ("preset", "config", "data_checksum") if key in record}
     if isinstance(wanted.get("config"), Mapping):
         # depends on the memory that was free, and changes no result
-        wanted["config"] = {key: value for key, value in wanted["config"].items() if key != "recompute"}
+        config = wanted["config"].items()
+        wanted["config"] = {key: value for key, value in config if key != "recompute"}
     wanted["accelerator"] = (record.get("machine") or {}).get("accelerator")
     return facts | {f"{RECORD_FILE} {path}": value for path, value in _leaves(wanted)}
 
@@ -190,15 +191,19 @@ def _judge_commits(logs: Sequence[RunLog]) -> list[Finding]:
         findings.append(Finding(state=NOTE, subject="commit", text=text, remedy=remedy))
     if unknown:
         lines = [f"{log.name}: {log.recorded_commit}" for log in unknown]
-        text = "\n".join(["the runs do not know their commit, so their code cannot be packed", *lines])
-        remedy = "run in a git checkout, or in an image that was built with REVISION, and make the runs again"
+        found = "the runs do not know their commit, so their code cannot be packed"
+        text = "\n".join([found, *lines])
+        remedy = (
+            "run in a git checkout, or in an image that was built with REVISION, and make the runs again"
+        )
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy=remedy))
     lines = [f"{commit} in {_names(names)}" for commit, names in groups.items()]
     if len(groups) > 1:
         text = "\n".join(["the runs are of different commits", *lines])
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy="name runs of one commit"))
     elif any(DIRTY_MARK in commit for commit in groups):
-        text = "\n".join(["files were changed or new and not committed, so the code that ran cannot be packed", *lines])
+        found = "files were changed or new and not committed, so the code that ran cannot be packed"
+        text = "\n".join([found, *lines])
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy="commit, and make the runs again"))
     elif groups and not unknown and not without_record:
         findings.append(Finding(state=PASS, subject="commit", text=next(iter(groups)).strip('"')))

@@ -55,12 +55,12 @@ class RunLog:
 
     @property
     def recorded_commit(self) -> str:
-        """What the run recorded as its commit: a hash, or a text with blanks that says why there is none."""
+        """What the run recorded as its commit: a hash, or a text that says why there is none."""
         return str(((self.record or {}).get("versions") or {}).get("commit", "not recorded"))
 
     @property
     def commit(self) -> str | None:
-        """Commit of the code that ran, "-dirty" at the end if files were not committed; None if unknown."""
+        """Commit of the code that ran, with "-dirty" if files were not committed; None if unknown."""
         commit = self.recorded_commit
         return commit if commit and " " not in commit else None
 

@@ -27,18 +27,22 @@ def judge_provenance(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> 
 
 
 def _judge_presets(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> Finding:
-    presets = dict.fromkeys(str((log.record or {}).get("preset")) for log in logs)
+    presets = dict.fromkeys(_preset_of(log) for log in logs)
     lines = []
     for preset in presets:
         # a preset outside the folder is named by its path, which no commit has at this place
         file = f"{PRESET_FOLDER}/{preset}.py"
         if not has_file(checkout, commit, file):
-            names = ", ".join(log.name for log in logs if (log.record or {}).get("preset") == preset)
+            names = ", ".join(log.name for log in logs if _preset_of(log) == preset)
             lines.append(f"{names}: preset {preset}; commit {commit} has no file {file}")
     if lines:
         remedy = "commit the preset, and make the runs again"
         return Finding(state=FAIL, subject="preset", text="\n".join(lines), remedy=remedy)
     return Finding(state=PASS, subject="preset", text=f"{', '.join(presets)} is in the commit")
+
+
+def _preset_of(log: RunLog) -> str:
+    return str((log.record or {}).get("preset"))
 
 
 def _judge_files(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> list[Finding]:
@@ -48,11 +52,11 @@ def _judge_files(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> list
     if not known:
         return []
     expected = commit_digest(checkout, commit)
-    lines = [
-        f"{name}: {RECORD_FILE} has {digest}" for name, digest in known.items() if digest != expected
-    ]
-    if lines:
-        text = "\n".join([f"the files that ran are not those of commit {commit} ({expected})", *lines])
+    others = {name: digest for name, digest in known.items() if digest != expected}
+    if others:
+        found = f"the files that ran are not those of commit {commit} ({expected})"
+        lines = [f"{name}: {RECORD_FILE} has {digest}" for name, digest in others.items()]
+        text = "\n".join([found, *lines])
         remedy = "build the image from a clean checkout of the commit, and make the runs again"
         return [Finding(state=FAIL, subject="files", text=text, remedy=remedy)]
     return [Finding(state=PASS, subject="files", text="those that ran are those of the commit")]

@@ -44,7 +44,7 @@ def resolve_staging(kind: str, device: torch.device) -> str:
 
 
 def build_staging(batches: Iterator[WireBatch], *, device: torch.device, config: LoaderConfig) -> Staging:
-    """The staging of a configuration; "auto" is pinned on a GPU and direct on a CPU (`resolve_staging`).
+    """The staging of a configuration; `resolve_staging` says what "auto" is.
 
     Raises ValueError where DALI is asked for and cannot be imported.
     """

@@ -183,7 +183,7 @@ def test_many_complaints_of_one_kind_are_counted():
 
 
 def test_the_target_is_that_of_the_log(tmp_path):
-    """A short run for tests has a target of its own."""
+    """A short run for tests has another target."""
     log = whole_run(target_avg_lddt_ca_value=0.9)
     assert any("expected 0.9 or more" in text for text in complaints_of(log.write(tmp_path / "a.log")))
     log = MadeLog(target_avg_lddt_ca_value=0.1)
