@@ -43,8 +43,8 @@ def add_parser(subparsers) -> None:
         "check",
         help="compliance of MLPerf logs",
         description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}). Also "
-        "refuse logs whose events cannot be those of one run in their order, and resumed and failed "
-        "runs. The exit code is 0 if every log complies, else 1.",
+        "refuse logs whose events cannot be those of one run in their order, and resumed and "
+        "failed runs. The exit code is 0 if every log complies, else 1.",
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log file of a run")
     parser.add_argument(

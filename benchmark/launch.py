@@ -25,7 +25,7 @@ class Submitter:
             if not value.isprintable() or "," in value or '"' in value:
                 raise ValueError(
                     f"SUBMISSION_{name} is {value!r}; expected a name without commas, quotes, line "
-                    "ends and other control characters, which would break the RESULT line and tables"
+                    "ends and other control characters, which would break the RESULT line"
                 )
 
 

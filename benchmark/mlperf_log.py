@@ -26,8 +26,8 @@ class MLPerfObserver(NullObserver):
 
     division: "closed" or "open". cache_cleared: whether the data set's pages were dropped from this
     node's page cache. num_resumptions: how often the run was continued; above 0 the log says so, and
-    `check` refuses it. clock: started and stopped with the run. run_stop has its monotonic duration,
-    so that `check` can compare it with the times of the events.
+    `check` refuses it. clock: started and stopped with the run. run_stop has its monotonic
+    duration, so that `check` can compare it with the times of the events.
     """
 
     def __init__(

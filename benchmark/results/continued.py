@@ -1,7 +1,7 @@
-"""Find the logs of runs that were stopped and continued, which are not results, and link their parts.
+"""Find the logs of runs that were continued, which are not results, and link their parts.
 
-A run that is continued writes a second log, which is marked. Parts belong together if they are in one
-output directory, or in one folder with the same seed.
+A run that is continued writes a second log, which is marked. Parts belong together if they are in
+one output directory, or in one folder with the same seed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class RunPart:
 
     def describe(self) -> str:
         """Return the name of the log, and how this part began and ended."""
-        start = "" if self.resumed_from_step is None else f"resumed from step {self.resumed_from_step}, "
+        step = self.resumed_from_step
+        start = "" if step is None else f"resumed from step {step}, "
         end = self.status or "no run_stop"
         if self.is_preempted:
             end = "pre-empted"
@@ -88,7 +89,7 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
 
 
 def read_part(path: Path) -> RunPart:
-    """Read what a log says about its part of a run; damaged lines and missing events are left out."""
+    """Read what a log says about its part of a run; damaged lines are left out."""
     try:
         events, _ = read_events(path)
     except OSError:

@@ -123,7 +123,8 @@ def read_run_log(path: Path) -> RunLog:
     start, stop = _clock(events, path)
     inside = events[events.index(start) : events.index(stop) + 1]
     began = start["time_ms"]
-    is_ours = any(event["key"] == "tracked_stats" and OUR_WAIT_KEY in as_table(event["value"]) for event in inside)
+    stats = [as_table(event["value"]) for event in inside if event["key"] == "tracked_stats"]
+    is_ours = any(OUR_WAIT_KEY in table for table in stats)
     evaluations = _evaluations(inside, began)
     precision, seed = values.get("precision"), values.get("seed")
     num_nodes = _count(values, "number_of_nodes", least=1)

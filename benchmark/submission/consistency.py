@@ -194,7 +194,8 @@ def _judge_commits(logs: Sequence[RunLog]) -> list[Finding]:
         found = "the runs do not know their commit, so their code cannot be packed"
         text = "\n".join([found, *lines])
         remedy = (
-            "run in a git checkout, or in an image that was built with REVISION, and make the runs again"
+            "run in a git checkout, or in an image that was built with REVISION, and make the runs "
+            "again"
         )
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy=remedy))
     lines = [f"{commit} in {_names(names)}" for commit, names in groups.items()]

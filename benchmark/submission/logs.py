@@ -60,7 +60,7 @@ class RunLog:
 
     @property
     def commit(self) -> str | None:
-        """Commit of the code that ran, with "-dirty" if files were not committed; None if unknown."""
+        """Commit of the code, with "-dirty" if files were not committed; None if unknown."""
         commit = self.recorded_commit
         return commit if commit and " " not in commit else None
 

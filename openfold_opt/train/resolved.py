@@ -1,4 +1,4 @@
-"""Put in place of every "auto" in a configuration what it means on this machine, and describe it."""
+"""Replace every "auto" in a configuration by what it means on this machine, and describe it."""
 
 from __future__ import annotations
 

@@ -109,5 +109,7 @@ ALTERATIONS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "no eval_accuracy": (no_accuracy, "run_stop says success, but"),
     "another status": (another_status, "run_stop says aborted, but eval_accuracy on line"),
 }
-"""Name -> what it does to the lines of a log, and a part of the reason that must be given. The kinds
-are ten: a time that is negative and one that is not whole count as one."""
+"""Name -> what it does to the lines of a log, and a part of the reason that must be given.
+
+The kinds are ten: a time that is negative and one that is not whole count as one.
+"""

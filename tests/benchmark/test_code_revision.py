@@ -1,4 +1,4 @@
-"""Which code ran: files that are not committed, presets that no commit has, and images of other files."""
+"""Which code ran: files and presets that are not committed, and images of other files."""
 
 import shutil
 import subprocess
@@ -24,7 +24,8 @@ def git(checkout, *arguments):
 def checkout(tmp_path):
     """A repository with a preset and a file in each folder of code."""
     root = tmp_path / "checkout"
-    for name in (*(f"{folder}/code.py" for folder in FOLDERS), "benchmark/presets/demo.py", "docs/page.md"):
+    code = [f"{folder}/code.py" for folder in FOLDERS]
+    for name in (*code, "benchmark/presets/demo.py", "docs/page.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"# {name}\n")
     (root / ".gitignore").write_text("__pycache__/\n*.log\n")
@@ -64,8 +65,15 @@ def test_a_tracked_file_that_differs_makes_the_commit_dirty(checkout, change):
 
 @pytest.mark.parametrize(
     ("revision", "known"),
-    [("a" * 40, True), ("a" * 40 + "-dirty", True), ("unknown", False), ("", False), ("main", False), ("v1.0-dirty", False)],
-)  # fmt: skip
+    [
+        ("a" * 40, True),
+        ("a" * 40 + "-dirty", True),
+        ("unknown", False),
+        ("", False),
+        ("main", False),
+        ("v1.0-dirty", False),
+    ],
+)
 def test_revision_of_an_image_is_the_hash_of_a_commit(tmp_path, revision, known):
     (tmp_path / "REVISION").write_text(revision + "\n")
     assert (describe_commit(tmp_path) == revision) == known
@@ -102,7 +110,8 @@ def test_a_preset_that_is_not_in_the_commit_is_refused(checkout, tmp_path):
 def test_an_image_of_other_files_is_refused(checkout, tmp_path):
     """Its REVISION names a clean commit, but the tree it was built from had a changed file."""
     head = git(checkout, "rev-parse", "HEAD")
-    assert judge(checkout, tmp_path / "a", commit=head, code=code_digest(checkout))["files"].state == PASS
+    same = judge(checkout, tmp_path / "a", commit=head, code=code_digest(checkout))
+    assert same["files"].state == PASS
     image = tmp_path / "image"
     shutil.copytree(checkout, image, ignore=shutil.ignore_patterns(".git"))
     (image / "REVISION").write_text(head)

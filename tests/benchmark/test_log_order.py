@@ -1,6 +1,7 @@
-"""A log must be that of one run: ten ways to alter one are refused by every command that reads logs."""
+"""A log must be that of one run: every command refuses ten ways to alter one."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -27,7 +28,7 @@ SYSTEMS = (
 
 
 def complaints_of(path):
-    """Damage and complaints about the order; no words of mlperf-logging, which takes some of these logs."""
+    """Damage and complaints about the order. mlperf-logging accepts some of these logs."""
     events, damage = read_events(path)
     return damage + order_complaints(events)
 
@@ -58,7 +59,7 @@ def test_altered_published_logs_are_refused(published, tmp_path, system, name):
         reason = alter(source, tmp_path / "altered.log", name)
         found = complaints_of(tmp_path / "altered.log")
         assert any(reason in complaint for complaint in found), (source, found)
-        assert all(any(word.isdecimal() for word in each.replace(",", " ").replace(":", " ").split()) for each in found)
+        assert all(re.search(r"\blines? \d|^and \d", each) for each in found), found
     assert not check_log(tmp_path / "altered.log").passed
     with pytest.raises(LogError):
         read_run_log(tmp_path / "altered.log")
@@ -107,7 +108,8 @@ def test_ten_runs_with_one_altered_log_are_refused_by_submit(tmp_path, name):
     reason = alter(odd, odd, name)
     findings = judge_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
     (finding,) = [each for each in findings if each.subject == "compliance"]
-    assert finding.state == FAIL and finding.text.startswith("result_4, from") and reason in finding.text
+    assert finding.state == FAIL and finding.text.startswith("result_4, from")
+    assert reason in finding.text
 
 
 @pytest.mark.parametrize("case", ["run_stop_before_run_start", "two_events_on_a_line"])
@@ -116,7 +118,7 @@ def test_bug_inputs_are_refused(shared, capsys, case):
         assert main(["check", "--below-target", str(log)]) == 1
         assert main(["summarize", str(log)]) == 2
         shown = capsys.readouterr()
-        wanted = "expected times that do not decrease" if case.startswith("run_stop") else "has 2 events"
+        wanted = "times that do not decrease" if case.startswith("run_stop") else "has 2 events"
         assert wanted in shown.out and wanted in shown.out.partition("\n")[2]
 
 
@@ -145,21 +147,47 @@ def test_a_time_is_a_whole_number(time_ms):
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
-        ([event("tracked_stats", line=1, value={"staging_duration": -2.0})], "staging_duration of tracked_stats is -2.0"),
-        ([event("staging_stop", line=1, staging_duration=-0.5)], "staging_duration of staging_stop is -0.5"),
-        ([event("eval_stop", line=1, epoch_num=40), event("eval_start", line=2, epoch_num=40)], "is before its eval_start on line 2"),
-        ([event("eval_accuracy", line=1, value=0.1), event("run_start", line=2)], "eval_accuracy is before run_start on line 2"),
-        ([event("epoch_stop", line=1, epoch_num=80), event("epoch_stop", line=2, epoch_num=40)], "epoch_stop at 40 samples does not come after 80"),
         (
-            [event("eval_accuracy", line=1, value=0.1, epoch_num=80), event("eval_accuracy", line=2, value=0.9, epoch_num=80)],
+            [event("tracked_stats", line=1, value={"staging_duration": -2.0})],
+            "staging_duration of tracked_stats is -2.0",
+        ),
+        (
+            [event("staging_stop", line=1, staging_duration=-0.5)],
+            "staging_duration of staging_stop is -0.5",
+        ),
+        (
+            [event("eval_stop", line=1, epoch_num=40), event("eval_start", line=2, epoch_num=40)],
+            "is before its eval_start on line 2",
+        ),
+        (
+            [event("eval_accuracy", line=1, value=0.1), event("run_start", line=2)],
+            "eval_accuracy is before run_start on line 2",
+        ),
+        (
+            [event("epoch_stop", line=1, epoch_num=80), event("epoch_stop", line=2, epoch_num=40)],
+            "epoch_stop at 40 samples does not come after 80",
+        ),
+        (
+            [
+                event("eval_accuracy", line=1, value=0.1, epoch_num=80),
+                event("eval_accuracy", line=2, value=0.9, epoch_num=80),
+            ],
             "eval_accuracy at 80 samples is also on line 1",
         ),
         (
-            [event("run_start", line=1), event("eval_accuracy", line=2, value=0.79), event("run_stop", line=3, status="success")],
+            [
+                event("run_start", line=1),
+                event("eval_accuracy", line=2, value=0.79),
+                event("run_stop", line=3, status="success"),
+            ],
             "the best eval_accuracy before it is 0.79 on line 2; expected 0.8 or more",
         ),
         (
-            [event("run_start", line=1), event("run_stop", line=2, status="success"), event("eval_accuracy", line=3, value=0.9)],
+            [
+                event("run_start", line=1),
+                event("run_stop", line=2, status="success"),
+                event("eval_accuracy", line=3, value=0.9),
+            ],
             "there is no eval_accuracy before it",
         ),
         (
@@ -171,7 +199,7 @@ def test_a_time_is_a_whole_number(time_ms):
             "there is no eval_accuracy before it",
         ),
     ],
-)  # fmt: skip
+)
 def test_one_fault_is_one_complaint(events, expected):
     (complaint,) = order_complaints(events)
     assert expected in complaint
@@ -185,7 +213,8 @@ def test_many_complaints_of_one_kind_are_counted():
 def test_the_target_is_that_of_the_log(tmp_path):
     """A short run for tests has another target."""
     log = whole_run(target_avg_lddt_ca_value=0.9)
-    assert any("expected 0.9 or more" in text for text in complaints_of(log.write(tmp_path / "a.log")))
+    found = complaints_of(log.write(tmp_path / "a.log"))
+    assert any("expected 0.9 or more" in text for text in found)
     log = MadeLog(target_avg_lddt_ca_value=0.1)
     log.event("run_start")
     log.evaluate(0.2, seconds=5, samples=10)
@@ -214,13 +243,16 @@ def altered_submission(published, system, folder, name):
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
-def test_submit_refuses_ten_published_logs_with_one_altered(published, shared, tmp_path, capsys, monkeypatch, name):
-    """mlperf-logging's own checkers are left out: that ours refuse is the question, and they take a minute."""
+def test_submit_refuses_ten_published_logs_with_one_altered(
+    published, shared, tmp_path, capsys, monkeypatch, name
+):
+    """Without mlperf-logging's own checkers, which take a minute and accept some of these logs."""
     monkeypatch.setattr("benchmark.submission.checkers.Checkers.findings", lambda self: iter(()))
-    reason = altered_submission(published, "NVIDIA__eos_n260_ngc23.09_pytorch__strong", tmp_path / "logs", name)
+    reason = altered_submission(published, SYSTEMS[3], tmp_path / "logs", name)
     system = tmp_path / "eos_n260.json"
     shutil.copyfile(shared / "facts" / "system_example.json", system)
-    command = ["submit", str(tmp_path / "logs"), "--system", str(system), "--out", str(tmp_path / "out")]
+    command = ["submit", str(tmp_path / "logs"), "--system", str(system)]
+    command += ["--out", str(tmp_path / "out")]
     assert main(command) == 1
     shown = capsys.readouterr().out
     assert "FAIL  compliance: result_1" in shown and reason in shown

@@ -198,6 +198,7 @@ def test_submitter_comes_from_the_environment():
         for value in ("A, B", "two\nlines", "a\rb", 'a "name"', "tab\there"):
             with pytest.raises(ValueError, match=f"{name} is .*expected a name without commas"):
                 read_submitter({name: value})
-    assert read_submitter({"SUBMISSION_ORG": "HPE+LBNL; Zürich (x)"}).organisation == "HPE+LBNL; Zürich (x)"
+    odd = "HPE+LBNL; Zürich (x)"
+    assert read_submitter({"SUBMISSION_ORG": odd}).organisation == odd
     with pytest.raises(ValueError, match="SUBMISSION_STATUS is 'sold'"):
         read_submitter({"SUBMISSION_STATUS": "sold"})

@@ -87,7 +87,8 @@ def test_configuration_is_saved_and_printed_as_it_was_resolved(finished):
     assert "auto" not in list(leaves(config))
     assert set(config["kernels"].values()) == {"reference"} and config["device"] == "cpu"
     assert config["loader"]["staging"] == "direct"
-    assert config["recompute"] == {"template_pair_stack": 0, "extra_msa_stack": 0, "evoformer_stack": 0}
+    stacks = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+    assert config["recompute"] == dict.fromkeys(stacks, 0)
     (line,) = [line for line in printed.splitlines() if line.startswith("resolved: ")]
     assert "device cpu, precision fp32, kernels reference" in line
     assert "global batch 1 = 1 data-parallel x 1 local x 1 accumulated, DAP 1, world size 1" in line
@@ -294,7 +295,7 @@ def make_command(folder, name, text):
 
 
 def through_the_front_door(folder, path, **variables):
-    """run_and_time.sh, whose preset `demo` is replaced by `tiny_target`, which ends after seconds."""
+    """run_and_time.sh, with the preset `tiny_target`, which ends after seconds, for `demo`."""
     replace = (
         "import os, sys\n"
         "if sys.orig_argv[1:4] == ['-m', 'benchmark', 'run']:\n"
@@ -303,20 +304,27 @@ def through_the_front_door(folder, path, **variables):
         "    os.execv(sys.executable, command)\n"
     )
     (folder / "sitecustomize.py").write_text(replace)
+    variables = {"PATH": path, "SUBMISSION_ORG": "me", "PYTHONPATH": str(folder)} | variables
     arguments = ["--preset", "demo", "--data-dir", "unused", "--output-dir", str(folder / "out")]
     return subprocess.run(
-        [ROOT / "run_and_time.sh", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=environment(**{"PATH": path, "SUBMISSION_ORG": "me", "PYTHONPATH": str(folder)} | variables),
-    )  # fmt: skip
+        [ROOT / "run_and_time.sh", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(**variables),
+    )
 
 
 def test_the_result_does_not_depend_on_the_wall_clock(tmp_path):
     """`date` goes back an hour at its third call, and at every later one."""
     calls, date = tmp_path / "calls", shutil.which("date")
-    path = make_command(
-        tmp_path / "bin", "date",
-        f'echo call >>"{calls}"\n[ "$(wc -l <"{calls}")" -lt 3 ] || set -- -d "1 hour ago" "$@"\nexec {date} "$@"\n',
-    )  # fmt: skip
+    script = (
+        f'echo call >>"{calls}"\n'
+        f'[ "$(wc -l <"{calls}")" -lt 3 ] || set -- -d "1 hour ago" "$@"\n'
+        f'exec {date} "$@"\n'
+    )
+    path = make_command(tmp_path / "bin", "date", script)
     result = through_the_front_door(tmp_path, path)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]

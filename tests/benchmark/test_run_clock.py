@@ -20,8 +20,14 @@ WORDS = "by the monotonic clock"
 
 @pytest.mark.parametrize(
     ("wall", "monotonic", "agree"),
-    [(450.0, 450.0, True), (450.9, 450.0, True), (7205.0, 7200.0, True), (452.0, 450.0, False), (-3150.0, 450.0, False)],
-)  # fmt: skip
+    [
+        (450.0, 450.0, True),
+        (450.9, 450.0, True),
+        (7205.0, 7200.0, True),
+        (452.0, 450.0, False),
+        (-3150.0, 450.0, False),
+    ],
+)
 def test_small_differences_are_those_of_time_synchronization(wall, monotonic, agree):
     assert (clock_disagreement(wall, monotonic) is None) == agree
 
@@ -37,13 +43,22 @@ class Wall:
 
 def run_info():
     return RunInfo(
-        config=build_preset("demo"), seed=1, number_of_ranks=1, number_of_nodes=1, ranks_per_node=1, device="cpu",
-        global_batch_size=2, num_parameters=1, num_tensors=1, init_checkpoint_sha256=None, resumed_from_step=0,
-    )  # fmt: skip
+        config=build_preset("demo"),
+        seed=1,
+        number_of_ranks=1,
+        number_of_nodes=1,
+        ranks_per_node=1,
+        device="cpu",
+        global_batch_size=2,
+        num_parameters=1,
+        num_tensors=1,
+        init_checkpoint_sha256=None,
+        resumed_from_step=0,
+    )
 
 
 def run_with(folder, *, during):
-    """What the console said of a run of no steps; during: is called between run_start and run_stop."""
+    """run.json's clock after a run of no steps; during: called between run_start and run_stop."""
     directory = OutputDirectory(folder, identity={}, seed=1, new_seed=1)
     clock = RunClock()
     log = MLPerfObserver(
@@ -57,9 +72,15 @@ def run_with(folder, *, during):
     during()
     observer.run_stop(status="aborted", samples=0)
     summary = RunSummary(
-        status="aborted", steps=0, samples=0, resumed_from_step=0, run_seconds=0.0, training_seconds=0.0,
-        evaluation_seconds=0.0, data_wait_seconds=0.0,
-    )  # fmt: skip
+        status="aborted",
+        steps=0,
+        samples=0,
+        resumed_from_step=0,
+        run_seconds=0.0,
+        training_seconds=0.0,
+        evaluation_seconds=0.0,
+        data_wait_seconds=0.0,
+    )
     observer.run_end(summary)
     log.close()
     directory.close()
@@ -67,7 +88,7 @@ def run_with(folder, *, during):
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
-def test_a_clock_that_is_set_is_told(tmp_path, monkeypatch, capsys, seconds):
+def test_a_run_says_that_its_clock_was_set(tmp_path, monkeypatch, capsys, seconds):
     wall = Wall(monkeypatch)
     clock = run_with(tmp_path / "out", during=lambda: setattr(wall, "offset", seconds))
     assert WORDS in clock["disagreement"]
@@ -84,4 +105,5 @@ def test_a_clock_that_is_left_alone_is_not(tmp_path, capsys):
     assert clock["disagreement"] is None
     assert "WARNING" not in capsys.readouterr().out
     stop = read_events(tmp_path / "out" / "mlperf.log")[0][-1]
-    assert stop["key"] == "run_stop" and stop["metadata"]["monotonic_seconds"] == clock["monotonic_seconds"]
+    assert stop["key"] == "run_stop"
+    assert stop["metadata"]["monotonic_seconds"] == clock["monotonic_seconds"]

@@ -156,9 +156,11 @@ def test_a_preset_that_is_not_committed_is_refused(tmp_path, capsys):
     write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
     write_record(tmp_path / "run", commit=head(), preset="mine")
     system = write_description(tmp_path / "two_cores.json")
-    assert main(["submit", str(tmp_path / "run"), "--system", str(system), "--out", str(tmp_path / "out")]) == 1
+    command = ["submit", str(tmp_path / "run"), "--system", str(system)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
     text = capsys.readouterr().out
-    assert "FAIL  preset: result_0: preset mine; commit" in text and "has no file benchmark/presets/mine.py" in text
+    assert "FAIL  preset: result_0: preset mine; commit" in text
+    assert "has no file benchmark/presets/mine.py" in text
     assert "falls short in number of runs, preset" in text
 
 

@@ -41,12 +41,14 @@ def test_auto_becomes_what_the_device_takes():
 def test_what_was_asked_for_by_name_stays():
     kernels = dataclasses.replace(KernelConfig(), layer_norm="compiled")
     config = tiny_config(kernels=kernels)
-    config = dataclasses.replace(config, loader=dataclasses.replace(config.loader, staging="direct"))
+    loader = dataclasses.replace(config.loader, staging="direct")
+    config = dataclasses.replace(config, loader=loader)
     assert resolve_config(config, torch.device("cpu")) == config
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(0, (0, 0, 0)), (1, (1, 1, 1)), (3, (2, 3, 3)), (ALL_BLOCKS, (2, 4, 48))]
+    ("number", "expected"),
+    [(0, (0, 0, 0)), (1, (1, 1, 1)), (3, (2, 3, 3)), (ALL_BLOCKS, (2, 4, 48))],
 )
 def test_blocks_are_counted_stack_by_stack(number, expected):
     """The plan has one number, which may be larger than a stack."""
@@ -83,10 +85,14 @@ def test_observers_get_what_a_run_resolved(tmp_path, monkeypatch):
 
             return send
 
-    config = tiny_config(recompute="auto", device="auto", kernels=KernelConfig.all("auto"), max_steps=1)
+    kernels = KernelConfig.all("auto")
+    config = tiny_config(recompute="auto", device="auto", kernels=kernels, max_steps=1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    Trainer(config, data=MemorySource(), paths=RunPaths(output_dir=tmp_path), seed=1, observer=Both()).run()
+    paths = RunPaths(output_dir=tmp_path)
+    Trainer(config, data=MemorySource(), paths=paths, seed=1, observer=Both()).run()
     (info,) = recorder.infos
     assert info.recomputed_blocks == dict.fromkeys(STACKS, 1)
-    assert info.config.device == "cpu" and "auto" not in dataclasses.asdict(info.config.kernels).values()
-    assert "resolved: device cpu" in stream.getvalue() and "1 of evoformer_stack" in stream.getvalue()
+    assert info.config.device == "cpu"
+    assert "auto" not in dataclasses.asdict(info.config.kernels).values()
+    printed = stream.getvalue()
+    assert "resolved: device cpu" in printed and "1 of evoformer_stack" in printed
