@@ -67,6 +67,16 @@ if ! work="$(CDPATH='' cd "$work" 2>/dev/null && pwd)"; then
     exit 2
 fi
 
+# the log and the RESULT line name the same submitter; in a container a user may be no more than a number
+export SUBMISSION_ORG="${SUBMISSION_ORG:-${USER:-$(id -un 2>/dev/null || id -u)}}"
+case "$SUBMISSION_ORG" in
+*[,\"[:cntrl:]]*)
+    printf 'run_and_time.sh: SUBMISSION_ORG is %q; expected a name without commas, quotes and line ends, which would break the RESULT line\n' \
+        "$SUBMISSION_ORG" >&2
+    exit 2
+    ;;
+esac
+
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
 # shellcheck source=tools/embedded_data.sh
@@ -93,10 +103,11 @@ if [ -z "$output_dir" ]; then
     output_dir="$work/runs/$preset-$(date +%Y%m%dT%H%M%S)"
 fi
 
-start=$(date +%s)
+# Seconds of a clock that cannot be set. `date` and bash's SECONDS follow the wall clock.
+monotonic_seconds() { "$PYTHON" -c 'import time; print(int(time.monotonic()))'; }
+
+start=$(monotonic_seconds)
 start_text=$(date '+%Y-%m-%d %r')
-# the log and the RESULT line name the same submitter; in a container a user may be no more than a number
-export SUBMISSION_ORG="${SUBMISSION_ORG:-${USER:-$(id -un 2>/dev/null || id -u)}}"
 report() { [ "$rank" -ne 0 ] || printf '%s\n' "$*"; }
 report "STARTING TIMING RUN AT $start_text"
 "$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" --output-dir "$output_dir" \
@@ -110,7 +121,7 @@ while kill -0 "$child" 2>/dev/null; do
     status=0
     wait "$child" || status=$?
 done
-end=$(date +%s)
+end=$(monotonic_seconds)
 report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
 
 # a resumed run is not a result

@@ -1,9 +1,11 @@
-"""`check`: do logs comply? The rules are mlperf-logging's, plus our own about resumed and failed runs."""
+"""`check`: do logs comply?
+
+The rules are mlperf-logging's, and our own about the order of events, resumed and failed runs.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,11 @@ from typing import Any
 from mlperf_logging.compliance_checker import mlp_compliance
 
 from benchmark.errors import BenchmarkError
+from benchmark.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.log_order import order_complaints
 
 USAGE = "hpc"
 RULESET = "3.0.0"
-MARK = ":::MLLOG "
-CONTINUED_KEY = "run_continued"
-"""Our own key: a process went on with a run that another one had started. The value counts them."""
-EVENT_KEYS = {"namespace", "time_ms", "event_type", "key", "value", "metadata"}
 TARGET_COMPLAINT = "Failed checks for eval_accuracy"
 """How the checker begins its complaint when no evaluation reached 0.8."""
 
@@ -42,7 +42,8 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "check",
         help="compliance of MLPerf logs",
-        description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}) and refuse resumed and "
+        description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}). Also "
+        "refuse logs whose events cannot be those of one run in their order, and resumed and "
         "failed runs. The exit code is 0 if every log complies, else 1.",
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log file of a run")
@@ -72,28 +73,10 @@ def check_log(path: Path, *, below_target: bool = False) -> Verdict:
     if below_target:
         complaints = [text for text in complaints if not text.startswith(TARGET_COMPLAINT)]
     events, damage = read_events(path)
-    complaints += damage + _own_complaints(events, below_target=below_target)
+    complaints += damage + order_complaints(events)
+    complaints += _own_complaints(events, below_target=below_target)
     divisions = [event["value"] for event in events if event["key"] == "submission_division"]
     return Verdict(path=path, division=str(divisions[0]) if divisions else "no", complaints=tuple(complaints))
-
-
-def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Events of a log (namespace, time_ms, event_type, key, value, metadata), and complaints about broken lines."""
-    events, damage = [], []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if MARK not in line:
-            continue
-        try:
-            event = json.loads(line.rpartition(MARK)[2])
-        except (ValueError, RecursionError) as error:
-            damage.append(f"line {number} is not a complete event: {error}")
-            continue
-        if isinstance(event, dict) and EVENT_KEYS <= event.keys():
-            events.append(event)
-        else:
-            damage.append(f"line {number} is not a complete event: expected {', '.join(sorted(EVENT_KEYS))}")
-    return events, damage
 
 
 def _official_complaints(path: Path) -> list[str]:
@@ -119,7 +102,8 @@ def _own_complaints(events: list[dict[str, Any]], *, below_target: bool) -> list
     if any(event["key"] == CONTINUED_KEY for event in events):
         complaints.append("the log is of a resumed run, which is not a result; start again in a new directory")
     if any(event["key"] == "run_start" for event in events):
-        statuses = [(event["metadata"] or {}).get("status") for event in events if event["key"] == "run_stop"]
+        stops = [event for event in events if event["key"] == "run_stop"]
+        statuses = [as_table(event["metadata"]).get("status") for event in stops]
         allowed = ("success", "aborted") if below_target else ("success",)
         complaints += [
             f"run_stop has status {status!r}; expected 'success'" for status in statuses if status not in allowed

@@ -21,10 +21,16 @@ class Submitter:
         statuses = ("cloud", "onprem", "preview", "research")
         if self.status not in statuses:
             raise ValueError(f"SUBMISSION_STATUS is {self.status!r}; expected one of {', '.join(statuses)}")
+        for name, value in (("ORG", self.organisation), ("PLATFORM", self.platform)):
+            if not value.isprintable() or "," in value or '"' in value:
+                raise ValueError(
+                    f"SUBMISSION_{name} is {value!r}; expected a name without commas, quotes, line "
+                    "ends and other control characters, which would break the RESULT line"
+                )
 
 
 def read_submitter(environment: Mapping[str, str] | None = None) -> Submitter:
-    """From SUBMISSION_ORG, SUBMISSION_PLATFORM and SUBMISSION_STATUS; ValueError for an unknown status."""
+    """Read SUBMISSION_ORG, SUBMISSION_PLATFORM and SUBMISSION_STATUS; ValueError for a bad one."""
     env = os.environ if environment is None else environment
     default = Submitter()
     return Submitter(

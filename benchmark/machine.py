@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 
 import torch
+
+from benchmark.code_revision import describe_commit
 
 DISTRIBUTIONS = ("torch", "numpy", "h5py", "numba", "gemmi", "kalign-python", "mlperf-logging", "triton", "matplotlib")
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def describe_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
     versions["cuda"] = torch.version.cuda or "none"
-    versions["commit"] = _commit()
+    versions["commit"] = describe_commit(CHECKOUT)
     return versions
 
 
@@ -48,22 +49,3 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    if not (CHECKOUT / ".git").exists():
-        # an image has no history, but a file that its builder wrote
-        built_from = CHECKOUT / "REVISION"
-        revision = built_from.read_text(encoding="utf-8").strip() if built_from.exists() else ""
-        # "unknown" if the builder did not say
-        return revision if revision not in ("", "unknown") else "not a checkout"
-    try:
-        shown = subprocess.run(
-            ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown (git does not run)"
-    return shown.stdout.strip() if shown.returncode == 0 else "unknown (git refuses the checkout)"

@@ -10,10 +10,11 @@ from typing import Any
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from benchmark.check import CONTINUED_KEY
 from benchmark.launch import Submitter
+from benchmark.log_events import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.machine import CHECKOUT
 from benchmark.mlperf_values import training_values
+from benchmark.run_clock import RunClock
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo, StepReport
 
@@ -25,16 +26,25 @@ class MLPerfObserver(NullObserver):
 
     division: "closed" or "open". cache_cleared: whether the data set's pages were dropped from this
     node's page cache. num_resumptions: how often the run was continued; above 0 the log says so, and
-    `check` refuses it.
+    `check` refuses it. clock: started and stopped with the run. run_stop has its monotonic
+    duration, so that `check` can compare it with the times of the events.
     """
 
     def __init__(
-        self, path: Path, *, submitter: Submitter, division: str, cache_cleared: bool, num_resumptions: int = 0
+        self,
+        path: Path,
+        *,
+        submitter: Submitter,
+        division: str,
+        cache_cleared: bool,
+        num_resumptions: int = 0,
+        clock: RunClock | None = None,
     ) -> None:
         self._submitter = submitter
         self._division = division
         self._cache_cleared = cache_cleared
         self._num_resumptions = num_resumptions
+        self._clock = clock if clock is not None else RunClock()
         # a logger of its own, not one of logging's registry: two runs in a process must not share a file
         self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
         # logging would print a write error and go on: a run without its log is no run
@@ -106,6 +116,7 @@ class MLPerfObserver(NullObserver):
     def run_start(self, info: RunInfo) -> None:
         """The clock starts."""
         self._start(constants.RUN_START)
+        self._clock.start()
         self._run_started = True
         self._loader_window = info.config.loader.window
 
@@ -149,14 +160,18 @@ class MLPerfObserver(NullObserver):
 
     def run_stop(self, *, status: str, samples: int) -> None:
         """The clock stops."""
-        self._run_started = False
-        self._end(constants.RUN_STOP, status=status)
+        self._stop_clock(status=status)
 
     def run_failed(self, error: BaseException) -> None:
         """A clock that runs is stopped, so that the log tells how the run ended."""
         if self._run_started:
-            self._run_started = False
-            self._end(constants.RUN_STOP, status="aborted", error=type(error).__name__)
+            self._stop_clock(status="aborted", error=type(error).__name__)
+
+    def _stop_clock(self, **metadata: str) -> None:
+        self._run_started = False
+        self._clock.stop()
+        elapsed = {MONOTONIC_KEY: round(self._clock.monotonic_seconds, 3)}
+        self._end(constants.RUN_STOP, **metadata, **elapsed)
 
     def close(self) -> None:
         """Close the file."""

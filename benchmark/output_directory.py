@@ -96,9 +96,12 @@ class OutputDirectory:
             self._write_state()
             self._is_marked = True
 
-    def mark_finished(self, *, outcome: str) -> None:
-        """The run is over, with "success" or "aborted"; nobody may run here again."""
-        self._state |= {"status": "finished", "outcome": outcome}
+    def mark_finished(self, *, outcome: str, clock: dict[str, Any] | None = None) -> None:
+        """The run is over, with "success" or "aborted"; nobody may run here again.
+
+        clock: durations of the run by the wall clock and by the monotonic clock.
+        """
+        self._state |= {"status": "finished", "outcome": outcome, "clock": clock}
         self._write_state()
 
     def close(self) -> None:

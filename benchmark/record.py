@@ -1,26 +1,39 @@
-"""Keeps the state of the output directory, and the resolved configuration beside every log."""
+"""Keep the state of the output directory, and the resolved configuration beside every log."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import Any
 
-from benchmark.machine import describe_machine, describe_versions
+from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
+from benchmark.machine import CHECKOUT, describe_machine, describe_versions
 from benchmark.output_directory import OutputDirectory
+from benchmark.run_clock import RunClock
 from openfold_opt.train.config import config_as_dict
 from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary
 
+MAX_NAMED = 5
+"""Files that are not committed and are named on the console."""
+
 
 class RunRecord(NullObserver):
-    """Writes config.json (config_continued_<n>.json when resumed) and moves the directory from state to state."""
+    """Write config.json (config_continued_<n>.json when resumed) and the state of the directory.
 
-    def __init__(self, directory: OutputDirectory, *, preset: str, division: str) -> None:
+    clock: that of the run's log. run.json has both of its durations, and the console a warning if
+    they disagree.
+    """
+
+    def __init__(
+        self, directory: OutputDirectory, *, preset: str, division: str, clock: RunClock
+    ) -> None:
         self._directory = directory
         self._preset = preset
         self._division = division
+        self._clock = clock
 
     def init_stop(self, info: RunInfo) -> None:
         """Everything that decides what the run does, with the machine and the versions it runs on."""
+        versions = describe_versions()
         content = {
             "preset": self._preset,
             "division": self._division,
@@ -33,13 +46,15 @@ class RunRecord(NullObserver):
             "global_batch_size": info.global_batch_size,
             "data_checksum": info.data_checksum,
             "init_checkpoint_sha256": info.init_checkpoint_sha256,
-            "config": config_as_dict(info.config),
-            "versions": describe_versions(),
+            "config": config_as_dict(info.config) | {"recompute": dict(info.recomputed_blocks)},
+            "code": _describe_code(versions["commit"]),
+            "versions": versions,
             "machine": describe_machine(),
         }
         path = self._directory.log_path
         target = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
         target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        _warn_of_commit(versions["commit"], content["code"]["uncommitted"])
 
     def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
         """A continued run was not refused: from here on it counts as one."""
@@ -52,4 +67,31 @@ class RunRecord(NullObserver):
 
     def run_end(self, summary: RunSummary) -> None:
         """The run is over and its directory closed to others."""
-        self._directory.mark_finished(outcome=summary.status)
+        self._directory.mark_finished(outcome=summary.status, clock=self._clock.as_dict())
+
+    def run_stop(self, *, status: str, samples: int) -> None:
+        """Say on the console if the clocks disagree; the log and run.json have it too."""
+        disagreement = self._clock.disagreement()
+        if disagreement is not None:
+            print(f"WARNING: {disagreement}", flush=True)
+
+
+def _describe_code(commit: str) -> dict[str, Any]:
+    """Digest of the code files, and the files that make the commit dirty."""
+    # an image has no history to compare its files with
+    is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
+    uncommitted = uncommitted_files(CHECKOUT) if is_known else []
+    return {"sha256": code_digest(CHECKOUT), "uncommitted": uncommitted}
+
+
+def _warn_of_commit(commit: str, uncommitted: list[str]) -> None:
+    """A run whose code cannot be packed says so before it takes hours."""
+    if " " in commit:
+        found = f"commit {commit}"
+    elif commit.endswith(DIRTY_MARK):
+        more = [] if len(uncommitted) <= MAX_NAMED else ["..."]
+        named = ", ".join(uncommitted[:MAX_NAMED] + more)
+        found = f"commit {commit}" + (f", not committed: {named}" if named else "")
+    else:
+        return
+    print(f"code: {found}; `submit` refuses this run", flush=True)

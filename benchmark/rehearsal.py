@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
 from benchmark.launch import Submitter
+from benchmark.log_events import read_events
 from benchmark.mlperf_log import MLPerfObserver
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.meta_model import meta_model

@@ -22,6 +22,7 @@ from benchmark.page_cache import clear_page_cache
 from benchmark.presets import build_preset, preset_names
 from benchmark.record import RunRecord
 from benchmark.rules import preset_division
+from benchmark.run_clock import RunClock
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.parallel.context import count_training_ranks
@@ -150,14 +151,16 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
     try:
         answers = announce(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
         division = preset_division(request.config)
+        clock = RunClock()
         log = MLPerfObserver(
             directory.log_path,
             submitter=request.submitter,
             division=division,
             cache_cleared=cache_cleared and all(answers),
             num_resumptions=directory.num_resumptions,
+            clock=clock,
         )
-        record = RunRecord(directory, preset=request.preset, division=division)
+        record = RunRecord(directory, preset=request.preset, division=division, clock=clock)
         summary = SummaryObserver(
             directory.path, target_lddt_ca=request.config.evaluation.target_lddt_ca, continued=directory.continued
         )

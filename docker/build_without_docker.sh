@@ -92,7 +92,7 @@ fi
 if [ -d "${PIP_FIND_LINKS:-}" ]; then
     lent+=(--volume "$PIP_FIND_LINKS:$PIP_FIND_LINKS:ro")
 fi
-revision="$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)"
+revision="$(PYTHONPATH="$root" python3 -m benchmark.code_revision 2>/dev/null || echo unknown)"
 buildah build --isolation=chroot --network=host --layers --file "$root/docker/Dockerfile" --tag "$tag" \
     --build-arg "BASE=$base" --build-arg "REVISION=$revision" \
     --build-arg "PIP_INDEX_URL=${PIP_INDEX_URL:-https://pypi.org/simple}" \

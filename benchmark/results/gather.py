@@ -1,7 +1,8 @@
 """From files and folders to sets of runs.
 
 A folder with result_*.txt is one set, whose logs must agree. All other logs, those named one by one and every mlperf.log below
-a folder, are put together with those that agree with them.
+a folder, are put together with those that agree with them. Logs of resumed runs are linked and
+left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from benchmark.errors import BenchmarkError
 from benchmark.output_directory import FIRST_LOG
 from benchmark.result_files import RESULT_PATTERN, by_number
+from benchmark.results.continued import CONTINUED_PATTERN, set_parts_aside
 from benchmark.results.place import Place, describe_place
 from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
 
@@ -85,7 +87,7 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path.is_dir():
             found = [file.parent for file in sorted(path.rglob(RESULT_PATTERN))]
-            logs = sorted(path.rglob(FIRST_LOG))
+            logs = sorted([*path.rglob(FIRST_LOG), *path.rglob(CONTINUED_PATTERN)])
             if not found and not logs:
                 raise BenchmarkError(f"{path} holds no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it")
             folders |= {folder.resolve(): folder for folder in found if folder.resolve() not in folders}
@@ -99,8 +101,10 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
-    runs, rejections = [], []
-    for path in paths:
+    whole, reasons = set_parts_aside(paths)
+    runs = []
+    rejections = [Rejection(path=path, reason=reason) for path, reason in reasons.items()]
+    for path in whole:
         try:
             runs.append(read_run_log(path))
         except LogError as error:

@@ -7,10 +7,9 @@ import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from benchmark.code_revision import DIRTY_MARK, digest_files, is_code
 from benchmark.errors import BenchmarkError
 
-DIRTY_MARK = "-dirty"
-"""`git describe --dirty` puts it behind a commit when tracked files were changed."""
 COMMIT_LETTERS = 12
 
 
@@ -27,9 +26,16 @@ def resolve_commit(checkout: Path, revision: str) -> str:
     return found.stdout.decode().strip()
 
 
-def has_changes(checkout: Path) -> bool:
-    """True if tracked files differ from the last commit."""
-    return bool(_git(checkout, "status", "--porcelain", "--untracked-files=no").stdout.strip())
+def has_file(checkout: Path, commit: str, name: str) -> bool:
+    """Return whether a commit has a file. name: relative to the checkout, with slashes."""
+    return _git(checkout, "cat-file", "-e", f"{commit}:{name}").returncode == 0
+
+
+def commit_digest(checkout: Path, commit: str) -> str:
+    """Return what `code_digest` returns in a clean checkout of a commit."""
+    with _open_commit(checkout, commit) as tar:
+        members = [member for member in tar if member.isfile() and is_code(member.name)]
+        return digest_files((member.name, tar.extractfile(member).read()) for member in members)
 
 
 def unpack_commit(checkout: Path, commit: str, target: Path) -> list[str]:
@@ -37,14 +43,19 @@ def unpack_commit(checkout: Path, commit: str, target: Path) -> list[str]:
 
     Names with a leading dot are left out: mlperf-logging's repository checker refuses them.
     """
-    archive = _git(checkout, "archive", "--format=tar", commit)
-    if archive.returncode != 0:
-        raise BenchmarkError(f"git cannot read commit {commit} of {checkout}: {archive.stderr.decode(errors='replace').strip()}")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+    with _open_commit(checkout, commit) as tar:
         members = tar.getmembers()
         kept = [member for member in members if not _is_hidden(member.name)]
         tar.extractall(target, members=kept, filter="data")
     return sorted(member.name for member in members if _is_hidden(member.name) and not member.isdir())
+
+
+def _open_commit(checkout: Path, commit: str) -> tarfile.TarFile:
+    archive = _git(checkout, "archive", "--format=tar", commit)
+    if archive.returncode != 0:
+        reason = archive.stderr.decode(errors="replace").strip()
+        raise BenchmarkError(f"git cannot read commit {commit} of {checkout}: {reason}")
+    return tarfile.open(fileobj=io.BytesIO(archive.stdout))
 
 
 def _is_hidden(name: str) -> bool:

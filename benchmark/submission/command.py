@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.code_revision import uncommitted_files
 from benchmark.errors import BenchmarkError
 from benchmark.machine import CHECKOUT
 from benchmark.submission.checkers import Checkers
-from benchmark.submission.code import has_changes, resolve_commit
+from benchmark.submission.code import resolve_commit
 from benchmark.submission.consistency import REQUIRED_RUNS, judge_logs
 from benchmark.submission.description import judge_description, read_description
 from benchmark.submission.finding import FAIL, NOTE, Finding
 from benchmark.submission.layout import BENCHMARK, Package, assembled
 from benchmark.submission.logs import RunLog, find_logs
+from benchmark.submission.provenance import judge_provenance
 
 
 def add_parser(subparsers) -> None:
@@ -84,7 +86,8 @@ def _submit(args: argparse.Namespace) -> int:
 def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding]:
     yield from (finding for finding in judge_description(package.description) if finding.state == NOTE)
     yield from judge_logs(package.logs, description=package.description, scaling=package.scaling)
-    if not any(log.commit for log in package.logs) and has_changes(CHECKOUT):
+    yield from judge_provenance(package.logs, commit=package.commit, checkout=CHECKOUT)
+    if not any(log.commit for log in package.logs) and uncommitted_files(CHECKOUT):
         text = f"{CHECKOUT} has changes that are not committed; packed is {package.commit} without them"
         yield Finding(state=NOTE, subject="code", text=text)
     if package.scaling == "weak" and not any(folder.glob(f"results/*/strong/{BENCHMARK}")):

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
+from benchmark.code_revision import DIRTY_MARK
+from benchmark.log_events import read_events
 from benchmark.output_directory import POWER_FOLDER
-from benchmark.submission.code import DIRTY_MARK
 from benchmark.submission.finding import FAIL, NOTE, PASS, Finding
 from benchmark.submission.logs import RECORD_FILE, RunLog
 
@@ -28,6 +29,7 @@ def judge_logs(logs: Sequence[RunLog], *, description: Mapping[str, Any], scalin
         _judge_number(logs, scaling=scaling),
         *_judge_compliance(logs, division=description["division"], scaling=scaling),
         _judge_seeds(logs),
+        _judge_start_times(logs, scaling=scaling),
         _judge_sameness(logs),
         *_judge_system(logs, description=description, scaling=scaling),
         *_judge_commits(logs),
@@ -94,6 +96,25 @@ def _judge_seeds(logs: Sequence[RunLog]) -> Finding:
     return Finding(state=PASS, subject="seeds", text="all different")
 
 
+def _judge_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
+    """No two runs start in the same millisecond, unless they are instances of one job.
+
+    Instances side by side may start together, but do not stop together as well.
+    """
+    keys = ("run_start",) if scaling == "strong" else ("init_start", "run_start", "run_stop")
+    groups = _group(logs, lambda log: [log.times.get(key) for key in keys])
+    lines = [
+        f"{' and '.join(keys)} at {times} ms in {_names(names)}"
+        for times, names in groups.items()
+        if len(names) > 1 and "null" not in times
+    ]
+    if lines:
+        text = "\n".join([*lines, "expected another time in every log"])
+        remedy = "these are copies of one log; name the logs of different runs"
+        return Finding(state=FAIL, subject="start times", text=text, remedy=remedy)
+    return Finding(state=PASS, subject="start times", text="all different")
+
+
 def _judge_sameness(logs: Sequence[RunLog]) -> Finding:
     """Log keys, and what the runs' own records have, that should be the same in all."""
     facts = {log.name: _lasting_facts(log) for log in logs}
@@ -120,6 +141,10 @@ def _lasting_facts(log: RunLog) -> dict[str, Any]:
     facts = {key: value for key, value in log.values.items() if key not in PER_RUN_KEYS}
     record = log.record or {}
     wanted = {key: record[key] for key in ("preset", "config", "data_checksum") if key in record}
+    if isinstance(wanted.get("config"), Mapping):
+        # depends on the memory that was free, and changes no result
+        config = wanted["config"].items()
+        wanted["config"] = {key: value for key, value in config if key != "recompute"}
     wanted["accelerator"] = (record.get("machine") or {}).get("accelerator")
     return facts | {f"{RECORD_FILE} {path}": value for path, value in _leaves(wanted)}
 
@@ -156,21 +181,32 @@ def _judge_system(logs: Sequence[RunLog], *, description: Mapping[str, Any], sca
 
 
 def _judge_commits(logs: Sequence[RunLog]) -> list[Finding]:
-    groups = _group(logs, lambda log: log.commit)
-    unknown = groups.pop("null", [])
+    without_record = [log.name for log in logs if log.record is None]
+    unknown = [log for log in logs if log.record is not None and log.commit is None]
+    groups = _group([log for log in logs if log.commit is not None], lambda log: log.commit)
     findings = []
-    if unknown:
-        text = f"not known for {_names(unknown)}: no config.json beside the log, or no git where the run was made"
+    if without_record:
+        text = f"not known for {_names(without_record)}: no {RECORD_FILE} beside the log"
         remedy = "see to it that the packed code is the code that ran"
         findings.append(Finding(state=NOTE, subject="commit", text=text, remedy=remedy))
+    if unknown:
+        lines = [f"{log.name}: {log.recorded_commit}" for log in unknown]
+        found = "the runs do not know their commit, so their code cannot be packed"
+        text = "\n".join([found, *lines])
+        remedy = (
+            "run in a git checkout, or in an image that was built with REVISION, and make the runs "
+            "again"
+        )
+        findings.append(Finding(state=FAIL, subject="commit", text=text, remedy=remedy))
     lines = [f"{commit} in {_names(names)}" for commit, names in groups.items()]
     if len(groups) > 1:
         text = "\n".join(["the runs are of different commits", *lines])
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy="name runs of one commit"))
     elif any(DIRTY_MARK in commit for commit in groups):
-        text = "\n".join(["files had been changed and not committed, so the code that ran cannot be packed", *lines])
+        found = "files were changed or new and not committed, so the code that ran cannot be packed"
+        text = "\n".join([found, *lines])
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy="commit, and make the runs again"))
-    elif groups and not unknown:
+    elif groups and not unknown and not without_record:
         findings.append(Finding(state=PASS, subject="commit", text=next(iter(groups)).strip('"')))
     return findings
 

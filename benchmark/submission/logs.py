@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.check import read_events
 from benchmark.errors import BenchmarkError
+from benchmark.log_events import read_events
 from benchmark.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed
 from benchmark.result_files import RESULT_PATTERN, by_number
 
@@ -34,6 +34,14 @@ class RunLog:
         return values
 
     @cached_property
+    def times(self) -> dict[str, Any]:
+        """Key -> time_ms of its first event."""
+        times: dict[str, Any] = {}
+        for event in read_events(self.path)[0]:
+            times.setdefault(event["key"], event["time_ms"])
+        return times
+
+    @cached_property
     def record(self) -> dict[str, Any] | None:
         """config.json of the run (preset, configuration, versions, machine); None for a log without one."""
         file = self.path.parent / RECORD_FILE
@@ -46,10 +54,14 @@ class RunLog:
         return record if isinstance(record, dict) else None
 
     @property
+    def recorded_commit(self) -> str:
+        """What the run recorded as its commit: a hash, or a text that says why there is none."""
+        return str(((self.record or {}).get("versions") or {}).get("commit", "not recorded"))
+
+    @property
     def commit(self) -> str | None:
-        """Commit of the code that ran as `git describe` told it, "-dirty" at the end if files were changed; None if unknown."""
-        commit = ((self.record or {}).get("versions") or {}).get("commit", "")
-        # other texts say that there was no checkout, or no git
+        """Commit of the code, with "-dirty" if files were not committed; None if unknown."""
+        commit = self.recorded_commit
         return commit if commit and " " not in commit else None
 
     @property

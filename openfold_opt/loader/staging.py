@@ -36,14 +36,19 @@ class Staging(Protocol):
         """Ends threads and drops batches; the loader must be closed before. Safe to call twice."""
 
 
+def resolve_staging(kind: str, device: torch.device) -> str:
+    """Return what "auto" means on a device, or the kind itself."""
+    if kind != "auto":
+        return kind
+    return "pinned" if device.type == "cuda" else "direct"
+
+
 def build_staging(batches: Iterator[WireBatch], *, device: torch.device, config: LoaderConfig) -> Staging:
-    """The staging of a configuration; "auto" is pinned on a GPU and direct on a CPU.
+    """The staging of a configuration; `resolve_staging` says what "auto" is.
 
     Raises ValueError where DALI is asked for and cannot be imported.
     """
-    kind = config.staging
-    if kind == "auto":
-        kind = "pinned" if device.type == "cuda" else "direct"
+    kind = resolve_staging(config.staging, device)
     if kind == "direct":
         return DirectStaging(batches, device=device)
     if kind == "pinned":

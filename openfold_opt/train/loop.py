@@ -30,6 +30,7 @@ from openfold_opt.train.host_memory import keep_freed_memory
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
 from openfold_opt.train.precision import matmul_precision
+from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
 from openfold_opt.train.run_facts import run_facts
 from openfold_opt.train.setup import (
     PreparedRun,
@@ -225,7 +226,7 @@ class Trainer:
         self, config: RunConfig, context: ParallelContext, prepared: PreparedRun, runner: TrainStep | StepGraphs
     ) -> RunSummary:
         """From init_stop on."""
-        info = self._describe(prepared, prepared.train_step.buffer.values.device)
+        info = self._describe(config, prepared)
         barrier(context.world)
         self._observer.init_stop(info)
         self._observer.run_start(info)
@@ -275,10 +276,11 @@ class Trainer:
             if graphs is not None:
                 rank.evaluator.release_graphs()
 
-    def _describe(self, prepared: PreparedRun, device: torch.device) -> RunInfo:
+    def _describe(self, config: RunConfig, prepared: PreparedRun) -> RunInfo:
         buffer, launch = prepared.train_step.buffer, self._launch
+        device = buffer.values.device
         return RunInfo(
-            config=self._config,
+            config=resolve_config(config, device),
             seed=self._seed,
             number_of_ranks=launch.world_size,
             number_of_nodes=launch.number_of_nodes,
@@ -291,4 +293,5 @@ class Trainer:
             resumed_from_step=prepared.progress.step,
             resumed_from=prepared.resumed_from,
             data_checksum=prepared.identity.data_checksum,
+            recomputed_blocks=count_recomputed_blocks(config, prepared.num_recomputed_blocks),
         )

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from openfold_opt.train.resolved import describe_resolved
+
 if TYPE_CHECKING:
     from openfold_opt.train.config import RunConfig
 
@@ -30,6 +32,7 @@ class RunInfo:
     """What is known once the model is built and before any data is touched."""
 
     config: RunConfig
+    """Resolved: no field is "auto" except recompute, which recomputed_blocks resolves."""
     seed: int
     number_of_ranks: int
     number_of_nodes: int
@@ -46,6 +49,8 @@ class RunInfo:
     resumed_from: Path | None = None
     data_checksum: str | None = None
     """Checksum of the index of the data set."""
+    recomputed_blocks: Mapping[str, int] = field(default_factory=dict)
+    """Stack -> blocks of it that are computed again in the backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +271,14 @@ class ConsoleObserver(NullObserver):
         self._say(
             f"run of {info.number_of_ranks} ranks on {info.device}, global batch {info.global_batch_size}, "
             f"{info.num_parameters:,} parameters in {info.num_tensors:,} tensors, seed {info.seed}, {start}"
+        )
+        self._say(
+            describe_resolved(
+                info.config,
+                recomputed_blocks=info.recomputed_blocks,
+                number_of_ranks=info.number_of_ranks,
+                global_batch_size=info.global_batch_size,
+            )
         )
 
     def data_ready(self, *, train_samples: int, eval_samples: int) -> None:

@@ -68,6 +68,8 @@ class PreparedRun:
     """What the steps so far have used of this rank's stream of samples; None: what they use in order."""
     init_checkpoint_sha256: str | None
     resumed_from: Path | None
+    num_recomputed_blocks: int
+    """Of the training plan."""
 
 
 def resolve_device(name: str, *, local_rank: int) -> torch.device:
@@ -218,6 +220,7 @@ def prepare_run(
         stream_state=_stream_state(loaded.progress, config, context.data),
         init_checkpoint_sha256=loaded.init_checkpoint_sha256,
         resumed_from=loaded.resumed_from,
+        num_recomputed_blocks=train_plan.num_recomputed_blocks,
     )
 
 

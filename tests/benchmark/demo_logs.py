@@ -34,7 +34,7 @@ DESCRIPTION = {
 def write_demo_log(path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_size=2, num_resumptions=0):
     """The log of a run of the demo with an evaluation after every 100 steps; scores: lDDT-Ca of each.
 
-    minutes: so much later than it was does the run end.
+    minutes: the run ends so much later than it did. Runs of different seeds start an hour apart.
     """
     config = build_preset("demo")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,12 +59,14 @@ def write_demo_log(path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_
         log.evaluation_stop(step=step, epoch_num=samples)
     log.run_stop(status="success" if scores[-1] >= 0.8 else "aborted", samples=200 * len(scores))
     log.close()
-    lines = path.read_text().splitlines()
-    mark, text = lines[-1].split(" ", 1)
-    last = json.loads(text)
+    events = [json.loads(line.partition(" ")[2]) for line in path.read_text().splitlines()]
+    for event in events:
+        event["time_ms"] += 3_600_000 * seed
+    last = events[-1]
     assert last["key"] == "run_stop"
     last["time_ms"] += round(60_000 * minutes)
-    path.write_text("\n".join([*lines[:-1], f"{mark} {json.dumps(last)}"]) + "\n")
+    last["metadata"]["monotonic_seconds"] += 60 * minutes
+    path.write_text("".join(f":::MLLOG {json.dumps(event)}\n" for event in events))
     return path
 
 

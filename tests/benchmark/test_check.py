@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.check import MARK, check_log, read_events
+from benchmark.check import check_log
+from benchmark.log_events import MARK, read_events
 
 
 def event(key, value=None, kind="POINT_IN_TIME", **metadata):

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
+from benchmark.log_events import read_events
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.presets import build_preset
@@ -193,5 +194,11 @@ def test_submitter_comes_from_the_environment():
     environment = {"SUBMISSION_ORG": "A", "SUBMISSION_PLATFORM": "b", "SUBMISSION_STATUS": "onprem"}
     assert read_submitter(environment) == Submitter(organisation="A", platform="b", status="onprem")
     assert read_submitter({}) == Submitter()
+    for name in ("SUBMISSION_ORG", "SUBMISSION_PLATFORM"):
+        for value in ("A, B", "two\nlines", "a\rb", 'a "name"', "tab\there"):
+            with pytest.raises(ValueError, match=f"{name} is .*expected a name without commas"):
+                read_submitter({name: value})
+    odd = "HPE+LBNL; Zürich (x)"
+    assert read_submitter({"SUBMISSION_ORG": odd}).organisation == odd
     with pytest.raises(ValueError, match="SUBMISSION_STATUS is 'sold'"):
         read_submitter({"SUBMISSION_STATUS": "sold"})

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,9 @@ import time
 import pytest
 import torch
 
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
+from benchmark.code_revision import code_digest
+from benchmark.log_events import read_events
 from benchmark.summary import read_evaluations
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -55,9 +59,12 @@ def test_files_of_a_run(finished):
     expected = {"mlperf.log", "config.json", "run.json", "summary.txt", "evaluation_curve.png", "steps.jsonl"}
     assert expected | {"evaluations.jsonl", "checkpoints"} <= names
     assert (output / "summary.txt").read_text().strip() in printed
-    assert json.loads((output / "run.json").read_text()) | {"identity": None} == {
+    state = json.loads((output / "run.json").read_text())
+    clock = state.pop("clock")
+    assert state | {"identity": None} == {
         "status": "finished", "outcome": "success", "continued": False, "num_resumptions": 0, "seed": 11, "identity": None,
     }
+    assert clock["disagreement"] is None and clock["wall_seconds"] > 0
 
 
 def test_config_beside_the_log(finished):
@@ -67,6 +74,32 @@ def test_config_beside_the_log(finished):
     assert content["config"]["data"]["crop_size"] == 8
     assert content["versions"]["torch"] == torch.__version__
     assert content["machine"]["cpu_count"] >= 1
+
+
+def leaves(tree):
+    for value in tree.values():
+        yield from leaves(value) if isinstance(value, dict) else [value]
+
+
+def test_configuration_is_saved_and_printed_as_it_was_resolved(finished):
+    output, printed = finished
+    config = json.loads((output / "config.json").read_text())["config"]
+    assert "auto" not in list(leaves(config))
+    assert set(config["kernels"].values()) == {"reference"} and config["device"] == "cpu"
+    assert config["loader"]["staging"] == "direct"
+    stacks = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+    assert config["recompute"] == dict.fromkeys(stacks, 0)
+    (line,) = [line for line in printed.splitlines() if line.startswith("resolved: ")]
+    assert "device cpu, precision fp32, kernels reference" in line
+    assert "global batch 1 = 1 data-parallel x 1 local x 1 accumulated, DAP 1, world size 1" in line
+
+
+def test_the_code_that_ran_is_recorded(finished):
+    content = json.loads((finished[0] / "config.json").read_text())
+    assert content["code"]["sha256"] == code_digest(ROOT)
+    assert bool(content["code"]["uncommitted"]) == content["versions"]["commit"].endswith("-dirty")
+    says_so = "`submit` refuses this run" in finished[1]
+    assert says_so == (not re.fullmatch("[0-9a-f]{40}", content["versions"]["commit"]))
 
 
 def test_log_of_a_run(finished):
@@ -251,6 +284,61 @@ def test_a_wrong_environment_is_refused_by_all_ranks(tmp_path, name, value, mess
 def test_an_output_directory_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refusal(run("tiny", tmp_path / "file" / "out"))
+
+
+def make_command(folder, name, text):
+    """An executable in front of PATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("#!/usr/bin/env bash\n" + text)
+    (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def through_the_front_door(folder, path, **variables):
+    """run_and_time.sh, with the preset `tiny_target`, which ends after seconds, for `demo`."""
+    replace = (
+        "import os, sys\n"
+        "if sys.orig_argv[1:4] == ['-m', 'benchmark', 'run']:\n"
+        "    rest = [word.replace('demo', 'tiny_target') for word in sys.orig_argv[4:]]\n"
+        "    command = [sys.executable, '-m', 'tests.benchmark.tiny_benchmark', 'run', *rest]\n"
+        "    os.execv(sys.executable, command)\n"
+    )
+    (folder / "sitecustomize.py").write_text(replace)
+    variables = {"PATH": path, "SUBMISSION_ORG": "me", "PYTHONPATH": str(folder)} | variables
+    arguments = ["--preset", "demo", "--data-dir", "unused", "--output-dir", str(folder / "out")]
+    return subprocess.run(
+        [ROOT / "run_and_time.sh", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(**variables),
+    )
+
+
+def test_the_result_does_not_depend_on_the_wall_clock(tmp_path):
+    """`date` goes back an hour at its third call, and at every later one."""
+    calls, date = tmp_path / "calls", shutil.which("date")
+    script = (
+        f'echo call >>"{calls}"\n'
+        f'[ "$(wc -l <"{calls}")" -lt 3 ] || set -- -d "1 hour ago" "$@"\n'
+        f'exec {date} "$@"\n'
+    )
+    path = make_command(tmp_path / "bin", "date", script)
+    result = through_the_front_door(tmp_path, path)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
+    name, benchmark, empty, seconds, submitter, start = line.split(",")
+    assert (name, benchmark, empty, submitter) == ("RESULT", "OPENFOLD_HPC", "", "me")
+    assert 0 <= int(seconds) < 300 and len(start) > 10
+
+
+@pytest.mark.parametrize("name", ["A, B", "two\nlines", 'a "name"'])
+def test_names_that_break_the_result_line_are_refused_at_the_front_door(tmp_path, name):
+    result = through_the_front_door(tmp_path, os.environ["PATH"], SUBMISSION_ORG=name)
+    assert result.returncode == 2
+    assert "expected a name without commas, quotes and line ends" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_front_door_wants_one_directory_for_all_ranks(tmp_path):

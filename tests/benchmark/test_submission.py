@@ -152,6 +152,18 @@ def test_published_logs_that_converge_too_fast_fall_short(shared, tmp_path, caps
     assert "falls short in number of runs, reference convergence, package checker" in text
 
 
+def test_a_preset_that_is_not_committed_is_refused(tmp_path, capsys):
+    write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
+    write_record(tmp_path / "run", commit=head(), preset="mine")
+    system = write_description(tmp_path / "two_cores.json")
+    command = ["submit", str(tmp_path / "run"), "--system", str(system)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    text = capsys.readouterr().out
+    assert "FAIL  preset: result_0: preset mine; commit" in text
+    assert "has no file benchmark/presets/mine.py" in text
+    assert "falls short in number of runs, preset" in text
+
+
 def test_throughput_is_not_submitted_alone(tmp_path, capsys):
     for index in range(10):
         write_demo_log(tmp_path / "runs" / f"run_{index}" / "mlperf.log", seed=index)

@@ -1,11 +1,13 @@
 """Which logs make a submission together, and what is said of those that do not."""
 
+import json
+
 import pytest
 
 from benchmark.errors import BenchmarkError
 from benchmark.output_directory import OutputDirectory
 from benchmark.submission.consistency import judge_logs
-from benchmark.submission.finding import FAIL, NOTE
+from benchmark.submission.finding import FAIL, NOTE, PASS
 from benchmark.submission.logs import find_logs
 from tests.benchmark.demo_logs import DESCRIPTION, write_demo_log, write_record
 from tests.benchmark.test_check import event
@@ -99,6 +101,61 @@ def test_changes_that_were_not_committed_are_refused(runs):
         write_record(runs / f"run_{index}", commit=f"{COMMIT}-dirty")
     finding = judge(runs)["commit"]
     assert finding.state == FAIL and "not committed" in finding.text
+
+
+@pytest.mark.parametrize("commit", ["not a checkout", "unknown (git does not run)"])
+def test_runs_that_do_not_know_their_commit_are_refused(runs, commit):
+    """Such as those of an image that was built without REVISION."""
+    write_record(runs / "run_7", commit=commit)
+    finding = judge(runs)["commit"]
+    assert finding.state == FAIL and f"result_7: {commit}" in finding.text
+    assert "REVISION" in finding.remedy
+
+
+def test_another_number_of_recomputed_blocks_is_no_difference(runs):
+    for index, number in enumerate((0, 12)):
+        config = {"data": {"crop_size": 36}, "recompute": {"evoformer_stack": number}}
+        write_record(runs / f"run_{index}", commit=COMMIT, config=config)
+    assert judge(runs) == {}
+
+
+def test_a_start_time_used_twice_is_named(runs):
+    copy = (runs / "run_3" / "mlperf.log").read_text()
+    copy = copy.replace('"key": "seed", "value": 3', '"key": "seed", "value": 7')
+    (runs / "run_7" / "mlperf.log").write_text(copy)
+    finding = judge(runs)["start times"]
+    assert finding.state == FAIL and "ms in result_3, result_7" in finding.text
+    assert judge(runs, scaling="weak")["start times"].state == FAIL
+
+
+def test_instances_of_a_throughput_may_start_together(runs):
+    """But ten logs with one start time are no ten runs one after the other."""
+    for index in range(10):
+        log = runs / f"run_{index}" / "mlperf.log"
+        events = [json.loads(line.partition(" ")[2]) for line in log.read_text().splitlines()]
+        for each in events:
+            each["time_ms"] -= 3_600_000 * index
+        start = next(each for each in events if each["key"] == "run_start")
+        shift = 1_900_000_000_000 - start["time_ms"]
+        for each in events:
+            # instances that start together do not take equally long
+            each["time_ms"] += shift + (90 * index if each["key"] == "run_stop" else 0)
+        log.write_text("".join(f":::MLLOG {json.dumps(each)}\n" for each in events))
+    assert "ms in result_0, result_1, result_2 and 7 more" in judge(runs)["start times"].text
+    assert "start times" not in judge(runs, scaling="weak")
+
+
+def test_published_logs_comply_and_start_apart(shared):
+    """All 56, as `submit` judges them; the verdict on their convergence is the RCP checker's."""
+    folders = sorted((shared / "facts" / "mlperf_hpc_v3.0_logs").iterdir())
+    for folder in (folder for folder in folders if folder.is_dir()):
+        scaling = "weak" if folder.name.endswith("weak") else "strong"
+        description = DESCRIPTION | {"division": "closed"}
+        findings = judge_logs(find_logs([folder]), description=description, scaling=scaling)
+        states = {finding.subject: finding.state for finding in findings}
+        ours = ("number of runs", "compliance", "seeds", "start times", "one configuration")
+        for subject in ours:
+            assert states[subject] == PASS, (folder, subject)
 
 
 def test_runs_without_a_record_are_told(runs):

@@ -13,7 +13,8 @@ import pytest
 
 from benchmark import run as run_command
 from benchmark.__main__ import main
-from benchmark.check import check_log, read_events
+from benchmark.check import check_log
+from benchmark.log_events import read_events
 from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.train.observer import NullObserver

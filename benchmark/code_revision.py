@@ -1,0 +1,102 @@
+"""Find out which code runs: the commit, files that are not in it, and a digest of the files.
+
+`python3 -m benchmark.code_revision` prints the commit, for the build argument REVISION of an image.
+It needs Python alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+CODE_FOLDERS = ("benchmark", "data_prep", "openfold_opt", "slurm")
+"""A file in one of these takes part in a run, whether git knows it or not."""
+CODE_SUFFIXES = (".py", ".sh", ".sub", ".cpp", ".h")
+BUILT_FOLDERS = ("__pycache__", "built")
+"""Products of the code, which git ignores."""
+DIRTY_MARK = "-dirty"
+"""Is put behind a commit when files differ from it."""
+REVISION_FILE = "REVISION"
+"""Written into an image, which has no history, by its builder."""
+NO_CHECKOUT = "not a checkout"
+
+_REVISION = re.compile(rf"[0-9a-f]{{7,40}}({DIRTY_MARK})?")
+_TIMEOUT_SECONDS = 60
+
+
+def describe_commit(checkout: Path) -> str:
+    """Return the commit of a checkout or of an image, with "-dirty" if files were not committed.
+
+    A text with blanks says why the commit is not known.
+    """
+    if not (checkout / ".git").exists():
+        return _commit_of_image(checkout / REVISION_FILE)
+    try:
+        shown = _git(checkout, "describe", "--always", "--abbrev=40")
+        changed = uncommitted_files(checkout)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (git does not run)"
+    if shown.returncode != 0:
+        return "unknown (git refuses the checkout)"
+    return shown.stdout.strip() + (DIRTY_MARK if changed else "")
+
+
+def _commit_of_image(file: Path) -> str:
+    revision = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    if revision in ("", "unknown"):
+        # the builder of an image did not name its commit
+        return NO_CHECKOUT
+    if not _REVISION.fullmatch(revision):
+        return f"unknown (the image's REVISION is {revision!r}, expected the hash of a commit)"
+    return revision
+
+
+def uncommitted_files(checkout: Path) -> list[str]:
+    """Return changed files that git tracks, and files in CODE_FOLDERS that it does not know.
+
+    What git ignores is left out. Raises OSError or SubprocessError if git does not run.
+    """
+    command = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    shown = _git(checkout, *command)
+    entries = [(entry[:2], entry[3:]) for entry in shown.stdout.split("\0") if entry]
+    return sorted(name for state, name in entries if state != "??" or _is_in_code_folder(name))
+
+
+def code_digest(checkout: Path) -> str:
+    """Return the SHA-256 of the names and contents of the code files in a folder."""
+    files = [path for top in CODE_FOLDERS for path in (checkout / top).rglob("*") if path.is_file()]
+    names = {path.relative_to(checkout).as_posix(): path for path in files}
+    return digest_files((name, path.read_bytes()) for name, path in names.items() if is_code(name))
+
+
+def digest_files(files: Iterable[tuple[str, bytes]]) -> str:
+    """Return the SHA-256 of names and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files):
+        digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def is_code(name: str) -> bool:
+    """Whether the digest covers a file. name: relative to the checkout, with slashes."""
+    path = PurePosixPath(name)
+    is_built = any(part in BUILT_FOLDERS for part in path.parts)
+    return _is_in_code_folder(name) and path.suffix in CODE_SUFFIXES and not is_built
+
+
+def _is_in_code_folder(name: str) -> bool:
+    return name.partition("/")[0] in CODE_FOLDERS
+
+
+def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_SECONDS
+    )
+
+
+if __name__ == "__main__":
+    print(describe_commit(Path(__file__).resolve().parent.parent))

@@ -1,0 +1,142 @@
+"""Find the logs of runs that were continued, which are not results, and link their parts.
+
+A run that is continued writes a second log, which is marked. Parts belong together if they are in
+one output directory, or in one folder with the same seed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from benchmark.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.log_order import SUCCESS
+from benchmark.output_directory import CONTINUED_LOG, FIRST_LOG
+from benchmark.result_files import by_number
+
+CONTINUED_PATTERN = CONTINUED_LOG.format("*")
+PREEMPTED_ERRORS = ("PreemptedError", "Terminated")
+"""What run_stop names as the error of a run that a signal stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPart:
+    """What one process of a run wrote into its log."""
+
+    path: Path
+    seed: int | None
+    number: int
+    """0: the first part. Above: how often the run was continued before."""
+    resumed_from_step: int | None
+    status: str | None
+    """None: there is no run_stop."""
+    error: str | None
+    """Type of the error that ended the process, if the log names one."""
+    samples: int | None
+    """Samples seen at the end of the last cycle."""
+
+    @property
+    def is_preempted(self) -> bool:
+        """A signal stopped it, so the same command continues it."""
+        return self.error in PREEMPTED_ERRORS
+
+    def describe(self) -> str:
+        """Return the name of the log, and how this part began and ended."""
+        step = self.resumed_from_step
+        start = "" if step is None else f"resumed from step {step}, "
+        end = self.status or "no run_stop"
+        if self.is_preempted:
+            end = "pre-empted"
+        elif self.error is not None:
+            end = f"{self.status} by {self.error}"
+        after = "" if self.samples is None else f" after {self.samples:,} samples"
+        return f"{self.path.name} ({start}{end}{after})"
+
+
+def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Return the logs that may be whole runs, and for each other run its first log and the reason.
+
+    A log in an output directory brings the other parts of its run with it.
+    """
+    groups: dict[Hashable, list[RunPart]] = defaultdict(list)
+    paths = _with_neighbours(paths)
+    for path in paths:
+        part = read_part(path)
+        groups[_run_of(part)].append(part)
+    whole: set[Path] = set()
+    reasons: dict[Path, str] = {}
+    for parts in groups.values():
+        if any(part.number > 0 for part in parts):
+            # a run that reached its target was not continued; it has the same seed by chance
+            linked = [part for part in parts if part.number > 0 or part.status != SUCCESS]
+            whole |= {part.path for part in parts if part not in linked}
+            linked.sort(key=lambda part: part.number)
+            reasons[linked[0].path] = _describe_run(linked)
+            continue
+        for part in parts:
+            if part.is_preempted:
+                reasons[part.path] = (
+                    f"{part.describe()} was not continued yet, so it is not a whole run; "
+                    "the command that started it continues it"
+                )
+            else:
+                whole.add(part.path)
+    return [path for path in paths if path in whole], reasons
+
+
+def read_part(path: Path) -> RunPart:
+    """Read what a log says about its part of a run; damaged lines are left out."""
+    try:
+        events, _ = read_events(path)
+    except OSError:
+        # read_run_log gives the reason
+        events = []
+    last = {event["key"]: event for event in events}
+    mark = last.get(CONTINUED_KEY)
+    stop = as_table(last["run_stop"]["metadata"]) if "run_stop" in last else {}
+    seed, number = _value(last, "seed"), _value(last, CONTINUED_KEY)
+    samples = as_table(last.get("epoch_stop", {}).get("metadata")).get("epoch_num")
+    is_continued = mark is not None or fnmatch(path.name, CONTINUED_PATTERN)
+    return RunPart(
+        path=path,
+        seed=seed if isinstance(seed, int) else None,
+        number=number if isinstance(number, int) else int(is_continued),
+        resumed_from_step=as_table((mark or {}).get("metadata")).get("resumed_from_step"),
+        status=stop.get("status"),
+        error=stop.get("error"),
+        samples=samples if isinstance(samples, int) else None,
+    )
+
+
+def _value(last: dict[str, Any], key: str) -> Any:
+    return last[key]["value"] if key in last else None
+
+
+def _with_neighbours(paths: Iterable[Path]) -> list[Path]:
+    """Add the continued logs in the folder of a first log, each log once."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+        if path.name == FIRST_LOG:
+            for other in sorted(path.parent.glob(CONTINUED_PATTERN), key=by_number):
+                found.setdefault(other.resolve(), other)
+    return list(found.values())
+
+
+def _run_of(part: RunPart) -> Hashable:
+    """Equal for the parts of one run."""
+    folder, name = part.path.parent.resolve(), part.path.name
+    if name == FIRST_LOG or fnmatch(name, CONTINUED_PATTERN):
+        return folder
+    return (folder, part.seed) if part.seed is not None else part.path
+
+
+def _describe_run(parts: Sequence[RunPart]) -> str:
+    first = "" if parts[0].number == 0 else "its first log is not among them, "
+    listed = ", ".join(part.describe() for part in parts)
+    noun = "log" if len(parts) == 1 else "logs"
+    return f"a resumed run is not a result: {first}one run in {len(parts)} {noun}: {listed}"

@@ -1,0 +1,68 @@
+"""Replace every "auto" in a configuration by what it means on this machine, and describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from openfold_opt.loader.staging import resolve_staging
+
+if TYPE_CHECKING:
+    from openfold_opt.kernels.select import KernelConfig
+    from openfold_opt.train.config import RunConfig
+
+
+def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
+    """Return the configuration with the device, kernels and staging that the run uses.
+
+    Only `recompute` may still be "auto": `count_recomputed_blocks` resolves it.
+    """
+    return replace(
+        config,
+        device=device.type,
+        kernels=config.kernels.resolved(device),
+        loader=replace(config.loader, staging=resolve_staging(config.loader.staging, device)),
+    )
+
+
+def count_recomputed_blocks(config: RunConfig, num_recomputed_blocks: int) -> dict[str, int]:
+    """Return, for each stack, the number of blocks that the backward pass computes again.
+
+    num_recomputed_blocks: of the ExecutionPlan, which has one number for all stacks.
+    """
+    names = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+    sizes = {name: getattr(config.model, name).num_blocks for name in names}
+    return {name: min(num_recomputed_blocks, size) for name, size in sizes.items()}
+
+
+def describe_resolved(
+    config: RunConfig,
+    *,
+    recomputed_blocks: Mapping[str, int],
+    number_of_ranks: int,
+    global_batch_size: int,
+) -> str:
+    """Return one line for people. config: resolved."""
+    parallel = config.parallel
+    blocks = [f"{number} of {name}" for name, number in recomputed_blocks.items()]
+    num_streams = (number_of_ranks - parallel.num_evaluation_ranks) // parallel.dap_size
+    return (
+        f"resolved: device {config.device}, precision {config.precision}, "
+        f"kernels {_describe_kernels(config.kernels)}, recomputed blocks {', '.join(blocks)}, "
+        f"global batch {global_batch_size} = {num_streams} data-parallel x "
+        f"{config.local_batch_size} local x {config.accumulation} accumulated, "
+        f"DAP {parallel.dap_size}, world size {number_of_ranks}"
+    )
+
+
+def _describe_kernels(kernels: KernelConfig) -> str:
+    """Name the implementation of most operations first, then the operations with another one."""
+    operations: dict[str, list[str]] = {}
+    for operation, name in asdict(kernels).items():
+        operations.setdefault(name, []).append(operation)
+    most = max(operations, key=lambda name: len(operations[name]))
+    others = [f"{name} for {', '.join(ops)}" for name, ops in operations.items() if name != most]
+    return most + (f" (but {'; '.join(others)})" if others else "")

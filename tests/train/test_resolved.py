@@ -1,0 +1,98 @@
+"""What "auto" became: in the configuration that observers get, and in one line for people."""
+
+import dataclasses
+import io
+
+import pytest
+import torch
+
+from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.model.plan import ALL_BLOCKS
+from openfold_opt.train import setup
+from openfold_opt.train.loop import Trainer
+from openfold_opt.train.observer import ConsoleObserver
+from openfold_opt.train.resolved import count_recomputed_blocks, describe_resolved, resolve_config
+from openfold_opt.train.setup import RunPaths
+from tests.train.recorder import Recorder
+from tests.train.synthetic import MemorySource, tiny_config
+
+STACKS = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+
+
+def with_blocks(config, *numbers):
+    """The same with these numbers of blocks in STACKS."""
+    changes = {
+        name: dataclasses.replace(getattr(config.model, name), num_blocks=number)
+        for name, number in zip(STACKS, numbers, strict=True)
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def test_auto_becomes_what_the_device_takes():
+    config = tiny_config(device="auto", kernels=KernelConfig.all("auto"))
+    on_gpu = resolve_config(config, torch.device("cuda", 3))
+    assert on_gpu.device == "cuda" and on_gpu.kernels == KernelConfig.all("triton")
+    assert on_gpu.loader.staging == "pinned"
+    on_cpu = resolve_config(config, torch.device("cpu"))
+    assert on_cpu.device == "cpu" and on_cpu.loader.staging == "direct"
+    assert on_cpu.kernels == config.kernels.resolved(torch.device("cpu")) != config.kernels
+
+
+def test_what_was_asked_for_by_name_stays():
+    kernels = dataclasses.replace(KernelConfig(), layer_norm="compiled")
+    config = tiny_config(kernels=kernels)
+    loader = dataclasses.replace(config.loader, staging="direct")
+    config = dataclasses.replace(config, loader=loader)
+    assert resolve_config(config, torch.device("cpu")) == config
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0, (0, 0, 0)), (1, (1, 1, 1)), (3, (2, 3, 3)), (ALL_BLOCKS, (2, 4, 48))],
+)
+def test_blocks_are_counted_stack_by_stack(number, expected):
+    """The plan has one number, which may be larger than a stack."""
+    config = with_blocks(tiny_config(), 2, 4, 48)
+    assert tuple(count_recomputed_blocks(config, number).values()) == expected
+
+
+def test_the_line_names_everything():
+    kernels = dataclasses.replace(KernelConfig.all("triton"), dropout_masks="reference")
+    config = tiny_config(kernels=kernels, device="cuda", local_batch_size=2, accumulation=3)
+    parallel = dataclasses.replace(config.parallel, dap_size=2, num_evaluation_ranks=4)
+    config = dataclasses.replace(config, parallel=parallel)
+    line = describe_resolved(
+        config, recomputed_blocks={"evoformer_stack": 12}, number_of_ranks=12, global_batch_size=24
+    )
+    assert line == (
+        "resolved: device cuda, precision fp32, kernels triton (but reference for dropout_masks), "
+        "recomputed blocks 12 of evoformer_stack, global batch 24 = 4 data-parallel x 2 local x "
+        "3 accumulated, DAP 2, world size 12"
+    )
+
+
+def test_observers_get_what_a_run_resolved(tmp_path, monkeypatch):
+    """recompute="auto" finds a number from the memory that is free."""
+    monkeypatch.setattr(setup, "plan_recomputation", lambda config, device: 1)
+    stream = io.StringIO()
+    recorder, console = Recorder(), ConsoleObserver(stream=stream)
+
+    class Both:
+        def __getattr__(self, name):
+            def send(*args, **keywords):
+                getattr(recorder, name)(*args, **keywords)
+                getattr(console, name)(*args, **keywords)
+
+            return send
+
+    kernels = KernelConfig.all("auto")
+    config = tiny_config(recompute="auto", device="auto", kernels=kernels, max_steps=1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    paths = RunPaths(output_dir=tmp_path)
+    Trainer(config, data=MemorySource(), paths=paths, seed=1, observer=Both()).run()
+    (info,) = recorder.infos
+    assert info.recomputed_blocks == dict.fromkeys(STACKS, 1)
+    assert info.config.device == "cpu"
+    assert "auto" not in dataclasses.asdict(info.config.kernels).values()
+    printed = stream.getvalue()
+    assert "resolved: device cpu" in printed and "1 of evoformer_stack" in printed
