@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.meta_step import META, MetaStep, with_evoformer_blocks
+from benchmark.perf.meta_step import META, MetaStep
 from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 CAPABILITIES = (80, 90, 100)

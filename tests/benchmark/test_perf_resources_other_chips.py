@@ -3,10 +3,11 @@
 import pytest
 
 from benchmark.perf import resources
-from benchmark.perf.meta_step import MetaStep, with_evoformer_blocks
+from benchmark.perf.meta_step import MetaStep
 from benchmark.presets import build_preset
 from openfold_opt.kernels.triton.compiling import distinct_launches
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 from openfold_opt.train.precision import PRECISIONS
 from tests.benchmark.compiled_kernels import assert_fits, compile_for
 

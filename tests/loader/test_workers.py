@@ -229,8 +229,7 @@ def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_me
             import os, signal, sys, time
             import numpy as np
             from openfold_opt.loader.config import LoaderConfig
-            from openfold_opt.loader.worker import Worker
-from openfold_opt.loader.workers import WorkerStream
+            from openfold_opt.loader.workers import WorkerStream
             class Task:
                 def __call__(self, position):
                     os.write(1, f"{os.getpid()}\\n".encode())

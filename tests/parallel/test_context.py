@@ -135,6 +135,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(context_module, "dist", fake)
     monkeypatch.setattr(context_module, "DeviceMesh", fake.device_mesh)
     monkeypatch.setattr(context_module, "open_store", lambda launch, timeout: "store")
+    monkeypatch.setattr(context_module, "wait_for_all", lambda store, launch, timeout: None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     return fake
 

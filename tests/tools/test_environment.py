@@ -18,8 +18,11 @@ case "$*" in
 "- torch nvidia.dali") exit "${HAS_DALI:-1}" ;;
 "- "*) exec "$REAL_PYTHON" "$@" ;;
 "-m pip "*)
-    for argument in "$@"; do case "$argument" in *.txt) sed "s/^/${argument##*/}: /" "$argument" ;;
-    esac; done exit "${PIP_STATUS:-0}" ;;
+    for argument in "$@"; do
+        case "$argument" in *.txt) sed "s/^/${argument##*/}: /" "$argument" ;; esac
+    done
+    exit "${PIP_STATUS:-0}"
+    ;;
 esac
 """
 

@@ -73,16 +73,13 @@ class OperatorRecorder:
         self.recordings.append(OperatorRecording(self, tape.calls))
         return self.recordings[-1]
 
-    def spoil_pool(self, replayed: OperatorRecording) -> None:
-        """Overwrite what the other graphs have allocated, as a graph that shares their memory does.
-
-        The replayed graph computes its tensors anew, so they are left alone.
-        """
-        others = [recording for recording in self.recordings if recording is not replayed]
-        results = (x for recording in others for call in recording.calls for x in call.results)
-        for x in results:
-            if x.is_floating_point():
-                x.fill_(torch.nan)
+    def spoil_pool(self) -> None:
+        """Overwrite what all graphs have allocated, as a graph that shares their memory does."""
+        for recording in self.recordings:
+            for call in recording.calls:
+                for x in call.results:
+                    if x.is_floating_point():
+                        x.fill_(torch.nan)
 
 
 class OperatorRecording:
@@ -94,7 +91,7 @@ class OperatorRecording:
     @torch.no_grad()
     def replay(self) -> None:
         self._recorder.num_replays += 1
-        self._recorder.spoil_pool(self)
+        self._recorder.spoil_pool()
         for call in self.calls:
             call.run()
 

@@ -13,16 +13,16 @@ CONFIGS = {"tiny": tiny_config, "benchmark": lambda: build_preset("mlperf_refere
 SIZES = ["tiny", pytest.param("benchmark", marks=pytest.mark.gpu)]
 
 
-def maker(size):
-    return CaseMaker(CONFIGS[size](), device=torch.device(DEVICE), precision="bf16")
+def maker(size, device=DEVICE):
+    return CaseMaker(CONFIGS[size](), device=torch.device(device), precision="bf16")
 
 
 def name_of(case):
     return f"{case.operation}, {case.where}"
 
 
-# The names do not depend on the sizes, so the tiny cases stand for all.
-NAMES = [name_of(case) for case in maker("tiny").cases()]
+# The names do not depend on sizes or device, so tiny cases on the CPU give all of them.
+NAMES = [name_of(case) for case in maker("tiny", "cpu").cases()]
 
 
 def test_every_operation_with_activations_has_a_case():
