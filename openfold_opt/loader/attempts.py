@@ -9,7 +9,14 @@ from openfold_opt.loader.worker import Failure, Task
 
 
 class LoaderError(RuntimeError):
-    """A batch could not be prepared; the message names its samples and the cause."""
+    """A batch could not be prepared; the message names its samples and the cause.
+
+    sample_ids: the samples of the batch, if they are known.
+    """
+
+    def __init__(self, *message: str, sample_ids: Sequence[str] = ()) -> None:
+        super().__init__(*message)
+        self.sample_ids = tuple(sample_ids)
 
 
 def explain(error: Exception) -> str:

@@ -21,7 +21,9 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         # every rank holds the same tensors, so one writes all of them and no other takes part
         dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
     except dcp.CheckpointException as error:
-        raise OSError(str(error)) from error
+        # the exception of the write: it has the number of the operating system's error
+        cause = next((failure for failure, _ in error.failures.values()), error)
+        raise OSError(str(error)) from cause
 
 
 def read_tensors(folder: Path, sizes: Mapping[str, int]) -> dict[str, Tensor]:
