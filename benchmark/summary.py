@@ -77,7 +77,7 @@ def format_summary(summary: RunSummary, evaluations: list[dict[str, Any]], *, ta
     """A page of text: outcome, speed, waits, and the evaluation curve as bars."""
     outcome = "target reached" if summary.status == "success" else "target not reached"
     lines = [
-        f"status              {summary.status} ({outcome}: lDDT-Ca {target_lddt_ca})",
+        f"status              {outcome} (lDDT-Ca {target_lddt_ca})",
         f"continued           {'yes, after step ' + str(summary.resumed_from_step) if summary.resumed_from_step else 'no'}",
         f"optimiser steps     {summary.steps}",
         f"samples             {summary.samples}",

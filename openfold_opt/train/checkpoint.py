@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from openfold_opt.model.weights import file_sha256
 
 TEMPORARY_SUFFIX = ".tmp"
 DESCRIPTION = "checkpoint.json"
+_FORBIDDEN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
+"""How torch.load names a class that it refuses to load."""
 
 
 class CheckpointError(ValueError):
