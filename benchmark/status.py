@@ -144,9 +144,10 @@ def outcome(status: RunStatus) -> str:
         left = _time_left(status)
         return f"running: step {step} ({status.holder})" + (f", {left}" if left else "")
     if state["status"] == "finished":
+        score = f", lDDT-Ca {status.evaluations[-1]['lddt_ca']:.4f}" if status.evaluations else ""
         if state["outcome"] == "success":
-            return f"success: target reached after step {step}"
-        return f"target not reached: out of steps after step {step}"
+            return f"success: target reached after step {step}{score}"
+        return f"target not reached: out of steps after step {step}{score}"
     if state["status"] == "preempted":
         return f"preempted: stopped by a signal after step {step}, with a checkpoint"
     if state["status"] == "failed":
