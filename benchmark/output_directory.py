@@ -170,6 +170,7 @@ class OutputDirectory:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
+            error.filename = str(self.path / RESERVE_FILE)
             # imports torch, which those who only read a directory do without
             from benchmark.failure import describe_failure
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.agreement import announce, listen
 from benchmark.errors import BenchmarkError
-from benchmark.failure import is_full_disk
+from benchmark.failure import FULL_DISK_NUMBERS
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.output_directory import OutputDirectory
@@ -140,8 +140,9 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         # only now: a mistaken second start must not cool down the run that holds the directory
         cache_cleared = clear_page_cache(data_files(request.data_dir))
     except (BenchmarkError, ValueError, OSError) as error:
-        announce(launch, {"refused": str(error)}, timeout_seconds=timeout_seconds)
-        raise BenchmarkError(str(error)) from error
+        message = str(error) + _advice(error)
+        announce(launch, {"refused": message}, timeout_seconds=timeout_seconds)
+        raise BenchmarkError(message) from error
     clock = RunClock()
     division = preset_division(request.config)
     record = RunRecord(directory, preset=request.preset, division=division, clock=clock)
@@ -235,8 +236,11 @@ def _train(
 
 def _stopped(error: Exception) -> int:
     """Say why the run ended; returns the exit code."""
-    advice = ""
-    if is_full_disk(error):
-        advice = "; make room, then start the same command again"
-    print(f"benchmark run: stopped: {error}{advice}", file=sys.stderr)
+    print(f"benchmark run: stopped: {error}{_advice(error)}", file=sys.stderr)
     return 1
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error of the operating system that does not say it."""
+    is_full = isinstance(error, OSError) and error.errno in FULL_DISK_NUMBERS
+    return "; make room, then start the same command again" if is_full else ""

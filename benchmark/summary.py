@@ -122,8 +122,14 @@ def _end_last_line(path: Path) -> None:
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(_without_nan(record), allow_nan=False) + "\n")
+    line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        # a failed write does not say to which file
+        error.filename = str(path)
+        raise
 
 
 def _without_nan(value: Any) -> Any:
