@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+from tests.benchmark.front_door import front_door
 
 from benchmark.check import check_log
 from benchmark.code_revision import code_digest
@@ -307,23 +308,10 @@ def make_command(folder, name, text):
 
 def through_the_front_door(folder, path, **variables):
     """run_and_time.sh, with the preset `tiny_target`, which ends after seconds, for `demo`."""
-    replace = (
-        "import os, sys\n"
-        "if sys.orig_argv[1:4] == ['-m', 'benchmark', 'run']:\n"
-        "    rest = [word.replace('demo', 'tiny_target') for word in sys.orig_argv[4:]]\n"
-        "    command = [sys.executable, '-m', 'tests.benchmark.tiny_benchmark', 'run', *rest]\n"
-        "    os.execv(sys.executable, command)\n"
-    )
-    (folder / "sitecustomize.py").write_text(replace)
-    variables = {"PATH": path, "SUBMISSION_ORG": "me", "PYTHONPATH": str(folder)} | variables
-    arguments = ["--preset", "demo", "--data-dir", "unused", "--output-dir", str(folder / "out")]
+    command, changes = front_door(folder, preset="tiny_target")
+    variables = {"PATH": path, "SUBMISSION_ORG": "me"} | changes | variables
     return subprocess.run(
-        [ROOT / "run_and_time.sh", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(**variables),
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment(**variables)
     )
 
 

@@ -1,5 +1,6 @@
 """`benchmark status`: it tells apart how a run ended, and run.json has the reason."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import time
 
 import pytest
+from tests.benchmark.front_door import front_door
 from tests.parallel.gloo_ranks import free_port
 
 from benchmark.__main__ import main
@@ -17,32 +19,49 @@ from benchmark.log_events import read_events
 from benchmark.status import read_status, status_lines
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+STARTED: list[subprocess.Popen] = []
 
 
-def start(output, *, preset="tiny", preexec=None, **variables):
-    """A run in a process; Ctrl-C reaches it even if the tests run in the background of a shell."""
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    """Also where a test fails."""
+    yield
+    for process in STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    STARTED.clear()
+
+
+def start(output, *, preset="tiny", preexec=None, command=None, **variables):
+    """A run in a process group; Ctrl-C reaches it even if the tests run in the background of a
+    shell.
+    """
 
     def prepare():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if preexec is not None:
             preexec()
 
-    command = [sys.executable, "-m", "tests.benchmark.tiny_benchmark", "run", "--preset", preset]
-    command += ["--data-dir", "unused", "--output-dir", str(output), "--seed", "5"]
-    return subprocess.Popen(
-        command,
+    arguments = ["--preset", preset, "--data-dir", "unused", "--output-dir", str(output)]
+    run = ["-m", "tests.benchmark.tiny_benchmark", "run", *arguments, "--seed", "5"]
+    process = subprocess.Popen(
+        command or [sys.executable, *run],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=prepare,
+        start_new_session=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def end(process):
     """Exit code and output."""
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=240)
     return process.returncode, text
 
 
@@ -54,7 +73,7 @@ def start_slow(output, **variables):
 
 
 def wait_for_checkpoint(output, process):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not list(output.glob("checkpoints/step_*[0-9]")):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "no checkpoint"
@@ -211,6 +230,30 @@ def test_ctrl_c_reaches_all_ranks_at_once(tmp_path):
     assert [code for code, _ in ends] == [75, 75], ends
     assert not any("Traceback" in text for _, text in ends)
     assert status(output)[0].startswith("preempted: ")
+
+
+@pytest.mark.parametrize("door", ["run_and_time.sh", "torchrun"])
+def test_ctrl_c_at_a_terminal(tmp_path, door):
+    """A terminal sends the signal to every process of the group: launcher, ranks, workers."""
+    output = tmp_path / "out"
+    variables = {"TINY_STEP_SECONDS": "1", "TINY_CHANGES": '{"max_steps": 100}'}
+    command, changes = front_door(tmp_path, preset="tiny")
+    if door == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        command += ["--master-port", str(free_port()), "-m", "tests.benchmark.tiny_benchmark", "run"]
+        command += ["--preset", "tiny", "--data-dir", "unused", "--output-dir", str(output)]
+        changes = {}
+    process = start(output, command=command, **variables, **changes)
+    wait_for_checkpoint(output, process)
+    os.killpg(process.pid, signal.SIGINT)
+    code, text = end(process)
+    assert "whose checkpoint is complete" in text
+    assert status(output)[0].startswith("preempted: ")
+    if door == "run_and_time.sh":
+        assert code == 75 and "Traceback" not in text
+    else:
+        # the launcher itself ends with a traceback; no rank does
+        assert code != 0 and text.count("Traceback") <= 1, text
 
 
 def test_a_refused_run_says_why_and_a_continued_one_is_not_counted(tmp_path):
