@@ -155,7 +155,7 @@ def outcome(status: RunStatus) -> str:
         text = FAILURES.get(error["kind"], f"failed: {error['type']}")
         place = "" if error["step"] is None else f", at step {error['step']}"
         return text + place + _on_rank(error)
-    return f"killed: the process died without a word after step {step}"
+    return f"killed: the process ended without saying why, after step {step}"
 
 
 def _progress(status: RunStatus) -> str:

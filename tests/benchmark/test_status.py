@@ -124,7 +124,7 @@ def test_running_and_killed(tmp_path):
     process.send_signal(signal.SIGKILL)
     end(process)
     lines = status(output)
-    assert lines[0].startswith("killed: the process died without a word after step ")
+    assert lines[0].startswith("killed: the process ended without saying why, after step ")
     command = detail(lines, "continue")
     assert command.startswith("python -m benchmark run --preset tiny --data-dir ")
     assert command.endswith(f"--output-dir {output}")
