@@ -12,6 +12,7 @@ from openfold_opt.parallel.leaving import run_program
 
 COMMANDS = {
     "run": ("benchmark.run", "one timed run"),
+    "status": ("benchmark.status", "how far a run is, or why it stopped"),
     "preflight": ("benchmark.preflight.command", "is everything there that a run will need?"),
     "check": ("benchmark.check", "compliance of MLPerf logs"),
     "summarize": ("benchmark.results.command", "tables and pictures from MLPerf logs"),

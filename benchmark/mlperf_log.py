@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class MLPerfObserver(NullObserver):
         # a logger of its own, not one of logging's registry: two runs in a process must not share a file
         self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
         # logging would print a write error and go on: a run without its log is no run
-        self._handler.handleError = _raise_again
+        self._handler.handleError = self._raise_again
+        self._cannot_write = False
         logger = logging.Logger("mlperf", level=logging.INFO)
         logger.addHandler(self._handler)
         # stack offset 2: the caller of _event and its like below, not those helpers
@@ -174,10 +176,17 @@ class MLPerfObserver(NullObserver):
         self._end(constants.RUN_STOP, **metadata, **elapsed)
 
     def close(self) -> None:
-        """Close the file."""
-        self._handler.close()
+        """Close the file. Raises OSError if that fails, unless an earlier write has."""
+        try:
+            self._handler.close()
+        except OSError:
+            if not self._cannot_write:
+                raise
 
-
-def _raise_again(record: logging.LogRecord) -> None:
-    """Called by logging while it handles the error."""
-    raise  # noqa: PLE0704
+    def _raise_again(self, record: logging.LogRecord) -> None:
+        """Called by logging while it handles the error of a write; adds the file to it."""
+        self._cannot_write = True
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._handler.baseFilename
+        raise  # noqa: PLE0704

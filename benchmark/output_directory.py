@@ -6,10 +6,14 @@ record lock, which forked worker processes do not inherit: none that outlives it
 
 run.json says how far the run came:
 
-    starting -> running -> finished
+    starting -> running -> finished, failed or preempted
 
 `starting` is before the first checkpoint: nothing is left of the training, so the next run starts afresh.
-`running` without the lock is a dead run: the next run continues it.
+`starting` and `running` without the lock is a run that was killed. A run that can still write says why it ended: `failed`
+with the error, or `preempted` if it was stopped by a signal, with a checkpoint. `resumable` says whether the
+next run continues this one.
+
+run.reserve keeps some space until the run ends, so that run.json can be written on a full disk.
 """
 
 from __future__ import annotations
@@ -18,13 +22,19 @@ import fcntl
 import json
 import os
 import socket
+import struct
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 from benchmark.errors import BenchmarkError
 
 STATE_FILE = "run.json"
 LOCK_FILE = "run.lock"
+RESERVE_FILE = "run.reserve"
+RESERVE_BYTES = 32 * 1024
+"""More than run.json needs with the traceback of a failure."""
+STATUSES = ("starting", "running", "finished", "failed", "preempted")
 FIRST_LOG = "mlperf.log"
 CONTINUED_LOG = "mlperf_continued_{}.log"
 POWER_FOLDER = "power"
@@ -36,9 +46,18 @@ class OutputDirectory:
 
     identity: what must be the same when a dead run is continued (preset, data checksum, ...), JSON values;
     a difference is a BenchmarkError that names it. A seed that is None takes the recorded one.
+    command: the command line that continues the run.
     """
 
-    def __init__(self, path: Path, *, identity: dict[str, Any], seed: int | None, new_seed: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity: dict[str, Any],
+        seed: int | None,
+        new_seed: int,
+        command: str | None = None,
+    ) -> None:
         self.path = path
         if path.exists() and not path.is_dir():
             raise BenchmarkError(f"output directory {path} is a file; name another one")
@@ -46,7 +65,7 @@ class OutputDirectory:
         path.mkdir(parents=True, exist_ok=True)
         self._lock = _take_lock(path)
         try:
-            state = _read_state(path)
+            state = read_state(path)
             self.num_resumptions = self._resumptions(state)
             if self.num_resumptions:
                 _check_identity(path, state, identity=identity, seed=seed)
@@ -59,23 +78,29 @@ class OutputDirectory:
                 "num_resumptions": self.num_resumptions,
                 "seed": self.seed,
                 "identity": identity,
+                "resumable": self.num_resumptions > 0,
+                "command": command,
             }
+            self._previous = state
             self._is_marked = False
+            # the thread that writes checkpoints and that of the heartbeat mark the state, too
+            self._state_lock = Lock()
             if not self.continued:
                 self._write_state()
+            self._reserve_space()
         except BaseException:
             self._lock.close()
             raise
 
     def _resumptions(self, state: dict[str, Any] | None) -> int:
-        if state is None or state["status"] == "starting":
+        if state is None:
             return 0
         if state["status"] == "finished":
             raise BenchmarkError(
                 f"output directory {self.path} holds a finished run ({state.get('outcome', 'no outcome')}); "
                 "name another directory, or remove this one"
             )
-        return int(state["num_resumptions"]) + 1
+        return int(state["num_resumptions"]) + 1 if is_resumable(state) else 0
 
     @property
     def continued(self) -> bool:
@@ -91,22 +116,69 @@ class OutputDirectory:
 
     def mark_running(self) -> None:
         """From now on a death leaves something to continue; a continued run is counted."""
-        if not self._is_marked:
-            self._state["status"] = "running"
-            self._write_state()
+        with self._state_lock:
+            if self._is_marked:
+                return
             self._is_marked = True
+            # the last checkpoint may be complete only after the run has failed
+            status = "running" if self._state["status"] == "starting" else self._state["status"]
+            self._state |= {"status": status, "resumable": True}
+            self._write_state()
 
     def mark_finished(self, *, outcome: str, clock: dict[str, Any] | None = None) -> None:
-        """The run is over, with "success" or "aborted"; nobody may run here again.
+        """The run is over, with an outcome; nobody may run here again.
 
-        clock: durations of the run by the wall clock and by the monotonic clock.
+        outcome: "success" or "target not reached". clock: durations of the run by the wall clock and
+        by the monotonic clock.
         """
-        self._state |= {"status": "finished", "outcome": outcome, "clock": clock}
-        self._write_state()
+        with self._state_lock:
+            self._release_space()
+            # there is nothing to continue
+            del self._state["resumable"], self._state["command"]
+            self._state |= {"status": "finished", "outcome": outcome, "clock": clock}
+            self._write_state()
+
+    def mark_failed(self, error: dict[str, Any]) -> None:
+        """The run ended with an error, described by `describe_failure`."""
+        self._mark_ended({"status": "failed", "error": error})
+
+    def mark_preempted(self) -> None:
+        """The run was stopped by a signal, with a checkpoint."""
+        self._mark_ended({"status": "preempted"})
+
+    def _mark_ended(self, facts: dict[str, Any]) -> None:
+        with self._state_lock:
+            if self._state["status"] == "finished":
+                return
+            self._release_space()
+            if self.continued and not self._is_marked:
+                # it was refused before its training began, so it does not count as a continued run
+                self._state = {key: self._previous[key] for key in self._previous if key != "error"}
+            self._state |= {"resumable": self._is_marked or self.continued} | facts
+            self._write_state()
 
     def close(self) -> None:
         """Give the directory back."""
+        self._release_space()
         self._lock.close()
+
+    def _reserve_space(self) -> None:
+        """Raises OSError, and says so in run.json, if there is not enough space even for that."""
+        try:
+            with open(self.path / RESERVE_FILE, "wb") as file:
+                file.write(b"\0" * RESERVE_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(self.path / RESERVE_FILE)
+            # imports torch, which those who only read a directory do without
+            from benchmark.failure import describe_failure
+
+            self.mark_failed(describe_failure(error, step=None))
+            raise
+
+    def _release_space(self) -> None:
+        (self.path / RESERVE_FILE).unlink(missing_ok=True)
 
     def _write_state(self) -> None:
         temporary = self.path / f"{STATE_FILE}.tmp"
@@ -126,7 +198,7 @@ def _refuse_foreign_files(path: Path) -> None:
     """A directory with files of somebody else is not written into."""
     if not path.is_dir() or (path / STATE_FILE).exists():
         return
-    expected = (LOCK_FILE, f"{STATE_FILE}.tmp", POWER_FOLDER)
+    expected = (LOCK_FILE, RESERVE_FILE, f"{STATE_FILE}.tmp", POWER_FOLDER)
     found = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
     if found:
         raise BenchmarkError(
@@ -151,15 +223,38 @@ def _take_lock(path: Path) -> IO[str]:
     return lock
 
 
-def _read_state(path: Path) -> dict[str, Any] | None:
+def lock_holder(path: Path) -> str | None:
+    """Return which process runs in an output directory ("process 12 on node1"), or None.
+
+    Only looks at the lock. Raises OSError on a file system without locks.
+    """
+    if not (path / LOCK_FILE).exists():
+        return None
+    with open(path / LOCK_FILE, "rb") as file:
+        # struct flock of Linux: type, whence, start, length, process
+        layout = "hhqqi4x"
+        asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_ = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+        if kind == fcntl.F_UNLCK:
+            return None
+        return file.read().decode(errors="replace").strip() or "unknown process"
+
+
+def is_resumable(state: dict[str, Any]) -> bool:
+    """Return whether the next run continues a run of this state."""
+    return bool(state.get("resumable", state["status"] == "running"))
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Return the content of run.json, None if there is none; BenchmarkError if it cannot be read."""
     file = path / STATE_FILE
     if not file.exists():
         return None
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        if state["status"] not in ("starting", "running", "finished"):
+        if state["status"] not in STATUSES:
             raise ValueError(f"status {state['status']!r}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchmarkError(
             f"{file} cannot be read ({error}); expected the state of a run: name another directory"
         ) from error

@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
+from benchmark.failure import describe_failure
 from benchmark.machine import CHECKOUT, describe_machine, describe_versions
 from benchmark.output_directory import OutputDirectory
 from benchmark.run_clock import RunClock
 from openfold_opt.train.config import config_as_dict
-from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary
+from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary, StepReport
+from openfold_opt.train.stop_request import PreemptedError
 
 MAX_NAMED = 5
 """Files that are not committed and are named on the console."""
@@ -18,6 +20,8 @@ MAX_NAMED = 5
 
 class RunRecord(NullObserver):
     """Write config.json (config_continued_<n>.json when resumed) and the state of the directory.
+
+    A failure is recorded once, with the last step that was reported.
 
     clock: that of the run's log. run.json has both of its durations, and the console a warning if
     they disagree.
@@ -30,9 +34,12 @@ class RunRecord(NullObserver):
         self._preset = preset
         self._division = division
         self._clock = clock
+        self._step: int | None = None
+        self._has_failed = False
 
     def init_stop(self, info: RunInfo) -> None:
         """Everything that decides what the run does, with the machine and the versions it runs on."""
+        self._step = info.resumed_from_step
         versions = describe_versions()
         content = {
             "preset": self._preset,
@@ -65,9 +72,23 @@ class RunRecord(NullObserver):
         """A death from here on leaves something to continue."""
         self._directory.mark_running()
 
+    def step(self, report: StepReport) -> None:
+        """Keep the number of the last step."""
+        self._step = report.step
+
+    def run_failed(self, error: BaseException) -> None:
+        """Say in run.json why the run ended; the first error counts."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        if isinstance(error, PreemptedError):
+            self._directory.mark_preempted()
+        else:
+            self._directory.mark_failed(describe_failure(error, step=self._step))
+
     def run_end(self, summary: RunSummary) -> None:
         """The run is over and its directory closed to others."""
-        self._directory.mark_finished(outcome=summary.status, clock=self._clock.as_dict())
+        self._directory.mark_finished(outcome=summary.outcome, clock=self._clock.as_dict())
 
     def run_stop(self, *, status: str, samples: int) -> None:
         """Say on the console if the clocks disagree; the log and run.json have it too."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import shlex
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.agreement import announce, listen
 from benchmark.errors import BenchmarkError
+from benchmark.failure import FULL_DISK_NUMBERS
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.output_directory import OutputDirectory
@@ -23,6 +21,7 @@ from benchmark.presets import build_preset, preset_names
 from benchmark.record import RunRecord
 from benchmark.rules import preset_division
 from benchmark.run_clock import RunClock
+from benchmark.stopping import Terminated, stopping_by_signal
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.parallel.context import count_training_ranks
@@ -41,11 +40,6 @@ from openfold_opt.train.setup import RunPaths, resolve_device
 from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
 SEED_RANGE = 2**31
-STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What a scheduler sends to a job that must make room."""
-SAME_SIGNAL_SECONDS = 5.0
-"""A signal that comes again so soon is the same one, which reached this process by two ways (scheduler and launcher)."""
-TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 PREEMPTED_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: try again."""
 
@@ -69,8 +63,8 @@ def add_parser(subparsers) -> None:
         "run",
         help="one timed run",
         description="Train a preset on converted data until lDDT-Ca reaches the target, and write the MLPerf log. "
-        "An output directory left by a run that died is continued. SIGTERM and SIGUSR1 (pre-emption) stop a run after its next step "
-        f"with a checkpoint. Exit code: 0 target reached, 1 not reached or failed, 2 the run could not start, {PREEMPTED_EXIT_CODE} stopped "
+        "An output directory left by a run that died is continued. Ctrl-C, SIGTERM and SIGUSR1 (pre-emption) stop a run after its next step "
+        f"with a checkpoint. Exit code: 0 target reached, 1 target not reached or failed, 2 the run could not start, {PREEMPTED_EXIT_CODE} stopped "
         f"with a checkpoint, {LOST_RANK_EXIT_CODE} another rank was lost; after the last two the same command goes on.",
     )
     parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
@@ -99,9 +93,9 @@ def run(args: argparse.Namespace) -> int:
             if "refused" in decision:
                 raise BenchmarkError(f"rank {launch.rank}: the first rank refused the run: {decision['refused']}")
             return _train(request, launch, seed=decision["seed"], observer=None, stop_request=stop_request)
-        except Terminated:
+        except Terminated as end:
             print("benchmark run: stopped by a signal; the same command resumes from the newest checkpoint", file=sys.stderr)
-            return TERMINATED_EXIT_CODE
+            return end.exit_code
 
 
 def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) -> bool:
@@ -146,12 +140,14 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         # only now: a mistaken second start must not cool down the run that holds the directory
         cache_cleared = clear_page_cache(data_files(request.data_dir))
     except (BenchmarkError, ValueError, OSError) as error:
-        announce(launch, {"refused": str(error)}, timeout_seconds=timeout_seconds)
-        raise BenchmarkError(str(error)) from error
+        message = str(error) + _advice(error)
+        announce(launch, {"refused": message}, timeout_seconds=timeout_seconds)
+        raise BenchmarkError(message) from error
+    clock = RunClock()
+    division = preset_division(request.config)
+    record = RunRecord(directory, preset=request.preset, division=division, clock=clock)
     try:
         answers = announce(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
-        division = preset_division(request.config)
-        clock = RunClock()
         log = MLPerfObserver(
             directory.log_path,
             submitter=request.submitter,
@@ -160,7 +156,6 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             num_resumptions=directory.num_resumptions,
             clock=clock,
         )
-        record = RunRecord(directory, preset=request.preset, division=division, clock=clock)
         summary = SummaryObserver(
             directory.path, target_lddt_ca=request.config.evaluation.target_lddt_ca, continued=directory.continued
         )
@@ -171,6 +166,12 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             return _train(request, launch, seed=directory.seed, observer=observer, stop_request=stop_request)
         finally:
             log.close()
+    except BaseException as error:
+        # what came before training: the trainer tells the observers of its own failures
+        CompositeObserver(record).run_failed(error)
+        if not isinstance(error, OSError):
+            raise
+        return _stopped(error)
     finally:
         directory.close()
 
@@ -185,7 +186,23 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
         "init_checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
     }
     clock_seed = time.time_ns() % SEED_RANGE
-    return OutputDirectory(request.output_dir, identity=identity, seed=request.seed, new_seed=clock_seed)
+    return OutputDirectory(
+        request.output_dir,
+        identity=identity,
+        seed=request.seed,
+        new_seed=clock_seed,
+        command=continuing_command(request),
+    )
+
+
+def continuing_command(request: RunRequest) -> str:
+    """Return the command line that continues a run, from any working directory."""
+    words = ["python", "-m", "benchmark", "run", "--preset", request.preset]
+    words += ["--data-dir", str(request.data_dir.resolve())]
+    words += ["--output-dir", str(request.output_dir.resolve())]
+    if request.init_checkpoint is not None:
+        words += ["--init-checkpoint", str(request.init_checkpoint.resolve())]
+    return shlex.join(words)
 
 
 def _train(
@@ -212,40 +229,18 @@ def _train(
         print(f"benchmark run: {error}; the same command resumes from the newest checkpoint", file=sys.stderr)
         return LOST_RANK_EXIT_CODE
     except (NonFiniteError, LoaderError, OSError) as error:
-        print(f"benchmark run: stopped: {error}", file=sys.stderr)
-        return 1
+        return _stopped(error)
     # a rank that only evaluates has no summary
     return 0 if summary is None or summary.status == SUCCESS else 1
 
 
-class Terminated(BaseException):
-    """A signal came while no step was being made, or a second one."""
+def _stopped(error: Exception) -> int:
+    """Say why the run ended; returns the exit code."""
+    print(f"benchmark run: stopped: {error}{_advice(error)}", file=sys.stderr)
+    return 1
 
 
-@contextmanager
-def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
-    """Lets the signals stop training at the next step; before and after it, or at a second signal, they end the run as an error does.
-
-    Only the main thread can ask for that.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    first: list[float] = []
-
-    def stop(number: int, frame: object) -> None:
-        if not stop_request.is_watched:
-            raise Terminated
-        if first and not stop_request.is_heard and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS:
-            raise Terminated
-        if not first:
-            first.append(time.monotonic())
-        stop_request.is_raised = True
-
-    before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _advice(error: Exception) -> str:
+    """What to do about an error of the operating system that does not say it."""
+    is_full = isinstance(error, OSError) and error.errno in FULL_DISK_NUMBERS
+    return "; make room, then start the same command again" if is_full else ""

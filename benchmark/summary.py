@@ -77,7 +77,7 @@ def format_summary(summary: RunSummary, evaluations: list[dict[str, Any]], *, ta
     """A page of text: outcome, speed, waits, and the evaluation curve as bars."""
     outcome = "target reached" if summary.status == "success" else "target not reached"
     lines = [
-        f"status              {summary.status} ({outcome}: lDDT-Ca {target_lddt_ca})",
+        f"status              {outcome} (lDDT-Ca {target_lddt_ca})",
         f"continued           {'yes, after step ' + str(summary.resumed_from_step) if summary.resumed_from_step else 'no'}",
         f"optimiser steps     {summary.steps}",
         f"samples             {summary.samples}",
@@ -122,8 +122,14 @@ def _end_last_line(path: Path) -> None:
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(_without_nan(record), allow_nan=False) + "\n")
+    line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        # a failed write does not say to which file
+        error.filename = str(path)
+        raise
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
 
-from data_prep import inspect_data, verify
-from data_prep.convert import command as convert
-from data_prep.convert_mlperf import command as convert_mlperf
-from data_prep.download import command as download
 from data_prep.errors import DataPrepError
-from data_prep.synthesize import command as synthesize
 
 EXIT_BROKEN_PIPE = 141
 """As a program that the signal SIGPIPE ends."""
-_COMMANDS = (synthesize, convert, convert_mlperf, verify, inspect_data, download)
+INTERRUPTED_EXIT_CODE = 130
+"""As a program that Ctrl-C ends."""
+_COMMANDS = (
+    "data_prep.synthesize.command",
+    "data_prep.convert.command",
+    "data_prep.convert_mlperf.command",
+    "data_prep.verify",
+    "data_prep.inspect_data",
+    "data_prep.download.command",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run, and turn an expected error into one message and exit code 1."""
+    """Parse, run, and turn an expected error into one message and exit code 1, Ctrl-C into 130."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("data_prep: interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+
+
+def _run(arguments: list[str] | None) -> int:
     _accept_any_letter()
     parser = argparse.ArgumentParser(
         prog="python -m data_prep",
         description="Prepare data: raw files to shards, and what goes with it.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(subparsers)
+    for name in _COMMANDS:
+        # not at the top of this file: Ctrl-C during an import must not end in a traceback
+        importlib.import_module(name).add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:
         code = parsed.run(parsed)
@@ -44,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(f"data_prep {parsed.command}: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+        return INTERRUPTED_EXIT_CODE
 
 
 def _accept_any_letter() -> None:

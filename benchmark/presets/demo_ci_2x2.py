@@ -9,5 +9,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """100 steps with an evaluation; the run ends as "aborted", which `check --below-target` accepts."""
+    """100 steps with an evaluation; the target is not reached, which `check --below-target` accepts."""
     return dataclasses.replace(demo_2x2.build(), max_steps=100)

@@ -3,13 +3,21 @@
 import errno
 import resource
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openfold_opt.loader.worker import Failure, Task
 
 
 class LoaderError(RuntimeError):
-    """A batch could not be prepared; the message names its samples and the cause."""
+    """A batch could not be prepared; the message names its samples and the cause.
+
+    sample_ids: the samples of the batch, if they are known.
+    """
+
+    def __init__(self, *message: str, sample_ids: Sequence[str] = ()) -> None:
+        super().__init__(*message)
+        self.sample_ids = tuple(sample_ids)
 
 
 def explain(error: Exception) -> str:
@@ -52,12 +60,14 @@ class Attempts:
         self._failed[position] += 1
         if self._failed[position] < self._max_attempts:
             return Verdict()
-        text = f"preparing {self._task.describe(position)} failed, attempt {self._failed.pop(position)}: {failure.reason}"
+        samples = self._task.describe(position)
+        text = f"preparing {samples} failed, attempt {self._failed.pop(position)}: {failure.reason}"
         if self._num_left_out >= self._error_budget:
             return Verdict(
                 error=LoaderError(
                     f"{text}\nThe error budget is {self._error_budget} (LoaderConfig.error_budget): mend the cause, then start the "
-                    "same command again"
+                    "same command again",
+                    sample_ids=(samples,),
                 )
             )
         self._num_left_out += 1

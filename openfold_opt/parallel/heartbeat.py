@@ -9,6 +9,7 @@ for `stuck_seconds`, writes a verdict to the store; every rank reads it within a
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -36,6 +37,12 @@ _VERDICT = "verdict"
 
 class LostRankError(RuntimeError):
     """Another rank died, failed or hangs; names it and its last step."""
+
+    @property
+    def rank(self) -> int | None:
+        """The first rank that the message names; None if the launcher was lost."""
+        found = re.search(r"\brank (\d+)", str(self))
+        return int(found[1]) if found else None
 
 
 class SilentHeartbeat:

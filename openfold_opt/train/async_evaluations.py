@@ -127,7 +127,8 @@ class EvaluationsElsewhere:
     @staticmethod
     def _report(answer: dict, point: EvaluationPoint) -> EvaluationReport:
         if "error" in answer:
-            raise NonFiniteError(f"evaluation after step {point.step}: {answer['error']}")
+            message = f"evaluation after step {point.step}: {answer['error']}"
+            raise NonFiniteError(message, step=point.step)
         scores = tuple(ChainScore(**score) for score in answer["scores"])
         return EvaluationReport(
             step=point.step, epoch_num=point.epoch_num, lddt_ca=mean_score(scores), chains=scores, seconds=answer["seconds"]

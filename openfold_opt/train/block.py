@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,22 @@ from openfold_opt.train.step import MicroBatch, StepFigures, StepResult
 
 
 class NonFiniteError(RuntimeError):
-    """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples."""
+    """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples.
+
+    step: the optimizer step, counted from 1; None if the message alone knows it. samples: by training
+    rank, the samples whose loss is not a number.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int | None = None,
+        samples: Mapping[int, tuple[str, ...]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.samples = dict(samples or {})
 
 
 class StepRunner(Protocol):
@@ -117,7 +132,7 @@ class BlockRunner:
         """Tell the observer of a step; returns the signals that came with it."""
         figures = figures if figures is not None else launched.result.read()
         if not figures.is_applied:
-            raise NonFiniteError(self._explain(launched.result, figures))
+            raise self._not_finite(launched.result, figures)
         self._warn_of_idle_terms(figures)
         self.observer.step(
             StepReport(
@@ -145,24 +160,31 @@ class BlockRunner:
                     f"loss term {name} of weight zero is {value} at step {figures.step}; training goes on"
                 )
 
-    def _explain(self, result: StepResult, figures: StepFigures) -> str:
-        """One message for all ranks: every rank sees the same flag, so every rank comes here."""
-        found = [line for lines in gather_objects(_broken_samples(result), self.peers) for line in lines]
+    def _not_finite(self, result: StepResult, figures: StepFigures) -> NonFiniteError:
+        """One error for all ranks: every rank sees the same flag, so every rank comes here."""
+        by_rank = dict(enumerate(gather_objects(_broken_samples(result), self.peers)))
+        found = [
+            f"sample {sample_id}: {why}"
+            for broken in by_rank.values()
+            for sample_id, why in broken.items()
+        ]
         what = "; ".join(found) if found else f"the gradient norm is {figures.gradient_norm}, all terms are finite"
-        return (
+        return NonFiniteError(
             f"step {figures.step} ({figures.num_recycling_passes} passes without gradient) is not finite: {what}. "
             f"Samples of this rank: {', '.join(result.sample_ids)}. No weight was changed by it. The same command resumes from the newest "
-            "checkpoint, if there is one, and comes here again: leave the sample out of the data, or start another directory and seed"
+            "checkpoint, if there is one, and comes here again: leave the sample out of the data, or start another directory and seed",
+            step=figures.step,
+            samples={rank: tuple(broken) for rank, broken in by_rank.items() if broken},
         )
 
 
-def _broken_samples(result: StepResult) -> list[str]:
+def _broken_samples(result: StepResult) -> dict[str, str]:
     """For each sample of this rank whose weighted loss is not finite: its name and its terms that are not."""
-    lines = []
+    found = {}
     for sample_id, row in zip(result.sample_ids, result.local_terms.tolist(), strict=True):
         *terms, weighted = row
         if math.isfinite(weighted):
             continue
         broken = [f"{name} = {value}" for name, value in zip(result.term_names, terms) if not math.isfinite(value)]
-        lines.append(f"sample {sample_id}: {', '.join(broken) or f'weighted sum = {weighted}'}")
-    return lines
+        found[sample_id] = ", ".join(broken) or f"weighted sum = {weighted}"
+    return found

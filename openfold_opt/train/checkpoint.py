@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from openfold_opt.model.weights import file_sha256
 
 TEMPORARY_SUFFIX = ".tmp"
 DESCRIPTION = "checkpoint.json"
+_FORBIDDEN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
+"""How torch.load names a class that it refuses to load."""
 
 
 class CheckpointError(ValueError):
@@ -231,6 +234,13 @@ def load_file(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise nearly anything on bytes that are not theirs
+        forbidden = _FORBIDDEN_CLASS.search(str(error))
+        if forbidden is not None:
+            raise CheckpointError(
+                f"{path} holds an object of the class {forbidden[1]}, which is not loaded because "
+                "such objects can run code; expected only tensors, numbers, strings, lists and "
+                "dicts: save the weights alone, without that object"
+            ) from error
         raise CheckpointError(f"{path} is not a checkpoint that torch.load can read: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")

@@ -21,7 +21,17 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         # every rank holds the same tensors, so one writes all of them and no other takes part
         dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
     except dcp.CheckpointException as error:
-        raise OSError(str(error)) from error
+        failure = next((failure for failure, _ in error.failures.values()), error)
+        cause = _system_error(failure)
+        raise OSError(str(cause)) from cause
+
+
+def _system_error(error: BaseException) -> BaseException:
+    """The error of the operating system behind an exception of the writer, or the exception itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause if cause is not None else error
 
 
 def read_tensors(folder: Path, sizes: Mapping[str, int]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class RunConfig:
     accumulation: int = field(default=1, metadata=_FREE)
     """Micro-batches of an optimiser step; global batch = data-parallel size x local batch x accumulation."""
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
-    """Optimiser steps after which the run gives up with status "aborted"."""
+    """Optimizer steps after which the run ends, after a last evaluation, though the target was not reached."""
     use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
     """False trains without any dropout, whatever the rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)

@@ -109,7 +109,7 @@ class Course:
                     self._evaluate()
                 while not signals and not self._is_over() and self._progress.step < self._config.max_steps:
                     signals = self._train(self._next_stop())
-                    if not signals and self._progress.step % self._config.evaluation.every_steps == 0:
+                    if not signals and self._is_evaluation_due(self._progress.step):
                         self._evaluate()
                     if not signals and self._is_checkpoint_due() and not self._is_over():
                         self._begin_checkpoint()
@@ -200,15 +200,22 @@ class Course:
             return self._is_target_reached()
         return self._prepared.progress.is_target_reached
 
+    def _is_evaluation_due(self, step: int) -> bool:
+        """Return whether an evaluation follows this step: every few steps, and the last one."""
+        return step % self._config.evaluation.every_steps == 0 or step == self._config.max_steps
+
     def _is_evaluation_owed(self) -> bool:
         """Whether the run was interrupted between a step and the result of the evaluation that was due after it."""
-        step, every = self._progress.step, self._config.evaluation.every_steps
-        return step > 0 and step % every == 0 and self._progress.lddt_ca is None and not self._progress.is_target_reached
+        step, progress = self._progress.step, self._progress
+        is_open = progress.lddt_ca is None and not progress.is_target_reached
+        return step > 0 and self._is_evaluation_due(step) and is_open
 
     def _epoch_num(self, step: int) -> int:
         """Samples seen at the end of the block between two evaluations that `step` is the last of, or in."""
         every = self._config.evaluation.every_steps
-        return -(-step // every) * every * self._prepared.identity.global_batch_size
+        last = min(-(-step // every) * every, self._config.max_steps)
+        # a run that was continued with fewer steps is beyond the last one
+        return max(step, last) * self._prepared.identity.global_batch_size
 
     def _train(self, stop: int) -> tuple[str, ...]:
         """Make steps until `stop`, or until a signal is heard; returns the signals."""
@@ -223,7 +230,7 @@ class Course:
         self._training_seconds += time.perf_counter() - started
         samples = last * self._prepared.identity.global_batch_size
         self._progress = Progress(step=last, samples_seen=samples)
-        if last % every == 0 and self._status is None:
+        if self._is_evaluation_due(last) and self._status is None:
             begun, begun_step = self._block_started
             trained = (last - begun_step) * self._prepared.identity.global_batch_size
             rate = trained / (time.perf_counter() - begun)

@@ -68,7 +68,8 @@ class EvaluationsInTurn:
         try:
             scores = self._evaluator.run(self._data, self._peers, note=self._note)
         except NonFiniteError as error:
-            raise NonFiniteError(f"evaluation after step {point.step}: {error}") from error
+            message = f"evaluation after step {point.step}: {error}"
+            raise NonFiniteError(message, step=point.step) from error
         seconds = time.perf_counter() - started
         self.wait_seconds += seconds
         self._reports.append(

@@ -97,7 +97,7 @@ class Trainer:
         self._has_failed = False
 
     def run(self) -> RunSummary | None:
-        """Train until the target is reached ("success") or the steps are used up ("aborted"); None on a rank that only evaluates.
+        """Train until the target is reached ("success") or the steps are used up ("aborted": not reached); None on a rank that only evaluates.
 
         Raises SetupError for what a user can mend before training begins, NonFiniteError when a loss or gradient stops being a
         number, PreemptedError when it was asked to stop, LostRankError when another rank was lost; the observer hears of every

@@ -9,7 +9,8 @@ Order of the events of a run:
 checkpoint_written (in another thread), checkpoint_saved (in that thread) and warning may come anywhere between run_start and run_end.
 Where other ranks evaluate, evaluation_start comes when an evaluation is asked for, evaluation and evaluation_stop when its result is
 there, between any two steps; run_stop follows the first that meets the target. A block is the training
-between two evaluations; it is left open when the run ends inside it. A run that dies of an exception
+between two evaluations. The last step of a run that is out of steps ends its block and is evaluated, so the last block may be
+shorter; a block is left open when the run ends inside it for another reason. A run that dies of an exception
 sends run_failed instead of run_stop and run_end. Events are sent on the first rank only.
 """
 
@@ -123,6 +124,11 @@ class RunSummary:
     """Of the first rank: steps that fitted no graph; None: the run has no graphs."""
     num_evaluation_waits: int | None = None
     """How often training waited for the evaluation ranks; None: there are none."""
+
+    @property
+    def outcome(self) -> str:
+        """The status in words for people, who read "aborted" as a failure."""
+        return "target not reached" if self.status == "aborted" else self.status
 
     @property
     def trained_steps(self) -> int:
@@ -252,6 +258,17 @@ class CompositeObserver:
 
         return send
 
+    def run_failed(self, error: BaseException) -> None:
+        """Every observer hears of a failure, even if another one cannot write, as on a full disk.
+
+        What could not be written becomes a note of the error.
+        """
+        for observer in self._observers:
+            try:
+                observer.run_failed(error)
+            except OSError as failure:
+                error.add_note(f"{type(observer).__name__} could not record it: {failure}")
+
 
 class ConsoleObserver(NullObserver):
     """One line per log interval, per evaluation and per checkpoint."""
@@ -308,7 +325,7 @@ class ConsoleObserver(NullObserver):
 
     def run_end(self, summary: RunSummary) -> None:
         self._say(
-            f"{summary.status} after {summary.steps} steps, {summary.samples:,} samples, {summary.run_seconds:.1f} s "
+            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples, {summary.run_seconds:.1f} s "
             f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
             f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import OutputDirectory
+from benchmark.output_directory import OutputDirectory, lock_holder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IDENTITY = {"preset": "demo", "data": "abc"}
@@ -139,3 +139,66 @@ def test_damaged_state_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(BenchmarkError, match="cannot be read"):
         take(tmp_path)
+
+
+ERROR = {"kind": "other", "type": "OSError", "message": "broken"}
+
+
+def state_of(path):
+    return json.loads((path / "run.json").read_text())
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_failed_run_is_continued_if_it_has_a_checkpoint(tmp_path, has_checkpoint):
+    directory = take(tmp_path)
+    if has_checkpoint:
+        directory.mark_running()
+    directory.mark_failed(ERROR)
+    directory.close()
+    state = state_of(tmp_path)
+    assert (state["status"], state["resumable"], state["error"]) == ("failed", has_checkpoint, ERROR)
+    assert take(tmp_path).continued == has_checkpoint
+
+
+def test_a_checkpoint_that_is_complete_after_the_failure_counts(tmp_path):
+    directory = take(tmp_path)
+    directory.mark_failed(ERROR)
+    directory.mark_running()
+    directory.close()
+    state = state_of(tmp_path)
+    assert (state["status"], state["resumable"], state["error"]) == ("failed", True, ERROR)
+
+
+def test_a_continued_run_that_was_refused_does_not_count(tmp_path):
+    die_in(tmp_path)
+    directory = take(tmp_path)
+    directory.mark_failed(ERROR)
+    directory.close()
+    state = state_of(tmp_path)
+    assert (state["status"], state["num_resumptions"], state["continued"]) == ("failed", 0, False)
+    assert take(tmp_path).log_path.name == "mlperf_continued_1.log"
+
+
+def test_nothing_overrules_a_finished_run(tmp_path):
+    directory = take(tmp_path)
+    directory.mark_running()
+    directory.mark_finished(outcome="success")
+    directory.mark_failed(ERROR)
+    assert state_of(tmp_path)["status"] == "finished"
+
+
+def test_the_lock_names_the_process_that_runs(tmp_path):
+    assert lock_holder(tmp_path) is None
+    process = start_holder(tmp_path)
+    try:
+        assert lock_holder(tmp_path).startswith(f"process {process.pid} on ")
+    finally:
+        kill(process)
+    assert lock_holder(tmp_path) is None
+
+
+def test_space_is_kept_for_the_reason_of_a_failure(tmp_path):
+    directory = take(tmp_path)
+    assert (tmp_path / "run.reserve").stat().st_size == 32 * 1024
+    directory.close()
+    assert not (tmp_path / "run.reserve").exists()

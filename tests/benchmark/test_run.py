@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+from tests.benchmark.front_door import front_door
 
 from benchmark.check import check_log
 from benchmark.code_revision import code_digest
@@ -123,7 +124,8 @@ def test_target_not_reached_is_exit_code_1(tmp_path):
     result = run("tiny", tmp_path / "out")
     assert result.returncode == 1, result.stderr
     state = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert state["outcome"] == "aborted"
+    assert state["outcome"] == "target not reached"
+    assert "aborted" not in result.stdout
     assert not check_log(tmp_path / "out" / "mlperf.log").passed
 
 
@@ -218,8 +220,14 @@ def test_two_ranks_are_refused_together(finished):
 
 @pytest.mark.parametrize(
     ("numbers", "pause", "code"),
-    [((signal.SIGTERM,), 0.0, 75), ((signal.SIGUSR1, signal.SIGTERM), 0.2, 75), ((signal.SIGTERM,) * 2, 5.5, 143)],
-    ids=["one", "the same by two ways", "a second one"],
+    [
+        ((signal.SIGTERM,), 0.0, 75),
+        ((signal.SIGINT,), 0.0, 75),
+        ((signal.SIGUSR1, signal.SIGTERM), 0.2, 75),
+        ((signal.SIGTERM,) * 2, 5.5, 143),
+        ((signal.SIGINT,) * 2, 5.5, 130),
+    ],
+    ids=["one", "Ctrl-C", "the same by two ways", "a second one", "a second Ctrl-C"],
 )
 def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, pause, code):
     """The first lets the step end and saves, a second one ends at once."""
@@ -233,7 +241,8 @@ def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, p
     assert ("whose checkpoint is complete" if code == 75 else "stopped by a signal") in text and "Traceback" not in text
     stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
     assert [event["metadata"]["status"] for event in stops] == ["aborted"]
-    assert json.loads((output / "run.json").read_text())["status"] == "running"
+    state = json.loads((output / "run.json").read_text())
+    assert state["status"] == ("preempted" if code == 75 else "failed") and state["resumable"] is True
 
 
 def test_a_death_before_the_first_checkpoint_is_no_resumption(tmp_path):
@@ -260,8 +269,11 @@ def test_a_log_that_cannot_be_written_ends_the_run(tmp_path):
     (output / "mlperf.log").symlink_to("/dev/full")
     result = run("tiny_target", output)
     assert result.returncode == 1
-    assert "No space left on device" in result.stderr
-    assert json.loads((output / "run.json").read_text())["status"] == "starting"
+    (line,) = result.stderr.splitlines()
+    assert "No space left on device" in line and str(output / "mlperf.log") in line
+    state = json.loads((output / "run.json").read_text())
+    assert (state["status"], state["resumable"]) == ("failed", False)
+    assert state["error"]["kind"] == "full disk" and state["error"]["type"] == "OSError"
 
 
 @pytest.mark.parametrize(("name", "value", "message"), [("SUBMISSION_STATUS", "bogus", "SUBMISSION_STATUS is 'bogus'")])
@@ -296,23 +308,10 @@ def make_command(folder, name, text):
 
 def through_the_front_door(folder, path, **variables):
     """run_and_time.sh, with the preset `tiny_target`, which ends after seconds, for `demo`."""
-    replace = (
-        "import os, sys\n"
-        "if sys.orig_argv[1:4] == ['-m', 'benchmark', 'run']:\n"
-        "    rest = [word.replace('demo', 'tiny_target') for word in sys.orig_argv[4:]]\n"
-        "    command = [sys.executable, '-m', 'tests.benchmark.tiny_benchmark', 'run', *rest]\n"
-        "    os.execv(sys.executable, command)\n"
-    )
-    (folder / "sitecustomize.py").write_text(replace)
-    variables = {"PATH": path, "SUBMISSION_ORG": "me", "PYTHONPATH": str(folder)} | variables
-    arguments = ["--preset", "demo", "--data-dir", "unused", "--output-dir", str(folder / "out")]
+    command, changes = front_door(folder, preset="tiny_target")
+    variables = {"PATH": path, "SUBMISSION_ORG": "me"} | changes | variables
     return subprocess.run(
-        [ROOT / "run_and_time.sh", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(**variables),
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment(**variables)
     )
 
 

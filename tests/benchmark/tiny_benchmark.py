@@ -2,7 +2,8 @@
 
 The preset trains random samples out of memory for a few seconds, so that runs can be killed, resumed and
 refused without any data on the disk. In the environment, TINY_STEP_SECONDS slows every step down, TINY_CHANGES has fields of the
-preset (JSON), TINY_REAL_INDEX reads the index of the data directory, and TINY_REPORT_SECONDS lets a rank that waits say so sooner.
+preset (JSON), TINY_REAL_INDEX reads the index of the data directory, TINY_REPORT_SECONDS lets a rank that waits say so sooner,
+TINY_BROKEN_SAMPLE is the number of a sample that has NaN in it, and TINY_HEARTBEAT_SECONDS finds a lost rank sooner.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ from tests.train.synthetic import MemorySource, tiny_config
 def build_tiny(name: str):
     """The preset: 8 steps, an evaluation every 4; `tiny_target` succeeds at the first one."""
     config = tiny_config(**json.loads(os.environ.get("TINY_CHANGES", "{}")))
+    if "TINY_HEARTBEAT_SECONDS" in os.environ:
+        seconds = float(os.environ["TINY_HEARTBEAT_SECONDS"])
+        config = dataclasses.replace(
+            config, parallel=dataclasses.replace(config.parallel, heartbeat_seconds=seconds)
+        )
     if name == "tiny_target":
         evaluation = dataclasses.replace(config.evaluation, target_lddt_ca=1e-6)
         return dataclasses.replace(config, evaluation=evaluation)
@@ -64,7 +70,8 @@ def main() -> int:
     if "TINY_REAL_INDEX" in os.environ:
         run.ShardDataSource = IndexedMemorySource
     else:
-        run.ShardDataSource = lambda data_dir: MemorySource()
+        broken_at = int(os.environ.get("TINY_BROKEN_SAMPLE", -1))
+        run.ShardDataSource = lambda data_dir: MemorySource(broken_at=broken_at)
         run.ShardIndex = SimpleNamespace(load=lambda data_dir: SimpleNamespace(checksum="memory", shards=()))
     waiting.REPORT_SECONDS = float(os.environ.get("TINY_REPORT_SECONDS", waiting.REPORT_SECONDS))
     slow_down(float(os.environ.get("TINY_STEP_SECONDS", "0")))

@@ -181,7 +181,7 @@ def cancelled_job_can_go_on(cluster: Cluster) -> None:
     job.exit_code()
     job.wait_until(lambda: not cluster.processes(), "end of all processes")
     done = job.steps()
-    assert json.loads((job.folder / "run_1/run.json").read_text())["status"] == "running"
+    assert json.loads((job.folder / "run_1/run.json").read_text())["status"] == "preempted"
     assert list((job.folder / "run_1/checkpoints").glob("step_*")), "no checkpoint"
     assert not list(job.folder.rglob("*.tmp")), "a temporary file is left"
     again = cluster.submit("cpu_2x2", PRESET="demo_longer", JOB_DIR=str(job.folder))

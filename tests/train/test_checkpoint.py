@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, found again, pruned, and damage passed over loudly."""
 
+import argparse
 import json
 
 import pytest
@@ -164,3 +165,16 @@ def test_file_that_is_no_checkpoint(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds a list, expected a dict"):
         load_file(path)
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_a_class_that_is_not_allowed_is_named(tmp_path, is_zip):
+    """As training scripts save their arguments beside the weights."""
+    path = tmp_path / "weights.pt"
+    content = {"alphafold_state_dict": {}, "args": argparse.Namespace(lr=1)}
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(CheckpointError) as caught:
+        load_file(path)
+    message = str(caught.value)
+    assert "holds an object of the class argparse.Namespace" in message
+    assert "\n" not in message and "\x1b" not in message

@@ -73,6 +73,16 @@ def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
     assert 10e6 < summary.peak_memory_bytes < 20e9
 
 
+def test_the_last_step_is_evaluated_between_two_evaluations(tmp_path):
+    summary, recorder = train(tiny_config(max_steps=6), tmp_path)
+    assert [report.step for report in summary.evaluations] == [4, 6]
+    assert [report.epoch_num for report in recorder.evaluations] == [4, 6]
+    assert recorder.names.count("block_start") == recorder.names.count("block_stop") == 2
+    # its result is in the last checkpoint, so that a rerun has nothing left to do
+    again, recorder = train(tiny_config(max_steps=6), tmp_path)
+    assert (again.status, again.trained_steps, recorder.evaluations) == ("aborted", 0, [])
+
+
 def test_last_and_best_checkpoints_stay(whole):
     _, recorder, folder = whole
     best = max(recorder.evaluations, key=lambda report: (report.lddt_ca, report.step)).step

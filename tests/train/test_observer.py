@@ -87,3 +87,26 @@ def test_the_null_observer_hears_every_event():
     events = [name for name in vars(RunObserver) if not name.startswith("_")]
     assert len(events) == 17
     assert all(name in vars(NullObserver) for name in events)
+
+
+def test_a_failure_reaches_all_observers_even_if_one_cannot_write():
+    heard = []
+
+    class Full(NullObserver):
+        def run_failed(self, error):
+            raise OSError(28, "No space left on device")
+
+    class Listener(NullObserver):
+        def run_failed(self, error):
+            heard.append(error)
+
+    error = ValueError("bad")
+    CompositeObserver(Full(), Listener()).run_failed(error)
+    assert heard == [error]
+    assert error.__notes__ == ["Full could not record it: [Errno 28] No space left on device"]
+
+
+def test_out_of_steps_is_not_aborted_for_people():
+    stream = io.StringIO()
+    ConsoleObserver(stream=stream).run_end(summary(status="aborted"))
+    assert stream.getvalue().startswith("target not reached after 30 steps")

@@ -1,0 +1,65 @@
+"""Signals that stop a run: Ctrl-C, and what a scheduler sends to a job that must make room."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from openfold_opt.parallel.leaving import SIGNAL_EXIT_CODES
+from openfold_opt.train.stop_request import StopRequest
+
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""All of them mean the same."""
+SAME_SIGNAL_SECONDS = 5.0
+"""A signal within this time of the first one is the same request, which reached this process in two
+ways (terminal or scheduler, and launcher)."""
+
+
+class Terminated(BaseException):
+    """A signal came while no step was being made, or a second one."""
+
+    def __init__(self, number: int) -> None:
+        """number: of the signal."""
+        super().__init__(f"ended at once by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that this signal ends: 130 for Ctrl-C, 143 for SIGTERM."""
+        # SIGUSR1 asks for the same as SIGTERM
+        number = signal.SIGTERM if self.number == signal.SIGUSR1 else self.number
+        return SIGNAL_EXIT_CODES + number
+
+
+@contextmanager
+def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
+    """Let the signals stop training at the next step.
+
+    Before training and after it, and at a second signal, they raise Terminated. Only the main thread
+    can receive signals; in another thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    first: list[float] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not stop_request.is_watched:
+            raise Terminated(number)
+        is_second = first and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS
+        if is_second and not stop_request.is_heard:
+            raise Terminated(number)
+        if not first:
+            first.append(time.monotonic())
+        stop_request.is_raised = True
+
+    before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
