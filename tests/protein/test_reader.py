@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from openfold_opt.protein import reader as reader_module
 from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
 from openfold_opt.protein.reader import ShardReader, single_row_alignment
+from openfold_opt.protein.shard_format import ShardError
 
 
 @pytest.fixture
@@ -84,3 +87,20 @@ def test_single_row_alignment():
     assert alignment.dense_deletions().tolist() == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="position 2"):
         single_row_alignment("Aa")
+
+
+def test_a_shard_that_becomes_shorter_is_an_error_and_no_crash(small_data_dir, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(small_data_dir, data_dir)
+    reader = ShardReader(data_dir)
+    reader.structure("1abc_A"), reader.alignment("1abc_A")  # both shards are open now
+    for shard in data_dir.glob("*-*.h5"):
+        os.truncate(shard, 100)
+    for read, kind in ((reader.structure, "structures"), (reader.alignment, "alignments")):
+        with pytest.raises(ShardError, match=f"{kind}-00000.h5 became shorter while it was in use"):
+            read("1abc_A")
+
+
+def test_what_is_read_cannot_be_written(reader):
+    with pytest.raises(ValueError, match="read-only"):
+        reader.alignment("1abc_A").msa[0, 0] = 0
