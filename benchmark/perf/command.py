@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from benchmark.arguments import BriefParser
 from benchmark.perf.record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 
@@ -36,7 +37,7 @@ long. It puts a line for whatever failed into figures["failures"]; the exit code
 """
 
 
-class _LazyParser(argparse.ArgumentParser):
+class _LazyParser(BriefParser):
     """Gets its arguments from the measurement's module once it is used: others may want packages that this machine lacks."""
 
     measurement: str

@@ -54,7 +54,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     config = build_preset(preset)
     shapes = config.model.kernel_shapes()
-    ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
+    try:
+        ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
     figures: dict[str, Any] = {
         "preset": preset, "precision": precision, "device": str(device),
         "cases": [], "failures": [],

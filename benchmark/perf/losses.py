@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.can_run import device_for
 from benchmark.perf.loss_windows import FAST, FIRST_STEPS, NUDGED, PLAIN, SEED, compare, first_step_at, largest_of_first_steps, verdict
 from benchmark.perf.losses_probe import configuration
 from benchmark.perf.probe import run_probe
@@ -58,6 +59,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
     config = build_preset(args.preset)
     try:
+        device_for(config, kernels=args.kernels, precision=args.precision)
         checksum = ShardDataSource(args.data_dir).checksum()
         count_training_ranks(config.parallel, 1)
         graphs = args.graphs == "on" or (args.graphs == "auto" and resolve_device(config.device, local_rank=0).type == "cuda")

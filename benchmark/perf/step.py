@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.can_run import device_for
 from benchmark.perf.limits import measure_matmul
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.picture import draw_module_times
@@ -70,10 +71,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     args.precision = args.precision or config.precision
     names = ("preset", "kernels", "precision", "threads", "graphs")
     figures: dict[str, Any] = {name: getattr(args, name) for name in names}
-    try:
-        figures["ran"] = what_runs(args.kernels, config.device)
-    except ValueError as error:
-        raise BenchmarkError(str(error)) from error
+    device_for(config, kernels=args.kernels, precision=args.precision)
+    figures["ran"] = what_runs(args.kernels, config.device)
     figures |= {"passes": {}, "flops": {}, "failures": []}
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
