@@ -14,6 +14,7 @@ run.json says how far the run came:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,8 @@ STATE_FILE = "run.json"
 LOCK_FILE = "run.lock"
 FIRST_LOG = "mlperf.log"
 CONTINUED_LOG = "mlperf_continued_{}.log"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
 POWER_FOLDER = "power"
 """Readings of a site's power meter: it may begin to write them before the run begins."""
 
@@ -145,6 +148,15 @@ def _take_lock(path: Path) -> IO[str]:
         raise BenchmarkError(
             f"output directory {path} is in use by a live run ({owner}); wait for it, or name another directory"
         ) from None
+    except OSError as error:
+        lock.close()
+        if error.errno not in NO_LOCKS:
+            raise
+        raise BenchmarkError(
+            f"the file system of output directory {path} has no locks ({error.strerror}), without "
+            "which a second run could write there too; name a directory on another file system, or "
+            "have it mounted with locks (Lustre: -o flock; NFS: without nolock)"
+        ) from error
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()

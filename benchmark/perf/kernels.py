@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.kernel_cases import CaseMaker, KernelCase
@@ -17,6 +16,7 @@ from benchmark.perf.kernel_peers import PEERS, attention_peers, core_leaves
 from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.kernels.compiled import compile_for_processor
 from openfold_opt.kernels.reference.attention import attention as plain_attention
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
@@ -68,7 +68,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     args.record.save(figures)
     with matmul_precision(precision):
-        for case in tqdm(CaseMaker(config, device=device, precision=precision).cases(), unit="case"):
+        for case in tracked(
+            CaseMaker(config, device=device, precision=precision).cases(), what="kernels", unit="case"
+        ):
             if args.only in case.operation or args.only in case.where:
                 found = _measure_case(case, getattr(ours, case.operation), args, device)
                 _keep(found, figures, args)

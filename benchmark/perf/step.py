@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.can_run import device_for
@@ -21,6 +20,7 @@ from benchmark.perf.probe import run_probe
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.kernels.cpu.library import reason_against
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
 from openfold_opt.train.config import RunConfig
@@ -146,7 +146,7 @@ def _measure_passes(
     """Let the sides take turns, and save the record after every step that a side reports."""
     found: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
     figures["passes"][str(passes)] = found
-    for _ in tqdm(range(args.rounds), desc=f"{passes} passes", unit="round"):
+    for _ in tracked(range(args.rounds), what=f"{passes} passes", unit="round"):
         for side, run in sides.items():
             before = found[side]
             try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_versions
@@ -21,6 +20,7 @@ from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.resources import step_launches
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 WARPS, STAGES = (2, 4, 8, 16), (1, 2, 3, 4)
@@ -69,7 +69,7 @@ def tune(launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]) -> 
     for launch in launches:
         kernel, _, arguments, options = launch
         by_key.setdefault(key_of(kernel, arguments, options), []).append(launch)
-    return {key: _tune_one(same, timer) for key, same in tqdm(sorted(by_key.items()), desc="tune", unit="kernel")}
+    return {key: _tune_one(same, timer) for key, same in tracked(sorted(by_key.items()), what="tune", unit="kernel")}
 
 
 def _tune_one(launches: list[tuple], timer: Timer) -> dict[str, Any]:
