@@ -176,7 +176,7 @@ def _report_samples(kind: str, chains: dict[str, Any]) -> str:
         else:
             row += ["", "", ""]
         rows.append(row)
-    header = ["chain", "rows", "ours, ms", "expansion, ms", "ours, MB", "reference, ms", "reference, MB", "ratio of times"]
+    header = ["chain", "rows", "ours, ms", "expansion, ms", "ours, MB", "MLCommons reference, ms", "MLCommons reference, MB", "ratio of times"]
     text = f"{kind} samples on one core: median (least to most)\n\n{table(rows, header=header)}"
     if ratios:
         text += f"\n\nratio of the median chain {statistics.median(ratios):.1f}, least {min(ratios):.1f}, most {max(ratios):.1f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -104,3 +105,19 @@ def test_a_shard_that_becomes_shorter_is_an_error_and_no_crash(small_data_dir, t
 def test_what_is_read_cannot_be_written(reader):
     with pytest.raises(ValueError, match="read-only"):
         reader.alignment("1abc_A").msa[0, 0] = 0
+
+
+def test_a_shard_that_another_program_has_locked_is_not_called_damaged(small_data_dir, tmp_path, monkeypatch):
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    data_dir = tmp_path / "data"
+    shutil.copytree(small_data_dir, data_dir)
+    reader = ShardReader(data_dir)
+    with (data_dir / "structures-00000.h5").open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            reader.structure("1abc_A")
+        except ShardError as error:
+            assert "is locked by another program" in str(error) and "remove" not in str(error)
+        else:
+            pytest.skip("this HDF5 does not lock files")
+    assert reader.structure("1abc_A").sequence
