@@ -18,7 +18,7 @@ test:            ## the whole test suite, no GPU needed
 	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" ./run_tests.sh
 
 test-processors: ## the test suite as on other processors, parity with one and two threads: OUT=FILE keeps the results
-	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" tools/test_processors.sh $(if $(OUT),--output $(OUT),)
+	OPENFOLD_SHARED="$(if $(wildcard $(SHARED)),$(abspath $(SHARED)),)" tools/test_processors.sh $(if $(OUT),--out $(OUT),)
 
 test-gpu:        ## the tests that need a GPU
 	./run_tests.sh -m gpu
@@ -42,7 +42,7 @@ data-demo:       ## embedded data alone
 	touch data/demo/complete
 
 controls:        ## what the last demo scores on shuffled inputs: RUN=runs/demo-...
-	$(PYTHON) -m benchmark controls --output-dir $(RUN) --data-dir data/demo/shards
+	$(PYTHON) -m benchmark controls $(RUN) --data-dir data/demo/shards
 
 data-real:       ## shards of the real files in SHARED
 	$(PYTHON) -m data_prep convert --pdb-mmcif $(SHARED)/data/real/pdb_mmcif \

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from benchmark.arguments import USAGE_EXIT_CODE, BriefParser
 from benchmark.errors import BenchmarkError
+from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, program_name
 from openfold_opt.parallel.leaving import run_program
 
 COMMANDS = {
@@ -26,14 +28,12 @@ COMMANDS = {
     "controls": ("benchmark.controls", "what the model of a finished run scores on shuffled inputs"),
 }
 
-USAGE_EXIT_CODE = 2
-"""Exit code when a command could not do its work because of what it was given; argparse uses the same."""
-
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code of the process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark",
+    accept_any_letter()
+    parser = BriefParser(
+        prog=program_name(script="openfold-bench", module="benchmark"),
         description="The MLPerf HPC OpenFold benchmark.",
         epilog="COMMAND --help tells more about each.",
     )
@@ -48,11 +48,22 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     command = importlib.import_module(COMMANDS[args.command][0])
     try:
-        return command.run(args)
+        code = command.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not has_lost_reader():
+            raise
+        return drop_output()
     except BenchmarkError as error:
         print(f"benchmark {args.command}: {error}", file=sys.stderr)
         return USAGE_EXIT_CODE
 
 
-if __name__ == "__main__":
+def program() -> NoReturn:
+    """The program: run the command line of this process and end it."""
     run_program(lambda: main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    program()

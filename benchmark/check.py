@@ -16,6 +16,7 @@ from mlperf_logging.compliance_checker import mlp_compliance
 from benchmark.errors import BenchmarkError
 from benchmark.log_events import CONTINUED_KEY, as_table, read_events
 from benchmark.log_order import order_complaints
+from benchmark.output_directory import CONTINUED_LOG, FIRST_LOG
 
 USAGE = "hpc"
 RULESET = "3.0.0"
@@ -30,6 +31,8 @@ class Verdict:
     path: Path
     division: str
     complaints: tuple[str, ...]
+    lacks_only_target: bool = False
+    """Whether every complaint is that the run did not reach lDDT-Ca 0.8."""
 
     @property
     def passed(self) -> bool:
@@ -46,7 +49,10 @@ def add_parser(subparsers) -> None:
         "refuse logs whose events cannot be those of one run in their order, and resumed and "
         "failed runs. The exit code is 0 if every log complies, else 1.",
     )
-    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log file of a run")
+    parser.add_argument(
+        "logs", nargs="+", type=Path, metavar="LOG_OR_RUN_DIR",
+        help="log file of a run, or its output directory: mlperf.log and the continued logs",
+    )  # fmt: skip
     parser.add_argument(
         "--below-target",
         action="store_true",
@@ -57,26 +63,42 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check every log, print a line for each, and return 0 if all comply, else 1."""
-    verdicts = [check_log(path, below_target=args.below_target) for path in args.logs]
+    logs = [log for path in args.logs for log in logs_of(path)]
+    verdicts = [check_log(path, below_target=args.below_target) for path in logs]
     for verdict in verdicts:
         print(f"{'PASS' if verdict.passed else 'FAIL'} {verdict.path} ({verdict.division} division)")
         for complaint in verdict.complaints:
             print("    " + complaint.replace("\n", "\n    "))
+        if verdict.lacks_only_target:
+            print("    Nothing else is missing: --below-target accepts it, but not as a result")
     return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+def logs_of(path: Path) -> list[Path]:
+    """The logs of a run directory, the first one first; of a file, itself."""
+    if not path.is_dir():
+        return [path]
+    continued = {int(log.stem.rpartition("_")[2]): log for log in path.glob(CONTINUED_LOG.format("[0-9]*"))}
+    logs = [log for log in (path / FIRST_LOG,) if log.is_file()]
+    logs += [continued[number] for number in sorted(continued)]
+    if not logs:
+        raise BenchmarkError(f"{path} has no {FIRST_LOG}; expected the output directory of a run, or a log")
+    return logs
 
 
 def check_log(path: Path, *, below_target: bool = False) -> Verdict:
     """Verdict on one log file; BenchmarkError if it is not a file."""
     if not path.is_file():
         raise BenchmarkError(f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log")
-    complaints = _official_complaints(path)
-    if below_target:
-        complaints = [text for text in complaints if not text.startswith(TARGET_COMPLAINT)]
+    official = _official_complaints(path)
     events, damage = read_events(path)
-    complaints += damage + order_complaints(events)
-    complaints += _own_complaints(events, below_target=below_target)
+    own = damage + order_complaints(events)
+    strict = official + own + _own_complaints(events, below_target=False)
+    lenient = [text for text in official if not text.startswith(TARGET_COMPLAINT)]
+    lenient += own + _own_complaints(events, below_target=True)
+    complaints = lenient if below_target else strict
     divisions = [event["value"] for event in events if event["key"] == "submission_division"]
-    return Verdict(path=path, division=str(divisions[0]) if divisions else "no", complaints=tuple(complaints))
+    return Verdict(path=path, division=str(divisions[0]) if divisions else "no", complaints=tuple(complaints), lacks_only_target=bool(complaints) and not lenient)
 
 
 def _official_complaints(path: Path) -> list[str]:

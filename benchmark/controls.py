@@ -48,14 +48,14 @@ def add_parser(subparsers) -> None:
         "MSA and templates shuffled, and compare with the best constant structure. Exit code: 0 if shuffled inputs score "
         f"below {SHUFFLED_BAR}, the best constant structure below {CONSTANT_BAR}, and the logged figure is reproduced; 1 if not.",
     )
-    parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="of the finished run")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a finished run")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="the data that it ran on")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print three figures, write controls.json; returns the exit code."""
     try:
-        figures = measure(args.output_dir, args.data_dir)
+        figures = measure(args.run_dir, args.data_dir)
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
     verdicts = {
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     }
     for name, passed in verdicts.items():
         print(f"{name:<26} lDDT-Ca {figures[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}")
-    (args.output_dir / "controls.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (args.run_dir / "controls.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0 if all(verdicts.values()) else 1
 
 

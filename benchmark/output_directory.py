@@ -18,6 +18,7 @@ run.reserve keeps some space until the run ends, so that run.json can be written
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,8 @@ RESERVE_BYTES = 32 * 1024
 STATUSES = ("starting", "running", "finished", "failed", "preempted")
 FIRST_LOG = "mlperf.log"
 CONTINUED_LOG = "mlperf_continued_{}.log"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
 POWER_FOLDER = "power"
 """Readings of a site's power meter: it may begin to write them before the run begins."""
 
@@ -217,6 +220,15 @@ def _take_lock(path: Path) -> IO[str]:
         raise BenchmarkError(
             f"output directory {path} is in use by a live run ({owner}); wait for it, or name another directory"
         ) from None
+    except OSError as error:
+        lock.close()
+        if error.errno not in NO_LOCKS:
+            raise
+        raise BenchmarkError(
+            f"the file system of output directory {path} has no locks ({error.strerror}), without "
+            "which a second run could write there too; name a directory on another file system, or "
+            "have it mounted with locks (Lustre: -o flock; NFS: without nolock)"
+        ) from error
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()

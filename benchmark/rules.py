@@ -107,12 +107,12 @@ def difference_lines(differences: list[Difference]) -> list[str]:
         found = [difference for difference in differences if difference.mark == mark]
         if found:
             lines += ["", f"{heading}:"]
-        lines += [f"  {difference.path}: {difference.value!r} (reference: {difference.reference!r})" for difference in found]
+        lines += [f"  {difference.path}: {difference.value!r} (mlperf_reference: {difference.reference!r})" for difference in found]
     beyond = Counter(difference.path.partition(".")[0] for difference in differences if is_beyond_open(difference))
     if beyond:
         lines += [
             "",
-            "not of the open division either, which allows other hyperparameters and another optimiser, but the reference's model and evaluation data:",
+            "not of the open division either, which allows other hyperparameters and another optimiser, but the MLCommons reference's model and evaluation data:",
             *(f"  {part}: {number} of the fields above" for part, number in beyond.items()),
         ]
     return lines

@@ -15,6 +15,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.failure import FULL_DISK_NUMBERS
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
+from benchmark.next_steps import NextStepsObserver
 from benchmark.output_directory import OutputDirectory
 from benchmark.page_cache import clear_page_cache
 from benchmark.presets import build_preset, preset_names
@@ -161,7 +162,8 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         )
         console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
         print(f"run: preset {request.preset} ({division} division), log {directory.log_path}", flush=True)
-        observer = CompositeObserver(log, record, summary, console)
+        files = NextStepsObserver(directory.path, directory.log_path)
+        observer = CompositeObserver(log, record, summary, console, files)
         try:
             return _train(request, launch, seed=directory.seed, observer=observer, stop_request=stop_request)
         finally:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
-import os
 import sys
 
 from data_prep.errors import DataPrepError
+from data_prep.streams import accept_any_letter, drop_output, program_name
 
-EXIT_BROKEN_PIPE = 141
-"""As a program that the signal SIGPIPE ends."""
 INTERRUPTED_EXIT_CODE = 130
 """As a program that Ctrl-C ends."""
 _COMMANDS = (
@@ -34,9 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    _accept_any_letter()
+    accept_any_letter()
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep",
+        prog=program_name(script="openfold-data", module="data_prep"),
         description="Prepare data: raw files to shards, and what goes with it.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -49,24 +46,13 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of the output has ended (`... | head`). Python would complain once more when it
-        # flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+        return drop_output()
     except (DataPrepError, ValueError, OSError) as error:
         print(f"data_prep {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"data_prep {parsed.command}: interrupted; the same command resumes", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
-
-
-def _accept_any_letter() -> None:
-    """Print what the locale cannot show (a path in a locale of C) as an escape, in place of an
-    error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 15.0
 _KIBIBYTE = 1024.0
+
+
+_Item = TypeVar("_Item")
 
 
 class Progress:
@@ -35,6 +40,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def describe(self, what: str) -> None:
+        """Name the part of the work that begins."""
+        self._what = what
+        if self._bar is not None:
+            self._bar.set_description(what)
 
     def update(self, amount: int = 1) -> None:
         """Count work that is finished."""
@@ -69,6 +80,21 @@ class Progress:
                 return f"{value:,.1f} {prefix}B"
             value /= _KIBIBYTE
         return f"{value:,.1f} TiB"
+
+
+def tracked(
+    items: Iterable[_Item], *, what: str, unit: str, total: int | None = None
+) -> Iterator[_Item]:
+    """Yield the items, and count each as finished when the next one is asked for.
+
+    total: number of items, where they have no length.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(total, what=what, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ set -uo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: tools/test_processors.sh [--output FILE] [PYTEST ARGUMENT ...]
+usage: tools/test_processors.sh [--out FILE] [PYTEST ARGUMENT ...]
 
 Runs the test suite once for each instruction set that PyTorch can be limited to: with
 ATEN_CPU_CAPABILITY=default and, where /proc/cpuinfo lists them, avx2 and avx512. That variable does
@@ -15,7 +15,7 @@ All variants run even if one fails. The last lines say for each of them whether 
 
 Further arguments go to pytest, for example: tools/test_processors.sh tests/model
 
-  --output FILE  write the machine, the versions and the results to FILE, too
+  --out FILE  write the machine, the versions and the results to FILE, too
   -h, --help     show this
 
 Exit code: 0 if no variant failed, 1 if any failed, 2 if nothing could be run.
@@ -28,9 +28,9 @@ case "${1:-}" in
     usage
     exit 0
     ;;
---output)
+--out)
     if [ -z "${2:-}" ]; then
-        echo "test_processors: --output needs the name of a file; see --help" >&2
+        echo "test_processors: --out needs the name of a file; see --help" >&2
         exit 2
     fi
     output="$(realpath -m "$2")"

@@ -1,4 +1,4 @@
-"""From the configuration tree of a golden directory (the benchmark reference's field names) to our ModelConfig."""
+"""From the configuration tree of a golden directory (the MLCommons reference's field names) to our ModelConfig."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def model_config(golden: Mapping[str, Any]) -> ModelConfig:
     try:
         return _model_config(golden)
     except KeyError as error:
-        raise ValueError(f"config.json has no field {error}; expected the reference's configuration tree") from error
+        raise ValueError(f"config.json has no field {error}; expected the MLCommons reference's configuration tree") from error
 
 
 def _model_config(golden: Mapping[str, Any]) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""From the loss configuration of a golden directory (the benchmark reference's field names) to our LossConfig."""
+"""From the loss configuration of a golden directory (the MLCommons reference's field names) to our LossConfig."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ def loss_config(golden: Mapping[str, Any] | None) -> LossConfig:
             for name, (config, group, names) in _TERMS.items()
         }
     except KeyError as error:
-        raise ValueError(f"config.json has no field {error}; expected the reference's configuration tree") from error
+        raise ValueError(f"config.json has no field {error}; expected the MLCommons reference's configuration tree") from error
     return LossConfig(**terms, report_zero_weight_violation=True)

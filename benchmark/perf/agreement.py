@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.can_run import device_for
 from benchmark.perf.precision import gradient_errors
 from benchmark.perf.probe import run_probe
 from benchmark.perf.spread import table
-from benchmark.presets import preset_names
+from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 
 FUSED, LOW, TRUTH = "fused bf16", "reference bf16", "reference fp32"
@@ -62,6 +63,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.threads < 1 or args.passes < 0:
         raise BenchmarkError("--threads must be at least 1, --passes at least 0")
+    device_for(build_preset(args.preset), kernels=args.kernels, precision="bf16")
     figures: dict[str, Any] = {
         name: getattr(args, name) for name in ("preset", "kernels", "passes")
     }

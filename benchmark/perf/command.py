@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from benchmark.arguments import BriefParser
 from benchmark.perf.record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 
@@ -18,7 +19,7 @@ MEASUREMENTS = {
     "agreement": "one step with fused kernels in bf16 against reference kernels: losses, gradients",
     "comm": "every collective of a training step, measured, and predicted from latency and bandwidth (torchrun)",
     "counts": "bytes, operations and launches of a training step by module, counted without a device: plain against fused",
-    "data": "conversion and sample preparation on one core, beside the reference's",
+    "data": "conversion and sample preparation on one core, beside the MLCommons reference's",
     "evaluation": "training steps while other ranks evaluate, against steps between evaluations (torchrun)",
     "kernels": "every operation against its plain version, torch.compile of it, and attentions of other libraries",
     "loader": "time that training waits for heavy-tailed samples, in order and out of order",
@@ -36,7 +37,7 @@ long. It puts a line for whatever failed into figures["failures"]; the exit code
 """
 
 
-class _LazyParser(argparse.ArgumentParser):
+class _LazyParser(BriefParser):
     """Gets its arguments from the measurement's module once it is used: others may want packages that this machine lacks."""
 
     measurement: str

@@ -16,6 +16,7 @@ from data_prep.convert import alignments, structures
 from data_prep.convert.raw_source import RawSource
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import make_shards
+from data_prep.errors import DataPrepError
 from openfold_opt.protein.shard_format import STATE_DIR_NAME
 
 
@@ -44,4 +45,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (DataPrepError, OSError) as error:
+        sys.exit(str(error))

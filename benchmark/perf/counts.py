@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmark.perf.counting import Counter, Counts, count_each
 from benchmark.perf.meta_step import MetaStep
+from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.config import RunConfig
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Counts for every variant: of the parts of the model, of the modules of an Evoformer block, of the loss, of the whole step."""
+    import_with_triton("openfold_opt.kernels.triton.operations")
     config = build_preset(args.preset)
     figures: dict[str, Any] = {"preset": args.preset, "extra_passes": EXTRA_PASSES if config.data.max_extra_passes else 0.0, "variants": {}}
     for kernels, precision in VARIANTS:

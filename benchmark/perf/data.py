@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.picture import draw_preparation_times
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
+from data_prep.progress import tracked
 from openfold_opt.loader.compact import stack_samples
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.expand import expand_batch
@@ -98,11 +98,13 @@ def _measure_samples(args: argparse.Namespace, shards: Path, processed: Path, re
         raise BenchmarkError(f"--chains names {', '.join(unknown)}, which have no structure or no alignment in these data")
     samples: dict[str, Any] = {kind: {} for kind in KINDS}
     for kind in KINDS:
-        for chain_id in tqdm(chain_ids, desc=f"our {kind} samples", unit="chain"):
+        for chain_id in tracked(chain_ids, what=f"our {kind} samples", unit="chain"):
             samples[kind][chain_id] = _time_ours(reader, chain_id, kind=kind, repeats=args.repeats)
     if reference is not None:
         records = reference.samples(processed, chain_ids, repeats=args.repeats)
-        for record in tqdm(records, desc="the reference's samples", unit="chain", total=2 * len(chain_ids)):
+        for record in tracked(
+            records, what="the MLCommons reference's samples", unit="chain", total=2 * len(chain_ids)
+        ):
             found = samples[record["kind"]][record["chain"]]
             found["reference"], found["reference_bytes"] = record["seconds"], record["bytes"]
     return samples
@@ -174,7 +176,7 @@ def _report_samples(kind: str, chains: dict[str, Any]) -> str:
         else:
             row += ["", "", ""]
         rows.append(row)
-    header = ["chain", "rows", "ours, ms", "expansion, ms", "ours, MB", "reference, ms", "reference, MB", "ratio of times"]
+    header = ["chain", "rows", "ours, ms", "expansion, ms", "ours, MB", "MLCommons reference, ms", "MLCommons reference, MB", "ratio of times"]
     text = f"{kind} samples on one core: median (least to most)\n\n{table(rows, header=header)}"
     if ratios:
         text += f"\n\nratio of the median chain {statistics.median(ratios):.1f}, least {min(ratios):.1f}, most {max(ratios):.1f}"

@@ -77,8 +77,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "torchrun --nproc-per-node 2 -m benchmark perf evaluation"
         )
     config = _configuration(args)
-    on_cpu = resolve_device(config.device, local_rank=launch.local_rank).type == "cpu"
-    cores = _take_a_core(launch) if on_cpu else None
+    try:
+        device = resolve_device(config.device, local_rank=launch.local_rank)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    cores = _take_a_core(launch) if device.type == "cpu" else None
     times = _StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf import against
 from benchmark.perf.kernel_cases import CaseMaker, KernelCase
 from benchmark.perf.kernel_peers import PEERS, attention_peers, core_leaves
 from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.kernels.compiled import compile_for_processor
+from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.reference.attention import attention as plain_attention
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 from openfold_opt.train.setup import resolve_device
-
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the plain version too: a minute or two of compiling")
+    parser.add_argument(
+        "--against", type=Path, metavar="RECORD|CHECKOUT",
+        help="other kernels to compare ours with: a record of this command, or another checkout, whose kernels run in their own process, "
+        "alternating with ours",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=int, default=2, metavar="N",
+        help="how often our kernels and those of a checkout take turns (default: 2)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
 
 
@@ -45,35 +56,82 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     The record is saved after every case. A case in which our kernel or the plain version fails is a
     line of "failures".
     """
-    if min(args.repeats, args.threads) < 1:
-        raise BenchmarkError("--repeats and --threads must be at least 1")
+    if min(args.repeats, args.threads, args.rounds) < 1:
+        raise BenchmarkError("--repeats, --threads and --rounds must be at least 1")
     device = resolve_device("auto", local_rank=0)
-    on_gpu = device.type == "cuda"
-    preset = args.preset or ("mlperf_reference" if on_gpu else "middle")
-    precision = args.precision or ("bf16" if on_gpu else "fp32")
     torch.set_num_threads(args.threads)
-    config = build_preset(preset)
+    figures = _settings(args, device)
+    precision = figures["precision"]
+    config = build_preset(figures["preset"])
     shapes = config.model.kernel_shapes()
-    ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
-    figures: dict[str, Any] = {
-        "preset": preset, "precision": precision, "device": str(device),
-        "cases": [], "failures": [],
-    }  # fmt: skip
+    try:
+        ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    recorded = None if args.against is None else against.check(args.against, figures)
     figures["copy_bytes_per_second"] = measure_copy(device=device)
     figures["matmul_flops_per_second"] = measure_matmul(
         precision, device=device.type, threads=args.threads
     )
     args.record.save(figures)
+    maker = CaseMaker(config, device=device, precision=precision)
     with matmul_precision(precision):
-        for case in tqdm(CaseMaker(config, device=device, precision=precision).cases(), unit="case"):
-            if args.only in case.operation or args.only in case.where:
-                found = _measure_case(case, getattr(ours, case.operation), args, device)
-                _keep(found, figures, args)
-                if case.attention is not None:
-                    _keep(_measure_attention_core(case, args, device), figures, args)
+        for case in tracked(_chosen(maker, args.only), what="kernels", unit="case"):
+            found = _measure_case(case, getattr(ours, case.operation), args, device)
+            _keep(found, figures, args)
+            if case.attention is not None:
+                _keep(_measure_attention_core(case, args, device), figures, args)
     if not figures["cases"]:
         raise BenchmarkError(f"--only {args.only}: no operation and no place contains this")
+    if recorded is not None:
+        figures["against"] = recorded.source
+        against.add_times(recorded, figures["cases"])
+    elif args.against is not None:
+        figures["against"] = str(args.against)
+        with matmul_precision(precision):
+            _take_turns(ours, maker, figures, args)
     return figures
+
+
+def _settings(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """The figures before the first one."""
+    on_gpu = device.type == "cuda"
+    return {
+        "preset": args.preset or ("mlperf_reference" if on_gpu else "middle"),
+        "precision": args.precision or ("bf16" if on_gpu else "fp32"),
+        "device": str(device),
+        "cases": [],
+        "failures": [],
+    }
+
+
+def _take_turns(
+    ours: KernelSet, maker: CaseMaker, figures: dict[str, Any], args: argparse.Namespace
+) -> None:
+    """Let the other checkout's kernels and ours run by turns. Our first turn is over."""
+    device = torch.device(figures["device"])
+    options = ["--preset", figures["preset"], "--precision", figures["precision"]]
+    options += ["--only", args.only]
+    options += ["--repeats", str(args.repeats), "--threads", str(args.threads)]
+    options += ["--without", *PEERS]
+    by_name = {(case["operation"], case["where"]): case for case in figures["cases"]}
+    for number in range(args.rounds):
+        for case in _chosen(maker, args.only) if number else ():
+            work = case.call(getattr(ours, case.operation))
+            works = {"ours": lambda work=work, leaves=case.leaves: work(*leaves)}
+            again = _time_sides(works, case.leaves, args.repeats, device)
+            before = by_name[case.operation, case.where]["seconds"]
+            if "ours" in before.keys() & again["seconds"].keys():
+                against.extend(before["ours"], again["seconds"]["ours"])
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        theirs = against.measure_checkout(args.against, options, figures)
+        against.add_times(theirs, figures["cases"])
+        args.record.save(figures)
+
+
+def _chosen(maker: CaseMaker, only: str) -> Iterator[KernelCase]:
+    return (case for case in maker.cases() if only in case.operation or only in case.where)
 
 
 def _keep(case: dict[str, Any], figures: dict[str, Any], args: argparse.Namespace) -> None:
@@ -168,4 +226,6 @@ def report(figures: dict[str, Any]) -> str:
         f"{figures['preset']} in {figures['precision']} on {figures['device']}; copy {figures['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
         f"matrix product {figures['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. The share is of the least bytes that have to move."
     )
+    if "against" in figures:
+        limits += f"\nagainst: the kernels of {figures['against']}"
     return "\n".join([limits, "", table(rows, header=["operation", "ours, ms", "of copy", *others]), *remarks])

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.can_run import device_for
 from benchmark.perf.loss_windows import FAST, FIRST_STEPS, NUDGED, PLAIN, SEED, compare, first_step_at, largest_of_first_steps, verdict
 from benchmark.perf.losses_probe import configuration
 from benchmark.perf.probe import run_probe
 from benchmark.perf.spread import table
 from benchmark.perf.step import what_runs
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import Progress
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.train.config import RunConfig
@@ -58,6 +59,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
     config = build_preset(args.preset)
     try:
+        device_for(config, kernels=args.kernels, precision=args.precision)
         checksum = ShardDataSource(args.data_dir).checksum()
         count_training_ranks(config.parallel, 1)
         graphs = args.graphs == "on" or (args.graphs == "auto" and resolve_device(config.device, local_rank=0).type == "cuda")
@@ -75,9 +77,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "data_checksum": checksum,
         "sides": {},
     }
-    with tqdm(total=len(sides) * args.steps, unit="step") as progress:
+    with Progress(len(sides) * args.steps, what="losses", unit="step") as progress:
         for name, settings in sides.items():
-            progress.set_description(name)
+            progress.describe(name)
             figures["sides"][name] = run_side(name, settings, progress)
             args.record.save(figures)
     return figures
@@ -97,7 +99,7 @@ def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict
     return sides | {f"{SEED} {seed}": plain | {"seed": seed} for seed in range(args.seed + 1, args.seed + args.seeds + 1)}
 
 
-def run_side(name: str, settings: dict[str, Any], progress: tqdm) -> dict[str, Any]:
+def run_side(name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """A run in a process of its own, whose files go with it; BenchmarkError, its messages on standard error, if it fails."""
     found: dict[str, Any] = {"losses": [], "gradient_norms": [], "evaluations": []}
     with tempfile.TemporaryDirectory(prefix="perf-losses-") as folder:
@@ -110,7 +112,7 @@ def run_side(name: str, settings: dict[str, Any], progress: tqdm) -> dict[str, A
     return found
 
 
-def _take(line: dict[str, Any], found: dict[str, Any], progress: tqdm) -> None:
+def _take(line: dict[str, Any], found: dict[str, Any], progress: Progress) -> None:
     if "loss" in line:
         found["losses"].append(line["loss"])
         found["gradient_norms"].append(line["gradient_norm"])

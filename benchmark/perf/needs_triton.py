@@ -15,4 +15,7 @@ def import_with_triton(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
-        raise BenchmarkError("this measurement needs Triton, which is not installed: pip install the extra `gpu` of pyproject.toml") from error
+        raise BenchmarkError(
+            "this measurement needs Triton, which is not installed in this environment; "
+            "./run_tests.sh --setup-only adds it to .venv, elsewhere: pip install triton==3.7.1"
+        ) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.can_run import device_for
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import KernelConfig
@@ -38,7 +39,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError("--steps and --threads must be at least 1")
     torch.set_num_threads(args.threads)
     config = build_preset(args.preset)
-    device = resolve_device(config.device, local_rank=0)
+    device = device_for(config, kernels="auto", precision="bf16")
     features = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
     slots = torch.arange(config.local_batch_size, device=device)
     batch = MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=("made up",))

@@ -38,7 +38,7 @@ class Reference:
             raise BenchmarkError(f"--reference-python {self.python} cannot be started: {error}") from error
         if found.returncode != 0:
             reason = found.stderr.strip().splitlines()[-1]
-            raise BenchmarkError(f"--reference-python {self.python} cannot import what the reference needs ({modules}): {reason}")
+            raise BenchmarkError(f"--reference-python {self.python} cannot import what the MLCommons reference needs ({modules}): {reason}")
 
     def process(self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path) -> dict[str, float]:
         """Its two scripts of preprocessing, each in one worker process; seconds of each. Results lie in out/pdb and out/alignments."""
@@ -62,7 +62,7 @@ class Reference:
             for line in process.stdout:
                 yield json.loads(line)
         if process.returncode != 0:
-            raise BenchmarkError(f"the reference's sample preparation ended with exit code {process.returncode}; its messages are above")
+            raise BenchmarkError(f"the MLCommons reference's sample preparation ended with exit code {process.returncode}; its messages are above")
 
     def step(self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int) -> dict[str, Any]:
         """Seconds of training steps and peak memory of the process. features: .npz of a batch in our names and order of dims."""
@@ -72,7 +72,7 @@ class Reference:
         finished = subprocess.run(command, env=environment, cwd=self.checkout, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             print(finished.stderr[-4000:], file=sys.stderr)
-            raise BenchmarkError(f"the reference's training step ended with exit code {finished.returncode}; its messages are above")
+            raise BenchmarkError(f"the MLCommons reference's training step ended with exit code {finished.returncode}; its messages are above")
         return json.loads(finished.stdout.splitlines()[-1])
 
     def _timed(self, arguments: Sequence[Any]) -> float:
@@ -81,7 +81,7 @@ class Reference:
         finished = subprocess.run(command, env=_environment(self.checkout), cwd=self.checkout, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             print(finished.stdout[-2000:], finished.stderr[-4000:], file=sys.stderr)
-            raise BenchmarkError(f"{arguments[0]} of the reference ended with exit code {finished.returncode}; its messages are above")
+            raise BenchmarkError(f"{arguments[0]} of the MLCommons reference ended with exit code {finished.returncode}; its messages are above")
         return time.perf_counter() - started
 
 

@@ -13,6 +13,7 @@ from benchmark.perf.meta_step import META, MetaStep
 from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
@@ -55,9 +56,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         )
         for capability in args.capability:
             try:
+                what = f"compile for sm_{capability} in {precision}"
                 found = compiling.compile_launches(
-                    launches, capability, only_memory=args.only_memory
-                )
+                    tracked(launches, what=what, unit="kernel"), capability,
+                    only_memory=args.only_memory,
+                )  # fmt: skip
             except ValueError as error:
                 raise BenchmarkError(f"{precision}: {error}") from error
             name = f"sm_{capability} {precision}"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmark.perf.spread import Spread, table
+from data_prep.progress import tracked
 from openfold_opt.loader.batch import WireBatch
 from openfold_opt.loader.compact import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
@@ -110,7 +110,7 @@ def measure_staging(
         "device": str(device), "seconds": {kind: [] for kind in kinds}, "unavailable": {},
     }  # fmt: skip
     batches = wire_batches(config)
-    for number in tqdm(range(plan.rounds), desc="staging", unit="round"):
+    for number in tracked(range(plan.rounds), what="staging", unit="round"):
         for kind in kinds if number % 2 == 0 else reversed(kinds):
             if kind in figures["unavailable"]:
                 continue

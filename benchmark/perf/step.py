@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.can_run import device_for
 from benchmark.perf.limits import measure_matmul
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.picture import draw_module_times
@@ -20,6 +20,7 @@ from benchmark.perf.probe import run_probe
 from benchmark.perf.reference import Reference
 from benchmark.perf.spread import Spread, table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.kernels.cpu.library import reason_against
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
 from openfold_opt.train.config import RunConfig
@@ -70,10 +71,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     args.precision = args.precision or config.precision
     names = ("preset", "kernels", "precision", "threads", "graphs")
     figures: dict[str, Any] = {name: getattr(args, name) for name in names}
-    try:
-        figures["ran"] = what_runs(args.kernels, config.device)
-    except ValueError as error:
-        raise BenchmarkError(str(error)) from error
+    device_for(config, kernels=args.kernels, precision=args.precision)
+    figures["ran"] = what_runs(args.kernels, config.device)
     figures |= {"passes": {}, "flops": {}, "failures": []}
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
@@ -147,7 +146,7 @@ def _measure_passes(
     """Let the sides take turns, and save the record after every step that a side reports."""
     found: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
     figures["passes"][str(passes)] = found
-    for _ in tqdm(range(args.rounds), desc=f"{passes} passes", unit="round"):
+    for _ in tracked(range(args.rounds), what=f"{passes} passes", unit="round"):
         for side, run in sides.items():
             before = found[side]
             try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_versions
@@ -21,6 +20,7 @@ from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.resources import step_launches
 from benchmark.perf.spread import table
 from benchmark.presets import build_preset, preset_names
+from data_prep.progress import tracked
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 WARPS, STAGES = (2, 4, 8, 16), (1, 2, 3, 4)
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--preset", default="mlperf_reference", choices=preset_names(), help="whose shapes (default: mlperf_reference)")
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS, help="default: bf16")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: the chip's file in openfold_opt/kernels/triton/tuning")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: the chip's file in openfold_opt/kernels/triton/tuning")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise BenchmarkError("perf tune times kernels on a GPU, and PyTorch sees none; run it on the machine that is to be tuned for")
     chip = torch.cuda.get_device_name()
-    output = args.output if args.output is not None else _default_file(tables, chip)
+    output = args.out if args.out is not None else _default_file(tables, chip)
     with matmul_precision(args.precision):
         launches = step_launches(MetaStep.build(build_preset(args.preset), kernels="triton", precision=args.precision))
         found = tune(launches, time_on_gpu, key_of=tables.launch_key)
@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _default_file(tables: Any, chip: str) -> Path:
     name = tables.file_name(chip)
     if name is None:
-        raise BenchmarkError(f"the device calls itself {chip!r}, which has no name of a chip in it; name a file with --output")
+        raise BenchmarkError(f"the device calls itself {chip!r}, which has no name of a chip in it; name a file with --out")
     return Path(tables.__file__).with_name(f"{name}.py")
 
 
@@ -69,7 +69,7 @@ def tune(launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]) -> 
     for launch in launches:
         kernel, _, arguments, options = launch
         by_key.setdefault(key_of(kernel, arguments, options), []).append(launch)
-    return {key: _tune_one(same, timer) for key, same in tqdm(sorted(by_key.items()), desc="tune", unit="kernel")}
+    return {key: _tune_one(same, timer) for key, same in tracked(sorted(by_key.items()), what="tune", unit="kernel")}
 
 
 def _tune_one(launches: list[tuple], timer: Timer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "summarize",
         help="tables and pictures from MLPerf logs",
-        description="Read MLPerf HPC OpenFold logs, anybody's, and tell time to train, samples to converge against the reference "
+        description="Read MLPerf HPC OpenFold logs, anybody's, and tell time to train, samples to converge against the MLCommons reference "
         "convergence points, and speed. Every folder with result_*.txt is a set of runs and a row; other logs are put together "
         "where they are of one kind. docs/results.md explains the columns.",
         epilog="The exit code is 0 if every log could be read, 1 if some were left out (they are named; the others are told of), 2 if none "

@@ -53,12 +53,12 @@ def _data(figures: Values) -> str:
     parts = []
     if "conversion" in figures:
         ours, reference = figures["conversion"]["ours"], figures["conversion"].get("reference")
-        ratio = f", reference {reference['structures_seconds'] / ours['structures_seconds']:.1f}x as long" if reference else ""
+        ratio = f", MLCommons reference {reference['structures_seconds'] / ours['structures_seconds']:.1f}x as long" if reference else ""
         parts.append(f"structures {ours['entries'] / ours['structures_seconds']:.1f} entries/s on one core{ratio}")
     for kind, chains in figures.get("samples", {}).items():
         ours = statistics.median(statistics.median(chain["ours"]) for chain in chains.values())
         ratios = [statistics.median(chain["reference"]) / statistics.median(chain["ours"]) for chain in chains.values() if "reference" in chain]
-        ratio = f", reference {statistics.median(ratios):.0f}x as long (medians)" if ratios else ""
+        ratio = f", MLCommons reference {statistics.median(ratios):.0f}x as long (medians)" if ratios else ""
         parts.append(f"a sample of {kind} {1e3 * ours:.1f} ms{ratio}")
     return "; ".join(parts)
 
@@ -122,7 +122,7 @@ def _step(figures: Values) -> str:
         ours = Spread.of(sides["ours"]["seconds"])
         text = f"{passes} extra passes {ours.median:.3f} s/step"
         if "reference" in sides:
-            text += f", reference {Spread.of(sides['reference']['seconds']).ratio_to(ours).median:.2f}x as long"
+            text += f", MLCommons reference {Spread.of(sides['reference']['seconds']).ratio_to(ours).median:.2f}x as long"
         parts.append(text)
     return f"{figures['preset']} {figures['precision']}, kernels {figures['kernels']}: {'; '.join(parts)}"
 

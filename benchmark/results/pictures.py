@@ -42,7 +42,7 @@ def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[F
     if any(each.reference_samples for each in figures):
         for point, shade in zip(reference_points(), ("0.55", "0.75"), strict=False):
             low, high = min(point.samples) / 1e3, max(point.samples) / 1e3
-            axes.axvspan(low, high, color=shade, alpha=0.25, linewidth=0, label=f"reference converges, batch {point.batch}")
+            axes.axvspan(low, high, color=shade, alpha=0.25, linewidth=0, label=f"MLCommons reference converges, batch {point.batch}")
     _finish_lddt(axes, sets)
     axes.set_xlabel("thousand samples")
 
@@ -58,7 +58,7 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[F
         height = sets[i].runs[0].target + (row + 1) * 0.012 * (levels[1] - levels[0])
         axes.plot([low, high], [height, height], color=colour(i), linewidth=4, solid_capstyle="butt", alpha=0.7)
     if bars:
-        axes.plot([], [], color="0.4", linewidth=4, label="reference's samples, at the set's pace")
+        axes.plot([], [], color="0.4", linewidth=4, label="MLCommons reference's samples, at the set's pace")
     _finish_lddt(axes, sets)
     _log_scale_if_wide(axes, "x", [run.minutes for each in sets for run in each.runs])
     axes.set_xlabel("minutes since run_start")

@@ -21,8 +21,9 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--results-dir", type=Path, default=RESULTS, metavar="DIR", help="the records (default: results of the checkout)")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--add", type=Path, metavar="RUN_DIR", help="keep this finished run: mlperf.log, config.json without the host's name, command")
+    action.add_argument("--add", action="store_true", help="keep the finished run RUN_DIR: mlperf.log, config.json without the host's name, command")
     action.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the table in the tree is not what would be made")
+    parser.add_argument("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="with --add: output directory of a finished run")
     parser.add_argument("--name", help="of the folder that a run is kept in, such as demo_seed_1_2026-11-21")
     parser.add_argument("--command", dest="repeat", metavar="TEXT", help="the command that repeats the run, if it was on several nodes")
 
@@ -32,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     results = args.results_dir
     if not results.is_dir():
         raise BenchmarkError(f"--results-dir {results} is not a directory")
-    if (args.add is None) != (args.name is None):
-        raise BenchmarkError("--add RUN_DIR and --name NAME belong together")
-    if args.add is not None:
-        keep_run(args.add, results / "runs", name=args.name, command=args.repeat)
+    if not args.add == (args.run_dir is not None) == (args.name is not None):
+        raise BenchmarkError("--add, RUN_DIR and --name NAME belong together")
+    if args.add:
+        keep_run(args.run_dir, results / "runs", name=args.name, command=args.repeat)
     text = format_table(results)
     target = results / TABLE_FILE
     is_current = target.is_file() and target.read_text(encoding="utf-8") == text

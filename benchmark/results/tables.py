@@ -73,7 +73,7 @@ def notes(figures: Sequence[Figures]) -> list[str]:
     if any(each.counts_micro_steps for each in figures):
         found.append(
             "Batch 'n (k x)': k micro-steps of n samples make an optimiser step. Where s/step says 'micro', the log counts micro-steps, as the "
-            "reference does."
+            "MLCommons reference does."
         )
     if any(each.reference_samples for each in figures):
         found.append("RCP: verdict of mlperf-logging's RCP checker (hpc 3.0.0). A time that passes is multiplied by the factor.")

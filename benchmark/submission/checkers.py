@@ -103,7 +103,7 @@ class Checkers:
         return self._verdict("package checker", output, passed=PACKAGE_PASSED, remedy=remedy)
 
     def _reference_convergence(self) -> Finding:
-        """RCP: does training need as many samples as the reference's? Demanded in the closed division alone."""
+        """RCP: does training need as many samples as the MLCommons reference's? Demanded in the closed division alone."""
         folder = Path(self._package.submitter, self._package.results_folder)
         output = self._run("rcp_checker", str(folder), "--rcp_usage", USAGE, "--rcp_version", RULESET)
         lines = [line.partition(" - ")[2] for line in output.text.splitlines()]
@@ -145,7 +145,7 @@ def _time_to_train(row: dict[str, str]) -> str:
     minutes, factor = float(row[f"{BENCHMARK}:time_to_train"]), float(row[f"{BENCHMARK}:rcp_scaling_factor"])
     text = f"{minutes / factor:.3f} min, mean without the fastest and the slowest run"
     if factor != 1:
-        text += f"; normalised by {factor:.4f} to the reference's convergence: {minutes:.3f} min"
+        text += f"; normalised by {factor:.4f} to the MLCommons reference's convergence: {minutes:.3f} min"
     if row.get(f"{BENCHMARK}:Energy"):
         text += f"; energy {float(row[f'{BENCHMARK}:Energy']) / factor:.0f} J"
     return text
@@ -166,7 +166,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
 
 def _convergence_remedy(text: str) -> str:
     if "Missing RCP" in text:
-        return "the reference has no convergence point for this batch size: train with a size between those that it has"
+        return "the MLCommons reference has no convergence point for this batch size: train with a size between those that it has"
     if "Insufficient convergence" in text:
         return "more than one run did not reach the target, so the result is invalid: make a new set of ten runs"
-    return "training needs fewer samples than the reference allows: look for what differs from it; `parity` and `rules --preset P` help"
+    return "training needs fewer samples than the MLCommons reference allows: look for what differs from it; `parity` and `rules --preset P` help"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from openfold_opt.loader.attempts import Attempts, LoaderError
 from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.main_module import NO_GUARD, NO_GUARD_EXIT_CODE, check_main_module
 from openfold_opt.loader.reorder_window import ReorderWindow
 from openfold_opt.loader.socket_folder import use_short_socket_folder
 from openfold_opt.loader.worker import Failure, Prepared, Task, Worker
@@ -20,6 +21,8 @@ FORKSERVER_PRELOAD = ["openfold_opt.loader.loader"]
 
 def prepare_to_start_workers(config: LoaderConfig) -> None:
     """Raise ValueError if worker processes cannot be started on this machine as configured. Nothing is started."""
+    if config.num_workers and config.start_method != "fork":
+        check_main_module()
     if config.num_workers and config.start_method == "forkserver":
         use_short_socket_folder()
 
@@ -152,6 +155,8 @@ class Supervisor:
     def _give_up(self, worker: Worker, *, reason: str) -> None:
         self._workers.remove(worker)
         worker.kill()
+        if worker.process.exitcode == NO_GUARD_EXIT_CODE:
+            raise LoaderError(NO_GUARD)
         with self._shared.changed:
             self._shared.news.append(f"a worker of the loader is replaced: {reason}")
         if worker.position is not None:

@@ -1,7 +1,14 @@
-"""One shard, opened: tables in memory, large arrays as memory maps."""
+"""One shard, opened: tables in memory, slices of large arrays read from the file when asked for.
+
+The large arrays are read, not mapped: where a mapped file becomes shorter, the system ends the process
+with SIGBUS and no message, and a read is an error that names the file.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import weakref
 from pathlib import Path
 
 import h5py
@@ -11,14 +18,54 @@ from openfold_opt.protein import shard_format
 from openfold_opt.protein.records import AlignmentRecord, TemplateHit
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES, ShardError
 
-_MAPPED_STRUCTURE_ARRAYS = ("sequence", "atom_mask", "atom_positions")
-_MAPPED_ALIGNMENT_ARRAYS = ("msa", "deletion_column", "deletion_count", "token_counts", "pair_query", "pair_template", "pair_token")
+_LARGE_STRUCTURE_ARRAYS = ("sequence", "atom_mask", "atom_positions")
+_LARGE_ALIGNMENT_ARRAYS = (
+    "msa", "deletion_column", "deletion_count", "token_counts",
+    "pair_query", "pair_template", "pair_token",
+)  # fmt: skip
 
 
-class _MappedShard:
-    """Datasets of a shard by name: the large ones as read-only views of one memory map, the others read into memory."""
+class _StoredArray:
+    """A contiguous array in an open file. Indexing it with a slice of the first dim reads that slice."""
 
-    mapped_arrays: tuple[str, ...] = ()
+    def __init__(self, path: Path, descriptor: int, dataset: h5py.Dataset) -> None:
+        offset = dataset.id.get_offset()
+        if offset is None:
+            raise ShardError(
+                f"{path}: dataset {dataset.name} is not contiguous; expected an uncompressed shard"
+            )
+        self._path, self._descriptor, self._offset = path, descriptor, offset
+        self._dtype, self._shape = dataset.dtype, dataset.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read-only array [rows, ...]. ShardError where the file is too short by now."""
+        first, last, _ = rows.indices(self._shape[0])
+        found = np.empty((max(last - first, 0), *self._shape[1:]), dtype=self._dtype)
+        row_bytes = self._dtype.itemsize * math.prod(self._shape[1:])
+        self._read(memoryview(found.reshape(-1).view(np.uint8)), self._offset + first * row_bytes)
+        found.flags.writeable = False
+        return found
+
+    def _read(self, buffer: memoryview, offset: int) -> None:
+        while buffer:
+            try:
+                count = os.preadv(self._descriptor, [buffer], offset)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
+            if count == 0:
+                raise ShardError(
+                    f"{self._path} became shorter while it was in use: found the end of the file where "
+                    f"{len(buffer):,} bytes from byte {offset:,} on were expected; wait until the "
+                    "program that writes it has finished, check it with `python -m data_prep "
+                    "verify`, and start again"
+                )
+            buffer, offset = buffer[count:], offset + count
+
+
+class _OpenShard:
+    """Datasets of a shard by name: the large ones are read slice by slice, the others are in memory."""
+
+    large_arrays: tuple[str, ...] = ()
 
     def __init__(self, path: Path, *, expected_size_bytes: int | None = None) -> None:
         if expected_size_bytes is not None and path.is_file() and path.stat().st_size != expected_size_bytes:
@@ -27,26 +74,28 @@ class _MappedShard:
             )
         self.path = path
         with shard_format.open_checked(path) as file:
-            whole = np.memmap(path, dtype=np.uint8, mode="r")
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, descriptor)
             try:
-                self.arrays = {name: self._array(whole, name, dataset) for name, dataset in file.items()}
+                self.arrays = {
+                    name: self._array(descriptor, name, dataset) for name, dataset in file.items()
+                }
             except (OSError, ValueError) as error:
                 raise ShardError(f"{path} is damaged ({error}); remove it and run the same `convert` again") from error
             self.attributes = dict(file.attrs)
 
-    def _array(self, whole: np.ndarray, name: str, dataset: h5py.Dataset) -> np.ndarray:
-        if name not in self.mapped_arrays or dataset.size == 0:
+    def _array(
+        self, descriptor: int, name: str, dataset: h5py.Dataset
+    ) -> np.ndarray | _StoredArray:
+        if name not in self.large_arrays or dataset.size == 0:
             return dataset[()]
-        start = dataset.id.get_offset()
-        if start is None:
-            raise ShardError(f"{self.path}: dataset {name} is not contiguous; expected an uncompressed shard")
-        return whole[start : start + dataset.nbytes].view(dataset.dtype).reshape(dataset.shape)
+        return _StoredArray(self.path, descriptor, dataset)
 
 
-class StructureShard(_MappedShard):
+class StructureShard(_OpenShard):
     """Sequences and coordinates. Rows are chains; `chain_ids` gives their order."""
 
-    mapped_arrays = _MAPPED_STRUCTURE_ARRAYS
+    large_arrays = _LARGE_STRUCTURE_ARRAYS
 
     def strings(self, name: str) -> list[str]:
         """A column of text: chain_id, mmcif_chain_ids, entity_keys, release_date, method, rejected_entry, rejected_reason."""
@@ -67,10 +116,10 @@ class StructureShard(_MappedShard):
         return positions, mask
 
 
-class AlignmentShard(_MappedShard):
+class AlignmentShard(_OpenShard):
     """Alignments and template hits. Rows are alignments; a hit set belongs to one alignment and one query sequence."""
 
-    mapped_arrays = _MAPPED_ALIGNMENT_ARRAYS
+    large_arrays = _LARGE_ALIGNMENT_ARRAYS
 
     def alignment(self, row: int) -> AlignmentRecord:
         arrays = self.arrays

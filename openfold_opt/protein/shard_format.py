@@ -9,7 +9,7 @@
     <data dir>/verified.json            the record of the last successful `verify`, if any
 
 Arrays of all chains of a shard lie end to end in one contiguous, uncompressed dataset each, with an offset table beside it, so that
-a chain is one slice of a memory map. docs/data_format.md has the list of datasets.
+a chain is one slice of the file. docs/data_format.md has the list of datasets.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ sends run_failed instead of run_stop and run_end. Events are sent on the first r
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,12 +271,26 @@ class CompositeObserver:
                 error.add_note(f"{type(observer).__name__} could not record it: {failure}")
 
 
+def format_duration(seconds: float) -> str:
+    """A time for people, to the unit that matters: "42 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 class ConsoleObserver(NullObserver):
     """One line per log interval, per evaluation and per checkpoint."""
 
     def __init__(self, *, log_every_steps: int = 10, stream: TextIO | None = None) -> None:
         self._log_every_steps = log_every_steps
         self._stream = stream if stream is not None else sys.stdout
+        self._max_steps: int | None = None
+        self._first_step, self._first_time = 0, 0.0
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -298,17 +313,32 @@ class ConsoleObserver(NullObserver):
             )
         )
 
+        self._max_steps, self._first_step = info.config.max_steps, info.resumed_from_step
+
     def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+        self._first_time = time.monotonic()
         self._say(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
 
     def step(self, report: StepReport) -> None:
         if report.step % self._log_every_steps:
             return
         self._say(
-            f"step {report.step:>6}  k {report.num_recycling_passes}  loss {report.loss:9.4f}  "
+            f"step {report.step:>6}{self._total()}  k {report.num_recycling_passes}  loss {report.loss:9.4f}  "
             f"lr {report.learning_rate:.2e}  grad norm {report.gradient_norm:9.4f}  "
             f"{report.step_time_seconds:.3f} s/step  data wait {report.data_wait_seconds:.3f} s"
+            f"{self._time_left(report.step)}"
         )
+
+    def _total(self) -> str:
+        return "" if self._max_steps is None else f" of {self._max_steps:,}"
+
+    def _time_left(self, step: int) -> str:
+        """To the last step, at the pace of this process so far, evaluations included."""
+        num_done = step - self._first_step
+        if self._max_steps is None or num_done < 1:
+            return ""
+        pace = (time.monotonic() - self._first_time) / num_done
+        return f"  {format_duration(pace * (self._max_steps - step))} left at most"
 
     def evaluation(self, report: EvaluationReport) -> None:
         worst = min(report.chains, key=lambda chain: chain.lddt_ca)

@@ -142,3 +142,25 @@ def test_missing_log_is_named(tmp_path, capsys):
 def test_checking_leaves_the_root_logger_alone(write):
     check_log(write(open_log()[:-1]))
     assert logging.getLogger().disabled is False
+
+
+def test_a_run_directory_stands_for_its_logs(tmp_path, write, capsys):
+    write(open_log(), "mlperf.log")
+    for number in (10, 2, 1):
+        write(open_log(), f"mlperf_continued_{number}.log")
+    assert main(["check", str(tmp_path)]) == 0
+    checked = [line.split()[1].rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert checked == ["mlperf.log", *(f"mlperf_continued_{number}.log" for number in (1, 2, 10))]
+
+
+def test_a_directory_without_logs_is_refused(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 2
+    assert f"{tmp_path} has no mlperf.log" in capsys.readouterr().err
+
+
+def test_below_target_is_named_where_it_would_be_enough(write, capsys):
+    assert main(["check", str(write(open_log(accuracy=0.5, status="aborted")))]) == 1
+    assert "--below-target accepts it" in capsys.readouterr().out
+    damaged = [line for line in open_log(accuracy=0.5, status="aborted") if "seed" not in line and "epoch_stop" not in line]
+    assert main(["check", str(write(damaged))]) == 1
+    assert "--below-target" not in capsys.readouterr().out

@@ -109,7 +109,7 @@ def figures(**changes):
 )
 def test_exit_code_tells_whether_every_figure_holds(monkeypatch, tmp_path, capsys, changes, failed):
     monkeypatch.setattr(controls, "measure", lambda output_dir, data_dir: figures(**changes))
-    code = main(["controls", "--output-dir", str(tmp_path), "--data-dir", str(tmp_path)])
+    code = main(["controls", str(tmp_path), "--data-dir", str(tmp_path)])
     assert code == (0 if failed is None else 1)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "FAILED" in line] == [line for line in lines if failed and line.startswith(failed)]
@@ -117,7 +117,7 @@ def test_exit_code_tells_whether_every_figure_holds(monkeypatch, tmp_path, capsy
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
-    assert main(["controls", "--output-dir", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
+    assert main(["controls", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
     assert "config.json does not exist" in capsys.readouterr().err
 
 
@@ -125,8 +125,8 @@ def test_a_run_that_never_evaluated_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"preset": "demo"}')
     (tmp_path / "evaluations.jsonl").write_text("")
     (tmp_path / "run.json").write_text('{"status": "running"}')
-    assert main(["controls", "--output-dir", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
+    assert main(["controls", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
     assert "is not finished (running)" in capsys.readouterr().err
     (tmp_path / "run.json").write_text('{"status": "finished"}')
-    assert main(["controls", "--output-dir", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
+    assert main(["controls", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
     assert "is empty" in capsys.readouterr().err

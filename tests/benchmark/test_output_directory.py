@@ -1,6 +1,8 @@
 """Live, dead and finished output directories."""
 
+import errno
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -132,6 +134,16 @@ def test_a_file_is_not_a_directory(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(BenchmarkError, match="is a file"):
         take(tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_by_name(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("benchmark.output_directory.fcntl.lockf", refuse)
+    with pytest.raises(BenchmarkError, match=f"output directory {tmp_path} has no locks .*another file system"):
+        take(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "odd"}'])

@@ -1,18 +1,27 @@
 """`perf`: spreads, tables and records; the protocol with a reference, played by a stub; both loaders over one stream of times."""
 
 import argparse
+import importlib
 import json
 import sys
 import textwrap
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmark.__main__ import main
 from benchmark.perf import loader
+from benchmark.perf.command import MEASUREMENTS
 from benchmark.perf.record import RecordFile
 from benchmark.perf.reference_samples import admit_old_defaults
 from benchmark.perf.spread import Spread, table
 from data_prep.__main__ import main as data_prep
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+(TRITON,) = PROJECT["optional-dependencies"]["gpu"]
 
 
 def test_spread_and_ratio():
@@ -33,6 +42,13 @@ def raw(tmp_path_factory):
     out = tmp_path_factory.mktemp("raw") / "raw"
     assert data_prep(["synthesize", "--out", str(out), "--chains", "4"]) == 0
     return ["--pdb-mmcif", str(out / "pdb_mmcif"), "--open-protein-set", str(out / "open_protein_set")]
+
+
+@pytest.fixture(scope="module")
+def data_dir(raw, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "shards"
+    assert data_prep(["convert", *raw, "--out", str(out)]) == 0
+    return out
 
 
 @pytest.fixture
@@ -206,3 +222,42 @@ def test_only_the_peer_s_dataclasses_are_changed():
         assert hash(Peer()) == hash(Peer())
     finally:
         dataclasses.dataclass = original
+
+
+@pytest.mark.parametrize("preset", ["mlperf_fast", "mlperf_reference", "mlperf_128x8_dap8"])
+@pytest.mark.parametrize("measurement", ["agreement", "losses", "precision", "step"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_preset_for_gpus_is_refused_in_one_line(measurement, preset, data_dir, capsys):
+    data = ["--data-dir", str(data_dir)] if measurement == "losses" else []
+    assert main(["perf", measurement, "--preset", preset, *data]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1 and "needs a GPU and PyTorch sees none" in message
+
+
+@pytest.mark.parametrize("measurement", ["agreement", "losses", "step"])
+def test_kernels_that_cannot_run_are_refused_in_one_line(measurement, data_dir, capsys):
+    data = ["--data-dir", str(data_dir)] if measurement == "losses" else []
+    assert main(["perf", measurement, "--preset", "demo", "--kernels", "compiled", *data]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1 and message.startswith("benchmark perf: kernel ")
+
+
+def test_every_measurement_can_be_imported_and_has_help(capsys):
+    for measurement in MEASUREMENTS:
+        with pytest.raises(SystemExit) as ended:
+            main(["perf", measurement, "--help"])
+        assert ended.value.code == 0 and "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("measurement", ["counts", "resources"])
+def test_what_to_install_where_there_is_no_triton(measurement, capsys, monkeypatch):
+    def import_module(name):
+        if name.startswith("openfold_opt.kernels.triton"):
+            raise ModuleNotFoundError("No module named 'triton'", name="triton")
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("benchmark.perf.needs_triton.importlib", SimpleNamespace(import_module=import_module))
+    assert main(["perf", measurement]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1 and "./run_tests.sh --setup-only" in message
+    assert f"pip install {TRITON}" in message

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from benchmark.__main__ import main
 from benchmark.perf import losses
@@ -12,6 +11,7 @@ from benchmark.perf.loss_windows import compare, first_step_at, largest_of_first
 from benchmark.perf.losses_probe import configuration, nudged
 from benchmark.presets import build_preset
 from benchmark.results.headlines import headline
+from data_prep.progress import Progress
 from tests.benchmark.losses_probe_tiny import build_tiny
 from tests.train.synthetic import MemorySource
 
@@ -57,7 +57,7 @@ def test_the_fast_side_follows(figures):
 def test_another_learning_rate_is_found(figures, tiny):
     settings = {"preset": "demo", "data_dir": "", "steps": STEPS, "seed": 1, "kernels": "triton", "precision": "fp32", "graphs": False,
                 "pads": False, "nudge": 0.0, "nudge_seed": None}  # fmt: skip
-    planted = losses.run_side("fast", settings, tqdm(disable=True))
+    planted = losses.run_side("fast", settings, Progress(None, what="", unit="step", is_silent=True))
     sides = figures["sides"] | {"fast": planted}
     assert strays(compare(sides, "losses"))
     assert "LOSSES DO NOT FOLLOW" in losses.report(figures | {"sides": sides})

@@ -89,7 +89,7 @@ def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, jud
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: open division"
     assert cause.splitlines() == [
-        "makes it open (the rules fix these):", f"  {path}: {value!r} (reference: {FIELDS[path].value!r})",
+        "makes it open (the rules fix these):", f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
     assert judge_preset(config, "--require", "closed") == 1
 
@@ -106,7 +106,7 @@ def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: closed division"
     assert cause.splitlines() == [
-        f"{rules.HEADINGS[FIELDS[path].mark]}:", f"  {path}: {value!r} (reference: {FIELDS[path].value!r})",
+        f"{rules.HEADINGS[FIELDS[path].mark]}:", f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
 
 

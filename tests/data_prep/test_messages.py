@@ -263,3 +263,15 @@ def test_progress_of_an_unknown_total_and_of_bytes(monkeypatch):
         clock["now"] = 600.0
         progress.update(3 << 20)
     assert sys.stderr.getvalue() == "download: 3.0 MiB after 10 min\n"
+
+
+def test_tracked_items_are_counted_and_shown_as_lines_in_a_log(monkeypatch, capsys):
+    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN_LINES", 0.0)
+    assert list(progress_module.tracked("ab", what="tune", unit="kernel")) == ["a", "b"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" after")[0] for line in lines] == [
+        "tune: 1 of 2 kernels (50%)",
+        "tune: 2 of 2 kernels (100%)",
+    ]
+    assert list(progress_module.tracked(iter("ab"), what="tune", unit="kernel")) == ["a", "b"]
+    assert capsys.readouterr().err.startswith("tune: 1 kernels after")

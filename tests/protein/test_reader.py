@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from openfold_opt.protein import reader as reader_module
 from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
 from openfold_opt.protein.reader import ShardReader, single_row_alignment
+from openfold_opt.protein.shard_format import ShardError
 
 
 @pytest.fixture
@@ -84,3 +88,36 @@ def test_single_row_alignment():
     assert alignment.dense_deletions().tolist() == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="position 2"):
         single_row_alignment("Aa")
+
+
+def test_a_shard_that_becomes_shorter_is_an_error_and_no_crash(small_data_dir, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(small_data_dir, data_dir)
+    reader = ShardReader(data_dir)
+    reader.structure("1abc_A"), reader.alignment("1abc_A")  # both shards are open now
+    for shard in data_dir.glob("*-*.h5"):
+        os.truncate(shard, 100)
+    for read, kind in ((reader.structure, "structures"), (reader.alignment, "alignments")):
+        with pytest.raises(ShardError, match=f"{kind}-00000.h5 became shorter while it was in use"):
+            read("1abc_A")
+
+
+def test_what_is_read_cannot_be_written(reader):
+    with pytest.raises(ValueError, match="read-only"):
+        reader.alignment("1abc_A").msa[0, 0] = 0
+
+
+def test_a_shard_that_another_program_has_locked_is_not_called_damaged(small_data_dir, tmp_path, monkeypatch):
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    data_dir = tmp_path / "data"
+    shutil.copytree(small_data_dir, data_dir)
+    reader = ShardReader(data_dir)
+    with (data_dir / "structures-00000.h5").open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            reader.structure("1abc_A")
+        except ShardError as error:
+            assert "is locked by another program" in str(error) and "remove" not in str(error)
+        else:
+            pytest.skip("this HDF5 does not lock files")
+    assert reader.structure("1abc_A").sequence

@@ -156,7 +156,7 @@ def open_preset_is_refused_where_closed_is_meant(cluster: Cluster) -> None:
     names = {"SUBMISSION_ORG": "Us", "SUBMISSION_PLATFORM": "virtual"}
     job = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed", **names)
     assert job.exit_code() == 2, job.output()
-    assert "not of the closed division" in job.output() and "crop_size: 36 (reference: 256)" in job.output(), job.output()
+    assert "not of the closed division" in job.output() and "crop_size: 36 (mlperf_reference: 256)" in job.output(), job.output()
 
 
 def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:

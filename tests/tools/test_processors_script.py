@@ -69,7 +69,7 @@ def test_all_variants_run(checkout):
 
 
 def test_a_failing_variant_stops_no_other(checkout):
-    shown = run_script(checkout, "--output", checkout / "kept.txt", FAILING="default")
+    shown = run_script(checkout, "--out", checkout / "kept.txt", FAILING="default")
     assert shown.returncode == 1
     results = results_of(shown)
     assert results.pop("ATEN_CPU_CAPABILITY=default") == "FAILED"
@@ -84,5 +84,5 @@ def test_a_failing_variant_stops_no_other(checkout):
 def test_help_and_wrong_arguments(checkout):
     shown = run_script(checkout, "--help")
     assert shown.returncode == 0 and shown.stdout.startswith("usage: tools/test_processors.sh")
-    shown = run_script(checkout, "--output")
-    assert shown.returncode == 2 and "--output needs the name of a file" in shown.stderr
+    shown = run_script(checkout, "--out")
+    assert shown.returncode == 2 and "--out needs the name of a file" in shown.stderr

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +12,11 @@ from openfold_opt.train.observer import (
     ConsoleObserver,
     EvaluationReport,
     NullObserver,
+    RunInfo,
     RunObserver,
     RunSummary,
     StepReport,
+    format_duration,
 )
 
 
@@ -110,3 +113,30 @@ def test_out_of_steps_is_not_aborted_for_people():
     stream = io.StringIO()
     ConsoleObserver(stream=stream).run_end(summary(status="aborted"))
     assert stream.getvalue().startswith("target not reached after 30 steps")
+
+
+def test_steps_have_a_total_and_the_time_left(monkeypatch):
+    clock = iter([100.0, 130.0, 160.0])
+    monkeypatch.setattr("openfold_opt.train.observer.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("openfold_opt.train.observer.describe_resolved", lambda *_, **__: "")
+    stream = io.StringIO()
+    observer = ConsoleObserver(log_every_steps=10, stream=stream)
+    info = RunInfo(
+        config=SimpleNamespace(max_steps=1000), seed=1, number_of_ranks=1, number_of_nodes=1, ranks_per_node=1, device="cpu",
+        global_batch_size=2, num_parameters=1, num_tensors=1, init_checkpoint_sha256=None, resumed_from_step=10,
+    )
+    observer.init_stop(info)
+    observer.data_ready(train_samples=1, eval_samples=1)
+    for step in (20, 1000):
+        observer.step(step_report(step))
+    first, last = stream.getvalue().splitlines()[-2:]
+    # 10 steps in 30 s, 980 to go
+    assert "step     20 of 1,000  k 2" in first and first.endswith("49 min left at most")
+    assert last.endswith("  0 s left at most")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42.4, "42 s"), (600, "10 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h"), (99.6, "100 s")]
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import triton
-from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 
 from openfold_opt.kernels.chips import shared_bytes_of
@@ -82,9 +81,8 @@ def compile_launches(
         raise ValueError(f"sm_{capability}: no such chip; add it to openfold_opt/kernels/chips.py")
     compiled: dict[str, Resources] = {}
     triton.runtime.driver.set_active(_Target(capability))
-    progress = tqdm(launches, desc=f"compile for sm_{capability}", unit="kernel")
     with only_shared_memory() if only_memory else nullcontext():
-        for kernel, grid, args, options in progress:
+        for kernel, grid, args, options in launches:
             binary = kernel.warmup(*args, grid=grid, **options)
             if binary.hash not in compiled:
                 compiled[binary.hash] = _read(kernel, args, options, binary, only_memory)

@@ -1,0 +1,56 @@
+"""What a run says at its end: where its files are, and the commands that come next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from benchmark.summary import CURVE_FILE, EVALUATIONS_FILE, STEPS_FILE, SUMMARY_FILE
+from openfold_opt.train.observer import NullObserver, RunSummary
+from openfold_opt.train.setup import CHECKPOINT_FOLDER
+
+_FILES = {
+    SUMMARY_FILE: "outcome, speed and evaluations as text",
+    CURVE_FILE: "lDDT-Ca over samples",
+    STEPS_FILE: "every step as JSON",
+    EVALUATIONS_FILE: "every evaluation as JSON",
+    "config.json": "the resolved configuration, versions and machine",
+    CHECKPOINT_FOLDER: "weights and the state of training",
+}
+
+
+class NextStepsObserver(NullObserver):
+    """Prints what `describe_next_steps` returns, after the observers that write the files."""
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        self._folder, self._log = folder, log
+
+    def run_end(self, summary: RunSummary) -> None:
+        """Print it."""
+        reached = summary.status == "success"
+        print(describe_next_steps(self._folder, self._log, reached=reached), flush=True)
+
+
+def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
+    """Name the files of a run that exist, and commands for its log and its weights.
+
+    Args:
+        folder: output directory of the run.
+        log: the MLPerf log of this process.
+        reached: whether the run reached the target.
+    """
+    files = {log.name: "the MLPerf log"} | _FILES
+    found = {name: text for name, text in files.items() if (folder / name).exists()}
+    width = max(map(len, found), default=0)
+    lines = [f"files of this run in {folder}:"]
+    lines += [f"  {name:<{width}}  {text}" for name, text in found.items()]
+    run_dir = shlex.quote(str(folder))
+    check = "check" if reached else "check --below-target"
+    lines += [
+        "next:",
+        f"  python -m benchmark {check} {run_dir}   # does the log comply?",
+        f"  python -m benchmark status {run_dir}   # outcome and last scores",
+    ]
+    if any((folder / CHECKPOINT_FOLDER).glob("*")):
+        lines.append(f"  python -m benchmark export {run_dir} weights.pt   # one file of weights")
+    return "\n".join(lines)
