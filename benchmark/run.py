@@ -25,13 +25,13 @@ from benchmark.rules import preset_division
 from benchmark.run_clock import RunClock
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
-from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.config import RunConfig, config_hash
+from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.course import SUCCESS
 from openfold_opt.train.loop import SetupError, Trainer
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         launch = read_launch_info()
         request = check_request(args)
-        count_training_ranks(request.config.parallel, launch.world_size)
+        check_global_batch(request.config, launch.world_size)
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error

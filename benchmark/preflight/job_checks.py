@@ -13,6 +13,7 @@ from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.verified import verified_checksum
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.selection import complain_of_counts, count_chains
 
 BYTES_PER_PARAMETER = 16
@@ -24,14 +25,16 @@ LOG_BYTES_PER_RUN = 64 * 2**20
 def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
     """Whether so many ranks can be split as the preset says, and what batch that makes."""
     try:
+        fitted = check_global_batch(config, num_ranks)
         num_training = count_training_ranks(config.parallel, num_ranks)
     except ValueError as error:
         return Finding(check="ranks", passed=False, text=f"{error}; or choose a preset made for {num_ranks} ranks")
     data, parallel = num_training // config.parallel.dap_size, config.parallel
-    batch = data * config.local_batch_size * config.accumulation
+    batch = data * fitted.local_batch_size * fitted.accumulation
+    derived = f" (accumulation {fitted.accumulation}, derived)" if fitted.accumulation != config.accumulation else ""
     text = (
-        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; global batch {batch}; "
-        f"{preset_division(config)} division"
+        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; "
+        f"global batch {batch}{derived}; {preset_division(config)} division"
     )
     return Finding(check="ranks", passed=True, text=text)
 

@@ -224,32 +224,6 @@ def prepare_run(
     )
 
 
-def keep_global_batch(
-    config: RunConfig, context: ParallelContext, store: CheckpointStore, *, warn: Callable[[str], None]
-) -> RunConfig:
-    """The configuration with as many micro-batches as make the global batch of the run that is resumed, on however many ranks.
-
-    Raises ValueError, on every rank, if the ranks cannot make that batch.
-    """
-    records = store.records() if context.peers.rank == 0 else []
-    sizes = [record.content["facts"]["global_batch_size"] for record in records if record.content is not None]
-    global_batch_size = broadcast_object(sizes[-1] if sizes else None, context.peers)
-    micro_batch = context.data.size * config.local_batch_size
-    if global_batch_size is None or global_batch_size == micro_batch * config.accumulation:
-        return config
-    if global_batch_size % micro_batch:
-        raise ValueError(
-            f"the run that is resumed has a global batch of {global_batch_size}; {context.data.size} ranks with samples of their own and "
-            f"local_batch_size={config.local_batch_size} make {micro_batch} at a time, which does not divide it: start another number of ranks"
-        )
-    accumulation = global_batch_size // micro_batch
-    warn(
-        f"the run that is resumed has a global batch of {global_batch_size}: accumulation is {accumulation} "
-        f"instead of {config.accumulation}, so that {context.data.size} x {config.local_batch_size} samples at a time make the same steps"
-    )
-    return replace(config, accumulation=accumulation)
-
-
 def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> StreamState | None:
     """This rank's part. ValueError where the streams of other ranks, or of other micro-batches, are not cut at one place."""
     if progress.is_in_order:

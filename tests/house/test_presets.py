@@ -24,6 +24,11 @@ def test_preset_builds_and_every_field_is_marked(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_preset_states_its_global_batch(name):
+    assert build_preset(name).global_batch_size is not None
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_preset_is_frozen_all_the_way_down(name):
     def check(config):
         assert dataclasses.is_dataclass(config)
