@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
@@ -19,15 +20,22 @@ MAX_NAMED = 5
 class RunRecord(NullObserver):
     """Write config.json (config_continued_<n>.json when resumed) and the state of the directory.
 
-    clock: that of the run's log. run.json has both of its durations, and the console a warning if
+    settings: FIELD=VALUE of `--set`. clock: that of the run's log. run.json has both of its durations, and the console a warning if
     they disagree.
     """
 
     def __init__(
-        self, directory: OutputDirectory, *, preset: str, division: str, clock: RunClock
+        self,
+        directory: OutputDirectory,
+        *,
+        preset: str,
+        division: str,
+        clock: RunClock,
+        settings: Sequence[str] = (),
     ) -> None:
         self._directory = directory
         self._preset = preset
+        self._settings = list(settings)
         self._division = division
         self._clock = clock
 
@@ -36,6 +44,7 @@ class RunRecord(NullObserver):
         versions = describe_versions()
         content = {
             "preset": self._preset,
+            "settings": self._settings,
             "division": self._division,
             "seed": info.seed,
             "continued": self._directory.continued,

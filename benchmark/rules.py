@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,11 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
 def division_of(differences: list[Difference]) -> str:
     """"closed" unless a field that the rules fix differs."""
     return OPEN if any(difference.mark == "mathematical" for difference in differences) else CLOSED
+
+
+def division_of_run(config: RunConfig, settings: Sequence[str]) -> str:
+    """Division of a run. One with fields changed by `--set` is open: no file of the commit has them."""
+    return OPEN if settings else preset_division(config)
 
 
 def preset_division(config: RunConfig) -> str:

@@ -19,10 +19,11 @@ from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.output_directory import OutputDirectory
 from benchmark.page_cache import clear_page_cache
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset, fit_preset, preset_label, preset_names
 from benchmark.record import RunRecord
-from benchmark.rules import preset_division
+from benchmark.rules import division_of_run
 from benchmark.run_clock import RunClock
+from benchmark.settings import add_set_option, apply_settings
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
@@ -37,6 +38,7 @@ from openfold_opt.train.course import SUCCESS
 from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.run_facts import source_digests
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
+from openfold_opt.train.initial_weights import INIT_WEIGHTS
 from openfold_opt.train.setup import RunPaths, resolve_device
 from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
@@ -55,10 +57,14 @@ class RunRequest:
     """A command line whose parts were found to be usable."""
 
     preset: str
+    """Its name, or the absolute path of a file outside the package."""
+    settings: tuple[str, ...]
+    """FIELD=VALUE of `--set`, which `config` has already."""
     config: RunConfig
     data_dir: Path
     output_dir: Path
     init_checkpoint: Path | None
+    init_weights: str
     seed: int | None
     submitter: Submitter
 
@@ -73,10 +79,16 @@ def add_parser(subparsers) -> None:
         f"with a checkpoint. Exit code: 0 target reached, 1 not reached or failed, 2 the run could not start, {PREEMPTED_EXIT_CODE} stopped "
         f"with a checkpoint, {LOST_RANK_EXIT_CODE} another rank was lost; after the last two the same command goes on.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
+    names = ", ".join(preset_names())
+    parser.add_argument("--preset", required=True, metavar="P", help=f"path of a file that ends with .py, or one of: {names}")
+    add_set_option(parser)
     parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
     parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="for logs and checkpoints")
-    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from (default: random)")
+    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from: a file, or the output directory of a run (default: random)")
+    parser.add_argument(
+        "--init-weights", choices=INIT_WEIGHTS, default=INIT_WEIGHTS[0],
+        help=f"which weights of a run's checkpoint: the running average, or the trained ones (default: {INIT_WEIGHTS[0]})",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="S", help="default: drawn from the clock")
 
 
@@ -123,17 +135,22 @@ def data_files(data_dir: Path) -> list[Path]:
 
 def check_request(args: argparse.Namespace) -> RunRequest:
     """Find out what can be found out before anything is written; BenchmarkError or ValueError says what is wrong."""
-    config = build_preset(args.preset)
-    if args.init_checkpoint is not None and not args.init_checkpoint.is_file():
-        raise BenchmarkError(f"initial checkpoint {args.init_checkpoint} is not a file; correct --init-checkpoint")
+    config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
+    config = apply_settings(config, args.settings)
+    if args.init_checkpoint is not None and not args.init_checkpoint.exists():
+        raise BenchmarkError(
+            f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of a run; correct --init-checkpoint"
+        )
     if args.seed is not None and not 0 <= args.seed < SEED_RANGE:
         raise BenchmarkError(f"seed {args.seed} is out of range; expected 0 to {SEED_RANGE - 1}")
     return RunRequest(
-        preset=args.preset,
+        preset=preset_label(args.preset),
+        settings=tuple(args.settings),
         config=config,
         data_dir=args.data_dir,
         output_dir=args.output_dir,
         init_checkpoint=args.init_checkpoint,
+        init_weights=args.init_weights,
         seed=args.seed,
         submitter=read_submitter(),
     )
@@ -150,7 +167,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         raise BenchmarkError(str(error)) from error
     try:
         answers = announce(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
-        division = preset_division(request.config)
+        division = division_of_run(request.config, request.settings)
         clock = RunClock()
         log = MLPerfObserver(
             directory.log_path,
@@ -159,13 +176,17 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             cache_cleared=cache_cleared and all(answers),
             num_resumptions=directory.num_resumptions,
             clock=clock,
+            settings=request.settings,
         )
-        record = RunRecord(directory, preset=request.preset, division=division, clock=clock)
+        record = RunRecord(
+            directory, preset=request.preset, settings=request.settings, division=division, clock=clock
+        )
         summary = SummaryObserver(
             directory.path, target_lddt_ca=request.config.evaluation.target_lddt_ca, continued=directory.continued
         )
         console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
-        print(f"run: preset {request.preset} ({division} division), log {directory.log_path}", flush=True)
+        changed = f", set {' '.join(request.settings)}" if request.settings else ""
+        print(f"run: preset {request.preset}{changed} ({division} division), log {directory.log_path}", flush=True)
         observer = CompositeObserver(log, record, summary, console)
         try:
             return _train(request, launch, seed=directory.seed, observer=observer, stop_request=stop_request)
@@ -183,6 +204,7 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
         "config_hash": config_hash(request.config),
         "data_checksum": ShardIndex.load(request.data_dir).checksum,
         "init_checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
+        "init_weights": request.init_weights,
     }
     clock_seed = time.time_ns() % SEED_RANGE
     return OutputDirectory(request.output_dir, identity=identity, seed=request.seed, new_seed=clock_seed)
@@ -194,7 +216,7 @@ def _train(
     trainer = Trainer(
         request.config,
         data=ShardDataSource(request.data_dir),
-        paths=RunPaths(output_dir=request.output_dir, init_checkpoint=request.init_checkpoint),
+        paths=RunPaths(output_dir=request.output_dir, init_checkpoint=request.init_checkpoint, init_weights=request.init_weights),
         seed=seed,
         observer=observer,
         launch=launch,

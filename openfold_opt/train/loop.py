@@ -208,7 +208,14 @@ class Trainer:
             identity = run_identity(config, context, seed=self._seed, data_checksum=self._data.checksum())
             config = agree_on_kernels(config, context, device, warn=self._observer.warning)
             prepared = prepare_run(
-                config, context, device=device, paths=self._paths, identity=identity, store=store, warn=self._observer.warning
+                config,
+                context,
+                device=device,
+                paths=self._paths,
+                identity=identity,
+                store=store,
+                warn=self._observer.warning,
+                note=self._note,
             )
         runner: TrainStep | StepGraphs = prepared.train_step
         if config.kernels.uses_triton(device):
