@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.presets import build_preset
+from benchmark.presets import build_preset, fit_preset
 from benchmark.rehearsal import COUNT_KEYS, Refusal, closed_refusals
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
@@ -61,7 +61,7 @@ def add_parser(subparsers) -> None:
         "mathematically. Exit code: 0; 1 with --require closed if it is not, or the checker would refuse its log, and if the preset cannot "
         "be run on --data-dir; 2 if the question cannot be answered.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets")
+    parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets, or path of a file that ends with .py")
     parser.add_argument("--data-dir", type=Path, metavar="D", help="also count the chains that the preset takes from this data set (untimed)")
     parser.add_argument("--require", choices=(CLOSED,), help="exit with 1 unless preset, log and data set are of this division")
     parser.add_argument("--list", action="store_true", help="also list every field with its mark")
@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None and not args.json.parent.is_dir():
         raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
     config, reference = build_preset(args.preset), build_preset(REFERENCE_PRESET)
+    if args.data_dir is not None:
+        config = fit_preset(args.preset, config, args.data_dir)
     data = None if args.data_dir is None else judge_data(config, reference, args.data_dir)
     differences = compare(config, reference)
     samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)

@@ -139,14 +139,17 @@ def _share_of_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[s
     if config.validation_share == 0:
         return [chain.chain_id for chain in chains]
     cluster_of = {chain.chain_id: index.by_id[chain.chain_id].cluster_id for chain in chains}
+    # a cluster of chains that are too long to be evaluated is of no use there
     names: dict[int, str] = {}
     for chain_id in sorted(cluster_of):
-        names.setdefault(cluster_of[chain_id], chain_id)
+        if index.by_id[chain_id].sequence_length <= config.validation_max_length:
+            names.setdefault(cluster_of[chain_id], chain_id)
     order = sorted(names, key=lambda cluster: hashlib.sha256(names[cluster].encode()).digest())
-    number = max(1, round(config.validation_share * len(order)))
-    if number >= len(order):
+    num_clusters = len(set(cluster_of.values()))
+    number = max(1, round(config.validation_share * num_clusters))
+    if number >= num_clusters:
         raise ValueError(
-            f"the data set has {len(order)} clusters to train on, and validation_share="
+            f"the data set has {num_clusters} clusters to train on, and validation_share="
             f"{config.validation_share} holds out {number}; nothing is left to train on. Convert more "
             "entries, or set selection.validation_share=0 to evaluate the chains that are trained on"
         )

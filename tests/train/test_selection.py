@@ -146,3 +146,13 @@ def test_a_list_is_held_out_with_its_clusters():
     assert trained == ["0002_A", "0003_A", "0004_A", "0005_A"]
     with pytest.raises(ValueError, match="all 2 chains to train on are in a cluster"):
         select_training(clustered(2), held)
+
+
+def test_clusters_that_are_too_long_to_evaluate_are_trained_on():
+    chains = [entry(f"{i}abc_A", "2020-01-01", length=900, cluster=i) for i in range(5)]
+    index = index_of(*chains, entry("9abc_A", "2020-01-01", cluster=9))
+    config = DataSelectionConfig(validation_rule="share", validation_share=0.5)
+    assert select_validation(index, config) == ["9abc_A"]
+    assert len(select_training(index, config)) == 5
+    with pytest.raises(ValueError, match="no chain to evaluate by rule 'share'"):
+        select_validation(index_of(*chains), config)
