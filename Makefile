@@ -4,9 +4,11 @@
 PYTHON ?= $(shell if [ -x .venv/bin/python ]; then echo .venv/bin/python; else echo python3; fi)
 SHARED ?= ../shared
 SEED ?=
+STEPS ?= 400
+REAL_DEMO ?= runs/real-demo
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke gpu-suite parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -50,6 +52,15 @@ data-real:       ## shards of the real files in SHARED
 
 real-smoke: data-real ## a small model on a few real chains, to lDDT-Ca 0.8
 	./run_and_time.sh --preset real_smoke --data-dir data/real/shards $(SEED_FLAG)
+
+# a run that uses up its steps has exit code 1, and a finished run.json
+real-demo:       ## the example entries of examples/own_data to a trained model (minutes): STEPS=400 REAL_DEMO=runs/real-demo
+	$(PYTHON) -m data_prep convert --own-data --missing-alignments query --pdb-mmcif examples/own_data/entries \
+	    --open-protein-set examples/own_data/alignments --out data/real-demo/shards
+	./run_and_time.sh --preset own_data --data-dir data/real-demo/shards --output-dir $(REAL_DEMO) $(SEED_FLAG) \
+	    --set selection.validation_share=0 --set data.crop_size=48 --set max_steps=$(STEPS) \
+	    || grep -q '"status": "finished"' $(REAL_DEMO)/run.json
+	$(PYTHON) -m benchmark export $(REAL_DEMO) $(REAL_DEMO)/weights.pt
 
 stress-starts:   ## 500 starts and ends of tiny runs of two and four ranks under load
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.stress_starts

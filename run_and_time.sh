@@ -4,17 +4,21 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: ./run_and_time.sh [--preset P] [--data-dir D] [--output-dir O] [--init-checkpoint F] [--seed S]
+usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D] [--output-dir O] [--init-checkpoint F]
+                         [--init-weights W] [--seed S]
 
 Sets up what is missing (a .venv in the checkout, unless python3 has everything already), then makes
 one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was reached,
 RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
 
-  --preset P            configuration, a file of benchmark/presets (default: demo)
+  --preset P            configuration: the name of a file of benchmark/presets, or the path of a file of your own that
+                        ends with .py (default: demo)
+  --set FIELD=VALUE     changes a field of the configuration; may be given several times; open division only
   --data-dir D          shards made by `python -m data_prep convert`; the presets demo and demo_* have
                         embedded data, made in data/demo before the clock starts
   --output-dir O        where logs and checkpoints go (default: runs/<preset>-<date>)
-  --init-checkpoint F   weights to start from
+  --init-checkpoint F   weights to start from: a file, or the output directory of a run
+  --init-weights W      of a run: average (default) or trained
   --seed S              default: drawn from the clock
   -h, --help            show this
 
@@ -34,7 +38,7 @@ while [ $# -gt 0 ]; do
         usage
         exit 0
         ;;
-    --preset | --data-dir | --output-dir | --init-checkpoint | --seed)
+    --preset | --data-dir | --output-dir | --init-checkpoint | --init-weights | --set | --seed)
         if [ $# -lt 2 ]; then
             echo "run_and_time.sh: $1 needs a value; see --help" >&2
             exit 2
@@ -54,7 +58,17 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-if ! [ -f "$root/benchmark/presets/$preset.py" ]; then
+case "$preset" in
+*.py)
+    preset_name="$(basename "$preset" .py)"
+    preset_file="$preset"
+    ;;
+*)
+    preset_name="$preset"
+    preset_file="$root/benchmark/presets/$preset.py"
+    ;;
+esac
+if ! [ -f "$preset_file" ]; then
     known="$(find "$root/benchmark/presets" -name '[a-z]*.py' -exec basename {} .py \; | sort | paste -s -d ' ')"
     echo "run_and_time.sh: unknown preset $preset; there are: $known" >&2
     exit 2
@@ -100,7 +114,7 @@ if [ -z "$output_dir" ] && [ "$num_ranks" -gt 1 ]; then
     exit 2
 fi
 if [ -z "$output_dir" ]; then
-    output_dir="$work/runs/$preset-$(date +%Y%m%dT%H%M%S)"
+    output_dir="$work/runs/$preset_name-$(date +%Y%m%dT%H%M%S)"
 fi
 
 # Seconds of a clock that cannot be set. `date` and bash's SECONDS follow the wall clock.

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmark.errors import BenchmarkError
 from benchmark.output_directory import STATE_FILE
-from benchmark.presets import build_preset
+from benchmark.presets import build_preset, fit_preset
+from benchmark.settings import apply_settings
 from openfold_opt.loader.expand import expand_batch
 from openfold_opt.loader.loader import EvaluationLoader
 from openfold_opt.losses.lddt import lddt
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
     """Mean lDDT-Ca over the validation chains: logged, as they are, shuffled, best constant structure."""
-    config, logged = _read_run(output_dir)
+    config, logged = _read_run(output_dir, data_dir)
     evaluator = _load_evaluator(output_dir, config)
     index = ShardIndex.load(data_dir)
     validation = select_validation(index, config.selection)
@@ -93,7 +94,7 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
     }
 
 
-def _read_run(output_dir: Path) -> tuple[RunConfig, float]:
+def _read_run(output_dir: Path, data_dir: Path) -> tuple[RunConfig, float]:
     """The preset's configuration, and lDDT-Ca of the last evaluation."""
     record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
     for path in (record, evaluations, output_dir / STATE_FILE):
@@ -102,11 +103,13 @@ def _read_run(output_dir: Path) -> tuple[RunConfig, float]:
     state = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
     if state["status"] != "finished":
         raise BenchmarkError(f"the run in {output_dir} is not finished ({state['status']}); start the same command again to finish it")
-    preset = json.loads(record.read_text(encoding="utf-8"))["preset"]
+    recorded = json.loads(record.read_text(encoding="utf-8"))
+    config = fit_preset(recorded["preset"], build_preset(recorded["preset"]), data_dir)
+    config = apply_settings(config, recorded.get("settings", []))
     lines = evaluations.read_text(encoding="utf-8").splitlines()
     if not lines:
         raise BenchmarkError(f"{evaluations} is empty; expected a run that evaluated at least once")
-    return build_preset(preset), float(json.loads(lines[-1])["lddt_ca"])
+    return config, float(json.loads(lines[-1])["lddt_ca"])
 
 
 def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:

@@ -10,6 +10,7 @@ import torch
 
 from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
+from benchmark.settings import apply_settings
 from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
 from openfold_opt.train.run_state import published_form
 from openfold_opt.train.schedule import learning_rate
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     record = args.run_dir / "config.json"
     if not record.is_file():
         raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
-    config = build_preset(json.loads(record.read_text(encoding="utf-8"))["preset"])
+    recorded = json.loads(record.read_text(encoding="utf-8"))
+    config = apply_settings(build_preset(recorded["preset"]), recorded.get("settings", []))
     store = CheckpointStore(args.run_dir / CHECKPOINT_FOLDER, config.checkpoint)
     try:
         found = store.load_newest(warn=print) if args.step is None else (load_checkpoint(store.path(args.step)), store.path(args.step))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo, StepReport
 
 INSTANCE = {"instance": 0}
+SETTINGS_KEY = "changed_fields"
+"""Fields of the configuration that were changed by `--set`, as FIELD=VALUE."""
 
 
 class MLPerfObserver(NullObserver):
@@ -28,7 +31,8 @@ class MLPerfObserver(NullObserver):
     division: "closed" or "open". cache_cleared: whether the data set's pages were dropped from this
     node's page cache. num_resumptions: how often the run was continued; above 0 the log says so, and
     `check` refuses it. clock: started and stopped with the run. run_stop has its monotonic
-    duration, so that `check` can compare it with the times of the events.
+    duration, so that `check` can compare it with the times of the events. settings: FIELD=VALUE of
+    `--set`, logged as SETTINGS_KEY if there are any.
     """
 
     def __init__(
@@ -40,11 +44,13 @@ class MLPerfObserver(NullObserver):
         cache_cleared: bool,
         num_resumptions: int = 0,
         clock: RunClock | None = None,
+        settings: Sequence[str] = (),
     ) -> None:
         self._submitter = submitter
         self._division = division
         self._cache_cleared = cache_cleared
         self._num_resumptions = num_resumptions
+        self._settings = list(settings)
         self._clock = clock if clock is not None else RunClock()
         # a logger of its own, not one of logging's registry: two runs in a process must not share a file
         self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
@@ -108,6 +114,8 @@ class MLPerfObserver(NullObserver):
         self._event("val_max_sequence_length", config.selection.validation_max_length)
         self._event("val_every_iters", config.evaluation.every_steps)
         self._event("precision", config.precision)
+        if self._settings:
+            self._event(SETTINGS_KEY, self._settings)
 
     def _log_staging(self) -> None:
         """Shards are read where they lie: nothing is staged, and the log says that it took no time."""

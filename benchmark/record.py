@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
@@ -23,15 +24,23 @@ class RunRecord(NullObserver):
 
     A failure is recorded once, with the last step that was reported.
 
+    settings: FIELD=VALUE of `--set`.
     clock: that of the run's log. run.json has both of its durations, and the console a warning if
     they disagree.
     """
 
     def __init__(
-        self, directory: OutputDirectory, *, preset: str, division: str, clock: RunClock
+        self,
+        directory: OutputDirectory,
+        *,
+        preset: str,
+        division: str,
+        clock: RunClock,
+        settings: Sequence[str] = (),
     ) -> None:
         self._directory = directory
         self._preset = preset
+        self._settings = list(settings)
         self._division = division
         self._clock = clock
         self._step: int | None = None
@@ -43,6 +52,7 @@ class RunRecord(NullObserver):
         versions = describe_versions()
         content = {
             "preset": self._preset,
+            "settings": self._settings,
             "division": self._division,
             "seed": info.seed,
             "continued": self._directory.continued,

@@ -68,7 +68,8 @@ def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
 
 def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int | None]) -> None:
     """One rank group, one block of training, one evaluation that reaches the target."""
-    epoch_num = config.evaluation.every_steps * config.local_batch_size * config.accumulation
+    batch = config.global_batch_size or config.local_batch_size * config.accumulation
+    epoch_num = config.evaluation.every_steps * batch
     block = {"step": config.evaluation.every_steps, "epoch_num": epoch_num}
     info = RunInfo(
         config=config,
@@ -77,7 +78,7 @@ def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int 
         number_of_nodes=1,
         ranks_per_node=config.parallel.dap_size + config.parallel.num_evaluation_ranks,
         device=config.device,
-        global_batch_size=config.local_batch_size * config.accumulation,
+        global_batch_size=batch,
         num_parameters=count_parameters(config),
         num_tensors=0,
         init_checkpoint_sha256=config.init_checkpoint_sha256,

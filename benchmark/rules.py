@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.presets import build_preset
+from benchmark.presets import build_preset, fit_preset
 from benchmark.rehearsal import COUNT_KEYS, Refusal, closed_refusals
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
@@ -60,7 +61,7 @@ def add_parser(subparsers) -> None:
         "mathematically. Exit code: 0; 1 with --require closed if it is not, or the checker would refuse its log, and if the preset cannot "
         "be run on --data-dir; 2 if the question cannot be answered.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets")
+    parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets, or path of a file that ends with .py")
     parser.add_argument("--data-dir", type=Path, metavar="D", help="also count the chains that the preset takes from this data set (untimed)")
     parser.add_argument("--require", choices=(CLOSED,), help="exit with 1 unless preset, log and data set are of this division")
     parser.add_argument("--list", action="store_true", help="also list every field with its mark")
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None and not args.json.parent.is_dir():
         raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
     config, reference = build_preset(args.preset), build_preset(REFERENCE_PRESET)
+    if args.data_dir is not None:
+        config = fit_preset(args.preset, config, args.data_dir)
     data = None if args.data_dir is None else judge_data(config, reference, args.data_dir)
     differences = compare(config, reference)
     samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)
@@ -185,6 +188,11 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
 def division_of(differences: list[Difference]) -> str:
     """"closed" unless a field that the rules fix differs."""
     return OPEN if any(difference.mark == "mathematical" for difference in differences) else CLOSED
+
+
+def division_of_run(config: RunConfig, settings: Sequence[str]) -> str:
+    """Division of a run. One with fields changed by `--set` is open: no file of the commit has them."""
+    return OPEN if settings else preset_division(config)
 
 
 def preset_division(config: RunConfig) -> str:

@@ -18,25 +18,27 @@ from benchmark.mlperf_log import MLPerfObserver
 from benchmark.next_steps import NextStepsObserver
 from benchmark.output_directory import OutputDirectory
 from benchmark.page_cache import clear_page_cache
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset, fit_preset, preset_label, preset_names
 from benchmark.record import RunRecord
-from benchmark.rules import preset_division
+from benchmark.rules import division_of_run
 from benchmark.run_clock import RunClock
+from benchmark.settings import add_set_option, apply_settings
 from benchmark.stopping import Terminated, stopping_by_signal
 from benchmark.summary import SummaryObserver
 from openfold_opt.loader.attempts import LoaderError
-from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.block import NonFiniteError
 from openfold_opt.train.config import RunConfig, config_hash
+from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.course import SUCCESS
 from openfold_opt.train.loop import SetupError, Trainer
 from openfold_opt.train.run_facts import source_digests
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
+from openfold_opt.train.initial_weights import INIT_WEIGHTS
 from openfold_opt.train.setup import RunPaths, resolve_device
 from openfold_opt.train.stop_request import PreemptedError, StopRequest
 
@@ -50,10 +52,14 @@ class RunRequest:
     """A command line whose parts were found to be usable."""
 
     preset: str
+    """Its name, or the absolute path of a file outside the package."""
+    settings: tuple[str, ...]
+    """FIELD=VALUE of `--set`, which `config` has already."""
     config: RunConfig
     data_dir: Path
     output_dir: Path
     init_checkpoint: Path | None
+    init_weights: str
     seed: int | None
     submitter: Submitter
 
@@ -68,10 +74,16 @@ def add_parser(subparsers) -> None:
         f"with a checkpoint. Exit code: 0 target reached, 1 target not reached or failed, 2 the run could not start, {PREEMPTED_EXIT_CODE} stopped "
         f"with a checkpoint, {LOST_RANK_EXIT_CODE} another rank was lost; after the last two the same command goes on.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
+    names = ", ".join(preset_names())
+    parser.add_argument("--preset", required=True, metavar="P", help=f"path of a file that ends with .py, or one of: {names}")
+    add_set_option(parser)
     parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
     parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="for logs and checkpoints")
-    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from (default: random)")
+    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from: a file, or the output directory of a run (default: random)")
+    parser.add_argument(
+        "--init-weights", choices=INIT_WEIGHTS, default=INIT_WEIGHTS[0],
+        help=f"which weights of a run's checkpoint: the running average, or the trained ones (default: {INIT_WEIGHTS[0]})",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="S", help="default: drawn from the clock")
 
 
@@ -80,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         launch = read_launch_info()
         request = check_request(args)
-        count_training_ranks(request.config.parallel, launch.world_size)
+        check_global_batch(request.config, launch.world_size)
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
@@ -118,17 +130,22 @@ def data_files(data_dir: Path) -> list[Path]:
 
 def check_request(args: argparse.Namespace) -> RunRequest:
     """Find out what can be found out before anything is written; BenchmarkError or ValueError says what is wrong."""
-    config = build_preset(args.preset)
-    if args.init_checkpoint is not None and not args.init_checkpoint.is_file():
-        raise BenchmarkError(f"initial checkpoint {args.init_checkpoint} is not a file; correct --init-checkpoint")
+    config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
+    config = apply_settings(config, args.settings)
+    if args.init_checkpoint is not None and not args.init_checkpoint.exists():
+        raise BenchmarkError(
+            f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of a run; correct --init-checkpoint"
+        )
     if args.seed is not None and not 0 <= args.seed < SEED_RANGE:
         raise BenchmarkError(f"seed {args.seed} is out of range; expected 0 to {SEED_RANGE - 1}")
     return RunRequest(
-        preset=args.preset,
+        preset=preset_label(args.preset),
+        settings=tuple(args.settings),
         config=config,
         data_dir=args.data_dir,
         output_dir=args.output_dir,
         init_checkpoint=args.init_checkpoint,
+        init_weights=args.init_weights,
         seed=args.seed,
         submitter=read_submitter(),
     )
@@ -145,8 +162,10 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         announce(launch, {"refused": message}, timeout_seconds=timeout_seconds)
         raise BenchmarkError(message) from error
     clock = RunClock()
-    division = preset_division(request.config)
-    record = RunRecord(directory, preset=request.preset, division=division, clock=clock)
+    division = division_of_run(request.config, request.settings)
+    record = RunRecord(
+        directory, preset=request.preset, settings=request.settings, division=division, clock=clock
+    )
     try:
         answers = announce(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
         log = MLPerfObserver(
@@ -156,12 +175,14 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             cache_cleared=cache_cleared and all(answers),
             num_resumptions=directory.num_resumptions,
             clock=clock,
+            settings=request.settings,
         )
         summary = SummaryObserver(
             directory.path, target_lddt_ca=request.config.evaluation.target_lddt_ca, continued=directory.continued
         )
         console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
-        print(f"run: preset {request.preset} ({division} division), log {directory.log_path}", flush=True)
+        changed = f", set {' '.join(request.settings)}" if request.settings else ""
+        print(f"run: preset {request.preset}{changed} ({division} division), log {directory.log_path}", flush=True)
         files = NextStepsObserver(directory.path, directory.log_path)
         observer = CompositeObserver(log, record, summary, console, files)
         try:
@@ -186,6 +207,7 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
         "config_hash": config_hash(request.config),
         "data_checksum": ShardIndex.load(request.data_dir).checksum,
         "init_checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
+        "init_weights": request.init_weights,
     }
     clock_seed = time.time_ns() % SEED_RANGE
     return OutputDirectory(
@@ -199,11 +221,15 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
 
 def continuing_command(request: RunRequest) -> str:
     """Return the command line that continues a run, from any working directory."""
-    words = ["python", "-m", "benchmark", "run", "--preset", request.preset]
+    is_file = request.preset.endswith(".py")
+    preset = str(Path(request.preset).resolve()) if is_file else request.preset
+    words = ["python", "-m", "benchmark", "run", "--preset", preset]
+    words += [word for setting in request.settings for word in ("--set", setting)]
     words += ["--data-dir", str(request.data_dir.resolve())]
     words += ["--output-dir", str(request.output_dir.resolve())]
     if request.init_checkpoint is not None:
         words += ["--init-checkpoint", str(request.init_checkpoint.resolve())]
+        words += ["--init-weights", request.init_weights]
     return shlex.join(words)
 
 
@@ -213,7 +239,7 @@ def _train(
     trainer = Trainer(
         request.config,
         data=ShardDataSource(request.data_dir),
-        paths=RunPaths(output_dir=request.output_dir, init_checkpoint=request.init_checkpoint),
+        paths=RunPaths(output_dir=request.output_dir, init_checkpoint=request.init_checkpoint, init_weights=request.init_weights),
         seed=seed,
         observer=observer,
         launch=launch,

@@ -4,6 +4,8 @@
 # has_embedded_data PRESET
 has_embedded_data() {
     case "$1" in
+    # the path of a preset
+    *.py) return 1 ;;
     demo | demo_*) return 0 ;;
     *) return 1 ;;
     esac

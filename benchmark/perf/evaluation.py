@@ -110,6 +110,8 @@ def _configuration(args: argparse.Namespace) -> RunConfig:
         evaluation=dataclasses.replace(config.evaluation, every_steps=args.every, target_lddt_ca=1.0),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=args.steps,
+        # times are of any number of ranks
+        global_batch_size=None,
     )
 
 

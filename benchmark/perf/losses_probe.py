@@ -70,6 +70,8 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=settings["steps"],
+        # one rank compares kernels; it need not make the batch of all ranks
+        global_batch_size=None,
         **changes,
     )
 

@@ -21,7 +21,7 @@ def check_capture(
     """Capture a small training step with the kernels and the precision of a preset on a GPU.
 
     Args:
-        config: of the preset.
+        config: of the preset, with the accumulation that the ranks need.
         preset: its name.
         num_gpus: GPUs that this process sees; without one nothing is tried, and a note says so.
         timeout_seconds: limit of the subprocess, most of which is the compilation of kernels.
@@ -32,7 +32,7 @@ def check_capture(
     if num_gpus == 0:
         text = "capture not tried: this node has no GPU"
         return Finding(check=CHECK, passed=True, text=text, is_note=True)
-    command = [sys.executable, "-m", PROBE, preset]
+    command = [sys.executable, "-m", PROBE, preset, str(config.accumulation)]
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=timeout_seconds

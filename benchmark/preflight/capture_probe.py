@@ -103,8 +103,14 @@ def _new_step(config: RunConfig, device: torch.device) -> TrainStep:
 
 
 def main() -> int:
-    """Probe the preset named on the command line; the exit code."""
-    config = small_config(build_preset(sys.argv[1]))
+    """Probe the preset named on the command line, with an accumulation if one follows.
+
+    Returns the exit code.
+    """
+    config = build_preset(sys.argv[1])
+    if len(sys.argv) > 2:
+        config = dataclasses.replace(config, accumulation=int(sys.argv[2]))
+    config = small_config(config)
     try:
         device = resolve_device(config.device, local_rank=0)
         with matmul_precision(config.precision):

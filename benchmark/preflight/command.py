@@ -20,9 +20,10 @@ from benchmark.preflight.node_checks import (
     check_shards,
     find_accelerators,
 )
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset, fit_preset, preset_names
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.setup import resolve_device
 
 
@@ -36,7 +37,7 @@ def add_parser(subparsers) -> None:
         "where the preset has any, that all nodes answer, and the bandwidth between them. Prints a line "
         "for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help=f"one of: {', '.join(preset_names())}")
+    parser.add_argument("--preset", required=True, metavar="P", help=f"path of a file, or one of: {', '.join(preset_names())}")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
     parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="below which the runs will write")
     parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
@@ -53,7 +54,7 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, alike on every rank; the first one prints. Returns the exit code."""
-    config = build_preset(args.preset)
+    config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     try:
         launch = read_launch_info()
         meeting = Meeting(launch, timeout_seconds=args.timeout_seconds)
@@ -86,7 +87,12 @@ def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchIn
         check_accelerators(accelerators, expected, device=config.device),
     ]
     num_gpus, limit = len(accelerators.names), args.timeout_seconds
-    findings.append(check_capture(config, args.preset, num_gpus=num_gpus, timeout_seconds=limit))
+    try:
+        fitted = check_global_batch(config, launch.world_size)
+    except ValueError:
+        # check_ranks reports it
+        fitted = config
+    findings.append(check_capture(fitted, args.preset, num_gpus=num_gpus, timeout_seconds=limit))
     return findings
 
 

@@ -12,7 +12,10 @@ from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.verified import verified_checksum
+from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.global_batch import check_global_batch
+from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER
 from openfold_opt.train.selection import complain_of_counts, count_chains
 
 BYTES_PER_PARAMETER = 16
@@ -24,14 +27,16 @@ LOG_BYTES_PER_RUN = 64 * 2**20
 def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
     """Whether so many ranks can be split as the preset says, and what batch that makes."""
     try:
+        fitted = check_global_batch(config, num_ranks)
         num_training = count_training_ranks(config.parallel, num_ranks)
     except ValueError as error:
         return Finding(check="ranks", passed=False, text=f"{error}; or choose a preset made for {num_ranks} ranks")
     data, parallel = num_training // config.parallel.dap_size, config.parallel
-    batch = data * config.local_batch_size * config.accumulation
+    batch = data * fitted.local_batch_size * fitted.accumulation
+    derived = f" (accumulation {fitted.accumulation}, derived)" if fitted.accumulation != config.accumulation else ""
     text = (
-        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; global batch {batch}; "
-        f"{preset_division(config)} division"
+        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; "
+        f"global batch {batch}{derived}; {preset_division(config)} division"
     )
     return Finding(check="ranks", passed=True, text=text)
 
@@ -78,6 +83,8 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
             return Finding(check=name, passed=True, text="none: random weights")
         text = f"none given, expected the file of sha256 {wanted} (python -m data_prep download): name it by INIT_CHECKPOINT"
         return Finding(check=name, passed=False, text=text)
+    if path.is_dir() and wanted is None:
+        return _check_run_directory(path)
     if not path.is_file():
         return Finding(check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT")
     try:
@@ -88,6 +95,16 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
         text = f"{path} has sha256 {found}, expected {wanted}; fetch it again (python -m data_prep download)"
         return Finding(check=name, passed=False, text=text)
     return Finding(check=name, passed=True, text=f"{path}: sha256 {found}")
+
+
+def _check_run_directory(path: Path) -> Finding:
+    records = CheckpointStore(path / CHECKPOINT_FOLDER, CheckpointConfig()).records()
+    whole = [record.step for record in records if record.content is not None]
+    if not whole:
+        text = f"{path} has no checkpoint of a run; correct INIT_CHECKPOINT"
+        return Finding(check="initial checkpoint", passed=False, text=text)
+    text = f"{path}: the run's checkpoint of step {whole[-1]}"
+    return Finding(check="initial checkpoint", passed=True, text=text)
 
 
 def needed_bytes(config: RunConfig, num_runs: int) -> int:

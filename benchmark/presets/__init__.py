@@ -1,9 +1,18 @@
-"""Complete configurations, one file each with build() -> RunConfig; the files of this package are the registry."""
+"""Complete configurations, one file each with build() -> RunConfig.
+
+The files of this package have names; a file anywhere else is given by its path. A preset may also
+have fit_to_data(config, index) -> RunConfig, which takes sizes from the data set.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from benchmark.errors import BenchmarkError
@@ -11,14 +20,110 @@ from benchmark.errors import BenchmarkError
 if TYPE_CHECKING:
     from openfold_opt.train.config import RunConfig
 
+SUFFIX = ".py"
+
 
 def preset_names() -> list[str]:
-    """Names of all presets, sorted."""
+    """Names of all presets of this package, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def is_path(preset: str) -> bool:
+    """Whether a preset is given by the path of a file, which ends with .py."""
+    return preset.endswith(SUFFIX)
+
+
+def preset_label(preset: str) -> str:
+    """Return what a run records: the name, or the absolute path of a file outside this package."""
+    if not is_path(preset):
+        return preset
+    path = Path(preset).resolve()
+    is_ours = path.parent == Path(__path__[0]).resolve()
+    return path.stem if is_ours and path.stem in preset_names() else str(path)
+
+
 def build_preset(name: str) -> RunConfig:
-    """The configuration of a preset; BenchmarkError lists what exists if there is none of this name."""
+    """Return the configuration of a preset, by its name or by the path of its file.
+
+    Raises BenchmarkError if there is no such preset, if its file cannot be run, or if it does not
+    state its global batch.
+    """
+    module = _preset_module(name)
+    build = getattr(module, "build", None)
+    if not callable(build):
+        raise BenchmarkError(f"preset {name} has no function build(); expected build() -> RunConfig")
+    config = _call(name, build)
+    # imported here: presets are listed without loading torch
+    from openfold_opt.train.config import RunConfig
+
+    if not isinstance(config, RunConfig):
+        found = type(config).__name__
+        raise BenchmarkError(f"preset {name}: build() returned a {found}, expected a RunConfig")
+    if config.global_batch_size is None:
+        raise BenchmarkError(
+            f"preset {name} does not state its global batch; set global_batch_size, the samples of "
+            "an optimizer step over all ranks"
+        )
+    return config
+
+
+def fit_preset(name: str, config: RunConfig, data_dir: Path) -> RunConfig:
+    """Return the configuration with the sizes that the preset takes from the data set.
+
+    Presets without fit_to_data return it unchanged, and their data set is not opened. Raises
+    BenchmarkError if the data set cannot be used.
+    """
+    is_known = is_path(name) or name in preset_names()
+    fit = getattr(_preset_module(name), "fit_to_data", None) if is_known else None
+    if fit is None:
+        return config
+    from openfold_opt.protein.index import ShardIndex
+
+    try:
+        index = ShardIndex.load(data_dir)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    return _call(name, fit, config, index)
+
+
+def _preset_module(name: str) -> ModuleType:
+    if is_path(name):
+        label = preset_label(name)
+        return _module_of_file(Path(label)) if is_path(label) else _preset_module(label)
     if name not in preset_names():
-        raise BenchmarkError(f"unknown preset {name!r}; there are: {', '.join(preset_names())}")
-    return importlib.import_module(f"{__name__}.{name}").build()
+        raise BenchmarkError(
+            f"unknown preset {name!r}; there are: {', '.join(preset_names())}; a file of your own is "
+            "given by its path, which ends with .py"
+        )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise BenchmarkError(f"preset {path} is not a file; correct --preset")
+    # a name of its own for each file, as two of them may be called the same
+    module_name = f"preset_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses of the file look their module up
+    sys.modules[module_name] = module
+    try:
+        _call(str(path), spec.loader.exec_module, module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _call(name: str, function, *arguments):
+    """Call a function of a preset; whatever it raises is an error of the preset."""
+    try:
+        return function(*arguments)
+    except BenchmarkError:
+        raise
+    except ValueError as error:
+        raise BenchmarkError(f"preset {name}: {error}") from error
+    except Exception as error:  # code of a user may raise anything
+        raise BenchmarkError(f"preset {name}: {type(error).__name__}: {error}") from error

@@ -46,6 +46,7 @@ def build() -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=200),
         local_batch_size=2,
+        global_batch_size=2,
         max_steps=6000,
         use_dropout=False,
         precision="fp32",

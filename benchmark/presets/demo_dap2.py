@@ -1,4 +1,4 @@
-"""The demo with every sample spread over two ranks: torchrun --nproc-per-node 2 (or a multiple: then with larger batches)."""
+"""The demo with every sample spread over two ranks: torchrun --nproc-per-node 2."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ def build() -> RunConfig:
         config,
         model=dataclasses.replace(config.model, evoformer_stack=evoformer),
         data=dataclasses.replace(config.data, crop_size=64, max_msa_clusters=32, max_extra_msa=64),
+        global_batch_size=1,
         init_checkpoint_sha256=None,
         precision="fp32",
         recompute=False,

@@ -14,4 +14,5 @@ from openfold_opt.train.config import RunConfig
 
 def build() -> RunConfig:
     """Global batch 218."""
-    return dataclasses.replace(mlperf_16x8_dap1.build(), parallel=ParallelConfig(dap_size=4, num_evaluation_ranks=24))
+    parallel = ParallelConfig(dap_size=4, num_evaluation_ranks=24)
+    return dataclasses.replace(mlperf_16x8_dap1.build(), parallel=parallel, global_batch_size=218)

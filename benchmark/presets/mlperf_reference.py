@@ -25,7 +25,7 @@ INIT_CHECKPOINT_SHA256 = "b518be4677048f2c0f94889c91e2da73655a73b825a8aa7f8b6f5e
 
 
 def build() -> RunConfig:
-    """One sample per rank, as the reference trains."""
+    """One sample at a time per rank, as the reference trains; global batch 128."""
     return RunConfig(
         model=ModelConfig(),
         loss=LossConfig.initial_training(),
@@ -55,6 +55,7 @@ def build() -> RunConfig:
         parallel=ParallelConfig(),
         local_batch_size=1,  # [M], free in [R]
         accumulation=1,  # [M], free in [R]
+        global_batch_size=128,  # [P] the smaller one, free in [R]
         max_steps=2000,  # [M] num_train_iters
         init_checkpoint_sha256=INIT_CHECKPOINT_SHA256,
         precision="tf32",  # [M]; the published runs had tf32 and bf16 [P]

@@ -47,5 +47,6 @@ def build() -> RunConfig:
             train_chain_ids=CHAINS, validation_rule="chain_ids", validation_chain_ids=CHAINS
         ),
         local_batch_size=1,
+        global_batch_size=1,
         max_steps=8000,
     )

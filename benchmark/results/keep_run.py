@@ -71,6 +71,7 @@ def repeating_command(config: dict[str, Any]) -> str:
     ranks = config["number_of_ranks"]
     start = ["python"] if ranks == 1 else ["torchrun", "--nproc-per-node", str(ranks)]
     words = [*start, "-m", "benchmark", "run", "--preset", config["preset"], "--seed", str(config["seed"])]
+    words += [word for setting in config.get("settings", []) for word in ("--set", setting)]
     words += ["--data-dir", "DATA_DIR", "--output-dir", "OUTPUT_DIR"]
     if config["init_checkpoint_sha256"]:
         words += ["--init-checkpoint", "CHECKPOINT"]

@@ -22,6 +22,7 @@ def judge_provenance(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> 
         return []
     return [
         _judge_presets(recorded, commit=commit, checkout=checkout),
+        *_judge_settings(recorded),
         *_judge_files(recorded, commit=commit, checkout=checkout),
     ]
 
@@ -39,6 +40,17 @@ def _judge_presets(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> Fi
         remedy = "commit the preset, and make the runs again"
         return Finding(state=FAIL, subject="preset", text="\n".join(lines), remedy=remedy)
     return Finding(state=PASS, subject="preset", text=f"{', '.join(presets)} is in the commit")
+
+
+def _judge_settings(logs: Sequence[RunLog]) -> list[Finding]:
+    """Fields changed by `--set` are in no file of the commit, so nobody could repeat the run."""
+    settings = {log.name: (log.record or {}).get("settings") or [] for log in logs}
+    lines = [f"{name}: {' '.join(map(str, found))}" for name, found in settings.items() if found]
+    if not lines:
+        return []
+    remedy = "put the values into a preset, commit it, and make the runs again"
+    text = "\n".join(["fields changed by --set", *lines])
+    return [Finding(state=FAIL, subject="settings", text=text, remedy=remedy)]
 
 
 def _preset_of(log: RunLog) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from openfold_opt.protein.cameo_targets import CAMEO_TARGETS
 from openfold_opt.protein.index import ShardIndex
@@ -88,13 +88,26 @@ def listed_chains(index: ShardIndex, chain_ids: Iterable[str]) -> list[str]:
     return chain_ids
 
 
+def filter_reasons(chain: ChainEntry, *, max_release_date: str) -> Iterator[str]:
+    """Yield a reason for each condition of the training filter that a chain fails.
+
+    Nothing is yielded for a chain that passes. max_release_date: ISO date.
+    """
+    if chain.release_date > max_release_date:
+        yield f"released on {chain.release_date}, after {max_release_date}"
+    if chain.resolution is not None and chain.resolution >= MAX_RESOLUTION_ANGSTROM:
+        limit = MAX_RESOLUTION_ANGSTROM
+        yield f"resolution {chain.resolution:g} angstrom, expected below {limit:g}"
+    share = chain.commonest_letter_count / chain.sequence_length
+    if share > MAX_LETTER_FRACTION:
+        limit = MAX_LETTER_FRACTION
+        yield f"one letter is {share:.1%} of the sequence, expected at most {limit:.0%}"
+    if chain.cluster_id == -1:
+        yield "in no cluster"
+
+
 def _passes_filter(chain: ChainEntry, max_release_date: str) -> bool:
-    return (
-        chain.release_date <= max_release_date
-        and (chain.resolution is None or chain.resolution < MAX_RESOLUTION_ANGSTROM)
-        and chain.commonest_letter_count / chain.sequence_length <= MAX_LETTER_FRACTION
-        and chain.cluster_id != -1
-    )
+    return next(filter_reasons(chain, max_release_date=max_release_date), None) is None
 
 
 def _weight(length: int, cluster_size: int) -> float:

@@ -25,6 +25,8 @@ from openfold_opt.train.weight_average import WeightAverageConfig
 CLOSED_DIVISION_MARKS = ("mathematical", "free", "implementation")
 DEVICES = ("auto", "cpu", "cuda")
 
+_BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
+
 _MATHEMATICAL = {"closed_division": "mathematical"}
 _FREE = {"closed_division": "free"}
 _IMPLEMENTATION = {"closed_division": "implementation"}
@@ -49,7 +51,12 @@ class RunConfig:
     local_batch_size: int = field(default=1, metadata=_FREE)
     """Samples that go through the model together on a data-parallel rank."""
     accumulation: int = field(default=1, metadata=_FREE)
-    """Micro-batches of an optimiser step; global batch = data-parallel size x local batch x accumulation."""
+    """Micro-batches of an optimizer step; derived at start where global_batch_size is stated."""
+    global_batch_size: int | None = field(default=None, metadata=_FREE)
+    """Samples of an optimizer step: data-parallel size x local batch x accumulation.
+
+    Every preset states it. None takes what the ranks make with the stated accumulation.
+    """
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
     """Optimizer steps after which the run ends, after a last evaluation, though the target was not reached."""
     use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
@@ -75,6 +82,12 @@ class RunConfig:
         for name in ("local_batch_size", "accumulation", "max_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        size = self.global_batch_size
+        if size is not None and (size < 1 or size % self.local_batch_size):
+            raise ValueError(
+                f"global_batch_size={size}: expected a positive multiple of "
+                f"local_batch_size={self.local_batch_size}"
+            )
         if self.device not in DEVICES:
             raise ValueError(f"unknown device {self.device!r}; expected one of {', '.join(DEVICES)}")
         if not self.data.pad_to_crop and self.local_batch_size != 1:
@@ -134,12 +147,12 @@ def config_as_dict(config: Any) -> dict[str, Any]:
 def config_hash(config: RunConfig) -> str:
     """SHA-256 over all fields that change what is computed: a resumed run must have the same.
 
-    Fields marked "implementation" are left out, so a run may resume with other kernels or step limits; so is how the global batch is
-    split, as the batch itself is compared.
+    Fields marked "implementation" are left out, so a run may resume with other kernels or step
+    limits. So are the fields of the batch: the run compares the global batch itself.
     """
     leaves = {
         leaf.path: leaf.value
         for leaf in config_fields(config)
-        if leaf.mark != "implementation" and leaf.path not in ("local_batch_size", "accumulation")
+        if leaf.mark != "implementation" and leaf.path not in _BATCH_FIELDS
     }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()

@@ -26,6 +26,7 @@ from openfold_opt.train.course import Course
 from openfold_opt.train.data_source import DataSource
 from openfold_opt.train.evaluation_rank import EvaluationRank
 from openfold_opt.train.garbage import frozen_garbage
+from openfold_opt.train.global_batch import keep_global_batch
 from openfold_opt.train.host_memory import keep_freed_memory
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
@@ -37,7 +38,6 @@ from openfold_opt.train.setup import (
     RunPaths,
     agree_on_kernels,
     describe_device,
-    keep_global_batch,
     prepare_run,
     resolve_device,
     run_identity,
@@ -208,7 +208,14 @@ class Trainer:
             identity = run_identity(config, context, seed=self._seed, data_checksum=self._data.checksum())
             config = agree_on_kernels(config, context, device, warn=self._observer.warning)
             prepared = prepare_run(
-                config, context, device=device, paths=self._paths, identity=identity, store=store, warn=self._observer.warning
+                config,
+                context,
+                device=device,
+                paths=self._paths,
+                identity=identity,
+                store=store,
+                warn=self._observer.warning,
+                note=self._note,
             )
         runner: TrainStep | StepGraphs = prepared.train_step
         if config.kernels.uses_triton(device):

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from openfold_opt.loader.reorder_window import StreamState
-from openfold_opt.model.weights import RESUMABLE_KEY, check_weights, file_sha256
+from openfold_opt.model.weights import RESUMABLE_KEY
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
-from openfold_opt.train.checkpoint import CheckpointError, Snapshot, load_file
+from openfold_opt.train.checkpoint import CheckpointError, Snapshot
 from openfold_opt.train.optimizer import OptimizerConfig, adam_state_dict
 from openfold_opt.train.step import TrainStep
 
@@ -121,51 +120,6 @@ def published_form(snapshot: Snapshot, *, learning_rate: float, optimizer: Optim
         ),
         "weight_average_state_dict": {name: view.clone() for name, view in snapshot.views("average").items()},
     }
-
-
-def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: str | None) -> str:
-    """Start a fresh run from published weights; returns the file's SHA-256.
-
-    Takes a plain state dict, or the resumable form, of which Adam's moments and step count are restored
-    too. The running average starts empty. Raises CheckpointError for another SHA-256 than expected, a
-    file that is no checkpoint, or tensors that are missing, extra or misshapen.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"initial checkpoint {path} does not exist; expected a file written by torch.save")
-    sha256 = file_sha256(path)
-    if expected_sha256 is not None and sha256 != expected_sha256:
-        raise CheckpointError(
-            f"initial checkpoint {path} has SHA-256 {sha256}, expected {expected_sha256}; "
-            "download it again (python -m data_prep download)"
-        )
-    content = load_file(path)
-    if RESUMABLE_KEY not in content:
-        content = {RESUMABLE_KEY: content}
-    _restore_weights(train_step, content, path=path)
-    return sha256
-
-
-def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
-    tensors = content[RESUMABLE_KEY]
-    if not isinstance(tensors, Mapping):
-        raise CheckpointError(f"{path}: {RESUMABLE_KEY} is a {type(tensors).__name__}, expected names with tensors")
-    strange = [name for name, tensor in tensors.items() if not (isinstance(tensor, Tensor) and tensor.is_floating_point())]
-    if strange:
-        raise CheckpointError(f"{path}: {strange[0]!r} and {len(strange) - 1} more are no tensors of real numbers; expected a state dict")
-    try:
-        check_weights(train_step.model, tensors, source=path.name)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    train_step.buffer.load(train_step.buffer.values, tensors)
-    train_step.buffer.refresh_compute_copy()
-    if "optimizer_state_dict" in content:
-        try:
-            train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise CheckpointError(
-                f"{path}: optimizer_state_dict is not Adam's for this model ({type(error).__name__}: {error}); expected "
-                "param_groups, and a state with step, exp_avg and exp_avg_sq for each parameter"
-            ) from error
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,11 +12,14 @@ from openfold_opt.protein.selection import (
     TrainingChain,
     cameo_chains,
     chains_released_between,
+    filter_reasons,
     listed_chains,
     training_chains,
 )
 
-VALIDATION_RULES = ("cameo", "release_dates", "chain_ids")
+VALIDATION_RULES = ("cameo", "release_dates", "chain_ids", "share")
+MAX_NAMED = 10
+"""Chains that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +34,15 @@ class DataSelectionConfig:
     """Train on these chains only, out of those that the filter leaves; None takes all of them."""
     validation_rule: str = "cameo"
     """"cameo": CAMEO targets by submission date; "release_dates": every chain released between the two
-    dates; "chain_ids": the chains listed."""
+    dates; "chain_ids": the chains listed; "share": a share of the clusters, never trained on."""
     validation_min_date: str = "2021-09-17"
     validation_max_date: str = "2021-12-11"
     """First and last date of the first two rules, both included (ISO dates)."""
     validation_chain_ids: tuple[str, ...] = ()
+    validation_share: float = 0.1
+    """Of the clusters, by the rule "share", at least one; 0 evaluates the chains that are trained on."""
+    exclude_validation: bool = False
+    """True: chains in a cluster of an evaluated chain are not trained on. The rule "share" always does so."""
     validation_max_length: int = 700
     """Longer chains are not evaluated (residues)."""
     expected_train_samples: int | None = None
@@ -46,29 +55,106 @@ class DataSelectionConfig:
             raise ValueError(
                 f"unknown validation_rule {self.validation_rule!r}; expected one of {', '.join(VALIDATION_RULES)}"
             )
+        if not 0 <= self.validation_share < 1:
+            share = self.validation_share
+            raise ValueError(f"validation_share={share}: expected at least 0 and less than 1")
 
 
 def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[TrainingChain]:
     """Chains to train on with their weights, in the order of the index.
 
-    Raises ValueError if no chain, or not every listed one, passes the filter.
+    Raises ValueError if no chain, or not every listed one, passes the filter, or if all chains are
+    held out.
     """
-    chains = training_chains(index, max_release_date=config.train_max_release_date)
+    max_release_date = config.train_max_release_date
+    chains = training_chains(index, max_release_date=max_release_date)
     if config.train_chain_ids is not None:
-        wanted = set(listed_chains(index, config.train_chain_ids))
-        chains = [chain for chain in chains if chain.chain_id in wanted]
-        lost = wanted - {chain.chain_id for chain in chains}
+        listed = listed_chains(index, config.train_chain_ids)
+        chains = [chain for chain in chains if chain.chain_id in set(listed)]
+        lost = sorted(set(listed) - {chain.chain_id for chain in chains})
         if lost:
-            raise ValueError(
-                f"chains to train on that the training filter rejects: {', '.join(sorted(lost))}; expected chains "
-                f"released by {config.train_max_release_date}, in a cluster, of a resolution below 9 angstrom"
-            )
+            found = describe_rejected(index, lost, max_release_date=max_release_date)
+            raise ValueError(f"chains to train on that the training filter rejects: {found}")
     if not chains:
         raise ValueError(
-            f"no chain of the data set passes the training filter (released by {config.train_max_release_date}, "
-            "in a cluster, of a resolution below 9 angstrom); convert other data, or choose another preset"
+            f"no chain of the data set passes the training filter: {_count_reasons(index, config)}; "
+            "convert other data, or choose another preset"
         )
-    return chains
+    held_out = held_out_chains(index, config)
+    kept = [chain for chain in chains if chain.chain_id not in held_out]
+    if not kept:
+        raise ValueError(
+            f"all {len(chains)} chains to train on are in a cluster of an evaluated chain; evaluate "
+            "fewer, or set selection.exclude_validation=False"
+        )
+    return kept
+
+
+def describe_rejected(index: ShardIndex, chain_ids: list[str], *, max_release_date: str) -> str:
+    """Name each chain with all conditions of the training filter that it fails."""
+    parts = []
+    for chain_id in chain_ids[:MAX_NAMED]:
+        reasons = filter_reasons(index.by_id[chain_id], max_release_date=max_release_date)
+        parts.append(f"{chain_id} ({', '.join(reasons)})")
+    more = len(chain_ids) - MAX_NAMED
+    return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
+
+
+def _count_reasons(index: ShardIndex, config: DataSelectionConfig) -> str:
+    """Chains by the first condition that they fail, with an example of each."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for chain in index.chains:
+        reasons = filter_reasons(chain, max_release_date=config.train_max_release_date)
+        reason = next(reasons, "")
+        # the first word names the condition
+        kind = reason.split(" ")[0]
+        counts[kind] += 1
+        examples.setdefault(kind, f"{chain.chain_id}: {reason}")
+    return ", ".join(f"{count} such as {examples[kind]}" for kind, count in counts.items())
+
+
+def held_out_chains(index: ShardIndex, config: DataSelectionConfig) -> frozenset[str]:
+    """Ids of the chains that are never trained on, since their cluster is evaluated.
+
+    Empty where evaluated chains may be trained on.
+    """
+    if config.validation_rule == "share":
+        if config.validation_share == 0:
+            return frozenset()
+    elif not config.exclude_validation:
+        return frozenset()
+    evaluated = set(select_validation(index, config))
+    clusters = {index.by_id[chain_id].cluster_id for chain_id in evaluated} - {-1}
+    members = {chain.chain_id for chain in index.chains if chain.cluster_id in clusters}
+    return frozenset(evaluated | members)
+
+
+def _share_of_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[str]:
+    """Chains of the held-out clusters, in the order of the index.
+
+    Which clusters depends on the ids of their chains alone, not on the seed or the order of files.
+    """
+    chains = training_chains(index, max_release_date=config.train_max_release_date)
+    if config.validation_share == 0:
+        return [chain.chain_id for chain in chains]
+    cluster_of = {chain.chain_id: index.by_id[chain.chain_id].cluster_id for chain in chains}
+    # a cluster of chains that are too long to be evaluated is of no use there
+    names: dict[int, str] = {}
+    for chain_id in sorted(cluster_of):
+        if index.by_id[chain_id].sequence_length <= config.validation_max_length:
+            names.setdefault(cluster_of[chain_id], chain_id)
+    order = sorted(names, key=lambda cluster: hashlib.sha256(names[cluster].encode()).digest())
+    num_clusters = len(set(cluster_of.values()))
+    number = max(1, round(config.validation_share * num_clusters))
+    if number >= num_clusters:
+        raise ValueError(
+            f"the data set has {num_clusters} clusters to train on, and validation_share="
+            f"{config.validation_share} holds out {number}; nothing is left to train on. Convert more "
+            "entries, or set selection.validation_share=0 to evaluate the chains that are trained on"
+        )
+    chosen = set(order[:number])
+    return [chain_id for chain_id, cluster in cluster_of.items() if cluster in chosen]
 
 
 def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[str]:
@@ -83,7 +169,8 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
     elif config.validation_rule == "release_dates":
         chain_ids = chains_released_between(index, **dates, max_length=max_length)
     else:
-        listed = listed_chains(index, config.validation_chain_ids)
+        is_share = config.validation_rule == "share"
+        listed = _share_of_clusters(index, config) if is_share else listed_chains(index, config.validation_chain_ids)
         chain_ids = [chain_id for chain_id in listed if index.by_id[chain_id].sequence_length <= max_length]
     if not chain_ids:
         raise ValueError(

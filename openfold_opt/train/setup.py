@@ -23,13 +23,12 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER, INIT_WEIGHTS, initialize
 from openfold_opt.train.memory_plan import plan_recomputation
 from openfold_opt.train.precision import low_precision_names
-from openfold_opt.train.run_state import Progress, RunIdentity, initialize_from_file, restore_run, share_state
+from openfold_opt.train.run_state import Progress, RunIdentity, restore_run, share_state
 from openfold_opt.train.seeds import derive_seed
 from openfold_opt.train.step import StepConfig, TrainStep
-
-CHECKPOINT_FOLDER = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,9 @@ class RunPaths:
     output_dir: Path
     """Checkpoints go to its folder `checkpoints`; what lies there already is resumed from."""
     init_checkpoint: Path | None = None
-    """Weights to start from; None starts from random ones."""
+    """A file of weights, or the output directory of a run; None starts from random weights."""
+    init_weights: str = INIT_WEIGHTS[0]
+    """Which weights of a run's checkpoint, one of INIT_WEIGHTS."""
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -190,9 +191,11 @@ def prepare_run(
     identity: RunIdentity,
     store: CheckpointStore,
     warn: Callable[[str], None],
+    note: Callable[[str], None] = lambda line: None,
 ) -> PreparedRun:
     """Build the model, then resume, load initial weights, or keep the random ones.
 
+    note: takes a line that says where initial weights come from.
     Only the first rank reads checkpoints; the others get its state, and all check that they agree.
     """
     train_plan, evaluation_plan = build_plans(config, context, device)
@@ -201,7 +204,7 @@ def prepare_run(
     loaded: LoadedWeights | ValueError | None = None
     if context.peers.rank == 0:
         try:
-            loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn)
+            loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn, note=note)
         except ValueError as error:
             # the others wait for an answer: they get the error, and every rank ends with it
             loaded = error
@@ -224,32 +227,6 @@ def prepare_run(
     )
 
 
-def keep_global_batch(
-    config: RunConfig, context: ParallelContext, store: CheckpointStore, *, warn: Callable[[str], None]
-) -> RunConfig:
-    """The configuration with as many micro-batches as make the global batch of the run that is resumed, on however many ranks.
-
-    Raises ValueError, on every rank, if the ranks cannot make that batch.
-    """
-    records = store.records() if context.peers.rank == 0 else []
-    sizes = [record.content["facts"]["global_batch_size"] for record in records if record.content is not None]
-    global_batch_size = broadcast_object(sizes[-1] if sizes else None, context.peers)
-    micro_batch = context.data.size * config.local_batch_size
-    if global_batch_size is None or global_batch_size == micro_batch * config.accumulation:
-        return config
-    if global_batch_size % micro_batch:
-        raise ValueError(
-            f"the run that is resumed has a global batch of {global_batch_size}; {context.data.size} ranks with samples of their own and "
-            f"local_batch_size={config.local_batch_size} make {micro_batch} at a time, which does not divide it: start another number of ranks"
-        )
-    accumulation = global_batch_size // micro_batch
-    warn(
-        f"the run that is resumed has a global batch of {global_batch_size}: accumulation is {accumulation} "
-        f"instead of {config.accumulation}, so that {context.data.size} x {config.local_batch_size} samples at a time make the same steps"
-    )
-    return replace(config, accumulation=accumulation)
-
-
 def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> StreamState | None:
     """This rank's part. ValueError where the streams of other ranks, or of other micro-batches, are not cut at one place."""
     if progress.is_in_order:
@@ -264,7 +241,7 @@ def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> Str
     return states[data.rank]
 
 
-def _load_weights(train_step, store, *, config, paths, identity, warn) -> LoadedWeights:
+def _load_weights(train_step, store, *, config, paths, identity, warn, note) -> LoadedWeights:
     """On the first rank: the newest checkpoint of this run, else the initial weights, else the random ones."""
     store.remove_temporaries()
     found = store.load_newest(warn=warn)
@@ -275,8 +252,12 @@ def _load_weights(train_step, store, *, config, paths, identity, warn) -> Loaded
             progress=progress, init_checkpoint_sha256=snapshot.facts["init_checkpoint_sha256"], resumed_from=path
         )
     if paths.init_checkpoint is not None:
-        sha256 = initialize_from_file(
-            train_step, paths.init_checkpoint, expected_sha256=config.init_checkpoint_sha256
+        sha256 = initialize(
+            train_step,
+            paths.init_checkpoint,
+            which=paths.init_weights,
+            expected_sha256=config.init_checkpoint_sha256,
+            note=note,
         )
         return LoadedWeights(progress=Progress(), init_checkpoint_sha256=sha256, resumed_from=None)
     if config.init_checkpoint_sha256 is not None:

@@ -356,3 +356,20 @@ def test_only_the_first_rank_reports_at_the_front_door(tmp_path):
     )  # fmt: skip
     assert result.returncode == 2
     assert "TIMING RUN" not in result.stdout and "RESULT" not in result.stdout
+
+
+def test_fields_that_were_set_are_recorded_and_logged(tmp_path):
+    output = tmp_path / "out"
+    settings = ("--set", "evaluation.target_lddt_ca=1e-6", "--set", "log_every_steps=3")
+    result = run("tiny", output, "--seed", 11, *settings)
+    assert result.returncode == 0, result.stderr
+    expected = ["evaluation.target_lddt_ca=1e-6", "log_every_steps=3"]
+    assert f"run: preset tiny, set {' '.join(expected)} (open division)" in result.stdout
+    content = json.loads((output / "config.json").read_text())
+    assert content["settings"] == expected and content["config"]["log_every_steps"] == 3
+    events = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
+    assert events["changed_fields"] == expected and events["submission_division"] == "open"
+    # the checker takes the key; only the score is too low
+    (complaint,) = check_log(output / "mlperf.log").complaints
+    assert "eval_accuracy" in complaint
+    assert "no such field" in refusal(run("tiny", tmp_path / "other", "--set", "no.such=1"))

@@ -56,6 +56,14 @@ def test_ranks_that_the_preset_cannot_use(refused):
     assert "start 2, for instance by torchrun --nproc-per-node 2" in refused("demo_dap2")
 
 
+def test_ranks_that_cannot_make_the_global_batch(refused, monkeypatch):
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in (ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29876"}).items():
+        monkeypatch.setenv(name, value)
+    message = refused("demo_dap2")
+    assert "global_batch_size=2 is not a multiple of 4 = 2 data-parallel ranks" in message
+
+
 def test_missing_data_directory(refused):
     message = refused()
     assert "does not exist" in message and "data_prep convert" in message

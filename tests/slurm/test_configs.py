@@ -26,6 +26,7 @@ EXPECTED = {
     "h100_16x8_dap1": (16, 128, 1, 0, 128),
     "h100_1x8": (1, 8, 1, 0, 128),
     "h100_260x8_dap8": (260, 2048, 8, 32, 256),
+    "h100_8x8": (8, 64, 1, 0, 128),
     "h100_throughput_256x8": (256, 128, 1, 0, 128),
     "h200_1x8": (1, 8, 1, 0, 128),
 }
@@ -74,6 +75,7 @@ def test_numbers_fit_the_preset(name):
     training = count_training_ranks(config.parallel, num_ranks)
     dap = config.parallel.dap_size
     batch = training // dap * config.local_batch_size * config.accumulation
+    assert batch == config.global_batch_size
     assert (nodes, training, dap, config.parallel.num_evaluation_ranks, batch) == EXPECTED[name]
     # samples do not cross nodes, where links are slower
     assert int(found["RANKS_PER_NODE"]) % dap == 0

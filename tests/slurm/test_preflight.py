@@ -55,6 +55,15 @@ def test_ranks_that_fit_tell_the_batch():
     assert found.text == "2080 = 256 x dap 8 to train, 32 to evaluate; global batch 256; closed division"
 
 
+def test_fewer_ranks_keep_the_global_batch_or_are_refused():
+    half = check_ranks(build_preset("mlperf_16x8_dap1"), 64)
+    assert half.passed and "global batch 128 (accumulation 2, derived)" in half.text
+    odd = check_ranks(build_preset("mlperf_16x8_dap1"), 96)
+    assert not odd.passed and "global_batch_size=128 is not a multiple of 96" in odd.text
+    large = check_ranks(build_preset("mlperf_128x8_dap8"), 2080)
+    assert not large.passed and "256 data-parallel ranks" in large.text
+
+
 def test_ranks_that_do_not_fit():
     found = check_ranks(build_preset("demo_2x2"), 3)
     assert not found.passed and "found 3 ranks" in found.text and "start 2" in found.text

@@ -41,6 +41,7 @@ def test_every_field_is_marked_and_only_these_may_differ_in_the_closed_division(
         "schedule.warmup_steps",
         "local_batch_size",
         "accumulation",
+        "global_batch_size",
     }
     assert {leaf.path for leaf in leaves if leaf.mark == "implementation"} == {
         f"{part}{name}" for part, names in WITHOUT_MATHEMATICAL_MEANING.items() for name in names.split()
@@ -82,6 +83,11 @@ def test_a_config_becomes_json_and_a_field_without_a_mark_is_an_error():
     [
         ({"local_batch_size": 0}, "local_batch_size=0"),
         ({"max_steps": 0}, "max_steps=0"),
+        ({"global_batch_size": 0}, "global_batch_size=0: expected a positive multiple"),
+        (
+            {"global_batch_size": 3, "local_batch_size": 2},
+            "global_batch_size=3: expected a positive multiple of local_batch_size=2",
+        ),
         ({"device": "tpu"}, "unknown device 'tpu'; expected one of auto, cpu, cuda"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; expected one of fp32, tf32, bf16"),
     ],

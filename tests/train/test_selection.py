@@ -1,5 +1,7 @@
 """Selection of chains from an index in memory."""
 
+import dataclasses
+
 import pytest
 
 from openfold_opt.protein.index import ShardIndex
@@ -77,3 +79,80 @@ def test_numbers_of_chains_that_the_rules_demand():
     for train, evaluation in ((594_594, 180), (594_595, 181)):
         complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=demand)
         assert f"{train:,} chains to train on and {evaluation} to evaluate, expected 594,595 and 180" in complaint
+
+
+def clustered(number):
+    return index_of(*(entry(f"{i:04d}_A", "2020-01-01", cluster=i // 2) for i in range(number)))
+
+
+def test_each_condition_of_the_training_filter_is_named():
+    chains = (
+        entry("1one_A", "2020-01-01", length=10),
+        entry("1two_A", "2022-02-02"),
+        dataclasses.replace(entry("1thr_A", "2020-01-01"), resolution=9.0),
+        entry("1fou_A", "2022-02-02", cluster=-1),
+    )
+    config = DataSelectionConfig(train_chain_ids=tuple(chain.chain_id for chain in chains))
+    with pytest.raises(ValueError) as caught:
+        select_training(index_of(*chains), config)
+    assert str(caught.value) == (
+        "chains to train on that the training filter rejects: "
+        "1fou_A (released on 2022-02-02, after 2021-09-16, in no cluster), "
+        "1one_A (one letter is 100.0% of the sequence, expected at most 80%), "
+        "1thr_A (resolution 9 angstrom, expected below 9), "
+        "1two_A (released on 2022-02-02, after 2021-09-16)"
+    )
+
+
+def test_no_chain_left_counts_the_conditions():
+    chains = (entry("1one_A", "2020-01-01", length=10), entry("1two_A", "2022-02-02"))
+    with pytest.raises(ValueError) as caught:
+        select_training(index_of(*chains), DataSelectionConfig())
+    for part in ("1 such as 1one_A: one letter is 100.0%", "1 such as 1two_A: released on"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("share", "clusters"), [(0.01, 1), (0.1, 2), (0.5, 10)])
+def test_a_share_of_the_clusters_is_held_out(share, clusters):
+    index = clustered(40)
+    config = DataSelectionConfig(validation_rule="share", validation_share=share)
+    trained = {chain.chain_id for chain in select_training(index, config)}
+    evaluated = set(select_validation(index, config))
+    assert len(evaluated) == 2 * clusters and not trained & evaluated
+    assert len(trained | evaluated) == 40
+    shuffled = index_of(*reversed(index.chains))
+    assert set(select_validation(shuffled, config)) == evaluated
+
+
+def test_a_share_of_zero_evaluates_the_chains_that_are_trained_on():
+    config = DataSelectionConfig(validation_rule="share", validation_share=0.0)
+    trained = [chain.chain_id for chain in select_training(clustered(4), config)]
+    assert trained == select_validation(clustered(4), config) and len(trained) == 4
+
+
+def test_a_share_that_leaves_nothing_is_refused():
+    config = DataSelectionConfig(validation_rule="share", validation_share=0.1)
+    with pytest.raises(ValueError, match="has 1 clusters to train on"):
+        select_training(clustered(2), config)
+    with pytest.raises(ValueError, match="validation_share=1.0: expected at least 0"):
+        DataSelectionConfig(validation_share=1.0)
+
+
+def test_a_list_is_held_out_with_its_clusters():
+    listed = DataSelectionConfig(validation_rule="chain_ids", validation_chain_ids=("0001_A",))
+    assert len(select_training(clustered(6), listed)) == 6
+    held = dataclasses.replace(listed, exclude_validation=True)
+    trained = [chain.chain_id for chain in select_training(clustered(6), held)]
+    assert trained == ["0002_A", "0003_A", "0004_A", "0005_A"]
+    with pytest.raises(ValueError, match="all 2 chains to train on are in a cluster"):
+        select_training(clustered(2), held)
+
+
+def test_clusters_that_are_too_long_to_evaluate_are_trained_on():
+    chains = [entry(f"{i}abc_A", "2020-01-01", length=900, cluster=i) for i in range(5)]
+    index = index_of(*chains, entry("9abc_A", "2020-01-01", cluster=9))
+    config = DataSelectionConfig(validation_rule="share", validation_share=0.5)
+    assert select_validation(index, config) == ["9abc_A"]
+    assert len(select_training(index, config)) == 5
+    with pytest.raises(ValueError, match="no chain to evaluate by rule 'share'"):
+        select_validation(index_of(*chains), config)

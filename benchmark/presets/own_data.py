@@ -1,0 +1,53 @@
+"""A small model on data of one's own: all chains of the data set, some of them held out. Open division.
+
+A start, not a recipe: docs/own_data.md describes what to change, by `--set` or in a preset of one's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmark.presets import real_smoke
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.selection import DataSelectionConfig, select_training
+
+MAX_CROP_SIZE = 256
+MAX_MSA_CLUSTERS = 16
+MAX_EXTRA_MSA = 32
+LATEST_DATE = "9999-12-31"
+
+
+def build() -> RunConfig:
+    """One chain a step at its own length; a tenth of the clusters is held out and evaluated."""
+    config = real_smoke.build()
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, crop_size=MAX_CROP_SIZE),
+        evaluation=dataclasses.replace(config.evaluation, every_steps=100, target_lddt_ca=0.8),
+        selection=DataSelectionConfig(
+            train_max_release_date=LATEST_DATE,
+            validation_rule="share",
+            validation_share=0.1,
+            exclude_validation=True,
+        ),
+        max_steps=4000,
+        log_every_steps=20,
+    )
+
+
+def fit_to_data(config: RunConfig, index: ShardIndex) -> RunConfig:
+    """Take the sizes of samples from the chains to train on, up to limits for two CPU cores.
+
+    Raises ValueError if the data set has no chain to train on.
+    """
+    chains = [index.by_id[chain.chain_id] for chain in select_training(index, config.selection)]
+    rows = max(chain.num_alignments for chain in chains)
+    data = dataclasses.replace(
+        config.data,
+        crop_size=min(MAX_CROP_SIZE, max(chain.sequence_length for chain in chains)),
+        max_msa_clusters=min(MAX_MSA_CLUSTERS, rows),
+        max_extra_msa=min(MAX_EXTRA_MSA, max(1, rows - MAX_MSA_CLUSTERS)),
+        max_templates=min(1, max(chain.num_template_hits for chain in chains)),
+    )
+    return dataclasses.replace(config, data=data)

@@ -1,0 +1,131 @@
+"""`--set FIELD=VALUE`: change single fields of a preset's configuration. Open division only."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+from openfold_opt.train.config import RunConfig, config_fields
+
+NONE = "none"
+BOOLEANS = {"true": True, "false": False}
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--set`, which may come several times."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="FIELD=VALUE",
+        help="change a field of the configuration, such as data.crop_size=128; may be given several "
+        "times. Makes the run open, and `submit` refuses it (`rules --list` shows all fields)",
+    )
+
+
+def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """Return the configuration with the fields of all `FIELD=VALUE` replaced.
+
+    All are applied together, so fields that depend on each other may come in any order. Raises
+    BenchmarkError for an unknown field, a field given twice, a value of another type, or values
+    that the configuration refuses.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator:
+            raise BenchmarkError(f"--set {setting}: expected FIELD=VALUE")
+        if path in values:
+            raise BenchmarkError(f"--set {path} is given twice; give it once")
+        values[path] = _parse(text, _type_of(config, path), path=path)
+    try:
+        return _replaced(config, values)
+    except ValueError as error:
+        raise BenchmarkError(f"--set {' '.join(settings)}: {error}") from error
+
+
+def _replaced(config: Any, values: dict[str, Any]) -> Any:
+    changes: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            parts.setdefault(name, {})[rest] = value
+        else:
+            changes[name] = value
+    changes |= {name: _replaced(getattr(config, name), inner) for name, inner in parts.items()}
+    return dataclasses.replace(config, **changes)
+
+
+def _type_of(config: RunConfig, path: str) -> Any:
+    """The annotation of a field."""
+    known = [leaf.path for leaf in config_fields(config)]
+    if path not in known:
+        close = difflib.get_close_matches(path, known, n=3)
+        parts = [name for name in known if name.startswith(f"{path}.")]
+        hint = f"did you mean {', '.join(close or parts[:3])}?" if close or parts else ""
+        raise BenchmarkError(
+            f"--set {path}: the configuration has no such field; {hint or 'see `rules --list`'}"
+        )
+    *folders, name = path.split(".")
+    owner: Any = config
+    for folder in folders:
+        owner = getattr(owner, folder)
+    return typing.get_type_hints(type(owner))[name]
+
+
+def _parse(text: str, annotation: Any, *, path: str) -> Any:
+    try:
+        return _value(text, annotation)
+    except ValueError as error:
+        name = getattr(annotation, "__name__", None)
+        expected = str(annotation) if name in (None, "tuple") else name
+        raise BenchmarkError(f"--set {path}: {text!r} is no value of type {expected}") from error
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """Raises ValueError if the text does not have the type."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        # None first and str last: "none" and "true" would be texts too
+        order = {types.NoneType: 0, str: 2}
+        for kind in sorted(arguments, key=lambda kind: order.get(kind, 1)):
+            try:
+                return _value(text, kind)
+            except ValueError:
+                continue
+        raise ValueError(text)
+    if origin is typing.Literal:
+        return _literal(text, arguments)
+    if origin is tuple:
+        return tuple(_value(part, arguments[0]) for part in text.split(",") if part)
+    if annotation is types.NoneType:
+        return _literal(text, (None,))
+    if annotation is bool:
+        return BOOLEANS[text.lower()] if text.lower() in BOOLEANS else _literal(text, ())
+    if annotation is float:
+        return _finite(float(text))
+    if annotation in (int, str):
+        return annotation(text)
+    raise ValueError(f"fields of type {annotation} cannot be set")
+
+
+def _literal(text: str, allowed: Sequence[Any]) -> Any:
+    for value in allowed:
+        if text.lower() == NONE if value is None else text == str(value):
+            return value
+    raise ValueError(text)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(value)
+    return value
