@@ -221,9 +221,7 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
 
 def continuing_command(request: RunRequest) -> str:
     """Return the command line that continues a run, from any working directory."""
-    is_file = request.preset.endswith(".py")
-    preset = str(Path(request.preset).resolve()) if is_file else request.preset
-    words = ["python", "-m", "benchmark", "run", "--preset", preset]
+    words = ["python", "-m", "benchmark", "run", "--preset", request.preset]
     words += [word for setting in request.settings for word in ("--set", setting)]
     words += ["--data-dir", str(request.data_dir.resolve())]
     words += ["--output-dir", str(request.output_dir.resolve())]
