@@ -59,11 +59,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
     config = build_preset(args.preset)
     try:
-        device_for(config, kernels=args.kernels, precision=args.precision)
         checksum = ShardDataSource(args.data_dir).checksum()
         count_training_ranks(config.parallel, 1)
         graphs = args.graphs == "on" or (args.graphs == "auto" and resolve_device(config.device, local_rank=0).type == "cuda")
         sides = _sides(args, config, graphs=graphs)
+        device_for(config, kernels=args.kernels, precision=args.precision)
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
     names = ("preset", "steps", "seed", "kernels", "precision")

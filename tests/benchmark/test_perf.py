@@ -231,7 +231,8 @@ def test_a_preset_for_gpus_is_refused_in_one_line(measurement, preset, data_dir,
     data = ["--data-dir", str(data_dir)] if measurement == "losses" else []
     assert main(["perf", measurement, "--preset", preset, *data]) == 2
     message = capsys.readouterr().err
-    assert len(message.splitlines()) == 1 and "needs a GPU and PyTorch sees none" in message
+    assert len(message.splitlines()) == 1
+    assert "needs a GPU and PyTorch sees none" in message or "found 1 ranks" in message
 
 
 @pytest.mark.parametrize("measurement", ["agreement", "losses", "step"])
