@@ -143,7 +143,7 @@ def test_mistakes_of_the_command_line(raw, reference, tmp_path, capsys):
     broken = tmp_path / "broken_python"
     broken.write_text("#!/bin/sh\necho ModuleNotFoundError: No module named Bio >&2; exit 1\n")
     broken.chmod(0o755)
-    assert "cannot import what the reference needs" in refused("--reference", str(reference), "--reference-python", str(broken))
+    assert "cannot import what the MLCommons reference needs" in refused("--reference", str(reference), "--reference-python", str(broken))
     assert "expected at least 1" in refused("--repeats", "0")
     assert "9zzz_A" in refused("--chains", "9zzz_A", "--repeats", "1")
     assert "does not exist; make it first" in refused("--json", str(tmp_path / "no" / "record.json"))
@@ -154,7 +154,7 @@ def test_a_script_of_the_reference_that_fails_is_named(raw, reference, tmp_path,
     options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path)]
     assert main(["perf", "data", *raw, *options]) == 2
     error = capsys.readouterr().err
-    assert "preprocess_open_protein_set.py of the reference ended with exit code 1" in error and "no such thing" in error
+    assert "preprocess_open_protein_set.py of the MLCommons reference ended with exit code 1" in error and "no such thing" in error
 
 
 def loader_arguments(*options):
