@@ -64,7 +64,7 @@ def keep_global_batch(
             f"global_batch_size={config.global_batch_size}; state {resumed}, or choose another "
             "output directory"
         )
-    stated = replace(config, global_batch_size=resumed or config.global_batch_size)
+    stated = config if resumed is None else replace(config, global_batch_size=resumed)
     try:
         fitted = fit_accumulation(stated, context.data.size)
     except ValueError as error:

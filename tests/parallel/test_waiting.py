@@ -45,11 +45,16 @@ def test_it_says_for_whom_it_waits(monkeypatch, capfd):
 
 
 def test_an_interrupt_ends_the_wait():
+    # a shell's background jobs start with the signal ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        wait_openly(stay, who="rank 0", timeout_seconds=60)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait_openly(stay, who="rank 0", timeout_seconds=60)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def launch(rank: int, port: int, **changes) -> LaunchInfo:

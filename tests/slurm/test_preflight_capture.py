@@ -26,7 +26,10 @@ def check(monkeypatch, end, *, preset="mlperf_1x8", num_gpus=8) -> Finding:
     """end: of the subprocess, None if it must not be started."""
 
     def run(command, **options):
-        assert command == [sys.executable, "-m", "benchmark.preflight.capture_probe", preset]
+        # 128 samples a step on 8 ranks with one sample each
+        accumulation = "16"
+        module = "benchmark.preflight.capture_probe"
+        assert command == [sys.executable, "-m", module, preset, accumulation]
         assert options["timeout"] == 60
         if isinstance(end, Exception):
             raise end
