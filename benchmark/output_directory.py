@@ -129,7 +129,7 @@ class OutputDirectory:
             self._write_state()
 
     def mark_finished(self, *, outcome: str, clock: dict[str, Any] | None = None) -> None:
-        """The run is over, with an outcome; nobody may run here again.
+        """The run is over, with an outcome; the directory takes no further run.
 
         outcome: "success" or "target not reached". clock: durations of the run by the wall clock and
         by the monotonic clock.

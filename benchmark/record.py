@@ -1,4 +1,4 @@
-"""Keep the state of the output directory, and the resolved configuration beside every log."""
+"""Keep the state of the output directory, and the resolved configuration next to every log."""
 
 from __future__ import annotations
 

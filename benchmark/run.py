@@ -190,7 +190,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         finally:
             log.close()
     except BaseException as error:
-        # what came before training: the trainer tells the observers of its own failures
+        # errors before training; the trainer reports its own failures to the observers
         CompositeObserver(record).run_failed(error)
         if not isinstance(error, OSError):
             raise

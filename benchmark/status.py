@@ -175,7 +175,7 @@ def _error(state: dict[str, Any]) -> str | None:
 
 
 def _time_left(status: RunStatus) -> str | None:
-    """The time to the last step, at the mean of the recent steps; evaluations in turn included."""
+    """The time to the last step, from the mean of the recent steps, evaluations included."""
     if not status.steps or status.max_steps is None:
         return None
     config = status.config["config"]

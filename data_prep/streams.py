@@ -20,7 +20,7 @@ def accept_any_letter() -> None:
 
 
 def has_lost_reader() -> bool:
-    """Whether standard output is a pipe that nobody reads any more (`... | head`).
+    """Whether standard output is a pipe whose reader has ended (`... | head`).
 
     A broken pipe can also be a connection between processes, whose end is an error.
     """

@@ -136,25 +136,16 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
 def _report(index: ShardIndex, problems: list[Problem]) -> None:
     damaged = [problem for problem in problems if problem.is_damage]
     unreadable = [problem for problem in problems if not problem.is_damage]
-    if damaged:
-        print(
-            f"data_prep verify: {len(damaged)} of {len(index.shards)} shards are bad:",
-            file=sys.stderr,
-        )
-        for problem in damaged:
-            print(f"  {problem.text}", file=sys.stderr)
-        print(
-            "Remove these files and run the same `convert` again: it makes only what is missing.",
-            file=sys.stderr,
-        )
-    if unreadable:
-        print(
-            f"data_prep verify: {len(unreadable)} of {len(index.shards)} shards cannot be read:",
-            file=sys.stderr,
-        )
-        for problem in unreadable:
-            print(f"  {problem.text}", file=sys.stderr)
-        print("They need not be damaged: correct this and verify again.", file=sys.stderr)
+    convert_again = "Remove these files and run the same `convert` again: it makes only what is missing."
+    verify_again = "They need not be damaged: correct this and verify again."
+    for found, state, advice in (
+        (damaged, "are bad", convert_again),
+        (unreadable, "cannot be read", verify_again),
+    ):
+        if found:
+            first = f"data_prep verify: {len(found)} of {len(index.shards)} shards {state}:"
+            lines = [first, *(f"  {problem.text}" for problem in found), advice]
+            print("\n".join(lines), file=sys.stderr)
 
 
 def find_problem(data_dir: Path, shards: Sequence[ShardFile], number: int) -> Problem | None:

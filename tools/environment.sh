@@ -145,7 +145,7 @@ prepare_environment() {
 }
 
 # add_dali: DALI for the interpreter in PYTHON, so that its tests run too. It is optional: where there is no wheel for this machine, or the
-# interpreter is not the checkout's own, the set-up goes on without it and says so.
+# interpreter is outside the checkout, the set-up continues without it and says so.
 add_dali() {
     local folder status=0
     has_modules "$PYTHON" dali && return 0

@@ -25,7 +25,7 @@ _SETTINGS = ("preset", "precision")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What another record says of its own kernels."""
+    """Read the kernel times of another record."""
 
     source: str
     """Where the record comes from, with the machine's processor or GPU and the date."""

@@ -22,7 +22,7 @@ from openfold_opt.loader.staging import build_staging
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 
 _SAMPLES = 4
-"""Different samples that are handed out in turn."""
+"""Different samples, delivered cyclically."""
 _ROWS = 2000
 _UNTIMED_BATCHES = 2
 

@@ -101,7 +101,7 @@ def _preset_module(name: str) -> ModuleType:
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise BenchmarkError(f"preset {path} is not a file; correct --preset")
-    # a name of its own for each file, as two of them may be called the same
+    # one module name per file, as two files may have the same name
     module_name = f"preset_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]

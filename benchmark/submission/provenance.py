@@ -13,7 +13,7 @@ PRESET_FOLDER = "benchmark/presets"
 
 
 def judge_provenance(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> list[Finding]:
-    """Return findings about the runs whose config.json is beside the log; none without one.
+    """Return findings about the runs whose config.json is next to the log; none without one.
 
     commit: full hash of the commit that is packed.
     """
@@ -43,7 +43,7 @@ def _judge_presets(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> Fi
 
 
 def _judge_settings(logs: Sequence[RunLog]) -> list[Finding]:
-    """Fields changed by `--set` are in no file of the commit, so nobody could repeat the run."""
+    """Fields changed by `--set` are in no file of the commit, so the run cannot be reproduced from it."""
     settings = {log.name: (log.record or {}).get("settings") or [] for log in logs}
     lines = [f"{name}: {' '.join(map(str, found))}" for name, found in settings.items() if found]
     if not lines:

@@ -73,9 +73,13 @@ class ShardDataSource:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
+        self._checksum: str | None = None
 
     def checksum(self) -> str:
-        return ShardIndex.load(self._data_dir).checksum
+        if self._checksum is None:
+            # asked for twice, and the index of the full data set takes seconds to read
+            self._checksum = ShardIndex.load(self._data_dir).checksum
+        return self._checksum
 
     def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> OpenData:
         return ShardData(self._data_dir, config, context, seed=seed)

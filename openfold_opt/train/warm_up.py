@@ -102,7 +102,7 @@ def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
 
 
 def made_up_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
-    """Micro-batch `number` of a step, counted from 0, of made-up features on the device."""
+    """Micro-batch `number` of a step, counted from 0, of synthetic features on the device."""
     size, num_passes = config.local_batch_size, config.data.max_extra_passes + 1
     features = made_up_batch(config.data, batch_size=size, num_passes=num_passes, seed=number)
     return MicroBatch(

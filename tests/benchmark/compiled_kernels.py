@@ -1,4 +1,4 @@
-"""Compile the kernels of the benchmark for a chip in a process of its own, and read the record."""
+"""Compile the kernels of the benchmark for a chip in a separate process, and read the record."""
 
 import json
 import os

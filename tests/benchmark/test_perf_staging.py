@@ -1,4 +1,4 @@
-"""`perf loader --only staging`: every staging in turn, in one record."""
+"""`perf loader --only staging`: all stagings, alternating, in one record."""
 
 import json
 

@@ -131,16 +131,16 @@ def test_a_closed_pipe_ends_quietly(data_dir):
     assert process.stderr.read() == b"" and process.wait() == 141
 
 
+def run_convert(raw, out, env):
+    """`convert` as a program with this environment."""
+    command = [sys.executable, "-m", "data_prep", *raw_data.convert_arguments(raw, out)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
+
+
 def test_a_path_that_the_locale_cannot_show(tmp_path):
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     raw = raw_data.write_raw_data(tmp_path / "caf\xe9")
-    command = [
-        sys.executable,
-        "-m",
-        "data_prep",
-        *raw_data.convert_arguments(raw, tmp_path / "\xf6ut"),
-    ]
-    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
+    finished = run_convert(raw, tmp_path / "\xf6ut", env)
     assert (
         finished.returncode == 0
         and "2 chains of 2 entries" in finished.stdout
@@ -217,13 +217,7 @@ def test_processes_that_do_not_know_each_other_are_refused(no_launcher, variable
 def test_srun_without_mpi_converts_nothing(no_launcher, tmp_path):
     raw = raw_data.write_raw_data(tmp_path / "raw")
     env = {**os.environ, "SLURM_NTASKS": "64", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
-    command = [
-        sys.executable,
-        "-m",
-        "data_prep",
-        *raw_data.convert_arguments(raw, tmp_path / "out"),
-    ]
-    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
+    finished = run_convert(raw, tmp_path / "out", env)
     assert (
         finished.returncode == 1
         and "do all the work" in finished.stderr

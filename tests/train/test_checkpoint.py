@@ -169,7 +169,7 @@ def test_file_that_is_no_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 def test_a_class_that_is_not_allowed_is_named(tmp_path, is_zip):
-    """As training scripts save their arguments beside the weights."""
+    """As training scripts save their arguments with the weights."""
     path = tmp_path / "weights.pt"
     content = {"alphafold_state_dict": {}, "args": argparse.Namespace(lr=1)}
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from openfold_opt.kernels.chips import CHIPS, shared_bytes_of
 
 LISTED_ABOVE = 48 * 1024
-"""Operations whose kernels all need at most so many bytes are not listed."""
+"""Operations whose kernels all need at most this number of bytes are not listed."""
 
 WIDTHS = {
     "attention": "C",
