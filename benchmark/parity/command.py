@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
+import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,6 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N",
         help="threads of each rank; the limits hold for any number (default: 1)",
     )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every relative error, with all digits, to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         # every rank compares, the first one speaks
         with contextlib.redirect_stdout(io.StringIO()) if context.world.rank else contextlib.nullcontext():
-            has_failed = [_compare_aloud(directory, args.kernels, context) for directory in args.directories]
-        return BEYOND_TOLERANCE_EXIT_CODE if any(has_failed) else 0
+            found = {str(directory): _compare_aloud(directory, args.kernels, context) for directory in args.directories}
+            if args.json is not None and context.world.rank == 0:
+                _write_record(args.json, {directory: comparisons for directory, (comparisons, _) in found.items()})
+        return BEYOND_TOLERANCE_EXIT_CODE if any(has_failed for _, has_failed in found.values()) else 0
     finally:
         context.close()
 
@@ -84,8 +92,16 @@ def _join(dap_size: int) -> ParallelContext:
         raise BenchmarkError(str(error)) from error
 
 
-def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> bool:
-    """Whether any rank found a figure beyond its tolerance, or nothing to compare."""
+def _write_record(path: Path, comparisons: Mapping[str, Sequence[Comparison]]) -> None:
+    record = {directory: [dataclasses.asdict(row) for row in rows] for directory, rows in comparisons.items()}
+    try:
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BenchmarkError(f"cannot write --json {path}: {error.strerror}; name a file in a folder that exists") from error
+
+
+def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> tuple[list[Comparison], bool]:
+    """The comparisons of this rank, and whether any rank found an error beyond its tolerance or nothing to compare."""
     start = time.monotonic()
     golden = load_golden_directory(directory)
     ranks = f", spread over {context.dap.size} ranks" if context.dap.size > 1 else ""
@@ -95,7 +111,7 @@ def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> b
     num_failed = max(gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world))
     verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
     print(f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n", flush=True)
-    return num_failed > 0 or not comparisons
+    return comparisons, num_failed > 0 or not comparisons
 
 
 def compare_directory(golden: GoldenDirectory, *, kernels: str, context: ParallelContext) -> list[Comparison]:
