@@ -38,7 +38,7 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
     """The entries below `raw`, by folder and then by file name, and everything else there.
 
     Entries directly in `raw` come first; one that is also in a folder is not used. DataPrepError if
-    there is no entry, or if one is in two folders.
+    there is no entry, or if one is in two folders or twice in one.
     """
     if not exists(raw):
         raise DataPrepError(f"{raw} does not exist; expected entries as {raw}/{_LAYOUT}")
@@ -57,7 +57,9 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
         place = place_of.get(entry_of(item.name).lower())
         if place is not None:
             unused.append(not_used(item, f"the same entry is read from {printable(place)}"))
-    chosen = [item for item in loose if entry_of(item.name).lower() not in place_of] + chosen
+    loose = [item for item in loose if entry_of(item.name).lower() not in place_of]
+    _places(loose)
+    chosen = loose + chosen
     if not chosen:
         raise DataPrepError(f"{raw} holds no entries; expected {raw}/{_LAYOUT}{_found(unused)}")
     return [_entry_file(item, raw) for item in chosen], unused

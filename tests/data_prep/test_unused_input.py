@@ -93,6 +93,19 @@ def test_a_file_that_is_not_used_is_named(raw, tmp_path, inner, reason, capsys):
     assert "not used            1 files or folders" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("names", [("ab/1abc.cif.gz", "xy/1ABC.cif"), ("1abc.cif.gz", "1ABC.cif")])
+def test_an_entry_in_two_places_is_an_error(raw, tmp_path, names, capsys):
+    entries = raw / "pdb_mmcif" / "raw"
+    contents = (entries / "ab" / "1abc.cif.gz").read_bytes()
+    (entries / "ab" / "1abc.cif.gz").unlink()
+    for name, data in zip(names, (contents, gzip.decompress(contents)), strict=True):
+        (entries / name).parent.mkdir(exist_ok=True)
+        (entries / name).write_bytes(data)
+    assert convert(raw, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "is in two places" in error and all(str(entries / name) in error for name in names)
+
+
 def test_folders_that_no_chain_uses_and_another_case(raw, tmp_path, capsys):
     shutil.copytree(folder_of(raw), folder_of(raw).with_name("9xyz_A"))
     folder_of(raw).rename(folder_of(raw).with_name("1ABC_A"))
