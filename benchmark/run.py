@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.agreement import announce, listen
 from benchmark.errors import BenchmarkError
-from benchmark.failure import FULL_DISK_NUMBERS
+from benchmark.failure import FULL_DISK_NUMBERS, describe_failure
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.next_steps import NextStepsObserver
@@ -155,8 +155,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
         directory = open_output_directory(request)
-        # only now: a mistaken second start must not cool down the run that holds the directory
-        cache_cleared = clear_page_cache(data_files(request.data_dir))
+        cache_cleared = _clear_for(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
         message = str(error) + _advice(error)
         announce(launch, {"refused": message}, timeout_seconds=timeout_seconds)
@@ -197,6 +196,19 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         return _stopped(error)
     finally:
         directory.close()
+
+
+def _clear_for(directory: OutputDirectory, request: RunRequest) -> bool:
+    """Clear this node's page cache, once the directory is taken: a mistaken second start must not cool down the run that holds it.
+
+    Whatever ends the run here is in run.json.
+    """
+    try:
+        return clear_page_cache(data_files(request.data_dir))
+    except BaseException as error:
+        directory.mark_failed(describe_failure(error, step=None))
+        directory.close()
+        raise
 
 
 def open_output_directory(request: RunRequest) -> OutputDirectory:
