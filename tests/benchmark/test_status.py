@@ -279,3 +279,15 @@ def test_a_directory_that_is_not_a_run_is_exit_code_2(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 2
     (tmp_path / "run.json").write_text("[]")
     assert main(["status", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("run.json", '{"status": "failed"}'), ("steps.jsonl", '{"loss": 1}\n'), ("config.json", "[1]")],
+)
+def test_files_of_another_version_are_exit_code_2(tmp_path, capsys, file, content):
+    (tmp_path / "run.json").write_text('{"status": "running", "resumable": false}')
+    (tmp_path / file).write_text(content)
+    assert main(["status", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "expected the files of a run of this version" in message and message.count("\n") == 1
