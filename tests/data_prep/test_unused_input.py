@@ -106,6 +106,17 @@ def test_an_entry_in_two_places_is_an_error(raw, tmp_path, names, capsys):
     assert "is in two places" in error and all(str(entries / name) in error for name in names)
 
 
+@pytest.mark.parametrize("other", ["uniref90_hits.sto", "bfd_uniref_hits.sto"])
+def test_an_empty_file_does_not_take_the_place_of_another(raw, tmp_path, other):
+    empty = folder_of(raw) / "a3m" / "uniref90_hits.a3m"
+    empty.write_text("")
+    rows = f"q {QUERY}\ns {QUERY.replace('Q', 'E')}\n"
+    empty.with_name(other).write_text(f"# STOCKHOLM 1.0\n{rows}//\n")
+    out = tmp_path / "out"
+    assert convert(raw, out) == 0
+    assert unused(out) == {str(empty): ("is empty", "0")} and num_rows(out) == 2
+
+
 def test_folders_that_no_chain_uses_and_another_case(raw, tmp_path, capsys):
     shutil.copytree(folder_of(raw), folder_of(raw).with_name("9xyz_A"))
     folder_of(raw).rename(folder_of(raw).with_name("1ABC_A"))
