@@ -56,7 +56,7 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
     for item in loose:
         place = place_of.get(entry_of(item.name).lower())
         if place is not None:
-            unused.append(not_used(item, f"the same entry is read from {printable(place)}"))
+            unused.append(not_used(item, f"the entry is read from a folder; {printable(place)}"))
     loose = [item for item in loose if entry_of(item.name).lower() not in place_of]
     _places(loose)
     chosen = loose + chosen
@@ -78,14 +78,17 @@ def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
                 not_used(item, "not an entry: expected a name that ends with .cif.gz or .cif")
             )
         elif item.name.endswith(".cif") and item.name + ".gz" in names:
-            unused.append(not_used(item, f"{printable(item.name)}.gz is read"))
+            unused.append(not_used(item, f"the entry's .cif.gz is read; {printable(item.name)}.gz"))
         else:
             entries.append(item)
     return entries, unused
 
 
 def not_used(item: Item, reason: str) -> Unused:
-    """An item for unused.csv."""
+    """An item for unused.csv.
+
+    The report counts reasons as far as their semicolon; names of files come after it.
+    """
     if item.problem:
         reason = f"{reason} ({item.problem})"
     return Unused(path=printable(item.path), reason=reason, size_bytes=item.size_bytes())

@@ -56,8 +56,8 @@ def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
         ("pdb_mmcif/raw/README", "not an entry"),
         ("pdb_mmcif/raw/ab/1abc.pdb.gz", "not an entry"),
         ("pdb_mmcif/raw/ab/sub/3abc.cif.gz", "too deep"),
-        ("pdb_mmcif/raw/ab/1abc.cif", "1abc.cif.gz is read"),
-        ("pdb_mmcif/raw/1abc.cif.gz", "the same entry is read from"),
+        ("pdb_mmcif/raw/ab/1abc.cif", "the entry's .cif.gz is read; 1abc.cif.gz"),
+        ("pdb_mmcif/raw/1abc.cif.gz", "the entry is read from a folder; "),
         ("open_protein_set/pdb/1abc_A.a3m", "not in a folder"),
         (
             "open_protein_set/pdb/1abc_A/a3m/bfd_uniref_hits.a3m",
@@ -104,6 +104,13 @@ def test_an_entry_in_two_places_is_an_error(raw, tmp_path, names, capsys):
     assert convert(raw, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "is in two places" in error and all(str(entries / name) in error for name in names)
+
+
+def test_the_report_counts_reasons_not_files(raw, tmp_path, capsys):
+    for path in list((raw / "pdb_mmcif" / "raw" / "ab").iterdir()):
+        path.with_suffix("").write_text("data_")
+    assert convert(raw, tmp_path / "out") == 0
+    assert "  2 x the entry's .cif.gz is read\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("other", ["uniref90_hits.sto", "bfd_uniref_hits.sto"])
