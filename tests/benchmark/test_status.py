@@ -111,7 +111,9 @@ def test_out_of_steps_is_target_not_reached_and_the_last_steps_are_evaluated(tmp
 
 
 def test_success(tmp_path):
-    assert end(start(tmp_path / "out", preset="tiny_target"))[0] == 0
+    code, text = end(start(tmp_path / "out", preset="tiny_target"))
+    assert code == 0
+    assert f"  python -m benchmark check {tmp_path / 'out'} " in text.partition("next:\n")[2]
     assert status(tmp_path / "out")[0].startswith("success: target reached after step 4 of 8")
 
 
