@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         launch = read_launch_info()
         request = check_request(args)
-        check_global_batch(request.config, launch.world_size)
+        fitted = check_global_batch(request.config, launch.world_size)
+        _refuse_other_accumulation(request, fitted)
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
@@ -109,6 +110,19 @@ def run(args: argparse.Namespace) -> int:
         except Terminated as end:
             print("benchmark run: stopped by a signal; the same command resumes from the newest checkpoint", file=sys.stderr)
             return end.exit_code
+
+
+def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
+    """BenchmarkError if `--set` asks for an accumulation that the global batch does not give.
+
+    fitted: the configuration as the ranks of this run would run it.
+    """
+    is_set = any(setting.startswith("accumulation=") for setting in request.settings)
+    if is_set and fitted.accumulation != request.config.accumulation:
+        raise BenchmarkError(
+            f"--set accumulation={request.config.accumulation}: it follows from global_batch_size={fitted.global_batch_size} and the ranks, "
+            f"and is {fitted.accumulation}; set global_batch_size instead"
+        )
 
 
 def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) -> bool:
