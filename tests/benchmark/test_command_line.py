@@ -56,7 +56,7 @@ def test_package_data_takes_part_in_an_installation():
     assert files and files <= covered
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["perf", "step", "--kernels", "nonsense"], ["controls", "--output-dir", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["perf", "step", "--kernels", "nonsense"], ["controls", "--output-dir", "x", "--data-dir", "x"]])
 def test_a_wrong_command_line_is_refused_in_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
