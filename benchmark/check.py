@@ -78,7 +78,9 @@ def logs_of(path: Path) -> list[Path]:
     """The logs of a run directory, the first one first; of a file, itself."""
     if not path.is_dir():
         return [path]
-    continued = {int(log.stem.rpartition("_")[2]): log for log in path.glob(CONTINUED_LOG.format("[0-9]*"))}
+    numbers = {log: log.stem.rpartition("_")[2] for log in path.glob(CONTINUED_LOG.format("[0-9]*"))}
+    # others are a person's copies
+    continued = {int(number): log for log, number in numbers.items() if number.isdecimal()}
     logs = [log for log in (path / FIRST_LOG,) if log.is_file()]
     logs += [continued[number] for number in sorted(continued)]
     if not logs:
@@ -87,11 +89,14 @@ def logs_of(path: Path) -> list[Path]:
 
 
 def check_log(path: Path, *, below_target: bool = False) -> Verdict:
-    """Verdict on one log file; BenchmarkError if it is not a file."""
-    if not path.is_file():
-        raise BenchmarkError(f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log")
+    """Verdict on one log file; BenchmarkError if it is not a file, or cannot be read."""
+    try:
+        if not path.is_file():
+            raise BenchmarkError(f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log")
+        events, damage = read_events(path)
+    except OSError as error:
+        raise BenchmarkError(f"{path} cannot be read: {error.strerror or error}; repair this and check again") from error
     official = _official_complaints(path)
-    events, damage = read_events(path)
     own = damage + order_complaints(events)
     strict = official + own + _own_complaints(events, below_target=False)
     lenient = [text for text in official if not text.startswith(TARGET_COMPLAINT)]

@@ -35,12 +35,13 @@ def describe_commit(checkout: Path) -> str:
     if not (checkout / ".git").exists():
         return _commit_of_image(checkout / REVISION_FILE)
     try:
-        shown = _git(checkout, "describe", "--always", "--abbrev=40")
+        # not `git describe`, which puts the name of a tag in the place of the hash
+        shown = _git(checkout, "rev-parse", "--verify", "HEAD")
         changed = uncommitted_files(checkout)
+    except subprocess.CalledProcessError:
+        return "unknown (git refuses the checkout)"
     except (OSError, subprocess.SubprocessError):
         return "unknown (git does not run)"
-    if shown.returncode != 0:
-        return "unknown (git refuses the checkout)"
     return shown.stdout.strip() + (DIRTY_MARK if changed else "")
 
 
@@ -57,7 +58,7 @@ def _commit_of_image(file: Path) -> str:
 def uncommitted_files(checkout: Path) -> list[str]:
     """Return changed files that git tracks, and files in CODE_FOLDERS that it does not know.
 
-    What git ignores is left out. Raises OSError or SubprocessError if git does not run.
+    What git ignores is left out. Raises OSError or SubprocessError if git does not run or fails.
     """
     command = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     shown = _git(checkout, *command)
@@ -92,9 +93,15 @@ def _is_in_code_folder(name: str) -> bool:
 
 
 def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Raises CalledProcessError if git fails: the empty answer must not count as one."""
     command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_SECONDS
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TIMEOUT_SECONDS,
+        check=True,
     )
 
 

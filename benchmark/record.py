@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,7 +112,11 @@ def _describe_code(commit: str) -> dict[str, Any]:
     """Digest of the code files, and the files that make the commit dirty."""
     # an image has no history to compare its files with
     is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
-    uncommitted = uncommitted_files(CHECKOUT) if is_known else []
+    try:
+        uncommitted = uncommitted_files(CHECKOUT) if is_known else []
+    except (OSError, subprocess.SubprocessError):
+        # the commit says already that it is dirty, and a run does not fail for the names
+        uncommitted = []
     return {"sha256": code_digest(CHECKOUT), "uncommitted": uncommitted}
 
 

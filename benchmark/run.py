@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.agreement import announce, listen
 from benchmark.errors import BenchmarkError
-from benchmark.failure import FULL_DISK_NUMBERS
+from benchmark.failure import FULL_DISK_NUMBERS, describe_failure
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.next_steps import NextStepsObserver
@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         launch = read_launch_info()
         request = check_request(args)
-        check_global_batch(request.config, launch.world_size)
+        fitted = check_global_batch(request.config, launch.world_size)
+        _refuse_other_accumulation(request, fitted)
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
@@ -109,6 +110,19 @@ def run(args: argparse.Namespace) -> int:
         except Terminated as end:
             print("benchmark run: stopped by a signal; the same command resumes from the newest checkpoint", file=sys.stderr)
             return end.exit_code
+
+
+def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
+    """BenchmarkError if `--set` asks for an accumulation that the global batch does not give.
+
+    fitted: the configuration as the ranks of this run would run it.
+    """
+    is_set = any(setting.startswith("accumulation=") for setting in request.settings)
+    if is_set and fitted.accumulation != request.config.accumulation:
+        raise BenchmarkError(
+            f"--set accumulation={request.config.accumulation}: it follows from global_batch_size={fitted.global_batch_size} and the ranks, "
+            f"and is {fitted.accumulation}; set global_batch_size instead"
+        )
 
 
 def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) -> bool:
@@ -155,8 +169,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
         directory = open_output_directory(request)
-        # only now: a mistaken second start must not cool down the run that holds the directory
-        cache_cleared = clear_page_cache(data_files(request.data_dir))
+        cache_cleared = _clear_for(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
         message = str(error) + _advice(error)
         announce(launch, {"refused": message}, timeout_seconds=timeout_seconds)
@@ -197,6 +210,19 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         return _stopped(error)
     finally:
         directory.close()
+
+
+def _clear_for(directory: OutputDirectory, request: RunRequest) -> bool:
+    """Clear this node's page cache, once the directory is taken: a mistaken second start must not cool down the run that holds it.
+
+    Whatever ends the run here is in run.json.
+    """
+    try:
+        return clear_page_cache(data_files(request.data_dir))
+    except BaseException as error:
+        directory.mark_failed(describe_failure(error, step=None))
+        directory.close()
+        raise
 
 
 def open_output_directory(request: RunRequest) -> OutputDirectory:

@@ -70,7 +70,14 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status."""
-    print("\n".join(status_lines(read_status(args.run_dir))))
+    try:
+        lines = status_lines(read_status(args.run_dir))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BenchmarkError(
+            f"{args.run_dir} cannot be read ({type(error).__name__}: {error}); expected the files of "
+            "a run of this version"
+        ) from error
+    print("\n".join(lines))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Assemble, check, print a line for every finding, and return the exit code."""
     try:
         return _submit(args)
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         raise BenchmarkError(f"the submission cannot be written, or a log not be read: {error}; correct --out, or the logs") from error
 
 

@@ -34,17 +34,17 @@ def read_folder(
 
     The benchmark's names are read, in the benchmark's order. Other names are read, after them and
     by name, where there are none of the benchmark's, or with use_all. The rest of the folder is
-    returned as unused. CannotRead if it cannot be listed.
+    returned as unused. A file without a byte counts as absent. CannotRead if the folder cannot be
+    listed.
     """
     present, unused = _files_by_name(folder)
-    msas = choose_files(present, MSA_STEMS, _MSA_SUFFIXES, use_all=use_all)
-    hits = choose_files(present, HIT_STEMS, _HIT_SUFFIXES, use_all=use_all)
+    filled = {name: item for name, item in present.items() if item.size_bytes() != 0}
+    msas = choose_files(filled, MSA_STEMS, _MSA_SUFFIXES, use_all=use_all)
+    hits = choose_files(filled, HIT_STEMS, _HIT_SUFFIXES, use_all=use_all)
     used = {item.name: item.status() for item in [*msas, *hits]}
     for name, item in present.items():
         if name not in used:
-            unused.append(not_used(item, _why_unused(name, used)))
-        elif used[name].st_size == 0:
-            unused.append(not_used(item, "is empty"))
+            unused.append(not_used(item, _why_unused(name, used, is_empty=name not in filled)))
     unit = AlignmentUnit(
         alignment_id=folder.name,
         msa_paths=tuple(item.path for item in msas),
@@ -122,11 +122,13 @@ def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
     return {**loose, **deeper}, unused
 
 
-def _why_unused(name: str, used: Iterable[str]) -> str:
+def _why_unused(name: str, used: Iterable[str], *, is_empty: bool) -> str:
     if _stem(name) in _OTHER_SEARCHES and name.endswith(_MSA_SUFFIXES):
         return "a template search of hmmsearch; template hits are read from .hhr files"
     if not name.endswith((*_MSA_SUFFIXES, *_HIT_SUFFIXES)):
         return "not an alignment: expected .a3m, .sto or .hhr, plain or .gz"
+    if is_empty:
+        return "is empty"
     if _stem(name) in map(_stem, used):
         return "the same alignment is read in another form"
     return "the folder has files of the benchmark's names; others are read with --own-data"

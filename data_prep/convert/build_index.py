@@ -156,11 +156,16 @@ def read_finished_state(data_dir: Path, chunk: Chunk) -> ChunkState:
 
 
 def _nothing_left(rejected: Sequence[Rejection], data_dir: Path) -> str:
-    entries = [each for each in rejected if not each.is_chain] or list(rejected)
-    what = "chains" if entries[0].is_chain else "entries"
+    entries = [each for each in rejected if not each.is_chain]
+    chains = [each for each in rejected if each.is_chain]
+    if entries and chains:
+        found = f"{len(entries)} entries and all chains of the others were rejected"
+    else:
+        found = f"all {len(rejected)} {'chains' if chains else 'entries'} were rejected"
+    first = [*entries, *chains][0]
     return (
-        f"all {len(entries)} {what} were rejected; the first: {entries[0].name}: "
-        f"{entries[0].reason} (all are in {data_dir / shard_format.REJECTED_FILE_NAME})"
+        f"{found}; the first: {first.name}: {first.reason} (all are in "
+        f"{data_dir / shard_format.REJECTED_FILE_NAME})"
     )
 
 

@@ -38,7 +38,7 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
     """The entries below `raw`, by folder and then by file name, and everything else there.
 
     Entries directly in `raw` come first; one that is also in a folder is not used. DataPrepError if
-    there is no entry, or if one is in two folders.
+    there is no entry, or if one is in two folders or twice in one.
     """
     if not exists(raw):
         raise DataPrepError(f"{raw} does not exist; expected entries as {raw}/{_LAYOUT}")
@@ -56,8 +56,10 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
     for item in loose:
         place = place_of.get(entry_of(item.name).lower())
         if place is not None:
-            unused.append(not_used(item, f"the same entry is read from {printable(place)}"))
-    chosen = [item for item in loose if entry_of(item.name).lower() not in place_of] + chosen
+            unused.append(not_used(item, f"the entry is read from a folder; {printable(place)}"))
+    loose = [item for item in loose if entry_of(item.name).lower() not in place_of]
+    _places(loose)
+    chosen = loose + chosen
     if not chosen:
         raise DataPrepError(f"{raw} holds no entries; expected {raw}/{_LAYOUT}{_found(unused)}")
     return [_entry_file(item, raw) for item in chosen], unused
@@ -76,14 +78,17 @@ def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
                 not_used(item, "not an entry: expected a name that ends with .cif.gz or .cif")
             )
         elif item.name.endswith(".cif") and item.name + ".gz" in names:
-            unused.append(not_used(item, f"{printable(item.name)}.gz is read"))
+            unused.append(not_used(item, f"the entry's .cif.gz is read; {printable(item.name)}.gz"))
         else:
             entries.append(item)
     return entries, unused
 
 
 def not_used(item: Item, reason: str) -> Unused:
-    """An item for unused.csv."""
+    """An item for unused.csv.
+
+    The report counts reasons as far as their semicolon; names of files come after it.
+    """
     if item.problem:
         reason = f"{reason} ({item.problem})"
     return Unused(path=printable(item.path), reason=reason, size_bytes=item.size_bytes())

@@ -68,7 +68,7 @@ def parse_hhr(path: Path) -> list[HhrHit]:
         return _parse_lines(path, lines)
     except BrokenFile:
         raise
-    except ValueError as error:  # A number that is none.
+    except (ValueError, OverflowError) as error:  # A number that is none, or too large.
         raise BrokenFile(path, str(error)) from error
 
 

@@ -9,6 +9,7 @@ be joined, as it hangs in a call, the process ends without the interpreter's end
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread
 import os
 import signal
 import sys
@@ -46,6 +47,8 @@ def leave(code: int) -> NoReturn:
     After a signal it does without the interpreter's end, which takes seconds on a busy machine once
     PyTorch is imported.
     """
+    # the threads of a pool wait for work until they are told that no more will come
+    concurrent.futures.thread._python_exit()
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

@@ -45,7 +45,9 @@ def require_same_facts(
     else:
         complaint = _compare_with_first(facts, store, launch, timeout=timeout, problem=problem)
         store.set(f"complaint/{launch.rank}", complaint)
-        verdict = read_keys(store, {"verdict": 0}, launch, timeout=timeout)["verdict"].decode()
+        # longer than the first rank waits: if a rank is missing, the verdict names it
+        longer = timeout + timedelta(seconds=FAREWELL_SECONDS)
+        verdict = read_keys(store, {"verdict": 0}, launch, timeout=longer)["verdict"].decode()
         store.set(f"heard/{launch.rank}", "")
     if verdict:
         raise ValueError(verdict)
@@ -59,8 +61,15 @@ def _judge(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str
     store.set("facts", json.dumps(facts))
     store.set("digest", _digest(facts))
     others = range(1, launch.world_size)
-    found = read_keys(store, {f"complaint/{rank}": rank for rank in others}, launch, timeout=timeout)
-    complaints = [text.decode() for text in found.values() if text]
+    try:
+        keys = {f"complaint/{rank}": rank for rank in others}
+        found = read_keys(store, keys, launch, timeout=timeout)
+    except ValueError as error:
+        if not isinstance(error.__cause__, TimeoutError):
+            raise  # the store is gone
+        complaints = [str(error)]
+    else:
+        complaints = [text.decode() for text in found.values() if text]
     if problem is not None:
         complaints.insert(0, f"rank 0 on {socket.gethostname()}: {problem}")
     verdict = "; ".join(complaints[:MAX_RANKS])

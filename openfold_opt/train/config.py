@@ -82,6 +82,8 @@ class RunConfig:
         for name in ("local_batch_size", "accumulation", "max_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.torch_threads is not None and self.torch_threads < 1:
+            raise ValueError(f"torch_threads={self.torch_threads}: must be at least 1, or None")
         size = self.global_batch_size
         if size is not None and (size < 1 or size % self.local_batch_size):
             raise ValueError(

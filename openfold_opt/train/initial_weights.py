@@ -68,7 +68,14 @@ def _initialize_from_run(
             f"the file of SHA-256 {expected_sha256}; give that file with --init-checkpoint"
         )
     store = CheckpointStore(run_dir / CHECKPOINT_FOLDER, CheckpointConfig())
-    found = store.load_newest(warn=note)
+    try:
+        found = store.load_newest(warn=note)
+    except CheckpointError as error:
+        # its advice, to remove that run, is for the run itself
+        raise CheckpointError(
+            f"initial checkpoint {run_dir}: none of its checkpoints is whole (the reasons are above); "
+            "name another run, or a file of weights"
+        ) from error
     if found is None:
         raise CheckpointError(
             f"{store.folder} has no checkpoint; expected the output directory of a run that wrote one"

@@ -1,12 +1,14 @@
 """`benchmark check`: published logs pass, damaged, failed and resumed ones do not."""
 
+import errno
 import json
 import logging
 
 import pytest
 
+from benchmark import check
 from benchmark.__main__ import main
-from benchmark.check import check_log
+from benchmark.check import check_log, logs_of
 from benchmark.log_events import MARK, read_events
 
 
@@ -151,6 +153,24 @@ def test_a_run_directory_stands_for_its_logs(tmp_path, write, capsys):
     assert main(["check", str(tmp_path)]) == 0
     checked = [line.split()[1].rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     assert checked == ["mlperf.log", *(f"mlperf_continued_{number}.log" for number in (1, 2, 10))]
+
+
+def test_a_copy_of_a_continued_log_is_not_one(tmp_path, write):
+    write(open_log(), "mlperf.log")
+    write(open_log(), "mlperf_continued_1 (copy).log")
+    assert logs_of(tmp_path) == [tmp_path / "mlperf.log"]
+
+
+def test_a_log_that_cannot_be_read_is_refused_in_one_line(write, capsys, monkeypatch):
+    path = write(open_log())
+
+    def fail(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(check, "read_events", fail)
+    assert main(["check", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert f"{path} cannot be read: Permission denied" in message and message.count("\n") == 1
 
 
 def test_a_directory_without_logs_is_refused(tmp_path, capsys):

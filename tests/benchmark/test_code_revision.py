@@ -44,6 +44,24 @@ def test_a_new_file_in_a_folder_of_code_makes_the_commit_dirty(checkout, folder)
     assert uncommitted_files(checkout) == [f"{folder}/new one.py"]
 
 
+def test_a_checkout_whose_state_git_cannot_tell_is_unknown(checkout):
+    (checkout / "docs" / "page.md").write_text("another page\n")
+    (checkout / ".git" / "index").write_bytes(b"damaged")
+    assert describe_commit(checkout) == "unknown (git refuses the checkout)"
+    with pytest.raises(subprocess.CalledProcessError):
+        uncommitted_files(checkout)
+
+
+def test_a_tag_does_not_take_the_place_of_the_hash(checkout, tmp_path):
+    git(checkout, "tag", "-a", "v1.0", "-m", "release")
+    head = git(checkout, "rev-parse", "HEAD")
+    assert describe_commit(checkout) == head
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "REVISION").write_text(describe_commit(checkout) + "\n")
+    assert describe_commit(image) == head
+
+
 def test_what_git_ignores_and_what_is_no_code_does_not(checkout):
     for name in ("benchmark/__pycache__/code.pyc", "slurm/job.log", "notes.txt", "docs/new.md"):
         (checkout / name).parent.mkdir(exist_ok=True)

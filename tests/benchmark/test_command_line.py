@@ -56,7 +56,7 @@ def test_package_data_takes_part_in_an_installation():
     assert files and files <= covered
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["perf", "step", "--kernels", "nonsense"], ["controls", "--output-dir", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["perf", "step", "--kernels", "nonsense"], ["controls", "--output-dir", "x", "--data-dir", "x"]])
 def test_a_wrong_command_line_is_refused_in_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -86,6 +86,15 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capfd):
 @pytest.mark.parametrize("program", ["openfold-data", "openfold-bench"])
 def test_a_locale_of_c(program, locale, tmp_path):
     folder = tmp_path / "Prot\u00e9ine"
+    folder.mkdir()
     command = {"openfold-data": "inspect", "openfold-bench": "check"}[program]
     ended = run_script(program, command, folder, env=os.environ | locale)
     assert ended.returncode in (1, 2) and "Traceback" not in ended.stderr and "Prot" in ended.stderr
+
+
+def test_a_path_on_the_standard_output_in_a_locale_of_c(tmp_path):
+    log = tmp_path / "Prot\u00e9ine.log"
+    log.touch()
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    ended = run_script("openfold-bench", "check", log, env=os.environ | locale)
+    assert (ended.returncode, ended.stderr) == (1, "") and "FAIL" in ended.stdout

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -207,6 +208,21 @@ def test_the_lock_names_the_process_that_runs(tmp_path):
     finally:
         kill(process)
     assert lock_holder(tmp_path) is None
+
+
+def test_a_disk_that_is_full_from_the_start_is_named(tmp_path):
+    """A limit of the size of files stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            take(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path / "run.reserve")
+    state = json.loads((tmp_path / "run.json").read_text())
+    assert (state["status"], state["error"]["kind"]) == ("failed", "full disk")
+    assert not (tmp_path / "run.reserve").exists()
 
 
 def test_space_is_kept_for_the_reason_of_a_failure(tmp_path):

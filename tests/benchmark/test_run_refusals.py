@@ -1,6 +1,8 @@
 """What `benchmark run` refuses before it writes anything: one clear message, exit code 2, no traceback."""
 
 import dataclasses
+import errno
+import signal
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from benchmark import run as run_command
 from benchmark.__main__ import main
 from benchmark.presets import build_preset, preset_names
+from benchmark.stopping import Terminated
 from openfold_opt.train import loop
 from openfold_opt.train.graphs.recorder import CaptureError
 from tests.train.synthetic import tiny_config
@@ -62,6 +65,12 @@ def test_ranks_that_cannot_make_the_global_batch(refused, monkeypatch):
         monkeypatch.setenv(name, value)
     message = refused("demo_dap2")
     assert "global_batch_size=2 is not a multiple of 4 = 2 data-parallel ranks" in message
+
+
+def test_an_accumulation_that_does_not_make_the_global_batch(refused):
+    message = refused("demo", "--set", "accumulation=4")
+    assert "--set accumulation=4: it follows from global_batch_size=2 and the ranks, and is 1; set global_batch_size" in message
+    assert "data_prep convert" in refused("demo", "--set", "accumulation=1")
 
 
 def test_missing_data_directory(refused):
@@ -191,3 +200,22 @@ def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
     message = capsys.readouterr().err
     assert "benchmark run: a CUDA graph could not be recorded: set cuda_graphs=False" in message
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "outcome"),
+    [
+        (OSError(errno.EIO, "Input/output error", "shard.h5"), 2, "failed: OSError"),
+        (Terminated(signal.SIGTERM), 143, "interrupted: a signal ended the run at once"),
+    ],
+)
+def test_an_end_while_the_page_cache_is_cleared_is_recorded(tiny, tmp_path, capsys, monkeypatch, error, code, outcome):
+    def fail(files):
+        raise error
+
+    monkeypatch.setattr(run_command, "clear_page_cache", fail)
+    tiny()
+    assert run(tmp_path) == code
+    assert main(["status", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith(outcome)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["run.json", "run.lock"]

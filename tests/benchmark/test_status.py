@@ -111,7 +111,9 @@ def test_out_of_steps_is_target_not_reached_and_the_last_steps_are_evaluated(tmp
 
 
 def test_success(tmp_path):
-    assert end(start(tmp_path / "out", preset="tiny_target"))[0] == 0
+    code, text = end(start(tmp_path / "out", preset="tiny_target"))
+    assert code == 0
+    assert f"  python -m benchmark check {tmp_path / 'out'} " in text.partition("next:\n")[2]
     assert status(tmp_path / "out")[0].startswith("success: target reached after step 4 of 8")
 
 
@@ -279,3 +281,15 @@ def test_a_directory_that_is_not_a_run_is_exit_code_2(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 2
     (tmp_path / "run.json").write_text("[]")
     assert main(["status", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("run.json", '{"status": "failed"}'), ("steps.jsonl", '{"loss": 1}\n'), ("config.json", "[1]")],
+)
+def test_files_of_another_version_are_exit_code_2(tmp_path, capsys, file, content):
+    (tmp_path / "run.json").write_text('{"status": "running", "resumable": false}')
+    (tmp_path / file).write_text(content)
+    assert main(["status", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "expected the files of a run of this version" in message and message.count("\n") == 1

@@ -142,6 +142,14 @@ def test_no_entry_at_all_is_left(raw, tmp_path, capsys):
     assert "all 2 entries were rejected" in capsys.readouterr().err
 
 
+def test_no_chain_is_left_of_the_entries_that_are(raw, tmp_path, capsys):
+    (raw / "pdb_mmcif" / "raw" / "ab" / "1abc.cif.gz").write_bytes(b"")
+    raw_data.write_alignment(raw, "2abc_A", "mgnify_hits.a3m", ">q\nMKV\n")
+    assert run_convert(raw, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "1 entries and all chains of the others were rejected; the first: 1abc: " in error
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -137,3 +137,8 @@ def test_hits_that_show_fewer_columns_than_they_claim_are_read(tmp_path, claims,
 def test_a_last_hit_with_fewer_columns_is_cut_short(tmp_path, claims, lines_shown):
     with pytest.raises(BrokenFile, match="cut short"):
         parse_hhr(hits_with_claims(tmp_path, claims, lines_shown))
+
+
+def test_a_number_of_columns_that_no_file_can_have_is_broken(tmp_path):
+    with pytest.raises(BrokenFile, match="pdb70_hits.hhr: "):
+        parse_hhr(hits_with_claims(tmp_path, [int("9" * 400), 10], [True, True]))

@@ -137,8 +137,9 @@ def run_convert(raw, out, env):
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
 
 
-def test_a_path_that_the_locale_cannot_show(tmp_path):
-    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+@pytest.mark.parametrize("encoding", [{}, {"PYTHONIOENCODING": "ascii"}])
+def test_a_path_that_the_locale_cannot_show(tmp_path, encoding):
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **encoding}
     raw = raw_data.write_raw_data(tmp_path / "caf\xe9")
     finished = run_convert(raw, tmp_path / "\xf6ut", env)
     assert (

@@ -56,8 +56,8 @@ def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
         ("pdb_mmcif/raw/README", "not an entry"),
         ("pdb_mmcif/raw/ab/1abc.pdb.gz", "not an entry"),
         ("pdb_mmcif/raw/ab/sub/3abc.cif.gz", "too deep"),
-        ("pdb_mmcif/raw/ab/1abc.cif", "1abc.cif.gz is read"),
-        ("pdb_mmcif/raw/1abc.cif.gz", "the same entry is read from"),
+        ("pdb_mmcif/raw/ab/1abc.cif", "the entry's .cif.gz is read; 1abc.cif.gz"),
+        ("pdb_mmcif/raw/1abc.cif.gz", "the entry is read from a folder; "),
         ("open_protein_set/pdb/1abc_A.a3m", "not in a folder"),
         (
             "open_protein_set/pdb/1abc_A/a3m/bfd_uniref_hits.a3m",
@@ -91,6 +91,37 @@ def test_a_file_that_is_not_used_is_named(raw, tmp_path, inner, reason, capsys):
     assert convert(raw, out, "--strict") == 3
     assert main(["inspect", str(out)]) == 0
     assert "not used            1 files or folders" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [("ab/1abc.cif.gz", "xy/1ABC.cif"), ("1abc.cif.gz", "1ABC.cif")])
+def test_an_entry_in_two_places_is_an_error(raw, tmp_path, names, capsys):
+    entries = raw / "pdb_mmcif" / "raw"
+    contents = (entries / "ab" / "1abc.cif.gz").read_bytes()
+    (entries / "ab" / "1abc.cif.gz").unlink()
+    for name, data in zip(names, (contents, gzip.decompress(contents)), strict=True):
+        (entries / name).parent.mkdir(exist_ok=True)
+        (entries / name).write_bytes(data)
+    assert convert(raw, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "is in two places" in error and all(str(entries / name) in error for name in names)
+
+
+def test_the_report_counts_reasons_not_files(raw, tmp_path, capsys):
+    for path in list((raw / "pdb_mmcif" / "raw" / "ab").iterdir()):
+        path.with_suffix("").write_text("data_")
+    assert convert(raw, tmp_path / "out") == 0
+    assert "  2 x the entry's .cif.gz is read\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", ["uniref90_hits.sto", "bfd_uniref_hits.sto"])
+def test_an_empty_file_does_not_take_the_place_of_another(raw, tmp_path, other):
+    empty = folder_of(raw) / "a3m" / "uniref90_hits.a3m"
+    empty.write_text("")
+    rows = f"q {QUERY}\ns {QUERY.replace('Q', 'E')}\n"
+    empty.with_name(other).write_text(f"# STOCKHOLM 1.0\n{rows}//\n")
+    out = tmp_path / "out"
+    assert convert(raw, out) == 0
+    assert unused(out) == {str(empty): ("is empty", "0")} and num_rows(out) == 2
 
 
 def test_folders_that_no_chain_uses_and_another_case(raw, tmp_path, capsys):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import atexit, sys, threading, time
+import atexit, concurrent.futures, sys, threading, time
 from openfold_opt.parallel.leaving import run_program
 how = sys.argv[1]
 if "thread" in how:
@@ -17,6 +17,9 @@ if "thread" in how:
             a @ a
     threading.Thread(target=compute, daemon=True).start()
     time.sleep(0.2)
+if "pool" in how:
+    pool = concurrent.futures.ThreadPoolExecutor(2)
+    pool.submit(int).result()
 def work():
     time.sleep(0.5)
     print("worked", flush=True)
@@ -49,6 +52,8 @@ run_program(main)
         ("thread text", 1, "wrong"),
         ("thread interrupt", 130, "interrupted"),
         ("thread error", 1, "OSError: disk full"),
+        ("pool code", 75, ""),
+        ("pool thread code", 75, ""),
     ],
 )
 def test_exit_codes(how, code, error):

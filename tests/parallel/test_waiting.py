@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from tests.parallel.gloo_ranks import free_port
 
-from openfold_opt.parallel import waiting
+from openfold_opt.parallel import same_facts, waiting
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.same_facts import require_same_facts
 from openfold_opt.parallel.store import join_store, open_store, read_keys
@@ -93,14 +93,16 @@ def test_a_store_at_an_address_of_ipv6():
     assert store.get("key") == b"value"
 
 
-def compare(facts: list[dict[str, str]], problems: list[str | None]) -> list[str]:
-    """What each rank hears; "" for nothing."""
+def compare(
+    facts: list[dict[str, str]], problems: list[str | None], *, num_missing: int = 0, seconds: float = 60
+) -> list[str]:
+    """What each rank hears; "" for nothing. num_missing: further ranks, which do not come."""
     port, heard = free_port(), [""] * len(facts)
-    timeout = timedelta(seconds=60)
+    timeout = timedelta(seconds=seconds)
     stores = []
 
     def one_rank(rank: int) -> None:
-        place = launch(rank, port)
+        place = launch(rank, port, world_size=len(facts) + num_missing)
         store = open_store(place, timeout=timeout)
         stores.append(store)
         try:
@@ -135,3 +137,9 @@ def test_all_ranks_hear_of_a_problem(rank):
     problems[rank] = "the data directory is empty"
     heard = compare([{"a": "1"}] * 3, problems)
     assert heard == [f"rank {rank} on {socket.gethostname()}: the data directory is empty"] * 3
+
+
+def test_all_ranks_hear_who_is_missing(monkeypatch):
+    monkeypatch.setattr(same_facts, "FAREWELL_SECONDS", 2.0)
+    heard = compare([{"a": "1"}] * 2, [None] * 2, num_missing=1, seconds=2)
+    assert heard[0] == heard[1] and "waited 2 s for rank 2 at" in heard[0]

@@ -82,6 +82,7 @@ def test_a_config_becomes_json_and_a_field_without_a_mark_is_an_error():
     ("change", "message"),
     [
         ({"local_batch_size": 0}, "local_batch_size=0"),
+        ({"torch_threads": 0}, "torch_threads=0"),
         ({"max_steps": 0}, "max_steps=0"),
         ({"global_batch_size": 0}, "global_batch_size=0: expected a positive multiple"),
         (

@@ -122,3 +122,12 @@ def test_a_run_without_averaged_weights_says_how_to_take_the_others(parent, tmp_
     (copy / "checkpoint.json").write_text(json.dumps(description))
     with pytest.raises(SetupError, match="take the trained ones with --init-weights trained"):
         train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "copy")
+
+
+def test_a_run_whose_checkpoints_are_damaged_is_not_to_be_removed(tmp_path):
+    folder = tmp_path / "parent" / "checkpoints" / "step_00000004"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.json").write_text("{")
+    with pytest.raises(SetupError, match="none of its checkpoints is whole") as caught:
+        train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "parent")
+    assert str(tmp_path / "parent") in str(caught.value) and "remove" not in str(caught.value)
