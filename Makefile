@@ -29,7 +29,7 @@ gpu-suite:       ## on a GPU: correctness, times, profile and tests, in less tha
 	tools/gpu_suite.sh $(or $(OUT),build/gpu_suite) $(PYTHON)
 
 house:           ## only the rules of the house: imports, sizes, names
-	./run_tests.sh tests/house
+	./run_tests.sh tests/architecture
 
 demo:            ## the timed run of the front door: embedded data to lDDT-Ca 0.8
 	./run_and_time.sh $(SEED_FLAG)
@@ -65,7 +65,7 @@ real-demo:       ## the example entries of examples/own_data to a trained model 
 stress-starts:   ## 500 starts and ends of tiny runs of two and four ranks under load
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.stress_starts
 
-parity:          ## model, losses, gradients and optimiser against every golden directory in SHARED
+parity:          ## model, losses, gradients and optimizer against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_quirks
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_full

@@ -7,7 +7,7 @@ usage() {
 usage: ./run_tests.sh [--setup-only] [PYTEST ARGUMENT ...]
 
 Sets up what is missing (a .venv in the checkout, unless python3 has everything already), then runs
-the tests in two processes. Further arguments go to pytest, for example: ./run_tests.sh tests/house
+the tests in two processes. Further arguments go to pytest, for example: ./run_tests.sh tests/architecture
 
   --setup-only   set up, run nothing
   -h, --help     show this

@@ -16,7 +16,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.output_directory import STATE_FILE
 from benchmark.presets import build_preset, fit_preset
 from benchmark.settings import apply_settings
-from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.loader import EvaluationLoader
 from openfold_opt.losses.lddt import lddt
 from openfold_opt.protein.features import FEATURES
@@ -27,7 +27,7 @@ from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.selection import select_training, select_validation
-from openfold_opt.train.setup import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
 
 SHUFFLED_BAR = 0.55
 """A model that reads its inputs scores below this when they are shuffled."""
@@ -56,22 +56,22 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print three figures, write controls.json; returns the exit code."""
     try:
-        figures = measure(args.run_dir, args.data_dir)
+        metrics = measure(args.run_dir, args.data_dir)
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
     verdicts = {
-        "as they are": abs(figures["as they are"] - figures["logged"]) <= REPRODUCTION_TOLERANCE,
-        "shuffled": figures["shuffled"] < SHUFFLED_BAR,
-        "best constant structure": figures["best constant structure"] < CONSTANT_BAR,
+        "as they are": abs(metrics["as they are"] - metrics["logged"]) <= REPRODUCTION_TOLERANCE,
+        "shuffled": metrics["shuffled"] < SHUFFLED_BAR,
+        "best constant structure": metrics["best constant structure"] < CONSTANT_BAR,
     }
     bars = {
-        "as they are": f"logged {figures['logged']:.4f}",
+        "as they are": f"logged {metrics['logged']:.4f}",
         "shuffled": f"below {SHUFFLED_BAR}",
         "best constant structure": f"below {CONSTANT_BAR}",
     }
     for name, passed in verdicts.items():
-        print(f"{name:<26} lDDT-Ca {figures[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}")
-    (args.run_dir / "controls.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        print(f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}")
+    (args.run_dir / "controls.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return 0 if all(verdicts.values()) else 1
 
 
@@ -83,7 +83,7 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
     validation = select_validation(index, config.selection)
     as_they_are, shuffled = [], []
     for chain in EvaluationLoader(data_dir, validation, data=config.data, loader=config.loader):
-        features = expand_batch(chain.arrays)
+        features = decode_batch(chain.arrays)
         as_they_are.append(evaluator.score(features))
         shuffled.append(evaluator.score(shuffle_residues(features, seed=zlib.crc32(chain.chain_ids[0].encode()))))
     return {

@@ -14,7 +14,7 @@ from benchmark.settings import apply_settings
 from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
 from openfold_opt.train.run_state import published_form
 from openfold_opt.train.schedule import learning_rate
-from openfold_opt.train.setup import CHECKPOINT_FOLDER
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 
 
 def add_parser(subparsers) -> None:
@@ -27,7 +27,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
     parser.add_argument("file", type=Path, metavar="FILE", help="to write; must not exist")
-    parser.add_argument("--step", type=int, metavar="N", help="after which optimiser step (default: the newest that is whole)")
+    parser.add_argument("--step", type=int, metavar="N", help="after which optimizer step (default: the newest that is whole)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Submitter:
     """The submission_* keys of an MLPerf log that a configuration cannot know."""
 
-    organisation: str = "OPENFOLD_OPT"
+    organization: str = "OPENFOLD_OPT"
     platform: str = "unnamed"
     """Name of the system; the log says <nodes>x<platform>."""
     status: str = "research"
@@ -21,7 +21,7 @@ class Submitter:
         statuses = ("cloud", "onprem", "preview", "research")
         if self.status not in statuses:
             raise ValueError(f"SUBMISSION_STATUS is {self.status!r}; expected one of {', '.join(statuses)}")
-        for name, value in (("ORG", self.organisation), ("PLATFORM", self.platform)):
+        for name, value in (("ORG", self.organization), ("PLATFORM", self.platform)):
             if not value.isprintable() or "," in value or '"' in value:
                 raise ValueError(
                     f"SUBMISSION_{name} is {value!r}; expected a name without commas, quotes, line "
@@ -34,7 +34,7 @@ def read_submitter(environment: Mapping[str, str] | None = None) -> Submitter:
     env = os.environ if environment is None else environment
     default = Submitter()
     return Submitter(
-        organisation=env.get("SUBMISSION_ORG") or default.organisation,
+        organization=env.get("SUBMISSION_ORG") or default.organization,
         platform=env.get("SUBMISSION_PLATFORM") or default.platform,
         status=env.get("SUBMISSION_STATUS") or default.status,
     )

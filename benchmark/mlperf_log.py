@@ -81,7 +81,7 @@ class MLPerfObserver(NullObserver):
         self._event(constants.CACHE_CLEAR, self._cache_cleared)
 
     def init_stop(self, info: RunInfo) -> None:
-        """Everything that is fixed before data is touched, then the end of the initialisation."""
+        """Everything that is fixed before data is touched, then the end of the initialization."""
         self._log_submission(info)
         for key, value in training_values(info.config).items():
             self._event(key, value)
@@ -95,7 +95,7 @@ class MLPerfObserver(NullObserver):
     def _log_submission(self, info: RunInfo) -> None:
         config = info.config
         self._event(constants.SUBMISSION_BENCHMARK, "openfold")
-        self._event(constants.SUBMISSION_ORG, self._submitter.organisation)
+        self._event(constants.SUBMISSION_ORG, self._submitter.organization)
         self._event(constants.SUBMISSION_DIVISION, self._division)
         self._event(constants.SUBMISSION_STATUS, self._submitter.status)
         self._event(constants.SUBMISSION_PLATFORM, f"{info.number_of_nodes}x{self._submitter.platform}")

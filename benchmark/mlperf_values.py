@@ -16,7 +16,7 @@ def _sample_values(config: RunConfig) -> dict[str, Any]:
     data = config.data
     return {
         "train_sequence_crop_size": data.crop_size,
-        "num_recycling_iters": data.max_extra_passes,
+        "num_recycling_iters": data.max_recycling_iterations,
         "max_msa_clusters": data.max_msa_clusters,
         "max_extra_msa": data.max_extra_msa,
         "templates_enabled": data.max_templates > 0,

@@ -12,10 +12,10 @@ from typing import Any
 
 from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset, fit_preset
-from benchmark.rehearsal import COUNT_KEYS, Refusal, closed_refusals
+from benchmark.dry_run_log import COUNT_KEYS, Refusal, closed_refusals
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
-from openfold_opt.train.selection import complain_of_counts, count_chains
+from openfold_opt.train.selection import validate_counts, count_chains
 
 REFERENCE_PRESET = "mlperf_reference"
 MISSING = "(no such field)"
@@ -115,7 +115,7 @@ def difference_lines(differences: list[Difference]) -> list[str]:
     if beyond:
         lines += [
             "",
-            "not of the open division either, which allows other hyperparameters and another optimiser, but the MLCommons reference's model and evaluation data:",
+            "not of the open division either, which allows other hyperparameters and another optimizer, but the MLCommons reference's model and evaluation data:",
             *(f"  {part}: {number} of the fields above" for part, number in beyond.items()),
         ]
     return lines
@@ -161,8 +161,8 @@ def judge_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> DataV
         raise BenchmarkError(str(error)) from error
     return DataVerdict(
         **counts,
-        complaint=complain_of_counts(**counts, config=config.selection),
-        is_closed=complain_of_counts(**counts, config=reference.selection) is None,
+        complaint=validate_counts(**counts, config=config.selection),
+        is_closed=validate_counts(**counts, config=reference.selection) is None,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.agreement import announce, listen
+from benchmark.handshake import broadcast_decision, receive_decision
 from benchmark.errors import BenchmarkError
 from benchmark.failure import FULL_DISK_NUMBERS, describe_failure
 from benchmark.launch import Submitter, read_submitter
@@ -25,22 +25,22 @@ from benchmark.run_clock import RunClock
 from benchmark.settings import add_set_option, apply_settings
 from benchmark.stopping import Terminated, stopping_by_signal
 from benchmark.summary import SummaryObserver
-from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
-from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.course import SUCCESS
-from openfold_opt.train.loop import SetupError, Trainer
+from openfold_opt.train.training_loop import SUCCESS
+from openfold_opt.train.trainer import SetupError, Trainer
 from openfold_opt.train.run_facts import source_digests
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
-from openfold_opt.train.setup import RunPaths, resolve_device
-from openfold_opt.train.stop_request import PreemptedError, StopRequest
+from openfold_opt.train.build_run import RunPaths, resolve_device
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 
 SEED_RANGE = 2**31
 PREEMPTED_EXIT_CODE = 75
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             if launch.rank == 0:
                 return _first_rank(request, launch, stop_request)
             timeout_seconds = request.config.parallel.timeout_seconds
-            decision = listen(launch, lambda found: _clear(request, launch, found), timeout_seconds=timeout_seconds)
+            decision = receive_decision(launch, lambda found: _clear(request, launch, found), timeout_seconds=timeout_seconds)
             if "refused" in decision:
                 raise BenchmarkError(f"rank {launch.rank}: the first rank refused the run: {decision['refused']}")
             return _train(request, launch, seed=decision["seed"], observer=None, stop_request=stop_request)
@@ -172,7 +172,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         cache_cleared = _clear_for(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
         message = str(error) + _advice(error)
-        announce(launch, {"refused": message}, timeout_seconds=timeout_seconds)
+        broadcast_decision(launch, {"refused": message}, timeout_seconds=timeout_seconds)
         raise BenchmarkError(message) from error
     clock = RunClock()
     division = division_of_run(request.config, request.settings)
@@ -180,7 +180,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         directory, preset=request.preset, settings=request.settings, division=division, clock=clock
     )
     try:
-        answers = announce(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
+        answers = broadcast_decision(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
         log = MLPerfObserver(
             directory.log_path,
             submitter=request.submitter,

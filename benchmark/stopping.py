@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from openfold_opt.parallel.leaving import SIGNAL_EXIT_CODES
-from openfold_opt.train.stop_request import StopRequest
+from openfold_opt.train.preemption import StopRequest
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """All of them mean the same."""

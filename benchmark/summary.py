@@ -38,7 +38,7 @@ class SummaryObserver(NullObserver):
                 (folder / name).unlink(missing_ok=True)
 
     def step(self, report: StepReport) -> None:
-        """One line per optimiser step."""
+        """One line per optimizer step."""
         _append(self._folder / STEPS_FILE, asdict(report) | {"terms": dict(report.terms)})
 
     def evaluation(self, report: EvaluationReport) -> None:
@@ -79,7 +79,7 @@ def format_summary(summary: RunSummary, evaluations: list[dict[str, Any]], *, ta
     lines = [
         f"status              {outcome} (lDDT-Ca {target_lddt_ca})",
         f"continued           {'yes, after step ' + str(summary.resumed_from_step) if summary.resumed_from_step else 'no'}",
-        f"optimiser steps     {summary.steps}",
+        f"optimizer steps     {summary.steps}",
         f"samples             {summary.samples}",
         f"run time            {summary.run_seconds:.1f} s",
         f"  training          {summary.training_seconds:.1f} s",

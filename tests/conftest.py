@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import torch
 
-from openfold_opt.kernels.cpu.library import reason_against
+from openfold_opt.kernels.cpu.library import unsupported_reason
 
 if not torch.cuda.is_available():
     # before anything imports Triton: kernels are interpreted, on CPU tensors
@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests are skipped where what their mark names is not there."""
     # asked for only where a test has the mark: the compiler's answer is a library
-    reasons = {"gpu": lambda: None if torch.cuda.is_available() else "no CUDA device", "compiler": reason_against}
+    reasons = {"gpu": lambda: None if torch.cuda.is_available() else "no CUDA device", "compiler": unsupported_reason}
     for item in items:
         for mark, reason_of in reasons.items():
             reason = reason_of() if mark in item.keywords else None

@@ -1,4 +1,4 @@
-"""`python -m benchmark parity DIR...`: golden directories through model, losses, gradients and optimiser, on one rank or a dap group."""
+"""`python -m benchmark parity DIR...`: golden directories through model, losses, gradients and optimizer, on one rank or a dap group."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "parity",
-        help="compare model, losses and optimiser with a golden directory",
-        description="Runs golden directories through model, losses, gradients and optimiser, prints relative errors over "
+        help="compare model, losses and optimizer with a golden directory",
+        description="Runs golden directories through model, losses, gradients and optimizer, prints relative errors over "
         "the unpadded part, and exits with 1 if any is beyond its tolerance.",
     )
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny")

@@ -41,7 +41,7 @@ def compare_forward(
     has_gradients = golden.has("grads.npz")
     features = golden.batch.at_pass(num_passes - 1)
     with torch.set_grad_enabled(has_gradients):
-        outputs = model(golden.batch, plan, num_recycling_passes=num_passes - 1)
+        outputs = model(golden.batch, plan, num_recycling_iterations=num_passes - 1)
         terms = AlphaFoldLoss(loss_config)(outputs, features)
     comparisons = []
     if golden.has("outputs.npz"):
@@ -59,7 +59,7 @@ def compare_single_pass(golden: GoldenDirectory, model: AlphaFold, plan: Executi
     cut = {name: getattr(golden.batch, name)[:, last:] for name, spec in FEATURES.items() if spec.per_pass}
     batch = dataclasses.replace(golden.batch, **cut)
     with torch.no_grad():
-        outputs = model(batch, plan, num_recycling_passes=0)
+        outputs = model(batch, plan, num_recycling_iterations=0)
     return compare_outputs(
         "outputs without recycling", outputs, golden.arrays("outputs_no_recycling.npz"), batch.at_pass(0)
     )

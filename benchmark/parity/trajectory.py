@@ -29,7 +29,7 @@ from openfold_opt.model.weights import RESUMABLE_KEY, load_weights
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optimizer import OptimizerConfig
 from openfold_opt.train.schedule import ScheduleConfig
-from openfold_opt.train.step import MicroBatch, StepConfig, StepFigures, TrainStep
+from openfold_opt.train.step import MicroBatch, StepConfig, StepMetrics, TrainStep
 from openfold_opt.train.weight_average import WeightAverageConfig
 
 WARMUP_STEPS = 3
@@ -67,10 +67,10 @@ def compare_steps(
     average = torch.zeros_like(train_step.weight_average.average)
     comparisons, updates = [], []
     for record in golden.results["trajectory"]:
-        figures = _run_step(train_step, golden, record)
-        is_close = figures.step <= NUM_CLOSE_STEPS
-        comparisons += _compare_step("trajectory", figures, record, is_close=is_close)
-        if stored is not None and figures.step == stored.iteration:
+        metrics = _run_step(train_step, golden, record)
+        is_close = metrics.step <= NUM_CLOSE_STEPS
+        comparisons += _compare_step("trajectory", metrics, record, is_close=is_close)
+        if stored is not None and metrics.step == stored.iteration:
             average.copy_(train_step.weight_average.average)
             updates.append(_compare_stored_state(train_step, golden, stored, is_close=is_close))
     num_steps = len(golden.results["trajectory"])
@@ -91,9 +91,9 @@ def _compare_resumed(
     records = [r for r in golden.results["trajectory"] if r["iteration"] > stored.iteration]
     comparisons = []
     for record in records:
-        figures = _run_step(train_step, golden, record)
-        is_close = figures.step <= stored.iteration + NUM_CLOSE_STEPS
-        comparisons += _compare_step("resumed", figures, record, is_close=is_close)
+        metrics = _run_step(train_step, golden, record)
+        is_close = metrics.step <= stored.iteration + NUM_CLOSE_STEPS
+        comparisons += _compare_step("resumed", metrics, record, is_close=is_close)
     return comparisons + _compare_updates(
         "resumed update",
         train_step,
@@ -163,31 +163,31 @@ def _load_stored_state(train_step: TrainStep, stored: StoredState, average: Tens
 
 def _run_step(
     train_step: TrainStep, golden: GoldenDirectory, record: Mapping[str, Any]
-) -> StepFigures:
+) -> StepMetrics:
     slots = torch.arange(golden.batch.batch_size)
     sample_ids = tuple(f"sample {slot}" for slot in slots.tolist())
     micro_batch = MicroBatch(features=golden.batch, slots=slots, sample_ids=sample_ids)
     return train_step.run(
-        [micro_batch], step=record["iteration"], num_recycling_passes=record["num_recycling_iters"]
+        [micro_batch], step=record["iteration"], num_recycling_iterations=record["num_recycling_iters"]
     ).read()
 
 
 def _compare_step(
-    section: str, figures: StepFigures, record: Mapping[str, Any], *, is_close: bool
+    section: str, metrics: StepMetrics, record: Mapping[str, Any], *, is_close: bool
 ) -> list[Comparison]:
     """Compare everything that the record and the figures of a step have in common."""
     ours = {
-        "loss": figures.loss,
-        "lr": figures.learning_rate,
-        "grad_norm": figures.gradient_norm,
-        **figures.terms,
+        "loss": metrics.loss,
+        "lr": metrics.learning_rate,
+        "grad_norm": metrics.gradient_norm,
+        **metrics.terms,
     }
     theirs = {name: record[name] for name in ("loss", "lr", "grad_norm")} | record["losses"]
     return [
         Comparison(
             section=section,
-            name=f"step {figures.step} {name}",
-            error=relative_error(value, theirs[name]) if figures.is_applied else float("inf"),
+            name=f"step {metrics.step} {name}",
+            error=relative_error(value, theirs[name]) if metrics.is_applied else float("inf"),
             tolerance=_step_tolerance(name, is_close=is_close),
         )
         for name, value in ours.items()

@@ -32,10 +32,10 @@ class Measured:
     seconds: dict[Case, Seconds]
 
 
-def check(path: Path, figures: dict[str, Any]) -> Measured | None:
+def check(path: Path, metrics: dict[str, Any]) -> Measured | None:
     """Return a record's times, or None for a checkout; BenchmarkError if the path is neither."""
     if path.is_file():
-        return read_record(path, figures)
+        return read_record(path, metrics)
     if not (path / "benchmark" / "perf" / "kernels.py").is_file():
         raise BenchmarkError(
             f"--against {path} is neither a record of `perf kernels --json` nor a checkout of this "
@@ -44,7 +44,7 @@ def check(path: Path, figures: dict[str, Any]) -> Measured | None:
     return None
 
 
-def read_record(path: Path, figures: dict[str, Any]) -> Measured:
+def read_record(path: Path, metrics: dict[str, Any]) -> Measured:
     """Read the times of "ours" from a record.
 
     Args:
@@ -68,7 +68,7 @@ def read_record(path: Path, figures: dict[str, Any]) -> Measured:
         raise BenchmarkError(
             f"--against {path} is no record of `perf kernels --json`: {type(error).__name__} {error}"
         ) from error
-    expected = {name: figures[name] for name in _SETTINGS} | {"device": _kind(figures["device"])}
+    expected = {name: metrics[name] for name in _SETTINGS} | {"device": _kind(metrics["device"])}
     for name, value in expected.items():
         if settings[name] != value:
             raise BenchmarkError(
@@ -79,7 +79,7 @@ def read_record(path: Path, figures: dict[str, Any]) -> Measured:
 
 
 def measure_checkout(
-    checkout: Path, options: Sequence[str], figures: dict[str, Any]
+    checkout: Path, options: Sequence[str], metrics: dict[str, Any]
 ) -> Measured:
     """Run `perf kernels` of another checkout, with its code, and return the times of its kernels.
 
@@ -103,7 +103,7 @@ def measure_checkout(
                 f"--against {checkout}: its `perf kernels` ended with exit code {ended.returncode} and "
                 "left no record; its messages are above"
             )
-        found = read_record(record, figures)
+        found = read_record(record, metrics)
     return Measured(source=str(checkout), seconds=found.seconds)
 
 

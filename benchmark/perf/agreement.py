@@ -20,7 +20,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.perf.can_run import device_for
 from benchmark.perf.precision import gradient_errors
 from benchmark.perf.probe import run_probe
-from benchmark.perf.spread import table
+from benchmark.perf.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 
@@ -64,10 +64,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads < 1 or args.passes < 0:
         raise BenchmarkError("--threads must be at least 1, --passes at least 0")
     device_for(build_preset(args.preset), kernels=args.kernels, precision="bf16")
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         name: getattr(args, name) for name in ("preset", "kernels", "passes")
     }
-    figures |= {"variants": {}, "errors": {}, "failures": []}
+    metrics |= {"variants": {}, "errors": {}, "failures": []}
     gradients: dict[str, dict[str, Tensor]] = {}
     with tempfile.TemporaryDirectory(prefix="perf-agreement-") as folder:
         for name, kernels, precision in (
@@ -78,16 +78,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             settings |= {"passes": args.passes, "threads": args.threads, "gradients": str(file)}
             try:
                 for found in run_probe(PROBE, settings, name=f"the step with {name}"):
-                    figures["variants"][name] = found
+                    metrics["variants"][name] = found
             except BenchmarkError as error:
-                figures["failures"].append(str(error))
+                metrics["failures"].append(str(error))
             else:
                 gradients[name] = torch.load(file, weights_only=True, mmap=True)
-            args.record.save(figures)
+            args.record.save(metrics)
         if len(gradients) == 3:
-            figures["errors"] = compare(figures["variants"], gradients)
-            figures["failures"] += excesses(figures["errors"])
-    return figures
+            metrics["errors"] = compare(metrics["variants"], gradients)
+            metrics["failures"] += excesses(metrics["errors"])
+    return metrics
 
 
 def compare(
@@ -112,7 +112,7 @@ def compare(
     parts = gradient_errors(gradients, truth=TRUTH)
     norm = variants[TRUTH]["gradient_norm"]
     norms = {name: abs(variants[name]["gradient_norm"] - norm) / norm for name in (FUSED, LOW)}
-    errors["gradient norm"] = _row(norms[FUSED], norms[LOW], yardstick=parts["all"][LOW])
+    errors["gradient norm"] = _row(norms[FUSED], norms[LOW], baseline=parts["all"][LOW])
     for part, found in parts.items():
         errors[f"gradient of {part}"] = _row(found[FUSED], found[LOW])
     return errors
@@ -125,8 +125,8 @@ def _loss_error(losses: dict[str, float], truth: dict[str, float]) -> float:
     return math.sqrt(sum(squares) / len(squares))
 
 
-def _row(fused: float, low: float, *, yardstick: float | None = None) -> dict[str, float]:
-    allowed = max(FACTOR * (low if yardstick is None else yardstick), FLOOR)
+def _row(fused: float, low: float, *, baseline: float | None = None) -> dict[str, float]:
+    allowed = max(FACTOR * (low if baseline is None else baseline), FLOOR)
     return {"fused": fused, "low": low, "allowed": allowed}
 
 
@@ -140,12 +140,12 @@ def excesses(errors: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Figures by variant, then errors by quantity, then the verdict."""
-    variants = figures["variants"]
+    variants = metrics["variants"]
     parts = [
         "{preset}, one step with {passes} passes without gradient, fused is {kernels}".format(
-            **figures
+            **metrics
         )
     ]
     if variants:
@@ -160,15 +160,15 @@ def report(figures: dict[str, Any]) -> str:
         peaks = [f"{found['peak_memory_bytes'] / _MEBIBYTE:.0f}" for found in variants.values()]
         rows.append(["peak memory, MiB", *peaks])
         parts.append(table(rows, header=["", *variants]))
-    if figures["errors"]:
+    if metrics["errors"]:
         rows = [
             [name, *(f"{row[column]:.1e}" for column in ("fused", "low", "allowed"))]
-            for name, row in figures["errors"].items()
+            for name, row in metrics["errors"].items()
         ]
         parts.append(table(rows, header=["error against reference fp32", FUSED, LOW, "allowed"]))
     verdict = (
         "THE STEPS DO NOT AGREE, or could not be compared"
-        if figures["failures"]
+        if metrics["failures"]
         else "the steps agree"
     )
     return "\n\n".join([*parts, verdict])

@@ -24,9 +24,9 @@ from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.synthetic_features import synthetic_batch
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.setup import (
+from openfold_opt.train.build_run import (
     build_model,
     build_plans,
     build_train_step,
@@ -76,14 +76,14 @@ def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str
     model = model.to(device)
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=_SEED)
-    features = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=passes + 1)
+    features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=passes + 1)
     batch = MicroBatch(
         features=FeatureBatch.from_features(features).to(device),
         slots=torch.arange(config.local_batch_size, device=device),
         sample_ids=("random features",),
     )
     numbers = StepNumbers(step=1, learning_rate=0.0, dropout_seed=step.dropout_seed)
-    terms = step.forward_backward(batch, numbers, num_recycling_passes=passes)
+    terms = step.forward_backward(batch, numbers, num_recycling_iterations=passes)
     losses = {name: float(value.detach().mean()) for name, value in terms.terms.items()}
     views = step.buffer.views(step.buffer.gradients)
     gradients = {name: gradient.float().cpu() for name, gradient in views.items()}

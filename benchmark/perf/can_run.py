@@ -7,7 +7,7 @@ import torch
 from benchmark.errors import BenchmarkError
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 
 def device_for(config: RunConfig, *, kernels: str, precision: str | None = None) -> torch.device:

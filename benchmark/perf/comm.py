@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.meta_step import MetaStep
-from benchmark.perf.spread import Spread, table
+from benchmark.perf.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.parallel.axis import AxisGroup
@@ -25,7 +25,7 @@ from openfold_opt.parallel.context import ParallelConfig, build_parallel_context
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22, 2**24)
 """Bytes sent by a rank, for latency and bandwidth of each kind."""
@@ -121,16 +121,16 @@ def _collective(kind: str, sent_bytes: int, axis: AxisGroup, device: torch.devic
     if kind == "all-gather":
         part = torch.zeros(max(1, numbers // (size - 1)), device=device)
         transfer = AllGather(axis=axis, dim=0, length=size * part.numel())
-        return lambda: transfer.launch(part).land()
+        return lambda: transfer.launch(part).wait()
     if kind == ALL_REDUCE:
         whole = torch.zeros(max(1, numbers * size // (2 * (size - 1))), device=device)
         return lambda: dist.all_reduce(whole, group=axis.process_group)
     whole = torch.zeros(size, max(1, numbers // (size - 1)), device=device)
     if kind == "reduce-scatter":
         reduce = ReduceScatter(axis=axis, dim=0, length=size)
-        return lambda: reduce.launch(whole).land()
+        return lambda: reduce.launch(whole).wait()
     exchange = AllToAll(axis=axis, split_dim=0, join_dim=1, join_length=size * whole.shape[1])
-    return lambda: exchange.launch(whole).land()
+    return lambda: exchange.launch(whole).wait()
 
 
 def fit(kind: str, axis: AxisGroup, device: torch.device, repeats: int) -> tuple[float, float]:
@@ -147,14 +147,14 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Two tables."""
     fits = [
-        [kind, f"{1e6 * found['latency_seconds']:.0f}", f"{found['bytes_per_second'] / 1e9:.2f}"] for kind, found in figures["fits"].items()
+        [kind, f"{1e6 * found['latency_seconds']:.0f}", f"{found['bytes_per_second'] / 1e9:.2f}"] for kind, found in metrics["fits"].items()
     ]
     rows, total, predicted, volume = [], 0.0, 0.0, 0
-    for row in sorted(figures["collectives"], key=lambda row: -row["times"] * statistics.median(row["seconds"])):
-        seconds = Spread.of(row["seconds"])
+    for row in sorted(metrics["collectives"], key=lambda row: -row["times"] * statistics.median(row["seconds"])):
+        seconds = TimingStats.of(row["seconds"])
         total += row["times"] * seconds.median
         predicted += row["times"] * row["predicted_seconds"]
         volume += row["times"] * row["sent_bytes"]
@@ -165,8 +165,8 @@ def report(figures: dict[str, Any]) -> str:
     header = ["collective", "times", "bytes sent", "ms", "spread", "predicted ms"]
     return "\n\n".join(
         [
-            f"collectives of a step of {figures['preset']} with {figures['passes']} passes without gradient, {figures['num_ranks']} ranks, "
-            f"{figures['backend']} on {figures['device']}",
+            f"collectives of a step of {metrics['preset']} with {metrics['passes']} passes without gradient, {metrics['num_ranks']} ranks, "
+            f"{metrics['backend']} on {metrics['device']}",
             table(fits, header=["kind", "latency us", "GB/s sent"]),
             table(rows, header=header),
             f"in all, one after the other: {total:.3f} s measured, {predicted:.3f} s predicted, {volume / 1e9:.3f} GB sent by a rank",

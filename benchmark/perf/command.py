@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     args.record = RecordFile(args.json if is_first_rank else None, measurement=args.measurement)
     module = _module(args.measurement)
     try:
-        figures = module.measure(args)
+        metrics = module.measure(args)
     except KeyboardInterrupt:
         args.record.save_interrupted()
         kept = "" if args.json is None else f"; {args.json} has the figures so far"
@@ -89,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
     # Only the first of several ranks reports.
     if not is_first_rank:
         return 0
-    args.record.save(figures, is_complete=True)
-    print(module.report(figures))
-    failures = figures.get("failures", [])
+    args.record.save(metrics, is_complete=True)
+    print(module.report(metrics))
+    failures = metrics.get("failures", [])
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if failures else 0

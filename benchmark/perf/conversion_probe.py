@@ -34,14 +34,14 @@ def main() -> None:
     alignment_chunks = source.plan_alignments(library, structure_chunks).chunks
     builder = alignments.AlignmentShardBuilder(library=library, obsolete=source.read_obsolete())
     make_shards(alignments.KIND, alignment_chunks, builder, data_dir=out, communicator=communicator)
-    figures = {
+    metrics = {
         "entries": sum(len(chunk.units) for chunk in structure_chunks),
         "structures_seconds": structures_done - started,
         "alignments_seconds": time.perf_counter() - structures_done,
         "alignments_bytes": sum(unit.size_bytes for chunk in alignment_chunks for unit in chunk.units),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.kernel_flops import FLOPS
 from benchmark.perf.needs_triton import import_with_triton
-from openfold_opt.parallel.flight import Awaited, Flight
-from openfold_opt.parallel.pieces import Arriving
+from openfold_opt.parallel.async_collective import SharedResult, AsyncCollective
+from openfold_opt.parallel.chunks import PendingChunks
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
 
@@ -106,13 +106,13 @@ def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Co
 
 
 def _as_leaf(x: Any) -> Any:
-    if isinstance(x, Flight):
+    if isinstance(x, AsyncCollective):
         # on one rank it has arrived already
-        return Flight(_as_leaf(x.arrive()), None, what="a counted input")
-    if isinstance(x, Awaited):
-        return Awaited(Flight(_as_leaf(x()), None, what="a counted input"))
-    if isinstance(x, Arriving):
-        return tuple(_as_leaf(piece) for piece in x)
+        return AsyncCollective(_as_leaf(x.wait()), None, what="a counted input")
+    if isinstance(x, SharedResult):
+        return SharedResult(AsyncCollective(_as_leaf(x()), None, what="a counted input"))
+    if isinstance(x, PendingChunks):
+        return tuple(_as_leaf(chunk) for chunk in x)
     return x.detach().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from benchmark.perf.counting import Counter, Counts, count_each
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.needs_triton import import_with_triton
-from benchmark.perf.spread import table
+from benchmark.perf.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
@@ -33,10 +33,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Counts for every variant: of the parts of the model, of the modules of an Evoformer block, of the loss, of the whole step."""
     import_with_triton("openfold_opt.kernels.triton.operations")
     config = build_preset(args.preset)
-    figures: dict[str, Any] = {"preset": args.preset, "extra_passes": EXTRA_PASSES if config.data.max_extra_passes else 0.0, "variants": {}}
+    metrics: dict[str, Any] = {"preset": args.preset, "extra_passes": EXTRA_PASSES if config.data.max_recycling_iterations else 0.0, "variants": {}}
     for kernels, precision in VARIANTS:
-        figures["variants"][f"{kernels} {precision}"] = _count_by_blocks(config, kernels, precision)
-    return figures
+        metrics["variants"][f"{kernels} {precision}"] = _count_by_blocks(config, kernels, precision)
+    return metrics
 
 
 def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
@@ -82,16 +82,16 @@ def _named(run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, A
     }
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Tables: the step, the parts of the model, the modules of a block."""
-    variants = figures["variants"]
-    extra = figures["extra_passes"]
+    variants = metrics["variants"]
+    extra = metrics["extra_passes"]
     rows = []
     for name, found in variants.items():
         total = {key: found["forward and backward"][key] + extra * found["forward"][key] for key in ("bytes", "flops", "launches")}
         rows.append([name, f"{total['bytes'] / _GIGA:.0f}", f"{total['flops'] / 1e12:.1f}", f"{total['launches']:,.0f}"])
     text = [
-        f"step of {figures['preset']} with {extra} passes without gradient, optimiser not counted",
+        f"step of {metrics['preset']} with {extra} passes without gradient, optimizer not counted",
         table(rows, header=["kernels", "GB", "TFLOP", "launches"]),
     ]
     for title in ("parts", "Evoformer block"):

@@ -19,11 +19,11 @@ import torch
 from benchmark.errors import BenchmarkError
 from benchmark.perf.picture import draw_preparation_times
 from benchmark.perf.reference import Reference
-from benchmark.perf.spread import Spread, table
+from benchmark.perf.timing_stats import TimingStats, table
 from data_prep.progress import tracked
-from openfold_opt.loader.compact import stack_samples
+from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.protein.reader import ShardReader
 
@@ -53,19 +53,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         reference.check()
     with tempfile.TemporaryDirectory(prefix="perf-data-") as folder, _one_thread():
         shards, processed = Path(folder, "shards"), Path(folder, "processed")
-        figures: dict[str, Any] = {"conversion": {"ours": _convert(args, shards)}}
+        metrics: dict[str, Any] = {"conversion": {"ours": _convert(args, shards)}}
         if reference is not None:
-            figures["conversion"]["reference"] = reference.process(
+            metrics["conversion"]["reference"] = reference.process(
                 pdb_mmcif=args.pdb_mmcif.resolve(), open_protein_set=args.open_protein_set.resolve(), out=processed
             )
         if args.only == "conversion":
-            return figures
-        figures["samples"] = _measure_samples(args, shards, processed, reference)
+            return metrics
+        metrics["samples"] = _measure_samples(args, shards, processed, reference)
     if args.only == "samples":
-        del figures["conversion"]
+        del metrics["conversion"]
     if args.picture is not None:
-        draw_preparation_times(figures["samples"], args.picture)
-    return figures
+        draw_preparation_times(metrics["samples"], args.picture)
+    return metrics
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _time_ours(reader: ShardReader, chain_id: str, *, kind: str, repeats: int) -
         started = time.perf_counter()
         wire = make(seed)
         made = time.perf_counter()
-        expand_batch(stack_samples([wire]))
+        decode_batch(stack_samples([wire]))
         seconds.append(made - started)
         expansion.append(time.perf_counter() - made)
     entry = reader.entry(chain_id)
@@ -138,13 +138,13 @@ def _time_ours(reader: ShardReader, chain_id: str, *, kind: str, repeats: int) -
     }
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Tables of conversion and of samples, with ratios where there is a reference."""
     parts = []
-    if "conversion" in figures:
-        parts.append(_report_conversion(figures["conversion"]))
-    if "samples" in figures:
-        parts.extend(_report_samples(kind, chains) for kind, chains in figures["samples"].items())
+    if "conversion" in metrics:
+        parts.append(_report_conversion(metrics["conversion"]))
+    if "samples" in metrics:
+        parts.extend(_report_samples(kind, chains) for kind, chains in metrics["samples"].items())
     return "\n\n".join(parts)
 
 
@@ -166,10 +166,10 @@ def _report_conversion(conversion: dict[str, Any]) -> str:
 def _report_samples(kind: str, chains: dict[str, Any]) -> str:
     rows, ratios = [], []
     for chain_id, found in sorted(chains.items(), key=lambda item: -item[1]["num_rows"]):
-        ours = Spread.of(found["ours"])
+        ours = TimingStats.of(found["ours"])
         row = [chain_id, str(found["num_rows"]), _milliseconds(ours), f"{statistics.median(found['expansion']) * 1000:.0f}", f"{found['ours_bytes'] / _MEGABYTE:.2f}"]
         if "reference" in found:
-            theirs = Spread.of(found["reference"])
+            theirs = TimingStats.of(found["reference"])
             ratio = theirs.ratio_to(ours)
             ratios.append(ratio.median)
             row += [_milliseconds(theirs), f"{found['reference_bytes'] / _MEGABYTE:.2f}", f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})"]
@@ -183,5 +183,5 @@ def _report_samples(kind: str, chains: dict[str, Any]) -> str:
     return text
 
 
-def _milliseconds(spread: Spread) -> str:
-    return f"{spread.median * 1000:.1f} ({spread.low * 1000:.1f} to {spread.high * 1000:.1f})"
+def _milliseconds(timing_stats: TimingStats) -> str:
+    return f"{timing_stats.median * 1000:.1f} ({timing_stats.low * 1000:.1f} to {timing_stats.high * 1000:.1f})"

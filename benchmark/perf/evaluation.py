@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.spread import Spread, table
+from benchmark.perf.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.loop import SetupError, Trainer
+from openfold_opt.train.trainer import SetupError, Trainer
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.setup import RunPaths, resolve_device
+from openfold_opt.train.build_run import RunPaths, resolve_device
 
 NUM_SETTLING_STEPS = 5
 
@@ -126,23 +126,23 @@ def _take_a_core(launch: LaunchInfo) -> list[int] | None:
     return own
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """One table and the ratio."""
-    if not figures["during"] or not figures["between"]:
+    if not metrics["during"] or not metrics["between"]:
         raise BenchmarkError(
-            f"{len(figures['during'])} steps were made during evaluations and {len(figures['between'])} between them; change --every"
+            f"{len(metrics['during'])} steps were made during evaluations and {len(metrics['between'])} between them; change --every"
         )
-    during, between = Spread.of(figures["during"]), Spread.of(figures["between"])
+    during, between = TimingStats.of(metrics["during"]), TimingStats.of(metrics["between"])
     rows = [
-        [name, str(spread.count), f"{spread.median:.4f}", f"{spread.low:.4f} to {spread.high:.4f}"]
-        for name, spread in (("during evaluations", during), ("between evaluations", between))
+        [name, str(timing_stats.count), f"{timing_stats.median:.4f}", f"{timing_stats.low:.4f} to {timing_stats.high:.4f}"]
+        for name, timing_stats in (("during evaluations", during), ("between evaluations", between))
     ]
     return "\n".join(
         [
-            f"steps of {figures['preset']} on {figures['num_ranks'] - figures['num_evaluation_ranks']} ranks while "
-            f"{figures['num_evaluation_ranks']} evaluate, seconds without waiting for data",
+            f"steps of {metrics['preset']} on {metrics['num_ranks'] - metrics['num_evaluation_ranks']} ranks while "
+            f"{metrics['num_evaluation_ranks']} evaluate, seconds without waiting for data",
             table(rows, header=["", "steps", "median s", "spread"]),
-            f"ratio of the medians {during.median / between.median:.3f}; {len(figures['evaluation_seconds'])} evaluations of "
-            f"{Spread.of(figures['evaluation_seconds']).median:.2f} s; training waited {figures['num_waits']} times",
+            f"ratio of the medians {during.median / between.median:.3f}; {len(metrics['evaluation_seconds'])} evaluations of "
+            f"{TimingStats.of(metrics['evaluation_seconds']).median:.2f} s; training waited {metrics['num_waits']} times",
         ]
     )

@@ -16,7 +16,7 @@ from benchmark.perf import against
 from benchmark.perf.kernel_cases import CaseMaker, KernelCase
 from benchmark.perf.kernel_peers import PEERS, attention_peers, core_leaves
 from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
-from benchmark.perf.spread import Spread, table
+from benchmark.perf.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.compiled import compile_for_processor
@@ -24,7 +24,7 @@ from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.reference.attention import attention as plain_attention
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +148,7 @@ def _measure_case(case: KernelCase, ours: Callable, args: argparse.Namespace, de
     plain = case.call(REFERENCE[case.operation])
     sides = {"ours": case.call(ours), "plain": plain}
     if args.compile:
-        # what earlier cases compiled counts towards a limit beyond which nothing is compiled any more
+        # what earlier cases compiled counts toward a limit beyond which nothing is compiled any more
         torch._dynamo.reset()
         sides["compiled"] = compile_for_processor(plain, fullgraph=True)
     works = {name: lambda call=call: call(*case.leaves) for name, call in sides.items()}
@@ -211,16 +211,16 @@ def report(figures: dict[str, Any]) -> str:
     for case in figures["cases"]:
         remarks += [f"{case['operation']} ({case['where']}): no {name}: {why}" for name, why in case["unavailable"].items()]
         for way in ("forward", "both"):
-            spreads = {name: Spread.of(times[way]) for name, times in case["seconds"].items()}
-            base = spreads.get("ours")
+            timing_stats_of = {name: TimingStats.of(times[way]) for name, times in case["seconds"].items()}
+            base = timing_stats_of.get("ours")
             cells = ["", ""]
             if base is not None:
                 share = case["bytes"][way] / base.median / figures["copy_bytes_per_second"]
                 cells = [f"{1e3 * base.median:.3f} ({1e3 * base.low:.3f} to {1e3 * base.high:.3f})", f"{share:.0%}"]
             for name in others:
-                spread = spreads.get(name)
-                text = "" if spread is None else f"{1e3 * spread.median:.3f} ms"
-                cells.append(f"{spread.ratio_to(base).median:.2f}x" if spread is not None and base is not None else text)
+                timing_stats = timing_stats_of.get(name)
+                text = "" if timing_stats is None else f"{1e3 * timing_stats.median:.3f} ms"
+                cells.append(f"{timing_stats.ratio_to(base).median:.2f}x" if timing_stats is not None and base is not None else text)
             rows.append([f"{case['operation']}, {case['where']}, {'forward' if way == 'forward' else 'and backward'}", *cells])
     limits = (
         f"{figures['preset']} in {figures['precision']} on {figures['device']}; copy {figures['copy_bytes_per_second'] / 1e9:.1f} GB/s, "

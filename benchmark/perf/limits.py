@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 _CPU_SIZE, _GPU_SIZE = 2048, 8192
 _CPU_BYTES, _GPU_BYTES = 2**28, 2**31

@@ -4,7 +4,7 @@ Preparation times are replayed by sleeping: a distribution measured by `perf dat
 that the workers are busy for a given share of the time on average, which strict order cannot make use of: whoever is behind a slow
 sample waits. Both loaders get the same stream of times.
 
-It also measures how long a step waits for its batch with each staging (benchmark.perf.staging).
+It also measures how long a step waits for its batch with each staging (benchmark.perf.prefetch).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.spread import table
-from benchmark.perf.staging import StagingPlan, measure_staging, report_staging
+from benchmark.perf.timing_stats import table
+from benchmark.perf.prefetch import PrefetchPlan, measure_prefetch, report_prefetch
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
 """Shaped after the reference's times for 88 real chains: most have few sequences, one in a hundred has 40,000."""
@@ -93,26 +93,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Orders of delivery over one stream of times, then stagings; returns figures fit for JSON."""
     _check(args)
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     if args.only != "staging":
-        figures |= _measure_orders(args)
-        args.record.save(figures)
+        metrics |= _measure_orders(args)
+        args.record.save(metrics)
     if args.only != "order":
-        plan = StagingPlan(
+        plan = PrefetchPlan(
             crop_size=args.crop,
             rounds=args.rounds,
             steps=args.staging_steps,
             step_seconds=args.staging_step_ms / 1000,
-            depth=LoaderConfig().staging_depth,
+            depth=LoaderConfig().prefetch_depth,
         )
         torch.set_num_threads(args.threads)
         device = resolve_device("auto", local_rank=0)
-        figures["staging"] = measure_staging(
+        metrics["staging"] = measure_prefetch(
             plan,
             device=device,
-            save=lambda staging: args.record.save(figures | {"staging": staging}),
+            save=lambda prefetch: args.record.save(metrics | {"staging": prefetch}),
         )
-    return figures
+    return metrics
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -199,14 +199,14 @@ def read_times(path: Path, *, side: str) -> Sequence[float]:
     return times
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """A table of orders of delivery, and one of stagings."""
-    parts = [_report_orders(figures)] if "loaders" in figures else []
-    parts += [report_staging(figures["staging"])] if "staging" in figures else []
+    parts = [_report_orders(metrics)] if "loaders" in metrics else []
+    parts += [report_prefetch(metrics["staging"])] if "staging" in metrics else []
     return "\n\n".join(parts)
 
 
-def _report_orders(figures: dict[str, Any]) -> str:
+def _report_orders(metrics: dict[str, Any]) -> str:
     rows = [
         [
             name,
@@ -217,10 +217,10 @@ def _report_orders(figures: dict[str, Any]) -> str:
             str(found["largest_lateness"]),
             f"{found['delivered']} ({found['missing']} missing, {found['delivered_twice']} twice)",
         ]
-        for name, found in figures["loaders"].items()
+        for name, found in metrics["loaders"].items()
     ]
     header = ["loader", "waiting", "in all", "longest wait", "ahead", "late", "delivered"]
     return (
-        f"{figures['steps']} steps of {figures['step_seconds'] * 1000:.0f} ms, {figures['workers']} workers busy {figures['busy']:.0%} of the time, "
-        f"the slowest sample takes {figures['slowest_in_steps']:.0f} steps; times: {figures['source']}\n\n{table(rows, header=header)}"
+        f"{metrics['steps']} steps of {metrics['step_seconds'] * 1000:.0f} ms, {metrics['workers']} workers busy {metrics['busy']:.0%} of the time, "
+        f"the slowest sample takes {metrics['slowest_in_steps']:.0f} steps; times: {metrics['source']}\n\n{table(rows, header=header)}"
     )

@@ -31,7 +31,7 @@ class Window:
     """Means over the window."""
     fast_differs: float
     """Mean over the steps of the absolute difference from the plain side."""
-    nudged_differ: float
+    perturbed_differ: float
     """That of the nudged run where it is largest."""
     seeds_differ: float | None
     """That of the run with another seed where it is largest; its samples are others too."""
@@ -42,11 +42,11 @@ class Window:
         return (self.fast - self.plain) / self.plain
 
     @property
-    def times_nudged(self) -> float:
+    def times_perturbed(self) -> float:
         """By how much the fast side differs more than nudged runs do."""
-        if self.nudged_differ == 0.0:
+        if self.perturbed_differ == 0.0:
             return 0.0 if self.fast_differs == 0.0 else float("inf")
-        return self.fast_differs / self.nudged_differ
+        return self.fast_differs / self.perturbed_differ
 
 
 def ranges(steps: int) -> list[tuple[int, int]]:
@@ -78,7 +78,7 @@ def _window(series: dict[str, Sequence[float]], first: int, last: int) -> Window
         plain=plain,
         fast=_mean(cut[FAST]),
         fast_differs=differs[FAST],
-        nudged_differ=max(differs[name] for name in _of_kind(cut, NUDGED)),
+        perturbed_differ=max(differs[name] for name in _of_kind(cut, NUDGED)),
         seeds_differ=max((differs[name] for name in _of_kind(cut, SEED)), default=None),
     )
 
@@ -101,20 +101,20 @@ def largest_of_first_steps(sides: Sides, figure: str) -> dict[str, float]:
 
 def strays(windows: Sequence[Window]) -> list[Window]:
     """Windows in which the fast side differs more than TOLERANCE times what nudged runs do."""
-    return [window for window in windows if window.times_nudged > TOLERANCE]
+    return [window for window in windows if window.times_perturbed > TOLERANCE]
 
 
 def verdict(sides: Sides) -> str:
     """Does the fast side follow the plain one? In a line."""
     windows = compare(sides, "losses")
-    worst = max(windows, key=lambda window: window.times_nudged)
+    worst = max(windows, key=lambda window: window.times_perturbed)
     found = strays(windows)
     if not found:
         return (
-            f"losses follow: at most {worst.times_nudged:.2f} times the largest difference of a nudged run "
+            f"losses follow: at most {worst.times_perturbed:.2f} times the largest difference of a nudged run "
             f"(steps {worst.first}-{worst.last}), {TOLERANCE:g} are allowed"
         )
-    where = ", ".join(f"{window.first}-{window.last} ({window.times_nudged:.3g} times)" for window in found)
+    where = ", ".join(f"{window.first}-{window.last} ({window.times_perturbed:.3g} times)" for window in found)
     return f"LOSSES DO NOT FOLLOW: more than {TOLERANCE:g} times the largest difference of a nudged run in steps {where}"
 
 

@@ -16,7 +16,7 @@ from benchmark.perf.can_run import device_for
 from benchmark.perf.loss_windows import FAST, FIRST_STEPS, NUDGED, PLAIN, SEED, compare, first_step_at, largest_of_first_steps, verdict
 from benchmark.perf.losses_probe import configuration
 from benchmark.perf.probe import run_probe
-from benchmark.perf.spread import table
+from benchmark.perf.timing_stats import table
 from benchmark.perf.step import what_runs
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import Progress
@@ -25,7 +25,7 @@ from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.precision import PRECISIONS
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 PROBE = "benchmark.perf.losses_probe"
 NUDGES = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Loss and gradient norm of every step, and lDDT-Ca of every evaluation, by side."""
-    if min(args.steps, args.nudged) < 1 or min(args.seeds, args.seed) < 0:
+    if min(args.steps, args.perturbed) < 1 or min(args.seeds, args.seed) < 0:
         raise BenchmarkError("--steps and --nudged must be at least 1, --seeds and --seed at least 0")
     if args.graphs == "on" and not torch.cuda.is_available():
         raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
@@ -67,8 +67,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
     names = ("preset", "steps", "seed", "kernels", "precision")
-    figures: dict[str, Any] = {name: getattr(args, name) for name in names}
-    figures |= {
+    metrics: dict[str, Any] = {name: getattr(args, name) for name in names}
+    metrics |= {
         "graphs": graphs,
         "ran": what_runs(args.kernels, config.device),
         "padded": sides[FAST]["pads"] and not config.data.pad_to_crop,
@@ -80,9 +80,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with Progress(len(sides) * args.steps, what="losses", unit="step") as progress:
         for name, settings in sides.items():
             progress.describe(name)
-            figures["sides"][name] = run_side(name, settings, progress)
-            args.record.save(figures)
-    return figures
+            metrics["sides"][name] = run_side(name, settings, progress)
+            args.record.save(metrics)
+    return metrics
 
 
 def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict[str, dict[str, Any]]:
@@ -95,7 +95,7 @@ def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict
     fast = plain | {"kernels": args.kernels, "precision": args.precision, "graphs": graphs}
     configuration(config, fast)
     sides = {FAST: fast, PLAIN: plain}
-    sides |= {f"{NUDGED} {number}": plain | {"nudge_seed": number} for number in range(1, args.nudged + 1)}
+    sides |= {f"{NUDGED} {number}": plain | {"nudge_seed": number} for number in range(1, args.perturbed + 1)}
     return sides | {f"{SEED} {seed}": plain | {"seed": seed} for seed in range(args.seed + 1, args.seed + args.seeds + 1)}
 
 
@@ -123,32 +123,32 @@ def _take(line: dict[str, Any], found: dict[str, Any], progress: Progress) -> No
         found |= line
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Losses, gradient norms and evaluations, and whether losses follow."""
-    sides = figures["sides"]
+    sides = metrics["sides"]
     parts = [
-        f"{figures['preset']}, seed {figures['seed']}, on {sides[FAST]['device']}: fast is {figures['kernels']} kernels ({figures['ran']}) in {figures['precision']} "
-        f"{_graphs(figures)}, plain is reference kernels in fp32, nudged is plain from weights changed by up to {figures['nudge']:.1e}; "
+        f"{metrics['preset']}, seed {metrics['seed']}, on {sides[FAST]['device']}: fast is {metrics['kernels']} kernels ({metrics['ran']}) in {metrics['precision']} "
+        f"{_graphs(metrics)}, plain is reference kernels in fp32, nudged is plain from weights changed by up to {metrics['nudge']:.1e}; "
         "differences are relative, means over the steps of a window, and the largest of several runs"
-        + ("; samples are padded to the crop's size on all sides" if figures["padded"] else ""),
+        + ("; samples are padded to the crop's size on all sides" if metrics["padded"] else ""),
         _windows(sides, "losses", name="loss"),
         _windows(sides, "gradient_norms", name="gradient norm"),
-        _evaluations(figures),
+        _evaluations(metrics),
         verdict(sides),
     ]
     return "\n\n".join(parts)
 
 
-def _graphs(figures: dict[str, Any]) -> str:
-    if not figures["graphs"]:
+def _graphs(metrics: dict[str, Any]) -> str:
+    if not metrics["graphs"]:
         return "without graphs"
-    return f"with CUDA graphs ({figures['sides'][FAST]['num_eager_steps']} steps fitted none)"
+    return f"with CUDA graphs ({metrics['sides'][FAST]['num_eager_steps']} steps fitted none)"
 
 
 def _windows(sides: dict[str, Any], figure: str, *, name: str) -> str:
     rows = [
         [f"{window.first}-{window.last}", f"{window.plain:.4f}", f"{window.fast:.4f}", f"{window.shift:+.1e}", f"{window.fast_differs:.1e}",
-         f"{window.nudged_differ:.1e}", f"{window.times_nudged:.2f}", "-" if window.seeds_differ is None else f"{window.seeds_differ:.1e}"]
+         f"{window.perturbed_differ:.1e}", f"{window.times_perturbed:.2f}", "-" if window.seeds_differ is None else f"{window.seeds_differ:.1e}"]
         for window in compare(sides, figure)
     ]  # fmt: skip
     header = [f"{name} of steps", "plain", "fast", "shift of mean", "fast differs", "nudged", "fast/nudged", "other seeds"]
@@ -156,9 +156,9 @@ def _windows(sides: dict[str, Any], figure: str, *, name: str) -> str:
     return f"{table(rows, header=header)}\nlargest difference of one of the first {FIRST_STEPS} steps: {single}"
 
 
-def _evaluations(figures: dict[str, Any]) -> str:
-    target, rows = figures["target_lddt_ca"], []
-    for name, side in figures["sides"].items():
+def _evaluations(metrics: dict[str, Any]) -> str:
+    target, rows = metrics["target_lddt_ca"], []
+    for name, side in metrics["sides"].items():
         reached = first_step_at(side, target)
         last_step, last = side["evaluations"][-1]
         rows.append([name, f"{last:.4f}", str(last_step), "-" if reached is None else str(reached), f"{side['seconds_per_step']:.3f}"])

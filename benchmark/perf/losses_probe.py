@@ -20,13 +20,13 @@ import torch
 
 from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
-from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource, ShardDataSource
-from openfold_opt.train.loop import SetupError, Trainer
+from openfold_opt.train.trainer import SetupError, Trainer
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, EvaluationReport, NullObserver, RunInfo, RunSummary, StepReport
-from openfold_opt.train.setup import RunPaths, build_model
+from openfold_opt.train.build_run import RunPaths, build_model
 
 
 class _Lines(NullObserver):
@@ -82,7 +82,7 @@ def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> i
     if settings["nudge_seed"] is not None:
         paths = dataclasses.replace(paths, init_checkpoint=paths.output_dir / "nudged.pt")
         weights = build_model(config, seed=settings["seed"], device=torch.device("cpu")).state_dict()
-        torch.save(nudged(weights, nudge=settings["nudge"], seed=settings["nudge_seed"]), paths.init_checkpoint)
+        torch.save(perturbed(weights, perturb=settings["nudge"], seed=settings["nudge_seed"]), paths.init_checkpoint)
     observer = CompositeObserver(_Lines(), ConsoleObserver(log_every_steps=config.log_every_steps, stream=sys.stderr))
     try:
         Trainer(config, data=data, paths=paths, seed=settings["seed"], observer=observer).run()
@@ -92,13 +92,13 @@ def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> i
     return 0
 
 
-def nudged(weights: dict[str, torch.Tensor], *, nudge: float, seed: int) -> dict[str, torch.Tensor]:
+def perturbed(weights: dict[str, torch.Tensor], *, perturb: float, seed: int) -> dict[str, torch.Tensor]:
     """Each weight times 1 + u, u uniform between -nudge and nudge; zeros stay zeros."""
     generator = torch.Generator().manual_seed(seed)
     changed = {}
     for name, value in weights.items():
         # in float64, as 1 + u may lie between two float32 numbers
-        factor = 1.0 + nudge * (2.0 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1.0)
+        factor = 1.0 + perturb * (2.0 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1.0)
         changed[name] = (value.double() * factor).to(value.dtype)
     return changed
 

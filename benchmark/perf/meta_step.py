@@ -16,8 +16,8 @@ from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.made_up_features import meta_batch
-from openfold_opt.train.meta_model import meta_model
+from openfold_opt.train.synthetic_features import meta_batch
+from openfold_opt.train.precision import meta_model
 
 META = torch.device("meta")
 
@@ -31,9 +31,9 @@ class StepFlops:
     both: int
     """Of forward pass, loss and backward pass."""
 
-    def of_step(self, num_recycling_passes: int) -> int:
+    def of_step(self, num_recycling_iterations: int) -> int:
         """Of a step with so many passes without gradient."""
-        return num_recycling_passes * self.forward + self.both
+        return num_recycling_iterations * self.forward + self.both
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +74,7 @@ class MetaStep:
 
     def forward(self) -> ModelOutputs:
         """All passes, the last one with gradient."""
-        return self.model(self.batch, self.plan, num_recycling_passes=self.num_passes, dropout=self.dropout)
+        return self.model(self.batch, self.plan, num_recycling_iterations=self.num_passes, dropout=self.dropout)
 
     def count_flops(self) -> StepFlops:
         """Of matrix products."""

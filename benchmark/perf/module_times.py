@@ -14,7 +14,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from openfold_opt.model.linear import LayerNorm, Linear
-from openfold_opt.parallel.pieces import Arriving
+from openfold_opt.parallel.chunks import PendingChunks
 
 _DEEPEST = 3
 """Parts of a module's name that a range may have: evoformer_stack.core.tri_att_start is as deep as it goes."""
@@ -32,7 +32,7 @@ def range_name(module_name: str) -> str | None:
 def module_ranges(model: nn.Module) -> Iterator[None]:
     """While open, forward and backward of the modules are ranges "NAME forward" and "NAME backward", for NVTX too on a GPU.
 
-    Single linear layers and normalisations have none of their own.
+    Single linear layers and normalizations have none of their own.
     """
     handles = []
     for module_name, module in model.named_modules():
@@ -67,9 +67,9 @@ class _ModuleRanges:
                 self._backward.leave()
 
         def mark(x: Any) -> Any:
-            if isinstance(x, (Arriving, tuple)):
-                pieces = map(mark, x)
-                return tuple(pieces) if isinstance(x, tuple) else pieces
+            if isinstance(x, (PendingChunks, tuple)):
+                chunks = map(mark, x)
+                return tuple(chunks) if isinstance(x, tuple) else chunks
             if isinstance(x, Tensor) and x.requires_grad:
                 is_waiting.append(True)
             return _marked(x, close)
@@ -80,12 +80,12 @@ class _ModuleRanges:
         self._forward.leave()
         return self._each(result) if isinstance(result, Iterator) else _marked(result, self._backward.enter)
 
-    def _each(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _each(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         """The forward range is open while the module works on a piece."""
         self._forward.enter()
-        for piece in pieces:
+        for chunk in chunks:
             self._forward.leave()
-            yield _marked(piece, self._backward.enter)
+            yield _marked(chunk, self._backward.enter)
             self._forward.enter()
         self._forward.leave()
 

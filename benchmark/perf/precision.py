@@ -11,15 +11,15 @@ from torch import Tensor
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.can_run import device_for
-from benchmark.perf.spread import table
+from benchmark.perf.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.synthetic_features import synthetic_batch
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.setup import build_model, build_plans, build_train_step, resolve_device
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device
 from openfold_opt.train.step import MicroBatch, StepNumbers, TrainStep
 
 VARIANTS = (("reference", "fp32"), ("reference", "bf16"), ("auto", "fp32"), ("auto", "bf16"))
@@ -40,7 +40,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     config = build_preset(args.preset)
     device = device_for(config, kernels="auto", precision="bf16")
-    features = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
+    features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
     slots = torch.arange(config.local_batch_size, device=device)
     batch = MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=("made up",))
     weights = _trained(config, batch, args.steps)
@@ -64,7 +64,7 @@ def _trained(config: RunConfig, batch: MicroBatch, steps: int) -> Tensor:
     step = _step(config, *VARIANTS[0])
     with matmul_precision("fp32"):
         for number in range(1, steps + 1):
-            step.run([batch], step=number, num_recycling_passes=0).read()
+            step.run([batch], step=number, num_recycling_iterations=0).read()
     return step.buffer.values.clone()
 
 
@@ -76,7 +76,7 @@ def _gradients(
     step.buffer.refresh_compute_copy()
     with matmul_precision(precision):
         terms = step.forward_backward(
-            batch, StepNumbers(step=1, learning_rate=0.0, dropout_seed=step.dropout_seed), num_recycling_passes=0
+            batch, StepNumbers(step=1, learning_rate=0.0, dropout_seed=step.dropout_seed), num_recycling_iterations=0
         )
     losses = {name: float(value.detach().mean()) for name, value in terms.terms.items()} | {"loss": float(terms.loss.detach())}
     return losses, {name: gradient.clone() for name, gradient in step.buffer.views(step.buffer.gradients).items()}
@@ -110,18 +110,18 @@ def _relative_error(found: dict[str, Tensor], truth: dict[str, Tensor], names: l
     return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Relative errors of losses, then of gradients."""
-    truth = figures["losses"][TRUTH]
-    others = [name for name in figures["losses"] if name != TRUTH]
+    truth = metrics["losses"][TRUTH]
+    others = [name for name in metrics["losses"] if name != TRUTH]
     rows = [
-        [name, f"{value:.5f}", *(f"{abs(figures['losses'][other][name] - value) / max(abs(value), 1e-12):.1e}" for other in others)]
+        [name, f"{value:.5f}", *(f"{abs(metrics['losses'][other][name] - value) / max(abs(value), 1e-12):.1e}" for other in others)]
         for name, value in truth.items()
     ]
-    gradients = [[part, "", *(f"{found[other]:.1e}" for other in others)] for part, found in figures["gradients"].items()]
+    gradients = [[part, "", *(f"{found[other]:.1e}" for other in others)] for part, found in metrics["gradients"].items()]
     return "\n\n".join(
         [
-            f"{figures['preset']} after {figures['steps']} steps on made-up features: relative errors against plain float32",
+            f"{metrics['preset']} after {metrics['steps']} steps on made-up features: relative errors against plain float32",
             table(rows, header=["loss", "float32", *others]),
             table(gradients, header=["gradient of", "", *others]),
         ]

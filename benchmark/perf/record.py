@@ -38,11 +38,11 @@ class RecordFile:
             "versions": describe_versions(),
         }
 
-    def save(self, figures: dict[str, Any], *, is_complete: bool = False) -> None:
+    def save(self, metrics: dict[str, Any], *, is_complete: bool = False) -> None:
         """Replace the file by a record with these figures, as a whole, never in parts."""
         if self._path is None:
             return
-        record = {**self._header, "is_complete": is_complete, "figures": figures}
+        record = {**self._header, "is_complete": is_complete, "figures": metrics}
         partial = self._path.with_name(f".{self._path.name}.partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, self._path)

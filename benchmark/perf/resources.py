@@ -11,7 +11,7 @@ import torch
 from benchmark.errors import BenchmarkError
 from benchmark.perf.meta_step import META, MetaStep
 from benchmark.perf.needs_triton import import_with_triton
-from benchmark.perf.spread import table
+from benchmark.perf.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError(
             "TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it"
         )
-    figures: dict[str, Any] = {"preset": args.preset, "dap": args.dap, "kernels": {}}
+    metrics: dict[str, Any] = {"preset": args.preset, "dap": args.dap, "kernels": {}}
     for precision in args.precision:
         launches = compiling.distinct_launches(
             _all_launches(args, precision), every_alignment=args.every_alignment
@@ -64,8 +64,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             except ValueError as error:
                 raise BenchmarkError(f"{precision}: {error}") from error
             name = f"sm_{capability} {precision}"
-            figures["kernels"][name] = [dataclasses.asdict(kernel) for kernel in found]
-    return figures
+            metrics["kernels"][name] = [dataclasses.asdict(kernel) for kernel in found]
+    return metrics
 
 
 def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
@@ -102,7 +102,7 @@ def widest_model(config: RunConfig, head_size: int) -> RunConfig:
 
 
 def step_launches(step: MetaStep) -> list[Any]:
-    """All launches of a step and of the optimiser."""
+    """All launches of a step and of the optimizer."""
     launches = []
     with import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(lambda *launch: launches.append(launch)):
         step.run()
@@ -120,13 +120,13 @@ def _update_weights(step: MetaStep, size: int) -> None:
     step.plan.kernels.weight_update(state, flat, learning_rate=count, flag=scalar, constants=constants)
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """Format the largest shared memory of each kernel, then one table per capability and precision."""
-    parts = [_summary(figures["kernels"])]
-    for name, kernels in figures["kernels"].items():
+    parts = [_summary(metrics["kernels"])]
+    for name, kernels in metrics["kernels"].items():
         columns = ("kernel", "registers", "shared_bytes", "stack_bytes", "spills", "signature")
         rows = [[str(kernel[column]) for column in columns] for kernel in kernels]
-        title = f"{name}: {len(kernels)} kernels of a step of {figures['preset']}"
+        title = f"{name}: {len(kernels)} kernels of a step of {metrics['preset']}"
         parts.append(f"{title}\n\n{table(rows, header=list(columns))}")
     return "\n\n".join(parts)
 

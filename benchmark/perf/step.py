@@ -18,15 +18,15 @@ from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.picture import draw_module_times
 from benchmark.perf.probe import run_probe
 from benchmark.perf.reference import Reference
-from benchmark.perf.spread import Spread, table
+from benchmark.perf.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
-from openfold_opt.kernels.cpu.library import reason_against
+from openfold_opt.kernels.cpu.library import unsupported_reason
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.synthetic_features import synthetic_batch
 from openfold_opt.train.precision import PRECISIONS
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 _MEBIBYTE = 2**20
 _GRAPHS = {"preset": None, "on": True, "off": False}
@@ -70,14 +70,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = build_preset(args.preset)
     args.precision = args.precision or config.precision
     names = ("preset", "kernels", "precision", "threads", "graphs")
-    figures: dict[str, Any] = {name: getattr(args, name) for name in names}
+    metrics: dict[str, Any] = {name: getattr(args, name) for name in names}
     device_for(config, kernels=args.kernels, precision=args.precision)
-    figures["ran"] = what_runs(args.kernels, config.device)
-    figures |= {"passes": {}, "flops": {}, "failures": []}
+    metrics["ran"] = what_runs(args.kernels, config.device)
+    metrics |= {"passes": {}, "flops": {}, "failures": []}
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
             features = Path(folder, f"features_{passes}.npz")
-            batch = made_up_batch(
+            batch = synthetic_batch(
                 config.data, batch_size=config.local_batch_size, num_passes=passes + 1
             )
             np.savez(features, **{name: value.numpy() for name, value in batch.items()})
@@ -88,16 +88,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     "repeats": args.repeats, "threads": args.threads,
                 }  # fmt: skip
                 sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
-            _measure_passes(passes, sides, figures, args)
+            _measure_passes(passes, sides, metrics, args)
         if _has_profile(args):
             # of the last number of passes
             for profile in _ours(args, passes, features, modules=True):
-                figures["profile"] = profile
-                args.record.save(figures)
-    _measure_limits(config, figures, args)
+                metrics["profile"] = profile
+                args.record.save(metrics)
+    _measure_limits(config, metrics, args)
     if args.picture is not None:
-        draw_module_times(figures["profile"]["modules"], args.picture)
-    return figures
+        draw_module_times(metrics["profile"]["modules"], args.picture)
+    return metrics
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -118,14 +118,14 @@ def _has_profile(args: argparse.Namespace) -> bool:
     return args.modules or args.trace is not None or args.picture is not None
 
 
-def _measure_limits(config: RunConfig, figures: dict[str, Any], args: argparse.Namespace) -> None:
+def _measure_limits(config: RunConfig, metrics: dict[str, Any], args: argparse.Namespace) -> None:
     """Operations of a step and the speed of a matrix product; times come before them."""
-    if not any(found["ours"]["seconds"] for found in figures["passes"].values()):
+    if not any(found["ours"]["seconds"] for found in metrics["passes"].values()):
         return
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
-    figures["flops"] = {str(passes): flops.of_step(passes) for passes in args.passes}
-    args.record.save(figures)
-    figures["matmul_flops_per_second"] = measure_matmul(
+    metrics["flops"] = {str(passes): flops.of_step(passes) for passes in args.passes}
+    args.record.save(metrics)
+    metrics["matmul_flops_per_second"] = measure_matmul(
         args.precision, device=config.device, threads=args.threads
     )
 
@@ -133,19 +133,19 @@ def _measure_limits(config: RunConfig, figures: dict[str, Any], args: argparse.N
 def what_runs(kernels: str, device: str) -> str:
     """The implementation that a name means on the device of a preset, and why where it is not the fast one."""
     resolved = KernelConfig.all(kernels).resolved(resolve_device(device, local_rank=0)).layer_norm
-    reason = reason_against() if kernels == "auto" and resolved == "reference" else None
+    reason = unsupported_reason() if kernels == "auto" and resolved == "reference" else None
     return f"which are {resolved}" + ("" if reason is None else f": {reason}")
 
 
 def _measure_passes(
     passes: int,
     sides: dict[str, Callable[[], Iterator[dict[str, Any]]]],
-    figures: dict[str, Any],
+    metrics: dict[str, Any],
     args: argparse.Namespace,
 ) -> None:
     """Let the sides take turns, and save the record after every step that a side reports."""
     found: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
-    figures["passes"][str(passes)] = found
+    metrics["passes"][str(passes)] = found
     for _ in tracked(range(args.rounds), what=f"{passes} passes", unit="round"):
         for side, run in sides.items():
             before = found[side]
@@ -154,10 +154,10 @@ def _measure_passes(
                     peaks = [*before["peak_memory_bytes"], record["peak_memory_bytes"]]
                     seconds = before["seconds"] + record["seconds"]
                     found[side] = {"seconds": seconds, "peak_memory_bytes": peaks}
-                    args.record.save(figures)
+                    args.record.save(metrics)
             except BenchmarkError as error:
-                figures["failures"].append(f"{passes} passes, {side}: {error}")
-                args.record.save(figures)
+                metrics["failures"].append(f"{passes} passes, {side}: {error}")
+                args.record.save(metrics)
                 return
 
 
@@ -173,37 +173,37 @@ def _ours(
     )
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """A table by number of passes, with ratios where there is a reference; the mean over the passes; modules by time."""
     rows, medians = [], []
-    for passes, sides in figures["passes"].items():
-        spreads = {
-            side: Spread.of(found["seconds"]) for side, found in sides.items() if found["seconds"]
+    for passes, sides in metrics["passes"].items():
+        timing_stats_of = {
+            side: TimingStats.of(found["seconds"]) for side, found in sides.items() if found["seconds"]
         }
-        peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in spreads}
-        if "ours" in spreads:
-            medians.append(spreads["ours"].median)
-        for side, spread in spreads.items():
-            rate = figures["flops"][passes] / spread.median
-            share = rate / figures["matmul_flops_per_second"]
-            seconds = f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+        peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in timing_stats_of}
+        if "ours" in timing_stats_of:
+            medians.append(timing_stats_of["ours"].median)
+        for side, timing_stats in timing_stats_of.items():
+            rate = metrics["flops"][passes] / timing_stats.median
+            share = rate / metrics["matmul_flops_per_second"]
+            seconds = f"{timing_stats.median:.3f} ({timing_stats.low:.3f} to {timing_stats.high:.3f})"
             rows.append([f"{passes} {side}", seconds, f"{rate / 1e12:.2f}", f"{share:.0%}", f"{peaks[side] / _MEBIBYTE:.0f}"])
-        if {"ours", "reference"} <= spreads.keys():
-            ratio = spreads["ours"].ratio_to(spreads["reference"])
+        if {"ours", "reference"} <= timing_stats_of.keys():
+            ratio = timing_stats_of["ours"].ratio_to(timing_stats_of["reference"])
             seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
             rows.append([f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"])
     header = ["passes without gradient", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
     parts = [
         "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads, "
-        "graphs: {graphs}".format(**figures)
+        "graphs: {graphs}".format(**metrics)
     ]
     if rows:
         parts.append(table(rows, header=header))
     if len(medians) > 1:
         mean = sum(medians) / len(medians)
         parts.append(f"ours, mean over these numbers of passes: {mean:.3f} s/step")
-    if "profile" in figures:
-        parts.append(_profile_report(figures["profile"]))
+    if "profile" in metrics:
+        parts.append(_profile_report(metrics["profile"]))
     return "\n\n".join(parts)
 
 

@@ -27,12 +27,12 @@ from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.garbage import frozen_garbage
+from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.host_memory import keep_freed_memory
+from openfold_opt.train.process_memory import keep_freed_memory
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.setup import build_model, build_plans, build_train_step, peak_memory_bytes, resolve_device
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step, peak_memory_bytes, resolve_device
 from openfold_opt.train.step import MicroBatch
 
 _UNTIMED_STEPS = 2
@@ -80,8 +80,8 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
         # before anything is recorded: inside a replay there are no modules, and a graph keeps its memory from eager work
         trace = None if settings["trace"] is None else Path(settings["trace"])
         for _ in range(2):
-            step.run(micro_batches, step=1, num_recycling_passes=passes).read()
-        found |= time_modules(lambda: step.run(micro_batches, step=1, num_recycling_passes=passes).read(), model, trace=trace)
+            step.run(micro_batches, step=1, num_recycling_iterations=passes).read()
+        found |= time_modules(lambda: step.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model, trace=trace)
         print(json.dumps(found), flush=True)
     runner: Any = step
     if config.cuda_graphs:
@@ -89,18 +89,18 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
         runner.rehearse(passes)
         runner.record(passes)
     seconds, losses = [], []
-    with frozen_garbage():
+    with paused_garbage_collection():
         for number in range(1, settings["repeats"] + _UNTIMED_STEPS + 1):
             started = time.perf_counter()
-            figures = runner.run(micro_batches, step=number, num_recycling_passes=passes).read()
+            metrics = runner.run(micro_batches, step=number, num_recycling_iterations=passes).read()
             seconds.append(time.perf_counter() - started)
-            losses.append(figures.loss)
+            losses.append(metrics.loss)
             if number > _UNTIMED_STEPS:
                 found |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses}
                 found["peak_memory_bytes"] = peak_memory_bytes(device)
                 print(json.dumps(found), flush=True)
     if settings["modules"] and config.cuda_graphs:
-        replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_passes=passes).read(), model)
+        replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model)
         found["launches"] = replay["launches"]
         print(json.dumps(found), flush=True)
 

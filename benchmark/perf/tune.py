@@ -18,7 +18,7 @@ from benchmark.perf.limits import best_seconds
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.resources import step_launches
-from benchmark.perf.spread import table
+from benchmark.perf.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
@@ -129,12 +129,12 @@ def format_file(found: dict[str, Any], *, chip: str, preset: str, precision: str
     )
 
 
-def report(figures: dict[str, Any]) -> str:
+def report(metrics: dict[str, Any]) -> str:
     """A row for each launch, the slowest first, and the sum."""
-    launches = sorted(figures["launches"].items(), key=lambda item: -item[1]["written"])
+    launches = sorted(metrics["launches"].items(), key=lambda item: -item[1]["written"])
     rows = [[key, f"{1e3 * e['written']:.3f}", f"{1e3 * e['chosen']:.3f}", str(e["options"] or "as written")] for key, e in launches]
     sums = [f"{1e3 * sum(entry[way] for _, entry in launches):.3f}" for way in ("written", "chosen")]
     header = ["launch", "written, ms of a step", "chosen", "options"]
-    return f"{figures['chip']}, {figures['preset']} in {figures['precision']}: {figures['file']}\n\n" + table(
+    return f"{metrics['chip']}, {metrics['preset']} in {metrics['precision']}: {metrics['file']}\n\n" + table(
         [*rows, ["all", *sums, ""]], header=header
     )

@@ -21,9 +21,9 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.setup import build_model, build_plans, build_train_step, resolve_device
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device
 from openfold_opt.train.step import TrainStep
-from openfold_opt.train.warm_up import made_up_micro_batch
+from openfold_opt.train.warm_up import synthetic_micro_batch
 
 LOSS_TOLERANCE = 0.01
 """Relative; the first step of both sides starts from the same weights on the same sample."""
@@ -40,7 +40,7 @@ def small_config(config: RunConfig) -> RunConfig:
         crop_size=min(config.data.crop_size, 64),
         max_msa_clusters=min(config.data.max_msa_clusters, 16),
         max_extra_msa=min(config.data.max_extra_msa, 32),
-        max_extra_passes=1,
+        max_recycling_iterations=1,
     )
     return dataclasses.replace(
         config,
@@ -56,7 +56,7 @@ def small_config(config: RunConfig) -> RunConfig:
 def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
     """Raises ValueError if a step cannot be recorded or if a replay differs from an eager step."""
     recorded, eager = _new_step(config, device), _new_step(config, device)
-    graphs = StepGraphs(recorded, recorder, micro_batch=made_up_micro_batch(config, device, 0))
+    graphs = StepGraphs(recorded, recorder, micro_batch=synthetic_micro_batch(config, device, 0))
     for passes in (1, 0):
         graphs.rehearse(passes)
     for passes in (1, 0):
@@ -81,9 +81,9 @@ def _copy_state(source: TrainStep, target: TrainStep) -> None:
 def _compare(
     config: RunConfig, device: torch.device, graphs: StepGraphs, eager: TrainStep, passes: int
 ) -> None:
-    batches = [made_up_micro_batch(config, device, n) for n in range(config.accumulation)]
+    batches = [synthetic_micro_batch(config, device, n) for n in range(config.accumulation)]
     found, expected = (
-        runner.run(batches, step=1, num_recycling_passes=passes).read()
+        runner.run(batches, step=1, num_recycling_iterations=passes).read()
         for runner in (graphs, eager)
     )
     is_close = math.isclose(found.loss, expected.loss, rel_tol=LOSS_TOLERANCE)

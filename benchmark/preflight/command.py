@@ -11,7 +11,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.preflight.capture import check_capture
 from benchmark.preflight.finding import Finding, lines_of
 from benchmark.preflight.job_checks import check_checkpoint, check_data, check_ranks, check_space, needed_bytes
-from benchmark.preflight.meeting import Meeting, check_answers, check_bandwidth
+from benchmark.preflight.rendezvous import Rendezvous, check_answers, check_bandwidth
 from benchmark.preflight.node_checks import (
     ExpectedAccelerators,
     check_accelerators,
@@ -24,7 +24,7 @@ from benchmark.presets import build_preset, fit_preset, preset_names
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
-from openfold_opt.train.setup import resolve_device
+from openfold_opt.train.build_run import resolve_device
 
 
 def add_parser(subparsers) -> None:
@@ -57,20 +57,20 @@ def run(args: argparse.Namespace) -> int:
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     try:
         launch = read_launch_info()
-        meeting = Meeting(launch, timeout_seconds=args.timeout_seconds)
+        rendezvous = Rendezvous(launch, timeout_seconds=args.timeout_seconds)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     own = {"host": platform.node(), "findings": [finding.as_json() for finding in _node_findings(args, config, launch)]}
     if launch.rank == 0:
-        return _first_rank(args, config, launch, meeting, own)
-    meeting.tell(own)
+        return _first_rank(args, config, launch, rendezvous, own)
+    rendezvous.publish(own)
     try:
-        go_on = meeting.learn()
+        go_on = rendezvous.read()
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     if go_on:
-        meeting.all_reduce_gb_per_second(resolve_device(config.device, local_rank=launch.local_rank))
-    meeting.part()
+        rendezvous.all_reduce_gb_per_second(resolve_device(config.device, local_rank=launch.local_rank))
+    rendezvous.leave()
     return 0
 
 
@@ -96,10 +96,10 @@ def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchIn
     return findings
 
 
-def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, meeting: Meeting, own: dict) -> int:
+def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, rendezvous: Rendezvous, own: dict) -> int:
     job = [check_ranks(config, launch.world_size), *check_data(config, args.data_dir), check_checkpoint(config, args.init_checkpoint)]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
-    found = meeting.collect(own)
+    found = rendezvous.collect(own)
     job.append(check_answers(found, launch))
     nodes: dict[str, list[Finding]] = {}
     for answer in found.values():
@@ -107,24 +107,24 @@ def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo,
     job += _check_alike(nodes)
     is_well = all(finding.passed for finding in [*job, *(finding for of_node in nodes.values() for finding in of_node)])
     if is_well and launch.world_size > 1:
-        job.append(_measure(args, config, launch, meeting))
+        job.append(_measure(args, config, launch, rendezvous))
         is_well = job[-1].passed
     else:
-        meeting.decide(False)
+        rendezvous.decide(False)
     for line in [*lines_of({"": job}), *lines_of(nodes)]:
         print(line, flush=True)
     # a rank that did not answer will not take its leave either
     if len(found) == launch.world_size:
-        meeting.part()
+        rendezvous.leave()
     verdict = "all is well" if is_well else "something is wrong; nothing was started"
     print(f"preflight: {verdict}", file=sys.stdout if is_well else sys.stderr, flush=True)
     return 0 if is_well else 1
 
 
-def _measure(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, meeting: Meeting) -> Finding:
+def _measure(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, rendezvous: Rendezvous) -> Finding:
     device = resolve_device(config.device, local_rank=launch.local_rank)
-    meeting.decide(True)
-    found = meeting.all_reduce_gb_per_second(device)
+    rendezvous.decide(True)
+    found = rendezvous.all_reduce_gb_per_second(device)
     return check_bandwidth(found, args.min_all_reduce_gb_s, backend="nccl" if device.type == "cuda" else "gloo")
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from benchmark.preflight.finding import Finding
-from benchmark.rehearsal import count_parameters
+from benchmark.dry_run_log import count_parameters
 from benchmark.rules import preset_division
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.context import count_training_ranks
@@ -16,7 +16,7 @@ from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER
-from openfold_opt.train.selection import complain_of_counts, count_chains
+from openfold_opt.train.selection import validate_counts, count_chains
 
 BYTES_PER_PARAMETER = 16
 """Of a checkpoint: float32 weights, two moments, running average."""
@@ -61,7 +61,7 @@ def _check_chains(config: RunConfig, index: ShardIndex) -> Finding:
         counts = count_chains(index, config.selection)
     except ValueError as error:
         return Finding(check="chains", passed=False, text=str(error))
-    complaint = complain_of_counts(**counts, config=config.selection)
+    complaint = validate_counts(**counts, config=config.selection)
     text = complaint or f"{counts['train_samples']:,} to train on, {counts['eval_samples']:,} to evaluate"
     return Finding(check="chains", passed=complaint is None, text=text)
 

@@ -27,7 +27,7 @@ def build() -> RunConfig:
             max_msa_clusters=4,
             max_extra_msa=4,
             max_templates=1,
-            max_extra_passes=0,
+            max_recycling_iterations=0,
             clamped_fape_probability=0.0,
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),

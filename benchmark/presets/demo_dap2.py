@@ -12,4 +12,4 @@ from openfold_opt.train.config import RunConfig
 def build() -> RunConfig:
     """What the demo computes, by Dynamic Axial Parallelism."""
     # parts of 18 residues are too small to be cut: by gloo on CPUs a step takes a fifth longer with two pieces (docs/lab_log.md)
-    return dataclasses.replace(demo.build(), parallel=ParallelConfig(dap_size=2, dap_pieces=1))
+    return dataclasses.replace(demo.build(), parallel=ParallelConfig(dap_size=2, dap_chunks=1))

@@ -74,7 +74,7 @@ def _data() -> DataConfig:
         masked_msa_same_probability=0.1,  # [A] 1.2.7
         max_templates=4,  # [R] templates_enabled, max_templates
         shuffled_template_hits=20,  # [M] shuffle_top_k_prefiltered
-        max_extra_passes=3,  # [R] num_recycling_iters
+        max_recycling_iterations=3,  # [R] num_recycling_iters
         clamped_fape_probability=0.9,  # [A] 1.11.5
     )
 

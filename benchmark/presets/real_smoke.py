@@ -1,7 +1,7 @@
 """A small model on real chains, trained and evaluated on the same ones: does everything hold together on real files?
 
 The reference's own sanity check does likewise. It shows that the pipeline can fit real structures from 20 to 101
-residues (NMR and X-ray, one of them with 38,955 aligned sequences), not that a model generalises. Open division.
+residues (NMR and X-ray, one of them with 38,955 aligned sequences), not that a model generalizes. Open division.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def build() -> RunConfig:
             max_msa_clusters=2,
             max_extra_msa=2,
             max_templates=0,
-            max_extra_passes=0,
+            max_recycling_iterations=0,
             clamped_fape_probability=0.0,
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),

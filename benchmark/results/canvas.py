@@ -20,7 +20,7 @@ def new_axes() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def colour(i: int) -> tuple[float, ...]:
+def color(i: int) -> tuple[float, ...]:
     """Of set i, the same in every picture."""
     return matplotlib.colormaps["tab10"](i % NUM_COLOURS)
 

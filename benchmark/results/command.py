@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
-from benchmark.results.figures import Figures, compute_figures, went_side_by_side
+from benchmark.results.metrics import Metrics, compute_metrics, went_side_by_side
 from benchmark.results.files import as_csv, as_json
 from benchmark.results.gather import Gathered, ResultSet, gather
 from benchmark.results.peak import PEAK_TFLOP_PER_SECOND
@@ -52,34 +52,34 @@ def run(args: argparse.Namespace) -> int:
     """Print, write, and return the exit code."""
     accelerators = _accelerators(args.accelerator)
     gathered = gather(args.paths, is_throughput=args.throughput)
-    figures = [_figures(each, accelerators) for each in gathered.sets]
-    texts = render(gathered, figures)
+    metrics = [_metrics(each, accelerators) for each in gathered.sets]
+    texts = render(gathered, metrics)
     print(texts[args.format], end="")
-    for line in remarks(gathered, figures):
+    for line in remarks(gathered, metrics):
         print(f"note: {line}", file=sys.stderr)
     # in Markdown they are a part of the text
     for rejection in gathered.rejections if args.format != "markdown" else ():
         print(f"left out: {rejection.path}: {rejection.reason}", file=sys.stderr)
     if args.out is not None:
-        write(args.out, texts, gathered, figures)
+        write(args.out, texts, gathered, metrics)
     if not gathered.sets:
         raise BenchmarkError("not one log could be read; the reasons are above")
     return 1 if gathered.rejections else 0
 
 
-def render(gathered: Gathered, figures: Sequence[Figures]) -> dict[str, str]:
+def render(gathered: Gathered, metrics: Sequence[Metrics]) -> dict[str, str]:
     """The text of every format."""
     return {
-        "markdown": markdown(figures, gathered.rejections),
-        "csv": as_csv(figures),
-        "json": as_json(figures, [each.runs for each in gathered.sets], gathered.rejections),
+        "markdown": markdown(metrics, gathered.rejections),
+        "csv": as_csv(metrics),
+        "json": as_json(metrics, [each.runs for each in gathered.sets], gathered.rejections),
     }
 
 
-def remarks(gathered: Gathered, figures: Sequence[Figures]) -> list[str]:
+def remarks(gathered: Gathered, metrics: Sequence[Metrics]) -> list[str]:
     """What was taken for granted, or looks odd."""
     found = [f"{folder}: passed over, it holds results of another benchmark" for folder in gathered.passed_over]
-    for each, of_it in zip(gathered.sets, figures, strict=True):
+    for each, of_it in zip(gathered.sets, metrics, strict=True):
         if of_it.accelerators and of_it.accelerator is None and of_it.reference_samples is not None:
             found.append(f"{label(of_it)}: its accelerators are not named, so their peak is not known; --accelerator {of_it.system}=NAME tells")
         if each.place.is_throughput:
@@ -91,7 +91,7 @@ def remarks(gathered: Gathered, figures: Sequence[Figures]) -> list[str]:
     return found
 
 
-def write(folder: Path, texts: dict[str, str], gathered: Gathered, figures: Sequence[Figures]) -> None:
+def write(folder: Path, texts: dict[str, str], gathered: Gathered, metrics: Sequence[Metrics]) -> None:
     """Everything into one folder. BenchmarkError if that cannot be written."""
     # matplotlib takes a second to load, and a table does not need it
     from benchmark.results.pictures import draw_all
@@ -100,16 +100,16 @@ def write(folder: Path, texts: dict[str, str], gathered: Gathered, figures: Sequ
         folder.mkdir(parents=True, exist_ok=True)
         for name, suffix in zip(FORMATS, ("md", "csv", "json"), strict=True):
             (folder / f"summary.{suffix}").write_text(texts[name], encoding="utf-8")
-        if figures:
-            draw_all(folder, gathered.sets, figures)
+        if metrics:
+            draw_all(folder, gathered.sets, metrics)
     except OSError as error:
         raise BenchmarkError(f"--out {folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _figures(each: ResultSet, accelerators: dict[str, str]) -> Figures:
-    of_it = compute_figures(each)
+def _metrics(each: ResultSet, accelerators: dict[str, str]) -> Metrics:
+    of_it = compute_metrics(each)
     name = accelerators.get(of_it.system)
-    return compute_figures(each, accelerator=name) if name else of_it
+    return compute_metrics(each, accelerator=name) if name else of_it
 
 
 def _accelerators(pairs: Sequence[str]) -> dict[str, str]:

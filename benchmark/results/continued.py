@@ -63,7 +63,7 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
     A log in an output directory brings the other parts of its run with it.
     """
     groups: dict[Hashable, list[RunPart]] = defaultdict(list)
-    paths = _with_neighbours(paths)
+    paths = _with_neighbors(paths)
     for path in paths:
         part = read_part(path)
         groups[_run_of(part)].append(part)
@@ -116,7 +116,7 @@ def _value(last: dict[str, Any], key: str) -> Any:
     return last[key]["value"] if key in last else None
 
 
-def _with_neighbours(paths: Iterable[Path]) -> list[Path]:
+def _with_neighbors(paths: Iterable[Path]) -> list[Path]:
     """Add the continued logs in the folder of a first log, each log once."""
     found: dict[Path, Path] = {}
     for path in paths:

@@ -9,24 +9,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from benchmark.results.figures import Figures, step_seconds
+from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.gather import Rejection
 from benchmark.results.run_log import RunLog
 
 
-def as_csv(figures: Sequence[Figures]) -> str:
+def as_csv(metrics: Sequence[Metrics]) -> str:
     """An empty cell where the logs do not tell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Figures)], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(Metrics)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(each) for each in figures)
+    writer.writerows(asdict(each) for each in metrics)
     return text.getvalue()
 
 
-def as_json(figures: Sequence[Figures], runs: Sequence[Sequence[RunLog]], rejections: Sequence[Rejection]) -> str:
+def as_json(metrics: Sequence[Metrics], runs: Sequence[Sequence[RunLog]], rejections: Sequence[Rejection]) -> str:
     """runs: those of each set, in the order of figures."""
     content = {
-        "sets": [asdict(each) | {"each_run": [_run(run) for run in members]} for each, members in zip(figures, runs, strict=True)],
+        "sets": [asdict(each) | {"each_run": [_run(run) for run in members]} for each, members in zip(metrics, runs, strict=True)],
         "left_out": [{"path": str(rejection.path), "reason": rejection.reason} for rejection in rejections],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -73,8 +73,8 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
     for run in runs:
         # what config.json tells, such as preset and dap size, must agree too
         places.setdefault(describe_place(run.path.parent), []).append(run)
-    for place, neighbours in places.items():
-        sets += [ResultSet(place=place, runs=tuple(members), num_rejected=0) for members in _by_kind(neighbours)]
+    for place, neighbors in places.items():
+        sets += [ResultSet(place=place, runs=tuple(members), num_rejected=0) for members in _by_kind(neighbors)]
     if is_throughput:
         sets = [replace(each, place=replace(each.place, is_throughput=True)) for each in sets]
     return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
@@ -115,7 +115,7 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
 def _kind(run: RunLog) -> dict[str, Any]:
     """What the runs of a set have in common."""
     return {
-        "submission_org": run.organisation,
+        "submission_org": run.organization,
         "submission_platform": run.platform,
         "submission_division": run.division,
         "number_of_nodes": run.num_nodes,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmark.results.canvas import add_legend, colour, legend_name, new_axes, use_log_scale
-from benchmark.results.figures import Figures, step_seconds
+from benchmark.results.canvas import add_legend, color, legend_name, new_axes, use_log_scale
+from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.gather import ResultSet
 from benchmark.results.reference_points import reference_points
 from benchmark.results.run_log import RunLog
@@ -25,21 +25,21 @@ LOWEST_SHARE = 0.03
 """Of all evaluations, how many of the lowest may fall out of the picture: some runs have a bad one now and then."""
 
 
-def draw_all(folder: Path, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+def draw_all(folder: Path, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
     """lddt_samples.png, lddt_minutes.png, step_time.png and strong_scaling.png."""
     for name, draw in (("lddt_samples", draw_lddt_samples), ("lddt_minutes", draw_lddt_minutes), ("step_time", draw_step_time)):
         figure, axes = new_axes()
-        draw(axes, sets, figures)
+        draw(axes, sets, metrics)
         figure.savefig(folder / f"{name}.png", dpi=130)
     figure, axes = new_axes()
-    draw_strong_scaling(axes, figures, colours=[colour(i) for i in range(len(figures))])
+    draw_strong_scaling(axes, metrics, colors=[color(i) for i in range(len(metrics))])
     figure.savefig(folder / "strong_scaling.png", dpi=130)
 
 
-def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
     """lDDT-Ca over samples seen, and the range of samples in which the reference's 20 runs converge."""
-    _draw_runs(axes, sets, figures, curve=lambda run: _course(run, lambda each: each.samples / 1e3))
-    if any(each.reference_samples for each in figures):
+    _draw_runs(axes, sets, metrics, curve=lambda run: _course(run, lambda each: each.samples / 1e3))
+    if any(each.reference_samples for each in metrics):
         for point, shade in zip(reference_points(), ("0.55", "0.75"), strict=False):
             low, high = min(point.samples) / 1e3, max(point.samples) / 1e3
             axes.axvspan(low, high, color=shade, alpha=0.25, linewidth=0, label=f"MLCommons reference converges, batch {point.batch}")
@@ -47,16 +47,16 @@ def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[F
     axes.set_xlabel("thousand samples")
 
 
-def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
     """lDDT-Ca over minutes since run_start; bars at the target show when the reference's samples would be through at each set's own pace."""
-    _draw_runs(axes, sets, figures, curve=lambda run: _course(run, lambda each: each.stop / 60))
+    _draw_runs(axes, sets, metrics, curve=lambda run: _course(run, lambda each: each.stop / 60))
     levels = _lddt_limits(sets)
     has_pace = [any(run.is_converged and run.samples for run in each.runs) for each in sets]
-    bars = [i for i, each in enumerate(figures) if each.reference_samples is not None and has_pace[i]]
+    bars = [i for i, each in enumerate(metrics) if each.reference_samples is not None and has_pace[i]]
     for row, i in enumerate(bars):
         low, high = _reference_minutes(sets[i])
         height = sets[i].runs[0].target + (row + 1) * 0.012 * (levels[1] - levels[0])
-        axes.plot([low, high], [height, height], color=colour(i), linewidth=4, solid_capstyle="butt", alpha=0.7)
+        axes.plot([low, high], [height, height], color=color(i), linewidth=4, solid_capstyle="butt", alpha=0.7)
     if bars:
         axes.plot([], [], color="0.4", linewidth=4, label="MLCommons reference's samples, at the set's pace")
     _finish_lddt(axes, sets)
@@ -64,28 +64,28 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[F
     axes.set_xlabel("minutes since run_start")
 
 
-def draw_step_time(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures]) -> None:
+def draw_step_time(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
     """Seconds of a step over the run, one point per cycle between evaluations."""
 
     def curve(run: RunLog) -> Curve:
         return [cycle.samples / 1e3 for cycle in run.cycles], step_seconds(run)
 
-    _draw_runs(axes, sets, figures, curve=curve)
+    _draw_runs(axes, sets, metrics, curve=curve)
     _log_scale_if_wide(axes, "y", [seconds for each in sets for run in each.runs for seconds in step_seconds(run)])
     axes.set_xlabel("thousand samples")
     axes.set_ylabel("s/step, evaluation excluded")
     add_legend(axes)
 
 
-def _draw_runs(axes: Axes, sets: Sequence[ResultSet], figures: Sequence[Figures], *, curve: Callable[[RunLog], Curve]) -> None:
+def _draw_runs(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics], *, curve: Callable[[RunLog], Curve]) -> None:
     """Every run as a thin line, and their median as a thick one."""
-    for i, (each, of_it) in enumerate(zip(sets, figures, strict=True)):
+    for i, (each, of_it) in enumerate(zip(sets, metrics, strict=True)):
         curves = [curve(run) for run in each.runs if run.evaluations and run.cycles]
         for x, y in curves if len(curves) > 1 else ():
-            axes.plot(x, y, color=colour(i), linewidth=0.7, alpha=0.35)
+            axes.plot(x, y, color=color(i), linewidth=0.7, alpha=0.35)
         if curves:
             name = legend_name(f"{label(of_it)}, {len(curves)} run{'s'[: len(curves) - 1]}")
-            axes.plot(*_median_curve(curves), color=colour(i), linewidth=2, label=name)
+            axes.plot(*_median_curve(curves), color=color(i), linewidth=2, label=name)
 
 
 def _median_curve(curves: Sequence[Curve]) -> Curve:

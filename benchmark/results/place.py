@@ -35,13 +35,13 @@ def describe_place(folder: Path) -> Place:
     parts = folder.parts
     is_throughput = any(THROUGHPUT_NAME.search(part) for part in parts[-3:])
     submitter, system, description = None, None, {}
-    pieces = folder.name.split("__")
+    chunks = folder.name.split("__")
     at = max((i for i, part in enumerate(parts[:-1]) if part == "results"), default=0)
     if at > 0 and _is_package(Path(*parts[:at])):
         submitter, system = parts[at - 1], parts[at + 1]
         description = read_json(Path(*parts[:at], "systems", f"{system}.json"))
-    elif len(pieces) >= 2:
-        submitter, system = pieces[0], pieces[1]
+    elif len(chunks) >= 2:
+        submitter, system = chunks[0], chunks[1]
     config = read_json(folder / "config.json")
     accelerator = description.get("accelerator_model_name") or _of(config, "machine", "accelerator")
     preset = config.get("preset")

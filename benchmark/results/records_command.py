@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
-from benchmark.results.keep_run import keep_run
-from benchmark.results.records import TABLE_FILE, format_table
+from benchmark.results.archive_run import archive_run
+from benchmark.results.archive import TABLE_FILE, format_table
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.add == (args.run_dir is not None) == (args.name is not None):
         raise BenchmarkError("--add, RUN_DIR and --name NAME belong together")
     if args.add:
-        keep_run(args.run_dir, results / "runs", name=args.name, command=args.repeat)
+        archive_run(args.run_dir, results / "runs", name=args.name, command=args.repeat)
     text = format_table(results)
     target = results / TABLE_FILE
     is_current = target.is_file() and target.read_text(encoding="utf-8") == text

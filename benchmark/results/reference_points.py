@@ -22,7 +22,7 @@ from benchmark.check import RULESET, USAGE
 from benchmark.results.run_log import BENCHMARK, RunLog
 
 REQUIRED_RUNS = rcp_checker.submission_runs[USAGE][BENCHMARK]
-PASS, NORMALISED, SHORT, NO_VERDICT = "passes", "passes, normalised", "falls short", "no verdict"
+PASS, NORMALISED, SHORT, NO_VERDICT = "passes", "passes, normalized", "falls short", "no verdict"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 Where submitters differ: evaluation in turn with training or beside it; the wait for a batch under two names; and what a
 step is when gradients are accumulated. The reference logs the samples of one micro-step as global_batch_size and counts
-micro-steps, ours logs the samples of an optimiser step and counts those; in both, samples = steps x global_batch_size.
+micro-steps, ours logs the samples of an optimizer step and counts those; in both, samples = steps x global_batch_size.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class RunLog:
     """A whole run. Times in ms are of the clock of the machine, since 1970."""
 
     path: Path
-    organisation: str
+    organization: str
     platform: str
     division: str
     precision: str | None
@@ -112,7 +112,7 @@ class RunLog:
 
     @property
     def counts_micro_steps(self) -> bool:
-        """`batch` and a step are a part of an optimiser step."""
+        """`batch` and a step are a part of an optimizer step."""
         return self.accumulation > 1 and not self.is_ours
 
 
@@ -131,7 +131,7 @@ def read_run_log(path: Path) -> RunLog:
     accelerators_per_node = _count(values, "accelerators_per_node", least=0)
     return RunLog(
         path=path,
-        organisation=str(values.get("submission_org", "unknown")),
+        organization=str(values.get("submission_org", "unknown")),
         platform=str(values.get("submission_platform", "unknown")),
         division=str(values.get("submission_division", "unknown")),
         precision=precision if isinstance(precision, str) else None,

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from benchmark.results.canvas import add_legend, legend_name, use_log_scale
-from benchmark.results.figures import Figures
+from benchmark.results.metrics import Metrics
 from benchmark.results.reference_points import SHORT
 from benchmark.results.tables import label
 
 
-def draw_strong_scaling(axes: Axes, figures: Sequence[Figures], *, colours: Sequence) -> None:
-    """One point per set: trimmed mean (or the fastest of fewer than three runs), with the range; grey lines have the same product."""
-    drawn = [(each, colours[i]) for i, each in enumerate(figures) if _minutes(each) is not None]
+def draw_strong_scaling(axes: Axes, metrics: Sequence[Metrics], *, colors: Sequence) -> None:
+    """One point per set: trimmed mean (or the fastest of fewer than three runs), with the range; gray lines have the same product."""
+    drawn = [(each, colors[i]) for i, each in enumerate(metrics) if _minutes(each) is not None]
     for which in ("x", "y"):
         use_log_scale(axes, which)
-    for each, colour in drawn:
+    for each, color in drawn:
         size, minutes = _size(each), _minutes(each)
         low, high = each.minutes_min, each.minutes_max or minutes
         name = f"{label(each)}" + (f", one of {each.runs} side by side" if each.is_throughput else "")
@@ -27,18 +27,18 @@ def draw_strong_scaling(axes: Axes, figures: Sequence[Figures], *, colours: Sequ
             [size],
             [minutes],
             yerr=[[minutes - low], [high - minutes]],
-            color=colour,
+            color=color,
             marker="X" if is_short else "o",
             markersize=8,
-            markerfacecolor="none" if each.is_throughput else colour,
+            markerfacecolor="none" if each.is_throughput else color,
             capsize=4,
             linestyle="none",
             label=legend_name(name),
         )
-        if each.minutes_normalised is not None and each.rcp_factor > 1:
-            axes.plot([size], [each.minutes_normalised], color=colour, marker="_", markersize=16, markeredgewidth=2)
+        if each.minutes_normalized is not None and each.rcp_factor > 1:
+            axes.plot([size], [each.minutes_normalized], color=color, marker="_", markersize=16, markeredgewidth=2)
     if any(each.rcp_factor > 1 for each, _ in drawn):
-        axes.plot([], [], color="0.4", marker="_", markersize=12, markeredgewidth=2, linestyle="none", label="RCP-normalised")
+        axes.plot([], [], color="0.4", marker="_", markersize=12, markeredgewidth=2, linestyle="none", label="RCP-normalized")
     _draw_ideal(axes, [each for each, _ in drawn])
     axes.set_xlabel("accelerators (ranks, where there are none)")
     axes.set_ylabel("time to train, minutes")
@@ -46,12 +46,12 @@ def draw_strong_scaling(axes: Axes, figures: Sequence[Figures], *, colours: Sequ
         add_legend(axes)
 
 
-def _draw_ideal(axes: Axes, figures: Sequence[Figures]) -> None:
+def _draw_ideal(axes: Axes, metrics: Sequence[Metrics]) -> None:
     """Through each point the line of the same number of accelerator-minutes: ideal scaling goes along it, a better system is below."""
-    if not figures:
+    if not metrics:
         return
-    sizes = [_size(each) for each in figures]
-    times = [_minutes(each) for each in figures]
+    sizes = [_size(each) for each in metrics]
+    times = [_minutes(each) for each in metrics]
     left, right = min(sizes) / 1.5, max(sizes) * 1.5
     for i, (size, minutes) in enumerate(zip(sizes, times, strict=True)):
         name = "ideal scaling from each" if i == 0 else None
@@ -60,9 +60,9 @@ def _draw_ideal(axes: Axes, figures: Sequence[Figures]) -> None:
     axes.set_ylim(min(times) / 2, max(times) * 2)
 
 
-def _size(each: Figures) -> int:
+def _size(each: Metrics) -> int:
     return each.accelerators_per_run or each.ranks
 
 
-def _minutes(each: Figures) -> float | None:
+def _minutes(each: Metrics) -> float | None:
     return each.minutes_trimmed_mean if each.minutes_trimmed_mean is not None else each.minutes_min

@@ -145,7 +145,7 @@ def _time_to_train(row: dict[str, str]) -> str:
     minutes, factor = float(row[f"{BENCHMARK}:time_to_train"]), float(row[f"{BENCHMARK}:rcp_scaling_factor"])
     text = f"{minutes / factor:.3f} min, mean without the fastest and the slowest run"
     if factor != 1:
-        text += f"; normalised by {factor:.4f} to the MLCommons reference's convergence: {minutes:.3f} min"
+        text += f"; normalized by {factor:.4f} to the MLCommons reference's convergence: {minutes:.3f} min"
     if row.get(f"{BENCHMARK}:Energy"):
         text += f"; energy {float(row[f'{BENCHMARK}:Energy']) / factor:.0f} J"
     return text

@@ -12,7 +12,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.submission.finding import FAIL, NOTE, Finding
 
 MEANINGS = {
-    "submitter": "organisation, as the folder of the submission is called",
+    "submitter": "organization, as the folder of the submission is called",
     "division": "closed or open",
     "status": "onprem, cloud, available, preview or research",
     "system_name": "name of the system in the table of results",

@@ -10,7 +10,7 @@ import numpy as np
 
 from openfold_opt.protein.residue_constants import atom_order
 from openfold_opt.protein.shard_files import StructureShard
-from openfold_opt.protein.templates import centre_atoms
+from openfold_opt.protein.templates import center_atoms
 
 MAX_CA_DISTANCE_ANGSTROM = 150.0
 _CACHED_CHAINS = 4096
@@ -58,7 +58,7 @@ class TemplateLibrary:
     def _describe_uncached(self, chain_id: str) -> tuple[np.ndarray, bool]:
         shard, row = self._place[chain_id]
         positions, mask = self._shards[shard].atoms(row)
-        ca = centre_atoms(positions, mask)[:, atom_order["CA"]]
+        ca = center_atoms(positions, mask)[:, atom_order["CA"]]
         has_ca = mask[:, atom_order["CA"]]
         distances = np.linalg.norm(ca[1:] - ca[:-1], axis=-1)
         is_break = (distances > MAX_CA_DISTANCE_ANGSTROM) & has_ca[1:] & has_ca[:-1]

@@ -41,7 +41,7 @@ def add_parser(subparsers) -> None:
         description="Make families of proteins whose structure follows from their sequence, in the layout of the PDB and "
         "OpenProteinSet, for `convert`. Families released in December 2021 are for validation, the others for training.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="holds pdb_mmcif/ and open_protein_set/ afterwards; must not exist")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="holds pdb_mmcif/ and open_protein_set/ afterward; must not exist")
     parser.add_argument("--chains", type=int, default=400, metavar="N", help="chains to make, two for each family (default: 400)")
     parser.add_argument("--seed", type=int, default=13, metavar="S", help="the same seed gives the same bytes (default: 13)")
     parser.set_defaults(run=run)

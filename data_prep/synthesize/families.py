@@ -30,7 +30,7 @@ MIN_BACKBONE_DISTANCE_ANGSTROM = 2.6
 MAX_TRIES = 1000
 _BACKBONE = [atom_order[name] for name in ("N", "CA", "C", "O", "CB")]
 TURN_TRIES = 20
-"""Choices of turns that a set of blocks gets before other blocks are drawn; otherwise short blocks would be favoured."""
+"""Choices of turns that a set of blocks gets before other blocks are drawn; otherwise short blocks would be favored."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,9 +53,9 @@ class Rigid:
 
         eps is added to squared lengths, so that coinciding points give a degenerate frame and no NaN.
         """
-        x = _normalise(origin - neg_x_axis, eps)
-        towards = xy_plane - origin
-        y = _normalise(towards - x * (x * towards).sum(-1, keepdim=True), eps)
+        x = _normalize(origin - neg_x_axis, eps)
+        toward = xy_plane - origin
+        y = _normalize(toward - x * (x * toward).sum(-1, keepdim=True), eps)
         z = torch.linalg.cross(x, y, dim=-1)
         return cls(torch.stack([x, y, z], dim=-1), origin)
 
@@ -91,5 +91,5 @@ class Rigid:
         return Rigid(self.rotation[(*index, slice(None), slice(None))], self.translation[(*index, slice(None))])
 
 
-def _normalise(v: Tensor, eps: float) -> Tensor:
+def _normalize(v: Tensor, eps: float) -> Tensor:
     return v / torch.sqrt((v * v).sum(-1, keepdim=True) + eps)

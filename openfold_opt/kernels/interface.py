@@ -37,7 +37,7 @@ class InvariantPointInputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightState:
-    """What a step of the optimiser changes; flat tensors of the same size n."""
+    """What a step of the optimizer changes; flat tensors of the same size n."""
 
     values: Tensor
     """[n] float32: the parameters."""
@@ -57,7 +57,7 @@ class WeightState:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdateConstants:
-    """Rates of a step of the optimiser."""
+    """Rates of a step of the optimizer."""
 
     beta_1: float
     beta_2: float
@@ -84,9 +84,9 @@ class KernelSet:
     """One implementation per operation."""
 
     layer_norm: Callable[..., Tensor]
-    """(x, weight, bias, *, eps) -> normalised x"""
+    """(x, weight, bias, *, eps) -> normalized x"""
     projected_norm: Callable[..., tuple[Tensor, Tensor]]
-    """(x, norm, projection, *, eps) -> normalised x, and its projection"""
+    """(x, norm, projection, *, eps) -> normalized x, and its projection"""
     self_attention: Callable[..., Tensor]
     """(x, projection, output, *, num_heads, mask, mask_inf, bias: when it is wanted) -> update by gated multi-head attention"""
     global_attention: Callable[..., Tensor]
@@ -98,7 +98,7 @@ class KernelSet:
     outer_product_mean: Callable[..., Tensor]
     """(z, sides, projection, norm) -> z + projected outer products, averaged over sequences"""
     transition: Callable[..., Tensor]
-    """(x, norm, first, second, *, eps) -> x + two-layer perceptron of normalised x"""
+    """(x, norm, first, second, *, eps) -> x + two-layer perceptron of normalized x"""
     dropout_residual: Callable[..., Tensor]
     """(residual, update, mask, gate) -> residual + update * sigmoid(gate) * mask"""
     invariant_point_attention: Callable[..., tuple[Tensor, Tensor, Tensor]]

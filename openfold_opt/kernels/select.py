@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from openfold_opt.kernels.cpu.library import reason_against as no_library_because
+from openfold_opt.kernels.cpu.library import unsupported_reason as no_library_because
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
@@ -45,7 +45,7 @@ IMPLEMENTATIONS = ("auto", "reference", "cpu", "compiled", "triton")
 class KernelConfig:
     """Name of the implementation of each operation, one of IMPLEMENTATIONS. There is no fallback from one to another."""
 
-    closed_division: ClassVar[str] = "implementation"
+    category: ClassVar[str] = "implementation"
 
     layer_norm: str = "reference"
     projected_norm: str = "reference"
@@ -131,13 +131,13 @@ def _find(
             "change that field of KernelConfig"
         )
     try:
-        from openfold_opt.kernels.triton.operations import OPERATIONS, reason_against
+        from openfold_opt.kernels.triton.operations import OPERATIONS, unsupported_reason
     except ImportError as error:
         raise ValueError(
             f"kernel {operation}: Triton cannot be imported ({error}); install the extra `gpu` of pyproject.toml, "
             'or set that field of KernelConfig to "reference"'
         ) from error
-    reason = reason_against(operation, shapes, device, precision)
+    reason = unsupported_reason(operation, shapes, device, precision)
     if reason is not None:
         raise ValueError(f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"')
     return OPERATIONS[operation]

@@ -15,7 +15,7 @@ class BatchInfo:
     slots: torch.Tensor
     """int64 [batch]: places in the global batch of the step, which name the dropout masks of these samples."""
     step: int
-    """Optimiser step that it is for, from 0; -1 in evaluation."""
+    """Optimizer step that it is for, from 0; -1 in evaluation."""
     micro: int
     """Micro-batch of the step, from 0."""
     position: int
@@ -31,7 +31,7 @@ class WireBatch(BatchInfo):
     """A micro-batch in host memory, compact."""
 
     arrays: dict[str, np.ndarray]
-    """Every wire feature of openfold_opt.loader.compact."""
+    """Every wire feature of openfold_opt.loader.wire_format."""
 
     def loaded(self, features: dict[str, torch.Tensor], *, slots: torch.Tensor) -> "LoadedBatch":
         """The same micro-batch with features made from the arrays."""

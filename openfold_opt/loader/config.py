@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 STAGINGS = ("auto", "direct", "pinned", "dali")
 START_METHODS = ("fork", "forkserver", "spawn")
 
-_MATHEMATICAL = {"closed_division": "mathematical"}
-_FREE = {"closed_division": "free"}
-_IMPLEMENTATION = {"closed_division": "implementation"}
+_MATHEMATICAL = {"category": "mathematical"}
+_FREE = {"category": "free"}
+_IMPLEMENTATION = {"category": "implementation"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class DataConfig:
     """Templates of a sample at most; 0 switches templates off."""
     shuffled_template_hits: int = field(default=20, metadata=_MATHEMATICAL)
     """In training this many of the best hits are shuffled before the first that can be featurised are taken."""
-    max_extra_passes: int = field(default=3, metadata=_MATHEMATICAL)
+    max_recycling_iterations: int = field(default=3, metadata=_MATHEMATICAL)
     """Recycling passes without gradient at most; a sample has one slice of MSA features more than that."""
     clamped_fape_probability: float = field(default=0.9, metadata=_MATHEMATICAL)
     """Probability of a training sample to have its backbone FAPE clamped."""
@@ -43,7 +43,7 @@ class DataConfig:
         for name in ("crop_size", "max_msa_clusters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("max_extra_msa", "max_templates", "shuffled_template_hits", "max_extra_passes"):
+        for name in ("max_extra_msa", "max_templates", "shuffled_template_hits", "max_recycling_iterations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("masked_msa_fraction", "clamped_fape_probability"):
@@ -58,7 +58,7 @@ class DataConfig:
     @property
     def num_passes(self) -> int:
         """Slices of the per-pass features: one for each pass without gradient and one for the last."""
-        return self.max_extra_passes + 1
+        return self.max_recycling_iterations + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +80,17 @@ class LoaderConfig:
     error_budget: int = field(default=0, metadata=_MATHEMATICAL)
     """Training batches of a rank that may be left out after max_attempts, each reported with its samples; one more ends the run."""
 
-    staging: str = field(default="auto", metadata=_IMPLEMENTATION)
-    """How batches get to the device (openfold_opt.loader.staging): "direct", "pinned", "dali", or "auto" by the device."""
-    staging_depth: int = field(default=2, metadata=_IMPLEMENTATION)
+    prefetch: str = field(default="auto", metadata=_IMPLEMENTATION)
+    """How batches get to the device (openfold_opt.loader.device_prefetcher): "direct", "pinned", "dali", or "auto" by the device."""
+    prefetch_depth: int = field(default=2, metadata=_IMPLEMENTATION)
     """Batches on the device ahead of their use, but for "direct"."""
 
     def __post_init__(self) -> None:
-        if self.staging not in STAGINGS:
-            raise ValueError(f"LoaderConfig.staging is {self.staging!r}, expected one of {STAGINGS}")
+        if self.prefetch not in STAGINGS:
+            raise ValueError(f"LoaderConfig.staging is {self.prefetch!r}, expected one of {STAGINGS}")
         if self.start_method not in START_METHODS:
             raise ValueError(f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}")
-        minima = {"window": 0, "num_workers": 0, "prefetch_per_worker": 1, "max_attempts": 1, "error_budget": 0, "staging_depth": 1}
+        minima = {"window": 0, "num_workers": 0, "prefetch_per_worker": 1, "max_attempts": 1, "error_budget": 0, "prefetch_depth": 1}
         for name, least in minima.items():
             if getattr(self, name) < least:
                 raise ValueError(f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {least}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from openfold_opt.loader.batch import WireBatch
-from openfold_opt.loader.compact import stack_samples
+from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.random_streams import evaluation_seed
 from openfold_opt.loader.node_sharing import SharedDeliveries
@@ -93,7 +93,7 @@ class TrainingLoader:
         loader: how it is prepared.
         stream: which part of the global stream this rank takes.
         dap: the ranks that take the same part: they get the same batches, prepared once per node.
-        start_step: optimiser step to begin with.
+        start_step: optimizer step to begin with.
         start: which part of the stream is consumed already, as `state` told it; None: what start_step steps consume in order.
         report: gets a line for each batch left out and each worker replaced.
 
@@ -131,7 +131,7 @@ class TrainingLoader:
 
     def __next__(self) -> WireBatch:
         delivery = next(self._deliveries)
-        for position in delivery.left_out:
+        for position in delivery.skipped:
             self._consumed.add(position)
         step, micro = self._stream.step_of(self._num_delivered)
         self._num_delivered += 1

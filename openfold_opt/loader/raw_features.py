@@ -15,7 +15,7 @@ class Templates:
     aatype: np.ndarray
     """int64 [n, N_res], classes 0..21."""
     all_atom_positions: np.ndarray
-    """float32 [n, N_res, 37, 3], angstrom, centred on each template chain; 0 where the mask is."""
+    """float32 [n, N_res, 37, 3], angstrom, centerd on each template chain; 0 where the mask is."""
     all_atom_mask: np.ndarray
     """float32 [n, N_res, 37]"""
 

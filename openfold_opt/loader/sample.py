@@ -1,16 +1,16 @@
-"""A sample: (chain, seed) to the wire features of loader.compact, as a pure function; loader.expand makes model features of them."""
+"""A sample: (chain, seed) to the wire features of loader.wire_format, as a pure function; loader.expand makes model features of them."""
 
 import dataclasses
 
 import numpy as np
 
-from openfold_opt.loader.compact import pad_wire
+from openfold_opt.loader.wire_format import pad_wire
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, evaluation_seed, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
-from openfold_opt.loader.transforms.compact_msa import compact_msa, draw_passes
-from openfold_opt.loader.transforms.compact_structure import compact_structure, compact_templates
+from openfold_opt.loader.transforms.encode_msa import encode_msa, draw_passes
+from openfold_opt.loader.transforms.encode_structure import encode_structure, encode_templates
 from openfold_opt.loader.transforms.cropping import draw_crop
 from openfold_opt.loader.transforms.template_selection import draw_template_subset
 from openfold_opt.protein.reader import ShardReader
@@ -51,10 +51,10 @@ def make_training_sample(reader: ShardReader, chain_id: str, *, seed: int, confi
         config: sizes and probabilities.
 
     Returns:
-        every wire feature of loader.compact, N_res = crop_size unless not pad_to_crop.
+        every wire feature of loader.wire_format, N_res = crop_size unless not pad_to_crop.
     """
     raw = read_training_features(reader, chain_id, seed=seed, config=config)
-    return compact_sample(raw, choose_for_training(raw, seed=seed, config=config))
+    return encode_sample(raw, choose_for_training(raw, seed=seed, config=config))
 
 
 def make_evaluation_sample(reader: ShardReader, chain_id: str, *, config: DataConfig) -> dict[str, np.ndarray]:
@@ -63,7 +63,7 @@ def make_evaluation_sample(reader: ShardReader, chain_id: str, *, config: DataCo
     Every draw follows from the chain's id alone. Returns what make_training_sample returns, with N_res the chain's length.
     """
     raw = read_evaluation_features(reader, chain_id, config=config)
-    return compact_sample(raw, choose_for_evaluation(raw, seed=evaluation_seed(chain_id), config=config))
+    return encode_sample(raw, choose_for_evaluation(raw, seed=evaluation_seed(chain_id), config=config))
 
 
 def choose_for_training(raw: RawFeatures, *, seed: int, config: DataConfig) -> SampleChoice:
@@ -91,8 +91,8 @@ def choose_for_evaluation(raw: RawFeatures, *, seed: int, config: DataConfig) ->
     )
 
 
-def compact_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
-    """The wire features of a sample, padded; see loader.compact."""
+def encode_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
+    """The wire features of a sample, padded; see loader.wire_format."""
     crop, config = choice.crop, choice.config
     passes = draw_passes(raw, config=config, seed=choice.seed)
     features = {
@@ -101,8 +101,8 @@ def compact_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarr
         "seq_length": np.array(crop.stop - crop.start),
         "resolution": np.array(raw.resolution),
         "use_clamped_fape": np.array(choice.is_clamped),
-        **compact_structure(raw, crop=crop),
-        **compact_templates(raw.templates, chosen=choice.templates, crop=crop),
-        **compact_msa(raw, passes=passes, crop=crop, max_extra_msa=config.max_extra_msa),
+        **encode_structure(raw, crop=crop),
+        **encode_templates(raw.templates, chosen=choice.templates, crop=crop),
+        **encode_msa(raw, passes=passes, crop=crop, max_extra_msa=config.max_extra_msa),
     }
     return pad_wire(features, sizes=choice.sizes)

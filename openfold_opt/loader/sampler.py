@@ -1,6 +1,6 @@
 """Which chain with which seed is where in the training stream, and who evaluates what: arithmetic, no state.
 
-The global stream of samples does not depend on the number of ranks. Optimiser step s takes samples s * G .. (s + 1) * G - 1,
+The global stream of samples does not depend on the number of ranks. Optimizer step s takes samples s * G .. (s + 1) * G - 1,
 G = data-parallel size x local batch x accumulation; within the step, `slot` counts micro-batch, then rank, then place in the
 local batch.
 """
@@ -29,7 +29,7 @@ class SampleStream:
 
     @property
     def global_batch_size(self) -> int:
-        """Samples of an optimiser step."""
+        """Samples of an optimizer step."""
         return self.size * self.local_batch_size * self.accumulation
 
     def slots(self, micro: int) -> range:
@@ -75,10 +75,10 @@ class TrainingSampler:
         return self.chain_ids[min(place, len(self.chain_ids) - 1)], int(rng.integers(0, 2**63))
 
 
-def num_recycling_passes(seed: int, step: int, *, max_extra_passes: int = 3) -> int:
-    """Extra recycling passes of an optimiser step, the same on all ranks: shuffled blocks of 0 .. max_extra_passes.
+def num_recycling_iterations(seed: int, step: int, *, max_recycling_iterations: int = 3) -> int:
+    """Extra recycling passes of an optimizer step, the same on all ranks: shuffled blocks of 0 .. max_recycling_iterations.
 
-    Any max_extra_passes + 1 steps from a multiple of that number on have each count once.
+    Any max_recycling_iterations + 1 steps from a multiple of that number on have each count once.
     """
-    block, place = divmod(step, max_extra_passes + 1)
-    return int(random_stream(seed, Purpose.RECYCLING, block).permutation(max_extra_passes + 1)[place])
+    block, place = divmod(step, max_recycling_iterations + 1)
+    return int(random_stream(seed, Purpose.RECYCLING, block).permutation(max_recycling_iterations + 1)[place])

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from openfold_opt.loader.attempts import Attempts, LoaderError
+from openfold_opt.loader.retry_policy import RetryPolicy, LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.main_module import NO_GUARD, NO_GUARD_EXIT_CODE, check_main_module
 from openfold_opt.loader.reorder_window import ReorderWindow
@@ -36,7 +36,7 @@ class SharedState:
     """What may be delivered; an error ends the stream when its turn comes."""
     news: list[str] = field(default_factory=list)
     """Lines that the consumer has still to report: batches left out, workers replaced."""
-    left_out: list[int] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
     """Positions given up since the last delivery."""
     is_closed: bool = False
     failure: Exception | None = None
@@ -47,7 +47,7 @@ class SharedState:
 class Supervisor:
     """Keeps up to `config.num_workers` processes busy until it is stopped."""
 
-    def __init__(self, task: Task, config: LoaderConfig, *, shared: SharedState, attempts: Attempts) -> None:
+    def __init__(self, task: Task, config: LoaderConfig, *, shared: SharedState, attempts: RetryPolicy) -> None:
         self._task = task
         self._config = config
         self._shared = shared
@@ -138,7 +138,7 @@ class Supervisor:
         position = worker.position
         result = worker.receive()
         if result is None:
-            self._give_up(worker, reason=worker.obituary())
+            self._give_up(worker, reason=worker.describe_exit())
         elif isinstance(result, Failure):
             self._book_failure(position, result)
         else:
@@ -172,6 +172,6 @@ class Supervisor:
                 self._shared.ready[position] = verdict.error
             else:
                 self._shared.window.deliver(position)
-                self._shared.left_out.append(position)
+                self._shared.skipped.append(position)
                 self._shared.news.append(verdict.report)
             self._shared.changed.notify_all()

@@ -105,7 +105,7 @@ class Worker:
             return Failure(reason=content)
         return Prepared(description=content, arrays=arrays, seconds=seconds)
 
-    def obituary(self) -> str:
+    def describe_exit(self) -> str:
         """Says how the process ended."""
         self.process.join(JOIN_SECONDS)
         code = self.process.exitcode

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openfold_opt.loader.attempts import Attempts, LoaderError, explain
+from openfold_opt.loader.retry_policy import RetryPolicy, LoaderError, explain
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import ReorderWindow, StreamState
 from openfold_opt.loader.supervisor import SharedState, Supervisor
@@ -32,7 +32,7 @@ class Delivery:
     """Prepared batches that are left."""
     reorder_distance: int
     """How many places it was ahead of the first batch that is missing; 0 to window."""
-    left_out: tuple[int, ...] = ()
+    skipped: tuple[int, ...] = ()
     """Positions given up since the delivery before."""
 
 
@@ -64,7 +64,7 @@ class WorkerStream:
         self._task = task
         self._report = report
         budget = config.error_budget if error_budget is None else error_budget
-        self._attempts = Attempts(task, max_attempts=config.max_attempts, error_budget=budget)
+        self._attempts = RetryPolicy(task, max_attempts=config.max_attempts, error_budget=budget)
         capacity = max(config.num_workers * config.prefetch_per_worker, 1)
         self._window = ReorderWindow(window=config.window, capacity=capacity, start=start, end=end)
         self._shared = SharedState(window=self._window)
@@ -80,7 +80,7 @@ class WorkerStream:
             self._pass_on_news()
         if delivery is None:
             raise StopIteration
-        return replace(delivery, left_out=self._take_left_out())
+        return replace(delivery, skipped=self._take_skipped())
 
     def _next_here(self) -> Delivery | None:
         self._refuse_if_closed()
@@ -98,7 +98,7 @@ class WorkerStream:
             if verdict.error is not None:
                 raise verdict.error
             if not verdict.is_another_try:
-                self._shared.left_out.append(position)
+                self._shared.skipped.append(position)
                 self._shared.news.append(verdict.report)
                 return None
         return result
@@ -127,10 +127,10 @@ class WorkerStream:
         if self._shared.is_closed:
             raise LoaderError("the loader is closed; make a new one to read on")
 
-    def _take_left_out(self) -> tuple[int, ...]:
+    def _take_skipped(self) -> tuple[int, ...]:
         with self._shared.changed:
-            left_out, self._shared.left_out = self._shared.left_out, []
-        return tuple(left_out)
+            skipped, self._shared.skipped = self._shared.skipped, []
+        return tuple(skipped)
 
     def _pass_on_news(self) -> None:
         with self._shared.changed:

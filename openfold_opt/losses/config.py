@@ -10,7 +10,7 @@ from typing import ClassVar
 class FapeLossConfig:
     """Frame aligned point error of backbone and side chains."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 1.0
     backbone_weight: float = 0.5
@@ -25,12 +25,12 @@ class FapeLossConfig:
 class SupervisedChiLossConfig:
     """Torsion angles of the side chains."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 1.0
     chi_weight: float = 0.5
     angle_norm_weight: float = 0.01
-    """Of the deviation of the unnormalised angle vectors from unit length."""
+    """Of the deviation of the unnormalized angle vectors from unit length."""
     eps: float = 1e-8
 
 
@@ -38,7 +38,7 @@ class SupervisedChiLossConfig:
 class DistogramLossConfig:
     """Binned distances between (pseudo) CB atoms."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 0.3
     min_bin_angstrom: float = 2.3125
@@ -50,7 +50,7 @@ class DistogramLossConfig:
 class MaskedMSALossConfig:
     """Recovery of the masked positions of the clustered MSA."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 2.0
     eps: float = 1e-8
@@ -60,7 +60,7 @@ class MaskedMSALossConfig:
 class PLDDTLossConfig:
     """The model's own estimate of lDDT-Ca."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 0.01
     cutoff_angstrom: float = 15.0
@@ -74,7 +74,7 @@ class PLDDTLossConfig:
 class ExperimentallyResolvedLossConfig:
     """Which atoms the experiment resolved; used in fine-tuning."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 0.0
     min_resolution_angstrom: float = 0.1
@@ -86,7 +86,7 @@ class ExperimentallyResolvedLossConfig:
 class ViolationLossConfig:
     """Bond lengths, bond angles and clashes; used in fine-tuning."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 0.0
     violation_tolerance_factor: float = 12.0
@@ -99,7 +99,7 @@ class ViolationLossConfig:
 class TMLossConfig:
     """Predicted aligned error; computed when the model has the TM-score head."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     weight: float = 0.0
     max_bin_angstrom: float = 31.0
@@ -120,7 +120,7 @@ class LossConfig:
     experimentally_resolved: ExperimentallyResolvedLossConfig = ExperimentallyResolvedLossConfig()
     violation: ViolationLossConfig = ViolationLossConfig()
     tm: TMLossConfig = TMLossConfig()
-    report_zero_weight_violation: bool = field(default=False, metadata={"closed_division": "implementation"})
+    report_zero_weight_violation: bool = field(default=False, metadata={"category": "implementation"})
     """Compute the violation term for the report although its weight is zero: it is the dearest of all terms."""
 
     @classmethod

@@ -27,7 +27,7 @@ def lddt(
         per_residue: give one value per residue, else one per chain.
 
     Returns:
-        [..., N_res] or [...], 0 to 1. A residue without neighbours has 1.
+        [..., N_res] or [...], 0 to 1. A residue without neighbors has 1.
     """
     true_distance = pairwise_distance(true, true, eps=eps)
     error = (true_distance - pairwise_distance(predicted, predicted, eps=eps)).abs()

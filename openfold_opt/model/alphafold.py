@@ -26,7 +26,7 @@ from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
 from openfold_opt.model.template_pair_stack import TemplatePairStack
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention
 from openfold_opt.parallel.collectives import scatter, start_gather
-from openfold_opt.parallel.flight import Awaited, Flight
+from openfold_opt.parallel.async_collective import SharedResult, AsyncCollective
 from openfold_opt.protein.residue_constants import atom_order, restype_order
 
 
@@ -46,9 +46,9 @@ class Recycled:
 class Trunk:
     """What the Evoformer makes of a pass."""
 
-    msa: Flight | None
+    msa: AsyncCollective | None
     """Arrives as [batch, N_clust + N_templ, N_res, c_m], in the dtype of the trunk; None in passes whose MSA nobody reads."""
-    pair: Awaited
+    pair: SharedResult
     """Gives [batch, N_res, N_res, c_z] float32"""
     first_row: Tensor
     """[batch, N_res, c_m] float32: first row of the MSA representation"""
@@ -87,7 +87,7 @@ class AlphaFold(nn.Module):
     def trunk_linear_names(self) -> tuple[str, ...]:
         """Names of the weights and biases of the linear layers up to the structure module.
 
-        They may be bfloat16, and the representations then are too. All other parameters (normalisations, structure module, heads)
+        They may be bfloat16, and the representations then are too. All other parameters (normalizations, structure module, heads)
         stay float32, as do masks, recycled representations and everything that is made of coordinates.
         """
         linears = {name for name, module in self.named_modules() if isinstance(module, Linear)}
@@ -100,31 +100,31 @@ class AlphaFold(nn.Module):
         batch: FeatureBatch,
         plan: ExecutionPlan,
         *,
-        num_recycling_passes: int,
+        num_recycling_iterations: int,
         dropout: DropoutState | None = None,
     ) -> ModelOutputs:
-        """Runs num_recycling_passes passes without gradient, and one with.
+        """Runs num_recycling_iterations passes without gradient, and one with.
 
-        Pass i uses slice i of the per-pass features, so the last one uses slice num_recycling_passes (the losses want
-        batch.at_pass(num_recycling_passes)). Dropout, if given, acts in every pass, as in the benchmark.
+        Pass i uses slice i of the per-pass features, so the last one uses slice num_recycling_iterations (the losses want
+        batch.at_pass(num_recycling_iterations)). Dropout, if given, acts in every pass, as in the benchmark.
 
         Args:
-            batch: with at least num_recycling_passes + 1 slices.
+            batch: with at least num_recycling_iterations + 1 slices.
             plan: how to carry it out.
-            num_recycling_passes: passes before the last one.
+            num_recycling_iterations: passes before the last one.
             dropout: None in evaluation.
 
         Raises:
             ValueError: the batch has too few slices.
         """
         recycled = None
-        for pass_index in range(num_recycling_passes):
+        for pass_index in range(num_recycling_iterations):
             with torch.no_grad():
                 features = batch.at_pass(pass_index)
                 trunk, structure = self._run_pass(features, recycled, (dropout, pass_index), plan, is_last=False)
                 recycled = _recycle(features, trunk, structure, plan)
-        features = batch.at_pass(num_recycling_passes)
-        trunk, structure = self._run_pass(features, recycled, (dropout, num_recycling_passes), plan, is_last=True)
+        features = batch.at_pass(num_recycling_iterations)
+        trunk, structure = self._run_pass(features, recycled, (dropout, num_recycling_iterations), plan, is_last=True)
         return self._outputs(features, trunk, structure, plan)
 
     def _run_pass(
@@ -169,9 +169,9 @@ class AlphaFold(nn.Module):
         first_rows = start_gather(m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
         pair = start_gather(z, plan.dap, dim=2, length=z.shape[1], what="pairs")
         msa = start_gather(m, plan.dap, dim=1, length=msa_mask.shape[1], what="MSA") if is_last else None
-        first_row = first_rows.arrive()[:, 0]
+        first_row = first_rows.wait()[:, 0]
         s = self.evoformer_stack.single(first_row)
-        return Trunk(msa=msa, pair=Awaited(pair, Tensor.float), first_row=first_row.float(), s=s.float())
+        return Trunk(msa=msa, pair=SharedResult(pair, Tensor.float), first_row=first_row.float(), s=s.float())
 
     def _template_rows(self, features: FeatureBatch) -> Tensor:
         """Torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
@@ -198,7 +198,7 @@ class AlphaFold(nn.Module):
     def _outputs(self, features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan) -> ModelOutputs:
         """The last pass, with the heads."""
         # the rows of templates come last
-        msa = trunk.msa.arrive()[:, : features.msa_feat.shape[1]].float()
+        msa = trunk.msa.wait()[:, : features.msa_feat.shape[1]].float()
         pair, sm_single = trunk.pair(), structure.states[:, -1]
         return ModelOutputs(
             msa=msa,

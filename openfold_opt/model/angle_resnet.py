@@ -35,7 +35,7 @@ class AngleResnet(nn.Module):
         self.linear_out = Linear(c_hidden, 2 * NUM_ANGLES)
 
     def forward(self, s: Tensor, s_initial: Tensor) -> tuple[Tensor, Tensor]:
-        """s: [..., c_s], s_initial: broadcastable to s -> sine and cosine [..., 7, 2], before and after normalisation"""
+        """s: [..., c_s], s_initial: broadcastable to s -> sine and cosine [..., 7, 2], before and after normalization"""
         a = self.linear_in(F.relu(s)) + self.linear_initial(F.relu(s_initial))
         for layer in self.layers:
             a = layer(a)

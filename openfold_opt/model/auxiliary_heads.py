@@ -20,7 +20,7 @@ NUM_MASKED_MSA_CLASSES = 23
 class AuxiliaryHeadsConfig:
     """Configuration of AuxiliaryHeads."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     c_hidden_lddt: int = 128
     num_bins_lddt: int = 50

@@ -101,7 +101,7 @@ class FeatureBatch:
         if not 0 <= pass_index < self.num_passes:
             raise ValueError(
                 f"recycling pass {pass_index} asked for, but the batch has {self.num_passes} slices of per-pass features; "
-                "lower num_recycling_passes or make samples with more passes"
+                "lower num_recycling_iterations or make samples with more passes"
             )
         return replace(
             self, **{name: getattr(self, name)[:, pass_index] for name, spec in FEATURES.items() if spec.per_pass}

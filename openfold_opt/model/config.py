@@ -20,7 +20,7 @@ from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAtt
 class ModelConfig:
     """Widths of the representations, which many modules share, and what each module has for itself."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     c_m: int = 256
     """Channels of the MSA representation."""

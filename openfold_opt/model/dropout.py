@@ -1,4 +1,4 @@
-"""Dropout as a function of seed, optimiser step, slot in the global batch, pass, place in the model and element.
+"""Dropout as a function of seed, optimizer step, slot in the global batch, pass, place in the model and element.
 
 Supplement 1.11.6. A place is one dropout of one block; its number is fixed here and never depends on how the
 model is run, so plain and fused kernels, recomputation and every way of splitting a batch draw the same masks.
@@ -25,7 +25,7 @@ POINT_ATTENTION, STRUCTURE_TRANSITION = range(2)
 _BLOCKS_PER_PART, _SITES_PER_BLOCK = 4096, 16
 
 
-def place_number(part: int, block: int, site: int) -> int:
+def dropout_site(part: int, block: int, site: int) -> int:
     """Number of one dropout in the model: the second word of the random counter."""
     return (part * _BLOCKS_PER_PART + block) * _SITES_PER_BLOCK + site
 
@@ -37,7 +37,7 @@ class DropoutState:
     seed: int | Tensor
     """Seed of the run; its low 32 bits count."""
     step: int | Tensor
-    """Optimiser step."""
+    """Optimizer step."""
     slots: Tensor
     """[batch] int64: position of each sample in the global batch of the step."""
 
@@ -58,7 +58,7 @@ class PassDropout:
     ) -> Tensor:
         """Masks of the same site in all blocks of a part: [num_blocks, batch, *shape], 0 or 1 / (1 - rate)."""
         slots = self.state.slots
-        first = place_number(part, 0, site)
+        first = dropout_site(part, 0, site)
         places = torch.arange(
             first, first + num_blocks * _SITES_PER_BLOCK, _SITES_PER_BLOCK, dtype=torch.int64, device=slots.device
         )

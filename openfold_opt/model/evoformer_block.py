@@ -18,15 +18,15 @@ from openfold_opt.model.transition import MSATransition, PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
 from openfold_opt.parallel.collectives import start_col_to_row
-from openfold_opt.parallel.flight import Flight
-from openfold_opt.parallel.pieces import cut_spread, join_whole, piece_lengths, pieces_to_col, pieces_to_row
+from openfold_opt.parallel.async_collective import AsyncCollective
+from openfold_opt.parallel.chunks import chunk_sharded, join_replicated, chunk_lengths, chunks_to_col, chunks_to_row
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvoformerStackConfig:
     """Configuration of EvoformerStack; hidden sizes are per head where there are heads."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     num_blocks: int = 48
     c_hidden_msa_attention: int = 32
@@ -74,7 +74,7 @@ class EvoformerBlockCore(nn.Module):
         self.pair_transition = PairTransition(c_z, factor=config.transition_factor)
 
     def forward(
-        self, m_col: Tensor, z: Flight, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+        self, m_col: Tensor, z: AsyncCollective, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
         """Updates both.
 
@@ -91,22 +91,22 @@ class EvoformerBlockCore(nn.Module):
         # the first of the two is wanted at once, the second at the end
         sides = self.outer_product_mean.start_sides(m_col, msa_masks.col, plan, num_res=num_res)
         m = start_col_to_row(m_col, plan.dap, row_dim=1, col_dim=2, num_cols=num_res, what="MSA to rows")
-        z_row = self.outer_product_mean(z.arrive(), sides, msa_masks.norm, plan)
+        z_row = self.outer_product_mean(z.wait(), sides, msa_masks.norm, plan)
         z_col = self._update_pairs(z_row, pair_masks, dropout, plan)
-        return m.arrive(), z_col
+        return m.wait(), z_col
 
     def _update_pairs(self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
         """Lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]"""
         num_res, axis = z_row.shape[2], plan.dap
-        z = cut_spread(z_row, axis, dim=1)
+        z = chunk_sharded(z_row, axis, dim=1)
         z = self.tri_mul_out(z, masks.row, dropout.outgoing, plan)
-        z = pieces_to_col(z, axis, num_rows=repeat(num_res), what="pairs to columns")
+        z = chunks_to_col(z, axis, num_rows=repeat(num_res), what="pairs to columns")
         z = self.tri_mul_in(z, masks.col, dropout.incoming, plan)
-        z = pieces_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
+        z = chunks_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
         z = self.tri_att_start(z, masks.row, dropout.starting, plan)
-        z = pieces_to_col(z, axis, num_rows=piece_lengths(num_res, axis), what="pairs to columns")
+        z = chunks_to_col(z, axis, num_rows=chunk_lengths(num_res, axis), what="pairs to columns")
         z = self.tri_att_end(z, masks.col, dropout.ending, plan)
-        return self.pair_transition(join_whole(z, axis, dim=1), plan)
+        return self.pair_transition(join_replicated(z, axis, dim=1), plan)
 
 
 class MSABlock(nn.Module):
@@ -124,7 +124,7 @@ class MSABlock(nn.Module):
         bias = self.msa_att_row.start_pair_bias(z_col, plan)
         z_row = start_col_to_row(z_col, plan.dap, row_dim=1, col_dim=2, num_cols=z_col.shape[1], what="pairs to rows")
         m = self.msa_att_row(m_row, bias, msa_masks.row, dropout.msa_row, plan)
-        m = pieces_to_col(m, plan.dap, num_rows=piece_lengths(msa_masks.num_seq, plan.dap), what="MSA to columns")
+        m = chunks_to_col(m, plan.dap, num_rows=chunk_lengths(msa_masks.num_seq, plan.dap), what="MSA to columns")
         m_col = self.msa_att_col(m, msa_masks.col, plan)
         return self.core(m_col, z_row, masks, dropout, plan)
 

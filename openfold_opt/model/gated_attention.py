@@ -27,7 +27,7 @@ class GatedSelfAttention(nn.Module):
         """Attention of each group within itself.
 
         Args:
-            x: [batch, groups, N, c], normalised.
+            x: [batch, groups, N, c], normalized.
             mask: [batch, groups, N], 1 where an element exists.
             bias: gives [batch, num_heads, N, N] when it is wanted, or None.
 

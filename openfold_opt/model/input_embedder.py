@@ -20,7 +20,7 @@ MSA_FEAT_CHANNELS = 49
 class InputEmbedderConfig:
     """Configuration of InputEmbedder."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     max_relative_position: int = 32
     """Distances in sequence beyond this many residues are not told apart."""

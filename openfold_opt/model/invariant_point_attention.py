@@ -43,7 +43,7 @@ class InvariantPointAttention(nn.Module):
 
         Args:
             s: [batch, N_res, c_s]
-            z: [batch, N_res, N_res, c_z], normalised.
+            z: [batch, N_res, N_res, c_z], normalized.
             frames: [batch, N_res], in the structure module's unit of 10 angstrom.
             mask: [batch, N_res]
 

@@ -1,4 +1,4 @@
-"""Linear layers and layer normalisation with the paper's initial values (supplement 1.11.4)."""
+"""Linear layers and layer normalization with the paper's initial values (supplement 1.11.4)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Linear(nn.Module):
     def __init__(self, c_in: int, c_out: int, *, bias: bool = True, init: str = "default") -> None:
         super().__init__()
         if init not in INITS:
-            raise ValueError(f"unknown initialisation {init!r}; expected one of {INITS}")
+            raise ValueError(f"unknown initialization {init!r}; expected one of {INITS}")
         self.init = init
         self.weight = nn.Parameter(torch.empty(c_out, c_in))
         self.bias = nn.Parameter(torch.empty(c_out)) if bias else None
@@ -58,7 +58,7 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last dim of size c."""
+    """Layer normalization over the last dim of size c."""
 
     def __init__(self, c: int, *, eps: float = 1e-5) -> None:
         super().__init__()

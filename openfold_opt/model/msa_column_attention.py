@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.pieces import join_whole
+from openfold_opt.parallel.chunks import join_replicated
 
 
 class MSAColumnAttention(nn.Module):
@@ -30,7 +30,7 @@ class MSAColumnAttention(nn.Module):
         Returns:
             [batch, N_seq, N_res/dap, c_m]
         """
-        pieces, normalised = zip(*((piece, self.layer_norm_m(piece.transpose(1, 2), plan)) for piece in m))
-        x = join_whole(normalised, plan.dap, dim=2)
+        chunks, normalized = zip(*((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m))
+        x = join_replicated(normalized, plan.dap, dim=2)
         update = self.mha(x, mask.transpose(1, 2), None, plan).transpose(1, 2)
-        return plan.kernels.dropout_residual(join_whole(pieces, plan.dap, dim=1), update, None)
+        return plan.kernels.dropout_residual(join_replicated(chunks, plan.dap, dim=1), update, None)

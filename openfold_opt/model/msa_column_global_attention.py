@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.pieces import join_whole
+from openfold_opt.parallel.chunks import join_replicated
 
 
 class GlobalAttention(nn.Module):
@@ -27,7 +27,7 @@ class GlobalAttention(nn.Module):
         self.linear_o = Linear(c_hidden * num_heads, c_e, init="final")
 
     def forward(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """x: [batch, groups, N, c_e], normalised; mask: [batch, groups, N] -> [batch, groups, N, c_e]"""
+        """x: [batch, groups, N, c_e], normalized; mask: [batch, groups, N] -> [batch, groups, N, c_e]"""
         total = torch.matmul(mask.unsqueeze(-2).to(x.dtype), x).squeeze(-2)
         mean = total / (mask.sum(-1, keepdim=True) + self.eps)
         projected = project_together(x, self.linear_k, self.linear_v, self.linear_g)
@@ -57,7 +57,7 @@ class MSAColumnGlobalAttention(nn.Module):
         Returns:
             [batch, N_extra, N_res/dap, c_e]
         """
-        pieces, normalised = zip(*((piece, self.layer_norm_m(piece.transpose(1, 2), plan)) for piece in m))
-        x = join_whole(normalised, plan.dap, dim=2)
+        chunks, normalized = zip(*((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m))
+        x = join_replicated(normalized, plan.dap, dim=2)
         update = self.global_attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
-        return plan.kernels.dropout_residual(join_whole(pieces, plan.dap, dim=1), update, None)
+        return plan.kernels.dropout_residual(join_replicated(chunks, plan.dap, dim=1), update, None)

@@ -10,8 +10,8 @@ from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.flight import Awaited, Flight
-from openfold_opt.parallel.pieces import cut_spread
+from openfold_opt.parallel.async_collective import SharedResult, AsyncCollective
+from openfold_opt.parallel.chunks import chunk_sharded
 
 
 class MSARowAttentionWithPairBias(nn.Module):
@@ -24,13 +24,13 @@ class MSARowAttentionWithPairBias(nn.Module):
         self.linear_z = Linear(c_z, num_heads, bias=False, init="normal")
         self.mha = GatedSelfAttention(c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
 
-    def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> Flight:
+    def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> AsyncCollective:
         """Lines 1-3 on columns of the pairs, z [batch, N_res, N_res/dap, c_z]; the bias [batch, num_heads, N_res, N_res] arrives later."""
         _, bias = self.layer_norm_z.projected(z, (self.linear_z.weight, None), plan)
         bias = bias.movedim(-1, 1)
         return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
 
-    def forward(self, m: Tensor, bias: Flight, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+    def forward(self, m: Tensor, bias: AsyncCollective, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
         """The MSA with the update of its rows added.
 
         Args:
@@ -42,7 +42,7 @@ class MSARowAttentionWithPairBias(nn.Module):
         Yields:
             Pieces of [batch, N_seq/dap, N_res, c_m], cut along rows.
         """
-        awaited = Awaited(bias)
-        pieces = (cut_spread(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
-        for piece, x, piece_mask in zip(*pieces):
-            yield plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, awaited, plan), dropout)
+        awaited = SharedResult(bias)
+        chunks = (chunk_sharded(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
+        for chunk, x, chunk_mask in zip(*chunks):
+            yield plan.kernels.dropout_residual(chunk, self.mha(x, chunk_mask, awaited, plan), dropout)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.pieces import Arriving, cut_spread, cut_whole, join_spread, join_whole, piece_lengths
+from openfold_opt.parallel.chunks import PendingChunks, chunk_sharded, chunk_replicated, join_sharded, join_replicated, chunk_lengths
 
 
 class OuterProductMean(nn.Module):
@@ -21,7 +21,7 @@ class OuterProductMean(nn.Module):
         self.linear_2 = Linear(c_m, c_hidden)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
-    def start_sides(self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int) -> tuple[Tensor, Arriving]:
+    def start_sides(self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int) -> tuple[Tensor, PendingChunks]:
         """Lines 1-2: both sides of the product, of which one is wanted for all residues.
 
         Args:
@@ -31,17 +31,17 @@ class OuterProductMean(nn.Module):
         Returns:
             a: [batch, N_seq, N_res/dap, c], and pieces of b for later: [batch, N_seq, N_res, c], cut along residues
         """
-        own, flights = [], []
+        own, collectives = [], []
         projection = joined_parameters(self.linear_1, self.linear_2)
-        pieces = (cut_spread(x, plan.dap, dim=2) for x in (m, mask))
-        for piece, piece_mask, length in zip(*pieces, piece_lengths(num_res, plan.dap)):
-            _, ab = self.layer_norm.projected(piece, projection, plan)
-            a, b = (ab * piece_mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
+        chunks = (chunk_sharded(x, plan.dap, dim=2) for x in (m, mask))
+        for chunk, chunk_mask, length in zip(*chunks, chunk_lengths(num_res, plan.dap)):
+            _, ab = self.layer_norm.projected(chunk, projection, plan)
+            a, b = (ab * chunk_mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
             own.append(a)
-            flights.append(start_gather(b, plan.dap, dim=2, length=length, what="outer product side"))
-        return join_spread(own, dim=2), Arriving(flights)
+            collectives.append(start_gather(b, plan.dap, dim=2, length=length, what="outer product side"))
+        return join_sharded(own, dim=2), PendingChunks(collectives)
 
-    def forward(self, z: Tensor, sides: tuple[Tensor, Arriving], norm: Tensor, plan: ExecutionPlan) -> Tensor:
+    def forward(self, z: Tensor, sides: tuple[Tensor, PendingChunks], norm: Tensor, plan: ExecutionPlan) -> Tensor:
         """z with its update from the MSA added.
 
         Args:
@@ -54,9 +54,9 @@ class OuterProductMean(nn.Module):
         """
         a, others = sides
         output = (self.linear_out.weight, self.linear_out.bias)
-        pieces = (cut_whole(x, plan.dap, dim=2) for x in (z, norm))
-        updated = [plan.kernels.outer_product_mean(piece, (a, b), output, piece_norm) for b, piece, piece_norm in zip(others, *pieces)]
-        return join_whole(updated, plan.dap, dim=2)
+        chunks = (chunk_replicated(x, plan.dap, dim=2) for x in (z, norm))
+        updated = [plan.kernels.outer_product_mean(chunk, (a, b), output, chunk_norm) for b, chunk, chunk_norm in zip(others, *chunks)]
+        return join_replicated(updated, plan.dap, dim=2)
 
 
 def outer_product_norm(mask_col: Tensor, mask: Tensor, *, eps: float) -> Tensor:

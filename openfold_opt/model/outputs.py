@@ -56,4 +56,4 @@ class ModelOutputs:
     predicted_aligned_error: Tensor | None = None
     """[batch, N_res, N_res], if the model has the TM-score head"""
     max_predicted_aligned_error: Tensor | None = None
-    """[]: centre of the last bin, if the model has the TM-score head"""
+    """[]: center of the last bin, if the model has the TM-score head"""

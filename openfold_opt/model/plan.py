@@ -19,7 +19,7 @@ class ExecutionPlan:
 
     kernels: KernelSet
     dap: AxisGroup
-    """Axis of dynamic axial parallelism, over which rows or columns of MSA and pair representation are spread."""
+    """Axis of dynamic axial parallelizm, over which rows or columns of MSA and pair representation are spread."""
     num_recomputed_blocks: int = 0
     """So many blocks at the beginning of each stack keep only their inputs, and are computed again in the backward pass."""
 

@@ -17,7 +17,7 @@ from openfold_opt.parallel.collectives import scatter
 class RecyclingEmbedderConfig:
     """Configuration of RecyclingEmbedder."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     min_bin_angstrom: float = 3.25
     max_bin_angstrom: float = 20.75

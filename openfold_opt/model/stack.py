@@ -1,10 +1,10 @@
 """What the three stacks of blocks share: masks and dropout in each layout, and recomputation.
 
-Dynamic axial parallelism (FastFold): a tensor is sharded over its *rows* (first of the two axes, name ends _row) or over its *columns*
+Dynamic axial parallelizm (FastFold): a tensor is sharded over its *rows* (first of the two axes, name ends _row) or over its *columns*
 (_col), and changes from one to the other where attention or product run along the axis that it is sharded over. Between blocks MSAs
 are sharded over rows and pairs over columns: the pairs' change to rows then runs behind the block's work on the MSA, and the MSA's
 change back to rows behind the work on the pairs. Pairs of templates are sharded over rows. Within a block steps hand on pieces
-(parallel/pieces.py). Sharded dims are written N_res/dap and padded where they do not divide; what the padding holds is finite and
+(parallel/chunks.py). Sharded dims are written N_res/dap and padded where they do not divide; what the padding holds is finite and
 goes nowhere. On one device every change of layout is the identity.
 """
 

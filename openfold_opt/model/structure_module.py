@@ -18,14 +18,14 @@ from openfold_opt.model.invariant_point_attention import InvariantPointAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.single_transition import SingleTransition
-from openfold_opt.parallel.flight import Awaited
+from openfold_opt.parallel.async_collective import SharedResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructureModuleConfig:
     """Configuration of StructureModule."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     num_blocks: int = 8
     """Blocks share their weights."""
@@ -89,7 +89,7 @@ class StructureModule(nn.Module):
     def forward(
         self,
         s: Tensor,
-        z: Awaited,
+        z: SharedResult,
         residues: tuple[Tensor, Tensor],
         dropout: PassDropout | None,
         plan: ExecutionPlan,

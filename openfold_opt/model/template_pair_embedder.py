@@ -21,7 +21,7 @@ from openfold_opt.protein.residue_constants import atom_order
 class TemplatePairEmbedderConfig:
     """Configuration of TemplatePairEmbedder."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     min_bin_angstrom: float = 3.25
     max_bin_angstrom: float = 50.75

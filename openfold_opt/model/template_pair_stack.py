@@ -18,14 +18,14 @@ from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
 from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
 from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
-from openfold_opt.parallel.pieces import cut_batch, join_spread, pieces_to_col, pieces_to_row, travel_around
+from openfold_opt.parallel.chunks import chunk_batch, join_sharded, chunks_to_col, chunks_to_row, relayout_with_work
 
 
 @dataclass(frozen=True, kw_only=True)
 class TemplatePairStackConfig:
     """Configuration of TemplatePairStack; hidden sizes are per head where there are heads."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     num_blocks: int = 2
     c_hidden_triangle_attention: int = 16
@@ -57,14 +57,14 @@ class TemplatePairBlock(nn.Module):
     def forward(self, t_row: Iterable[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> list[Tensor]:
         """t_row: groups of [batch * N_templ, N_res/dap, N_res, c_t], updated. masks and dropout: of all groups."""
         num_res, axis = masks.row.shape[2], plan.dap
-        to_col = partial(pieces_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns")
+        to_col = partial(chunks_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns")
         t = to_col(_each(self.tri_att_start, t_row, masks.row, dropout.starting, plan))
         t = _each(self.tri_att_end, t, masks.col, dropout.ending, plan)
-        t = pieces_to_row(t, axis, num_cols=repeat(num_res), what="templates to rows")
+        t = chunks_to_row(t, axis, num_cols=repeat(num_res), what="templates to rows")
         t = to_col(_each(self.tri_mul_out, t, masks.row, dropout.outgoing, plan))
         t = _each(self.tri_mul_in, t, masks.col, dropout.incoming, plan)
         to_row = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
-        return travel_around(t, partial(self.pair_transition, plan=plan), to_row)
+        return relayout_with_work(t, partial(self.pair_transition, plan=plan), to_row)
 
 
 def _each(
@@ -74,8 +74,8 @@ def _each(
 
     mask and dropout: of all groups.
     """
-    dropouts = repeat(None) if dropout is None else cut_batch(dropout, plan.dap)
-    groups = zip(t, cut_batch(mask, plan.dap), dropouts)
+    dropouts = repeat(None) if dropout is None else chunk_batch(dropout, plan.dap)
+    groups = zip(t, chunk_batch(mask, plan.dap), dropouts)
     started = [module((group,), group_mask, group_dropout, plan.uncut()) for group, group_mask, group_dropout in groups]
     return chain.from_iterable(started)
 
@@ -101,7 +101,7 @@ class TemplatePairStack(nn.Module):
             pair_mask: [batch, N_res, N_res]
 
         Returns:
-            [batch, N_templ, N_res, N_res/dap, c_t], normalised.
+            [batch, N_templ, N_res, N_res/dap, c_t], normalized.
         """
         batch, num_templates, _, num_res, c_t = t.shape
         shape = StackShape(
@@ -113,9 +113,9 @@ class TemplatePairStack(nn.Module):
             leading=(num_templates,),
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
-        t_row = cut_batch(t.flatten(0, 1), plan.dap)
+        t_row = chunk_batch(t.flatten(0, 1), plan.dap)
         for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
             t_row = run_block(block, index, plan, t_row, masks, block_dropout)
         to_col = partial(start_row_to_col, axis=plan.dap, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
-        t_col = travel_around(t_row, partial(self.layer_norm, plan=plan), to_col)
-        return join_spread(t_col, dim=0).unflatten(0, (batch, num_templates))
+        t_col = relayout_with_work(t_row, partial(self.layer_norm, plan=plan), to_col)
+        return join_sharded(t_col, dim=0).unflatten(0, (batch, num_templates))

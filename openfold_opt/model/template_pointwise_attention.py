@@ -16,7 +16,7 @@ from openfold_opt.model.linear import Linear, project_together
 class TemplatePointwiseAttentionConfig:
     """Configuration of TemplatePointwiseAttention."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     c_hidden: int = 16
     num_heads: int = 4

@@ -9,7 +9,7 @@ from openfold_opt.model.plan import ExecutionPlan
 
 
 class Transition(nn.Module):
-    """Layer normalisation and a perceptron that widens the channels `factor`-fold; it looks at one element at a time."""
+    """Layer normalization and a perceptron that widens the channels `factor`-fold; it looks at one element at a time."""
 
     def __init__(self, c: int, *, factor: int) -> None:
         super().__init__()

@@ -11,8 +11,8 @@ from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.flight import Awaited
-from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, join_whole
+from openfold_opt.parallel.async_collective import SharedResult
+from openfold_opt.parallel.chunks import chunk_sharded, chunk_replicated, join_sharded, join_replicated
 
 
 class TriangleAttentionStartingNode(nn.Module):
@@ -35,21 +35,21 @@ class TriangleAttentionStartingNode(nn.Module):
         Returns:
             The pieces of z, computed one by one when asked for.
         """
-        pieces, normalised, biases = zip(*((piece, *self._normalise(piece, plan)) for piece in z))
-        bias = self._start_bias(join_spread(biases, dim=1), plan)
+        chunks, normalized, biases = zip(*((chunk, *self._normalize(chunk, plan)) for chunk in z))
+        bias = self._start_bias(join_sharded(biases, dim=1), plan)
         return (
-            plan.kernels.dropout_residual(piece, self.mha(x, piece_mask, bias, plan), dropout)
-            for piece, x, piece_mask in zip(pieces, normalised, cut_spread(mask, plan.dap, dim=1))
+            plan.kernels.dropout_residual(chunk, self.mha(x, chunk_mask, bias, plan), dropout)
+            for chunk, x, chunk_mask in zip(chunks, normalized, chunk_sharded(mask, plan.dap, dim=1))
         )
 
-    def _normalise(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
-        """Normalised pairs and the bias that they make: [.., c_z] -> [.., c_z] and [.., num_heads]"""
+    def _normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Normalized pairs and the bias that they make: [.., c_z] -> [.., c_z] and [.., num_heads]"""
         return self.layer_norm.projected(z, (self.linear.weight, None), plan)
 
-    def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> Awaited:
+    def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> SharedResult:
         """bias: of this rank's rows, [batch, N_res/dap, N_res, num_heads]; gives that of all, [batch, num_heads, N_res, N_res]."""
         bias = bias.movedim(-1, 1)
-        return Awaited(start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias"))
+        return SharedResult(start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias"))
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
@@ -66,13 +66,13 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
         Returns:
             The pieces of z, computed when the first is asked for.
         """
-        pieces, normalised, biases = zip(*((piece, *self._normalise(piece.transpose(1, 2), plan)) for piece in z))
-        x, bias = (join_whole(parts, plan.dap, dim=2) for parts in (normalised, biases))
+        chunks, normalized, biases = zip(*((chunk, *self._normalize(chunk.transpose(1, 2), plan)) for chunk in z))
+        x, bias = (join_replicated(parts, plan.dap, dim=2) for parts in (normalized, biases))
         bias = self._start_bias(bias, plan)
 
         def updated() -> Iterator[Tensor]:
             update = self.mha(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)
-            dropouts = repeat(None) if dropout is None else cut_whole(dropout, plan.dap, dim=1)
-            yield from map(plan.kernels.dropout_residual, pieces, cut_whole(update, plan.dap, dim=1), dropouts)
+            dropouts = repeat(None) if dropout is None else chunk_replicated(dropout, plan.dap, dim=1)
+            yield from map(plan.kernels.dropout_residual, chunks, chunk_replicated(update, plan.dap, dim=1), dropouts)
 
         return updated()

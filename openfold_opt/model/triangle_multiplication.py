@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.flight import Flight
-from openfold_opt.parallel.pieces import cut_spread, cut_whole, join_spread, piece_lengths
+from openfold_opt.parallel.async_collective import AsyncCollective
+from openfold_opt.parallel.chunks import chunk_sharded, chunk_replicated, join_sharded, chunk_lengths
 
 
 class TriangleMultiplication(nn.Module):
     """What Algorithms 11 and 12 share."""
 
-    spread_dim: int
+    sharded_dim: int
     """Of z, over the ranks: rows if the edges leave i and j, columns if they enter them."""
-    travelling_edges: str
+    sent_edges: str
     """Their name in traces."""
 
     def __init__(self, c_z: int, *, c_hidden: int) -> None:
@@ -47,41 +47,41 @@ class TriangleMultiplication(nn.Module):
             The same, cut along the other dim, computed one by one when asked for. x_ij needs all edges of one residue, of j for rows i,
             of i for columns j: as many pieces of them travel as there are pieces of x.
         """
-        spread, other = self.spread_dim, 3 - self.spread_dim
-        pieces, edges, gates, flights = zip(*self._start(z, mask, plan))
-        own_edge = join_spread(edges, dim=spread + 1)
-        parts = (cut_whole(join_spread(x, dim=spread), plan.dap, dim=other) for x in (pieces, gates))
+        spread, other = self.sharded_dim, 3 - self.sharded_dim
+        chunks, edges, gates, collectives = zip(*self._start(z, mask, plan))
+        own_edge = join_sharded(edges, dim=spread + 1)
+        parts = (chunk_replicated(join_sharded(x, dim=spread), plan.dap, dim=other) for x in (chunks, gates))
         # rows share one mask, so that only columns of it can be cut
-        dropouts = repeat(dropout) if dropout is None or spread == 2 else cut_whole(dropout, plan.dap, dim=other)
+        dropouts = repeat(dropout) if dropout is None or spread == 2 else chunk_replicated(dropout, plan.dap, dim=other)
         return (
-            self._update(piece, (own_edge, flight.arrive(), gate), piece_dropout, plan)
-            for flight, piece, gate, piece_dropout in zip(flights, *parts, dropouts)
+            self._update(chunk, (own_edge, collective.wait(), gate), chunk_dropout, plan)
+            for collective, chunk, gate, chunk_dropout in zip(collectives, *parts, dropouts)
         )
 
-    def _start(self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Iterator[tuple[Tensor, Tensor, Tensor, Flight]]:
+    def _start(self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Iterator[tuple[Tensor, Tensor, Tensor, AsyncCollective]]:
         """Of each piece: itself, its edge that stays, its gate, and its edge that all ranks want. Edges have channels in front."""
-        spread, axis, norm = self.spread_dim, plan.dap, self.layer_norm_in
+        spread, axis, norm = self.sharded_dim, plan.dap, self.layer_norm_in
         projection = joined_parameters(self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g)
-        lengths = piece_lengths(mask.shape[3 - spread], axis)
-        for piece, piece_mask, length in zip(z, cut_spread(mask, axis, dim=spread), lengths):
+        lengths = chunk_lengths(mask.shape[3 - spread], axis)
+        for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=spread), lengths):
             a, b, gate = plan.kernels.triangle_edges(
-                piece, (norm.weight, norm.bias), projection, piece_mask, c_hidden=self.c_hidden, eps=norm.eps
+                chunk, (norm.weight, norm.bias), projection, chunk_mask, c_hidden=self.c_hidden, eps=norm.eps
             )
-            stays, travels = (a, b) if spread == 1 else (b, a)
-            yield piece, stays, gate, start_gather(travels, axis, dim=spread + 1, length=length, what=self.travelling_edges)
+            kept, sent = (a, b) if spread == 1 else (b, a)
+            yield chunk, kept, gate, start_gather(sent, axis, dim=spread + 1, length=length, what=self.sent_edges)
 
     def _update(self, z: Tensor, edges: tuple[Tensor, Tensor, Tensor], dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
-        """edges: those that stayed, those that travelled, and the gate."""
+        """edges: those that stayed, those that traveled, and the gate."""
         norm, output = self.layer_norm_out, self.linear_z
-        stayed, travelled, gate = edges
-        a, b = (stayed, travelled) if self.spread_dim == 1 else (travelled, stayed)
+        kept, received, gate = edges
+        a, b = (kept, received) if self.sharded_dim == 1 else (received, kept)
         return plan.kernels.triangle_update(
             z,
             (a, b, gate),
             (norm.weight, norm.bias),
             (output.weight, output.bias),
             dropout,
-            is_outgoing=self.spread_dim == 1,
+            is_outgoing=self.sharded_dim == 1,
             eps=norm.eps,
         )
 
@@ -89,12 +89,12 @@ class TriangleMultiplication(nn.Module):
 class TriangleMultiplicationOutgoing(TriangleMultiplication):
     """Algorithm 11 (TriangleMultiplicationOutgoing), on rows."""
 
-    spread_dim = 1
-    travelling_edges = "outgoing edges"
+    sharded_dim = 1
+    sent_edges = "outgoing edges"
 
 
 class TriangleMultiplicationIncoming(TriangleMultiplication):
     """Algorithm 12 (TriangleMultiplicationIncoming), on columns. As in the paper's code, a goes with i and b with j."""
 
-    spread_dim = 2
-    travelling_edges = "incoming edges"
+    sharded_dim = 2
+    sent_edges = "incoming edges"

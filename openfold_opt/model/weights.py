@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 RESUMABLE_KEY = "alphafold_state_dict"
-"""Key of the weights in a resumable checkpoint, beside the optimiser's state."""
+"""Key of the weights in a resumable checkpoint, beside the optimizer's state."""
 
 _MAX_NAMES_IN_MESSAGE = 8
 

@@ -16,7 +16,7 @@ class AxisGroup:
     """
 
     name: str
-    """What is spread along the axis: "data", "dap", "peers" or "world"."""
+    """What is spread along the axis: "data", "dap", "training" or "world"."""
     rank: int
     """Position of this process along the axis, 0 .. size - 1."""
     size: int
@@ -24,7 +24,7 @@ class AxisGroup:
     """torch.distributed.ProcessGroup, or None when size is 1."""
     overlaps: bool = True
     """Whether what was started runs behind the work that follows; if not, it is waited for at once. The results are the same bits."""
-    num_pieces: int = 2
+    num_chunks: int = 2
     """Pieces of a tensor, or groups of templates, that travel one behind the work on the other; an axis of size 1 cuts nothing."""
     on_launch: Callable[[str, str, int], None] | None = None
     """Told of each collective of the model: what travels, the kind of collective, and the bytes that this rank sends to others."""
@@ -52,7 +52,7 @@ class AxisGroup:
 
     def uncut(self) -> AxisGroup:
         """The same axis for one of several parts that travel by themselves, of which no pieces are made."""
-        return replace(self, num_pieces=1)
+        return replace(self, num_chunks=1)
 
     def shard_length(self, length: int) -> int:
         """Length of one rank's part of a dim of `length`: the last parts are padded where it does not divide."""

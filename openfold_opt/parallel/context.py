@@ -22,13 +22,13 @@ TRAIN, EVALUATE = "train", "evaluate"
 class ParallelConfig:
     """How the ranks share the work."""
 
-    closed_division: ClassVar[str] = "implementation"
+    category: ClassVar[str] = "implementation"
 
     dap_size: int = 1
     """Ranks that share one sample (Dynamic Axial Parallelism)."""
     overlap: bool = True
     """Collectives run behind the work that does not wait for them; False waits at once, for measurements."""
-    dap_pieces: int = 2
+    dap_chunks: int = 2
     """Pieces, or groups of templates, into which a dap group's work is cut: one travels behind the work on the next. 1 cuts nothing."""
     num_evaluation_ranks: int = 0
     """The last so many ranks only evaluate, while the others train on; 0: all ranks train, and stop training to evaluate."""
@@ -48,7 +48,7 @@ class ParallelConfig:
     """A rank that was not heard for so long is lost, which ends the run; 0: nobody listens."""
 
     def __post_init__(self) -> None:
-        sizes = (self.dap_size, self.dap_pieces, self.evaluation_groups, self.evaluation_queue, self.timeout_seconds)
+        sizes = (self.dap_size, self.dap_chunks, self.evaluation_groups, self.evaluation_queue, self.timeout_seconds)
         if min(sizes) < 1 or self.gradient_bucket_bytes < 4 or self.num_evaluation_ranks < 0 or self.heartbeat_seconds < 0:
             raise ValueError(f"sizes, queue and timeouts must be positive: {self}")
         if self.num_evaluation_ranks % self.evaluation_groups:
@@ -76,7 +76,7 @@ class ParallelContext:
     """TRAIN or EVALUATE"""
     world: AxisGroup
     """All ranks."""
-    peers: AxisGroup
+    training_ranks: AxisGroup
     """All ranks of this role that work on the same weights at the same time: the training ranks, or one evaluation group."""
     data: AxisGroup
     """Training ranks that see different samples."""
@@ -94,7 +94,7 @@ class ParallelContext:
         """The context of a single process."""
         single = AxisGroup.single
         return cls(
-            launch=LaunchInfo(), role=TRAIN, world=single("world"), peers=single("peers"), data=single("data"), dap=single("dap")
+            launch=LaunchInfo(), role=TRAIN, world=single("world"), training_ranks=single("training"), data=single("data"), dap=single("dap")
         )
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class ParallelContext:
 def build_parallel_context(
     config: ParallelConfig, launch: LaunchInfo, *, device: torch.device, store: dist.Store | None = None
 ) -> ParallelContext:
-    """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbours are neighbouring ranks.
+    """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbors are neighboring ranks.
 
     store: where the ranks have met already; None opens it.
 
@@ -136,7 +136,7 @@ def build_parallel_context(
         launch=launch,
         role=TRAIN if launch.rank < num_training else EVALUATE,
         world=world,
-        peers=_peers_axis(launch, num_training, timeout),
+        training_ranks=_training_axis(launch, num_training, timeout),
         data=AxisGroup.single("data"),
         dap=AxisGroup.single("dap"),
         store=store,
@@ -166,14 +166,14 @@ def count_training_ranks(config: ParallelConfig, num_ranks: int) -> int:
     return num_training
 
 
-def _peers_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) -> AxisGroup:
+def _training_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) -> AxisGroup:
     """All training ranks, seen from one of them. Every rank of the world calls this."""
     group = dist.group.WORLD
     if num_training != launch.world_size:
         group = dist.new_group(list(range(num_training)), timeout=timeout)
     if launch.rank >= num_training or num_training == 1:
-        return AxisGroup.single("peers")
-    return AxisGroup(name="peers", rank=launch.rank, size=num_training, process_group=group)
+        return AxisGroup.single("training")
+    return AxisGroup(name="training", rank=launch.rank, size=num_training, process_group=group)
 
 
 def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Options | None:
@@ -209,15 +209,15 @@ def _with_evaluation_ranks(
             options = _dap_options(backend, timeout)
             group = dist.new_group(members, timeout=timeout, pg_options=options)
         if rank in members:
-            peers, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("peers", "dap"))
-            context = replace(context, peers=peers, dap=_for_dap(dap, config), evaluation_group=number)
+            training_ranks, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("training", "dap"))
+            context = replace(context, training_ranks=training_ranks, dap=_for_dap(dap, config), evaluation_group=number)
     over = dist.new_group([0, *firsts], backend="gloo", timeout=timeout)
     is_on_bridge = rank == 0 or rank in firsts
     return replace(context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts))
 
 
 def _for_dap(axis: AxisGroup, config: ParallelConfig) -> AxisGroup:
-    return replace(axis, overlaps=config.overlap, num_pieces=config.dap_pieces)
+    return replace(axis, overlaps=config.overlap, num_chunks=config.dap_chunks)
 
 
 def _axis(mesh: DeviceMesh, name: str) -> AxisGroup:

@@ -30,7 +30,7 @@ def average_gradients(gradients: Tensor, axis: AxisGroup, *, bucket_bytes: int) 
 
 @dataclass(kw_only=True, eq=False)
 class _Bucket:
-    piece: slice
+    chunk: slice
     num_parameters: int
     """With a gradient."""
     num_missing: int = 0
@@ -89,15 +89,15 @@ class GradientReducer:
             members.append(parameter)
             if stop - start >= bucket_size or start == 0:
                 num_parameters = len(set(members) - self._without_gradient)
-                bucket = _Bucket(piece=slice(start, stop), num_parameters=num_parameters)
+                bucket = _Bucket(chunk=slice(start, stop), num_parameters=num_parameters)
                 self._buckets.append(bucket)
                 self._bucket_of.update(dict.fromkeys(members, bucket))
                 stop, members = start, []
 
     @property
-    def pieces(self) -> list[slice]:
+    def chunks(self) -> list[slice]:
         """The buckets, in the order in which they are sent."""
-        return [bucket.piece for bucket in self._buckets]
+        return [bucket.chunk for bucket in self._buckets]
 
     def arm(self) -> None:
         """The next backward pass is the last before `finish`. What lies behind the parameters is complete already."""
@@ -120,9 +120,9 @@ class GradientReducer:
 
     def _launch(self) -> None:
         bucket = self._buckets[self._num_launched]
-        self._collect(bucket.piece)
+        self._collect(bucket.chunk)
         with torch.profiler.record_function(f"{self._axis.name}: start all-reduce of bucket {self._num_launched}"):
-            bucket.work = dist.all_reduce(self._gradients[bucket.piece], group=self._axis.process_group, async_op=True)
+            bucket.work = dist.all_reduce(self._gradients[bucket.chunk], group=self._axis.process_group, async_op=True)
         self._num_launched += 1
 
     @torch.no_grad()
@@ -141,8 +141,8 @@ class GradientReducer:
         for bucket in self._buckets:
             bucket.work.wait()
             bucket.work = None
-            averaged = self._gradients[bucket.piece].div_(self._axis.size)
-            of_parameters = averaged[: max(num_elements - bucket.piece.start, 0)]
+            averaged = self._gradients[bucket.chunk].div_(self._axis.size)
+            of_parameters = averaged[: max(num_elements - bucket.chunk.start, 0)]
             squares.append(torch.linalg.vector_norm(of_parameters, dtype=torch.float64).square())
         self._num_launched = 0
         return torch.stack(squares).sum()

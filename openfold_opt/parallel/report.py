@@ -40,7 +40,7 @@ def describe_ranks(context: ParallelContext, device: torch.device) -> list[str]:
 
 
 def _ranges(ranks: list[int]) -> str:
-    """0-3,8: runs of neighbouring numbers."""
+    """0-3,8: runs of neighboring numbers."""
     starts = [rank for rank in ranks if rank - 1 not in ranks]
     stops = [rank for rank in ranks if rank + 1 not in ranks]
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, stops))

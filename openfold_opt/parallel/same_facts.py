@@ -41,7 +41,7 @@ def require_same_facts(
     """
     store = dist.PrefixStore("same facts", store)
     if launch.rank == 0:
-        verdict = _judge(facts, store, launch, timeout=timeout, problem=problem)
+        verdict = _monitor(facts, store, launch, timeout=timeout, problem=problem)
     else:
         complaint = _compare_with_first(facts, store, launch, timeout=timeout, problem=problem)
         store.set(f"complaint/{launch.rank}", complaint)
@@ -53,7 +53,7 @@ def require_same_facts(
         raise ValueError(verdict)
 
 
-def _judge(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None) -> str:
+def _monitor(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None) -> str:
     """The first rank's part: publish its facts, collect what the others complain of, publish the
     verdict; "" if all agree.
     """

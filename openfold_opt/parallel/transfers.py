@@ -23,7 +23,7 @@ _reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.re
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Launched:
+class PendingWork:
     """A transfer under way."""
 
     work: Any
@@ -31,7 +31,7 @@ class Launched:
     result: Callable[[], Tensor]
     """To be called after the work was waited for."""
 
-    def land(self) -> Tensor:
+    def wait(self) -> Tensor:
         """Wait (on a GPU: let the current stream wait) and give the result."""
         if self.work is not None:
             self.work.wait()
@@ -44,7 +44,7 @@ class Transfer(Protocol):
     name: str
     axis: AxisGroup
 
-    def launch(self, x: Tensor) -> Launched:
+    def launch(self, x: Tensor) -> PendingWork:
         """Send this rank's part."""
 
     def adjoint(self, shape: torch.Size) -> Transfer:
@@ -63,11 +63,11 @@ class AllGather:
     length: int
     name: str = "all-gather"
 
-    def launch(self, x: Tensor) -> Launched:
+    def launch(self, x: Tensor) -> PendingWork:
         x = x.contiguous()
         parts = x.new_empty((self.axis.size, *x.shape))
         work = _issue(_all_gather_single, parts, x, self.axis)
-        return Launched(work=work, result=lambda: _join(parts, self.dim, self.length))
+        return PendingWork(work=work, result=lambda: _join(parts, self.dim, self.length))
 
     def adjoint(self, shape: torch.Size) -> ReduceScatter:
         return ReduceScatter(axis=self.axis, dim=self.dim, length=self.length)
@@ -85,11 +85,11 @@ class ReduceScatter:
     length: int
     name: str = "reduce-scatter"
 
-    def launch(self, x: Tensor) -> Launched:
+    def launch(self, x: Tensor) -> PendingWork:
         parts = _split(x, self.axis, self.dim)
         part = x.new_empty(parts.shape[1:])
         work = _issue(_reduce_scatter_single, part, parts, self.axis)
-        return Launched(work=work, result=lambda: part)
+        return PendingWork(work=work, result=lambda: part)
 
     def adjoint(self, shape: torch.Size) -> AllGather:
         return AllGather(axis=self.axis, dim=self.dim, length=self.length)
@@ -108,11 +108,11 @@ class AllToAll:
     join_length: int
     name: str = "all-to-all"
 
-    def launch(self, x: Tensor) -> Launched:
+    def launch(self, x: Tensor) -> PendingWork:
         outgoing = _split(x, self.axis, self.split_dim)
         incoming = torch.empty_like(outgoing)
         work = _issue(dist.all_to_all_single, incoming, outgoing, self.axis)
-        return Launched(work=work, result=lambda: _join(incoming, self.join_dim, self.join_length))
+        return PendingWork(work=work, result=lambda: _join(incoming, self.join_dim, self.join_length))
 
     def adjoint(self, shape: torch.Size) -> AllToAll:
         return AllToAll(axis=self.axis, split_dim=self.join_dim, join_dim=self.split_dim, join_length=shape[self.split_dim])

@@ -92,7 +92,7 @@ def _chi_atoms(residue: str) -> tuple[tuple[str, ...], ...]:
 
 
 chi_angles_atoms = {residue: _chi_atoms(residue) for residue in restype_3to1}
-"""Residue name -> the four atoms of chi1, chi2, ...: four neighbours each along the side chain."""
+"""Residue name -> the four atoms of chi1, chi2, ...: four neighbors each along the side chain."""
 
 _PI_PERIODIC_CHI = {"ASP": 1, "GLU": 2, "PHE": 1, "TYR": 1}
 """Chi (from 0) whose turn by pi gives the same molecule with two atoms renamed."""
@@ -166,7 +166,7 @@ restype_atom14_rigid_group_positions = _ATOMS["atom14_positions"]
 
 
 def _frame(x_axis: np.ndarray, xy_direction: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Homogeneous [4, 4]: x along the first vector, y towards the second, by Gram and Schmidt."""
+    """Homogeneous [4, 4]: x along the first vector, y toward the second, by Gram and Schmidt."""
     x = x_axis / np.linalg.norm(x_axis)
     y = xy_direction - np.dot(xy_direction, x) * x
     y = y / np.linalg.norm(y)

@@ -50,7 +50,7 @@ def featurize_templates(
 
     Returns:
         template_aatype: int32 [n, N_res], model order; 20 unknown, 21 where the template has no partner.
-        template_all_atom_positions: float32 [n, N_res, 37, 3], angstrom, centred on the mean of the whole template chain's atoms.
+        template_all_atom_positions: float32 [n, N_res, 37, 3], angstrom, centerd on the mean of the whole template chain's atoms.
         template_all_atom_mask: float32 [n, N_res, 37].
         template_sum_probs: float32 [n, 1].
         names: list of n template chains.
@@ -65,9 +65,9 @@ def featurize_templates(
     mask = np.zeros((len(used), num_residues, NUM_ATOM_TYPES), dtype=np.float32)
     for i, hit in enumerate(used):
         structure = reader.structure(hit.name)
-        centred = centre_atoms(structure.all_atom_positions, structure.all_atom_mask)
+        centerd = center_atoms(structure.all_atom_positions, structure.all_atom_mask)
         tokens[i, hit.query_index] = hit.template_tokens
-        positions[i, hit.query_index] = centred[hit.template_index]
+        positions[i, hit.query_index] = centerd[hit.template_index]
         mask[i, hit.query_index] = structure.all_atom_mask[hit.template_index]
     return {
         "template_aatype": np.asarray(hhblits_to_model_order, dtype=np.int32)[tokens],
@@ -78,12 +78,12 @@ def featurize_templates(
     }
 
 
-def centre_atoms(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def center_atoms(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Positions [N_res, 37, 3] minus the mean of all resolved atoms; unresolved ones stay zero.
 
     The mean is taken in float32, as the benchmark does (odd: in float64 it would differ by up to 2e-4 angstrom).
     """
-    centred = positions.copy()
+    centerd = positions.copy()
     if mask.any():
-        centred[mask] -= positions[mask].mean(axis=0)
-    return centred
+        centerd[mask] -= positions[mask].mean(axis=0)
+    return centerd

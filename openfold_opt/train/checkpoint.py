@@ -36,10 +36,10 @@ class CheckpointError(ValueError):
 class CheckpointConfig:
     """When to save and what to keep."""
 
-    closed_division: ClassVar[str] = "implementation"
+    category: ClassVar[str] = "implementation"
 
     every_steps: int = 40
-    """Save after every so many optimiser steps; 0 saves at the end of the run only."""
+    """Save after every so many optimizer steps; 0 saves at the end of the run only."""
     keep_last: int = 2
     """The newest so many stay: more than one, as the newest may be damaged."""
     keep_best: int = 1

@@ -27,9 +27,9 @@ DEVICES = ("auto", "cpu", "cuda")
 
 _BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
 
-_MATHEMATICAL = {"closed_division": "mathematical"}
-_FREE = {"closed_division": "free"}
-_IMPLEMENTATION = {"closed_division": "implementation"}
+_MATHEMATICAL = {"category": "mathematical"}
+_FREE = {"category": "free"}
+_IMPLEMENTATION = {"category": "implementation"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +124,13 @@ def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
     A class has one mark for all its fields, or none, and then each field has its own: a field added to such a class without a thought
     of the rules is an error. Raises ValueError for a class or a field without a valid mark, and for a field marked otherwise than its class.
     """
-    of_class = getattr(type(config), "closed_division", None)
+    of_class = getattr(type(config), "category", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
         if dataclasses.is_dataclass(value):
             yield from config_fields(value, prefix=path + ".")
             continue
-        mark = item.metadata.get("closed_division", of_class)
+        mark = item.metadata.get("category", of_class)
         if mark not in CLOSED_DIVISION_MARKS:
             raise ValueError(f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}")
         if of_class not in (None, mark):

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch, WireBatch
-from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
-from openfold_opt.loader.staging import Staging, build_staging
+from openfold_opt.loader.device_prefetcher import DevicePrefetcher, build_prefetcher
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import complain_of_counts, select_training, select_validation
+from openfold_opt.train.selection import validate_counts, select_training, select_validation
 
 
 class OpenData(Protocol):
@@ -33,7 +33,7 @@ class OpenData(Protocol):
     def training_batches(
         self, *, start_step: int, start: StreamState | None, device: torch.device, report: Callable[[str], None]
     ) -> Iterator[LoadedBatch]:
-        """Micro-batches of this rank without end, on the device, from optimiser step `start_step` (from 0) on.
+        """Micro-batches of this rank without end, on the device, from optimizer step `start_step` (from 0) on.
 
         start: what `training_state` told when the run was interrupted; None: steps were taken in order.
         report: gets a line for each batch left out and each worker replaced.
@@ -94,7 +94,7 @@ class ShardData:
         validation = select_validation(index, config.selection)
         self.train_samples = len(chains)
         self.eval_samples = len(validation)
-        complaint = complain_of_counts(
+        complaint = validate_counts(
             train_samples=self.train_samples, eval_samples=self.eval_samples, config=config.selection
         )
         if complaint is not None:
@@ -118,7 +118,7 @@ class ShardData:
         }
         self._evaluation_batches: dict[bool, list[WireBatch]] = {}
         self._training: TrainingLoader | None = None
-        self._staging: Staging | None = None
+        self._prefetcher: DevicePrefetcher | None = None
 
     def training_batches(
         self, *, start_step: int, start: StreamState | None, device: torch.device, report: Callable[[str], None]
@@ -135,8 +135,8 @@ class ShardData:
             start=start,
             report=report,
         )
-        self._staging = build_staging(iter(self._training), device=device, config=self._config.loader)
-        return self._staging
+        self._prefetcher = build_prefetcher(iter(self._training), device=device, config=self._config.loader)
+        return self._prefetcher
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
         if self._training is not None:
@@ -147,7 +147,7 @@ class ShardData:
 
     def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for batch in self._prepared_evaluation(together):
-            yield batch.chain_ids[0], expand_batch(batch.arrays, device=device)
+            yield batch.chain_ids[0], decode_batch(batch.arrays, device=device)
 
     def _prepared_evaluation(self, together: bool) -> Iterator[WireBatch]:
         """As a chain's features depend on its id alone they are prepared once, and kept in the form they have on the wire."""
@@ -165,9 +165,9 @@ class ShardData:
         if self._training is not None:
             self._training.close()
             self._training = None
-        if self._staging is not None:
-            self._staging.close()
-            self._staging = None
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
 
 
 def split_evaluation(
@@ -183,7 +183,7 @@ def split_evaluation(
         if context.dap.size > 1 and min_length_together is not None and length >= min_length_together
     }
     alone = {chain_id: length for chain_id, length in lengths.items() if chain_id not in together}
-    return {True: balanced_share(together, context.data), False: balanced_share(alone, context.peers)}
+    return {True: balanced_share(together, context.data), False: balanced_share(alone, context.training_ranks)}
 
 
 def balanced_share(lengths: Mapping[str, int], axis: AxisGroup) -> tuple[str, ...]:

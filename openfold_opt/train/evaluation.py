@@ -15,7 +15,7 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
-from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.observer import ChainScore
 
@@ -27,10 +27,10 @@ CA = 1
 class EvaluationConfig:
     """When to evaluate, and what ends the run."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     every_steps: int = 40
-    """Optimiser steps between two evaluations."""
+    """Optimizer steps between two evaluations."""
     target_lddt_ca: float = 0.8
     """The run succeeds when the mean lDDT-Ca over the chains reaches this."""
 
@@ -95,7 +95,7 @@ class Evaluator:
         """lDDT-Ca of the chains of a batch on the device [batch], as work for the device alone; plan: None takes this rank's own."""
         for parameter, averaged in self._rounded:
             parameter.copy_(averaged)
-        outputs = self._model(batch, plan or self._plan, num_recycling_passes=batch.num_passes - 1, dropout=None)
+        outputs = self._model(batch, plan or self._plan, num_recycling_iterations=batch.num_passes - 1, dropout=None)
         return lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
 
     def run(
@@ -109,7 +109,7 @@ class Evaluator:
         # all ranks of a group are here at the same time for the chains that they evaluate together
         for together in (True, False):
             for chain_id, features in chains.evaluation_chains(device=self.device, together=together):
-                note(doing=f"evaluating {chain_id}")
+                note(activity=f"evaluating {chain_id}")
                 lddt_ca, num_residues = self.score(features, together=together), int(features["seq_length"].sum())
                 scores[chain_id] = ChainScore(chain_id=chain_id, lddt_ca=lddt_ca, num_residues=num_residues)
         # several ranks have the score of a chain that they evaluated together

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.data_source import OpenData
 from openfold_opt.train.evaluation import Evaluator, mean_score
 from openfold_opt.train.observer import EvaluationReport, RunObserver
@@ -45,15 +45,15 @@ class Evaluations(Protocol):
         """No more will be asked for; what is still under way is dropped. preempted: as the run was asked to stop."""
 
 
-class EvaluationsInTurn:
+class InlineEvaluation:
     """The ranks that train stop to evaluate; all know the report."""
 
     def __init__(
-        self, evaluator: Evaluator, data: OpenData, peers: AxisGroup, *, observer: RunObserver, note: Callable[..., None]
+        self, evaluator: Evaluator, data: OpenData, training_ranks: AxisGroup, *, observer: RunObserver, note: Callable[..., None]
     ) -> None:
         self._evaluator = evaluator
         self._data = data
-        self._peers = peers
+        self._training_ranks = training_ranks
         self._observer = observer
         self._note = note
         self._reports: list[EvaluationReport] = []
@@ -63,10 +63,10 @@ class EvaluationsInTurn:
 
     def ask(self, point: EvaluationPoint) -> None:
         self._observer.evaluation_start(step=point.step, epoch_num=point.epoch_num)
-        self._note(doing="evaluating")
+        self._note(activity="evaluating")
         started = time.perf_counter()
         try:
-            scores = self._evaluator.run(self._data, self._peers, note=self._note)
+            scores = self._evaluator.run(self._data, self._training_ranks, note=self._note)
         except NonFiniteError as error:
             message = f"evaluation after step {point.step}: {error}"
             raise NonFiniteError(message, step=point.step) from error

@@ -55,9 +55,9 @@ def keep_global_batch(
     Raises ValueError, on every rank, if the ranks cannot make that batch, or if the resumed run has
     another batch than the one stated.
     """
-    records = store.records() if context.peers.rank == 0 else []
+    records = store.records() if context.training_ranks.rank == 0 else []
     sizes = [r.content["facts"]["global_batch_size"] for r in records if r.content is not None]
-    resumed = broadcast_object(sizes[-1] if sizes else None, context.peers)
+    resumed = broadcast_object(sizes[-1] if sizes else None, context.training_ranks)
     if resumed is not None and config.global_batch_size not in (None, resumed):
         raise ValueError(
             f"the run that is resumed has a global batch of {resumed}, the configuration states "

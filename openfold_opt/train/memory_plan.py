@@ -20,8 +20,8 @@ from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
-from openfold_opt.train.made_up_features import meta_batch
-from openfold_opt.train.meta_model import meta_model
+from openfold_opt.train.synthetic_features import meta_batch
+from openfold_opt.train.precision import meta_model
 
 SHARE_FOR_ACTIVATIONS = 0.85
 """Of the memory that is free once parameters and moments are; the rest is for what is at work within a block, and for gaps."""
@@ -67,7 +67,7 @@ def saved_bytes(config: RunConfig, kernel_config: KernelConfig, *, num_recompute
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
 
         def forward() -> None:
-            outputs = model(batch, plan, num_recycling_passes=0, dropout=None)
+            outputs = model(batch, plan, num_recycling_iterations=0, dropout=None)
             AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
 
         return kept_bytes(forward, model)

@@ -47,7 +47,7 @@ class RunInfo:
     init_checkpoint_sha256: str | None
     """None when training starts from random weights."""
     resumed_from_step: int
-    """Optimiser steps already done by an earlier process of this run; 0 for a fresh run."""
+    """Optimizer steps already done by an earlier process of this run; 0 for a fresh run."""
     resumed_from: Path | None = None
     data_checksum: str | None = None
     """Checksum of the index of the data set."""
@@ -57,13 +57,13 @@ class RunInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """One optimiser step; figures are averages over the global batch."""
+    """One optimizer step; figures are averages over the global batch."""
 
     step: int
     """Counts from 1."""
     samples_seen: int
     """Samples trained on so far, this step included."""
-    num_recycling_passes: int
+    num_recycling_iterations: int
     loss: float
     """The differentiated total, scaled by the root of the length."""
     terms: Mapping[str, float]
@@ -109,7 +109,7 @@ class RunSummary:
     status: str
     """"success" (target reached) or "aborted" (out of steps)."""
     steps: int
-    """Optimiser steps since the beginning of the run, those before a resumption included."""
+    """Optimizer steps since the beginning of the run, those before a resumption included."""
     samples: int
     resumed_from_step: int
     run_seconds: float
@@ -133,7 +133,7 @@ class RunSummary:
 
     @property
     def trained_steps(self) -> int:
-        """Optimiser steps of this process."""
+        """Optimizer steps of this process."""
         return self.steps - self.resumed_from_step
 
     @property
@@ -197,7 +197,7 @@ class NullObserver:
         """Something before the clock that takes a while is done."""
 
     def init_stop(self, info: RunInfo) -> None:
-        """Model, optimiser and processes are ready; no data was read."""
+        """Model, optimizer and processes are ready; no data was read."""
 
     def run_start(self, info: RunInfo) -> None:
         """The clock starts; from here on data may be read."""
@@ -209,7 +209,7 @@ class NullObserver:
         """Training begins after `step` steps; epoch_num as in EvaluationReport."""
 
     def step(self, report: StepReport) -> None:
-        """One optimiser step is over; sent one step late."""
+        """One optimizer step is over; sent one step late."""
 
     def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None:
         """Training stops for an evaluation."""
@@ -323,7 +323,7 @@ class ConsoleObserver(NullObserver):
         if report.step % self._log_every_steps:
             return
         self._say(
-            f"step {report.step:>6}{self._total()}  k {report.num_recycling_passes}  loss {report.loss:9.4f}  "
+            f"step {report.step:>6}{self._total()}  k {report.num_recycling_iterations}  loss {report.loss:9.4f}  "
             f"lr {report.learning_rate:.2e}  grad norm {report.gradient_norm:9.4f}  "
             f"{report.step_time_seconds:.3f} s/step  data wait {report.data_wait_seconds:.3f} s"
             f"{self._time_left(report.step)}"

@@ -16,7 +16,7 @@ from openfold_opt.train.parameter_buffer import ParameterBuffer
 class OptimizerConfig:
     """Adam without weight decay and the clipping in front of it (AF2 suppl. 1.11.3)."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     beta_1: float = 0.9
     beta_2: float = 0.999

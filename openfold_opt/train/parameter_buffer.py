@@ -15,13 +15,13 @@ from torch import Tensor, nn
 ALIGNMENT = 32
 """Every parameter starts at a multiple of this many floats (128 bytes), as vector loads like it."""
 
-_PIECE = 2**16
+_CHUNK = 2**16
 
 
 class ParameterBuffer:
     """Makes the parameters of a model, in state-dict order, views of one float32 tensor.
 
-    values: [size] float32; gradients: [size + num_riders] float32, of which gradients[:size] belongs
+    values: [size] float32; gradients: [size + num_extras] float32, of which gradients[:size] belongs
     to the parameters and the rest is free for figures that are to be averaged along with them.
     The gaps between parameters are zero and stay zero.
 
@@ -30,7 +30,7 @@ class ParameterBuffer:
     Raises ValueError for a parameter that is not float32, or for two devices.
     """
 
-    def __init__(self, model: nn.Module, *, num_riders: int = 0, low_precision: Collection[str] = ()) -> None:
+    def __init__(self, model: nn.Module, *, num_extras: int = 0, low_precision: Collection[str] = ()) -> None:
         parameters = dict(model.named_parameters())
         kinds = {(parameter.dtype, parameter.device) for parameter in parameters.values()}
         if len(kinds) != 1 or next(iter(kinds))[0] != torch.float32:
@@ -45,7 +45,7 @@ class ParameterBuffer:
         self.size = size
         device = next(iter(kinds))[1]
         self.values = torch.zeros(size, device=device)
-        self.gradients = torch.zeros(size + num_riders, device=device)
+        self.gradients = torch.zeros(size + num_extras, device=device)
         self.compute_copy: Tensor | None = None
         self._low_gradients: Tensor | None = None
         if low_precision:
@@ -66,7 +66,7 @@ class ParameterBuffer:
 
     @torch.no_grad()
     def refresh_compute_copy(self) -> None:
-        """Round the values anew, after they were loaded; a step of the optimiser does it by itself."""
+        """Round the values anew, after they were loaded; a step of the optimizer does it by itself."""
         if self.compute_copy is not None:
             self.compute_copy.copy_(self.values)
 
@@ -77,10 +77,10 @@ class ParameterBuffer:
             return
         start, stop, _ = (part or slice(None)).indices(self.size)
         # by pieces, as PyTorch on a CPU makes a float32 copy of what it adds
-        step = self.size if self.gradients.device.type == "cuda" else _PIECE
+        step = self.size if self.gradients.device.type == "cuda" else _CHUNK
         for first in range(start, stop, step):
-            piece = slice(first, min(first + step, stop))
-            self.gradients[piece].add_(self._low_gradients[piece])
+            chunk = slice(first, min(first + step, stop))
+            self.gradients[chunk].add_(self._low_gradients[chunk])
         self._low_gradients[start:stop].zero_()
 
     def places(self, model: nn.Module) -> dict[nn.Parameter, int]:

@@ -1,4 +1,4 @@
-"""What fp32, tf32 and bf16 mean for a run."""
+"""Precisions of a run: fp32, tf32 and bf16."""
 
 from __future__ import annotations
 
@@ -8,14 +8,28 @@ from contextlib import contextmanager
 import torch
 
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.config import ModelConfig
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def low_precision_names(model: AlphaFold, precision: str) -> tuple[str, ...]:
-    """Parameters that the model computes with in bfloat16; their values and the optimiser stay float32 (ParameterBuffer)."""
+    """Parameters that the model computes with in bfloat16; their values and the optimizer stay float32 (ParameterBuffer)."""
     check_precision(precision)
     return model.trunk_linear_names() if precision == "bf16" else ()
+
+
+def meta_model(config: ModelConfig, precision: str) -> AlphaFold:
+    """Return the model on device "meta", with the parameter dtypes of a precision.
+
+    Tensors on this device have shapes and dtypes, but no memory.
+    """
+    with torch.device("meta"):
+        model = AlphaFold(config, seed=None)
+    parameters = dict(model.named_parameters())
+    for name in low_precision_names(model, precision):
+        parameters[name].data = parameters[name].data.bfloat16()
+    return model
 
 
 def check_precision(precision: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from openfold_opt.loader.staging import resolve_staging
+from openfold_opt.loader.device_prefetcher import resolve_prefetch
 
 if TYPE_CHECKING:
     from openfold_opt.kernels.select import KernelConfig
@@ -24,7 +24,7 @@ def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
         config,
         device=device.type,
         kernels=config.kernels.resolved(device),
-        loader=replace(config.loader, staging=resolve_staging(config.loader.staging, device)),
+        loader=replace(config.loader, prefetch=resolve_prefetch(config.loader.prefetch, device)),
     )
 
 

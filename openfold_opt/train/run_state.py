@@ -38,7 +38,7 @@ class Progress:
     """How far a run is. There is no state of random generators: every draw is a function of seed, step and place in the stream."""
 
     step: int = 0
-    """Optimiser steps done."""
+    """Optimizer steps done."""
     samples_seen: int = 0
     lddt_ca: float | None = None
     """Result of the evaluation right after this step, if there was one."""

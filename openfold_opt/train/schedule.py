@@ -1,11 +1,11 @@
-"""The learning rate of each optimiser step."""
+"""The learning rate of each optimizer step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-_MATHEMATICAL = {"closed_division": "mathematical"}
-_FREE = {"closed_division": "free"}
+_MATHEMATICAL = {"category": "mathematical"}
+_FREE = {"category": "free"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,12 @@ class ScheduleConfig:
 
 
 def learning_rate(config: ScheduleConfig, step: int) -> float:
-    """Learning rate of an optimiser step; steps count from 1.
+    """Learning rate of an optimizer step; steps count from 1.
 
     The warm-up is an inclusive linear space of `warmup_steps` values, rounded to ten decimals.
     """
     if step < 1:
-        raise ValueError(f"optimiser steps count from 1, found {step}")
+        raise ValueError(f"optimizer steps count from 1, found {step}")
     if step <= config.warmup_steps:
         fraction = (step - 1) / max(config.warmup_steps - 1, 1)
         span = config.base_learning_rate - config.warmup_init_learning_rate

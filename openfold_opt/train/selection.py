@@ -26,7 +26,7 @@ MAX_NAMED = 10
 class DataSelectionConfig:
     """Rules that split a data set."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     train_max_release_date: str = "2021-09-16"
     """Chains released later are not trained on (ISO date)."""
@@ -182,11 +182,11 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
 
 
 def count_chains(index: ShardIndex, config: DataSelectionConfig) -> dict[str, int]:
-    """train_samples and eval_samples, as complain_of_counts takes them. Raises ValueError where nothing can be selected."""
+    """train_samples and eval_samples, as validate_counts takes them. Raises ValueError where nothing can be selected."""
     return {"train_samples": len(select_training(index, config)), "eval_samples": len(select_validation(index, config))}
 
 
-def complain_of_counts(*, train_samples: int, eval_samples: int, config: DataSelectionConfig) -> str | None:
+def validate_counts(*, train_samples: int, eval_samples: int, config: DataSelectionConfig) -> str | None:
     """What is wrong with the numbers of chains; None if they are as demanded."""
     found = (train_samples, eval_samples)
     expected = (config.expected_train_samples, config.expected_eval_samples)

@@ -1,4 +1,4 @@
-"""One optimiser step: the only place where weights change."""
+"""One optimizer step: the only place where weights change."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.weight_average import WeightAverage, WeightAverageConfig
 
-NUM_RIDERS = 32
+NUM_EXTRAS = 32
 """Places behind the gradients for the finiteness flag, the loss and its terms, and in the last of them the signals."""
 
-SIGNALS = ("target reached", "asked to stop")
+STOP_FLAGS = ("target reached", "asked to stop")
 """What any rank may have to tell all others between two steps. It rides with the gradients, so all ranks hear of it at the same step."""
 
 LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]
@@ -56,18 +56,18 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepFigures:
+class StepMetrics:
     """A finished step in plain numbers; loss and terms are means over the global batch."""
 
     step: int
-    num_recycling_passes: int
+    num_recycling_iterations: int
     learning_rate: float
     is_applied: bool
     """False: something was not finite, and no weight changed."""
     loss: float
     gradient_norm: float
     terms: dict[str, float]
-    signals: tuple[str, ...]
+    stop_flags: tuple[str, ...]
     """Those of SIGNALS that any rank had raised when it made this step."""
 
 
@@ -95,7 +95,7 @@ class StepResult:
     """A step that was launched; its figures travel to the host behind it."""
 
     step: int
-    num_recycling_passes: int
+    num_recycling_iterations: int
     learning_rate: float
     term_names: tuple[str, ...]
     packed: HostCopy
@@ -105,19 +105,19 @@ class StepResult:
     sample_ids: tuple[str, ...]
     """Of this rank, in the order of local_terms."""
 
-    def read(self) -> StepFigures:
+    def read(self) -> StepMetrics:
         """Wait for the step to end on the device, and return its figures."""
         is_applied, norm, *signals_and_loss = self.packed.read()
-        signals, (loss, *terms) = signals_and_loss[: len(SIGNALS)], signals_and_loss[len(SIGNALS) :]
-        return StepFigures(
+        stop_flags, (loss, *terms) = signals_and_loss[: len(STOP_FLAGS)], signals_and_loss[len(STOP_FLAGS) :]
+        return StepMetrics(
             step=self.step,
-            num_recycling_passes=self.num_recycling_passes,
+            num_recycling_iterations=self.num_recycling_iterations,
             learning_rate=self.learning_rate,
             is_applied=bool(is_applied),
             loss=loss,
             gradient_norm=norm,
             terms=dict(zip(self.term_names, terms, strict=True)),
-            signals=tuple(name for name, value in zip(SIGNALS, signals) if value > 0.0),
+            stop_flags=tuple(name for name, value in zip(STOP_FLAGS, stop_flags) if value > 0.0),
         )
 
 
@@ -170,7 +170,7 @@ class TrainStep:
         without_gradient: parameters that the loss does not depend on.
         """
         self.model = model
-        self.buffer = ParameterBuffer(model, num_riders=NUM_RIDERS, low_precision=low_precision)
+        self.buffer = ParameterBuffer(model, num_extras=NUM_EXTRAS, low_precision=low_precision)
         self.optimizer = Adam(self.buffer)
         self.weight_average = WeightAverage(self.buffer)
         self._loss = loss
@@ -180,14 +180,14 @@ class TrainStep:
         self._reducer = GradientReducer(
             self.buffer.gradients,
             self.buffer.places(model),
-            (context if context is not None else ParallelContext.alone()).peers,
+            (context if context is not None else ParallelContext.alone()).training_ranks,
             bucket_bytes=config.gradient_bucket_bytes,
             overlaps=config.overlap,
             collect=self.buffer.collect_gradients,
             without_gradient=[parameters[name] for name in without_gradient],
         )
         self.dropout_seed = dropout_seed
-        self._signals = torch.zeros(len(SIGNALS), device=self.buffer.values.device)
+        self._stop_flags = torch.zeros(len(STOP_FLAGS), device=self.buffer.values.device)
         optimizer = config.optimizer
         self._constants = WeightUpdateConstants(
             beta_1=optimizer.beta_1,
@@ -197,12 +197,12 @@ class TrainStep:
             decay_rate=config.weight_average.decay_rate,
         )
 
-    def raise_signal(self, name: str) -> None:
+    def raise_stop_flag(self, name: str) -> None:
         """Let the next step tell all ranks one of SIGNALS; a second call changes nothing."""
-        self._signals[SIGNALS.index(name)].fill_(1.0)
+        self._stop_flags[STOP_FLAGS.index(name)].fill_(1.0)
 
-    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int) -> StepResult:
-        """Make optimiser step number `step` (from 1) out of `accumulation` micro-batches."""
+    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int) -> StepResult:
+        """Make optimizer step number `step` (from 1) out of `accumulation` micro-batches."""
         sample_ids: list[str] = []
 
         def noted() -> Iterator[MicroBatch]:
@@ -211,17 +211,17 @@ class TrainStep:
                 yield batch
 
         numbers = StepNumbers(step=step, learning_rate=learning_rate(self.config.schedule, step), dropout_seed=self.dropout_seed)
-        tensors = self.compute(noted(), numbers, num_recycling_passes=num_recycling_passes)
-        return self.result(tensors, step=step, num_recycling_passes=num_recycling_passes, sample_ids=tuple(sample_ids))
+        tensors = self.compute(noted(), numbers, num_recycling_iterations=num_recycling_iterations)
+        return self.result(tensors, step=step, num_recycling_iterations=num_recycling_iterations, sample_ids=tuple(sample_ids))
 
-    def compute(self, micro_batches: Iterable[MicroBatch], numbers: StepNumbers, *, num_recycling_passes: int) -> StepTensors:
+    def compute(self, micro_batches: Iterable[MicroBatch], numbers: StepNumbers, *, num_recycling_iterations: int) -> StepTensors:
         """The step as work for the device alone: the host waits for nothing, and reads and sends nothing if the numbers are tensors."""
         self.buffer.zero_gradients()
         rows: list[Tensor] = []
         names: tuple[str, ...] = ()
         for batch in micro_batches:
             is_last = len(rows) + 1 == self.config.accumulation
-            terms = self.forward_backward(batch, numbers, num_recycling_passes=num_recycling_passes, is_last=is_last)
+            terms = self.forward_backward(batch, numbers, num_recycling_iterations=num_recycling_iterations, is_last=is_last)
             names = tuple(terms.terms)
             rows.append(local_rows(terms))
         self.check_num_micro_batches(len(rows), step=numbers.step)
@@ -235,12 +235,12 @@ class TrainStep:
             raise ValueError(f"step {int(step)} got {found} micro-batches, expected {expected}")
 
     def result(
-        self, tensors: StepTensors, *, step: int, num_recycling_passes: int, sample_ids: tuple[str, ...]
+        self, tensors: StepTensors, *, step: int, num_recycling_iterations: int, sample_ids: tuple[str, ...]
     ) -> StepResult:
         """What the step's figures can be read from, once they have come to the host."""
         return StepResult(
             step=step,
-            num_recycling_passes=num_recycling_passes,
+            num_recycling_iterations=num_recycling_iterations,
             learning_rate=learning_rate(self.config.schedule, step),
             term_names=tensors.term_names,
             packed=HostCopy(tensors.packed),
@@ -249,7 +249,7 @@ class TrainStep:
         )
 
     def forward_backward(
-        self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_passes: int, is_last: bool = False
+        self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_iterations: int, is_last: bool = False
     ) -> LossTerms:
         """Loss of a micro-batch; its gradients, and its figures behind them, are added to those of the buffer.
 
@@ -259,11 +259,11 @@ class TrainStep:
         if numbers.dropout_seed is not None:
             dropout = DropoutState(seed=numbers.dropout_seed, step=numbers.step, slots=batch.slots)
         outputs = self.model(
-            batch.features, self._plan, num_recycling_passes=num_recycling_passes, dropout=dropout
+            batch.features, self._plan, num_recycling_iterations=num_recycling_iterations, dropout=dropout
         )
         # the pass with gradient works on the slice after those of the passes without
-        terms = self._loss(outputs, batch.features.at_pass(num_recycling_passes))
-        self._load_riders(terms)
+        terms = self._loss(outputs, batch.features.at_pass(num_recycling_iterations))
+        self._load_extras(terms)
         if is_last:
             self._reducer.arm()
         (terms.loss / self.config.accumulation).backward()
@@ -272,22 +272,22 @@ class TrainStep:
         return terms
 
     @torch.no_grad()
-    def _load_riders(self, terms: LossTerms) -> None:
+    def _load_extras(self, terms: LossTerms) -> None:
         """Add flag, loss and terms to the tail of the gradients: [flag, loss, term, term, ...].
 
         The flag is 0 while all is finite and NaN ever after, so the averaged one is NaN if any rank's is.
         """
-        riders = self.buffer.gradients[self.buffer.size :]
-        most = riders.numel() - 2 - len(SIGNALS)
+        extras = self.buffer.gradients[self.buffer.size :]
+        most = extras.numel() - 2 - len(STOP_FLAGS)
         if len(terms.terms) > most:
             raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {most}")
         is_finite = torch.isfinite(terms.weighted_total).all()
-        flag = riders.new_zeros(()).masked_fill(~is_finite, torch.nan)
+        flag = extras.new_zeros(()).masked_fill(~is_finite, torch.nan)
         means = [value.float().mean() for value in terms.terms.values()]
-        figures = torch.stack([terms.loss.float(), *means]) / self.config.accumulation
-        riders[0] += flag
-        riders[1 : 1 + len(figures)] += figures
-        riders[-len(SIGNALS) :] = self._signals
+        metrics = torch.stack([terms.loss.float(), *means]) / self.config.accumulation
+        extras[0] += flag
+        extras[1 : 1 + len(metrics)] += metrics
+        extras[-len(STOP_FLAGS) :] = self._stop_flags
 
     @torch.no_grad()
     def update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
@@ -296,11 +296,11 @@ class TrainStep:
         square_sum = self._reducer.finish(buffer.size)
         if square_sum is None:
             buffer.collect_gradients()
-        gradient, riders = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
+        gradient, extras = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
-            self.weight_state(), gradient, learning_rate=rate, flag=riders[0], constants=self._constants, square_sum=square_sum
+            self.weight_state(), gradient, learning_rate=rate, flag=extras[0], constants=self._constants, square_sum=square_sum
         )
-        return torch.cat([applied_and_norm, riders[-len(SIGNALS) :], riders[1 : 2 + num_terms]])
+        return torch.cat([applied_and_norm, extras[-len(STOP_FLAGS) :], extras[1 : 2 + num_terms]])
 
     def weight_state(self) -> WeightState:
         """What a step changes."""

@@ -19,14 +19,14 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.made_up_features import made_up_batch, made_up_sample, training_sizes
+from openfold_opt.train.synthetic_features import synthetic_batch, synthetic_sample, training_sizes
 from openfold_opt.train.step import MicroBatch, TrainStep
 
 
 def warm_up(
     config: RunConfig, train_step: TrainStep, evaluator: Evaluator, *, recorder: Recorder | None = None, report: Callable[[str], None]
 ) -> TrainStep | StepGraphs:
-    """A step for each number of recycling passes, and evaluations; weights, optimiser and random state are then as before.
+    """A step for each number of recycling passes, and evaluations; weights, optimizer and random state are then as before.
 
     Collective where ranks train together: all of them make the same steps.
 
@@ -47,18 +47,18 @@ def warm_up(
     runner: TrainStep | StepGraphs = train_step
     if config.cuda_graphs:
         recorder = recorder if recorder is not None else CudaRecorder(device)
-        micro_batch = made_up_micro_batch(config, device, 0)
+        micro_batch = synthetic_micro_batch(config, device, 0)
         runner = StepGraphs(train_step, recorder, micro_batch=micro_batch)
     with _as_before(train_step):
         # most passes first: the memory it takes serves the others
-        numbers = range(config.data.max_extra_passes, -1, -1)
+        numbers = range(config.data.max_recycling_iterations, -1, -1)
         for passes in numbers:
             if isinstance(runner, StepGraphs):
-                runner.rehearse(passes)
+                runner.warm_up_run(passes)
             else:
                 count = range(config.accumulation)
-                batches = (made_up_micro_batch(config, device, n) for n in count)
-                runner.run(batches, step=1, num_recycling_passes=passes).read()
+                batches = (synthetic_micro_batch(config, device, n) for n in count)
+                runner.run(batches, step=1, num_recycling_iterations=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
         graphs = EvaluationGraphs(evaluator.compute, recorder) if isinstance(runner, StepGraphs) else None
         _evaluate(config, evaluator, graphs, device=device, report=report)
@@ -101,10 +101,10 @@ def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
         evaluator.release_graphs()
 
 
-def made_up_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
+def synthetic_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
     """Micro-batch `number` of a step, counted from 0, of synthetic features on the device."""
-    size, num_passes = config.local_batch_size, config.data.max_extra_passes + 1
-    features = made_up_batch(config.data, batch_size=size, num_passes=num_passes, seed=number)
+    size, num_passes = config.local_batch_size, config.data.max_recycling_iterations + 1
+    features = synthetic_batch(config.data, batch_size=size, num_passes=num_passes, seed=number)
     return MicroBatch(
         features=FeatureBatch.from_features(features).to(device),
         slots=torch.arange(number * size, (number + 1) * size).to(device),
@@ -118,17 +118,17 @@ def _evaluate(
     if graphs is None:
         # kernels are compiled for multiples of 16 and for other sizes by themselves
         for length in (config.data.crop_size, config.data.crop_size + 1):
-            evaluator.compute(_made_up_chain(config, length, device))
+            evaluator.compute(_synthetic_chain(config, length, device))
         report("warm-up: evaluation")
         return
     longest = config.selection.validation_max_length or config.data.crop_size
-    for length in graphs.rehearse(_made_up_chain(config, length, device) for length in bucket_lengths(longest)):
+    for length in graphs.warm_up_run(_synthetic_chain(config, length, device) for length in bucket_lengths(longest)):
         report(f"warm-up: evaluation of {length} residues")
 
 
-def _made_up_chain(config: RunConfig, length: int, device: torch.device) -> FeatureBatch:
-    sizes = {**training_sizes(config.data), "N_res": length, "num_passes": config.data.max_extra_passes + 1}
-    return FeatureBatch.from_features(made_up_sample(sizes, seed=0)).to(device)
+def _synthetic_chain(config: RunConfig, length: int, device: torch.device) -> FeatureBatch:
+    sizes = {**training_sizes(config.data), "N_res": length, "num_passes": config.data.max_recycling_iterations + 1}
+    return FeatureBatch.from_features(synthetic_sample(sizes, seed=0)).to(device)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from openfold_opt.train.parameter_buffer import ParameterBuffer
 class WeightAverageConfig:
     """Exponential moving average; the benchmark calls it SWA."""
 
-    closed_division: ClassVar[str] = "mathematical"
+    category: ClassVar[str] = "mathematical"
 
     decay_rate: float = 0.9
     """average <- decay_rate * average + (1 - decay_rate) * weights, after every step."""

@@ -38,7 +38,7 @@ def write_demo_log(path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_
     """
     config = build_preset("demo")
     path.parent.mkdir(parents=True, exist_ok=True)
-    submitter = Submitter(organisation="Nobody", platform="machine")
+    submitter = Submitter(organization="Nobody", platform="machine")
     log = MLPerfObserver(path, submitter=submitter, division="open", cache_cleared=True, num_resumptions=num_resumptions)
     info = RunInfo(
         config=config, seed=seed, number_of_ranks=1, number_of_nodes=1, ranks_per_node=1, device="cpu",

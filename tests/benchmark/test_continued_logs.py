@@ -38,9 +38,9 @@ def test_a_resumed_run_is_one_run_and_not_one_that_did_not_converge(tmp_path, ca
     content = json.loads(capsys.readouterr().out)
     (each,) = content["sets"]
     assert (each["runs"], each["converged"]) == (3, 3)
-    (left_out,) = content["left_out"]
-    assert left_out["path"].endswith("run_3/mlperf.log")
-    assert left_out["reason"] == (
+    (skipped,) = content["left_out"]
+    assert skipped["path"].endswith("run_3/mlperf.log")
+    assert skipped["reason"] == (
         "a resumed run is not a result: one run in 2 logs: "
         "mlperf.log (pre-empted after 200 samples), "
         "mlperf_continued_1.log (resumed from step 0, success after 400 samples)"

@@ -55,7 +55,7 @@ def test_the_seed_decides_the_permutation():
 
 def test_ideal_structures_have_the_distances_of_real_ones():
     helix, strand = controls._ideal_helix(12), controls._ideal_strand(12)
-    # CA to CA of neighbours, and once around the helix
+    # CA to CA of neighbors, and once around the helix
     np.testing.assert_allclose((helix[1:] - helix[:-1]).norm(dim=-1), 3.8, atol=0.1)
     np.testing.assert_allclose((helix[3:] - helix[:-3]).norm(dim=-1), 5.0, atol=0.2)
     np.testing.assert_allclose((strand[2:] - strand[:-2]).norm(dim=-1), 6.6, atol=0.1)
@@ -94,7 +94,7 @@ def test_best_constant_is_the_candidate_that_fits_best(monkeypatch):
     assert best_constant(monkeypatch, positions, training=["short"]) == pytest.approx(expected)
 
 
-def figures(**changes):
+def metrics(**changes):
     return {"logged": 0.81, "as they are": 0.81, "shuffled": 0.3, "best constant structure": 0.45} | changes
 
 
@@ -108,12 +108,12 @@ def figures(**changes):
     ],
 )
 def test_exit_code_tells_whether_every_figure_holds(monkeypatch, tmp_path, capsys, changes, failed):
-    monkeypatch.setattr(controls, "measure", lambda output_dir, data_dir: figures(**changes))
+    monkeypatch.setattr(controls, "measure", lambda output_dir, data_dir: metrics(**changes))
     code = main(["controls", str(tmp_path), "--data-dir", str(tmp_path)])
     assert code == (0 if failed is None else 1)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "FAILED" in line] == [line for line in lines if failed and line.startswith(failed)]
-    assert json.loads((tmp_path / "controls.json").read_text()) == figures(**changes)
+    assert json.loads((tmp_path / "controls.json").read_text()) == metrics(**changes)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):

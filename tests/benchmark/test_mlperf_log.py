@@ -48,7 +48,7 @@ def run_info(config, **changes):
 
 def step_report(step, *, wait=0.25):
     return StepReport(
-        step=step, samples_seen=128 * step, num_recycling_passes=0, loss=1.0, terms={}, gradient_norm=1.0,
+        step=step, samples_seen=128 * step, num_recycling_iterations=0, loss=1.0, terms={}, gradient_norm=1.0,
         learning_rate=1e-3, step_time_seconds=1.0, data_wait_seconds=wait, queue_depth=2, reorder_distance=0,
     )
 
@@ -192,13 +192,13 @@ def test_failure_stops_a_running_clock_only(tmp_path, reference_config):
 
 def test_submitter_comes_from_the_environment():
     environment = {"SUBMISSION_ORG": "A", "SUBMISSION_PLATFORM": "b", "SUBMISSION_STATUS": "onprem"}
-    assert read_submitter(environment) == Submitter(organisation="A", platform="b", status="onprem")
+    assert read_submitter(environment) == Submitter(organization="A", platform="b", status="onprem")
     assert read_submitter({}) == Submitter()
     for name in ("SUBMISSION_ORG", "SUBMISSION_PLATFORM"):
         for value in ("A, B", "two\nlines", "a\rb", 'a "name"', "tab\there"):
             with pytest.raises(ValueError, match=f"{name} is .*expected a name without commas"):
                 read_submitter({name: value})
     odd = "HPE+LBNL; Zürich (x)"
-    assert read_submitter({"SUBMISSION_ORG": odd}).organisation == odd
+    assert read_submitter({"SUBMISSION_ORG": odd}).organization == odd
     with pytest.raises(ValueError, match="SUBMISSION_STATUS is 'sold'"):
         read_submitter({"SUBMISSION_STATUS": "sold"})

@@ -17,7 +17,7 @@ from benchmark.perf import loader
 from benchmark.perf.command import MEASUREMENTS
 from benchmark.perf.record import RecordFile
 from benchmark.perf.reference_samples import admit_old_defaults
-from benchmark.perf.spread import Spread, table
+from benchmark.perf.timing_stats import TimingStats, table
 from data_prep.__main__ import main as data_prep
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
@@ -25,12 +25,12 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 
 
 def test_spread_and_ratio():
-    ours, theirs = Spread.of([2.0, 1.0, 4.0]), Spread.of([30.0, 20.0, 10.0])
+    ours, theirs = TimingStats.of([2.0, 1.0, 4.0]), TimingStats.of([30.0, 20.0, 10.0])
     assert (ours.median, ours.low, ours.high, ours.count) == (2.0, 1.0, 4.0, 3)
     ratio = theirs.ratio_to(ours)
     assert (ratio.median, ratio.low, ratio.high) == (10.0, 2.5, 30.0)
     with pytest.raises(ValueError, match="no measurements"):
-        Spread.of([])
+        TimingStats.of([])
 
 
 def test_tables_are_aligned():
@@ -106,9 +106,9 @@ def test_data_without_a_reference(raw, tmp_path, capsys):
     assert main(["perf", "data", *raw, "--repeats", "2", "--json", str(record)]) == 0
     text = capsys.readouterr().out
     assert "conversion of 4 entries on one core" in text and "9000_A" in text and "ratio of the median" not in text
-    figures = json.loads(record.read_text())
-    assert figures["measurement"] == "data" and figures["versions"]["python"] and figures["machine"]["processor"]
-    chain = figures["figures"]["samples"]["training"]["9000_A"]
+    metrics = json.loads(record.read_text())
+    assert metrics["measurement"] == "data" and metrics["versions"]["python"] and metrics["machine"]["processor"]
+    chain = metrics["figures"]["samples"]["training"]["9000_A"]
     assert len(chain["ours"]) == len(chain["expansion"]) == 2 and chain["ours_bytes"] > 1000
 
 
@@ -165,20 +165,20 @@ def loader_arguments(*options):
 
 
 def test_both_loaders_deliver_the_same_stream():
-    figures = loader.measure(loader_arguments("--window", "60", "--busy", "0.5"))
-    in_order, reordered = figures["loaders"].values()
+    metrics = loader.measure(loader_arguments("--window", "60", "--busy", "0.5"))
+    in_order, reordered = metrics["loaders"].values()
     for found in (in_order, reordered):
         assert (found["delivered"], found["missing"], found["delivered_twice"]) == (120, 0, 0)
         assert 0 <= found["stall_share"] < 1
     assert in_order["largest_reorder_distance"] == 0
     assert 0 < reordered["largest_reorder_distance"] <= 60 and reordered["largest_lateness"] <= 60
-    text = loader.report(figures)
+    text = loader.report(metrics)
     assert "in order" in text and "window 60" in text and "(0 missing, 0 twice)" in text
 
 
 def test_times_are_scaled_to_the_share_that_workers_are_busy():
-    figures = loader.measure(loader_arguments("--busy", "0.25"))
-    task = loader.ReplayTask(seconds=tuple(figures["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0)
+    metrics = loader.measure(loader_arguments("--busy", "0.25"))
+    task = loader.ReplayTask(seconds=tuple(metrics["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0)
     mean = sum(task.time_of(position) for position in range(120)) / 120
     assert mean == pytest.approx(0.25 * 4 * 0.002)
 

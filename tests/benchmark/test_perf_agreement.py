@@ -74,16 +74,16 @@ def test_a_small_step_agrees(tmp_path, capsys):
     )
     text = capsys.readouterr().out
     assert text.endswith("the steps agree\n") and "peak memory, MiB" in text
-    figures = json.loads(record.read_text())["figures"]
-    assert list(figures["variants"]) == [FUSED, LOW, TRUTH]
-    assert all(found["peak_memory_bytes"] > 10**8 for found in figures["variants"].values())
+    metrics = json.loads(record.read_text())["figures"]
+    assert list(metrics["variants"]) == [FUSED, LOW, TRUTH]
+    assert all(found["peak_memory_bytes"] > 10**8 for found in metrics["variants"].values())
     # Rounding to bf16 is felt in every part of the model: no part has a gradient of zero.
     assert all(
         row["low"] > 1e-4
-        for name, row in figures["errors"].items()
+        for name, row in metrics["errors"].items()
         if name.startswith("gradient of")
     )
-    assert headline("agreement", figures).endswith("the steps agree")
+    assert headline("agreement", metrics).endswith("the steps agree")
 
 
 def test_a_variant_that_fails_loses_nothing_of_the_others(tmp_path, monkeypatch, capsys):

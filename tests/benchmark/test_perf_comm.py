@@ -19,9 +19,9 @@ def test_two_ranks_measure_and_predict(tmp_path):
     shown = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert shown.returncode == 0, shown.stderr[-3000:]
     assert shown.stdout.count("collectives of a step of demo_dap2") == 1, "only the first rank reports"
-    figures = json.loads(record.read_text())["figures"]
-    assert {"all-gather", "all-to-all", "reduce-scatter", ALL_REDUCE} == set(figures["fits"])
-    assert all(len(row["seconds"]) == 2 and row["predicted_seconds"] > 0 for row in figures["collectives"])
+    metrics = json.loads(record.read_text())["figures"]
+    assert {"all-gather", "all-to-all", "reduce-scatter", ALL_REDUCE} == set(metrics["fits"])
+    assert all(len(row["seconds"]) == 2 and row["predicted_seconds"] > 0 for row in metrics["collectives"])
 
 
 def test_passes_without_gradient_have_no_backward_collectives():

@@ -59,9 +59,9 @@ def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, m
     assert main(["perf", "kernels", *options, "--without", "SDPA", "FlexAttention"]) == 1
     expected = "FAILED: triangle_update (triangle), plain: RuntimeError: out of shared memory"
     assert expected in capsys.readouterr().err
-    figures = json.loads(record.read_text())["figures"]
-    cases = {case["operation"]: case for case in figures["cases"]}
-    assert "ours" in cases["triangle_update"]["seconds"] and len(figures["failures"]) == 1
+    metrics = json.loads(record.read_text())["figures"]
+    cases = {case["operation"]: case for case in metrics["cases"]}
+    assert "ours" in cases["triangle_update"]["seconds"] and len(metrics["failures"]) == 1
     assert {"ours", "plain"} <= set(cases["triangle_edges"]["seconds"])
     assert "SDPA" not in cases["attention core"]["seconds"]
 
@@ -106,9 +106,9 @@ def test_kernels_against_an_earlier_record(tmp_path, capsys, quick):
     ],
 )
 def test_a_record_that_cannot_be_compared_is_refused(tmp_path, capsys, quick, changes, message):
-    figures = {"preset": "demo", "precision": "fp32", "device": "cpu", "cases": []} | changes
+    metrics = {"preset": "demo", "precision": "fp32", "device": "cpu", "cases": []} | changes
     earlier = tmp_path / "earlier.json"
-    earlier.write_text(json.dumps({"date": "2026-11-29", "figures": figures}))
+    earlier.write_text(json.dumps({"date": "2026-11-29", "figures": metrics}))
     assert main([*ONE_CASE, "--against", str(earlier)]) == 2
     assert message in capsys.readouterr().err
 
@@ -123,8 +123,8 @@ import json, pathlib, sys
 pathlib.Path("turns").open("a").write("their turn\\n")
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
 case = {"operation": "transition", "where": "%s", "seconds": {"ours": {"forward": [1.0, 1.0], "both": [2.0, 2.0]}}}
-figures = {"preset": options["--preset"], "precision": options["--precision"], "device": "cpu", "cases": [case]}
-pathlib.Path(sys.argv[-1]).write_text(json.dumps({"date": "", "figures": figures}))
+metrics = {"preset": options["--preset"], "precision": options["--precision"], "device": "cpu", "cases": [case]}
+pathlib.Path(sys.argv[-1]).write_text(json.dumps({"date": "", "metrics": metrics}))
 """
 
 

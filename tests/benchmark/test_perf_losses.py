@@ -8,7 +8,7 @@ import torch
 from benchmark.__main__ import main
 from benchmark.perf import losses
 from benchmark.perf.loss_windows import compare, first_step_at, largest_of_first_steps, ranges, strays, verdict
-from benchmark.perf.losses_probe import configuration, nudged
+from benchmark.perf.losses_probe import configuration, perturbed
 from benchmark.presets import build_preset
 from benchmark.results.headlines import headline
 from data_prep.progress import Progress
@@ -32,7 +32,7 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory):
+def metrics(tmp_path_factory):
     """Of a command with one run of each kind."""
     folder = tmp_path_factory.mktemp("losses")
     record = folder / "losses.json"
@@ -43,11 +43,11 @@ def figures(tmp_path_factory):
     return json.loads(record.read_text())["figures"]
 
 
-def test_the_fast_side_follows(figures):
-    text = losses.report(figures)
+def test_the_fast_side_follows(metrics):
+    text = losses.report(metrics)
     assert "losses follow: at most" in text and "\n1-10 " in text and "\n11-12 " in text and "without graphs" in text
-    assert headline("losses", figures).startswith("demo, 12 steps, auto kernels in bf16: losses follow")
-    sides = figures["sides"]
+    assert headline("losses", metrics).startswith("demo, 12 steps, auto kernels in bf16: losses follow")
+    sides = metrics["sides"]
     assert list(sides) == ["fast", "plain", "nudged 1", "seed 2"]
     assert all(len(side["losses"]) == len(side["gradient_norms"]) == STEPS for side in sides.values())
     assert [step for step, _ in sides["plain"]["evaluations"]] == [4, 8, 12]
@@ -56,13 +56,13 @@ def test_the_fast_side_follows(figures):
     assert 0.0 < differences["fast"] < 1e-2 and 0.0 < differences["nudged 1"] < 1e-2
 
 
-def test_another_learning_rate_is_found(figures, tiny):
+def test_another_learning_rate_is_found(metrics, tiny):
     settings = {"preset": "demo", "data_dir": "", "steps": STEPS, "seed": 1, "kernels": "triton", "precision": "fp32", "graphs": False,
                 "pads": False, "nudge": 0.0, "nudge_seed": None}  # fmt: skip
     planted = losses.run_side("fast", settings, Progress(None, what="", unit="step", is_silent=True))
-    sides = figures["sides"] | {"fast": planted}
+    sides = metrics["sides"] | {"fast": planted}
     assert strays(compare(sides, "losses"))
-    assert "LOSSES DO NOT FOLLOW" in losses.report(figures | {"sides": sides})
+    assert "LOSSES DO NOT FOLLOW" in losses.report(metrics | {"sides": sides})
 
 
 def test_a_loss_that_is_no_number_is_an_error(tiny, tmp_path, capsys):
@@ -100,10 +100,10 @@ def test_graphs_want_samples_of_one_shape():
 
 def test_nudged_weights_differ_by_a_rounding():
     weights = {"a": torch.randn(1000, generator=torch.Generator().manual_seed(0)), "b": torch.zeros(3)}
-    found = nudged(weights, nudge=2.0**-9, seed=1)
+    found = perturbed(weights, perturb=2.0**-9, seed=1)
     change = (found["a"] / weights["a"] - 1.0).abs()
     assert 2.0**-10 < change.max() < 1.01 * 2.0**-9 and torch.equal(found["b"], weights["b"])
-    assert not torch.equal(found["a"], nudged(weights, nudge=2.0**-9, seed=2)["a"])
+    assert not torch.equal(found["a"], perturbed(weights, perturb=2.0**-9, seed=2)["a"])
 
 
 def side(values):
@@ -118,7 +118,7 @@ def test_windows_and_verdict_on_made_up_losses():
     sides["fast"] = side([10.3, 9.7] * 5 + [10.6] * 10)
     first, second = compare(sides, "losses")
     assert first.shift == pytest.approx(0.0) and first.fast_differs == pytest.approx(0.03)
-    assert first.nudged_differ == pytest.approx(0.015) and first.times_nudged == pytest.approx(2.0) and first.seeds_differ == pytest.approx(0.2)
+    assert first.perturbed_differ == pytest.approx(0.015) and first.times_perturbed == pytest.approx(2.0) and first.seeds_differ == pytest.approx(0.2)
     assert strays([first, second]) == [second] and "11-20 (4 times)" in verdict(sides)
     assert largest_of_first_steps(sides, "losses")["fast"] == pytest.approx(0.03)
     sides["fast"] = side(plain)

@@ -19,7 +19,7 @@ def measurement(monkeypatch):
 
     def plant(measure):
         module = types.SimpleNamespace(
-            add_arguments=lambda parser: None, measure=measure, report=lambda figures: str(figures)
+            add_arguments=lambda parser: None, measure=measure, report=lambda metrics: str(metrics)
         )
         monkeypatch.setattr(command, "_module", lambda name: module)
 

@@ -72,10 +72,10 @@ def test_a_number_of_passes_that_fails_loses_nothing_of_the_others(tmp_path, mon
     assert main(["perf", "step", "--preset", "demo", *options]) == 1
     shown = capsys.readouterr()
     assert "FAILED: 0 passes, ours: operation not permitted" in shown.err and "1 ours" in shown.out
-    figures = json.loads(record.read_text())["figures"]
-    assert figures["passes"]["0"]["ours"]["seconds"] == [0.5]
-    assert figures["passes"]["1"]["ours"]["seconds"] == [0.5, 0.5]
-    assert len(figures["failures"]) == 1
+    metrics = json.loads(record.read_text())["figures"]
+    assert metrics["passes"]["0"]["ours"]["seconds"] == [0.5]
+    assert metrics["passes"]["1"]["ours"]["seconds"] == [0.5, 0.5]
+    assert len(metrics["failures"]) == 1
 
 
 def test_the_reference_has_the_passes_last(tmp_path):

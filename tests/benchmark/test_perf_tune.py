@@ -35,8 +35,8 @@ def test_what_is_faster_is_chosen_and_noise_is_not(launches):
             assert entry["options"]["num_stages"] == 4 and entry["chosen"] == pytest.approx(entry["written"] / 2)
         else:
             assert entry["options"] == {} and entry["chosen"] == entry["written"]
-    figures = {"chip": "X", "preset": "demo", "precision": "bf16", "file": "x.py", "launches": found}
-    assert "as written" in report(figures) and "num_stages" in report(figures)
+    metrics = {"chip": "X", "preset": "demo", "precision": "bf16", "file": "x.py", "launches": found}
+    assert "as written" in report(metrics) and "num_stages" in report(metrics)
 
 
 def test_a_kernel_that_cannot_run_is_an_error(launches):

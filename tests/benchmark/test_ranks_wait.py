@@ -36,7 +36,7 @@ def mute_port():
     """
     with socket.socket() as service:
         service.bind(("127.0.0.1", 0))
-        service.listen(8)
+        service.receive_decision(8)
         yield service.getsockname()[1] - 1
 
 

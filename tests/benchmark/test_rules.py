@@ -80,7 +80,7 @@ def test_reference_has_the_values_of_the_ruleset(shared, reference):
         "swa_decay_rate": reference.weight_average.decay_rate,
     }
     checked = 0
-    with open(shared / "facts" / "closed_division.tsv", newline="") as file:
+    with open(shared / "facts" / "category.tsv", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if row["log_key"] in values:
                 assert eval(row["condition"], {"value": values[row["log_key"]]}), row

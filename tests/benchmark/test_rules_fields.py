@@ -132,8 +132,8 @@ def test_a_new_class_without_a_mark_is_refused():
 def test_a_class_has_one_mark_or_each_of_its_fields_has():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class MixedConfig:
-        closed_division: ClassVar[str] = "implementation"
-        a: int = dataclasses.field(default=1, metadata={"closed_division": "mathematical"})
+        category: ClassVar[str] = "implementation"
+        a: int = dataclasses.field(default=1, metadata={"category": "mathematical"})
 
     with pytest.raises(ValueError, match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark from the class"):
         list(config_fields(MixedConfig()))
@@ -141,7 +141,7 @@ def test_a_class_has_one_mark_or_each_of_its_fields_has():
 
 def test_a_preset_cannot_bring_marks_of_its_own():
     class CheatingConfig(OptimizerConfig):
-        closed_division: ClassVar[str] = "implementation"
+        category: ClassVar[str] = "implementation"
 
     assert rules.preset_division(with_part("optimizer", CheatingConfig(clip_norm=1.0))) == "open"
 

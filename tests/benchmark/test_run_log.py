@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmark.results.figures import evaluation_alone, step_seconds
+from benchmark.results.metrics import evaluation_alone, step_seconds
 from benchmark.results.run_log import LogError, read_run_log
 from tests.benchmark.made_logs import MadeLog, whole_run
 
@@ -49,7 +49,7 @@ def test_events_after_the_clock_do_not_count(tmp_path):
     assert read_run_log(log.write(tmp_path / "mlperf.log")).samples == 3 * 40 * 32
 
 
-def test_micro_steps_are_told_from_optimiser_steps(tmp_path):
+def test_micro_steps_are_told_from_optimizer_steps(tmp_path):
     theirs = whole_run(gradient_accumulation_steps=2)
     ours = "\n".join(theirs.lines).replace("avg_perf_next_batch", "data_wait_seconds_per_step")
     (tmp_path / "ours.log").write_text(ours)

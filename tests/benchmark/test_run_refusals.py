@@ -11,7 +11,7 @@ from benchmark import run as run_command
 from benchmark.__main__ import main
 from benchmark.presets import build_preset, preset_names
 from benchmark.stopping import Terminated
-from openfold_opt.train import loop
+from openfold_opt.train import trainer
 from openfold_opt.train.graphs.recorder import CaptureError
 from tests.train.synthetic import tiny_config
 
@@ -194,7 +194,7 @@ def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
     def fail(*args, **options):
         raise CaptureError("a CUDA graph could not be recorded: set cuda_graphs=False")
 
-    monkeypatch.setattr(loop, "warm_up", fail)
+    monkeypatch.setattr(trainer, "warm_up", fail)
     tiny()
     assert run(tmp_path) == 2
     message = capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_not_finite(tmp_path):
     assert (found["status"], found["resumable"]) == ("failed", True)
     assert (error["type"], error["step"], error["rank"]) == ("NonFiniteError", 5, 0)
     assert error["sample_ids"] == ["chain4 (seed 4)"]
-    assert error["message"].startswith("step 5 ") and "block.py" in error["traceback"]
+    assert error["message"].startswith("step 5 ") and "training_interval.py" in error["traceback"]
 
 
 @pytest.mark.parametrize("bytes_per_file", [16_000, 100_000], ids=["from the start", "checkpoint"])

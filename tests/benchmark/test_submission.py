@@ -133,7 +133,7 @@ def test_published_logs_pass_in_the_closed_division(shared, tmp_path, capsys):
     for subject in ("compliance", "reference convergence", "package checker", "seeds"):
         assert f"PASS  {subject}: " in text, text
     # the table of DESIGN.md: 7.51 minutes; the checkers' factor is 1.072
-    assert "PASS  summary: 7.512 min" in text and "normalised by 1.0722" in text
+    assert "PASS  summary: 7.512 min" in text and "normalized by 1.0722" in text
     # the review committee's to add, not ours
     assert not list((tmp_path / "out").rglob("scaling.json"))
 

@@ -9,7 +9,7 @@ import matplotlib.image
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.results.figures import compute_figures
+from benchmark.results.metrics import compute_metrics
 from benchmark.results.gather import gather
 from benchmark.results.tables import markdown_table, number
 from tests.benchmark.made_logs import MadeLog, whole_run
@@ -21,8 +21,8 @@ PICTURES = ("lddt_samples.png", "lddt_minutes.png", "step_time.png", "strong_sca
 def published(shared):
     found = gather([shared / "facts" / "mlperf_hpc_v3.0_logs"])
     assert found.rejections == ()
-    figures = [compute_figures(each) for each in found.sets]
-    return {("NVIDIA throughput" if each.is_throughput else each.submitter): each for each in figures}
+    metrics = [compute_metrics(each) for each in found.sets]
+    return {("NVIDIA throughput" if each.is_throughput else each.submitter): each for each in metrics}
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_published_times_and_samples(published, who, minutes, step, samples, acc
 def test_published_verdicts(published):
     verdicts = {who: (each.verdict, round(each.rcp_factor, 3)) for who, each in published.items()}
     assert verdicts == {
-        "NVIDIA": ("passes, normalised", 1.072),
-        "NVIDIA throughput": ("passes, normalised", 1.015),
+        "NVIDIA": ("passes, normalized", 1.072),
+        "NVIDIA throughput": ("passes, normalized", 1.015),
         "HPE+LBNL": ("falls short", 1.0),
         "TACC": ("passes", 1.0),
-        "Clemson": ("passes, normalised", 1.023),
+        "Clemson": ("passes, normalized", 1.023),
     }
-    assert published["NVIDIA"].minutes_normalised == pytest.approx(7.5122 * 1.0722, rel=1e-4)
-    assert published["HPE+LBNL"].minutes_normalised is None
+    assert published["NVIDIA"].minutes_normalized == pytest.approx(7.5122 * 1.0722, rel=1e-4)
+    assert published["HPE+LBNL"].minutes_normalized is None
 
 
 def test_published_kinds_of_steps_and_ranks(published):

@@ -67,7 +67,7 @@ def test_one_evaluation_can_be_drawn(tmp_path):
 def test_steps_are_json_lines(tmp_path):
     observer = SummaryObserver(tmp_path, target_lddt_ca=0.8)
     step = StepReport(
-        step=1, samples_seen=2, num_recycling_passes=3, loss=1.5, terms={"fape": 0.5}, gradient_norm=0.1,
+        step=1, samples_seen=2, num_recycling_iterations=3, loss=1.5, terms={"fape": 0.5}, gradient_norm=0.1,
         learning_rate=1e-3, step_time_seconds=0.2, data_wait_seconds=0.01, queue_depth=3, reorder_distance=1,
     )
     observer.step(step)
@@ -79,7 +79,7 @@ def test_what_is_no_number_is_null(tmp_path):
     observer = SummaryObserver(tmp_path, target_lddt_ca=0.8)
     observer.step(
         StepReport(
-            step=1, samples_seen=2, num_recycling_passes=3, loss=1.5, terms={"tm": float("nan")}, gradient_norm=float("inf"),
+            step=1, samples_seen=2, num_recycling_iterations=3, loss=1.5, terms={"tm": float("nan")}, gradient_norm=float("inf"),
             learning_rate=1e-3, step_time_seconds=0.2, data_wait_seconds=0.01, queue_depth=3, reorder_distance=1,
         )
     )  # fmt: skip

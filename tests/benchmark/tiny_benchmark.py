@@ -23,7 +23,7 @@ from benchmark import run
 from openfold_opt.parallel import waiting
 from openfold_opt.parallel.leaving import run_program
 from openfold_opt.protein.index import ShardIndex
-from openfold_opt.train.block import BlockRunner
+from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.synthetic import MemorySource, tiny_config
 
 
@@ -43,13 +43,13 @@ def build_tiny(name: str):
 
 def slow_down(seconds: float) -> None:
     """Every step takes so much longer, for whoever wants to kill the run in the middle."""
-    report = BlockRunner._report
+    report = TrainingInterval._report
 
     def slow_report(self, *args, **kwargs):
         time.sleep(seconds)
         return report(self, *args, **kwargs)
 
-    BlockRunner._report = slow_report
+    TrainingInterval._report = slow_report
 
 
 class IndexedMemorySource(MemorySource):

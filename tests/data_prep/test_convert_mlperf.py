@@ -1,6 +1,5 @@
 """`convert-mlperf`: the same shards as from raw files, and nothing that is in a pickle ever runs."""
 
-import json
 import os
 import pickle
 import shutil

@@ -47,7 +47,7 @@ def assert_bfloat16_rule(
 ) -> None:
     """With bfloat16 inputs the fused version errs at most twice as much as plain PyTorch, both against float32.
 
-    is_low: which of the leaves are bfloat16 in training; the others (weights of a normalisation, say) stay float32. The error is the
+    is_low: which of the leaves are bfloat16 in training; the others (weights of a normalization, say) stay float32. The error is the
     root mean square over all elements; a rounding of the result itself is always allowed.
     """
     rounded = [leaf.bfloat16() if low else leaf for leaf, low in zip(leaves, is_low, strict=True)]

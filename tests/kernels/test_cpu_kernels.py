@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openfold_opt.kernels.cpu import pieces
+from openfold_opt.kernels.cpu import tiles
 from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.kernels.select import REFERENCE
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.compiler
 
 
 @pytest.fixture(autouse=True, params=[64, 2**20], ids=["pieces of one row", "pieces of cache size"])
-def piece_bytes(request, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", request.param)
+def chunk_bytes(request, monkeypatch):
+    monkeypatch.setattr(tiles, "TILE_BYTES", request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_self_attention_of_a_transposed_input():
     compare("self_attention", call, leaves)
 
 
-# the gradient through a normalisation of one or two channels is nothing but rounding
+# the gradient through a normalization of one or two channels is nothing but rounding
 @pytest.mark.parametrize(("batch", "n_1", "n_2", "c_z", "c"), [(2, 3, 5, 4, 6), (1, 1, 1, 3, 1), (1, 9, 9, 8, 8)])
 def test_triangle_edges(batch, n_1, n_2, c_z, c):
     mask, width = random_mask(batch, n_1, n_2), 4 * c + c_z
@@ -196,10 +196,10 @@ def test_self_attention_computes_its_input_again(is_projected, is_transposed):
         return run
 
     kept = kept_by_the_same(call, leaves)
-    assert sum(shape.numel() == leaves[0].numel() for shape in kept) == 1, "only the input of the normalisation is kept, not its result"
+    assert sum(shape.numel() == leaves[0].numel() for shape in kept) == 1, "only the input of the normalization is kept, not its result"
 
 
-def test_a_normalised_input_that_was_written_over_is_kept():
+def test_a_normalized_input_that_was_written_over_is_kept():
     mask, weights = torch.ones(1, 3, 4), [random(16, 6), random(16), random(6, 4), random(6)]
 
     def call(operations):

@@ -42,8 +42,8 @@ def test_transition():
 
 def test_layer_norm_is_of_biased_variance():
     x, weight, bias = random(3, 5), random(5, seed=1), random(5, seed=2)
-    centred = x - x.mean(-1, keepdim=True)
-    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
+    centerd = x - x.mean(-1, keepdim=True)
+    expected = centerd / (centerd.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
     torch.testing.assert_close(layer_norm(x, weight, bias, eps=1e-5), expected)
 
 

@@ -37,7 +37,7 @@ def test_one_kind_for_all(name, expected):
 @pytest.fixture
 def no_compiler(monkeypatch):
     monkeypatch.setattr(library, "COMPILERS", ("a-compiler-that-nobody-has",))
-    forget = [library.library.cache_clear, library.reason_against.cache_clear]
+    forget = [library.library.cache_clear, library.unsupported_reason.cache_clear]
     for each in forget:
         each()
     yield

@@ -1,4 +1,4 @@
-"""The optimiser's step against torch.optim.Adam, torch's clipping, and equations written out by hand."""
+"""The optimizer's step against torch.optim.Adam, torch's clipping, and equations written out by hand."""
 
 import dataclasses
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from openfold_opt.loader.compact import stack_samples
-from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.wire_format import stack_samples
+from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.raw_features import RawFeatures, Templates
-from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, compact_sample
+from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 
 
@@ -34,12 +34,12 @@ def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
 
 def expanded(sample) -> dict[str, np.ndarray]:
     """Model features of one sample of wire features."""
-    return {name: tensor[0].numpy() for name, tensor in expand_batch(stack_samples([sample])).items()}
+    return {name: tensor[0].numpy() for name, tensor in decode_batch(stack_samples([sample])).items()}
 
 
 def training_sample(raw, *, seed, config) -> dict[str, np.ndarray]:
-    return expanded(compact_sample(raw, choose_for_training(raw, seed=seed, config=config)))
+    return expanded(encode_sample(raw, choose_for_training(raw, seed=seed, config=config)))
 
 
 def evaluation_sample(raw, *, seed, config) -> dict[str, np.ndarray]:
-    return expanded(compact_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)))
+    return expanded(encode_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)))

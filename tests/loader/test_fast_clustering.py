@@ -10,9 +10,9 @@ IDENTITY = np.arange(22, dtype=np.uint8)
 HHBLITS = np.asarray(hhblits_to_model_order, dtype=np.uint8)
 
 
-def plain(msa, centres, class_of_token):
+def plain(msa, centers, class_of_token):
     classes = class_of_token[msa]
-    return np.stack([clustering.assign_to_clusters(classes, clusters) for clusters in centres])
+    return np.stack([clustering.assign_to_clusters(classes, clusters) for clusters in centers])
 
 
 @pytest.mark.parametrize(
@@ -23,39 +23,39 @@ def plain(msa, centres, class_of_token):
 def test_random_assignment(num_passes, num_clusters, num_res, num_rows, class_of_token):
     rng = np.random.default_rng(num_clusters)
     msa = rng.integers(0, 22, (num_rows, num_res), dtype=np.uint8)
-    centres = rng.integers(0, 23, (num_passes, num_clusters, num_res), dtype=np.uint8)
-    found = fast_clustering.assign_rows(msa, centres, class_of_token)
+    centers = rng.integers(0, 23, (num_passes, num_clusters, num_res), dtype=np.uint8)
+    found = fast_clustering.assign_rows(msa, centers, class_of_token)
     assert found.dtype == np.int64
-    np.testing.assert_array_equal(found, plain(msa, centres, class_of_token))
+    np.testing.assert_array_equal(found, plain(msa, centers, class_of_token))
 
 
 @pytest.mark.parametrize("num_res", [1, 7, 8, 15, 16, 255, 256, 257, 1024])
 def test_complete_agreement_is_counted_without_overflow(num_res):
-    """All centres but one differ from the row somewhere; counts reach the length of the chain."""
+    """All centers but one differ from the row somewhere; counts reach the length of the chain."""
     msa = np.full((3, num_res), 5, np.uint8)
-    centres = np.full((1, 70, num_res), 5, np.uint8)
-    centres[:, :66, -1] = 21
-    assert fast_clustering.assign_rows(msa, centres, IDENTITY).tolist() == [[66] * 3]
+    centers = np.full((1, 70, num_res), 5, np.uint8)
+    centers[:, :66, -1] = 21
+    assert fast_clustering.assign_rows(msa, centers, IDENTITY).tolist() == [[66] * 3]
 
 
 def test_gaps_and_masks_do_not_agree_and_ties_go_to_the_first():
-    centres = np.array([[[21, 21, 21, 22], [0, 21, 21, 22], [0, 21, 21, 21]]], np.uint8)
+    centers = np.array([[[21, 21, 21, 22], [0, 21, 21, 22], [0, 21, 21, 21]]], np.uint8)
     msa = np.array([[0, 21, 21, 21], [1, 21, 21, 21]], np.uint8)
-    assert fast_clustering.assign_rows(msa, centres, IDENTITY).tolist() == [[1, 0]]
+    assert fast_clustering.assign_rows(msa, centers, IDENTITY).tolist() == [[1, 0]]
 
 
 def test_ties_in_a_later_word_go_to_the_first():
-    centres = np.full((1, 128, 3), 21, np.uint8)
-    centres[0, [70, 71, 127]] = 4
-    assert fast_clustering.assign_rows(np.full((1, 3), 4, np.uint8), centres, IDENTITY).tolist() == [[70]]
+    centers = np.full((1, 128, 3), 21, np.uint8)
+    centers[0, [70, 71, 127]] = 4
+    assert fast_clustering.assign_rows(np.full((1, 3), 4, np.uint8), centers, IDENTITY).tolist() == [[70]]
 
 
 def test_read_only_and_strided_input():
     msa = np.random.default_rng(0).integers(0, 22, (40, 30), dtype=np.uint8)
-    centres = np.random.default_rng(1).integers(0, 22, (2, 5, 15), dtype=np.uint8)
+    centers = np.random.default_rng(1).integers(0, 22, (2, 5, 15), dtype=np.uint8)
     msa.setflags(write=False)
-    found = fast_clustering.assign_rows(msa[:, ::2], centres, IDENTITY)
-    np.testing.assert_array_equal(found, plain(msa[:, ::2], centres, IDENTITY))
+    found = fast_clustering.assign_rows(msa[:, ::2], centers, IDENTITY)
+    np.testing.assert_array_equal(found, plain(msa[:, ::2], centers, IDENTITY))
 
 
 def dense_counts(flags, counts):
@@ -73,9 +73,9 @@ def test_random_counts(num_members, class_of_token, crop):
     rng = np.random.default_rng(num_members)
     num_clusters = 9
     msa = rng.integers(0, 22, (num_clusters + num_members, 17), dtype=np.uint8)
-    centres = rng.permutation(len(msa))[:num_clusters]
+    centers = rng.permutation(len(msa))[:num_clusters]
     assignment = rng.integers(0, num_clusters - 1, len(msa))
-    assignment[centres] = -1
+    assignment[centers] = -1
     flags, counts = fast_clustering.count_members(
         msa, assignment, num_clusters=num_clusters, crop=crop, class_of_token=class_of_token
     )

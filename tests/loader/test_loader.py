@@ -11,9 +11,9 @@ from data_prep.__main__ import main as data_prep
 from data_prep.communicator import SerialCommunicator
 from data_prep.convert.pipeline import convert
 from data_prep.convert.raw_source import RawSource
-from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.config import DataConfig, LoaderConfig
-from openfold_opt.loader.expand import expand_batch
+from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
@@ -35,7 +35,7 @@ def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
     with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=start_step) as batches:
         for _ in range(num_micro):
             batch = next(batches)
-            expanded = expand_batch(batch.arrays)
+            expanded = decode_batch(batch.arrays)
             check_features(expanded, batched=True)
             for place, slot in enumerate(batch.slots.tolist()):
                 features = {name: tensor[place].clone() for name, tensor in expanded.items()}
@@ -86,7 +86,7 @@ def test_evaluation_yields_whole_chains_and_the_same_each_time(quirks_dir, num_w
     first, second = list(loader), list(loader)
     assert [batch.chain_ids for batch in first] == [(chain,) for chain in CHAINS]
     for one, other in zip(first, second):
-        features = expand_batch(one.arrays)
+        features = decode_batch(one.arrays)
         sizes = check_features(features, batched=True)
         assert sizes["batch"] == 1
         assert sizes["N_res"] == reader.entry(one.chain_ids[0]).sequence_length

@@ -11,7 +11,7 @@ def test_defaults_are_those_of_the_benchmark():
     assert dataclasses.asdict(DataConfig()) == {
         "crop_size": 256, "pad_to_crop": True, "max_msa_clusters": 124, "max_extra_msa": 1024, "masked_msa_fraction": 0.15,
         "masked_msa_uniform_probability": 0.1, "masked_msa_profile_probability": 0.1, "masked_msa_same_probability": 0.1,
-        "max_templates": 4, "shuffled_template_hits": 20, "max_extra_passes": 3, "clamped_fape_probability": 0.9,
+        "max_templates": 4, "shuffled_template_hits": 20, "max_recycling_iterations": 3, "clamped_fape_probability": 0.9,
     }
     assert DataConfig().num_passes == 4
 

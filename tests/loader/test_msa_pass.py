@@ -50,5 +50,5 @@ def test_shallow_alignments_have_no_extra_rows(golden_transforms, chain):
     )
     assert features["msa_feat"].shape == (len(raw.msa), raw.num_res, 49)
     assert features["extra_msa"].shape == (0, raw.num_res)
-    # Without extra rows a cluster's profile is its masked centre alone.
+    # Without extra rows a cluster's profile is its masked center alone.
     np.testing.assert_allclose(features["msa_feat"][..., 25:48], features["msa_feat"][..., :23], atol=1e-5)

@@ -16,11 +16,11 @@ def test_every_row_once_and_the_query_is_a_centre(num_rows, num_clustered):
 
 def test_rows_are_uniform():
     num_draws, num_rows, num_clusters = 4000, 21, 6
-    centre, first_extra = np.zeros(num_rows), np.zeros(num_rows)
+    center, first_extra = np.zeros(num_rows), np.zeros(num_rows)
     for seed in range(num_draws):
         rows = sample_rows(num_rows, max_msa_clusters=num_clusters, rng=np.random.default_rng(seed))
-        centre[rows.clustered] += 1
+        center[rows.clustered] += 1
         first_extra[rows.extra[0]] += 1
-    assert centre[0] == num_draws
-    np.testing.assert_allclose(centre[1:] / num_draws, 5 / 20, atol=4 * np.sqrt(0.25 * 0.75 / num_draws))
+    assert center[0] == num_draws
+    np.testing.assert_allclose(center[1:] / num_draws, 5 / 20, atol=4 * np.sqrt(0.25 * 0.75 / num_draws))
     np.testing.assert_allclose(first_extra[1:] / num_draws, 1 / 20, atol=4 * np.sqrt(0.05 * 0.95 / num_draws))

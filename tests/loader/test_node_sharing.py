@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from openfold_opt.loader import node_sharing
-from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.workers import WorkerStream

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from openfold_opt.loader.sampler import SampleStream, TrainingSampler, num_recycling_passes
+from openfold_opt.loader.sampler import SampleStream, TrainingSampler, num_recycling_iterations
 
 
 def test_chains_follow_their_weights_and_seeds_differ():
@@ -51,11 +51,11 @@ def test_slot_formula():
 
 
 def test_recycling_is_shuffled_blocks():
-    counts = [num_recycling_passes(5, step) for step in range(4000)]
+    counts = [num_recycling_iterations(5, step) for step in range(4000)]
     blocks = [tuple(counts[start : start + 4]) for start in range(0, 4000, 4)]
     assert {tuple(sorted(block)) for block in blocks} == {(0, 1, 2, 3)}
     assert set(blocks) == set(itertools.permutations(range(4)))
     firsts = np.bincount([block[0] for block in blocks]) / 1000
     np.testing.assert_allclose(firsts, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / 1000))
-    assert counts[:40] != [num_recycling_passes(6, step) for step in range(40)]
-    assert {num_recycling_passes(5, step, max_extra_passes=0) for step in range(9)} == {0}
+    assert counts[:40] != [num_recycling_iterations(6, step) for step in range(40)]
+    assert {num_recycling_iterations(5, step, max_recycling_iterations=0) for step in range(9)} == {0}

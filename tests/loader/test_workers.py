@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from openfold_opt.loader.array_transfer import channel_pair, receive_arrays, send_arrays
-from openfold_opt.loader.attempts import LoaderError
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.worker import Worker
@@ -195,7 +195,7 @@ def test_the_error_budget(tmp_path, num_workers):
     with stream(task, num_workers=num_workers, max_attempts=2, error_budget=2, report=news.append) as deliveries:
         found = [next(deliveries) for _ in range(7)]
         assert [delivery.position for delivery in found] == [0, 1, 3, 4, 5, 7, 8]
-        assert sorted(position for delivery in found for position in delivery.left_out) == [2, 6]
+        assert sorted(position for delivery in found for position in delivery.skipped) == [2, 6]
         with pytest.raises(LoaderError, match=r"sample 9 failed, attempt 2(.|\n)*error budget is 2"):
             next(deliveries)
     assert ["sample 2" in news[0], "sample 6" in news[1], "number 2 of at most 2" in news[1]] == [True] * 3

@@ -46,7 +46,7 @@ def test_names_shapes_and_order_are_those_of_the_published_checkpoint(shared):
 
 def test_every_parameter_has_a_gradient(small_config, random_batch):
     model = randomized(small_config)
-    total(model(random_batch, PLAN, num_recycling_passes=1)).backward()
+    total(model(random_batch, PLAN, num_recycling_iterations=1)).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
@@ -55,7 +55,7 @@ def test_recomputation_gives_the_same_gradients_under_dropout(small_config, rand
     gradients = []
     for number in (0, 1, ALL_BLOCKS):
         model = randomized(small_config)
-        outputs = model(random_batch, ExecutionPlan.plain(num_recomputed_blocks=number), num_recycling_passes=1, dropout=dropout())
+        outputs = model(random_batch, ExecutionPlan.plain(num_recomputed_blocks=number), num_recycling_iterations=1, dropout=dropout())
         total(outputs).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, *recomputed in zip(*gradients):
@@ -69,9 +69,9 @@ def test_dropout_of_a_sample_depends_on_its_slot_and_not_on_its_batch(small_conf
         random_batch, **{item.name: getattr(random_batch, item.name)[1:] for item in dataclasses.fields(random_batch)}
     )
     with torch.no_grad():
-        together = model(random_batch, PLAN, num_recycling_passes=1, dropout=dropout((5, 2)))
-        alone = model(second, PLAN, num_recycling_passes=1, dropout=dropout((2,)))
-        elsewhere = model(second, PLAN, num_recycling_passes=1, dropout=dropout((5,)))
+        together = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout((5, 2)))
+        alone = model(second, PLAN, num_recycling_iterations=1, dropout=dropout((2,)))
+        elsewhere = model(second, PLAN, num_recycling_iterations=1, dropout=dropout((5,)))
     torch.testing.assert_close(alone.pair[0], together.pair[1])
     assert not torch.allclose(elsewhere.pair[0], together.pair[1], rtol=1e-3)
 
@@ -82,11 +82,11 @@ def test_passes_without_gradient_have_dropout_too(small_config, random_batch, wi
     plain = AlphaFold(without_dropout(small_config))
     plain.load_state_dict(model.state_dict())
     with torch.no_grad():
-        none = model(random_batch, PLAN, num_recycling_passes=1)
-        zero_rate = plain(random_batch, PLAN, num_recycling_passes=1, dropout=dropout())
-        some = model(random_batch, PLAN, num_recycling_passes=1, dropout=dropout())
-        again = model(random_batch, PLAN, num_recycling_passes=1, dropout=dropout())
-        next_step = model(random_batch, PLAN, num_recycling_passes=1, dropout=dropout(step=2))
+        none = model(random_batch, PLAN, num_recycling_iterations=1)
+        zero_rate = plain(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
+        some = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
+        again = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
+        next_step = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout(step=2))
     assert torch.equal(none.pair, zero_rate.pair)
     assert torch.equal(some.pair, again.pair)
     assert not torch.allclose(some.pair, none.pair, rtol=1e-3)
@@ -111,14 +111,14 @@ def test_each_pass_uses_its_own_slice(small_config, random_batch):
     changed = dataclasses.replace(random_batch, msa_feat=msa_feat)
     with torch.no_grad():
         for num_passes, is_seen in ((0, False), (1, False), (2, True)):
-            first = model(random_batch, PLAN, num_recycling_passes=num_passes)
-            second = model(changed, PLAN, num_recycling_passes=num_passes)
+            first = model(random_batch, PLAN, num_recycling_iterations=num_passes)
+            second = model(changed, PLAN, num_recycling_iterations=num_passes)
             assert torch.equal(first.pair, second.pair) is not is_seen
 
 
 def test_too_few_slices_are_an_error(small_config, random_batch):
     with pytest.raises(ValueError, match="recycling pass 3 asked for"):
-        AlphaFold(small_config)(random_batch, PLAN, num_recycling_passes=3)
+        AlphaFold(small_config)(random_batch, PLAN, num_recycling_iterations=3)
 
 
 def test_padding_does_not_reach_real_residues(small_config, random_batch):
@@ -138,8 +138,8 @@ def test_padding_does_not_reach_real_residues(small_config, random_batch):
     target_feat[:, 6:] = -3.0
     other = dataclasses.replace(batch, msa_feat=msa_feat, target_feat=target_feat)
     with torch.no_grad():
-        first = model(batch, PLAN, num_recycling_passes=1)
-        second = model(other, PLAN, num_recycling_passes=1)
+        first = model(batch, PLAN, num_recycling_iterations=1)
+        second = model(other, PLAN, num_recycling_iterations=1)
     torch.testing.assert_close(first.final_atom_positions[:, :6], second.final_atom_positions[:, :6], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(first.pair[:, :6, :6], second.pair[:, :6, :6], rtol=1e-4, atol=1e-4)
 
@@ -147,11 +147,11 @@ def test_padding_does_not_reach_real_residues(small_config, random_batch):
 def test_bfloat16_trunk_stays_close_and_the_structure_is_float32(small_config, random_batch):
     model = randomized(small_config)
     with torch.no_grad():
-        exact = model(random_batch, PLAN, num_recycling_passes=1)
+        exact = model(random_batch, PLAN, num_recycling_iterations=1)
         parameters = dict(model.named_parameters())
         for name in model.trunk_linear_names():
             parameters[name].data = parameters[name].data.bfloat16()
-        low = model(random_batch, PLAN, num_recycling_passes=1)
+        low = model(random_batch, PLAN, num_recycling_iterations=1)
     assert {name for name, p in parameters.items() if "layer_norm" in name and p.dtype != torch.float32} == set()
     assert low.sm_positions.dtype == low.pair.dtype == torch.float32
     assert ((low.pair - exact.pair).norm() / exact.pair.norm()).item() < 0.05

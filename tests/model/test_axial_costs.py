@@ -1,4 +1,4 @@
-"""What dynamic axial parallelism saves and costs at the benchmark's sizes: bytes kept for the backward pass, and collectives of a block."""
+"""What dynamic axial parallelizm saves and costs at the benchmark's sizes: bytes kept for the backward pass, and collectives of a block."""
 
 import dataclasses
 from collections import Counter

@@ -22,7 +22,7 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import gather, scatter
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import average_gradients
-from openfold_opt.train.made_up_features import made_up_sample
+from openfold_opt.train.synthetic_features import synthetic_sample
 
 DROPOUT = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7]))
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
@@ -44,10 +44,10 @@ def randomize(module: nn.Module) -> None:
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
 
 
-def made_up_batch(num_res: int) -> FeatureBatch:
+def synthetic_batch(num_res: int) -> FeatureBatch:
     """Two samples, of which the second is shorter by two residues and one sequence; two clusters are fewer rows than four ranks."""
     sizes = {"num_passes": 2, "N_res": num_res, "N_clust": 2, "N_extra": 5, "N_templ": 2}
-    samples = [made_up_sample(sizes, seed=seed) for seed in range(2)]
+    samples = [synthetic_sample(sizes, seed=seed) for seed in range(2)]
     samples[1]["seq_mask"][:, -2:] = 0.0
     samples[1]["msa_mask"][..., -2:] = 0.0
     samples[1]["extra_msa_mask"][:, :, -1:] = 0.0
@@ -58,17 +58,17 @@ def run_model(dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_bloc
     """The whole model with recycling, dropout and losses: outputs, and the module with this rank's gradients."""
     model = AlphaFold(tiny_model(), seed=None)
     randomize(model)
-    batch = made_up_batch(num_res)
+    batch = synthetic_batch(num_res)
     plan = plan_for(dap, kernels=kernels, num_recomputed_blocks=num_recomputed_blocks)
-    outputs = model(batch, plan, num_recycling_passes=1, dropout=DROPOUT)
+    outputs = model(batch, plan, num_recycling_iterations=1, dropout=DROPOUT)
     terms = AlphaFoldLoss(LossConfig.initial_training())(outputs, batch.at_pass(1))
     terms.loss.backward()
     return [outputs.msa, outputs.pair, outputs.single, outputs.final_atom_positions, terms.loss], model
 
 
-def run_full_width_block(dap: AxisGroup, *, num_res: int, num_pieces: int = 2) -> tuple[list[Tensor], nn.Module]:
+def run_full_width_block(dap: AxisGroup, *, num_res: int, num_chunks: int = 2) -> tuple[list[Tensor], nn.Module]:
     """One Evoformer block of the benchmark's widths."""
-    dap = dataclasses.replace(dap, num_pieces=num_pieces)
+    dap = dataclasses.replace(dap, num_chunks=num_chunks)
     stack = EvoformerStack(EvoformerStackConfig(num_blocks=1), c_m=256, c_z=128, c_s=384)
     randomize(stack)
     generator = torch.Generator().manual_seed(1)
@@ -86,10 +86,10 @@ def run_full_width_block(dap: AxisGroup, *, num_res: int, num_pieces: int = 2) -
 
 
 def run_full_width_templates(
-    dap: AxisGroup, *, num_res: int, num_templates: int, num_pieces: int = 2, num_recomputed_blocks: int = 0
+    dap: AxisGroup, *, num_res: int, num_templates: int, num_chunks: int = 2, num_recomputed_blocks: int = 0
 ) -> tuple[list[Tensor], nn.Module]:
     """Both blocks of the benchmark's template pair stack."""
-    dap = dataclasses.replace(dap, num_pieces=num_pieces)
+    dap = dataclasses.replace(dap, num_chunks=num_chunks)
     stack = TemplatePairStack(TemplatePairStackConfig(), c_t=64)
     randomize(stack)
     t = torch.randn(2, num_templates, num_res, num_res, 64, generator=torch.Generator().manual_seed(1))
@@ -98,7 +98,7 @@ def run_full_width_templates(
     plan = plan_for(dap, kernels="reference", num_recomputed_blocks=num_recomputed_blocks)
     t = stack(scatter(t, dap, dim=2), pair_mask, DROPOUT.at_pass(1), plan)
     t = gather(t, dap, dim=3, length=num_res, what="x")
-    # the last normalisation makes all sums of squares alike
+    # the last normalization makes all sums of squares alike
     (t * torch.randn(t.shape, generator=torch.Generator().manual_seed(2))).mean().backward()
     return [t], stack
 
@@ -157,13 +157,13 @@ def template_case(num_res: int, num_templates: int, **case: int) -> tuple[str, d
     [
         pytest.param(
             2,
-            [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), block_case(16, num_pieces=1), block_case(16, num_pieces=3)],
+            [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), block_case(16, num_chunks=1), block_case(16, num_chunks=3)],
             marks=pytest.mark.compiler,
         ),
-        (2, [template_case(9, 4), template_case(8, 1, num_pieces=3), template_case(7, 2, num_recomputed_blocks=ALL_BLOCKS)]),
+        (2, [template_case(9, 4), template_case(8, 1, num_chunks=3), template_case(7, 2, num_recomputed_blocks=ALL_BLOCKS)]),
         pytest.param(
             4,
-            [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), block_case(15), template_case(15, 4, num_pieces=3)],
+            [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), block_case(15), template_case(15, 4, num_chunks=3)],
             marks=pytest.mark.compiler,
         ),
         (8, [block_case(16), block_case(13), template_case(16, 2), template_case(13, 3)]),

@@ -30,8 +30,8 @@ def test_constant_initial_values(init, bias):
     assert torch.equal(linear.bias, torch.full((3,), bias))
 
 
-def test_an_unknown_initialisation_is_an_error():
-    with pytest.raises(ValueError, match="unknown initialisation 'zeros'"):
+def test_an_unknown_initialization_is_an_error():
+    with pytest.raises(ValueError, match="unknown initialization 'zeros'"):
         Linear(4, 3, init="zeros")
 
 
@@ -64,6 +64,6 @@ def test_projections_together_equal_projections_one_by_one():
         torch.testing.assert_close(one, linear(x))
 
 
-def test_layer_norm_starts_as_the_identity_on_normalised_input():
+def test_layer_norm_starts_as_the_identity_on_normalized_input():
     norm = LayerNorm(6)
     assert torch.equal(norm.weight, torch.ones(6)) and torch.equal(norm.bias, torch.zeros(6))

@@ -1,4 +1,4 @@
-"""Collectives inside of a capture: the transfers of dynamic axial parallelism, and gradients that
+"""Collectives inside of a capture: the transfers of dynamic axial parallelizm, and gradients that
 autograd hooks send. A group of one rank makes them run in one process."""
 
 import dataclasses
@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from openfold_opt.parallel.flight import Flight
+from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.transfers import AllGather, AllToAll
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from tests.support.devices import DEVICES
@@ -24,7 +24,7 @@ def recorder_for(device):
 
 
 def send(x, transfer):
-    return Flight(x, transfer, what="test tensor").arrive()
+    return AsyncCollective(x, transfer, what="test tensor").wait()
 
 
 def loss_of(x, weight, axis):
@@ -50,16 +50,16 @@ def test_axial_collectives_and_their_gradients_are_replayed(device):
             gradient.copy_(found)
 
         recorder = recorder_for(device)
-        recorder.rehearse(work)
-        recording = recorder.record(work)
+        recorder.warm_up_run(work)
+        capture = recorder.record(work)
         for _ in range(NUM_REPLAYS[device.type]):
             x.copy_(torch.randn(8, 16, generator=generator))
-            recording.replay()
+            capture.replay()
             whole = torch.tanh(x @ weight @ weight)
             (expected,) = torch.autograd.grad(whole.square().sum(), [weight])
             torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
         # NCCL does not end while a graph holds its collectives
-        recording.reset()
+        capture.reset()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -78,14 +78,14 @@ def test_gradients_sent_by_autograd_hooks_are_replayed(device, overlap, accumula
             seeds = [10 * number + micro for micro in range(accumulation)]
             batches = [micro_batch(config, seed, device=device) for seed in seeds]
             found, expected = (
-                runner.run(iter(batches), step=number, num_recycling_passes=0).read()
+                runner.run(iter(batches), step=number, num_recycling_iterations=0).read()
                 for runner in (graphs, eager)
             )
             assert found.is_applied and found.loss == pytest.approx(expected.loss, rel=1e-3)
             assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-2)
             if number == 1:
                 # the sum over one rank divided by two: the gradients went through the group
-                whole = alone.run(iter(batches), step=1, num_recycling_passes=0).read()
+                whole = alone.run(iter(batches), step=1, num_recycling_iterations=0).read()
                 assert found.gradient_norm == pytest.approx(whole.gradient_norm / 2, rel=1e-2)
         assert graphs.num_eager_steps == 0
         # NCCL does not end while a graph holds its collectives

@@ -36,7 +36,7 @@ def axial_forward(x, weight, axis):
     everything = start_gather(rows * weight[:1], axis, dim=0, length=num_rows, what="x")
     cols = row_to_col(rows, axis, row_dim=0, col_dim=1, num_rows=num_rows, what="x")
     my_cols = scatter(torch.arange(1.0, num_cols + 1, dtype=torch.float64), axis, dim=0)
-    cols = cols * cols.sum(0, keepdim=True) + (everything.arrive() * weight).sum() * my_cols[None, :, None]
+    cols = cols * cols.sum(0, keepdim=True) + (everything.wait() * weight).sum() * my_cols[None, :, None]
     rows = col_to_row(cols, axis, row_dim=0, col_dim=1, num_cols=num_cols, what="x")
     return gather(rows, axis, dim=0, length=num_rows, what="x") * weight
 
@@ -79,9 +79,9 @@ def test_an_axis_of_one_returns_its_argument():
     assert gather(x, axis, dim=0, length=3, what="x") is x
     assert row_to_col(x, axis, row_dim=0, col_dim=1, num_rows=3, what="x") is x
     assert col_to_row(x, axis, row_dim=0, col_dim=1, num_cols=5, what="x") is x
-    assert start_gather(x, axis, dim=0, length=3, what="x").arrive() is x
-    assert start_row_to_col(x, axis, row_dim=0, col_dim=1, num_rows=3, what="x").arrive() is x
-    assert start_col_to_row(x, axis, row_dim=0, col_dim=1, num_cols=5, what="x").arrive() is x
+    assert start_gather(x, axis, dim=0, length=3, what="x").wait() is x
+    assert start_row_to_col(x, axis, row_dim=0, col_dim=1, num_rows=3, what="x").wait() is x
+    assert start_col_to_row(x, axis, row_dim=0, col_dim=1, num_cols=5, what="x").wait() is x
 
 
 def test_adjoints_lead_back_to_the_shape_they_came_from():
@@ -92,9 +92,9 @@ def test_adjoints_lead_back_to_the_shape_they_came_from():
         (ReduceScatter(axis=axis, dim=2, length=7), (2, 3, 7), (2, 3, 2)),
         (AllToAll(axis=axis, split_dim=2, join_dim=1, join_length=11), (2, 3, 7), (2, 11, 2)),
     ):
-        arrived = transfer.launch(x).land()
-        assert arrived.shape == got
-        assert transfer.adjoint(x.shape).launch(arrived).land().shape == sent
+        received = transfer.launch(x).wait()
+        assert received.shape == got
+        assert transfer.adjoint(x.shape).launch(received).wait().shape == sent
 
 
 def test_an_axis_checks_itself():

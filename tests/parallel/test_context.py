@@ -46,7 +46,7 @@ def four_ranks():
     return run_on_ranks(exercise, 4, dap_size=2)
 
 
-def test_dap_neighbours_are_neighbouring_ranks(four_ranks):
+def test_dap_neighbors_are_neighboring_ranks(four_ranks):
     assert [result["axes"] for result in four_ranks] == [
         [(0, 4), (0, 2), (0, 2)],
         [(1, 4), (0, 2), (1, 2)],
@@ -152,11 +152,11 @@ def test_nccl_knows_its_gpu_and_dap_groups_get_streams_of_high_priority(fake):
     assert fake.init["backend"] == "nccl" and fake.init["device_id"] == torch.device("cuda", 3)
     data, (backend, options) = fake.mesh["backend_override"]
     assert data == (None, None) and backend is None
-    peers, evaluation, bridge = fake.new_groups
+    training_ranks, evaluation, bridge = fake.new_groups
     for of_group in (options, evaluation["pg_options"]):
         assert of_group.is_high_priority_stream and of_group._timeout.total_seconds() == 77
     assert evaluation["ranks"] == [2, 3] and bridge["backend"] == "gloo"
-    assert "pg_options" not in peers and "pg_options" not in bridge
+    assert "pg_options" not in training_ranks and "pg_options" not in bridge
     assert {group["timeout"].total_seconds() for group in fake.new_groups} == {77}
 
 

@@ -40,13 +40,13 @@ def reduced(context: ParallelContext, overlaps: bool, is_declared: bool) -> dict
     reducer = GradientReducer(
         model.flat,
         model.places,
-        context.peers,
+        context.training_ranks,
         bucket_bytes=4 * 32,
         overlaps=overlaps,
         collect=collected.append,
         without_gradient=[model.weights[3]] if is_declared else [],
     )
-    rank = context.peers.rank
+    rank = context.training_ranks.rank
     model(1.0 + rank).backward()
     model.flat[-4:] = torch.arange(4.0) * rank
     reducer.arm()
@@ -55,13 +55,13 @@ def reduced(context: ParallelContext, overlaps: bool, is_declared: bool) -> dict
     plain = model.flat.clone() if not overlaps else None
     square_sum = reducer.finish(sum(SIZES))
     if plain is not None:
-        average_gradients(plain, context.peers, bucket_bytes=2**20)
+        average_gradients(plain, context.training_ranks, bucket_bytes=2**20)
         assert torch.equal(plain, model.flat)
     return {
         "flat": model.flat.tolist(),
         "squares": (square_sum.item(), model.flat[: sum(SIZES)].double().square().sum().item()),
         "early": sent_early,
-        "pieces": [(piece.start, piece.stop) for piece in reducer.pieces],
+        "pieces": [(chunk.start, chunk.stop) for chunk in reducer.chunks],
     }
 
 
@@ -85,10 +85,10 @@ def test_a_gradient_of_a_parameter_declared_without_one_is_an_error():
     reducer = GradientReducer(
         model.flat,
         model.places,
-        AxisGroup.imagined("peers", size=2),
+        AxisGroup.imagined("training", size=2),
         bucket_bytes=2**20,
         overlaps=True,
-        collect=lambda piece: None,
+        collect=lambda chunk: None,
         without_gradient=[model.weights[4]],
     )
     reducer.arm()
@@ -99,7 +99,7 @@ def test_a_gradient_of_a_parameter_declared_without_one_is_an_error():
 def test_one_rank_has_nothing_to_do():
     model = Chain()
     reducer = GradientReducer(
-        model.flat, model.places, AxisGroup.single("peers"), bucket_bytes=4, overlaps=True, collect=lambda piece: None
+        model.flat, model.places, AxisGroup.single("training"), bucket_bytes=4, overlaps=True, collect=lambda chunk: None
     )
     reducer.arm()
     model(1.0).backward()

@@ -22,19 +22,19 @@ from openfold_opt.parallel.launch import read_launch_info
 how = sys.argv[1]
 launch = read_launch_info()
 context = build_parallel_context(ParallelConfig(), launch, device=torch.device("cpu"))
-say = lambda verdict: print(f"VERDICT {verdict}", flush=True)
-beat = Heartbeat(context, lost_seconds=3.0, stuck_seconds=4.0 if how == "stuck" else 600.0, on_verdict=say)
-beat.note(doing="training", step=7)
+say = lambda failure_report: print(f"VERDICT {failure_report}", flush=True)
+beat = Heartbeat(context, lost_seconds=3.0, stuck_seconds=4.0 if how == "stuck" else 600.0, on_failure_report=say)
+beat.note(activity="training", step=7)
 barrier(context.world)
 print("READY", flush=True)
 if how == "leave":
     beat.close()
     time.sleep(0.5 if launch.rank else 6.0)
-elif how == "confess" and launch.rank == 1:
-    beat.confess(OSError("disk full"))
+elif how == "report_failure" and launch.rank == 1:
+    beat.report_failure(OSError("disk full"))
     sys.exit(1)
 elif how == "stuck":
-    beat.note(doing="waiting for data" if launch.rank == 1 else "training", step=8 if launch.rank == 1 else 9)
+    beat.note(activity="waiting for data" if launch.rank == 1 else "training", step=8 if launch.rank == 1 else 9)
     time.sleep(60)
 else:
     time.sleep(60)
@@ -104,7 +104,7 @@ def test_a_job_that_is_suspended_as_a_whole_goes_on():
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("confess", ("rank 1 on", "step 7", "OSError: disk full")), ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data"))],
+    [("report_failure", ("rank 1 on", "step 7", "OSError: disk full")), ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data"))],
 )
 def test_a_rank_that_fails_or_hangs_is_named(how, words):
     ranks = start(how)

@@ -7,7 +7,7 @@ import pytest
 
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import restype_order_with_x
-from openfold_opt.protein.templates import centre_atoms, featurize_templates, hits_for_date, latest_template_date
+from openfold_opt.protein.templates import center_atoms, featurize_templates, hits_for_date, latest_template_date
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def test_features(reader):
     expected = [restype_order_with_x[letter] for letter in template.sequence[3:23]] + [21, 21]
     assert features["template_aatype"].tolist() == [expected] and features["template_aatype"].dtype == np.int32
     assert features["template_sum_probs"].tolist() == [[19.5]]
-    centred = centre_atoms(template.all_atom_positions, template.all_atom_mask)
-    np.testing.assert_array_equal(features["template_all_atom_positions"][0, :20], centred[3:23])
+    centerd = center_atoms(template.all_atom_positions, template.all_atom_mask)
+    np.testing.assert_array_equal(features["template_all_atom_positions"][0, :20], centerd[3:23])
     np.testing.assert_array_equal(features["template_all_atom_mask"][0, :20], template.all_atom_mask[3:23])
     assert not features["template_all_atom_mask"][0, 20:].any()
 
@@ -60,11 +60,11 @@ def test_order_decides_which_are_taken(reader, monkeypatch):
     assert scores == [[9.0, 7.0], [7.0, 9.0], [], [7.0]]
 
 
-def test_centring_leaves_unresolved_atoms_at_zero():
+def test_centering_leaves_unresolved_atoms_at_zero():
     positions = np.zeros((2, 37, 3), dtype=np.float32)
     mask = np.zeros((2, 37), dtype=bool)
-    assert not centre_atoms(positions, mask).any()
+    assert not center_atoms(positions, mask).any()
     positions[0, 0], positions[1, 1], mask[0, 0], mask[1, 1] = 1.0, 3.0, True, True
-    centred = centre_atoms(positions, mask)
-    assert centred[0, 0].tolist() == [-1.0] * 3 and centred[1, 1].tolist() == [1.0] * 3
-    assert not centred[~mask].any() and positions[0, 0, 0] == 1.0
+    centerd = center_atoms(positions, mask)
+    assert centerd[0, 0].tolist() == [-1.0] * 3 and centerd[1, 1].tolist() == [1.0] * 3
+    assert not centerd[~mask].any() and positions[0, 0, 0] == 1.0

@@ -14,7 +14,7 @@ from benchmark.__main__ import main
 from benchmark.preflight import job_checks, node_checks
 from benchmark.preflight.finding import Finding, lines_of
 from benchmark.preflight.job_checks import check_checkpoint, check_data, check_ranks, check_space, needed_bytes
-from benchmark.preflight.meeting import check_answers, check_bandwidth
+from benchmark.preflight.rendezvous import check_answers, check_bandwidth
 from benchmark.preflight.node_checks import (
     Accelerators,
     ExpectedAccelerators,

@@ -41,5 +41,5 @@ def lone_training_context(group: dist.ProcessGroup) -> ParallelContext:
     The reducer skips axes of size 1, so the axis claims a size of 2; the sum over the group of one
     rank leaves the gradient as it was, and the mean is half of it.
     """
-    peers = AxisGroup(name="peers", rank=0, size=2, process_group=group)
-    return replace(ParallelContext.alone(), peers=peers)
+    training_ranks = AxisGroup(name="training", rank=0, size=2, process_group=group)
+    return replace(ParallelContext.alone(), training_ranks=training_ranks)

@@ -58,13 +58,13 @@ def has_result():
     if sys.argv[-2] != "--json":
         return any(word in log.read_text() for word in ("PASSED", "SKIPPED"))
     record = pathlib.Path(sys.argv[-1])
-    figures = json.loads(record.read_text())["figures"] if record.exists() else {{}}
-    passes = figures.get("passes", {{}})
+    metrics = json.loads(record.read_text())["metrics"] if record.exists() else {{}}
+    passes = metrics.get("passes", {{}})
     sides = passes.values() if isinstance(passes, dict) else []
     times = [found["ours"]["seconds"] for found in sides]
-    staging = figures.get("staging", {{"seconds": {{}}}})["seconds"].values()
-    found = [figures.get(name) for name in ("variants", "cases", "profile", "failures")]
-    return any([*times, *staging, *found])
+    prefetch = metrics.get("prefetch", {{"seconds": {{}}}})["seconds"].values()
+    found = [metrics.get(name) for name in ("variants", "cases", "profile", "failures")]
+    return any([*times, *prefetch, *found])
 if sys.argv[1] == "-m":
     while process.poll() is None and not has_result():
         time.sleep(0.05)

@@ -61,22 +61,22 @@ class OperatorRecorder:
     """Implements Recorder."""
 
     def __init__(self) -> None:
-        self.recordings: list[OperatorRecording] = []
+        self.captures: list[OperatorRecording] = []
         self.num_replays = 0
 
-    def rehearse(self, work: Callable[[], None]) -> None:
+    def warm_up_run(self, work: Callable[[], None]) -> None:
         work()
 
     def record(self, work: Callable[[], None]) -> OperatorRecording:
         with Tape() as tape:
             work()
-        self.recordings.append(OperatorRecording(self, tape.calls))
-        return self.recordings[-1]
+        self.captures.append(OperatorRecording(self, tape.calls))
+        return self.captures[-1]
 
     def spoil_pool(self) -> None:
         """Overwrite what all graphs have allocated, as a graph that shares their memory does."""
-        for recording in self.recordings:
-            for call in recording.calls:
+        for capture in self.captures:
+            for call in capture.calls:
                 for x in call.results:
                     if x.is_floating_point():
                         x.fill_(torch.nan)

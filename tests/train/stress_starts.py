@@ -29,13 +29,13 @@ from pathlib import Path
 import torch
 
 from openfold_opt.loader.batch import LoadedBatch
-from openfold_opt.loader.staging import BackgroundQueue
+from openfold_opt.loader.device_prefetcher import BackgroundQueue
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.train.block import NonFiniteError
-from openfold_opt.train.loop import Trainer
-from openfold_opt.train.setup import RunPaths
-from openfold_opt.train.stop_request import PreemptedError, StopRequest
+from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.trainer import Trainer
+from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from tests.parallel.gloo_ranks import free_port
 from tests.train.synthetic import MemoryData, MemorySource, tiny_config
 
@@ -96,7 +96,7 @@ class StagedData(MemoryData):
     def _delivered(self) -> Iterator[LoadedBatch]:
         for number in range(1_000_000):
             if number == 1 and self._case.end == "interrupted":
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_stop_flag(signal.SIGINT)
             if number == 1 and self._case.end == "lost" and self._rank == self._case.victim:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield self._queue.get()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import split_evaluation
 from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.made_up_features import made_up_sample
+from openfold_opt.train.synthetic_features import synthetic_sample
 from openfold_opt.train.schedule import ScheduleConfig
 
 SIZES = {"N_res": 8, "N_clust": 3, "N_extra": 4, "N_templ": 1}
@@ -62,7 +61,7 @@ def tiny_config(**changes) -> RunConfig:
         "model": model,
         "data": DataConfig(
             crop_size=SIZES["N_res"], max_msa_clusters=3, max_extra_msa=4, max_templates=1,
-            max_extra_passes=NUM_PASSES - 1,
+            max_recycling_iterations=NUM_PASSES - 1,
         ),
         "schedule": ScheduleConfig(base_learning_rate=1e-3),
         "evaluation": EvaluationConfig(every_steps=4, target_lddt_ca=1.0),
@@ -77,7 +76,7 @@ def tiny_config(**changes) -> RunConfig:
 
 def random_features(seed: int, *, num_residues: int = SIZES["N_res"]) -> dict[str, Tensor]:
     """All features of a batch of one."""
-    return made_up_sample(SIZES | {"N_res": num_residues, "num_passes": NUM_PASSES}, seed=seed)
+    return synthetic_sample(SIZES | {"N_res": num_residues, "num_passes": NUM_PASSES}, seed=seed)
 
 
 class MemoryData:

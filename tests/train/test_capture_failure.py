@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.train.test_loop import train
+from tests.train.test_trainer import train
 from tests.train.test_warm_up import as_if_on_a_gpu
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.train import warm_up as warm_up_module
 from openfold_opt.train.graphs.recorder import CaptureError, CudaRecorder
-from openfold_opt.train.loop import SetupError
+from openfold_opt.train.trainer import SetupError
 from tests.train.synthetic import tiny_config
 
 NOT_PERMITTED = "operation not permitted when stream is capturing"
@@ -50,7 +50,7 @@ def without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: None))
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
-    monkeypatch.setattr(CudaRecorder, "rehearse", lambda self, work: work())
+    monkeypatch.setattr(CudaRecorder, "warm_up_run", lambda self, work: work())
 
 
 def test_a_failed_capture_names_the_operation_and_the_remedy():

@@ -15,7 +15,7 @@ from tests.train.test_step_graphs import micro_batch
 from openfold_opt.parallel import transfers
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.setup import build_model, build_plans, build_train_step
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step
 
 
 class CountedCollectives:
@@ -74,7 +74,7 @@ def count_step(context: ParallelContext, recompute: bool) -> tuple[int, int]:
         ):
             patch.setattr(module, name, counted.wrap(getattr(module, name)))
         batches = [micro_batch(config, seed) for seed in (1, 2)]
-        assert step.run(batches, step=1, num_recycling_passes=1).read().is_applied
+        assert step.run(batches, step=1, num_recycling_iterations=1).read().is_applied
     return counted.num_started, len(counted.waited)
 
 

@@ -11,7 +11,7 @@ from benchmark.presets import demo
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train import setup
+from openfold_opt.train import build_run
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig, config_as_dict, config_fields, config_hash
 from openfold_opt.train.precision import check_precision
@@ -22,9 +22,9 @@ WITHOUT_MATHEMATICAL_MEANING = {
     "": "max_steps precision recompute cuda_graphs warm_up device log_every_steps torch_threads",
     "loss.": "report_zero_weight_violation",
     "data.": "pad_to_crop",
-    "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts staging staging_depth",
+    "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts staging prefetch_depth",
     "checkpoint.": "every_steps keep_last keep_best",
-    "parallel.": "dap_size overlap dap_pieces num_evaluation_ranks evaluation_groups evaluation_queue evaluation_dap_min_length backend "
+    "parallel.": "dap_size overlap dap_chunks num_evaluation_ranks evaluation_groups evaluation_queue evaluation_dap_min_length backend "
     "gradient_bucket_bytes timeout_seconds heartbeat_seconds",
     "kernels.": " ".join(item.name for item in dataclasses.fields(KernelConfig)),
 }
@@ -71,7 +71,7 @@ def test_a_config_becomes_json_and_a_field_without_a_mark_is_an_error():
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Unmarked:
-        closed_division: ClassVar[str] = "sometimes"
+        category: ClassVar[str] = "sometimes"
         x: int = 1
 
     with pytest.raises(ValueError, match="config field x is marked 'sometimes'"):
@@ -113,11 +113,11 @@ def test_samples_of_different_lengths_make_no_batch():
 def test_auto_is_settled_for_all_ranks_together(monkeypatch):
     config, context, cpu = dataclasses.replace(demo.build(), kernels=KernelConfig.all("auto")), ParallelContext.alone(), torch.device("cpu")
     told = []
-    monkeypatch.setattr(setup, "no_library_because", lambda: None)
-    assert setup.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig.all("cpu") and not told
+    monkeypatch.setattr(build_run, "no_library_because", lambda: None)
+    assert build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig.all("cpu") and not told
     # another rank of the same run
-    monkeypatch.setattr(setup, "gather_objects", lambda mine, axis: [mine, "there is no C++ compiler"])
-    assert setup.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig()
+    monkeypatch.setattr(build_run, "gather_objects", lambda mine, axis: [mine, "there is no C++ compiler"])
+    assert build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig()
     assert told == ["kernels: the plain ones, which are slower, on all ranks, as rank 1 cannot have those for a CPU: there is no C++ compiler"]
     explicit = dataclasses.replace(config, kernels=KernelConfig.all("cpu"))
-    assert setup.agree_on_kernels(explicit, context, cpu, warn=told.append) is explicit
+    assert build_run.agree_on_kernels(explicit, context, cpu, warn=told.append) is explicit

@@ -13,16 +13,16 @@ import torch
 
 from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
-from openfold_opt.loader.sampler import num_recycling_passes
+from openfold_opt.loader.sampler import num_recycling_iterations
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.block import BlockRunner
+from openfold_opt.train.training_interval import TrainingInterval
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.loop import Trainer
+from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.setup import RunPaths, build_model
+from openfold_opt.train.build_run import RunPaths, build_model
 from tests.train.recorder import Recorder
 from tests.train.synthetic import tiny_config
 
@@ -58,7 +58,7 @@ def test_wrong_numbers_of_chains_end_the_run_right_after_run_start(data_dir, tmp
     assert recorder.names[-2:] == ["run_start", "run_failed"]
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Evaluator, "score"), (BlockRunner, "_report"), (CheckpointStore, "save")])
+@pytest.mark.parametrize(("owner", "method"), [(Evaluator, "score"), (TrainingInterval, "_report"), (CheckpointStore, "save")])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(data_dir, tmp_path, monkeypatch, owner, method, error):
     """In an evaluation, in a step, and while a checkpoint is written."""
@@ -130,7 +130,7 @@ def test_the_seed_decides_weights_and_recycling():
     drawn = [name for name, tensor in weights[0].items() if tensor.std() > 0]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in drawn)
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in drawn)
-    passes = [[num_recycling_passes(seed, step) for step in range(40)] for seed in (1, 1, 2)]
+    passes = [[num_recycling_iterations(seed, step) for step in range(40)] for seed in (1, 1, 2)]
     assert passes[0] == passes[1] != passes[2]
 
 
@@ -179,8 +179,8 @@ def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_d
 
 def test_chains_are_dealt_by_work():
     lengths = {"a": 10, "b": 9, "c": 8, "d": 3, "e": 2}
-    axes = [AxisGroup(name="peers", rank=rank, size=2, process_group=object()) for rank in range(2)]
+    axes = [AxisGroup(name="training", rank=rank, size=2, process_group=object()) for rank in range(2)]
     # squares: 100 against 81 + 64; 100 + 9 + 4 against 145
     assert [balanced_share(lengths, axis) for axis in axes] == [("a", "d", "e"), ("b", "c")]
-    assert balanced_share(lengths, AxisGroup.single("peers")) == ("a", "b", "c", "d", "e")
+    assert balanced_share(lengths, AxisGroup.single("training")) == ("a", "b", "c", "d", "e")
     assert [balanced_share({}, axis) for axis in axes] == [(), ()]

@@ -6,9 +6,9 @@ import torch
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.block import NonFiniteError
+from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.evaluation import EvaluationConfig, Evaluator, lddt_ca, mean_score
-from openfold_opt.train.setup import build_model, build_train_step
+from openfold_opt.train.build_run import build_model, build_train_step
 from tests.train.synthetic import random_features, tiny_config
 
 WORLD = AxisGroup.single("world")

@@ -9,8 +9,8 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.graphs import evaluation_graphs
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder
-from openfold_opt.train.made_up_features import made_up_sample, training_sizes
-from openfold_opt.train.setup import build_plans
+from openfold_opt.train.synthetic_features import synthetic_sample, training_sizes
+from openfold_opt.train.build_run import build_plans
 from tests.train.synthetic import tiny_config
 from tests.train.test_step_graphs import StandIn, micro_batch, new_step
 
@@ -21,14 +21,14 @@ def short_ranges(monkeypatch):
 
 
 def chain(config, length, seed, *, num_passes=2):
-    return made_up_sample({**training_sizes(config.data), "N_res": length, "num_passes": num_passes}, seed=seed)
+    return synthetic_sample({**training_sizes(config.data), "N_res": length, "num_passes": num_passes}, seed=seed)
 
 
 def new_evaluator(config, device="cpu"):
     """Of weights that were trained for a few steps, so that their average is not zero."""
     step = new_step(config, device)
     for number in (1, 2):
-        step.run([micro_batch(config, number, device=device)], step=number, num_recycling_passes=0).read()
+        step.run([micro_batch(config, number, device=device)], step=number, num_recycling_iterations=0).read()
     _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     return Evaluator(step.model, step.weight_average.parameters(), plan=plan)
 
@@ -37,7 +37,7 @@ def with_graphs(config, recorder, device="cpu"):
     evaluator = new_evaluator(config, device)
     graphs = EvaluationGraphs(evaluator.compute, recorder)
     batches = (FeatureBatch.from_features(chain(config, length, 99)).to(device) for length in bucket_lengths(16))
-    assert list(graphs.rehearse(batches)) == [16, 8]
+    assert list(graphs.warm_up_run(batches)) == [16, 8]
     graphs.record()
     evaluator.use_graphs(graphs)
     return evaluator

@@ -31,7 +31,7 @@ def nodes(config):
 def test_counted_nodes_are_the_operators_that_a_recording_holds(config, nodes):
     recorder = OperatorRecorder()
     new_graphs(config, recorder)
-    with_iteration, without = (len(recording.calls) for recording in recorder.recordings)
+    with_iteration, without = (len(capture.calls) for capture in recorder.captures)
     # a CPU takes some operators more or fewer than a GPU; the recording also holds the update
     assert nodes.gradient == pytest.approx(without, rel=0.1)
     assert nodes.iteration == pytest.approx(with_iteration - without, rel=0.1)
@@ -49,7 +49,7 @@ def test_pieces_and_collectives_of_a_dap_group_are_nodes_too(config, nodes):
 def test_a_run_has_a_graph_for_each_number_of_iterations_and_each_range_of_lengths(config):
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, max_extra_passes=3),
+        data=dataclasses.replace(config.data, max_recycling_iterations=3),
         selection=dataclasses.replace(config.selection, validation_max_length=130),
     )
     counts = NodeCounts(iteration=10, gradient=100, evaluation=1)

@@ -9,7 +9,7 @@ from tests.train.test_step_graphs import StandIn, micro_batch, new_graphs, new_s
 
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext
-from openfold_opt.train.setup import names_without_gradient
+from openfold_opt.train.build_run import names_without_gradient
 
 
 def traced_steps(context: ParallelContext) -> dict[int, dict]:
@@ -25,22 +25,22 @@ def trace(context: ParallelContext, accumulation: int) -> dict:
     theirs = new_step(config, context=context)
     events: list[str] = []
     watch(ours, events)
-    figures, events_of_step = [], []
+    metrics, events_of_step = [], []
     for number in (1, 2):
         seeds = [100 * number + 10 * micro + context.data.rank for micro in range(accumulation)]
         del events[:]
         batches = [micro_batch(config, seed) for seed in seeds]
         results = [
-            runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, theirs)
+            runner.run(batches, step=number, num_recycling_iterations=1) for runner in (graphs, theirs)
         ]
         # the eager step is not watched
         events_of_step = list(events)
-        figures.append([result.read() for result in results])
+        metrics.append([result.read() for result in results])
     states = [vars(step.weight_state()).values() for step in (ours, theirs)]
     is_same = all(a is b is None or torch.equal(a, b) for a, b in zip(*states))
     return {
         "same": is_same,
-        "figures": figures,
+        "figures": metrics,
         "events": events_of_step,
         "values": ours.buffer.values.tolist(),
     }
@@ -92,14 +92,14 @@ def test_gradients_of_several_micro_batches_travel_in_the_graph_of_the_update(ra
 
 
 @pytest.mark.parametrize("loss", [LossConfig.initial_training(), LossConfig.finetuning()])
-@pytest.mark.parametrize("num_recycling_passes", [0, 1])
-def test_exactly_the_parameters_of_unused_heads_get_no_gradient(loss, num_recycling_passes):
+@pytest.mark.parametrize("num_recycling_iterations", [0, 1])
+def test_exactly_the_parameters_of_unused_heads_get_no_gradient(loss, num_recycling_iterations):
     """Their bucket is the first to be sent, so it must not wait for them."""
     config = tiny_config(loss=loss)
     step = new_step(config)
     found = set()
     for name, parameter in step.model.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: found.add(name))
-    step.run([micro_batch(config, 1)], step=1, num_recycling_passes=num_recycling_passes)
+    step.run([micro_batch(config, 1)], step=1, num_recycling_iterations=num_recycling_iterations)
     without = {name for name, _ in step.model.named_parameters()} - found
     assert without == set(names_without_gradient(step.model, loss))

@@ -8,9 +8,9 @@ import torch
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.checkpoint import load_checkpoint
-from openfold_opt.train.loop import SetupError, Trainer
+from openfold_opt.train.trainer import SetupError, Trainer
 from openfold_opt.train.run_state import published_form
-from openfold_opt.train.setup import RunPaths
+from openfold_opt.train.build_run import RunPaths
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
 

@@ -12,8 +12,7 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.train import memory_plan
-from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
-from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.synthetic_features import synthetic_batch
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
 from tests.support.devices import DEVICES
 from tests.train.synthetic import tiny_config
@@ -103,14 +102,14 @@ def test_the_plan_counts_the_bytes_of_a_real_forward_pass(config, device):
         # large enough that the allocator's rounding and cached tables do not count
         config = dataclasses.replace(build_preset("middle"), recompute="auto")
     model = AlphaFold(config.model).to(device)
-    features = made_up_batch(config.data, batch_size=1, num_passes=1)
+    features = synthetic_batch(config.data, batch_size=1, num_passes=1)
     batch = FeatureBatch.from_features(features).to(device)
     kernel_config = KernelConfig.all("triton" if device.type == "cuda" else "reference")
     kernels = build_kernel_set(kernel_config, device, config.model.kernel_shapes())
     plan = dataclasses.replace(ExecutionPlan.plain(), kernels=kernels)
 
     def forward():
-        outputs = model(batch, plan, num_recycling_passes=0)
+        outputs = model(batch, plan, num_recycling_iterations=0)
         return AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
 
     if device.type == "cuda":
@@ -131,7 +130,7 @@ def test_a_step_stays_below_the_memory_that_the_plan_asks_for(config, device):
     batch = micro_batch(preset, 1, device=device.type)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    assert step.run([batch], step=1, num_recycling_passes=1).read().is_applied
+    assert step.run([batch], step=1, num_recycling_iterations=1).read().is_applied
     planned = memory_plan._state_bytes(preset)
     planned += saved_bytes(preset, kernels, num_recomputed_blocks=0) / memory_plan.SHARE_FOR_ACTIVATIONS
     if device.type == "cuda":

@@ -22,7 +22,7 @@ from openfold_opt.train.observer import (
 
 def step_report(step):
     return StepReport(
-        step=step, samples_seen=step * 4, num_recycling_passes=2, loss=12.5, terms={"fape": 1.0}, gradient_norm=3.25,
+        step=step, samples_seen=step * 4, num_recycling_iterations=2, loss=12.5, terms={"fape": 1.0}, gradient_norm=3.25,
         learning_rate=1e-3, step_time_seconds=0.5, data_wait_seconds=0.125, queue_depth=2, reorder_distance=0,
     )
 

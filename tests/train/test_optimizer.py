@@ -66,7 +66,7 @@ def test_state_with_another_shape_names_the_parameter():
 def test_buffer_keeps_values_order_and_alignment():
     model = small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    buffer = ParameterBuffer(model, num_riders=4)
+    buffer = ParameterBuffer(model, num_extras=4)
     assert buffer.names == tuple(before)
     assert buffer.num_parameters == sum(value.numel() for value in before.values())
     assert len(buffer.gradients) == buffer.size + 4 and buffer.size % ALIGNMENT == 0

@@ -1,4 +1,4 @@
-"""Several ranks: DAP and data parallelism train like one rank, runs go on with other numbers of ranks, evaluation by ranks of its own."""
+"""Several ranks: DAP and data parallelizm train like one rank, runs go on with other numbers of ranks, evaluation by ranks of its own."""
 
 import pytest
 from tests.train.ranks import Ranks, finished

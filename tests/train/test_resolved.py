@@ -8,11 +8,11 @@ import torch
 
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.plan import ALL_BLOCKS
-from openfold_opt.train import setup
-from openfold_opt.train.loop import Trainer
+from openfold_opt.train import build_run
+from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.observer import ConsoleObserver
 from openfold_opt.train.resolved import count_recomputed_blocks, describe_resolved, resolve_config
-from openfold_opt.train.setup import RunPaths
+from openfold_opt.train.build_run import RunPaths
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
 
@@ -32,16 +32,16 @@ def test_auto_becomes_what_the_device_takes():
     config = tiny_config(device="auto", kernels=KernelConfig.all("auto"))
     on_gpu = resolve_config(config, torch.device("cuda", 3))
     assert on_gpu.device == "cuda" and on_gpu.kernels == KernelConfig.all("triton")
-    assert on_gpu.loader.staging == "pinned"
+    assert on_gpu.loader.prefetch == "pinned"
     on_cpu = resolve_config(config, torch.device("cpu"))
-    assert on_cpu.device == "cpu" and on_cpu.loader.staging == "direct"
+    assert on_cpu.device == "cpu" and on_cpu.loader.prefetch == "direct"
     assert on_cpu.kernels == config.kernels.resolved(torch.device("cpu")) != config.kernels
 
 
 def test_what_was_asked_for_by_name_stays():
     kernels = dataclasses.replace(KernelConfig(), layer_norm="compiled")
     config = tiny_config(kernels=kernels)
-    loader = dataclasses.replace(config.loader, staging="direct")
+    loader = dataclasses.replace(config.loader, prefetch="direct")
     config = dataclasses.replace(config, loader=loader)
     assert resolve_config(config, torch.device("cpu")) == config
 
@@ -73,7 +73,7 @@ def test_the_line_names_everything():
 
 def test_observers_get_what_a_run_resolved(tmp_path, monkeypatch):
     """recompute="auto" finds a number from the memory that is free."""
-    monkeypatch.setattr(setup, "plan_recomputation", lambda config, device: 1)
+    monkeypatch.setattr(build_run, "plan_recomputation", lambda config, device: 1)
     stream = io.StringIO()
     recorder, console = Recorder(), ConsoleObserver(stream=stream)
 

@@ -6,7 +6,7 @@ import pytest
 
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.records import ChainEntry
-from openfold_opt.train.selection import DataSelectionConfig, complain_of_counts, select_training, select_validation
+from openfold_opt.train.selection import DataSelectionConfig, validate_counts, select_training, select_validation
 
 
 def entry(chain_id, date, *, length=100, cluster=1, labels=("A",)):
@@ -74,10 +74,10 @@ def test_nothing_left_is_a_clear_error():
 
 def test_numbers_of_chains_that_the_rules_demand():
     demand = DataSelectionConfig(expected_train_samples=594_595, expected_eval_samples=180)
-    assert complain_of_counts(train_samples=594_595, eval_samples=180, config=demand) is None
-    assert complain_of_counts(train_samples=1, eval_samples=2, config=DataSelectionConfig()) is None
+    assert validate_counts(train_samples=594_595, eval_samples=180, config=demand) is None
+    assert validate_counts(train_samples=1, eval_samples=2, config=DataSelectionConfig()) is None
     for train, evaluation in ((594_594, 180), (594_595, 181)):
-        complaint = complain_of_counts(train_samples=train, eval_samples=evaluation, config=demand)
+        complaint = validate_counts(train_samples=train, eval_samples=evaluation, config=demand)
         assert f"{train:,} chains to train on and {evaluation} to evaluate, expected 594,595 and 180" in complaint
 
 

@@ -15,14 +15,14 @@ NAN = float("nan")
 
 def run_steps(step_object, num_steps, split, *, rank=0, size=1, num_samples=4):
     """Train on global batches of 4, of which this rank takes its part in `split` micro-batches."""
-    figures = []
+    metrics = []
     share = num_samples // (split * size)
     for step in range(1, num_steps + 1):
         features = toy_samples(step, num_samples)
         firsts = [(micro * size + rank) * share for micro in range(split)]
         batches = [micro_batch(features, first, first + share) for first in firsts]
-        figures.append(step_object.run(batches, step=step, num_recycling_passes=(step - 1) % 3).read())
-    return figures
+        metrics.append(step_object.run(batches, step=step, num_recycling_iterations=(step - 1) % 3).read())
+    return metrics
 
 
 def test_steps_equal_plain_torch():
@@ -30,20 +30,20 @@ def test_steps_equal_plain_torch():
     model = copy.deepcopy(ours.model)
     adam = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-6)
     average = None
-    for figures in run_steps(ours, 6, 1):
-        batch = micro_batch(toy_samples(figures.step, 4), 0, 4).features
-        passes = (figures.step - 1) % 3
-        terms = toy_loss(model(batch, None, num_recycling_passes=passes), batch.at_pass(passes))
+    for metrics in run_steps(ours, 6, 1):
+        batch = micro_batch(toy_samples(metrics.step, 4), 0, 4).features
+        passes = (metrics.step - 1) % 3
+        terms = toy_loss(model(batch, None, num_recycling_iterations=passes), batch.at_pass(passes))
         adam.zero_grad()
         terms.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         adam.step()
         values = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
         average = values if average is None else average + 0.1 * (values - average)
-        assert figures.loss == pytest.approx(terms.loss.item(), rel=1e-5)
-        assert figures.gradient_norm == pytest.approx(norm.item(), rel=1e-5)
-        assert figures.terms["error"] == pytest.approx(terms.terms["error"].mean().item(), rel=1e-5)
-        assert figures.is_applied and figures.num_recycling_passes == passes
+        assert metrics.loss == pytest.approx(terms.loss.item(), rel=1e-5)
+        assert metrics.gradient_norm == pytest.approx(norm.item(), rel=1e-5)
+        assert metrics.terms["error"] == pytest.approx(terms.terms["error"].mean().item(), rel=1e-5)
+        assert metrics.is_applied and metrics.num_recycling_iterations == passes
     found = torch.cat([parameter.detach().flatten() for parameter in ours.model.parameters()])
     torch.testing.assert_close(found, values, rtol=1e-5, atol=1e-6)
     averaged = torch.cat([value.flatten() for value in ours.weight_average.parameters().values()])
@@ -61,8 +61,8 @@ def test_accumulation_equals_one_batch(split):
 
 def two_rank_body(context, split):
     step = toy_step(accumulation=split, context=context)
-    figures = run_steps(step, 10, split, rank=context.data.rank, size=context.data.size)
-    return [(item.loss, item.gradient_norm, item.terms["error"]) for item in figures], step.buffer.values.tolist()
+    metrics = run_steps(step, 10, split, rank=context.data.rank, size=context.data.size)
+    return [(item.loss, item.gradient_norm, item.terms["error"]) for item in metrics], step.buffer.values.tolist()
 
 
 @pytest.mark.parametrize("split", [1, 2])
@@ -101,14 +101,14 @@ def test_a_loss_that_is_not_finite_changes_no_bit(value, step):
     run_steps(ours, step - 1, 1)
     before = state_of(ours)
     result = ours.run(
-        [micro_batch(broken_batch(step, 2, value), 0, 4)], step=step, num_recycling_passes=0
+        [micro_batch(broken_batch(step, 2, value), 0, 4)], step=step, num_recycling_iterations=0
     )
-    figures = result.read()
-    assert not figures.is_applied
+    metrics = result.read()
+    assert not metrics.is_applied
     assert all(torch.equal(old, new) for old, new in zip(before, state_of(ours), strict=True))
     weighted = result.local_terms[:, -1]
     assert [bool(torch.isfinite(value)) for value in weighted] == [True, True, False, True]
-    healthy = ours.run([micro_batch(toy_samples(step, 4), 0, 4)], step=step, num_recycling_passes=0).read()
+    healthy = ours.run([micro_batch(toy_samples(step, 4), 0, 4)], step=step, num_recycling_iterations=0).read()
     assert healthy.is_applied and not torch.equal(before[0], ours.buffer.values)
 
 
@@ -117,9 +117,9 @@ def test_a_gradient_that_is_not_finite_changes_no_bit():
     run_steps(ours, 2, 1)
     before = state_of(ours)
     hook = ours.model.outer.weight.register_hook(lambda gradient: gradient * math.inf)
-    figures = ours.run([micro_batch(toy_samples(3, 4), 0, 4)], step=3, num_recycling_passes=0).read()
+    metrics = ours.run([micro_batch(toy_samples(3, 4), 0, 4)], step=3, num_recycling_iterations=0).read()
     hook.remove()
-    assert math.isfinite(figures.loss) and not figures.is_applied
+    assert math.isfinite(metrics.loss) and not metrics.is_applied
     assert all(torch.equal(old, new) for old, new in zip(before, state_of(ours), strict=True))
 
 
@@ -127,8 +127,8 @@ def test_a_term_of_weight_zero_may_be_anything():
     ours = toy_step()
     features = toy_samples(1, 4)
     features.x[1, 0, 0] = -1.0
-    figures = ours.run([micro_batch(features, 0, 4)], step=1, num_recycling_passes=0).read()
-    assert math.isnan(figures.terms["idle"]) and figures.is_applied
+    metrics = ours.run([micro_batch(features, 0, 4)], step=1, num_recycling_iterations=0).read()
+    assert math.isnan(metrics.terms["idle"]) and metrics.is_applied
 
 
 def one_rank_breaks(context):
@@ -136,8 +136,8 @@ def one_rank_breaks(context):
     features = broken_batch(1, 3, NAN)
     share = micro_batch(features, 2 * context.data.rank, 2 * context.data.rank + 2)
     before = step.buffer.values.clone()
-    figures = step.run([share], step=1, num_recycling_passes=0).read()
-    return figures.is_applied, torch.equal(before, step.buffer.values)
+    metrics = step.run([share], step=1, num_recycling_iterations=0).read()
+    return metrics.is_applied, torch.equal(before, step.buffer.values)
 
 
 def test_one_rank_that_breaks_stops_all():
@@ -147,7 +147,7 @@ def test_one_rank_that_breaks_stops_all():
 def test_a_wrong_number_of_micro_batches_is_an_error():
     with pytest.raises(ValueError, match="step 1 got 1 micro-batches, expected 2"):
         toy_step(accumulation=2).run(
-            [micro_batch(toy_samples(1, 4), 0, 4)], step=1, num_recycling_passes=0
+            [micro_batch(toy_samples(1, 4), 0, 4)], step=1, num_recycling_iterations=0
         )
 
 
@@ -158,8 +158,8 @@ def test_the_toy_has_several_parameters():
 @pytest.mark.parametrize("passes", [0, 1, 2])
 def test_the_loss_looks_at_the_slice_of_the_last_pass(passes):
     features = toy_samples(1, 4)
-    figures = toy_step().run([micro_batch(features, 0, 4)], step=1, num_recycling_passes=passes).read()
-    assert figures.terms["idle"] == pytest.approx(features.x[:, passes, 0].log().mean().item(), rel=1e-5)
+    metrics = toy_step().run([micro_batch(features, 0, 4)], step=1, num_recycling_iterations=passes).read()
+    assert metrics.terms["idle"] == pytest.approx(features.x[:, passes, 0].log().mean().item(), rel=1e-5)
 
 
 def test_dropout_is_told_the_step_and_the_slots():
@@ -168,9 +168,9 @@ def test_dropout_is_told_the_step_and_the_slots():
     told = []
 
     class Listening(ToyModel):
-        def forward(self, batch, plan, *, num_recycling_passes, dropout=None):
+        def forward(self, batch, plan, *, num_recycling_iterations, dropout=None):
             told.append((dropout.seed, dropout.step, dropout.slots.tolist()))
-            return super().forward(batch, plan, num_recycling_passes=num_recycling_passes)
+            return super().forward(batch, plan, num_recycling_iterations=num_recycling_iterations)
 
     step.model.__class__ = Listening
     run_steps(step, 2, 2)
@@ -189,6 +189,6 @@ def test_a_broken_sample_in_any_micro_batch_stops_the_step(broken):
 
     step._loss = loss
     before = step.buffer.values.clone()
-    (figures,) = run_steps(step, 1, 2)
-    assert math.isfinite(figures.loss) and math.isfinite(figures.gradient_norm) and not figures.is_applied
+    (metrics,) = run_steps(step, 1, 2)
+    assert math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm) and not metrics.is_applied
     assert torch.equal(step.buffer.values, before)

@@ -12,8 +12,8 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.made_up_features import made_up_batch
-from openfold_opt.train.setup import build_model, build_plans, build_train_step
+from openfold_opt.train.synthetic_features import synthetic_batch
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step
 from openfold_opt.train.step import MicroBatch
 from tests.support.devices import DEVICES
 from tests.train.operator_recorder import OperatorRecorder
@@ -28,14 +28,14 @@ class StandIn:
     def __init__(self) -> None:
         self.num_replays = 0
 
-    def rehearse(self, work):
+    def warm_up_run(self, work):
         work()
 
     def record(self, work):
-        return StandInRecording(self, work)
+        return StandInCapture(self, work)
 
 
-class StandInRecording:
+class StandInCapture:
     def __init__(self, recorder, work):
         self._recorder, self._work = recorder, work
 
@@ -55,7 +55,7 @@ def new_step(config, device="cpu", context=None):
 
 
 def micro_batch(config, seed, *, num_passes=2, device="cpu"):
-    features = made_up_batch(config.data, batch_size=config.local_batch_size, num_passes=num_passes, seed=seed)
+    features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=num_passes, seed=seed)
     slots = torch.arange(config.local_batch_size, device=device)
     return MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=(f"sample {seed}",))
 
@@ -65,7 +65,7 @@ def new_graphs(config, recorder, device="cpu", context=None):
     start = [x.clone() for x in vars(step.weight_state()).values() if x is not None]
     graphs = StepGraphs(step, recorder, micro_batch=micro_batch(config, 99, device=device))
     for passes in (1, 0):
-        graphs.rehearse(passes)
+        graphs.warm_up_run(passes)
     for passes in (1, 0):
         graphs.record(passes)
     with torch.no_grad():
@@ -76,15 +76,15 @@ def new_graphs(config, recorder, device="cpu", context=None):
 
 def run(runner, config, device="cpu"):
     """Figures of the steps, each on different samples."""
-    figures = []
+    metrics = []
     for number, passes in enumerate(PASSES, start=1):
         batches = [
             micro_batch(config, 10 * number + micro, num_passes=passes + 1, device=device) for micro in range(config.accumulation)
         ]
-        result = runner.run(iter(batches), step=number, num_recycling_passes=passes)
+        result = runner.run(iter(batches), step=number, num_recycling_iterations=passes)
         assert result.sample_ids == tuple(sample_id for batch in batches for sample_id in batch.sample_ids)
-        figures.append((result.read(), result.local_terms.clone()))
-    return figures
+        metrics.append((result.read(), result.local_terms.clone()))
+    return metrics
 
 
 def recorder_for(device):
@@ -141,7 +141,7 @@ def test_replays_equal_eager_steps(accumulation, precision, device):
     if device == "cpu":
         # with one micro-batch the update is part of its graph
         assert recorder.num_replays == len(PASSES) * (1 if accumulation == 1 else accumulation + 1)
-        assert len(recorder.recordings) == (2 if accumulation == 1 else 3)
+        assert len(recorder.captures) == (2 if accumulation == 1 else 3)
     assert graphs.num_eager_steps == 0
     graphs.release()
     assert_same_state(step, eager)
@@ -158,7 +158,7 @@ def test_evaluation_graphs_between_steps_change_nothing(accumulation, device):
     evaluator = Evaluator(step.model, step.weight_average.parameters(), plan=plan)
     evaluation = EvaluationGraphs(evaluator.compute, recorder)
     chain = micro_batch(config, 7, device=device).features
-    assert list(evaluation.rehearse([chain])) == [config.data.crop_size]
+    assert list(evaluation.warm_up_run([chain])) == [config.data.crop_size]
     evaluation.record()
 
     class WithEvaluations:
@@ -194,7 +194,7 @@ def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation, de
         if number == 2:
             batches[-1].features.chi_angles_sin_cos[:] = torch.nan
         found, expected = (
-            runner.run(iter(batches), step=number, num_recycling_passes=1)
+            runner.run(iter(batches), step=number, num_recycling_iterations=1)
             for runner in (graphs, eager)
         )
         assert found.read().is_applied == (number != 2)
@@ -214,7 +214,7 @@ def test_micro_batches_are_asked_for_one_at_a_time():
             replays.append(recorder.num_replays)
             yield micro_batch(config, number)
 
-    graphs.run(batches(), step=1, num_recycling_passes=0)
+    graphs.run(batches(), step=1, num_recycling_iterations=0)
     assert replays == [0, 1, 2] and recorder.num_replays == 4
 
 
@@ -223,7 +223,7 @@ def test_a_step_with_too_few_micro_batches_is_refused_before_weights_change():
     graphs, step = new_graphs(config, StandIn())
     before = step.buffer.values.clone()
     with pytest.raises(ValueError, match="step 5 got 1 micro-batches, expected 2"):
-        graphs.run([micro_batch(config, 1)], step=5, num_recycling_passes=0)
+        graphs.run([micro_batch(config, 1)], step=5, num_recycling_iterations=0)
     assert torch.equal(step.buffer.values, before)
 
 
@@ -231,7 +231,7 @@ def test_dropout_differs_from_step_to_step():
     config = tiny_config(schedule=dataclasses.replace(tiny_config().schedule, base_learning_rate=0.0))
     graphs, _ = new_graphs(config, StandIn())
     batch = micro_batch(config, 1)
-    losses = [graphs.run([batch], step=step, num_recycling_passes=0).read().loss for step in (1, 2, 3, 1)]
+    losses = [graphs.run([batch], step=step, num_recycling_iterations=0).read().loss for step in (1, 2, 3, 1)]
     assert len(set(losses)) == 3 and losses[0] == losses[3]
 
 
@@ -243,8 +243,8 @@ def test_what_fits_no_graph_is_done_eagerly_and_counted():
     eager = new_step(config)
     for step, (which, passes) in enumerate([(longer, 0), (config, 0), (longer, 1)], start=1):
         batch = micro_batch(which, step)
-        found = graphs.run([batch], step=step, num_recycling_passes=passes).read()
-        assert found == eager.run([batch], step=step, num_recycling_passes=passes).read()
+        found = graphs.run([batch], step=step, num_recycling_iterations=passes).read()
+        assert found == eager.run([batch], step=step, num_recycling_iterations=passes).read()
     assert graphs.num_eager_steps == 2 and recorder.num_replays == 1
 
 
@@ -257,7 +257,7 @@ def test_one_micro_batch_of_two_that_fits_no_graph():
     for number, kinds in enumerate([(longer, config), (config, longer), (config, config)], start=1):
         batches = [micro_batch(kind, 10 * number + micro) for micro, kind in enumerate(kinds)]
         results = [
-            runner.run(batches, step=number, num_recycling_passes=1) for runner in (graphs, eager)
+            runner.run(batches, step=number, num_recycling_iterations=1) for runner in (graphs, eager)
         ]
         assert_equal(*([(result.read(), result.local_terms)] for result in results))
     assert_same_state(step, eager)
@@ -269,7 +269,7 @@ def test_released_graphs_are_replayed_no_more():
     config, recorder = tiny_config(), StandIn()
     graphs, _ = new_graphs(config, recorder)
     graphs.release()
-    assert graphs.run([micro_batch(config, 1)], step=1, num_recycling_passes=0).read().is_applied
+    assert graphs.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read().is_applied
     assert recorder.num_replays == 0 and graphs.num_eager_steps == 1
 
 
@@ -278,7 +278,7 @@ def test_figures_read_late_are_those_of_their_step():
     graphs, _ = new_graphs(config, StandIn())
     eager = new_step(config)
     batches = [micro_batch(config, seed) for seed in (1, 2)]
-    late = [graphs.run([batch], step=step, num_recycling_passes=0) for step, batch in enumerate(batches, start=1)]
-    now = [eager.run([batch], step=step, num_recycling_passes=0) for step, batch in enumerate(batches, start=1)]
+    late = [graphs.run([batch], step=step, num_recycling_iterations=0) for step, batch in enumerate(batches, start=1)]
+    now = [eager.run([batch], step=step, num_recycling_iterations=0) for step, batch in enumerate(batches, start=1)]
     for ours, theirs in zip(late, now):
         assert torch.equal(ours.local_terms, theirs.local_terms) and ours.read() == theirs.read()

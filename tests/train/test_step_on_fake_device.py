@@ -20,7 +20,7 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.residue_constants import atom_order
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.made_up_features import made_up_batch
+from openfold_opt.train.synthetic_features import synthetic_batch
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.step import MicroBatch, StepConfig, StepNumbers, TrainStep
 from tests.support.fake_device import FakeDeviceProcess, fake_axis
@@ -69,7 +69,7 @@ def plan_of(device, case):
 
 def train_step_of(device, case):
     config, plan = tiny_config(), plan_of(device, case)
-    peers = dataclasses.replace(plan.dap, name="peers")
+    training_ranks = dataclasses.replace(plan.dap, name="training")
     with device:
         model = AlphaFold(config.model, seed=None)
     return TrainStep(
@@ -77,18 +77,18 @@ def train_step_of(device, case):
         loss=AlphaFoldLoss(config.loss),
         plan=plan,
         config=StepConfig(accumulation=ACCUMULATION),
-        context=dataclasses.replace(ParallelContext.alone(), peers=peers),
+        context=dataclasses.replace(ParallelContext.alone(), training_ranks=training_ranks),
         dropout_seed=1,
         low_precision=low_precision_names(model, case.precision),
     )
 
 
 def features_on(device):
-    features = made_up_batch(tiny_config().data, batch_size=1, num_passes=2)
+    features = synthetic_batch(tiny_config().data, batch_size=1, num_passes=2)
     return FeatureBatch.from_features(features).to(device)
 
 
-def compute_step(device, case, num_recycling_passes):
+def compute_step(device, case, num_recycling_iterations):
     """A function that makes a whole step, as a graph captures it."""
     train_step = train_step_of(device, case)
     slots = torch.zeros(1, dtype=torch.int64, device=device)
@@ -97,7 +97,7 @@ def compute_step(device, case, num_recycling_passes):
     rate = torch.zeros((), dtype=torch.float64, device=device)
     numbers = StepNumbers(step=integer, learning_rate=rate, dropout_seed=integer)
     return lambda: train_step.compute(
-        [batch] * ACCUMULATION, numbers, num_recycling_passes=num_recycling_passes
+        [batch] * ACCUMULATION, numbers, num_recycling_iterations=num_recycling_iterations
     )
 
 
@@ -111,9 +111,9 @@ def load_tables(device):
     find_host_crossings(compute_step(device, CASES[0], 0))
 
 
-def crossings_of_step(device, case, num_recycling_passes):
+def crossings_of_step(device, case, num_recycling_iterations):
     load_tables(device)
-    return list(map(str, find_host_crossings(compute_step(device, case, num_recycling_passes))))
+    return list(map(str, find_host_crossings(compute_step(device, case, num_recycling_iterations))))
 
 
 def crossings_of_evaluation(device, case):
@@ -139,10 +139,10 @@ def crossings_with_list_index(device):
         return list(map(str, find_host_crossings(compute_step(device, CASES[0], 0))))
 
 
-@pytest.mark.parametrize("num_recycling_passes", [0, 1])
+@pytest.mark.parametrize("num_recycling_iterations", [0, 1])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_step_needs_no_host(process, case, num_recycling_passes):
-    assert process.run(crossings_of_step, case, num_recycling_passes) == []
+def test_step_needs_no_host(process, case, num_recycling_iterations):
+    assert process.run(crossings_of_step, case, num_recycling_iterations) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

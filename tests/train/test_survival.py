@@ -122,14 +122,14 @@ def test_torchrun_starts_the_ranks_again_by_itself(whole, tmp_path):
     """A rank kills itself at step 5 of the first start."""
     script = """
         import os, signal, sys
-        from openfold_opt.train.block import BlockRunner
-        report = BlockRunner._report
+        from openfold_opt.train.training_interval import TrainingInterval
+        report = TrainingInterval._report
         def suicidal(self, launched, **others):
             signals = report(self, launched, **others)
             if launched.result.step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
             return signals
-        BlockRunner._report = suicidal
+        TrainingInterval._report = suicidal
         from tests.train import tiny_run
         tiny_run.main()
     """

@@ -11,13 +11,13 @@ import torch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.garbage import frozen_garbage
+from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.setup import build_plans
+from openfold_opt.train.build_run import build_plans
 from openfold_opt.train.warm_up import warm_up
 from tests.support.devices import DEVICES
 from tests.train.synthetic import tiny_config
-from tests.train.test_loop import train
+from tests.train.test_trainer import train
 from tests.train.test_step_graphs import StandIn, micro_batch, new_step
 
 
@@ -37,7 +37,7 @@ def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
     config = as_if_on_a_gpu(config) if has_graphs else config
     step = new_step(config, device)
     batch = micro_batch(config, 5, device=device)
-    step.run([batch], step=1, num_recycling_passes=1).read()
+    step.run([batch], step=1, num_recycling_iterations=1).read()
     before = {name: None if x is None else x.clone() for name, x in vars(step.weight_state()).items()}
     numbers = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()
     on_gpu = torch.cuda.get_rng_state_all()
@@ -79,7 +79,7 @@ def test_graphs_are_refused_where_they_cannot_be():
 
 
 def test_no_collection_while_garbage_is_frozen():
-    with frozen_garbage():
+    with paused_garbage_collection():
         assert not gc.isenabled() and gc.get_freeze_count() > 0
     assert gc.isenabled() and gc.get_freeze_count() == 0
 
@@ -88,9 +88,9 @@ def test_no_collection_while_garbage_is_frozen():
 def test_steps_leave_no_cycles_that_hold_tensors(recompute):
     config = tiny_config(recompute=recompute)
     step = new_step(config)
-    step.run([micro_batch(config, 1)], step=1, num_recycling_passes=0).read()
-    with frozen_garbage():
-        step.run([micro_batch(config, 1)], step=2, num_recycling_passes=0).read()
+    step.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read()
+    with paused_garbage_collection():
+        step.run([micro_batch(config, 1)], step=2, num_recycling_iterations=0).read()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             gc.collect()

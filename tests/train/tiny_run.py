@@ -15,12 +15,12 @@ import torch
 
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.leaving import run_program
-from openfold_opt.train.block import BlockRunner
+from openfold_opt.train.training_interval import TrainingInterval
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.loop import Trainer
+from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.setup import RunPaths
-from openfold_opt.train.stop_request import PreemptedError, StopRequest
+from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from tests.train.synthetic import MemorySource, tiny_config
 
 PREEMPTED_EXIT_CODE = 75
@@ -70,7 +70,7 @@ def main() -> int:
     torch.set_num_threads(1)
     folder, max_steps = Path(sys.argv[1]), int(sys.argv[2])
     changes = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
-    slow_down(BlockRunner, "_report", changes.pop("step_seconds", 0.0))
+    slow_down(TrainingInterval, "_report", changes.pop("step_seconds", 0.0))
     slow_down(Evaluator, "score", changes.pop("evaluation_seconds", 0.0))
     nested = {name: changes.pop(name, {}) for name in ("parallel", "evaluation", "checkpoint")}
     config = tiny_config(max_steps=max_steps, **changes)

@@ -40,10 +40,10 @@ class ToyModel(nn.Module):
         self.inner = nn.Linear(WIDTH, WIDTH)
         self.outer = nn.Linear(WIDTH, 1)
 
-    def forward(self, batch, plan, *, num_recycling_passes, dropout=None):
+    def forward(self, batch, plan, *, num_recycling_iterations, dropout=None):
         previous = torch.zeros_like(batch.x[:, 0])
-        for pass_index in range(num_recycling_passes + 1):
-            with torch.set_grad_enabled(pass_index == num_recycling_passes):
+        for pass_index in range(num_recycling_iterations + 1):
+            with torch.set_grad_enabled(pass_index == num_recycling_iterations):
                 previous = torch.tanh(self.inner(batch.x[:, pass_index] + previous))
         return self.outer(previous)[:, 0]
 

@@ -41,8 +41,8 @@ class _SquaredDistances(torch.autograd.Function):
     def backward(ctx: FunctionCtx, d_total: Tensor) -> tuple[Tensor, Tensor]:
         q, k = ctx.saved_tensors
         # only differences count, and near the origin they keep their digits
-        centre = k.mean(-2, keepdim=True)
-        q, k = q - centre, k - centre
+        center = k.mean(-2, keepdim=True)
+        q, k = q - center, k - center
         d_q = q * d_total.sum(-1, keepdim=True) - torch.matmul(d_total, k)
         d_k = k * d_total.sum(-2).unsqueeze(-1) - torch.matmul(d_total.mT, q)
         return d_q.mul_(2.0), d_k.mul_(2.0)

@@ -1,4 +1,4 @@
-"""Layer normalisation, alone and with a projection behind it. Only the input is kept, as it came."""
+"""Layer normalization, alone and with a projection behind it. Only the input is kept, as it came."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.again import Again
-from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
+from openfold_opt.kernels.cpu.recomputation import Recomputable
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tile_length, sums_like
 
 Parameters = tuple[Tensor, Tensor]
 
@@ -25,8 +25,8 @@ def projected_norm(x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor
     return _ProjectedNorm.apply(x, *norm, *projection, eps)
 
 
-class NormAgain(Again):
-    """The input of a normalisation, of which pieces can be normalised again."""
+class RecomputableNorm(Recomputable):
+    """The input of a normalization, of which pieces can be normalized again."""
 
     def __init__(self, node: FunctionCtx, results: Sequence[Tensor], eps: float) -> None:
         super().__init__(node, results)
@@ -37,27 +37,27 @@ class NormAgain(Again):
         """[..., c], of any strides"""
         return self.kept()[0]
 
-    def normalise(self, rows: Tensor, result: Tensor) -> None:
-        """Writes some rows of the input [n, c], contiguous, normalised to result [n, c]."""
-        normalise(rows, self.kept()[1:3], self.eps, result)
+    def normalize(self, rows: Tensor, result: Tensor) -> None:
+        """Writes some rows of the input [n, c], contiguous, normalized to result [n, c]."""
+        normalize(rows, self.kept()[1:3], self.eps, result)
 
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        statistics = normalise(as_rows(x), (gamma, beta), eps, as_rows(result))
+        statistics = normalize(as_rows(x), (gamma, beta), eps, as_rows(result))
         ctx.save_for_backward(x, gamma, beta, statistics)
-        ctx.again = NormAgain(ctx, (result,), eps)
+        ctx.recompute = RecomputableNorm(ctx, (result,), eps)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, statistics = ctx.again.release()
+        x, gamma, beta, statistics = ctx.recompute.release()
         d_gamma, d_beta = sums_like(gamma, beta)
         d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        normalise_backward(as_rows(d_result), as_rows(x), statistics, (gamma, d_gamma, d_beta), as_rows(d_x))
+        normalize_backward(as_rows(d_result), as_rows(x), statistics, (gamma, d_gamma, d_beta), as_rows(d_x))
         return d_x, d_gamma, d_beta, None
 
 
@@ -66,33 +66,33 @@ class _ProjectedNorm(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor | None, eps: float):
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         rows = as_rows(result)
-        normalise(as_rows(x), (gamma, beta), eps, rows)
+        normalize(as_rows(x), (gamma, beta), eps, rows)
         projected = torch.mm(rows.to(weight.dtype), weight.t())
         if bias is not None:
             call("add_to_rows", projected, bias, *projected.shape)
         ctx.save_for_backward(x, gamma, beta, weight)
-        ctx.again, ctx.has_bias = NormAgain(ctx, (result,), eps), bias is not None
+        ctx.recompute, ctx.has_bias = RecomputableNorm(ctx, (result,), eps), bias is not None
         ctx.set_materialize_grads(False)
         return result, projected.view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor | None, d_projected: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, weight = ctx.again.release()
+        x, gamma, beta, weight = ctx.recompute.release()
         if d_projected is None:
             d_projected = weight.new_zeros(*x.shape[:-1], len(weight))
         d_x, scratch = torch.empty_like(x, memory_format=torch.contiguous_format), Scratch(weight)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, weight[:, 0])
         rows, d_rows, d_x_rows = as_rows(x), as_rows(d_projected), as_rows(d_x)
         parts = [rows, d_rows, d_x_rows, *([] if d_result is None else [as_rows(d_result)])]
-        for some, d_some, d_x_some, *d_normalised in zip(*(part.split(piece_length(x.shape[-1] * x.element_size())) for part in parts)):
-            normalised = scratch.take("normalised", *some.shape, dtype=some.dtype)
-            statistics = normalise(some, (gamma, beta), ctx.again.eps, normalised)
-            add_product(d_weight, d_some.t(), normalised.to(weight.dtype))
-            total = torch.mm(d_some, weight, out=scratch.take("d_normalised", *some.shape)).to(some.dtype)
-            for d in d_normalised:
+        for some, d_some, d_x_some, *d_normalized in zip(*(part.split(tile_length(x.shape[-1] * x.element_size())) for part in parts)):
+            normalized = scratch.take("normalized", *some.shape, dtype=some.dtype)
+            statistics = normalize(some, (gamma, beta), ctx.recompute.eps, normalized)
+            add_product(d_weight, d_some.t(), normalized.to(weight.dtype))
+            total = torch.mm(d_some, weight, out=scratch.take("d_normalized", *some.shape)).to(some.dtype)
+            for d in d_normalized:
                 total.add_(d)
-            normalise_backward(total, some, statistics, (gamma, d_gamma, d_beta), d_x_some)
+            normalize_backward(total, some, statistics, (gamma, d_gamma, d_beta), d_x_some)
         if ctx.has_bias:
             call("add_column_sums", d_rows, d_bias, *d_rows.shape)
         d_bias = d_bias.to(weight.dtype) if ctx.has_bias else None
@@ -104,18 +104,18 @@ def as_rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
-def normalise(x: Tensor, parameters: Parameters, eps: float, result: Tensor) -> Tensor:
-    """Writes normalised rows of x [n, c] to result [n, c]; returns statistics [n, 2] float32 for normalise_backward."""
+def normalize(x: Tensor, parameters: Parameters, eps: float, result: Tensor) -> Tensor:
+    """Writes normalized rows of x [n, c] to result [n, c]; returns statistics [n, 2] float32 for normalize_backward."""
     statistics = x.new_empty(len(x), 2, dtype=torch.float32)
     call("norm_rows", x, *parameters, result, statistics, eps, *x.shape)
     return statistics
 
 
-def normalise_backward(
+def normalize_backward(
     d_y: Tensor, x: Tensor, statistics: Tensor, gamma_and_sums: tuple[Tensor, Tensor, Tensor], d_x: Tensor, *, added: Tensor | None = None
 ) -> None:
     """Writes the gradient of x to d_x, plus what is added; all [n, c].
 
-    gamma_and_sums: weight of the normalisation, and gradients of weight and bias [c] float32, which grow.
+    gamma_and_sums: weight of the normalization, and gradients of weight and bias [c] float32, which grow.
     """
     call("norm_rows_backward", d_y, x, statistics, *gamma_and_sums, added, d_x, *x.shape)

@@ -51,7 +51,7 @@ def library() -> ctypes.CDLL:
 
 
 @cache
-def reason_against() -> str | None:
+def unsupported_reason() -> str | None:
     """Why this machine cannot have the library, or None."""
     try:
         library()

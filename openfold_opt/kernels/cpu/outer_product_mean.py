@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import add_product, pieces, sums_like
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.tiles import add_product, tiles, sums_like
 
 
 def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class _OuterProductMean(torch.autograd.Function):
         ctx.save_for_backward(a, b, weight, norm)
         projection = _swap_channels(weight, a.shape[-1]).t()
         result = torch.empty_like(z, memory_format=torch.contiguous_format)
-        for sample, rows in _pieces_of(a, b):
+        for sample, rows in _tiles_of(a, b):
             total = torch.mm(_outer(a[sample, rows], b[sample]), projection)
             residual = z[sample, rows].contiguous()
             divisor = norm[sample, rows].float().expand(*residual.shape[:2], 1).contiguous()
@@ -43,7 +43,7 @@ class _OuterProductMean(torch.autograd.Function):
         projection = _swap_channels(weight, c)
         d_a = torch.empty_like(a)
         d_b, d_projection, d_bias = sums_like(b, projection, weight[:, 0])
-        for sample, rows in _pieces_of(a, b):
+        for sample, rows in _tiles_of(a, b):
             d_mean = (d_result[sample, rows] / norm[sample, rows]).flatten(0, 1).to(weight.dtype)
             d_bias.add_(d_mean.sum(0))
             add_product(d_projection, d_mean.t(), _outer(a[sample, rows], b[sample]))
@@ -56,10 +56,10 @@ class _OuterProductMean(torch.autograd.Function):
         return d_result, d_a.transpose(1, 2), d_b, d_weight, d_bias, None
 
 
-def _pieces_of(a: Tensor, b: Tensor) -> Iterator[tuple[int, slice]]:
+def _tiles_of(a: Tensor, b: Tensor) -> Iterator[tuple[int, slice]]:
     """a: [batch, N_i, N_seq, c]; b: [batch, N_seq, N_j * c]"""
     for sample in range(len(a)):
-        for rows in pieces(a.shape[1], b.shape[-1] * a.shape[-1] * b.element_size()):
+        for rows in tiles(a.shape[1], b.shape[-1] * a.shape[-1] * b.element_size()):
             yield sample, rows
 
 

@@ -1,4 +1,4 @@
-"""Gated self-attention by pieces of a few groups, from normalised input to update: projections, logits and weights never exist as a whole."""
+"""Gated self-attention by pieces of a few groups, from normalized input to update: projections, logits and weights never exist as a whole."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.again import again_of
-from openfold_opt.kernels.cpu.layer_norm import NormAgain
-from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, product_into, sums_like
+from openfold_opt.kernels.cpu.recomputation import recomputable_of
+from openfold_opt.kernels.cpu.layer_norm import RecomputableNorm
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tile_length, product_into, sums_like
 
 _FLOAT32_BYTES = 4
 
-AnyRoom = TypeVar("AnyRoom", bound="_Room")
+AnyWorkspace = TypeVar("AnyWorkspace", bound="_Workspace")
 
 
 def self_attention(
@@ -32,13 +32,13 @@ def self_attention(
 ) -> Tensor:
     """kernels/reference/self_attention.py, which has shapes and meaning; keeps its inputs only and computes the rest again.
 
-    An x that comes from a normalisation is computed again too.
+    An x that comes from a normalization is computed again too.
     """
     arrived = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
     return _SelfAttention.apply(x, *projection, *output, mask, arrived, (num_heads, mask_inf))
 
 
-class _Room:
+class _Workspace:
     """Scratch memory for a piece of n groups, and every view of it that a product looks through: making a view takes as long as filling 8 KiB.
 
     n groups of num_heads heads make n * num_heads matrix products.
@@ -61,7 +61,7 @@ class _Room:
         """Which are projected to the output"""
 
 
-class _BackwardRoom(_Room):
+class _BackwardWorkspace(_Workspace):
     """With what only the backward pass needs."""
 
     def __init__(self, sizes: tuple[int, int, int, int], scratch: Scratch) -> None:
@@ -83,67 +83,67 @@ class _Attention:
         self._mask_offset = (mask_inf * (mask.float() - 1.0)).expand(x.shape[:3]).contiguous()
         self._bias = None if bias is None else bias.float().contiguous()
         self._scale, self._scratch = 1.0 / math.sqrt(c), Scratch(w_in)
-        self._length = piece_length(length * max(num_heads * length * _FLOAT32_BYTES, len(w_in) * w_in.element_size()))
-        self._group_sizes, self._rooms = (length, num_heads, c), {}
+        self._length = tile_length(length * max(num_heads * length * _FLOAT32_BYTES, len(w_in) * w_in.element_size()))
+        self._group_sizes, self._workspaces = (length, num_heads, c), {}
 
-    def pieces(self, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
+    def tiles(self, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
         """Sample, mask offset of some groups, and their rows of each tensor [batch, groups, N, c]: [n * N, c]."""
         for sample, mask_offset in enumerate(self._mask_offset):
             parts = zip(*(x[sample].split(self._length) for x in tensors))
             for offset, part in zip(mask_offset.split(self._length), parts):
                 yield sample, offset, *(x.flatten(0, 1).contiguous() for x in part)
 
-    def normalised(self, rows: Tensor, norm_again: NormAgain | None) -> Tensor:
-        """What attend wants, of rows [n * N, c_in] of the input, which is that of the normalisation if it is done again."""
-        if norm_again is not None:
-            rows, unnormalised = self._scratch.take("normalised", *rows.shape, dtype=rows.dtype), rows
-            norm_again.normalise(unnormalised, rows)
+    def normalized(self, rows: Tensor, recomputable_norm: RecomputableNorm | None) -> Tensor:
+        """What attend wants, of rows [n * N, c_in] of the input, which is that of the normalization if it is done again."""
+        if recomputable_norm is not None:
+            rows, unnormalized = self._scratch.take("normalized", *rows.shape, dtype=rows.dtype), rows
+            recomputable_norm.normalize(unnormalized, rows)
         return rows.to(self._w_in_t.dtype)
 
-    def attend(self, x: Tensor, sample: int, mask_offset: Tensor, room_type: type[AnyRoom]) -> AnyRoom:
+    def attend(self, x: Tensor, sample: int, mask_offset: Tensor, workspace_type: type[AnyWorkspace]) -> AnyWorkspace:
         """Fills a room up to what is projected to the output. x: [n * N, c_in] in the dtype of the weights"""
         n, (length, num_heads, _) = len(mask_offset), self._group_sizes
-        if n not in self._rooms:
-            self._rooms[n] = room_type((n, *self._group_sizes), self._scratch)
-        room = self._rooms[n]
-        torch.mm(x, self._w_in_t, out=room.joined)
-        call("split_heads", room.joined, self._offset, room.heads, room.gate, *room.sizes)
-        if room.q.dtype == room.weights.dtype:
-            torch.bmm(room.q, room.k_t, out=room.weights)
+        if n not in self._workspaces:
+            self._workspaces[n] = workspace_type((n, *self._group_sizes), self._scratch)
+        workspace = self._workspaces[n]
+        torch.mm(x, self._w_in_t, out=workspace.joined)
+        call("split_heads", workspace.joined, self._offset, workspace.heads, workspace.gate, *workspace.sizes)
+        if workspace.q.dtype == workspace.weights.dtype:
+            torch.bmm(workspace.q, workspace.k_t, out=workspace.weights)
         else:
-            room.weights.copy_(torch.bmm(room.q, room.k_t))
+            workspace.weights.copy_(torch.bmm(workspace.q, workspace.k_t))
         bias = None if self._bias is None else self._bias[sample]
-        call("softmax", room.weights, mask_offset, bias, self._scale, n, num_heads, length)
-        room.low_weights = room.weights.to(room.v.dtype)
-        torch.bmm(room.low_weights, room.v, out=room.attended)
-        call("gate_heads", room.attended, room.gate, room.gated, *room.sizes)
-        return room
+        call("softmax", workspace.weights, mask_offset, bias, self._scale, n, num_heads, length)
+        workspace.low_weights = workspace.weights.to(workspace.v.dtype)
+        torch.bmm(workspace.low_weights, workspace.v, out=workspace.attended)
+        call("gate_heads", workspace.attended, workspace.gate, workspace.gated, *workspace.sizes)
+        return workspace
 
-    def attend_backward(self, room: _BackwardRoom, d_bias: Tensor | None, d_offset: Tensor) -> None:
+    def attend_backward(self, workspace: _BackwardWorkspace, d_bias: Tensor | None, d_offset: Tensor) -> None:
         """From room.d_gated to room.joined; d_bias [num_heads, N, N] and d_offset [4 * num_heads * c], float32, grow."""
-        n, length, num_heads, _ = room.sizes
-        call("gate_heads_backward", room.attended, room.gate, room.d_gated, room.joined, *room.sizes)
+        n, length, num_heads, _ = workspace.sizes
+        call("gate_heads_backward", workspace.attended, workspace.gate, workspace.d_gated, workspace.joined, *workspace.sizes)
         # what was attended has become its gradient
-        torch.bmm(room.low_weights.mT, room.attended, out=room.d_v)
-        d_weights = torch.bmm(room.attended, room.v_t, out=room.d_weights).float()
-        call("softmax_backward", d_weights, room.weights, d_bias, n, num_heads, length)
-        d_logits = d_weights.to(room.q.dtype)
-        room.d_q.baddbmm_(d_logits, room.k, beta=0, alpha=self._scale)
-        room.d_k.baddbmm_(d_logits.mT, room.q, beta=0, alpha=self._scale)
-        call("merge_heads", room.d_heads, room.joined, d_offset, *room.sizes)
+        torch.bmm(workspace.low_weights.mT, workspace.attended, out=workspace.d_v)
+        d_weights = torch.bmm(workspace.attended, workspace.v_t, out=workspace.d_weights).float()
+        call("softmax_backward", d_weights, workspace.weights, d_bias, n, num_heads, length)
+        d_logits = d_weights.to(workspace.q.dtype)
+        workspace.d_q.baddbmm_(d_logits, workspace.k, beta=0, alpha=self._scale)
+        workspace.d_k.baddbmm_(d_logits.mT, workspace.q, beta=0, alpha=self._scale)
+        call("merge_heads", workspace.d_heads, workspace.joined, d_offset, *workspace.sizes)
 
 
 class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x, w_in, b_in, w_out, b_out, mask, bias, sizes) -> Tensor:
-        ctx.norm_again = again_of(NormAgain, (x,))
-        ctx.save_for_backward(x if ctx.norm_again is None else None, w_in, b_in, w_out, mask, bias)
+        ctx.recomputable_norm = recomputable_of(RecomputableNorm, (x,))
+        ctx.save_for_backward(x if ctx.recomputable_norm is None else None, w_in, b_in, w_out, mask, bias)
         ctx.sizes = sizes
         attention = _Attention(x, (w_in, b_in), mask, bias, sizes)
         result, w_out_t = x.new_empty(x.shape, dtype=w_out.dtype), w_out.t()
-        for sample, offset, x_rows, result_rows in attention.pieces(x, result):
-            room = attention.attend(x_rows.to(w_in.dtype), sample, offset, _Room)
-            torch.mm(room.gated, w_out_t, out=result_rows)
+        for sample, offset, x_rows, result_rows in attention.tiles(x, result):
+            workspace = attention.attend(x_rows.to(w_in.dtype), sample, offset, _Workspace)
+            torch.mm(workspace.gated, w_out_t, out=result_rows)
             call("add_to_rows", result_rows, b_out, *result_rows.shape)
         return result
 
@@ -151,19 +151,19 @@ class _SelfAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
         x, w_in, b_in, w_out, mask, bias = ctx.saved_tensors
-        x = x if ctx.norm_again is None else ctx.norm_again.input
+        x = x if ctx.recomputable_norm is None else ctx.recomputable_norm.input
         attention = _Attention(x, (w_in, b_in), mask, bias, ctx.sizes)
         d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         *d_parameters, d_bias = sums_like(w_in, b_in, w_out, w_out[:, 0], bias if bias is not None else w_in[:0])
         d_w_in, d_b_in, d_w_out, d_b_out = d_parameters
-        for sample, offset, x_rows, d_x_rows, d_rows in attention.pieces(x, d_x, d_result):
-            x_rows = attention.normalised(x_rows, ctx.norm_again)
-            room = attention.attend(x_rows, sample, offset, _BackwardRoom)
+        for sample, offset, x_rows, d_x_rows, d_rows in attention.tiles(x, d_x, d_result):
+            x_rows = attention.normalized(x_rows, ctx.recomputable_norm)
+            workspace = attention.attend(x_rows, sample, offset, _BackwardWorkspace)
             call("add_column_sums", d_rows, d_b_out, *d_rows.shape)
-            add_product(d_w_out, d_rows.t(), room.gated)
-            torch.mm(d_rows, w_out, out=room.d_gated)
-            attention.attend_backward(room, None if bias is None else d_bias[sample], d_b_in)
-            add_product(d_w_in, room.joined.t(), x_rows)
-            product_into(d_x_rows, room.joined, w_in)
+            add_product(d_w_out, d_rows.t(), workspace.gated)
+            torch.mm(d_rows, w_out, out=workspace.d_gated)
+            attention.attend_backward(workspace, None if bias is None else d_bias[sample], d_b_in)
+            add_product(d_w_in, workspace.joined.t(), x_rows)
+            product_into(d_x_rows, workspace.joined, w_in)
         low = (total.to(w_in.dtype) for total in d_parameters)
         return d_x, *low, None, None if bias is None else d_bias.to(bias.dtype), None

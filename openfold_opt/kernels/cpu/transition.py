@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.layer_norm import as_rows, normalise, normalise_backward
-from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, piece_length, sums_like
+from openfold_opt.kernels.cpu.layer_norm import as_rows, normalize, normalize_backward
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tile_length, sums_like
 
 
 def transition(
@@ -29,7 +29,7 @@ class _Transition(torch.autograd.Function):
         ctx.eps = eps
         rows = as_rows(x)
         result, scratch, w1_t, w2_t = torch.empty_like(rows), Scratch(w1), w1.t(), w2.t()
-        for some, some_result in _pieces_of(w1, rows, result):
+        for some, some_result in _tiles_of(w1, rows, result):
             hidden = _hidden(some, ((gamma, beta), eps), (w1_t, b1), scratch)[2]
             update = torch.mm(hidden, w2_t, out=scratch.take("update", *some.shape))
             call("add_residual", update, b2, None, some, some_result, *some.shape)
@@ -42,15 +42,15 @@ class _Transition(torch.autograd.Function):
         rows, d_rows = as_rows(x), as_rows(d_result)
         d_x, scratch, w1_t = torch.empty_like(rows), Scratch(w1), w1.t()
         d_gamma, d_beta, d_w1, d_b1, d_w2 = sums_like(gamma, beta, w1, b1, w2)
-        for some, d_some, d_x_some in _pieces_of(w1, rows, d_rows, d_x):
-            normalised, statistics, hidden = _hidden(some, ((gamma, beta), ctx.eps), (w1_t, b1), scratch)
-            d_piece = d_some.to(w2.dtype)
-            add_product(d_w2, d_piece.t(), hidden)
-            d_hidden = torch.mm(d_piece, w2, out=scratch.take("d_hidden", *hidden.shape))
+        for some, d_some, d_x_some in _tiles_of(w1, rows, d_rows, d_x):
+            normalized, statistics, hidden = _hidden(some, ((gamma, beta), ctx.eps), (w1_t, b1), scratch)
+            d_tile = d_some.to(w2.dtype)
+            add_product(d_w2, d_tile.t(), hidden)
+            d_hidden = torch.mm(d_tile, w2, out=scratch.take("d_hidden", *hidden.shape))
             call("relu_backward", d_hidden, hidden, d_b1, *hidden.shape)
-            add_product(d_w1, d_hidden.t(), normalised)
-            d_normalised = torch.mm(d_hidden, w1, out=scratch.take("d_normalised", *some.shape))
-            normalise_backward(d_normalised, some, statistics, (gamma, d_gamma, d_beta), d_x_some, added=d_some)
+            add_product(d_w1, d_hidden.t(), normalized)
+            d_normalized = torch.mm(d_hidden, w1, out=scratch.take("d_normalized", *some.shape))
+            normalize_backward(d_normalized, some, statistics, (gamma, d_gamma, d_beta), d_x_some, added=d_some)
         low = (total.to(w1.dtype) for total in (d_w1, d_b1, d_w2, d_rows.sum(0)))
         return d_x.view(x.shape), d_gamma, d_beta, *low, None
 
@@ -58,14 +58,14 @@ class _Transition(torch.autograd.Function):
 def _hidden(
     rows: Tensor, norm: tuple[tuple[Tensor, Tensor], float], first: tuple[Tensor, Tensor], scratch: Scratch
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised rows in the dtype of the weights, their statistics, and what the second layer sees. first: weight, transposed, and bias"""
+    """Normalized rows in the dtype of the weights, their statistics, and what the second layer sees. first: weight, transposed, and bias"""
     weight_t, bias = first
-    normalised = scratch.take("normalised", *rows.shape)
-    statistics = normalise(rows, *norm, normalised)
-    hidden = torch.mm(normalised, weight_t, out=scratch.take("hidden", len(rows), weight_t.shape[1]))
+    normalized = scratch.take("normalized", *rows.shape)
+    statistics = normalize(rows, *norm, normalized)
+    hidden = torch.mm(normalized, weight_t, out=scratch.take("hidden", len(rows), weight_t.shape[1]))
     call("relu", hidden, bias, *hidden.shape)
-    return normalised, statistics, hidden
+    return normalized, statistics, hidden
 
 
-def _pieces_of(w1: Tensor, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(x.split(piece_length(w1.shape[0] * w1.element_size())) for x in rows))
+def _tiles_of(w1: Tensor, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(x.split(tile_length(w1.shape[0] * w1.element_size())) for x in rows))

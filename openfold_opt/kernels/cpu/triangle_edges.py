@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.again import Again
-from openfold_opt.kernels.cpu.layer_norm import normalise, normalise_backward
-from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
+from openfold_opt.kernels.cpu.recomputation import Recomputable
+from openfold_opt.kernels.cpu.layer_norm import normalize, normalize_backward
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tiles, sums_like
 
 Pair = tuple[Tensor, Tensor]
 
@@ -31,25 +31,25 @@ class _TriangleEdges(torch.autograd.Function):
         ctx.save_for_backward(z, gamma, beta, weight, bias, mask)
         scratch, c = Scratch(weight), sizes[0]
         results = _compute_edges((z, gamma, beta, weight, bias, mask), sizes, lambda n: scratch.take("joined", 4 * c, n))
-        ctx.again = EdgesAgain(ctx, results, sizes)
+        ctx.recompute = RecomputableEdges(ctx, results, sizes)
         return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, d_a: Tensor, d_b: Tensor, d_gate: Tensor) -> tuple[Tensor | None, ...]:
-        joined_again, (z, gamma, beta, weight, bias, mask) = ctx.again.take_joined(), ctx.again.release()
-        c, eps = ctx.again.sizes
+        recomputable_joined, (z, gamma, beta, weight, bias, mask) = ctx.recompute.take_joined(), ctx.recompute.release()
+        c, eps = ctx.recompute.sizes
         projection, rows, d_gate = _Projection.of(weight, bias, c), _as_rows(z), _as_rows(d_gate)
         masks, d_z, scratch = _as_mask(mask, z), torch.empty_like(rows), Scratch(weight)
         d_edges = [d.contiguous().flatten(2) for d in (d_a, d_b)]
         d_gamma, d_beta, d_weight, d_offsets = sums_like(gamma, beta, weight, projection.offsets)
         d_edge_weight, d_gate_weight = d_weight.tensor_split((4 * c,))
-        for number, (sample, some) in enumerate(projection.pieces(rows)):
+        for number, (sample, some) in enumerate(projection.tiles(rows)):
             z_rows, d_gate_rows, some_mask = rows[sample, some], d_gate[sample, some], masks[sample, some]
             x = scratch.take("x", *z_rows.shape)
-            statistics = normalise(z_rows, (gamma, beta), eps, x)
-            if joined_again:
-                joined = joined_again[number]
+            statistics = normalize(z_rows, (gamma, beta), eps, x)
+            if recomputable_joined:
+                joined = recomputable_joined[number]
             else:
                 unwanted = scratch.take("edge", c, len(x))
                 joined = projection.open(x, some_mask, (unwanted, unwanted), scratch.take("joined", 4 * c, len(x)))
@@ -59,12 +59,12 @@ class _TriangleEdges(torch.autograd.Function):
             add_product(d_gate_weight, d_gate_rows.t(), x)
             d_x = torch.mm(joined.t(), projection.edge_weight, out=scratch.take("d_x", *x.shape))
             d_x.addmm_(d_gate_rows, projection.gate_weight)
-            normalise_backward(d_x, z_rows, statistics, (gamma, d_gamma, d_beta), d_z[sample, some])
+            normalize_backward(d_x, z_rows, statistics, (gamma, d_gamma, d_beta), d_z[sample, some])
         d_bias = torch.cat((d_offsets.transpose(0, 1).flatten(), d_gate.sum((0, 1)).float()))
         return d_z.view(z.shape), d_gamma, d_beta, d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None
 
 
-class EdgesAgain(Again):
+class RecomputableEdges(Recomputable):
     """Edges and gate that were not kept. Of the three tensors only the inputs are, a third of their size.
 
     The backward pass of the edges comes last and finds here what was computed again on the way.
@@ -79,11 +79,11 @@ class EdgesAgain(Again):
         """a, b and the output gate."""
         weight = self.kept()[3]
 
-        def room(n: int) -> Tensor:
+        def workspace(n: int) -> Tensor:
             self._joined.append(weight.new_empty(4 * self.sizes[0], n))
             return self._joined[-1]
 
-        return _compute_edges(self.kept(), self.sizes, room)
+        return _compute_edges(self.kept(), self.sizes, workspace)
 
     def take_joined(self) -> list[Tensor]:
         """The projections of each piece [4 * c_hidden, n]; nothing if they were not computed again."""
@@ -92,7 +92,7 @@ class EdgesAgain(Again):
 
 
 def _compute_edges(
-    inputs: tuple[Tensor, ...], sizes: tuple[int, float], room: Callable[[int], Tensor]
+    inputs: tuple[Tensor, ...], sizes: tuple[int, float], workspace: Callable[[int], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
     z, gamma, beta, weight, bias, mask = inputs
@@ -101,11 +101,11 @@ def _compute_edges(
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
     flat_edges = [edge.flatten(2) for edge in edges]
     output_gate = weight.new_empty(*rows.shape[:2], len(projection.gate_weight))
-    for sample, some in projection.pieces(rows):
+    for sample, some in projection.tiles(rows):
         z_rows, gate_rows = rows[sample, some], output_gate[sample, some]
         x = scratch.take("x", *z_rows.shape)
-        normalise(z_rows, (gamma, beta), eps, x)
-        projection.open(x, masks[sample, some], [edge[sample, :, some] for edge in flat_edges], room(len(x)))
+        normalize(z_rows, (gamma, beta), eps, x)
+        projection.open(x, masks[sample, some], [edge[sample, :, some] for edge in flat_edges], workspace(len(x)))
         torch.mm(x, projection.gate_weight.t(), out=gate_rows)
         call("add_to_rows", gate_rows, projection.gate_bias, *gate_rows.shape)
     return *edges, output_gate.view(*z.shape[:3], output_gate.shape[-1])
@@ -136,9 +136,9 @@ class _Projection:
             row_bytes=4 * c * weight.element_size(),
         )
 
-    def pieces(self, rows: Tensor) -> Iterator[tuple[int, slice]]:
+    def tiles(self, rows: Tensor) -> Iterator[tuple[int, slice]]:
         """Sample and some of its rows [batch, N, c_z]."""
-        return itertools.product(range(rows.shape[0]), pieces(rows.shape[1], self.row_bytes))
+        return itertools.product(range(rows.shape[0]), tiles(rows.shape[1], self.row_bytes))
 
     def open(self, x: Tensor, mask: Tensor, edges: Sequence[Tensor], out: Tensor) -> Tensor:
         """Writes to the edges a and b [c, n] of x [n, c_z]; returns out [4 * c, n]: values, and gates after the sigmoid."""

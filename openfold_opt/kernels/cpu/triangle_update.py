@@ -1,4 +1,4 @@
-"""The updates of the triangle multiplications: a product over edges, normalised with its channels in front, and projected by pieces of rows."""
+"""The updates of the triangle multiplications: a product over edges, normalized with its channels in front, and projected by pieces of rows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.again import again_of
-from openfold_opt.kernels.cpu.loops import call
-from openfold_opt.kernels.cpu.pieces import Scratch, add_product, pieces, sums_like
-from openfold_opt.kernels.cpu.triangle_edges import EdgesAgain
+from openfold_opt.kernels.cpu.recomputation import recomputable_of
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tiles, sums_like
+from openfold_opt.kernels.cpu.triangle_edges import RecomputableEdges
 
 Pair = tuple[Tensor, Tensor]
 
@@ -29,14 +29,14 @@ def triangle_update(
 class _TriangleUpdate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z, a, b, gate, gamma, beta, weight, bias, dropout, sizes) -> Tensor:
-        ctx.edges_again = again_of(EdgesAgain, (a, b, gate))
-        edges = (a, b, gate) if ctx.edges_again is None else ()
+        ctx.recomputable_edges = recomputable_of(RecomputableEdges, (a, b, gate))
+        edges = (a, b, gate) if ctx.recomputable_edges is None else ()
         ctx.save_for_backward(gamma, beta, weight, bias, dropout, *edges)
         ctx.sizes = is_outgoing, eps = sizes
         product, z, gate, dropout = _product(a, b, is_outgoing), z.contiguous(), gate.contiguous(), _as_factor(dropout, z)
         result, scratch = torch.empty_like(z), Scratch(weight)
-        for sample, some, columns in _pieces_of(product, weight):
-            x, _ = _normalised(product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch)
+        for sample, some, columns in _tiles_of(product, weight):
+            x, _ = _normalized(product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch)
             update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
             z_rows, gate_rows, result_rows = (part[sample, some] for part in (z, gate, result))
             factor, num_factors = _factor(dropout, sample, some)
@@ -47,16 +47,16 @@ class _TriangleUpdate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, d_result: Tensor) -> tuple[Tensor | None, ...]:
         gamma, beta, weight, bias, dropout, *edges = ctx.saved_tensors
-        a, b, gate = edges or ctx.edges_again.compute()
+        a, b, gate = edges or ctx.recomputable_edges.compute()
         is_outgoing, eps = ctx.sizes
         # becomes its gradient, piece by piece
         product, scratch = _product(a, b, is_outgoing), Scratch(weight)
         gate, dropout, d_rows = gate.contiguous(), _as_factor(dropout, d_result), d_result.contiguous()
         d_gate = torch.empty_like(gate)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
-        for sample, some, columns in _pieces_of(product, weight):
+        for sample, some, columns in _tiles_of(product, weight):
             some_product = product[sample].flatten(1)[:, columns]
-            x, statistics = _normalised(some_product, ((gamma, beta), eps), scratch)
+            x, statistics = _normalized(some_product, ((gamma, beta), eps), scratch)
             update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
             gate_rows, d_result_rows, d_gate_rows = (part[sample, some] for part in (gate, d_rows, d_gate))
             factor, num_factors = _factor(dropout, sample, some)
@@ -79,16 +79,16 @@ def _product(a: Tensor, b: Tensor, is_outgoing: bool) -> Tensor:
     return torch.matmul(a, b.mT) if is_outgoing else torch.matmul(a.mT, b)
 
 
-def _pieces_of(product: Tensor, weight: Tensor) -> Iterator[tuple[int, slice, slice]]:
+def _tiles_of(product: Tensor, weight: Tensor) -> Iterator[tuple[int, slice, slice]]:
     """Sample, some residues i, and the columns that they are in [c, N_i * N_j]."""
     batch, _, num_i, num_j = product.shape
     for sample in range(batch):
-        for some in pieces(num_i, num_j * max(weight.shape) * weight.element_size()):
+        for some in tiles(num_i, num_j * max(weight.shape) * weight.element_size()):
             yield sample, some, slice(some.start * num_j, some.stop * num_j)
 
 
-def _normalised(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> Pair:
-    """Columns [c, n] of a product, normalised, and their statistics."""
+def _normalized(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> Pair:
+    """Columns [c, n] of a product, normalized, and their statistics."""
     parameters, eps = norm
     x = scratch.take("x", *product.shape)
     statistics = scratch.take("statistics", 2, x.shape[1], dtype=torch.float32)

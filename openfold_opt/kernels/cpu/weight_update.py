@@ -1,11 +1,11 @@
-"""The optimiser's step in one pass over the flat tensors, in place of one for each operation."""
+"""The optimizer's step in one pass over the flat tensors, in place of one for each operation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.cpu.loops import call
+from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 
 

@@ -1,4 +1,4 @@
-"""Layer normalisation over the channels, alone and with a projection behind it."""
+"""Layer normalization over the channels, alone and with a projection behind it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
-    """Normalises the last dim, in float32 inside whatever the dtype of x.
+    """Normalizes the last dim, in float32 inside whatever the dtype of x.
 
     Args:
         x: [..., c]
@@ -31,17 +31,17 @@ def projected_norm(
     eps: float,
     layer_norm: Callable[..., Tensor] = layer_norm,
 ) -> tuple[Tensor, Tensor]:
-    """Layer normalisation and a linear layer behind it.
+    """Layer normalization and a linear layer behind it.
 
     Args:
         x: [..., c]
-        norm: weight and bias [c] of the normalisation.
+        norm: weight and bias [c] of the normalization.
         projection: weight [c_out, c] and bias [c_out] or None.
         eps: added to the variance.
-        layer_norm: how to normalise.
+        layer_norm: how to normalize.
 
     Returns:
-        Normalised x, as layer_norm returns it, and its projection [..., c_out] in the dtype of the projection's weight.
+        Normalized x, as layer_norm returns it, and its projection [..., c_out] in the dtype of the projection's weight.
     """
-    normalised = layer_norm(x, *norm, eps=eps)
-    return normalised, F.linear(normalised.to(projection[0].dtype), *projection)
+    normalized = layer_norm(x, *norm, eps=eps)
+    return normalized, F.linear(normalized.to(projection[0].dtype), *projection)

@@ -58,7 +58,7 @@ def dropout_masks(
     """Dropout masks of several places in the model at once.
 
     Args:
-        key: (seed, optimiser step), ints or int64 0-dim tensors.
+        key: (seed, optimizer step), ints or int64 0-dim tensors.
         places: [num_places] int64, numbers of the places in the model.
         slots: [batch] int64, positions of the samples in the global batch.
         pass_index: number of the recycling pass.

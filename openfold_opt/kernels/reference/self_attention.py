@@ -1,4 +1,4 @@
-"""Gated self-attention from normalised inputs to the update of the residual stream."""
+"""Gated self-attention from normalized inputs to the update of the residual stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def self_attention(
     """Lines 2-6 of Algorithms 7, 8, 13 and 14.
 
     Args:
-        x: [batch, groups, N, c], normalised.
+        x: [batch, groups, N, c], normalized.
         projection: weight [4 * num_heads * c_head, c] and bias of queries, keys, values and gates, one under the other.
         output: weight [c, num_heads * c_head] and bias [c].
         mask: [batch, groups, N], 1 where an element exists.

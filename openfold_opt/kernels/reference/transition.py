@@ -15,10 +15,10 @@ def transition(
 
     Args:
         x: [..., c]
-        norm: weight and bias [c] of the layer normalisation.
+        norm: weight and bias [c] of the layer normalization.
         first: weight [n * c, c] and bias [n * c] of the first layer.
         second: weight [c, n * c] and bias [c] of the second layer.
-        eps: of the layer normalisation.
+        eps: of the layer normalization.
 
     Returns:
         [..., c] in the dtype of x.

@@ -44,11 +44,11 @@ def triangle_edges(
 
     Args:
         z: [batch, N_1, N_2, c_z]
-        norm: weight and bias [c_z] of the layer normalisation.
+        norm: weight and bias [c_z] of the layer normalization.
         projection: weight [4 * c_hidden + c_z, c_z] and bias, of the parts that `triangle_gate` names.
         mask: [batch, N_1, N_2]
         c_hidden: channels of a and of b.
-        eps: of the layer normalisation.
+        eps: of the layer normalization.
         layer_norm, gate: how to compute those.
 
     Returns:
@@ -78,11 +78,11 @@ def triangle_update(
         z: [batch, N_i, N_j, c_z]
         edges: a, b and gate; outgoing: [batch, c, N_i, N_k] and [batch, c, N_j, N_k]; incoming: [batch, c, N_k, N_i] and
             [batch, c, N_k, N_j]; the gate of z's shape.
-        norm: weight and bias [c] of the normalisation of the product.
+        norm: weight and bias [c] of the normalization of the product.
         output: weight [c_z, c] and bias [c_z].
         dropout: mask of the update, or None.
         is_outgoing: which of the two algorithms.
-        eps: of the layer normalisation.
+        eps: of the layer normalization.
         layer_norm, dropout_residual: how to compute those.
 
     Returns:

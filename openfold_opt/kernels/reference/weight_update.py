@@ -18,7 +18,7 @@ def weight_update(
     constants: WeightUpdateConstants,
     square_sum: Tensor | None = None,
 ) -> Tensor:
-    """One step of the optimiser, in place; docs/optimizer.md has the equations.
+    """One step of the optimizer, in place; docs/optimizer.md has the equations.
 
     Where the norm or the flag is not finite, every bit of the state stays as it is; the device decides that.
 

@@ -47,7 +47,7 @@ def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = Tru
     """
     found: dict[tuple, Launch] = {}
     for kernel, grid, args, options in launches:
-        kinds = map(_specialisation if every_alignment else _dtype_of, args)
+        kinds = map(_specialization if every_alignment else _dtype_of, args)
         key = (kernel.fn.__module__, kernel.fn.__name__, *kinds, *sorted(options.items()))
         found.setdefault(key, (kernel, grid, args, options))
     return list(found.values())
@@ -57,7 +57,7 @@ def _dtype_of(argument: Any) -> Any:
     return argument.dtype if isinstance(argument, torch.Tensor) else type(argument)
 
 
-def _specialisation(argument: Any) -> Any:
+def _specialization(argument: Any) -> Any:
     """What Triton compiles a kernel anew for: dtypes, and integers that are 1 or divisible by 16."""
     if isinstance(argument, torch.Tensor):
         return argument.dtype

@@ -112,13 +112,13 @@ def _backward_kernel(
     for first in range(0, num_rows, BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None, None] & in_query[None, :, :]
-        gate_places = 2 * C + rows[:, None, None] * width + in_heads[None, :, :]
-        opened = tl.sigmoid(tl.load(projected + gate_places, mask=inside, other=0.0).to(tl.float32))
+        gate_offsets = 2 * C + rows[:, None, None] * width + in_heads[None, :, :]
+        opened = tl.sigmoid(tl.load(projected + gate_offsets, mask=inside, other=0.0).to(tl.float32))
         places = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
         dout = tl.load(dout_ptr + places, mask=inside, other=0.0).to(tl.float32)
         do += tl.sum(dout * opened, axis=0)
         dgate = dout * o[None, :, :] * opened * (1.0 - opened)
-        tl.store(dprojected + gate_places, dgate.to(dprojected_ptr.dtype.element_ty), mask=inside)
+        tl.store(dprojected + gate_offsets, dgate.to(dprojected_ptr.dtype.element_ty), mask=inside)
     delta = tl.sum(do * o, axis=1)
     maximum = tl.load(maximum_ptr + column * HEADS + heads, mask=heads < HEADS, other=0.0)
     total = tl.load(total_ptr + column * HEADS + heads, mask=heads < HEADS, other=1.0)

@@ -93,7 +93,7 @@ IS_INTERPRETED = isinstance(_probe, InterpretedFunction)
 """TRITON_INTERPRET=1 was set before Triton was imported: kernels run in numpy, also on CPU tensors."""
 
 
-def reason_against(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str | None:
+def unsupported_reason(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str | None:
     """Why no kernel can run on tensors of this device and dtype; None if they can."""
     kind = torch.device(device).type
     if kind not in ("cuda", "meta") and not IS_INTERPRETED:

@@ -1,10 +1,10 @@
 """LayerNorm in one pass over memory: statistics in float32, any leading strides, gradients of weight and bias without atomics.
 
-y = (x - mean) * rstd * weight + bias. With g = dy * weight and the normalised n = (x - mean) * rstd,
+y = (x - mean) * rstd * weight + bias. With g = dy * weight and the normalized n = (x - mean) * rstd,
 
     dx = rstd * (g - mean(g) - n * mean(g * n)),   dweight = sum over rows of dy * n,   dbias = sum over rows of dy.
 
-A program of the backward pass walks over many rows and leaves one partial sum for weight and bias; those are summed afterwards, always
+A program of the backward pass walks over many rows and leaves one partial sum for weight and bias; those are summed afterward, always
 in the same order.
 """
 
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import Rows, divide_up, fused_op, launch, next_power_of_2, reason_against, row_offsets
+from openfold_opt.kernels.triton.launch import Rows, divide_up, fused_op, launch, next_power_of_2, unsupported_reason, row_offsets
 
 MAX_CHANNELS = 4096
 """Channels of a row that a program holds at once."""
@@ -49,11 +49,11 @@ def _forward_kernel(
     offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
     x = tl.load(x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride, mask=inside, other=0.0).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
-    centred = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    centerd = tl.where(inside, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / C + eps)
     weight = tl.load(weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    y = centred * rstd[:, None] * weight[None, :] + bias[None, :]
+    y = centerd * rstd[:, None] * weight[None, :] + bias[None, :]
     places = y_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :]
     tl.store(places, y.to(y_ptr.dtype.element_ty), mask=inside)
     tl.store(mean_ptr + rows, mean, mask=in_rows)
@@ -96,14 +96,14 @@ def _backward_kernel(
         dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
         mean = tl.load(mean_ptr + rows, mask=in_rows, other=0.0)
         rstd = tl.load(rstd_ptr + rows, mask=in_rows, other=0.0)
-        normalised = tl.where(inside, (x - mean[:, None]) * rstd[:, None], 0.0)
+        normalized = tl.where(inside, (x - mean[:, None]) * rstd[:, None], 0.0)
         g = dy * weight[None, :]
         mean_g = tl.sum(g, axis=1) / C
-        mean_gn = tl.sum(g * normalised, axis=1) / C
-        dx = rstd[:, None] * (g - mean_g[:, None] - normalised * mean_gn[:, None])
-        dx_places = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
-        tl.store(dx_ptr + dx_places, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-        weight_sum += tl.sum(dy * normalised, axis=0)
+        mean_gn = tl.sum(g * normalized, axis=1) / C
+        dx = rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
+        dx_offsets = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
+        tl.store(dx_ptr + dx_offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        weight_sum += tl.sum(dy * normalized, axis=0)
         bias_sum += tl.sum(dy, axis=0)
     partial = partial_ptr + program.to(tl.int64) * 2 * C + columns
     tl.store(partial, weight_sum, mask=in_columns)
@@ -166,7 +166,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
 
 
 def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """None, or why rows of c channels cannot be normalised by this kernel."""
+    """None, or why rows of c channels cannot be normalized by this kernel."""
     if c > MAX_CHANNELS:
         return f"layer_norm holds rows of at most {MAX_CHANNELS} channels, found {c}"
-    return reason_against(device, dtype)
+    return unsupported_reason(device, dtype)

@@ -76,14 +76,14 @@ LIMITS: dict[str, Limit] = {
 """Operations that have a limit; the others only need a device."""
 
 
-def reason_against(
+def unsupported_reason(
     operation: str, shapes: KernelShapes, device: torch.device | str, precision: str
 ) -> str | None:
     """Return why an operation cannot be fused for these shapes on this device; None if it can.
 
     precision: of the run (train/precision.py); the shared memory that a kernel needs depends on it.
     """
-    reason = launch.reason_against(device)
+    reason = launch.unsupported_reason(device)
     if reason is not None:
         return reason
     limit = LIMITS.get(operation)
@@ -93,7 +93,7 @@ def reason_against(
     if reason is not None or torch.device(device).type != "cuda":
         return reason
     kernels = operation if limit is None else limit.kernels
-    return shared_memory.reason_against(kernels, width, precision, _capability(device))
+    return shared_memory.unsupported_reason(kernels, width, precision, _capability(device))
 
 
 def _capability(device: torch.device | str) -> int:

@@ -14,8 +14,8 @@ BLOCK_COUNTERS = 256
 
 @triton.jit
 def _mask_kernel(
-    key_ptr,  # [2] int64: seed, optimiser step; their low 32 bits count
-    places_ptr,  # [num_places] int64
+    key_ptr,  # [2] int64: seed, optimizer step; their low 32 bits count
+    offsets_ptr,  # [num_places] int64
     slots_ptr,  # [batch] int64
     out_ptr,  # [num_places, batch, size] float32
     batch,
@@ -27,7 +27,7 @@ def _mask_kernel(
 ):
     counters = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     line = tl.program_id(1)
-    place = tl.load(places_ptr + line // batch).to(tl.uint32)
+    place = tl.load(offsets_ptr + line // batch).to(tl.uint32)
     slot = tl.load(slots_ptr + line % batch).to(tl.uint32)
     seed = tl.load(key_ptr).to(tl.uint64) & 0xFFFFFFFF
     step = tl.load(key_ptr + 1).to(tl.uint64) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""Nearest-neighbour clustering of the MSA (AlphaFold2 supplement 1.2.7, steps 4-6)."""
+"""Nearest-neighbor clustering of the MSA (AlphaFold2 supplement 1.2.7, steps 4-6)."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ ROWS_AT_ONCE = 2048
 
 
 def assign_to_clusters(extra: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The cluster centre that each extra row agrees with at the most positions; the first on ties.
+    """The cluster center that each extra row agrees with at the most positions; the first on ties.
 
     The count is a sum over positions of a row of a table [N_res * 23, N_clust] of zeros and ones, an embedding bag: a
     twenty-third of the work of multiplying one-hot matrices, and exact. Runs over whole chains, not over the crop.
@@ -41,7 +41,7 @@ def assign_to_clusters(extra: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def cluster_profile(clusters: np.ndarray, extra: np.ndarray, assignment: np.ndarray) -> np.ndarray:
-    """Class frequencies in each cluster and column, the (masked) centre included.
+    """Class frequencies in each cluster and column, the (masked) center included.
 
     Args:
         clusters: uint8 [N_clust, N_res], classes 0..22.
@@ -63,11 +63,11 @@ def cluster_profile(clusters: np.ndarray, extra: np.ndarray, assignment: np.ndar
 def cluster_deletion_mean(
     deletions: SparseDeletions, *, clustered: np.ndarray, extra: np.ndarray, assignment: np.ndarray, columns: slice
 ) -> np.ndarray:
-    """Mean deletion count of each cluster and column, the centre included.
+    """Mean deletion count of each cluster and column, the center included.
 
     Args:
         deletions: of the whole alignment.
-        clustered: int64 [N_clust], the alignment's rows that are centres.
+        clustered: int64 [N_clust], the alignment's rows that are centers.
         extra: int64 [num_extra], the other rows.
         assignment: int64 [num_extra].
         columns: the columns wanted.
@@ -86,5 +86,5 @@ def cluster_deletion_mean(
 
 
 def _cluster_sizes(num_clusters: int, assignment: np.ndarray) -> np.ndarray:
-    """Members of each cluster with its centre, float32 [N_clust]; the benchmark adds 1e-6."""
+    """Members of each cluster with its center, float32 [N_clust]; the benchmark adds 1e-6."""
     return (np.bincount(assignment, minlength=num_clusters) + 1 + 1e-6).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Nearest-neighbour clustering for all recycling passes at once, on stored tokens; the same results as transforms.clustering.
+"""Nearest-neighbor clustering for all recycling passes at once, on stored tokens; the same results as transforms.clustering.
 
 The whole alignment is read once, in place and in its own order. What would be a one-hot matrix is a table of bits: a word holds one
-bit for each of 64 cluster centres, set where the centre has that token in that column. Agreements are counted in all clusters of all
+bit for each of 64 cluster centers, set where the center has that token in that column. Agreements are counted in all clusters of all
 passes together by full adders on such words, which leaves the counts as binary digits, one word per digit; the largest count, and the
 first cluster that has it, are found digit by digit. A column costs some six logic operations per word, that is per 64 clusters.
 """
@@ -24,23 +24,23 @@ _COLUMNS = numba.types.Array(numba.uint8, 2, "A", readonly=True)
 _WORD = np.uint64
 
 
-def assign_rows(msa: np.ndarray, centres: np.ndarray, class_of_token: np.ndarray) -> np.ndarray:
-    """The centre that each row of the alignment agrees with at the most columns, in each pass; the first on ties.
+def assign_rows(msa: np.ndarray, centers: np.ndarray, class_of_token: np.ndarray) -> np.ndarray:
+    """The center that each row of the alignment agrees with at the most columns, in each pass; the first on ties.
 
     Args:
         msa: uint8 [N_seq, N_res], tokens 0..21.
-        centres: uint8 [num_passes, N_clust, N_res], classes 0..22 (masked); gaps (21) and masks (22) agree with nothing.
+        centers: uint8 [num_passes, N_clust, N_res], classes 0..22 (masked); gaps (21) and masks (22) agree with nothing.
         class_of_token: uint8 [22].
 
     Returns:
-        int64 [num_passes, N_seq], 0 .. N_clust - 1; rows that are centres have a value too, without meaning.
+        int64 [num_passes, N_seq], 0 .. N_clust - 1; rows that are centers have a value too, without meaning.
     """
-    num_passes, num_clusters, num_res = centres.shape
+    num_passes, num_clusters, num_res = centers.shape
     num_columns = -(-num_res // COLUMNS_AT_ONCE) * COLUMNS_AT_ONCE
     words = -(-num_clusters // WORD_BITS)
     table = np.zeros((num_columns, NUM_TOKENS, num_passes * words), np.uint64)
     token_of_class = np.argsort(class_of_token)
-    _fill_table(np.ascontiguousarray(centres), token_of_class, words, table)
+    _fill_table(np.ascontiguousarray(centers), token_of_class, words, table)
     candidates = np.full(words, ~np.uint64(0))
     candidates[-1] >>= np.uint64(words * WORD_BITS - num_clusters)
     assignment = np.empty((num_passes, len(msa)), np.int64)
@@ -55,7 +55,7 @@ def count_members(
 
     Args:
         msa: uint8 [N_seq, N_res], tokens 0..21.
-        assignment: int64 [N_seq], the cluster of each row; -1: a centre, which is not counted.
+        assignment: int64 [N_seq], the cluster of each row; -1: a center, which is not counted.
         num_clusters: N_clust.
         crop: columns wanted.
         class_of_token: uint8 [22].
@@ -108,14 +108,14 @@ def _first_of_largest(digits, num_digits, offset, candidates):
 
 
 @compiled(numba.void(numba.uint8[:, :, ::1], numba.int64[::1], numba.int64, numba.uint64[:, :, ::1]))
-def _fill_table(centres, token_of_class, words, table):
-    num_passes, num_clusters, num_res = centres.shape
+def _fill_table(centers, token_of_class, words, table):
+    num_passes, num_clusters, num_res = centers.shape
     for number in range(num_passes):
         for cluster in range(num_clusters):
             bit = _WORD(1) << _WORD(cluster % WORD_BITS)
             word = number * words + cluster // WORD_BITS
             for column in range(num_res):
-                found = centres[number, cluster, column]
+                found = centers[number, cluster, column]
                 if found < NUM_AGREEING_CLASSES:
                     table[column, token_of_class[found], word] |= bit
 

@@ -23,7 +23,7 @@ def make_msa_feat(
 
     Args:
         masked_msa: uint8 [N_clust, N_res], classes 0..22.
-        deletions: float32 [N_clust, N_res], counts of the centres.
+        deletions: float32 [N_clust, N_res], counts of the centers.
         profile: float32 [N_clust, N_res, 23], of the clusters.
         deletion_mean: float32 [N_clust, N_res], mean counts of the clusters.
 

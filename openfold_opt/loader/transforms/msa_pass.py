@@ -30,7 +30,7 @@ def msa_features_of_choice(
 
     Args:
         raw: the chain.
-        rows: which rows are centres and which are extra.
+        rows: which rows are centers and which are extra.
         masked_msa: uint8 [N_clust, N_res], classes 0..22, the whole chain.
         crop: residues wanted.
         max_extra_msa: how many of the extra rows are kept, from the front.
@@ -41,8 +41,8 @@ def msa_features_of_choice(
     """
     extra = raw.classes(rows.extra)
     assignment = clustering.assign_to_clusters(extra, masked_msa)
-    centres = masked_msa[:, crop]
-    profile = clustering.cluster_profile(centres, extra[:, crop], assignment)
+    centers = masked_msa[:, crop]
+    profile = clustering.cluster_profile(centers, extra[:, crop], assignment)
     deletion_mean = clustering.cluster_deletion_mean(
         raw.deletions, clustered=rows.clustered, extra=rows.extra, assignment=assignment, columns=crop
     )
@@ -50,9 +50,9 @@ def msa_features_of_choice(
     kept = extra[:max_extra_msa, crop]
     kept_deletions = raw.deletions.dense(rows.extra[:max_extra_msa], crop)
     return {
-        "msa_feat": make_msa_feat(centres, deletions=deletions, profile=profile, deletion_mean=deletion_mean),
-        "msa_mask": np.ones(centres.shape, np.float32),
-        "msa_row_mask": np.ones(len(centres), np.float32),
+        "msa_feat": make_msa_feat(centers, deletions=deletions, profile=profile, deletion_mean=deletion_mean),
+        "msa_mask": np.ones(centers.shape, np.float32),
+        "msa_row_mask": np.ones(len(centers), np.float32),
         "true_msa": raw.classes(rows.clustered, crop),
         "extra_msa": kept,
         "extra_msa_mask": np.ones(kept.shape, np.float32),

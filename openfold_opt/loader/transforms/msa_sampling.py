@@ -1,4 +1,4 @@
-"""Which rows of the alignment become cluster centres and which become extra rows."""
+"""Which rows of the alignment become cluster centers and which become extra rows."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class RowChoice:
 
 
 def sample_rows(num_rows: int, *, max_msa_clusters: int, rng: np.random.Generator) -> RowChoice:
-    """Draws cluster centres uniformly without replacement, the query always being one (AlphaFold2 supplement 1.2.7, steps 1-2).
+    """Draws cluster centers uniformly without replacement, the query always being one (AlphaFold2 supplement 1.2.7, steps 1-2).
 
     The extra rows are not cut here: all of them are assigned to clusters, and only then the first max_extra_msa are kept.
     """

@@ -40,7 +40,7 @@ def structure_features(residues: Tensor, positions: Tensor, mask: Tensor) -> dic
         positions: float32 [..., N_res, 37, 3], angstrom.
         mask: float32 [..., N_res, 37].
     """
-    # Only chi angles are features of the target; they need no neighbours, so the crop alone is enough.
+    # Only chi angles are features of the target; they need no neighbors, so the crop alone is enough.
     sin_cos, _, torsion_mask = atom37_to_torsion_angles(residues, positions, mask)
     frames = atom37_to_frames(residues, positions, mask)
     beta, beta_mask = pseudo_beta(residues, positions, mask)

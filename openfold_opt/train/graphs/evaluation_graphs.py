@@ -9,7 +9,7 @@ from torch import Tensor
 
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
-from openfold_opt.train.graphs.recorder import Recorder, Recording
+from openfold_opt.train.graphs.recorder import Recorder, Capture
 
 BUCKET = 64
 """Residues between the lengths that are recorded: at most so many, less one, are padding."""
@@ -29,39 +29,39 @@ class EvaluationGraphs:
         self._recorder = recorder
         self._inputs: dict[int, FeatureBatch] = {}
         self._scores: dict[int, Tensor] = {}
-        self._recordings: dict[int, Recording] = {}
+        self._captures: dict[int, Capture] = {}
 
-    def rehearse(self, batches: Iterable[FeatureBatch]) -> Iterator[int]:
+    def warm_up_run(self, batches: Iterable[FeatureBatch]) -> Iterator[int]:
         """Scores each batch of one chain and takes its memory for a graph; yields its length when done."""
         for batch in batches:
             length = batch.aatype.shape[1]
             self._inputs[length] = batch
             self._scores[length] = torch.empty(1, device=batch.aatype.device)
-            self._recorder.rehearse(lambda length=length: self._work(length))
+            self._recorder.warm_up_run(lambda length=length: self._work(length))
             yield length
 
     def record(self) -> None:
         """Records a graph for each length that was rehearsed."""
         for length in self._inputs:
-            self._recordings[length] = self._recorder.record(lambda length=length: self._work(length))
+            self._captures[length] = self._recorder.record(lambda length=length: self._work(length))
 
     def release(self) -> None:
         """Give the graphs up; no chain fits one from now on."""
-        for recording in self._recordings.values():
-            recording.reset()
-        self._recordings.clear()
+        for capture in self._captures.values():
+            capture.reset()
+        self._captures.clear()
 
     def _work(self, length: int) -> None:
         self._scores[length].copy_(self._compute(self._inputs[length]))
 
     def score(self, batch: FeatureBatch) -> Tensor | None:
         """[1], to be read before the next chain of this range; None if the chain fits no graph."""
-        lengths = [length for length in self._recordings if length >= batch.aatype.shape[1]]
+        lengths = [length for length in self._captures if length >= batch.aatype.shape[1]]
         if not lengths or not _fits(self._inputs[min(lengths)], batch):
             return None
         length = min(lengths)
         _fill(self._inputs[length], batch)
-        self._recordings[length].replay()
+        self._captures[length].replay()
         return self._scores[length]
 
 

@@ -23,8 +23,8 @@ from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.evaluation_graphs import bucket_lengths
-from openfold_opt.train.made_up_features import meta_batch
-from openfold_opt.train.meta_model import meta_model
+from openfold_opt.train.synthetic_features import meta_batch
+from openfold_opt.train.precision import meta_model
 
 BYTES_PER_NODE = 10_000
 """An estimate, not measured here: 17 GB for the 1.7 million nodes that preset mlperf_1x8 had when
@@ -49,7 +49,7 @@ class NodeCounts:
 
     def of_run(self, config: RunConfig) -> int:
         """Of all graphs: one per number of recycling iterations, one per range of lengths."""
-        numbers = range(config.data.max_extra_passes + 1)
+        numbers = range(config.data.max_recycling_iterations + 1)
         training = sum(self.gradient + number * self.iteration for number in numbers)
         return training + len(_evaluation_lengths(config)) * len(numbers) * self.evaluation
 
@@ -82,7 +82,7 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
 
     def count(dap_size: int, *, has_gradient: bool) -> int:
         def work(plan: ExecutionPlan) -> None:
-            outputs = model(batch, plan, num_recycling_passes=0, dropout=dropout)
+            outputs = model(batch, plan, num_recycling_iterations=0, dropout=dropout)
             if has_gradient:
                 loss(outputs, batch.at_pass(0)).loss.backward()
 
@@ -160,7 +160,7 @@ def _evaluation_lengths(config: RunConfig) -> list[int]:
 
 def _input_bytes(config: RunConfig) -> int:
     """Static input: a micro-batch, and a chain per range of lengths."""
-    num_passes = config.data.max_extra_passes + 1
+    num_passes = config.data.max_recycling_iterations + 1
 
     def of_batch(length: int, batch_size: int) -> int:
         data = replace(config.data, crop_size=length)

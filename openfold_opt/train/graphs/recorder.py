@@ -18,23 +18,23 @@ class CaptureError(ValueError):
     """A CUDA graph could not be recorded. The text names the operation and the remedy."""
 
 
-class Recording(Protocol):
+class Capture(Protocol):
     """Work that was recorded."""
 
     def replay(self) -> None:
         """Do the work again, on the memory that it was recorded on."""
 
     def reset(self) -> None:
-        """Give the memory back; no replay afterwards. To be called before process groups end: NCCL waits for the graphs it is in."""
+        """Give the memory back; no replay afterward. To be called before process groups end: NCCL waits for the graphs it is in."""
 
 
 class Recorder(Protocol):
     """Turns work into something that repeats it with one launch."""
 
-    def rehearse(self, work: Work) -> None:
+    def warm_up_run(self, work: Work) -> None:
         """Do the work once, so that whatever is made at the first time (handles, compiled kernels, workspaces) is there."""
 
-    def record(self, work: Work) -> Recording:
+    def record(self, work: Work) -> Capture:
         """Recording need not do the work."""
 
 
@@ -50,13 +50,13 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
 
-    def rehearse(self, work: Work) -> None:
+    def warm_up_run(self, work: Work) -> None:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             work()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
-    def record(self, work: Work) -> Recording:
+    def record(self, work: Work) -> Capture:
         """Raises CaptureError if an operation of the work cannot be captured."""
         graph = torch.cuda.CUDAGraph()
         errors: list[RuntimeError] = []

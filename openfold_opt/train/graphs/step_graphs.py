@@ -9,7 +9,7 @@ from torch import Tensor
 
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
-from openfold_opt.train.graphs.recorder import Recorder, Recording
+from openfold_opt.train.graphs.recorder import Recorder, Capture
 from openfold_opt.train.schedule import learning_rate
 from openfold_opt.train.step import (
     MicroBatch,
@@ -52,8 +52,8 @@ class StepGraphs:
             if seed is None
             else torch.tensor(seed, dtype=torch.int64, device=device),
         )
-        self._recordings: dict[int, Recording] = {}
-        self._update_recording: Recording | None = None
+        self._captures: dict[int, Capture] = {}
+        self._update_capture: Capture | None = None
         self._term_names: tuple[str, ...] = ()
         self._rows: Tensor | None = None
         """[batch, terms + 1] float32: what a replay writes, as in StepResult.local_terms."""
@@ -62,36 +62,36 @@ class StepGraphs:
         self.num_eager_steps = 0
         """Steps so far with a micro-batch that fitted no graph."""
 
-    def rehearse(self, num_recycling_passes: int) -> None:
+    def warm_up_run(self, num_recycling_iterations: int) -> None:
         """Run a micro-batch and the update without a graph. The caller restores the weights.
 
         Call this for every number of recycling iterations before the first recording, as
         recorded graphs keep their memory from eager work.
         """
         self._train_step.buffer.zero_gradients()
-        self._recorder.rehearse(lambda: self._run_graph_work(num_recycling_passes))
+        self._recorder.warm_up_run(lambda: self._run_graph_work(num_recycling_iterations))
         if not self._has_one_graph:
-            self._recorder.rehearse(self._run_update)
+            self._recorder.warm_up_run(self._run_update)
 
-    def record(self, num_recycling_passes: int) -> None:
+    def record(self, num_recycling_iterations: int) -> None:
         """Record a micro-batch, and with the first one the update."""
-        self._recordings[num_recycling_passes] = self._recorder.record(
-            lambda: self._run_graph_work(num_recycling_passes)
+        self._captures[num_recycling_iterations] = self._recorder.record(
+            lambda: self._run_graph_work(num_recycling_iterations)
         )
-        if not self._has_one_graph and self._update_recording is None:
-            self._update_recording = self._recorder.record(self._run_update)
+        if not self._has_one_graph and self._update_capture is None:
+            self._update_capture = self._recorder.record(self._run_update)
 
     def release(self) -> None:
         """Give up the graphs; further steps run without one."""
-        for recording in self._recordings.values():
-            recording.reset()
-        self._recordings.clear()
-        if self._update_recording is not None:
-            self._update_recording.reset()
-            self._update_recording = None
+        for capture in self._captures.values():
+            capture.reset()
+        self._captures.clear()
+        if self._update_capture is not None:
+            self._update_capture.reset()
+            self._update_capture = None
 
     def run(
-        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_passes: int
+        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
     ) -> StepResult:
         """As TrainStep.run. A micro-batch is asked for after the one before it was launched."""
         rate = learning_rate(self._train_step.config.schedule, step)
@@ -102,54 +102,54 @@ class StepGraphs:
         sample_ids: list[str] = []
         has_eager = False
         for batch in micro_batches:
-            recording = self._recording_for(batch, num_recycling_passes)
-            if recording is None:
+            capture = self._capture_for(batch, num_recycling_iterations)
+            if capture is None:
                 has_eager = True
-                rows.append(self._run_micro_batch(batch, num_recycling_passes))
+                rows.append(self._run_micro_batch(batch, num_recycling_iterations))
             else:
-                _fill(self._input, batch, num_passes=num_recycling_passes + 1)
-                recording.replay()
+                _fill(self._input, batch, num_passes=num_recycling_iterations + 1)
+                capture.replay()
                 # The next replay overwrites the rows.
                 rows.append(self._rows.clone())
             sample_ids.extend(batch.sample_ids)
         self._train_step.check_num_micro_batches(len(rows), step=step)
-        if self._update_recording is not None:
-            self._update_recording.replay()
+        if self._update_capture is not None:
+            self._update_capture.replay()
         elif not self._has_one_graph:
             self._run_update()
         self.num_eager_steps += has_eager
-        figures = StepTensors(
+        metrics = StepTensors(
             packed=self._packed.clone(),
             local_terms=torch.cat(rows),
             term_names=self._term_names,
         )
         return self._train_step.result(
-            figures,
+            metrics,
             step=step,
-            num_recycling_passes=num_recycling_passes,
+            num_recycling_iterations=num_recycling_iterations,
             sample_ids=tuple(sample_ids),
         )
 
-    def _recording_for(self, batch: MicroBatch, num_recycling_passes: int) -> Recording | None:
+    def _capture_for(self, batch: MicroBatch, num_recycling_iterations: int) -> Capture | None:
         """The graph that the micro-batch fits, or None."""
-        num_passes = num_recycling_passes + 1
+        num_passes = num_recycling_iterations + 1
         has_same_layout = all(
             (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
             for a, b in zip(_used(self._input, num_passes), _used(batch, num_passes))
         )
-        return self._recordings.get(num_recycling_passes) if has_same_layout else None
+        return self._captures.get(num_recycling_iterations) if has_same_layout else None
 
-    def _run_graph_work(self, num_recycling_passes: int) -> None:
+    def _run_graph_work(self, num_recycling_iterations: int) -> None:
         """The work of a micro-batch's graph."""
-        rows = self._run_micro_batch(self._input, num_recycling_passes)
+        rows = self._run_micro_batch(self._input, num_recycling_iterations)
         self._rows = _store(rows, self._rows)
 
-    def _run_micro_batch(self, batch: MicroBatch, num_recycling_passes: int) -> Tensor:
+    def _run_micro_batch(self, batch: MicroBatch, num_recycling_iterations: int) -> Tensor:
         """Forward and backward pass, and with one micro-batch per step the update; the rows."""
         terms = self._train_step.forward_backward(
             batch,
             self._numbers,
-            num_recycling_passes=num_recycling_passes,
+            num_recycling_iterations=num_recycling_iterations,
             is_last=self._has_one_graph,
         )
         self._term_names = tuple(terms.terms)

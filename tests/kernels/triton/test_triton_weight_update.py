@@ -1,4 +1,4 @@
-"""The optimiser's step in Triton against the plain one, over steps that are clipped, skipped, and taken as they are."""
+"""The optimizer's step in Triton against the plain one, over steps that are clipped, skipped, and taken as they are."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-// Rows of channels: sums, offsets, rectification, normalisation.
+// Rows of channels: sums, offsets, rectification, normalization.
 
 #pragma once
 
@@ -51,7 +51,7 @@ void relu_backward(Element *RESTRICT d_rows, const Element *RESTRICT rows, float
         }
 }
 
-// result [n, c] = gamma [c] * normalised x [n, c] + beta [c]; statistics [n, 2]: mean and reciprocal standard deviation
+// result [n, c] = gamma [c] * normalized x [n, c] + beta [c]; statistics [n, 2]: mean and reciprocal standard deviation
 template <typename Element>
 void norm_rows(const Element *RESTRICT x, const float *RESTRICT gamma, const float *RESTRICT beta, Element *RESTRICT result,
                float *RESTRICT statistics, float eps, int64_t n, int64_t c) {

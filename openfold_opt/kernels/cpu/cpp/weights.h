@@ -1,4 +1,4 @@
-// The optimiser's step.
+// The optimizer's step.
 
 #pragma once
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.triton.attention.backward import bias_gradient_kernel, key_gradient_kernel, query_gradient_kernel
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
-from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, reason_against
+from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
 
 MAX_HEAD_SIZE = 128
 MIN_DOT_SIZE = 16
@@ -129,4 +129,4 @@ def supports(head_size: int, device: torch.device | str, dtype: torch.dtype) -> 
     """None, or why heads of this size cannot be attended to by these kernels."""
     if head_size > MAX_HEAD_SIZE:
         return f"attention holds heads of at most {MAX_HEAD_SIZE} channels, found {head_size}"
-    return reason_against(device, dtype)
+    return unsupported_reason(device, dtype)

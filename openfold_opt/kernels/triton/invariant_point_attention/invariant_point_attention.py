@@ -8,7 +8,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.kernels.triton.invariant_point_attention.kernels import backward_kernel, forward_kernel
-from openfold_opt.kernels.triton.launch import dot_precision, fused_op, launch, next_power_of_2, reason_against
+from openfold_opt.kernels.triton.launch import dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
 
 MIN_DOT_SIZE = 16
 MAX_PAIR_CHANNELS = 256
@@ -113,4 +113,4 @@ def supports(c_z: int, device: torch.device | str, dtype: torch.dtype) -> str | 
     """None, or why a pair representation of c_z channels is too wide for these kernels."""
     if c_z > MAX_PAIR_CHANNELS:
         return f"invariant_point_attention holds at most {MAX_PAIR_CHANNELS} channels of z, found {c_z}"
-    return reason_against(device, dtype)
+    return unsupported_reason(device, dtype)

@@ -127,8 +127,8 @@ def forward_kernel(
         total = total * shrink + tl.sum(weights, axis=0)
         v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
         v_points = load_heads(v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP)
-        z_places = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
-        z = tl.load(z_ptr + z_places, mask=(residues < num_res)[:, None] & (channels_z < CZ)[None, :], other=0.0).to(tl.float32)
+        z_offsets = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
+        z = tl.load(z_ptr + z_offsets, mask=(residues < num_res)[:, None] & (channels_z < CZ)[None, :], other=0.0).to(tl.float32)
         scalars = scalars * shrink[:, None] + tl.sum(weights[:, :, None] * v, axis=0)
         points = points * shrink[:, None] + tl.sum(weights[:, :, None] * v_points, axis=0)
         pairs = pairs * shrink[:, None] + tl.dot(tl.trans(weights), z, input_precision=PRECISION)
@@ -221,21 +221,21 @@ def backward_kernel(
         # a few channels at a time, as sums in registers: a float32 matrix product of these sizes would spill
         for first_z in range(0, CZ, BLOCK_CZ):
             channels_z = first_z + tl.arange(0, BLOCK_CZ)
-            z_places = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
+            z_offsets = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
             in_z = exists[:, None] & (channels_z < CZ)[None, :]
-            z = tl.load(z_ptr + z_places, mask=in_z, other=0.0).to(tl.float32)
+            z = tl.load(z_ptr + z_offsets, mask=in_z, other=0.0).to(tl.float32)
             dpairs = pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
             dweights += tl.sum(z[:, None, :] * dpairs[None, :, :], axis=2)
             dz = tl.sum(weights[:, :, None] * dpairs[None, :, :], axis=1)
-            tl.store(dz_ptr + z_places, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
+            tl.store(dz_ptr + z_offsets, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
         dlogits = weights * (dweights - delta[None, :])
         dq += tl.sum(dlogits[:, :, None] * k, axis=0) * scalar_scale
         pull = dlogits * point_scale * point_weights[None, :]
         dq_points -= tl.sum(pull[:, :, None] * (q_points[None, :, :] - k_points), axis=0)
         dpoint_weights -= tl.sum(dlogits * squared, axis=0) * 0.5 * point_scale
         in_pair = exists[:, None] & is_head[None, :]
-        bias_places = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
-        tl.store(dbias_ptr + bias_places, (dlogits * bias_scale).to(dbias_ptr.dtype.element_ty), mask=in_pair)
+        bias_offsets = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
+        tl.store(dbias_ptr + bias_offsets, (dlogits * bias_scale).to(dbias_ptr.dtype.element_ty), mask=in_pair)
         plane = ((batch * HEADS + heads)[None, :] * num_res + i) * num_res + residues[:, None]
         tl.store(weights_ptr + plane, weights, mask=in_pair)
         tl.store(dlogits_ptr + plane, dlogits, mask=in_pair)

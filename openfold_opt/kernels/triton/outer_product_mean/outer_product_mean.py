@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, reason_against
+from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
 from openfold_opt.kernels.triton.outer_product_mean.kernels import forward_kernel, side_gradient_kernel, weight_gradient_kernel
 
 MAX_CHANNELS = 64
@@ -114,4 +114,4 @@ def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | No
     """None, or why c hidden channels are too many for these kernels."""
     if c > MAX_CHANNELS:
         return f"outer_product_mean holds at most {MAX_CHANNELS} hidden channels, found {c}"
-    return reason_against(device, dtype)
+    return unsupported_reason(device, dtype)

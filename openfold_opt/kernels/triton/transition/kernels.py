@@ -1,8 +1,8 @@
-"""Normalisation, two layers and residual in one pass: the hidden layer, n times as wide, lives in registers, a chunk at a time.
+"""Normalization, two layers and residual in one pass: the hidden layer, n times as wide, lives in registers, a chunk at a time.
 
-With n the normalised x, u = weight * n + bias, h = ReLU(u W1^T + b1) and y = x + h W2^T + b2, a gradient dy gives
+With n the normalized x, u = weight * n + bias, h = ReLU(u W1^T + b1) and y = x + h W2^T + b2, a gradient dy gives
 dh = (dy W2) where h > 0, du = dh W1, dW1 = dh^T u, dW2 = dy^T h. Both backward kernels compute h anew; one owns blocks of rows (du,
-then through the normalisation to dx), the other chunks of the hidden layer (dW1, dW2), with the rows split among programs.
+then through the normalization to dx), the other chunks of the hidden layer (dW1, dW2), with the rows split among programs.
 """
 
 import triton
@@ -10,14 +10,14 @@ import triton.language as tl
 
 
 @triton.jit
-def normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
-    """The normalised rows without and with weight and bias, and 1 / standard deviation; float32."""
+def normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
+    """The normalized rows without and with weight and bias, and 1 / standard deviation; float32."""
     x = tl.load(x_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
-    centred = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
-    normalised = centred * rstd[:, None]
-    return normalised, tl.where(inside, normalised * norm_weight[None, :] + norm_bias[None, :], 0.0), rstd
+    centerd = tl.where(inside, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / C + eps)
+    normalized = centerd * rstd[:, None]
+    return normalized, tl.where(inside, normalized * norm_weight[None, :] + norm_bias[None, :], 0.0), rstd
 
 
 @triton.jit
@@ -55,7 +55,7 @@ def forward_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
     u = scaled.to(x_ptr.dtype.element_ty)
     y = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
@@ -99,7 +99,7 @@ def row_gradient_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
     u = scaled.to(x_ptr.dtype.element_ty)
     places = rows.to(tl.int64)[:, None] * C + columns[None, :]
     dy = tl.load(dy_ptr + places, mask=inside, other=0.0)
@@ -111,14 +111,14 @@ def row_gradient_kernel(
         weight_2 = tl.load(weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :], mask=in_weight_2, other=0.0)
         dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         du += tl.dot(dh.to(u.dtype), weight_1, input_precision=PRECISION)
-    normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
     g = du * norm_weight[None, :]
-    mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalised, axis=1) / C
+    mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalized, axis=1) / C
     dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
-    dx = dy + rstd[:, None] * (g - mean_g[:, None] - normalised * mean_gn[:, None])
+    dx = dy + rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
     tl.store(dx_ptr + places, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     partial = partial_ptr + tl.program_id(0).to(tl.int64) * 3 * C + columns
-    tl.store(partial, tl.sum(du * normalised, axis=0), mask=in_columns)
+    tl.store(partial, tl.sum(du * normalized, axis=0), mask=in_columns)
     tl.store(partial + C, tl.sum(du, axis=0), mask=in_columns)
     tl.store(partial + 2 * C, tl.sum(dy, axis=0), mask=in_columns)
 
@@ -160,7 +160,7 @@ def weight_gradient_kernel(
     for first in range(split * BLOCK_ROWS, num_rows, num_splits * BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None] & in_columns[None, :]
-        normalised, scaled, rstd = normalised_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+        normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
         u = scaled.to(x_ptr.dtype.element_ty)
         dy = tl.load(dy_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0)
         weight_1, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, reason_against
+from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
 from openfold_opt.kernels.triton.transition.kernels import forward_kernel, row_gradient_kernel, weight_gradient_kernel
 
 MIN_DOT_SIZE = 16
@@ -109,4 +109,4 @@ def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | No
     """None, or why rows of c channels cannot go through this kernel."""
     if c > MAX_CHANNELS:
         return f"transition holds rows of at most {MAX_CHANNELS} channels, found {c}"
-    return reason_against(device, dtype)
+    return unsupported_reason(device, dtype)

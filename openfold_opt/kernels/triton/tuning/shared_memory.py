@@ -105,7 +105,7 @@ def bytes_needed(operation: str, width: int, precision: str, capability: int) ->
     return by_capability[max(listed for listed in by_capability if listed <= capability)]
 
 
-def reason_against(operation: str, width: int, precision: str, capability: int) -> str | None:
+def unsupported_reason(operation: str, width: int, precision: str, capability: int) -> str | None:
     """Return why a chip cannot run the kernels of an operation; None if it can."""
     limit = shared_bytes_of(capability)
     if limit is None:

@@ -1,0 +1,102 @@
+"""The log that a preset would write, and what the checker of the closed division would refuse in it: known before any machine is asked for.
+
+The log is written by the run's own observer and judged by mlperf-logging, so a key cannot be forgotten here. What only a run can tell
+is taken to go well: the target is reached at the first evaluation.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.check import check_log
+from benchmark.launch import Submitter
+from benchmark.log_events import read_events
+from benchmark.mlperf_log import MLPerfObserver
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.precision import meta_model
+from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo
+
+COUNT_KEYS = ("train_samples", "eval_samples")
+"""Keys that the data set decides."""
+
+_KEY = re.compile(r"CHECK for '(\w+)' failed|occurrence of '(\w+)'|Failed checks for (\w+)")
+_CONDITION = re.compile(r"^failed test: (.*)$|^Failed checks for \w+ : (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A key of the log that the checker does not accept."""
+
+    key: str
+    """Empty for a complaint that names none."""
+    value: Any
+    """As logged; None for a key that is missing."""
+    reason: str
+    """The condition of the ruleset, or the checker's own words."""
+
+
+def count_parameters(config: RunConfig) -> int:
+    """Numbers in all weights of the model, without making any."""
+    return sum(parameter.numel() for parameter in meta_model(config.model, config.precision).parameters())
+
+
+def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]) -> list[Refusal]:
+    """What the checker of the closed division says to a run of this configuration that went well.
+
+    samples: chains to train on and to evaluate; what is None is not judged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mlperf.log"
+        _write_log(path, config, samples=samples)
+        complaints = check_log(path).complaints
+        values = {event["key"]: event["value"] for event in read_events(path)[0]}
+    unknown = {key for key, number in zip(COUNT_KEYS, samples, strict=True) if number is None}
+    refusals = [_refusal(complaint, values) for complaint in complaints]
+    return [refusal for refusal in refusals if refusal.key not in unknown]
+
+
+def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
+    named, condition = _KEY.search(complaint), _CONDITION.search(complaint)
+    key = "" if named is None else next(filter(None, named.groups()))
+    reason = complaint.partition("\n")[0] if condition is None else next(filter(None, condition.groups()))
+    return Refusal(key=key, value=values.get(key), reason=reason.replace("v['value']", "value").strip())
+
+
+def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int | None]) -> None:
+    """One rank group, one block of training, one evaluation that reaches the target."""
+    batch = config.global_batch_size or config.local_batch_size * config.accumulation
+    epoch_num = config.evaluation.every_steps * batch
+    block = {"step": config.evaluation.every_steps, "epoch_num": epoch_num}
+    info = RunInfo(
+        config=config,
+        seed=0,
+        number_of_ranks=config.parallel.dap_size + config.parallel.num_evaluation_ranks,
+        number_of_nodes=1,
+        ranks_per_node=config.parallel.dap_size + config.parallel.num_evaluation_ranks,
+        device=config.device,
+        global_batch_size=batch,
+        num_parameters=count_parameters(config),
+        num_tensors=0,
+        init_checkpoint_sha256=config.init_checkpoint_sha256,
+        resumed_from_step=0,
+    )
+    observer = MLPerfObserver(path, submitter=Submitter(), division="closed", cache_cleared=True)
+    score = config.evaluation.target_lddt_ca
+    chains = (ChainScore(chain_id="any", lddt_ca=score, num_residues=1),)
+    try:
+        observer.init_start(config, seed=info.seed)
+        observer.init_stop(info)
+        observer.run_start(info)
+        observer.data_ready(train_samples=samples[0] or 0, eval_samples=samples[1] or 0)
+        observer.block_start(step=0, epoch_num=epoch_num)
+        observer.block_stop(**block, samples_per_second=1.0)
+        observer.evaluation_start(**block)
+        observer.evaluation(EvaluationReport(**block, lddt_ca=score, chains=chains, seconds=1.0))
+        observer.evaluation_stop(**block)
+        observer.run_stop(status="success", samples=epoch_num)
+    finally:
+        observer.close()

@@ -1,0 +1,74 @@
+"""What the first rank decides before the run and all ranks must know: the seed, or that there is no run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import Store
+
+from benchmark.errors import BenchmarkError
+from openfold_opt.parallel.launch import MAX_PORT, LaunchInfo
+from openfold_opt.parallel.store import open_store, read_keys
+
+PORT_OFFSET = 1
+"""The agreement has a port of its own: the run's own meeting place is not open yet."""
+KEY = "decision"
+ANSWER = "answer"
+
+
+def announce(launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: int) -> list[Any]:
+    """First rank: tell every other rank; returns their answers in rank order when all have answered.
+
+    Alone, it does nothing. Raises BenchmarkError if a rank does not answer in time; it is named every 30 s meanwhile.
+    """
+    if launch.world_size == 1:
+        return []
+    rendezvous = _rendezvous(launch)
+    store = _store(rendezvous, timeout_seconds)
+    store.set(KEY, json.dumps(decision))
+    # the store lives in this process: it must not end before the last rank has read it
+    writers = {f"{ANSWER}/{rank}": rank for rank in range(1, launch.world_size)}
+    answers = _read(store, writers, rendezvous, timeout_seconds)
+    return [json.loads(answer) for answer in answers.values()]
+
+
+def listen(launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeout_seconds: int) -> dict[str, Any]:
+    """Every other rank: the decision of the first one, once the result of `answer` is sent back.
+
+    Raises BenchmarkError if the first rank does not decide in time.
+    """
+    rendezvous = _rendezvous(launch)
+    store = _store(rendezvous, timeout_seconds)
+    decision = json.loads(_read(store, {KEY: 0}, rendezvous, timeout_seconds)[KEY])
+    store.set(f"{ANSWER}/{launch.rank}", json.dumps(answer(decision)))
+    return decision
+
+
+def _rendezvous(launch: LaunchInfo) -> LaunchInfo:
+    port = launch.master_port + PORT_OFFSET
+    if port > MAX_PORT:
+        raise BenchmarkError(
+            f"MASTER_PORT={launch.master_port}; expected at most {MAX_PORT - PORT_OFFSET}, "
+            "as the next port is used too"
+        )
+    return replace(launch, master_port=port, has_store=False)
+
+
+def _store(rendezvous: LaunchInfo, timeout_seconds: int) -> Store:
+    try:
+        return open_store(rendezvous, timeout=timedelta(seconds=timeout_seconds))
+    except ValueError as error:
+        raise BenchmarkError(f"{error} (the port is MASTER_PORT + {PORT_OFFSET})") from error
+
+
+def _read(
+    store: Store, writers: dict[str, int], rendezvous: LaunchInfo, timeout_seconds: int
+) -> dict[str, bytes]:
+    try:
+        return read_keys(store, writers, rendezvous, timeout=timedelta(seconds=timeout_seconds))
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error

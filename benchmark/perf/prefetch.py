@@ -1,0 +1,163 @@
+"""How long a training step waits for its batch, by the staging that brings it to the device."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.perf.timing_stats import TimingStats, table
+from data_prep.progress import tracked
+from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.wire_format import stack_samples
+from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.loader.raw_features import RawFeatures, Templates
+from openfold_opt.loader.sample import choose_for_training, encode_sample
+from openfold_opt.loader.device_prefetcher import build_prefetcher
+from openfold_opt.loader.transforms.deletions import SparseDeletions
+
+_SAMPLES = 4
+"""Different samples, delivered cyclically."""
+_ROWS = 2000
+_UNTIMED_BATCHES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefetchPlan:
+    """What is measured."""
+
+    crop_size: int
+    rounds: int
+    """How often the stagings take turns."""
+    steps: int
+    """Timed batches of each staging and round."""
+    step_seconds: float
+    """Time of a training step, during which batches are prepared ahead."""
+    depth: int
+    """Batches ahead, except for direct."""
+
+
+def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) -> RawFeatures:
+    """A chain of random residues with an alignment and templates."""
+    rng = np.random.default_rng(seed)
+    msa = rng.integers(0, 20, (num_rows, num_res), dtype=np.uint8)
+    shape = (num_templates, num_res, 37)
+    return RawFeatures(
+        aatype=msa[0].astype(np.int64),
+        all_atom_positions=rng.normal(size=(num_res, 37, 3)).astype(np.float32),
+        all_atom_mask=np.ones((num_res, 37), np.float32),
+        resolution=2.0,
+        msa=msa,
+        deletions=SparseDeletions.from_dense(
+            rng.integers(0, 9, msa.shape) * (rng.random(msa.shape) < 0.05)
+        ),
+        profile=np.full((num_res, 22), 1 / 22, np.float32),
+        templates=Templates(
+            aatype=rng.integers(0, 20, shape[:2]),
+            all_atom_positions=rng.normal(size=(*shape, 3)).astype(np.float32),
+            all_atom_mask=np.ones(shape, np.float32),
+        ),
+    )
+
+
+def wire_batches(config: DataConfig) -> Iterator[WireBatch]:
+    """Batches of one sample without end, prepared before the first is handed out."""
+    arrays = []
+    for seed in range(_SAMPLES):
+        raw = random_chain(
+            num_res=2 * config.crop_size,
+            num_rows=_ROWS,
+            num_templates=config.max_templates,
+            seed=seed,
+        )
+        arrays.append(
+            stack_samples([encode_sample(raw, choose_for_training(raw, seed=seed, config=config))])
+        )
+    return (_wire_batch(arrays[number % _SAMPLES], number) for number in itertools.count())
+
+
+def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
+    return WireBatch(
+        arrays=arrays, chain_ids=("random",), sample_seeds=(number,),
+        slots=torch.zeros(1, dtype=torch.int64),
+        step=number, micro=0, position=number, queue_depth=1, reorder_distance=0,
+    )  # fmt: skip
+
+
+def measure_prefetch(
+    plan: PrefetchPlan, *, device: torch.device, save: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Seconds that each timed step waited, by staging. The stagings take turns, in another order
+    every round.
+
+    Args:
+        plan: sizes and counts.
+        device: where the batches go. "pinned" is measured on a GPU only.
+        save: called with the figures so far after every round of a staging.
+
+    Returns:
+        "seconds": kind -> waiting times; "unavailable": kind -> reason; and the plan.
+    """
+    config = DataConfig(crop_size=plan.crop_size)
+    kinds = ["direct", *(["pinned"] if device.type == "cuda" else []), "dali"]
+    metrics: dict[str, Any] = {
+        "crop_size": plan.crop_size, "step_seconds": plan.step_seconds, "depth": plan.depth,
+        "device": str(device), "seconds": {kind: [] for kind in kinds}, "unavailable": {},
+    }  # fmt: skip
+    batches = wire_batches(config)
+    for number in tracked(range(plan.rounds), what="staging", unit="round"):
+        for kind in kinds if number % 2 == 0 else reversed(kinds):
+            if kind in metrics["unavailable"]:
+                continue
+            try:
+                metrics["seconds"][kind] += _waits(batches, kind, plan, device)
+            except ValueError as error:
+                metrics["unavailable"][kind] = str(error)
+            save(metrics)
+    return metrics
+
+
+def _waits(
+    batches: Iterator[WireBatch], kind: str, plan: PrefetchPlan, device: torch.device
+) -> list[float]:
+    count = plan.steps + _UNTIMED_BATCHES
+    # A staging takes batches ahead of their use, so it gets a part of the stream that ends.
+    config = LoaderConfig(prefetch=kind, prefetch_depth=plan.depth)
+    prefetch = build_prefetcher(itertools.islice(batches, count), device=device, config=config)
+    seconds = []
+    try:
+        for _ in range(count):
+            time.sleep(plan.step_seconds)
+            asked = time.perf_counter()
+            batch = next(prefetch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - asked)
+            del batch
+    finally:
+        prefetch.close()
+    return seconds[_UNTIMED_BATCHES:]
+
+
+def report_prefetch(metrics: dict[str, Any]) -> str:
+    """A row for each staging."""
+    direct = TimingStats.of(metrics["seconds"]["direct"])
+    rows = []
+    for kind, seconds in metrics["seconds"].items():
+        if not seconds:
+            rows.append([kind, metrics["unavailable"].get(kind, "not measured"), "", ""])
+            continue
+        timing_stats = TimingStats.of(seconds)
+        text = f"{1e3 * timing_stats.median:.2f} ({1e3 * timing_stats.low:.2f} to {1e3 * timing_stats.high:.2f})"
+        rows.append([kind, text, f"{timing_stats.median / direct.median:.2f}", str(timing_stats.count)])
+    header = ["staging", "wait for a batch, ms", "of direct", "batches"]
+    return (
+        f"steps of {1e3 * metrics['step_seconds']:.0f} ms on {metrics['device']}, "
+        f"crop {metrics['crop_size']}, {metrics['depth']} batches ahead\n\n"
+        f"{table(rows, header=header)}"
+    )

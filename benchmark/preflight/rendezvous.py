@@ -1,0 +1,140 @@
+"""The ranks meet: who answers, and how fast do they sum a tensor together?"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import Store
+
+from benchmark.preflight.finding import Finding
+from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.parallel.store import open_store, read_keys
+
+MESSAGE_BYTES = {"cuda": 2**28, "cpu": 2**24}
+"""Size of the all-reduce by device type: of the order of the gradient (373 MB), or of the demo's."""
+REPEATS = 5
+PARTING_SECONDS = 60.0
+"""The first rank does not wait longer for the others to leave: one of them may have died."""
+
+
+class Rendezvous:
+    """The store at which all ranks leave what they found, and from which they learn whether to go on.
+
+    Raises ValueError where the first rank cannot be reached.
+    """
+
+    def __init__(self, launch: LaunchInfo, *, timeout_seconds: float) -> None:
+        self._launch = launch
+        self._timeout_seconds = timeout_seconds
+        self._store: Store | None = None
+        if launch.world_size > 1:
+            self._store = dist.PrefixStore("preflight", open_store(launch, timeout=timedelta(seconds=timeout_seconds)))
+
+    def publish(self, found: dict[str, Any]) -> None:
+        """Leave this rank's findings (JSON values)."""
+        if self._store is not None:
+            self._store.set(f"found/{self._launch.rank}", json.dumps(found))
+
+    def collect(self, own: dict[str, Any]) -> dict[int, dict[str, Any]]:
+        """First rank: the findings by rank, of all that answered in time."""
+        found = {0: own}
+        writers = {f"found/{rank}": rank for rank in range(1, self._launch.world_size)}
+        if writers and not self._are_written(writers, self._timeout_seconds):
+            writers = {key: rank for key, rank in writers.items() if self._store.check([key])}
+        for key, rank in writers.items():
+            found[rank] = json.loads(self._store.get(key))
+        return found
+
+    def _are_written(self, writers: dict[str, int], timeout_seconds: float) -> bool:
+        """Wait for keys; whether all are there in time."""
+        try:
+            read_keys(self._store, writers, self._launch, timeout=timedelta(seconds=timeout_seconds))
+        except ValueError:
+            return False
+        return True
+
+    def decide(self, go_on: bool) -> None:
+        """First rank: whether the ranks go on to communicate."""
+        if self._store is not None:
+            self._store.set("go on", "yes" if go_on else "no")
+
+    def read(self) -> bool:
+        """Every other rank: what the first one decided. It waits for all ranks, so this one waits longer.
+
+        Raises ValueError if it does not decide in that time.
+        """
+        timeout = timedelta(seconds=2 * self._timeout_seconds + 60)
+        return read_keys(self._store, {"go on": 0}, self._launch, timeout=timeout)["go on"] == b"yes"
+
+    def leave(self) -> None:
+        """The store lives in the first rank, which must be the last to leave."""
+        if self._store is None:
+            return
+        self._store.set(f"left/{self._launch.rank}", "")
+        if self._launch.rank == 0:
+            self._are_written({f"left/{rank}": rank for rank in range(1, self._launch.world_size)}, PARTING_SECONDS)
+
+    def all_reduce_gb_per_second(self, device: torch.device) -> float:
+        """Bytes that a rank sends to sum MESSAGE_BYTES over all ranks, per second; alike on every rank (the slowest one's)."""
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        launch = self._launch
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("groups", self._store), rank=launch.rank, world_size=launch.world_size,
+            timeout=timedelta(seconds=self._timeout_seconds),
+        )  # fmt: skip
+        try:
+            message = torch.zeros(MESSAGE_BYTES[device.type] // 4, device=device)
+            seconds = statistics.median(_timed_all_reduce(message) for _ in range(REPEATS + 1))
+            slowest = torch.tensor([seconds], device=device)
+            dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+            sent = 2 * (launch.world_size - 1) / launch.world_size * 4 * message.numel()
+            return sent / slowest.item() / 1e9
+        finally:
+            dist.destroy_process_group()
+
+
+def _timed_all_reduce(message: torch.Tensor) -> float:
+    is_cuda = message.device.type == "cuda"
+    dist.barrier()
+    if is_cuda:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    dist.all_reduce(message)
+    if is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def check_answers(found: dict[int, dict[str, Any]], launch: LaunchInfo) -> Finding:
+    """Whether every rank answered; each value has "host"."""
+    silent = sorted(set(range(launch.world_size)) - found.keys())
+    hosts = list(dict.fromkeys(found[rank]["host"] for rank in sorted(found)))
+    if not silent:
+        return Finding(check="answers", passed=True, text=f"all {launch.world_size} ranks on {len(hosts)} nodes, {hosts[0]} to {hosts[-1]}")
+    places = sorted({rank // launch.ranks_per_node for rank in silent})
+    text = (
+        f"ranks {_shortened(silent)} did not answer (nodes number {_shortened(places)} of the job, counted from 0); heard were "
+        f"{', '.join(hosts[:8])}{', ...' if len(hosts) > 8 else ''}; look whether they are up (sinfo -N), and leave them out by sbatch --exclude"
+    )
+    return Finding(check="answers", passed=False, text=text)
+
+
+def check_bandwidth(found_gb_per_second: float, least: float, *, backend: str) -> Finding:
+    """Whether an all-reduce over all ranks is as fast as the configuration demands."""
+    text = f"{found_gb_per_second:.3g} GB/s sent by each rank over {backend}, at least {least:g} expected"
+    if found_gb_per_second >= least:
+        return Finding(check="all-reduce", passed=True, text=text)
+    remedy = "look for a slow link or node (NCCL_DEBUG=INFO tells the network that is used), or correct MIN_ALL_REDUCE_GB_S"
+    return Finding(check="all-reduce", passed=False, text=f"{text}; {remedy}")
+
+
+def _shortened(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (f", ... ({len(numbers)} in all)" if len(numbers) > 8 else "")

@@ -1,0 +1,217 @@
+"""The figures of a set of runs: everything that tables, files and pictures show of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.results.gather import ResultSet
+from benchmark.results.peak import peak_tflop_per_second, share_of_peak
+from benchmark.results.reference_points import NORMALISED, PASS, judge, reference_mean, trimmed_mean
+from benchmark.results.run_log import RunLog
+
+PLACEHOLDER = "PLACEHOLDER"
+"""In the logs of some submitters, where their name should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Of one set. None where the logs do not tell; times are of the machine's clock, units end the names."""
+
+    submitter: str
+    system: str
+    division: str
+    preset: str | None
+    is_throughput: bool
+    """The runs went side by side, and the result is the time from the first run_start to the last run_stop."""
+    nodes: int
+    accelerators: int
+    """Of the whole job; 0 for CPUs alone."""
+    accelerators_per_run: int
+    """Of one run: the same, unless the runs went side by side."""
+    accelerator: str | None
+    ranks: int
+    dap_size: int | None
+    is_dap_size_inferred: bool
+    """From ranks and batch, since logs do not tell."""
+    precision: str | None
+    batch: int
+    accumulation: int
+    counts_micro_steps: bool
+    """Batch and step are those of a part of an optimizer step, as the reference counts."""
+    runs: int
+    converged: int
+    rejected: int
+    minutes_min: float | None
+    minutes_trimmed_mean: float | None
+    """None of fewer than three runs, or if more than one did not converge: one counts as the slowest."""
+    minutes_max: float | None
+    """None if a run did not converge."""
+    minutes_side_by_side: float | None
+    """First run_start to last run_stop of the runs that converged, as mlperf-logging's summarizer counts; it is not normalized."""
+    samples_trimmed_mean: float | None
+    samples_min: int | None
+    samples_max: int | None
+    reference_samples: float | None
+    verdict: str
+    verdict_message: str
+    rcp_factor: float
+    minutes_normalized: float | None
+    """The trimmed mean times the factor; None where there is no verdict or a bad one."""
+    seconds_per_step: float | None
+    """Median over the cycles between evaluations, the first of each run left out; evaluation excluded."""
+    seconds_per_step_all_cycles: float | None
+    samples_per_second: float | None
+    """Of one run."""
+    share_of_peak: float | None
+    data_wait_seconds_per_step: float | None
+    """Mean, the first cycle of each run left out."""
+    evaluation_seconds: float | None
+    """Median of one evaluation."""
+    evaluation_minutes_alone: float | None
+    """Mean of a run: evaluation while no training cycle was open."""
+    init_minutes: float | None
+    """Longest of the runs, before the clock; the rules allow 30."""
+
+
+def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) -> Metrics:
+    """accelerator: its name, if neither log nor place tells."""
+    runs, place = result_set.runs, result_set.place
+    first = runs[0]
+    samples = [run.samples if run.is_converged else math.inf for run in runs]
+    accelerator = place.accelerator or accelerator or _accelerator_in(f"{first.platform} {place.system}")
+    converged = [run for run in runs if run.is_converged]
+    per_run, whole = _num_accelerators(result_set)
+    verdict = judge(runs)
+    times = _times(runs)
+    trimmed = times["minutes_trimmed_mean"]
+    dap_size = place.dap_size or _infer_dap_size(first)
+    return Metrics(
+        submitter=place.submitter or _real_name(first.organization),
+        system=place.system or _real_name(first.platform),
+        division=first.division,
+        preset=place.preset,
+        is_throughput=place.is_throughput,
+        nodes=_num_nodes(result_set),
+        accelerators=whole,
+        accelerators_per_run=per_run,
+        accelerator=accelerator,
+        ranks=first.num_ranks,
+        dap_size=dap_size,
+        is_dap_size_inferred=place.dap_size is None and dap_size is not None,
+        precision=first.precision,
+        batch=first.batch,
+        accumulation=first.accumulation,
+        counts_micro_steps=first.counts_micro_steps,
+        runs=len(runs),
+        converged=len(converged),
+        rejected=result_set.num_rejected,
+        minutes_side_by_side=_side_by_side(converged) if place.is_throughput and converged else None,
+        samples_trimmed_mean=_finite(trimmed_mean(samples)),
+        samples_min=_finite(min(samples)),
+        samples_max=_finite(max(samples)),
+        reference_samples=reference_mean(first.batch) if first.has_closed_sample else None,
+        verdict=verdict.outcome,
+        verdict_message=verdict.message,
+        rcp_factor=verdict.factor,
+        minutes_normalized=trimmed * verdict.factor if verdict.outcome in (PASS, NORMALISED) and trimmed is not None else None,
+        **times,
+        **_speed(runs, num_accelerators=per_run, accelerator=accelerator),
+    )
+
+
+def _times(runs: Sequence[RunLog]) -> dict[str, float | None]:
+    minutes = [run.minutes if run.is_converged else math.inf for run in runs]
+    starts = [run.run_start_ms - run.init_start_ms for run in runs if run.init_start_ms is not None]
+    return {
+        "minutes_min": _finite(min(minutes)),
+        "minutes_trimmed_mean": _finite(trimmed_mean(minutes)),
+        "minutes_max": _finite(max(minutes)),
+        "init_minutes": max(starts) / 60e3 if starts else None,
+    }
+
+
+def _speed(runs: Sequence[RunLog], *, num_accelerators: int, accelerator: str | None) -> dict[str, float | None]:
+    batch = runs[0].batch
+    later = [seconds for run in runs for seconds in step_seconds(run)[1:]]
+    every = [seconds for run in runs for seconds in step_seconds(run)]
+    step = statistics.median(later or every) if every else None
+    rate = batch / step if step else None
+    peak = peak_tflop_per_second(accelerator, runs[0].precision)
+    has_share = rate is not None and peak is not None and num_accelerators > 0 and runs[0].has_closed_sample
+    waits = [wait for run in runs for wait in (run.data_waits[1:] or run.data_waits)]
+    evaluations = [evaluation.stop - evaluation.start for run in runs for evaluation in run.evaluations]
+    return {
+        "seconds_per_step": step,
+        "seconds_per_step_all_cycles": statistics.fmean(every) if every else None,
+        "samples_per_second": rate,
+        "share_of_peak": share_of_peak(rate, num_accelerators=num_accelerators, peak=peak) if has_share else None,
+        "data_wait_seconds_per_step": statistics.fmean(waits) if waits else None,
+        "evaluation_seconds": statistics.median(evaluations) if evaluations else None,
+        "evaluation_minutes_alone": statistics.fmean(evaluation_alone(run) for run in runs) / 60,
+    }
+
+
+def step_seconds(run: RunLog) -> list[float]:
+    """Mean seconds of a step of `batch` samples, per cycle."""
+    return [(cycle.stop - cycle.start) * run.batch / (cycle.samples - cycle.samples_before) for cycle in run.cycles]
+
+
+def evaluation_alone(run: RunLog) -> float:
+    """Seconds during which an evaluation went on and no training cycle was under way."""
+    training = [(cycle.start, cycle.stop) for cycle in run.cycles]
+    if run.open_cycle_start is not None:
+        training.append((run.open_cycle_start, run.minutes * 60))
+    alone = 0.0
+    for evaluation in run.evaluations:
+        overlaps = [min(evaluation.stop, stop) - max(evaluation.start, start) for start, stop in training]
+        alone += evaluation.stop - evaluation.start - sum(overlap for overlap in overlaps if overlap > 0)
+    return alone
+
+
+def went_side_by_side(runs: Sequence[RunLog]) -> bool:
+    """All clocks ran at the same time for a while."""
+    return len(runs) > 1 and max(run.run_start_ms for run in runs) < min(run.run_stop_ms for run in runs)
+
+
+def _side_by_side(runs: Sequence[RunLog]) -> float:
+    return (max(run.run_stop_ms for run in runs) - min(run.run_start_ms for run in runs)) / 60e3
+
+
+def _num_accelerators(result_set: ResultSet) -> tuple[int, int]:
+    """(of one run, of the whole job). A rank has one; a log may give the nodes of its own run or those of the whole job."""
+    run = result_set.runs[0]
+    named = run.num_nodes * run.accelerators_per_node
+    if not named or not result_set.place.is_throughput:
+        return named, named
+    per_run = min(named, run.num_ranks)
+    return per_run, max(named, per_run * len(result_set.runs))
+
+
+def _num_nodes(result_set: ResultSet) -> int:
+    """Of the whole job."""
+    run = result_set.runs[0]
+    if not result_set.place.is_throughput or run.num_nodes * run.accelerators_per_node > run.num_ranks:
+        return run.num_nodes
+    return run.num_nodes * len(result_set.runs)
+
+
+def _infer_dap_size(run: RunLog) -> int | None:
+    """Ranks that share a sample, if each group has one sample and what is left over evaluates; None where ranks have several, or none."""
+    at_once = run.batch // run.accumulation if run.is_ours else run.batch
+    return (run.num_ranks // at_once or None) if run.accelerators_per_node and at_once else None
+
+
+def _real_name(name: str) -> str:
+    return "unnamed" if PLACEHOLDER in name else name
+
+
+def _accelerator_in(text: str) -> str | None:
+    """A known accelerator's name within the name of a system."""
+    return next((name for name in ("H100", "H200", "A100") if name in text), None)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

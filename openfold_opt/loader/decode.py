@@ -1,0 +1,156 @@
+"""From wire features to model features, on the device that uses them.
+
+On a CPU the result is that of loader.plain_sample to the last bit; on other devices it differs by the rounding of their arithmetic.
+Nothing here waits for the device: all sizes are known from shapes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openfold_opt.loader import wire_format
+from openfold_opt.loader.transforms.msa_features import NUM_MSA_CLASSES, NUM_RESIDUE_CLASSES, deletion_value
+from openfold_opt.loader.transforms.structure_features import structure_features
+from openfold_opt.loader.transforms.template_features import template_features
+from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
+from openfold_opt.protein.features import FEATURES
+from openfold_opt.protein.residue_constants import atom_types
+
+
+def decode_batch(arrays: Mapping[str, np.ndarray], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """All features of openfold_opt.protein.features for a batch of wire features.
+
+    Args:
+        arrays: what wire_format.stack_samples returns.
+        device: where to make the features; what travels there is one buffer.
+
+    Returns:
+        name -> tensor on the device, shared features [batch, ...], per-pass features [batch, num_passes, ...].
+
+    Raises:
+        ValueError: the arrays do not match the table of wire features.
+    """
+    wire_format.check_wire(arrays)
+    device = torch.device(device)
+    if device.type == "cpu":
+        # views, or copies where they are read-only
+        return decode_wire({name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()})
+    buffer, layout = pack_wire(arrays, pin_memory=True)
+    return decode_wire(unpack_wire(buffer.to(device, non_blocking=True), layout))
+
+
+def decode_wire(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """decode_batch for wire features that are on the device already, and known to match the table."""
+    features = _residue_features(wire) | _template_features(wire) | _clustered_features(wire) | _extra_features(wire)
+    return {name: features[name] for name in FEATURES}
+
+
+def _residue_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Features of the target."""
+    aatype = wire["aatype"].long()
+    place = torch.arange(aatype.shape[1], device=aatype.device)
+    exists = place < wire["seq_length"][:, None]
+    mask = _unpack_bits(wire["atom_flags"], len(atom_types))
+    positions = _place_values(mask, wire["atom_positions"])
+    one_hot = torch.nn.functional.one_hot(aatype, NUM_RESIDUE_CLASSES).float()
+    features = structure_features(aatype, positions, mask.float()) | {
+        "residue_index": place + wire["crop_start"][:, None],
+        "seq_mask": exists.float(),
+        "target_feat": torch.nn.functional.pad(one_hot, (1, 0)),
+    }
+    return {name: _blank(tensor, exists) for name, tensor in features.items()} | {
+        "seq_length": wire["seq_length"].long(),
+        "resolution": wire["resolution"],
+        "use_clamped_fape": wire["use_clamped_fape"].float(),
+    }
+
+
+def _template_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Features of the templates; the residue before the crop is dropped once it has served for torsions."""
+    aatype = wire["template_aatype"].long()
+    mask = _unpack_bits(wire["template_atom_flags"], len(atom_types))
+    positions = _place_values(mask, wire["template_atom_positions"])
+    template_exists = torch.arange(aatype.shape[1], device=aatype.device) < wire["num_templates"][:, None]
+    residue_exists = torch.arange(aatype.shape[2] - 1, device=aatype.device) < wire["seq_length"][:, None]
+    exists = template_exists[:, :, None] & residue_exists[:, None, :]
+    features = template_features(aatype, positions, mask.float())
+    return {name: _blank(tensor[:, :, 1:], exists) for name, tensor in features.items()} | {
+        "template_mask": template_exists.float()
+    }
+
+
+def _clustered_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Features of the clustered MSA."""
+    tokens = wire["msa"]
+    row_exists, exists = _existing(tokens, wire["num_clusters"], wire["seq_length"])
+    true_msa = tokens & wire_format.CLASS_BITS
+    is_chosen = (tokens & wire_format.IS_CHOSEN) != 0
+    masked = true_msa.masked_scatter(is_chosen, wire["masked_classes"])
+    one_hot = torch.nn.functional.one_hot(masked.long(), NUM_MSA_CLASSES).float()
+    has_deletion = (tokens & wire_format.HAS_DELETION) != 0
+    # 1e-6 is the benchmark's; added in double precision, as in the plain version.
+    cluster_size = (wire["cluster_size"].double() + 1e-6).float()[..., None]
+    members = _place_values(_unpack_bits(wire["profile_flags"], NUM_MSA_CLASSES), wire["profile_counts"].float())
+    cluster_deletions = _place_values((tokens & wire_format.CLUSTER_HAS_DELETION) != 0, wire["cluster_deletions"].float())
+    parts = [
+        one_hot,
+        has_deletion.float()[..., None],
+        _place_values(has_deletion, _deletion_value(wire["deletions"].float()))[..., None],
+        (members + one_hot) / cluster_size[..., None],
+        _deletion_value(cluster_deletions / cluster_size)[..., None],
+    ]
+    return {
+        "msa_feat": _blank(torch.cat(parts, dim=-1), exists),
+        "msa_mask": exists.float(),
+        "msa_row_mask": row_exists.float(),
+        "true_msa": true_msa.long(),
+        "bert_mask": is_chosen.float(),
+    }
+
+
+def _extra_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Features of the extra MSA."""
+    tokens = wire["extra_msa"]
+    _, exists = _existing(tokens, wire["num_extra"], wire["seq_length"])
+    has_deletion = (tokens & wire_format.HAS_DELETION) != 0
+    return {
+        "extra_msa": (tokens & wire_format.CLASS_BITS).long(),
+        "extra_msa_mask": exists.float(),
+        "extra_has_deletion": has_deletion.float(),
+        "extra_deletion_value": _place_values(has_deletion, _deletion_value(wire["extra_deletions"].float())),
+    }
+
+
+def _existing(tokens: Tensor, num_rows: Tensor, seq_length: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows, bool [batch, num_passes, rows], and positions, bool of the shape of `tokens`, are not padding."""
+    _, num_passes, rows, num_res = tokens.shape
+    row_exists = torch.arange(rows, device=tokens.device) < num_rows[:, None]
+    residue_exists = torch.arange(num_res, device=tokens.device) < seq_length[:, None]
+    row_exists = row_exists[:, None].expand(-1, num_passes, -1)
+    return row_exists, row_exists[..., None] & residue_exists[:, None, None]
+
+
+def _unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """uint8 [..., ceil(count / 8)] to bool [..., count]; the inverse of wire_format.pack_bits."""
+    bits = (1 << torch.arange(8, device=packed.device)).to(torch.uint8)
+    return ((packed[..., None] & bits) != 0).flatten(-2)[..., :count]
+
+
+def _place_values(flags: Tensor, values: Tensor) -> Tensor:
+    """Zeros of the shape of `flags` (and of a value), with the values where flags are set, in their order."""
+    spread = flags.reshape(flags.shape + (1,) * (values.ndim - 1)).expand(flags.shape + values.shape[1:])
+    return values.new_zeros(spread.shape).masked_scatter_(spread, values)
+
+
+def _blank(tensor: Tensor, exists: Tensor) -> Tensor:
+    """Zeros where nothing exists; exists: bool, the leading dims of the tensor."""
+    return tensor.masked_fill(~exists.reshape(exists.shape + (1,) * (tensor.ndim - exists.ndim)), 0)
+
+
+def _deletion_value(counts: Tensor) -> Tensor:
+    """2/pi atan(count / 3). On the CPU by numpy, whose arc tangent rounds otherwise than torch's in one value of three."""
+    if counts.device.type == "cpu":
+        return torch.from_numpy(deletion_value(counts.numpy()))
+    return torch.atan(counts / 3) * (2 / torch.pi)

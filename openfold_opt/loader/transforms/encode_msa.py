@@ -1,0 +1,121 @@
+"""The MSA on the wire: all recycling passes of a sample, sampled, masked and clustered; what they share is made once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openfold_opt.loader import wire_format
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.raw_features import RawFeatures
+from openfold_opt.loader.random_streams import Purpose, random_stream
+from openfold_opt.loader.transforms import fast_clustering
+from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.loader.transforms.masking import mask_msa
+from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
+
+CENTRE = -1
+"""In an assignment: a row that is no member of a cluster but the center of one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRows:
+    """The random part of one recycling pass."""
+
+    rows: RowChoice
+    masked_msa: np.ndarray
+    """uint8 [N_clust, N_res], classes 0..22, the whole chain."""
+    bert_mask: np.ndarray
+    """bool [N_clust, N_res]"""
+
+
+def draw_passes(raw: RawFeatures, *, config: DataConfig, seed: int) -> list[MaskedRows]:
+    """Rows and masking of each pass, from streams of its own."""
+    passes = []
+    for number in range(config.num_passes):
+        rows_rng = random_stream(seed, Purpose.MSA_ROWS, number)
+        rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
+        mask_rng = random_stream(seed, Purpose.MSA_MASKING, number)
+        masked, bert_mask = mask_msa(raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng)
+        passes.append(MaskedRows(rows=rows, masked_msa=masked, bert_mask=bert_mask))
+    return passes
+
+
+def encode_msa(
+    raw: RawFeatures, *, passes: Sequence[MaskedRows], crop: slice, max_extra_msa: int
+) -> dict[str, np.ndarray]:
+    """The per-pass wire features, num_clusters and num_extra, unpadded; see loader.wire_format.
+
+    Rows are clustered over the whole chain; only what is sent is cropped.
+    """
+    centers = np.stack([drawn.masked_msa for drawn in passes])
+    assignments = fast_clustering.assign_rows(raw.msa, centers, raw.class_of_token)
+    entries = raw.deletions.entries_in(crop)
+    parts = []
+    for drawn, assignment in zip(passes, assignments):
+        assignment[drawn.rows.clustered] = np.arange(len(drawn.rows.clustered))
+        clusters = _clusters(raw, drawn=drawn, assignment=assignment, entries=entries, crop=crop)
+        assignment[drawn.rows.clustered] = CENTRE
+        profiles = _profiles(raw, assignment=assignment, num_clusters=centers.shape[1], crop=crop)
+        parts.append(clusters | profiles | _extra_rows(raw, rows=drawn.rows.extra[:max_extra_msa], crop=crop))
+    return {
+        "num_clusters": np.array(centers.shape[1]),
+        "num_extra": np.array(parts[0]["extra_msa"].shape[0]),
+        **{name: _join(name, [part[name] for part in parts]) for name in parts[0]},
+    }
+
+
+def _join(name: str, arrays: list[np.ndarray]) -> np.ndarray:
+    spec = wire_format.WIRE_FEATURES[name]
+    if not spec.is_packed:
+        return np.stack(arrays)
+    joined = np.concatenate(arrays)
+    return wire_format.smallest_integers(joined) if len(spec.dtypes) > 1 else joined
+
+
+def _clusters(
+    raw: RawFeatures,
+    *,
+    drawn: MaskedRows,
+    assignment: np.ndarray,
+    entries: tuple[np.ndarray, np.ndarray, np.ndarray],
+    crop: slice,
+) -> dict[str, np.ndarray]:
+    """Centers and deletions of the clusters; `assignment` gives centers to their own cluster, `entries` are all in the crop."""
+    tokens = raw.classes(drawn.rows.clustered, crop)
+    is_chosen = drawn.bert_mask[:, crop]
+    tokens[is_chosen] |= wire_format.IS_CHOSEN
+    deletions = _flag_deletions(raw.deletions, drawn.rows.clustered, crop, tokens)
+    row, column, count = entries
+    totals = np.bincount(assignment[row] * tokens.shape[1] + column, weights=count, minlength=tokens.size)
+    has_deletion = totals > 0
+    tokens[has_deletion.reshape(tokens.shape)] |= wire_format.CLUSTER_HAS_DELETION
+    return {
+        "msa": tokens,
+        "cluster_size": np.bincount(assignment, minlength=len(tokens)),
+        "masked_classes": drawn.masked_msa[:, crop][is_chosen],
+        "deletions": deletions,
+        "cluster_deletions": totals[has_deletion].astype(np.int64),
+    }
+
+
+def _profiles(raw: RawFeatures, *, assignment: np.ndarray, num_clusters: int, crop: slice) -> dict[str, np.ndarray]:
+    flags, counts = fast_clustering.count_members(
+        raw.msa, assignment, num_clusters=num_clusters, crop=crop, class_of_token=raw.class_of_token
+    )
+    return {"profile_flags": flags, "profile_counts": counts}
+
+
+def _extra_rows(raw: RawFeatures, *, rows: np.ndarray, crop: slice) -> dict[str, np.ndarray]:
+    tokens = raw.classes(rows, crop)
+    return {"extra_msa": tokens, "extra_deletions": _flag_deletions(raw.deletions, rows, crop, tokens)}
+
+
+def _flag_deletions(deletions: SparseDeletions, rows: np.ndarray, crop: slice, tokens: np.ndarray) -> np.ndarray:
+    """Sets HAS_DELETION in `tokens` [len(rows), length of the crop]; returns the counts in the order of the places."""
+    place, column, count = deletions.entries_of(rows)
+    inside = (column >= crop.start) & (column < crop.stop)
+    flat = place[inside] * tokens.shape[1] + column[inside] - crop.start
+    order = np.argsort(flat)
+    tokens.reshape(-1)[flat] |= wire_format.HAS_DELETION
+    return count[inside][order]

@@ -1,0 +1,98 @@
+"""The life of a rank that only evaluates."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+import torch.distributed as dist
+
+from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.remote_evaluation import END_KEY, POLL_SECONDS, PREEMPTED, STOP_KEY, order_key, scores_key
+from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.data_source import OpenData
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.parameter_buffer import ParameterBuffer
+from openfold_opt.train.precision import low_precision_names
+from openfold_opt.train.build_run import build_evaluation_plan, build_model
+from openfold_opt.train.preemption import PreemptedError, StopRequest
+
+
+class EvaluationWorker:
+    """Waits for weights, evaluates them with the others of its group, leaves the scores in the store."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        context: ParallelContext,
+        *,
+        device: torch.device,
+        note: Callable[..., None],
+        stop_request: StopRequest,
+    ) -> None:
+        self._context = context
+        self._tell_others = note
+        self._stop_request = stop_request
+        model = build_model(config, seed=0, device=device)
+        self._buffer = ParameterBuffer(model, low_precision=low_precision_names(model, config.precision))
+        self.evaluator = Evaluator(
+            model,
+            self._buffer.views(self._buffer.values),
+            plan=build_evaluation_plan(config, device),
+            dap=context.dap,
+        )
+
+    def run(self, data: OpenData) -> None:
+        """Evaluate until training is over. Raises PreemptedError if it was asked to stop."""
+        number = self._context.evaluation_group
+        while self._wait_for(number):
+            if self._receive():
+                self._evaluate(data, number)
+            number += len(self._context.bridge.evaluators)
+        if self._context.store.get(END_KEY).decode() == PREEMPTED:
+            raise PreemptedError("the run was asked to stop; the same command continues it")
+
+    def _note(self, *, activity: str, step: int | None = None) -> None:
+        """Said between chains and while waiting: the moment to pass on a request to stop, too."""
+        self._tell_others(activity=activity, step=step)
+        if self._stop_request.is_raised and not self._stop_request.is_heard:
+            self._stop_request.is_heard = True
+            self._context.store.set(STOP_KEY, "")
+
+    def _wait_for(self, number: int) -> bool:
+        """Whether snapshot `number` comes. An order is always followed by its weights, even if the end is near."""
+        store = self._context.store
+        while True:
+            self._note(activity="waiting for weights")
+            has_ended = store.check([END_KEY])
+            if store.check([order_key(number)]):
+                self._note(activity="evaluating", step=json.loads(store.get(order_key(number)))["step"])
+                return True
+            if has_ended:
+                return False
+            time.sleep(POLL_SECONDS)
+
+    def _receive(self) -> bool:
+        """Take the weights; whether anybody still wants them evaluated, decided by the first rank of the group."""
+        values = self._buffer.values
+        if self._context.training_ranks.rank == 0:
+            weights = torch.empty_like(values, device="cpu")
+            dist.recv(weights, src=0, group=self._context.bridge.process_group)
+            values.copy_(weights)
+        broadcast_tensor(values, self._context.training_ranks)
+        return broadcast_object(not self._context.store.check([END_KEY]), self._context.training_ranks)
+
+    def _evaluate(self, data: OpenData, number: int) -> None:
+        started = time.perf_counter()
+        try:
+            scores = self.evaluator.run(data, self._context.training_ranks, note=self._note)
+            answer = {"scores": [asdict(score) for score in scores], "seconds": time.perf_counter() - started}
+        except NonFiniteError as error:
+            answer = {"error": str(error)}
+        if self._context.training_ranks.rank == 0:
+            self._context.store.set(scores_key(number), json.dumps(answer))

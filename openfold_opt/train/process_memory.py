@@ -1,0 +1,50 @@
+"""Memory management of the process during training: Python's garbage collector and glibc's heap."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt, from its malloc.h."""
+
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
+"""The largest value that glibc accepts."""
+
+_KEPT_BYTES = 2**31 - 1
+"""The largest value of mallopt's int argument."""
+
+
+@contextmanager
+def paused_garbage_collection() -> Iterator[None]:
+    """Disable automatic garbage collection, and exclude existing objects from explicit collections.
+
+    A collection in the middle of a step would delay the GPU of one rank and thereby all ranks.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def keep_freed_memory() -> bool:
+    """Make the process keep freed memory for reuse. Return whether the C library supports this.
+
+    By default, glibc returns the end of its heap and blocks of many MiB to the kernel, which then
+    clears thousands of pages in every training step on a CPU. Only glibc has these settings.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)) and bool(
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    )

@@ -1,0 +1,304 @@
+"""A run from a configuration: join the other ranks, set up, start the clock, train or evaluate, close."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Lock
+
+import torch
+from torch.distributed import Store
+
+from openfold_opt.kernels.select import describe_tuning
+from openfold_opt.loader.supervisor import prepare_to_start_workers
+from openfold_opt.parallel.broadcast import barrier
+from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
+from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
+from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.parallel.report import describe_ranks
+from openfold_opt.parallel.same_facts import require_same_facts
+from openfold_opt.parallel.store import open_store
+from openfold_opt.train.checkpoint import CheckpointStore
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.training_loop import TrainingLoop
+from openfold_opt.train.data_source import DataSource
+from openfold_opt.train.evaluation_worker import EvaluationWorker
+from openfold_opt.train.process_memory import paused_garbage_collection
+from openfold_opt.train.global_batch import keep_global_batch
+from openfold_opt.train.process_memory import keep_freed_memory
+from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
+from openfold_opt.train.precision import matmul_precision
+from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
+from openfold_opt.train.run_facts import run_facts
+from openfold_opt.train.build_run import (
+    PreparedRun,
+    RunPaths,
+    agree_on_kernels,
+    describe_device,
+    prepare_run,
+    resolve_device,
+    run_identity,
+)
+from openfold_opt.train.step import TrainStep
+from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
+from openfold_opt.train.preemption import PreemptedError, StopRequest
+
+
+class SetupError(ValueError):
+    """The run cannot begin as it was asked for; raised alike on every rank."""
+
+
+@contextmanager
+def _mistakes_as_setup_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+
+
+class Trainer:
+    """One run; `run` is called once, alike on every rank.
+
+    If the output directory holds checkpoints of the same run, it goes on from the newest whole one.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        data: DataSource,
+        paths: RunPaths,
+        seed: int,
+        observer: RunObserver | None = None,
+        launch: LaunchInfo | None = None,
+        stop_request: StopRequest | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        """observer: heard on the first rank only. stop_request: may be raised on any rank.
+
+        facts: by name, what must be the same on all ranks besides data, configuration, seed,
+        versions and this package's code.
+        """
+        self._config = config
+        self._data = data
+        self._paths = paths
+        self._seed = seed
+        self._launch = launch if launch is not None else LaunchInfo()
+        self._stop_request = stop_request if stop_request is not None else StopRequest()
+        self._facts = dict(facts or {})
+        self._observer: RunObserver = NullObserver()
+        if observer is not None and self._launch.rank == 0:
+            self._observer = observer
+        self._heartbeat = SilentHeartbeat()
+        self._failure_lock = Lock()
+        self._has_failed = False
+
+    def run(self) -> RunSummary | None:
+        """Train until the target is reached ("success") or the steps are used up ("aborted": not reached); None on a rank that only evaluates.
+
+        Raises SetupError for what a user can mend before training begins, NonFiniteError when a loss or gradient stops being a
+        number, PreemptedError when it was asked to stop, LostRankError when another rank was lost; the observer hears of every
+        exception. A rank that hangs in a collective because another one was lost ends with LOST_RANK_EXIT_CODE.
+        """
+        context: ParallelContext | None = None
+        try:
+            self._observer.init_start(self._config, seed=self._seed)
+            device = resolve_device(self._config.device, local_rank=self._launch.local_rank)
+            if self._config.torch_threads is not None:
+                torch.set_num_threads(self._config.torch_threads)
+            if device.type == "cpu":
+                keep_freed_memory()
+            store = self._meet(device)
+            context = build_parallel_context(self._config.parallel, self._launch, device=device, store=store)
+            self._heartbeat = self._listen(context)
+            for line in describe_ranks(context, device):
+                self._observer.preparing(line)
+            preempted: PreemptedError | None = None
+            summary: RunSummary | None = None
+            with matmul_precision(self._config.precision):
+                try:
+                    summary = self._train(context, device) if context.role == TRAIN else self._evaluate(context, device)
+                except PreemptedError as error:
+                    preempted = error
+            # nobody leaves, and no rank that keeps the store least of all, before all are through
+            barrier(context.world)
+            self._heartbeat.close()
+            if preempted is not None:
+                raise preempted
+        except BaseException as error:
+            cause = self._find_cause(error)
+            self._fail(cause)
+            if cause is error:
+                raise
+            raise cause from error
+        finally:
+            if context is not None:
+                context.close()
+            # last, as it ends a rank that hangs in the close before
+            self._heartbeat.close()
+        if summary is not None:
+            self._observer.run_end(summary)
+        return summary
+
+    def _meet(self, device: torch.device) -> Store | None:
+        """Wait until all ranks are here, and compare what must be the same; None for one alone.
+
+        Raises SetupError, alike on every rank.
+        """
+        is_alone = self._launch.world_size == 1
+        checksum, problem = None, None
+        try:
+            prepare_to_start_workers(self._config.loader)
+            if not is_alone:
+                checksum = self._data.checksum()
+        except (ValueError, OSError) as error:
+            # the other ranks must hear of it
+            problem = str(error)
+        with _mistakes_as_setup_errors():
+            if is_alone:
+                if problem is not None:
+                    raise ValueError(problem)
+                return None
+            timeout = timedelta(seconds=self._config.parallel.timeout_seconds)
+            store = open_store(self._launch, timeout=timeout)
+            facts = run_facts(self._config, data_checksum=checksum, seed=self._seed, device=device)
+            require_same_facts(self._facts | facts, store, self._launch, timeout=timeout, problem=problem)
+        return store
+
+    def _listen(self, context: ParallelContext) -> SilentHeartbeat:
+        config = self._config.parallel
+        if context.world.size == 1 or config.heartbeat_seconds == 0.0:
+            return SilentHeartbeat()
+        return Heartbeat(
+            context,
+            lost_seconds=config.heartbeat_seconds,
+            stuck_seconds=config.timeout_seconds,
+            on_failure_report=lambda verdict: self._fail(LostRankError(verdict)),
+        )
+
+    def _find_cause(self, error: BaseException) -> BaseException:
+        """The loss of another rank, if that is what stands behind an exception; else the others are told of this rank's failure."""
+        if isinstance(error, PreemptedError):
+            # nothing failed, and every rank comes here
+            return error
+        if is_lost_connection(error):
+            return self._heartbeat.explain() or error
+        self._heartbeat.report_failure(error)
+        return error
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the observer, once: this thread or that of the heartbeat."""
+        with self._failure_lock:
+            if not self._has_failed:
+                self._has_failed = True
+                self._observer.run_failed(error)
+
+    def _note(self, what: str) -> None:
+        """A thing of the set-up is done."""
+        self._heartbeat.note(activity=what)
+        self._observer.preparing(what)
+
+    def _train(self, context: ParallelContext, device: torch.device) -> RunSummary:
+        with _mistakes_as_setup_errors():
+            store = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
+            config = keep_global_batch(self._config, context, store, warn=self._observer.warning)
+            identity = run_identity(config, context, seed=self._seed, data_checksum=self._data.checksum())
+            config = agree_on_kernels(config, context, device, warn=self._observer.warning)
+            prepared = prepare_run(
+                config,
+                context,
+                device=device,
+                paths=self._paths,
+                identity=identity,
+                store=store,
+                warn=self._observer.warning,
+                note=self._note,
+            )
+        runner: TrainStep | StepGraphs = prepared.train_step
+        if config.kernels.uses_triton(device):
+            self._note(describe_tuning(device))
+        if config.warm_up:
+            with _mistakes_as_setup_errors():
+                runner = warm_up(config, prepared.train_step, prepared.evaluator, report=self._note)
+        try:
+            return self._timed(config, context, prepared, runner)
+        finally:
+            # also on a failure, whose traceback keeps everything alive: NCCL does not end while a graph holds its collectives
+            release(runner, prepared.evaluator)
+
+    def _timed(
+        self, config: RunConfig, context: ParallelContext, prepared: PreparedRun, runner: TrainStep | StepGraphs
+    ) -> RunSummary:
+        """From init_stop on."""
+        info = self._describe(config, prepared)
+        barrier(context.world)
+        self._observer.init_stop(info)
+        self._observer.run_start(info)
+        started = time.perf_counter()
+        # no rank touches data before the first one has started the clock
+        barrier(context.world)
+        with _mistakes_as_setup_errors():
+            data = self._data.open(config, context, seed=self._seed)
+        try:
+            self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
+            course = TrainingLoop(
+                config,
+                prepared,
+                context,
+                runner=runner,
+                data=data,
+                observer=self._observer,
+                heartbeat=self._heartbeat,
+                stop_request=self._stop_request,
+            )
+            with paused_garbage_collection():
+                return course.run(started=started)
+        finally:
+            data.close()
+
+    def _evaluate(self, context: ParallelContext, device: torch.device) -> None:
+        """The run of a rank that only evaluates: ready before the clock starts, data opened after."""
+        with _mistakes_as_setup_errors():
+            rank = EvaluationWorker(
+                self._config, context, device=device, note=self._heartbeat.note, stop_request=self._stop_request
+            )
+            graphs = None
+            if self._config.warm_up:
+                graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note)
+        try:
+            # the training ranks' two: all are ready, and the clock has started
+            barrier(context.world)
+            barrier(context.world)
+            with _mistakes_as_setup_errors():
+                data = self._data.open(self._config, context, seed=self._seed)
+            try:
+                with paused_garbage_collection(), self._stop_request.watched():
+                    rank.run(data)
+            finally:
+                data.close()
+        finally:
+            if graphs is not None:
+                rank.evaluator.release_graphs()
+
+    def _describe(self, config: RunConfig, prepared: PreparedRun) -> RunInfo:
+        buffer, launch = prepared.train_step.buffer, self._launch
+        device = buffer.values.device
+        return RunInfo(
+            config=resolve_config(config, device),
+            seed=self._seed,
+            number_of_ranks=launch.world_size,
+            number_of_nodes=launch.number_of_nodes,
+            ranks_per_node=launch.ranks_per_node,
+            device=describe_device(device),
+            global_batch_size=prepared.identity.global_batch_size,
+            num_parameters=buffer.num_parameters,
+            num_tensors=len(buffer.names),
+            init_checkpoint_sha256=prepared.init_checkpoint_sha256,
+            resumed_from_step=prepared.progress.step,
+            resumed_from=prepared.resumed_from,
+            data_checksum=prepared.identity.data_checksum,
+            recomputed_blocks=count_recomputed_blocks(config, prepared.num_recomputed_blocks),
+        )

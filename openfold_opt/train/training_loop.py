@@ -1,0 +1,310 @@
+"""The course of a run: blocks of training, evaluations and checkpoints, until the target or the last step."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.loader.sampler import num_recycling_iterations
+from openfold_opt.parallel.broadcast import broadcast_object, gather_objects
+from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.heartbeat import SilentHeartbeat
+from openfold_opt.train.background_writer import BackgroundWriter
+from openfold_opt.train.remote_evaluation import RemoteEvaluation
+from openfold_opt.train.training_interval import TrainingInterval
+from openfold_opt.train.checkpoint import Snapshot
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.data_source import OpenData
+from openfold_opt.train.evaluations import EvaluationPoint, Evaluations, InlineEvaluation
+from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
+from openfold_opt.train.run_state import Progress, take_snapshot
+from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
+from openfold_opt.train.step import TrainStep
+from openfold_opt.train.preemption import PreemptedError, StopRequest
+
+SUCCESS, ABORTED = "success", "aborted"
+
+
+class TrainingLoop:
+    """On every rank that trains."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prepared: PreparedRun,
+        context: ParallelContext,
+        *,
+        runner: TrainStep | StepGraphs,
+        data: OpenData,
+        observer: RunObserver,
+        heartbeat: SilentHeartbeat,
+        stop_request: StopRequest,
+    ) -> None:
+        self._config = config
+        self._step_runner = runner
+        self._prepared = prepared
+        self._data = data
+        self._context = context
+        self._observer = observer
+        self._stop_request = stop_request
+        self._progress = prepared.progress
+        self._reports: list[EvaluationReport] = []
+        self._training_seconds = 0.0
+        self._status: str | None = None
+        """Known on the first rank as soon as the clock is stopped, on all when `run` is through."""
+        self._started = self._run_seconds = 0.0
+        self._block_started = (0.0, 0)
+        """time.perf_counter() and step at the beginning of the running block."""
+        self._note = heartbeat.note
+        self._writer = BackgroundWriter(
+            prepared.store,
+            before_publishing=lambda step: observer.checkpoint_written(step=step),
+            published=lambda path, step: observer.checkpoint_saved(path, step=step),
+        )
+        device = prepared.train_step.buffer.values.device
+        self._evaluations = self._choose_evaluations()
+        self._runner = TrainingInterval(
+            train_step=runner,
+            batches=data.training_batches(
+                start_step=prepared.progress.step, start=prepared.stream_state, device=device, report=observer.warning
+            ),
+            mark_consumed=data.mark_consumed,
+            accumulation=config.accumulation,
+            observer=observer,
+            note=self._note,
+            between_steps=self._between_steps,
+            training_ranks=context.training_ranks,
+            samples_per_step=prepared.identity.global_batch_size,
+            recycling=self._recycling_iterations,
+        )
+
+    def _choose_evaluations(self) -> Evaluations:
+        if self._context.bridge is None:
+            return InlineEvaluation(
+                self._prepared.evaluator, self._data, self._context.training_ranks, observer=self._observer, note=self._note
+            )
+        return RemoteEvaluation(
+            self._prepared.train_step.weight_average, self._context, queue_size=self._config.parallel.evaluation_queue,
+            observer=self._observer, note=self._note,
+        )  # fmt: skip
+
+    def run(self, *, started: float) -> RunSummary:
+        """started: time.perf_counter() at run_start. Raises PreemptedError, after a checkpoint, if the run was asked to stop."""
+        self._started = started
+        try:
+            return self._run()
+        finally:
+            self._writer.close()
+
+    def _run(self) -> RunSummary:
+        saved_step = self._progress.step
+        signals: tuple[str, ...] = ()
+        try:
+            with self._stop_request.watched():
+                if self._is_evaluation_owed():
+                    self._evaluate()
+                while not signals and not self._is_over() and self._progress.step < self._config.max_steps:
+                    signals = self._train(self._next_stop())
+                    if not signals and self._is_evaluation_due(self._progress.step):
+                        self._evaluate()
+                    if not signals and self._is_checkpoint_due() and not self._is_over():
+                        self._begin_checkpoint()
+                        saved_step = self._progress.step
+                if "asked to stop" in signals and "target reached" not in signals:
+                    self._stop_early()
+            self._take(self._evaluations.drain() if not signals else ())
+            self._agree_on_status()
+        finally:
+            self._evaluations.close(preempted=self._stop_request.is_heard)
+        if saved_step != self._progress.step:
+            self._save_last()
+        else:
+            self._finish_or_warn()
+        return self._summary()
+
+    def _agree_on_status(self) -> None:
+        """Stops the clock, if the target did not before, and tells all ranks how the run ended."""
+        if self._status is None:
+            self._stop_clock(SUCCESS if self._is_target_reached() else ABORTED)
+        self._status = broadcast_object(self._status, self._context.training_ranks)
+        self._progress = replace(self._progress, is_target_reached=self._status == SUCCESS)
+
+    def _stop_clock(self, status: str) -> None:
+        self._status = status
+        self._observer.run_stop(status=status, samples=self._progress.samples_seen)
+        self._run_seconds = time.perf_counter() - self._started
+
+    def _summary(self) -> RunSummary:
+        return RunSummary(
+            status=self._status,
+            steps=self._progress.step,
+            samples=self._progress.samples_seen,
+            resumed_from_step=self._prepared.progress.step,
+            run_seconds=self._run_seconds,
+            training_seconds=self._training_seconds,
+            evaluation_seconds=self._evaluations.wait_seconds,
+            data_wait_seconds=self._runner.data_wait_seconds,
+            evaluations=tuple(self._reports),
+            peak_memory_bytes=peak_memory_bytes(self._prepared.train_step.buffer.values.device),
+            num_eager_steps=self._step_runner.num_eager_steps if isinstance(self._step_runner, StepGraphs) else None,
+            num_evaluation_waits=self._evaluations.num_waits if self._context.bridge is not None else None,
+        )
+
+    def _between_steps(self) -> None:
+        self._take(self._evaluations.finished())
+        if self._stop_request.is_raised or self._evaluations.is_asked_to_stop:
+            self._prepared.train_step.raise_signal("asked to stop")
+        # with evaluations in turn all ranks know, and make no further step
+        if self._status == SUCCESS:
+            self._prepared.train_step.raise_signal("target reached")
+
+    def _take(self, reports: Iterable[EvaluationReport]) -> None:
+        """Tell of evaluations; the first that reaches the target stops the clock, and those after it do not count."""
+        for report in reports:
+            if self._status is not None:
+                return
+            self._reports.append(report)
+            self._progress = replace(self._progress, lddt_ca=report.lddt_ca if report.step == self._progress.step else None)
+            self._observer.evaluation(report)
+            self._observer.evaluation_stop(step=report.step, epoch_num=report.epoch_num)
+            if report.lddt_ca >= self._config.evaluation.target_lddt_ca:
+                self._stop_clock(SUCCESS)
+
+    def _recycling_iterations(self, step_index: int) -> int:
+        return num_recycling_iterations(
+            self._prepared.identity.seed, step_index, max_recycling_iterations=self._config.data.max_recycling_iterations
+        )
+
+    def _next_stop(self) -> int:
+        """The next step after which something else than training is due."""
+        step, config = self._progress.step, self._config
+        stops = [_next_multiple(step, config.evaluation.every_steps), config.max_steps]
+        if config.checkpoint.every_steps:
+            stops.append(_next_multiple(step, config.checkpoint.every_steps))
+        return min(stops)
+
+    def _is_checkpoint_due(self) -> bool:
+        every = self._config.checkpoint.every_steps
+        return bool(every) and self._progress.step % every == 0
+
+    def _is_target_reached(self) -> bool:
+        return self._status == SUCCESS or self._prepared.progress.is_target_reached
+
+    def _is_over(self) -> bool:
+        """Alike on every rank: where other ranks evaluate, the first one may know more, and the next step tells all."""
+        if self._context.bridge is None:
+            return self._is_target_reached()
+        return self._prepared.progress.is_target_reached
+
+    def _is_evaluation_due(self, step: int) -> bool:
+        """Return whether an evaluation follows this step: every few steps, and the last one."""
+        return step % self._config.evaluation.every_steps == 0 or step == self._config.max_steps
+
+    def _is_evaluation_owed(self) -> bool:
+        """Whether the run was interrupted between a step and the result of the evaluation that was due after it."""
+        step, progress = self._progress.step, self._progress
+        is_open = progress.lddt_ca is None and not progress.is_target_reached
+        return step > 0 and self._is_evaluation_due(step) and is_open
+
+    def _epoch_num(self, step: int) -> int:
+        """Samples seen at the end of the block between two evaluations that `step` is the last of, or in."""
+        every = self._config.evaluation.every_steps
+        last = min(-(-step // every) * every, self._config.max_steps)
+        # a run that was continued with fewer steps is beyond the last one
+        return max(step, last) * self._prepared.identity.global_batch_size
+
+    def _train(self, stop: int) -> tuple[str, ...]:
+        """Make steps until `stop`, or until a signal is heard; returns the signals."""
+        first = self._progress.step
+        every = self._config.evaluation.every_steps
+        epoch_num = self._epoch_num(stop)
+        if self._status is None and (first % every == 0 or first == self._prepared.progress.step):
+            self._observer.block_start(step=first, epoch_num=epoch_num)
+            self._block_started = (time.perf_counter(), first)
+        started = time.perf_counter()
+        last, signals = self._runner.run(first_step=first, last_step=stop)
+        self._training_seconds += time.perf_counter() - started
+        samples = last * self._prepared.identity.global_batch_size
+        self._progress = Progress(step=last, samples_seen=samples)
+        if self._is_evaluation_due(last) and self._status is None:
+            begun, begun_step = self._block_started
+            trained = (last - begun_step) * self._prepared.identity.global_batch_size
+            rate = trained / (time.perf_counter() - begun)
+            self._observer.block_stop(step=last, epoch_num=epoch_num, samples_per_second=rate)
+        return signals
+
+    def _evaluate(self) -> None:
+        step = self._progress.step
+        # with the clock stopped nobody asks for more; only the rank that knows does anything here
+        if self._status is None:
+            self._evaluations.ask(EvaluationPoint(step=step, epoch_num=self._epoch_num(step)))
+        self._take(self._evaluations.finished())
+        # here, and not in the midst of a step
+        gc.collect()
+
+    def _stop_early(self) -> None:
+        # signals that come late, or twice, mean the same
+        self._stop_request.is_heard = True
+        self._save_now()
+        raise PreemptedError(
+            f"asked to stop, and did so after step {self._progress.step}, whose checkpoint is complete; the same command continues the run"
+        )
+
+    def _begin_checkpoint(self) -> None:
+        """Raises OSError on every rank if the first one could not write the checkpoint before."""
+        self._note(activity="saving")
+        states = gather_objects(self._data.training_state(), self._context.training_ranks)
+        # the ranks of a dap group take the same stream
+        streams = tuple(states[:: self._context.dap.size])
+        place = StreamState(low=self._progress.step * self._config.accumulation)
+        is_in_order = all(stream is None or stream == place for stream in streams)
+        self._progress = replace(
+            self._progress, stream_states=streams, is_in_order=is_in_order, accumulation=self._config.accumulation
+        )
+        self._on_first_rank(lambda: self._writer.begin(self._take_snapshot))
+
+    def _finish_checkpoint(self) -> None:
+        self._on_first_rank(self._writer.finish)
+
+    def _on_first_rank(self, write: Callable[[], None]) -> None:
+        """An OSError there is raised on every rank."""
+        failure: OSError | None = None
+        if self._context.training_ranks.rank == 0:
+            try:
+                write()
+            except OSError as error:
+                failure = error
+        message = broadcast_object(None if failure is None else str(failure), self._context.training_ranks)
+        if message is not None:
+            raise OSError(message) from failure
+
+    def _take_snapshot(self) -> Snapshot:
+        facts = {"init_checkpoint_sha256": self._prepared.init_checkpoint_sha256}
+        return take_snapshot(self._prepared.train_step, self._progress, self._prepared.identity, facts=facts)
+
+    def _save_now(self) -> None:
+        """Save whatever became of the checkpoint before, and wait until it is written."""
+        self._finish_or_warn()
+        self._begin_checkpoint()
+        self._finish_checkpoint()
+
+    def _save_last(self) -> None:
+        """The run is over and its log closed: what cannot be saved now is no failure of it."""
+        try:
+            self._save_now()
+        except OSError as error:
+            self._observer.warning(f"the last checkpoint is missing: {error}")
+
+    def _finish_or_warn(self) -> None:
+        try:
+            self._finish_checkpoint()
+        except OSError as error:
+            self._observer.warning(f"a checkpoint is missing: {error}")
+
+
+def _next_multiple(step: int, every: int) -> int:
+    return (step // every + 1) * every

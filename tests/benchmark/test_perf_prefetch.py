@@ -1,0 +1,60 @@
+"""`perf loader --only staging`: all stagings, alternating, in one record."""
+
+import json
+
+import numpy as np
+import torch
+
+from benchmark.__main__ import main
+from benchmark.perf import prefetch
+from benchmark.perf.prefetch import PrefetchPlan, measure_prefetch, wire_batches
+from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.decode import decode_batch
+from openfold_opt.train.synthetic_features import synthetic_batch
+from tests.loader.test_device_prefetcher import HAS_DALI
+
+OPTIONS = [
+    "--only",
+    "staging",
+    "--crop",
+    "8",
+    "--staging-steps",
+    "2",
+    "--rounds",
+    "2",
+    "--staging-step-ms",
+    "1",
+]
+
+
+def test_all_stagings_are_in_one_record(tmp_path, capsys):
+    record = tmp_path / "loader.json"
+    assert main(["perf", "loader", *OPTIONS, "--json", str(record)]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(record.read_text())["figures"]["staging"]
+    expected = {"direct", "dali"} | ({"pinned"} if torch.cuda.is_available() else set())
+    assert set(found["seconds"]) == expected and "direct" in text and "dali" in text
+    assert len(found["seconds"]["direct"]) == 4
+    assert len(found["seconds"]["dali"]) == (4 if HAS_DALI else 0)
+    assert ("dali" in found["unavailable"]) != HAS_DALI
+
+
+def test_stagings_take_turns_and_the_order_alternates(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        prefetch, "_waits", lambda batches, kind, plan, device: asked.append(kind) or [0.0]
+    )
+    plan = PrefetchPlan(crop_size=8, rounds=2, steps=1, step_seconds=0.0, depth=2)
+    saved = []
+    measure_prefetch(plan, device=torch.device("cpu"), save=saved.append)
+    assert asked == ["direct", "dali", "dali", "direct"] and len(saved) == 4
+
+
+def test_batches_have_the_sizes_of_training():
+    config = DataConfig(crop_size=8)
+    features = decode_batch(next(wire_batches(config)).arrays)
+    expected = synthetic_batch(config, batch_size=1, num_passes=config.num_passes)
+    assert {name: value.shape for name, value in features.items()} == {
+        name: value.shape for name, value in expected.items()
+    }
+    assert all(np.isfinite(value.float().numpy()).all() for value in features.values())
