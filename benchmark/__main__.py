@@ -20,12 +20,18 @@ COMMANDS = {
     "summarize": ("benchmark.results.command", "tables and pictures from MLPerf logs"),
     "results": ("benchmark.results.records_command", "our own records and their table"),
     "rules": ("benchmark.rules", "compare a preset with the closed division"),
-    "parity": ("benchmark.parity.command", "compare model, losses and optimizer with a golden directory"),
+    "parity": (
+        "benchmark.parity.command",
+        "compare model, losses and optimizer with a golden directory",
+    ),
     "perf": ("benchmark.perf.command", "measurements beside a named peer"),
     "export": ("benchmark.export", "a checkpoint as one file of torch.save"),
     "describe-system": ("benchmark.submission.describe", "the system description of a submission"),
     "submit": ("benchmark.submission.command", "assemble and check a submission"),
-    "controls": ("benchmark.controls", "what the model of a finished run scores on shuffled inputs"),
+    "controls": (
+        "benchmark.controls",
+        "what the model of a finished run scores on shuffled inputs",
+    ),
 }
 
 

@@ -50,9 +50,12 @@ def add_parser(subparsers) -> None:
         "failed runs. The exit code is 0 if every log complies, else 1.",
     )
     parser.add_argument(
-        "logs", nargs="+", type=Path, metavar="LOG_OR_RUN_DIR",
+        "logs",
+        nargs="+",
+        type=Path,
+        metavar="LOG_OR_RUN_DIR",
         help="log file of a run, or its output directory: mlperf.log and the continued logs",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--below-target",
         action="store_true",
@@ -66,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     logs = [log for path in args.logs for log in logs_of(path)]
     verdicts = [check_log(path, below_target=args.below_target) for path in logs]
     for verdict in verdicts:
-        print(f"{'PASS' if verdict.passed else 'FAIL'} {verdict.path} ({verdict.division} division)")
+        print(
+            f"{'PASS' if verdict.passed else 'FAIL'} {verdict.path} ({verdict.division} division)"
+        )
         for complaint in verdict.complaints:
             print("    " + complaint.replace("\n", "\n    "))
         if verdict.lacks_only_target:
@@ -78,13 +83,17 @@ def logs_of(path: Path) -> list[Path]:
     """The logs of a run directory, the first one first; of a file, itself."""
     if not path.is_dir():
         return [path]
-    numbers = {log: log.stem.rpartition("_")[2] for log in path.glob(CONTINUED_LOG.format("[0-9]*"))}
+    numbers = {
+        log: log.stem.rpartition("_")[2] for log in path.glob(CONTINUED_LOG.format("[0-9]*"))
+    }
     # others are a person's copies
     continued = {int(number): log for log, number in numbers.items() if number.isdecimal()}
     logs = [log for log in (path / FIRST_LOG,) if log.is_file()]
     logs += [continued[number] for number in sorted(continued)]
     if not logs:
-        raise BenchmarkError(f"{path} has no {FIRST_LOG}; expected the output directory of a run, or a log")
+        raise BenchmarkError(
+            f"{path} has no {FIRST_LOG}; expected the output directory of a run, or a log"
+        )
     return logs
 
 
@@ -92,10 +101,14 @@ def check_log(path: Path, *, below_target: bool = False) -> Verdict:
     """Verdict on one log file; BenchmarkError if it is not a file, or cannot be read."""
     try:
         if not path.is_file():
-            raise BenchmarkError(f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log")
+            raise BenchmarkError(
+                f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log"
+            )
         events, damage = read_events(path)
     except OSError as error:
-        raise BenchmarkError(f"{path} cannot be read: {error.strerror or error}; repair this and check again") from error
+        raise BenchmarkError(
+            f"{path} cannot be read: {error.strerror or error}; repair this and check again"
+        ) from error
     official = _official_complaints(path)
     own = damage + order_complaints(events)
     strict = official + own + _own_complaints(events, below_target=False)
@@ -103,7 +116,12 @@ def check_log(path: Path, *, below_target: bool = False) -> Verdict:
     lenient += own + _own_complaints(events, below_target=True)
     complaints = lenient if below_target else strict
     divisions = [event["value"] for event in events if event["key"] == "submission_division"]
-    return Verdict(path=path, division=str(divisions[0]) if divisions else "no", complaints=tuple(complaints), lacks_only_target=bool(complaints) and not lenient)
+    return Verdict(
+        path=path,
+        division=str(divisions[0]) if divisions else "no",
+        complaints=tuple(complaints),
+        lacks_only_target=bool(complaints) and not lenient,
+    )
 
 
 def _official_complaints(path: Path) -> list[str]:
@@ -111,7 +129,10 @@ def _official_complaints(path: Path) -> list[str]:
     mlp_compliance.enqueued_configs.clear()  # a module-level list that an earlier failure may have left filled
     checker = mlp_compliance.make_checker(USAGE, RULESET, quiet=True, werror=False)
     logger = logging.getLogger()
-    was_disabled, logger.disabled = logger.disabled, True  # its messages are returned here, not logged
+    was_disabled, logger.disabled = (
+        logger.disabled,
+        True,
+    )  # its messages are returned here, not logged
     try:
         valid, *_ = mlp_compliance.main(str(path), f"{USAGE}_{RULESET}/common.yaml", checker)
     except Exception as error:  # it looks into events without asking whether they are whole
@@ -127,12 +148,16 @@ def _official_complaints(path: Path) -> list[str]:
 def _own_complaints(events: list[dict[str, Any]], *, below_target: bool) -> list[str]:
     complaints = []
     if any(event["key"] == CONTINUED_KEY for event in events):
-        complaints.append("the log is of a resumed run, which is not a result; start again in a new directory")
+        complaints.append(
+            "the log is of a resumed run, which is not a result; start again in a new directory"
+        )
     if any(event["key"] == "run_start" for event in events):
         stops = [event for event in events if event["key"] == "run_stop"]
         statuses = [as_table(event["metadata"]).get("status") for event in stops]
         allowed = ("success", "aborted") if below_target else ("success",)
         complaints += [
-            f"run_stop has status {status!r}; expected 'success'" for status in statuses if status not in allowed
+            f"run_stop has status {status!r}; expected 'success'"
+            for status in statuses
+            if status not in allowed
         ]
     return complaints

@@ -23,11 +23,11 @@ from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import atom_order
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
 from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.selection import select_training, select_validation
-from openfold_opt.train.build_run import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
 
 SHUFFLED_BAR = 0.55
 """A model that reads its inputs scores below this when they are shuffled."""
@@ -49,8 +49,12 @@ def add_parser(subparsers) -> None:
         "MSA and templates shuffled, and compare with the best constant structure. Exit code: 0 if shuffled inputs score "
         f"below {SHUFFLED_BAR}, the best constant structure below {CONSTANT_BAR}, and the logged figure is reproduced; 1 if not.",
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a finished run")
-    parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="the data that it ran on")
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="output directory of a finished run"
+    )
+    parser.add_argument(
+        "--data-dir", required=True, type=Path, metavar="D", help="the data that it ran on"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,8 +74,12 @@ def run(args: argparse.Namespace) -> int:
         "best constant structure": f"below {CONSTANT_BAR}",
     }
     for name, passed in verdicts.items():
-        print(f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}")
-    (args.run_dir / "controls.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        print(
+            f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}"
+        )
+    (args.run_dir / "controls.json").write_text(
+        json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
+    )
     return 0 if all(verdicts.values()) else 1
 
 
@@ -85,7 +93,11 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
     for chain in EvaluationLoader(data_dir, validation, data=config.data, loader=config.loader):
         features = decode_batch(chain.arrays)
         as_they_are.append(evaluator.score(features))
-        shuffled.append(evaluator.score(shuffle_residues(features, seed=zlib.crc32(chain.chain_ids[0].encode()))))
+        shuffled.append(
+            evaluator.score(
+                shuffle_residues(features, seed=zlib.crc32(chain.chain_ids[0].encode()))
+            )
+        )
     return {
         "logged": logged,
         "as they are": float(np.mean(as_they_are)),
@@ -99,10 +111,14 @@ def _read_run(output_dir: Path, data_dir: Path) -> tuple[RunConfig, float]:
     record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
     for path in (record, evaluations, output_dir / STATE_FILE):
         if not path.is_file():
-            raise BenchmarkError(f"{path} does not exist; expected the output directory of a run that evaluated at least once")
+            raise BenchmarkError(
+                f"{path} does not exist; expected the output directory of a run that evaluated at least once"
+            )
     state = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
     if state["status"] != "finished":
-        raise BenchmarkError(f"the run in {output_dir} is not finished ({state['status']}); start the same command again to finish it")
+        raise BenchmarkError(
+            f"the run in {output_dir} is not finished ({state['status']}); start the same command again to finish it"
+        )
     recorded = json.loads(record.read_text(encoding="utf-8"))
     config = fit_preset(recorded["preset"], build_preset(recorded["preset"]), data_dir)
     config = apply_settings(config, recorded.get("settings", []))
@@ -155,7 +171,12 @@ def best_constant(reader: ShardReader, config: RunConfig, validation: list[str])
         if len(positions) >= longest and bool(mask[:longest].all()):
             candidates.append(positions)
     scores = [
-        np.mean([float(lddt(candidate[: len(mask)], truth, mask, per_residue=False)) for truth, mask in truths])
+        np.mean(
+            [
+                float(lddt(candidate[: len(mask)], truth, mask, per_residue=False))
+                for truth, mask in truths
+            ]
+        )
         for candidate in candidates
     ]
     return float(max(scores))
@@ -164,16 +185,22 @@ def best_constant(reader: ShardReader, config: RunConfig, validation: list[str])
 def _ca_atoms(reader: ShardReader, chain_id: str) -> tuple[Tensor, Tensor]:
     """[N_res, 3] angstrom and [N_res]."""
     structure, ca = reader.structure(chain_id), atom_order["CA"]
-    return torch.tensor(structure.all_atom_positions[:, ca]), torch.tensor(structure.all_atom_mask[:, ca]).float()
+    return torch.tensor(structure.all_atom_positions[:, ca]), torch.tensor(
+        structure.all_atom_mask[:, ca]
+    ).float()
 
 
 def _ideal_helix(length: int) -> Tensor:
     number = torch.arange(length, dtype=torch.float32)
     angle = torch.deg2rad(HELIX_TURN_DEGREES * number)
     radius = HELIX_RADIUS_ANGSTROM
-    return torch.stack([radius * angle.cos(), radius * angle.sin(), HELIX_RISE_ANGSTROM * number], dim=-1)
+    return torch.stack(
+        [radius * angle.cos(), radius * angle.sin(), HELIX_RISE_ANGSTROM * number], dim=-1
+    )
 
 
 def _ideal_strand(length: int) -> Tensor:
     number = torch.arange(length, dtype=torch.float32)
-    return torch.stack([STRAND_RISE_ANGSTROM * number, 0.9 * (number % 2), torch.zeros(length)], dim=-1)
+    return torch.stack(
+        [STRAND_RISE_ANGSTROM * number, 0.9 * (number % 2), torch.zeros(length)], dim=-1
+    )

@@ -17,8 +17,8 @@ from benchmark.launch import Submitter
 from benchmark.log_events import read_events
 from benchmark.mlperf_log import MLPerfObserver
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.precision import meta_model
 from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo
+from openfold_opt.train.precision import meta_model
 
 COUNT_KEYS = ("train_samples", "eval_samples")
 """Keys that the data set decides."""
@@ -41,7 +41,9 @@ class Refusal:
 
 def count_parameters(config: RunConfig) -> int:
     """Numbers in all weights of the model, without making any."""
-    return sum(parameter.numel() for parameter in meta_model(config.model, config.precision).parameters())
+    return sum(
+        parameter.numel() for parameter in meta_model(config.model, config.precision).parameters()
+    )
 
 
 def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]) -> list[Refusal]:
@@ -62,8 +64,14 @@ def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]
 def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
     named, condition = _KEY.search(complaint), _CONDITION.search(complaint)
     key = "" if named is None else next(filter(None, named.groups()))
-    reason = complaint.partition("\n")[0] if condition is None else next(filter(None, condition.groups()))
-    return Refusal(key=key, value=values.get(key), reason=reason.replace("v['value']", "value").strip())
+    reason = (
+        complaint.partition("\n")[0]
+        if condition is None
+        else next(filter(None, condition.groups()))
+    )
+    return Refusal(
+        key=key, value=values.get(key), reason=reason.replace("v['value']", "value").strip()
+    )
 
 
 def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int | None]) -> None:

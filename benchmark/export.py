@@ -11,10 +11,10 @@ import torch
 from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
 from benchmark.settings import apply_settings
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
 from openfold_opt.train.run_state import published_form
 from openfold_opt.train.schedule import learning_rate
-from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 
 
 def add_parser(subparsers) -> None:
@@ -27,7 +27,12 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
     parser.add_argument("file", type=Path, metavar="FILE", help="to write; must not exist")
-    parser.add_argument("--step", type=int, metavar="N", help="after which optimizer step (default: the newest that is whole)")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="after which optimizer step (default: the newest that is whole)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
     config = apply_settings(build_preset(recorded["preset"]), recorded.get("settings", []))
     store = CheckpointStore(args.run_dir / CHECKPOINT_FOLDER, config.checkpoint)
     try:
-        found = store.load_newest(warn=print) if args.step is None else (load_checkpoint(store.path(args.step)), store.path(args.step))
+        found = (
+            store.load_newest(warn=print)
+            if args.step is None
+            else (load_checkpoint(store.path(args.step)), store.path(args.step))
+        )
     except CheckpointError as error:
         raise BenchmarkError(str(error)) from error
     if found is None:
@@ -52,10 +61,14 @@ def run(args: argparse.Namespace) -> int:
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
     temporary = args.file.with_name(args.file.name + ".tmp")
     try:
-        torch.save(published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), temporary)
+        torch.save(
+            published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), temporary
+        )
         temporary.replace(args.file)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise BenchmarkError(f"cannot write {args.file}: {str(error).splitlines()[0]}") from error
-    print(f"{path} (step {snapshot.step}) written to {args.file}, {args.file.stat().st_size:,} bytes")
+    print(
+        f"{path} (step {snapshot.step}) written to {args.file}, {args.file.stat().st_size:,} bytes"
+    )
     return 0

@@ -36,7 +36,9 @@ def announce(launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: i
     return [json.loads(answer) for answer in answers.values()]
 
 
-def listen(launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeout_seconds: int) -> dict[str, Any]:
+def listen(
+    launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeout_seconds: int
+) -> dict[str, Any]:
     """Every other rank: the decision of the first one, once the result of `answer` is sent back.
 
     Raises BenchmarkError if the first rank does not decide in time.

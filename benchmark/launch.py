@@ -20,7 +20,9 @@ class Submitter:
     def __post_init__(self) -> None:
         statuses = ("cloud", "onprem", "preview", "research")
         if self.status not in statuses:
-            raise ValueError(f"SUBMISSION_STATUS is {self.status!r}; expected one of {', '.join(statuses)}")
+            raise ValueError(
+                f"SUBMISSION_STATUS is {self.status!r}; expected one of {', '.join(statuses)}"
+            )
         for name, value in (("ORG", self.organization), ("PLATFORM", self.platform)):
             if not value.isprintable() or "," in value or '"' in value:
                 raise ValueError(

@@ -11,7 +11,17 @@ import torch
 
 from benchmark.code_revision import describe_commit
 
-DISTRIBUTIONS = ("torch", "numpy", "h5py", "numba", "gemmi", "kalign-python", "mlperf-logging", "triton", "matplotlib")
+DISTRIBUTIONS = (
+    "torch",
+    "numpy",
+    "h5py",
+    "numba",
+    "gemmi",
+    "kalign-python",
+    "mlperf-logging",
+    "triton",
+    "matplotlib",
+)
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

@@ -98,9 +98,13 @@ class MLPerfObserver(NullObserver):
         self._event(constants.SUBMISSION_ORG, self._submitter.organization)
         self._event(constants.SUBMISSION_DIVISION, self._division)
         self._event(constants.SUBMISSION_STATUS, self._submitter.status)
-        self._event(constants.SUBMISSION_PLATFORM, f"{info.number_of_nodes}x{self._submitter.platform}")
+        self._event(
+            constants.SUBMISSION_PLATFORM, f"{info.number_of_nodes}x{self._submitter.platform}"
+        )
         if self._num_resumptions:
-            self._event(CONTINUED_KEY, self._num_resumptions, resumed_from_step=info.resumed_from_step)
+            self._event(
+                CONTINUED_KEY, self._num_resumptions, resumed_from_step=info.resumed_from_step
+            )
         self._event(constants.SEED, info.seed)
         self._event("number_of_ranks", info.number_of_ranks)
         self._event("number_of_nodes", info.number_of_nodes)
@@ -135,7 +139,10 @@ class MLPerfObserver(NullObserver):
         self._event(constants.TRAIN_SAMPLES, train_samples)
         self._event(constants.EVAL_SAMPLES, eval_samples)
         in_order = self._loader_window == 0
-        self._event("initial_training_dataloader_type", f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}")
+        self._event(
+            "initial_training_dataloader_type",
+            f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}",
+        )
 
     def block_start(self, *, step: int, epoch_num: int) -> None:
         """Training between two evaluations begins."""
@@ -197,4 +204,4 @@ class MLPerfObserver(NullObserver):
         error = sys.exc_info()[1]
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self._handler.baseFilename
-        raise  # noqa: PLE0704
+        raise

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 from benchmark.summary import CURVE_FILE, EVALUATIONS_FILE, STEPS_FILE, SUMMARY_FILE
-from openfold_opt.train.observer import NullObserver, RunSummary
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
+from openfold_opt.train.observer import NullObserver, RunSummary
 
 _FILES = {
     SUMMARY_FILE: "outcome, speed and evaluations as text",

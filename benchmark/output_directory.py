@@ -273,7 +273,9 @@ def read_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def _check_identity(path: Path, state: dict[str, Any], *, identity: dict[str, Any], seed: int | None) -> None:
+def _check_identity(
+    path: Path, state: dict[str, Any], *, identity: dict[str, Any], seed: int | None
+) -> None:
     recorded = dict(state["identity"])
     given = dict(identity)
     if seed is not None:

@@ -10,4 +10,7 @@ RESULT_PATTERN = "result_*.txt"
 
 def by_number(path: Path) -> list[tuple[int, str]]:
     """Key to sort paths by: numbers in them as numbers, so that result_10 comes after result_9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part)
+        for part in re.split(r"(\d+)", str(path))
+    ]

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.dry_run_log import COUNT_KEYS, Refusal, closed_refusals
 from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset, fit_preset
-from benchmark.dry_run_log import COUNT_KEYS, Refusal, closed_refusals
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
-from openfold_opt.train.selection import validate_counts, count_chains
+from openfold_opt.train.selection import count_chains, validate_counts
 
 REFERENCE_PRESET = "mlperf_reference"
 MISSING = "(no such field)"
@@ -61,9 +61,23 @@ def add_parser(subparsers) -> None:
         "mathematically. Exit code: 0; 1 with --require closed if it is not, or the checker would refuse its log, and if the preset cannot "
         "be run on --data-dir; 2 if the question cannot be answered.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help="name of a file in benchmark/presets, or path of a file that ends with .py")
-    parser.add_argument("--data-dir", type=Path, metavar="D", help="also count the chains that the preset takes from this data set (untimed)")
-    parser.add_argument("--require", choices=(CLOSED,), help="exit with 1 unless preset, log and data set are of this division")
+    parser.add_argument(
+        "--preset",
+        required=True,
+        metavar="P",
+        help="name of a file in benchmark/presets, or path of a file that ends with .py",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="D",
+        help="also count the chains that the preset takes from this data set (untimed)",
+    )
+    parser.add_argument(
+        "--require",
+        choices=(CLOSED,),
+        help="exit with 1 unless preset, log and data set are of this division",
+    )
     parser.add_argument("--list", action="store_true", help="also list every field with its mark")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there")
 
@@ -71,7 +85,9 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the division of a preset, every difference, and what would be refused."""
     if args.json is not None and not args.json.parent.is_dir():
-        raise BenchmarkError(f"--json {args.json}: the folder {args.json.parent} does not exist; make it first")
+        raise BenchmarkError(
+            f"--json {args.json}: the folder {args.json.parent} does not exist; make it first"
+        )
     config, reference = build_preset(args.preset), build_preset(REFERENCE_PRESET)
     if args.data_dir is not None:
         config = fit_preset(args.preset, config, args.data_dir)
@@ -79,12 +95,23 @@ def run(args: argparse.Namespace) -> int:
     differences = compare(config, reference)
     samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)
     refusals = closed_refusals(config, samples=samples)
-    lines = [f"preset {args.preset}: {division_of(differences)} division", *difference_lines(differences)]
-    lines += refusal_lines(refusals, unknown=[key for key, number in zip(COUNT_KEYS, samples) if number is None], is_counted=data is not None)
+    lines = [
+        f"preset {args.preset}: {division_of(differences)} division",
+        *difference_lines(differences),
+    ]
+    lines += refusal_lines(
+        refusals,
+        unknown=[key for key, number in zip(COUNT_KEYS, samples) if number is None],
+        is_counted=data is not None,
+    )
     if data is not None:
         lines += data_lines(data, args.data_dir, reference)
     if args.list:
-        lines += ["", "every field:", *(f"  {leaf.mark:<14}  {leaf.path}: {leaf.value!r}" for leaf in config_fields(config))]
+        lines += [
+            "",
+            "every field:",
+            *(f"  {leaf.mark:<14}  {leaf.path}: {leaf.value!r}" for leaf in config_fields(config)),
+        ]
     print("\n".join(lines))
     if args.json is not None:
         content = {
@@ -95,10 +122,16 @@ def run(args: argparse.Namespace) -> int:
             "data": None if data is None else asdict(data),
         }
         try:
-            args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+            args.json.write_text(
+                json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8"
+            )
         except OSError as error:
-            raise BenchmarkError(f"--json {args.json} cannot be written: {error.strerror or error}; name another file") from error
-    is_closed = not refusals and division_of(differences) == CLOSED and (data is None or data.is_closed)
+            raise BenchmarkError(
+                f"--json {args.json} cannot be written: {error.strerror or error}; name another file"
+            ) from error
+    is_closed = (
+        not refusals and division_of(differences) == CLOSED and (data is None or data.is_closed)
+    )
     is_usable = data is None or data.complaint is None
     return 0 if is_usable and (is_closed or args.require is None) else 1
 
@@ -110,8 +143,15 @@ def difference_lines(differences: list[Difference]) -> list[str]:
         found = [difference for difference in differences if difference.mark == mark]
         if found:
             lines += ["", f"{heading}:"]
-        lines += [f"  {difference.path}: {difference.value!r} (mlperf_reference: {difference.reference!r})" for difference in found]
-    beyond = Counter(difference.path.partition(".")[0] for difference in differences if is_beyond_open(difference))
+        lines += [
+            f"  {difference.path}: {difference.value!r} (mlperf_reference: {difference.reference!r})"
+            for difference in found
+        ]
+    beyond = Counter(
+        difference.path.partition(".")[0]
+        for difference in differences
+        if is_beyond_open(difference)
+    )
     if beyond:
         lines += [
             "",
@@ -128,23 +168,39 @@ def is_beyond_open(difference: Difference) -> bool:
     data state at start of run: evaluation data are the benchmark's.
     """
     is_model = difference.path.startswith("model.") and not difference.path.endswith("dropout_rate")
-    return is_model or difference.path.startswith(("selection.validation_", "selection.expected_eval_"))
+    return is_model or difference.path.startswith(
+        ("selection.validation_", "selection.expected_eval_")
+    )
 
 
 def refusal_lines(refusals: list[Refusal], *, unknown: list[str], is_counted: bool) -> list[str]:
     """What the checker of the closed division would say to the log."""
-    lines = ["", "keys of the log that the checker of the closed division would refuse:" + ("" if refusals else " none")]
-    lines += [f"  {refusal.key}: {refusal.value!r} (expected: {refusal.reason})" if refusal.key else f"  {refusal.reason}" for refusal in refusals]
+    lines = [
+        "",
+        "keys of the log that the checker of the closed division would refuse:"
+        + ("" if refusals else " none"),
+    ]
+    lines += [
+        f"  {refusal.key}: {refusal.value!r} (expected: {refusal.reason})"
+        if refusal.key
+        else f"  {refusal.reason}"
+        for refusal in refusals
+    ]
     if unknown:
         lines.append(f"  not judged without --data-dir: {', '.join(unknown)}")
     elif not is_counted:
-        lines.append(f"  taken as the preset expects them, and counted with --data-dir: {', '.join(COUNT_KEYS)}")
+        lines.append(
+            f"  taken as the preset expects them, and counted with --data-dir: {', '.join(COUNT_KEYS)}"
+        )
     return lines
 
 
 def data_lines(data: DataVerdict, data_dir: Path, reference: RunConfig) -> list[str]:
     """What was found in a data set."""
-    lines = ["", f"data set {data_dir}: {data.train_samples:,} chains to train on, {data.eval_samples:,} to evaluate"]
+    lines = [
+        "",
+        f"data set {data_dir}: {data.train_samples:,} chains to train on, {data.eval_samples:,} to evaluate",
+    ]
     if data.complaint is not None:
         lines.append(f"not usable with this preset: {data.complaint}")
     elif not data.is_closed:
@@ -186,7 +242,7 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
 
 
 def division_of(differences: list[Difference]) -> str:
-    """"closed" unless a field that the rules fix differs."""
+    """ "closed" unless a field that the rules fix differs."""
     return OPEN if any(difference.mark == "mathematical" for difference in differences) else CLOSED
 
 

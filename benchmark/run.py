@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.handshake import broadcast_decision, receive_decision
 from benchmark.errors import BenchmarkError
 from benchmark.failure import FULL_DISK_NUMBERS, describe_failure
+from benchmark.handshake import broadcast_decision, receive_decision
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.next_steps import NextStepsObserver
@@ -30,17 +30,17 @@ from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
-from openfold_opt.train.training_interval import NonFiniteError
-from openfold_opt.train.config import RunConfig, config_hash
-from openfold_opt.train.global_batch import check_global_batch
-from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.training_loop import SUCCESS
-from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.run_facts import source_digests
-from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
-from openfold_opt.train.initial_weights import INIT_WEIGHTS
 from openfold_opt.train.build_run import RunPaths, resolve_device
+from openfold_opt.train.config import RunConfig, config_hash
+from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.global_batch import check_global_batch
+from openfold_opt.train.initial_weights import INIT_WEIGHTS
+from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
 from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.run_facts import source_digests
+from openfold_opt.train.trainer import SetupError, Trainer
+from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.training_loop import SUCCESS
 
 SEED_RANGE = 2**31
 PREEMPTED_EXIT_CODE = 75
@@ -75,15 +75,35 @@ def add_parser(subparsers) -> None:
         f"with a checkpoint, {LOST_RANK_EXIT_CODE} another rank was lost; after the last two the same command goes on.",
     )
     names = ", ".join(preset_names())
-    parser.add_argument("--preset", required=True, metavar="P", help=f"path of a file that ends with .py, or one of: {names}")
-    add_set_option(parser)
-    parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
-    parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="for logs and checkpoints")
-    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from: a file, or the output directory of a run (default: random)")
     parser.add_argument(
-        "--init-weights", choices=INIT_WEIGHTS, default=INIT_WEIGHTS[0],
+        "--preset",
+        required=True,
+        metavar="P",
+        help=f"path of a file that ends with .py, or one of: {names}",
+    )
+    add_set_option(parser)
+    parser.add_argument(
+        "--data-dir",
+        required=True,
+        type=Path,
+        metavar="D",
+        help="made by `python -m data_prep convert`",
+    )
+    parser.add_argument(
+        "--output-dir", required=True, type=Path, metavar="O", help="for logs and checkpoints"
+    )
+    parser.add_argument(
+        "--init-checkpoint",
+        type=Path,
+        metavar="F",
+        help="weights to start from: a file, or the output directory of a run (default: random)",
+    )
+    parser.add_argument(
+        "--init-weights",
+        choices=INIT_WEIGHTS,
+        default=INIT_WEIGHTS[0],
         help=f"which weights of a run's checkpoint: the running average, or the trained ones (default: {INIT_WEIGHTS[0]})",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="default: drawn from the clock")
 
 
@@ -103,12 +123,23 @@ def run(args: argparse.Namespace) -> int:
             if launch.rank == 0:
                 return _first_rank(request, launch, stop_request)
             timeout_seconds = request.config.parallel.timeout_seconds
-            decision = receive_decision(launch, lambda found: _clear(request, launch, found), timeout_seconds=timeout_seconds)
+            decision = receive_decision(
+                launch,
+                lambda found: _clear(request, launch, found),
+                timeout_seconds=timeout_seconds,
+            )
             if "refused" in decision:
-                raise BenchmarkError(f"rank {launch.rank}: the first rank refused the run: {decision['refused']}")
-            return _train(request, launch, seed=decision["seed"], observer=None, stop_request=stop_request)
+                raise BenchmarkError(
+                    f"rank {launch.rank}: the first rank refused the run: {decision['refused']}"
+                )
+            return _train(
+                request, launch, seed=decision["seed"], observer=None, stop_request=stop_request
+            )
         except Terminated as end:
-            print("benchmark run: stopped by a signal; the same command resumes from the newest checkpoint", file=sys.stderr)
+            print(
+                "benchmark run: stopped by a signal; the same command resumes from the newest checkpoint",
+                file=sys.stderr,
+            )
             return end.exit_code
 
 
@@ -139,7 +170,10 @@ def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) ->
 
 def data_files(data_dir: Path) -> list[Path]:
     """The files of a data set, out of its index."""
-    return [data_dir / INDEX_FILE_NAME, *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards)]
+    return [
+        data_dir / INDEX_FILE_NAME,
+        *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards),
+    ]
 
 
 def check_request(args: argparse.Namespace) -> RunRequest:
@@ -180,7 +214,9 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         directory, preset=request.preset, settings=request.settings, division=division, clock=clock
     )
     try:
-        answers = broadcast_decision(launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds)
+        answers = broadcast_decision(
+            launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds
+        )
         log = MLPerfObserver(
             directory.log_path,
             submitter=request.submitter,
@@ -191,15 +227,22 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             settings=request.settings,
         )
         summary = SummaryObserver(
-            directory.path, target_lddt_ca=request.config.evaluation.target_lddt_ca, continued=directory.continued
+            directory.path,
+            target_lddt_ca=request.config.evaluation.target_lddt_ca,
+            continued=directory.continued,
         )
         console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
         changed = f", set {' '.join(request.settings)}" if request.settings else ""
-        print(f"run: preset {request.preset}{changed} ({division} division), log {directory.log_path}", flush=True)
+        print(
+            f"run: preset {request.preset}{changed} ({division} division), log {directory.log_path}",
+            flush=True,
+        )
         files = NextStepsObserver(directory.path, directory.log_path)
         observer = CompositeObserver(log, record, summary, console, files)
         try:
-            return _train(request, launch, seed=directory.seed, observer=observer, stop_request=stop_request)
+            return _train(
+                request, launch, seed=directory.seed, observer=observer, stop_request=stop_request
+            )
         finally:
             log.close()
     except BaseException as error:
@@ -258,12 +301,21 @@ def continuing_command(request: RunRequest) -> str:
 
 
 def _train(
-    request: RunRequest, launch: LaunchInfo, *, seed: int, observer: RunObserver | None, stop_request: StopRequest
+    request: RunRequest,
+    launch: LaunchInfo,
+    *,
+    seed: int,
+    observer: RunObserver | None,
+    stop_request: StopRequest,
 ) -> int:
     trainer = Trainer(
         request.config,
         data=ShardDataSource(request.data_dir),
-        paths=RunPaths(output_dir=request.output_dir, init_checkpoint=request.init_checkpoint, init_weights=request.init_weights),
+        paths=RunPaths(
+            output_dir=request.output_dir,
+            init_checkpoint=request.init_checkpoint,
+            init_weights=request.init_weights,
+        ),
         seed=seed,
         observer=observer,
         launch=launch,
@@ -278,7 +330,10 @@ def _train(
         print(f"benchmark run: {error}", file=sys.stderr)
         return PREEMPTED_EXIT_CODE
     except LostRankError as error:
-        print(f"benchmark run: {error}; the same command resumes from the newest checkpoint", file=sys.stderr)
+        print(
+            f"benchmark run: {error}; the same command resumes from the newest checkpoint",
+            file=sys.stderr,
+        )
         return LOST_RANK_EXIT_CODE
     except (NonFiniteError, LoaderError, OSError) as error:
         return _stopped(error)

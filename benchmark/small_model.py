@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from openfold_opt.losses.config import DistogramLossConfig, FapeLossConfig, LossConfig, MaskedMSALossConfig
+from openfold_opt.losses.config import (
+    DistogramLossConfig,
+    FapeLossConfig,
+    LossConfig,
+    MaskedMSALossConfig,
+)
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
@@ -35,11 +40,18 @@ def small_model() -> ModelConfig:
         c_e=16,
         c_t=16,
         template_pair_stack=TemplatePairStackConfig(
-            num_blocks=1, c_hidden_triangle_attention=8, num_heads_triangle=2, c_hidden_triangle_multiplication=16
+            num_blocks=1,
+            c_hidden_triangle_attention=8,
+            num_heads_triangle=2,
+            c_hidden_triangle_multiplication=16,
         ),
         template_pointwise_attention=TemplatePointwiseAttentionConfig(c_hidden=8, num_heads=2),
-        extra_msa_stack=ExtraMSAStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair),
-        evoformer_stack=EvoformerStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
+        extra_msa_stack=ExtraMSAStackConfig(
+            num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair
+        ),
+        evoformer_stack=EvoformerStackConfig(
+            num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=4, **pair
+        ),
         structure_module=StructureModuleConfig(num_blocks=4, num_heads=8, c_hidden_angles=32),
         auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=32),
     )
@@ -63,8 +75,12 @@ def deep_structure_model() -> ModelConfig:
         c_z=64,
         c_s=128,
         input_embedder=InputEmbedderConfig(max_relative_position=100),
-        extra_msa_stack=ExtraMSAStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair),
-        evoformer_stack=EvoformerStackConfig(num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=4, **pair),
+        extra_msa_stack=ExtraMSAStackConfig(
+            num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=2, **pair
+        ),
+        evoformer_stack=EvoformerStackConfig(
+            num_blocks=1, c_hidden_msa_attention=8, num_heads_msa=4, **pair
+        ),
         structure_module=StructureModuleConfig(num_blocks=6, num_heads=8, c_hidden_angles=32),
     )
 

@@ -73,7 +73,9 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def format_summary(summary: RunSummary, evaluations: list[dict[str, Any]], *, target_lddt_ca: float) -> str:
+def format_summary(
+    summary: RunSummary, evaluations: list[dict[str, Any]], *, target_lddt_ca: float
+) -> str:
     """A page of text: outcome, speed, waits, and the evaluation curve as bars."""
     outcome = "target reached" if summary.status == "success" else "target not reached"
     lines = [
@@ -91,7 +93,9 @@ def format_summary(summary: RunSummary, evaluations: list[dict[str, Any]], *, ta
     ]
     for evaluation in evaluations:
         bar = "#" * round(BAR_WIDTH * evaluation["lddt_ca"])
-        lines.append(f"{evaluation['step']:>8} {evaluation['epoch_num']:>10}  {evaluation['lddt_ca']:.4f}  {bar}")
+        lines.append(
+            f"{evaluation['step']:>8} {evaluation['epoch_num']:>10}  {evaluation['lddt_ca']:.4f}  {bar}"
+        )
     if evaluations:
         lines.append(f"{'':>27} {'':<{round(BAR_WIDTH * target_lddt_ca)}}^ {target_lddt_ca}")
     return "\n".join(lines) + "\n"
@@ -107,7 +111,9 @@ def draw_curve(evaluations: list[dict[str, Any]], path: Path, *, target_lddt_ca:
     lowest = [min(values) for values in scores]
     highest = [max(values) for values in scores]
     axes.fill_between(samples, lowest, highest, alpha=0.2, label="range over chains")
-    axes.plot(samples, [evaluation["lddt_ca"] for evaluation in evaluations], marker="o", label="mean")
+    axes.plot(
+        samples, [evaluation["lddt_ca"] for evaluation in evaluations], marker="o", label="mean"
+    )
     axes.axhline(target_lddt_ca, linestyle="--", color="black", label=f"target {target_lddt_ca}")
     axes.set(xlabel="samples", ylabel="lDDT-Ca of the averaged weights", ylim=(0, 1))
     axes.legend(loc="lower right")

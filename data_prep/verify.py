@@ -136,7 +136,9 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
 def _report(index: ShardIndex, problems: list[Problem]) -> None:
     damaged = [problem for problem in problems if problem.is_damage]
     unreadable = [problem for problem in problems if not problem.is_damage]
-    convert_again = "Remove these files and run the same `convert` again: it makes only what is missing."
+    convert_again = (
+        "Remove these files and run the same `convert` again: it makes only what is missing."
+    )
     verify_again = "They need not be damaged: correct this and verify again."
     for found, state, advice in (
         (damaged, "are bad", convert_again),

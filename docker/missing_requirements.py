@@ -25,8 +25,14 @@ def list_pins(extras: Sequence[str]) -> list[str]:
     groups = project["optional-dependencies"]
     unknown = sorted(set(extras) - set(groups))
     if unknown:
-        raise ValueError(f"found the extra {', '.join(unknown)}; expected some of {', '.join(sorted(groups))}")
-    return list(dict.fromkeys([*project["dependencies"], *(pin for extra in extras for pin in groups[extra])]))
+        raise ValueError(
+            f"found the extra {', '.join(unknown)}; expected some of {', '.join(sorted(groups))}"
+        )
+    return list(
+        dict.fromkeys(
+            [*project["dependencies"], *(pin for extra in extras for pin in groups[extra])]
+        )
+    )
 
 
 def list_held() -> list[str]:
@@ -36,7 +42,11 @@ def list_held() -> list[str]:
     """
     if not is_there("torch"):
         return []
-    found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions() if item.metadata["Name"]}
+    found = {
+        item.metadata["Name"]: item.version
+        for item in importlib.metadata.distributions()
+        if item.metadata["Name"]
+    }
     return sorted(f"{name}=={version}" for name, version in found.items())
 
 
@@ -64,7 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[0])
     (folder / "missing.txt").write_text("".join(f"{pin}\n" for pin in missing), encoding="utf-8")
     (folder / "held.txt").write_text("".join(f"{pin}\n" for pin in list_held()), encoding="utf-8")
-    print(f"the image brings, in versions of its own: {', '.join(pin.partition('==')[0] for pin in kept) or 'nothing'}")
+    print(
+        f"the image brings, in versions of its own: {', '.join(pin.partition('==')[0] for pin in kept) or 'nothing'}"
+    )
     print(f"to be installed: {' '.join(missing) or 'nothing'}")
     return 0
 

@@ -16,7 +16,10 @@ if not torch.cuda.is_available():
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests are skipped where what their mark names is not there."""
     # asked for only where a test has the mark: the compiler's answer is a library
-    reasons = {"gpu": lambda: None if torch.cuda.is_available() else "no CUDA device", "compiler": unsupported_reason}
+    reasons = {
+        "gpu": lambda: None if torch.cuda.is_available() else "no CUDA device",
+        "compiler": unsupported_reason,
+    }
     for item in items:
         for mark, reason_of in reasons.items():
             reason = reason_of() if mark in item.keywords else None
@@ -32,5 +35,7 @@ def shared() -> pathlib.Path:
         pytest.skip("OPENFOLD_SHARED is not set")
     path = pathlib.Path(value).resolve()
     if not path.is_dir():
-        raise FileNotFoundError(f"OPENFOLD_SHARED names {path}, which is not a directory; unset it or correct it")
+        raise FileNotFoundError(
+            f"OPENFOLD_SHARED names {path}, which is not a directory; unset it or correct it"
+        )
     return path

@@ -36,7 +36,7 @@ fits_machine() {
 has_modules() {
     local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
     if [ "$2" = tests ]; then
-        modules="$modules pytest xdist mpi4py triton"
+        modules="$modules pytest xdist mpi4py triton ruff mypy"
     elif [ "$2" = dali ]; then
         modules="torch nvidia.dali"
     fi

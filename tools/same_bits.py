@@ -207,7 +207,9 @@ def _convert(version: Version, raw: Path, name: str) -> None:
     version.run(*command, "--out", str(version.data / name), accepted=(0, 3))
 
 
-def results_of(version: Version, cases: list[str], *, commit: str | None, cache: Path) -> dict[str, Values]:
+def results_of(
+    version: Version, cases: list[str], *, commit: str | None, cache: Path
+) -> dict[str, Values]:
     """Results of all cases; those of a commit are kept, as they cannot change."""
     results = {}
     for case in cases:
@@ -231,7 +233,9 @@ def main() -> int:
     )
     parser.add_argument("before", metavar="BEFORE", help="git revision or directory")
     parser.add_argument("after", metavar="AFTER", help="git revision or directory")
-    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}"
+    )
     parser.add_argument(
         "--shared",
         type=Path,
@@ -246,7 +250,9 @@ def main() -> int:
     )
     args = parser.parse_args()
     if args.shared is None:
-        parser.error("--shared, or the variable OPENFOLD_SHARED, must name the folder with golden results")
+        parser.error(
+            "--shared, or the variable OPENFOLD_SHARED, must name the folder with golden results"
+        )
     args.cache.mkdir(parents=True, exist_ok=True)
     cases = args.only or list(CASES)
     results = []

@@ -16,8 +16,12 @@ import torch
 from benchmark.errors import BenchmarkError
 from benchmark.parity.comparison import Comparison
 from benchmark.parity.forward import compare_forward, compare_single_pass
+from benchmark.parity.golden_directory import (
+    GoldenDirectory,
+    GoldenDirectoryError,
+    load_golden_directory,
+)
 from benchmark.parity.golden_losses import loss_config
-from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, load_golden_directory
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_steps
 from openfold_opt.kernels.interface import KernelSet
@@ -40,15 +44,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Runs golden directories through model, losses, gradients and optimizer, prints relative errors over "
         "the unpadded part, and exits with 1 if any is beyond its tolerance.",
     )
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny")
     parser.add_argument(
-        "--kernels", choices=IMPLEMENTATIONS, default="reference", help="implementation of all operations (default: reference); "
+        "directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny"
+    )
+    parser.add_argument(
+        "--kernels",
+        choices=IMPLEMENTATIONS,
+        default="reference",
+        help="implementation of all operations (default: reference); "
         "triton on a CPU wants TRITON_INTERPRET=1 in the environment",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--dap", type=int, default=1, metavar="N",
+        "--dap",
+        type=int,
+        default=1,
+        metavar="N",
         help="spread every sample over N ranks; start them with torchrun --nproc-per-node N -m benchmark parity (default: 1)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -57,7 +69,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="threads of each rank; the limits hold for any number (default: 1)",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write every relative error, with all digits, to this file"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write every relative error, with all digits, to this file",
     )
 
 
@@ -69,11 +84,23 @@ def run(args: argparse.Namespace) -> int:
     context = _join(args.dap)
     try:
         # every rank compares, the first one speaks
-        with contextlib.redirect_stdout(io.StringIO()) if context.world.rank else contextlib.nullcontext():
-            found = {str(directory): _compare_aloud(directory, args.kernels, context) for directory in args.directories}
+        with (
+            contextlib.redirect_stdout(io.StringIO())
+            if context.world.rank
+            else contextlib.nullcontext()
+        ):
+            found = {
+                str(directory): _compare_aloud(directory, args.kernels, context)
+                for directory in args.directories
+            }
             if args.json is not None and context.world.rank == 0:
-                _write_record(args.json, {directory: comparisons for directory, (comparisons, _) in found.items()})
-        return BEYOND_TOLERANCE_EXIT_CODE if any(has_failed for _, has_failed in found.values()) else 0
+                _write_record(
+                    args.json,
+                    {directory: comparisons for directory, (comparisons, _) in found.items()},
+                )
+        return (
+            BEYOND_TOLERANCE_EXIT_CODE if any(has_failed for _, has_failed in found.values()) else 0
+        )
     finally:
         context.close()
 
@@ -87,20 +114,29 @@ def _join(dap_size: int) -> ParallelContext:
                 f"--dap {dap_size} wants {dap_size} ranks, found {launch.world_size}: "
                 f"torchrun --nproc-per-node {dap_size} -m benchmark parity --dap {dap_size} DIR"
             )
-        return build_parallel_context(ParallelConfig(dap_size=dap_size), launch, device=torch.device("cpu"))
+        return build_parallel_context(
+            ParallelConfig(dap_size=dap_size), launch, device=torch.device("cpu")
+        )
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
 
 
 def _write_record(path: Path, comparisons: Mapping[str, Sequence[Comparison]]) -> None:
-    record = {directory: [dataclasses.asdict(row) for row in rows] for directory, rows in comparisons.items()}
+    record = {
+        directory: [dataclasses.asdict(row) for row in rows]
+        for directory, rows in comparisons.items()
+    }
     try:
         path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise BenchmarkError(f"cannot write --json {path}: {error.strerror}; name a file in a folder that exists") from error
+        raise BenchmarkError(
+            f"cannot write --json {path}: {error.strerror}; name a file in a folder that exists"
+        ) from error
 
 
-def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> tuple[list[Comparison], bool]:
+def _compare_aloud(
+    directory: Path, kernels: str, context: ParallelContext
+) -> tuple[list[Comparison], bool]:
     """The comparisons of this rank, and whether any rank found an error beyond its tolerance or nothing to compare."""
     start = time.monotonic()
     golden = load_golden_directory(directory)
@@ -108,13 +144,20 @@ def _compare_aloud(directory: Path, kernels: str, context: ParallelContext) -> t
     print(f"== {directory}{ranks}")
     comparisons = compare_directory(golden, kernels=kernels, context=context)
     print(format_table(comparisons))
-    num_failed = max(gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world))
+    num_failed = max(
+        gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world)
+    )
     verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
-    print(f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n", flush=True)
+    print(
+        f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n",
+        flush=True,
+    )
     return comparisons, num_failed > 0 or not comparisons
 
 
-def compare_directory(golden: GoldenDirectory, *, kernels: str, context: ParallelContext) -> list[Comparison]:
+def compare_directory(
+    golden: GoldenDirectory, *, kernels: str, context: ParallelContext
+) -> list[Comparison]:
     """Compare everything that the directory has, and print what it does not have.
 
     Raises:
@@ -130,7 +173,9 @@ def compare_directory(golden: GoldenDirectory, *, kernels: str, context: Paralle
     except WeightsError as error:
         raise GoldenDirectoryError(str(error)) from error
     if list(golden.weights) != list(model.state_dict()):
-        raise GoldenDirectoryError(f"the weights of {golden.path} are in another order than the model's")
+        raise GoldenDirectoryError(
+            f"the weights of {golden.path} are in another order than the model's"
+        )
     losses = loss_config(golden.config)
     comparisons = compare_forward(golden, model, losses, plan)
     if golden.has("outputs_no_recycling.npz"):
@@ -153,7 +198,14 @@ def _build_kernels(name: str, golden: GoldenDirectory) -> KernelSet:
 
 
 def _print_skipped(golden: GoldenDirectory) -> None:
-    files = ("outputs.npz", "outputs_no_recycling.npz", "grads.npz", "resumable.pt", "params_after.npz", "swa_after.npz")
+    files = (
+        "outputs.npz",
+        "outputs_no_recycling.npz",
+        "grads.npz",
+        "resumable.pt",
+        "params_after.npz",
+        "swa_after.npz",
+    )
     absent = [name for name in files if not golden.has(name)]
     if "trajectory" not in golden.results:
         absent.append("trajectory in results.json")

@@ -36,7 +36,14 @@ _PAIR_OUTPUTS = frozenset(
 )
 _MSA_OUTPUTS = frozenset(("msa", "masked_msa_logits"))
 _BLOCK_OUTPUTS = frozenset(
-    ("sm_frames", "sm_sidechain_frames", "sm_unnormalized_angles", "sm_angles", "sm_positions", "sm_states")
+    (
+        "sm_frames",
+        "sm_sidechain_frames",
+        "sm_unnormalized_angles",
+        "sm_angles",
+        "sm_positions",
+        "sm_states",
+    )
 )
 
 

@@ -53,15 +53,24 @@ def compare_forward(
     return comparisons
 
 
-def compare_single_pass(golden: GoldenDirectory, model: AlphaFold, plan: ExecutionPlan) -> list[Comparison]:
+def compare_single_pass(
+    golden: GoldenDirectory, model: AlphaFold, plan: ExecutionPlan
+) -> list[Comparison]:
     """Outputs of one pass, without recycling, on the last slice."""
     last = golden.batch.num_passes - 1
-    cut = {name: getattr(golden.batch, name)[:, last:] for name, spec in FEATURES.items() if spec.per_pass}
+    cut = {
+        name: getattr(golden.batch, name)[:, last:]
+        for name, spec in FEATURES.items()
+        if spec.per_pass
+    }
     batch = dataclasses.replace(golden.batch, **cut)
     with torch.no_grad():
         outputs = model(batch, plan, num_recycling_iterations=0)
     return compare_outputs(
-        "outputs without recycling", outputs, golden.arrays("outputs_no_recycling.npz"), batch.at_pass(0)
+        "outputs without recycling",
+        outputs,
+        golden.arrays("outputs_no_recycling.npz"),
+        batch.at_pass(0),
     )
 
 
@@ -80,7 +89,9 @@ def compare_outputs(
         else:
             ours = ours[:, : value.shape[1]] if value.ndim > 1 else ours
             error = relative_error(unpadded(name, ours, features), unpadded(name, value, features))
-        comparisons.append(Comparison(section=section, name=name, error=error, tolerance=OUTPUT_TOLERANCE))
+        comparisons.append(
+            Comparison(section=section, name=name, error=error, tolerance=OUTPUT_TOLERANCE)
+        )
     return comparisons
 
 
@@ -95,9 +106,17 @@ def compare_losses(terms: LossTerms, results: Mapping[str, Any]) -> list[Compari
     pairs["loss"] = (terms.loss, results["loss"])
     for index, (sample, losses) in enumerate(results.get("per_sample", {}).items()):
         for name, value in losses.items():
-            pairs[f"{name} of sample {sample}"] = (ours[name][index] if name in ours else float("nan"), value)
+            pairs[f"{name} of sample {sample}"] = (
+                ours[name][index] if name in ours else float("nan"),
+                value,
+            )
     return [
-        Comparison(section="losses", name=name, error=relative_error(found, value), tolerance=LOSS_TOLERANCE)
+        Comparison(
+            section="losses",
+            name=name,
+            error=relative_error(found, value),
+            tolerance=LOSS_TOLERANCE,
+        )
         for name, (found, value) in pairs.items()
     ]
 
@@ -106,7 +125,9 @@ def _mean(values: Tensor | None) -> Tensor | float:
     return float("nan") if values is None else values.mean()
 
 
-def _compare_gradients(model: AlphaFold, golden: GoldenDirectory, plan: ExecutionPlan) -> list[Comparison]:
+def _compare_gradients(
+    model: AlphaFold, golden: GoldenDirectory, plan: ExecutionPlan
+) -> list[Comparison]:
     expected = golden.arrays("grads.npz")
     ours = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -115,7 +136,9 @@ def _compare_gradients(model: AlphaFold, golden: GoldenDirectory, plan: Executio
     for gradient in ours.values():
         average_gradients(gradient.view(-1), plan.dap, bucket_bytes=gradient.nbytes)
     known = [name for name in expected if name in ours]
-    together = [torch.cat([tensors[name].flatten() for name in known]) for tensors in (ours, expected)]
+    together = [
+        torch.cat([tensors[name].flatten() for name in known]) for tensors in (ours, expected)
+    ]
     norm = together[1].norm()
     comparisons = []
     for name, value in expected.items():
@@ -124,7 +147,9 @@ def _compare_gradients(model: AlphaFold, golden: GoldenDirectory, plan: Executio
             error, tolerance = (ours[name].norm() / norm).item(), ZERO_GRADIENT_TOLERANCE
         elif name in ours:
             error = relative_error(ours[name], value)
-        comparisons.append(Comparison(section="gradients", name=name, error=error, tolerance=tolerance))
+        comparisons.append(
+            Comparison(section="gradients", name=name, error=error, tolerance=tolerance)
+        )
     totals = {"all together": relative_error(*together)}
     if "grad_norm" in golden.results:
         totals["global norm"] = relative_error(together[0].norm(), golden.results["grad_norm"])

@@ -51,7 +51,12 @@ _STRUCTURE = {
     "mask_inf": "inf",
     "eps": "eps",
 }
-_RECYCLING = {"min_bin_angstrom": "min_bin", "max_bin_angstrom": "max_bin", "num_bins": "num_bins", "inf": "inf"}
+_RECYCLING = {
+    "min_bin_angstrom": "min_bin",
+    "max_bin_angstrom": "max_bin",
+    "num_bins": "num_bins",
+    "inf": "inf",
+}
 
 
 def model_config(golden: Mapping[str, Any]) -> ModelConfig:
@@ -63,7 +68,9 @@ def model_config(golden: Mapping[str, Any]) -> ModelConfig:
     try:
         return _model_config(golden)
     except KeyError as error:
-        raise ValueError(f"config.json has no field {error}; expected the MLCommons reference's configuration tree") from error
+        raise ValueError(
+            f"config.json has no field {error}; expected the MLCommons reference's configuration tree"
+        ) from error
 
 
 def _model_config(golden: Mapping[str, Any]) -> ModelConfig:
@@ -76,21 +83,33 @@ def _model_config(golden: Mapping[str, Any]) -> ModelConfig:
         c_s=evoformer["c_s"],
         c_e=extra["c_e"],
         c_t=golden["template_pair_stack_config"]["c_t"],
-        input_embedder=InputEmbedderConfig(max_relative_position=golden["input_embedder_config"]["relpos_k"]),
-        recycling_embedder=RecyclingEmbedderConfig(**_renamed(golden["recycling_embedder_config"], _RECYCLING)),
+        input_embedder=InputEmbedderConfig(
+            max_relative_position=golden["input_embedder_config"]["relpos_k"]
+        ),
+        recycling_embedder=RecyclingEmbedderConfig(
+            **_renamed(golden["recycling_embedder_config"], _RECYCLING)
+        ),
         template_pair_embedder=TemplatePairEmbedderConfig(
             min_bin_angstrom=golden[prefix + "distogram_min_bin"],
             max_bin_angstrom=golden[prefix + "distogram_max_bin"],
             num_bins=golden[prefix + "distogram_num_bins"],
             inf=golden[prefix + "inf"],
         ),
-        template_pair_stack=TemplatePairStackConfig(**_renamed(golden["template_pair_stack_config"], _TEMPLATE_STACK)),
-        template_pointwise_attention=TemplatePointwiseAttentionConfig(
-            c_hidden=pointwise["c_hidden"], num_heads=pointwise["num_heads"], mask_inf=pointwise["inf"]
+        template_pair_stack=TemplatePairStackConfig(
+            **_renamed(golden["template_pair_stack_config"], _TEMPLATE_STACK)
         ),
-        extra_msa_stack=ExtraMSAStackConfig(**_renamed(extra, _STACK | {"global_attention_eps": "eps"})),
+        template_pointwise_attention=TemplatePointwiseAttentionConfig(
+            c_hidden=pointwise["c_hidden"],
+            num_heads=pointwise["num_heads"],
+            mask_inf=pointwise["inf"],
+        ),
+        extra_msa_stack=ExtraMSAStackConfig(
+            **_renamed(extra, _STACK | {"global_attention_eps": "eps"})
+        ),
         evoformer_stack=EvoformerStackConfig(**_renamed(evoformer, _STACK)),
-        structure_module=StructureModuleConfig(**_renamed(golden["structure_module_config"], _STRUCTURE)),
+        structure_module=StructureModuleConfig(
+            **_renamed(golden["structure_module_config"], _STRUCTURE)
+        ),
         auxiliary_heads=_heads_config(golden["auxiliary_heads_config"]),
     )
 

@@ -74,14 +74,20 @@ def load_golden_directory(path: Path) -> GoldenDirectory:
 def weights_from_names(table: Path) -> dict[str, Tensor]:
     """Weights that follow from their names, for every line (name, tab, shape as 2x3) of a table."""
     if not table.is_file():
-        raise GoldenDirectoryError(f"{table.parent} has neither weights.npz nor state_dict.tsv; one must say what the weights are")
+        raise GoldenDirectoryError(
+            f"{table.parent} has neither weights.npz nor state_dict.tsv; one must say what the weights are"
+        )
     weights = {}
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             name, shape = line.split("\t")
-            weights[name] = torch.from_numpy(_weight_from_name(name, tuple(int(size) for size in shape.split("x"))))
+            weights[name] = torch.from_numpy(
+                _weight_from_name(name, tuple(int(size) for size in shape.split("x")))
+            )
         except ValueError as error:
-            raise GoldenDirectoryError(f"{table} line {number} is {line!r}; expected name, tab, shape such as 128x22") from error
+            raise GoldenDirectoryError(
+                f"{table} line {number} is {line!r}; expected name, tab, shape such as 128x22"
+            ) from error
     return weights
 
 
@@ -101,7 +107,9 @@ def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not (path / "weights.npz").is_file():
         return weights_from_names(path / "state_dict.tsv")
-    return {name: torch.from_numpy(array) for name, array in _read_npz(path / "weights.npz").items()}
+    return {
+        name: torch.from_numpy(array) for name, array in _read_npz(path / "weights.npz").items()
+    }
 
 
 def _read_batch(path: Path) -> FeatureBatch:
@@ -116,8 +124,13 @@ def _read_batch(path: Path) -> FeatureBatch:
         if spec.per_pass:
             features[name] = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
             continue
-        if not all(np.array_equal(array[..., 0], array[..., i], equal_nan=True) for i in range(array.shape[-1])):
-            raise GoldenDirectoryError(f"{path}: feature {name} differs between recycling passes, which the model shares")
+        if not all(
+            np.array_equal(array[..., 0], array[..., i], equal_nan=True)
+            for i in range(array.shape[-1])
+        ):
+            raise GoldenDirectoryError(
+                f"{path}: feature {name} differs between recycling passes, which the model shares"
+            )
         features[name] = torch.from_numpy(np.ascontiguousarray(array[..., 0]))
     try:
         return FeatureBatch.from_features(features)

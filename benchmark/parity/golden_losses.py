@@ -18,7 +18,10 @@ from openfold_opt.losses.config import (
     ViolationLossConfig,
 )
 
-_RESOLUTION = {"min_resolution_angstrom": "min_resolution", "max_resolution_angstrom": "max_resolution"}
+_RESOLUTION = {
+    "min_resolution_angstrom": "min_resolution",
+    "max_resolution_angstrom": "max_resolution",
+}
 # field of LossConfig: our class, the reference's field, and ours -> theirs within it
 _TERMS = {
     "fape": (
@@ -41,9 +44,18 @@ _TERMS = {
     "distogram": (
         DistogramLossConfig,
         "distogram_loss_config",
-        {"weight": "weight", "min_bin_angstrom": "min_bin", "max_bin_angstrom": "max_bin", "eps": "eps"},
+        {
+            "weight": "weight",
+            "min_bin_angstrom": "min_bin",
+            "max_bin_angstrom": "max_bin",
+            "eps": "eps",
+        },
     ),
-    "masked_msa": (MaskedMSALossConfig, "masked_msa_loss_config", {"weight": "weight", "eps": "eps"}),
+    "masked_msa": (
+        MaskedMSALossConfig,
+        "masked_msa_loss_config",
+        {"weight": "weight", "eps": "eps"},
+    ),
     "plddt": (
         PLDDTLossConfig,
         "plddt_loss_config",
@@ -88,11 +100,15 @@ def loss_config(golden: Mapping[str, Any] | None) -> LossConfig:
             ("backbone_loss_unit_distance", "sidechain_length_scale"),
         ):
             if fape[ours] != fape[other]:
-                raise ValueError(f"config.json has {ours} {fape[ours]} but {other} {fape[other]}; our FAPE has one for both")
+                raise ValueError(
+                    f"config.json has {ours} {fape[ours]} but {other} {fape[other]}; our FAPE has one for both"
+                )
         terms = {
             name: config(**{field: theirs[group][source] for field, source in names.items()})
             for name, (config, group, names) in _TERMS.items()
         }
     except KeyError as error:
-        raise ValueError(f"config.json has no field {error}; expected the MLCommons reference's configuration tree") from error
+        raise ValueError(
+            f"config.json has no field {error}; expected the MLCommons reference's configuration tree"
+        ) from error
     return LossConfig(**terms, report_zero_weight_violation=True)

@@ -168,7 +168,9 @@ def _run_step(
     sample_ids = tuple(f"sample {slot}" for slot in slots.tolist())
     micro_batch = MicroBatch(features=golden.batch, slots=slots, sample_ids=sample_ids)
     return train_step.run(
-        [micro_batch], step=record["iteration"], num_recycling_iterations=record["num_recycling_iters"]
+        [micro_batch],
+        step=record["iteration"],
+        num_recycling_iterations=record["num_recycling_iters"],
     ).read()
 
 

@@ -78,9 +78,7 @@ def read_record(path: Path, metrics: dict[str, Any]) -> Measured:
     return Measured(source=source, seconds=cases)
 
 
-def measure_checkout(
-    checkout: Path, options: Sequence[str], metrics: dict[str, Any]
-) -> Measured:
+def measure_checkout(checkout: Path, options: Sequence[str], metrics: dict[str, Any]) -> Measured:
     """Run `perf kernels` of another checkout, with its code, and return the times of its kernels.
 
     Args:

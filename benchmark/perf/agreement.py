@@ -41,13 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sizes and device (default: middle)",
     )
     parser.add_argument(
-        "--kernels", default="auto", choices=IMPLEMENTATIONS,
+        "--kernels",
+        default="auto",
+        choices=IMPLEMENTATIONS,
         help="the fused kernels (default: auto, those for the device)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--passes", type=int, default=1, metavar="K",
+        "--passes",
+        type=int,
+        default=1,
+        metavar="K",
         help="recycling passes without gradient (default: 1)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
     )
@@ -71,8 +76,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     gradients: dict[str, dict[str, Tensor]] = {}
     with tempfile.TemporaryDirectory(prefix="perf-agreement-") as folder:
         for name, kernels, precision in (
-            (FUSED, args.kernels, "bf16"), (LOW, "reference", "bf16"), (TRUTH, "reference", "fp32"),
-        ):  # fmt: skip
+            (FUSED, args.kernels, "bf16"),
+            (LOW, "reference", "bf16"),
+            (TRUTH, "reference", "fp32"),
+        ):
             file = Path(folder, f"{name.replace(' ', '_')}.pt")
             settings = {"preset": args.preset, "kernels": kernels, "precision": precision}
             settings |= {"passes": args.passes, "threads": args.threads, "gradients": str(file)}

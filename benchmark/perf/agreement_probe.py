@@ -23,9 +23,6 @@ from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.config import RunConfig
-from openfold_opt.train.synthetic_features import synthetic_batch
-from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.build_run import (
     build_model,
     build_plans,
@@ -34,7 +31,10 @@ from openfold_opt.train.build_run import (
     peak_memory_bytes,
     resolve_device,
 )
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.step import MicroBatch, StepNumbers
+from openfold_opt.train.synthetic_features import synthetic_batch
 
 _SEED = 1
 _SHIFT = 0.02
@@ -76,7 +76,9 @@ def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str
     model = model.to(device)
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=_SEED)
-    features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=passes + 1)
+    features = synthetic_batch(
+        config.data, batch_size=config.local_batch_size, num_passes=passes + 1
+    )
     batch = MicroBatch(
         features=FeatureBatch.from_features(features).to(device),
         slots=torch.arange(config.local_batch_size, device=device),

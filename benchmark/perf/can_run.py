@@ -6,8 +6,8 @@ import torch
 
 from benchmark.errors import BenchmarkError
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
-from openfold_opt.train.config import RunConfig
 from openfold_opt.train.build_run import resolve_device
+from openfold_opt.train.config import RunConfig
 
 
 def device_for(config: RunConfig, *, kernels: str, precision: str | None = None) -> torch.device:
@@ -24,9 +24,11 @@ def device_for(config: RunConfig, *, kernels: str, precision: str | None = None)
     try:
         device = resolve_device(config.device, local_rank=0)
         build_kernel_set(
-            KernelConfig.all(kernels), device, config.model.kernel_shapes(),
+            KernelConfig.all(kernels),
+            device,
+            config.model.kernel_shapes(),
             precision=precision or config.precision,
-        )  # fmt: skip
+        )
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     return device

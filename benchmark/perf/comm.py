@@ -24,8 +24,8 @@ from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import ParallelConfig, build_parallel_context
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
-from openfold_opt.train.config import RunConfig
 from openfold_opt.train.build_run import resolve_device
+from openfold_opt.train.config import RunConfig
 
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22, 2**24)
 """Bytes sent by a rank, for latency and bandwidth of each kind."""
@@ -39,36 +39,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Measures every collective of a training step on the ranks of a dap group, started by torchrun --nproc-per-node N -m benchmark "
         "perf comm, and beside it predicts each from latency and bandwidth fitted in the same run to other sizes."
     )
-    parser.add_argument("--preset", default="mlperf_fast", choices=preset_names(), help="whose step (default: mlperf_fast)")
-    parser.add_argument("--passes", type=int, default=1, help="passes without gradient (default: 1)")
-    parser.add_argument("--repeats", type=int, default=20, help="times each collective is measured (default: 20)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where (default: auto)")
+    parser.add_argument(
+        "--preset",
+        default="mlperf_fast",
+        choices=preset_names(),
+        help="whose step (default: mlperf_fast)",
+    )
+    parser.add_argument(
+        "--passes", type=int, default=1, help="passes without gradient (default: 1)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="times each collective is measured (default: 20)"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where (default: auto)"
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Figures, alike on every rank but for the times, which are each rank's own."""
     launch = read_launch_info()
     if launch.world_size < 2:
-        raise BenchmarkError("perf comm wants two ranks or more: torchrun --nproc-per-node 2 -m benchmark perf comm")
+        raise BenchmarkError(
+            "perf comm wants two ranks or more: torchrun --nproc-per-node 2 -m benchmark perf comm"
+        )
     if args.repeats < 1 or args.passes < 0:
-        raise BenchmarkError(f"--repeats {args.repeats} --passes {args.passes}: expected at least 1 and 0")
+        raise BenchmarkError(
+            f"--repeats {args.repeats} --passes {args.passes}: expected at least 1 and 0"
+        )
     config = build_preset(args.preset)
     try:
         device = resolve_device(args.device, local_rank=launch.local_rank)
-        context = build_parallel_context(ParallelConfig(dap_size=launch.world_size), launch, device=device)
+        context = build_parallel_context(
+            ParallelConfig(dap_size=launch.world_size), launch, device=device
+        )
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     try:
         calls = step_collectives(config, dap_size=context.dap.size, num_passes=args.passes)
-        fits = {kind: fit(kind, context.dap, device, args.repeats) for kind in sorted({kind for _, kind, _ in calls})}
+        fits = {
+            kind: fit(kind, context.dap, device, args.repeats)
+            for kind in sorted({kind for _, kind, _ in calls})
+        }
         rows = []
         for (what, kind, sent), times in calls.items():
             seconds = measure_collective(kind, sent, context.dap, device, args.repeats)
             latency, bandwidth = fits[kind]
             rows.append(
-                {"what": what, "kind": kind, "times": times, "sent_bytes": sent, "seconds": seconds,
-                 "predicted_seconds": latency + sent / bandwidth}
-            )  # fmt: skip
+                {
+                    "what": what,
+                    "kind": kind,
+                    "times": times,
+                    "sent_bytes": sent,
+                    "seconds": seconds,
+                    "predicted_seconds": latency + sent / bandwidth,
+                }
+            )
         backend = dist.get_backend(context.dap.process_group)
     finally:
         context.close()
@@ -78,29 +104,44 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "num_ranks": launch.world_size,
         "backend": backend,
         "device": str(device),
-        "fits": {kind: {"latency_seconds": latency, "bytes_per_second": bandwidth} for kind, (latency, bandwidth) in fits.items()},
+        "fits": {
+            kind: {"latency_seconds": latency, "bytes_per_second": bandwidth}
+            for kind, (latency, bandwidth) in fits.items()
+        },
         "collectives": rows,
     }
 
 
-def step_collectives(config: RunConfig, *, dap_size: int, num_passes: int) -> dict[tuple[str, str, int], int]:
+def step_collectives(
+    config: RunConfig, *, dap_size: int, num_passes: int
+) -> dict[tuple[str, str, int], int]:
     """(what, kind, bytes that a rank sends) -> times in one step of one micro-batch, from a step on device "meta"."""
     launched: Counter = Counter()
-    axis = dataclasses.replace(AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call]))
+    axis = dataclasses.replace(
+        AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+    )
     step = MetaStep.build(
-        config, kernels="reference", precision=config.precision, num_passes=num_passes, dap=axis,
+        config,
+        kernels="reference",
+        precision=config.precision,
+        num_passes=num_passes,
+        dap=axis,
         num_recomputed_blocks=ALL_BLOCKS if config.recompute is True else 0,
-    )  # fmt: skip
+    )
     with torch.device("meta"):
         step.run()
     gradient_bytes = FLOAT_BYTES * sum(parameter.numel() for parameter in step.model.parameters())
     bucket = config.parallel.gradient_bucket_bytes
     share = 2 * (dap_size - 1) / dap_size
-    launched[("gradients", ALL_REDUCE, int(share * min(bucket, gradient_bytes)))] = max(1, math.ceil(gradient_bytes / bucket))
+    launched[("gradients", ALL_REDUCE, int(share * min(bucket, gradient_bytes)))] = max(
+        1, math.ceil(gradient_bytes / bucket)
+    )
     return dict(launched)
 
 
-def measure_collective(kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device, repeats: int) -> list[float]:
+def measure_collective(
+    kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device, repeats: int
+) -> list[float]:
     """Seconds of several runs of a collective in which each rank sends so much, with the copies around it."""
     work = _collective(kind, sent_bytes, axis, device)
     for _ in range(2):
@@ -116,7 +157,9 @@ def measure_collective(kind: str, sent_bytes: int, axis: AxisGroup, device: torc
     return times
 
 
-def _collective(kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device) -> Callable[[], object]:
+def _collective(
+    kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device
+) -> Callable[[], object]:
     size, numbers = axis.size, max(1, sent_bytes // FLOAT_BYTES)
     if kind == "all-gather":
         part = torch.zeros(max(1, numbers // (size - 1)), device=device)
@@ -135,10 +178,19 @@ def _collective(kind: str, sent_bytes: int, axis: AxisGroup, device: torch.devic
 
 def fit(kind: str, axis: AxisGroup, device: torch.device, repeats: int) -> tuple[float, float]:
     """Latency in seconds and bandwidth in bytes per second, by least squares of the relative errors over SIZES."""
-    points = [(sent, statistics.median(measure_collective(kind, sent, axis, device, repeats))) for sent in SIZES]
+    points = [
+        (sent, statistics.median(measure_collective(kind, sent, axis, device, repeats)))
+        for sent in SIZES
+    ]
     # seconds = latency + sent / bandwidth, each point divided by its seconds
-    design = torch.tensor([[1.0 / seconds, sent / seconds] for sent, seconds in points], dtype=torch.float64)
-    latency, per_byte = torch.linalg.lstsq(design, torch.ones(len(points), 1, dtype=torch.float64)).solution.flatten().tolist()
+    design = torch.tensor(
+        [[1.0 / seconds, sent / seconds] for sent, seconds in points], dtype=torch.float64
+    )
+    latency, per_byte = (
+        torch.linalg.lstsq(design, torch.ones(len(points), 1, dtype=torch.float64))
+        .solution.flatten()
+        .tolist()
+    )
     return max(latency, 0.0), 1.0 / max(per_byte, 1e-15)
 
 
@@ -150,18 +202,27 @@ def _synchronize(device: torch.device) -> None:
 def report(metrics: dict[str, Any]) -> str:
     """Two tables."""
     fits = [
-        [kind, f"{1e6 * found['latency_seconds']:.0f}", f"{found['bytes_per_second'] / 1e9:.2f}"] for kind, found in metrics["fits"].items()
+        [kind, f"{1e6 * found['latency_seconds']:.0f}", f"{found['bytes_per_second'] / 1e9:.2f}"]
+        for kind, found in metrics["fits"].items()
     ]
     rows, total, predicted, volume = [], 0.0, 0.0, 0
-    for row in sorted(metrics["collectives"], key=lambda row: -row["times"] * statistics.median(row["seconds"])):
+    for row in sorted(
+        metrics["collectives"], key=lambda row: -row["times"] * statistics.median(row["seconds"])
+    ):
         seconds = TimingStats.of(row["seconds"])
         total += row["times"] * seconds.median
         predicted += row["times"] * row["predicted_seconds"]
         volume += row["times"] * row["sent_bytes"]
         rows.append(
-            [f"{row['what']}, {row['kind']}", str(row["times"]), f"{row['sent_bytes']:,}", f"{1e3 * seconds.median:.3f}",
-             f"{1e3 * seconds.low:.3f} to {1e3 * seconds.high:.3f}", f"{1e3 * row['predicted_seconds']:.3f}"]
-        )  # fmt: skip
+            [
+                f"{row['what']}, {row['kind']}",
+                str(row["times"]),
+                f"{row['sent_bytes']:,}",
+                f"{1e3 * seconds.median:.3f}",
+                f"{1e3 * seconds.low:.3f} to {1e3 * seconds.high:.3f}",
+                f"{1e3 * row['predicted_seconds']:.3f}",
+            ]
+        )
     header = ["collective", "times", "bytes sent", "ms", "spread", "predicted ms"]
     return "\n\n".join(
         [

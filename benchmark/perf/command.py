@@ -65,7 +65,9 @@ def add_parser(subparsers) -> None:
         "every single time, with machine, versions and command.",
     )
     names = "{" + ",".join(MEASUREMENTS) + "}"
-    kinds = parser.add_subparsers(dest="measurement", metavar=names, required=True, parser_class=_LazyParser)
+    kinds = parser.add_subparsers(
+        dest="measurement", metavar=names, required=True, parser_class=_LazyParser
+    )
     for name, text in MEASUREMENTS.items():
         kinds.add_parser(name, help=text, description=text).measurement = name
 

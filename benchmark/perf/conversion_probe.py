@@ -1,6 +1,6 @@
 """Converts raw files in this process and says how long each half took: run by `perf data` on its own, so that its memory is its own.
 
-    python -m benchmark.perf.conversion_probe PDB_MMCIF OPEN_PROTEIN_SET OUT
+python -m benchmark.perf.conversion_probe PDB_MMCIF OPEN_PROTEIN_SET OUT
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ from openfold_opt.protein.shard_format import STATE_DIR_NAME
 def main() -> None:
     """Prints one line of JSON."""
     pdb_mmcif, open_protein_set, out = map(Path, sys.argv[1:4])
-    source = RawSource(pdb_mmcif=pdb_mmcif, open_protein_set=open_protein_set, missing_alignments="query")
+    source = RawSource(
+        pdb_mmcif=pdb_mmcif, open_protein_set=open_protein_set, missing_alignments="query"
+    )
     communicator = SerialCommunicator()
     started = time.perf_counter()
     structure_chunks = source.plan_structures().chunks
     (out / STATE_DIR_NAME).mkdir(parents=True)
-    make_shards(structures.KIND, structure_chunks, source.build_structures, data_dir=out, communicator=communicator)
+    make_shards(
+        structures.KIND,
+        structure_chunks,
+        source.build_structures,
+        data_dir=out,
+        communicator=communicator,
+    )
     structures_done = time.perf_counter()
     library = TemplateLibrary([out / chunk.shard_name for chunk in structure_chunks])
     alignment_chunks = source.plan_alignments(library, structure_chunks).chunks
@@ -38,7 +46,9 @@ def main() -> None:
         "entries": sum(len(chunk.units) for chunk in structure_chunks),
         "structures_seconds": structures_done - started,
         "alignments_seconds": time.perf_counter() - structures_done,
-        "alignments_bytes": sum(unit.size_bytes for chunk in alignment_chunks for unit in chunk.units),
+        "alignments_bytes": sum(
+            unit.size_bytes for chunk in alignment_chunks for unit in chunk.units
+        ),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     print(json.dumps(metrics))

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.kernel_flops import FLOPS
 from benchmark.perf.needs_triton import import_with_triton
-from openfold_opt.parallel.async_collective import SharedResult, AsyncCollective
+from openfold_opt.parallel.async_collective import AsyncCollective, SharedResult
 from openfold_opt.parallel.chunks import PendingChunks
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
@@ -31,7 +31,9 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
-            bytes=self.bytes + other.bytes, flops=self.flops + other.flops, launches=self.launches + other.launches
+            bytes=self.bytes + other.bytes,
+            flops=self.flops + other.flops,
+            launches=self.launches + other.launches,
         )
 
 
@@ -41,7 +43,9 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counts()
-        self._launches = import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(self._count_launch)
+        self._launches = import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(
+            self._count_launch
+        )
 
     def __enter__(self) -> Counter:
         self._launches.__enter__()
@@ -51,7 +55,9 @@ class Counter(TorchDispatchMode):
         super().__exit__(*error)
         self._launches.__exit__(*error)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func.namespace == FUSED_NAMESPACE:
             formula = FLOPS.get(func._schema.name.rpartition("::")[2])
@@ -62,7 +68,9 @@ class Counter(TorchDispatchMode):
             self.counts += Counts(bytes=_bytes_of((args, kwargs, result)), flops=flops, launches=1)
         return result
 
-    def _count_launch(self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
+    def _count_launch(
+        self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]
+    ) -> None:
         self.counts += Counts(bytes=_bytes_of(args), launches=1)
 
 
@@ -83,7 +91,10 @@ def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[tup
     modules = list(modules)
     seen: dict[nn.Module, tuple[tuple, dict]] = {}
     handles = [
-        module.register_forward_pre_hook(lambda module, args, kwargs: seen.setdefault(module, (args, kwargs)) and None, with_kwargs=True)
+        module.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.setdefault(module, (args, kwargs)) and None,
+            with_kwargs=True,
+        )
         for module in modules
     ]
     run()

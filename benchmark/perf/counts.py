@@ -26,14 +26,23 @@ _GIGA = 1e9
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", default="mlperf_reference", choices=preset_names(), help="whose shapes (default: mlperf_reference)")
+    parser.add_argument(
+        "--preset",
+        default="mlperf_reference",
+        choices=preset_names(),
+        help="whose shapes (default: mlperf_reference)",
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Counts for every variant: of the parts of the model, of the modules of an Evoformer block, of the loss, of the whole step."""
     import_with_triton("openfold_opt.kernels.triton.operations")
     config = build_preset(args.preset)
-    metrics: dict[str, Any] = {"preset": args.preset, "extra_passes": EXTRA_PASSES if config.data.max_recycling_iterations else 0.0, "variants": {}}
+    metrics: dict[str, Any] = {
+        "preset": args.preset,
+        "extra_passes": EXTRA_PASSES if config.data.max_recycling_iterations else 0.0,
+        "variants": {},
+    }
     for kernels, precision in VARIANTS:
         metrics["variants"][f"{kernels} {precision}"] = _count_by_blocks(config, kernels, precision)
     return metrics
@@ -42,7 +51,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
     """Counted with one and with two Evoformer blocks: each further one adds the same."""
     num_blocks = config.model.evoformer_stack.num_blocks
-    one, two = (_count_variant(with_evoformer_blocks(config, number), kernels, precision) for number in (1, 2))
+    one, two = (
+        _count_variant(with_evoformer_blocks(config, number), kernels, precision)
+        for number in (1, 2)
+    )
     return _extrapolate(one, two, num_blocks - 1)
 
 
@@ -59,7 +71,9 @@ def _count_variant(config: RunConfig, kernels: str, precision: str) -> dict[str,
         step.run()
     parts = dict(step.model.named_children())
     block = step.model.evoformer_stack.blocks[0]
-    modules = {name: module for name, module in block.named_children() if name != "core"} | dict(block.core.named_children())
+    modules = {name: module for name, module in block.named_children() if name != "core"} | dict(
+        block.core.named_children()
+    )
     return {
         "forward and backward": dataclasses.asdict(whole.counts),
         "forward": dataclasses.asdict(_count_forward(step)),
@@ -88,8 +102,18 @@ def report(metrics: dict[str, Any]) -> str:
     extra = metrics["extra_passes"]
     rows = []
     for name, found in variants.items():
-        total = {key: found["forward and backward"][key] + extra * found["forward"][key] for key in ("bytes", "flops", "launches")}
-        rows.append([name, f"{total['bytes'] / _GIGA:.0f}", f"{total['flops'] / 1e12:.1f}", f"{total['launches']:,.0f}"])
+        total = {
+            key: found["forward and backward"][key] + extra * found["forward"][key]
+            for key in ("bytes", "flops", "launches")
+        }
+        rows.append(
+            [
+                name,
+                f"{total['bytes'] / _GIGA:.0f}",
+                f"{total['flops'] / 1e12:.1f}",
+                f"{total['launches']:,.0f}",
+            ]
+        )
     text = [
         f"step of {metrics['preset']} with {extra} passes without gradient, optimizer not counted",
         table(rows, header=["kernels", "GB", "TFLOP", "launches"]),
@@ -103,6 +127,11 @@ def _by_module(variants: dict[str, Any], title: str) -> str:
     names = list(next(iter(variants.values()))[title])
     rows = []
     for name in names:
-        both = [sum(found[title][name][way]["bytes"] for way in ("forward", "backward")) for found in variants.values()]
-        rows.append([name, *(f"{count / _GIGA:.2f}" for count in both), f"{both[-2] / both[-1]:.1f}"])
+        both = [
+            sum(found[title][name][way]["bytes"] for way in ("forward", "backward"))
+            for found in variants.values()
+        ]
+        rows.append(
+            [name, *(f"{count / _GIGA:.2f}" for count in both), f"{both[-2] / both[-1]:.1f}"]
+        )
     return table(rows, header=["module", *variants, "ratio in bf16"])

@@ -21,10 +21,10 @@ from benchmark.perf.picture import draw_preparation_times
 from benchmark.perf.reference import Reference
 from benchmark.perf.timing_stats import TimingStats, table
 from data_prep.progress import tracked
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
+from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.protein.reader import ShardReader
 
 KINDS = ("training", "evaluation")
@@ -33,14 +33,47 @@ _MEGABYTE = 1e6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `perf data`."""
-    parser.add_argument("--pdb-mmcif", type=Path, required=True, metavar="DIR", help="raw entries, as for `data_prep convert`")
-    parser.add_argument("--open-protein-set", type=Path, required=True, metavar="DIR", help="raw alignments")
-    parser.add_argument("--reference", type=Path, metavar="CHECKOUT", help="folder openfold of a checkout of mlcommons/hpc; without it only ours is measured")
-    parser.add_argument("--reference-python", default=sys.executable, metavar="PYTHON", help="interpreter with what the reference needs (default: this one)")
-    parser.add_argument("--chains", nargs="+", metavar="ID", help="chains to make samples of (default: all with an alignment)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="samples of each chain and kind, after one that is not timed (default: 3)")
-    parser.add_argument("--only", choices=("conversion", "samples"), help="leave the other half out of the figures")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw sorted preparation times (PNG)")
+    parser.add_argument(
+        "--pdb-mmcif",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="raw entries, as for `data_prep convert`",
+    )
+    parser.add_argument(
+        "--open-protein-set", type=Path, required=True, metavar="DIR", help="raw alignments"
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="CHECKOUT",
+        help="folder openfold of a checkout of mlcommons/hpc; without it only ours is measured",
+    )
+    parser.add_argument(
+        "--reference-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter with what the reference needs (default: this one)",
+    )
+    parser.add_argument(
+        "--chains",
+        nargs="+",
+        metavar="ID",
+        help="chains to make samples of (default: all with an alignment)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        metavar="N",
+        help="samples of each chain and kind, after one that is not timed (default: 3)",
+    )
+    parser.add_argument(
+        "--only", choices=("conversion", "samples"), help="leave the other half out of the figures"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw sorted preparation times (PNG)"
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -56,7 +89,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         metrics: dict[str, Any] = {"conversion": {"ours": _convert(args, shards)}}
         if reference is not None:
             metrics["conversion"]["reference"] = reference.process(
-                pdb_mmcif=args.pdb_mmcif.resolve(), open_protein_set=args.open_protein_set.resolve(), out=processed
+                pdb_mmcif=args.pdb_mmcif.resolve(),
+                open_protein_set=args.open_protein_set.resolve(),
+                out=processed,
             )
         if args.only == "conversion":
             return metrics
@@ -78,24 +113,48 @@ def _one_thread() -> Iterator[None]:
 
 def _convert(args: argparse.Namespace, out: Path) -> dict[str, float]:
     """Twice, so that the files are in memory on both sides; the second time counts. Then the index, for samples."""
-    command = [sys.executable, "-m", "benchmark.perf.conversion_probe", str(args.pdb_mmcif), str(args.open_protein_set)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark.perf.conversion_probe",
+        str(args.pdb_mmcif),
+        str(args.open_protein_set),
+    ]
     for attempt in ("first", "second"):
-        finished = subprocess.run([*command, f"{out}-{attempt}"], stdout=subprocess.PIPE, text=True, check=False)
+        finished = subprocess.run(
+            [*command, f"{out}-{attempt}"], stdout=subprocess.PIPE, text=True, check=False
+        )
         if finished.returncode != 0:
-            raise BenchmarkError(f"conversion ended with exit code {finished.returncode}; its messages are above")
+            raise BenchmarkError(
+                f"conversion ended with exit code {finished.returncode}; its messages are above"
+            )
     raw = ["--pdb-mmcif", str(args.pdb_mmcif), "--open-protein-set", str(args.open_protein_set)]
-    whole = [sys.executable, "-m", "data_prep", "convert", *raw, "--out", str(out), "--missing-alignments", "query"]
+    whole = [
+        sys.executable,
+        "-m",
+        "data_prep",
+        "convert",
+        *raw,
+        "--out",
+        str(out),
+        "--missing-alignments",
+        "query",
+    ]
     subprocess.run(whole, check=True, capture_output=True)
     return json.loads(finished.stdout)
 
 
-def _measure_samples(args: argparse.Namespace, shards: Path, processed: Path, reference: Reference | None) -> dict[str, Any]:
+def _measure_samples(
+    args: argparse.Namespace, shards: Path, processed: Path, reference: Reference | None
+) -> dict[str, Any]:
     reader = ShardReader(shards)
     known = [chain.chain_id for chain in reader.index.chains if chain.has_alignment]
     chain_ids = args.chains or known
     unknown = [chain_id for chain_id in chain_ids if chain_id not in known]
     if unknown:
-        raise BenchmarkError(f"--chains names {', '.join(unknown)}, which have no structure or no alignment in these data")
+        raise BenchmarkError(
+            f"--chains names {', '.join(unknown)}, which have no structure or no alignment in these data"
+        )
     samples: dict[str, Any] = {kind: {} for kind in KINDS}
     for kind in KINDS:
         for chain_id in tracked(chain_ids, what=f"our {kind} samples", unit="chain"):
@@ -103,7 +162,10 @@ def _measure_samples(args: argparse.Namespace, shards: Path, processed: Path, re
     if reference is not None:
         records = reference.samples(processed, chain_ids, repeats=args.repeats)
         for record in tracked(
-            records, what="the MLCommons reference's samples", unit="chain", total=2 * len(chain_ids)
+            records,
+            what="the MLCommons reference's samples",
+            unit="chain",
+            total=2 * len(chain_ids),
         ):
             found = samples[record["kind"]][record["chain"]]
             found["reference"], found["reference_bytes"] = record["seconds"], record["bytes"]
@@ -154,12 +216,25 @@ def _report_conversion(conversion: dict[str, Any]) -> str:
     rows = []
     for name, found in (("ours", ours), ("reference", reference)):
         if found is not None:
-            rows.append([name, f"{entries / found['structures_seconds']:.1f} entries/s", f"{megabytes / found['alignments_seconds']:.1f} MB/s"])
+            rows.append(
+                [
+                    name,
+                    f"{entries / found['structures_seconds']:.1f} entries/s",
+                    f"{megabytes / found['alignments_seconds']:.1f} MB/s",
+                ]
+            )
     if reference is not None:
-        rows.append(["ratio", f"{reference['structures_seconds'] / ours['structures_seconds']:.1f}", "(that one only joins files)"])
+        rows.append(
+            [
+                "ratio",
+                f"{reference['structures_seconds'] / ours['structures_seconds']:.1f}",
+                "(that one only joins files)",
+            ]
+        )
     peak = ours["peak_memory_bytes"] / 2**20
-    return f"conversion of {entries} entries on one core; peak memory of ours {peak:.0f} MiB\n\n" + table(
-        rows, header=["", "structures", "alignments"]
+    return (
+        f"conversion of {entries} entries on one core; peak memory of ours {peak:.0f} MiB\n\n"
+        + table(rows, header=["", "structures", "alignments"])
     )
 
 
@@ -167,16 +242,35 @@ def _report_samples(kind: str, chains: dict[str, Any]) -> str:
     rows, ratios = [], []
     for chain_id, found in sorted(chains.items(), key=lambda item: -item[1]["num_rows"]):
         ours = TimingStats.of(found["ours"])
-        row = [chain_id, str(found["num_rows"]), _milliseconds(ours), f"{statistics.median(found['expansion']) * 1000:.0f}", f"{found['ours_bytes'] / _MEGABYTE:.2f}"]
+        row = [
+            chain_id,
+            str(found["num_rows"]),
+            _milliseconds(ours),
+            f"{statistics.median(found['expansion']) * 1000:.0f}",
+            f"{found['ours_bytes'] / _MEGABYTE:.2f}",
+        ]
         if "reference" in found:
             theirs = TimingStats.of(found["reference"])
             ratio = theirs.ratio_to(ours)
             ratios.append(ratio.median)
-            row += [_milliseconds(theirs), f"{found['reference_bytes'] / _MEGABYTE:.2f}", f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})"]
+            row += [
+                _milliseconds(theirs),
+                f"{found['reference_bytes'] / _MEGABYTE:.2f}",
+                f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})",
+            ]
         else:
             row += ["", "", ""]
         rows.append(row)
-    header = ["chain", "rows", "ours, ms", "expansion, ms", "ours, MB", "MLCommons reference, ms", "MLCommons reference, MB", "ratio of times"]
+    header = [
+        "chain",
+        "rows",
+        "ours, ms",
+        "expansion, ms",
+        "ours, MB",
+        "MLCommons reference, ms",
+        "MLCommons reference, MB",
+        "ratio of times",
+    ]
     text = f"{kind} samples on one core: median (least to most)\n\n{table(rows, header=header)}"
     if ratios:
         text += f"\n\nratio of the median chain {statistics.median(ratios):.1f}, least {min(ratios):.1f}, most {max(ratios):.1f}"

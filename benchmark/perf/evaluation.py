@@ -14,12 +14,12 @@ from benchmark.perf.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
+from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.trainer import SetupError, Trainer
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.build_run import RunPaths, resolve_device
+from openfold_opt.train.trainer import SetupError, Trainer
 
 NUM_SETTLING_STEPS = 5
 
@@ -30,11 +30,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Trains a preset with some ranks that only evaluate, and compares the steps made during evaluations with those made between them. "
         "Start it with torchrun --nproc-per-node 2 -m benchmark perf evaluation (or more ranks)."
     )
-    parser.add_argument("--preset", default="demo", choices=preset_names(), help="what to train (default: demo)")
-    parser.add_argument("--data-dir", type=Path, required=True, metavar="D", help="made by `python -m data_prep convert`")
-    parser.add_argument("--evaluation-ranks", type=int, default=1, help="ranks that only evaluate (default: 1)")
+    parser.add_argument(
+        "--preset", default="demo", choices=preset_names(), help="what to train (default: demo)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        required=True,
+        metavar="D",
+        help="made by `python -m data_prep convert`",
+    )
+    parser.add_argument(
+        "--evaluation-ranks", type=int, default=1, help="ranks that only evaluate (default: 1)"
+    )
     parser.add_argument("--steps", type=int, default=120, help="steps to make (default: 120)")
-    parser.add_argument("--every", type=int, default=12, help="steps between two evaluations (default: 12)")
+    parser.add_argument(
+        "--every", type=int, default=12, help="steps between two evaluations (default: 12)"
+    )
 
 
 class _StepTimes(NullObserver):
@@ -86,7 +98,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             paths = RunPaths(output_dir=Path(folder))
-            Trainer(config, data=ShardDataSource(args.data_dir), paths=paths, seed=0, observer=times, launch=launch).run()
+            Trainer(
+                config,
+                data=ShardDataSource(args.data_dir),
+                paths=paths,
+                seed=0,
+                observer=times,
+                launch=launch,
+            ).run()
         except SetupError as error:
             raise BenchmarkError(str(error)) from error
     return {
@@ -107,7 +126,9 @@ def _configuration(args: argparse.Namespace) -> RunConfig:
     return dataclasses.replace(
         config,
         parallel=ParallelConfig(num_evaluation_ranks=args.evaluation_ranks),
-        evaluation=dataclasses.replace(config.evaluation, every_steps=args.every, target_lddt_ca=1.0),
+        evaluation=dataclasses.replace(
+            config.evaluation, every_steps=args.every, target_lddt_ca=1.0
+        ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=args.steps,
         # times are of any number of ranks
@@ -134,7 +155,12 @@ def report(metrics: dict[str, Any]) -> str:
         )
     during, between = TimingStats.of(metrics["during"]), TimingStats.of(metrics["between"])
     rows = [
-        [name, str(timing_stats.count), f"{timing_stats.median:.4f}", f"{timing_stats.low:.4f} to {timing_stats.high:.4f}"]
+        [
+            name,
+            str(timing_stats.count),
+            f"{timing_stats.median:.4f}",
+            f"{timing_stats.low:.4f} to {timing_stats.high:.4f}",
+        ]
         for name, timing_stats in (("during evaluations", during), ("between evaluations", between))
     ]
     return "\n".join(

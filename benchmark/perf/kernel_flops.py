@@ -63,10 +63,18 @@ FLOPS: dict[str, Callable[..., int]] = {
     "transition_forward": lambda x, nw, nb, weight_1, *_: _transition(2)(x, weight_1),
     "transition_row_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(3)(x, weight_1),
     "transition_weight_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(4)(x, weight_1),
-    "outer_product_mean_forward": lambda z, a, b, *_: _outer_products(a, b) + _projection(z, a.shape[-1]),
+    "outer_product_mean_forward": lambda z, a, b, *_: (
+        _outer_products(a, b) + _projection(z, a.shape[-1])
+    ),
     "outer_product_mean_side_gradient": lambda g, other, *_: _side_gradient(g, other),
-    "outer_product_mean_weight_gradient": lambda g, a, b: _outer_products(a, b) + _projection(g, a.shape[-1]),
-    "invariant_point_attention_forward": lambda q, k, v, qp, kp, vp, bias, z, *_: _point_attention(q, qp, vp, z),
-    "invariant_point_attention_backward": lambda inputs, *_: 3 * _point_attention(inputs[0], inputs[3], inputs[5], inputs[7]),
+    "outer_product_mean_weight_gradient": lambda g, a, b: (
+        _outer_products(a, b) + _projection(g, a.shape[-1])
+    ),
+    "invariant_point_attention_forward": lambda q, k, v, qp, kp, vp, bias, z, *_: _point_attention(
+        q, qp, vp, z
+    ),
+    "invariant_point_attention_backward": lambda inputs, *_: (
+        3 * _point_attention(inputs[0], inputs[3], inputs[5], inputs[7])
+    ),
 }
 """Operator -> operations; an operator without matrix products is not listed."""

@@ -22,7 +22,9 @@ PEERS = ("SDPA", "FlexAttention", "cuEquivariance")
 """Names of all attentions that attention_peers knows."""
 
 
-def core_leaves(sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def core_leaves(
+    sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
     """Joined projections [batch, groups, N, 4 * heads * c], and the pair bias."""
     generator = torch.Generator(device=device).manual_seed(0)
     width = 4 * sizes.num_heads * sizes.c_head
@@ -31,10 +33,14 @@ def core_leaves(sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.devi
     if not sizes.has_bias:
         return projected, None
     shape = (sizes.batch, sizes.num_heads, sizes.length, sizes.length)
-    return projected, torch.randn(shape, generator=generator, device=device).to(dtype).requires_grad_()
+    return projected, torch.randn(shape, generator=generator, device=device).to(
+        dtype
+    ).requires_grad_()
 
 
-def attention_peers(sizes: AttentionSizes, projected: Tensor, bias: Tensor | None) -> dict[str, Work]:
+def attention_peers(
+    sizes: AttentionSizes, projected: Tensor, bias: Tensor | None
+) -> dict[str, Work]:
     """Name -> forward pass from what core_leaves made."""
 
     def on_heads(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Work:
@@ -59,7 +65,9 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: Attention
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
-def _flex_attention(bias: Tensor | None, sizes: AttentionSizes) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _flex_attention(
+    bias: Tensor | None, sizes: AttentionSizes
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = compile_for_processor(flex_attention)
@@ -70,10 +78,14 @@ def _flex_attention(bias: Tensor | None, sizes: AttentionSizes) -> Callable[[Ten
     return lambda q, k, v: compiled(q, k, v, score_mod=None if bias is None else add_bias)
 
 
-def _cuequivariance(bias: Tensor, sizes: AttentionSizes) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _cuequivariance(
+    bias: Tensor, sizes: AttentionSizes
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from cuequivariance_torch import triangle_attention
 
-    mask = torch.ones(sizes.batch, sizes.groups, 1, 1, sizes.length, dtype=torch.bool, device=bias.device)
+    mask = torch.ones(
+        sizes.batch, sizes.groups, 1, 1, sizes.length, dtype=torch.bool, device=bias.device
+    )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(0, (sizes.batch, sizes.groups)) for x in (q, k, v))

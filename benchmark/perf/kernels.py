@@ -23,31 +23,56 @@ from openfold_opt.kernels.compiled import compile_for_processor
 from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.reference.attention import attention as plain_attention
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
-from openfold_opt.train.precision import PRECISIONS, matmul_precision
 from openfold_opt.train.build_run import resolve_device
+from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", choices=preset_names(), help="whose shapes (default: mlperf_reference on a GPU, middle on a CPU)")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
-    parser.add_argument("--only", metavar="TEXT", default="", help="cases whose operation or place contains this")
     parser.add_argument(
-        "--without", nargs="+", default=[], metavar="PEER", choices=PEERS,
+        "--preset",
+        choices=preset_names(),
+        help="whose shapes (default: mlperf_reference on a GPU, middle on a CPU)",
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU"
+    )
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="cases whose operation or place contains this"
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="PEER",
+        choices=PEERS,
         help=f"attentions to leave out, of {', '.join(PEERS)}",
-    )  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile of the plain version too: a minute or two of compiling")
+    )
     parser.add_argument(
-        "--against", type=Path, metavar="RECORD|CHECKOUT",
+        "--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)"
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile of the plain version too: a minute or two of compiling",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="RECORD|CHECKOUT",
         help="other kernels to compare ours with: a record of this command, or another checkout, whose kernels run in their own process, "
         "alternating with ours",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--rounds", type=int, default=2, metavar="N",
+        "--rounds",
+        type=int,
+        default=2,
+        metavar="N",
         help="how often our kernels and those of a checkout take turns (default: 2)",
-    )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +169,9 @@ def _keep(case: dict[str, Any], figures: dict[str, Any], args: argparse.Namespac
     args.record.save(figures)
 
 
-def _measure_case(case: KernelCase, ours: Callable, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def _measure_case(
+    case: KernelCase, ours: Callable, args: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
     plain = case.call(REFERENCE[case.operation])
     sides = {"ours": case.call(ours), "plain": plain}
     if args.compile:
@@ -152,10 +179,14 @@ def _measure_case(case: KernelCase, ours: Callable, args: argparse.Namespace, de
         torch._dynamo.reset()
         sides["compiled"] = compile_for_processor(plain, fullgraph=True)
     works = {name: lambda call=call: call(*case.leaves) for name, call in sides.items()}
-    return {"operation": case.operation, "where": case.where} | _time_sides(works, case.leaves, args.repeats, device)
+    return {"operation": case.operation, "where": case.where} | _time_sides(
+        works, case.leaves, args.repeats, device
+    )
 
 
-def _measure_attention_core(case: KernelCase, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def _measure_attention_core(
+    case: KernelCase, args: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
     """Without the projections, which the peers leave out too."""
     torch._dynamo.reset()
     sizes, dtype = case.attention, case.leaves[0].dtype
@@ -169,10 +200,14 @@ def _measure_attention_core(case: KernelCase, args: argparse.Namespace, device: 
         fused = importlib.import_module("openfold_opt.kernels.triton.attention.attention").attention
         works = {"ours": lambda: fused(projected, **options)} | works
     leaves = (projected,) if bias is None else (projected, bias)
-    return {"operation": "attention core", "where": case.where} | _time_sides(works, leaves, args.repeats, device)
+    return {"operation": "attention core", "where": case.where} | _time_sides(
+        works, leaves, args.repeats, device
+    )
 
 
-def _time_sides(works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats: int, device: torch.device) -> dict[str, Any]:
+def _time_sides(
+    works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats: int, device: torch.device
+) -> dict[str, Any]:
     """Times by side, and the bytes that have to move whatever is done: inputs, results, and their gradients once each."""
     found: dict[str, Any] = {"seconds": {}, "unavailable": {}}
     for name, work in works.items():
@@ -180,7 +215,9 @@ def _time_sides(works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats:
             found["bytes"], found["seconds"][name] = _time_side(work, leaves, repeats, device)
         except Exception as error:
             # Whatever a side raises is recorded, and does not lose the figures of the others.
-            found["unavailable"][name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            found["unavailable"][name] = (
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
     return found
 
 
@@ -209,23 +246,42 @@ def report(figures: dict[str, Any]) -> str:
     others = [name for name in dict.fromkeys(sides) if name != "ours"]
     rows, remarks = [], []
     for case in figures["cases"]:
-        remarks += [f"{case['operation']} ({case['where']}): no {name}: {why}" for name, why in case["unavailable"].items()]
+        remarks += [
+            f"{case['operation']} ({case['where']}): no {name}: {why}"
+            for name, why in case["unavailable"].items()
+        ]
         for way in ("forward", "both"):
-            timing_stats_of = {name: TimingStats.of(times[way]) for name, times in case["seconds"].items()}
+            timing_stats_of = {
+                name: TimingStats.of(times[way]) for name, times in case["seconds"].items()
+            }
             base = timing_stats_of.get("ours")
             cells = ["", ""]
             if base is not None:
                 share = case["bytes"][way] / base.median / figures["copy_bytes_per_second"]
-                cells = [f"{1e3 * base.median:.3f} ({1e3 * base.low:.3f} to {1e3 * base.high:.3f})", f"{share:.0%}"]
+                cells = [
+                    f"{1e3 * base.median:.3f} ({1e3 * base.low:.3f} to {1e3 * base.high:.3f})",
+                    f"{share:.0%}",
+                ]
             for name in others:
                 timing_stats = timing_stats_of.get(name)
                 text = "" if timing_stats is None else f"{1e3 * timing_stats.median:.3f} ms"
-                cells.append(f"{timing_stats.ratio_to(base).median:.2f}x" if timing_stats is not None and base is not None else text)
-            rows.append([f"{case['operation']}, {case['where']}, {'forward' if way == 'forward' else 'and backward'}", *cells])
+                cells.append(
+                    f"{timing_stats.ratio_to(base).median:.2f}x"
+                    if timing_stats is not None and base is not None
+                    else text
+                )
+            rows.append(
+                [
+                    f"{case['operation']}, {case['where']}, {'forward' if way == 'forward' else 'and backward'}",
+                    *cells,
+                ]
+            )
     limits = (
         f"{figures['preset']} in {figures['precision']} on {figures['device']}; copy {figures['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
         f"matrix product {figures['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. The share is of the least bytes that have to move."
     )
     if "against" in figures:
         limits += f"\nagainst: the kernels of {figures['against']}"
-    return "\n".join([limits, "", table(rows, header=["operation", "ours, ms", "of copy", *others]), *remarks])
+    return "\n".join(
+        [limits, "", table(rows, header=["operation", "ours, ms", "of copy", *others]), *remarks]
+    )

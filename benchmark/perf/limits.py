@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.build_run import resolve_device
+from openfold_opt.train.precision import matmul_precision
 
 _CPU_SIZE, _GPU_SIZE = 2048, 8192
 _CPU_BYTES, _GPU_BYTES = 2**28, 2**31
@@ -21,7 +21,12 @@ def measure_matmul(precision: str, *, device: str, threads: int) -> float:
     where = resolve_device(device, local_rank=0)
     torch.set_num_threads(threads)
     size = _GPU_SIZE if where.type == "cuda" else _CPU_SIZE
-    a, b = (torch.randn(size, size, device=where, dtype=torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
+    a, b = (
+        torch.randn(
+            size, size, device=where, dtype=torch.bfloat16 if precision == "bf16" else torch.float32
+        )
+        for _ in range(2)
+    )
     with matmul_precision(precision):
         return 2.0 * size**3 / best_seconds(lambda: torch.mm(a, b), device=where)
 
@@ -47,7 +52,10 @@ def all_seconds(work: Callable[[], object], *, device: torch.device, repeats: in
     # the host gets ahead of the device while that sleeps, and each run finds the caches full of something else
     torch.cuda._sleep(_HEAD_START_CYCLES)
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
-    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    marks = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        for _ in range(repeats)
+    ]
     for begin, end in marks:
         flush.zero_()
         begin.record()

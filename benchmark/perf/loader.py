@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.timing_stats import table
 from benchmark.perf.prefetch import PrefetchPlan, measure_prefetch, report_prefetch
+from benchmark.perf.timing_stats import table
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.train.build_run import resolve_device
@@ -40,7 +40,9 @@ class ReplayTask:
 
     def time_of(self, position: int) -> float:
         """Drawn by position: the same for every loader."""
-        return self.seconds[int(np.random.default_rng([self.seed, position]).integers(len(self.seconds)))]
+        return self.seconds[
+            int(np.random.default_rng([self.seed, position]).integers(len(self.seconds)))
+        ]
 
     def __call__(self, position: int) -> tuple[int, dict[str, np.ndarray]]:
         time.sleep(self.time_of(position))
@@ -53,41 +55,107 @@ class ReplayTask:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `perf loader`."""
-    parser.add_argument("--times", type=Path, metavar="FILE", help="a record of `perf data --json` (default: a built-in distribution)")
-    parser.add_argument("--side", choices=("reference", "ours"), default="reference", help="whose times of that record (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="samples to deliver (default: %(default)s)")
-    parser.add_argument("--step-ms", type=float, default=10.0, metavar="T", help="time of a training step (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=8, metavar="W", help="worker processes of each loader (default: %(default)s)")
-    parser.add_argument("--busy", type=float, default=0.5, metavar="S", help="share of the time that workers are busy on average (default: %(default)s)")
     parser.add_argument(
-        "--prefetch", type=int, default=8, metavar="B", help="batches ahead for each worker, of each loader (default: %(default)s)"
+        "--times",
+        type=Path,
+        metavar="FILE",
+        help="a record of `perf data --json` (default: a built-in distribution)",
     )
-    parser.add_argument("--window", type=int, default=256, metavar="P", help="reorder window of the second loader (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the stream of times (default: %(default)s)")
     parser.add_argument(
-        "--only", choices=("order", "staging"),
+        "--side",
+        choices=("reference", "ours"),
+        default="reference",
+        help="whose times of that record (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="samples to deliver (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--step-ms",
+        type=float,
+        default=10.0,
+        metavar="T",
+        help="time of a training step (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=8,
+        metavar="W",
+        help="worker processes of each loader (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--busy",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="share of the time that workers are busy on average (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prefetch",
+        type=int,
+        default=8,
+        metavar="B",
+        help="batches ahead for each worker, of each loader (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=256,
+        metavar="P",
+        help="reorder window of the second loader (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of the stream of times (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only",
+        choices=("order", "staging"),
         help="measure only orders of delivery, or only stagings",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--crop", type=int, default=256, metavar="N",
+        "--crop",
+        type=int,
+        default=256,
+        metavar="N",
         help="residues of a sample, for stagings (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--staging-steps", type=int, default=20, metavar="N",
+        "--staging-steps",
+        type=int,
+        default=20,
+        metavar="N",
         help="timed batches of each staging and round (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--rounds", type=int, default=4, metavar="N",
+        "--rounds",
+        type=int,
+        default=4,
+        metavar="N",
         help="how often the stagings take turns (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--staging-step-ms", type=float, default=200.0, metavar="T",
+        "--staging-step-ms",
+        type=float,
+        default=200.0,
+        metavar="T",
         help="time of a training step, for stagings (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N",
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
         help="of PyTorch on a CPU, for stagings (default: %(default)s)",
-    )  # fmt: skip
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -116,8 +184,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.steps < 1 or args.step_ms <= 0 or args.workers < 1 or not 0 < args.busy < 1 or args.window < 1 or args.prefetch < 1:
-        raise BenchmarkError("expected --steps, --workers, --prefetch and --window of at least 1, --step-ms above 0 and --busy between 0 and 1")
+    if (
+        args.steps < 1
+        or args.step_ms <= 0
+        or args.workers < 1
+        or not 0 < args.busy < 1
+        or args.window < 1
+        or args.prefetch < 1
+    ):
+        raise BenchmarkError(
+            "expected --steps, --workers, --prefetch and --window of at least 1, --step-ms above 0 and --busy between 0 and 1"
+        )
     counts = (args.crop, args.staging_steps, args.rounds, args.threads)
     if min(counts) < 1 or args.staging_step_ms < 0:
         raise BenchmarkError(
@@ -137,7 +214,9 @@ def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
     loaders = {
         name: replay(
             task,
-            config=LoaderConfig(num_workers=args.workers, prefetch_per_worker=args.prefetch, window=window),
+            config=LoaderConfig(
+                num_workers=args.workers, prefetch_per_worker=args.prefetch, window=window
+            ),
             steps=args.steps,
             step_seconds=step,
         )
@@ -156,7 +235,9 @@ def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def replay(task: ReplayTask, *, config: LoaderConfig, steps: int, step_seconds: float) -> dict[str, Any]:
+def replay(
+    task: ReplayTask, *, config: LoaderConfig, steps: int, step_seconds: float
+) -> dict[str, Any]:
     """One loader: share of the time spent waiting after the first delivery, and what was delivered."""
     positions, distances, waited = [], [], []
     with WorkerStream(task, config=config, end=steps) as deliveries:
@@ -193,9 +274,13 @@ def read_times(path: Path, *, side: str) -> Sequence[float]:
         chains = json.loads(path.read_text(encoding="utf-8"))["figures"]["samples"]["training"]
         times = [float(np.median(chain[side])) for chain in chains.values() if side in chain]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(f"{path} is no record of `perf data --json` with training samples: {type(error).__name__} {error}") from error
+        raise BenchmarkError(
+            f"{path} is no record of `perf data --json` with training samples: {type(error).__name__} {error}"
+        ) from error
     if not times:
-        raise BenchmarkError(f"{path} has no times of the side {side!r}; measure them with --reference, or choose the other --side")
+        raise BenchmarkError(
+            f"{path} has no times of the side {side!r}; measure them with --reference, or choose the other --side"
+        )
     return times
 
 

@@ -71,7 +71,10 @@ def compare(sides: Sides, figure: str) -> list[Window]:
 def _window(series: dict[str, Sequence[float]], first: int, last: int) -> Window:
     cut = {name: values[first - 1 : last] for name, values in series.items()}
     plain = _mean(cut[PLAIN])
-    differs = {name: _mean([abs(x - p) for x, p in zip(values, cut[PLAIN], strict=True)]) / plain for name, values in cut.items()}
+    differs = {
+        name: _mean([abs(x - p) for x, p in zip(values, cut[PLAIN], strict=True)]) / plain
+        for name, values in cut.items()
+    }
     return Window(
         first=first,
         last=last,
@@ -95,7 +98,9 @@ def largest_of_first_steps(sides: Sides, figure: str) -> dict[str, float]:
     """side -> largest relative difference from the plain side in one of the first steps."""
     plain = sides[PLAIN][figure][:FIRST_STEPS]
     return {
-        name: max(abs(x - p) / abs(p) for x, p in zip(side[figure], plain, strict=False)) for name, side in sides.items() if name != PLAIN
+        name: max(abs(x - p) / abs(p) for x, p in zip(side[figure], plain, strict=False))
+        for name, side in sides.items()
+        if name != PLAIN
     }
 
 
@@ -114,7 +119,9 @@ def verdict(sides: Sides) -> str:
             f"losses follow: at most {worst.times_perturbed:.2f} times the largest difference of a nudged run "
             f"(steps {worst.first}-{worst.last}), {TOLERANCE:g} are allowed"
         )
-    where = ", ".join(f"{window.first}-{window.last} ({window.times_perturbed:.3g} times)" for window in found)
+    where = ", ".join(
+        f"{window.first}-{window.last} ({window.times_perturbed:.3g} times)" for window in found
+    )
     return f"LOSSES DO NOT FOLLOW: more than {TOLERANCE:g} times the largest difference of a nudged run in steps {where}"
 
 

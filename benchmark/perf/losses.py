@@ -13,19 +13,29 @@ import torch
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.can_run import device_for
-from benchmark.perf.loss_windows import FAST, FIRST_STEPS, NUDGED, PLAIN, SEED, compare, first_step_at, largest_of_first_steps, verdict
+from benchmark.perf.loss_windows import (
+    FAST,
+    FIRST_STEPS,
+    NUDGED,
+    PLAIN,
+    SEED,
+    compare,
+    first_step_at,
+    largest_of_first_steps,
+    verdict,
+)
 from benchmark.perf.losses_probe import configuration
 from benchmark.perf.probe import run_probe
-from benchmark.perf.timing_stats import table
 from benchmark.perf.step import what_runs
+from benchmark.perf.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import Progress
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 from openfold_opt.parallel.context import count_training_ranks
+from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.precision import PRECISIONS
-from openfold_opt.train.build_run import resolve_device
 
 PROBE = "benchmark.perf.losses_probe"
 NUDGES = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
@@ -40,28 +50,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "plain run whose weights were changed at the start by what rounding to the fast side's precision changes them. Exit code 0 whether losses "
         "follow or not; a loss that is not finite is an error."
     )
-    parser.add_argument("--preset", default="demo", choices=preset_names(), help="what to train (default: demo)")
-    parser.add_argument("--data-dir", type=Path, required=True, metavar="D", help="made by `python -m data_prep convert`")
-    parser.add_argument("--steps", type=int, default=200, metavar="N", help="of each run (default: 200)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of weights, samples and dropout (default: 1)")
-    parser.add_argument("--nudged", type=int, default=2, metavar="N", help="plain runs from nudged weights, the yardstick (default: 2)")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="plain runs of the next seeds, to compare with (default: 1)")
-    parser.add_argument("--kernels", default="auto", choices=IMPLEMENTATIONS, help="of the fast side (default: auto, those for the device)")
-    parser.add_argument("--precision", default="bf16", choices=PRECISIONS, help="of the fast side (default: bf16)")
-    parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="CUDA graphs of the fast side (default: auto, on a GPU)")
+    parser.add_argument(
+        "--preset", default="demo", choices=preset_names(), help="what to train (default: demo)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        required=True,
+        metavar="D",
+        help="made by `python -m data_prep convert`",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, metavar="N", help="of each run (default: 200)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="S",
+        help="of weights, samples and dropout (default: 1)",
+    )
+    parser.add_argument(
+        "--nudged",
+        type=int,
+        default=2,
+        metavar="N",
+        help="plain runs from nudged weights, the yardstick (default: 2)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="plain runs of the next seeds, to compare with (default: 1)",
+    )
+    parser.add_argument(
+        "--kernels",
+        default="auto",
+        choices=IMPLEMENTATIONS,
+        help="of the fast side (default: auto, those for the device)",
+    )
+    parser.add_argument(
+        "--precision", default="bf16", choices=PRECISIONS, help="of the fast side (default: bf16)"
+    )
+    parser.add_argument(
+        "--graphs",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="CUDA graphs of the fast side (default: auto, on a GPU)",
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Loss and gradient norm of every step, and lDDT-Ca of every evaluation, by side."""
     if min(args.steps, args.perturbed) < 1 or min(args.seeds, args.seed) < 0:
-        raise BenchmarkError("--steps and --nudged must be at least 1, --seeds and --seed at least 0")
+        raise BenchmarkError(
+            "--steps and --nudged must be at least 1, --seeds and --seed at least 0"
+        )
     if args.graphs == "on" and not torch.cuda.is_available():
         raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
     config = build_preset(args.preset)
     try:
         checksum = ShardDataSource(args.data_dir).checksum()
         count_training_ranks(config.parallel, 1)
-        graphs = args.graphs == "on" or (args.graphs == "auto" and resolve_device(config.device, local_rank=0).type == "cuda")
+        graphs = args.graphs == "on" or (
+            args.graphs == "auto" and resolve_device(config.device, local_rank=0).type == "cuda"
+        )
         sides = _sides(args, config, graphs=graphs)
         device_for(config, kernels=args.kernels, precision=args.precision)
     except (ValueError, OSError) as error:
@@ -85,18 +139,37 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return metrics
 
 
-def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict[str, dict[str, Any]]:
+def _sides(
+    args: argparse.Namespace, config: RunConfig, *, graphs: bool
+) -> dict[str, dict[str, Any]]:
     """Settings of each run, the fast one first: what cannot be done is found out soon. ValueError where the preset cannot be run so."""
     if config.init_checkpoint_sha256 is not None:
-        raise ValueError(f"preset {args.preset} starts from the published checkpoint, these runs from random weights; choose demo or real_smoke")
-    plain = {name: getattr(args, name) for name in ("preset", "steps", "seed")} | {"data_dir": str(args.data_dir)}
+        raise ValueError(
+            f"preset {args.preset} starts from the published checkpoint, these runs from random weights; choose demo or real_smoke"
+        )
+    plain = {name: getattr(args, name) for name in ("preset", "steps", "seed")} | {
+        "data_dir": str(args.data_dir)
+    }
     # a graph wants samples of one shape, and all sides the same samples
-    plain |= {"kernels": "reference", "precision": "fp32", "graphs": False, "pads": graphs, "nudge": NUDGES[args.precision], "nudge_seed": None}
+    plain |= {
+        "kernels": "reference",
+        "precision": "fp32",
+        "graphs": False,
+        "pads": graphs,
+        "nudge": NUDGES[args.precision],
+        "nudge_seed": None,
+    }
     fast = plain | {"kernels": args.kernels, "precision": args.precision, "graphs": graphs}
     configuration(config, fast)
     sides = {FAST: fast, PLAIN: plain}
-    sides |= {f"{NUDGED} {number}": plain | {"nudge_seed": number} for number in range(1, args.perturbed + 1)}
-    return sides | {f"{SEED} {seed}": plain | {"seed": seed} for seed in range(args.seed + 1, args.seed + args.seeds + 1)}
+    sides |= {
+        f"{NUDGED} {number}": plain | {"nudge_seed": number}
+        for number in range(1, args.perturbed + 1)
+    }
+    return sides | {
+        f"{SEED} {seed}": plain | {"seed": seed}
+        for seed in range(args.seed + 1, args.seed + args.seeds + 1)
+    }
 
 
 def run_side(name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -147,12 +220,31 @@ def _graphs(metrics: dict[str, Any]) -> str:
 
 def _windows(sides: dict[str, Any], figure: str, *, name: str) -> str:
     rows = [
-        [f"{window.first}-{window.last}", f"{window.plain:.4f}", f"{window.fast:.4f}", f"{window.shift:+.1e}", f"{window.fast_differs:.1e}",
-         f"{window.perturbed_differ:.1e}", f"{window.times_perturbed:.2f}", "-" if window.seeds_differ is None else f"{window.seeds_differ:.1e}"]
+        [
+            f"{window.first}-{window.last}",
+            f"{window.plain:.4f}",
+            f"{window.fast:.4f}",
+            f"{window.shift:+.1e}",
+            f"{window.fast_differs:.1e}",
+            f"{window.perturbed_differ:.1e}",
+            f"{window.times_perturbed:.2f}",
+            "-" if window.seeds_differ is None else f"{window.seeds_differ:.1e}",
+        ]
         for window in compare(sides, figure)
-    ]  # fmt: skip
-    header = [f"{name} of steps", "plain", "fast", "shift of mean", "fast differs", "nudged", "fast/nudged", "other seeds"]
-    single = ", ".join(f"{side} {value:.1e}" for side, value in largest_of_first_steps(sides, figure).items())
+    ]
+    header = [
+        f"{name} of steps",
+        "plain",
+        "fast",
+        "shift of mean",
+        "fast differs",
+        "nudged",
+        "fast/nudged",
+        "other seeds",
+    ]
+    single = ", ".join(
+        f"{side} {value:.1e}" for side, value in largest_of_first_steps(sides, figure).items()
+    )
     return f"{table(rows, header=header)}\nlargest difference of one of the first {FIRST_STEPS} steps: {single}"
 
 
@@ -161,5 +253,13 @@ def _evaluations(metrics: dict[str, Any]) -> str:
     for name, side in metrics["sides"].items():
         reached = first_step_at(side, target)
         last_step, last = side["evaluations"][-1]
-        rows.append([name, f"{last:.4f}", str(last_step), "-" if reached is None else str(reached), f"{side['seconds_per_step']:.3f}"])
+        rows.append(
+            [
+                name,
+                f"{last:.4f}",
+                str(last_step),
+                "-" if reached is None else str(reached),
+                f"{side['seconds_per_step']:.3f}",
+            ]
+        )
     return table(rows, header=["run", "lDDT-Ca", "after step", f"{target} after step", "s/step"])

@@ -20,13 +20,21 @@ import torch
 
 from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource, ShardDataSource
+from openfold_opt.train.observer import (
+    CompositeObserver,
+    ConsoleObserver,
+    EvaluationReport,
+    NullObserver,
+    RunInfo,
+    RunSummary,
+    StepReport,
+)
 from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, EvaluationReport, NullObserver, RunInfo, RunSummary, StepReport
-from openfold_opt.train.build_run import RunPaths, build_model
+from openfold_opt.train.training_interval import NonFiniteError
 
 
 class _Lines(NullObserver):
@@ -45,14 +53,21 @@ class _Lines(NullObserver):
         print(json.dumps({"step": report.step, "lddt_ca": report.lddt_ca}), flush=True)
 
     def run_end(self, summary: RunSummary) -> None:
-        speed = {"seconds_per_step": summary.seconds_per_step, "num_eager_steps": summary.num_eager_steps}
+        speed = {
+            "seconds_per_step": summary.seconds_per_step,
+            "num_eager_steps": summary.num_eager_steps,
+        }
         print(json.dumps({"device": self._device} | speed), flush=True)
 
 
 def main() -> int:
     """The exit code is 1 if the run could not begin or a loss is not finite; the message is on standard error."""
     settings = json.loads(sys.argv[1])
-    return train(configuration(build_preset(settings["preset"]), settings), settings, data=ShardDataSource(Path(settings["data_dir"])))
+    return train(
+        configuration(build_preset(settings["preset"]), settings),
+        settings,
+        data=ShardDataSource(Path(settings["data_dir"])),
+    )
 
 
 def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
@@ -63,10 +78,14 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
         kernels=KernelConfig.all(settings["kernels"]),
         precision=settings["precision"],
         cuda_graphs=settings["graphs"],
-        data=dataclasses.replace(config.data, pad_to_crop=config.data.pad_to_crop or settings["pads"]),
+        data=dataclasses.replace(
+            config.data, pad_to_crop=config.data.pad_to_crop or settings["pads"]
+        ),
         # nothing reaches 1, so no run ends before the others
         evaluation=dataclasses.replace(
-            config.evaluation, every_steps=min(settings["steps"], config.evaluation.every_steps), target_lddt_ca=1.0
+            config.evaluation,
+            every_steps=min(settings["steps"], config.evaluation.every_steps),
+            target_lddt_ca=1.0,
         ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=settings["steps"],
@@ -81,9 +100,16 @@ def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> i
     paths = RunPaths(output_dir=Path(settings["output_dir"]))
     if settings["nudge_seed"] is not None:
         paths = dataclasses.replace(paths, init_checkpoint=paths.output_dir / "nudged.pt")
-        weights = build_model(config, seed=settings["seed"], device=torch.device("cpu")).state_dict()
-        torch.save(perturbed(weights, perturb=settings["nudge"], seed=settings["nudge_seed"]), paths.init_checkpoint)
-    observer = CompositeObserver(_Lines(), ConsoleObserver(log_every_steps=config.log_every_steps, stream=sys.stderr))
+        weights = build_model(
+            config, seed=settings["seed"], device=torch.device("cpu")
+        ).state_dict()
+        torch.save(
+            perturbed(weights, perturb=settings["nudge"], seed=settings["nudge_seed"]),
+            paths.init_checkpoint,
+        )
+    observer = CompositeObserver(
+        _Lines(), ConsoleObserver(log_every_steps=config.log_every_steps, stream=sys.stderr)
+    )
     try:
         Trainer(config, data=data, paths=paths, seed=settings["seed"], observer=observer).run()
     except (SetupError, NonFiniteError):
@@ -92,13 +118,17 @@ def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> i
     return 0
 
 
-def perturbed(weights: dict[str, torch.Tensor], *, perturb: float, seed: int) -> dict[str, torch.Tensor]:
+def perturbed(
+    weights: dict[str, torch.Tensor], *, perturb: float, seed: int
+) -> dict[str, torch.Tensor]:
     """Each weight times 1 + u, u uniform between -nudge and nudge; zeros stay zeros."""
     generator = torch.Generator().manual_seed(seed)
     changed = {}
     for name, value in weights.items():
         # in float64, as 1 + u may lie between two float32 numbers
-        factor = 1.0 + perturb * (2.0 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1.0)
+        factor = 1.0 + perturb * (
+            2.0 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1.0
+        )
         changed[name] = (value.double() * factor).to(value.dtype)
     return changed
 

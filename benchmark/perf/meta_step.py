@@ -16,8 +16,8 @@ from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.synthetic_features import meta_batch
 from openfold_opt.train.precision import meta_model
+from openfold_opt.train.synthetic_features import meta_batch
 
 META = torch.device("meta")
 
@@ -65,16 +65,24 @@ class MetaStep:
         slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
         return cls(
             model=meta_model(config.model, precision),
-            plan=ExecutionPlan(kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks),
-            batch=meta_batch(config.data, batch_size=config.local_batch_size, num_passes=num_passes + 1),
-            dropout=DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None,
+            plan=ExecutionPlan(
+                kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks
+            ),
+            batch=meta_batch(
+                config.data, batch_size=config.local_batch_size, num_passes=num_passes + 1
+            ),
+            dropout=DropoutState(seed=scalar, step=scalar, slots=slots)
+            if config.use_dropout
+            else None,
             loss=AlphaFoldLoss(config.loss),
             num_passes=num_passes,
         )
 
     def forward(self) -> ModelOutputs:
         """All passes, the last one with gradient."""
-        return self.model(self.batch, self.plan, num_recycling_iterations=self.num_passes, dropout=self.dropout)
+        return self.model(
+            self.batch, self.plan, num_recycling_iterations=self.num_passes, dropout=self.dropout
+        )
 
     def count_flops(self) -> StepFlops:
         """Of matrix products."""

@@ -18,7 +18,13 @@ from openfold_opt.parallel.chunks import PendingChunks
 
 _DEEPEST = 3
 """Parts of a module's name that a range may have: evoformer_stack.core.tri_att_start is as deep as it goes."""
-_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+_LAUNCHES = (
+    "cudaLaunchKernel",
+    "cuLaunchKernel",
+    "cudaGraphLaunch",
+    "cudaMemcpyAsync",
+    "cudaMemsetAsync",
+)
 
 
 def range_name(module_name: str) -> str | None:
@@ -40,7 +46,10 @@ def module_ranges(model: nn.Module) -> Iterator[None]:
         if name is None or isinstance(module, (nn.ModuleList, Linear, LayerNorm)):
             continue
         ranges = _ModuleRanges(name)
-        handles += [module.register_forward_pre_hook(ranges.before), module.register_forward_hook(ranges.after)]
+        handles += [
+            module.register_forward_pre_hook(ranges.before),
+            module.register_forward_hook(ranges.after),
+        ]
     try:
         yield
     finally:
@@ -78,7 +87,11 @@ class _ModuleRanges:
 
     def after(self, module: nn.Module, args: tuple, result: Any) -> Any:
         self._forward.leave()
-        return self._each(result) if isinstance(result, Iterator) else _marked(result, self._backward.enter)
+        return (
+            self._each(result)
+            if isinstance(result, Iterator)
+            else _marked(result, self._backward.enter)
+        )
 
     def _each(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         """The forward range is open while the module works on a piece."""
@@ -133,7 +146,9 @@ class _Range:
         self._open = None
 
 
-def time_modules(step: Callable[[], Any], model: nn.Module, *, trace: Path | None = None) -> dict[str, Any]:
+def time_modules(
+    step: Callable[[], Any], model: nn.Module, *, trace: Path | None = None
+) -> dict[str, Any]:
     """Profiles one step.
 
     Args:

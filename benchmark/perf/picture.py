@@ -40,7 +40,9 @@ def draw_module_times(modules: dict[str, dict[str, float]], path: Path) -> None:
     figure, axes = _new_figure(8, 0.8 + 0.24 * len(names))
     forward = [1e3 * modules[name]["forward"] for name in names]
     axes.barh(names, forward, label="forward")
-    axes.barh(names, [1e3 * modules[name]["backward"] for name in names], left=forward, label="backward")
+    axes.barh(
+        names, [1e3 * modules[name]["backward"] for name in names], left=forward, label="backward"
+    )
     axes.set_xlabel("ms of a step, all blocks together")
     axes.grid(alpha=0.3, axis="x")
     axes.legend(loc="lower right")

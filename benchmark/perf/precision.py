@@ -16,11 +16,11 @@ from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.config import RunConfig
-from openfold_opt.train.synthetic_features import synthetic_batch
-from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.step import MicroBatch, StepNumbers, TrainStep
+from openfold_opt.train.synthetic_features import synthetic_batch
 
 VARIANTS = (("reference", "fp32"), ("reference", "bf16"), ("auto", "fp32"), ("auto", "bf16"))
 TRUTH = "reference fp32"
@@ -28,9 +28,19 @@ TRUTH = "reference fp32"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes (default: middle)")
-    parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps in float32 before, away from the zeros of the start (default: 5)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
+    parser.add_argument(
+        "--preset", default="middle", choices=preset_names(), help="sizes (default: middle)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=5,
+        metavar="N",
+        help="steps in float32 before, away from the zeros of the start (default: 5)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,7 +52,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     device = device_for(config, kernels="auto", precision="bf16")
     features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
     slots = torch.arange(config.local_batch_size, device=device)
-    batch = MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=("made up",))
+    batch = MicroBatch(
+        features=FeatureBatch.from_features(features).to(device),
+        slots=slots,
+        sample_ids=("made up",),
+    )
     weights = _trained(config, batch, args.steps)
     losses, gradients = {}, {}
     for kernels, precision in VARIANTS:
@@ -53,7 +67,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _step(config: RunConfig, kernels: str, precision: str) -> TrainStep:
-    config = dataclasses.replace(config, kernels=KernelConfig.all(kernels), precision=precision, recompute=False)
+    config = dataclasses.replace(
+        config, kernels=KernelConfig.all(kernels), precision=precision, recompute=False
+    )
     device, context = resolve_device(config.device, local_rank=0), ParallelContext.alone()
     model = build_model(config, seed=1, device=device)
     plan, _ = build_plans(config, context, device)
@@ -76,10 +92,17 @@ def _gradients(
     step.buffer.refresh_compute_copy()
     with matmul_precision(precision):
         terms = step.forward_backward(
-            batch, StepNumbers(step=1, learning_rate=0.0, dropout_seed=step.dropout_seed), num_recycling_iterations=0
+            batch,
+            StepNumbers(step=1, learning_rate=0.0, dropout_seed=step.dropout_seed),
+            num_recycling_iterations=0,
         )
-    losses = {name: float(value.detach().mean()) for name, value in terms.terms.items()} | {"loss": float(terms.loss.detach())}
-    return losses, {name: gradient.clone() for name, gradient in step.buffer.views(step.buffer.gradients).items()}
+    losses = {name: float(value.detach().mean()) for name, value in terms.terms.items()} | {
+        "loss": float(terms.loss.detach())
+    }
+    return losses, {
+        name: gradient.clone()
+        for name, gradient in step.buffer.views(step.buffer.gradients).items()
+    }
 
 
 def gradient_errors(
@@ -106,7 +129,9 @@ def gradient_errors(
 
 
 def _relative_error(found: dict[str, Tensor], truth: dict[str, Tensor], names: list[str]) -> float:
-    ours, theirs = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (found, truth))
+    ours, theirs = (
+        torch.cat([gradients[name].flatten() for name in names]) for gradients in (found, truth)
+    )
     return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
 
@@ -115,10 +140,20 @@ def report(metrics: dict[str, Any]) -> str:
     truth = metrics["losses"][TRUTH]
     others = [name for name in metrics["losses"] if name != TRUTH]
     rows = [
-        [name, f"{value:.5f}", *(f"{abs(metrics['losses'][other][name] - value) / max(abs(value), 1e-12):.1e}" for other in others)]
+        [
+            name,
+            f"{value:.5f}",
+            *(
+                f"{abs(metrics['losses'][other][name] - value) / max(abs(value), 1e-12):.1e}"
+                for other in others
+            ),
+        ]
         for name, value in truth.items()
     ]
-    gradients = [[part, "", *(f"{found[other]:.1e}" for other in others)] for part, found in metrics["gradients"].items()]
+    gradients = [
+        [part, "", *(f"{found[other]:.1e}" for other in others)]
+        for part, found in metrics["gradients"].items()
+    ]
     return "\n\n".join(
         [
             f"{metrics['preset']} after {metrics['steps']} steps on made-up features: relative errors against plain float32",

@@ -14,12 +14,12 @@ import torch
 from benchmark.perf.timing_stats import TimingStats, table
 from data_prep.progress import tracked
 from openfold_opt.loader.batch import WireBatch
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
+from openfold_opt.loader.device_prefetcher import build_prefetcher
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.sample import choose_for_training, encode_sample
-from openfold_opt.loader.device_prefetcher import build_prefetcher
 from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.loader.wire_format import stack_samples
 
 _SAMPLES = 4
 """Different samples, delivered cyclically."""
@@ -83,10 +83,16 @@ def wire_batches(config: DataConfig) -> Iterator[WireBatch]:
 
 def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
     return WireBatch(
-        arrays=arrays, chain_ids=("random",), sample_seeds=(number,),
+        arrays=arrays,
+        chain_ids=("random",),
+        sample_seeds=(number,),
         slots=torch.zeros(1, dtype=torch.int64),
-        step=number, micro=0, position=number, queue_depth=1, reorder_distance=0,
-    )  # fmt: skip
+        step=number,
+        micro=0,
+        position=number,
+        queue_depth=1,
+        reorder_distance=0,
+    )
 
 
 def measure_prefetch(
@@ -106,9 +112,13 @@ def measure_prefetch(
     config = DataConfig(crop_size=plan.crop_size)
     kinds = ["direct", *(["pinned"] if device.type == "cuda" else []), "dali"]
     metrics: dict[str, Any] = {
-        "crop_size": plan.crop_size, "step_seconds": plan.step_seconds, "depth": plan.depth,
-        "device": str(device), "seconds": {kind: [] for kind in kinds}, "unavailable": {},
-    }  # fmt: skip
+        "crop_size": plan.crop_size,
+        "step_seconds": plan.step_seconds,
+        "depth": plan.depth,
+        "device": str(device),
+        "seconds": {kind: [] for kind in kinds},
+        "unavailable": {},
+    }
     batches = wire_batches(config)
     for number in tracked(range(plan.rounds), what="staging", unit="round"):
         for kind in kinds if number % 2 == 0 else reversed(kinds):
@@ -154,7 +164,9 @@ def report_prefetch(metrics: dict[str, Any]) -> str:
             continue
         timing_stats = TimingStats.of(seconds)
         text = f"{1e3 * timing_stats.median:.2f} ({1e3 * timing_stats.low:.2f} to {1e3 * timing_stats.high:.2f})"
-        rows.append([kind, text, f"{timing_stats.median / direct.median:.2f}", str(timing_stats.count)])
+        rows.append(
+            [kind, text, f"{timing_stats.median / direct.median:.2f}", str(timing_stats.count)]
+        )
     header = ["staging", "wait for a batch, ms", "of direct", "batches"]
     return (
         f"steps of {1e3 * metrics['step_seconds']:.0f} ms on {metrics['device']}, "

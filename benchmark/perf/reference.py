@@ -16,7 +16,11 @@ from openfold_opt.protein.features import FEATURES
 
 SAMPLES_SCRIPT = Path(__file__).with_name("reference_samples.py")
 STEP_SCRIPT = Path(__file__).with_name("reference_step.py")
-_NEEDED = ("scripts/preprocess_pdb_mmcif.py", "scripts/preprocess_open_protein_set.py", "openfold/datasets.py")
+_NEEDED = (
+    "scripts/preprocess_pdb_mmcif.py",
+    "scripts/preprocess_open_protein_set.py",
+    "openfold/datasets.py",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,61 +34,129 @@ class Reference:
         """BenchmarkError unless it looks like the reference and its interpreter can import what it needs."""
         for name in _NEEDED:
             if not (self.checkout / name).is_file():
-                raise BenchmarkError(f"--reference {self.checkout} has no {name}; name the folder openfold of a checkout of mlcommons/hpc")
+                raise BenchmarkError(
+                    f"--reference {self.checkout} has no {name}; name the folder openfold of a checkout of mlcommons/hpc"
+                )
         modules = "Bio, dacite, pandas, psutil, pympler, scipy, torch, tqdm"
         try:
-            found = subprocess.run([self.python, "-c", f"import {modules}"], capture_output=True, text=True, check=False)
+            found = subprocess.run(
+                [self.python, "-c", f"import {modules}"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         except OSError as error:
-            raise BenchmarkError(f"--reference-python {self.python} cannot be started: {error}") from error
+            raise BenchmarkError(
+                f"--reference-python {self.python} cannot be started: {error}"
+            ) from error
         if found.returncode != 0:
             reason = found.stderr.strip().splitlines()[-1]
-            raise BenchmarkError(f"--reference-python {self.python} cannot import what the MLCommons reference needs ({modules}): {reason}")
+            raise BenchmarkError(
+                f"--reference-python {self.python} cannot import what the MLCommons reference needs ({modules}): {reason}"
+            )
 
     def process(self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path) -> dict[str, float]:
         """Its two scripts of preprocessing, each in one worker process; seconds of each. Results lie in out/pdb and out/alignments."""
         pdb_seconds = self._timed(
-            ["scripts/preprocess_pdb_mmcif.py", "--pdb_mmcif_dirpath", pdb_mmcif, "--output_dirpath", out / "pdb",
-             "--pdb_clusters_by_entity_filepath", pdb_mmcif / "clusters-by-entity-40.txt",
-             "--pdb_obsolete_filepath", pdb_mmcif / "obsolete.dat", "--num_parallel_processes", 1]
-        )  # fmt: skip
+            [
+                "scripts/preprocess_pdb_mmcif.py",
+                "--pdb_mmcif_dirpath",
+                pdb_mmcif,
+                "--output_dirpath",
+                out / "pdb",
+                "--pdb_clusters_by_entity_filepath",
+                pdb_mmcif / "clusters-by-entity-40.txt",
+                "--pdb_obsolete_filepath",
+                pdb_mmcif / "obsolete.dat",
+                "--num_parallel_processes",
+                1,
+            ]
+        )
         alignment_seconds = self._timed(
-            ["scripts/preprocess_open_protein_set.py", "--open_protein_set_dirpath", open_protein_set,
-             "--output_dirpath", out / "alignments", "--num_parallel_processes", 1]
-        )  # fmt: skip
+            [
+                "scripts/preprocess_open_protein_set.py",
+                "--open_protein_set_dirpath",
+                open_protein_set,
+                "--output_dirpath",
+                out / "alignments",
+                "--num_parallel_processes",
+                1,
+            ]
+        )
         return {"structures_seconds": pdb_seconds, "alignments_seconds": alignment_seconds}
 
-    def samples(self, processed: Path, chain_ids: Sequence[str], *, repeats: int) -> Iterator[dict[str, Any]]:
+    def samples(
+        self, processed: Path, chain_ids: Sequence[str], *, repeats: int
+    ) -> Iterator[dict[str, Any]]:
         """One record for each chain that it can train on, and kind."""
-        command = [self.python, SAMPLES_SCRIPT, processed / "pdb", processed / "alignments", repeats, *chain_ids]
+        command = [
+            self.python,
+            SAMPLES_SCRIPT,
+            processed / "pdb",
+            processed / "alignments",
+            repeats,
+            *chain_ids,
+        ]
         with subprocess.Popen(
-            list(map(str, command)), env=_environment(self.checkout), cwd=self.checkout, stdout=subprocess.PIPE, text=True
+            list(map(str, command)),
+            env=_environment(self.checkout),
+            cwd=self.checkout,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as process:
             for line in process.stdout:
                 yield json.loads(line)
         if process.returncode != 0:
-            raise BenchmarkError(f"the MLCommons reference's sample preparation ended with exit code {process.returncode}; its messages are above")
+            raise BenchmarkError(
+                f"the MLCommons reference's sample preparation ended with exit code {process.returncode}; its messages are above"
+            )
 
-    def step(self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int) -> dict[str, Any]:
+    def step(
+        self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int
+    ) -> dict[str, Any]:
         """Seconds of training steps and peak memory of the process. features: .npz of a batch in our names and order of dims."""
         per_pass = ",".join(name for name, spec in FEATURES.items() if spec.per_pass)
-        command = list(map(str, [self.python, STEP_SCRIPT, blocks, passes, repeats, threads, features, per_pass]))
+        command = list(
+            map(
+                str,
+                [self.python, STEP_SCRIPT, blocks, passes, repeats, threads, features, per_pass],
+            )
+        )
         environment = _environment(self.checkout) | {"OMP_NUM_THREADS": str(threads)}
-        finished = subprocess.run(command, env=environment, cwd=self.checkout, capture_output=True, text=True, check=False)
+        finished = subprocess.run(
+            command, env=environment, cwd=self.checkout, capture_output=True, text=True, check=False
+        )
         if finished.returncode != 0:
             print(finished.stderr[-4000:], file=sys.stderr)
-            raise BenchmarkError(f"the MLCommons reference's training step ended with exit code {finished.returncode}; its messages are above")
+            raise BenchmarkError(
+                f"the MLCommons reference's training step ended with exit code {finished.returncode}; its messages are above"
+            )
         return json.loads(finished.stdout.splitlines()[-1])
 
     def _timed(self, arguments: Sequence[Any]) -> float:
         started = time.perf_counter()
         command = list(map(str, [self.python, *arguments]))
-        finished = subprocess.run(command, env=_environment(self.checkout), cwd=self.checkout, capture_output=True, text=True, check=False)
+        finished = subprocess.run(
+            command,
+            env=_environment(self.checkout),
+            cwd=self.checkout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if finished.returncode != 0:
             print(finished.stdout[-2000:], finished.stderr[-4000:], file=sys.stderr)
-            raise BenchmarkError(f"{arguments[0]} of the MLCommons reference ended with exit code {finished.returncode}; its messages are above")
+            raise BenchmarkError(
+                f"{arguments[0]} of the MLCommons reference ended with exit code {finished.returncode}; its messages are above"
+            )
         return time.perf_counter() - started
 
 
 def _environment(checkout: Path) -> dict[str, str]:
     """Nothing of this project's surroundings but the search path for programs."""
-    return {"PYTHONPATH": str(checkout), "PATH": "/usr/local/bin:/usr/bin:/bin", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+    return {
+        "PYTHONPATH": str(checkout),
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        "LC_ALL": "C.UTF-8",
+    }

@@ -52,7 +52,12 @@ def main():
             dataset.template_hit_featurizer.shuffle_top_k_prefiltered = None
         for chain in sys.argv[4:]:
             if chain in place:
-                print(json.dumps(time_chain(dataset, place[chain], chain=chain, kind=kind, repeats=repeats)), flush=True)
+                print(
+                    json.dumps(
+                        time_chain(dataset, place[chain], chain=chain, kind=kind, repeats=repeats)
+                    ),
+                    flush=True,
+                )
 
 
 def time_chain(dataset, index, *, chain, kind, repeats):

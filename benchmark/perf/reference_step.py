@@ -19,7 +19,9 @@ def admit_old_numpy():
     import numpy as np
 
     reshape = np.reshape
-    np.reshape = lambda array, shape=None, *, newshape=None: reshape(array, newshape if shape is None else shape)
+    np.reshape = lambda array, shape=None, *, newshape=None: reshape(
+        array, newshape if shape is None else shape
+    )
 
 
 def main():
@@ -76,7 +78,11 @@ def read_batch(path, *, per_pass, num_passes):
     with np.load(path) as arrays:
         for name in arrays.files:
             value = torch.from_numpy(arrays[name])
-            value = value.movedim(1, -1) if name in per_pass else value.unsqueeze(-1).expand(*value.shape, num_passes)
+            value = (
+                value.movedim(1, -1)
+                if name in per_pass
+                else value.unsqueeze(-1).expand(*value.shape, num_passes)
+            )
             batch[name] = value[..., :num_passes].contiguous()
     return batch
 

@@ -29,17 +29,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     default = "mlperf_reference"
     add = parser.add_argument
-    add("--preset", default=default, choices=preset_names(), help=f"whose shapes (default: {default})")
-    add("--capability", type=int, nargs="+", default=CAPABILITIES, choices=CAPABILITIES,
-        help="compute capabilities (default: all)")  # fmt: skip
+    add(
+        "--preset",
+        default=default,
+        choices=preset_names(),
+        help=f"whose shapes (default: {default})",
+    )
+    add(
+        "--capability",
+        type=int,
+        nargs="+",
+        default=CAPABILITIES,
+        choices=CAPABILITIES,
+        help="compute capabilities (default: all)",
+    )
     add("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="default: all")
-    add("--dap", type=int, nargs="+", default=[1], metavar="N", help="sizes of the DAP group (default: 1)")
-    add("--widest", action="store_true",
-        help="also the largest widths that the kernels accept, with sizes that are not multiples of 16")  # fmt: skip
-    add("--only-memory", action="store_true",
-        help="shared memory alone: stop the compiler when it is allocated, a tenth of the time")  # fmt: skip
-    add("--every-alignment", action="store_true",
-        help="also variants with the same blocks for integers with and without the divisor 16")  # fmt: skip
+    add(
+        "--dap",
+        type=int,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="sizes of the DAP group (default: 1)",
+    )
+    add(
+        "--widest",
+        action="store_true",
+        help="also the largest widths that the kernels accept, with sizes that are not multiples of 16",
+    )
+    add(
+        "--only-memory",
+        action="store_true",
+        help="shared memory alone: stop the compiler when it is allocated, a tenth of the time",
+    )
+    add(
+        "--every-alignment",
+        action="store_true",
+        help="also variants with the same blocks for integers with and without the divisor 16",
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -58,9 +85,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             try:
                 what = f"compile for sm_{capability} in {precision}"
                 found = compiling.compile_launches(
-                    tracked(launches, what=what, unit="kernel"), capability,
+                    tracked(launches, what=what, unit="kernel"),
+                    capability,
                     only_memory=args.only_memory,
-                )  # fmt: skip
+                )
             except ValueError as error:
                 raise BenchmarkError(f"{precision}: {error}") from error
             name = f"sm_{capability} {precision}"
@@ -72,8 +100,10 @@ def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
     """Return the launches of a step for each DAP size, and of the widest models if asked for."""
     # All blocks of the Evoformer are alike, so one of them launches every kernel.
     config = with_evoformer_blocks(build_preset(args.preset), 1)
-    steps = [(config, AxisGroup.single("dap") if n == 1 else AxisGroup.imagined("dap", size=n))
-             for n in args.dap]  # fmt: skip
+    steps = [
+        (config, AxisGroup.single("dap") if n == 1 else AxisGroup.imagined("dap", size=n))
+        for n in args.dap
+    ]
     if args.widest:
         steps += [(widest_model(config, size), AxisGroup.single("dap")) for size in WIDEST_HEADS]
     launches = []
@@ -104,7 +134,9 @@ def widest_model(config: RunConfig, head_size: int) -> RunConfig:
 def step_launches(step: MetaStep) -> list[Any]:
     """All launches of a step and of the optimizer."""
     launches = []
-    with import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(lambda *launch: launches.append(launch)):
+    with import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(
+        lambda *launch: launches.append(launch)
+    ):
         step.run()
         _update_weights(step, sum(parameter.numel() for parameter in step.model.parameters()))
     return launches
@@ -114,10 +146,20 @@ def _update_weights(step: MetaStep, size: int) -> None:
     flat, scalar = torch.empty(size, device=META), torch.zeros((), device=META)
     count = torch.zeros((), dtype=torch.float64, device=META)
     state = WeightState(
-        values=flat, exp_avg=flat, exp_avg_sq=flat, average=flat, num_steps=count, num_updates=scalar, compute_copy=flat.bfloat16()
+        values=flat,
+        exp_avg=flat,
+        exp_avg_sq=flat,
+        average=flat,
+        num_steps=count,
+        num_updates=scalar,
+        compute_copy=flat.bfloat16(),
     )
-    constants = WeightUpdateConstants(beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9)
-    step.plan.kernels.weight_update(state, flat, learning_rate=count, flag=scalar, constants=constants)
+    constants = WeightUpdateConstants(
+        beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9
+    )
+    step.plan.kernels.weight_update(
+        state, flat, learning_rate=count, flag=scalar, constants=constants
+    )
 
 
 def report(metrics: dict[str, Any]) -> str:

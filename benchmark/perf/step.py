@@ -23,10 +23,10 @@ from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.cpu.library import unsupported_reason
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
-from openfold_opt.train.config import RunConfig
-from openfold_opt.train.synthetic_features import synthetic_batch
-from openfold_opt.train.precision import PRECISIONS
 from openfold_opt.train.build_run import resolve_device
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.precision import PRECISIONS
+from openfold_opt.train.synthetic_features import synthetic_batch
 
 _MEBIBYTE = 2**20
 _GRAPHS = {"preset": None, "on": True, "off": False}
@@ -34,24 +34,67 @@ _GRAPHS = {"preset": None, "on": True, "off": False}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", default="middle", choices=preset_names(), help="sizes, precision, device (default: middle, which a CPU can carry)")
-    parser.add_argument("--kernels", default="auto", choices=IMPLEMENTATIONS, help="implementation of all operations (default: auto, the one for the device)")
+    parser.add_argument(
+        "--preset",
+        default="middle",
+        choices=preset_names(),
+        help="sizes, precision, device (default: middle, which a CPU can carry)",
+    )
+    parser.add_argument(
+        "--kernels",
+        default="auto",
+        choices=IMPLEMENTATIONS,
+        help="implementation of all operations (default: auto, the one for the device)",
+    )
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the preset's")
     parser.add_argument(
         "--graphs", default="preset", choices=_GRAPHS, help="CUDA graphs (default: as the preset)"
     )
-    parser.add_argument("--passes", type=int, nargs="+", default=[0], metavar="K", help="recycling passes without gradient (default: 0)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)")
     parser.add_argument(
-        "--rounds", type=int, default=2, metavar="N",
+        "--passes",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="K",
+        help="recycling passes without gradient (default: 0)",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=2,
+        metavar="N",
         help="how often the sides take turns; 0: only the profile (default: 2)",
-    )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)")
-    parser.add_argument("--modules", action="store_true", help="where the time of a step goes, by module")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="that as a picture (.png or .svg)")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="the profile (.json or .json.gz), for https://ui.perfetto.dev")
-    parser.add_argument("--reference", type=Path, metavar="CHECKOUT", help="folder openfold of a checkout of mlcommons/hpc; CPU only, float32, its own recomputation")
-    parser.add_argument("--reference-python", default=sys.executable, metavar="PYTHON", help="interpreter with what the reference needs (default: this one)")
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+    )
+    parser.add_argument(
+        "--modules", action="store_true", help="where the time of a step goes, by module"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="that as a picture (.png or .svg)"
+    )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="the profile (.json or .json.gz), for https://ui.perfetto.dev",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="CHECKOUT",
+        help="folder openfold of a checkout of mlcommons/hpc; CPU only, float32, its own recomputation",
+    )
+    parser.add_argument(
+        "--reference-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter with what the reference needs (default: this one)",
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -84,9 +127,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             sides = {"ours": lambda k=passes, f=features: _ours(args, k, f)}
             if reference is not None:
                 options = {
-                    "blocks": config.model.evoformer_stack.num_blocks, "passes": passes,
-                    "repeats": args.repeats, "threads": args.threads,
-                }  # fmt: skip
+                    "blocks": config.model.evoformer_stack.num_blocks,
+                    "passes": passes,
+                    "repeats": args.repeats,
+                    "threads": args.threads,
+                }
                 sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
             _measure_passes(passes, sides, metrics, args)
         if _has_profile(args):
@@ -168,9 +213,7 @@ def _ours(
     settings |= {"repeats": args.repeats, "graphs": _GRAPHS[args.graphs]}
     settings |= {"passes": passes, "features": str(features), "modules": modules}
     settings["trace"] = str(args.trace) if modules and args.trace is not None else None
-    return run_probe(
-        "benchmark.perf.step_probe", settings, name="a process that times our steps"
-    )
+    return run_probe("benchmark.perf.step_probe", settings, name="a process that times our steps")
 
 
 def report(metrics: dict[str, Any]) -> str:
@@ -178,7 +221,9 @@ def report(metrics: dict[str, Any]) -> str:
     rows, medians = [], []
     for passes, sides in metrics["passes"].items():
         timing_stats_of = {
-            side: TimingStats.of(found["seconds"]) for side, found in sides.items() if found["seconds"]
+            side: TimingStats.of(found["seconds"])
+            for side, found in sides.items()
+            if found["seconds"]
         }
         peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in timing_stats_of}
         if "ours" in timing_stats_of:
@@ -186,12 +231,24 @@ def report(metrics: dict[str, Any]) -> str:
         for side, timing_stats in timing_stats_of.items():
             rate = metrics["flops"][passes] / timing_stats.median
             share = rate / metrics["matmul_flops_per_second"]
-            seconds = f"{timing_stats.median:.3f} ({timing_stats.low:.3f} to {timing_stats.high:.3f})"
-            rows.append([f"{passes} {side}", seconds, f"{rate / 1e12:.2f}", f"{share:.0%}", f"{peaks[side] / _MEBIBYTE:.0f}"])
+            seconds = (
+                f"{timing_stats.median:.3f} ({timing_stats.low:.3f} to {timing_stats.high:.3f})"
+            )
+            rows.append(
+                [
+                    f"{passes} {side}",
+                    seconds,
+                    f"{rate / 1e12:.2f}",
+                    f"{share:.0%}",
+                    f"{peaks[side] / _MEBIBYTE:.0f}",
+                ]
+            )
         if {"ours", "reference"} <= timing_stats_of.keys():
             ratio = timing_stats_of["ours"].ratio_to(timing_stats_of["reference"])
             seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-            rows.append([f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"])
+            rows.append(
+                [f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"]
+            )
     header = ["passes without gradient", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
     parts = [
         "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads, "
@@ -209,7 +266,10 @@ def report(metrics: dict[str, Any]) -> str:
 
 def _profile_report(profile: dict[str, Any]) -> str:
     modules = sorted(profile["modules"].items(), key=lambda item: -sum(item[1].values()))
-    rows = [[name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"] for name, times in modules]
+    rows = [
+        [name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"]
+        for name, times in modules
+    ]
     count = profile["launches"]
     launches = "" if count is None else f"launches of a step: {count:,}\n\n"
     header = ["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"]

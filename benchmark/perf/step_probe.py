@@ -26,13 +26,18 @@ from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.build_run import (
+    build_model,
+    build_plans,
+    build_train_step,
+    peak_memory_bytes,
+    resolve_device,
+)
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.process_memory import keep_freed_memory
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.build_run import build_model, build_plans, build_train_step, peak_memory_bytes, resolve_device
+from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
 from openfold_opt.train.step import MicroBatch
 
 _UNTIMED_STEPS = 2
@@ -72,8 +77,12 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=1)
     with np.load(Path(settings["features"])) as arrays:
-        batch = FeatureBatch.from_features({name: torch.from_numpy(arrays[name]) for name in arrays.files}).to(device)
-    micro_batch = MicroBatch(features=batch, slots=torch.arange(batch.batch_size, device=device), sample_ids=("made up",))
+        batch = FeatureBatch.from_features(
+            {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        ).to(device)
+    micro_batch = MicroBatch(
+        features=batch, slots=torch.arange(batch.batch_size, device=device), sample_ids=("made up",)
+    )
     micro_batches = [micro_batch] * config.accumulation
     found: dict[str, Any] = {"graphs": config.cuda_graphs}
     if settings["modules"]:
@@ -81,7 +90,11 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
         trace = None if settings["trace"] is None else Path(settings["trace"])
         for _ in range(2):
             step.run(micro_batches, step=1, num_recycling_iterations=passes).read()
-        found |= time_modules(lambda: step.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model, trace=trace)
+        found |= time_modules(
+            lambda: step.run(micro_batches, step=1, num_recycling_iterations=passes).read(),
+            model,
+            trace=trace,
+        )
         print(json.dumps(found), flush=True)
     runner: Any = step
     if config.cuda_graphs:
@@ -100,7 +113,9 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
                 found["peak_memory_bytes"] = peak_memory_bytes(device)
                 print(json.dumps(found), flush=True)
     if settings["modules"] and config.cuda_graphs:
-        replay = time_modules(lambda: runner.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model)
+        replay = time_modules(
+            lambda: runner.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model
+        )
         found["launches"] = replay["launches"]
         print(json.dumps(found), flush=True)
 

@@ -21,12 +21,17 @@ class TimingStats:
         """ValueError if there are none."""
         if not values:
             raise ValueError("no measurements to summarize")
-        return cls(median=statistics.median(values), low=min(values), high=max(values), count=len(values))
+        return cls(
+            median=statistics.median(values), low=min(values), high=max(values), count=len(values)
+        )
 
     def ratio_to(self, other: TimingStats) -> TimingStats:
         """How many times larger this is: of the medians, and at the least and at the most."""
         return TimingStats(
-            median=self.median / other.median, low=self.low / other.high, high=self.high / other.low, count=min(self.count, other.count)
+            median=self.median / other.median,
+            low=self.low / other.high,
+            high=self.high / other.low,
+            count=min(self.count, other.count),
         )
 
 
@@ -34,7 +39,10 @@ def table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> str:
     """Rows of text in aligned columns, the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in (header, *rows)
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

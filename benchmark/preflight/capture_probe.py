@@ -17,11 +17,11 @@ import torch
 
 from benchmark.presets import build_preset
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.warm_up import synthetic_micro_batch
 

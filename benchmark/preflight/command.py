@@ -10,8 +10,13 @@ from pathlib import Path
 from benchmark.errors import BenchmarkError
 from benchmark.preflight.capture import check_capture
 from benchmark.preflight.finding import Finding, lines_of
-from benchmark.preflight.job_checks import check_checkpoint, check_data, check_ranks, check_space, needed_bytes
-from benchmark.preflight.rendezvous import Rendezvous, check_answers, check_bandwidth
+from benchmark.preflight.job_checks import (
+    check_checkpoint,
+    check_data,
+    check_ranks,
+    check_space,
+    needed_bytes,
+)
 from benchmark.preflight.node_checks import (
     ExpectedAccelerators,
     check_accelerators,
@@ -20,11 +25,12 @@ from benchmark.preflight.node_checks import (
     check_shards,
     find_accelerators,
 )
+from benchmark.preflight.rendezvous import Rendezvous, check_answers, check_bandwidth
 from benchmark.presets import build_preset, fit_preset, preset_names
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
+from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
-from openfold_opt.train.build_run import resolve_device
 
 
 def add_parser(subparsers) -> None:
@@ -37,19 +43,57 @@ def add_parser(subparsers) -> None:
         "where the preset has any, that all nodes answer, and the bandwidth between them. Prints a line "
         "for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
     )
-    parser.add_argument("--preset", required=True, metavar="P", help=f"path of a file, or one of: {', '.join(preset_names())}")
-    parser.add_argument("--data-dir", required=True, type=Path, metavar="D", help="made by `python -m data_prep convert`")
-    parser.add_argument("--output-dir", required=True, type=Path, metavar="O", help="below which the runs will write")
-    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="how many runs need space (default: 1)")
-    parser.add_argument("--gpus-per-node", type=int, default=0, metavar="N", help="GPUs that every node must have (default: 0)")
-    parser.add_argument("--gpu-name", default="", metavar="TEXT", help="a part of each GPU's name (default: any)")
-    parser.add_argument("--gpu-memory-gib", type=float, default=0.0, metavar="X", help="least memory of each GPU")
-    parser.add_argument("--min-all-reduce-gb-s", type=float, default=0.0, metavar="X", help="least 1e9 bytes per second sent by a rank")
     parser.add_argument(
-        "--timeout-seconds", type=float, default=180.0, metavar="S",
+        "--preset",
+        required=True,
+        metavar="P",
+        help=f"path of a file, or one of: {', '.join(preset_names())}",
+    )
+    parser.add_argument(
+        "--data-dir",
+        required=True,
+        type=Path,
+        metavar="D",
+        help="made by `python -m data_prep convert`",
+    )
+    parser.add_argument(
+        "--output-dir",
+        required=True,
+        type=Path,
+        metavar="O",
+        help="below which the runs will write",
+    )
+    parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
+    parser.add_argument(
+        "--runs", type=int, default=1, metavar="N", help="how many runs need space (default: 1)"
+    )
+    parser.add_argument(
+        "--gpus-per-node",
+        type=int,
+        default=0,
+        metavar="N",
+        help="GPUs that every node must have (default: 0)",
+    )
+    parser.add_argument(
+        "--gpu-name", default="", metavar="TEXT", help="a part of each GPU's name (default: any)"
+    )
+    parser.add_argument(
+        "--gpu-memory-gib", type=float, default=0.0, metavar="X", help="least memory of each GPU"
+    )
+    parser.add_argument(
+        "--min-all-reduce-gb-s",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="least 1e9 bytes per second sent by a rank",
+    )
+    parser.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=180.0,
+        metavar="S",
         help="for all ranks to answer, and for the capture of a CUDA graph (default: 180)",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +104,10 @@ def run(args: argparse.Namespace) -> int:
         rendezvous = Rendezvous(launch, timeout_seconds=args.timeout_seconds)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    own = {"host": platform.node(), "findings": [finding.as_json() for finding in _node_findings(args, config, launch)]}
+    own = {
+        "host": platform.node(),
+        "findings": [finding.as_json() for finding in _node_findings(args, config, launch)],
+    }
     if launch.rank == 0:
         return _first_rank(args, config, launch, rendezvous, own)
     rendezvous.publish(own)
@@ -69,16 +116,22 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     if go_on:
-        rendezvous.all_reduce_gb_per_second(resolve_device(config.device, local_rank=launch.local_rank))
+        rendezvous.all_reduce_gb_per_second(
+            resolve_device(config.device, local_rank=launch.local_rank)
+        )
     rendezvous.leave()
     return 0
 
 
-def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo) -> list[Finding]:
+def _node_findings(
+    args: argparse.Namespace, config: RunConfig, launch: LaunchInfo
+) -> list[Finding]:
     """Of the first rank of each node."""
     if launch.local_rank != 0:
         return []
-    expected = ExpectedAccelerators(count=args.gpus_per_node, name=args.gpu_name, memory_gib=args.gpu_memory_gib)
+    expected = ExpectedAccelerators(
+        count=args.gpus_per_node, name=args.gpu_name, memory_gib=args.gpu_memory_gib
+    )
     accelerators = find_accelerators()
     findings = [
         check_environment(config),
@@ -96,16 +149,31 @@ def _node_findings(args: argparse.Namespace, config: RunConfig, launch: LaunchIn
     return findings
 
 
-def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, rendezvous: Rendezvous, own: dict) -> int:
-    job = [check_ranks(config, launch.world_size), *check_data(config, args.data_dir), check_checkpoint(config, args.init_checkpoint)]
+def _first_rank(
+    args: argparse.Namespace,
+    config: RunConfig,
+    launch: LaunchInfo,
+    rendezvous: Rendezvous,
+    own: dict,
+) -> int:
+    job = [
+        check_ranks(config, launch.world_size),
+        *check_data(config, args.data_dir),
+        check_checkpoint(config, args.init_checkpoint),
+    ]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
     found = rendezvous.collect(own)
     job.append(check_answers(found, launch))
     nodes: dict[str, list[Finding]] = {}
     for answer in found.values():
-        nodes.setdefault(answer["host"], []).extend(Finding(**values) for values in answer["findings"])
+        nodes.setdefault(answer["host"], []).extend(
+            Finding(**values) for values in answer["findings"]
+        )
     job += _check_alike(nodes)
-    is_well = all(finding.passed for finding in [*job, *(finding for of_node in nodes.values() for finding in of_node)])
+    is_well = all(
+        finding.passed
+        for finding in [*job, *(finding for of_node in nodes.values() for finding in of_node)]
+    )
     if is_well and launch.world_size > 1:
         job.append(_measure(args, config, launch, rendezvous))
         is_well = job[-1].passed
@@ -121,18 +189,27 @@ def _first_rank(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo,
     return 0 if is_well else 1
 
 
-def _measure(args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, rendezvous: Rendezvous) -> Finding:
+def _measure(
+    args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, rendezvous: Rendezvous
+) -> Finding:
     device = resolve_device(config.device, local_rank=launch.local_rank)
     rendezvous.decide(True)
     found = rendezvous.all_reduce_gb_per_second(device)
-    return check_bandwidth(found, args.min_all_reduce_gb_s, backend="nccl" if device.type == "cuda" else "gloo")
+    return check_bandwidth(
+        found, args.min_all_reduce_gb_s, backend="nccl" if device.type == "cuda" else "gloo"
+    )
 
 
 def _check_alike(nodes: dict[str, list[Finding]]) -> list[Finding]:
     """Versions and data must be the same on every node."""
     wrong = []
     for name in ("environment", "shards"):
-        texts = {host: finding.text for host, found in nodes.items() for finding in found if finding.check == name and finding.passed}
+        texts = {
+            host: finding.text
+            for host, found in nodes.items()
+            for finding in found
+            if finding.check == name and finding.passed
+        }
         first = next(iter(texts.values()), "")
         different = [host for host, text in texts.items() if text != first]
         if different:

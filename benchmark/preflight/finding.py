@@ -33,7 +33,11 @@ def lines_of(findings: dict[str, list[Finding]]) -> list[str]:
                 hosts.append(host)
     lines = []
     for (verdict, check, text), hosts in by_line.items():
-        where = "" if len(hosts) == len(findings) else f" [{', '.join(hosts[:8])}{', ...' if len(hosts) > 8 else ''}]"
+        where = (
+            ""
+            if len(hosts) == len(findings)
+            else f" [{', '.join(hosts[:8])}{', ...' if len(hosts) > 8 else ''}]"
+        )
         lines.append(f"{verdict} {check}{where}: {text}")
     return lines
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from benchmark.preflight.finding import Finding
 from benchmark.dry_run_log import count_parameters
+from benchmark.preflight.finding import Finding
 from benchmark.rules import preset_division
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.context import count_training_ranks
@@ -16,7 +16,7 @@ from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER
-from openfold_opt.train.selection import validate_counts, count_chains
+from openfold_opt.train.selection import count_chains, validate_counts
 
 BYTES_PER_PARAMETER = 16
 """Of a checkpoint: float32 weights, two moments, running average."""
@@ -30,10 +30,18 @@ def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
         fitted = check_global_batch(config, num_ranks)
         num_training = count_training_ranks(config.parallel, num_ranks)
     except ValueError as error:
-        return Finding(check="ranks", passed=False, text=f"{error}; or choose a preset made for {num_ranks} ranks")
+        return Finding(
+            check="ranks",
+            passed=False,
+            text=f"{error}; or choose a preset made for {num_ranks} ranks",
+        )
     data, parallel = num_training // config.parallel.dap_size, config.parallel
     batch = data * fitted.local_batch_size * fitted.accumulation
-    derived = f" (accumulation {fitted.accumulation}, derived)" if fitted.accumulation != config.accumulation else ""
+    derived = (
+        f" (accumulation {fitted.accumulation}, derived)"
+        if fitted.accumulation != config.accumulation
+        else ""
+    )
     text = (
         f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; "
         f"global batch {batch}{derived}; {preset_division(config)} division"
@@ -51,8 +59,13 @@ def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
     except ValueError as error:
         return [Finding(check="data index", passed=False, text=str(error))]
     size = sum(shard.size_bytes for shard in index.shards)
-    text = f"{data_dir}: sha256 {index.checksum}, {len(index.shards)} shards, {size / 2**30:.1f} GiB"
-    findings = [Finding(check="data index", passed=True, text=text), _check_verified(index, data_dir)]
+    text = (
+        f"{data_dir}: sha256 {index.checksum}, {len(index.shards)} shards, {size / 2**30:.1f} GiB"
+    )
+    findings = [
+        Finding(check="data index", passed=True, text=text),
+        _check_verified(index, data_dir),
+    ]
     return [*findings, _check_chains(config, index)]
 
 
@@ -62,17 +75,32 @@ def _check_chains(config: RunConfig, index: ShardIndex) -> Finding:
     except ValueError as error:
         return Finding(check="chains", passed=False, text=str(error))
     complaint = validate_counts(**counts, config=config.selection)
-    text = complaint or f"{counts['train_samples']:,} to train on, {counts['eval_samples']:,} to evaluate"
+    text = (
+        complaint
+        or f"{counts['train_samples']:,} to train on, {counts['eval_samples']:,} to evaluate"
+    )
     return Finding(check="chains", passed=complaint is None, text=text)
 
 
 def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
     recorded = verified_checksum(data_dir)
     if recorded == index.checksum:
-        return Finding(check="data verified", passed=True, text="every shard was read and hashed for this index")
-    found = "was never verified" if recorded is None else f"was verified for another index ({recorded})"
-    remedy = f"run `python -m data_prep verify {data_dir}` once (mpiexec -n N in front for many cores)"
-    return Finding(check="data verified", passed=False, text=f"the data set {found}; expected a record for {index.checksum}: {remedy}")
+        return Finding(
+            check="data verified",
+            passed=True,
+            text="every shard was read and hashed for this index",
+        )
+    found = (
+        "was never verified" if recorded is None else f"was verified for another index ({recorded})"
+    )
+    remedy = (
+        f"run `python -m data_prep verify {data_dir}` once (mpiexec -n N in front for many cores)"
+    )
+    return Finding(
+        check="data verified",
+        passed=False,
+        text=f"the data set {found}; expected a record for {index.checksum}: {remedy}",
+    )
 
 
 def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
@@ -86,11 +114,17 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
     if path.is_dir() and wanted is None:
         return _check_run_directory(path)
     if not path.is_file():
-        return Finding(check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT")
+        return Finding(
+            check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT"
+        )
     try:
         found = file_sha256(path)
     except OSError as error:
-        return Finding(check=name, passed=False, text=f"{path} cannot be read: {error.strerror or error}; correct INIT_CHECKPOINT")
+        return Finding(
+            check=name,
+            passed=False,
+            text=f"{path} cannot be read: {error.strerror or error}; correct INIT_CHECKPOINT",
+        )
     if wanted not in (None, found):
         text = f"{path} has sha256 {found}, expected {wanted}; fetch it again (python -m data_prep download)"
         return Finding(check=name, passed=False, text=text)
@@ -110,15 +144,23 @@ def _check_run_directory(path: Path) -> Finding:
 def needed_bytes(config: RunConfig, num_runs: int) -> int:
     """What so many runs leave on the disk, with one checkpoint more than they keep, as the next is written before an old one goes."""
     num_checkpoints = config.checkpoint.keep_last + config.checkpoint.keep_best + 1
-    return num_runs * (num_checkpoints * BYTES_PER_PARAMETER * count_parameters(config) + LOG_BYTES_PER_RUN)
+    return num_runs * (
+        num_checkpoints * BYTES_PER_PARAMETER * count_parameters(config) + LOG_BYTES_PER_RUN
+    )
 
 
 def check_space(output_dir: Path, needed: int) -> Finding:
     """Whether logs and checkpoints of `needed` bytes fit where the runs will write."""
     if not output_dir.is_dir():
-        return Finding(check="free space", passed=False, text=f"{output_dir} is not a directory; make it, or correct LOGDIR")
+        return Finding(
+            check="free space",
+            passed=False,
+            text=f"{output_dir} is not a directory; make it, or correct LOGDIR",
+        )
     free = shutil.disk_usage(output_dir).free
     text = f"{free / 2**30:.1f} GiB free in {output_dir}, the runs need {needed / 2**30:.1f} GiB"
     if free < needed:
-        return Finding(check="free space", passed=False, text=f"{text}; make room, or name another LOGDIR")
+        return Finding(
+            check="free space", passed=False, text=f"{text}; make room, or name another LOGDIR"
+        )
     return Finding(check="free space", passed=True, text=text)

@@ -47,16 +47,23 @@ def find_accelerators() -> Accelerators:
     free = tuple(torch.cuda.mem_get_info(number)[0] for number in numbers)
     properties = [torch.cuda.get_device_properties(number) for number in numbers]
     return Accelerators(
-        names=tuple(found.name for found in properties), memory_bytes=tuple(found.total_memory for found in properties), free_bytes=free
+        names=tuple(found.name for found in properties),
+        memory_bytes=tuple(found.total_memory for found in properties),
+        free_bytes=free,
     )
 
 
-def check_accelerators(found: Accelerators, expected: ExpectedAccelerators, *, device: str) -> Finding:
+def check_accelerators(
+    found: Accelerators, expected: ExpectedAccelerators, *, device: str
+) -> Finding:
     """Number, names and memory as expected, and nobody else on them."""
     if expected.count == 0 and device != "cuda":
         return Finding(check="GPUs", passed=True, text=f"none expected (device {device!r})")
     wanted = f"expected {expected.count} of {expected.name or 'any'} with at least {expected.memory_gib:g} GiB"
-    names = ", ".join(f"{found.names.count(name)} {name}" for name in dict.fromkeys(found.names)) or "none"
+    names = (
+        ", ".join(f"{found.names.count(name)} {name}" for name in dict.fromkeys(found.names))
+        or "none"
+    )
     remedy = "look at nvidia-smi and dmesg on this node, drain it and take another, or correct the configuration"
 
     def failed(what: str) -> Finding:
@@ -69,7 +76,11 @@ def check_accelerators(found: Accelerators, expected: ExpectedAccelerators, *, d
     least = min(found.memory_bytes) / 2**30
     if least < expected.memory_gib:
         return failed(f"{names}, one with {least:.1f} GiB")
-    busy = [number for number, (free, whole) in enumerate(zip(found.free_bytes, found.memory_bytes)) if free < MIN_FREE_SHARE * whole]
+    busy = [
+        number
+        for number, (free, whole) in enumerate(zip(found.free_bytes, found.memory_bytes))
+        if free < MIN_FREE_SHARE * whole
+    ]
     if busy:
         return failed(f"memory of GPUs {busy} in use by somebody else")
     return Finding(check="GPUs", passed=True, text=f"{names}, {least:.0f} GiB each, all free")
@@ -81,11 +92,18 @@ def check_environment(config: RunConfig) -> Finding:
     required = ["torch", "numpy", "h5py", "numba", "mlperf-logging"]
     if "triton" in dataclasses.astuple(config.kernels):
         required.append("triton")
-    missing = [name for name in required if versions[name] == "not installed" and importlib.util.find_spec(name.replace("-", "_")) is None]
+    missing = [
+        name
+        for name in required
+        if versions[name] == "not installed"
+        and importlib.util.find_spec(name.replace("-", "_")) is None
+    ]
     if missing:
         text = f"{', '.join(missing)} not installed; set up the environment (./run_tests.sh --setup-only) or take another image"
         return Finding(check="environment", passed=False, text=text)
-    named = ", ".join(f"{name} {versions[name]}" for name in ("python", *required, "cuda", "commit"))
+    named = ", ".join(
+        f"{name} {versions[name]}" for name in ("python", *required, "cuda", "commit")
+    )
     return Finding(check="environment", passed=True, text=named)
 
 
@@ -105,7 +123,11 @@ def check_shards(data_dir: Path) -> Finding:
             found = "is missing" if size is None else f"has {size} bytes"
             text = f"{path} {found}, expected {shard.size_bytes} bytes; mount the file system, or run `data_prep convert` again"
             return Finding(check="shards", passed=False, text=text)
-    return Finding(check="shards", passed=True, text=f"all {len(index.shards)} are there at their sizes (index {index.checksum[:12]})")
+    return Finding(
+        check="shards",
+        passed=True,
+        text=f"all {len(index.shards)} are there at their sizes (index {index.checksum[:12]})",
+    )
 
 
 def check_output(output_dir: Path) -> Finding:

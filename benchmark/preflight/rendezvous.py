@@ -34,7 +34,9 @@ class Rendezvous:
         self._timeout_seconds = timeout_seconds
         self._store: Store | None = None
         if launch.world_size > 1:
-            self._store = dist.PrefixStore("preflight", open_store(launch, timeout=timedelta(seconds=timeout_seconds)))
+            self._store = dist.PrefixStore(
+                "preflight", open_store(launch, timeout=timedelta(seconds=timeout_seconds))
+            )
 
     def publish(self, found: dict[str, Any]) -> None:
         """Leave this rank's findings (JSON values)."""
@@ -54,7 +56,9 @@ class Rendezvous:
     def _are_written(self, writers: dict[str, int], timeout_seconds: float) -> bool:
         """Wait for keys; whether all are there in time."""
         try:
-            read_keys(self._store, writers, self._launch, timeout=timedelta(seconds=timeout_seconds))
+            read_keys(
+                self._store, writers, self._launch, timeout=timedelta(seconds=timeout_seconds)
+            )
         except ValueError:
             return False
         return True
@@ -70,7 +74,9 @@ class Rendezvous:
         Raises ValueError if it does not decide in that time.
         """
         timeout = timedelta(seconds=2 * self._timeout_seconds + 60)
-        return read_keys(self._store, {"go on": 0}, self._launch, timeout=timeout)["go on"] == b"yes"
+        return (
+            read_keys(self._store, {"go on": 0}, self._launch, timeout=timeout)["go on"] == b"yes"
+        )
 
     def leave(self) -> None:
         """The store lives in the first rank, which must be the last to leave."""
@@ -78,7 +84,10 @@ class Rendezvous:
             return
         self._store.set(f"left/{self._launch.rank}", "")
         if self._launch.rank == 0:
-            self._are_written({f"left/{rank}": rank for rank in range(1, self._launch.world_size)}, PARTING_SECONDS)
+            self._are_written(
+                {f"left/{rank}": rank for rank in range(1, self._launch.world_size)},
+                PARTING_SECONDS,
+            )
 
     def all_reduce_gb_per_second(self, device: torch.device) -> float:
         """Bytes that a rank sends to sum MESSAGE_BYTES over all ranks, per second; alike on every rank (the slowest one's)."""
@@ -87,9 +96,12 @@ class Rendezvous:
             torch.cuda.set_device(device)
         launch = self._launch
         dist.init_process_group(
-            backend, store=dist.PrefixStore("groups", self._store), rank=launch.rank, world_size=launch.world_size,
+            backend,
+            store=dist.PrefixStore("groups", self._store),
+            rank=launch.rank,
+            world_size=launch.world_size,
             timeout=timedelta(seconds=self._timeout_seconds),
-        )  # fmt: skip
+        )
         try:
             message = torch.zeros(MESSAGE_BYTES[device.type] // 4, device=device)
             seconds = statistics.median(_timed_all_reduce(message) for _ in range(REPEATS + 1))
@@ -118,7 +130,11 @@ def check_answers(found: dict[int, dict[str, Any]], launch: LaunchInfo) -> Findi
     silent = sorted(set(range(launch.world_size)) - found.keys())
     hosts = list(dict.fromkeys(found[rank]["host"] for rank in sorted(found)))
     if not silent:
-        return Finding(check="answers", passed=True, text=f"all {launch.world_size} ranks on {len(hosts)} nodes, {hosts[0]} to {hosts[-1]}")
+        return Finding(
+            check="answers",
+            passed=True,
+            text=f"all {launch.world_size} ranks on {len(hosts)} nodes, {hosts[0]} to {hosts[-1]}",
+        )
     places = sorted({rank // launch.ranks_per_node for rank in silent})
     text = (
         f"ranks {_shortened(silent)} did not answer (nodes number {_shortened(places)} of the job, counted from 0); heard were "
@@ -137,4 +153,6 @@ def check_bandwidth(found_gb_per_second: float, least: float, *, backend: str) -
 
 
 def _shortened(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (f", ... ({len(numbers)} in all)" if len(numbers) > 8 else "")
+    return ", ".join(map(str, numbers[:8])) + (
+        f", ... ({len(numbers)} in all)" if len(numbers) > 8 else ""
+    )

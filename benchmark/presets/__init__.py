@@ -51,7 +51,9 @@ def build_preset(name: str) -> RunConfig:
     module = _preset_module(name)
     build = getattr(module, "build", None)
     if not callable(build):
-        raise BenchmarkError(f"preset {name} has no function build(); expected build() -> RunConfig")
+        raise BenchmarkError(
+            f"preset {name} has no function build(); expected build() -> RunConfig"
+        )
     config = _call(name, build)
     # imported here: presets are listed without loading torch
     from openfold_opt.train.config import RunConfig

@@ -42,7 +42,9 @@ def build() -> RunConfig:
         weight_average=WeightAverageConfig(decay_rate=0.97),
         evaluation=EvaluationConfig(every_steps=100, target_lddt_ca=0.8),
         selection=DataSelectionConfig(
-            validation_rule="release_dates", validation_min_date="2021-11-20", validation_max_date="2021-12-11"
+            validation_rule="release_dates",
+            validation_min_date="2021-11-20",
+            validation_max_date="2021-12-11",
         ),
         checkpoint=CheckpointConfig(every_steps=200),
         local_batch_size=2,

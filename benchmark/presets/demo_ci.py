@@ -12,5 +12,7 @@ def build() -> RunConfig:
     """The demo until lDDT-Ca 0.5; the best constant structure has 0.47 (`python -m benchmark controls`)."""
     config = demo.build()
     return dataclasses.replace(
-        config, evaluation=dataclasses.replace(config.evaluation, target_lddt_ca=0.5), max_steps=2500
+        config,
+        evaluation=dataclasses.replace(config.evaluation, target_lddt_ca=0.5),
+        max_steps=2500,
     )

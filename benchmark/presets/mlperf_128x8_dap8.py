@@ -11,4 +11,6 @@ from openfold_opt.train.config import RunConfig
 
 def build() -> RunConfig:
     """Global batch 128."""
-    return dataclasses.replace(mlperf_16x8_dap1.build(), parallel=ParallelConfig(dap_size=8, num_evaluation_ranks=32))
+    return dataclasses.replace(
+        mlperf_16x8_dap1.build(), parallel=ParallelConfig(dap_size=8, num_evaluation_ranks=32)
+    )

@@ -40,7 +40,9 @@ def build() -> RunConfig:
         ),
         loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
         optimizer=OptimizerConfig(clip_norm=1.0),
-        schedule=dataclasses.replace(config.schedule, base_learning_rate=1e-3, warmup_steps=30, decay_steps=(1800, 2400)),
+        schedule=dataclasses.replace(
+            config.schedule, base_learning_rate=1e-3, warmup_steps=30, decay_steps=(1800, 2400)
+        ),
         weight_average=WeightAverageConfig(),
         evaluation=dataclasses.replace(config.evaluation, every_steps=200, target_lddt_ca=0.87),
         selection=DataSelectionConfig(

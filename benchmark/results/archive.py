@@ -1,8 +1,8 @@
 """Our own records: measurements of `perf` and runs that were kept, and the table of all of them.
 
-    results/measured/*.json     one `perf` record each
-    results/runs/<name>/        mlperf.log, config.json, command.txt of one run
-    results/TABLE.md            made from them, never edited
+results/measured/*.json     one `perf` record each
+results/runs/<name>/        mlperf.log, config.json, command.txt of one run
+results/TABLE.md            made from them, never edited
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.results.metrics import Metrics, compute_metrics
 from benchmark.results.gather import ResultSet, gather
 from benchmark.results.headlines import headline
+from benchmark.results.metrics import Metrics, compute_metrics
 from benchmark.results.place import describe_place
 from benchmark.results.run_log import LogError, RunLog, read_run_log
-from benchmark.results.tables import SPEED_COLUMNS, TIME_COLUMNS, UNKNOWN, markdown_table, number, table
+from benchmark.results.tables import (
+    SPEED_COLUMNS,
+    TIME_COLUMNS,
+    UNKNOWN,
+    markdown_table,
+    number,
+    table,
+)
 
 RECORD_KEYS = ("measurement", "date", "command", "machine", "versions", "figures")
 MACHINE_KEYS = ("processor", "cpu_count", "memory_bytes", "accelerator_count", "accelerator")
@@ -50,15 +57,37 @@ def _runs(folder: Path) -> str:
     rows, commands = [], []
     for each in folders:
         run, config, command = _read_run(each)
-        metrics = compute_metrics(ResultSet(place=describe_place(each), runs=(run,), num_rejected=0))
+        metrics = compute_metrics(
+            ResultSet(place=describe_place(each), runs=(run,), num_rejected=0)
+        )
         rows.append([f"[{each.name}](runs/{each.name})", *_run_cells(run, config, metrics)])
-        commands.append(f"- {each.name}: `{command}`, on data with checksum {config['data_checksum'][:12]}")
-    header = ["run", "date", "preset", "division", "machine", "ranks", "DAP", "batch", "outcome", "minutes", "samples", "s/step", "commit"]
+        commands.append(
+            f"- {each.name}: `{command}`, on data with checksum {config['data_checksum'][:12]}"
+        )
+    header = [
+        "run",
+        "date",
+        "preset",
+        "division",
+        "machine",
+        "ranks",
+        "DAP",
+        "batch",
+        "outcome",
+        "minutes",
+        "samples",
+        "s/step",
+        "commit",
+    ]
     parts = [markdown_table(rows, header=header), "Repeated by:", "\n".join(commands)]
     sets = [compute_metrics(each) for each in gather([folder]).sets]
     several = [each for each in sets if each.runs >= MIN_RUNS_OF_A_SET]
     if several:
-        parts += ["Runs of one kind together:", table(several, TIME_COLUMNS), table(several, SPEED_COLUMNS)]
+        parts += [
+            "Runs of one kind together:",
+            table(several, TIME_COLUMNS),
+            table(several, SPEED_COLUMNS),
+        ]
     return "\n\n".join(parts)
 
 
@@ -66,13 +95,19 @@ def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any], str]:
     """Its log, its configuration, and the command that repeats it."""
     missing = [name for name in RUN_FILES if not (folder / name).is_file()]
     if missing:
-        raise BenchmarkError(f"{folder} lacks {', '.join(missing)}; expected {', '.join(RUN_FILES)} of a run")
+        raise BenchmarkError(
+            f"{folder} lacks {', '.join(missing)}; expected {', '.join(RUN_FILES)} of a run"
+        )
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         lacking = missing_keys(config, CONFIG_KEYS)
         if lacking:
             raise ValueError(f"config.json lacks {', '.join(lacking)}")
-        return read_run_log(folder / "mlperf.log"), config, (folder / "command.txt").read_text(encoding="utf-8").strip()
+        return (
+            read_run_log(folder / "mlperf.log"),
+            config,
+            (folder / "command.txt").read_text(encoding="utf-8").strip(),
+        )
     except (LogError, ValueError) as error:
         raise BenchmarkError(f"{folder} holds no whole run: {error}") from error
 
@@ -133,10 +168,14 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BenchmarkError(f"{path} is not JSON: {error}; expected a record of `perf --json`") from error
+        raise BenchmarkError(
+            f"{path} is not JSON: {error}; expected a record of `perf --json`"
+        ) from error
     missing = missing_keys(record, RECORD_KEYS)
     if missing:
-        raise BenchmarkError(f"{path} lacks {', '.join(missing)}; expected a record of `perf --json`")
+        raise BenchmarkError(
+            f"{path} lacks {', '.join(missing)}; expected a record of `perf --json`"
+        )
     return record
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
-from benchmark.results.metrics import Metrics, compute_metrics, went_side_by_side
 from benchmark.results.files import as_csv, as_json
 from benchmark.results.gather import Gathered, ResultSet, gather
+from benchmark.results.metrics import Metrics, compute_metrics, went_side_by_side
 from benchmark.results.peak import PEAK_TFLOP_PER_SECOND
 from benchmark.results.tables import label, markdown
 
@@ -28,10 +28,24 @@ def add_parser(subparsers) -> None:
         epilog="The exit code is 0 if every log could be read, 1 if some were left out (they are named; the others are told of), 2 if none "
         "could. A set that fails the RCP checker is reported, and is no error.",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="LOG_OR_DIR", help="log of a run, or folder with logs in it or below it")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is printed (default: %(default)s)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="also write summary.md, summary.csv, summary.json and the pictures there; made if missing"
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="LOG_OR_DIR",
+        help="log of a run, or folder with logs in it or below it",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="what is printed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write summary.md, summary.csv, summary.json and the pictures there; made if missing",
     )
     parser.add_argument(
         "--throughput",
@@ -78,20 +92,33 @@ def render(gathered: Gathered, metrics: Sequence[Metrics]) -> dict[str, str]:
 
 def remarks(gathered: Gathered, metrics: Sequence[Metrics]) -> list[str]:
     """What was taken for granted, or looks odd."""
-    found = [f"{folder}: passed over, it holds results of another benchmark" for folder in gathered.passed_over]
+    found = [
+        f"{folder}: passed over, it holds results of another benchmark"
+        for folder in gathered.passed_over
+    ]
     for each, of_it in zip(gathered.sets, metrics, strict=True):
         if of_it.accelerators and of_it.accelerator is None and of_it.reference_samples is not None:
-            found.append(f"{label(of_it)}: its accelerators are not named, so their peak is not known; --accelerator {of_it.system}=NAME tells")
+            found.append(
+                f"{label(of_it)}: its accelerators are not named, so their peak is not known; --accelerator {of_it.system}=NAME tells"
+            )
         if each.place.is_throughput:
-            found.append(f"{label(of_it)}: taken as a throughput result, {of_it.runs} runs side by side")
+            found.append(
+                f"{label(of_it)}: taken as a throughput result, {of_it.runs} runs side by side"
+            )
             if not went_side_by_side(each.runs):
-                found.append(f"{label(of_it)}: but not all of its runs were under way at the same time")
+                found.append(
+                    f"{label(of_it)}: but not all of its runs were under way at the same time"
+                )
         elif went_side_by_side(each.runs):
-            found.append(f"{label(of_it)}: its runs went side by side; if they were one job, --throughput tells its time as a whole")
+            found.append(
+                f"{label(of_it)}: its runs went side by side; if they were one job, --throughput tells its time as a whole"
+            )
     return found
 
 
-def write(folder: Path, texts: dict[str, str], gathered: Gathered, metrics: Sequence[Metrics]) -> None:
+def write(
+    folder: Path, texts: dict[str, str], gathered: Gathered, metrics: Sequence[Metrics]
+) -> None:
     """Everything into one folder. BenchmarkError if that cannot be written."""
     # matplotlib takes a second to load, and a table does not need it
     from benchmark.results.pictures import draw_all
@@ -103,7 +130,9 @@ def write(folder: Path, texts: dict[str, str], gathered: Gathered, metrics: Sequ
         if metrics:
             draw_all(folder, gathered.sets, metrics)
     except OSError as error:
-        raise BenchmarkError(f"--out {folder}: cannot be written: {error.strerror or error}") from error
+        raise BenchmarkError(
+            f"--out {folder}: cannot be written: {error.strerror or error}"
+        ) from error
 
 
 def _metrics(each: ResultSet, accelerators: dict[str, str]) -> Metrics:
@@ -116,7 +145,11 @@ def _accelerators(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         system, equals, name = pair.partition("=")
-        if not (system and equals and any(pattern.search(name) for pattern, _ in PEAK_TFLOP_PER_SECOND)):
-            raise BenchmarkError(f"--accelerator {pair}: expected SYSTEM=NAME, where NAME has H100, H200, GH200 or A100 in it")
+        if not (
+            system and equals and any(pattern.search(name) for pattern, _ in PEAK_TFLOP_PER_SECOND)
+        ):
+            raise BenchmarkError(
+                f"--accelerator {pair}: expected SYSTEM=NAME, where NAME has H100, H200, GH200 or A100 in it"
+            )
         found[system] = name
     return found

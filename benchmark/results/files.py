@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.gather import Rejection
+from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.run_log import RunLog
 
 
@@ -23,11 +23,18 @@ def as_csv(metrics: Sequence[Metrics]) -> str:
     return text.getvalue()
 
 
-def as_json(metrics: Sequence[Metrics], runs: Sequence[Sequence[RunLog]], rejections: Sequence[Rejection]) -> str:
+def as_json(
+    metrics: Sequence[Metrics], runs: Sequence[Sequence[RunLog]], rejections: Sequence[Rejection]
+) -> str:
     """runs: those of each set, in the order of figures."""
     content = {
-        "sets": [asdict(each) | {"each_run": [_run(run) for run in members]} for each, members in zip(metrics, runs, strict=True)],
-        "left_out": [{"path": str(rejection.path), "reason": rejection.reason} for rejection in rejections],
+        "sets": [
+            asdict(each) | {"each_run": [_run(run) for run in members]}
+            for each, members in zip(metrics, runs, strict=True)
+        ],
+        "left_out": [
+            {"path": str(rejection.path), "reason": rejection.reason} for rejection in rejections
+        ],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -42,7 +49,12 @@ def _run(run: RunLog) -> dict[str, Any]:
         "seconds_per_step_by_cycle": step_seconds(run),
         "data_wait_seconds_per_step_by_cycle": list(run.data_waits),
         "evaluations": [
-            {"samples": each.samples, "lddt_ca": each.lddt_ca, "start_seconds": each.start, "stop_seconds": each.stop}
+            {
+                "samples": each.samples,
+                "lddt_ca": each.lddt_ca,
+                "start_seconds": each.start,
+                "stop_seconds": each.stop,
+            }
             for each in run.evaluations
         ],
     }

@@ -66,7 +66,9 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
         if len(kinds) > 1:
             rejections.append(Rejection(path=folder, reason=_disagreement(runs)))
         elif runs:
-            sets.append(ResultSet(place=describe_place(folder), runs=tuple(runs), num_rejected=len(wrong)))
+            sets.append(
+                ResultSet(place=describe_place(folder), runs=tuple(runs), num_rejected=len(wrong))
+            )
     runs, wrong = _read_all(loose)
     rejections += wrong
     places: dict[Place, list[RunLog]] = {}
@@ -74,7 +76,10 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
         # what config.json tells, such as preset and dap size, must agree too
         places.setdefault(describe_place(run.path.parent), []).append(run)
     for place, neighbors in places.items():
-        sets += [ResultSet(place=place, runs=tuple(members), num_rejected=0) for members in _by_kind(neighbors)]
+        sets += [
+            ResultSet(place=place, runs=tuple(members), num_rejected=0)
+            for members in _by_kind(neighbors)
+        ]
     if is_throughput:
         sets = [replace(each, place=replace(each.place, is_throughput=True)) for each in sets]
     return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
@@ -89,13 +94,19 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             found = [file.parent for file in sorted(path.rglob(RESULT_PATTERN))]
             logs = sorted([*path.rglob(FIRST_LOG), *path.rglob(CONTINUED_PATTERN)])
             if not found and not logs:
-                raise BenchmarkError(f"{path} holds no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it")
-            folders |= {folder.resolve(): folder for folder in found if folder.resolve() not in folders}
+                raise BenchmarkError(
+                    f"{path} holds no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it"
+                )
+            folders |= {
+                folder.resolve(): folder for folder in found if folder.resolve() not in folders
+            }
             loose |= {log.resolve(): log for log in logs if log.resolve() not in loose}
         elif path.exists():
             loose.setdefault(path.resolve(), path)
         else:
-            raise BenchmarkError(f"{path} does not exist; expected the log of a run, or a folder of them")
+            raise BenchmarkError(
+                f"{path} does not exist; expected the log of a run, or a folder of them"
+            )
     of_folders = {file.resolve() for folder in folders for file in folder.glob(RESULT_PATTERN)}
     return list(folders.values()), [path for file, path in loose.items() if file not in of_folders]
 
@@ -108,7 +119,11 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
         try:
             runs.append(read_run_log(path))
         except LogError as error:
-            rejections.append(Rejection(path=path, reason=str(error), is_foreign=isinstance(error, ForeignLogError)))
+            rejections.append(
+                Rejection(
+                    path=path, reason=str(error), is_foreign=isinstance(error, ForeignLogError)
+                )
+            )
     return runs, rejections
 
 

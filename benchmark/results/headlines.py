@@ -45,7 +45,10 @@ def _counts(metrics: Values) -> str:
         f"{name} {(each['forward and backward']['bytes'] + extra * each['forward']['bytes']) / 1e9:,.0f} GB"
         for name, each in metrics["variants"].items()
     ]
-    flops = [each["forward and backward"]["flops"] + extra * each["forward"]["flops"] for each in metrics["variants"].values()]
+    flops = [
+        each["forward and backward"]["flops"] + extra * each["forward"]["flops"]
+        for each in metrics["variants"].values()
+    ]
     return f"{metrics['preset']}: a sample's step with {extra} extra passes moves {', '.join(found)}; {flops[0] / 1e12:.1f} TFLOP"
 
 
@@ -53,12 +56,26 @@ def _data(metrics: Values) -> str:
     parts = []
     if "conversion" in metrics:
         ours, reference = metrics["conversion"]["ours"], metrics["conversion"].get("reference")
-        ratio = f", MLCommons reference {reference['structures_seconds'] / ours['structures_seconds']:.1f}x as long" if reference else ""
-        parts.append(f"structures {ours['entries'] / ours['structures_seconds']:.1f} entries/s on one core{ratio}")
+        ratio = (
+            f", MLCommons reference {reference['structures_seconds'] / ours['structures_seconds']:.1f}x as long"
+            if reference
+            else ""
+        )
+        parts.append(
+            f"structures {ours['entries'] / ours['structures_seconds']:.1f} entries/s on one core{ratio}"
+        )
     for kind, chains in metrics.get("samples", {}).items():
         ours = statistics.median(statistics.median(chain["ours"]) for chain in chains.values())
-        ratios = [statistics.median(chain["reference"]) / statistics.median(chain["ours"]) for chain in chains.values() if "reference" in chain]
-        ratio = f", MLCommons reference {statistics.median(ratios):.0f}x as long (medians)" if ratios else ""
+        ratios = [
+            statistics.median(chain["reference"]) / statistics.median(chain["ours"])
+            for chain in chains.values()
+            if "reference" in chain
+        ]
+        ratio = (
+            f", MLCommons reference {statistics.median(ratios):.0f}x as long (medians)"
+            if ratios
+            else ""
+        )
         parts.append(f"a sample of {kind} {1e3 * ours:.1f} ms{ratio}")
     return "; ".join(parts)
 
@@ -70,7 +87,8 @@ def _evaluation(metrics: Values) -> str:
 
 def _kernels(metrics: Values) -> str:
     ratios = [
-        statistics.median(case["seconds"]["plain"]["both"]) / statistics.median(case["seconds"]["ours"]["both"])
+        statistics.median(case["seconds"]["plain"]["both"])
+        / statistics.median(case["seconds"]["ours"]["both"])
         for case in metrics["cases"]
         if {"ours", "plain"} <= case["seconds"].keys()
     ]

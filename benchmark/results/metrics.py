@@ -81,7 +81,9 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
     runs, place = result_set.runs, result_set.place
     first = runs[0]
     samples = [run.samples if run.is_converged else math.inf for run in runs]
-    accelerator = place.accelerator or accelerator or _accelerator_in(f"{first.platform} {place.system}")
+    accelerator = (
+        place.accelerator or accelerator or _accelerator_in(f"{first.platform} {place.system}")
+    )
     converged = [run for run in runs if run.is_converged]
     per_run, whole = _num_accelerators(result_set)
     verdict = judge(runs)
@@ -108,7 +110,9 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
         runs=len(runs),
         converged=len(converged),
         rejected=result_set.num_rejected,
-        minutes_side_by_side=_side_by_side(converged) if place.is_throughput and converged else None,
+        minutes_side_by_side=_side_by_side(converged)
+        if place.is_throughput and converged
+        else None,
         samples_trimmed_mean=_finite(trimmed_mean(samples)),
         samples_min=_finite(min(samples)),
         samples_max=_finite(max(samples)),
@@ -116,7 +120,9 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
         verdict=verdict.outcome,
         verdict_message=verdict.message,
         rcp_factor=verdict.factor,
-        minutes_normalized=trimmed * verdict.factor if verdict.outcome in (PASS, NORMALISED) and trimmed is not None else None,
+        minutes_normalized=trimmed * verdict.factor
+        if verdict.outcome in (PASS, NORMALISED) and trimmed is not None
+        else None,
         **times,
         **_speed(runs, num_accelerators=per_run, accelerator=accelerator),
     )
@@ -133,21 +139,29 @@ def _times(runs: Sequence[RunLog]) -> dict[str, float | None]:
     }
 
 
-def _speed(runs: Sequence[RunLog], *, num_accelerators: int, accelerator: str | None) -> dict[str, float | None]:
+def _speed(
+    runs: Sequence[RunLog], *, num_accelerators: int, accelerator: str | None
+) -> dict[str, float | None]:
     batch = runs[0].batch
     later = [seconds for run in runs for seconds in step_seconds(run)[1:]]
     every = [seconds for run in runs for seconds in step_seconds(run)]
     step = statistics.median(later or every) if every else None
     rate = batch / step if step else None
     peak = peak_tflop_per_second(accelerator, runs[0].precision)
-    has_share = rate is not None and peak is not None and num_accelerators > 0 and runs[0].has_closed_sample
+    has_share = (
+        rate is not None and peak is not None and num_accelerators > 0 and runs[0].has_closed_sample
+    )
     waits = [wait for run in runs for wait in (run.data_waits[1:] or run.data_waits)]
-    evaluations = [evaluation.stop - evaluation.start for run in runs for evaluation in run.evaluations]
+    evaluations = [
+        evaluation.stop - evaluation.start for run in runs for evaluation in run.evaluations
+    ]
     return {
         "seconds_per_step": step,
         "seconds_per_step_all_cycles": statistics.fmean(every) if every else None,
         "samples_per_second": rate,
-        "share_of_peak": share_of_peak(rate, num_accelerators=num_accelerators, peak=peak) if has_share else None,
+        "share_of_peak": share_of_peak(rate, num_accelerators=num_accelerators, peak=peak)
+        if has_share
+        else None,
         "data_wait_seconds_per_step": statistics.fmean(waits) if waits else None,
         "evaluation_seconds": statistics.median(evaluations) if evaluations else None,
         "evaluation_minutes_alone": statistics.fmean(evaluation_alone(run) for run in runs) / 60,
@@ -156,7 +170,10 @@ def _speed(runs: Sequence[RunLog], *, num_accelerators: int, accelerator: str | 
 
 def step_seconds(run: RunLog) -> list[float]:
     """Mean seconds of a step of `batch` samples, per cycle."""
-    return [(cycle.stop - cycle.start) * run.batch / (cycle.samples - cycle.samples_before) for cycle in run.cycles]
+    return [
+        (cycle.stop - cycle.start) * run.batch / (cycle.samples - cycle.samples_before)
+        for cycle in run.cycles
+    ]
 
 
 def evaluation_alone(run: RunLog) -> float:
@@ -166,14 +183,20 @@ def evaluation_alone(run: RunLog) -> float:
         training.append((run.open_cycle_start, run.minutes * 60))
     alone = 0.0
     for evaluation in run.evaluations:
-        overlaps = [min(evaluation.stop, stop) - max(evaluation.start, start) for start, stop in training]
-        alone += evaluation.stop - evaluation.start - sum(overlap for overlap in overlaps if overlap > 0)
+        overlaps = [
+            min(evaluation.stop, stop) - max(evaluation.start, start) for start, stop in training
+        ]
+        alone += (
+            evaluation.stop - evaluation.start - sum(overlap for overlap in overlaps if overlap > 0)
+        )
     return alone
 
 
 def went_side_by_side(runs: Sequence[RunLog]) -> bool:
     """All clocks ran at the same time for a while."""
-    return len(runs) > 1 and max(run.run_start_ms for run in runs) < min(run.run_stop_ms for run in runs)
+    return len(runs) > 1 and max(run.run_start_ms for run in runs) < min(
+        run.run_stop_ms for run in runs
+    )
 
 
 def _side_by_side(runs: Sequence[RunLog]) -> float:
@@ -193,7 +216,10 @@ def _num_accelerators(result_set: ResultSet) -> tuple[int, int]:
 def _num_nodes(result_set: ResultSet) -> int:
     """Of the whole job."""
     run = result_set.runs[0]
-    if not result_set.place.is_throughput or run.num_nodes * run.accelerators_per_node > run.num_ranks:
+    if (
+        not result_set.place.is_throughput
+        or run.num_nodes * run.accelerators_per_node > run.num_ranks
+    ):
         return run.num_nodes
     return run.num_nodes * len(result_set.runs)
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmark.results.canvas import add_legend, color, legend_name, new_axes, use_log_scale
-from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.gather import ResultSet
+from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.reference_points import reference_points
 from benchmark.results.run_log import RunLog
 from benchmark.results.scaling_picture import draw_strong_scaling
@@ -27,7 +27,11 @@ LOWEST_SHARE = 0.03
 
 def draw_all(folder: Path, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
     """lddt_samples.png, lddt_minutes.png, step_time.png and strong_scaling.png."""
-    for name, draw in (("lddt_samples", draw_lddt_samples), ("lddt_minutes", draw_lddt_minutes), ("step_time", draw_step_time)):
+    for name, draw in (
+        ("lddt_samples", draw_lddt_samples),
+        ("lddt_minutes", draw_lddt_minutes),
+        ("step_time", draw_step_time),
+    ):
         figure, axes = new_axes()
         draw(axes, sets, metrics)
         figure.savefig(folder / f"{name}.png", dpi=130)
@@ -42,7 +46,14 @@ def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
     if any(each.reference_samples for each in metrics):
         for point, shade in zip(reference_points(), ("0.55", "0.75"), strict=False):
             low, high = min(point.samples) / 1e3, max(point.samples) / 1e3
-            axes.axvspan(low, high, color=shade, alpha=0.25, linewidth=0, label=f"MLCommons reference converges, batch {point.batch}")
+            axes.axvspan(
+                low,
+                high,
+                color=shade,
+                alpha=0.25,
+                linewidth=0,
+                label=f"MLCommons reference converges, batch {point.batch}",
+            )
     _finish_lddt(axes, sets)
     axes.set_xlabel("thousand samples")
 
@@ -52,13 +63,28 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
     _draw_runs(axes, sets, metrics, curve=lambda run: _course(run, lambda each: each.stop / 60))
     levels = _lddt_limits(sets)
     has_pace = [any(run.is_converged and run.samples for run in each.runs) for each in sets]
-    bars = [i for i, each in enumerate(metrics) if each.reference_samples is not None and has_pace[i]]
+    bars = [
+        i for i, each in enumerate(metrics) if each.reference_samples is not None and has_pace[i]
+    ]
     for row, i in enumerate(bars):
         low, high = _reference_minutes(sets[i])
         height = sets[i].runs[0].target + (row + 1) * 0.012 * (levels[1] - levels[0])
-        axes.plot([low, high], [height, height], color=color(i), linewidth=4, solid_capstyle="butt", alpha=0.7)
+        axes.plot(
+            [low, high],
+            [height, height],
+            color=color(i),
+            linewidth=4,
+            solid_capstyle="butt",
+            alpha=0.7,
+        )
     if bars:
-        axes.plot([], [], color="0.4", linewidth=4, label="MLCommons reference's samples, at the set's pace")
+        axes.plot(
+            [],
+            [],
+            color="0.4",
+            linewidth=4,
+            label="MLCommons reference's samples, at the set's pace",
+        )
     _finish_lddt(axes, sets)
     _log_scale_if_wide(axes, "x", [run.minutes for each in sets for run in each.runs])
     axes.set_xlabel("minutes since run_start")
@@ -71,13 +97,21 @@ def draw_step_time(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metr
         return [cycle.samples / 1e3 for cycle in run.cycles], step_seconds(run)
 
     _draw_runs(axes, sets, metrics, curve=curve)
-    _log_scale_if_wide(axes, "y", [seconds for each in sets for run in each.runs for seconds in step_seconds(run)])
+    _log_scale_if_wide(
+        axes, "y", [seconds for each in sets for run in each.runs for seconds in step_seconds(run)]
+    )
     axes.set_xlabel("thousand samples")
     axes.set_ylabel("s/step, evaluation excluded")
     add_legend(axes)
 
 
-def _draw_runs(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics], *, curve: Callable[[RunLog], Curve]) -> None:
+def _draw_runs(
+    axes: Axes,
+    sets: Sequence[ResultSet],
+    metrics: Sequence[Metrics],
+    *,
+    curve: Callable[[RunLog], Curve],
+) -> None:
     """Every run as a thin line, and their median as a thick one."""
     for i, (each, of_it) in enumerate(zip(sets, metrics, strict=True)):
         curves = [curve(run) for run in each.runs if run.evaluations and run.cycles]
@@ -104,10 +138,15 @@ def _course(run: RunLog, x: Callable) -> Curve:
 def _reference_minutes(each: ResultSet) -> tuple[float, float]:
     """When the fastest and the slowest run of the reference would have ended, samples interpolated to the set's batch as their means are."""
     points = reference_points()
-    pace = statistics.median(run.minutes / run.samples for run in each.runs if run.is_converged and run.samples)
+    pace = statistics.median(
+        run.minutes / run.samples for run in each.runs if run.is_converged and run.samples
+    )
     batches = [point.batch for point in points]
     batch = each.runs[0].batch
-    low, high = (float(np.interp(batch, batches, [choose(point.samples) for point in points])) for choose in (min, max))
+    low, high = (
+        float(np.interp(batch, batches, [choose(point.samples) for point in points]))
+        for choose in (min, max)
+    )
     return low * pace, high * pace
 
 
@@ -121,7 +160,13 @@ def _lddt_limits(sets: Sequence[ResultSet]) -> tuple[float, float]:
 
 
 def _trained_values(sets: Sequence[ResultSet]) -> list[float]:
-    return [each.lddt_ca for result in sets for run in result.runs for each in run.evaluations if each.samples > 0]
+    return [
+        each.lddt_ca
+        for result in sets
+        for run in result.runs
+        for each in run.evaluations
+        if each.samples > 0
+    ]
 
 
 def _finish_lddt(axes: Axes, sets: Sequence[ResultSet]) -> None:
@@ -131,7 +176,14 @@ def _finish_lddt(axes: Axes, sets: Sequence[ResultSet]) -> None:
     num_hidden = sum(value < limits[0] for value in _trained_values(sets))
     if num_hidden:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
-        axes.text(0.01, 0.02, f"{num_hidden} evaluations lie below", transform=axes.transAxes, fontsize=8, bbox=box)
+        axes.text(
+            0.01,
+            0.02,
+            f"{num_hidden} evaluations lie below",
+            transform=axes.transAxes,
+            fontsize=8,
+            bbox=box,
+        )
     axes.set_ylim(*limits)
     axes.set_ylabel("lDDT-Ca")
     add_legend(axes)

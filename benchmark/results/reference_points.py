@@ -74,7 +74,9 @@ def reference_mean(batch: int) -> float | None:
     points = reference_points()
     if batch > points[-1].batch:
         return None
-    return float(np.interp(batch, [point.batch for point in points], [point.mean for point in points]))
+    return float(
+        np.interp(batch, [point.batch for point in points], [point.mean for point in points])
+    )
 
 
 def trimmed_mean(values: Sequence[float]) -> float | None:
@@ -85,14 +87,20 @@ def trimmed_mean(values: Sequence[float]) -> float | None:
 def judge(runs: Sequence[RunLog]) -> Verdict:
     """The RCP checker's verdict on runs of one kind, asked as the package checker asks it (pruned points)."""
     if not all(run.has_closed_sample and run.target == 0.8 for run in runs):
-        return Verdict(outcome=NO_VERDICT, message="not the closed division's model and target", factor=1.0)
+        return Verdict(
+            outcome=NO_VERDICT, message="not the closed division's model and target", factor=1.0
+        )
     if len(runs) < REQUIRED_RUNS:
-        return Verdict(outcome=NO_VERDICT, message=f"{len(runs)} of {REQUIRED_RUNS} runs", factor=1.0)
+        return Verdict(
+            outcome=NO_VERDICT, message=f"{len(runs)} of {REQUIRED_RUNS} runs", factor=1.0
+        )
     with tempfile.TemporaryDirectory() as folder, _silence():
         # the checker wants files of a certain name, and may delete others beside them
         for i, run in enumerate(runs):
             shutil.copyfile(run.path, Path(folder, f"result_{i}.txt"))
-        passed, message, factor = rcp_checker.check_directory(folder, USAGE, RULESET, False, False, rcp_pass="pruned_rcps")
+        passed, message, factor = rcp_checker.check_directory(
+            folder, USAGE, RULESET, False, False, rcp_pass="pruned_rcps"
+        )
     factor = float(factor)
     outcome = (NORMALISED if factor > 1.0 else PASS) if passed else SHORT
     if message == "Insufficient convergence":

@@ -138,13 +138,17 @@ def read_run_log(path: Path) -> RunLog:
         seed=seed if isinstance(seed, int) else None,
         num_nodes=num_nodes,
         accelerators_per_node=accelerators_per_node,
-        num_ranks=_count(values, "number_of_ranks", least=1, default=max(1, num_nodes * accelerators_per_node)),
+        num_ranks=_count(
+            values, "number_of_ranks", least=1, default=max(1, num_nodes * accelerators_per_node)
+        ),
         batch=_count(values, "global_batch_size", least=1),
         accumulation=_count(values, "gradient_accumulation_steps", least=1, default=1),
         is_ours=is_ours,
         target=_number(values.get("target_avg_lddt_ca_value", 0.8), "target_avg_lddt_ca_value"),
         has_closed_sample=all(values.get(key) == value for key, value in CLOSED_SAMPLE.items()),
-        init_start_ms=next((event["time_ms"] for event in events if event["key"] == "init_start"), None),
+        init_start_ms=next(
+            (event["time_ms"] for event in events if event["key"] == "init_start"), None
+        ),
         run_start_ms=began,
         run_stop_ms=stop["time_ms"],
         status=_status(stop),
@@ -165,7 +169,9 @@ def _openfold_events(path: Path) -> list[dict[str, Any]]:
         raise LogError(f"damaged: {_first(damage)}")
     if not events:
         raise LogError("no line of it is an MLPerf event (:::MLLOG ...)")
-    benchmark = next((event["value"] for event in events if event["key"] == "submission_benchmark"), None)
+    benchmark = next(
+        (event["value"] for event in events if event["key"] == "submission_benchmark"), None
+    )
     if benchmark != BENCHMARK:
         kind = ForeignLogError if isinstance(benchmark, str) else LogError
         raise kind(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
@@ -220,8 +226,14 @@ def _cycles(events: list[dict[str, Any]], began: float) -> tuple[Cycle, ...]:
 
 
 def _open_cycle_start(events: list[dict[str, Any]], began: float) -> float | None:
-    last = next((event for event in reversed(events) if event["key"] in ("epoch_start", "epoch_stop")), None)
-    return (last["time_ms"] - began) / 1e3 if last is not None and last["key"] == "epoch_start" else None
+    last = next(
+        (event for event in reversed(events) if event["key"] in ("epoch_start", "epoch_stop")), None
+    )
+    return (
+        (last["time_ms"] - began) / 1e3
+        if last is not None and last["key"] == "epoch_start"
+        else None
+    )
 
 
 def _evaluations(events: list[dict[str, Any]], began: float) -> tuple[Evaluation, ...]:
@@ -236,7 +248,14 @@ def _evaluations(events: list[dict[str, Any]], began: float) -> tuple[Evaluation
             value = _number(event["value"], "eval_accuracy")
             stop = event["time_ms"]
             start = starts.get(samples, stop)
-            evaluations.append(Evaluation(samples=samples, lddt_ca=value, start=(start - began) / 1e3, stop=(stop - began) / 1e3))
+            evaluations.append(
+                Evaluation(
+                    samples=samples,
+                    lddt_ca=value,
+                    start=(start - began) / 1e3,
+                    stop=(stop - began) / 1e3,
+                )
+            )
     return tuple(evaluations)
 
 
@@ -262,6 +281,10 @@ def _count(values: dict[str, Any], key: str, *, least: int, default: int | None 
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_BEYOND_ANY < value < _BEYOND_ANY:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not -_BEYOND_ANY < value < _BEYOND_ANY
+    ):
         raise LogError(f"{name} is {value!r}, expected a number")
     return value

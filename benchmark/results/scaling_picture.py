@@ -20,7 +20,9 @@ def draw_strong_scaling(axes: Axes, metrics: Sequence[Metrics], *, colors: Seque
     for each, color in drawn:
         size, minutes = _size(each), _minutes(each)
         low, high = each.minutes_min, each.minutes_max or minutes
-        name = f"{label(each)}" + (f", one of {each.runs} side by side" if each.is_throughput else "")
+        name = f"{label(each)}" + (
+            f", one of {each.runs} side by side" if each.is_throughput else ""
+        )
         is_short = each.verdict == SHORT
         name += ", falls short: no result" if is_short else ""
         axes.errorbar(
@@ -36,9 +38,25 @@ def draw_strong_scaling(axes: Axes, metrics: Sequence[Metrics], *, colors: Seque
             label=legend_name(name),
         )
         if each.minutes_normalized is not None and each.rcp_factor > 1:
-            axes.plot([size], [each.minutes_normalized], color=color, marker="_", markersize=16, markeredgewidth=2)
+            axes.plot(
+                [size],
+                [each.minutes_normalized],
+                color=color,
+                marker="_",
+                markersize=16,
+                markeredgewidth=2,
+            )
     if any(each.rcp_factor > 1 for each, _ in drawn):
-        axes.plot([], [], color="0.4", marker="_", markersize=12, markeredgewidth=2, linestyle="none", label="RCP-normalized")
+        axes.plot(
+            [],
+            [],
+            color="0.4",
+            marker="_",
+            markersize=12,
+            markeredgewidth=2,
+            linestyle="none",
+            label="RCP-normalized",
+        )
     _draw_ideal(axes, [each for each, _ in drawn])
     axes.set_xlabel("accelerators (ranks, where there are none)")
     axes.set_ylabel("time to train, minutes")
@@ -55,7 +73,14 @@ def _draw_ideal(axes: Axes, metrics: Sequence[Metrics]) -> None:
     left, right = min(sizes) / 1.5, max(sizes) * 1.5
     for i, (size, minutes) in enumerate(zip(sizes, times, strict=True)):
         name = "ideal scaling from each" if i == 0 else None
-        axes.plot([left, right], [size * minutes / left, size * minutes / right], color="0.7", linewidth=0.8, linestyle=":", label=name)
+        axes.plot(
+            [left, right],
+            [size * minutes / left, size * minutes / right],
+            color="0.7",
+            linewidth=0.8,
+            linestyle=":",
+            label=name,
+        )
     axes.set_xlim(left, right)
     axes.set_ylim(min(times) / 2, max(times) * 2)
 

@@ -38,7 +38,11 @@ class Output:
 
     def complaints(self) -> str:
         """The lines that complain; of a crash, its last line."""
-        lines = [line for line in self.text.splitlines() if line.startswith(COMPLAINTS) and "Traceback" not in line]
+        lines = [
+            line
+            for line in self.text.splitlines()
+            if line.startswith(COMPLAINTS) and "Traceback" not in line
+        ]
         if "Traceback (most recent call last)" in self.text:
             lines.append("the checker broke off: " + self.text.strip().splitlines()[-1])
         lines = lines or self.text.strip().splitlines()[-1:]
@@ -73,7 +77,11 @@ class Checkers:
         command = [sys.executable, "-m", f"mlperf_logging.{name}", *arguments]
         try:
             shown = subprocess.run(
-                command, cwd=self._work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_SECONDS
+                command,
+                cwd=self._work,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=TIMEOUT_SECONDS,
             )
             output = Output(text=shown.stdout.decode(errors="replace"), exit_code=shown.returncode)
         except subprocess.TimeoutExpired:
@@ -90,7 +98,9 @@ class Checkers:
         file = f"{self._package.submitter}/systems/{self._package.system}.json"
         output = self._run("system_desc_checker", file, USAGE, RULESET)
         remedy = "complete the site's file and describe the system again"
-        return self._verdict("system description checker", output, passed=SYSTEM_PASSED, remedy=remedy)
+        return self._verdict(
+            "system description checker", output, passed=SYSTEM_PASSED, remedy=remedy
+        )
 
     def _repository(self) -> Finding:
         output = self._run("repo_checker", self._package.submitter, USAGE, RULESET)
@@ -105,7 +115,9 @@ class Checkers:
     def _reference_convergence(self) -> Finding:
         """RCP: does training need as many samples as the MLCommons reference's? Demanded in the closed division alone."""
         folder = Path(self._package.submitter, self._package.results_folder)
-        output = self._run("rcp_checker", str(folder), "--rcp_usage", USAGE, "--rcp_version", RULESET)
+        output = self._run(
+            "rcp_checker", str(folder), "--rcp_usage", USAGE, "--rcp_version", RULESET
+        )
         lines = [line.partition(" - ")[2] for line in output.text.splitlines()]
         told = [line for line in lines if "Submission mean epochs" in line or "RCP test" in line]
         # its verdict is ours to give, and its advice to go round the test nobody should follow
@@ -114,17 +126,31 @@ class Checkers:
         if output.exit_code == 0:
             return Finding(state=PASS, subject="reference convergence", text=text)
         if not self._is_closed:
-            return Finding(state=NOTE, subject="reference convergence", text=text, remedy="the open division does not ask for it")
-        return Finding(state=FAIL, subject="reference convergence", text=text, remedy=_convergence_remedy(text))
+            return Finding(
+                state=NOTE,
+                subject="reference convergence",
+                text=text,
+                remedy="the open division does not ask for it",
+            )
+        return Finding(
+            state=FAIL, subject="reference convergence", text=text, remedy=_convergence_remedy(text)
+        )
 
     def _summary(self) -> Finding:
         """The score as mlperf-logging computes it. scaling.json of the package checker's run is in the copy by now."""
-        output = self._run("result_summarizer", self._package.submitter, USAGE, RULESET, "--csv", "summary.csv")
+        output = self._run(
+            "result_summarizer", self._package.submitter, USAGE, RULESET, "--csv", "summary.csv"
+        )
         for file in self._work.glob("summary*.csv"):
             shutil.copyfile(file, self._outputs / file.name)
         text = self._score() if output.exit_code == 0 else ""
         if not text:
-            return Finding(state=FAIL, subject="summary", text=output.complaints(), remedy="mend what else falls short")
+            return Finding(
+                state=FAIL,
+                subject="summary",
+                text=output.complaints(),
+                remedy="mend what else falls short",
+            )
         return Finding(state=PASS, subject="summary", text=text)
 
     def _score(self) -> str:
@@ -134,7 +160,10 @@ class Checkers:
             if not row.get("details_url", "").endswith(url_end):
                 continue
             if is_weak and row.get(f"{BENCHMARK}:time_to_train_all"):
-                models, minutes = row[f"{BENCHMARK}:number_of_models"], row[f"{BENCHMARK}:time_to_train_all"]
+                models, minutes = (
+                    row[f"{BENCHMARK}:number_of_models"],
+                    row[f"{BENCHMARK}:time_to_train_all"],
+                )
                 return f"{float(models):.0f} models in {float(minutes):.3f} min"
             if not is_weak and row.get(f"{BENCHMARK}:time_to_train"):
                 return _time_to_train(row)
@@ -142,7 +171,10 @@ class Checkers:
 
 
 def _time_to_train(row: dict[str, str]) -> str:
-    minutes, factor = float(row[f"{BENCHMARK}:time_to_train"]), float(row[f"{BENCHMARK}:rcp_scaling_factor"])
+    minutes, factor = (
+        float(row[f"{BENCHMARK}:time_to_train"]),
+        float(row[f"{BENCHMARK}:rcp_scaling_factor"]),
+    )
     text = f"{minutes / factor:.3f} min, mean without the fastest and the slowest run"
     if factor != 1:
         text += f"; normalized by {factor:.4f} to the MLCommons reference's convergence: {minutes:.3f} min"

@@ -47,7 +47,9 @@ def unpack_commit(checkout: Path, commit: str, target: Path) -> list[str]:
         members = tar.getmembers()
         kept = [member for member in members if not _is_hidden(member.name)]
         tar.extractall(target, members=kept, filter="data")
-    return sorted(member.name for member in members if _is_hidden(member.name) and not member.isdir())
+    return sorted(
+        member.name for member in members if _is_hidden(member.name) and not member.isdir()
+    )
 
 
 def _open_commit(checkout: Path, commit: str) -> tarfile.TarFile:
@@ -64,8 +66,14 @@ def _is_hidden(name: str) -> bool:
 
 def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     if not (checkout / ".git").exists():
-        raise BenchmarkError(f"{checkout} is not a git checkout, so its tracked files are not known; run `submit` in a clone")
+        raise BenchmarkError(
+            f"{checkout} is not a git checkout, so its tracked files are not known; run `submit` in a clone"
+        )
     try:
-        return subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, timeout=300)
+        return subprocess.run(
+            ["git", "-C", str(checkout), *arguments], capture_output=True, timeout=300
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BenchmarkError(f"git does not run ({error}); install it, the code of a submission is packed with it") from error
+        raise BenchmarkError(
+            f"git does not run ({error}); install it, the code of a submission is packed with it"
+        ) from error

@@ -33,16 +33,45 @@ def add_parser(subparsers) -> None:
         "there whatever the verdict, so that it can be looked at. The exit code is 0 if nothing that the division demands "
         "falls short, else 1; 2 if nothing could be assembled.",
     )
-    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log of a run, its output directory, or a directory of those")
     parser.add_argument(
-        "--system", required=True, type=Path, metavar="SYSTEM.json", help="made by `describe-system`; its name is the system's folder"
+        "logs",
+        nargs="+",
+        type=Path,
+        metavar="LOG",
+        help="log of a run, its output directory, or a directory of those",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="OUT", help="what is there of other systems stays")
-    parser.add_argument("--throughput", action="store_true", help="the runs were instances side by side (results/<system>/weak)")
     parser.add_argument(
-        "--include", nargs="+", type=Path, default=[], metavar="FILE", help="for the system's folder, such as its Slurm configuration"
+        "--system",
+        required=True,
+        type=Path,
+        metavar="SYSTEM.json",
+        help="made by `describe-system`; its name is the system's folder",
     )
-    parser.add_argument("--replace", action="store_true", help="put these runs in the place of earlier ones of the same system")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="what is there of other systems stays",
+    )
+    parser.add_argument(
+        "--throughput",
+        action="store_true",
+        help="the runs were instances side by side (results/<system>/weak)",
+    )
+    parser.add_argument(
+        "--include",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="for the system's folder, such as its Slurm configuration",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="put these runs in the place of earlier ones of the same system",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,14 +79,18 @@ def run(args: argparse.Namespace) -> int:
     try:
         return _submit(args)
     except (OSError, subprocess.SubprocessError) as error:
-        raise BenchmarkError(f"the submission cannot be written, or a log not be read: {error}; correct --out, or the logs") from error
+        raise BenchmarkError(
+            f"the submission cannot be written, or a log not be read: {error}; correct --out, or the logs"
+        ) from error
 
 
 def _submit(args: argparse.Namespace) -> int:
     description = read_description(args.system)
     for file in args.include:
         if not file.is_file():
-            raise BenchmarkError(f"{file} is not a file; --include takes files for the system's folder")
+            raise BenchmarkError(
+                f"{file} is not a file; --include takes files for the system's folder"
+            )
     logs = find_logs(args.logs)
     scaling = "weak" if args.throughput else "strong"
     package = Package(
@@ -76,8 +109,15 @@ def _submit(args: argparse.Namespace) -> int:
             print("\n".join(finding.lines()), flush=True)
             findings.append(finding)
     failed = [finding.subject for finding in findings if finding.state == FAIL]
-    verdict = f"falls short in {', '.join(dict.fromkeys(failed))}" if failed else "nothing that the division demands falls short"
-    lines = [f"submission: {args.out / package.submitter} ({description['division']} division)", f"verdict: {verdict}"]
+    verdict = (
+        f"falls short in {', '.join(dict.fromkeys(failed))}"
+        if failed
+        else "nothing that the division demands falls short"
+    )
+    lines = [
+        f"submission: {args.out / package.submitter} ({description['division']} division)",
+        f"verdict: {verdict}",
+    ]
     report = "\n".join([*(line for finding in findings for line in finding.lines()), *lines]) + "\n"
     (outputs / "report.txt").write_text(report, encoding="utf-8")
     print("\n".join([*lines, f"what the checkers said: {outputs}"]))
@@ -85,7 +125,9 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding]:
-    yield from (finding for finding in judge_description(package.description) if finding.state == NOTE)
+    yield from (
+        finding for finding in judge_description(package.description) if finding.state == NOTE
+    )
     yield from judge_logs(package.logs, description=package.description, scaling=package.scaling)
     yield from judge_provenance(package.logs, commit=package.commit, checkout=CHECKOUT)
     if not any(log.commit for log in package.logs) and uncommitted_files(CHECKOUT):

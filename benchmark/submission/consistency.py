@@ -23,7 +23,9 @@ POWER_KEYS = ("power_measurement_start", "power_reading", "power_measurement_sto
 NEW_RUNS = "a log is not mended by hand: put right what made it so, and make a new set of runs in new output directories"
 
 
-def judge_logs(logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str) -> list[Finding]:
+def judge_logs(
+    logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str
+) -> list[Finding]:
     """Findings about the logs as a set, and about each of them."""
     return [
         _judge_number(logs, scaling=scaling),
@@ -62,13 +64,17 @@ def _judge_compliance(logs: Sequence[RunLog], *, division: str, scaling: str) ->
             complaints = []
         if division == "closed" and verdict.division != "closed":
             # the package checker would judge such a log by the open division's rules
-            complaints.append(f"the log is of the {verdict.division} division; expected closed, as the system description says")
+            complaints.append(
+                f"the log is of the {verdict.division} division; expected closed, as the system description says"
+            )
         if complaints:
             text = "\n".join([f"{log.name}, from {log.path}", *complaints])
             findings.append(Finding(state=FAIL, subject="compliance", text=text, remedy=NEW_RUNS))
     if below_target:
         findings.append(_judge_convergence(below_target, scaling=scaling))
-    return findings or [Finding(state=PASS, subject="compliance", text=f"all {len(logs)} logs, {division} division")]
+    return findings or [
+        Finding(state=PASS, subject="compliance", text=f"all {len(logs)} logs, {division} division")
+    ]
 
 
 def _judge_convergence(below_target: Sequence[str], *, scaling: str) -> Finding:
@@ -88,7 +94,11 @@ def _judge_convergence(below_target: Sequence[str], *, scaling: str) -> Finding:
 
 def _judge_seeds(logs: Sequence[RunLog]) -> Finding:
     seeds = _group(logs, lambda log: log.values.get("seed"))
-    lines = [f"seed {seed} in {_names(names)}" for seed, names in seeds.items() if seed != "null" and len(names) > 1]
+    lines = [
+        f"seed {seed} in {_names(names)}"
+        for seed, names in seeds.items()
+        if seed != "null" and len(names) > 1
+    ]
     lines += [f"no seed in {_names(seeds['null'])}"] if "null" in seeds else []
     if lines:
         remedy = "every run draws a seed of its own when --seed is not given; of those with the same seed one may stay"
@@ -127,12 +137,17 @@ def _judge_sameness(logs: Sequence[RunLog]) -> Finding:
         asked = [log for log in logs if RECORD_FILE not in key or log.name in recorded]
         groups = _group(asked, lambda log, key=key: facts[log.name].get(key))
         if len(groups) > 1:
-            lines.append(f"{key}: " + ", ".join(f"{value} in {_names(names)}" for value, names in groups.items()))
+            lines.append(
+                f"{key}: "
+                + ", ".join(f"{value} in {_names(names)}" for value, names in groups.items())
+            )
     if len(lines) > MAX_DIFFERENCES:
         lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
     if lines:
         remedy = "runs of different systems or configurations make no result together; name those that belong together"
-        return Finding(state=FAIL, subject="one configuration", text="\n".join(lines), remedy=remedy)
+        return Finding(
+            state=FAIL, subject="one configuration", text="\n".join(lines), remedy=remedy
+        )
     return Finding(state=PASS, subject="one configuration", text="the same values in all logs")
 
 
@@ -157,7 +172,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _judge_system(logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str) -> list[Finding]:
+def _judge_system(
+    logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str
+) -> list[Finding]:
     """Logs against the system description."""
     findings = []
     values = logs[0].values
@@ -168,8 +185,19 @@ def _judge_system(logs: Sequence[RunLog], *, description: Mapping[str, Any], sca
         if logged is None or logged == described or (is_part and logged <= described):
             continue
         text = f"{key} is {logged} in the logs and {described} in the system description"
-        findings.append(Finding(state=FAIL, subject="system", text=text, remedy="describe the system that made the runs"))
-    pairs = {"submission_org": "submitter", "submission_status": "status", "submission_division": "division"}
+        findings.append(
+            Finding(
+                state=FAIL,
+                subject="system",
+                text=text,
+                remedy="describe the system that made the runs",
+            )
+        )
+    pairs = {
+        "submission_org": "submitter",
+        "submission_status": "status",
+        "submission_division": "division",
+    }
     for key, name in pairs.items():
         if key == "submission_division" and description["division"] == "closed":
             continue  # told with the compliance of each log
@@ -201,11 +229,17 @@ def _judge_commits(logs: Sequence[RunLog]) -> list[Finding]:
     lines = [f"{commit} in {_names(names)}" for commit, names in groups.items()]
     if len(groups) > 1:
         text = "\n".join(["the runs are of different commits", *lines])
-        findings.append(Finding(state=FAIL, subject="commit", text=text, remedy="name runs of one commit"))
+        findings.append(
+            Finding(state=FAIL, subject="commit", text=text, remedy="name runs of one commit")
+        )
     elif any(DIRTY_MARK in commit for commit in groups):
         found = "files were changed or new and not committed, so the code that ran cannot be packed"
         text = "\n".join([found, *lines])
-        findings.append(Finding(state=FAIL, subject="commit", text=text, remedy="commit, and make the runs again"))
+        findings.append(
+            Finding(
+                state=FAIL, subject="commit", text=text, remedy="commit, and make the runs again"
+            )
+        )
     elif groups and not unknown and not without_record:
         findings.append(Finding(state=PASS, subject="commit", text=next(iter(groups)).strip('"')))
     return findings
@@ -221,12 +255,21 @@ def _judge_power(logs: Sequence[RunLog]) -> list[Finding]:
         if not nodes:
             lines.append(f"{log.name} has no {POWER_FOLDER}/node_0.txt beside its log")
         elif {file.stem for file in nodes} != {f"node_{index}" for index in range(len(nodes))}:
-            lines.append(f"{log.name}: found {', '.join(file.name for file in nodes)}; expected node_0.txt, node_1.txt, ...")
+            lines.append(
+                f"{log.name}: found {', '.join(file.name for file in nodes)}; expected node_0.txt, node_1.txt, ..."
+            )
         for file in nodes:
             keys = {event["key"] for event in read_events(file)[0]}
             lines += [f"{file} has no event {key}" for key in POWER_KEYS if key not in keys]
     if lines:
-        return [Finding(state=FAIL, subject="power", text="\n".join(lines), remedy="see docs/submission.md, Power")]
+        return [
+            Finding(
+                state=FAIL,
+                subject="power",
+                text="\n".join(lines),
+                remedy="see docs/submission.md, Power",
+            )
+        ]
     return [Finding(state=PASS, subject="power", text="readings of every run")]
 
 
@@ -248,4 +291,6 @@ def _group(logs: Sequence[RunLog], value_of: Callable[[RunLog], Any]) -> dict[st
 
 
 def _names(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return (
+        ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    )

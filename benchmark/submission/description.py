@@ -67,10 +67,20 @@ DEMANDED = (
 
 DEMANDED_OF_ACCELERATORS = ("accelerator_model_name", "accelerator_memory_capacity")
 
-ASKED_FOR = ("host_storage_type", "host_storage_capacity", "host_networking_topology", "host_memory_configuration", "cooling")
+ASKED_FOR = (
+    "host_storage_type",
+    "host_storage_capacity",
+    "host_networking_topology",
+    "host_memory_configuration",
+    "cooling",
+)
 """The rules ask for an answer, though systems of HPC v3.0 were published without."""
 
-ASKED_OF_ACCELERATORS = ("accelerator_host_interconnect", "accelerator_memory_configuration", "accelerator_interconnect")
+ASKED_OF_ACCELERATORS = (
+    "accelerator_host_interconnect",
+    "accelerator_memory_configuration",
+    "accelerator_interconnect",
+)
 
 WHOLE_NUMBERS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
 """mlperf-logging's summarizer multiplies them."""
@@ -88,9 +98,13 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BenchmarkError(f"{path} cannot be read ({error.strerror}); `describe-system --out {path}` makes it") from error
+        raise BenchmarkError(
+            f"{path} cannot be read ({error.strerror}); `describe-system --out {path}` makes it"
+        ) from error
     except ValueError as error:
-        raise BenchmarkError(f"{path} is not JSON ({error}); `describe-system --out` makes a system description") from error
+        raise BenchmarkError(
+            f"{path} is not JSON ({error}); `describe-system --out` makes a system description"
+        ) from error
     if not isinstance(content, dict):
         raise BenchmarkError(f"{path} is not a table of keys; expected a system description")
     if not FOLDER_NAME.fullmatch(path.stem):
@@ -100,7 +114,15 @@ def read_description(path: Path) -> dict[str, Any]:
     wrong = [finding for finding in judge_description(content) if finding.state == FAIL]
     if wrong:
         lines = [f"    {finding.text}" for finding in wrong]
-        raise BenchmarkError("\n".join([f"{path} is not complete:", *lines, "  complete the site file and describe the system again"]))
+        raise BenchmarkError(
+            "\n".join(
+                [
+                    f"{path} is not complete:",
+                    *lines,
+                    "  complete the site file and describe the system again",
+                ]
+            )
+        )
     return content
 
 
@@ -110,15 +132,32 @@ def judge_description(content: Mapping[str, Any]) -> list[Finding]:
     if str(content.get("accelerators_per_node", "")).strip() not in ("", "0"):
         demanded, asked_for = demanded + DEMANDED_OF_ACCELERATORS, asked_for + ASKED_OF_ACCELERATORS
     wrong = [f"{key}: is missing ({MEANINGS[key]})" for key in MEANINGS if key not in content]
-    wrong += [f"{key}: is empty ({MEANINGS[key]})" for key in demanded if key in content and not content[key]]
-    if not content.get("host_processor_core_count") and not content.get("host_processor_vcpu_count"):
-        wrong.append("host_processor_core_count: is empty, and host_processor_vcpu_count too; one of them must be there")
+    wrong += [
+        f"{key}: is empty ({MEANINGS[key]})"
+        for key in demanded
+        if key in content and not content[key]
+    ]
+    if not content.get("host_processor_core_count") and not content.get(
+        "host_processor_vcpu_count"
+    ):
+        wrong.append(
+            "host_processor_core_count: is empty, and host_processor_vcpu_count too; one of them must be there"
+        )
     wrong += _wrong_values(content)
     empty = [f"{key} ({MEANINGS[key]})" for key in asked_for if key in content and not content[key]]
     findings = [Finding(state=FAIL, subject="system description", text=text) for text in wrong]
     if empty:
-        text = "\n".join(["the rules ask for what is empty here, though systems were published without:", *empty])
-        findings.append(Finding(state=NOTE, subject="system description", text=text, remedy="complete the site's file"))
+        text = "\n".join(
+            ["the rules ask for what is empty here, though systems were published without:", *empty]
+        )
+        findings.append(
+            Finding(
+                state=NOTE,
+                subject="system description",
+                text=text,
+                remedy="complete the site's file",
+            )
+        )
     return findings
 
 
@@ -137,5 +176,7 @@ def _wrong_values(content: Mapping[str, Any]) -> list[str]:
             wrong.append(f"{key}: is {value!r}; expected a whole number in quotes")
     submitter = content.get("submitter")
     if isinstance(submitter, str) and submitter and not FOLDER_NAME.fullmatch(submitter):
-        wrong.append(f"submitter: is {submitter!r}; it names a folder: letters, digits, _ + . - only, no blanks")
+        wrong.append(
+            f"submitter: is {submitter!r}; it names a folder: letters, digits, _ + . - only, no blanks"
+        )
     return sorted(wrong)

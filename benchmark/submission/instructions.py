@@ -77,7 +77,11 @@ def write_instructions(
     preset = str(record["preset"]) if record and "preset" in record else ""
     is_embedded = preset == "demo" or preset.startswith("demo_")
     record_name = f"{system}_{implementation}.json"
-    told = _without_host(record) if record else {"note": "the runs came without a record of their configuration"}
+    told = (
+        _without_host(record)
+        if record
+        else {"note": "the runs came without a record of their configuration"}
+    )
     (folder / record_name).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     find_code = FIND_CODE.format(implementation=implementation)
     datasets = EMBEDDED_DATASETS.format(preset=preset) if is_embedded else find_code + DATASETS
@@ -92,7 +96,11 @@ def write_instructions(
         script.write_text(SCRIPT_START.format(purpose=purpose) + body, encoding="utf-8")
         script.chmod(0o755)
     arguments = "" if preset else "--preset PRESET "
-    arguments += "" if is_embedded else "--data-dir DIR/shards --init-checkpoint DIR/mlperf_hpc_openfold_resumable_checkpoint.pt "
+    arguments += (
+        ""
+        if is_embedded
+        else "--data-dir DIR/shards --init-checkpoint DIR/mlperf_hpc_openfold_resumable_checkpoint.pt "
+    )
     accelerators = description["accelerators_per_node"]
     text = README.format(
         system=system,
@@ -100,14 +108,20 @@ def write_instructions(
         submitter=description["submitter"],
         division=description["division"],
         nodes=description["number_of_nodes"],
-        accelerators=f"{accelerators} {description['accelerator_model_name']}" if accelerators != "0" else "no accelerators",
+        accelerators=f"{accelerators} {description['accelerator_model_name']}"
+        if accelerators != "0"
+        else "no accelerators",
         framework=description["framework"],
         implementation=implementation,
         data_argument="" if is_embedded else " DIR",
-        data_text="the data is embedded: nothing to do" if is_embedded else "fetches the data set and the initial checkpoint, makes shards",
+        data_text="the data is embedded: nothing to do"
+        if is_embedded
+        else "fetches the data set and the initial checkpoint, makes shards",
         run_text=f"preset `{preset}`" if preset else "name the preset with `--preset`",
         record_name=record_name,
-        record_text="configuration, versions and machine, as one of the runs recorded them" if record else "no record came with the runs",
+        record_text="configuration, versions and machine, as one of the runs recorded them"
+        if record
+        else "no record came with the runs",
         extra_rows="".join(f"| `{name}` | the site's own |\n" for name in extra_names),
         arguments=f"{arguments}--output-dir RUN_1",
     )

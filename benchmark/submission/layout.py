@@ -87,7 +87,9 @@ def _check_place(package: Package, target: Path, *, replace: bool) -> None:
             "give --system a file of another name"
         )
     if results.exists() and not replace:
-        raise BenchmarkError(f"{results} exists; --replace puts these runs in its place, --out names another directory")
+        raise BenchmarkError(
+            f"{results} exists; --replace puts these runs in its place, --out names another directory"
+        )
 
 
 def _move(folder: Path, target: Path, *, aside: Path) -> None:
@@ -106,7 +108,9 @@ def _move(folder: Path, target: Path, *, aside: Path) -> None:
 def _write(package: Package, folder: Path, *, checkout: Path) -> None:
     systems = folder / "systems"
     systems.mkdir(parents=True, exist_ok=True)
-    (systems / f"{package.system}.json").write_text(json.dumps(package.description, indent=4) + "\n", encoding="utf-8")
+    (systems / f"{package.system}.json").write_text(
+        json.dumps(package.description, indent=4) + "\n", encoding="utf-8"
+    )
     _write_results(package.logs, folder / package.results_folder)
     implementations = folder / "benchmarks" / BENCHMARK / "implementations"
     code = implementations / package.implementation
@@ -126,7 +130,9 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
     )
     for file in package.extra_files:
         if (own / file.name).exists():
-            raise BenchmarkError(f"{file}: the system's folder has a file of this name already; give it another one")
+            raise BenchmarkError(
+                f"{file}: the system's folder has a file of this name already; give it another one"
+            )
         shutil.copyfile(file, own / file.name)
         shutil.copymode(file, own / file.name)
 

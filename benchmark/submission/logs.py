@@ -50,7 +50,9 @@ class RunLog:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise BenchmarkError(f"{file} is not JSON ({error}); expected the record that a run writes") from error
+            raise BenchmarkError(
+                f"{file} is not JSON ({error}); expected the record that a run writes"
+            ) from error
         return record if isinstance(record, dict) else None
 
     @property
@@ -87,7 +89,9 @@ def find_logs(paths: list[Path]) -> list[RunLog]:
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise BenchmarkError(f"{path} does not exist; expected the log of a run, or a directory with logs")
+            raise BenchmarkError(
+                f"{path} does not exist; expected the log of a run, or a directory with logs"
+            )
         found += [path] if path.is_file() else _logs_in(path)
     resolved = [path.resolve() for path in found]
     for path in resolved:
@@ -101,5 +105,7 @@ def _logs_in(folder: Path) -> list[Path]:
         return [folder / FIRST_LOG]
     found = list(folder.glob(RESULT_PATTERN)) or list(folder.rglob(FIRST_LOG))
     if not found:
-        raise BenchmarkError(f"{folder} has no logs; expected {FIRST_LOG} in it or below it, or {RESULT_PATTERN}")
+        raise BenchmarkError(
+            f"{folder} has no logs; expected {FIRST_LOG} in it or below it, or {RESULT_PATTERN}"
+        )
     return sorted(found, key=by_number)

@@ -13,7 +13,14 @@ import torch
 from benchmark.machine import describe_machine, describe_versions
 from benchmark.submission.description import MEANINGS
 
-GPU_QUERY = ("name", "memory.total", "driver_version", "clocks.max.sm", "pcie.link.gen.max", "pcie.link.width.max")
+GPU_QUERY = (
+    "name",
+    "memory.total",
+    "driver_version",
+    "clocks.max.sm",
+    "pcie.link.gen.max",
+    "pcie.link.width.max",
+)
 """Of nvidia-smi; memory in MiB, clocks in MHz."""
 CACHES = ("L1d cache", "L1i cache", "L2 cache", "L3 cache")
 
@@ -23,9 +30,13 @@ def collect_description() -> dict[str, Any]:
     content: dict[str, Any] = dict.fromkeys(MEANINGS, "")
     machine = describe_machine()
     content |= processor_keys(_output_of("env", "LC_ALL=C", "lscpu", "-J"))
-    content["host_processor_model_name"] = content["host_processor_model_name"] or str(machine["processor"])
+    content["host_processor_model_name"] = content["host_processor_model_name"] or str(
+        machine["processor"]
+    )
     content["host_memory_capacity"] = f"{round(int(machine['memory_bytes']) / 2**30)} GiB"
-    gpus = _output_of("nvidia-smi", f"--query-gpu={','.join(GPU_QUERY)}", "--format=csv,noheader,nounits")
+    gpus = _output_of(
+        "nvidia-smi", f"--query-gpu={','.join(GPU_QUERY)}", "--format=csv,noheader,nounits"
+    )
     content |= accelerator_keys(gpus)
     content["framework"] = f"PyTorch {torch.__version__}"
     content["operating_system"] = _operating_system()
@@ -42,7 +53,9 @@ def processor_keys(lscpu_json: str) -> dict[str, str]:
         "host_processor_model_name": fields.get("Model name", ""),
         "host_processor_core_count": fields.get("Core(s) per socket", ""),
         "host_processor_frequency": f"{frequency} MHz" if frequency else "",
-        "host_processor_caches": ", ".join(f"{name.removesuffix(' cache')} {fields[name]}" for name in CACHES if fields.get(name)),
+        "host_processor_caches": ", ".join(
+            f"{name.removesuffix(' cache')} {fields[name]}" for name in CACHES if fields.get(name)
+        ),
     }
 
 
@@ -66,9 +79,15 @@ def accelerator_keys(nvidia_smi_csv: str) -> dict[str, str]:
         "accelerators_per_node": str(len(rows)),
         # a node with different ones is told as it is
         "accelerator_model_name": " + ".join(dict.fromkeys(row["name"] for row in rows)),
-        "accelerator_memory_capacity": f"{round(int(first['memory.total']) / 1024)} GiB" if first["memory.total"].isdigit() else "",
-        "accelerator_frequency": f"{first['clocks.max.sm']} MHz" if first["clocks.max.sm"].isdigit() else "",
-        "accelerator_host_interconnect": f"PCIe {generation} x{width}" if generation.isdigit() and width.isdigit() else "",
+        "accelerator_memory_capacity": f"{round(int(first['memory.total']) / 1024)} GiB"
+        if first["memory.total"].isdigit()
+        else "",
+        "accelerator_frequency": f"{first['clocks.max.sm']} MHz"
+        if first["clocks.max.sm"].isdigit()
+        else "",
+        "accelerator_host_interconnect": f"PCIe {generation} x{width}"
+        if generation.isdigit() and width.isdigit()
+        else "",
     }
 
 
@@ -80,7 +99,11 @@ def _gpu_rows(text: str) -> list[dict[str, str]]:
 def _software(nvidia_smi_csv: str) -> dict[str, str]:
     """Versions of Python, CUDA and its libraries as PyTorch uses them, of our libraries, and of kernel and driver."""
     rows = _gpu_rows(nvidia_smi_csv)
-    versions = {f"{name}_version": version for name, version in describe_versions().items() if version != "not installed"}
+    versions = {
+        f"{name}_version": version
+        for name, version in describe_versions().items()
+        if version != "not installed"
+    }
     versions.pop("commit_version")
     versions["cudnn_version"] = str(torch.backends.cudnn.version() or "none")
     if torch.cuda.is_available():

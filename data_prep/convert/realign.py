@@ -19,7 +19,9 @@ def realign(old: str, new: str) -> dict[int, int]:
     AlignmentError unless both have at least 6 letters and identical pairs make up 90 % of the shorter one.
     """
     if min(len(old), len(new)) < MIN_LENGTH:
-        raise AlignmentError(f"too short to align: {len(old)} and {len(new)} letters, expected at least {MIN_LENGTH}")
+        raise AlignmentError(
+            f"too short to align: {len(old)} and {len(new)} letters, expected at least {MIN_LENGTH}"
+        )
     aligned_old, aligned_new = kalign.align([old, new], seq_type="protein", n_threads=1)
     places: dict[int, int] = {}
     old_place = new_place = -1
@@ -32,5 +34,7 @@ def realign(old: str, new: str) -> dict[int, int]:
             num_same += old_letter == new_letter
     identity = num_same / min(len(old), len(new))
     if identity < MIN_IDENTITY:
-        raise AlignmentError(f"the chain differs from the hit: {identity:.1%} identical, expected at least {MIN_IDENTITY:.0%}")
+        raise AlignmentError(
+            f"the chain differs from the hit: {identity:.1%} identical, expected at least {MIN_IDENTITY:.0%}"
+        )
     return places

@@ -36,7 +36,11 @@ class _Match:
 
 
 def map_hits(
-    hits: Sequence[HhrHit], query_sequence: str, *, library: TemplateLibrary, obsolete: Mapping[str, str]
+    hits: Sequence[HhrHit],
+    query_sequence: str,
+    *,
+    library: TemplateLibrary,
+    obsolete: Mapping[str, str],
 ) -> list[TemplateHit]:
     """Hits that pass all filters but date and own entry, best sum_probs first; equal ones stay in the order of the file."""
     mapped = []
@@ -56,7 +60,9 @@ def _is_acceptable(hit: HhrHit, query_sequence: str) -> bool:
     return covers_enough and not is_copy and len(letters) >= MIN_HIT_LETTERS
 
 
-def _map_hit(hit: HhrHit, query_sequence: str, pdb_id: str, chain: str, library: TemplateLibrary) -> TemplateHit:
+def _map_hit(
+    hit: HhrHit, query_sequence: str, pdb_id: str, chain: str, library: TemplateLibrary
+) -> TemplateHit:
     pairs = _pairs(hit, query_sequence)
     failure = ""
     try:
@@ -98,7 +104,9 @@ def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
     return pairs
 
 
-def _find_template(letters: str, pairs: dict[int, int], pdb_id: str, chain: str, library: TemplateLibrary) -> _Match:
+def _find_template(
+    letters: str, pairs: dict[int, int], pdb_id: str, chain: str, library: TemplateLibrary
+) -> _Match:
     """The hit's letters in the same chain, then in any chain of the entry, then with X as a wildcard, then realigned."""
     sequences = library.sequences(pdb_id)
     found = _locate(letters, chain, sequences)

@@ -23,25 +23,36 @@ class SuperIndex:
     def __init__(self, folder: Path) -> None:
         self.path = folder / INDEX_NAME
         if not self.path.is_file():
-            raise DataPrepError(f"{self.path} does not exist; expected the folder of the processed alignments: {INDEX_NAME} and 0.db, 1.db, ...")
+            raise DataPrepError(
+                f"{self.path} does not exist; expected the folder of the processed alignments: {INDEX_NAME} and 0.db, 1.db, ..."
+            )
         try:
             self._chains = json.loads(self.path.read_bytes())
         except ValueError as error:
             raise BrokenFile(self.path, f"is not JSON ({error}); fetch it again") from error
         if not isinstance(self._chains, dict):
-            raise BrokenFile(self.path, f"holds a {type(self._chains).__name__}, expected an object of chains")
+            raise BrokenFile(
+                self.path, f"holds a {type(self._chains).__name__}, expected an object of chains"
+            )
         self._sizes: dict[str, int] = {}
         self._fingerprints: dict[str, list[Any]] = {}
         self._name_of: dict[tuple[Any, ...], str] = {}
         """(db, files) -> the chain that is listed first with them: the name of the alignment."""
-        self._alignment_of = {chain_id: self._name(chain_id, where) for chain_id, where in self._chains.items()}
+        self._alignment_of = {
+            chain_id: self._name(chain_id, where) for chain_id, where in self._chains.items()
+        }
 
     def _name(self, chain_id: str, where: Any) -> str:
         try:
-            files = tuple((str(name), int(start), int(size)) for name, start, size in where["files"])
+            files = tuple(
+                (str(name), int(start), int(size)) for name, start, size in where["files"]
+            )
             key = (str(where["db"]), files)
         except (TypeError, KeyError, ValueError) as error:
-            raise BrokenFile(self.path, f"chain {chain_id}: expected {{db, files: [[name, start, size], ...]}}, found {str(where)[:80]}") from error
+            raise BrokenFile(
+                self.path,
+                f"chain {chain_id}: expected {{db, files: [[name, start, size], ...]}}, found {str(where)[:80]}",
+            ) from error
         if key not in self._name_of:
             self._check(chain_id, *key)
         # chains without a file each have an alignment of their own: nothing says that they share one
@@ -50,7 +61,10 @@ class SuperIndex:
     def _check(self, chain_id: str, database: str, files: tuple[tuple[str, int, int], ...]) -> None:
         path = self.path.parent / database
         if Path(database).name != database or not path.is_file():
-            raise BrokenFile(self.path, f"chain {chain_id} is in {database!r}, which is not in {self.path.parent}; fetch it")
+            raise BrokenFile(
+                self.path,
+                f"chain {chain_id} is in {database!r}, which is not in {self.path.parent}; fetch it",
+            )
         if database not in self._sizes:
             self._sizes[database] = path.stat().st_size
             self._fingerprints[database] = file_fingerprint(path, self.path.parent)
@@ -61,7 +75,9 @@ class SuperIndex:
                     f"{name} of chain {chain_id} is bytes {start} to {start + size} of {path}, which has {self._sizes[database]}; fetch it again",
                 )
 
-    def chains_by_alignment(self, chain_ids: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    def chains_by_alignment(
+        self, chain_ids: Iterable[str]
+    ) -> tuple[dict[str, list[str]], list[str]]:
         """Alignment -> chains that use it, both in the order of chain_ids; and the chains without one."""
         users: dict[str, list[str]] = {}
         missing = []
@@ -76,7 +92,10 @@ class SuperIndex:
         """The files that count, by the same names as in a folder of OpenProteinSet."""
         where: Mapping[str, Any] = self._chains[alignment_id]
         path = self.path.parent / where["db"]
-        present = {name: FileSlice(path=path, name=name, start=start, size=size) for name, start, size in where["files"]}
+        present = {
+            name: FileSlice(path=path, name=name, start=start, size=size)
+            for name, start, size in where["files"]
+        }
         msa_files, hit_files = choose_benchmark_files(present)
         return AlignmentUnit(
             alignment_id=alignment_id,

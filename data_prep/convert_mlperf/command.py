@@ -48,7 +48,11 @@ class ProcessedSource:
     @property
     def _alignments_folder(self) -> Path:
         inner = self.alignments / "pdb_alignments"
-        return inner if not (self.alignments / INDEX_NAME).exists() and inner.is_dir() else self.alignments
+        return (
+            inner
+            if not (self.alignments / INDEX_NAME).exists() and inner.is_dir()
+            else self.alignments
+        )
 
     def plan_structures(self) -> Plan:
         """All entries of the log. DataPrepError or BrokenFile if something is missing or cannot be understood."""
@@ -70,7 +74,10 @@ class ProcessedSource:
         index = SuperIndex(self._alignments_folder)
         users, missing = index.chains_by_alignment(library.chain_ids)
         check_missing(
-            self.missing_alignments, missing, num_chains=len(library.chain_ids), remedy=f"fetch the {INDEX_NAME} that belongs to chains.csv"
+            self.missing_alignments,
+            missing,
+            num_chains=len(library.chain_ids),
+            remedy=f"fetch the {INDEX_NAME} that belongs to chains.csv",
         )
         chunks = make_chunks(
             alignments.KIND,
@@ -91,7 +98,11 @@ class ProcessedSource:
             rows = csv.DictReader(file)
             missing = {"pdb_chain_id", "pdb_cluster_id"} - set(rows.fieldnames or ())
             if missing:
-                raise BrokenFile(path, f"has no column {', '.join(sorted(missing))}; expected the chains.csv of the processed data set", line=1)
+                raise BrokenFile(
+                    path,
+                    f"has no column {', '.join(sorted(missing))}; expected the chains.csv of the processed data set",
+                    line=1,
+                )
             clusters = {row["pdb_chain_id"]: row["pdb_cluster_id"] for row in rows}
         return lambda chain_id, entity_keys: _cluster(path, chain_id, clusters.get(chain_id))
 
@@ -102,7 +113,9 @@ def _cluster(path: Path, chain_id: str, text: str | None) -> int:
     try:
         return max(int(text), NO_CLUSTER)
     except ValueError as error:
-        raise BrokenFile(path, f"chain {chain_id} has cluster {text!r}, expected a number") from error
+        raise BrokenFile(
+            path, f"chain {chain_id} has cluster {text!r}, expected a number"
+        ) from error
 
 
 def add_parser(subparsers) -> None:
@@ -115,9 +128,19 @@ def add_parser(subparsers) -> None:
         epilog=EXIT_CODES,
     )
     parser.add_argument(
-        "--pdb-mmcif-processed", type=Path, required=True, metavar="DIR", help="holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat, dicts/"
+        "--pdb-mmcif-processed",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat, dicts/",
     )
-    parser.add_argument("--alignments", type=Path, required=True, metavar="DIR", help="holds super.index and 0.db, 1.db, ... (or pdb_alignments/ with them)")
+    parser.add_argument(
+        "--alignments",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds super.index and 0.db, 1.db, ... (or pdb_alignments/ with them)",
+    )
     add_common_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -31,7 +31,10 @@ _ENTRY_FIELDS = {
     "sequences": dict,
     "atoms": dict,
 }
-_ARRAYS = {"all_atom_positions": (np.dtype(np.float32), (NUM_ATOM_TYPES, 3)), "all_atom_mask": (np.dtype(bool), (NUM_ATOM_TYPES,))}
+_ARRAYS = {
+    "all_atom_positions": (np.dtype(np.float32), (NUM_ATOM_TYPES, 3)),
+    "all_atom_mask": (np.dtype(bool), (NUM_ATOM_TYPES,)),
+}
 """Name -> dtype, and shape after the residues."""
 
 
@@ -74,7 +77,9 @@ def read_entries(path: Path) -> dict[str, dict[str, Any]]:
             path, f"damaged pickle ({type(error).__name__}: {error}); fetch the file again"
         ) from error
     if not isinstance(entries, dict) or not all(isinstance(key, str) for key in entries):
-        raise BrokenFile(path, f"holds a {type(entries).__name__}, expected a dict of entries by PDB id")
+        raise BrokenFile(
+            path, f"holds a {type(entries).__name__}, expected a dict of entries by PDB id"
+        )
     for pdb_id, entry in entries.items():
         _check_entry(path, pdb_id, entry)
     return entries
@@ -85,9 +90,14 @@ def _check_entry(path: Path, pdb_id: str, entry: Any) -> None:
         raise BrokenFile(path, f"entry {pdb_id} is a {type(entry).__name__}, expected a dict")
     for name, kind in _ENTRY_FIELDS.items():
         if name not in entry:
-            raise BrokenFile(path, f"entry {pdb_id} has no {name!r}, expected {', '.join(_ENTRY_FIELDS)}")
+            raise BrokenFile(
+                path, f"entry {pdb_id} has no {name!r}, expected {', '.join(_ENTRY_FIELDS)}"
+            )
         if not isinstance(entry[name], kind):
-            raise BrokenFile(path, f"entry {pdb_id}: {name} is a {type(entry[name]).__name__}, expected {_name_of(kind)}")
+            raise BrokenFile(
+                path,
+                f"entry {pdb_id}: {name} is a {type(entry[name]).__name__}, expected {_name_of(kind)}",
+            )
     if entry["pdb_id"] != pdb_id:
         raise BrokenFile(path, f"entry {pdb_id} calls itself {entry['pdb_id']!r}")
 
@@ -99,21 +109,36 @@ def _name_of(kind: Any) -> str:
 def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
     """The chains of an entry as `convert` packs those of an mmCIF file. BrokenFile if its parts do not fit each other."""
     pdb_id = entry["pdb_id"]
-    author_of, labels_of_entity = entry["mmcif_chain_id_to_author_chain_id"], entry["entity_id_to_mmcif_chain_ids"]
+    author_of, labels_of_entity = (
+        entry["mmcif_chain_id_to_author_chain_id"],
+        entry["entity_id_to_mmcif_chain_ids"],
+    )
     chains = []
     for author in entry["author_chain_ids"]:
         chain_id = f"{pdb_id}_{author}"
         sequence, atoms = entry["sequences"].get(author), entry["atoms"].get(author)
         if not isinstance(sequence, str) or not isinstance(atoms, dict):
-            raise BrokenFile(path, f"chain {chain_id} has no sequence or no atoms; fetch the file again")
-        positions, mask = (_array(path, chain_id, name, atoms.get(name), num_residues=len(sequence)) for name in _ARRAYS)
+            raise BrokenFile(
+                path, f"chain {chain_id} has no sequence or no atoms; fetch the file again"
+            )
+        positions, mask = (
+            _array(path, chain_id, name, atoms.get(name), num_residues=len(sequence))
+            for name in _ARRAYS
+        )
         labels = tuple(label for label, owner in author_of.items() if owner == author)
-        entities = [entity for label in labels for entity, members in labels_of_entity.items() if label in members]
+        entities = [
+            entity
+            for label in labels
+            for entity, members in labels_of_entity.items()
+            if label in members
+        ]
         chains.append(
             PackedChain(
                 chain_id=chain_id,
                 mmcif_chain_ids=labels,
-                entity_keys=tuple(f"{pdb_id}_{entity}".upper() for entity in dict.fromkeys(entities)),
+                entity_keys=tuple(
+                    f"{pdb_id}_{entity}".upper() for entity in dict.fromkeys(entities)
+                ),
                 release_date=entry["release_date"],
                 method=entry["exptl_method"],
                 resolution=entry["resolution"],
@@ -129,16 +154,26 @@ def _array(path: Path, chain_id: str, name: str, stored: Any, *, num_residues: i
     dtype, tail = _ARRAYS[name]
     shape = (num_residues, *tail)
     if not (isinstance(stored, tuple) and len(stored) == 2 and isinstance(stored[0], bytes)):
-        raise BrokenFile(path, f"chain {chain_id}: {name} is not a pair of compressed bytes and shape")
+        raise BrokenFile(
+            path, f"chain {chain_id}: {name} is not a pair of compressed bytes and shape"
+        )
     compressed, stored_shape = stored
     if tuple(stored_shape) != shape:
-        raise BrokenFile(path, f"chain {chain_id}: {name} has shape {list(stored_shape)}, expected {list(shape)} as its sequence says")
+        raise BrokenFile(
+            path,
+            f"chain {chain_id}: {name} has shape {list(stored_shape)}, expected {list(shape)} as its sequence says",
+        )
     expected = int(np.prod(shape)) * dtype.itemsize
     try:
         # one byte more than expected is enough to know that it is too long
         data = zlib.decompressobj().decompress(compressed, expected + 1)
     except zlib.error as error:
-        raise BrokenFile(path, f"chain {chain_id}: {name} cannot be decompressed ({error}); fetch the file again") from error
+        raise BrokenFile(
+            path, f"chain {chain_id}: {name} cannot be decompressed ({error}); fetch the file again"
+        ) from error
     if len(data) != expected:
-        raise BrokenFile(path, f"chain {chain_id}: {name} has {'more' if len(data) > expected else 'less'} than the {expected} bytes expected")
+        raise BrokenFile(
+            path,
+            f"chain {chain_id}: {name} has {'more' if len(data) > expected else 'less'} than the {expected} bytes expected",
+        )
     return np.frombuffer(data, dtype).reshape(shape)

@@ -27,7 +27,9 @@ from data_prep.progress import Progress
 
 LOG_NAME = "dicts_preprocessing_logs.csv"
 _LOG_COLUMNS = ("pdb_id", "subdirname", "mmcif_gz_size", "error")
-_REASONS = {"RuntimeError('legal_polymers are empty')": "no protein: none of the polymers has a monomer of a peptide type"}
+_REASONS = {
+    "RuntimeError('legal_polymers are empty')": "no protein: none of the polymers has a monomer of a peptide type"
+}
 """Error in the log -> what `convert` says of such an entry."""
 
 
@@ -62,19 +64,29 @@ def _read_log(processed: Path) -> list[ProcessedEntry]:
     path, dicts = processed / LOG_NAME, processed / "dicts"
     for needed in (path, dicts):
         if not needed.exists():
-            raise DataPrepError(f"{needed} does not exist; expected the processed data set with chains.csv, {LOG_NAME}, obsolete.dat and dicts/")
+            raise DataPrepError(
+                f"{needed} does not exist; expected the processed data set with chains.csv, {LOG_NAME}, obsolete.dat and dicts/"
+            )
     fingerprints: dict[str, list[Any]] = {}
     entries = []
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         missing = [column for column in _LOG_COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
-            raise BrokenFile(path, f"has no column {', '.join(missing)}; expected {', '.join(_LOG_COLUMNS)}", line=1)
+            raise BrokenFile(
+                path,
+                f"has no column {', '.join(missing)}; expected {', '.join(_LOG_COLUMNS)}",
+                line=1,
+            )
         for row in rows:
             pickle_path = dicts / row["subdirname"]
             if row["subdirname"] not in fingerprints:
                 if not pickle_path.is_file():
-                    raise BrokenFile(path, f"names {pickle_path}, which does not exist; fetch it", line=rows.line_num)
+                    raise BrokenFile(
+                        path,
+                        f"names {pickle_path}, which does not exist; fetch it",
+                        line=rows.line_num,
+                    )
                 fingerprints[row["subdirname"]] = file_fingerprint(pickle_path, dicts)
             entries.append(
                 ProcessedEntry(
@@ -94,7 +106,9 @@ def _integer(path: Path, text: str, *, line: int) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise BrokenFile(path, f"mmcif_gz_size is {text!r}, expected a number of bytes", line=line) from error
+        raise BrokenFile(
+            path, f"mmcif_gz_size is {text!r}, expected a number of bytes", line=line
+        ) from error
 
 
 def build_structure_shard(
@@ -125,5 +139,7 @@ def build_structure_shard(
 
 def _find(unit: ProcessedEntry, entries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if unit.pdb_id not in entries:
-        raise BrokenFile(unit.path, f"has no entry {unit.pdb_id}, which {LOG_NAME} lists; fetch both again")
+        raise BrokenFile(
+            unit.path, f"has no entry {unit.pdb_id}, which {LOG_NAME} lists; fetch both again"
+        )
     return entries[unit.pdb_id]

@@ -28,9 +28,15 @@ def add_parser(subparsers) -> None:
         f"{MANIFEST_NAME}; where one was published it must agree. Sets: "
         + "; ".join(f"{name}: {data_set.description}" for name, data_set in names.items()),
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to put everything")
     parser.add_argument(
-        "--what", nargs="+", choices=tuple(names), default=DEFAULT_DATA_SETS, help="which sets (default: checkpoint processed)"
+        "--out", type=Path, required=True, metavar="DIR", help="where to put everything"
+    )
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        choices=tuple(names),
+        default=DEFAULT_DATA_SETS,
+        help="which sets (default: checkpoint processed)",
     )
     parser.add_argument(
         "--processed-root",
@@ -38,7 +44,11 @@ def add_parser(subparsers) -> None:
         metavar="URL",
         help="a mirror of the processed data and the checkpoint (default: %(default)s)",
     )
-    parser.add_argument("--check", action="store_true", help="hash files that are here already, and fetch again what has changed")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="hash files that are here already, and fetch again what has changed",
+    )
     parser.set_defaults(run=run)
 
 
@@ -46,8 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
     data_sets = published_data(arguments.processed_root)
     num_fetched = 0
     for name in arguments.what:
-        num_fetched += download(data_sets[name], arguments.out, name=name, check_contents=arguments.check)
-    print(f"{arguments.out}: {num_fetched} files fetched, everything is here; {MANIFEST_NAME} has the checksums")
+        num_fetched += download(
+            data_sets[name], arguments.out, name=name, check_contents=arguments.check
+        )
+    print(
+        f"{arguments.out}: {num_fetched} files fetched, everything is here; {MANIFEST_NAME} has the checksums"
+    )
     return 0
 
 

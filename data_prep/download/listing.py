@@ -25,7 +25,9 @@ class _Links(html.parser.HTMLParser):
         self.targets: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.targets.extend(value for name, value in attrs if tag == "a" and name == "href" and value)
+        self.targets.extend(
+            value for name, value in attrs if tag == "a" and name == "href" and value
+        )
 
 
 def _list_pages(address: str, path: str) -> Iterator[RemoteFile]:
@@ -50,7 +52,9 @@ def _name_below(address: str, target: str) -> str:
     if not absolute.startswith(address) or "?" in absolute or "#" in absolute:
         return ""
     name = absolute[len(address) :]
-    return "" if "/" in name[:-1] or urllib.parse.unquote(name).strip("/") in ("", ".", "..") else name
+    return (
+        "" if "/" in name[:-1] or urllib.parse.unquote(name).strip("/") in ("", ".", "..") else name
+    )
 
 
 def _list_bucket(folder: RemoteFolder) -> Iterator[RemoteFile]:
@@ -59,10 +63,15 @@ def _list_bucket(folder: RemoteFolder) -> Iterator[RemoteFile]:
         query = {"list-type": "2", "prefix": folder.prefix}
         if token:
             query["continuation-token"] = token
-        page = xml.etree.ElementTree.fromstring(read_page(f"{folder.address}?{urllib.parse.urlencode(query)}"))
+        page = xml.etree.ElementTree.fromstring(
+            read_page(f"{folder.address}?{urllib.parse.urlencode(query)}")
+        )
         for key in page.iterfind("{*}Contents/{*}Key"):
             if key.text and not key.text.endswith("/") and ".." not in key.text.split("/"):
-                yield RemoteFile(address=folder.address + urllib.parse.quote(key.text), path=f"{folder.path}/{key.text}")
+                yield RemoteFile(
+                    address=folder.address + urllib.parse.quote(key.text),
+                    path=f"{folder.path}/{key.text}",
+                )
         token = page.findtext("{*}NextContinuationToken")
         if not token:
             return

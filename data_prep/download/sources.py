@@ -54,14 +54,23 @@ def published_data(processed_root: str) -> dict[str, DataSet]:
         "processed": DataSet(
             description="the data set as MLCommons distributes it (616 GiB; about 1,100 files)",
             folders=(
-                RemoteFolder(address=f"{root}/pdb_mmcif/processed/", path="pdb_mmcif/processed", kind="index"),
-                RemoteFolder(address=f"{root}/open_protein_set/processed/", path="open_protein_set/processed", kind="index"),
+                RemoteFolder(
+                    address=f"{root}/pdb_mmcif/processed/", path="pdb_mmcif/processed", kind="index"
+                ),
+                RemoteFolder(
+                    address=f"{root}/open_protein_set/processed/",
+                    path="open_protein_set/processed",
+                    kind="index",
+                ),
             ),
         ),
         "raw-pdb": DataSet(
             description="all entries of the PDB as they are today, with cluster and obsolete tables (more than 55 GiB)",
             files=(
-                RemoteFile(address="https://files.wwpdb.org/pub/pdb/data/status/obsolete.dat", path="pdb_mmcif/obsolete.dat"),
+                RemoteFile(
+                    address="https://files.wwpdb.org/pub/pdb/data/status/obsolete.dat",
+                    path="pdb_mmcif/obsolete.dat",
+                ),
                 RemoteFile(
                     address="https://cdn.rcsb.org/resources/sequence/clusters/clusters-by-entity-40.txt",
                     path="pdb_mmcif/clusters-by-entity-40.txt",
@@ -69,21 +78,31 @@ def published_data(processed_root: str) -> dict[str, DataSet]:
             ),
             folders=(
                 RemoteFolder(
-                    address="https://files.wwpdb.org/pub/pdb/data/structures/divided/mmCIF/", path="pdb_mmcif/raw", kind="index"
+                    address="https://files.wwpdb.org/pub/pdb/data/structures/divided/mmCIF/",
+                    path="pdb_mmcif/raw",
+                    kind="index",
                 ),
             ),
         ),
         "raw-alignments": DataSet(
             description="OpenProteinSet: alignments of all chains (606 GiB; 524,000 files)",
             files=(
-                RemoteFile(address="https://openfold.s3.amazonaws.com/LICENSE", path="open_protein_set/LICENSE"),
+                RemoteFile(
+                    address="https://openfold.s3.amazonaws.com/LICENSE",
+                    path="open_protein_set/LICENSE",
+                ),
                 RemoteFile(
                     address="https://openfold.s3.amazonaws.com/duplicate_pdb_chains.txt",
                     path="open_protein_set/duplicate_pdb_chains.txt",
                 ),
             ),
             folders=(
-                RemoteFolder(address="https://openfold.s3.amazonaws.com/", path="open_protein_set", kind="s3", prefix="pdb/"),
+                RemoteFolder(
+                    address="https://openfold.s3.amazonaws.com/",
+                    path="open_protein_set",
+                    kind="s3",
+                    prefix="pdb/",
+                ),
             ),
         ),
     }

@@ -44,7 +44,9 @@ def fetch(file: RemoteFile, out: Path, progress: Progress) -> Fetched:
     sha256 = sha256_of_file(part)
     if file.sha256 is not None and sha256 != file.sha256:
         part.unlink()
-        raise DataPrepError(f"{file.address} has sha256 {sha256}, expected {file.sha256}; it was removed, try again")
+        raise DataPrepError(
+            f"{file.address} has sha256 {sha256}, expected {file.sha256}; it was removed, try again"
+        )
     os.replace(part, target)
     return Fetched(path=file.path, size_bytes=target.stat().st_size, sha256=sha256)
 
@@ -56,10 +58,19 @@ def _retrying(action, address: str):
             return action()
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == _ATTEMPTS:
-                raise DataPrepError(f"{address}: the server answers {error.code} {error.reason}") from error
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+                raise DataPrepError(
+                    f"{address}: the server answers {error.code} {error.reason}"
+                ) from error
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+        ) as error:
             if attempt == _ATTEMPTS:
-                raise DataPrepError(f"{address} cannot be read ({error}); the same command resumes") from error
+                raise DataPrepError(
+                    f"{address} cannot be read ({error}); the same command resumes"
+                ) from error
         time.sleep(2.0 ** (attempt - 2))
     raise AssertionError("unreachable")
 
@@ -76,11 +87,16 @@ def _continue(address: str, part: Path, progress: Progress) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and _total_size(error.headers) == have:
+        if (
+            error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            and _total_size(error.headers) == have
+        ):
             return  # The part is already whole.
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
-            raise ConnectionError(f"part of {have} bytes does not fit the file at {address}") from error
+            raise ConnectionError(
+                f"part of {have} bytes does not fit the file at {address}"
+            ) from error
         raise
     with answer:
         continues = answer.status == http.HTTPStatus.PARTIAL_CONTENT

@@ -76,8 +76,15 @@ def _parse_lines(path: Path, lines: list[str]) -> list[HhrHit]:
     starts = [i for i, line in enumerate(lines) if _BLOCK.match(line)]
     num_listed = _count_table_rows(path, lines)
     if len(starts) < num_listed:
-        raise BrokenFile(path, f"cut short: its table lists {num_listed} hits, but {len(starts)} follow", line=len(lines))
-    return [_parse_hit(path, lines, first, last) for first, last in zip(starts, [*starts[1:], len(lines)])]
+        raise BrokenFile(
+            path,
+            f"cut short: its table lists {num_listed} hits, but {len(starts)} follow",
+            line=len(lines),
+        )
+    return [
+        _parse_hit(path, lines, first, last)
+        for first, last in zip(starts, [*starts[1:], len(lines)])
+    ]
 
 
 def _count_table_rows(path: Path, lines: list[str]) -> int:
@@ -88,8 +95,14 @@ def _count_table_rows(path: Path, lines: list[str]) -> int:
                 count += 1
             return count
     # a search without hits may leave its header alone, which ends with the command
-    if any(line.strip() for line in lines) and not any(line.startswith(_HEADER_END) for line in lines):
-        raise BrokenFile(path, f"cut short, or no .hhr file: expected a header that ends with {_HEADER_END!r}", line=len(lines))
+    if any(line.strip() for line in lines) and not any(
+        line.startswith(_HEADER_END) for line in lines
+    ):
+        raise BrokenFile(
+            path,
+            f"cut short, or no .hhr file: expected a header that ends with {_HEADER_END!r}",
+            line=len(lines),
+        )
     return 0
 
 
@@ -98,17 +111,27 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
         raise BrokenFile(path, "cut short: a hit without its summary", line=last)
     name = lines[first + 1][1:]
     if not lines[first + 1].startswith(">"):
-        raise BrokenFile(path, f"expected '>' and the name of a hit, found {lines[first + 1][:60]!r}", line=first + 2)
+        raise BrokenFile(
+            path,
+            f"expected '>' and the name of a hit, found {lines[first + 1][:60]!r}",
+            line=first + 2,
+        )
     summary = _SUMMARY.match(lines[first + 2])
     if summary is None:
-        raise BrokenFile(path, f"expected the summary of a hit, found {lines[first + 2][:60]!r}", line=first + 3)
+        raise BrokenFile(
+            path, f"expected the summary of a hit, found {lines[first + 2][:60]!r}", line=first + 3
+        )
     query, hit = _Row(), _Row()
     for number in range(first + 3, last):
         line = lines[number]
         if line[:2] in ("Q ", "T ") and not line[2:].startswith(_ANNOTATIONS):
             row = query if line[0] == "Q" else hit
             if not row.extend(line[_SEQUENCE_COLUMN:]):
-                raise BrokenFile(path, f"expected a stretch of an aligned sequence, found {line[:60]!r}", line=number + 1)
+                raise BrokenFile(
+                    path,
+                    f"expected a stretch of an aligned sequence, found {line[:60]!r}",
+                    line=number + 1,
+                )
     aligned_cols = int(float(summary.group(1)))
     found = sum(q != "-" and t != "-" for q, t in zip(query.text, hit.text))
     is_whole = not (last == len(lines) and _may_be_cut(lines, aligned_cols, found))
@@ -117,7 +140,11 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
         or found > aligned_cols
         or (found < aligned_cols and not is_whole)
     ):
-        raise BrokenFile(path, f"cut short: hit has {found} aligned columns, its summary says {aligned_cols}", line=last)
+        raise BrokenFile(
+            path,
+            f"cut short: hit has {found} aligned columns, its summary says {aligned_cols}",
+            line=last,
+        )
     return HhrHit(
         index=int(_BLOCK.match(lines[first]).group(1)),
         name=name,

@@ -31,7 +31,11 @@ _ID = re.compile(r"[A-Za-z0-9-]+")
 """No underscore in an id: it separates the entry's id from the chain's."""
 _FIRST_YEAR = 1900
 """Earlier revision dates are mistakes; the PDB was founded in 1971."""
-_RESOLUTION_TAGS = ("_refine.ls_d_res_high", "_em_3d_reconstruction.resolution", "_reflns.d_resolution_high")
+_RESOLUTION_TAGS = (
+    "_refine.ls_d_res_high",
+    "_em_3d_reconstruction.resolution",
+    "_reflns.d_resolution_high",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,9 @@ def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
     tags = _Tags(_read_block(path))
     entry_ids = [value.lower() for value in tags["_entry.id"]]
     if entry_ids != [pdb_id]:
-        raise EntryRejected(f"_entry.id is {', '.join(entry_ids)}, but the file is named {path.name}")
+        raise EntryRejected(
+            f"_entry.id is {', '.join(entry_ids)}, but the file is named {path.name}"
+        )
     entity_chains = _entity_to_label_chains(tags)
     polymers = _protein_polymers(tags, entity_chains, own_data)
     if not polymers:
@@ -132,7 +138,9 @@ def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
         chains=tuple(
             ParsedChain(
                 author_chain_id=author,
-                mmcif_chain_ids=tuple(label for label, owner in author_of.items() if owner == author),
+                mmcif_chain_ids=tuple(
+                    label for label, owner in author_of.items() if owner == author
+                ),
                 entity_keys=_entity_keys(pdb_id, author, author_of, entity_chains),
                 sequence=sequence,
                 positions=coordinates[author][0],
@@ -232,7 +240,9 @@ def _protein_polymers(
             continue
         if entity not in entity_chains:
             raise EntryRejected(f"entity {entity} is a polymer without a chain in _struct_asym")
-        polymer = _Polymer(monomers=tuple(name for _, name in rows), first_number=min(number for number, _ in rows))
+        polymer = _Polymer(
+            monomers=tuple(name for _, name in rows), first_number=min(number for number, _ in rows)
+        )
         polymers.update(dict.fromkeys(entity_chains[entity], polymer))
     return polymers
 
@@ -281,7 +291,9 @@ def _sequences(polymers: dict[str, _Polymer], author_of: dict[str, str]) -> dict
         author = author_of[label]
         if author in sequences:
             raise EntryRejected(f"author chain {author} has two protein polymers")
-        sequences[author] = "".join(LETTER_OF.get(name, UNKNOWN_LETTER) for name in polymer.monomers)
+        sequences[author] = "".join(
+            LETTER_OF.get(name, UNKNOWN_LETTER) for name in polymer.monomers
+        )
     return sequences
 
 
@@ -313,10 +325,14 @@ def _coordinates(
             # Numbers of the polymer only count from its smallest; author numbers and insertion codes are nothing but keys.
             index = number - polymer.first_number
             if not 0 <= index < len(polymer.monomers):
-                raise EntryRejected(f"chain {label} has residue number {number} outside of its sequence")
+                raise EntryRejected(
+                    f"chain {label} has residue number {number} outside of its sequence"
+                )
             residue = residues.get(author, {}).get(key)
             if residue is None:
-                raise EntryRejected(f"residue {key} of author chain {author} is not in the first model")
+                raise EntryRejected(
+                    f"residue {key} of author chain {author} is not in the first model"
+                )
             for name, row in residue.atom_rows():
                 column = atom_order.get(name)
                 if column is None and name.upper() == "SE" and residue.name == "MSE":

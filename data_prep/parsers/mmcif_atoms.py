@@ -40,7 +40,9 @@ class AtomSites:
     def from_tags(cls, tags) -> AtomSites:
         """tags: a mapping from mmCIF tag to its column of text. EntryRejected for a missing column or a value that is no number."""
         column = {name: tags[f"_atom_site.{name}"] for name in _COLUMNS}
-        _numbers(column["B_iso_or_equiv"], "B_iso_or_equiv")  # Odd: never used, yet an unparseable one rejects the entry.
+        _numbers(
+            column["B_iso_or_equiv"], "B_iso_or_equiv"
+        )  # Odd: never used, yet an unparseable one rejects the entry.
         _check_anisotropy(tags, num_atoms=len(column["group_PDB"]))
         return cls(
             atom_names=column["label_atom_id"],
@@ -67,7 +69,9 @@ class AtomSites:
         author_of: dict[str, str] = {}
         for label, author in pairs:
             if author_of.setdefault(label, author) != author:
-                raise EntryRejected(f"chain {label} belongs to author chains {author_of[label]} and {author}")
+                raise EntryRejected(
+                    f"chain {label} belongs to author chains {author_of[label]} and {author}"
+                )
         return author_of
 
     def residue_keys(self, labels: set[str]) -> dict[str, dict[int, ResidueKey]]:
@@ -77,7 +81,11 @@ class AtomSites:
         """
         keys: dict[str, dict[int, ResidueKey]] = {label: {} for label in labels}
         rows = zip(self.label_chains, self.label_numbers, self.models, self.keys)
-        wanted = {(label, number, key): None for label, number, model, key in rows if model == "1" and label in labels}
+        wanted = {
+            (label, number, key): None
+            for label, number, model, key in rows
+            if model == "1" and label in labels
+        }
         last = {}
         for label, number, key in wanted:
             last.setdefault((label, number), []).append(key)
@@ -86,12 +94,16 @@ class AtomSites:
             try:
                 keys[label][int(number)] = key
             except ValueError as error:
-                raise EntryRejected(f"_atom_site.label_seq_id is {number!r} in protein chain {label}") from error
+                raise EntryRejected(
+                    f"_atom_site.label_seq_id is {number!r} in protein chain {label}"
+                ) from error
         return keys
 
     def _last_key(self, label: str, number: str) -> ResidueKey:
         rows = zip(self.label_chains, self.label_numbers, self.models, self.keys)
-        return [k for chain, n, model, k in rows if model == "1" and chain == label and n == number][-1]
+        return [
+            k for chain, n, model, k in rows if model == "1" and chain == label and n == number
+        ][-1]
 
 
 _COLUMNS = (
@@ -138,7 +150,13 @@ def _numbers(values: list[str], name: str) -> np.ndarray:
 
 
 def _keys(column: dict[str, list[str]]) -> list[ResidueKey]:
-    rows = zip(column["group_PDB"], column["label_comp_id"], column["auth_seq_id"], column["pdbx_PDB_ins_code"], strict=True)
+    rows = zip(
+        column["group_PDB"],
+        column["label_comp_id"],
+        column["auth_seq_id"],
+        column["pdbx_PDB_ins_code"],
+        strict=True,
+    )
     made: dict[tuple[str, str, str, str], ResidueKey] = {}
     keys = []
     try:
@@ -180,7 +198,9 @@ class Residue:
 
     def atom_rows(self) -> Iterator[tuple[str, int]]:
         """(atom name, row of `_atom_site`) of every atom."""
-        return ((name, atom if isinstance(atom, int) else atom.row) for name, atom in self.atoms.items())
+        return (
+            (name, atom if isinstance(atom, int) else atom.row) for name, atom in self.atoms.items()
+        )
 
     def add_plain(self, names: list[str], first_row: int) -> bool:
         """Add a run of atoms without alternative locations to a new residue; False if a name comes twice."""
@@ -231,7 +251,8 @@ def chain_residues(sites: AtomSites) -> dict[str, dict[ResidueKey, Residue]]:
             first = chains if first is None else first
         _add_run(sites, chains.setdefault(sites.author_chains[begin], {}), begin, end)
     return {
-        chain: {key: position.chosen for key, position in residues.items()} for chain, residues in (first or {}).items()
+        chain: {key: position.chosen for key, position in residues.items()}
+        for chain, residues in (first or {}).items()
     }
 
 
@@ -264,7 +285,9 @@ def _add_run(sites: AtomSites, chain: dict[ResidueKey, _Position], begin: int, e
         residue = _continued(position, key, name)
     for row in range(begin, end):
         if len(position.residues) > 1 and sites.altlocs[row] == " ":
-            raise EntryRejected(f"residue {name} {key[1]}: a point mutation with an atom that has no alternative location")
+            raise EntryRejected(
+                f"residue {name} {key[1]}: a point mutation with an atom that has no alternative location"
+            )
         residue.add(sites.atom_names[row], sites.altlocs[row], row, sites.occupancies)
 
 
@@ -274,9 +297,13 @@ def _continued(position: _Position, key: ResidueKey, name: str) -> Residue:
         raise EntryRejected(f"residue {name} {key[1]} comes twice")
     if name in [residue.name for residue in position.residues]:
         if len(position.residues) > 1:
-            raise EntryRejected(f"residue {key[1]}: the records of two residue names are interleaved")
+            raise EntryRejected(
+                f"residue {key[1]}: the records of two residue names are interleaved"
+            )
         return position.chosen
     if len(position.residues) == 1 and position.chosen.has_blank_altloc:
-        raise EntryRejected(f"residue {name} {key[1]}: a point mutation with an atom that has no alternative location")
+        raise EntryRejected(
+            f"residue {name} {key[1]}: a point mutation with an atom that has no alternative location"
+        )
     position.residues.append(Residue(name))
     return position.chosen

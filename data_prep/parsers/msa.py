@@ -87,12 +87,18 @@ def _fasta_records(path: Path, contents: bytes) -> tuple[list[bytes], list[int]]
     return sequences, header_lines
 
 
-def _check_letters(path: Path, letters: np.ndarray, row_starts: np.ndarray, lines: Sequence[int]) -> None:
+def _check_letters(
+    path: Path, letters: np.ndarray, row_starts: np.ndarray, lines: Sequence[int]
+) -> None:
     illegal = _IS_ILLEGAL[letters]
     if illegal.any():
         place = int(np.argmax(illegal))
         row = int(np.searchsorted(row_starts, place, side="right")) - 1
-        raise BrokenFile(path, f"row {row + 1} has {chr(letters[place])!r}; expected letters and '-' only", line=lines[row])
+        raise BrokenFile(
+            path,
+            f"row {row + 1} has {chr(letters[place])!r}; expected letters and '-' only",
+            line=lines[row],
+        )
 
 
 def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
@@ -134,7 +140,9 @@ def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
     for row, sequence in enumerate(sequences):
         if len(sequence) != len(sequences[0]):
             raise BrokenFile(
-                path, f"row {row + 1} has {len(sequence)} columns, expected {len(sequences[0])} as in the first row", line=lines[row]
+                path,
+                f"row {row + 1} has {len(sequence)} columns, expected {len(sequences[0])} as in the first row",
+                line=lines[row],
             )
     letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
     _check_letters(path, letters, np.arange(len(sequences)) * len(sequences[0]), lines)
@@ -144,7 +152,9 @@ def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
         raise BrokenFile(path, "the first row is nothing but gaps", line=lines[0])
     inserted = (letters != _GAP) & (letters[0] == _GAP)
     inserted_before = np.cumsum(inserted, axis=1, dtype=np.int32)[:, kept]
-    return ParsedMsa(letters=letters[:, kept], deletions=np.diff(inserted_before, axis=1, prepend=0))
+    return ParsedMsa(
+        letters=letters[:, kept], deletions=np.diff(inserted_before, axis=1, prepend=0)
+    )
 
 
 def merge_without_duplicates(msas: Sequence[ParsedMsa]) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +166,9 @@ def merge_without_duplicates(msas: Sequence[ParsedMsa]) -> tuple[np.ndarray, np.
     seen: set[bytes] = set()
     tokens, deletions = [], []
     for msa in msas:
-        first_seen = [row for row, letters in enumerate(msa.letters) if _is_new(letters.tobytes(), seen)]
+        first_seen = [
+            row for row, letters in enumerate(msa.letters) if _is_new(letters.tobytes(), seen)
+        ]
         tokens.append(byte_to_token[msa.letters[first_seen]])
         deletions.append(msa.deletions[first_seen])
     return np.concatenate(tokens), np.concatenate(deletions)

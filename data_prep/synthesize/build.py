@@ -7,7 +7,10 @@ import torch
 
 from data_prep.synthesize.grammar import backbone_torsions, chi_torsions
 from openfold_opt.geometry.atoms import atom14_to_atom37, make_atom14_masks
-from openfold_opt.geometry.frames import frames_and_literature_positions_to_atom14, torsion_angles_to_frames
+from openfold_opt.geometry.frames import (
+    frames_and_literature_positions_to_atom14,
+    torsion_angles_to_frames,
+)
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.protein.residue_constants import (
     restype_1to3,
@@ -23,7 +26,9 @@ from openfold_opt.protein.stereo_chemistry import (
 OMEGA_DEGREES = 180.0
 
 
-def place_atom(a: np.ndarray, b: np.ndarray, c: np.ndarray, internal: tuple[float, float, float]) -> np.ndarray:
+def place_atom(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, internal: tuple[float, float, float]
+) -> np.ndarray:
     """The atom d bonded to c.
 
     Args:
@@ -50,10 +55,16 @@ def build_backbone(sequence: str, torsions_degrees: np.ndarray) -> np.ndarray:
     """
     phi, psi = np.deg2rad(torsions_degrees).T
     omega = np.deg2rad(OMEGA_DEGREES)
-    angle_at_c, angle_at_n = np.arccos(between_residue_cos_angle_ca_c_n[0]), np.arccos(between_residue_cos_angle_c_n_ca[0])
+    angle_at_c, angle_at_n = (
+        np.arccos(between_residue_cos_angle_ca_c_n[0]),
+        np.arccos(between_residue_cos_angle_c_n_ca[0]),
+    )
     backbone = np.empty((len(sequence), 3, 3))
     for i, letter in enumerate(sequence):
-        ideal = {name: np.array(position) for name, _, position in rigid_group_atom_positions[restype_1to3[letter]]}
+        ideal = {
+            name: np.array(position)
+            for name, _, position in rigid_group_atom_positions[restype_1to3[letter]]
+        }
         if i == 0:
             backbone[0] = ideal["N"], ideal["CA"], ideal["C"]
             continue
@@ -77,11 +88,17 @@ def build_atoms(sequence: str) -> tuple[np.ndarray, np.ndarray]:
     backbone = torch.from_numpy(build_backbone(sequence, torsions))
     backbone = backbone - backbone[:, 1].mean(dim=0)
     # origin CA, C on the positive x axis, N in the plane at positive y
-    frames = Rigid.from_three_points(2 * backbone[:, 1] - backbone[:, 2], backbone[:, 1], backbone[:, 0], eps=0.0)
-    degrees = np.concatenate([np.full((len(sequence), 1), OMEGA_DEGREES), torsions, chi_torsions(sequence)], axis=1)
+    frames = Rigid.from_three_points(
+        2 * backbone[:, 1] - backbone[:, 2], backbone[:, 1], backbone[:, 0], eps=0.0
+    )
+    degrees = np.concatenate(
+        [np.full((len(sequence), 1), OMEGA_DEGREES), torsions, chi_torsions(sequence)], axis=1
+    )
     angles = torch.from_numpy(np.deg2rad(degrees))
     aatype = torch.from_numpy(sequence_to_aatype(sequence))
-    groups = torsion_angles_to_frames(frames, torch.stack([angles.sin(), angles.cos()], dim=-1), aatype)
+    groups = torsion_angles_to_frames(
+        frames, torch.stack([angles.sin(), angles.cos()], dim=-1), aatype
+    )
     masks = make_atom14_masks(aatype)
     atom14 = frames_and_literature_positions_to_atom14(groups, aatype)
     exists = masks["atom37_atom_exists"]

@@ -11,7 +11,13 @@ import numpy as np
 from data_prep.errors import DataPrepError
 from data_prep.progress import Progress
 from data_prep.synthesize.build import build_atoms
-from data_prep.synthesize.families import EvolutionConfig, draw_fold, draw_member, draw_sequence, evolve_row
+from data_prep.synthesize.families import (
+    EvolutionConfig,
+    draw_fold,
+    draw_member,
+    draw_sequence,
+    evolve_row,
+)
 from data_prep.synthesize.files import Chain, write_a3m, write_hhr, write_mmcif
 
 MEMBERS = 2
@@ -41,20 +47,42 @@ def add_parser(subparsers) -> None:
         description="Make families of proteins whose structure follows from their sequence, in the layout of the PDB and "
         "OpenProteinSet, for `convert`. Families released in December 2021 are for validation, the others for training.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="holds pdb_mmcif/ and open_protein_set/ afterward; must not exist")
-    parser.add_argument("--chains", type=int, default=400, metavar="N", help="chains to make, two for each family (default: 400)")
-    parser.add_argument("--seed", type=int, default=13, metavar="S", help="the same seed gives the same bytes (default: 13)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds pdb_mmcif/ and open_protein_set/ afterward; must not exist",
+    )
+    parser.add_argument(
+        "--chains",
+        type=int,
+        default=400,
+        metavar="N",
+        help="chains to make, two for each family (default: 400)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=13,
+        metavar="S",
+        help="the same seed gives the same bytes (default: 13)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write everything; returns the exit code."""
     if args.chains < 2 * MEMBERS:
-        raise DataPrepError(f"--chains is {args.chains}; expected at least {2 * MEMBERS}: a family to train on and one to validate")
+        raise DataPrepError(
+            f"--chains is {args.chains}; expected at least {2 * MEMBERS}: a family to train on and one to validate"
+        )
     if args.seed < 0:
         raise DataPrepError(f"--seed is {args.seed}, expected 0 or more")
     if args.out.exists() and not args.out.is_dir():
-        raise DataPrepError(f"--out {args.out} is a file, expected a folder to make; name another one")
+        raise DataPrepError(
+            f"--out {args.out} is a file, expected a folder to make; name another one"
+        )
     if args.out.exists() and any(args.out.iterdir()):
         raise DataPrepError(f"{args.out} is not empty; name a new folder, or remove it first")
     num_families = args.chains // MEMBERS
@@ -67,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
             families.append(family)
             progress.update(MEMBERS)
     _write_tables(families, args.out / "pdb_mmcif", args.out / "open_protein_set")
-    print(f"{args.out}: {num_families * MEMBERS} chains of {num_families} families, {num_validation} of them for validation")
+    print(
+        f"{args.out}: {num_families * MEMBERS} chains of {num_families} families, {num_validation} of them for validation"
+    )
     return 0
 
 
@@ -82,7 +112,13 @@ def _make_family(number: int, *, seed: int, is_validation: bool) -> _Family:
         sequence = draw_member(ancestor, fold, random, rate=MEMBER_MUTATION_RATE)
         positions, mask = build_atoms(sequence)
         chains.append(
-            Chain(pdb_id=_pdb_id(MEMBERS * number + member), release_date=date, sequence=sequence, positions=positions, mask=mask)
+            Chain(
+                pdb_id=_pdb_id(MEMBERS * number + member),
+                release_date=date,
+                sequence=sequence,
+                positions=positions,
+                mask=mask,
+            )
         )
         depth = int(random.integers(ALIGNMENT_DEPTHS[0], ALIGNMENT_DEPTHS[1] + 1))
         rows = [evolve_row(sequence, fold, random, EvolutionConfig()) for _ in range(depth - 1)]
@@ -93,7 +129,9 @@ def _make_family(number: int, *, seed: int, is_validation: bool) -> _Family:
 def _pdb_id(number: int) -> str:
     """9000, 9001, ... 9zzz: 46,656 ids."""
     if number >= 36**3:
-        raise DataPrepError(f"{number + 1} chains are too many; there are {36**3} ids for synthetic entries")
+        raise DataPrepError(
+            f"{number + 1} chains are too many; there are {36**3} ids for synthetic entries"
+        )
     return "9" + "".join(_DIGITS[number // 36**power % 36] for power in (2, 1, 0))
 
 
@@ -107,7 +145,9 @@ def _write_family(family: _Family, out: Path) -> None:
 
 
 def _write_tables(families: list[_Family], pdb_mmcif: Path, open_protein_set: Path) -> None:
-    clusters = [" ".join(f"{chain.pdb_id.upper()}_1" for chain in family.chains) for family in families]
+    clusters = [
+        " ".join(f"{chain.pdb_id.upper()}_1" for chain in family.chains) for family in families
+    ]
     (pdb_mmcif / "clusters-by-entity-40.txt").write_text("\n".join(clusters) + "\n")
     (pdb_mmcif / "obsolete.dat").write_text(" LIST OF OBSOLETE COORDINATE ENTRIES AND SUCCESSORS\n")
     (open_protein_set / "duplicate_pdb_chains.txt").write_text("")

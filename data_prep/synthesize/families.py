@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.synthesize.build import build_atoms, build_backbone
-from data_prep.synthesize.grammar import BLOCK_LETTERS, CLASS_LETTERS, LETTER_CLASS, TURN_LETTERS, backbone_torsions
+from data_prep.synthesize.grammar import (
+    BLOCK_LETTERS,
+    CLASS_LETTERS,
+    LETTER_CLASS,
+    TURN_LETTERS,
+    backbone_torsions,
+)
 from openfold_opt.protein.residue_constants import atom_order
 
 TURNS = {
@@ -56,7 +62,12 @@ def draw_fold(random: np.random.Generator) -> Fold:
     RuntimeError if no such fold turns up, which means that the tables above are wrong.
     """
     for _ in range(MAX_TRIES):
-        blocks = [str(block) for block in random.choice(list(BLOCK_LENGTHS), size=random.integers(*NUM_BLOCKS, endpoint=True))]
+        blocks = [
+            str(block)
+            for block in random.choice(
+                list(BLOCK_LENGTHS), size=random.integers(*NUM_BLOCKS, endpoint=True)
+            )
+        ]
         lengths = [int(random.integers(*BLOCK_LENGTHS[block], endpoint=True)) for block in blocks]
         for _ in range(TURN_TRIES):
             fold = _join(blocks, lengths, random)
@@ -136,7 +147,9 @@ class EvolutionConfig:
     """Longest gap and longest insertion, residues."""
 
 
-def evolve_row(sequence: str, fold: Fold, random: np.random.Generator, config: EvolutionConfig) -> str:
+def evolve_row(
+    sequence: str, fold: Fold, random: np.random.Generator, config: EvolutionConfig
+) -> str:
     """One row of an a3m alignment to the sequence: capitals and '-' in its columns, insertions in lower case."""
     row = list(mutate(sequence, fold, random, rate=random.uniform(*config.mutation_rates)))
     alphabet = "".join(CLASS_LETTERS.values())

@@ -41,13 +41,20 @@ def write_mmcif(chain: Chain, folder: Path, *, resolution_angstrom: float = 1.5)
     block.set_pair("_entry.id", entry)
     block.set_pair("_exptl.method", gemmi.cif.quote("THEORETICAL MODEL"))
     block.set_pair("_refine.ls_d_res_high", f"{resolution_angstrom:.2f}")
-    block.init_loop("_pdbx_audit_revision_history.", ["ordinal", "revision_date"]).add_row(["1", chain.release_date])
+    block.init_loop("_pdbx_audit_revision_history.", ["ordinal", "revision_date"]).add_row(
+        ["1", chain.release_date]
+    )
     block.init_loop("_entity.", ["id", "type"]).add_row(["1", "polymer"])
     block.init_loop("_struct_asym.", ["id", "entity_id"]).add_row([AUTHOR_CHAIN, "1"])
     components = block.init_loop("_chem_comp.", ["id", "type"])
     residues = [restype_1to3[letter] for letter in chain.sequence]
     for residue in sorted(set(residues)):
-        components.add_row([residue, gemmi.cif.quote("peptide linking" if residue == "GLY" else "L-peptide linking")])
+        components.add_row(
+            [
+                residue,
+                gemmi.cif.quote("peptide linking" if residue == "GLY" else "L-peptide linking"),
+            ]
+        )
     sequence = block.init_loop("_entity_poly_seq.", ["entity_id", "num", "mon_id"])
     for number, residue in enumerate(residues, start=1):
         sequence.add_row(["1", str(number), residue])
@@ -73,7 +80,21 @@ def _add_atoms(block: gemmi.cif.Block, chain: Chain, residues: list[str]) -> Non
         name, component, number = atom_types[atom], residues[residue], str(residue + 1)
         xyz = [f"{value:.3f}" for value in chain.positions[residue, atom]]
         loop.add_row(
-            ["ATOM", str(serial), name[0], name, ".", component, AUTHOR_CHAIN, "1", number, "?", *xyz, "1.00", "20.00"]
+            [
+                "ATOM",
+                str(serial),
+                name[0],
+                name,
+                ".",
+                component,
+                AUTHOR_CHAIN,
+                "1",
+                number,
+                "?",
+                *xyz,
+                "1.00",
+                "20.00",
+            ]
             + [number, component, AUTHOR_CHAIN, name, "1"]
         )
 
@@ -99,7 +120,9 @@ def write_hhr(query: Chain, hits: list[Chain], path: Path) -> None:
     for number, hit in enumerate(ranked, start=1):
         name = f"{hit.pdb_id.upper()}_{AUTHOR_CHAIN} synthetic chain"
         span = f"1-{length}"
-        lines.append(f"{number:3d} {name:30.30s} 100.0 1.0E-20 1.0E-22  100.0   0.0 {length:4d} {span:>9s} {span:>9s} ({length})")
+        lines.append(
+            f"{number:3d} {name:30.30s} 100.0 1.0E-20 1.0E-22  100.0   0.0 {length:4d} {span:>9s} {span:>9s} ({length})"
+        )
     for number, hit in enumerate(ranked, start=1):
         lines += ["", f"No {number}", *_hit_lines(query, hit)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +145,8 @@ def _hit_lines(query: Chain, hit: Chain) -> list[str]:
         lines.append("")
         for letter, chain in (("Q", query), ("T", hit)):
             name = f"{chain.pdb_id.upper()}_{AUTHOR_CHAIN}"
-            lines.append(f"{letter} {name:15s}{start + 1:4d} {chain.sequence[start:end]} {end:4d} ({length})")
+            lines.append(
+                f"{letter} {name:15s}{start + 1:4d} {chain.sequence[start:end]} {end:4d} ({length})"
+            )
     lines.append("")
     return lines

@@ -13,7 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 
-CLASS_TORSIONS_DEGREES = {"H": (-63.0, -42.0), "E": (-118.0, 132.0), "P": (-72.0, 148.0), "L": (58.0, 42.0)}
+CLASS_TORSIONS_DEGREES = {
+    "H": (-63.0, -42.0),
+    "E": (-118.0, 132.0),
+    "P": (-72.0, 148.0),
+    "L": (58.0, 42.0),
+}
 """Class -> phi, psi in the middle of its region."""
 
 CLASS_LETTERS = {"H": "AEKLMQRDS", "E": "VITYFW", "P": "PCH", "L": "GN"}

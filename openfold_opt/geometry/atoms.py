@@ -41,12 +41,16 @@ def gather_atoms(values: Tensor, slots: Tensor) -> Tensor:
     return values.gather(-2, slots[..., None].expand(*slots.shape, values.shape[-1]))
 
 
-def atom14_to_atom37(positions: Tensor, residx_atom37_to_atom14: Tensor, atom37_atom_exists: Tensor) -> Tensor:
+def atom14_to_atom37(
+    positions: Tensor, residx_atom37_to_atom14: Tensor, atom37_atom_exists: Tensor
+) -> Tensor:
     """Positions [..., N_res, 14, 3] -> [..., N_res, 37, 3], zero where the residue has no such atom."""
     return gather_atoms(positions, residx_atom37_to_atom14) * atom37_atom_exists[..., None]
 
 
-def make_atom14_positions(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor) -> dict[str, Tensor]:
+def make_atom14_positions(
+    aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor
+) -> dict[str, Tensor]:
     """Ground truth in atom14, also with exchangeable atom names exchanged (AF2 suppl. 1.8.5, Algorithm 26).
 
     Args:
@@ -69,7 +73,9 @@ def make_atom14_positions(aatype: Tensor, all_atom_positions: Tensor, all_atom_m
     }
 
 
-def pseudo_beta(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor) -> tuple[Tensor, Tensor]:
+def pseudo_beta(
+    aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """CB, or CA of glycine.
 
     Args:
@@ -80,5 +86,7 @@ def pseudo_beta(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tenso
     """
     is_glycine = aatype == restype_order["G"]
     ca, cb = atom_order["CA"], atom_order["CB"]
-    positions = torch.where(is_glycine[..., None], all_atom_positions[..., ca, :], all_atom_positions[..., cb, :])
+    positions = torch.where(
+        is_glycine[..., None], all_atom_positions[..., ca, :], all_atom_positions[..., cb, :]
+    )
     return positions, torch.where(is_glycine, all_atom_mask[..., ca], all_atom_mask[..., cb])

@@ -37,7 +37,10 @@ def _group_tables() -> tuple[np.ndarray, np.ndarray]:
     exists[:, FIRST_CHI:] = chi_angles_mask
     for restype, residue in enumerate([*restype_1to3.values(), "UNK"]):
         bases = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
-        bases |= {FIRST_CHI + chi: names[1:] for chi, names in enumerate(chi_angles_atoms.get(residue, ()))}
+        bases |= {
+            FIRST_CHI + chi: names[1:]
+            for chi, names in enumerate(chi_angles_atoms.get(residue, ()))
+        }
         for group, names in bases.items():
             atoms[restype, group] = [atom_order[name] for name in names]
     return read_only(atoms), read_only(exists)
@@ -48,7 +51,9 @@ def _ambiguity_rotations() -> np.ndarray:
     rotations = np.tile(np.eye(3, dtype=np.float32), (21, NUM_RIGID_GROUPS, 1, 1))
     for residue in residue_atom_renaming_swaps:
         last_chi = len(chi_angles_atoms[residue]) - 1
-        rotations[restype_order[restype_3to1[residue]], FIRST_CHI + last_chi] = np.diag([1.0, -1.0, -1.0])
+        rotations[restype_order[restype_3to1[residue]], FIRST_CHI + last_chi] = np.diag(
+            [1.0, -1.0, -1.0]
+        )
     return read_only(rotations)
 
 
@@ -56,7 +61,9 @@ _GROUP_ATOMS, _GROUP_EXISTS = _group_tables()
 _AMBIGUITY_ROTATIONS = _ambiguity_rotations()
 
 
-def atom37_to_frames(aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor) -> dict[str, Tensor]:
+def atom37_to_frames(
+    aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor
+) -> dict[str, Tensor]:
     """Frames of the rigid groups from resolved atoms (AF2 suppl. 1.8.4, table 2).
 
     Args:
@@ -98,7 +105,9 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
     Returns:
         frames [..., N_res, 8].
     """
-    default = Rigid.from_matrix4x4(lookup(restype_rigid_group_default_frame, aatype).to(angles.dtype))
+    default = Rigid.from_matrix4x4(
+        lookup(restype_rigid_group_default_frame, aatype).to(angles.dtype)
+    )
     sine, cosine = angles.unbind(-1)
     sine = torch.cat([torch.zeros_like(sine[..., :1]), sine], dim=-1)[..., None]
     cosine = torch.cat([torch.ones_like(cosine[..., :1]), cosine], dim=-1)[..., None]
@@ -111,8 +120,14 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
     chi_3 = chi_2.compose(chi_3)
     later_chi = (chi_2, chi_3, chi_3.compose(chi_4))
     to_backbone = Rigid(
-        torch.cat([local.rotation[..., :5, :, :], *(chi.rotation[..., None, :, :] for chi in later_chi)], dim=-3),
-        torch.cat([local.translation[..., :5, :], *(chi.translation[..., None, :] for chi in later_chi)], dim=-2),
+        torch.cat(
+            [local.rotation[..., :5, :, :], *(chi.rotation[..., None, :, :] for chi in later_chi)],
+            dim=-3,
+        ),
+        torch.cat(
+            [local.translation[..., :5, :], *(chi.translation[..., None, :] for chi in later_chi)],
+            dim=-2,
+        ),
     )
     return backbone.unsqueeze(-1).compose(to_backbone)
 
@@ -129,5 +144,7 @@ def frames_and_literature_positions_to_atom14(frames: Rigid, aatype: Tensor) -> 
     groups = lookup(restype_atom14_to_rigid_group, aatype)
     rotation = gather_atoms(frames.rotation.flatten(-2), groups).unflatten(-1, (3, 3))
     translation = gather_atoms(frames.translation, groups)
-    positions = Rigid(rotation, translation).apply(lookup(restype_atom14_rigid_group_positions, aatype))
+    positions = Rigid(rotation, translation).apply(
+        lookup(restype_atom14_rigid_group_positions, aatype)
+    )
     return positions * lookup(restype_atom14_mask, aatype)[..., None]

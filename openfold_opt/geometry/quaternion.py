@@ -14,10 +14,16 @@ def quaternion_to_matrix(q: Tensor) -> Tensor:
     wx, wy, wz = w * x, w * y, w * z
     ww = w * w
     entries = (
-        ww + xx - yy - zz, 2 * (xy - wz), 2 * (xz + wy),
-        2 * (xy + wz), ww - xx + yy - zz, 2 * (yz - wx),
-        2 * (xz - wy), 2 * (yz + wx), ww - xx - yy + zz,
-    )  # fmt: skip
+        ww + xx - yy - zz,
+        2 * (xy - wz),
+        2 * (xz + wy),
+        2 * (xy + wz),
+        ww - xx + yy - zz,
+        2 * (yz - wx),
+        2 * (xz - wy),
+        2 * (yz + wx),
+        ww - xx - yy + zz,
+    )
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 

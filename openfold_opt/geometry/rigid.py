@@ -35,7 +35,9 @@ class Rigid:
             )
 
     @classmethod
-    def identity(cls, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str) -> Rigid:
+    def identity(
+        cls, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str
+    ) -> Rigid:
         """Frames that move nothing, with the given leading dims."""
         rotation = torch.eye(3, dtype=dtype, device=device).expand(*shape, 3, 3)
         return cls(rotation, torch.zeros(*shape, 3, dtype=dtype, device=device))
@@ -44,11 +46,15 @@ class Rigid:
     def from_matrix4x4(cls, matrix: Tensor) -> Rigid:
         """From homogeneous matrices [..., 4, 4]."""
         if matrix.shape[-2:] != (4, 4):
-            raise ValueError(f"expected homogeneous matrices [..., 4, 4], found {tuple(matrix.shape)}")
+            raise ValueError(
+                f"expected homogeneous matrices [..., 4, 4], found {tuple(matrix.shape)}"
+            )
         return cls(matrix[..., :3, :3], matrix[..., :3, 3])
 
     @classmethod
-    def from_three_points(cls, neg_x_axis: Tensor, origin: Tensor, xy_plane: Tensor, *, eps: float = 1e-8) -> Rigid:
+    def from_three_points(
+        cls, neg_x_axis: Tensor, origin: Tensor, xy_plane: Tensor, *, eps: float = 1e-8
+    ) -> Rigid:
         """Algorithm 21 (rigidFrom3Points): x points from neg_x_axis to origin, xy_plane has positive y; all [..., 3].
 
         eps is added to squared lengths, so that coinciding points give a degenerate frame and no NaN.
@@ -88,7 +94,10 @@ class Rigid:
     def __getitem__(self, index) -> Rigid:
         """Index the leading dims."""
         index = index if isinstance(index, tuple) else (index,)
-        return Rigid(self.rotation[(*index, slice(None), slice(None))], self.translation[(*index, slice(None))])
+        return Rigid(
+            self.rotation[(*index, slice(None), slice(None))],
+            self.translation[(*index, slice(None))],
+        )
 
 
 def _normalize(v: Tensor, eps: float) -> Tensor:

@@ -22,7 +22,9 @@ def superimpose(mobile: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, T
     weight = mask.to(torch.float64)[..., None]
     count = weight.sum(-2, keepdim=True)
     moved, fixed = mobile.to(torch.float64), target.to(torch.float64)
-    center_moved, center_fixed = ((weight * points).sum(-2, keepdim=True) / count for points in (moved, fixed))
+    center_moved, center_fixed = (
+        (weight * points).sum(-2, keepdim=True) / count for points in (moved, fixed)
+    )
     covariance = (weight * (moved - center_moved)).transpose(-1, -2) @ (fixed - center_fixed)
     left, _, right = torch.linalg.svd(covariance)
     # a reflection fits no molecule: turn the least important axis round
@@ -39,10 +41,14 @@ def rmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
     return torch.sqrt((square * mask).sum(-1) / mask.sum(-1))
 
 
-def gdt(predicted: Tensor, true: Tensor, mask: Tensor, *, thresholds_angstrom: tuple[float, ...]) -> Tensor:
+def gdt(
+    predicted: Tensor, true: Tensor, mask: Tensor, *, thresholds_angstrom: tuple[float, ...]
+) -> Tensor:
     """Mean over thresholds of the share of points within them, for structures already superimposed: [...], 0 to 1."""
     distance = torch.sqrt(((predicted - true) ** 2).sum(-1))
-    shares = [((distance <= threshold) * mask).sum(-1) / mask.sum(-1) for threshold in thresholds_angstrom]
+    shares = [
+        ((distance <= threshold) * mask).sum(-1) / mask.sum(-1) for threshold in thresholds_angstrom
+    ]
     return torch.stack(shares).mean(0)
 
 
@@ -50,7 +56,9 @@ def drmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
     """Root mean square difference of all pairwise distances: [..., N, 3] and [..., N] -> [...] angstrom."""
     # without matrix products: they would be rounded to TF32 on a GPU, and near zero they lose digits everywhere
     mode = "donot_use_mm_for_euclid_dist"
-    difference = torch.cdist(predicted, predicted, compute_mode=mode) - torch.cdist(true, true, compute_mode=mode)
+    difference = torch.cdist(predicted, predicted, compute_mode=mode) - torch.cdist(
+        true, true, compute_mode=mode
+    )
     count = mask.sum(-1)
     square = difference**2 * mask[..., :, None] * mask[..., None, :]
     return torch.sqrt(square.sum((-1, -2)) / (count * (count - 1)).clamp(min=1))

@@ -23,7 +23,9 @@ def lookup(table: np.ndarray, aatype: Tensor) -> Tensor:
         ValueError: the table is writeable: what is kept would not follow its changes.
     """
     if table.flags.writeable:
-        raise ValueError(f"a table {table.shape} is writeable; call setflags(write=False) on it once, where it is made")
+        raise ValueError(
+            f"a table {table.shape} is writeable; call setflags(write=False) on it once, where it is made"
+        )
     rows = _on_device(_SameArray(table), aatype.device)
     return rows[aatype.clamp(max=table.shape[0] - 1)]
 

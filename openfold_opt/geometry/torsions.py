@@ -8,9 +8,14 @@ from torch import Tensor
 from openfold_opt.geometry.atoms import gather_atoms
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.geometry.tables import lookup
-from openfold_opt.protein.residue_constants import atom_order, chi_angles_mask, chi_atom_indices, chi_pi_periodic
+from openfold_opt.protein.residue_constants import (
+    atom_order,
+    chi_angles_mask,
+    chi_atom_indices,
+    chi_pi_periodic,
+)
 
-N, CA, C, O = (atom_order[name] for name in ("N", "CA", "C", "O"))  # noqa: E741
+N, CA, C, O = (atom_order[name] for name in ("N", "CA", "C", "O"))
 PSI = 2
 """Index of psi among the seven torsion angles."""
 _EPS = 1e-8
@@ -46,7 +51,9 @@ def atom37_to_torsion_angles(
 
 def _torsion_atoms(aatype: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The four atoms of each torsion, [..., N_res, 7, 4, 3], and whether all are there, [..., N_res, 7]."""
-    previous_positions = torch.cat([torch.zeros_like(positions[..., :1, :, :]), positions[..., :-1, :, :]], dim=-3)
+    previous_positions = torch.cat(
+        [torch.zeros_like(positions[..., :1, :, :]), positions[..., :-1, :, :]], dim=-3
+    )
     previous_mask = torch.cat([torch.zeros_like(mask[..., :1, :]), mask[..., :-1, :]], dim=-2)
     # Integer indices only: a list of integers would be copied to the device from the host.
     p, q = positions.unbind(-2), previous_positions.unbind(-2)
@@ -64,5 +71,7 @@ def _torsion_atoms(aatype: Tensor, positions: Tensor, mask: Tensor) -> tuple[Ten
     slots = lookup(chi_atom_indices, aatype)
     flat = slots.flatten(-2)
     chi = gather_atoms(positions, flat).unflatten(-2, slots.shape[-2:])
-    chi_mask = mask.gather(-1, flat).unflatten(-1, slots.shape[-2:]).prod(-1) * lookup(chi_angles_mask, aatype)
+    chi_mask = mask.gather(-1, flat).unflatten(-1, slots.shape[-2:]).prod(-1) * lookup(
+        chi_angles_mask, aatype
+    )
     return torch.cat([backbone, chi], dim=-3), torch.cat([backbone_mask, chi_mask], dim=-1)

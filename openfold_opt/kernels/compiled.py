@@ -43,11 +43,17 @@ def compile_operations(plain: tuple[tuple[str, Callable], ...]) -> Mapping[str, 
 
     plain: (name, plain version) of all operations.
     """
-    return {name: _compile(name, operation) for name, operation in plain if name not in NOT_COMPILED}
+    return {
+        name: _compile(name, operation) for name, operation in plain if name not in NOT_COMPILED
+    }
 
 
 def _compile(name: str, operation: Callable) -> Callable:
-    return _compile_self_attention(operation) if name == "self_attention" else compile_for_processor(operation)
+    return (
+        _compile_self_attention(operation)
+        if name == "self_attention"
+        else compile_for_processor(operation)
+    )
 
 
 def _compile_self_attention(operation: Callable) -> Callable:
@@ -57,4 +63,6 @@ def _compile_self_attention(operation: Callable) -> Callable:
         return operation(*args, bias=None if bias is None else lambda: bias, **options)
 
     compiled = compile_for_processor(with_tensor)
-    return lambda *args, bias=None, **options: compiled(*args, bias=None if bias is None else bias(), **options)
+    return lambda *args, bias=None, **options: compiled(
+        *args, bias=None if bias is None else bias(), **options
+    )

@@ -75,7 +75,12 @@ class KernelConfig:
 
     def instead_of_auto(self, name: str) -> KernelConfig:
         """The same with another name in place of "auto"."""
-        return KernelConfig(**{operation: name if found == "auto" else found for operation, found in asdict(self).items()})
+        return KernelConfig(
+            **{
+                operation: name if found == "auto" else found
+                for operation, found in asdict(self).items()
+            }
+        )
 
     def uses_triton(self, device: torch.device) -> bool:
         """Whether any operation on the device is Triton's."""
@@ -139,7 +144,9 @@ def _find(
         ) from error
     reason = unsupported_reason(operation, shapes, device, precision)
     if reason is not None:
-        raise ValueError(f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"')
+        raise ValueError(
+            f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"'
+        )
     return OPERATIONS[operation]
 
 
@@ -164,5 +171,7 @@ def _find_for_cpu(operation: str, device: torch.device) -> Callable:
         )
     reason = no_library_because() if device.type == "cpu" else None
     if reason is not None:
-        raise ValueError(f'kernel {operation}: implementation "cpu" was asked for, but {reason}; mend that, or ask for "reference" (field of KernelConfig, or --kernels)')
+        raise ValueError(
+            f'kernel {operation}: implementation "cpu" was asked for, but {reason}; mend that, or ask for "reference" (field of KernelConfig, or --kernels)'
+        )
     return OPERATIONS[operation]

@@ -29,7 +29,9 @@ def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarr
     send_arrays_to_all([channel], message, arrays)
 
 
-def send_arrays_to_all(channels: Sequence[socket.socket], message: Any, arrays: dict[str, np.ndarray]) -> None:
+def send_arrays_to_all(
+    channels: Sequence[socket.socket], message: Any, arrays: dict[str, np.ndarray]
+) -> None:
     """The same to several receivers, which share one copy of the memory: they must not write to it."""
     layout, size = [], 0
     for name, array in arrays.items():
@@ -78,11 +80,20 @@ def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
     return message, _views(memory, layout)
 
 
-def _write(memory: mmap.mmap, layout: list[tuple[str, tuple[int, ...], str, int]], arrays: dict[str, np.ndarray]) -> None:
+def _write(
+    memory: mmap.mmap,
+    layout: list[tuple[str, tuple[int, ...], str, int]],
+    arrays: dict[str, np.ndarray],
+) -> None:
     # A function of its own: the mapping cannot be closed while a view of it exists.
     for name, view in _views(memory, layout).items():
         view[...] = arrays[name]
 
 
-def _views(memory: mmap.mmap, layout: list[tuple[str, tuple[int, ...], str, int]]) -> dict[str, np.ndarray]:
-    return {name: np.ndarray(shape, np.dtype(dtype), buffer=memory, offset=offset) for name, shape, dtype, offset in layout}
+def _views(
+    memory: mmap.mmap, layout: list[tuple[str, tuple[int, ...], str, int]]
+) -> dict[str, np.ndarray]:
+    return {
+        name: np.ndarray(shape, np.dtype(dtype), buffer=memory, offset=offset)
+        for name, shape, dtype, offset in layout
+    }

@@ -43,13 +43,24 @@ class DataConfig:
         for name in ("crop_size", "max_msa_clusters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("max_extra_msa", "max_templates", "shuffled_template_hits", "max_recycling_iterations"):
+        for name in (
+            "max_extra_msa",
+            "max_templates",
+            "shuffled_template_hits",
+            "max_recycling_iterations",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("masked_msa_fraction", "clamped_fape_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected a probability, 0 to 1")
-        mixture = (self.masked_msa_uniform_probability, self.masked_msa_profile_probability, self.masked_msa_same_probability)
+                raise ValueError(
+                    f"DataConfig.{name} is {getattr(self, name)}, expected a probability, 0 to 1"
+                )
+        mixture = (
+            self.masked_msa_uniform_probability,
+            self.masked_msa_profile_probability,
+            self.masked_msa_same_probability,
+        )
         if min(mixture) < 0 or sum(mixture) > 1:
             raise ValueError(
                 f"masked-MSA probabilities uniform, profile, same are {mixture}, expected 0 or more each, 1 at most in sum"
@@ -87,12 +98,27 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         if self.prefetch not in STAGINGS:
-            raise ValueError(f"LoaderConfig.staging is {self.prefetch!r}, expected one of {STAGINGS}")
+            raise ValueError(
+                f"LoaderConfig.staging is {self.prefetch!r}, expected one of {STAGINGS}"
+            )
         if self.start_method not in START_METHODS:
-            raise ValueError(f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}")
-        minima = {"window": 0, "num_workers": 0, "prefetch_per_worker": 1, "max_attempts": 1, "error_budget": 0, "prefetch_depth": 1}
+            raise ValueError(
+                f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}"
+            )
+        minima = {
+            "window": 0,
+            "num_workers": 0,
+            "prefetch_per_worker": 1,
+            "max_attempts": 1,
+            "error_budget": 0,
+            "prefetch_depth": 1,
+        }
         for name, least in minima.items():
             if getattr(self, name) < least:
-                raise ValueError(f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {least}")
+                raise ValueError(
+                    f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {least}"
+                )
         if self.timeout_seconds <= 0:
-            raise ValueError(f"LoaderConfig.timeout_seconds is {self.timeout_seconds}, expected more than 0")
+            raise ValueError(
+                f"LoaderConfig.timeout_seconds is {self.timeout_seconds}, expected more than 0"
+            )

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from openfold_opt.loader.batch import LoadedBatch, WireBatch
-from openfold_opt.loader.wire_format import check_wire
 from openfold_opt.loader.decode import decode_wire
 from openfold_opt.loader.device_prefetcher import BackgroundQueue
 from openfold_opt.loader.wire_buffer import Place, pack_wire, unpack_wire
+from openfold_opt.loader.wire_format import check_wire
 
 try:
     from nvidia.dali import fn, pipeline_def
@@ -84,7 +84,9 @@ class DaliPrefetcher:
                     return
                 raise self._error from None
             # a tensor of its own: DALI uses the output's memory again in the next run
-            bytes_on_device = torch.empty(output.as_tensor().shape()[1:], dtype=torch.uint8, device=self._device)
+            bytes_on_device = torch.empty(
+                output.as_tensor().shape()[1:], dtype=torch.uint8, device=self._device
+            )
             feed_ndarray(output[0], bytes_on_device)
             batch, layout = self._in_pipeline.popleft()
             features = decode_wire(unpack_wire(bytes_on_device, layout))

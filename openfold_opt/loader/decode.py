@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from openfold_opt.loader import wire_format
-from openfold_opt.loader.transforms.msa_features import NUM_MSA_CLASSES, NUM_RESIDUE_CLASSES, deletion_value
+from openfold_opt.loader.transforms.msa_features import (
+    NUM_MSA_CLASSES,
+    NUM_RESIDUE_CLASSES,
+    deletion_value,
+)
 from openfold_opt.loader.transforms.structure_features import structure_features
 from openfold_opt.loader.transforms.template_features import template_features
 from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
@@ -19,7 +23,9 @@ from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.residue_constants import atom_types
 
 
-def decode_batch(arrays: Mapping[str, np.ndarray], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def decode_batch(
+    arrays: Mapping[str, np.ndarray], *, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
     """All features of openfold_opt.protein.features for a batch of wire features.
 
     Args:
@@ -36,14 +42,24 @@ def decode_batch(arrays: Mapping[str, np.ndarray], *, device: torch.device | str
     device = torch.device(device)
     if device.type == "cpu":
         # views, or copies where they are read-only
-        return decode_wire({name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()})
+        return decode_wire(
+            {
+                name: torch.from_numpy(np.require(array, requirements="W"))
+                for name, array in arrays.items()
+            }
+        )
     buffer, layout = pack_wire(arrays, pin_memory=True)
     return decode_wire(unpack_wire(buffer.to(device, non_blocking=True), layout))
 
 
 def decode_wire(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """decode_batch for wire features that are on the device already, and known to match the table."""
-    features = _residue_features(wire) | _template_features(wire) | _clustered_features(wire) | _extra_features(wire)
+    features = (
+        _residue_features(wire)
+        | _template_features(wire)
+        | _clustered_features(wire)
+        | _extra_features(wire)
+    )
     return {name: features[name] for name in FEATURES}
 
 
@@ -72,8 +88,12 @@ def _template_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
     aatype = wire["template_aatype"].long()
     mask = _unpack_bits(wire["template_atom_flags"], len(atom_types))
     positions = _place_values(mask, wire["template_atom_positions"])
-    template_exists = torch.arange(aatype.shape[1], device=aatype.device) < wire["num_templates"][:, None]
-    residue_exists = torch.arange(aatype.shape[2] - 1, device=aatype.device) < wire["seq_length"][:, None]
+    template_exists = (
+        torch.arange(aatype.shape[1], device=aatype.device) < wire["num_templates"][:, None]
+    )
+    residue_exists = (
+        torch.arange(aatype.shape[2] - 1, device=aatype.device) < wire["seq_length"][:, None]
+    )
     exists = template_exists[:, :, None] & residue_exists[:, None, :]
     features = template_features(aatype, positions, mask.float())
     return {name: _blank(tensor[:, :, 1:], exists) for name, tensor in features.items()} | {
@@ -92,8 +112,12 @@ def _clustered_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
     has_deletion = (tokens & wire_format.HAS_DELETION) != 0
     # 1e-6 is the benchmark's; added in double precision, as in the plain version.
     cluster_size = (wire["cluster_size"].double() + 1e-6).float()[..., None]
-    members = _place_values(_unpack_bits(wire["profile_flags"], NUM_MSA_CLASSES), wire["profile_counts"].float())
-    cluster_deletions = _place_values((tokens & wire_format.CLUSTER_HAS_DELETION) != 0, wire["cluster_deletions"].float())
+    members = _place_values(
+        _unpack_bits(wire["profile_flags"], NUM_MSA_CLASSES), wire["profile_counts"].float()
+    )
+    cluster_deletions = _place_values(
+        (tokens & wire_format.CLUSTER_HAS_DELETION) != 0, wire["cluster_deletions"].float()
+    )
     parts = [
         one_hot,
         has_deletion.float()[..., None],
@@ -119,7 +143,9 @@ def _extra_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "extra_msa": (tokens & wire_format.CLASS_BITS).long(),
         "extra_msa_mask": exists.float(),
         "extra_has_deletion": has_deletion.float(),
-        "extra_deletion_value": _place_values(has_deletion, _deletion_value(wire["extra_deletions"].float())),
+        "extra_deletion_value": _place_values(
+            has_deletion, _deletion_value(wire["extra_deletions"].float())
+        ),
     }
 
 
@@ -140,7 +166,9 @@ def _unpack_bits(packed: Tensor, count: int) -> Tensor:
 
 def _place_values(flags: Tensor, values: Tensor) -> Tensor:
     """Zeros of the shape of `flags` (and of a value), with the values where flags are set, in their order."""
-    spread = flags.reshape(flags.shape + (1,) * (values.ndim - 1)).expand(flags.shape + values.shape[1:])
+    spread = flags.reshape(flags.shape + (1,) * (values.ndim - 1)).expand(
+        flags.shape + values.shape[1:]
+    )
     return values.new_zeros(spread.shape).masked_scatter_(spread, values)
 
 

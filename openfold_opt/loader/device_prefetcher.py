@@ -43,7 +43,9 @@ def resolve_prefetch(kind: str, device: torch.device) -> str:
     return "pinned" if device.type == "cuda" else "direct"
 
 
-def build_prefetcher(batches: Iterator[WireBatch], *, device: torch.device, config: LoaderConfig) -> DevicePrefetcher:
+def build_prefetcher(
+    batches: Iterator[WireBatch], *, device: torch.device, config: LoaderConfig
+) -> DevicePrefetcher:
     """The staging of a configuration; `resolve_prefetch` says what "auto" is.
 
     Raises ValueError where DALI is asked for and cannot be imported.
@@ -53,7 +55,9 @@ def build_prefetcher(batches: Iterator[WireBatch], *, device: torch.device, conf
         return DirectPrefetcher(batches, device=device)
     if kind == "pinned":
         return PinnedPrefetcher(batches, device=device, depth=config.prefetch_depth)
-    from openfold_opt.loader.dali_prefetcher import DaliPrefetcher  # DALI is optional, and takes a second to import
+    from openfold_opt.loader.dali_prefetcher import (
+        DaliPrefetcher,
+    )  # DALI is optional, and takes a second to import
 
     return DaliPrefetcher(batches, device=device, depth=config.prefetch_depth)
 
@@ -70,7 +74,9 @@ class DirectPrefetcher:
 
     def __next__(self) -> LoadedBatch:
         batch = next(self._batches)
-        return batch.loaded(decode_batch(batch.arrays, device=self._device), slots=batch.slots.to(self._device))
+        return batch.loaded(
+            decode_batch(batch.arrays, device=self._device), slots=batch.slots.to(self._device)
+        )
 
     def close(self) -> None:
         """Nothing is open."""

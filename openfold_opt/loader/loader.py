@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from openfold_opt.loader.batch import WireBatch
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
-from openfold_opt.loader.random_streams import evaluation_seed
 from openfold_opt.loader.node_sharing import SharedDeliveries
+from openfold_opt.loader.random_streams import evaluation_seed
 from openfold_opt.loader.reorder_window import ConsumedPositions, StreamState
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
+from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.workers import Delivery, WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.reader import ShardReader
@@ -56,7 +56,10 @@ class TrainingTask:
     def describe(self, position: int) -> str:
         """The samples of a micro-batch in words."""
         label = self.label(position)
-        samples = ", ".join(f"{chain_id} (seed {seed})" for chain_id, seed in zip(label.chain_ids, label.sample_seeds))
+        samples = ", ".join(
+            f"{chain_id} (seed {seed})"
+            for chain_id, seed in zip(label.chain_ids, label.sample_seeds)
+        )
         step, micro = self.stream.step_of(position)
         return f"training step {step + 1}, micro-batch {micro + 1}: {samples}"
 
@@ -72,7 +75,9 @@ class EvaluationTask:
     def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
         chain_id = self.chain_ids[position]
         sample = make_evaluation_sample(self.reader, chain_id, config=self.data)
-        return BatchLabel(chain_ids=(chain_id,), sample_seeds=(evaluation_seed(chain_id),)), stack_samples([sample])
+        return BatchLabel(
+            chain_ids=(chain_id,), sample_seeds=(evaluation_seed(chain_id),)
+        ), stack_samples([sample])
 
     def describe(self, position: int) -> str:
         """The chain in words."""
@@ -168,8 +173,17 @@ class EvaluationLoader:
         loader: how it is prepared.
     """
 
-    def __init__(self, data_dir: str | Path, chain_ids: Sequence[str], *, data: DataConfig, loader: LoaderConfig) -> None:
-        self._task = EvaluationTask(reader=ShardReader(data_dir), chain_ids=tuple(chain_ids), data=data)
+    def __init__(
+        self,
+        data_dir: str | Path,
+        chain_ids: Sequence[str],
+        *,
+        data: DataConfig,
+        loader: LoaderConfig,
+    ) -> None:
+        self._task = EvaluationTask(
+            reader=ShardReader(data_dir), chain_ids=tuple(chain_ids), data=data
+        )
         self._loader = loader
 
     def __len__(self) -> int:
@@ -177,7 +191,9 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[WireBatch]:
         # every chain counts in the average: none may be left out
-        with WorkerStream(self._task, config=self._loader, end=len(self), error_budget=0) as deliveries:
+        with WorkerStream(
+            self._task, config=self._loader, end=len(self), error_budget=0
+        ) as deliveries:
             for delivery in deliveries:
                 yield _to_batch(delivery, slots=range(1), step=-1, micro=0)
 

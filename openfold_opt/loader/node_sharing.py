@@ -35,7 +35,14 @@ class SharedDeliveries:
         LoaderError: from iteration, alike on all ranks of the node.
     """
 
-    def __init__(self, make: Callable[[], Iterator[Delivery]], *, axis: AxisGroup, window: int, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Iterator[Delivery]],
+        *,
+        axis: AxisGroup,
+        window: int,
+        timeout_seconds: float,
+    ) -> None:
         self._channels: list[socket.socket] = []
         self._source: Iterator[Delivery] | None = None
         self._timeout_seconds = timeout_seconds
@@ -76,19 +83,27 @@ class SharedDeliveries:
         try:
             send_arrays_to_all(self._channels, ("batch", label), delivery.arrays)
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise LoaderError(f"a rank that shares this node's samples is gone ({error}); its own log says why") from error
+            raise LoaderError(
+                f"a rank that shares this node's samples is gone ({error}); its own log says why"
+            ) from error
         except OSError as error:
-            raise LoaderError(f"samples cannot be shared with the other ranks of this node: {explain(error)}") from error
+            raise LoaderError(
+                f"samples cannot be shared with the other ranks of this node: {explain(error)}"
+            ) from error
         return delivery
 
     def _receive(self) -> Delivery:
         try:
             (kind, *content), arrays = receive_arrays(self._channels[0])
         except TimeoutError:
-            raise LoaderError(f"the rank that prepares this node's samples sent nothing for {self._timeout_seconds} s") from None
+            raise LoaderError(
+                f"the rank that prepares this node's samples sent nothing for {self._timeout_seconds} s"
+            ) from None
         except (EOFError, OSError):
             # OSError: `close` of another thread may have come between this one's waking and its reading
-            raise LoaderError("the rank that prepares this node's samples is gone; its own log says why") from None
+            raise LoaderError(
+                "the rank that prepares this node's samples is gone; its own log says why"
+            ) from None
         if kind == "end":
             error_type, message = content
             raise error_type(message) if message else error_type()

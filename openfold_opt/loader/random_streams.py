@@ -27,7 +27,9 @@ def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.Gener
     """The generator of `purpose` (and of a pass, a sample number, ...) under a seed of 0 or more."""
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected 0 or more")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(int(purpose), *indices))))
+    return np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(int(purpose), *indices)))
+    )
 
 
 def evaluation_seed(chain_id: str) -> int:

@@ -42,7 +42,9 @@ class RawFeatures:
     """angstrom, NaN where there is none."""
     msa: np.ndarray
     """uint8 [N_seq, N_res], tokens 0..21; row 0 is the query."""
-    class_of_token: np.ndarray = field(default_factory=lambda: np.arange(NUM_TOKENS, dtype=np.uint8))
+    class_of_token: np.ndarray = field(
+        default_factory=lambda: np.arange(NUM_TOKENS, dtype=np.uint8)
+    )
     """uint8 [22], the model's class of each token of `msa`; if not given, tokens are classes."""
     deletions: SparseDeletions
     profile: np.ndarray

@@ -16,7 +16,9 @@ UNKNOWN_CLASS = 20
 CLASS_OF_TOKEN = np.asarray(hhblits_to_model_order, dtype=np.uint8)
 
 
-def read_training_features(reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig) -> RawFeatures:
+def read_training_features(
+    reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig
+) -> RawFeatures:
     """Raw features with the templates of a training sample: the best hits are shuffled before the first ones are taken."""
     num_hits = len(hits_for_date(reader, chain_id)) if config.max_templates else 0
     rng = random_stream(seed, Purpose.TEMPLATE_ORDER)
@@ -24,12 +26,16 @@ def read_training_features(reader: ShardReader, chain_id: str, *, seed: int, con
     return _read(reader, chain_id, order=order, config=config)
 
 
-def read_evaluation_features(reader: ShardReader, chain_id: str, *, config: DataConfig) -> RawFeatures:
+def read_evaluation_features(
+    reader: ShardReader, chain_id: str, *, config: DataConfig
+) -> RawFeatures:
     """Raw features with the best templates."""
     return _read(reader, chain_id, order=None, config=config)
 
 
-def _read(reader: ShardReader, chain_id: str, *, order: np.ndarray | None, config: DataConfig) -> RawFeatures:
+def _read(
+    reader: ShardReader, chain_id: str, *, order: np.ndarray | None, config: DataConfig
+) -> RawFeatures:
     structure = reader.structure(chain_id)
     alignment = reader.alignment(chain_id)
     if alignment.msa.shape[1] != len(structure.sequence):
@@ -43,7 +49,9 @@ def _read(reader: ShardReader, chain_id: str, *, order: np.ndarray | None, confi
             "the shard is damaged: `python -m data_prep verify` finds which"
         )
     # Hits are tried until max_templates can be featurised, 60 days before the chain's own release at the latest.
-    templates = featurize_templates(reader, chain_id, max_templates=config.max_templates, order=order)
+    templates = featurize_templates(
+        reader, chain_id, max_templates=config.max_templates, order=order
+    )
     return RawFeatures(
         aatype=encode_sequence(structure.sequence),
         all_atom_positions=structure.all_atom_positions,
@@ -63,7 +71,9 @@ def _read(reader: ShardReader, chain_id: str, *, order: np.ndarray | None, confi
 
 def encode_sequence(sequence: str) -> np.ndarray:
     """Residue classes of a sequence of letters, int64 [N_res]; any letter beside the twenty is unknown."""
-    return np.array([restype_order_with_x.get(letter, UNKNOWN_CLASS) for letter in sequence], dtype=np.int64)
+    return np.array(
+        [restype_order_with_x.get(letter, UNKNOWN_CLASS) for letter in sequence], dtype=np.int64
+    )
 
 
 def _deletions(alignment: AlignmentRecord) -> SparseDeletions:

@@ -21,7 +21,9 @@ class StreamState:
         above = tuple(self.above)
         object.__setattr__(self, "above", above)
         if self.low < 0 or list(above) != sorted(set(above)) or (above and above[0] <= self.low):
-            raise ValueError(f"{self} is no state of a stream: expected 0 <= low < above, ascending")
+            raise ValueError(
+                f"{self} is no state of a stream: expected 0 <= low < above, ascending"
+            )
 
     @property
     def num_consumed(self) -> int:
@@ -67,7 +69,14 @@ class ReorderWindow:
         end: the stream ends before this position; None: it has no end.
     """
 
-    def __init__(self, *, window: int, capacity: int, start: StreamState = StreamState(), end: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        window: int,
+        capacity: int,
+        start: StreamState = StreamState(),
+        end: int | None = None,
+    ) -> None:
         self._window = window
         self._capacity = capacity
         self._end = end
@@ -84,7 +93,9 @@ class ReorderWindow:
         """Hands out a position; None while `capacity` are outstanding or when all are handed out."""
         while self._next in self._done:
             self._next += 1
-        if self._num_outstanding >= self._capacity or (self._end is not None and self._next >= self._end):
+        if self._num_outstanding >= self._capacity or (
+            self._end is not None and self._next >= self._end
+        ):
             return None
         position = self._next
         self._next += 1
@@ -94,7 +105,9 @@ class ReorderWindow:
     def choose(self, ready: Iterable[int]) -> int | None:
         """The lowest prepared position if it may be delivered."""
         position = min(ready, default=None)
-        return position if position is not None and position - self._done.low <= self._window else None
+        return (
+            position if position is not None and position - self._done.low <= self._window else None
+        )
 
     def deliver(self, position: int) -> int:
         """Marks a position as delivered or dropped; returns how many places ahead of the low one it was."""

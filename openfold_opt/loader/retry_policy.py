@@ -25,9 +25,7 @@ def explain(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        text += (
-            f"; this process may open {soft} files (hard limit {hard}): raise the limit with `ulimit -n`"
-        )
+        text += f"; this process may open {soft} files (hard limit {hard}): raise the limit with `ulimit -n`"
     return text
 
 
@@ -71,4 +69,6 @@ class RetryPolicy:
                 )
             )
         self._num_skipped += 1
-        return Outcome(report=f"left out, number {self._num_skipped} of at most {self._error_budget}: {text}")
+        return Outcome(
+            report=f"left out, number {self._num_skipped} of at most {self._error_budget}: {text}"
+        )

@@ -4,15 +4,15 @@ import dataclasses
 
 import numpy as np
 
-from openfold_opt.loader.wire_format import pad_wire
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, evaluation_seed, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
-from openfold_opt.loader.transforms.encode_msa import encode_msa, draw_passes
-from openfold_opt.loader.transforms.encode_structure import encode_structure, encode_templates
 from openfold_opt.loader.transforms.cropping import draw_crop
+from openfold_opt.loader.transforms.encode_msa import draw_passes, encode_msa
+from openfold_opt.loader.transforms.encode_structure import encode_structure, encode_templates
 from openfold_opt.loader.transforms.template_selection import draw_template_subset
+from openfold_opt.loader.wire_format import pad_wire
 from openfold_opt.protein.reader import ShardReader
 
 
@@ -41,7 +41,9 @@ class SampleChoice:
         }
 
 
-def make_training_sample(reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig) -> dict[str, np.ndarray]:
+def make_training_sample(
+    reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig
+) -> dict[str, np.ndarray]:
     """A training sample: cropped, padded to the crop size, with a random subset of templates.
 
     Args:
@@ -57,13 +59,17 @@ def make_training_sample(reader: ShardReader, chain_id: str, *, seed: int, confi
     return encode_sample(raw, choose_for_training(raw, seed=seed, config=config))
 
 
-def make_evaluation_sample(reader: ShardReader, chain_id: str, *, config: DataConfig) -> dict[str, np.ndarray]:
+def make_evaluation_sample(
+    reader: ShardReader, chain_id: str, *, config: DataConfig
+) -> dict[str, np.ndarray]:
     """An evaluation sample: the whole chain at its true length, its best templates; the MSA is sampled and masked here too.
 
     Every draw follows from the chain's id alone. Returns what make_training_sample returns, with N_res the chain's length.
     """
     raw = read_evaluation_features(reader, chain_id, config=config)
-    return encode_sample(raw, choose_for_evaluation(raw, seed=evaluation_seed(chain_id), config=config))
+    return encode_sample(
+        raw, choose_for_evaluation(raw, seed=evaluation_seed(chain_id), config=config)
+    )
 
 
 def choose_for_training(raw: RawFeatures, *, seed: int, config: DataConfig) -> SampleChoice:
@@ -73,8 +79,11 @@ def choose_for_training(raw: RawFeatures, *, seed: int, config: DataConfig) -> S
         config = dataclasses.replace(config, crop_size=crop.stop - crop.start)
     return SampleChoice(
         crop=crop,
-        templates=draw_template_subset(len(raw.templates.aatype), rng=random_stream(seed, Purpose.TEMPLATE_SUBSET)),
-        is_clamped=random_stream(seed, Purpose.CLAMPED_FAPE).random() < config.clamped_fape_probability,
+        templates=draw_template_subset(
+            len(raw.templates.aatype), rng=random_stream(seed, Purpose.TEMPLATE_SUBSET)
+        ),
+        is_clamped=random_stream(seed, Purpose.CLAMPED_FAPE).random()
+        < config.clamped_fape_probability,
         seed=seed,
         config=config,
     )

@@ -25,7 +25,9 @@ class SampleStream:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size or self.local_batch_size < 1 or self.accumulation < 1:
-            raise ValueError(f"{self} is impossible: expected 0 <= rank < size, local_batch_size and accumulation at least 1")
+            raise ValueError(
+                f"{self} is impossible: expected 0 <= rank < size, local_batch_size and accumulation at least 1"
+            )
 
     @property
     def global_batch_size(self) -> int:
@@ -59,12 +61,18 @@ class TrainingSampler:
         self.seed = seed
         values = np.asarray(weights, dtype=np.float64)
         if not self.chain_ids:
-            raise ValueError("the training set has no chains; check the selection by date and the training filter")
+            raise ValueError(
+                "the training set has no chains; check the selection by date and the training filter"
+            )
         if values.shape != (len(self.chain_ids),):
-            raise ValueError(f"found {values.size} weights for {len(self.chain_ids)} chains, expected one each")
+            raise ValueError(
+                f"found {values.size} weights for {len(self.chain_ids)} chains, expected one each"
+            )
         if not (np.isfinite(values).all() and (values > 0).all()):
             bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
-            raise ValueError(f"weight of chain {self.chain_ids[bad]} is {values[bad]}, expected a finite positive number")
+            raise ValueError(
+                f"weight of chain {self.chain_ids[bad]} is {values[bad]}, expected a finite positive number"
+            )
         self._cumulative = np.cumsum(values / values.sum())
 
     def sample(self, number: int) -> tuple[str, int]:
@@ -81,4 +89,8 @@ def num_recycling_iterations(seed: int, step: int, *, max_recycling_iterations: 
     Any max_recycling_iterations + 1 steps from a multiple of that number on have each count once.
     """
     block, place = divmod(step, max_recycling_iterations + 1)
-    return int(random_stream(seed, Purpose.RECYCLING, block).permutation(max_recycling_iterations + 1)[place])
+    return int(
+        random_stream(seed, Purpose.RECYCLING, block).permutation(max_recycling_iterations + 1)[
+            place
+        ]
+    )

@@ -26,9 +26,15 @@ def use_short_socket_folder() -> None:
     folder = tempfile.gettempdir()
     if _fits(folder):
         return
-    usable = [short for short in SHORT_FOLDERS if os.path.isdir(short) and os.access(short, os.W_OK | os.X_OK)]
+    usable = [
+        short
+        for short in SHORT_FOLDERS
+        if os.path.isdir(short) and os.access(short, os.W_OK | os.X_OK)
+    ]
     if not usable:
-        raise ValueError(_complaint(folder, f"and none of {', '.join(SHORT_FOLDERS)} can be written"))
+        raise ValueError(
+            _complaint(folder, f"and none of {', '.join(SHORT_FOLDERS)} can be written")
+        )
     # multiprocessing asks tempfile once, and keeps the folder that it has made
     tempfile.tempdir = usable[0]
     try:
@@ -36,7 +42,9 @@ def use_short_socket_folder() -> None:
     finally:
         tempfile.tempdir = folder
     if not _fits(os.path.dirname(made)):
-        raise ValueError(_complaint(folder, f"and multiprocessing already keeps its sockets in {made}"))
+        raise ValueError(
+            _complaint(folder, f"and multiprocessing already keeps its sockets in {made}")
+        )
 
 
 def _fits(folder: str) -> bool:

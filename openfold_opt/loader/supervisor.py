@@ -8,10 +8,10 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from openfold_opt.loader.retry_policy import RetryPolicy, LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.main_module import NO_GUARD, NO_GUARD_EXIT_CODE, check_main_module
 from openfold_opt.loader.reorder_window import ReorderWindow
+from openfold_opt.loader.retry_policy import LoaderError, RetryPolicy
 from openfold_opt.loader.socket_folder import use_short_socket_folder
 from openfold_opt.loader.worker import Failure, Prepared, Task, Worker
 
@@ -47,7 +47,9 @@ class SharedState:
 class Supervisor:
     """Keeps up to `config.num_workers` processes busy until it is stopped."""
 
-    def __init__(self, task: Task, config: LoaderConfig, *, shared: SharedState, attempts: RetryPolicy) -> None:
+    def __init__(
+        self, task: Task, config: LoaderConfig, *, shared: SharedState, attempts: RetryPolicy
+    ) -> None:
         self._task = task
         self._config = config
         self._shared = shared
@@ -109,7 +111,9 @@ class Supervisor:
 
     def _start_worker(self) -> Worker:
         self._num_started += 1
-        worker = Worker.start(self._task, start_method=self._config.start_method, name=f"loader-{self._num_started}")
+        worker = Worker.start(
+            self._task, start_method=self._config.start_method, name=f"loader-{self._num_started}"
+        )
         self._workers.append(worker)
         return worker
 
@@ -127,11 +131,15 @@ class Supervisor:
         for descriptor in by_descriptor:
             poll.register(descriptor, select.POLLIN)
         asked = [worker.asked for worker in self._workers if worker.position is not None]
-        milliseconds = (min(asked) + self._config.timeout_seconds - time.monotonic()) * 1000 if asked else None
+        milliseconds = (
+            (min(asked) + self._config.timeout_seconds - time.monotonic()) * 1000 if asked else None
+        )
         events = poll.poll(None if milliseconds is None else max(milliseconds, 0.0) + 1)
         if any(descriptor == self._wake_read for descriptor, _ in events):
             os.read(self._wake_read, 4096)
-        return [by_descriptor[descriptor] for descriptor, _ in events if descriptor in by_descriptor]
+        return [
+            by_descriptor[descriptor] for descriptor, _ in events if descriptor in by_descriptor
+        ]
 
     def _hear(self, worker: Worker) -> None:
         """Books an answer, or a death, which comes through the channel too."""
@@ -150,7 +158,10 @@ class Supervisor:
         now = time.monotonic()
         for worker in list(self._workers):
             if worker.position is not None and now - worker.asked > self._config.timeout_seconds:
-                self._give_up(worker, reason=f"no answer within {self._config.timeout_seconds} s (LoaderConfig.timeout_seconds)")
+                self._give_up(
+                    worker,
+                    reason=f"no answer within {self._config.timeout_seconds} s (LoaderConfig.timeout_seconds)",
+                )
 
     def _give_up(self, worker: Worker, *, reason: str) -> None:
         self._workers.remove(worker)

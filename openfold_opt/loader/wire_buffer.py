@@ -20,11 +20,18 @@ class Place:
     shape: tuple[int, ...]
 
 
-def pack_wire(arrays: Mapping[str, np.ndarray], *, pin_memory: bool = False) -> tuple[Tensor, dict[str, Place]]:
+def pack_wire(
+    arrays: Mapping[str, np.ndarray], *, pin_memory: bool = False
+) -> tuple[Tensor, dict[str, Place]]:
     """Copies the arrays end to end into uint8 [size], each at a multiple of 64 bytes; returns where they are, too."""
     layout, size = {}, 0
     for name, array in arrays.items():
-        layout[name] = Place(offset=size, size_bytes=array.nbytes, dtype=getattr(torch, array.dtype.name), shape=array.shape)
+        layout[name] = Place(
+            offset=size,
+            size_bytes=array.nbytes,
+            dtype=getattr(torch, array.dtype.name),
+            shape=array.shape,
+        )
         size += -(-array.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
     for name, view in unpack_wire(buffer, layout).items():
@@ -35,6 +42,8 @@ def pack_wire(arrays: Mapping[str, np.ndarray], *, pin_memory: bool = False) -> 
 def unpack_wire(buffer: Tensor, layout: Mapping[str, Place]) -> dict[str, Tensor]:
     """The arrays as views into a buffer, on whatever device it is."""
     return {
-        name: buffer[place.offset : place.offset + place.size_bytes].view(place.dtype).view(place.shape)
+        name: buffer[place.offset : place.offset + place.size_bytes]
+        .view(place.dtype)
+        .view(place.shape)
         for name, place in layout.items()
     }

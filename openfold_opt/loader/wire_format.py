@@ -55,30 +55,91 @@ _FIXED = (
     ("use_clamped_fape", (), _BYTE, False, "0 or 1"),
     ("atom_flags", ("N_res", ATOM_BYTES), _BYTE, False, "a bit for each atom37 that is resolved"),
     ("num_templates", (), _COUNT, False, "templates that exist"),
-    ("template_aatype", ("N_templ", "N_res + 1"), _BYTE, False, "0..21; first the residue before the crop, for its torsions"),
-    ("template_atom_flags", ("N_templ", "N_res + 1", ATOM_BYTES), _BYTE, False, "likewise a bit for each resolved atom37"),
+    (
+        "template_aatype",
+        ("N_templ", "N_res + 1"),
+        _BYTE,
+        False,
+        "0..21; first the residue before the crop, for its torsions",
+    ),
+    (
+        "template_atom_flags",
+        ("N_templ", "N_res + 1", ATOM_BYTES),
+        _BYTE,
+        False,
+        "likewise a bit for each resolved atom37",
+    ),
     ("num_clusters", (), _COUNT, False, "rows of the clustered MSA that exist"),
     ("num_extra", (), _COUNT, False, "rows of the extra MSA that exist"),
     ("msa", ("N_clust", "N_res"), _BYTE, True, "class before masking, and three flags"),
     ("cluster_size", ("N_clust",), _COUNT, True, "rows of the cluster, its center included"),
-    ("profile_flags", ("N_clust", "N_res", 3), _BYTE, True, "a bit for each class that occurs in the cluster beside its center"),
+    (
+        "profile_flags",
+        ("N_clust", "N_res", 3),
+        _BYTE,
+        True,
+        "a bit for each class that occurs in the cluster beside its center",
+    ),
     ("extra_msa", ("N_extra", "N_res"), _BYTE, True, "class and a flag"),
 )
 _PACKED = (
     ("atom_positions", (3,), _FLOAT, False, "angstrom, of the atoms in atom_flags"),
-    ("template_atom_positions", (3,), _FLOAT, False, "angstrom, of the atoms in template_atom_flags"),
-    ("masked_classes", (), _BYTE, True, "class 0..22 after masking, of the positions that were chosen"),
-    ("deletions", (), PACKED_INTEGERS, True, "number of residues deleted, of flagged positions of msa"),
-    ("cluster_deletions", (), PACKED_INTEGERS, True, "their total over the rows of the cluster, of flagged positions of msa"),
-    ("profile_counts", (), PACKED_INTEGERS, True, "how often each class in profile_flags occurs, the center not counted"),
-    ("extra_deletions", (), PACKED_INTEGERS, True, "number of residues deleted, of flagged positions of extra_msa"),
+    (
+        "template_atom_positions",
+        (3,),
+        _FLOAT,
+        False,
+        "angstrom, of the atoms in template_atom_flags",
+    ),
+    (
+        "masked_classes",
+        (),
+        _BYTE,
+        True,
+        "class 0..22 after masking, of the positions that were chosen",
+    ),
+    (
+        "deletions",
+        (),
+        PACKED_INTEGERS,
+        True,
+        "number of residues deleted, of flagged positions of msa",
+    ),
+    (
+        "cluster_deletions",
+        (),
+        PACKED_INTEGERS,
+        True,
+        "their total over the rows of the cluster, of flagged positions of msa",
+    ),
+    (
+        "profile_counts",
+        (),
+        PACKED_INTEGERS,
+        True,
+        "how often each class in profile_flags occurs, the center not counted",
+    ),
+    (
+        "extra_deletions",
+        (),
+        PACKED_INTEGERS,
+        True,
+        "number of residues deleted, of flagged positions of extra_msa",
+    ),
 )
 
 
 def _table() -> dict[str, WireSpec]:
     rows = [(row, False) for row in _FIXED] + [(row, True) for row in _PACKED]
     return {
-        name: WireSpec(name=name, shape=shape, dtypes=dtypes, per_pass=per_pass, is_packed=is_packed, description=text)
+        name: WireSpec(
+            name=name,
+            shape=shape,
+            dtypes=dtypes,
+            per_pass=per_pass,
+            is_packed=is_packed,
+            description=text,
+        )
         for (name, shape, dtypes, per_pass, text), is_packed in rows
     }
 
@@ -98,7 +159,9 @@ def pack_bits(flags: np.ndarray) -> np.ndarray:
     return np.packbits(flags, axis=-1, bitorder="little")
 
 
-def pad_wire(features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def pad_wire(
+    features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
     """Pads the fixed features of one sample to N_res, N_clust, N_extra and N_templ; packed ones stay.
 
     Raises:
@@ -114,7 +177,9 @@ def _pad(spec: WireSpec, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndar
     target = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
     target = array.shape[:1] + target if spec.per_pass else target
     if len(target) != array.ndim or any(have > want for have, want in zip(array.shape, target)):
-        raise ValueError(f"wire feature {spec.name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to")
+        raise ValueError(
+            f"wire feature {spec.name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to"
+        )
     if array.shape == target:
         return array.astype(spec.dtypes[0], copy=False)
     padded = np.zeros(target, spec.dtypes[0])
@@ -125,7 +190,10 @@ def _pad(spec: WireSpec, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndar
 def stack_samples(samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """A batch of wire features: fixed ones get the batch dim in front, packed ones lie end to end."""
     if len(samples) == 1:
-        return {name: array if WIRE_FEATURES[name].is_packed else array[None] for name, array in samples[0].items()}
+        return {
+            name: array if WIRE_FEATURES[name].is_packed else array[None]
+            for name, array in samples[0].items()
+        }
     return {
         name: (np.concatenate if spec.is_packed else np.stack)([sample[name] for sample in samples])
         for name, spec in WIRE_FEATURES.items()
@@ -151,17 +219,23 @@ def check_wire(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
     for name, spec in WIRE_FEATURES.items():
         array = arrays[name]
         if array.dtype not in spec.dtypes:
-            raise ValueError(f"wire feature {name}: found dtype {array.dtype}, expected one of {[str(kind) for kind in spec.dtypes]}")
+            raise ValueError(
+                f"wire feature {name}: found dtype {array.dtype}, expected one of {[str(kind) for kind in spec.dtypes]}"
+            )
         leading = () if spec.is_packed else ("batch", "num_passes") if spec.per_pass else ("batch",)
         dims = (("values",) if spec.is_packed else leading) + spec.shape
         _check_shape(name, array.shape, dims, sizes)
     return sizes
 
 
-def _check_shape(name: str, found: tuple[int, ...], dims: tuple[str | int, ...], sizes: dict[str, int]) -> None:
+def _check_shape(
+    name: str, found: tuple[int, ...], dims: tuple[str | int, ...], sizes: dict[str, int]
+) -> None:
     for dim, size in zip(dims, found):
         if isinstance(dim, str) and dim != "values":
             sizes.setdefault(dim, sizes["N_res"] + 1 if dim == "N_res + 1" else size)
     expected = [size if dim == "values" else sizes.get(dim, dim) for dim, size in zip(dims, found)]
     if len(found) != len(dims) or list(found) != expected:
-        raise ValueError(f"wire feature {name}: found shape {list(found)}, expected {list(dims)} with sizes {sizes}")
+        raise ValueError(
+            f"wire feature {name}: found shape {list(found)}, expected {list(dims)} with sizes {sizes}"
+        )

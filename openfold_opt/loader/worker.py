@@ -80,7 +80,9 @@ class Worker:
     @classmethod
     def start(cls, task: Task, *, start_method: str, name: str) -> "Worker":
         ours, theirs = channel_pair()
-        process = multiprocessing.get_context(start_method).Process(target=_serve, args=(theirs, task), name=name, daemon=True)
+        process = multiprocessing.get_context(start_method).Process(
+            target=_serve, args=(theirs, task), name=name, daemon=True
+        )
         process.start()
         theirs.close()
         return cls(process=process, channel=ours)
@@ -159,7 +161,9 @@ def _die_with_consumer() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if not consumer.is_alive():
         os._exit(1)
-    threading.Thread(target=_kill_after, args=(consumer,), name="consumer-watch", daemon=True).start()
+    threading.Thread(
+        target=_kill_after, args=(consumer,), name="consumer-watch", daemon=True
+    ).start()
 
 
 def _kill_after(process: multiprocessing.process.BaseProcess) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from openfold_opt.loader.retry_policy import RetryPolicy, LoaderError, explain
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import ReorderWindow, StreamState
+from openfold_opt.loader.retry_policy import LoaderError, RetryPolicy, explain
 from openfold_opt.loader.supervisor import SharedState, Supervisor
 from openfold_opt.loader.worker import Failure, Prepared, Task, attempt
 
@@ -68,14 +68,22 @@ class WorkerStream:
         capacity = max(config.num_workers * config.prefetch_per_worker, 1)
         self._window = ReorderWindow(window=config.window, capacity=capacity, start=start, end=end)
         self._shared = SharedState(window=self._window)
-        self._supervisor = Supervisor(task, config, shared=self._shared, attempts=self._attempts) if config.num_workers else None
+        self._supervisor = (
+            Supervisor(task, config, shared=self._shared, attempts=self._attempts)
+            if config.num_workers
+            else None
+        )
 
     def __iter__(self) -> Iterator[Delivery]:
         return self
 
     def __next__(self) -> Delivery:
         try:
-            delivery = self._next_here() if self._supervisor is None else self._next_from_workers(self._supervisor)
+            delivery = (
+                self._next_here()
+                if self._supervisor is None
+                else self._next_from_workers(self._supervisor)
+            )
         finally:
             self._pass_on_news()
         if delivery is None:
@@ -111,7 +119,9 @@ class WorkerStream:
                 if self._window.is_exhausted:
                     return None
                 if shared.failure is not None:
-                    raise LoaderError(f"the loader cannot look after its workers: {explain(shared.failure)}") from shared.failure
+                    raise LoaderError(
+                        f"the loader cannot look after its workers: {explain(shared.failure)}"
+                    ) from shared.failure
                 shared.changed.wait()
             prepared = shared.ready[position]
             if isinstance(prepared, LoaderError):

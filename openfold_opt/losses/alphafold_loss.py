@@ -50,13 +50,20 @@ class AlphaFoldLoss:
         """
         terms = self._terms(_in_float32(outputs), batch)
         weights = self._weights()
-        weighted_total = sum(weights[name] * term for name, term in terms.items() if weights[name] != 0.0)
+        weighted_total = sum(
+            weights[name] * term for name, term in terms.items() if weights[name] != 0.0
+        )
         # AF2 suppl. 1.11.8: short samples count less, by the square root of their length
         length = batch.seq_length.clamp(max=batch.aatype.shape[-1]).to(torch.float32)
         scaled_total = length.sqrt() * weighted_total
-        terms = {name: term if weights[name] != 0.0 else term.detach() for name, term in terms.items()}
+        terms = {
+            name: term if weights[name] != 0.0 else term.detach() for name, term in terms.items()
+        }
         return LossTerms(
-            terms=terms, weighted_total=weighted_total, scaled_total=scaled_total, loss=scaled_total.mean()
+            terms=terms,
+            weighted_total=weighted_total,
+            scaled_total=scaled_total,
+            loss=scaled_total.mean(),
         )
 
     def _terms(self, outputs: ModelOutputs, batch: FeatureBatch) -> dict[str, Tensor]:
@@ -68,7 +75,9 @@ class AlphaFoldLoss:
             "distogram": distogram_loss(outputs, batch, config.distogram),
             "masked_msa": masked_msa_loss(outputs, batch, config.masked_msa),
             "plddt_loss": plddt_loss(outputs, batch, config.plddt),
-            "experimentally_resolved": experimentally_resolved_loss(outputs, batch, config.experimentally_resolved),
+            "experimentally_resolved": experimentally_resolved_loss(
+                outputs, batch, config.experimentally_resolved
+            ),
         }
         if config.violation.weight != 0.0 or config.report_zero_weight_violation:
             terms["violation"] = violation_loss(outputs, batch, config.violation)
@@ -97,4 +106,6 @@ class AlphaFoldLoss:
 
 def _in_float32(outputs: ModelOutputs) -> ModelOutputs:
     values = {field.name: getattr(outputs, field.name) for field in fields(outputs)}
-    return ModelOutputs(**{name: None if value is None else value.float() for name, value in values.items()})
+    return ModelOutputs(
+        **{name: None if value is None else value.float() for name, value in values.items()}
+    )

@@ -120,7 +120,9 @@ class LossConfig:
     experimentally_resolved: ExperimentallyResolvedLossConfig = ExperimentallyResolvedLossConfig()
     violation: ViolationLossConfig = ViolationLossConfig()
     tm: TMLossConfig = TMLossConfig()
-    report_zero_weight_violation: bool = field(default=False, metadata={"category": "implementation"})
+    report_zero_weight_violation: bool = field(
+        default=False, metadata={"category": "implementation"}
+    )
     """Compute the violation term for the report although its weight is zero: it is the dearest of all terms."""
 
     @classmethod

@@ -11,7 +11,9 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
 
 
-def distogram_loss(outputs: ModelOutputs, batch: FeatureBatch, config: DistogramLossConfig) -> Tensor:
+def distogram_loss(
+    outputs: ModelOutputs, batch: FeatureBatch, config: DistogramLossConfig
+) -> Tensor:
     """Cross-entropy of the binned distance between (pseudo) CB atoms, mean over resolved pairs: [batch]."""
     logits = outputs.distogram_logits
     boundaries = torch.linspace(

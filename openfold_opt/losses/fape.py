@@ -13,7 +13,9 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
 
 
-def squared_distance_in_frames(frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor]) -> Tensor:
+def squared_distance_in_frames(
+    frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor]
+) -> Tensor:
     """How far two sets of points are apart, each seen from frames of its own.
 
     Args:
@@ -24,7 +26,9 @@ def squared_distance_in_frames(frames: tuple[Rigid, Rigid], points: tuple[Tensor
         [..., N_frames, N_points] squared angstrom. Computed coordinate by coordinate, in plain products and sums: a
         matrix product would be rounded to TF32 on a GPU, and tensors with a last dim of 3 are slow on every device.
     """
-    predicted, true = (_points_in_frames(frame, point) for frame, point in zip(frames, points, strict=True))
+    predicted, true = (
+        _points_in_frames(frame, point) for frame, point in zip(frames, points, strict=True)
+    )
     return sum((p - t).square() for p, t in zip(predicted, true, strict=True))
 
 
@@ -41,12 +45,16 @@ def _points_in_frames(frames: Rigid, points: Tensor) -> list[Tensor]:
     return coordinates
 
 
-def aligned_point_distance(frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor], *, eps: float) -> Tensor:
+def aligned_point_distance(
+    frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor], *, eps: float
+) -> Tensor:
     """Algorithm 28, lines 1-3, for (predicted, true) frames and points: [..., N_frames, N_points] angstrom."""
     return torch.sqrt(squared_distance_in_frames(frames, points) + eps)
 
 
-def mean_over_pairs(error: Tensor, frames_mask: Tensor, points_mask: Tensor, *, eps: float) -> Tensor:
+def mean_over_pairs(
+    error: Tensor, frames_mask: Tensor, points_mask: Tensor, *, eps: float
+) -> Tensor:
     """Mean over existing frames and points: error [..., N_frames, N_points] -> [...]."""
     total = (error * points_mask[..., None, :]).sum(-1) * frames_mask
     return total.sum(-1) / (eps + frames_mask.sum(-1)) / (eps + points_mask.sum(-1))
@@ -65,11 +73,15 @@ def backbone_fape(outputs: ModelOutputs, batch: FeatureBatch, config: FapeLossCo
     )
     clamped_share = batch.use_clamped_fape[:, None, None, None]
     clamped = distance.clamp(max=config.clamp_distance_angstrom)
-    error = (clamped * clamped_share + distance * (1.0 - clamped_share)) / config.length_scale_angstrom
+    error = (
+        clamped * clamped_share + distance * (1.0 - clamped_share)
+    ) / config.length_scale_angstrom
     return mean_over_pairs(error, mask, mask, eps=config.eps).mean(-1)
 
 
-def sidechain_fape(outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig) -> Tensor:
+def sidechain_fape(
+    outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig
+) -> Tensor:
     """All rigid groups and all atoms of the last block, always clamped: [batch]."""
     predicted = Rigid.from_matrix4x4(outputs.sm_sidechain_frames[:, -1].flatten(1, 2))
     true = Rigid.from_matrix4x4(truth.rigid_group_frames.flatten(1, 2))
@@ -83,7 +95,11 @@ def sidechain_fape(outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTru
     return mean_over_pairs(error, frames_mask, truth.atom14_exists.flatten(1, 2), eps=config.eps)
 
 
-def fape_loss(outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig) -> Tensor:
+def fape_loss(
+    outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig
+) -> Tensor:
     """Weighted sum of backbone and side-chain error: [batch]."""
     backbone = backbone_fape(outputs, batch, config)
-    return config.backbone_weight * backbone + config.sidechain_weight * sidechain_fape(outputs, batch, truth, config)
+    return config.backbone_weight * backbone + config.sidechain_weight * sidechain_fape(
+        outputs, batch, truth, config
+    )

@@ -33,6 +33,8 @@ def lddt(
     error = (true_distance - pairwise_distance(predicted, predicted, eps=eps)).abs()
     is_other = 1.0 - torch.eye(mask.shape[-1], device=mask.device, dtype=mask.dtype)
     counts = (true_distance < cutoff_angstrom) * mask[..., :, None] * mask[..., None, :] * is_other
-    kept = sum((error < threshold).to(error.dtype) for threshold in THRESHOLDS_ANGSTROM) / len(THRESHOLDS_ANGSTROM)
+    kept = sum((error < threshold).to(error.dtype) for threshold in THRESHOLDS_ANGSTROM) / len(
+        THRESHOLDS_ANGSTROM
+    )
     dims = (-1,) if per_residue else (-2, -1)
     return (eps + (counts * kept).sum(dims)) / (eps + counts.sum(dims))

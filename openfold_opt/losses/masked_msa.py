@@ -10,7 +10,9 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.outputs import ModelOutputs
 
 
-def masked_msa_loss(outputs: ModelOutputs, batch: FeatureBatch, config: MaskedMSALossConfig) -> Tensor:
+def masked_msa_loss(
+    outputs: ModelOutputs, batch: FeatureBatch, config: MaskedMSALossConfig
+) -> Tensor:
     """Cross-entropy of the 23 classes, mean over the positions that were chosen for masking: [batch]."""
     errors = cross_entropy(outputs.masked_msa_logits, batch.true_msa) * batch.bert_mask
     # the benchmark adds eps to half the count: kept, it matters only where nothing is masked

@@ -29,5 +29,8 @@ def pairwise_distance(points: Tensor, others: Tensor, *, eps: float) -> Tensor:
 
     Coordinate by coordinate: tensors with a last dim of 3 are slow on every device.
     """
-    offsets = (a[..., :, None] - b[..., None, :] for a, b in zip(points.unbind(-1), others.unbind(-1), strict=True))
+    offsets = (
+        a[..., :, None] - b[..., None, :]
+        for a, b in zip(points.unbind(-1), others.unbind(-1), strict=True)
+    )
     return torch.sqrt(sum(offset.square() for offset in offsets) + eps)

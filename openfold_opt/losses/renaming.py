@@ -43,7 +43,9 @@ def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
     pair_mask = moving[:, :, None] * fixed[:, None, :]
 
     def distances(positions: Tensor) -> Tensor:
-        return pairwise_distance(positions[:, :, _SLOTS].flatten(1, 2), positions.flatten(1, 2), eps=_EPS)
+        return pairwise_distance(
+            positions[:, :, _SLOTS].flatten(1, 2), positions.flatten(1, 2), eps=_EPS
+        )
 
     predicted_distance = distances(predicted)
 
@@ -54,7 +56,13 @@ def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
 
     is_better = misfit(batch.atom14_alt_gt_positions) < misfit(batch.atom14_gt_positions)
     return RenamedTruth(
-        torch.where(is_better[..., None, None], batch.atom14_alt_gt_positions, batch.atom14_gt_positions),
+        torch.where(
+            is_better[..., None, None], batch.atom14_alt_gt_positions, batch.atom14_gt_positions
+        ),
         torch.where(is_better[..., None], batch.atom14_alt_gt_exists, batch.atom14_gt_exists),
-        torch.where(is_better[..., None, None, None], batch.rigidgroups_alt_gt_frames, batch.rigidgroups_gt_frames),
+        torch.where(
+            is_better[..., None, None, None],
+            batch.rigidgroups_alt_gt_frames,
+            batch.rigidgroups_gt_frames,
+        ),
     )

@@ -13,7 +13,9 @@ from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.protein.residue_constants import chi_pi_periodic
 
 
-def supervised_chi_loss(outputs: ModelOutputs, batch: FeatureBatch, config: SupervisedChiLossConfig) -> Tensor:
+def supervised_chi_loss(
+    outputs: ModelOutputs, batch: FeatureBatch, config: SupervisedChiLossConfig
+) -> Tensor:
     """Squared error of sine and cosine, the nearer of the two for angles periodic in pi, and the norm of the raw vectors.
 
     Returns [batch]; the mean is over the blocks of the structure module, residues and angles.
@@ -27,5 +29,7 @@ def supervised_chi_loss(outputs: ModelOutputs, batch: FeatureBatch, config: Supe
     )
     chi = masked_mean(error, batch.chi_mask[:, None], dims=(-1, -2, -3))
     norm = torch.sqrt((outputs.sm_unnormalized_angles**2).sum(-1) + config.eps)
-    norm_error = masked_mean((norm - 1.0).abs(), batch.seq_mask[:, None, :, None], dims=(-1, -2, -3))
+    norm_error = masked_mean(
+        (norm - 1.0).abs(), batch.seq_mask[:, None, :, None], dims=(-1, -2, -3)
+    )
     return config.chi_weight * chi + config.angle_norm_weight * norm_error

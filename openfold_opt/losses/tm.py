@@ -20,8 +20,12 @@ def tm_loss(outputs: ModelOutputs, batch: FeatureBatch, config: TMLossConfig) ->
     affine = outputs.final_affine_tensor.detach()
     predicted = Rigid(quaternion_to_matrix(affine[..., :4]), affine[..., 4:])
     true = Rigid.from_matrix4x4(batch.backbone_rigid_tensor)
-    square = squared_distance_in_frames((predicted, true), (predicted.translation, true.translation))
-    boundaries = torch.linspace(0.0, config.max_bin_angstrom, logits.shape[-1] - 1, device=logits.device)
+    square = squared_distance_in_frames(
+        (predicted, true), (predicted.translation, true.translation)
+    )
+    boundaries = torch.linspace(
+        0.0, config.max_bin_angstrom, logits.shape[-1] - 1, device=logits.device
+    )
     true_bin = torch.bucketize(square, boundaries**2)
     pair_mask = batch.backbone_rigid_mask[:, :, None] * batch.backbone_rigid_mask[:, None]
     errors = cross_entropy(logits, true_bin) * pair_mask

@@ -20,15 +20,21 @@ _SULPHUR_SLOT = 5
 """Slot of SG in cysteine. The benchmark exempts every pair of atoms in this slot from clashing, cysteine or not."""
 
 
-def violation_loss(outputs: ModelOutputs, batch: FeatureBatch, config: ViolationLossConfig) -> Tensor:
+def violation_loss(
+    outputs: ModelOutputs, batch: FeatureBatch, config: ViolationLossConfig
+) -> Tensor:
     """Sum of the peptide bond terms (eq. 44, 45) and the clashes per atom (eq. 46): [batch]."""
     positions = outputs.sm_positions[:, -1]
-    clashes = between_residue_clashes(positions, batch, config) + within_residue_violations(positions, batch, config)
+    clashes = between_residue_clashes(positions, batch, config) + within_residue_violations(
+        positions, batch, config
+    )
     num_atoms = batch.atom14_atom_exists.sum((-1, -2))
     return peptide_bond_loss(positions, batch, config) + clashes / (config.eps + num_atoms)
 
 
-def peptide_bond_loss(positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig) -> Tensor:
+def peptide_bond_loss(
+    positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig
+) -> Tensor:
     """Length of C-N and the angles CA-C-N and C-N-CA, beyond the tolerated standard deviations.
 
     positions: [batch, N_res, 14, 3] angstrom. Returns [batch].
@@ -52,12 +58,24 @@ def peptide_bond_loss(positions: Tensor, batch: FeatureBatch, config: ViolationL
     stddev_at_c = chemistry.between_residue_bond_length_stddev_c_n[0]
     return (
         _excess(length, mean_length, factor * stddev_length, bond_mask)
-        + _excess((c_to_ca * c_to_n).sum(-1), cos_at_c, factor * stddev_at_c, bond_mask * exists[:, :-1, CA])
-        + _excess((-c_to_n * n_to_ca).sum(-1), cos_at_n, factor * stddev_at_n, bond_mask * exists[:, 1:, CA])
+        + _excess(
+            (c_to_ca * c_to_n).sum(-1),
+            cos_at_c,
+            factor * stddev_at_c,
+            bond_mask * exists[:, :-1, CA],
+        )
+        + _excess(
+            (-c_to_n * n_to_ca).sum(-1),
+            cos_at_n,
+            factor * stddev_at_n,
+            bond_mask * exists[:, 1:, CA],
+        )
     )
 
 
-def between_residue_clashes(positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig) -> Tensor:
+def between_residue_clashes(
+    positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig
+) -> Tensor:
     """Overlap of atoms of different residues beyond the tolerance, each pair counted for both atoms: [batch]."""
     exists = batch.atom14_atom_exists
     radii = exists * lookup(chemistry.restype_atom14_van_der_waals_radius, batch.aatype)
@@ -77,7 +95,9 @@ def between_residue_clashes(positions: Tensor, batch: FeatureBatch, config: Viol
     return 2.0 * overlap.sum((-1, -2))
 
 
-def within_residue_violations(positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig) -> Tensor:
+def within_residue_violations(
+    positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig
+) -> Tensor:
     """Distances inside residues outside their bounds, each ordered pair counted for both atoms: [batch]."""
     bounds = chemistry.make_atom14_dists_bounds(
         overlap_tolerance_angstrom=config.clash_overlap_tolerance_angstrom,

@@ -25,8 +25,8 @@ from openfold_opt.model.template_angle_embedder import TemplateAngleEmbedder
 from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
 from openfold_opt.model.template_pair_stack import TemplatePairStack
 from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention
+from openfold_opt.parallel.async_collective import AsyncCollective, SharedResult
 from openfold_opt.parallel.collectives import scatter, start_gather
-from openfold_opt.parallel.async_collective import SharedResult, AsyncCollective
 from openfold_opt.protein.residue_constants import atom_order, restype_order
 
 
@@ -71,7 +71,9 @@ class AlphaFold(nn.Module):
         self.input_embedder = InputEmbedder(config.input_embedder, c_m=c_m, c_z=c_z)
         self.recycling_embedder = RecyclingEmbedder(config.recycling_embedder, c_m=c_m, c_z=c_z)
         self.template_angle_embedder = TemplateAngleEmbedder(c_m=c_m)
-        self.template_pair_embedder = TemplatePairEmbedder(config.template_pair_embedder, c_t=config.c_t)
+        self.template_pair_embedder = TemplatePairEmbedder(
+            config.template_pair_embedder, c_t=config.c_t
+        )
         self.template_pair_stack = TemplatePairStack(config.template_pair_stack, c_t=config.c_t)
         self.template_pointwise_attention = TemplatePointwiseAttention(
             config.template_pointwise_attention, c_t=config.c_t, c_z=c_z
@@ -121,10 +123,14 @@ class AlphaFold(nn.Module):
         for pass_index in range(num_recycling_iterations):
             with torch.no_grad():
                 features = batch.at_pass(pass_index)
-                trunk, structure = self._run_pass(features, recycled, (dropout, pass_index), plan, is_last=False)
+                trunk, structure = self._run_pass(
+                    features, recycled, (dropout, pass_index), plan, is_last=False
+                )
                 recycled = _recycle(features, trunk, structure, plan)
         features = batch.at_pass(num_recycling_iterations)
-        trunk, structure = self._run_pass(features, recycled, (dropout, num_recycling_iterations), plan, is_last=True)
+        trunk, structure = self._run_pass(
+            features, recycled, (dropout, num_recycling_iterations), plan, is_last=True
+        )
         return self._outputs(features, trunk, structure, plan)
 
     def _run_pass(
@@ -141,19 +147,35 @@ class AlphaFold(nn.Module):
         dropout = None if state is None else state.at_pass(pass_index)
         trunk = self._run_trunk(features, recycled, dropout, plan, is_last=is_last)
         residues = (features.aatype, features.seq_mask)
-        structure = self.structure_module(trunk.s, trunk.pair, residues, dropout, plan, last_block_only=not is_last)
+        structure = self.structure_module(
+            trunk.s, trunk.pair, residues, dropout, plan, last_block_only=not is_last
+        )
         return trunk, structure
 
     def _run_trunk(
-        self, features: FeatureBatch, recycled: Recycled | None, dropout: PassDropout | None, plan: ExecutionPlan, *, is_last: bool
+        self,
+        features: FeatureBatch,
+        recycled: Recycled | None,
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
+        *,
+        is_last: bool,
     ) -> Trunk:
         """Algorithm 2, lines 5-18."""
         pair_mask = features.seq_mask[:, :, None] * features.seq_mask[:, None, :]
-        m, z = self.input_embedder(features.target_feat, features.residue_index, features.msa_feat, plan)
+        m, z = self.input_embedder(
+            features.target_feat, features.residue_index, features.msa_feat, plan
+        )
         if recycled is None:
             positions = features.pseudo_beta.new_zeros(features.pseudo_beta.shape)
-            recycled = Recycled(first_row=torch.zeros_like(m[:, 0]).float(), z=torch.zeros_like(z).float(), pseudo_beta=positions)
-        row_update, z_update = self.recycling_embedder(recycled.first_row, recycled.z, recycled.pseudo_beta, plan)
+            recycled = Recycled(
+                first_row=torch.zeros_like(m[:, 0]).float(),
+                z=torch.zeros_like(z).float(),
+                pseudo_beta=positions,
+            )
+        row_update, z_update = self.recycling_embedder(
+            recycled.first_row, recycled.z, recycled.pseudo_beta, plan
+        )
         first_row = (m[:, :1] + row_update[:, None]).to(m.dtype)
         m = torch.cat([first_row, m[:, 1:], self._template_rows(features)], dim=1)
         z = (z + z_update).to(z.dtype)
@@ -162,16 +184,26 @@ class AlphaFold(nn.Module):
         e = self.extra_msa_embedder(*(scatter(x, plan.dap, dim=1) for x in extra))
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)
         # A template's row exists at a residue where its psi, the third torsion, does.
-        msa_mask = torch.cat([features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1)
-        m, z = self.evoformer_stack(scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan)
+        msa_mask = torch.cat(
+            [features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1
+        )
+        m, z = self.evoformer_stack(
+            scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan
+        )
         # They travel in the order in which they are wanted: a row of each rank, of which the first rank's is the MSA's first, far less
         # than all rows; the pairs, behind what is made of that row; the MSA, behind the structure module.
         first_rows = start_gather(m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
         pair = start_gather(z, plan.dap, dim=2, length=z.shape[1], what="pairs")
-        msa = start_gather(m, plan.dap, dim=1, length=msa_mask.shape[1], what="MSA") if is_last else None
+        msa = (
+            start_gather(m, plan.dap, dim=1, length=msa_mask.shape[1], what="MSA")
+            if is_last
+            else None
+        )
         first_row = first_rows.wait()[:, 0]
         s = self.evoformer_stack.single(first_row)
-        return Trunk(msa=msa, pair=SharedResult(pair, Tensor.float), first_row=first_row.float(), s=s.float())
+        return Trunk(
+            msa=msa, pair=SharedResult(pair, Tensor.float), first_row=first_row.float(), s=s.float()
+        )
 
     def _template_rows(self, features: FeatureBatch) -> Tensor:
         """Torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
@@ -183,7 +215,12 @@ class AlphaFold(nn.Module):
         )
 
     def _template_pairs(
-        self, features: FeatureBatch, z: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
+        self,
+        features: FeatureBatch,
+        z: Tensor,
+        pair_mask: Tensor,
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
     ) -> Tensor:
         """Algorithm 2, lines 9-13: update of z from the templates."""
         t = self.template_pair_embedder(
@@ -195,7 +232,9 @@ class AlphaFold(nn.Module):
         t = self.template_pair_stack(t, pair_mask, dropout, plan)
         return self.template_pointwise_attention(t, z, features.template_mask)
 
-    def _outputs(self, features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan) -> ModelOutputs:
+    def _outputs(
+        self, features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan
+    ) -> ModelOutputs:
         """The last pass, with the heads."""
         # the rows of templates come last
         msa = trunk.msa.wait()[:, : features.msa_feat.shape[1]].float()
@@ -225,8 +264,14 @@ def _final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
     )
 
 
-def _recycle(features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan) -> Recycled:
+def _recycle(
+    features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan
+) -> Recycled:
     positions = _final_positions(features, structure)
     is_glycine = (features.aatype == restype_order["G"]).unsqueeze(-1)
-    pseudo_beta = torch.where(is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :])
-    return Recycled(first_row=trunk.first_row, z=scatter(trunk.pair(), plan.dap, dim=2), pseudo_beta=pseudo_beta)
+    pseudo_beta = torch.where(
+        is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :]
+    )
+    return Recycled(
+        first_row=trunk.first_row, z=scatter(trunk.pair(), plan.dap, dim=2), pseudo_beta=pseudo_beta
+    )

@@ -101,14 +101,18 @@ class AuxiliaryHeads(nn.Module):
             "experimentally_resolved_logits": self.experimentally_resolved(single),
         }
         if self.config.has_tm_score:
-            outputs.update(_predicted_errors(self.tm(pair), self.config.max_bin_aligned_error_angstrom))
+            outputs.update(
+                _predicted_errors(self.tm(pair), self.config.max_bin_aligned_error_angstrom)
+            )
         return outputs
 
 
 def _predicted_lddt(logits: Tensor) -> Tensor:
     """Expected lDDT-Ca, 0..100: [batch, N_res, num_bins] -> [batch, N_res]."""
     num_bins = logits.shape[-1]
-    centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * (100.0 / num_bins)
+    centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * (
+        100.0 / num_bins
+    )
     return (torch.softmax(logits.detach(), dim=-1) * centers).sum(-1)
 
 

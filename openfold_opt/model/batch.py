@@ -83,13 +83,18 @@ class FeatureBatch:
     def num_passes(self) -> int:
         """Number of slices of the per-pass features: recycling passes plus the last one."""
         if self.msa_mask.ndim != 4:
-            raise ValueError("the batch was already cut to one pass by at_pass, and has no dim of passes")
+            raise ValueError(
+                "the batch was already cut to one pass by at_pass, and has no dim of passes"
+            )
         return self.msa_mask.shape[1]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
         """The same batch on another device."""
         return FeatureBatch(
-            **{item.name: getattr(self, item.name).to(device, non_blocking=non_blocking) for item in fields(self)}
+            **{
+                item.name: getattr(self, item.name).to(device, non_blocking=non_blocking)
+                for item in fields(self)
+            }
         )
 
     def at_pass(self, pass_index: int) -> FeatureBatch:
@@ -104,5 +109,10 @@ class FeatureBatch:
                 "lower num_recycling_iterations or make samples with more passes"
             )
         return replace(
-            self, **{name: getattr(self, name)[:, pass_index] for name, spec in FEATURES.items() if spec.per_pass}
+            self,
+            **{
+                name: getattr(self, name)[:, pass_index]
+                for name, spec in FEATURES.items()
+                if spec.per_pass
+            },
         )

@@ -36,7 +36,9 @@ class ModelConfig:
     recycling_embedder: RecyclingEmbedderConfig = RecyclingEmbedderConfig()
     template_pair_embedder: TemplatePairEmbedderConfig = TemplatePairEmbedderConfig()
     template_pair_stack: TemplatePairStackConfig = TemplatePairStackConfig()
-    template_pointwise_attention: TemplatePointwiseAttentionConfig = TemplatePointwiseAttentionConfig()
+    template_pointwise_attention: TemplatePointwiseAttentionConfig = (
+        TemplatePointwiseAttentionConfig()
+    )
     extra_msa_stack: ExtraMSAStackConfig = ExtraMSAStackConfig()
     evoformer_stack: EvoformerStackConfig = EvoformerStackConfig()
     structure_module: StructureModuleConfig = StructureModuleConfig()
@@ -46,14 +48,18 @@ class ModelConfig:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name.startswith("c_") and value < 1:
-                raise ValueError(f"model config: {item.name} is {value}; expected at least 1 channel")
+                raise ValueError(
+                    f"model config: {item.name} is {value}; expected at least 1 channel"
+                )
 
     def kernel_shapes(self) -> KernelShapes:
         """The largest sizes that the operations are asked for."""
         msa_stacks = (self.extra_msa_stack, self.evoformer_stack)
         pair_stacks = (self.template_pair_stack, *msa_stacks)
         hidden = [stack.c_hidden_triangle_multiplication for stack in pair_stacks]
-        head_sizes = [stack.c_hidden_triangle_attention for stack in pair_stacks] + [stack.c_hidden_msa_attention for stack in msa_stacks]
+        head_sizes = [stack.c_hidden_triangle_attention for stack in pair_stacks] + [
+            stack.c_hidden_msa_attention for stack in msa_stacks
+        ]
         return KernelShapes(
             max_norm_channels=max(self.c_m, self.c_z, self.c_s, self.c_e, self.c_t, *hidden),
             max_head_size=max(head_sizes),

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def one_hot_distances(rows: Tensor, cols: Tensor, *, min_bin: float, max_bin: float, num_bins: int, inf: float) -> Tensor:
+def one_hot_distances(
+    rows: Tensor, cols: Tensor, *, min_bin: float, max_bin: float, num_bins: int, inf: float
+) -> Tensor:
     """Bins of the pairwise distances, the last one open; a distance below the first edge, or on an edge, is in no bin.
 
     Args:
@@ -18,7 +20,9 @@ def one_hot_distances(rows: Tensor, cols: Tensor, *, min_bin: float, max_bin: fl
     Returns:
         [..., N_row, N_col, num_bins] in the dtype of the positions.
     """
-    lower = torch.linspace(min_bin, max_bin, num_bins, dtype=rows.dtype, device=rows.device).square()
+    lower = torch.linspace(
+        min_bin, max_bin, num_bins, dtype=rows.dtype, device=rows.device
+    ).square()
     upper = torch.cat([lower[1:], torch.full_like(lower[:1], inf)])
     squared = (rows[..., :, None, :] - cols[..., None, :, :]).square().sum(-1, keepdim=True)
     return ((squared > lower) & (squared < upper)).to(rows.dtype)

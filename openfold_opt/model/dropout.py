@@ -16,7 +16,9 @@ from openfold_opt.model.plan import ExecutionPlan
 TEMPLATE_PAIR_STACK, EXTRA_MSA_STACK, EVOFORMER_STACK, STRUCTURE_MODULE = range(4)
 """Parts of the model that have dropout."""
 
-MSA_ROW_ATTENTION, TRIANGLE_OUTGOING, TRIANGLE_INCOMING, TRIANGLE_STARTING, TRIANGLE_ENDING = range(5)
+MSA_ROW_ATTENTION, TRIANGLE_OUTGOING, TRIANGLE_INCOMING, TRIANGLE_STARTING, TRIANGLE_ENDING = range(
+    5
+)
 """Dropouts within a block of one of the stacks."""
 
 POINT_ATTENTION, STRUCTURE_TRANSITION = range(2)
@@ -54,14 +56,30 @@ class PassDropout:
     pass_index: int
 
     def masks(
-        self, plan: ExecutionPlan, *, part: int, site: int, num_blocks: int, shape: tuple[int, ...], rate: float
+        self,
+        plan: ExecutionPlan,
+        *,
+        part: int,
+        site: int,
+        num_blocks: int,
+        shape: tuple[int, ...],
+        rate: float,
     ) -> Tensor:
         """Masks of the same site in all blocks of a part: [num_blocks, batch, *shape], 0 or 1 / (1 - rate)."""
         slots = self.state.slots
         first = dropout_site(part, 0, site)
         places = torch.arange(
-            first, first + num_blocks * _SITES_PER_BLOCK, _SITES_PER_BLOCK, dtype=torch.int64, device=slots.device
+            first,
+            first + num_blocks * _SITES_PER_BLOCK,
+            _SITES_PER_BLOCK,
+            dtype=torch.int64,
+            device=slots.device,
         )
         return plan.kernels.dropout_masks(
-            (self.state.seed, self.state.step), places, slots, pass_index=self.pass_index, shape=shape, rate=rate
+            (self.state.seed, self.state.step),
+            places,
+            slots,
+            pass_index=self.pass_index,
+            shape=shape,
+            rate=rate,
         )

@@ -15,11 +15,23 @@ from openfold_opt.model.outer_product_mean import OuterProductMean
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import BlockDropout, MSAMasks, PairMasks
 from openfold_opt.model.transition import MSATransition, PairTransition
-from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
-from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
-from openfold_opt.parallel.collectives import start_col_to_row
+from openfold_opt.model.triangle_attention import (
+    TriangleAttentionEndingNode,
+    TriangleAttentionStartingNode,
+)
+from openfold_opt.model.triangle_multiplication import (
+    TriangleMultiplicationIncoming,
+    TriangleMultiplicationOutgoing,
+)
 from openfold_opt.parallel.async_collective import AsyncCollective
-from openfold_opt.parallel.chunks import chunk_sharded, join_replicated, chunk_lengths, chunks_to_col, chunks_to_row
+from openfold_opt.parallel.chunks import (
+    chunk_lengths,
+    chunk_sharded,
+    chunks_to_col,
+    chunks_to_row,
+    join_replicated,
+)
+from openfold_opt.parallel.collectives import start_col_to_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +86,12 @@ class EvoformerBlockCore(nn.Module):
         self.pair_transition = PairTransition(c_z, factor=config.transition_factor)
 
     def forward(
-        self, m_col: Tensor, z: AsyncCollective, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+        self,
+        m_col: Tensor,
+        z: AsyncCollective,
+        masks: tuple[MSAMasks, PairMasks],
+        dropout: BlockDropout,
+        plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
         """Updates both.
 
@@ -90,12 +107,16 @@ class EvoformerBlockCore(nn.Module):
         m_col = self.msa_transition(m_col, plan)
         # the first of the two is wanted at once, the second at the end
         sides = self.outer_product_mean.start_sides(m_col, msa_masks.col, plan, num_res=num_res)
-        m = start_col_to_row(m_col, plan.dap, row_dim=1, col_dim=2, num_cols=num_res, what="MSA to rows")
+        m = start_col_to_row(
+            m_col, plan.dap, row_dim=1, col_dim=2, num_cols=num_res, what="MSA to rows"
+        )
         z_row = self.outer_product_mean(z.wait(), sides, msa_masks.norm, plan)
         z_col = self._update_pairs(z_row, pair_masks, dropout, plan)
         return m.wait(), z_col
 
-    def _update_pairs(self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> Tensor:
+    def _update_pairs(
+        self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
+    ) -> Tensor:
         """Lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]"""
         num_res, axis = z_row.shape[2], plan.dap
         z = chunk_sharded(z_row, axis, dim=1)
@@ -117,14 +138,23 @@ class MSABlock(nn.Module):
     core: EvoformerBlockCore
 
     def forward(
-        self, m_row: Tensor, z_col: Tensor, masks: tuple[MSAMasks, PairMasks], dropout: BlockDropout, plan: ExecutionPlan
+        self,
+        m_row: Tensor,
+        z_col: Tensor,
+        masks: tuple[MSAMasks, PairMasks],
+        dropout: BlockDropout,
+        plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
         """m_row: [batch, N_seq/dap, N_res, c_m] and z_col: [batch, N_res, N_res/dap, c_z], both updated."""
         msa_masks, _ = masks
         bias = self.msa_att_row.start_pair_bias(z_col, plan)
-        z_row = start_col_to_row(z_col, plan.dap, row_dim=1, col_dim=2, num_cols=z_col.shape[1], what="pairs to rows")
+        z_row = start_col_to_row(
+            z_col, plan.dap, row_dim=1, col_dim=2, num_cols=z_col.shape[1], what="pairs to rows"
+        )
         m = self.msa_att_row(m_row, bias, msa_masks.row, dropout.msa_row, plan)
-        m = chunks_to_col(m, plan.dap, num_rows=chunk_lengths(msa_masks.num_seq, plan.dap), what="MSA to columns")
+        m = chunks_to_col(
+            m, plan.dap, num_rows=chunk_lengths(msa_masks.num_seq, plan.dap), what="MSA to columns"
+        )
         m_col = self.msa_att_col(m, msa_masks.col, plan)
         return self.core(m_col, z_row, masks, dropout, plan)
 
@@ -155,5 +185,7 @@ class ExtraMSABlock(MSABlock):
             "mask_inf": config.mask_inf,
         }
         self.msa_att_row = MSARowAttentionWithPairBias(c_e, c_z, **attention)
-        self.msa_att_col = MSAColumnGlobalAttention(c_e, eps=config.global_attention_eps, **attention)
+        self.msa_att_col = MSAColumnGlobalAttention(
+            c_e, eps=config.global_attention_eps, **attention
+        )
         self.core = EvoformerBlockCore(config, c_m=c_e, c_z=c_z)

@@ -17,11 +17,18 @@ class EvoformerStack(nn.Module):
     def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int, c_s: int) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(EvoformerBlock(config, c_m=c_m, c_z=c_z) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(
+            EvoformerBlock(config, c_m=c_m, c_z=c_z) for _ in range(config.num_blocks)
+        )
         self.linear = Linear(c_m, c_s)
 
     def forward(
-        self, m: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], dropout: PassDropout | None, plan: ExecutionPlan
+        self,
+        m: Tensor,
+        z: Tensor,
+        masks: tuple[Tensor, Tensor],
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
         """Runs all blocks.
 
@@ -47,7 +54,9 @@ class EvoformerStack(nn.Module):
             MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
             PairMasks.build(masks[1], plan),
         )
-        for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
+        for index, (block, block_dropout) in enumerate(
+            zip(self.blocks, draw_dropout(shape, dropout, plan))
+        ):
             m, z = run_block(block, index, plan, m, z, block_masks, block_dropout)
         return m, z
 

@@ -22,5 +22,7 @@ class ExtraMSAEmbedder(nn.Module):
     def forward(self, extra_msa: Tensor, has_deletion: Tensor, deletion_value: Tensor) -> Tensor:
         """extra_msa [batch, N_extra, N_res] int64, deletions of the same shape -> [batch, N_extra, N_res, c_e]"""
         one_hot = F.one_hot(extra_msa, NUM_MSA_CLASSES).to(deletion_value.dtype)
-        features = torch.cat([one_hot, has_deletion.unsqueeze(-1), deletion_value.unsqueeze(-1)], dim=-1)
+        features = torch.cat(
+            [one_hot, has_deletion.unsqueeze(-1), deletion_value.unsqueeze(-1)], dim=-1
+        )
         return self.linear(features)

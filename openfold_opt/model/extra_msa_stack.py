@@ -16,10 +16,17 @@ class ExtraMSAStack(nn.Module):
     def __init__(self, config: ExtraMSAStackConfig, *, c_e: int, c_z: int) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(ExtraMSABlock(config, c_e=c_e, c_z=c_z) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(
+            ExtraMSABlock(config, c_e=c_e, c_z=c_z) for _ in range(config.num_blocks)
+        )
 
     def forward(
-        self, e: Tensor, z: Tensor, masks: tuple[Tensor, Tensor], dropout: PassDropout | None, plan: ExecutionPlan
+        self,
+        e: Tensor,
+        z: Tensor,
+        masks: tuple[Tensor, Tensor],
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
     ) -> Tensor:
         """Runs all blocks.
 
@@ -45,6 +52,8 @@ class ExtraMSAStack(nn.Module):
             MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
             PairMasks.build(masks[1], plan),
         )
-        for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
+        for index, (block, block_dropout) in enumerate(
+            zip(self.blocks, draw_dropout(shape, dropout, plan))
+        ):
             e, z = run_block(block, index, plan, e, z, block_masks, block_dropout)
         return z

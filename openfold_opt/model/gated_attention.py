@@ -23,7 +23,9 @@ class GatedSelfAttention(nn.Module):
         self.linear_o = Linear(c_hidden * num_heads, c, init="final")
         self.linear_g = Linear(c, c_hidden * num_heads, init="gating")
 
-    def forward(self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan
+    ) -> Tensor:
         """Attention of each group within itself.
 
         Args:
@@ -37,5 +39,11 @@ class GatedSelfAttention(nn.Module):
         projection = joined_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
         output = (self.linear_o.weight, self.linear_o.bias)
         return plan.kernels.self_attention(
-            x, projection, output, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf, bias=bias
+            x,
+            projection,
+            output,
+            num_heads=self.num_heads,
+            mask=mask,
+            mask_inf=self.mask_inf,
+            bias=bias,
         )

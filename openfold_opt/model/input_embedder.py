@@ -38,7 +38,9 @@ class InputEmbedder(nn.Module):
         self.linear_msa_m = Linear(MSA_FEAT_CHANNELS, c_m)
         self.linear_relpos = Linear(2 * config.max_relative_position + 1, c_z)
 
-    def forward(self, target_feat: Tensor, residue_index: Tensor, msa_feat: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, target_feat: Tensor, residue_index: Tensor, msa_feat: Tensor, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
         """Embeds the features of one pass.
 
         Args:

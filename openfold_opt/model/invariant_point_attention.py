@@ -21,7 +21,15 @@ class InvariantPointAttention(nn.Module):
     """Algorithm 22 (InvariantPointAttention)."""
 
     def __init__(
-        self, *, c_s: int, c_z: int, c_hidden: int, num_heads: int, num_points: tuple[int, int], mask_inf: float, eps: float
+        self,
+        *,
+        c_s: int,
+        c_z: int,
+        c_hidden: int,
+        num_heads: int,
+        num_points: tuple[int, int],
+        mask_inf: float,
+        eps: float,
     ) -> None:
         """num_points: points per head of queries and keys, and of values."""
         super().__init__()
@@ -36,9 +44,13 @@ class InvariantPointAttention(nn.Module):
         self.linear_q_points = Linear(c_s, num_heads * self.num_qk_points * 3)
         self.linear_kv_points = Linear(c_s, num_heads * sum(num_points) * 3)
         self.linear_b = Linear(c_z, num_heads)
-        self.linear_out = Linear(num_heads * (c_z + c_hidden + self.num_v_points * 4), c_s, init="final")
+        self.linear_out = Linear(
+            num_heads * (c_z + c_hidden + self.num_v_points * 4), c_s, init="final"
+        )
 
-    def forward(self, s: Tensor, z: Tensor, frames: Rigid, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+    def forward(
+        self, s: Tensor, z: Tensor, frames: Rigid, mask: Tensor, plan: ExecutionPlan
+    ) -> Tensor:
         """Update of the single representation.
 
         Args:
@@ -51,10 +63,17 @@ class InvariantPointAttention(nn.Module):
             [batch, N_res, c_s]
         """
         inputs = self._project(s, z, frames)
-        scalars, points, pairs = plan.kernels.invariant_point_attention(inputs, mask=mask, mask_inf=self.mask_inf)
+        scalars, points, pairs = plan.kernels.invariant_point_attention(
+            inputs, mask=mask, mask_inf=self.mask_inf
+        )
         points = frames.unsqueeze(-1).invert_apply(points.flatten(2, 3))
         norms = (points.square().sum(-1) + self.eps).sqrt()
-        joined = [scalars.flatten(-2), points.transpose(-1, -2).flatten(-2), norms, pairs.flatten(-2)]
+        joined = [
+            scalars.flatten(-2),
+            points.transpose(-1, -2).flatten(-2),
+            norms,
+            pairs.flatten(-2),
+        ]
         return self.linear_out(torch.cat(joined, dim=-1))
 
     def _project(self, s: Tensor, z: Tensor, frames: Rigid) -> InvariantPointInputs:
@@ -64,7 +83,9 @@ class InvariantPointAttention(nn.Module):
         q, kv, q_points, kv_points = project_together(s, *linears).split(sizes, dim=-1)
         k, v = kv.unflatten(-1, (self.num_heads, -1)).chunk(2, dim=-1)
         # The checkpoint's layout of a point projection is [3, num_heads, num_points].
-        points = torch.cat([q_points.unflatten(-1, (3, -1)), kv_points.unflatten(-1, (3, -1))], dim=-1)
+        points = torch.cat(
+            [q_points.unflatten(-1, (3, -1)), kv_points.unflatten(-1, (3, -1))], dim=-1
+        )
         points = frames.unsqueeze(-1).apply(points.transpose(-1, -2))
         num_q = self.num_heads * self.num_qk_points
         q_points, kv_points = points.split((num_q, points.shape[-2] - num_q), dim=-2)

@@ -51,8 +51,12 @@ class Linear(nn.Module):
         elif self.init == "normal":
             self.weight.normal_(0.0, math.sqrt(1.0 / c_in), generator=generator)
         else:
-            stddev = math.sqrt((2.0 if self.init == "relu" else 1.0) / c_in) / _TRUNCATED_NORMAL_STDDEV
-            nn.init.trunc_normal_(self.weight, std=stddev, a=-2 * stddev, b=2 * stddev, generator=generator)
+            stddev = (
+                math.sqrt((2.0 if self.init == "relu" else 1.0) / c_in) / _TRUNCATED_NORMAL_STDDEV
+            )
+            nn.init.trunc_normal_(
+                self.weight, std=stddev, a=-2 * stddev, b=2 * stddev, generator=generator
+            )
         if self.bias is not None:
             self.bias.fill_(1.0 if self.init == "gating" else 0.0)
 
@@ -70,7 +74,9 @@ class LayerNorm(nn.Module):
         """x: [..., c] -> [..., c]"""
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
-    def projected(self, x: Tensor, projection: tuple[Tensor, Tensor | None], plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+    def projected(
+        self, x: Tensor, projection: tuple[Tensor, Tensor | None], plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
         """The same, and what a linear layer with that weight [c_out, c] and bias makes of it: [..., c_out] in the dtype of the weight."""
         return plan.kernels.projected_norm(x, (self.weight, self.bias), projection, eps=self.eps)
 
@@ -83,7 +89,10 @@ def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
     weight = torch.cat([linear.weight for linear in linears])
     if all(linear.bias is None for linear in linears):
         return weight, None
-    biases = [linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias for linear in linears]
+    biases = [
+        linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias
+        for linear in linears
+    ]
     return weight, torch.cat(biases)
 
 

@@ -18,7 +18,9 @@ class MSAColumnAttention(nn.Module):
     def __init__(self, c_m: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
         super().__init__()
         self.layer_norm_m = LayerNorm(c_m)
-        self.mha = GatedSelfAttention(c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
+        self.mha = GatedSelfAttention(
+            c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf
+        )
 
     def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """The MSA with the update of its columns added.
@@ -30,7 +32,9 @@ class MSAColumnAttention(nn.Module):
         Returns:
             [batch, N_seq, N_res/dap, c_m]
         """
-        chunks, normalized = zip(*((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m))
+        chunks, normalized = zip(
+            *((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m)
+        )
         x = join_replicated(normalized, plan.dap, dim=2)
         update = self.mha(x, mask.transpose(1, 2), None, plan).transpose(1, 2)
         return plan.kernels.dropout_residual(join_replicated(chunks, plan.dap, dim=1), update, None)

@@ -15,7 +15,9 @@ from openfold_opt.parallel.chunks import join_replicated
 class GlobalAttention(nn.Module):
     """Algorithm 19, lines 2-7."""
 
-    def __init__(self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float) -> None:
+    def __init__(
+        self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.mask_inf = mask_inf
@@ -32,7 +34,11 @@ class GlobalAttention(nn.Module):
         mean = total / (mask.sum(-1, keepdim=True) + self.eps)
         projected = project_together(x, self.linear_k, self.linear_v, self.linear_g)
         output = plan.kernels.global_attention(
-            self.linear_q(mean), projected, num_heads=self.num_heads, mask=mask, mask_inf=self.mask_inf
+            self.linear_q(mean),
+            projected,
+            num_heads=self.num_heads,
+            mask=mask,
+            mask_inf=self.mask_inf,
         )
         return self.linear_o(output)
 
@@ -40,7 +46,9 @@ class GlobalAttention(nn.Module):
 class MSAColumnGlobalAttention(nn.Module):
     """Algorithm 19 (MSAColumnGlobalAttention)."""
 
-    def __init__(self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float) -> None:
+    def __init__(
+        self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float
+    ) -> None:
         super().__init__()
         self.layer_norm_m = LayerNorm(c_e)
         self.global_attention = GlobalAttention(
@@ -57,7 +65,9 @@ class MSAColumnGlobalAttention(nn.Module):
         Returns:
             [batch, N_extra, N_res/dap, c_e]
         """
-        chunks, normalized = zip(*((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m))
+        chunks, normalized = zip(
+            *((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m)
+        )
         x = join_replicated(normalized, plan.dap, dim=2)
         update = self.global_attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
         return plan.kernels.dropout_residual(join_replicated(chunks, plan.dap, dim=1), update, None)

@@ -9,20 +9,24 @@ from torch import Tensor, nn
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.async_collective import SharedResult, AsyncCollective
+from openfold_opt.parallel.async_collective import AsyncCollective, SharedResult
 from openfold_opt.parallel.chunks import chunk_sharded
+from openfold_opt.parallel.collectives import start_gather
 
 
 class MSARowAttentionWithPairBias(nn.Module):
     """Algorithm 7 (MSARowAttentionWithPairBias), also for the extra MSA."""
 
-    def __init__(self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
+    def __init__(
+        self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float
+    ) -> None:
         super().__init__()
         self.layer_norm_m = LayerNorm(c_m)
         self.layer_norm_z = LayerNorm(c_z)
         self.linear_z = Linear(c_z, num_heads, bias=False, init="normal")
-        self.mha = GatedSelfAttention(c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
+        self.mha = GatedSelfAttention(
+            c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf
+        )
 
     def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> AsyncCollective:
         """Lines 1-3 on columns of the pairs, z [batch, N_res, N_res/dap, c_z]; the bias [batch, num_heads, N_res, N_res] arrives later."""
@@ -30,7 +34,14 @@ class MSARowAttentionWithPairBias(nn.Module):
         bias = bias.movedim(-1, 1)
         return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
 
-    def forward(self, m: Tensor, bias: AsyncCollective, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+    def forward(
+        self,
+        m: Tensor,
+        bias: AsyncCollective,
+        mask: Tensor,
+        dropout: Tensor | None,
+        plan: ExecutionPlan,
+    ) -> Iterator[Tensor]:
         """The MSA with the update of its rows added.
 
         Args:
@@ -45,4 +56,6 @@ class MSARowAttentionWithPairBias(nn.Module):
         awaited = SharedResult(bias)
         chunks = (chunk_sharded(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
         for chunk, x, chunk_mask in zip(*chunks):
-            yield plan.kernels.dropout_residual(chunk, self.mha(x, chunk_mask, awaited, plan), dropout)
+            yield plan.kernels.dropout_residual(
+                chunk, self.mha(x, chunk_mask, awaited, plan), dropout
+            )

@@ -7,8 +7,15 @@ from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.parallel.chunks import (
+    PendingChunks,
+    chunk_lengths,
+    chunk_replicated,
+    chunk_sharded,
+    join_replicated,
+    join_sharded,
+)
 from openfold_opt.parallel.collectives import start_gather
-from openfold_opt.parallel.chunks import PendingChunks, chunk_sharded, chunk_replicated, join_sharded, join_replicated, chunk_lengths
 
 
 class OuterProductMean(nn.Module):
@@ -21,7 +28,9 @@ class OuterProductMean(nn.Module):
         self.linear_2 = Linear(c_m, c_hidden)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
-    def start_sides(self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int) -> tuple[Tensor, PendingChunks]:
+    def start_sides(
+        self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int
+    ) -> tuple[Tensor, PendingChunks]:
         """Lines 1-2: both sides of the product, of which one is wanted for all residues.
 
         Args:
@@ -38,10 +47,14 @@ class OuterProductMean(nn.Module):
             _, ab = self.layer_norm.projected(chunk, projection, plan)
             a, b = (ab * chunk_mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
             own.append(a)
-            collectives.append(start_gather(b, plan.dap, dim=2, length=length, what="outer product side"))
+            collectives.append(
+                start_gather(b, plan.dap, dim=2, length=length, what="outer product side")
+            )
         return join_sharded(own, dim=2), PendingChunks(collectives)
 
-    def forward(self, z: Tensor, sides: tuple[Tensor, PendingChunks], norm: Tensor, plan: ExecutionPlan) -> Tensor:
+    def forward(
+        self, z: Tensor, sides: tuple[Tensor, PendingChunks], norm: Tensor, plan: ExecutionPlan
+    ) -> Tensor:
         """z with its update from the MSA added.
 
         Args:
@@ -55,7 +68,10 @@ class OuterProductMean(nn.Module):
         a, others = sides
         output = (self.linear_out.weight, self.linear_out.bias)
         chunks = (chunk_replicated(x, plan.dap, dim=2) for x in (z, norm))
-        updated = [plan.kernels.outer_product_mean(chunk, (a, b), output, chunk_norm) for b, chunk, chunk_norm in zip(others, *chunks)]
+        updated = [
+            plan.kernels.outer_product_mean(chunk, (a, b), output, chunk_norm)
+            for b, chunk, chunk_norm in zip(others, *chunks)
+        ]
         return join_replicated(updated, plan.dap, dim=2)
 
 

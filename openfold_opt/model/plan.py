@@ -8,7 +8,6 @@ from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.parallel.axis import AxisGroup
 
-
 ALL_BLOCKS = 2**31
 """More blocks than any stack has."""
 
@@ -31,4 +30,8 @@ class ExecutionPlan:
     def plain(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:
         """Reference kernels in float32 on one device."""
         kernels = build_kernel_set(KernelConfig(), "cpu")
-        return cls(kernels=kernels, dap=AxisGroup.single("dap"), num_recomputed_blocks=num_recomputed_blocks)
+        return cls(
+            kernels=kernels,
+            dap=AxisGroup.single("dap"),
+            num_recomputed_blocks=num_recomputed_blocks,
+        )

@@ -96,7 +96,9 @@ class StackShape:
     msa_rate: float = 0.0
 
 
-def draw_dropout(shape: StackShape, dropout: PassDropout | None, plan: ExecutionPlan) -> list[BlockDropout]:
+def draw_dropout(
+    shape: StackShape, dropout: PassDropout | None, plan: ExecutionPlan
+) -> list[BlockDropout]:
     """Draws the masks of all blocks of a stack at once."""
     if dropout is None:
         return [BlockDropout()] * shape.num_blocks
@@ -105,7 +107,12 @@ def draw_dropout(shape: StackShape, dropout: PassDropout | None, plan: Execution
         if rate == 0.0:
             return [None] * shape.num_blocks
         masks = dropout.masks(
-            plan, part=shape.part, site=site, num_blocks=shape.num_blocks, shape=shape.leading + mask_shape, rate=rate
+            plan,
+            part=shape.part,
+            site=site,
+            num_blocks=shape.num_blocks,
+            shape=shape.leading + mask_shape,
+            rate=rate,
         )
         # Templates become part of the batch dim, as they do in the stack.
         return list(masks.flatten(1, 1 + len(shape.leading)).unbind(0))

@@ -8,12 +8,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.geometry.frames import frames_and_literature_positions_to_atom14, torsion_angles_to_frames
+from openfold_opt.geometry.frames import (
+    frames_and_literature_positions_to_atom14,
+    torsion_angles_to_frames,
+)
 from openfold_opt.geometry.quaternion import quaternion_multiply_by_vector, quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.model.angle_resnet import AngleResnet
 from openfold_opt.model.backbone_update import BackboneUpdate
-from openfold_opt.model.dropout import POINT_ATTENTION, STRUCTURE_MODULE, STRUCTURE_TRANSITION, PassDropout
+from openfold_opt.model.dropout import (
+    POINT_ATTENTION,
+    STRUCTURE_MODULE,
+    STRUCTURE_TRANSITION,
+    PassDropout,
+)
 from openfold_opt.model.invariant_point_attention import InvariantPointAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
@@ -83,7 +91,10 @@ class StructureModule(nn.Module):
         self.transition = SingleTransition(c_s=c_s)
         self.bb_update = BackboneUpdate(c_s=c_s)
         self.angle_resnet = AngleResnet(
-            c_s=c_s, c_hidden=config.c_hidden_angles, num_blocks=config.num_angle_blocks, eps=config.eps
+            c_s=c_s,
+            c_hidden=config.c_hidden_angles,
+            num_blocks=config.num_angle_blocks,
+            eps=config.eps,
         )
 
     def forward(
@@ -129,7 +140,12 @@ class StructureModule(nn.Module):
         )
 
     def _run_blocks(
-        self, s: Tensor, z: Tensor, seq_mask: Tensor, masks: list[tuple[Tensor | None, Tensor | None]], plan: ExecutionPlan
+        self,
+        s: Tensor,
+        z: Tensor,
+        seq_mask: Tensor,
+        masks: list[tuple[Tensor | None, Tensor | None]],
+        plan: ExecutionPlan,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Lines 4-10 of each block: s, unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3]."""
         quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
@@ -160,7 +176,12 @@ class StructureModule(nn.Module):
             return [(None, None)] * num_blocks
         attention, transition = (
             dropout.masks(
-                plan, part=STRUCTURE_MODULE, site=site, num_blocks=num_blocks, shape=tuple(s.shape[1:]), rate=rate
+                plan,
+                part=STRUCTURE_MODULE,
+                site=site,
+                num_blocks=num_blocks,
+                shape=tuple(s.shape[1:]),
+                rate=rate,
             ).unbind(0)
             for site in (POINT_ATTENTION, STRUCTURE_TRANSITION)
         )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.linear import Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import scatter
 from openfold_opt.model.template_angle_embedder import NUM_TEMPLATE_CLASSES
+from openfold_opt.parallel.collectives import scatter
 from openfold_opt.protein.residue_constants import atom_order
 
 
@@ -39,7 +39,9 @@ class TemplatePairEmbedder(nn.Module):
     def __init__(self, config: TemplatePairEmbedderConfig, *, c_t: int) -> None:
         super().__init__()
         self.config = config
-        self.linear = Linear(config.num_bins + 1 + 2 * NUM_TEMPLATE_CLASSES + 3 + 1, c_t, init="relu")
+        self.linear = Linear(
+            config.num_bins + 1 + 2 * NUM_TEMPLATE_CLASSES + 3 + 1, c_t, init="relu"
+        )
 
     def forward(
         self, aatype: Tensor, pseudo_beta: Tensor, masks: tuple[Tensor, Tensor], plan: ExecutionPlan
@@ -77,7 +79,9 @@ class TemplatePairEmbedder(nn.Module):
         features = torch.cat(
             [
                 bins,
-                (rows(pseudo_beta_mask)[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(-1),
+                (rows(pseudo_beta_mask)[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(
+                    -1
+                ),
                 one_hot[..., None, :, :].expand(shape),
                 rows(one_hot)[..., :, None, :].expand(shape),
                 bins.new_zeros((*bins.shape[:-1], 3)),

@@ -15,10 +15,22 @@ from openfold_opt.model.linear import LayerNorm
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import BlockDropout, PairMasks, StackShape, draw_dropout, run_block
 from openfold_opt.model.transition import PairTransition
-from openfold_opt.model.triangle_attention import TriangleAttentionEndingNode, TriangleAttentionStartingNode
-from openfold_opt.model.triangle_multiplication import TriangleMultiplicationIncoming, TriangleMultiplicationOutgoing
+from openfold_opt.model.triangle_attention import (
+    TriangleAttentionEndingNode,
+    TriangleAttentionStartingNode,
+)
+from openfold_opt.model.triangle_multiplication import (
+    TriangleMultiplicationIncoming,
+    TriangleMultiplicationOutgoing,
+)
+from openfold_opt.parallel.chunks import (
+    chunk_batch,
+    chunks_to_col,
+    chunks_to_row,
+    join_sharded,
+    relayout_with_work,
+)
 from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
-from openfold_opt.parallel.chunks import chunk_batch, join_sharded, chunks_to_col, chunks_to_row, relayout_with_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +66,36 @@ class TemplatePairBlock(nn.Module):
         self.tri_mul_in = TriangleMultiplicationIncoming(c_t, c_hidden=c_hidden)
         self.pair_transition = PairTransition(c_t, factor=config.transition_factor)
 
-    def forward(self, t_row: Iterable[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan) -> list[Tensor]:
+    def forward(
+        self, t_row: Iterable[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
+    ) -> list[Tensor]:
         """t_row: groups of [batch * N_templ, N_res/dap, N_res, c_t], updated. masks and dropout: of all groups."""
         num_res, axis = masks.row.shape[2], plan.dap
-        to_col = partial(chunks_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns")
+        to_col = partial(
+            chunks_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns"
+        )
         t = to_col(_each(self.tri_att_start, t_row, masks.row, dropout.starting, plan))
         t = _each(self.tri_att_end, t, masks.col, dropout.ending, plan)
         t = chunks_to_row(t, axis, num_cols=repeat(num_res), what="templates to rows")
         t = to_col(_each(self.tri_mul_out, t, masks.row, dropout.outgoing, plan))
         t = _each(self.tri_mul_in, t, masks.col, dropout.incoming, plan)
-        to_row = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, num_cols=num_res, what="templates to rows")
+        to_row = partial(
+            start_col_to_row,
+            axis=axis,
+            row_dim=1,
+            col_dim=2,
+            num_cols=num_res,
+            what="templates to rows",
+        )
         return relayout_with_work(t, partial(self.pair_transition, plan=plan), to_row)
 
 
 def _each(
-    module: Callable[..., Iterator[Tensor]], t: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    module: Callable[..., Iterator[Tensor]],
+    t: Iterable[Tensor],
+    mask: Tensor,
+    dropout: Tensor | None,
+    plan: ExecutionPlan,
 ) -> Iterator[Tensor]:
     """module(group) for each group. What they all send to other ranks is under way when the first is finished.
 
@@ -76,7 +103,10 @@ def _each(
     """
     dropouts = repeat(None) if dropout is None else chunk_batch(dropout, plan.dap)
     groups = zip(t, chunk_batch(mask, plan.dap), dropouts)
-    started = [module((group,), group_mask, group_dropout, plan.uncut()) for group, group_mask, group_dropout in groups]
+    started = [
+        module((group,), group_mask, group_dropout, plan.uncut())
+        for group, group_mask, group_dropout in groups
+    ]
     return chain.from_iterable(started)
 
 
@@ -90,10 +120,14 @@ class TemplatePairStack(nn.Module):
     def __init__(self, config: TemplatePairStackConfig, *, c_t: int) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(TemplatePairBlock(config, c_t=c_t) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(
+            TemplatePairBlock(config, c_t=c_t) for _ in range(config.num_blocks)
+        )
         self.layer_norm = LayerNorm(c_t)
 
-    def forward(self, t: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan) -> Tensor:
+    def forward(
+        self, t: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
+    ) -> Tensor:
         """Refines all templates.
 
         Args:
@@ -114,8 +148,17 @@ class TemplatePairStack(nn.Module):
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
         t_row = chunk_batch(t.flatten(0, 1), plan.dap)
-        for index, (block, block_dropout) in enumerate(zip(self.blocks, draw_dropout(shape, dropout, plan))):
+        for index, (block, block_dropout) in enumerate(
+            zip(self.blocks, draw_dropout(shape, dropout, plan))
+        ):
             t_row = run_block(block, index, plan, t_row, masks, block_dropout)
-        to_col = partial(start_row_to_col, axis=plan.dap, row_dim=1, col_dim=2, num_rows=num_res, what="templates to columns")
+        to_col = partial(
+            start_row_to_col,
+            axis=plan.dap,
+            row_dim=1,
+            col_dim=2,
+            num_rows=num_res,
+            what="templates to columns",
+        )
         t_col = relayout_with_work(t_row, partial(self.layer_norm, plan=plan), to_col)
         return join_sharded(t_col, dim=0).unflatten(0, (batch, num_templates))

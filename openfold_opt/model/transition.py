@@ -21,7 +21,11 @@ class Transition(nn.Module):
         """x: [..., c] -> x with its update added"""
         norm, first, second = self.layer_norm, self.linear_1, self.linear_2
         return plan.kernels.transition(
-            x, (norm.weight, norm.bias), (first.weight, first.bias), (second.weight, second.bias), eps=norm.eps
+            x,
+            (norm.weight, norm.bias),
+            (first.weight, first.bias),
+            (second.weight, second.bias),
+            eps=norm.eps,
         )
 
 

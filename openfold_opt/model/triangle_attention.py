@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from openfold_opt.model.gated_attention import GatedSelfAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import start_gather
 from openfold_opt.parallel.async_collective import SharedResult
-from openfold_opt.parallel.chunks import chunk_sharded, chunk_replicated, join_sharded, join_replicated
+from openfold_opt.parallel.chunks import (
+    chunk_replicated,
+    chunk_sharded,
+    join_replicated,
+    join_sharded,
+)
+from openfold_opt.parallel.collectives import start_gather
 
 
 class TriangleAttentionStartingNode(nn.Module):
@@ -22,9 +27,13 @@ class TriangleAttentionStartingNode(nn.Module):
         super().__init__()
         self.layer_norm = LayerNorm(c_z)
         self.linear = Linear(c_z, num_heads, bias=False, init="normal")
-        self.mha = GatedSelfAttention(c_z, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf)
+        self.mha = GatedSelfAttention(
+            c_z, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf
+        )
 
-    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+    def forward(
+        self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Iterator[Tensor]:
         """The pair representation with its update added. The bias travels from the call on.
 
         Args:
@@ -39,7 +48,9 @@ class TriangleAttentionStartingNode(nn.Module):
         bias = self._start_bias(join_sharded(biases, dim=1), plan)
         return (
             plan.kernels.dropout_residual(chunk, self.mha(x, chunk_mask, bias, plan), dropout)
-            for chunk, x, chunk_mask in zip(chunks, normalized, chunk_sharded(mask, plan.dap, dim=1))
+            for chunk, x, chunk_mask in zip(
+                chunks, normalized, chunk_sharded(mask, plan.dap, dim=1)
+            )
         )
 
     def _normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
@@ -49,13 +60,17 @@ class TriangleAttentionStartingNode(nn.Module):
     def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> SharedResult:
         """bias: of this rank's rows, [batch, N_res/dap, N_res, num_heads]; gives that of all, [batch, num_heads, N_res, N_res]."""
         bias = bias.movedim(-1, 1)
-        return SharedResult(start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias"))
+        return SharedResult(
+            start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias")
+        )
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
     """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pair representation."""
 
-    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+    def forward(
+        self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Iterator[Tensor]:
         """The pair representation with its update added. The bias travels from the call on.
 
         Args:
@@ -66,13 +81,22 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
         Returns:
             The pieces of z, computed when the first is asked for.
         """
-        chunks, normalized, biases = zip(*((chunk, *self._normalize(chunk.transpose(1, 2), plan)) for chunk in z))
+        chunks, normalized, biases = zip(
+            *((chunk, *self._normalize(chunk.transpose(1, 2), plan)) for chunk in z)
+        )
         x, bias = (join_replicated(parts, plan.dap, dim=2) for parts in (normalized, biases))
         bias = self._start_bias(bias, plan)
 
         def updated() -> Iterator[Tensor]:
             update = self.mha(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)
-            dropouts = repeat(None) if dropout is None else chunk_replicated(dropout, plan.dap, dim=1)
-            yield from map(plan.kernels.dropout_residual, chunks, chunk_replicated(update, plan.dap, dim=1), dropouts)
+            dropouts = (
+                repeat(None) if dropout is None else chunk_replicated(dropout, plan.dap, dim=1)
+            )
+            yield from map(
+                plan.kernels.dropout_residual,
+                chunks,
+                chunk_replicated(update, plan.dap, dim=1),
+                dropouts,
+            )
 
         return updated()

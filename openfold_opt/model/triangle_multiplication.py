@@ -9,9 +9,14 @@ from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.collectives import start_gather
 from openfold_opt.parallel.async_collective import AsyncCollective
-from openfold_opt.parallel.chunks import chunk_sharded, chunk_replicated, join_sharded, chunk_lengths
+from openfold_opt.parallel.chunks import (
+    chunk_lengths,
+    chunk_replicated,
+    chunk_sharded,
+    join_sharded,
+)
+from openfold_opt.parallel.collectives import start_gather
 
 
 class TriangleMultiplication(nn.Module):
@@ -34,7 +39,9 @@ class TriangleMultiplication(nn.Module):
         self.layer_norm_in = LayerNorm(c_z)
         self.layer_norm_out = LayerNorm(c_hidden)
 
-    def forward(self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Iterator[Tensor]:
+    def forward(
+        self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Iterator[Tensor]:
         """The pair representation with its update added. The edges travel from the call on.
 
         Args:
@@ -50,27 +57,54 @@ class TriangleMultiplication(nn.Module):
         spread, other = self.sharded_dim, 3 - self.sharded_dim
         chunks, edges, gates, collectives = zip(*self._start(z, mask, plan))
         own_edge = join_sharded(edges, dim=spread + 1)
-        parts = (chunk_replicated(join_sharded(x, dim=spread), plan.dap, dim=other) for x in (chunks, gates))
+        parts = (
+            chunk_replicated(join_sharded(x, dim=spread), plan.dap, dim=other)
+            for x in (chunks, gates)
+        )
         # rows share one mask, so that only columns of it can be cut
-        dropouts = repeat(dropout) if dropout is None or spread == 2 else chunk_replicated(dropout, plan.dap, dim=other)
+        dropouts = (
+            repeat(dropout)
+            if dropout is None or spread == 2
+            else chunk_replicated(dropout, plan.dap, dim=other)
+        )
         return (
             self._update(chunk, (own_edge, collective.wait(), gate), chunk_dropout, plan)
             for collective, chunk, gate, chunk_dropout in zip(collectives, *parts, dropouts)
         )
 
-    def _start(self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Iterator[tuple[Tensor, Tensor, Tensor, AsyncCollective]]:
+    def _start(
+        self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, AsyncCollective]]:
         """Of each piece: itself, its edge that stays, its gate, and its edge that all ranks want. Edges have channels in front."""
         spread, axis, norm = self.sharded_dim, plan.dap, self.layer_norm_in
-        projection = joined_parameters(self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g)
+        projection = joined_parameters(
+            self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
+        )
         lengths = chunk_lengths(mask.shape[3 - spread], axis)
         for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=spread), lengths):
             a, b, gate = plan.kernels.triangle_edges(
-                chunk, (norm.weight, norm.bias), projection, chunk_mask, c_hidden=self.c_hidden, eps=norm.eps
+                chunk,
+                (norm.weight, norm.bias),
+                projection,
+                chunk_mask,
+                c_hidden=self.c_hidden,
+                eps=norm.eps,
             )
             kept, sent = (a, b) if spread == 1 else (b, a)
-            yield chunk, kept, gate, start_gather(sent, axis, dim=spread + 1, length=length, what=self.sent_edges)
+            yield (
+                chunk,
+                kept,
+                gate,
+                start_gather(sent, axis, dim=spread + 1, length=length, what=self.sent_edges),
+            )
 
-    def _update(self, z: Tensor, edges: tuple[Tensor, Tensor, Tensor], dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+    def _update(
+        self,
+        z: Tensor,
+        edges: tuple[Tensor, Tensor, Tensor],
+        dropout: Tensor | None,
+        plan: ExecutionPlan,
+    ) -> Tensor:
         """edges: those that stayed, those that traveled, and the gate."""
         norm, output = self.layer_norm_out, self.linear_z
         kept, received, gate = edges

@@ -51,7 +51,9 @@ class AsyncCollective:
 class SharedResult:
     """What a flight brings, for several who ask: the first of them waits."""
 
-    def __init__(self, collective: AsyncCollective, finish: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, collective: AsyncCollective, finish: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         """finish: what is done with it on arrival, once."""
         self._collective: AsyncCollective | None = collective
         self._finish = finish

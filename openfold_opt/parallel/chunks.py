@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
-from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.transfers import pad_to_shards
 
 
@@ -32,8 +32,13 @@ def chunk_replicated(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, .
     lengths = chunk_lengths(x.shape[dim], axis)
     if len(lengths) == 1:
         return (x,)
-    by_rank = pad_to_shards(x, axis, dim).unflatten(dim, (axis.size, -1)).chunk(axis.num_chunks, dim + 1)
-    return tuple(chunk.flatten(dim, dim + 1).narrow(dim, 0, length) for chunk, length in zip(by_rank, lengths))
+    by_rank = (
+        pad_to_shards(x, axis, dim).unflatten(dim, (axis.size, -1)).chunk(axis.num_chunks, dim + 1)
+    )
+    return tuple(
+        chunk.flatten(dim, dim + 1).narrow(dim, 0, length)
+        for chunk, length in zip(by_rank, lengths)
+    )
 
 
 def chunk_batch(x: Tensor, axis: AxisGroup) -> tuple[Tensor, ...]:
@@ -53,7 +58,11 @@ def join_replicated(chunks: Iterable[Tensor], axis: AxisGroup, *, dim: int) -> T
     if len(chunks) == 1:
         return chunks[0]
     by_rank = [pad_to_shards(chunk, axis, dim).unflatten(dim, (axis.size, -1)) for chunk in chunks]
-    return torch.cat(by_rank, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, sum(chunk.shape[dim] for chunk in chunks))
+    return (
+        torch.cat(by_rank, dim + 1)
+        .flatten(dim, dim + 1)
+        .narrow(dim, 0, sum(chunk.shape[dim] for chunk in chunks))
+    )
 
 
 def chunk_lengths(length: int, axis: AxisGroup) -> list[int]:
@@ -76,7 +85,9 @@ class PendingChunks:
         return (collective.wait() for collective in self._collectives)
 
 
-def chunks_to_col(chunks: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str) -> PendingChunks:
+def chunks_to_col(
+    chunks: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str
+) -> PendingChunks:
     """row_to_col of each piece [batch, R_p/size, C_p, ..], started as soon as the piece is computed, before the next one is.
 
     num_rows: R_p of each.
@@ -85,13 +96,19 @@ def chunks_to_col(chunks: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterab
     return PendingChunks([start(chunk, num_rows=length) for chunk, length in zip(chunks, num_rows)])
 
 
-def chunks_to_row(chunks: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str) -> PendingChunks:
+def chunks_to_row(
+    chunks: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str
+) -> PendingChunks:
     """col_to_row of each piece [batch, R_p, C_p/size, ..], as chunks_to_col does it. num_cols: C_p of each."""
     start = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, what=what)
     return PendingChunks([start(chunk, num_cols=length) for chunk, length in zip(chunks, num_cols)])
 
 
-def relayout_with_work(chunks: Iterable[Tensor], work: Callable[[Tensor], Tensor], start: Callable[[Tensor], AsyncCollective]) -> list[Tensor]:
+def relayout_with_work(
+    chunks: Iterable[Tensor],
+    work: Callable[[Tensor], Tensor],
+    start: Callable[[Tensor], AsyncCollective],
+) -> list[Tensor]:
     """A change of layout, and work that looks at each element alone, so that it may be done before or after.
 
     The last piece travels first and is worked on where it arrives, the others before they leave: each is under way while another is worked

@@ -23,8 +23,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.async_collective import AsyncCollective
+from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.transfers import AllGather, AllToAll, pad_to_shards
 
 
@@ -34,7 +34,11 @@ def scatter(x: Tensor, axis: AxisGroup, *, dim: int) -> Tensor:
         return x
     length = axis.shard_length(x.shape[dim])
     # a copy, so that the whole is not kept for the sake of the part
-    return pad_to_shards(x, axis, dim).narrow(dim, axis.rank * length, length).clone(memory_format=torch.contiguous_format)
+    return (
+        pad_to_shards(x, axis, dim)
+        .narrow(dim, axis.rank * length, length)
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 def gather(x: Tensor, axis: AxisGroup, *, dim: int, length: int, what: str) -> Tensor:
@@ -42,28 +46,44 @@ def gather(x: Tensor, axis: AxisGroup, *, dim: int, length: int, what: str) -> T
     return start_gather(x, axis, dim=dim, length=length, what=what).wait()
 
 
-def start_gather(x: Tensor, axis: AxisGroup, *, dim: int, length: int, what: str) -> AsyncCollective:
+def start_gather(
+    x: Tensor, axis: AxisGroup, *, dim: int, length: int, what: str
+) -> AsyncCollective:
     """gather, to be waited for by `arrive`."""
-    return AsyncCollective(x, None if axis.size == 1 else AllGather(axis=axis, dim=dim, length=length), what=what)
+    return AsyncCollective(
+        x, None if axis.size == 1 else AllGather(axis=axis, dim=dim, length=length), what=what
+    )
 
 
-def row_to_col(x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_rows: int, what: str) -> Tensor:
+def row_to_col(
+    x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_rows: int, what: str
+) -> Tensor:
     """From row shards to column shards: [.., R/size, .., C, ..] -> [.., num_rows, .., C/size, ..]."""
-    return start_row_to_col(x, axis, row_dim=row_dim, col_dim=col_dim, num_rows=num_rows, what=what).wait()
+    return start_row_to_col(
+        x, axis, row_dim=row_dim, col_dim=col_dim, num_rows=num_rows, what=what
+    ).wait()
 
 
-def start_row_to_col(x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_rows: int, what: str) -> AsyncCollective:
+def start_row_to_col(
+    x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_rows: int, what: str
+) -> AsyncCollective:
     """row_to_col, to be waited for by `arrive`."""
     transfer = AllToAll(axis=axis, split_dim=col_dim, join_dim=row_dim, join_length=num_rows)
     return AsyncCollective(x, None if axis.size == 1 else transfer, what=what)
 
 
-def col_to_row(x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_cols: int, what: str) -> Tensor:
+def col_to_row(
+    x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_cols: int, what: str
+) -> Tensor:
     """From column shards to row shards: [.., R, .., C/size, ..] -> [.., R/size, .., num_cols, ..]."""
-    return start_col_to_row(x, axis, row_dim=row_dim, col_dim=col_dim, num_cols=num_cols, what=what).wait()
+    return start_col_to_row(
+        x, axis, row_dim=row_dim, col_dim=col_dim, num_cols=num_cols, what=what
+    ).wait()
 
 
-def start_col_to_row(x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_cols: int, what: str) -> AsyncCollective:
+def start_col_to_row(
+    x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_cols: int, what: str
+) -> AsyncCollective:
     """col_to_row, to be waited for by `arrive`."""
     transfer = AllToAll(axis=axis, split_dim=row_dim, join_dim=col_dim, join_length=num_cols)
     return AsyncCollective(x, None if axis.size == 1 else transfer, what=what)

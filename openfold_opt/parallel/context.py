@@ -48,8 +48,19 @@ class ParallelConfig:
     """A rank that was not heard for so long is lost, which ends the run; 0: nobody listens."""
 
     def __post_init__(self) -> None:
-        sizes = (self.dap_size, self.dap_chunks, self.evaluation_groups, self.evaluation_queue, self.timeout_seconds)
-        if min(sizes) < 1 or self.gradient_bucket_bytes < 4 or self.num_evaluation_ranks < 0 or self.heartbeat_seconds < 0:
+        sizes = (
+            self.dap_size,
+            self.dap_chunks,
+            self.evaluation_groups,
+            self.evaluation_queue,
+            self.timeout_seconds,
+        )
+        if (
+            min(sizes) < 1
+            or self.gradient_bucket_bytes < 4
+            or self.num_evaluation_ranks < 0
+            or self.heartbeat_seconds < 0
+        ):
             raise ValueError(f"sizes, queue and timeouts must be positive: {self}")
         if self.num_evaluation_ranks % self.evaluation_groups:
             raise ValueError(
@@ -94,7 +105,12 @@ class ParallelContext:
         """The context of a single process."""
         single = AxisGroup.single
         return cls(
-            launch=LaunchInfo(), role=TRAIN, world=single("world"), training_ranks=single("training"), data=single("data"), dap=single("dap")
+            launch=LaunchInfo(),
+            role=TRAIN,
+            world=single("world"),
+            training_ranks=single("training"),
+            data=single("data"),
+            dap=single("dap"),
         )
 
     def close(self) -> None:
@@ -104,7 +120,11 @@ class ParallelContext:
 
 
 def build_parallel_context(
-    config: ParallelConfig, launch: LaunchInfo, *, device: torch.device, store: dist.Store | None = None
+    config: ParallelConfig,
+    launch: LaunchInfo,
+    *,
+    device: torch.device,
+    store: dist.Store | None = None,
 ) -> ParallelContext:
     """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbors are neighboring ranks.
 
@@ -131,7 +151,9 @@ def build_parallel_context(
         # NCCL connects now and to this GPU, not at the first collective to a GPU that it guesses.
         device_id=device if device.type == "cuda" else None,
     )
-    world = AxisGroup(name="world", rank=launch.rank, size=launch.world_size, process_group=dist.group.WORLD)
+    world = AxisGroup(
+        name="world", rank=launch.rank, size=launch.world_size, process_group=dist.group.WORLD
+    )
     context = ParallelContext(
         launch=launch,
         role=TRAIN if launch.rank < num_training else EVALUATE,
@@ -150,7 +172,9 @@ def build_parallel_context(
         backend_override=None if dap_options is None else ((None, None), (None, dap_options)),
     )
     if context.role == TRAIN:
-        context = replace(context, data=_axis(mesh, "data"), dap=_for_dap(_axis(mesh, "dap"), config))
+        context = replace(
+            context, data=_axis(mesh, "data"), dap=_for_dap(_axis(mesh, "dap"), config)
+        )
     return _with_evaluation_ranks(context, config, num_training, backend)
 
 
@@ -209,11 +233,21 @@ def _with_evaluation_ranks(
             options = _dap_options(backend, timeout)
             group = dist.new_group(members, timeout=timeout, pg_options=options)
         if rank in members:
-            training_ranks, dap = (AxisGroup(name=name, rank=rank - first, size=size, process_group=group) for name in ("training", "dap"))
-            context = replace(context, training_ranks=training_ranks, dap=_for_dap(dap, config), evaluation_group=number)
+            training_ranks, dap = (
+                AxisGroup(name=name, rank=rank - first, size=size, process_group=group)
+                for name in ("training", "dap")
+            )
+            context = replace(
+                context,
+                training_ranks=training_ranks,
+                dap=_for_dap(dap, config),
+                evaluation_group=number,
+            )
     over = dist.new_group([0, *firsts], backend="gloo", timeout=timeout)
     is_on_bridge = rank == 0 or rank in firsts
-    return replace(context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts))
+    return replace(
+        context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts)
+    )
 
 
 def _for_dap(axis: AxisGroup, config: ParallelConfig) -> AxisGroup:
@@ -224,4 +258,6 @@ def _axis(mesh: DeviceMesh, name: str) -> AxisGroup:
     size = mesh.size(mesh.mesh_dim_names.index(name))
     if size == 1:
         return AxisGroup.single(name)
-    return AxisGroup(name=name, rank=mesh.get_local_rank(name), size=size, process_group=mesh.get_group(name))
+    return AxisGroup(
+        name=name, rank=mesh.get_local_rank(name), size=size, process_group=mesh.get_group(name)
+    )

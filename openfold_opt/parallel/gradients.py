@@ -22,7 +22,10 @@ def average_gradients(gradients: Tensor, axis: AxisGroup, *, bucket_bytes: int) 
     if axis.size == 1:
         return
     size = max(bucket_bytes // gradients.element_size(), 1)
-    pending = [dist.all_reduce(bucket, group=axis.process_group, async_op=True) for bucket in gradients.split(size)]
+    pending = [
+        dist.all_reduce(bucket, group=axis.process_group, async_op=True)
+        for bucket in gradients.split(size)
+    ]
     for work in pending:
         work.wait()
     gradients.div_(axis.size)
@@ -115,14 +118,21 @@ class GradientReducer:
                 "without one; its bucket may have been sent already. Correct without_gradient"
             )
         self._bucket_of[parameter].num_missing -= 1
-        while self._num_launched < len(self._buckets) and self._buckets[self._num_launched].num_missing == 0:
+        while (
+            self._num_launched < len(self._buckets)
+            and self._buckets[self._num_launched].num_missing == 0
+        ):
             self._launch()
 
     def _launch(self) -> None:
         bucket = self._buckets[self._num_launched]
         self._collect(bucket.chunk)
-        with torch.profiler.record_function(f"{self._axis.name}: start all-reduce of bucket {self._num_launched}"):
-            bucket.work = dist.all_reduce(self._gradients[bucket.chunk], group=self._axis.process_group, async_op=True)
+        with torch.profiler.record_function(
+            f"{self._axis.name}: start all-reduce of bucket {self._num_launched}"
+        ):
+            bucket.work = dist.all_reduce(
+                self._gradients[bucket.chunk], group=self._axis.process_group, async_op=True
+            )
         self._num_launched += 1
 
     @torch.no_grad()

@@ -107,7 +107,9 @@ class Heartbeat(SilentHeartbeat):
         """This rank fails by itself: the others shall know why, and this one be left to end as it does."""
         step, activity, _ = self._state
         self.close()
-        self._publish(f"rank {self._rank} on {socket.gethostname()} failed at step {step} ({activity}): {type(error).__name__}: {error}")
+        self._publish(
+            f"rank {self._rank} on {socket.gethostname()} failed at step {step} ({activity}): {type(error).__name__}: {error}"
+        )
         if self._rank == 0 and not self._has_store:
             # the verdict lives in this process: the others must have time to read it
             time.sleep(2.0 * self._round_seconds)
@@ -129,7 +131,9 @@ class Heartbeat(SilentHeartbeat):
         self._is_closing.set()
         self._must_act.set()
         beating, monitoring = self._threads
-        beating.join(timeout=GRACE_SECONDS if self._has_failure_report.is_set() else self._lost_seconds)
+        beating.join(
+            timeout=GRACE_SECONDS if self._has_failure_report.is_set() else self._lost_seconds
+        )
         # it calls nothing that blocks, but on_failure_report
         monitoring.join()
 
@@ -139,7 +143,10 @@ class Heartbeat(SilentHeartbeat):
             while not self._is_closing.wait(self._round_seconds if number else 0.0):
                 number += 1
                 step, activity, since = self._state
-                self._store.set(f"alive/{self._rank}", json.dumps([number, step, activity, socket.gethostname()]))
+                self._store.set(
+                    f"alive/{self._rank}",
+                    json.dumps([number, step, activity, socket.gethostname()]),
+                )
                 self._listen()
                 if time.monotonic() - since > self._stuck_seconds:
                     self._report_rank(self._find_laggards())
@@ -210,7 +217,9 @@ class Heartbeat(SilentHeartbeat):
             if silent > self._lost_seconds:
                 keeper = "the launcher" if self._has_store else "rank 0"
                 step, _, _ = self._state
-                self._conclude(f"{keeper}, which keeps the store, was not heard for {silent:.0f} s; this rank is at step {step}")
+                self._conclude(
+                    f"{keeper}, which keeps the store, was not heard for {silent:.0f} s; this rank is at step {step}"
+                )
         if self._failure_report is None:
             return
         try:
@@ -223,7 +232,9 @@ class Heartbeat(SilentHeartbeat):
 
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an exception looks like a collective whose other end went away, rather than like a failure of this rank."""
-    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(word in str(error) for word in ("gloo", "NCCL")))
+    return isinstance(error, dist.DistError) or (
+        type(error) is RuntimeError and any(word in str(error) for word in ("gloo", "NCCL"))
+    )
 
 
 def _describe(rank: int, sign: Any) -> str:

@@ -27,7 +27,12 @@ def unpack_host_list(packed: str) -> Iterator[str]:
         texts = [[text] for text in parts[::2]]
         groups = [_numbers(group, packed) for group in parts[1::2]]
         # texts and groups alternate, beginning and ending with a text
-        columns = [column for pair in itertools.zip_longest(texts, groups) for column in pair if column is not None]
+        columns = [
+            column
+            for pair in itertools.zip_longest(texts, groups)
+            for column in pair
+            if column is not None
+        ]
         for names in itertools.product(*columns):
             yield "".join(names)
 
@@ -36,7 +41,9 @@ def _split_entries(packed: str) -> list[str]:
     """Split at the commas outside of brackets."""
     entries = re.split(r",(?![^\[]*\])", packed.strip())
     if not all(entry and not re.search(r"\s", entry) for entry in entries):
-        raise ValueError(f"host list {packed!r} has an empty entry or a space; expected node[01-04,7],other")
+        raise ValueError(
+            f"host list {packed!r} has an empty entry or a space; expected node[01-04,7],other"
+        )
     return entries
 
 
@@ -46,7 +53,9 @@ def _numbers(group: str, packed: str) -> list[str]:
     for item in group.split(","):
         match = _RANGE.fullmatch(item)
         if match is None:
-            raise ValueError(f"host list {packed!r}: {item!r} in brackets is neither a number nor a range")
+            raise ValueError(
+                f"host list {packed!r}: {item!r} in brackets is neither a number nor a range"
+            )
         first, last = match[1], match[2] or match[1]
         if int(last) < int(first):
             raise ValueError(f"host list {packed!r}: the range {item!r} runs backwards")

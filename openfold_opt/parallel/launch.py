@@ -51,7 +51,9 @@ def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo
             f"local rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or srun"
         )
     if not 1 <= info.master_port <= MAX_PORT:
-        raise ValueError(f"launch environment has MASTER_PORT={info.master_port}; expected 1 to {MAX_PORT}")
+        raise ValueError(
+            f"launch environment has MASTER_PORT={info.master_port}; expected 1 to {MAX_PORT}"
+        )
     return info
 
 
@@ -102,7 +104,9 @@ def _integer(env: Mapping[str, str], name: str, *, default: int | None = None) -
     text = env.get(name)
     if text is None:
         if default is None:
-            raise ValueError(f"launch environment lacks {name}; start all ranks with torchrun or srun")
+            raise ValueError(
+                f"launch environment lacks {name}; start all ranks with torchrun or srun"
+            )
         return default
     try:
         return int(text)

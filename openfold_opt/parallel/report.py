@@ -24,16 +24,26 @@ def describe_ranks(context: ParallelContext, device: torch.device) -> list[str]:
     backend = dist.get_backend(context.world.process_group)
     lines = [
         f"{context.world.size} ranks on {len(hosts)} hosts, backend {backend}, meeting at "
-        f"{context.launch.master_address}:{context.launch.master_port}" + (f", start {context.launch.attempt + 1}" if context.launch.attempt else "")
+        f"{context.launch.master_address}:{context.launch.master_port}"
+        + (f", start {context.launch.attempt + 1}" if context.launch.attempt else "")
     ]
-    lines += [f"  {host}: ranks {_ranges(ranks)} on {', '.join(sorted({places[rank][2] for rank in ranks}))}" for host, ranks in hosts.items()]
+    lines += [
+        f"  {host}: ranks {_ranges(ranks)} on {', '.join(sorted({places[rank][2] for rank in ranks}))}"
+        for host, ranks in hosts.items()
+    ]
     lines.append(
         f"training: {num_training} ranks = data {num_training // context.dap.size} x dap {context.dap.size}"
-        + ("" if context.dap.size == 1 or context.dap.overlaps else ", collectives waited for at once")
+        + (
+            ""
+            if context.dap.size == 1 or context.dap.overlaps
+            else ", collectives waited for at once"
+        )
     )
     if evaluating:
         groups = len(context.bridge.evaluators)
-        lines.append(f"evaluation: ranks {_ranges(evaluating)} in {groups} groups, while the others train (weights travel by gloo)")
+        lines.append(
+            f"evaluation: ranks {_ranges(evaluating)} in {groups} groups, while the others train (weights travel by gloo)"
+        )
     else:
         lines.append("evaluation: the ranks that train, in turn with training")
     return lines

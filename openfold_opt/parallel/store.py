@@ -39,7 +39,9 @@ def _build(
     launch: LaunchInfo, timeout: timedelta, body: Callable[[Wait], dist.Store | None]
 ) -> dist.Store:
     try:
-        store = wait_openly(body, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
+        store = wait_openly(
+            body, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds()
+        )
     except (TimeoutError, dist.DistError, RuntimeError) as error:
         raise ValueError(_unreachable(launch, error)) from error
     return dist.PrefixStore(f"start {launch.attempt}", store)
@@ -70,7 +72,9 @@ def read_keys(
     try:
         return wait_openly(read, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
     except TimeoutError as error:
-        raise ValueError(f"{error}; start all {launch.world_size} ranks, or correct WORLD_SIZE") from error
+        raise ValueError(
+            f"{error}; start all {launch.world_size} ranks, or correct WORLD_SIZE"
+        ) from error
     except (dist.DistError, RuntimeError) as error:
         raise ValueError(_unreachable(launch, error)) from error
 
@@ -106,8 +110,7 @@ def _serve(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> di
 
 
 def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store | None:
-    """Connect once something listens at the address. None if the caller has stopped waiting.
-    """
+    """Connect once something listens at the address. None if the caller has stopped waiting."""
     address = (launch.master_address, launch.master_port)
     while not wait.is_over.is_set():
         try:
@@ -119,7 +122,9 @@ def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> 
             wait.is_over.wait(RETRY_SECONDS)
     if wait.is_over.is_set():
         return None
-    wait.whom = f"{_keeper(launch)} at {_address(launch)} (something listens there, but does not answer)"
+    wait.whom = (
+        f"{_keeper(launch)} at {_address(launch)} (something listens there, but does not answer)"
+    )
     return dist.TCPStore(*address, is_master=False, timeout=timeout, wait_for_workers=False)
 
 

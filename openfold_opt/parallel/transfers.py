@@ -112,10 +112,17 @@ class AllToAll:
         outgoing = _split(x, self.axis, self.split_dim)
         incoming = torch.empty_like(outgoing)
         work = _issue(dist.all_to_all_single, incoming, outgoing, self.axis)
-        return PendingWork(work=work, result=lambda: _join(incoming, self.join_dim, self.join_length))
+        return PendingWork(
+            work=work, result=lambda: _join(incoming, self.join_dim, self.join_length)
+        )
 
     def adjoint(self, shape: torch.Size) -> AllToAll:
-        return AllToAll(axis=self.axis, split_dim=self.join_dim, join_dim=self.split_dim, join_length=shape[self.split_dim])
+        return AllToAll(
+            axis=self.axis,
+            split_dim=self.join_dim,
+            join_dim=self.split_dim,
+            join_length=shape[self.split_dim],
+        )
 
     def sent_bytes(self, x: Tensor) -> int:
         return _sent_when_split(x, self.axis, self.split_dim)

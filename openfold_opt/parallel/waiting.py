@@ -73,7 +73,9 @@ def wait_openly(body: Callable[[Wait[T]], T], *, who: str, timeout_seconds: floa
     Raises what the body raises, and TimeoutError after timeout_seconds.
     """
     wait: Wait[T] = Wait(timeout_seconds=timeout_seconds)
-    thread = threading.Thread(target=wait.run, args=(body,), name="waiting for other ranks", daemon=True)
+    thread = threading.Thread(
+        target=wait.run, args=(body,), name="waiting for other ranks", daemon=True
+    )
     thread.start()
     try:
         return wait.result(who=who)

@@ -16,15 +16,11 @@ _BY_DATE = {
     "2021-10-02": (
         "7a59_B 7a73_A 7aao_A 7agj_A 7aj6_L 7bmu_A 7bsx_A 7d3y_A 7d50_B 7e4m_A 7jyp_A 7n79_A 7ny0_A 7og3_A 7p01_A 7sbc_C"
     ),
-    "2021-10-09": (
-        "7d6l_A 7d8r_A 7d8s_A 7jrk_A 7p2f_A 7pmu_A 7r65_A 7rk1_C 7rk2_C 7s6e_B"
-    ),
+    "2021-10-09": ("7d6l_A 7d8r_A 7d8s_A 7jrk_A 7p2f_A 7pmu_A 7r65_A 7rk1_C 7rk2_C 7s6e_B"),
     "2021-10-16": (
         "7amc_A 7da9_A 7dah_E 7dnm_B 7eea_A 7eft_B 7kgc_A 7nmb_A 7o62_B 7p1b_C 7p1v_A 7rrm_C 7s13_C 7s13_L 7sh3_A"
     ),
-    "2021-10-23": (
-        "7dck_A 7f17_B 7msj_A 7nwz_D 7nx0_B 7nx0_E 7og0_B 7pkx_A 7plq_B 7s6g_A 7siq_A"
-    ),
+    "2021-10-23": ("7dck_A 7f17_B 7msj_A 7nwz_D 7nx0_B 7nx0_E 7og0_B 7pkx_A 7plq_B 7s6g_A 7siq_A"),
     "2021-10-30": (
         "7ar0_B 7cjs_B 7dcm_A 7ef6_A 7et8_A 7lc5_A 7ndr_A 7nl4_A 7o49_F 7s6b_A 7sir_A 7v1v_A 7vmu_A"
     ),
@@ -50,5 +46,7 @@ _BY_DATE = {
     ),
 }
 
-CAMEO_TARGETS: tuple[tuple[str, str], ...] = tuple((date, target) for date, line in _BY_DATE.items() for target in line.split())
+CAMEO_TARGETS: tuple[tuple[str, str], ...] = tuple(
+    (date, target) for date, line in _BY_DATE.items() for target in line.split()
+)
 """(submission date ISO, `<pdb id>_<chain>`), in the order of submission."""

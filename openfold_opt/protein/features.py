@@ -48,53 +48,196 @@ class FeatureSpec:
 # Columns: name, shape, dtype, unit, description.
 _SHARED = (
     ("aatype", ("N_res",), INTEGER, "class 0..20", "residue type"),
-    ("residue_index", ("N_res",), INTEGER, "position", "position in the chain, 0-based, before cropping"),
-    ("seq_length", (), INTEGER, "residues", "residues that exist, after cropping and before padding"),
+    (
+        "residue_index",
+        ("N_res",),
+        INTEGER,
+        "position",
+        "position in the chain, 0-based, before cropping",
+    ),
+    (
+        "seq_length",
+        (),
+        INTEGER,
+        "residues",
+        "residues that exist, after cropping and before padding",
+    ),
     ("seq_mask", ("N_res",), FLOAT, "0 or 1", "residue exists (is not padding)"),
-    ("target_feat", ("N_res", 22), FLOAT, "one-hot", "a domain-break flag (always 0 for chains), then one-hot aatype"),
+    (
+        "target_feat",
+        ("N_res", 22),
+        FLOAT,
+        "one-hot",
+        "a domain-break flag (always 0 for chains), then one-hot aatype",
+    ),
     ("resolution", (), FLOAT, "angstrom", "of the experiment; NaN where it has none"),
-    ("use_clamped_fape", (), FLOAT, "0 or 1", "backbone FAPE of this sample is clamped; 0 in evaluation"),
-    ("all_atom_positions", ("N_res", 37, 3), FLOAT, "angstrom", "ground truth, atom37, not centerd; 0 where unresolved"),
+    (
+        "use_clamped_fape",
+        (),
+        FLOAT,
+        "0 or 1",
+        "backbone FAPE of this sample is clamped; 0 in evaluation",
+    ),
+    (
+        "all_atom_positions",
+        ("N_res", 37, 3),
+        FLOAT,
+        "angstrom",
+        "ground truth, atom37, not centerd; 0 where unresolved",
+    ),
     ("all_atom_mask", ("N_res", 37), FLOAT, "0 or 1", "atom is resolved in the experiment"),
     ("atom37_atom_exists", ("N_res", 37), FLOAT, "0 or 1", "atom belongs to the residue type"),
-    ("atom14_atom_exists", ("N_res", 14), FLOAT, "0 or 1", "atom14 slot is used by the residue type"),
-    ("residx_atom14_to_atom37", ("N_res", 14), INTEGER, "index 0..36", "atom37 slot of each atom14 slot"),
-    ("residx_atom37_to_atom14", ("N_res", 37), INTEGER, "index 0..13", "atom14 slot of each atom37 slot"),
+    (
+        "atom14_atom_exists",
+        ("N_res", 14),
+        FLOAT,
+        "0 or 1",
+        "atom14 slot is used by the residue type",
+    ),
+    (
+        "residx_atom14_to_atom37",
+        ("N_res", 14),
+        INTEGER,
+        "index 0..36",
+        "atom37 slot of each atom14 slot",
+    ),
+    (
+        "residx_atom37_to_atom14",
+        ("N_res", 37),
+        INTEGER,
+        "index 0..13",
+        "atom14 slot of each atom37 slot",
+    ),
     ("atom14_gt_positions", ("N_res", 14, 3), FLOAT, "angstrom", "ground truth, atom14"),
     ("atom14_gt_exists", ("N_res", 14), FLOAT, "0 or 1", "atom14 atom is resolved"),
-    ("atom14_alt_gt_positions", ("N_res", 14, 3), FLOAT, "angstrom", "ground truth with ambiguous atoms renamed"),
+    (
+        "atom14_alt_gt_positions",
+        ("N_res", 14, 3),
+        FLOAT,
+        "angstrom",
+        "ground truth with ambiguous atoms renamed",
+    ),
     ("atom14_alt_gt_exists", ("N_res", 14), FLOAT, "0 or 1", "mask of atom14_alt_gt_positions"),
-    ("atom14_atom_is_ambiguous", ("N_res", 14), FLOAT, "0 or 1", "atom's name is exchangeable with its twin's"),
-    ("rigidgroups_gt_frames", ("N_res", 8, 4, 4), FLOAT, "angstrom", "frames of the eight rigid groups, homogeneous"),
-    ("rigidgroups_alt_gt_frames", ("N_res", 8, 4, 4), FLOAT, "angstrom", "the same with ambiguous atoms renamed"),
-    ("rigidgroups_gt_exists", ("N_res", 8), FLOAT, "0 or 1", "all atoms that define the group are resolved"),
+    (
+        "atom14_atom_is_ambiguous",
+        ("N_res", 14),
+        FLOAT,
+        "0 or 1",
+        "atom's name is exchangeable with its twin's",
+    ),
+    (
+        "rigidgroups_gt_frames",
+        ("N_res", 8, 4, 4),
+        FLOAT,
+        "angstrom",
+        "frames of the eight rigid groups, homogeneous",
+    ),
+    (
+        "rigidgroups_alt_gt_frames",
+        ("N_res", 8, 4, 4),
+        FLOAT,
+        "angstrom",
+        "the same with ambiguous atoms renamed",
+    ),
+    (
+        "rigidgroups_gt_exists",
+        ("N_res", 8),
+        FLOAT,
+        "0 or 1",
+        "all atoms that define the group are resolved",
+    ),
     ("backbone_rigid_tensor", ("N_res", 4, 4), FLOAT, "angstrom", "frame of group 0"),
     ("backbone_rigid_mask", ("N_res",), FLOAT, "0 or 1", "group 0 exists"),
     ("pseudo_beta", ("N_res", 3), FLOAT, "angstrom", "CB, or CA of glycine"),
     ("pseudo_beta_mask", ("N_res",), FLOAT, "0 or 1", "pseudo beta is resolved"),
     ("chi_angles_sin_cos", ("N_res", 4, 2), FLOAT, "sin, cos", "side-chain torsions chi1..chi4"),
-    ("chi_mask", ("N_res", 4), FLOAT, "0 or 1", "torsion is defined and its four atoms are resolved"),
+    (
+        "chi_mask",
+        ("N_res", 4),
+        FLOAT,
+        "0 or 1",
+        "torsion is defined and its four atoms are resolved",
+    ),
     ("template_mask", ("N_templ",), FLOAT, "0 or 1", "template exists"),
-    ("template_aatype", ("N_templ", "N_res"), INTEGER, "class 0..21", "template's residue under each query residue; 21 none"),
-    ("template_all_atom_positions", ("N_templ", "N_res", 37, 3), FLOAT, "angstrom", "centerd on the template chain"),
-    ("template_all_atom_mask", ("N_templ", "N_res", 37), FLOAT, "0 or 1", "template atom is resolved"),
+    (
+        "template_aatype",
+        ("N_templ", "N_res"),
+        INTEGER,
+        "class 0..21",
+        "template's residue under each query residue; 21 none",
+    ),
+    (
+        "template_all_atom_positions",
+        ("N_templ", "N_res", 37, 3),
+        FLOAT,
+        "angstrom",
+        "centerd on the template chain",
+    ),
+    (
+        "template_all_atom_mask",
+        ("N_templ", "N_res", 37),
+        FLOAT,
+        "0 or 1",
+        "template atom is resolved",
+    ),
     ("template_pseudo_beta", ("N_templ", "N_res", 3), FLOAT, "angstrom", "CB, or CA of glycine"),
-    ("template_pseudo_beta_mask", ("N_templ", "N_res"), FLOAT, "0 or 1", "template's pseudo beta is resolved"),
-    ("template_torsion_angles_sin_cos", ("N_templ", "N_res", 7, 2), FLOAT, "sin, cos", "omega, phi, psi, chi1..chi4"),
-    ("template_alt_torsion_angles_sin_cos", ("N_templ", "N_res", 7, 2), FLOAT, "sin, cos", "the same, pi-periodic chi turned"),
-    ("template_torsion_angles_mask", ("N_templ", "N_res", 7), FLOAT, "0 or 1", "torsion is defined and resolved"),
+    (
+        "template_pseudo_beta_mask",
+        ("N_templ", "N_res"),
+        FLOAT,
+        "0 or 1",
+        "template's pseudo beta is resolved",
+    ),
+    (
+        "template_torsion_angles_sin_cos",
+        ("N_templ", "N_res", 7, 2),
+        FLOAT,
+        "sin, cos",
+        "omega, phi, psi, chi1..chi4",
+    ),
+    (
+        "template_alt_torsion_angles_sin_cos",
+        ("N_templ", "N_res", 7, 2),
+        FLOAT,
+        "sin, cos",
+        "the same, pi-periodic chi turned",
+    ),
+    (
+        "template_torsion_angles_mask",
+        ("N_templ", "N_res", 7),
+        FLOAT,
+        "0 or 1",
+        "torsion is defined and resolved",
+    ),
 )
 
 _PER_PASS = (
-    ("msa_feat", ("N_clust", "N_res", 49), FLOAT, "1",
-     "one-hot masked MSA (23), has deletion, deletion value, cluster profile (23), cluster's mean deletion value"),
+    (
+        "msa_feat",
+        ("N_clust", "N_res", 49),
+        FLOAT,
+        "1",
+        "one-hot masked MSA (23), has deletion, deletion value, cluster profile (23), cluster's mean deletion value",
+    ),
     ("msa_mask", ("N_clust", "N_res"), FLOAT, "0 or 1", "row and residue exist"),
     ("msa_row_mask", ("N_clust",), FLOAT, "0 or 1", "row exists"),
     ("true_msa", ("N_clust", "N_res"), INTEGER, "class 0..21", "clustered MSA before masking"),
-    ("bert_mask", ("N_clust", "N_res"), FLOAT, "0 or 1", "position was chosen for masked-MSA prediction"),
+    (
+        "bert_mask",
+        ("N_clust", "N_res"),
+        FLOAT,
+        "0 or 1",
+        "position was chosen for masked-MSA prediction",
+    ),
     ("extra_msa", ("N_extra", "N_res"), INTEGER, "class 0..21", "extra MSA"),
     ("extra_msa_mask", ("N_extra", "N_res"), FLOAT, "0 or 1", "row and residue exist"),
-    ("extra_has_deletion", ("N_extra", "N_res"), FLOAT, "0 or 1", "residues were deleted before this one"),
+    (
+        "extra_has_deletion",
+        ("N_extra", "N_res"),
+        FLOAT,
+        "0 or 1",
+        "residues were deleted before this one",
+    ),
     ("extra_deletion_value", ("N_extra", "N_res"), FLOAT, "1", "2/pi atan(number deleted / 3)"),
 )
 
@@ -102,7 +245,15 @@ _PER_PASS = (
 def _table() -> dict[str, FeatureSpec]:
     rows = [(row, False) for row in _SHARED] + [(row, True) for row in _PER_PASS]
     return {
-        name: FeatureSpec(name=name, shape=shape, dtype=dtype, unit=unit, pad_value=0, per_pass=per_pass, description=text)
+        name: FeatureSpec(
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            unit=unit,
+            pad_value=0,
+            per_pass=per_pass,
+            description=text,
+        )
         for (name, shape, dtype, unit, text), per_pass in rows
     }
 
@@ -136,7 +287,9 @@ def check_features(features: Mapping[str, Any], *, batched: bool) -> dict[str, i
     first_seen: dict[str, str] = {}
     for name, spec in FEATURES.items():
         _check_dtype(spec, features[name])
-        _check_shape(spec, tuple(features[name].shape), batched=batched, sizes=sizes, first_seen=first_seen)
+        _check_shape(
+            spec, tuple(features[name].shape), batched=batched, sizes=sizes, first_seen=first_seen
+        )
     return sizes
 
 
@@ -144,20 +297,35 @@ def _check_dtype(spec: FeatureSpec, array: Any) -> None:
     # str() of a torch dtype is "torch.float32": comparing names keeps this room free of torch.
     found = str(array.dtype).removeprefix("torch.")
     if found != spec.dtype.name:
-        raise ValueError(f"feature {spec.name}: found dtype {found}, expected {spec.dtype.name}; convert it before batching")
+        raise ValueError(
+            f"feature {spec.name}: found dtype {found}, expected {spec.dtype.name}; convert it before batching"
+        )
 
 
 def _check_shape(
-    spec: FeatureSpec, found: tuple[int, ...], *, batched: bool, sizes: dict[str, int], first_seen: dict[str, str]
+    spec: FeatureSpec,
+    found: tuple[int, ...],
+    *,
+    batched: bool,
+    sizes: dict[str, int],
+    first_seen: dict[str, str],
 ) -> None:
     dims = spec.leading_dims(batched=batched) + spec.shape
-    expected = "[" + ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else str(dim) for dim in dims) + "]"
+    expected = (
+        "[" + ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else str(dim) for dim in dims) + "]"
+    )
     if len(found) != len(dims):
-        raise ValueError(f"feature {spec.name}: found shape {list(found)}, expected {expected}: {len(dims)} dims, not {len(found)}")
+        raise ValueError(
+            f"feature {spec.name}: found shape {list(found)}, expected {expected}: {len(dims)} dims, not {len(found)}"
+        )
     for dim, size in zip(dims, found):
         if isinstance(dim, str) and dim not in sizes:
             sizes[dim], first_seen[dim] = size, spec.name
         wanted = sizes[dim] if isinstance(dim, str) else dim
         if size != wanted:
-            source = f" ({dim} is {wanted} in feature {first_seen[dim]})" if isinstance(dim, str) else ""
-            raise ValueError(f"feature {spec.name}: found shape {list(found)}, expected {expected}{source}")
+            source = (
+                f" ({dim} is {wanted} in feature {first_seen[dim]})" if isinstance(dim, str) else ""
+            )
+            raise ValueError(
+                f"feature {spec.name}: found shape {list(found)}, expected {expected}{source}"
+            )

@@ -40,5 +40,7 @@ def sequence_to_tokens(sequence: str) -> np.ndarray:
     tokens = byte_to_token[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
     if np.any(tokens >= NUM_TOKENS):
         position = int(np.argmax(tokens >= NUM_TOKENS))
-        raise ValueError(f"sequence has {sequence[position]!r} at position {position + 1}; expected upper-case letters only")
+        raise ValueError(
+            f"sequence has {sequence[position]!r} at position {position + 1}; expected upper-case letters only"
+        )
     return tokens

@@ -64,8 +64,13 @@ class ShardIndex:
             try:
                 arrays = {name: dataset[()] for name, dataset in file.items()}
             except OSError as error:
-                raise ShardError(f"{path} is damaged ({error}); remove it and run the same `convert` again") from error
-            attributes = {name: file.attrs[name] for name in ("missing_alignments", "num_entries", "num_rejected_entries")}
+                raise ShardError(
+                    f"{path} is damaged ({error}); remove it and run the same `convert` again"
+                ) from error
+            attributes = {
+                name: file.attrs[name]
+                for name in ("missing_alignments", "num_entries", "num_rejected_entries")
+            }
             stored_checksum = file.attrs["checksum"]
         checksum = shard_format.content_checksum(arrays, attributes)
         if checksum != stored_checksum:
@@ -88,11 +93,19 @@ def index_image(
     chains: Sequence[ChainEntry], shards: Sequence[ShardFile], *, attributes: dict[str, str | int]
 ) -> memoryview:
     """The index file as bytes. attributes: missing_alignments, num_entries, num_rejected_entries."""
-    arrays = {name: shard_format.encode_strings(getattr(chain, name) for chain in chains) for name in _STRING_COLUMNS}
-    arrays["mmcif_chain_ids"] = shard_format.encode_strings(";".join(chain.mmcif_chain_ids) for chain in chains)
-    arrays["alignment_id"] = shard_format.encode_strings(chain.alignment_id or "" for chain in chains)
+    arrays = {
+        name: shard_format.encode_strings(getattr(chain, name) for chain in chains)
+        for name in _STRING_COLUMNS
+    }
+    arrays["mmcif_chain_ids"] = shard_format.encode_strings(
+        ";".join(chain.mmcif_chain_ids) for chain in chains
+    )
+    arrays["alignment_id"] = shard_format.encode_strings(
+        chain.alignment_id or "" for chain in chains
+    )
     arrays["resolution"] = np.array(
-        [math.nan if chain.resolution is None else chain.resolution for chain in chains], dtype=np.float64
+        [math.nan if chain.resolution is None else chain.resolution for chain in chains],
+        dtype=np.float64,
     )
     for name in _INTEGER_COLUMNS:
         arrays[name] = np.array([getattr(chain, name) for chain in chains], dtype=np.int64)
@@ -105,22 +118,36 @@ def index_image(
 
 def _index_path(data_dir: Path) -> Path:
     if not data_dir.is_dir():
-        raise ShardError(f"data directory {data_dir} does not exist; make one with `python -m data_prep convert`")
+        raise ShardError(
+            f"data directory {data_dir} does not exist; make one with `python -m data_prep convert`"
+        )
     path = data_dir / shard_format.INDEX_FILE_NAME
     if path.is_file():
         return path
     if (data_dir / shard_format.STATE_DIR_NAME).is_dir():
-        raise ShardError(f"conversion into {data_dir} is not finished (no {path.name}); run the same `convert` again to resume it")
+        raise ShardError(
+            f"conversion into {data_dir} is not finished (no {path.name}); run the same `convert` again to resume it"
+        )
     found = "is empty" if not any(data_dir.iterdir()) else f"has no {path.name}"
-    raise ShardError(f"data directory {data_dir} {found}; expected shards made by `python -m data_prep convert`")
+    raise ShardError(
+        f"data directory {data_dir} {found}; expected shards made by `python -m data_prep convert`"
+    )
 
 
 def _chains_from_columns(arrays: dict[str, np.ndarray]) -> tuple[ChainEntry, ...]:
-    columns: dict[str, list] = {name: shard_format.decode_strings(arrays[name]) for name in _STRING_COLUMNS}
+    columns: dict[str, list] = {
+        name: shard_format.decode_strings(arrays[name]) for name in _STRING_COLUMNS
+    }
     columns.update({name: arrays[name].tolist() for name in _INTEGER_COLUMNS})
-    columns["mmcif_chain_ids"] = [tuple(ids.split(";")) for ids in shard_format.decode_strings(arrays["mmcif_chain_ids"])]
-    columns["alignment_id"] = [name or None for name in shard_format.decode_strings(arrays["alignment_id"])]
-    columns["resolution"] = [None if math.isnan(value) else value for value in arrays["resolution"].tolist()]
+    columns["mmcif_chain_ids"] = [
+        tuple(ids.split(";")) for ids in shard_format.decode_strings(arrays["mmcif_chain_ids"])
+    ]
+    columns["alignment_id"] = [
+        name or None for name in shard_format.decode_strings(arrays["alignment_id"])
+    ]
+    columns["resolution"] = [
+        None if math.isnan(value) else value for value in arrays["resolution"].tolist()
+    ]
     names = list(columns)
     return tuple(ChainEntry(**dict(zip(names, values))) for values in zip(*columns.values()))
 
@@ -130,5 +157,6 @@ def _shards_from_columns(arrays: dict[str, np.ndarray]) -> tuple[ShardFile, ...]
     checksums = shard_format.decode_strings(arrays["shard_sha256"])
     sizes = arrays["shard_size_bytes"].tolist()
     return tuple(
-        ShardFile(name=name, sha256=sha256, size_bytes=size) for name, sha256, size in zip(names, checksums, sizes)
+        ShardFile(name=name, sha256=sha256, size_bytes=size)
+        for name, sha256, size in zip(names, checksums, sizes)
     )

@@ -27,7 +27,7 @@ class ShardReader:
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
         self._open: OrderedDict[int, StructureShard | AlignmentShard] = OrderedDict()
-        self.index  # noqa: B018 - read now, so that a bad directory is noticed here and not in a worker
+        self.index
 
     @functools.cached_property
     def index(self) -> ShardIndex:
@@ -40,7 +40,9 @@ class ShardReader:
         """The chain's line of the index; KeyError if there is none."""
         entry = self.index.by_id.get(chain_id)
         if entry is None:
-            raise KeyError(f"chain {chain_id!r} is not in {self.data_dir} ({len(self.index.chains)} chains)")
+            raise KeyError(
+                f"chain {chain_id!r} is not in {self.data_dir} ({len(self.index.chains)} chains)"
+            )
         return entry
 
     def structure(self, chain_id: str) -> StructureRecord:

@@ -91,7 +91,11 @@ class AlignmentRecord:
     def dense_deletions(self, rows: Sequence[int] | np.ndarray | slice | None = None) -> np.ndarray:
         """Deletion counts of the given rows (all if None), in the order given: int32 [len(rows), N_res]."""
         rows = np.arange(self.num_sequences) if rows is None else rows
-        rows = np.arange(self.num_sequences)[rows] if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
+        rows = (
+            np.arange(self.num_sequences)[rows]
+            if isinstance(rows, slice)
+            else np.asarray(rows, dtype=np.int64)
+        )
         dense = np.zeros((len(rows), self.msa.shape[1]), dtype=np.int32)
         starts = self.deletion_indptr[rows]
         counts = self.deletion_indptr[rows + 1] - starts

@@ -54,14 +54,18 @@ def _parse_rigid_groups() -> dict[str, tuple[tuple[str, int, tuple[float, float,
     parsed = {}
     for residue, text in RIGID_GROUP_TABLE.items():
         rows = [line.split() for line in text.strip().splitlines()]
-        parsed[residue] = tuple((atom, int(group), (float(x), float(y), float(z))) for atom, group, x, y, z in rows)
+        parsed[residue] = tuple(
+            (atom, int(group), (float(x), float(y), float(z))) for atom, group, x, y, z in rows
+        )
     return parsed
 
 
 rigid_group_atom_positions = _parse_rigid_groups()
 """Residue name -> ((atom name, rigid group, (x, y, z) in angstrom in the group's frame), ...) in the order of atom14."""
 
-residue_atoms = {residue: tuple(row[0] for row in rows) for residue, rows in rigid_group_atom_positions.items()}
+residue_atoms = {
+    residue: tuple(row[0] for row in rows) for residue, rows in rigid_group_atom_positions.items()
+}
 """Residue name -> names of its heavy atoms (without OXT) in the order of atom14."""
 
 _SIDE_CHAIN_PATHS = {
@@ -105,13 +109,17 @@ residue_atom_renaming_swaps = {
 }
 """Pairs of atoms whose names are exchangeable (AF2 suppl. table 3)."""
 
-hhblits_to_model_order = read_only(np.array([restypes_with_x_and_gap.index(letter) for letter in HHBLITS_LETTERS]))
+hhblits_to_model_order = read_only(
+    np.array([restypes_with_x_and_gap.index(letter) for letter in HHBLITS_LETTERS])
+)
 """int64 [22]: residue type of each token of a stored alignment."""
 
 
 def sequence_to_aatype(sequence: str) -> np.ndarray:
     """int64 [N_res] residue types of one-letter codes; any letter that is not one of the twenty becomes 20."""
-    return np.array([restype_order.get(letter, unknown_restype_index) for letter in sequence], dtype=np.int64)
+    return np.array(
+        [restype_order.get(letter, unknown_restype_index) for letter in sequence], dtype=np.int64
+    )
 
 
 def _chi_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,7 +201,9 @@ def _default_frames(residue: str) -> np.ndarray:
 
 
 restype_rigid_group_default_frame = read_only(
-    np.stack([*(_default_frames(residue) for residue in restype_1to3.values()), np.zeros((8, 4, 4))]).astype(np.float32)
+    np.stack(
+        [*(_default_frames(residue) for residue in restype_1to3.values()), np.zeros((8, 4, 4))]
+    ).astype(np.float32)
 )
 """float32 [21, 8, 4, 4]; zero for groups that do not exist."""
 

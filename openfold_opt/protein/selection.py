@@ -42,7 +42,8 @@ def training_chains(
     kept = [
         chain
         for chain in index.chains
-        if _passes_filter(chain, max_release_date) and (chain.has_alignment or not require_alignment)
+        if _passes_filter(chain, max_release_date)
+        and (chain.has_alignment or not require_alignment)
     ]
     cluster_sizes = Counter(chain.cluster_id for chain in kept)
     return [
@@ -62,7 +63,8 @@ def chains_released_between(
     return [
         chain.chain_id
         for chain in index.chains
-        if min_date <= chain.release_date <= max_date and (max_length is None or chain.sequence_length <= max_length)
+        if min_date <= chain.release_date <= max_date
+        and (max_length is None or chain.sequence_length <= max_length)
     ]
 
 
@@ -71,12 +73,20 @@ def cameo_chains(index: ShardIndex, *, min_date: str, max_date: str, max_length:
 
     A target's chain letter is looked up among the mmCIF chain ids first, and as an author's id only where that is free.
     """
-    chain_of = {f"{chain.pdb_id}_{label}": chain.chain_id for chain in index.chains for label in chain.mmcif_chain_ids}
+    chain_of = {
+        f"{chain.pdb_id}_{label}": chain.chain_id
+        for chain in index.chains
+        for label in chain.mmcif_chain_ids
+    }
     for chain in index.chains:
         chain_of.setdefault(chain.chain_id, chain.chain_id)
     targets = (target for date, target in CAMEO_TARGETS if min_date <= date <= max_date)
     wanted = {chain_of[target] for target in targets if target in chain_of}
-    return [chain.chain_id for chain in index.chains if chain.chain_id in wanted and chain.sequence_length <= max_length]
+    return [
+        chain.chain_id
+        for chain in index.chains
+        if chain.chain_id in wanted and chain.sequence_length <= max_length
+    ]
 
 
 def listed_chains(index: ShardIndex, chain_ids: Iterable[str]) -> list[str]:
@@ -84,7 +94,9 @@ def listed_chains(index: ShardIndex, chain_ids: Iterable[str]) -> list[str]:
     chain_ids = list(chain_ids)
     unknown = [chain_id for chain_id in chain_ids if chain_id not in index.by_id]
     if unknown:
-        raise ValueError(f"chains {', '.join(unknown)} are not in the data set; it has {len(index.chains)} chains")
+        raise ValueError(
+            f"chains {', '.join(unknown)} are not in the data set; it has {len(index.chains)} chains"
+        )
     return chain_ids
 
 
@@ -111,4 +123,8 @@ def _passes_filter(chain: ChainEntry, max_release_date: str) -> bool:
 
 
 def _weight(length: int, cluster_size: int) -> float:
-    return min(max(length, MIN_WEIGHT_LENGTH), MAX_WEIGHT_LENGTH) / MAX_WEIGHT_LENGTH / math.sqrt(cluster_size)
+    return (
+        min(max(length, MIN_WEIGHT_LENGTH), MAX_WEIGHT_LENGTH)
+        / MAX_WEIGHT_LENGTH
+        / math.sqrt(cluster_size)
+    )

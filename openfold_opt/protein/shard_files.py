@@ -20,9 +20,14 @@ from openfold_opt.protein.shard_format import NUM_ATOM_TYPES, ShardError
 
 _LARGE_STRUCTURE_ARRAYS = ("sequence", "atom_mask", "atom_positions")
 _LARGE_ALIGNMENT_ARRAYS = (
-    "msa", "deletion_column", "deletion_count", "token_counts",
-    "pair_query", "pair_template", "pair_token",
-)  # fmt: skip
+    "msa",
+    "deletion_column",
+    "deletion_count",
+    "token_counts",
+    "pair_query",
+    "pair_template",
+    "pair_token",
+)
 
 
 class _StoredArray:
@@ -68,7 +73,11 @@ class _OpenShard:
     large_arrays: tuple[str, ...] = ()
 
     def __init__(self, path: Path, *, expected_size_bytes: int | None = None) -> None:
-        if expected_size_bytes is not None and path.is_file() and path.stat().st_size != expected_size_bytes:
+        if (
+            expected_size_bytes is not None
+            and path.is_file()
+            and path.stat().st_size != expected_size_bytes
+        ):
             raise ShardError(
                 f"{path} has {path.stat().st_size} bytes, expected {expected_size_bytes}; remove it and run the same `convert` again"
             )
@@ -81,7 +90,9 @@ class _OpenShard:
                     name: self._array(descriptor, name, dataset) for name, dataset in file.items()
                 }
             except (OSError, ValueError) as error:
-                raise ShardError(f"{path} is damaged ({error}); remove it and run the same `convert` again") from error
+                raise ShardError(
+                    f"{path} is damaged ({error}); remove it and run the same `convert` again"
+                ) from error
             self.attributes = dict(file.attrs)
 
     def _array(
@@ -128,7 +139,9 @@ class AlignmentShard(_OpenShard):
         first_byte, last_byte = arrays["msa_offset"][row : row + 2]
         indptr = arrays["deletion_indptr"][first_row : last_row + 1]
         return AlignmentRecord(
-            msa=np.asarray(arrays["msa"][first_byte:last_byte]).reshape(last_row - first_row, last_residue - first_residue),
+            msa=np.asarray(arrays["msa"][first_byte:last_byte]).reshape(
+                last_row - first_row, last_residue - first_residue
+            ),
             deletion_indptr=indptr - indptr[0],
             deletion_column=np.asarray(arrays["deletion_column"][indptr[0] : indptr[-1]]),
             deletion_count=np.asarray(arrays["deletion_count"][indptr[0] : indptr[-1]]),

@@ -82,7 +82,9 @@ def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | 
     return buffer.getbuffer()
 
 
-def write_atomically(path: Path, contents: bytes | memoryview, *, scratch_dir: Path | None = None) -> str:
+def write_atomically(
+    path: Path, contents: bytes | memoryview, *, scratch_dir: Path | None = None
+) -> str:
     """Write a file under a temporary name, flush it to the disk, and rename it. Returns its sha256.
 
     If anything fails (a full disk, say), the temporary file is removed and what stood at `path` before is still there.

@@ -67,7 +67,9 @@ def bonds_and_angles(residue: str) -> tuple[tuple[Bond, ...], tuple[BondAngle, .
         if len(atoms) == 2:
             bonds.append(Bond(*atoms, float(mean), float(stddev)))
         else:
-            angles.append(BondAngle(*atoms, float(np.deg2rad(float(mean))), float(np.deg2rad(float(stddev)))))
+            angles.append(
+                BondAngle(*atoms, float(np.deg2rad(float(mean))), float(np.deg2rad(float(stddev))))
+            )
     return tuple(bonds), tuple(angles)
 
 
@@ -105,7 +107,9 @@ def make_atom14_dists_bounds(
         count = len(names)
         radii = np.array([van_der_waals_radius[name[0]] for name in names])
         apart = ~np.eye(count, dtype=bool)
-        lower[restype, :count, :count] = (radii[:, None] + radii[None] - overlap_tolerance_angstrom) * apart
+        lower[restype, :count, :count] = (
+            radii[:, None] + radii[None] - overlap_tolerance_angstrom
+        ) * apart
         upper[restype, :count, :count] = 1e10 * apart
         bonds, angles = bonds_and_angles(residue)
         for bond in (*bonds, *(angle_as_bond(angle, bonds) for angle in angles)):

@@ -19,11 +19,15 @@ MIN_DAYS_BEFORE_RELEASE = 60
 
 def latest_template_date(release_date: str) -> str:
     """The latest date a template of a chain may have been released on; both dates ISO."""
-    day = datetime.date.fromisoformat(release_date) - datetime.timedelta(days=MIN_DAYS_BEFORE_RELEASE)
+    day = datetime.date.fromisoformat(release_date) - datetime.timedelta(
+        days=MIN_DAYS_BEFORE_RELEASE
+    )
     return day.isoformat()
 
 
-def hits_for_date(reader: ShardReader, chain_id: str, *, max_template_date: str | None = None) -> tuple[TemplateHit, ...]:
+def hits_for_date(
+    reader: ShardReader, chain_id: str, *, max_template_date: str | None = None
+) -> tuple[TemplateHit, ...]:
     """Hits that pass every filter, best first. Some may yet fail to be featurised: they count in training's shuffle.
 
     Args:
@@ -31,7 +35,9 @@ def hits_for_date(reader: ShardReader, chain_id: str, *, max_template_date: str 
     """
     if max_template_date is None:
         max_template_date = latest_template_date(reader.entry(chain_id).release_date)
-    return tuple(hit for hit in reader.template_hits(chain_id) if hit.release_date <= max_template_date)
+    return tuple(
+        hit for hit in reader.template_hits(chain_id) if hit.release_date <= max_template_date
+    )
 
 
 def featurize_templates(
@@ -73,7 +79,9 @@ def featurize_templates(
         "template_aatype": np.asarray(hhblits_to_model_order, dtype=np.int32)[tokens],
         "template_all_atom_positions": positions,
         "template_all_atom_mask": mask,
-        "template_sum_probs": np.array([[hit.sum_probs] for hit in used], dtype=np.float32).reshape(-1, 1),
+        "template_sum_probs": np.array([[hit.sum_probs] for hit in used], dtype=np.float32).reshape(
+            -1, 1
+        ),
         "names": [hit.name for hit in used],
     }
 

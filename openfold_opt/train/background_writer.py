@@ -13,7 +13,11 @@ class BackgroundWriter:
     """Writes one checkpoint at a time in a thread of its own. What went wrong is raised when the next one begins, or at `finish`."""
 
     def __init__(
-        self, store: CheckpointStore, *, before_publishing: Callable[[int], None], published: Callable[[Path, int], None]
+        self,
+        store: CheckpointStore,
+        *,
+        before_publishing: Callable[[int], None],
+        published: Callable[[Path, int], None],
     ) -> None:
         """Both are called in the writing thread with the step: before a checkpoint gets its name, and after."""
         self._store = store
@@ -29,7 +33,9 @@ class BackgroundWriter:
         """
         self.finish()
         snapshot = take()
-        self._thread = threading.Thread(target=self._write, args=(snapshot,), name=f"checkpoint {snapshot.step}")
+        self._thread = threading.Thread(
+            target=self._write, args=(snapshot,), name=f"checkpoint {snapshot.step}"
+        )
         self._thread.start()
 
     def finish(self) -> None:
@@ -48,10 +54,14 @@ class BackgroundWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            path = self._store.save(snapshot, before_publishing=lambda: self._before_publishing(snapshot.step))
+            path = self._store.save(
+                snapshot, before_publishing=lambda: self._before_publishing(snapshot.step)
+            )
             self._published(path, snapshot.step)
         except OSError as error:
             self._error = error
         except BaseException as error:  # a thread's exceptions are nobody's else
-            self._error = OSError(f"the checkpoint of step {snapshot.step} could not be written: {type(error).__name__}: {error}")
+            self._error = OSError(
+                f"the checkpoint of step {snapshot.step} could not be written: {type(error).__name__}: {error}"
+            )
             self._error.__cause__ = error

@@ -74,7 +74,7 @@ class PreparedRun:
 
 
 def resolve_device(name: str, *, local_rank: int) -> torch.device:
-    """"cpu", "cuda" (this rank's GPU) or "auto". Raises ValueError if a GPU is asked for and there is none."""
+    """ "cpu", "cuda" (this rank's GPU) or "auto". Raises ValueError if a GPU is asked for and there is none."""
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and num_gpus == 0):
         return torch.device("cpu")
@@ -110,10 +110,16 @@ def _build_kernels(config: RunConfig, device: torch.device) -> KernelSet:
     return build_kernel_set(config.kernels, device, shapes, precision=config.precision)
 
 
-def build_plans(config: RunConfig, context: ParallelContext, device: torch.device) -> tuple[ExecutionPlan, ExecutionPlan]:
+def build_plans(
+    config: RunConfig, context: ParallelContext, device: torch.device
+) -> tuple[ExecutionPlan, ExecutionPlan]:
     """The execution plans of training and of evaluation."""
     kernels = _build_kernels(config, device)
-    train = ExecutionPlan(kernels=kernels, dap=context.dap, num_recomputed_blocks=_agree_on_recomputation(config, context, device))
+    train = ExecutionPlan(
+        kernels=kernels,
+        dap=context.dap,
+        num_recomputed_blocks=_agree_on_recomputation(config, context, device),
+    )
     return train, replace(train, dap=AxisGroup.single("dap"), num_recomputed_blocks=0)
 
 
@@ -123,18 +129,32 @@ def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionP
     return ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
 
 
-def agree_on_kernels(config: RunConfig, context: ParallelContext, device: torch.device, *, warn: Callable[[str], None]) -> RunConfig:
+def agree_on_kernels(
+    config: RunConfig,
+    context: ParallelContext,
+    device: torch.device,
+    *,
+    warn: Callable[[str], None],
+) -> RunConfig:
     """The same on all ranks: where "auto" would be kernels for a CPU, plain ones if any rank cannot have those, which is told."""
     if device.type != "cpu" or config.kernels == config.kernels.resolved(device):
         return config
     reasons = gather_objects(no_library_because(), context.world)
-    lacking = [f"rank {rank} cannot have those for a CPU: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
+    lacking = [
+        f"rank {rank} cannot have those for a CPU: {reason}"
+        for rank, reason in enumerate(reasons)
+        if reason is not None
+    ]
     if lacking:
         warn(f"kernels: the plain ones, which are slower, on all ranks, as {lacking[0]}")
-    return replace(config, kernels=config.kernels.instead_of_auto("reference" if lacking else "cpu"))
+    return replace(
+        config, kernels=config.kernels.instead_of_auto("reference" if lacking else "cpu")
+    )
 
 
-def _agree_on_recomputation(config: RunConfig, context: ParallelContext, device: torch.device) -> int:
+def _agree_on_recomputation(
+    config: RunConfig, context: ParallelContext, device: torch.device
+) -> int:
     """The most that any rank needs. ValueError on every rank if a step does not fit on one of them."""
     if config.recompute != "auto":
         return plan_recomputation(config, device)
@@ -200,11 +220,21 @@ def prepare_run(
     """
     train_plan, evaluation_plan = build_plans(config, context, device)
     model = build_model(config, seed=identity.seed, device=device)
-    train_step = build_train_step(config, model, plan=train_plan, context=context, seed=identity.seed)
+    train_step = build_train_step(
+        config, model, plan=train_plan, context=context, seed=identity.seed
+    )
     loaded: LoadedWeights | ValueError | None = None
     if context.training_ranks.rank == 0:
         try:
-            loaded = _load_weights(train_step, store, config=config, paths=paths, identity=identity, warn=warn, note=note)
+            loaded = _load_weights(
+                train_step,
+                store,
+                config=config,
+                paths=paths,
+                identity=identity,
+                warn=warn,
+                note=note,
+            )
         except ValueError as error:
             # the others wait for an answer: they get the error, and every rank ends with it
             loaded = error
@@ -216,7 +246,9 @@ def prepare_run(
     check_same_everywhere(train_step.buffer.values, context.training_ranks, what="initial weights")
     return PreparedRun(
         train_step=train_step,
-        evaluator=Evaluator(model, train_step.weight_average.parameters(), plan=evaluation_plan, dap=context.dap),
+        evaluator=Evaluator(
+            model, train_step.weight_average.parameters(), plan=evaluation_plan, dap=context.dap
+        ),
         store=store,
         identity=identity,
         progress=loaded.progress,
@@ -249,7 +281,9 @@ def _load_weights(train_step, store, *, config, paths, identity, warn, note) -> 
         snapshot, path = found
         progress = restore_run(train_step, snapshot, identity, path=path)
         return LoadedWeights(
-            progress=progress, init_checkpoint_sha256=snapshot.facts["init_checkpoint_sha256"], resumed_from=path
+            progress=progress,
+            init_checkpoint_sha256=snapshot.facts["init_checkpoint_sha256"],
+            resumed_from=path,
         )
     if paths.init_checkpoint is not None:
         sha256 = initialize(

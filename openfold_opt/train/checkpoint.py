@@ -47,7 +47,9 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if self.every_steps < 0 or self.keep_last < 1 or self.keep_best < 0:
-            raise ValueError(f"expected every_steps >= 0, keep_last >= 1, keep_best >= 0; found {self}")
+            raise ValueError(
+                f"expected every_steps >= 0, keep_last >= 1, keep_best >= 0; found {self}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +104,9 @@ class CheckpointStore:
         """Where the checkpoint of a step is, or would be."""
         return self.folder / f"step_{step:08d}"
 
-    def save(self, snapshot: Snapshot, *, before_publishing: Callable[[], None] = lambda: None) -> Path:
+    def save(
+        self, snapshot: Snapshot, *, before_publishing: Callable[[], None] = lambda: None
+    ) -> Path:
         """Write one checkpoint, then remove what is no longer to be kept.
 
         before_publishing: called when everything is on the disk and the checkpoint is about to get its name.
@@ -171,10 +175,15 @@ class CheckpointStore:
 
 
 def _write(folder: Path, snapshot: Snapshot) -> None:
-    from openfold_opt.train.checkpoint_tensors import write_tensors  # 46 MiB that a process without checkpoints does not need
+    from openfold_opt.train.checkpoint_tensors import (
+        write_tensors,
+    )  # 46 MiB that a process without checkpoints does not need
 
     write_tensors(folder, snapshot.tensors)
-    files = {path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
     description = {
         "step": snapshot.step,
         "samples_seen": snapshot.samples_seen,
@@ -196,7 +205,12 @@ def _read_record(path: Path) -> CheckpointRecord:
     step = int(digits) if digits.isdigit() else -1
     try:
         content = json.loads((path / DESCRIPTION).read_text())
-        return CheckpointRecord(step=step, samples_seen=content["samples_seen"], lddt_ca=content["lddt_ca"], content=content)
+        return CheckpointRecord(
+            step=step,
+            samples_seen=content["samples_seen"],
+            lddt_ca=content["lddt_ca"],
+            content=content,
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, content=None)
 
@@ -208,13 +222,19 @@ def load_checkpoint(path: Path) -> Snapshot:
     record = _read_record(path)
     content = record.content
     if content is None:
-        raise CheckpointError(f"{path} is not a whole checkpoint: its {DESCRIPTION} is missing or cannot be read")
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint: its {DESCRIPTION} is missing or cannot be read"
+        )
     for name, expected in content["files"].items():
         file = path / name
         if not file.is_file():
-            raise CheckpointError(f"checkpoint {path} lacks its file {name}: it is missing though {DESCRIPTION} describes it")
+            raise CheckpointError(
+                f"checkpoint {path} lacks its file {name}: it is missing though {DESCRIPTION} describes it"
+            )
         if file.stat().st_size != expected["size"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated")
+            raise CheckpointError(
+                f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated"
+            )
         if file_sha256(file) != expected["sha256"]:
             raise CheckpointError(f"{file} is damaged: its SHA-256 is not that of {DESCRIPTION}")
     tensors = read_tensors(path, content["tensors"])
@@ -233,7 +253,9 @@ def load_file(path: Path) -> dict[str, Any]:
     """Content of a file of torch.save on the CPU, the published form; CheckpointError if it is not one."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and pickle raise nearly anything on bytes that are not theirs
+    except (
+        Exception
+    ) as error:  # torch and pickle raise nearly anything on bytes that are not theirs
         forbidden = _FORBIDDEN_CLASS.search(str(error))
         if forbidden is not None:
             raise CheckpointError(
@@ -241,7 +263,9 @@ def load_file(path: Path) -> dict[str, Any]:
                 "such objects can run code; expected only tensors, numbers, strings, lists and "
                 "dicts: save the weights alone, without that object"
             ) from error
-        raise CheckpointError(f"{path} is not a checkpoint that torch.load can read: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint that torch.load can read: {_first_line(error)}"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")
     return content

@@ -11,7 +11,11 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 # that one process saves and loads alone is meant so
-warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized", category=UserWarning)
+warnings.filterwarnings(
+    "ignore",
+    message="torch.distributed is disabled, unavailable or uninitialized",
+    category=UserWarning,
+)
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:

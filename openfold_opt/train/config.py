@@ -91,13 +91,17 @@ class RunConfig:
                 f"local_batch_size={self.local_batch_size}"
             )
         if self.device not in DEVICES:
-            raise ValueError(f"unknown device {self.device!r}; expected one of {', '.join(DEVICES)}")
+            raise ValueError(
+                f"unknown device {self.device!r}; expected one of {', '.join(DEVICES)}"
+            )
         if not self.data.pad_to_crop and self.local_batch_size != 1:
             raise ValueError(
                 f"local_batch_size={self.local_batch_size} with data.pad_to_crop=False: samples of different lengths "
                 "do not make a batch; set one of the two otherwise"
             )
-        if self.cuda_graphs and not (self.warm_up and self.data.pad_to_crop and self.device == "cuda"):
+        if self.cuda_graphs and not (
+            self.warm_up and self.data.pad_to_crop and self.device == "cuda"
+        ):
             raise ValueError(
                 'cuda_graphs=True goes with warm_up=True, data.pad_to_crop=True and device="cuda": graphs are recorded on made-up data '
                 f"of the crop's size; found {self.warm_up}, {self.data.pad_to_crop} and {self.device!r}"
@@ -132,7 +136,9 @@ def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
             continue
         mark = item.metadata.get("category", of_class)
         if mark not in CLOSED_DIVISION_MARKS:
-            raise ValueError(f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}")
+            raise ValueError(
+                f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}"
+            )
         if of_class not in (None, mark):
             raise ValueError(
                 f"config field {path} is marked {mark!r} and its class {type(config).__name__} {of_class!r}; "

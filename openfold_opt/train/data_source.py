@@ -12,15 +12,15 @@ from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch, WireBatch
 from openfold_opt.loader.decode import decode_batch
+from openfold_opt.loader.device_prefetcher import DevicePrefetcher, build_prefetcher
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
-from openfold_opt.loader.device_prefetcher import DevicePrefetcher, build_prefetcher
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import validate_counts, select_training, select_validation
+from openfold_opt.train.selection import select_training, select_validation, validate_counts
 
 
 class OpenData(Protocol):
@@ -31,7 +31,12 @@ class OpenData(Protocol):
     """Chains to train on and to evaluate, over all ranks."""
 
     def training_batches(
-        self, *, start_step: int, start: StreamState | None, device: torch.device, report: Callable[[str], None]
+        self,
+        *,
+        start_step: int,
+        start: StreamState | None,
+        device: torch.device,
+        report: Callable[[str], None],
     ) -> Iterator[LoadedBatch]:
         """Micro-batches of this rank without end, on the device, from optimizer step `start_step` (from 0) on.
 
@@ -45,7 +50,9 @@ class OpenData(Protocol):
     def training_state(self) -> StreamState | None:
         """Which part of this rank's stream steps have used."""
 
-    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
+    def evaluation_chains(
+        self, *, device: torch.device, together: bool
+    ) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
         """(chain id, features of a batch of one on the device); may be asked for again.
 
         together: the chains that this rank's dap group evaluates as one; else those that this rank evaluates alone.
@@ -88,14 +95,18 @@ class ShardDataSource:
 class ShardData:
     """The chains of one rank: a stream to train on, and its part of the validation set."""
 
-    def __init__(self, data_dir: Path, config: RunConfig, context: ParallelContext, *, seed: int) -> None:
+    def __init__(
+        self, data_dir: Path, config: RunConfig, context: ParallelContext, *, seed: int
+    ) -> None:
         index = ShardIndex.load(data_dir)
         chains = select_training(index, config.selection)
         validation = select_validation(index, config.selection)
         self.train_samples = len(chains)
         self.eval_samples = len(validation)
         complaint = validate_counts(
-            train_samples=self.train_samples, eval_samples=self.eval_samples, config=config.selection
+            train_samples=self.train_samples,
+            eval_samples=self.eval_samples,
+            config=config.selection,
         )
         if complaint is not None:
             raise ValueError(complaint)
@@ -114,14 +125,21 @@ class ShardData:
         lengths = {chain_id: index.by_id[chain_id].sequence_length for chain_id in validation}
         self._evaluation = {
             together: EvaluationLoader(data_dir, chain_ids, data=config.data, loader=config.loader)
-            for together, chain_ids in split_evaluation(lengths, context, config.parallel.evaluation_dap_min_length).items()
+            for together, chain_ids in split_evaluation(
+                lengths, context, config.parallel.evaluation_dap_min_length
+            ).items()
         }
         self._evaluation_batches: dict[bool, list[WireBatch]] = {}
         self._training: TrainingLoader | None = None
         self._prefetcher: DevicePrefetcher | None = None
 
     def training_batches(
-        self, *, start_step: int, start: StreamState | None, device: torch.device, report: Callable[[str], None]
+        self,
+        *,
+        start_step: int,
+        start: StreamState | None,
+        device: torch.device,
+        report: Callable[[str], None],
     ) -> Iterator[LoadedBatch]:
         self.close()
         self._training = TrainingLoader(
@@ -135,7 +153,9 @@ class ShardData:
             start=start,
             report=report,
         )
-        self._prefetcher = build_prefetcher(iter(self._training), device=device, config=self._config.loader)
+        self._prefetcher = build_prefetcher(
+            iter(self._training), device=device, config=self._config.loader
+        )
         return self._prefetcher
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
@@ -145,7 +165,9 @@ class ShardData:
     def training_state(self) -> StreamState | None:
         return None if self._training is None else self._training.state()
 
-    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    def evaluation_chains(
+        self, *, device: torch.device, together: bool
+    ) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for batch in self._prepared_evaluation(together):
             yield batch.chain_ids[0], decode_batch(batch.arrays, device=device)
 
@@ -157,7 +179,9 @@ class ShardData:
         kept = []
         for batch in self._evaluation[together]:
             # copies: what was delivered lies in memory that the next delivery may take
-            kept.append(replace(batch, arrays={name: array.copy() for name, array in batch.arrays.items()}))
+            kept.append(
+                replace(batch, arrays={name: array.copy() for name, array in batch.arrays.items()})
+            )
             yield kept[-1]
         self._evaluation_batches[together] = kept
 
@@ -180,10 +204,15 @@ def split_evaluation(
     together = {
         chain_id: length
         for chain_id, length in lengths.items()
-        if context.dap.size > 1 and min_length_together is not None and length >= min_length_together
+        if context.dap.size > 1
+        and min_length_together is not None
+        and length >= min_length_together
     }
     alone = {chain_id: length for chain_id, length in lengths.items() if chain_id not in together}
-    return {True: balanced_share(together, context.data), False: balanced_share(alone, context.training_ranks)}
+    return {
+        True: balanced_share(together, context.data),
+        False: balanced_share(alone, context.training_ranks),
+    }
 
 
 def balanced_share(lengths: Mapping[str, int], axis: AxisGroup) -> tuple[str, ...]:

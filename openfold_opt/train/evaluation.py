@@ -15,9 +15,9 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
-from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.observer import ChainScore
+from openfold_opt.train.training_interval import NonFiniteError
 
 CA = 1
 """Place of the alpha carbon among the 37 atoms."""
@@ -42,7 +42,9 @@ class EvaluationConfig:
 class ChainSource(Protocol):
     """OpenData, as far as evaluation is concerned."""
 
-    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterable[tuple[str, Mapping[str, Tensor]]]: ...
+    def evaluation_chains(
+        self, *, device: torch.device, together: bool
+    ) -> Iterable[tuple[str, Mapping[str, Tensor]]]: ...
 
 
 class Evaluator:
@@ -54,7 +56,12 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: nn.Module, averaged: Mapping[str, Tensor], *, plan: ExecutionPlan, dap: AxisGroup = AxisGroup.single("dap")
+        self,
+        model: nn.Module,
+        averaged: Mapping[str, Tensor],
+        *,
+        plan: ExecutionPlan,
+        dap: AxisGroup = AxisGroup.single("dap"),
     ) -> None:
         """averaged: float32 weights by name, whose memory is used; plan: for chains of this rank; dap: the ranks that share long chains."""
         self._model = copy.deepcopy(model).eval()
@@ -95,7 +102,9 @@ class Evaluator:
         """lDDT-Ca of the chains of a batch on the device [batch], as work for the device alone; plan: None takes this rank's own."""
         for parameter, averaged in self._rounded:
             parameter.copy_(averaged)
-        outputs = self._model(batch, plan or self._plan, num_recycling_iterations=batch.num_passes - 1, dropout=None)
+        outputs = self._model(
+            batch, plan or self._plan, num_recycling_iterations=batch.num_passes - 1, dropout=None
+        )
         return lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
 
     def run(
@@ -108,12 +117,23 @@ class Evaluator:
         scores = {}
         # all ranks of a group are here at the same time for the chains that they evaluate together
         for together in (True, False):
-            for chain_id, features in chains.evaluation_chains(device=self.device, together=together):
+            for chain_id, features in chains.evaluation_chains(
+                device=self.device, together=together
+            ):
                 note(activity=f"evaluating {chain_id}")
-                lddt_ca, num_residues = self.score(features, together=together), int(features["seq_length"].sum())
-                scores[chain_id] = ChainScore(chain_id=chain_id, lddt_ca=lddt_ca, num_residues=num_residues)
+                lddt_ca, num_residues = (
+                    self.score(features, together=together),
+                    int(features["seq_length"].sum()),
+                )
+                scores[chain_id] = ChainScore(
+                    chain_id=chain_id, lddt_ca=lddt_ca, num_residues=num_residues
+                )
         # several ranks have the score of a chain that they evaluated together
-        everyone = {chain_id: score for part in gather_objects(scores, axis) for chain_id, score in part.items()}.values()
+        everyone = {
+            chain_id: score
+            for part in gather_objects(scores, axis)
+            for chain_id, score in part.items()
+        }.values()
         broken = [score.chain_id for score in everyone if not 0.0 <= score.lddt_ca <= 1.0]
         if broken:
             raise NonFiniteError(
@@ -129,7 +149,12 @@ def lddt_ca(predicted: Tensor, true: Tensor, atom_mask: Tensor) -> Tensor:
     predicted, true: [batch, N_res, 37, 3] angstrom; atom_mask: [batch, N_res, 37]. Returns [batch], NaN
     where a predicted coordinate is not finite.
     """
-    score = lddt(predicted[..., CA, :].float(), true[..., CA, :].float(), atom_mask[..., CA].float(), per_residue=False)
+    score = lddt(
+        predicted[..., CA, :].float(),
+        true[..., CA, :].float(),
+        atom_mask[..., CA].float(),
+        per_residue=False,
+    )
     # comparisons with NaN are false and would pass for a bad structure, not for none
     is_finite = torch.isfinite(predicted).all(-1).all(-1).all(-1)
     return torch.where(is_finite, score, torch.nan)
@@ -138,4 +163,3 @@ def lddt_ca(predicted: Tensor, true: Tensor, atom_mask: Tensor) -> Tensor:
 def mean_score(scores: tuple[ChainScore, ...]) -> float:
     """The figure of an evaluation: the mean over chains, long and short alike."""
     return sum(score.lddt_ca for score in scores) / len(scores)
-

@@ -12,15 +12,22 @@ import torch.distributed as dist
 
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.remote_evaluation import END_KEY, POLL_SECONDS, PREEMPTED, STOP_KEY, order_key, scores_key
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.build_run import build_evaluation_plan, build_model
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.precision import low_precision_names
-from openfold_opt.train.build_run import build_evaluation_plan, build_model
 from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.remote_evaluation import (
+    END_KEY,
+    POLL_SECONDS,
+    PREEMPTED,
+    STOP_KEY,
+    order_key,
+    scores_key,
+)
+from openfold_opt.train.training_interval import NonFiniteError
 
 
 class EvaluationWorker:
@@ -39,7 +46,9 @@ class EvaluationWorker:
         self._tell_others = note
         self._stop_request = stop_request
         model = build_model(config, seed=0, device=device)
-        self._buffer = ParameterBuffer(model, low_precision=low_precision_names(model, config.precision))
+        self._buffer = ParameterBuffer(
+            model, low_precision=low_precision_names(model, config.precision)
+        )
         self.evaluator = Evaluator(
             model,
             self._buffer.views(self._buffer.values),
@@ -71,7 +80,9 @@ class EvaluationWorker:
             self._note(activity="waiting for weights")
             has_ended = store.check([END_KEY])
             if store.check([order_key(number)]):
-                self._note(activity="evaluating", step=json.loads(store.get(order_key(number)))["step"])
+                self._note(
+                    activity="evaluating", step=json.loads(store.get(order_key(number)))["step"]
+                )
                 return True
             if has_ended:
                 return False
@@ -85,13 +96,18 @@ class EvaluationWorker:
             dist.recv(weights, src=0, group=self._context.bridge.process_group)
             values.copy_(weights)
         broadcast_tensor(values, self._context.training_ranks)
-        return broadcast_object(not self._context.store.check([END_KEY]), self._context.training_ranks)
+        return broadcast_object(
+            not self._context.store.check([END_KEY]), self._context.training_ranks
+        )
 
     def _evaluate(self, data: OpenData, number: int) -> None:
         started = time.perf_counter()
         try:
             scores = self.evaluator.run(data, self._context.training_ranks, note=self._note)
-            answer = {"scores": [asdict(score) for score in scores], "seconds": time.perf_counter() - started}
+            answer = {
+                "scores": [asdict(score) for score in scores],
+                "seconds": time.perf_counter() - started,
+            }
         except NonFiniteError as error:
             answer = {"error": str(error)}
         if self._context.training_ranks.rank == 0:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.data_source import OpenData
 from openfold_opt.train.evaluation import Evaluator, mean_score
 from openfold_opt.train.observer import EvaluationReport, RunObserver
+from openfold_opt.train.training_interval import NonFiniteError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,13 @@ class InlineEvaluation:
     """The ranks that train stop to evaluate; all know the report."""
 
     def __init__(
-        self, evaluator: Evaluator, data: OpenData, training_ranks: AxisGroup, *, observer: RunObserver, note: Callable[..., None]
+        self,
+        evaluator: Evaluator,
+        data: OpenData,
+        training_ranks: AxisGroup,
+        *,
+        observer: RunObserver,
+        note: Callable[..., None],
     ) -> None:
         self._evaluator = evaluator
         self._data = data
@@ -74,7 +80,11 @@ class InlineEvaluation:
         self.wait_seconds += seconds
         self._reports.append(
             EvaluationReport(
-                step=point.step, epoch_num=point.epoch_num, lddt_ca=mean_score(scores), chains=scores, seconds=seconds
+                step=point.step,
+                epoch_num=point.epoch_num,
+                lddt_ca=mean_score(scores),
+                chains=scores,
+                seconds=seconds,
             )
         )
 
@@ -87,4 +97,3 @@ class InlineEvaluation:
 
     def close(self, *, preempted: bool) -> None:
         """Nothing is ever under way."""
-

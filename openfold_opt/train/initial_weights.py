@@ -109,7 +109,9 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
     file that is no checkpoint, or tensors that are missing, extra or misshapen.
     """
     if not path.is_file():
-        raise CheckpointError(f"initial checkpoint {path} does not exist; expected a file written by torch.save")
+        raise CheckpointError(
+            f"initial checkpoint {path} does not exist; expected a file written by torch.save"
+        )
     sha256 = file_sha256(path)
     if expected_sha256 is not None and sha256 != expected_sha256:
         raise CheckpointError(
@@ -126,10 +128,18 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
 def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
     tensors = content[RESUMABLE_KEY]
     if not isinstance(tensors, Mapping):
-        raise CheckpointError(f"{path}: {RESUMABLE_KEY} is a {type(tensors).__name__}, expected names with tensors")
-    strange = [name for name, tensor in tensors.items() if not (isinstance(tensor, Tensor) and tensor.is_floating_point())]
+        raise CheckpointError(
+            f"{path}: {RESUMABLE_KEY} is a {type(tensors).__name__}, expected names with tensors"
+        )
+    strange = [
+        name
+        for name, tensor in tensors.items()
+        if not (isinstance(tensor, Tensor) and tensor.is_floating_point())
+    ]
     if strange:
-        raise CheckpointError(f"{path}: {strange[0]!r} and {len(strange) - 1} more are no tensors of real numbers; expected a state dict")
+        raise CheckpointError(
+            f"{path}: {strange[0]!r} and {len(strange) - 1} more are no tensors of real numbers; expected a state dict"
+        )
     try:
         check_weights(train_step.model, tensors, source=path.name)
     except ValueError as error:

@@ -20,8 +20,8 @@ from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
-from openfold_opt.train.synthetic_features import meta_batch
 from openfold_opt.train.precision import meta_model
+from openfold_opt.train.synthetic_features import meta_batch
 
 SHARE_FOR_ACTIVATIONS = 0.85
 """Of the memory that is free once parameters and moments are; the rest is for what is at work within a block, and for gaps."""
@@ -42,9 +42,16 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     graphs = graph_memory_bytes(config, kernels) if config.cuda_graphs else 0
     free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config) - graphs)
     num_blocks = config.model.evoformer_stack.num_blocks
-    sizes = functools.cache(lambda number: saved_bytes(config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size))
+    sizes = functools.cache(
+        lambda number: saved_bytes(
+            config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size
+        )
+    )
     # as long as other stacks have blocks too, each number has a size of its own
-    others = min(max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks), num_blocks)
+    others = min(
+        max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks),
+        num_blocks,
+    )
     for number in range(others + 1):
         if sizes(number) <= free:
             return number
@@ -58,12 +65,18 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     return min(num_blocks, others + math.ceil((sizes(others) - free) / each))
 
 
-def saved_bytes(config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int, dap_size: int = 1) -> int:
+def saved_bytes(
+    config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int, dap_size: int = 1
+) -> int:
     """What forward pass and loss of one micro-batch keep on each rank of a dap group, as kept_bytes counts it."""
     model = meta_model(config.model, config.precision)
     with torch.device("meta"):
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
-        plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.imagined("dap", size=dap_size), num_recomputed_blocks=num_recomputed_blocks)
+        plan = ExecutionPlan(
+            kernels=kernels,
+            dap=AxisGroup.imagined("dap", size=dap_size),
+            num_recomputed_blocks=num_recomputed_blocks,
+        )
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
 
         def forward() -> None:
@@ -85,7 +98,9 @@ def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         forward()
-    return sum(x.untyped_storage().nbytes() for number, x in kept.items() if number not in parameters)
+    return sum(
+        x.untyped_storage().nbytes() for number, x in kept.items() if number not in parameters
+    )
 
 
 def free_memory_bytes(device: torch.device) -> int:

@@ -299,7 +299,9 @@ class ConsoleObserver(NullObserver):
         self._say(what)
 
     def init_stop(self, info: RunInfo) -> None:
-        start = f"resumed after step {info.resumed_from_step}" if info.resumed_from_step else "fresh"
+        start = (
+            f"resumed after step {info.resumed_from_step}" if info.resumed_from_step else "fresh"
+        )
         self._say(
             f"run of {info.number_of_ranks} ranks on {info.device}, global batch {info.global_batch_size}, "
             f"{info.num_parameters:,} parameters in {info.num_tensors:,} tensors, seed {info.seed}, {start}"
@@ -359,8 +361,16 @@ class ConsoleObserver(NullObserver):
             f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
             f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
-            + ("" if summary.num_eager_steps is None else f"; {summary.num_eager_steps} steps fitted no CUDA graph")
-            + ("" if summary.num_evaluation_waits is None else f"; training waited {summary.num_evaluation_waits} times for evaluations")
+            + (
+                ""
+                if summary.num_eager_steps is None
+                else f"; {summary.num_eager_steps} steps fitted no CUDA graph"
+            )
+            + (
+                ""
+                if summary.num_evaluation_waits is None
+                else f"; training waited {summary.num_evaluation_waits} times for evaluations"
+            )
         )
 
     def run_failed(self, error: BaseException) -> None:

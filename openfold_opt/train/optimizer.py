@@ -29,7 +29,9 @@ class OptimizerConfig:
         if not (0.0 <= self.beta_1 < 1.0 and 0.0 <= self.beta_2 < 1.0):
             raise ValueError(f"beta_1={self.beta_1}, beta_2={self.beta_2}: both must lie in [0, 1)")
         if self.epsilon <= 0.0 or self.clip_norm <= 0.0:
-            raise ValueError(f"epsilon={self.epsilon}, clip_norm={self.clip_norm}: both must be positive")
+            raise ValueError(
+                f"epsilon={self.epsilon}, clip_norm={self.clip_norm}: both must be positive"
+            )
 
 
 class Adam:
@@ -54,7 +56,9 @@ class Adam:
         Raises ValueError if the number of parameters or a shape differs.
         """
         buffer = self._buffer
-        positions = [position for group in state_dict["param_groups"] for position in group["params"]]
+        positions = [
+            position for group in state_dict["param_groups"] for position in group["params"]
+        ]
         if len(positions) != len(buffer.names):
             raise ValueError(
                 f"optimizer state has {len(positions)} parameters, the model has {len(buffer.names)}; "
@@ -71,7 +75,9 @@ class Adam:
             for key, flat in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
                 buffer.copy_in(flat, name, entry[key])
         if len(counts) > 1:
-            raise ValueError(f"optimizer state has parameters at different steps {sorted(counts)}; expected one")
+            raise ValueError(
+                f"optimizer state has parameters at different steps {sorted(counts)}; expected one"
+            )
         self.num_steps.fill_(counts.pop() if counts else 0.0)
 
 

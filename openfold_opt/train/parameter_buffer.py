@@ -30,11 +30,15 @@ class ParameterBuffer:
     Raises ValueError for a parameter that is not float32, or for two devices.
     """
 
-    def __init__(self, model: nn.Module, *, num_extras: int = 0, low_precision: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, *, num_extras: int = 0, low_precision: Collection[str] = ()
+    ) -> None:
         parameters = dict(model.named_parameters())
         kinds = {(parameter.dtype, parameter.device) for parameter in parameters.values()}
         if len(kinds) != 1 or next(iter(kinds))[0] != torch.float32:
-            raise ValueError(f"parameters must be float32 and on one device, found {sorted(map(str, kinds))}")
+            raise ValueError(
+                f"parameters must be float32 and on one device, found {sorted(map(str, kinds))}"
+            )
         self.names = tuple(parameters)
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self._starts: dict[str, int] = {}

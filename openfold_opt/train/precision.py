@@ -35,7 +35,9 @@ def meta_model(config: ModelConfig, precision: str) -> AlphaFold:
 def check_precision(precision: str) -> None:
     """ValueError if there is no such precision."""
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        raise ValueError(
+            f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}"
+        )
 
 
 @contextmanager

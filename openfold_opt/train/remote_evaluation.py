@@ -23,10 +23,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.evaluation import mean_score
 from openfold_opt.train.evaluations import EvaluationPoint
 from openfold_opt.train.observer import ChainScore, EvaluationReport, RunObserver
+from openfold_opt.train.training_interval import NonFiniteError
 from openfold_opt.train.weight_average import WeightAverage
 
 END_KEY = "evaluate/end"
@@ -122,7 +122,11 @@ class RemoteEvaluation:
         self.is_asked_to_stop = self.is_asked_to_stop or store.check([STOP_KEY])
         for number in list(self._under_way):
             if store.check([scores_key(number)]):
-                self._arrived.append(self._report(json.loads(store.get(scores_key(number))), self._under_way.pop(number)))
+                self._arrived.append(
+                    self._report(
+                        json.loads(store.get(scores_key(number))), self._under_way.pop(number)
+                    )
+                )
 
     @staticmethod
     def _report(answer: dict, point: EvaluationPoint) -> EvaluationReport:
@@ -131,7 +135,11 @@ class RemoteEvaluation:
             raise NonFiniteError(message, step=point.step)
         scores = tuple(ChainScore(**score) for score in answer["scores"])
         return EvaluationReport(
-            step=point.step, epoch_num=point.epoch_num, lddt_ca=mean_score(scores), chains=scores, seconds=answer["seconds"]
+            step=point.step,
+            epoch_num=point.epoch_num,
+            lddt_ca=mean_score(scores),
+            chains=scores,
+            seconds=answer["seconds"],
         )
 
 
@@ -155,13 +163,17 @@ class _Sender:
         self._jobs.put((number, point, copy))
         if self._thread is None:
             # not before it has work: an error in the set-up of the run would leave it behind
-            self._thread = threading.Thread(target=self._run, name="snapshots to evaluate", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name="snapshots to evaluate", daemon=True
+            )
             self._thread.start()
 
     def check(self) -> None:
         """Raise what went wrong in the thread."""
         if self._error is not None:
-            raise RuntimeError(f"weights could not be sent to the evaluation ranks: {self._error}") from self._error
+            raise RuntimeError(
+                f"weights could not be sent to the evaluation ranks: {self._error}"
+            ) from self._error
 
     def close(self) -> None:
         """Drop what was not sent, and wait until what is on its way has arrived."""
@@ -179,7 +191,11 @@ class _Sender:
             while (job := self._jobs.get()) is not None:
                 number, point, weights = job
                 self._context.store.set(order_key(number), json.dumps(asdict(point)))
-                dist.send(weights, dst=bridge.evaluators[number % len(bridge.evaluators)], group=bridge.process_group)
+                dist.send(
+                    weights,
+                    dst=bridge.evaluators[number % len(bridge.evaluators)],
+                    group=bridge.process_group,
+                )
                 self._spare.put(weights)
         except BaseException as error:
             self._error = error

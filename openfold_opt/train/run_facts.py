@@ -32,7 +32,8 @@ def run_facts(
         "the version of triton": _version("triton"),
     }
     facts |= {
-        f"the configuration's {leaf.path}": json.dumps(leaf.value, default=str) for leaf in config_fields(config)
+        f"the configuration's {leaf.path}": json.dumps(leaf.value, default=str)
+        for leaf in config_fields(config)
     }
     return facts | source_digests("openfold_opt")
 
@@ -42,7 +43,8 @@ def source_digests(package: str) -> dict[str, str]:
     folder = Path(sys.modules[package].__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in SOURCE_SUFFIXES)
     return {
-        f"the source file {package}/{path.relative_to(folder)}": _digest(path.read_bytes()) for path in files
+        f"the source file {package}/{path.relative_to(folder)}": _digest(path.read_bytes())
+        for path in files
     }
 
 

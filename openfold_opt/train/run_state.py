@@ -51,7 +51,9 @@ class Progress:
     is_target_reached: bool = False
 
 
-def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]) -> Snapshot:
+def take_snapshot(
+    train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]
+) -> Snapshot:
     """Copies of everything that a step changes, on the CPU; facts: what else is to be remembered, JSON values."""
     buffer, state = train_step.buffer, train_step.weight_state()
     return Snapshot(
@@ -64,7 +66,8 @@ def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdenti
             "num_steps": float(state.num_steps),
             "num_updates": float(state.num_updates),
             "stream_states": [
-                None if stream is None else {"low": stream.low, "above": list(stream.above)} for stream in progress.stream_states
+                None if stream is None else {"low": stream.low, "above": list(stream.above)}
+                for stream in progress.stream_states
             ],
             "is_in_order": progress.is_in_order,
             "accumulation": progress.accumulation,
@@ -76,7 +79,9 @@ def take_snapshot(train_step: TrainStep, progress: Progress, identity: RunIdenti
     )
 
 
-def restore_run(train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity, *, path: Path) -> Progress:
+def restore_run(
+    train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity, *, path: Path
+) -> Progress:
     """Put everything back as it was when the checkpoint was written, bit for bit.
 
     Raises CheckpointError if it is of another run: other seed, configuration, batch or data.
@@ -102,23 +107,38 @@ def restore_run(train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity
     buffer.refresh_compute_copy()
     state.num_steps.fill_(facts["num_steps"])
     state.num_updates.fill_(facts["num_updates"])
-    streams = (None if stream is None else StreamState(**stream) for stream in facts["stream_states"])
+    streams = (
+        None if stream is None else StreamState(**stream) for stream in facts["stream_states"]
+    )
     return Progress(
-        step=snapshot.step, samples_seen=snapshot.samples_seen, lddt_ca=snapshot.lddt_ca, stream_states=tuple(streams),
-        is_in_order=facts["is_in_order"], accumulation=facts["accumulation"], is_target_reached=facts["is_target_reached"],
-    )  # fmt: skip
+        step=snapshot.step,
+        samples_seen=snapshot.samples_seen,
+        lddt_ca=snapshot.lddt_ca,
+        stream_states=tuple(streams),
+        is_in_order=facts["is_in_order"],
+        accumulation=facts["accumulation"],
+        is_target_reached=facts["is_target_reached"],
+    )
 
 
-def published_form(snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig) -> dict[str, Any]:
+def published_form(
+    snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig
+) -> dict[str, Any]:
     """The form {iteration, alphafold_state_dict, optimizer_state_dict} that the benchmark's checkpoints have, and the running average."""
     first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
     return {
         "iteration": snapshot.step,
         RESUMABLE_KEY: {name: view.clone() for name, view in snapshot.views("values").items()},
         "optimizer_state_dict": adam_state_dict(
-            optimizer, first, second, num_steps=snapshot.facts["num_steps"], learning_rate=learning_rate
+            optimizer,
+            first,
+            second,
+            num_steps=snapshot.facts["num_steps"],
+            learning_rate=learning_rate,
         ),
-        "weight_average_state_dict": {name: view.clone() for name, view in snapshot.views("average").items()},
+        "weight_average_state_dict": {
+            name: view.clone() for name, view in snapshot.views("average").items()
+        },
     }
 
 
@@ -128,7 +148,12 @@ def share_state(train_step: TrainStep, axis: AxisGroup) -> None:
     if axis.size == 1:
         return
     optimizer, average = train_step.optimizer, train_step.weight_average
-    for tensor in (train_step.buffer.values, optimizer.exp_avg, optimizer.exp_avg_sq, average.average):
+    for tensor in (
+        train_step.buffer.values,
+        optimizer.exp_avg,
+        optimizer.exp_avg_sq,
+        average.average,
+    ):
         broadcast_tensor(tensor, axis)
     counts = broadcast_object((float(optimizer.num_steps), float(average.num_updates)), axis)
     optimizer.num_steps.fill_(counts[0])

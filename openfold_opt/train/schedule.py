@@ -22,7 +22,11 @@ class ScheduleConfig:
     decay_factor: float = field(default=1.0, metadata=_MATHEMATICAL)
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 0 or self.base_learning_rate < 0 or self.warmup_init_learning_rate < 0:
+        if (
+            self.warmup_steps < 0
+            or self.base_learning_rate < 0
+            or self.warmup_init_learning_rate < 0
+        ):
             raise ValueError(f"warm-up steps and learning rates must not be negative: {self}")
 
 

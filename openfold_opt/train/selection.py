@@ -170,8 +170,14 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
         chain_ids = chains_released_between(index, **dates, max_length=max_length)
     else:
         is_share = config.validation_rule == "share"
-        listed = _share_of_clusters(index, config) if is_share else listed_chains(index, config.validation_chain_ids)
-        chain_ids = [chain_id for chain_id in listed if index.by_id[chain_id].sequence_length <= max_length]
+        listed = (
+            _share_of_clusters(index, config)
+            if is_share
+            else listed_chains(index, config.validation_chain_ids)
+        )
+        chain_ids = [
+            chain_id for chain_id in listed if index.by_id[chain_id].sequence_length <= max_length
+        ]
     if not chain_ids:
         raise ValueError(
             f"the data set has no chain to evaluate by rule {config.validation_rule!r}, dates "
@@ -183,10 +189,15 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
 
 def count_chains(index: ShardIndex, config: DataSelectionConfig) -> dict[str, int]:
     """train_samples and eval_samples, as validate_counts takes them. Raises ValueError where nothing can be selected."""
-    return {"train_samples": len(select_training(index, config)), "eval_samples": len(select_validation(index, config))}
+    return {
+        "train_samples": len(select_training(index, config)),
+        "eval_samples": len(select_validation(index, config)),
+    }
 
 
-def validate_counts(*, train_samples: int, eval_samples: int, config: DataSelectionConfig) -> str | None:
+def validate_counts(
+    *, train_samples: int, eval_samples: int, config: DataSelectionConfig
+) -> str | None:
     """What is wrong with the numbers of chains; None if they are as demanded."""
     found = (train_samples, eval_samples)
     expected = (config.expected_train_samples, config.expected_eval_samples)

@@ -108,7 +108,10 @@ class StepResult:
     def read(self) -> StepMetrics:
         """Wait for the step to end on the device, and return its figures."""
         is_applied, norm, *signals_and_loss = self.packed.read()
-        stop_flags, (loss, *terms) = signals_and_loss[: len(STOP_FLAGS)], signals_and_loss[len(STOP_FLAGS) :]
+        stop_flags, (loss, *terms) = (
+            signals_and_loss[: len(STOP_FLAGS)],
+            signals_and_loss[len(STOP_FLAGS) :],
+        )
         return StepMetrics(
             step=self.step,
             num_recycling_iterations=self.num_recycling_iterations,
@@ -201,7 +204,9 @@ class TrainStep:
         """Let the next step tell all ranks one of SIGNALS; a second call changes nothing."""
         self._stop_flags[STOP_FLAGS.index(name)].fill_(1.0)
 
-    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int) -> StepResult:
+    def run(
+        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
+    ) -> StepResult:
         """Make optimizer step number `step` (from 1) out of `accumulation` micro-batches."""
         sample_ids: list[str] = []
 
@@ -210,18 +215,35 @@ class TrainStep:
                 sample_ids.extend(batch.sample_ids)
                 yield batch
 
-        numbers = StepNumbers(step=step, learning_rate=learning_rate(self.config.schedule, step), dropout_seed=self.dropout_seed)
+        numbers = StepNumbers(
+            step=step,
+            learning_rate=learning_rate(self.config.schedule, step),
+            dropout_seed=self.dropout_seed,
+        )
         tensors = self.compute(noted(), numbers, num_recycling_iterations=num_recycling_iterations)
-        return self.result(tensors, step=step, num_recycling_iterations=num_recycling_iterations, sample_ids=tuple(sample_ids))
+        return self.result(
+            tensors,
+            step=step,
+            num_recycling_iterations=num_recycling_iterations,
+            sample_ids=tuple(sample_ids),
+        )
 
-    def compute(self, micro_batches: Iterable[MicroBatch], numbers: StepNumbers, *, num_recycling_iterations: int) -> StepTensors:
+    def compute(
+        self,
+        micro_batches: Iterable[MicroBatch],
+        numbers: StepNumbers,
+        *,
+        num_recycling_iterations: int,
+    ) -> StepTensors:
         """The step as work for the device alone: the host waits for nothing, and reads and sends nothing if the numbers are tensors."""
         self.buffer.zero_gradients()
         rows: list[Tensor] = []
         names: tuple[str, ...] = ()
         for batch in micro_batches:
             is_last = len(rows) + 1 == self.config.accumulation
-            terms = self.forward_backward(batch, numbers, num_recycling_iterations=num_recycling_iterations, is_last=is_last)
+            terms = self.forward_backward(
+                batch, numbers, num_recycling_iterations=num_recycling_iterations, is_last=is_last
+            )
             names = tuple(terms.terms)
             rows.append(local_rows(terms))
         self.check_num_micro_batches(len(rows), step=numbers.step)
@@ -235,7 +257,12 @@ class TrainStep:
             raise ValueError(f"step {int(step)} got {found} micro-batches, expected {expected}")
 
     def result(
-        self, tensors: StepTensors, *, step: int, num_recycling_iterations: int, sample_ids: tuple[str, ...]
+        self,
+        tensors: StepTensors,
+        *,
+        step: int,
+        num_recycling_iterations: int,
+        sample_ids: tuple[str, ...],
     ) -> StepResult:
         """What the step's figures can be read from, once they have come to the host."""
         return StepResult(
@@ -249,7 +276,12 @@ class TrainStep:
         )
 
     def forward_backward(
-        self, batch: MicroBatch, numbers: StepNumbers, *, num_recycling_iterations: int, is_last: bool = False
+        self,
+        batch: MicroBatch,
+        numbers: StepNumbers,
+        *,
+        num_recycling_iterations: int,
+        is_last: bool = False,
     ) -> LossTerms:
         """Loss of a micro-batch; its gradients, and its figures behind them, are added to those of the buffer.
 
@@ -259,7 +291,10 @@ class TrainStep:
         if numbers.dropout_seed is not None:
             dropout = DropoutState(seed=numbers.dropout_seed, step=numbers.step, slots=batch.slots)
         outputs = self.model(
-            batch.features, self._plan, num_recycling_iterations=num_recycling_iterations, dropout=dropout
+            batch.features,
+            self._plan,
+            num_recycling_iterations=num_recycling_iterations,
+            dropout=dropout,
         )
         # the pass with gradient works on the slice after those of the passes without
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_iterations))
@@ -298,7 +333,12 @@ class TrainStep:
             buffer.collect_gradients()
         gradient, extras = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
-            self.weight_state(), gradient, learning_rate=rate, flag=extras[0], constants=self._constants, square_sum=square_sum
+            self.weight_state(),
+            gradient,
+            learning_rate=rate,
+            flag=extras[0],
+            constants=self._constants,
+            square_sum=square_sum,
         )
         return torch.cat([applied_and_norm, extras[-len(STOP_FLAGS) :], extras[1 : 2 + num_terms]])
 
@@ -318,4 +358,6 @@ class TrainStep:
 @torch.no_grad()
 def local_rows(terms: LossTerms) -> Tensor:
     """[batch, terms + 1] float32: every term of every sample, and the weighted sum."""
-    return torch.stack([*(value.float() for value in terms.terms.values()), terms.weighted_total.float()], dim=1)
+    return torch.stack(
+        [*(value.float() for value in terms.terms.values()), terms.weighted_total.float()], dim=1
+    )

@@ -15,7 +15,9 @@ from openfold_opt.protein.features import FEATURES
 _STEP_ANGSTROM = 2.2
 
 
-def synthetic_batch(data: DataConfig, *, batch_size: int, num_passes: int, seed: int = 0) -> dict[str, Tensor]:
+def synthetic_batch(
+    data: DataConfig, *, batch_size: int, num_passes: int, seed: int = 0
+) -> dict[str, Tensor]:
     """All features of a batch of the shapes that training with `data` has; CPU tensors."""
     sizes = training_sizes(data) | {"num_passes": num_passes}
     samples = [synthetic_sample(sizes, seed=seed + number) for number in range(batch_size)]
@@ -56,12 +58,20 @@ def synthetic_sample(sizes: Mapping[str, int], *, seed: int) -> dict[str, Tensor
     for name, spec in FEATURES.items():
         dims = spec.leading_dims(batched=False) + spec.shape
         shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
-        features[name] = torch.from_numpy(_synthetic_feature(name, shape, rng, walk).astype(spec.dtype))[None]
+        features[name] = torch.from_numpy(
+            _synthetic_feature(name, shape, rng, walk).astype(spec.dtype)
+        )[None]
     return features
 
 
-def _synthetic_feature(name: str, shape: tuple[int, ...], rng: np.random.Generator, walk: np.ndarray) -> np.ndarray:
-    simple = {"seq_length": np.asarray(len(walk)), "resolution": np.asarray(1.5), "residue_index": np.arange(len(walk))}
+def _synthetic_feature(
+    name: str, shape: tuple[int, ...], rng: np.random.Generator, walk: np.ndarray
+) -> np.ndarray:
+    simple = {
+        "seq_length": np.asarray(len(walk)),
+        "resolution": np.asarray(1.5),
+        "residue_index": np.arange(len(walk)),
+    }
     if name in simple:
         return simple[name]
     if name in ("aatype", "true_msa", "extra_msa", "template_aatype"):

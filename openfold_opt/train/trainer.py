@@ -15,24 +15,16 @@ from openfold_opt.kernels.select import describe_tuning
 from openfold_opt.loader.supervisor import prepare_to_start_workers
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
-from openfold_opt.parallel.heartbeat import Heartbeat, LostRankError, SilentHeartbeat, is_lost_connection
+from openfold_opt.parallel.heartbeat import (
+    Heartbeat,
+    LostRankError,
+    SilentHeartbeat,
+    is_lost_connection,
+)
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.report import describe_ranks
 from openfold_opt.parallel.same_facts import require_same_facts
 from openfold_opt.parallel.store import open_store
-from openfold_opt.train.checkpoint import CheckpointStore
-from openfold_opt.train.config import RunConfig
-from openfold_opt.train.training_loop import TrainingLoop
-from openfold_opt.train.data_source import DataSource
-from openfold_opt.train.evaluation_worker import EvaluationWorker
-from openfold_opt.train.process_memory import paused_garbage_collection
-from openfold_opt.train.global_batch import keep_global_batch
-from openfold_opt.train.process_memory import keep_freed_memory
-from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
-from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
-from openfold_opt.train.run_facts import run_facts
 from openfold_opt.train.build_run import (
     PreparedRun,
     RunPaths,
@@ -42,9 +34,21 @@ from openfold_opt.train.build_run import (
     resolve_device,
     run_identity,
 )
-from openfold_opt.train.step import TrainStep
-from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
+from openfold_opt.train.checkpoint import CheckpointStore
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.data_source import DataSource
+from openfold_opt.train.evaluation_worker import EvaluationWorker
+from openfold_opt.train.global_batch import keep_global_batch
+from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
+from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
+from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
+from openfold_opt.train.run_facts import run_facts
+from openfold_opt.train.step import TrainStep
+from openfold_opt.train.training_loop import TrainingLoop
+from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
 
 
 class SetupError(ValueError):
@@ -112,7 +116,9 @@ class Trainer:
             if device.type == "cpu":
                 keep_freed_memory()
             store = self._meet(device)
-            context = build_parallel_context(self._config.parallel, self._launch, device=device, store=store)
+            context = build_parallel_context(
+                self._config.parallel, self._launch, device=device, store=store
+            )
             self._heartbeat = self._listen(context)
             for line in describe_ranks(context, device):
                 self._observer.preparing(line)
@@ -120,7 +126,11 @@ class Trainer:
             summary: RunSummary | None = None
             with matmul_precision(self._config.precision):
                 try:
-                    summary = self._train(context, device) if context.role == TRAIN else self._evaluate(context, device)
+                    summary = (
+                        self._train(context, device)
+                        if context.role == TRAIN
+                        else self._evaluate(context, device)
+                    )
                 except PreemptedError as error:
                     preempted = error
             # nobody leaves, and no rank that keeps the store least of all, before all are through
@@ -165,7 +175,9 @@ class Trainer:
             timeout = timedelta(seconds=self._config.parallel.timeout_seconds)
             store = open_store(self._launch, timeout=timeout)
             facts = run_facts(self._config, data_checksum=checksum, seed=self._seed, device=device)
-            require_same_facts(self._facts | facts, store, self._launch, timeout=timeout, problem=problem)
+            require_same_facts(
+                self._facts | facts, store, self._launch, timeout=timeout, problem=problem
+            )
         return store
 
     def _listen(self, context: ParallelContext) -> SilentHeartbeat:
@@ -205,7 +217,9 @@ class Trainer:
         with _mistakes_as_setup_errors():
             store = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
             config = keep_global_batch(self._config, context, store, warn=self._observer.warning)
-            identity = run_identity(config, context, seed=self._seed, data_checksum=self._data.checksum())
+            identity = run_identity(
+                config, context, seed=self._seed, data_checksum=self._data.checksum()
+            )
             config = agree_on_kernels(config, context, device, warn=self._observer.warning)
             prepared = prepare_run(
                 config,
@@ -230,7 +244,11 @@ class Trainer:
             release(runner, prepared.evaluator)
 
     def _timed(
-        self, config: RunConfig, context: ParallelContext, prepared: PreparedRun, runner: TrainStep | StepGraphs
+        self,
+        config: RunConfig,
+        context: ParallelContext,
+        prepared: PreparedRun,
+        runner: TrainStep | StepGraphs,
     ) -> RunSummary:
         """From init_stop on."""
         info = self._describe(config, prepared)
@@ -243,7 +261,9 @@ class Trainer:
         with _mistakes_as_setup_errors():
             data = self._data.open(config, context, seed=self._seed)
         try:
-            self._observer.data_ready(train_samples=data.train_samples, eval_samples=data.eval_samples)
+            self._observer.data_ready(
+                train_samples=data.train_samples, eval_samples=data.eval_samples
+            )
             course = TrainingLoop(
                 config,
                 prepared,
@@ -263,7 +283,11 @@ class Trainer:
         """The run of a rank that only evaluates: ready before the clock starts, data opened after."""
         with _mistakes_as_setup_errors():
             rank = EvaluationWorker(
-                self._config, context, device=device, note=self._heartbeat.note, stop_request=self._stop_request
+                self._config,
+                context,
+                device=device,
+                note=self._heartbeat.note,
+                stop_request=self._stop_request,
             )
             graphs = None
             if self._config.warm_up:

@@ -38,7 +38,9 @@ class NonFiniteError(RuntimeError):
 class StepRunner(Protocol):
     """TrainStep, or the graphs of it."""
 
-    def run(self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int) -> StepResult: ...
+    def run(
+        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
+    ) -> StepResult: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,9 @@ class TrainingInterval:
             started, waited = time.perf_counter(), self.data_wait_seconds
             loaded: list[LoadedBatch] = []
             result = self.train_step.run(
-                self._micro_batches(step, loaded), step=step, num_recycling_iterations=self.recycling(step - 1)
+                self._micro_batches(step, loaded),
+                step=step,
+                num_recycling_iterations=self.recycling(step - 1),
             )
             for batch in loaded:
                 self.mark_consumed(batch)
@@ -118,7 +122,9 @@ class TrainingInterval:
             self.data_wait_seconds += time.perf_counter() - asked
             taken.append(loaded)
             if loaded.step != step - 1:
-                raise RuntimeError(f"the loader is at step {loaded.step}, the training at step {step - 1}")
+                raise RuntimeError(
+                    f"the loader is at step {loaded.step}, the training at step {step - 1}"
+                )
             yield MicroBatch(
                 features=FeatureBatch.from_features(loaded.features),
                 slots=loaded.slots,
@@ -128,7 +134,9 @@ class TrainingInterval:
                 ),
             )
 
-    def _report(self, launched: LaunchedStep, *, ended: float, metrics: StepMetrics | None = None) -> tuple[str, ...]:
+    def _report(
+        self, launched: LaunchedStep, *, ended: float, metrics: StepMetrics | None = None
+    ) -> tuple[str, ...]:
         """Tell the observer of a step; returns the signals that came with it."""
         metrics = metrics if metrics is not None else launched.result.read()
         if not metrics.is_applied:
@@ -168,7 +176,11 @@ class TrainingInterval:
             for broken in by_rank.values()
             for sample_id, why in broken.items()
         ]
-        what = "; ".join(found) if found else f"the gradient norm is {metrics.gradient_norm}, all terms are finite"
+        what = (
+            "; ".join(found)
+            if found
+            else f"the gradient norm is {metrics.gradient_norm}, all terms are finite"
+        )
         return NonFiniteError(
             f"step {metrics.step} ({metrics.num_recycling_iterations} passes without gradient) is not finite: {what}. "
             f"Samples of this rank: {', '.join(result.sample_ids)}. No weight was changed by it. The same command resumes from the newest "
@@ -185,6 +197,10 @@ def _broken_samples(result: StepResult) -> dict[str, str]:
         *terms, weighted = row
         if math.isfinite(weighted):
             continue
-        broken = [f"{name} = {value}" for name, value in zip(result.term_names, terms) if not math.isfinite(value)]
+        broken = [
+            f"{name} = {value}"
+            for name, value in zip(result.term_names, terms)
+            if not math.isfinite(value)
+        ]
         found[sample_id] = ", ".join(broken) or f"weighted sum = {weighted}"
     return found

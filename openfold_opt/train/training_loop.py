@@ -13,18 +13,18 @@ from openfold_opt.parallel.broadcast import broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.heartbeat import SilentHeartbeat
 from openfold_opt.train.background_writer import BackgroundWriter
-from openfold_opt.train.remote_evaluation import RemoteEvaluation
-from openfold_opt.train.training_interval import TrainingInterval
+from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
 from openfold_opt.train.checkpoint import Snapshot
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
 from openfold_opt.train.evaluations import EvaluationPoint, Evaluations, InlineEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
-from openfold_opt.train.run_state import Progress, take_snapshot
-from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
-from openfold_opt.train.step import TrainStep
 from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.remote_evaluation import RemoteEvaluation
+from openfold_opt.train.run_state import Progress, take_snapshot
+from openfold_opt.train.step import TrainStep
+from openfold_opt.train.training_interval import TrainingInterval
 
 SUCCESS, ABORTED = "success", "aborted"
 
@@ -70,7 +70,10 @@ class TrainingLoop:
         self._runner = TrainingInterval(
             train_step=runner,
             batches=data.training_batches(
-                start_step=prepared.progress.step, start=prepared.stream_state, device=device, report=observer.warning
+                start_step=prepared.progress.step,
+                start=prepared.stream_state,
+                device=device,
+                report=observer.warning,
             ),
             mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
@@ -85,12 +88,19 @@ class TrainingLoop:
     def _choose_evaluations(self) -> Evaluations:
         if self._context.bridge is None:
             return InlineEvaluation(
-                self._prepared.evaluator, self._data, self._context.training_ranks, observer=self._observer, note=self._note
+                self._prepared.evaluator,
+                self._data,
+                self._context.training_ranks,
+                observer=self._observer,
+                note=self._note,
             )
         return RemoteEvaluation(
-            self._prepared.train_step.weight_average, self._context, queue_size=self._config.parallel.evaluation_queue,
-            observer=self._observer, note=self._note,
-        )  # fmt: skip
+            self._prepared.train_step.weight_average,
+            self._context,
+            queue_size=self._config.parallel.evaluation_queue,
+            observer=self._observer,
+            note=self._note,
+        )
 
     def run(self, *, started: float) -> RunSummary:
         """started: time.perf_counter() at run_start. Raises PreemptedError, after a checkpoint, if the run was asked to stop."""
@@ -107,7 +117,11 @@ class TrainingLoop:
             with self._stop_request.watched():
                 if self._is_evaluation_owed():
                     self._evaluate()
-                while not signals and not self._is_over() and self._progress.step < self._config.max_steps:
+                while (
+                    not signals
+                    and not self._is_over()
+                    and self._progress.step < self._config.max_steps
+                ):
                     signals = self._train(self._next_stop())
                     if not signals and self._is_evaluation_due(self._progress.step):
                         self._evaluate()
@@ -150,8 +164,12 @@ class TrainingLoop:
             data_wait_seconds=self._runner.data_wait_seconds,
             evaluations=tuple(self._reports),
             peak_memory_bytes=peak_memory_bytes(self._prepared.train_step.buffer.values.device),
-            num_eager_steps=self._step_runner.num_eager_steps if isinstance(self._step_runner, StepGraphs) else None,
-            num_evaluation_waits=self._evaluations.num_waits if self._context.bridge is not None else None,
+            num_eager_steps=self._step_runner.num_eager_steps
+            if isinstance(self._step_runner, StepGraphs)
+            else None,
+            num_evaluation_waits=self._evaluations.num_waits
+            if self._context.bridge is not None
+            else None,
         )
 
     def _between_steps(self) -> None:
@@ -168,7 +186,10 @@ class TrainingLoop:
             if self._status is not None:
                 return
             self._reports.append(report)
-            self._progress = replace(self._progress, lddt_ca=report.lddt_ca if report.step == self._progress.step else None)
+            self._progress = replace(
+                self._progress,
+                lddt_ca=report.lddt_ca if report.step == self._progress.step else None,
+            )
             self._observer.evaluation(report)
             self._observer.evaluation_stop(step=report.step, epoch_num=report.epoch_num)
             if report.lddt_ca >= self._config.evaluation.target_lddt_ca:
@@ -176,7 +197,9 @@ class TrainingLoop:
 
     def _recycling_iterations(self, step_index: int) -> int:
         return num_recycling_iterations(
-            self._prepared.identity.seed, step_index, max_recycling_iterations=self._config.data.max_recycling_iterations
+            self._prepared.identity.seed,
+            step_index,
+            max_recycling_iterations=self._config.data.max_recycling_iterations,
         )
 
     def _next_stop(self) -> int:
@@ -263,7 +286,10 @@ class TrainingLoop:
         place = StreamState(low=self._progress.step * self._config.accumulation)
         is_in_order = all(stream is None or stream == place for stream in streams)
         self._progress = replace(
-            self._progress, stream_states=streams, is_in_order=is_in_order, accumulation=self._config.accumulation
+            self._progress,
+            stream_states=streams,
+            is_in_order=is_in_order,
+            accumulation=self._config.accumulation,
         )
         self._on_first_rank(lambda: self._writer.begin(self._take_snapshot))
 
@@ -278,13 +304,17 @@ class TrainingLoop:
                 write()
             except OSError as error:
                 failure = error
-        message = broadcast_object(None if failure is None else str(failure), self._context.training_ranks)
+        message = broadcast_object(
+            None if failure is None else str(failure), self._context.training_ranks
+        )
         if message is not None:
             raise OSError(message) from failure
 
     def _take_snapshot(self) -> Snapshot:
         facts = {"init_checkpoint_sha256": self._prepared.init_checkpoint_sha256}
-        return take_snapshot(self._prepared.train_step, self._progress, self._prepared.identity, facts=facts)
+        return take_snapshot(
+            self._prepared.train_step, self._progress, self._prepared.identity, facts=facts
+        )
 
     def _save_now(self) -> None:
         """Save whatever became of the checkpoint before, and wait until it is written."""

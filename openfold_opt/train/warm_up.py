@@ -19,12 +19,17 @@ from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.synthetic_features import synthetic_batch, synthetic_sample, training_sizes
 from openfold_opt.train.step import MicroBatch, TrainStep
+from openfold_opt.train.synthetic_features import synthetic_batch, synthetic_sample, training_sizes
 
 
 def warm_up(
-    config: RunConfig, train_step: TrainStep, evaluator: Evaluator, *, recorder: Recorder | None = None, report: Callable[[str], None]
+    config: RunConfig,
+    train_step: TrainStep,
+    evaluator: Evaluator,
+    *,
+    recorder: Recorder | None = None,
+    report: Callable[[str], None],
 ) -> TrainStep | StepGraphs:
     """A step for each number of recycling passes, and evaluations; weights, optimizer and random state are then as before.
 
@@ -60,7 +65,11 @@ def warm_up(
                 batches = (synthetic_micro_batch(config, device, n) for n in count)
                 runner.run(batches, step=1, num_recycling_iterations=passes).read()
             report(f"warm-up: step with {passes} passes without gradient")
-        graphs = EvaluationGraphs(evaluator.compute, recorder) if isinstance(runner, StepGraphs) else None
+        graphs = (
+            EvaluationGraphs(evaluator.compute, recorder)
+            if isinstance(runner, StepGraphs)
+            else None
+        )
         _evaluate(config, evaluator, graphs, device=device, report=report)
         if isinstance(runner, StepGraphs):
             # Recorded graphs keep their memory from eager work, so this comes last.
@@ -83,7 +92,9 @@ def _record(runner: StepGraphs, numbers: Iterable[int], graphs: EvaluationGraphs
         raise
 
 
-def warm_up_evaluation(config: RunConfig, evaluator: Evaluator, *, report: Callable[[str], None]) -> EvaluationGraphs | None:
+def warm_up_evaluation(
+    config: RunConfig, evaluator: Evaluator, *, report: Callable[[str], None]
+) -> EvaluationGraphs | None:
     """The same for a rank that only evaluates; returns the graphs that it uses from now on, if the run has any."""
     recorder = CudaRecorder(evaluator.device) if config.cuda_graphs else None
     graphs = EvaluationGraphs(evaluator.compute, recorder) if recorder is not None else None
@@ -113,7 +124,12 @@ def synthetic_micro_batch(config: RunConfig, device: torch.device, number: int) 
 
 
 def _evaluate(
-    config: RunConfig, evaluator: Evaluator, graphs: EvaluationGraphs | None, *, device: torch.device, report: Callable[[str], None]
+    config: RunConfig,
+    evaluator: Evaluator,
+    graphs: EvaluationGraphs | None,
+    *,
+    device: torch.device,
+    report: Callable[[str], None],
 ) -> None:
     if graphs is None:
         # kernels are compiled for multiples of 16 and for other sizes by themselves
@@ -122,12 +138,18 @@ def _evaluate(
         report("warm-up: evaluation")
         return
     longest = config.selection.validation_max_length or config.data.crop_size
-    for length in graphs.warm_up_run(_synthetic_chain(config, length, device) for length in bucket_lengths(longest)):
+    for length in graphs.warm_up_run(
+        _synthetic_chain(config, length, device) for length in bucket_lengths(longest)
+    ):
         report(f"warm-up: evaluation of {length} residues")
 
 
 def _synthetic_chain(config: RunConfig, length: int, device: torch.device) -> FeatureBatch:
-    sizes = {**training_sizes(config.data), "N_res": length, "num_passes": config.data.max_recycling_iterations + 1}
+    sizes = {
+        **training_sizes(config.data),
+        "N_res": length,
+        "num_passes": config.data.max_recycling_iterations + 1,
+    }
     return FeatureBatch.from_features(synthetic_sample(sizes, seed=0)).to(device)
 
 
@@ -148,7 +170,12 @@ def _as_before(train_step: TrainStep) -> Iterator[None]:
 
 
 def _random_states() -> tuple[Tensor, list[Tensor], tuple, dict]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all(), random.getstate(), np.random.get_state(legacy=False)
+    return (
+        torch.get_rng_state(),
+        torch.cuda.get_rng_state_all(),
+        random.getstate(),
+        np.random.get_state(legacy=False),
+    )
 
 
 def _set_random_states(states: tuple[Tensor, list[Tensor], tuple, dict]) -> None:

@@ -57,9 +57,10 @@ def two_run_starts(lines: list[str]) -> list[str]:
     second = changed(lines[start], time_ms=read(lines[start])["time_ms"] + 1)
     # after the next line whose time is not earlier, so that only the number of them is wrong
     at = next(
-        index for index in range(start + 1, len(lines))
+        index
+        for index in range(start + 1, len(lines))
         if MARK in lines[index] and read(lines[index])["time_ms"] > read(lines[start])["time_ms"]
-    )  # fmt: skip
+    )
     return lines[:at] + [second] + lines[at:]
 
 

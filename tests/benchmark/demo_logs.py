@@ -31,7 +31,9 @@ DESCRIPTION = {
 }
 
 
-def write_demo_log(path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_size=2, num_resumptions=0):
+def write_demo_log(
+    path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_size=2, num_resumptions=0
+):
     """The log of a run of the demo with an evaluation after every 100 steps; scores: lDDT-Ca of each.
 
     minutes: the run ends so much later than it did. Runs of different seeds start an hour apart.
@@ -39,10 +41,24 @@ def write_demo_log(path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_
     config = build_preset("demo")
     path.parent.mkdir(parents=True, exist_ok=True)
     submitter = Submitter(organization="Nobody", platform="machine")
-    log = MLPerfObserver(path, submitter=submitter, division="open", cache_cleared=True, num_resumptions=num_resumptions)
+    log = MLPerfObserver(
+        path,
+        submitter=submitter,
+        division="open",
+        cache_cleared=True,
+        num_resumptions=num_resumptions,
+    )
     info = RunInfo(
-        config=config, seed=seed, number_of_ranks=1, number_of_nodes=1, ranks_per_node=1, device="cpu",
-        global_batch_size=global_batch_size, num_parameters=380642, num_tensors=336, init_checkpoint_sha256=None,
+        config=config,
+        seed=seed,
+        number_of_ranks=1,
+        number_of_nodes=1,
+        ranks_per_node=1,
+        device="cpu",
+        global_batch_size=global_batch_size,
+        num_parameters=380642,
+        num_tensors=336,
+        init_checkpoint_sha256=None,
         resumed_from_step=0,
     )
     log.init_start(config, seed=seed)
@@ -55,7 +71,11 @@ def write_demo_log(path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_
         log.block_stop(step=step, epoch_num=samples, samples_per_second=12.0)
         log.evaluation_start(step=step, epoch_num=samples)
         chains = (ChainScore(chain_id="7abc_A", lddt_ca=score, num_residues=100),)
-        log.evaluation(EvaluationReport(step=step, epoch_num=samples, lddt_ca=score, chains=chains, seconds=2.0))
+        log.evaluation(
+            EvaluationReport(
+                step=step, epoch_num=samples, lddt_ca=score, chains=chains, seconds=2.0
+            )
+        )
         log.evaluation_stop(step=step, epoch_num=samples)
     log.run_stop(status="success" if scores[-1] >= 0.8 else "aborted", samples=200 * len(scores))
     log.close()

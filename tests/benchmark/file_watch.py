@@ -50,7 +50,11 @@ class FileWatch:
                 assert not mask & OVERFLOW, "more events than the kernel keeps"
                 name = data[_HEADER.size : _HEADER.size + length].rstrip(b"\0").decode()
                 data = data[_HEADER.size + length :]
-                events += [FileEvent(name=name, deed=deed) for flag, deed in _NAMES.items() if mask & flag and name]
+                events += [
+                    FileEvent(name=name, deed=deed)
+                    for flag, deed in _NAMES.items()
+                    if mask & flag and name
+                ]
 
     def close(self) -> None:
         os.close(self._descriptor)

@@ -20,7 +20,12 @@ from tests.train.synthetic import MemorySource, tiny_config
 def build_tiny() -> RunConfig:
     """Constant learning rate from the first step on, so that runs drift apart within a few."""
     config = tiny_config(use_dropout=False)
-    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, warmup_steps=1, warmup_init_learning_rate=1e-3))
+    return dataclasses.replace(
+        config,
+        schedule=dataclasses.replace(
+            config.schedule, warmup_steps=1, warmup_init_learning_rate=1e-3
+        ),
+    )
 
 
 def main() -> int:
@@ -30,7 +35,9 @@ def main() -> int:
     if planted in ("triton", "compiled"):
         settings["kernels"] = "reference"
     if planted == "triton":
-        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, base_learning_rate=3e-3))
+        config = dataclasses.replace(
+            config, schedule=dataclasses.replace(config.schedule, base_learning_rate=3e-3)
+        )
     data = MemorySource(broken_at=3 if planted == "compiled" else None)
     return train(configuration(config, settings), settings, data=data)
 

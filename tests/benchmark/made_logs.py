@@ -20,16 +20,35 @@ class MadeLog:
     def __init__(self, *, start: float = 0.0, **settings) -> None:
         self.lines: list[str] = []
         self.now = start
-        header = {"submission_benchmark": "openfold", "submission_org": "org", "submission_division": "closed"}
-        header |= {"submission_platform": "4xNVIDIA DGX H100", "number_of_ranks": 32, "number_of_nodes": 4}
-        header |= {"accelerators_per_node": 8, "global_batch_size": 32, "gradient_accumulation_steps": 1, "precision": "bf16"}
+        header = {
+            "submission_benchmark": "openfold",
+            "submission_org": "org",
+            "submission_division": "closed",
+        }
+        header |= {
+            "submission_platform": "4xNVIDIA DGX H100",
+            "number_of_ranks": 32,
+            "number_of_nodes": 4,
+        }
+        header |= {
+            "accelerators_per_node": 8,
+            "global_batch_size": 32,
+            "gradient_accumulation_steps": 1,
+            "precision": "bf16",
+        }
         self.header = header | CLOSED | settings
         self.event("init_start")
         for key, value in self.header.items():
             self.event(key, value)
 
     def event(self, key, value=None, **metadata) -> None:
-        fields = {"namespace": "", "time_ms": round(1e12 + 1e3 * self.now), "event_type": "POINT_IN_TIME", "key": key, "value": value}
+        fields = {
+            "namespace": "",
+            "time_ms": round(1e12 + 1e3 * self.now),
+            "event_type": "POINT_IN_TIME",
+            "key": key,
+            "value": value,
+        }
         self.lines.append(":::MLLOG " + json.dumps(fields | {"metadata": metadata}))
 
     def train(self, *, seconds: float, samples: int) -> None:
@@ -50,7 +69,9 @@ class MadeLog:
         return path
 
 
-def whole_run(*, cycles: int = 3, status: str = "success", start: float = 0.0, **settings) -> MadeLog:
+def whole_run(
+    *, cycles: int = 3, status: str = "success", start: float = 0.0, **settings
+) -> MadeLog:
     """20 s before the clock; per cycle 40 steps, 2 s each (the first cycle 3 s), and 10 s of evaluation."""
     log = MadeLog(start=start, **settings)
     log.now += 20
@@ -59,6 +80,8 @@ def whole_run(*, cycles: int = 3, status: str = "success", start: float = 0.0, *
         samples = i * 40 * log.header["global_batch_size"]
         log.train(seconds=120 if i == 1 else 80, samples=samples)
         log.event("tracked_stats", {"avg_perf_next_batch": 0.5 if i == 1 else 0.1}, step=i)
-        log.evaluate(0.81 if i == cycles and status == "success" else 0.7, seconds=10, samples=samples)
+        log.evaluate(
+            0.81 if i == cycles and status == "success" else 0.7, seconds=10, samples=samples
+        )
     log.event("run_stop", status=status)
     return log

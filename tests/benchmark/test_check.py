@@ -13,7 +13,14 @@ from benchmark.log_events import MARK, read_events
 
 
 def event(key, value=None, kind="POINT_IN_TIME", **metadata):
-    fields = {"namespace": "", "time_ms": 1, "event_type": kind, "key": key, "value": value, "metadata": metadata}
+    fields = {
+        "namespace": "",
+        "time_ms": 1,
+        "event_type": kind,
+        "key": key,
+        "value": value,
+        "metadata": metadata,
+    }
     return MARK + json.dumps(fields)
 
 
@@ -86,7 +93,9 @@ def test_closed_division_asks_for_the_fixed_values(write):
 
 def test_a_published_log_with_one_value_changed_fails(shared, write):
     source = next((shared / "facts" / "mlperf_hpc_v3.0_logs").rglob("result_1.txt"))
-    text = source.read_text().replace('"key": "max_extra_msa", "value": 1024', '"key": "max_extra_msa", "value": 512')
+    text = source.read_text().replace(
+        '"key": "max_extra_msa", "value": 1024', '"key": "max_extra_msa", "value": 512'
+    )
     assert text != source.read_text()
     verdict = check_log(write([text]))
     assert any("max_extra_msa" in complaint for complaint in verdict.complaints)
@@ -110,7 +119,9 @@ def test_aborted_run_fails_even_above_the_target(write):
 def test_resumed_run_is_refused(write):
     verdict = check_log(write(open_log(extra=[event("run_continued", 1)])))
     assert any("resumed" in complaint for complaint in verdict.complaints)
-    assert not check_log(write(open_log(extra=[event("run_continued", 1)])), below_target=True).passed
+    assert not check_log(
+        write(open_log(extra=[event("run_continued", 1)])), below_target=True
+    ).passed
 
 
 def test_log_cut_off_in_a_line_fails(write):
@@ -181,6 +192,10 @@ def test_a_directory_without_logs_is_refused(tmp_path, capsys):
 def test_below_target_is_named_where_it_would_be_enough(write, capsys):
     assert main(["check", str(write(open_log(accuracy=0.5, status="aborted")))]) == 1
     assert "--below-target accepts it" in capsys.readouterr().out
-    damaged = [line for line in open_log(accuracy=0.5, status="aborted") if "seed" not in line and "epoch_stop" not in line]
+    damaged = [
+        line
+        for line in open_log(accuracy=0.5, status="aborted")
+        if "seed" not in line and "epoch_stop" not in line
+    ]
     assert main(["check", str(write(damaged))]) == 1
     assert "--below-target" not in capsys.readouterr().out

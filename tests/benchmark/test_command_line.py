@@ -30,10 +30,14 @@ def test_both_programs_are_installed():
     assert all(callable(EntryPoint(name, value, "").load()) for name, value in SCRIPTS.items())
 
 
-@pytest.mark.parametrize(("name", "module"), [("openfold-data", "data_prep"), ("openfold-bench", "benchmark")])
+@pytest.mark.parametrize(
+    ("name", "module"), [("openfold-data", "data_prep"), ("openfold-bench", "benchmark")]
+)
 def test_a_program_is_its_module(name, module):
     as_script = run_script(name, "--help")
-    as_module = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+    as_module = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert as_script.returncode == as_module.returncode == 0
     assert as_script.stdout.startswith(f"usage: {name} ")
     assert as_module.stdout.startswith(f"usage: python -m {module} ")
@@ -46,17 +50,37 @@ def test_the_exit_code_is_the_command_s(tmp_path):
 
 
 def test_package_data_takes_part_in_an_installation():
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
     packages = ("benchmark", "data_prep", "openfold_opt")
-    covered = {path for package, names in patterns.items() for name in names for path in (ROOT / package).glob(name)}
-    tracked = subprocess.run(["git", "ls-files", "-z", *packages], cwd=ROOT, capture_output=True, text=True)
+    covered = {
+        path
+        for package, names in patterns.items()
+        for name in names
+        for path in (ROOT / package).glob(name)
+    }
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", *packages], cwd=ROOT, capture_output=True, text=True
+    )
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")
-    files = {ROOT / name for name in tracked.stdout.split("\0") if name and not name.endswith(".py")}
+    files = {
+        ROOT / name for name in tracked.stdout.split("\0") if name and not name.endswith(".py")
+    }
     assert files and files <= covered
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["perf", "step", "--kernels", "nonsense"], ["controls", "--output-dir", "x", "--data-dir", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["check"],
+        ["perf", "step", "--kernels", "nonsense"],
+        ["controls", "--output-dir", "x", "--data-dir", "x"],
+    ],
+)
 def test_a_wrong_command_line_is_refused_in_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -82,7 +106,10 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capfd):
         main(["rules", "--preset", "demo"])
 
 
-@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize(
+    "locale",
+    [{"LC_ALL": "C", "LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}],
+)
 @pytest.mark.parametrize("program", ["openfold-data", "openfold-bench"])
 def test_a_locale_of_c(program, locale, tmp_path):
     folder = tmp_path / "Prot\u00e9ine"

@@ -24,7 +24,9 @@ def numbered_features():
         values = torch.zeros(shape)
         if "N_res" in dims:
             place = dims.index("N_res")
-            values += torch.arange(SIZES["N_res"]).reshape([-1 if i == place else 1 for i in range(len(dims))])
+            values += torch.arange(SIZES["N_res"]).reshape(
+                [-1 if i == place else 1 for i in range(len(dims))]
+            )
         features[name] = values.to(getattr(torch, spec.dtype.name))
     return features
 
@@ -49,7 +51,9 @@ def test_inputs_share_one_permutation_and_the_truth_stays():
 
 def test_the_seed_decides_the_permutation():
     features = numbered_features()
-    first, again, other = (controls.shuffle_residues(features, seed=seed)["aatype"] for seed in (1, 1, 2))
+    first, again, other = (
+        controls.shuffle_residues(features, seed=seed)["aatype"] for seed in (1, 1, 2)
+    )
     assert first.equal(again) and not first.equal(other)
 
 
@@ -83,11 +87,20 @@ def best_constant(monkeypatch, positions, *, training):
 
 
 def test_best_constant_is_the_candidate_that_fits_best(monkeypatch):
-    walk = np.cumsum(np.random.default_rng(0).normal(scale=2.2, size=(20, 3)), axis=0).astype(np.float32)
-    positions = {"held_out": walk[:15], "same": walk, "line": np.arange(60.0).reshape(20, 3), "short": walk[:14]}
+    walk = np.cumsum(np.random.default_rng(0).normal(scale=2.2, size=(20, 3)), axis=0).astype(
+        np.float32
+    )
+    positions = {
+        "held_out": walk[:15],
+        "same": walk,
+        "line": np.arange(60.0).reshape(20, 3),
+        "short": walk[:14],
+    }
     truth = torch.from_numpy(walk[:15])
     ideal = [controls._ideal_helix(15), controls._ideal_strand(15)]
-    expected = max(float(lddt(structure, truth, torch.ones(15), per_residue=False)) for structure in ideal)
+    expected = max(
+        float(lddt(structure, truth, torch.ones(15), per_residue=False)) for structure in ideal
+    )
     assert best_constant(monkeypatch, positions, training=["line"]) >= expected
     assert best_constant(monkeypatch, positions, training=["line", "same"]) == pytest.approx(1.0)
     # a chain that does not reach the end of the longest is no candidate
@@ -95,7 +108,12 @@ def test_best_constant_is_the_candidate_that_fits_best(monkeypatch):
 
 
 def metrics(**changes):
-    return {"logged": 0.81, "as they are": 0.81, "shuffled": 0.3, "best constant structure": 0.45} | changes
+    return {
+        "logged": 0.81,
+        "as they are": 0.81,
+        "shuffled": 0.3,
+        "best constant structure": 0.45,
+    } | changes
 
 
 @pytest.mark.parametrize(
@@ -112,7 +130,9 @@ def test_exit_code_tells_whether_every_figure_holds(monkeypatch, tmp_path, capsy
     code = main(["controls", str(tmp_path), "--data-dir", str(tmp_path)])
     assert code == (0 if failed is None else 1)
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if "FAILED" in line] == [line for line in lines if failed and line.startswith(failed)]
+    assert [line for line in lines if "FAILED" in line] == [
+        line for line in lines if failed and line.startswith(failed)
+    ]
     assert json.loads((tmp_path / "controls.json").read_text()) == metrics(**changes)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from benchmark import dry_run_log, rules
 from benchmark.__main__ import main
-from benchmark.presets import build_preset, preset_names
 from benchmark.dry_run_log import Refusal, closed_refusals, count_parameters
+from benchmark.presets import build_preset, preset_names
 
 SAMPLES = (594_595, 180)
 
@@ -26,7 +26,9 @@ def same_model(monkeypatch, reference):
 
 
 def change(config, part, **values):
-    return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **values)})
+    return dataclasses.replace(
+        config, **{part: dataclasses.replace(getattr(config, part), **values)}
+    )
 
 
 def test_the_reference_would_be_accepted(reference):
@@ -41,7 +43,11 @@ def test_the_reference_would_be_accepted(reference):
         ("data", {"crop_size": 384}, {"train_sequence_crop_size": 384}),
         ("optimizer", {"epsilon": 1e-8}, {"opt_adam_epsilon": 1e-8}),
         ("weight_average", {"decay_rate": 0.999}, {"swa_decay_rate": 0.999}),
-        ("evaluation", {"target_lddt_ca": 0.7}, {"target_avg_lddt_ca_value": 0.7, "eval_accuracy": 0.7}),
+        (
+            "evaluation",
+            {"target_lddt_ca": 0.7},
+            {"target_avg_lddt_ca_value": 0.7, "eval_accuracy": 0.7},
+        ),
         ("selection", {"validation_max_length": 384}, {"val_max_sequence_length": 384}),
         ("schedule", {"base_learning_rate": 2e-3, "warmup_steps": 300}, {}),
         ("loader", {"window": 16}, {}),
@@ -53,11 +59,17 @@ def test_refused_keys_are_named_with_their_values(same_model, reference, part, v
     assert {refusal.key: refusal.value for refusal in refusals} == expected
 
 
-def test_every_condition_of_the_published_rules_is_applied(shared, same_model, reference, monkeypatch):
+def test_every_condition_of_the_published_rules_is_applied(
+    shared, same_model, reference, monkeypatch
+):
     """A log in which nothing is right: each key with a condition of its own is refused."""
-    monkeypatch.setattr(dry_run_log.MLPerfObserver, "_event", lambda self, key, value=None, **metadata: self._log.event(
-        key, value if key.startswith(("submission", "cache")) else -1, metadata=metadata
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        dry_run_log.MLPerfObserver,
+        "_event",
+        lambda self, key, value=None, **metadata: self._log.event(
+            key, value if key.startswith(("submission", "cache")) else -1, metadata=metadata
+        ),
+    )
     with open(shared / "facts" / "category.tsv", newline="") as file:
         keys = {row["log_key"] for row in csv.DictReader(file, delimiter="\t")}
     assert len(keys) == 39
@@ -69,13 +81,17 @@ def test_a_key_that_is_not_logged_is_refused(same_model, reference, monkeypatch)
     missing = {refusal.key: refusal for refusal in closed_refusals(reference, samples=SAMPLES)}
     assert set(missing) == {"train_samples", "eval_samples", "initial_training_dataloader_type"}
     assert missing["train_samples"] == Refusal(
-        key="train_samples", value=None, reason="Required EXACTLY_ONE occurrence of 'train_samples' but found 0"
+        key="train_samples",
+        value=None,
+        reason="Required EXACTLY_ONE occurrence of 'train_samples' but found 0",
     )
 
 
 def test_counts_that_nobody_knows_are_not_judged(same_model, reference):
     assert closed_refusals(reference, samples=(None, None)) == []
-    assert [refusal.key for refusal in closed_refusals(reference, samples=(None, 179))] == ["eval_samples"]
+    assert [refusal.key for refusal in closed_refusals(reference, samples=(None, 179))] == [
+        "eval_samples"
+    ]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -89,13 +105,18 @@ def test_rules_tells_what_the_checker_would_refuse(reference, capsys, monkeypatc
     monkeypatch.setattr(dry_run_log, "count_parameters", lambda config: 93_229_081)
     command = ["rules", "--preset", "mlperf_reference", "--json", str(tmp_path / "rules.json")]
     assert main(command) == 0
-    assert "  model_parameters_count: 93229081 (expected: value == 93229082)" in capsys.readouterr().out
+    assert (
+        "  model_parameters_count: 93229081 (expected: value == 93229082)"
+        in capsys.readouterr().out
+    )
     assert main([*command, "--require", "closed"]) == 1
     assert json.loads((tmp_path / "rules.json").read_text()) == {
         "preset": "mlperf_reference",
         "division": "closed",
         "differences": [],
-        "refused_keys": [{"key": "model_parameters_count", "value": 93229081, "reason": "value == 93229082"}],
+        "refused_keys": [
+            {"key": "model_parameters_count", "value": 93229081, "reason": "value == 93229082"}
+        ],
         "data": None,
     }
 

@@ -16,8 +16,20 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "run"
-    command = [sys.executable, "-m", "tests.benchmark.tiny_benchmark", "run", "--preset", "tiny", "--data-dir", ".", "--output-dir"]
-    assert subprocess.run([*command, str(folder)], cwd=ROOT, timeout=120).returncode == 1  # out of steps
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmark.tiny_benchmark",
+        "run",
+        "--preset",
+        "tiny",
+        "--data-dir",
+        ".",
+        "--output-dir",
+    ]
+    assert (
+        subprocess.run([*command, str(folder)], cwd=ROOT, timeout=120).returncode == 1
+    )  # out of steps
     return folder
 
 
@@ -34,8 +46,14 @@ def test_the_file_holds_what_the_checkpoint_does(run_dir, tmp_path, capsys):
     assert "step 8" in capsys.readouterr().out
     content = torch.load(tmp_path / "weights.pt", weights_only=True)
     snapshot = load_checkpoint(run_dir / "checkpoints" / "step_00000008")
-    assert content["iteration"] == 8 and content["optimizer_state_dict"]["state"][0]["step"].item() == 8
-    for key, tensor in (("alphafold_state_dict", "values"), ("weight_average_state_dict", "average")):
+    assert (
+        content["iteration"] == 8
+        and content["optimizer_state_dict"]["state"][0]["step"].item() == 8
+    )
+    for key, tensor in (
+        ("alphafold_state_dict", "values"),
+        ("weight_average_state_dict", "average"),
+    ):
         views = snapshot.views(tensor)
         assert list(content[key]) == list(views)
         assert all(torch.equal(content[key][name], view) for name, view in views.items())

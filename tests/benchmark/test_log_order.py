@@ -124,9 +124,14 @@ def test_bug_inputs_are_refused(shared, capsys, case):
 
 def event(key, *, line, time_ms=0, value=None, **metadata):
     return {
-        "namespace": "", "event_type": "POINT_IN_TIME", "key": key, "line": line,
-        "time_ms": time_ms, "value": value, "metadata": metadata,
-    }  # fmt: skip
+        "namespace": "",
+        "event_type": "POINT_IN_TIME",
+        "key": key,
+        "line": line,
+        "time_ms": time_ms,
+        "value": value,
+        "metadata": metadata,
+    }
 
 
 def test_complaints_name_lines_and_values():

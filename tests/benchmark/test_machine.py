@@ -30,7 +30,9 @@ def test_commit_of_a_checkout(tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert describe_versions()["commit"] == head
     (tmp_path / "file").write_text("x")
     subprocess.run([*git, "add", "file"], check=True)
@@ -42,7 +44,9 @@ def test_commit_of_an_image(tmp_path, monkeypatch):
     (tmp_path / "REVISION").write_text("0123abcd\n")
     assert describe_versions()["commit"] == "0123abcd"
     (tmp_path / "REVISION").write_text("unknown\n")
-    assert describe_versions()["commit"] == "not a checkout", "an image whose builder did not name it has no commit to look for"
+    assert describe_versions()["commit"] == "not a checkout", (
+        "an image whose builder did not name it has no commit to look for"
+    )
 
 
 def test_machine_is_plain_json():

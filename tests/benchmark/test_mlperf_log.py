@@ -6,8 +6,8 @@ import json
 import pytest
 
 from benchmark.check import check_log
-from benchmark.log_events import read_events
 from benchmark.launch import Submitter, read_submitter
+from benchmark.log_events import read_events
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.presets import build_preset
 from benchmark.presets.mlperf_reference import INIT_CHECKPOINT_SHA256
@@ -26,7 +26,15 @@ INIT_KEYS = (
     "swa_decay_rate model_parameters_count staging_start staging_stop tracked_stats init_stop run_start"
 ).split()
 DATA_KEYS = ["train_samples", "eval_samples", "initial_training_dataloader_type"]
-BLOCK_KEYS = ["epoch_start", "epoch_stop", "tracked_stats", "tracked_stats", "eval_start", "eval_accuracy", "eval_stop"]
+BLOCK_KEYS = [
+    "epoch_start",
+    "epoch_stop",
+    "tracked_stats",
+    "tracked_stats",
+    "eval_start",
+    "eval_accuracy",
+    "eval_stop",
+]
 
 
 def run_info(config, **changes):
@@ -48,8 +56,17 @@ def run_info(config, **changes):
 
 def step_report(step, *, wait=0.25):
     return StepReport(
-        step=step, samples_seen=128 * step, num_recycling_iterations=0, loss=1.0, terms={}, gradient_norm=1.0,
-        learning_rate=1e-3, step_time_seconds=1.0, data_wait_seconds=wait, queue_depth=2, reorder_distance=0,
+        step=step,
+        samples_seen=128 * step,
+        num_recycling_iterations=0,
+        loss=1.0,
+        terms={},
+        gradient_norm=1.0,
+        learning_rate=1e-3,
+        step_time_seconds=1.0,
+        data_wait_seconds=wait,
+        queue_depth=2,
+        reorder_distance=0,
     )
 
 
@@ -65,7 +82,9 @@ def send_run(observer, info, *, lddt_ca=0.81):
     observer.block_stop(step=40, epoch_num=5120, samples_per_second=64.0)
     observer.evaluation_start(step=40, epoch_num=5120)
     chains = (ChainScore(chain_id="7abc_A", lddt_ca=lddt_ca, num_residues=100),)
-    observer.evaluation(EvaluationReport(step=40, epoch_num=5120, lddt_ca=lddt_ca, chains=chains, seconds=2.0))
+    observer.evaluation(
+        EvaluationReport(step=40, epoch_num=5120, lddt_ca=lddt_ca, chains=chains, seconds=2.0)
+    )
     observer.evaluation_stop(step=40, epoch_num=5120)
     observer.run_stop(status="success", samples=5120)
 
@@ -76,7 +95,11 @@ def reference_config():
 
 
 def new_observer(path, **changes):
-    arguments = {"submitter": Submitter(platform="machine"), "division": "closed", "cache_cleared": True}
+    arguments = {
+        "submitter": Submitter(platform="machine"),
+        "division": "closed",
+        "cache_cleared": True,
+    }
     return MLPerfObserver(path, **(arguments | changes))
 
 
@@ -101,18 +124,34 @@ def test_order_is_that_of_the_published_logs(shared):
 
 
 def test_event_types_are_those_of_the_published_logs(shared, events):
-    published, _ = read_events(next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt")))
+    published, _ = read_events(
+        next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt"))
+    )
     kinds = {event["key"]: event["event_type"] for event in published}
     for event in events:
         assert event["event_type"] == kinds[event["key"]], event["key"]
 
 
 def test_fixed_values_are_those_of_the_published_logs(shared, events):
-    published, _ = read_events(next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt")))
+    published, _ = read_events(
+        next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt"))
+    )
     expected = {event["key"]: event["value"] for event in published}
     found = {event["key"]: event["value"] for event in events}
-    site = {"submission_org", "submission_platform", "submission_status", "seed", "number_of_ranks", "number_of_nodes"}
-    free = {"accelerators_per_node", "global_batch_size", "gradient_accumulation_steps", "eval_accuracy"}
+    site = {
+        "submission_org",
+        "submission_platform",
+        "submission_status",
+        "seed",
+        "number_of_ranks",
+        "number_of_nodes",
+    }
+    free = {
+        "accelerators_per_node",
+        "global_batch_size",
+        "gradient_accumulation_steps",
+        "eval_accuracy",
+    }
     for key in found.keys() - site - free - {"tracked_stats"}:
         assert found[key] == expected[key], key
 

@@ -20,9 +20,15 @@ def test_files_that_exist_and_the_commands_that_come_next(tmp_path):
 def test_a_run_below_the_target_without_checkpoints(tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()
     summary = RunSummary(
-        status="aborted", steps=1, samples=1, resumed_from_step=0, run_seconds=1.0,
-        training_seconds=1.0, evaluation_seconds=0.0, data_wait_seconds=0.0,
-    )  # fmt: skip
+        status="aborted",
+        steps=1,
+        samples=1,
+        resumed_from_step=0,
+        run_seconds=1.0,
+        training_seconds=1.0,
+        evaluation_seconds=0.0,
+        data_wait_seconds=0.0,
+    )
     NextStepsObserver(tmp_path, tmp_path / "mlperf_continued_1.log").run_end(summary)
     text = capsys.readouterr().out
     assert f"check --below-target {tmp_path}" in text and "export" not in text

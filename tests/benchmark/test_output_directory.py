@@ -36,7 +36,10 @@ def take(path, *, seed=None, new_seed=9, identity=IDENTITY):
 def start_holder(path, status="running"):
     """Another process that holds the directory until it is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path), status], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", HOLDER, str(path), status],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert process.stdout.readline().strip() == "held"
     return process
@@ -84,7 +87,11 @@ def test_dead_run_is_continued_with_its_seed(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["num_resumptions"] == 0
     directory.mark_running()
     state = json.loads((tmp_path / "run.json").read_text())
-    assert state["continued"] is True and state["status"] == "running" and state["num_resumptions"] == 1
+    assert (
+        state["continued"] is True
+        and state["status"] == "running"
+        and state["num_resumptions"] == 1
+    )
 
 
 def test_second_resumption_has_a_log_of_its_own(tmp_path):
@@ -143,7 +150,9 @@ def test_a_file_system_without_locks_is_refused_by_name(tmp_path, monkeypatch, n
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("benchmark.output_directory.fcntl.lockf", refuse)
-    with pytest.raises(BenchmarkError, match=f"output directory {tmp_path} has no locks .*another file system"):
+    with pytest.raises(
+        BenchmarkError, match=f"output directory {tmp_path} has no locks .*another file system"
+    ):
         take(tmp_path)
 
 
@@ -169,7 +178,11 @@ def test_failed_run_is_continued_if_it_has_a_checkpoint(tmp_path, has_checkpoint
     directory.mark_failed(ERROR)
     directory.close()
     state = state_of(tmp_path)
-    assert (state["status"], state["resumable"], state["error"]) == ("failed", has_checkpoint, ERROR)
+    assert (state["status"], state["resumable"], state["error"]) == (
+        "failed",
+        has_checkpoint,
+        ERROR,
+    )
     assert take(tmp_path).continued == has_checkpoint
 
 
@@ -219,7 +232,9 @@ def test_a_disk_that_is_full_from_the_start_is_named(tmp_path):
             take(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path / "run.reserve")
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(
+        tmp_path / "run.reserve"
+    )
     state = json.loads((tmp_path / "run.json").read_text())
     assert (state["status"], state["error"]["kind"]) == ("failed", "full disk")
     assert not (tmp_path / "run.reserve").exists()

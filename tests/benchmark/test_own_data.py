@@ -14,7 +14,16 @@ from openfold_opt.train.selection import DataSelectionConfig, select_training, s
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples/own_data"
-FAST = ("--seed", "1", "--set", "max_steps=2", "--set", "data.crop_size=24", "--set", "loader.num_workers=0")
+FAST = (
+    "--seed",
+    "1",
+    "--set",
+    "max_steps=2",
+    "--set",
+    "data.crop_size=24",
+    "--set",
+    "loader.num_workers=0",
+)
 
 
 def call(*arguments):
@@ -27,7 +36,12 @@ def shards(tmp_path_factory):
     """The examples, converted from a folder with alignments in OpenFold's layout."""
     folder = tmp_path_factory.mktemp("own")
     shutil.copytree(EXAMPLES, folder / "mine")
-    inputs = ["--pdb-mmcif", folder / "mine/entries", "--open-protein-set", folder / "mine/alignments"]
+    inputs = [
+        "--pdb-mmcif",
+        folder / "mine/entries",
+        "--open-protein-set",
+        folder / "mine/alignments",
+    ]
     flags = ["--own-data", "--missing-alignments", "query"]
     done = call("data_prep", "convert", *flags, *inputs, "--out", folder / "shards")
     assert done.returncode == 0, done.stderr
@@ -43,7 +57,16 @@ def train(shards, output, *flags):
 
 def test_the_examples_are_complete_and_small(shards):
     chains = {chain.chain_id: chain for chain in ShardIndex.load(shards).chains}
-    assert set(chains) == {"1l2y_A", "5hkn_A", "5hkn_B", "5y2e_A", "2hhb_A", "2hhb_B", "2hhb_C", "2hhb_D"}
+    assert set(chains) == {
+        "1l2y_A",
+        "5hkn_A",
+        "5hkn_B",
+        "5y2e_A",
+        "2hhb_A",
+        "2hhb_B",
+        "2hhb_C",
+        "2hhb_D",
+    }
     assert chains["2hhb_A"].num_alignments == chains["2hhb_C"].num_alignments > 3000
     assert sum(path.stat().st_size for path in EXAMPLES.rglob("*") if path.is_file()) < 5e6
 

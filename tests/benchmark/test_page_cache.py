@@ -34,7 +34,10 @@ def test_every_file_is_dropped_and_none_changed(folder, monkeypatch):
 
     monkeypatch.setattr(page_cache.os, "posix_fadvise", spy)
     assert clear_page_cache(files(folder)) is True
-    assert sorted(dropped) == [("index.h5", os.POSIX_FADV_DONTNEED), ("shard.h5", os.POSIX_FADV_DONTNEED)]
+    assert sorted(dropped) == [
+        ("index.h5", os.POSIX_FADV_DONTNEED),
+        ("shard.h5", os.POSIX_FADV_DONTNEED),
+    ]
     assert (folder / "sub" / "shard.h5").read_bytes() == bytes(range(256)) * 4096
 
 

@@ -140,7 +140,9 @@ def test_padding_is_not_compared(tiny, capsys):
     assert main(["parity", str(tiny)]) == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["config.json", "weights.npz", "batch.npz", "results.json", "grads.npz"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "weights.npz", "batch.npz", "results.json", "grads.npz"]
+)
 def test_a_garbled_file_is_an_error_that_names_it(tiny, capsys, name):
     (tiny / name).write_bytes(b"garbage")
     assert main(["parity", str(tiny)]) == 2
@@ -212,14 +214,19 @@ def test_a_configuration_without_a_field_is_an_error(shared):
 
 
 def test_relative_error():
-    assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0])) == pytest.approx(4.0 / 3.0)
+    assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0])) == pytest.approx(
+        4.0 / 3.0
+    )
     assert relative_error(torch.zeros(2), torch.zeros(2)) == 0.0
     assert relative_error(float("nan"), 1.0) == float("inf")
     assert relative_error(torch.zeros(2), torch.zeros(3)) == float("inf")
 
 
 def test_a_long_section_shows_its_largest_errors_and_every_failure():
-    rows = [Comparison(section="s", name=f"row {i}", error=i * 1e-6, tolerance=80e-6) for i in range(100)]
+    rows = [
+        Comparison(section="s", name=f"row {i}", error=i * 1e-6, tolerance=80e-6)
+        for i in range(100)
+    ]
     text = format_table(rows)
     assert "s: 81 of 100 within tolerance" in text
     assert text.count("EXCEEDS") == 19
@@ -228,13 +235,31 @@ def test_a_long_section_shows_its_largest_errors_and_every_failure():
 
 def test_the_default_model_is_that_of_the_benchmark():
     config = ModelConfig()
-    assert (config.c_m, config.c_z, config.c_s, config.evoformer_stack.num_blocks) == (256, 128, 384, 48)
+    assert (config.c_m, config.c_z, config.c_s, config.evoformer_stack.num_blocks) == (
+        256,
+        128,
+        384,
+        48,
+    )
 
 
 def test_a_dap_group_passes_under_torchrun(shared):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "benchmark", "parity"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "benchmark",
+        "parity",
+    ]
     shown = subprocess.run(
-        [*command, "--dap", "2", str(shared / "golden" / "model_tiny")], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*command, "--dap", "2", str(shared / "golden" / "model_tiny")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-1000:]
     assert shown.stdout.count("spread over 2 ranks") == 1, "only the first rank speaks"

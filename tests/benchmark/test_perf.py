@@ -34,14 +34,24 @@ def test_spread_and_ratio():
 
 
 def test_tables_are_aligned():
-    assert table([["a", "1"], ["bcd", "20"]], header=["x", "n"]).splitlines() == ["x     n", "---  --", "a     1", "bcd  20"]
+    assert table([["a", "1"], ["bcd", "20"]], header=["x", "n"]).splitlines() == [
+        "x     n",
+        "---  --",
+        "a     1",
+        "bcd  20",
+    ]
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     out = tmp_path_factory.mktemp("raw") / "raw"
     assert data_prep(["synthesize", "--out", str(out), "--chains", "4"]) == 0
-    return ["--pdb-mmcif", str(out / "pdb_mmcif"), "--open-protein-set", str(out / "open_protein_set")]
+    return [
+        "--pdb-mmcif",
+        str(out / "pdb_mmcif"),
+        "--open-protein-set",
+        str(out / "open_protein_set"),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -105,29 +115,58 @@ def test_data_without_a_reference(raw, tmp_path, capsys):
     record = tmp_path / "record.json"
     assert main(["perf", "data", *raw, "--repeats", "2", "--json", str(record)]) == 0
     text = capsys.readouterr().out
-    assert "conversion of 4 entries on one core" in text and "9000_A" in text and "ratio of the median" not in text
+    assert (
+        "conversion of 4 entries on one core" in text
+        and "9000_A" in text
+        and "ratio of the median" not in text
+    )
     metrics = json.loads(record.read_text())
-    assert metrics["measurement"] == "data" and metrics["versions"]["python"] and metrics["machine"]["processor"]
+    assert (
+        metrics["measurement"] == "data"
+        and metrics["versions"]["python"]
+        and metrics["machine"]["processor"]
+    )
     chain = metrics["figures"]["samples"]["training"]["9000_A"]
     assert len(chain["ours"]) == len(chain["expansion"]) == 2 and chain["ours_bytes"] > 1000
 
 
 def test_data_beside_a_reference(raw, reference, tmp_path, capsys):
     picture, record = tmp_path / "times.png", tmp_path / "record.json"
-    options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path), "--repeats", "1"]
-    assert main(["perf", "data", *raw, *options, "--picture", str(picture), "--json", str(record)]) == 0
+    options = [
+        "--reference",
+        str(reference),
+        "--reference-python",
+        python_that_sees(reference, tmp_path),
+        "--repeats",
+        "1",
+    ]
+    assert (
+        main(["perf", "data", *raw, *options, "--picture", str(picture), "--json", str(record)])
+        == 0
+    )
     text = capsys.readouterr().out
     assert "ratio of the median chain" in text and "1.00" in text
     samples = json.loads(record.read_text())["figures"]["samples"]
-    assert {kind: sorted(name for name in chains if "reference" in chains[name]) for kind, chains in samples.items()} == {
-        "training": ["9000_A", "9002_A"], "evaluation": ["9000_A", "9002_A"],
-    }  # fmt: skip
+    assert {
+        kind: sorted(name for name in chains if "reference" in chains[name])
+        for kind, chains in samples.items()
+    } == {
+        "training": ["9000_A", "9002_A"],
+        "evaluation": ["9000_A", "9002_A"],
+    }
     assert samples["training"]["9000_A"]["reference_bytes"] == 1_000_000
     assert picture.stat().st_size > 1000
 
 
 def test_only_conversion(raw, reference, tmp_path, capsys):
-    options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path), "--only", "conversion"]
+    options = [
+        "--reference",
+        str(reference),
+        "--reference-python",
+        python_that_sees(reference, tmp_path),
+        "--only",
+        "conversion",
+    ]
     assert main(["perf", "data", *raw, *options]) == 0
     text = capsys.readouterr().out
     assert "ratio" in text and "training samples" not in text
@@ -139,22 +178,38 @@ def test_mistakes_of_the_command_line(raw, reference, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "has no scripts/preprocess_pdb_mmcif.py" in refused("--reference", str(tmp_path))
-    assert "cannot be started" in refused("--reference", str(reference), "--reference-python", str(tmp_path / "none"))
+    assert "cannot be started" in refused(
+        "--reference", str(reference), "--reference-python", str(tmp_path / "none")
+    )
     broken = tmp_path / "broken_python"
     broken.write_text("#!/bin/sh\necho ModuleNotFoundError: No module named Bio >&2; exit 1\n")
     broken.chmod(0o755)
-    assert "cannot import what the MLCommons reference needs" in refused("--reference", str(reference), "--reference-python", str(broken))
+    assert "cannot import what the MLCommons reference needs" in refused(
+        "--reference", str(reference), "--reference-python", str(broken)
+    )
     assert "expected at least 1" in refused("--repeats", "0")
     assert "9zzz_A" in refused("--chains", "9zzz_A", "--repeats", "1")
-    assert "does not exist; make it first" in refused("--json", str(tmp_path / "no" / "record.json"))
+    assert "does not exist; make it first" in refused(
+        "--json", str(tmp_path / "no" / "record.json")
+    )
 
 
 def test_a_script_of_the_reference_that_fails_is_named(raw, reference, tmp_path, capsys):
-    (reference / "scripts" / "preprocess_open_protein_set.py").write_text("raise SystemExit('no such thing')")
-    options = ["--reference", str(reference), "--reference-python", python_that_sees(reference, tmp_path)]
+    (reference / "scripts" / "preprocess_open_protein_set.py").write_text(
+        "raise SystemExit('no such thing')"
+    )
+    options = [
+        "--reference",
+        str(reference),
+        "--reference-python",
+        python_that_sees(reference, tmp_path),
+    ]
     assert main(["perf", "data", *raw, *options]) == 2
     error = capsys.readouterr().err
-    assert "preprocess_open_protein_set.py of the MLCommons reference ended with exit code 1" in error and "no such thing" in error
+    assert (
+        "preprocess_open_protein_set.py of the MLCommons reference ended with exit code 1" in error
+        and "no such thing" in error
+    )
 
 
 def loader_arguments(*options):
@@ -178,7 +233,9 @@ def test_both_loaders_deliver_the_same_stream():
 
 def test_times_are_scaled_to_the_share_that_workers_are_busy():
     metrics = loader.measure(loader_arguments("--busy", "0.25"))
-    task = loader.ReplayTask(seconds=tuple(metrics["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0)
+    task = loader.ReplayTask(
+        seconds=tuple(metrics["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0
+    )
     mean = sum(task.time_of(position) for position in range(120)) / 120
     assert mean == pytest.approx(0.25 * 4 * 0.002)
 
@@ -218,7 +275,13 @@ def test_only_the_peer_s_dataclasses_are_changed():
             size: int = 1
 
         assert Own.__hash__ is None
-        Peer = dataclasses.dataclass(type("Peer", (), {"__module__": "openfold.config", "__annotations__": {"size": int}, "size": 1}))
+        Peer = dataclasses.dataclass(
+            type(
+                "Peer",
+                (),
+                {"__module__": "openfold.config", "__annotations__": {"size": int}, "size": 1},
+            )
+        )
         assert hash(Peer()) == hash(Peer())
     finally:
         dataclasses.dataclass = original
@@ -257,7 +320,9 @@ def test_what_to_install_where_there_is_no_triton(measurement, capsys, monkeypat
             raise ModuleNotFoundError("No module named 'triton'", name="triton")
         return importlib.import_module(name)
 
-    monkeypatch.setattr("benchmark.perf.needs_triton.importlib", SimpleNamespace(import_module=import_module))
+    monkeypatch.setattr(
+        "benchmark.perf.needs_triton.importlib", SimpleNamespace(import_module=import_module)
+    )
     assert main(["perf", measurement]) == 2
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1 and "./run_tests.sh --setup-only" in message

@@ -14,20 +14,53 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_two_ranks_measure_and_predict(tmp_path):
     record = tmp_path / "comm.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "benchmark", "perf", "comm"]
-    options = ["--preset", "demo_dap2", "--passes", "0", "--repeats", "2", "--device", "cpu", "--json", str(record)]
-    shown = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "benchmark",
+        "perf",
+        "comm",
+    ]
+    options = [
+        "--preset",
+        "demo_dap2",
+        "--passes",
+        "0",
+        "--repeats",
+        "2",
+        "--device",
+        "cpu",
+        "--json",
+        str(record),
+    ]
+    shown = subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=180
+    )
     assert shown.returncode == 0, shown.stderr[-3000:]
-    assert shown.stdout.count("collectives of a step of demo_dap2") == 1, "only the first rank reports"
+    assert shown.stdout.count("collectives of a step of demo_dap2") == 1, (
+        "only the first rank reports"
+    )
     metrics = json.loads(record.read_text())["figures"]
     assert {"all-gather", "all-to-all", "reduce-scatter", ALL_REDUCE} == set(metrics["fits"])
-    assert all(len(row["seconds"]) == 2 and row["predicted_seconds"] > 0 for row in metrics["collectives"])
+    assert all(
+        len(row["seconds"]) == 2 and row["predicted_seconds"] > 0 for row in metrics["collectives"]
+    )
 
 
 def test_passes_without_gradient_have_no_backward_collectives():
-    counts = [step_collectives(build_preset("demo_dap2"), dap_size=2, num_passes=passes) for passes in (0, 1)]
+    counts = [
+        step_collectives(build_preset("demo_dap2"), dap_size=2, num_passes=passes)
+        for passes in (0, 1)
+    ]
     kinds = [
-        {kind: sum(times for (_, other, _), times in count.items() if other == kind) for kind in ("all-gather", "reduce-scatter")}
+        {
+            kind: sum(times for (_, other, _), times in count.items() if other == kind)
+            for kind in ("all-gather", "reduce-scatter")
+        }
         for count in counts
     ]
     assert kinds[1]["reduce-scatter"] == kinds[0]["reduce-scatter"]

@@ -29,7 +29,11 @@ def test_shared_elements_count_once():
 
 
 def test_a_fused_operation_counts_what_its_launch_touches():
-    x, weight, bias = torch.empty(10, 64, device=META), torch.empty(64, device=META), torch.empty(64, device=META)
+    x, weight, bias = (
+        torch.empty(10, 64, device=META),
+        torch.empty(64, device=META),
+        torch.empty(64, device=META),
+    )
     with Counter() as counter:
         layer_norm(x, weight, bias, eps=1e-5)
     assert counter.counts.launches == 1
@@ -47,8 +51,11 @@ def test_the_evoformer_block_moves_a_third_of_the_bytes(tmp_path):
     record = tmp_path / "counts.json"
     assert main(["perf", "counts", "--json", str(record)]) == 0
     variants = json.loads(record.read_text())["figures"]["variants"]
-    plain, fused = (variants[name]["Evoformer block"]["whole block"] for name in ("reference bf16", "triton bf16"))
-    total = lambda block: block["forward"]["bytes"] + block["backward"]["bytes"]  # noqa: E731
+    plain, fused = (
+        variants[name]["Evoformer block"]["whole block"]
+        for name in ("reference bf16", "triton bf16")
+    )
+    total = lambda block: block["forward"]["bytes"] + block["backward"]["bytes"]
     assert total(plain) / total(fused) >= 3.0
     # one pass without gradient costs a third of one with; 53 TFLOP for 1.5 of them and one with gradient
     whole = variants["reference tf32"]

@@ -32,7 +32,12 @@ def test_the_attention_of_pytorch_is_asked_for_the_same():
             continue
         sizes = case.attention
         projected, bias = core_leaves(sizes, dtype=torch.float32, device=CPU)
-        found = attention_peers(sizes, projected, bias)["SDPA"]().transpose(-2, -3).flatten(-2).unflatten(0, (sizes.batch, sizes.groups))
+        found = (
+            attention_peers(sizes, projected, bias)["SDPA"]()
+            .transpose(-2, -3)
+            .flatten(-2)
+            .unflatten(0, (sizes.batch, sizes.groups))
+        )
         mask = torch.ones(sizes.batch, sizes.groups, sizes.length)
         gate = projected[..., -sizes.num_heads * sizes.c_head :]
         ours = attention(projected, num_heads=sizes.num_heads, mask=mask, mask_inf=1e9, bias=bias)
@@ -41,9 +46,29 @@ def test_the_attention_of_pytorch_is_asked_for_the_same():
 
 def test_table_and_record(tmp_path, capsys):
     record = tmp_path / "kernels.json"
-    assert main(["perf", "kernels", "--preset", "demo", "--repeats", "2", "--only", "triangle", "--json", str(record)]) == 0
+    assert (
+        main(
+            [
+                "perf",
+                "kernels",
+                "--preset",
+                "demo",
+                "--repeats",
+                "2",
+                "--only",
+                "triangle",
+                "--json",
+                str(record),
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
-    assert "triangle_update, triangle, and backward" in text and "GB/s" in text and "transition" not in text
+    assert (
+        "triangle_update, triangle, and backward" in text
+        and "GB/s" in text
+        and "transition" not in text
+    )
     cases = json.loads(record.read_text())["figures"]["cases"]
     assert all(len(times["both"]) == 2 for case in cases for times in case["seconds"].values())
     assert {"ours", "plain"} <= set(cases[-1]["seconds"])
@@ -93,7 +118,9 @@ def test_kernels_against_an_earlier_record(tmp_path, capsys, quick):
     text = capsys.readouterr().out
     assert f"against: the kernels of {earlier}" in text and "against" in text.splitlines()[3]
     cases = json.loads(later.read_text())["figures"]["cases"]
-    assert cases and all(case["seconds"]["against"] == {"forward": [3600.0], "both": [7200.0]} for case in cases)
+    assert cases and all(
+        case["seconds"]["against"] == {"forward": [3600.0], "both": [7200.0]} for case in cases
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +163,10 @@ def test_kernels_of_another_checkout_take_turns_with_ours(tmp_path, capsys, quic
     (package / "__main__.py").write_text(OTHER_CHECKOUT % place)
     (package / "perf" / "kernels.py").touch()
     record = tmp_path / "record.json"
-    assert main([*ONE_CASE, "--against", str(package.parent), "--rounds", "3", "--json", str(record)]) == 0
+    assert (
+        main([*ONE_CASE, "--against", str(package.parent), "--rounds", "3", "--json", str(record)])
+        == 0
+    )
     assert (package.parent / "turns").read_text().count("their turn") == 3
     cases = {case["where"]: case for case in json.loads(record.read_text())["figures"]["cases"]}
     assert cases[place]["seconds"]["against"] == {"forward": [1.0] * 6, "both": [2.0] * 6}

@@ -7,7 +7,14 @@ import torch
 
 from benchmark.__main__ import main
 from benchmark.perf import losses
-from benchmark.perf.loss_windows import compare, first_step_at, largest_of_first_steps, ranges, strays, verdict
+from benchmark.perf.loss_windows import (
+    compare,
+    first_step_at,
+    largest_of_first_steps,
+    ranges,
+    strays,
+    verdict,
+)
 from benchmark.perf.losses_probe import configuration, perturbed
 from benchmark.presets import build_preset
 from benchmark.results.headlines import headline
@@ -38,18 +45,36 @@ def metrics(tmp_path_factory):
     record = folder / "losses.json"
     with pytest.MonkeyPatch.context() as monkeypatch:
         plant(monkeypatch)
-        options = ["--data-dir", str(folder), "--steps", str(STEPS), "--nudged", "1", "--json", str(record)]
+        options = [
+            "--data-dir",
+            str(folder),
+            "--steps",
+            str(STEPS),
+            "--nudged",
+            "1",
+            "--json",
+            str(record),
+        ]
         assert main(["perf", "losses", *options]) == 0
     return json.loads(record.read_text())["figures"]
 
 
 def test_the_fast_side_follows(metrics):
     text = losses.report(metrics)
-    assert "losses follow: at most" in text and "\n1-10 " in text and "\n11-12 " in text and "without graphs" in text
-    assert headline("losses", metrics).startswith("demo, 12 steps, auto kernels in bf16: losses follow")
+    assert (
+        "losses follow: at most" in text
+        and "\n1-10 " in text
+        and "\n11-12 " in text
+        and "without graphs" in text
+    )
+    assert headline("losses", metrics).startswith(
+        "demo, 12 steps, auto kernels in bf16: losses follow"
+    )
     sides = metrics["sides"]
     assert list(sides) == ["fast", "plain", "nudged 1", "seed 2"]
-    assert all(len(side["losses"]) == len(side["gradient_norms"]) == STEPS for side in sides.values())
+    assert all(
+        len(side["losses"]) == len(side["gradient_norms"]) == STEPS for side in sides.values()
+    )
     assert [step for step, _ in sides["plain"]["evaluations"]] == [4, 8, 12]
     # bf16 and nudged weights are felt, and are small
     differences = largest_of_first_steps(sides, "losses")
@@ -57,9 +82,21 @@ def test_the_fast_side_follows(metrics):
 
 
 def test_another_learning_rate_is_found(metrics, tiny):
-    settings = {"preset": "demo", "data_dir": "", "steps": STEPS, "seed": 1, "kernels": "triton", "precision": "fp32", "graphs": False,
-                "pads": False, "nudge": 0.0, "nudge_seed": None}  # fmt: skip
-    planted = losses.run_side("fast", settings, Progress(None, what="", unit="step", is_silent=True))
+    settings = {
+        "preset": "demo",
+        "data_dir": "",
+        "steps": STEPS,
+        "seed": 1,
+        "kernels": "triton",
+        "precision": "fp32",
+        "graphs": False,
+        "pads": False,
+        "nudge": 0.0,
+        "nudge_seed": None,
+    }
+    planted = losses.run_side(
+        "fast", settings, Progress(None, what="", unit="step", is_silent=True)
+    )
     sides = metrics["sides"] | {"fast": planted}
     assert strays(compare(sides, "losses"))
     assert "LOSSES DO NOT FOLLOW" in losses.report(metrics | {"sides": sides})
@@ -67,10 +104,23 @@ def test_another_learning_rate_is_found(metrics, tiny):
 
 def test_a_loss_that_is_no_number_is_an_error(tiny, tmp_path, capsys):
     record = tmp_path / "losses.json"
-    options = ["--data-dir", str(tmp_path), "--steps", "8", "--kernels", "compiled", "--json", str(record)]
+    options = [
+        "--data-dir",
+        str(tmp_path),
+        "--steps",
+        "8",
+        "--kernels",
+        "compiled",
+        "--json",
+        str(record),
+    ]
     assert main(["perf", "losses", *options]) == 2
     told = capsys.readouterr().err
-    assert "is not finite" in told and "chain3" in told and "the run 'fast' ended with exit code 1" in told
+    assert (
+        "is not finite" in told
+        and "chain3" in told
+        and "the run 'fast' ended with exit code 1" in told
+    )
     assert not record.exists()
 
 
@@ -94,12 +144,22 @@ def test_what_cannot_be_measured_is_refused(tmp_path, monkeypatch, capsys):
 def test_graphs_want_samples_of_one_shape():
     settings = {"kernels": "triton", "precision": "bf16", "graphs": True, "pads": True, "steps": 50}
     config = configuration(build_preset("real_smoke"), settings)
-    assert config.cuda_graphs and config.data.pad_to_crop and config.device == "cuda" and config.max_steps == config.evaluation.every_steps == 50
-    assert configuration(build_preset("demo"), settings | {"steps": 200}).evaluation.every_steps == 100
+    assert (
+        config.cuda_graphs
+        and config.data.pad_to_crop
+        and config.device == "cuda"
+        and config.max_steps == config.evaluation.every_steps == 50
+    )
+    assert (
+        configuration(build_preset("demo"), settings | {"steps": 200}).evaluation.every_steps == 100
+    )
 
 
 def test_nudged_weights_differ_by_a_rounding():
-    weights = {"a": torch.randn(1000, generator=torch.Generator().manual_seed(0)), "b": torch.zeros(3)}
+    weights = {
+        "a": torch.randn(1000, generator=torch.Generator().manual_seed(0)),
+        "b": torch.zeros(3),
+    }
     found = perturbed(weights, perturb=2.0**-9, seed=1)
     change = (found["a"] / weights["a"] - 1.0).abs()
     assert 2.0**-10 < change.max() < 1.01 * 2.0**-9 and torch.equal(found["b"], weights["b"])
@@ -114,11 +174,20 @@ def test_windows_and_verdict_on_made_up_losses():
     assert ranges(200) == [(1, 10), (11, 50), (51, 100), (101, 200)]
     assert ranges(7) == [(1, 7)] and ranges(1200)[-2:] == [(501, 1000), (1001, 1200)]
     plain = [10.0] * 20
-    sides = {"plain": side(plain), "nudged 1": side([10.1] * 20), "nudged 2": side([9.9, 10.2] * 10), "seed 2": side([12.0] * 20)}
+    sides = {
+        "plain": side(plain),
+        "nudged 1": side([10.1] * 20),
+        "nudged 2": side([9.9, 10.2] * 10),
+        "seed 2": side([12.0] * 20),
+    }
     sides["fast"] = side([10.3, 9.7] * 5 + [10.6] * 10)
     first, second = compare(sides, "losses")
     assert first.shift == pytest.approx(0.0) and first.fast_differs == pytest.approx(0.03)
-    assert first.perturbed_differ == pytest.approx(0.015) and first.times_perturbed == pytest.approx(2.0) and first.seeds_differ == pytest.approx(0.2)
+    assert (
+        first.perturbed_differ == pytest.approx(0.015)
+        and first.times_perturbed == pytest.approx(2.0)
+        and first.seeds_differ == pytest.approx(0.2)
+    )
     assert strays([first, second]) == [second] and "11-20 (4 times)" in verdict(sides)
     assert largest_of_first_steps(sides, "losses")["fast"] == pytest.approx(0.03)
     sides["fast"] = side(plain)

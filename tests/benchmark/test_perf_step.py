@@ -17,10 +17,26 @@ from benchmark.perf.step import report
 
 def test_our_side(tmp_path, capsys):
     record = tmp_path / "step.json"
-    options = ["--preset", "demo", "--passes", "0", "1", "--repeats", "2", "--rounds", "1", "--json", str(record)]
+    options = [
+        "--preset",
+        "demo",
+        "--passes",
+        "0",
+        "1",
+        "--repeats",
+        "2",
+        "--rounds",
+        "1",
+        "--json",
+        str(record),
+    ]
     assert main(["perf", "step", *options]) == 0
     text = capsys.readouterr().out
-    assert "step of demo with auto kernels (which are " in text and "0 ours" in text and "1 ours" in text
+    assert (
+        "step of demo with auto kernels (which are " in text
+        and "0 ours" in text
+        and "1 ours" in text
+    )
     passes = json.loads(record.read_text())["figures"]["passes"]
     assert [len(passes[k]["ours"]["seconds"]) for k in ("0", "1")] == [2, 2]
     assert passes["0"]["ours"]["peak_memory_bytes"][0] > 10**8
@@ -82,25 +98,58 @@ def test_the_reference_has_the_passes_last(tmp_path):
     arrays = {"aatype": np.arange(6).reshape(2, 3), "msa_mask": np.arange(24.0).reshape(2, 2, 3, 2)}
     np.savez(tmp_path / "features.npz", **arrays)
     batch = read_batch(tmp_path / "features.npz", per_pass=["msa_mask"], num_passes=2)
-    assert batch["aatype"].shape == (2, 3, 2) and torch.equal(batch["aatype"][..., 1], torch.from_numpy(arrays["aatype"]))
+    assert batch["aatype"].shape == (2, 3, 2) and torch.equal(
+        batch["aatype"][..., 1], torch.from_numpy(arrays["aatype"])
+    )
     assert torch.equal(batch["msa_mask"][..., 1], torch.from_numpy(arrays["msa_mask"][:, 1]))
 
 
 def test_where_the_time_goes(tmp_path, capsys):
-    picture, trace, record = tmp_path / "modules.png", tmp_path / "trace.json.gz", tmp_path / "step.json"
-    options = ["--preset", "demo", "--repeats", "1", "--rounds", "1", "--kernels", "reference", "--json", str(record)]
+    picture, trace, record = (
+        tmp_path / "modules.png",
+        tmp_path / "trace.json.gz",
+        tmp_path / "step.json",
+    )
+    options = [
+        "--preset",
+        "demo",
+        "--repeats",
+        "1",
+        "--rounds",
+        "1",
+        "--kernels",
+        "reference",
+        "--json",
+        str(record),
+    ]
     assert main(["perf", "step", *options, "--picture", str(picture), "--trace", str(trace)]) == 0
     text = capsys.readouterr().out
     assert "evoformer_stack.core.tri_att_start" in text and "of matmul" in text
     assert picture.read_bytes().startswith(b"\x89PNG")
-    names = {event["name"] for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"] if "name" in event}
-    assert {"evoformer_stack.core.tri_att_start forward", "evoformer_stack.core.tri_att_start backward"} <= names
+    names = {
+        event["name"]
+        for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+        if "name" in event
+    }
+    assert {
+        "evoformer_stack.core.tri_att_start forward",
+        "evoformer_stack.core.tri_att_start backward",
+    } <= names
     modules = json.loads(record.read_text())["figures"]["profile"]["modules"]
-    for name in ("evoformer_stack.core.pair_transition", "extra_msa_stack.msa_att_row", "structure_module.ipa"):
+    for name in (
+        "evoformer_stack.core.pair_transition",
+        "extra_msa_stack.msa_att_row",
+        "structure_module.ipa",
+    ):
         assert modules[name]["forward"] > 0.0 and modules[name]["backward"] > 0.0
 
 
 def test_ranges_have_the_names_of_modules_without_numbers_of_blocks():
-    assert range_name("evoformer_stack.blocks.3.core.tri_mul_in") == "evoformer_stack.core.tri_mul_in"
-    assert range_name("evoformer_stack.blocks.3") is None and range_name("evoformer_stack.blocks") is None
+    assert (
+        range_name("evoformer_stack.blocks.3.core.tri_mul_in") == "evoformer_stack.core.tri_mul_in"
+    )
+    assert (
+        range_name("evoformer_stack.blocks.3") is None
+        and range_name("evoformer_stack.blocks") is None
+    )
     assert range_name("") is None and range_name("a.b.c.d.e") is None

@@ -32,10 +32,18 @@ def test_what_is_faster_is_chosen_and_noise_is_not(launches):
     assert len(found) > 20
     for key, entry in found.items():
         if key.startswith("attention.forward."):
-            assert entry["options"]["num_stages"] == 4 and entry["chosen"] == pytest.approx(entry["written"] / 2)
+            assert entry["options"]["num_stages"] == 4 and entry["chosen"] == pytest.approx(
+                entry["written"] / 2
+            )
         else:
             assert entry["options"] == {} and entry["chosen"] == entry["written"]
-    metrics = {"chip": "X", "preset": "demo", "precision": "bf16", "file": "x.py", "launches": found}
+    metrics = {
+        "chip": "X",
+        "preset": "demo",
+        "precision": "bf16",
+        "file": "x.py",
+        "launches": found,
+    }
     assert "as written" in report(metrics) and "num_stages" in report(metrics)
 
 
@@ -47,10 +55,17 @@ def test_a_kernel_that_cannot_run_is_an_error(launches):
 def test_the_file_is_found_by_the_name_of_the_chip_and_its_options_are_used(launches, monkeypatch):
     kernel, _, arguments, options = launches[0]
     key = tables.launch_key(kernel, arguments, options)
-    found = {key: {"written": 2.0, "chosen": 1.0, "options": {"num_warps": 2, "num_stages": 4}}, "other": {"options": {}}}
+    found = {
+        key: {"written": 2.0, "chosen": 1.0, "options": {"num_warps": 2, "num_stages": 4}},
+        "other": {"options": {}},
+    }
     namespace = {}
-    exec(format_file(found, chip="NVIDIA H200", preset="demo", precision="bf16"), namespace)  # the file is Python
-    assert namespace["CHIP"] == "NVIDIA H200" and namespace["OPTIONS"] == {key: {"num_warps": 2, "num_stages": 4}}
+    exec(
+        format_file(found, chip="NVIDIA H200", preset="demo", precision="bf16"), namespace
+    )  # the file is Python
+    assert namespace["CHIP"] == "NVIDIA H200" and namespace["OPTIONS"] == {
+        key: {"num_warps": 2, "num_stages": 4}
+    }
     monkeypatch.setattr(tables, "active_table", lambda: namespace["OPTIONS"])
     changed = tables.tuned(kernel, arguments, options)
     assert changed["num_warps"] == 2 and changed["num_stages"] == 4
@@ -62,7 +77,13 @@ def test_the_file_is_found_by_the_name_of_the_chip_and_its_options_are_used(laun
 
 
 @pytest.mark.parametrize(
-    ("device", "name"), [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA H100 80GB HBM3", "h100"), ("Unknown", None)]
+    ("device", "name"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("Unknown", None),
+    ],
 )
 def test_names_of_chips(device, name):
     assert tables.file_name(device) == name
@@ -71,7 +92,9 @@ def test_names_of_chips(device, name):
 def test_an_unknown_chip_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA Z999")
     assert tables.table_for("NVIDIA Z999") is None
-    assert "no tuning data for NVIDIA Z999, so safe launch options" in tables.describe(torch.device("cuda"))
+    assert "no tuning data for NVIDIA Z999, so safe launch options" in tables.describe(
+        torch.device("cuda")
+    )
 
 
 def test_without_a_gpu_there_is_nothing_to_tune(capsys):
@@ -84,12 +107,20 @@ def test_without_a_gpu_there_is_nothing_to_tune(capsys):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64])
 def test_random_numbers_in_the_strides_of_a_launch(dtype):
     empty = {"dtype": dtype, "device": "meta"}
-    for x in (torch.empty(4, 1, 3, **empty).expand(4, 5, 3), torch.empty(3, 4, **empty).t(), torch.empty((), **empty)):
+    for x in (
+        torch.empty(4, 1, 3, **empty).expand(4, 5, 3),
+        torch.empty(3, 4, **empty).t(),
+        torch.empty((), **empty),
+    ):
         real = materialise(x, "cpu")
         assert (real.shape, real.stride(), real.dtype) == (x.shape, x.stride(), dtype)
 
 
 def test_who_records_launches_sees_what_the_kernels_were_written_with(launches, monkeypatch):
-    monkeypatch.setattr(tables, "active_table", lambda: {tables.launch_key(k, a, o): {"num_warps": 16} for k, _, a, o in launches})
+    monkeypatch.setattr(
+        tables,
+        "active_table",
+        lambda: {tables.launch_key(k, a, o): {"num_warps": 16} for k, _, a, o in launches},
+    )
     again = step_launches(MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16"))
     assert [options for *_, options in again] == [options for *_, options in launches]

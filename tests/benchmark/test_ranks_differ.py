@@ -11,10 +11,10 @@ import subprocess
 import sys
 
 import pytest
-from tests.parallel.gloo_ranks import free_port
 
 from openfold_opt.protein.index import index_image
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
+from tests.parallel.gloo_ranks import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -34,26 +34,53 @@ def data(tmp_path):
     """Two data sets of no chains, and an empty directory."""
     for name, num_entries in (("shards", 1), ("old_shards", 2)):
         (tmp_path / name).mkdir()
-        attributes = {"missing_alignments": "error", "num_entries": num_entries, "num_rejected_entries": 0}
+        attributes = {
+            "missing_alignments": "error",
+            "num_entries": num_entries,
+            "num_rejected_entries": 0,
+        }
         (tmp_path / name / INDEX_FILE_NAME).write_bytes(index_image((), (), attributes=attributes))
     (tmp_path / "empty").mkdir()
     return tmp_path
 
 
 def start(folder, place: Place, rank: int, port: int) -> subprocess.Popen:
-    launch = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    launch = {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": "2",
+    }
     return subprocess.Popen(
         [
-            sys.executable, "-m", "tests.benchmark.tiny_benchmark", "run", "--preset", place.preset,
-            "--data-dir", str(folder / place.data), "--output-dir", str(folder / "out"), "--seed", "3",
+            sys.executable,
+            "-m",
+            "tests.benchmark.tiny_benchmark",
+            "run",
+            "--preset",
+            place.preset,
+            "--data-dir",
+            str(folder / place.data),
+            "--output-dir",
+            str(folder / "out"),
+            "--seed",
+            "3",
         ],
         cwd=place.checkout,
         env={
-            **os.environ, **launch, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(place.checkout), "TINY_REAL_INDEX": "1", "TINY_CHANGES": json.dumps(place.changes),
+            **os.environ,
+            **launch,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(place.checkout),
+            "TINY_REAL_INDEX": "1",
+            "TINY_CHANGES": json.dumps(place.changes),
         },
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def refusals(folder, first: Place, second: Place) -> list[str]:
@@ -91,18 +118,32 @@ def test_another_batch(data):
 
 def test_another_preset_and_number_of_steps(data):
     said = refusals(data, Place(), Place(preset="tiny_target", changes={"max_steps": 9}))
-    assert_named(said, "the preset is tiny on rank 0", "tiny_target on rank 1", "max_steps is 8 on rank 0", "9 on rank 1")
+    assert_named(
+        said,
+        "the preset is tiny on rank 0",
+        "tiny_target on rank 1",
+        "max_steps is 8 on rank 0",
+        "9 on rank 1",
+    )
 
 
 def test_other_code(data, tmp_path):
     other = tmp_path / "checkout"
     for package in ("openfold_opt", "benchmark", "tests", "data_prep"):
-        shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     changed = other / "openfold_opt" / "train" / "schedule.py"
     changed.write_text(changed.read_text() + "\n# one line more\n")
-    (other / "benchmark" / "extra.py").write_text('"""A file that the first rank does not have."""\n')
+    (other / "benchmark" / "extra.py").write_text(
+        '"""A file that the first rank does not have."""\n'
+    )
     said = refusals(data, Place(), Place(checkout=other))
-    assert_named(said, "the source file openfold_opt/train/schedule.py is ", "benchmark/extra.py is nothing on rank 0")
+    assert_named(
+        said,
+        "the source file openfold_opt/train/schedule.py is ",
+        "benchmark/extra.py is nothing on rank 0",
+    )
 
 
 @pytest.mark.parametrize("empty", [0, 1])

@@ -8,25 +8,45 @@ import subprocess
 import sys
 
 import pytest
+
 from tests.parallel.gloo_ranks import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def start(folder, rank: int, port: int) -> subprocess.Popen:
-    launch = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    launch = {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": "2",
+    }
     return subprocess.Popen(
         [
-            sys.executable, "-m", "tests.benchmark.tiny_benchmark", "run", "--preset", "tiny",
-            "--data-dir", "unused", "--output-dir", str(folder / "out"),
+            sys.executable,
+            "-m",
+            "tests.benchmark.tiny_benchmark",
+            "run",
+            "--preset",
+            "tiny",
+            "--data-dir",
+            "unused",
+            "--output-dir",
+            str(folder / "out"),
         ],
         cwd=ROOT,
         env={
-            **os.environ, **launch, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+            **os.environ,
+            **launch,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
             "TINY_REPORT_SECONDS": "0.5",
         },
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -67,10 +87,24 @@ def test_the_first_rank_waits_for_one_that_never_starts(tmp_path, number, code):
 def test_a_rank_waits_for_a_first_one_that_never_starts(tmp_path):
     port = free_port()
     rank = start(tmp_path, 1, port)
-    assert_ends(rank, signal.SIGTERM, 143, "rank 1 waits for rank 0", f"127.0.0.1:{port + 1}", "Connection refused")
+    assert_ends(
+        rank,
+        signal.SIGTERM,
+        143,
+        "rank 1 waits for rank 0",
+        f"127.0.0.1:{port + 1}",
+        "Connection refused",
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_rank_waits_for_a_service_that_is_mute(tmp_path, mute_port, number, code):
     rank = start(tmp_path, 1, mute_port)
-    assert_ends(rank, number, code, "rank 1 waits for rank 0", f"127.0.0.1:{mute_port + 1}", "does not answer")
+    assert_ends(
+        rank,
+        number,
+        code,
+        "rank 1 waits for rank 0",
+        f"127.0.0.1:{mute_port + 1}",
+        "does not answer",
+    )

@@ -8,9 +8,9 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.check import check_log
-from benchmark.results.headlines import HEADLINES, headline
-from benchmark.results.archive_run import REMOVED
 from benchmark.results.archive import RUN_FILES, format_table
+from benchmark.results.archive_run import REMOVED
+from benchmark.results.headlines import HEADLINES, headline
 from benchmark.results.records_command import RESULTS
 from tests.benchmark.test_check import open_log
 
@@ -19,17 +19,27 @@ RECORD = {
     "measurement": "loader",
     "date": "2026-11-21T03:09:28+00:00",
     "command": "python -m benchmark perf loader",
-    "machine": {"processor": "chip", "cpu_count": 2, "memory_bytes": 2**34, "accelerator_count": 0, "accelerator": "none"},
+    "machine": {
+        "processor": "chip",
+        "cpu_count": 2,
+        "memory_bytes": 2**34,
+        "accelerator_count": 0,
+        "accelerator": "none",
+    },
     "versions": {"commit": COMMIT + "-dirty", "torch": "2.13.0"},
     "figures": {"loaders": {"in order": {"stall_share": 0.35}}},
 }
 
 
 def test_the_table_in_the_tree_is_what_the_records_make():
-    assert (RESULTS / "TABLE.md").read_text(encoding="utf-8") == format_table(RESULTS), "python -m benchmark results makes it anew"
+    assert (RESULTS / "TABLE.md").read_text(encoding="utf-8") == format_table(RESULTS), (
+        "python -m benchmark results makes it anew"
+    )
 
 
-@pytest.mark.parametrize("path", sorted((RESULTS / "measured").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((RESULTS / "measured").glob("*.json")), ids=lambda path: path.stem
+)
 def test_every_kept_measurement_has_a_headline(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["measurement"] in HEADLINES
@@ -43,17 +53,26 @@ def test_kept_runs_comply_and_name_no_place(folder):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["machine"]["host"] == REMOVED
     for name in RUN_FILES:
-        assert not re.search(r'"/|(?<![\w.])/(tmp|home|work|root)/', (folder / name).read_text(encoding="utf-8")), name
+        assert not re.search(
+            r'"/|(?<![\w.])/(tmp|home|work|root)/', (folder / name).read_text(encoding="utf-8")
+        ), name
 
 
 @pytest.mark.parametrize("folder", sorted((RESULTS / "runs").glob("*")), ids=lambda path: path.name)
 def test_the_commit_of_a_kept_run_is_in_the_history(folder):
     commit = json.loads((folder / "config.json").read_text(encoding="utf-8"))["versions"]["commit"]
     inside = ["git", "-C", str(RESULTS)]
-    shallow = subprocess.run([*inside, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    shallow = subprocess.run(
+        [*inside, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True
+    )
     if shallow.stdout.strip() != "false":
         pytest.skip("no git checkout with the whole history")
-    assert subprocess.run([*inside, "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True).returncode == 0
+    assert (
+        subprocess.run(
+            [*inside, "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 @pytest.fixture
@@ -70,9 +89,21 @@ def finished_run(tmp_path):
     lines = open_log()
     lines[-1] = lines[-1].replace('"time_ms": 1,', '"time_ms": 60001,')
     (folder / "mlperf.log").write_text("\n".join(lines) + "\n")
-    (folder / "run.json").write_text(json.dumps({"status": "finished", "continued": False, "outcome": "success"}))
-    config = {"preset": "demo", "seed": 3, "number_of_ranks": 2, "number_of_nodes": 1, "init_checkpoint_sha256": None}
-    config |= {"data_checksum": "f" * 64, "config": {"parallel": {"dap_size": 2}}, "versions": {"commit": COMMIT}}
+    (folder / "run.json").write_text(
+        json.dumps({"status": "finished", "continued": False, "outcome": "success"})
+    )
+    config = {
+        "preset": "demo",
+        "seed": 3,
+        "number_of_ranks": 2,
+        "number_of_nodes": 1,
+        "init_checkpoint_sha256": None,
+    }
+    config |= {
+        "data_checksum": "f" * 64,
+        "config": {"parallel": {"dap_size": 2}},
+        "versions": {"commit": COMMIT},
+    }
     config |= {"machine": RECORD["machine"] | {"host": "secret-host"}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -83,7 +114,18 @@ def change(path, **fields):
 
 
 def add(results, run, *more):
-    return main(["results", "--results-dir", str(results), "--add", str(run), "--name", "demo_seed_3", *more])
+    return main(
+        [
+            "results",
+            "--results-dir",
+            str(results),
+            "--add",
+            str(run),
+            "--name",
+            "demo_seed_3",
+            *more,
+        ]
+    )
 
 
 def test_table_is_made_checked_and_found_old(results, capsys):
@@ -106,8 +148,16 @@ def test_a_run_is_kept(results, finished_run):
     assert "secret-host" not in (kept / "config.json").read_text()
     command = "torchrun --nproc-per-node 2 -m benchmark run --preset demo --seed 3 --data-dir DATA_DIR --output-dir OUTPUT_DIR"
     assert (kept / "command.txt").read_text() == command + "\n"
-    row = next(line for line in (results / "TABLE.md").read_text().splitlines() if line.startswith("| [demo_seed_3]"))
-    assert "| demo, seed 3 |" in row and "| success |" in row and "| 1.000 |" in row.replace("   ", " ")
+    row = next(
+        line
+        for line in (results / "TABLE.md").read_text().splitlines()
+        if line.startswith("| [demo_seed_3]")
+    )
+    assert (
+        "| demo, seed 3 |" in row
+        and "| success |" in row
+        and "| 1.000 |" in row.replace("   ", " ")
+    )
     assert command in (results / "TABLE.md").read_text()
 
 
@@ -117,12 +167,18 @@ def test_a_run_is_kept(results, finished_run):
         ("run.json", {"status": "running"}, "'running', expected 'finished'"),
         ("run.json", {"continued": True}, "was resumed"),
         ("config.json", {"versions": {"commit": COMMIT + "-dirty"}}, "expected a whole commit"),
-        ("config.json", {"data_dir": "/somewhere/else"}, "path of this machine in it, /somewhere/else"),
+        (
+            "config.json",
+            {"data_dir": "/somewhere/else"},
+            "path of this machine in it, /somewhere/else",
+        ),
         ("config.json", {"preset": "on secret-host"}, "name of this host"),
         ("config.json", {"number_of_nodes": 2}, "--command"),
     ],
 )
-def test_runs_that_others_could_not_repeat_are_refused(results, finished_run, capsys, name, fields, expected):
+def test_runs_that_others_could_not_repeat_are_refused(
+    results, finished_run, capsys, name, fields, expected
+):
     change(finished_run / name, **fields)
     assert add(results, finished_run) == 2
     assert expected in capsys.readouterr().err
@@ -130,7 +186,9 @@ def test_runs_that_others_could_not_repeat_are_refused(results, finished_run, ca
 
 
 def test_a_log_against_the_rules_is_refused(results, finished_run, capsys):
-    (finished_run / "mlperf.log").write_text("\n".join(open_log(accuracy=0.7, status="aborted")) + "\n")
+    (finished_run / "mlperf.log").write_text(
+        "\n".join(open_log(accuracy=0.7, status="aborted")) + "\n"
+    )
     assert add(results, finished_run) == 2
     assert "does not comply" in capsys.readouterr().err
 
@@ -158,16 +216,29 @@ def test_a_kept_run_without_its_files_is_named(results, capsys):
     assert "lacks mlperf.log, config.json, command.txt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "expected"), [("[]", "lacks preset, seed"), ("{", "holds no whole run"), ('{"preset": "demo"}', "lacks seed")])
-def test_a_kept_run_whose_configuration_was_changed_is_named(results, finished_run, capsys, text, expected):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[]", "lacks preset, seed"),
+        ("{", "holds no whole run"),
+        ('{"preset": "demo"}', "lacks seed"),
+    ],
+)
+def test_a_kept_run_whose_configuration_was_changed_is_named(
+    results, finished_run, capsys, text, expected
+):
     assert add(results, finished_run) == 0
     (results / "runs" / "demo_seed_3" / "config.json").write_text(text)
     assert main(["results", "--results-dir", str(results), "--check"]) == 2
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "expected"), [("[]", "is not a table"), ('{"versions": {}}', "lacks preset")])
-def test_a_run_without_what_tells_how_to_repeat_it_is_not_kept(results, finished_run, capsys, text, expected):
+@pytest.mark.parametrize(
+    ("text", "expected"), [("[]", "is not a table"), ('{"versions": {}}', "lacks preset")]
+)
+def test_a_run_without_what_tells_how_to_repeat_it_is_not_kept(
+    results, finished_run, capsys, text, expected
+):
     (finished_run / "config.json").write_text(text)
     assert add(results, finished_run) == 2
     assert expected in capsys.readouterr().err and not (results / "runs").exists()
@@ -175,7 +246,12 @@ def test_a_run_without_what_tells_how_to_repeat_it_is_not_kept(results, finished
 
 def test_name_and_run_belong_together(results, finished_run, capsys):
     assert main(["results", "--results-dir", str(results), "--add", str(finished_run)]) == 2
-    assert main(["results", "--results-dir", str(results), "--add", str(finished_run), "--name", "../x"]) == 2
+    assert (
+        main(
+            ["results", "--results-dir", str(results), "--add", str(finished_run), "--name", "../x"]
+        )
+        == 2
+    )
     assert "expected lower-case letters" in capsys.readouterr().err
     assert not (results / "x").exists()
 

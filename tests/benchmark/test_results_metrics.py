@@ -5,10 +5,18 @@ import json
 import pytest
 
 from benchmark.errors import BenchmarkError
-from benchmark.results.metrics import compute_metrics
 from benchmark.results.gather import gather
+from benchmark.results.metrics import compute_metrics
 from benchmark.results.place import describe_place
-from benchmark.results.reference_points import NO_VERDICT, NORMALISED, PASS, REQUIRED_RUNS, SHORT, reference_mean, reference_points
+from benchmark.results.reference_points import (
+    NO_VERDICT,
+    NORMALISED,
+    PASS,
+    REQUIRED_RUNS,
+    SHORT,
+    reference_mean,
+    reference_points,
+)
 from tests.benchmark.made_logs import whole_run
 
 
@@ -47,7 +55,9 @@ def test_one_run_that_did_not_converge_is_the_slowest_and_two_leave_no_mean(tmp_
     whole_run(status="aborted", start=9e4).write(folder / "result_3.txt")
     (found,) = metrics_of(folder)
     assert (found.runs, found.converged) == (4, 3)
-    assert found.minutes_trimmed_mean == pytest.approx(((120 + 240 + 40) + (120 + 320 + 50)) / 2 / 60)
+    assert found.minutes_trimmed_mean == pytest.approx(
+        ((120 + 240 + 40) + (120 + 320 + 50)) / 2 / 60
+    )
     assert found.minutes_max is None
     whole_run(status="aborted", start=9e4).write(folder / "result_4.txt")
     (found,) = metrics_of(folder)
@@ -61,7 +71,9 @@ def test_share_of_peak_only_for_the_closed_sample_on_a_known_accelerator(tmp_pat
     unknown = write_set(tmp_path / "unknown", [3], submission_platform="4xbox")
     fp32 = write_set(tmp_path / "fp32", [3], precision="fp32")
     assert [found.share_of_peak for found in metrics_of(small, unknown, fp32)] == [None, None, None]
-    assert compute_metrics(gather([unknown]).sets[0], accelerator="A100").share_of_peak == pytest.approx(16 * 53.1 / (32 * 312))
+    assert compute_metrics(
+        gather([unknown]).sets[0], accelerator="A100"
+    ).share_of_peak == pytest.approx(16 * 53.1 / (32 * 312))
 
 
 def converging(folder, samples, *, batch):
@@ -80,7 +92,9 @@ def test_verdict_follows_the_reference_points(tmp_path):
     assert at_128.mean == pytest.approx(sum(sorted(at_128.samples)[1:-1]) / 18)
     assert at_128.least < at_128.mean
     slow, near, fast = (
-        metrics_of(converging(tmp_path / name, [round(share * at_128.mean)] * REQUIRED_RUNS, batch=128))[0]
+        metrics_of(
+            converging(tmp_path / name, [round(share * at_128.mean)] * REQUIRED_RUNS, batch=128)
+        )[0]
         for name, share in (("slow", 1.1), ("near", 0.99), ("fast", 0.7))
     )
     assert (slow.verdict, slow.rcp_factor) == (PASS, 1.0)
@@ -97,12 +111,17 @@ def test_no_verdict_without_ten_runs_or_the_closed_sample(tmp_path):
     small = write_set(tmp_path / "small", [3] * REQUIRED_RUNS, max_extra_msa=16)
     first, second = metrics_of(few, small)
     assert (first.verdict, first.verdict_message) == (NO_VERDICT, "9 of 10 runs")
-    assert (second.verdict, second.verdict_message) == (NO_VERDICT, "not the closed division's model and target")
+    assert (second.verdict, second.verdict_message) == (
+        NO_VERDICT,
+        "not the closed division's model and target",
+    )
 
 
 def test_reference_between_and_outside_its_points():
     low, high = reference_points()
-    assert reference_mean((low.batch + high.batch) // 2) == pytest.approx((low.mean + high.mean) / 2)
+    assert reference_mean((low.batch + high.batch) // 2) == pytest.approx(
+        (low.mean + high.mean) / 2
+    )
     assert reference_mean(32) == low.mean
     assert reference_mean(high.batch + 1) is None
 
@@ -161,11 +180,17 @@ def test_a_folder_of_folders_is_several_sets_and_loose_logs_find_together(tmp_pa
 def test_loose_logs_of_different_presets_stay_apart(tmp_path):
     for name in ("one", "two"):
         whole_run().write(tmp_path / name / "mlperf.log")
-        config = {"preset": name, "config": {"parallel": {"dap_size": 2}}, "machine": {"accelerator": "NVIDIA H200"}}
+        config = {
+            "preset": name,
+            "config": {"parallel": {"dap_size": 2}},
+            "machine": {"accelerator": "NVIDIA H200"},
+        }
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     found = metrics_of(tmp_path)
     assert [each.preset for each in found] == ["one", "two"]
-    assert [(each.dap_size, each.is_dap_size_inferred, each.accelerator) for each in found] == [(2, False, "NVIDIA H200")] * 2
+    assert [(each.dap_size, each.is_dap_size_inferred, each.accelerator) for each in found] == [
+        (2, False, "NVIDIA H200")
+    ] * 2
 
 
 def test_a_folder_whose_logs_disagree_is_left_out(tmp_path):
@@ -183,10 +208,17 @@ def test_places_are_named_by_layout(tmp_path):
     package = tmp_path / "Center"
     folder = package / "results" / "big_8x4" / "weak" / "openfold"
     (package / "systems").mkdir(parents=True)
-    (package / "systems" / "big_8x4.json").write_text(json.dumps({"accelerator_model_name": "NVIDIA A100-SXM4-80GB"}))
+    (package / "systems" / "big_8x4.json").write_text(
+        json.dumps({"accelerator_model_name": "NVIDIA A100-SXM4-80GB"})
+    )
     folder.mkdir(parents=True)
     place = describe_place(folder)
-    assert (place.submitter, place.system, place.accelerator, place.is_throughput) == ("Center", "big_8x4", "NVIDIA A100-SXM4-80GB", True)
+    assert (place.submitter, place.system, place.accelerator, place.is_throughput) == (
+        "Center",
+        "big_8x4",
+        "NVIDIA A100-SXM4-80GB",
+        True,
+    )
     assert describe_place(tmp_path / "A__b__strong").submitter == "A"
     assert describe_place(tmp_path / "results" / "runs").submitter is None
     assert not describe_place(tmp_path / "tweak").is_throughput

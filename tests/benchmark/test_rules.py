@@ -20,7 +20,9 @@ def reference():
 
 
 def change(config, part, **values):
-    return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **values)})
+    return dataclasses.replace(
+        config, **{part: dataclasses.replace(getattr(config, part), **values)}
+    )
 
 
 def test_reference_does_not_differ_from_itself(reference):
@@ -33,7 +35,10 @@ def test_free_fields_keep_it_closed(reference):
     config = dataclasses.replace(config, local_batch_size=2, accumulation=4)
     differences = compare(config, reference)
     assert {d.path for d in differences} == {
-        "schedule.base_learning_rate", "schedule.warmup_steps", "local_batch_size", "accumulation",
+        "schedule.base_learning_rate",
+        "schedule.warmup_steps",
+        "local_batch_size",
+        "accumulation",
     }
     assert {d.mark for d in differences} == {"free"}
     assert preset_division(config) == "closed"
@@ -59,9 +64,13 @@ def test_implementation_keeps_it_closed(reference):
 def test_fixed_fields_make_it_open(reference, part, values):
     config = change(reference, part, **values)
     assert preset_division(config) == "open"
-    (name, value), = values.items()
+    ((name, value),) = values.items()
     (difference,) = compare(config, reference)
-    assert difference.path == f"{part}.{name}" and difference.value == value and difference.mark == "mathematical"
+    assert (
+        difference.path == f"{part}.{name}"
+        and difference.value == value
+        and difference.mark == "mathematical"
+    )
 
 
 def test_another_checkpoint_makes_it_open(reference):
@@ -109,7 +118,9 @@ def test_unknown_preset_lists_those_that_exist(capsys):
         assert name in error
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["check", "--help"], ["rules", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["run", "--help"], ["check", "--help"], ["rules", "--help"]]
+)
 def test_help(argv, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(argv)
@@ -120,12 +131,20 @@ def test_help(argv, capsys):
 def test_rules_counts_the_chains_of_a_data_set(tmp_path, capsys):
     raw, shards = tmp_path / "raw", tmp_path / "shards"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    inputs = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert data_prep(["convert", *inputs, "--out", str(shards)]) == 0
     capsys.readouterr()
     assert main(["rules", "--preset", "demo", "--data-dir", str(shards)]) == 0
     text = capsys.readouterr().out
-    assert "6 chains to train on, 1 to evaluate" in text and "the closed division has 594,595 and 180" in text
+    assert (
+        "6 chains to train on, 1 to evaluate" in text
+        and "the closed division has 594,595 and 180" in text
+    )
     assert main(["rules", "--preset", "mlperf_reference", "--data-dir", str(shards)]) == 2
     assert "no chain to evaluate by rule 'cameo'" in capsys.readouterr().err
     assert main(["rules", "--preset", "demo", "--data-dir", str(tmp_path)]) == 2
@@ -137,4 +156,7 @@ def test_a_data_set_of_other_numbers_is_not_usable(reference, tmp_path, capsys, 
     monkeypatch.setattr(selection, "select_training", lambda index, config: range(594_594))
     monkeypatch.setattr(selection, "select_validation", lambda index, config: range(180))
     assert main(["rules", "--preset", "mlperf_reference", "--data-dir", str(tmp_path)]) == 1
-    assert "594,594 chains to train on and 180 to evaluate, expected 594,595 and 180" in capsys.readouterr().out
+    assert (
+        "594,594 chains to train on and 180 to evaluate, expected 594,595 and 180"
+        in capsys.readouterr().out
+    )

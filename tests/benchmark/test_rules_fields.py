@@ -54,7 +54,9 @@ def other_values(path: str, value: Any) -> list[Any]:
 def replace_at(config: Any, path: str, value: Any) -> Any:
     """The tree with one leaf changed."""
     name, _, rest = path.partition(".")
-    return dataclasses.replace(config, **{name: replace_at(getattr(config, name), rest, value) if rest else value})
+    return dataclasses.replace(
+        config, **{name: replace_at(getattr(config, name), rest, value) if rest else value}
+    )
 
 
 def change(path: str) -> tuple[Any, Any]:
@@ -76,25 +78,34 @@ def judge_preset(tmp_path_factory):
         patch.setattr(rules, "closed_refusals", lambda config, samples: [])
 
         def judge(config, *flags):
-            patch.setattr(rules, "build_preset", lambda name: config if name == "changed" else build_preset(name))
+            patch.setattr(
+                rules,
+                "build_preset",
+                lambda name: config if name == "changed" else build_preset(name),
+            )
             return main(["rules", "--preset", "changed", *flags])
 
         yield judge
 
 
-@pytest.mark.parametrize("path", [leaf.path for leaf in FIELDS.values() if leaf.mark == "mathematical"])
+@pytest.mark.parametrize(
+    "path", [leaf.path for leaf in FIELDS.values() if leaf.mark == "mathematical"]
+)
 def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, judge_preset, capsys):
     config, value = change(path)
     assert judge_preset(config) == 0
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: open division"
     assert cause.splitlines() == [
-        "makes it open (the rules fix these):", f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
+        "makes it open (the rules fix these):",
+        f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
     assert judge_preset(config, "--require", "closed") == 1
 
 
-@pytest.mark.parametrize("path", [leaf.path for leaf in FIELDS.values() if leaf.mark != "mathematical"])
+@pytest.mark.parametrize(
+    "path", [leaf.path for leaf in FIELDS.values() if leaf.mark != "mathematical"]
+)
 def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset, capsys):
     if path == "recompute":
         config, value = replace_at(REFERENCE, path, "auto"), "auto"
@@ -106,7 +117,8 @@ def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: closed division"
     assert cause.splitlines() == [
-        f"{rules.HEADINGS[FIELDS[path].mark]}:", f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
+        f"{rules.HEADINGS[FIELDS[path].mark]}:",
+        f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
 
 
@@ -115,8 +127,12 @@ def with_part(name: str, part: Any) -> Any:
 
 
 def test_a_new_field_without_a_mark_is_refused():
-    grown = dataclasses.make_dataclass("Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True)
-    with pytest.raises(ValueError, match="config field loader.brand_new is marked None; expected one of"):
+    grown = dataclasses.make_dataclass(
+        "Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True
+    )
+    with pytest.raises(
+        ValueError, match="config field loader.brand_new is marked None; expected one of"
+    ):
         rules.compare(with_part("loader", grown()), REFERENCE)
 
 
@@ -135,7 +151,10 @@ def test_a_class_has_one_mark_or_each_of_its_fields_has():
         category: ClassVar[str] = "implementation"
         a: int = dataclasses.field(default=1, metadata={"category": "mathematical"})
 
-    with pytest.raises(ValueError, match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark from the class"):
+    with pytest.raises(
+        ValueError,
+        match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark from the class",
+    ):
         list(config_fields(MixedConfig()))
 
 
@@ -149,7 +168,9 @@ def test_a_preset_cannot_bring_marks_of_its_own():
 def test_list_has_every_field_with_its_mark(judge_preset, capsys):
     assert judge_preset(REFERENCE, "--list") == 0
     listed = capsys.readouterr().out.partition("every field:\n")[2].splitlines()
-    assert [tuple(line.split(": ")[0].split()) for line in listed] == [(leaf.mark, leaf.path) for leaf in FIELDS.values()]
+    assert [tuple(line.split(": ")[0].split()) for line in listed] == [
+        (leaf.mark, leaf.path) for leaf in FIELDS.values()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +184,15 @@ def test_list_has_every_field_with_its_mark(judge_preset, capsys):
         ("local_batch_size", False),
     ],
 )
-def test_another_model_or_validation_set_is_not_of_the_open_division_either(judge_preset, capsys, path, is_told):
+def test_another_model_or_validation_set_is_not_of_the_open_division_either(
+    judge_preset, capsys, path, is_told
+):
     judge_preset(change(path)[0])
     lines = capsys.readouterr().out.splitlines()
-    found = [place for place, line in enumerate(lines) if line.startswith("not of the open division either")]
+    found = [
+        place
+        for place, line in enumerate(lines)
+        if line.startswith("not of the open division either")
+    ]
     assert len(found) == is_told
     assert not found or lines[found[0] + 1] == f"  {path.partition('.')[0]}: 1 of the fields above"

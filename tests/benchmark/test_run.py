@@ -12,12 +12,12 @@ import time
 
 import pytest
 import torch
-from tests.benchmark.front_door import front_door
 
 from benchmark.check import check_log
 from benchmark.code_revision import code_digest
 from benchmark.log_events import read_events
 from benchmark.summary import read_evaluations
+from tests.benchmark.front_door import front_door
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,12 @@ def environment(**changes):
 
 def run(*args, **keywords):
     return subprocess.run(
-        command(*args, **keywords), capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=120
+        command(*args, **keywords),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=120,
     )
 
 
@@ -57,13 +62,25 @@ def finished(tmp_path_factory):
 def test_files_of_a_run(finished):
     output, printed = finished
     names = {path.name for path in output.iterdir()}
-    expected = {"mlperf.log", "config.json", "run.json", "summary.txt", "evaluation_curve.png", "steps.jsonl"}
+    expected = {
+        "mlperf.log",
+        "config.json",
+        "run.json",
+        "summary.txt",
+        "evaluation_curve.png",
+        "steps.jsonl",
+    }
     assert expected | {"evaluations.jsonl", "checkpoints"} <= names
     assert (output / "summary.txt").read_text().strip() in printed
     state = json.loads((output / "run.json").read_text())
     clock = state.pop("clock")
     assert state | {"identity": None} == {
-        "status": "finished", "outcome": "success", "continued": False, "num_resumptions": 0, "seed": 11, "identity": None,
+        "status": "finished",
+        "outcome": "success",
+        "continued": False,
+        "num_resumptions": 0,
+        "seed": 11,
+        "identity": None,
     }
     assert clock["disagreement"] is None and clock["wall_seconds"] > 0
 
@@ -117,7 +134,9 @@ def test_log_of_a_run(finished):
 
 
 def test_finished_directory_is_refused(finished):
-    assert "holds a finished run (success)" in refusal(run("tiny_target", finished[0], "--seed", 11))
+    assert "holds a finished run (success)" in refusal(
+        run("tiny_target", finished[0], "--seed", 11)
+    )
 
 
 def test_target_not_reached_is_exit_code_1(tmp_path):
@@ -135,8 +154,12 @@ def start_slow(output, *flags):
     The six steps left take 24 s: time for another process to start on a busy machine and find this one alive.
     """
     process = subprocess.Popen(
-        command("tiny", output, *flags), cwd=ROOT, env=environment(TINY_STEP_SECONDS="4"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command("tiny", output, *flags),
+        cwd=ROOT,
+        env=environment(TINY_STEP_SECONDS="4"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + 240
     while not list(output.glob("checkpoints/step_*[0-9]")):
@@ -186,10 +209,18 @@ def test_two_ranks_draw_one_seed(tmp_path):
     output = tmp_path / "out"
     ranks = [
         subprocess.Popen(
-            command("tiny", output), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command("tiny", output),
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(
-                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1", MASTER_PORT="29631",
+                RANK=str(rank),
+                WORLD_SIZE="2",
+                LOCAL_RANK=str(rank),
+                LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT="29631",
             ),
         )
         for rank in range(2)
@@ -204,10 +235,18 @@ def test_two_ranks_draw_one_seed(tmp_path):
 def test_two_ranks_are_refused_together(finished):
     ranks = [
         subprocess.Popen(
-            command("tiny_target", finished[0]), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command("tiny_target", finished[0]),
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(
-                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1", MASTER_PORT="29641",
+                RANK=str(rank),
+                WORLD_SIZE="2",
+                LOCAL_RANK=str(rank),
+                LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT="29641",
             ),
         )
         for rank in range(2)
@@ -238,20 +277,30 @@ def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, p
         time.sleep(pause)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == code, text
-    assert ("whose checkpoint is complete" if code == 75 else "stopped by a signal") in text and "Traceback" not in text
+    assert (
+        "whose checkpoint is complete" if code == 75 else "stopped by a signal"
+    ) in text and "Traceback" not in text
     stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
     assert [event["metadata"]["status"] for event in stops] == ["aborted"]
     state = json.loads((output / "run.json").read_text())
-    assert state["status"] == ("preempted" if code == 75 else "failed") and state["resumable"] is True
+    assert (
+        state["status"] == ("preempted" if code == 75 else "failed") and state["resumable"] is True
+    )
 
 
 def test_a_death_before_the_first_checkpoint_is_no_resumption(tmp_path):
     output = tmp_path / "out"
     process = subprocess.Popen(
-        command("tiny_target", output, "--seed", 5), cwd=ROOT, env=environment(TINY_STEP_SECONDS="30"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    while "run_start" not in ((output / "mlperf.log").read_text() if (output / "mlperf.log").exists() else ""):
+        command("tiny_target", output, "--seed", 5),
+        cwd=ROOT,
+        env=environment(TINY_STEP_SECONDS="30"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while "run_start" not in (
+        (output / "mlperf.log").read_text() if (output / "mlperf.log").exists() else ""
+    ):
         assert process.poll() is None
         time.sleep(0.05)
     end(process)
@@ -259,7 +308,9 @@ def test_a_death_before_the_first_checkpoint_is_no_resumption(tmp_path):
     assert again.returncode == 0, again.stderr
     assert json.loads((output / "run.json").read_text())["continued"] is False
     assert "run_continued" not in (output / "mlperf.log").read_text()
-    assert [json.loads(line)["step"] for line in (output / "steps.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert [
+        json.loads(line)["step"] for line in (output / "steps.jsonl").read_text().splitlines()
+    ] == [1, 2, 3, 4]
 
 
 def test_a_log_that_cannot_be_written_ends_the_run(tmp_path):
@@ -276,18 +327,29 @@ def test_a_log_that_cannot_be_written_ends_the_run(tmp_path):
     assert state["error"]["kind"] == "full disk" and state["error"]["type"] == "OSError"
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [("SUBMISSION_STATUS", "bogus", "SUBMISSION_STATUS is 'bogus'")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"), [("SUBMISSION_STATUS", "bogus", "SUBMISSION_STATUS is 'bogus'")]
+)
 def test_a_wrong_environment_is_refused_by_all_ranks(tmp_path, name, value, message):
     ranks = [
         subprocess.Popen(
-            command("tiny", tmp_path / "out"), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command("tiny", tmp_path / "out"),
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(
-                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1", MASTER_PORT="29651", **{name: value},
+                RANK=str(rank),
+                WORLD_SIZE="2",
+                LOCAL_RANK=str(rank),
+                LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT="29651",
+                **{name: value},
             ),
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     outputs = [process.communicate(timeout=60) for process in ranks]
     assert [process.returncode for process in ranks] == [2, 2]
     assert all(message in errors and "Traceback" not in errors for _, errors in outputs)
@@ -342,18 +404,32 @@ def test_names_that_break_the_result_line_are_refused_at_the_front_door(tmp_path
 
 def test_the_front_door_wants_one_directory_for_all_ranks(tmp_path):
     result = subprocess.run(
-        [ROOT / "run_and_time.sh", "--data-dir", str(tmp_path)], capture_output=True, text=True,
-        env=environment(RANK="1", WORLD_SIZE="2"), timeout=120,
-    )  # fmt: skip
+        [ROOT / "run_and_time.sh", "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment(RANK="1", WORLD_SIZE="2"),
+        timeout=120,
+    )
     assert result.returncode == 2
     assert "2 ranks need one directory between them; name it with --output-dir" in result.stderr
 
 
 def test_only_the_first_rank_reports_at_the_front_door(tmp_path):
     result = subprocess.run(
-        [ROOT / "run_and_time.sh", "--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--seed", "-1"],
-        capture_output=True, text=True, env=environment(RANK="1", WORLD_SIZE="2"), timeout=120,
-    )  # fmt: skip
+        [
+            ROOT / "run_and_time.sh",
+            "--data-dir",
+            str(tmp_path),
+            "--output-dir",
+            str(tmp_path / "out"),
+            "--seed",
+            "-1",
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(RANK="1", WORLD_SIZE="2"),
+        timeout=120,
+    )
     assert result.returncode == 2
     assert "TIMING RUN" not in result.stdout and "RESULT" not in result.stdout
 

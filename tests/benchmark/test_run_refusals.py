@@ -19,12 +19,27 @@ from tests.train.synthetic import tiny_config
 @pytest.fixture(autouse=True)
 def tiny_preset(monkeypatch):
     """One more preset, `tiny`, which needs no GPU."""
-    monkeypatch.setattr(run_command, "build_preset", lambda name: tiny_config() if name == "tiny" else build_preset(name))
+    monkeypatch.setattr(
+        run_command,
+        "build_preset",
+        lambda name: tiny_config() if name == "tiny" else build_preset(name),
+    )
 
 
 def run(tmp_path, preset="tiny", *flags, data=None):
     data = tmp_path / "shards" if data is None else data
-    return main(["run", "--preset", preset, "--data-dir", str(data), "--output-dir", str(tmp_path / "out"), *flags])
+    return main(
+        [
+            "run",
+            "--preset",
+            preset,
+            "--data-dir",
+            str(data),
+            "--output-dir",
+            str(tmp_path / "out"),
+            *flags,
+        ]
+    )
 
 
 @pytest.fixture
@@ -69,7 +84,10 @@ def test_ranks_that_cannot_make_the_global_batch(refused, monkeypatch):
 
 def test_an_accumulation_that_does_not_make_the_global_batch(refused):
     message = refused("demo", "--set", "accumulation=4")
-    assert "--set accumulation=4: it follows from global_batch_size=2 and the ranks, and is 1; set global_batch_size" in message
+    assert (
+        "--set accumulation=4: it follows from global_batch_size=2 and the ranks, and is 1; set global_batch_size"
+        in message
+    )
     assert "data_prep convert" in refused("demo", "--set", "accumulation=1")
 
 
@@ -159,13 +177,17 @@ def test_checkpoint_that_is_no_checkpoint(tiny, tmp_path, capsys):
 def test_checkpoint_with_a_missing_tensor(tiny, tmp_path, capsys, weights):
     tiny()
     name = next(iter(weights))
-    message = refused_checkpoint(tmp_path, capsys, {key: value for key, value in weights.items() if key != name})
+    message = refused_checkpoint(
+        tmp_path, capsys, {key: value for key, value in weights.items() if key != name}
+    )
     assert "missing" in message and name in message
 
 
 def test_checkpoint_with_an_extra_tensor(tiny, tmp_path, capsys, weights):
     tiny()
-    message = refused_checkpoint(tmp_path, capsys, dict(weights) | {"surplus.weight": torch.zeros(3)})
+    message = refused_checkpoint(
+        tmp_path, capsys, dict(weights) | {"surplus.weight": torch.zeros(3)}
+    )
     assert "surplus.weight" in message
 
 
@@ -209,7 +231,9 @@ def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
         (Terminated(signal.SIGTERM), 143, "interrupted: a signal ended the run at once"),
     ],
 )
-def test_an_end_while_the_page_cache_is_cleared_is_recorded(tiny, tmp_path, capsys, monkeypatch, error, code, outcome):
+def test_an_end_while_the_page_cache_is_cleared_is_recorded(
+    tiny, tmp_path, capsys, monkeypatch, error, code, outcome
+):
     def fail(files):
         raise error
 

@@ -9,10 +9,10 @@ from benchmark.presets import build_preset, preset_names
 from benchmark.rules import division_of_run
 from benchmark.settings import _parse, _type_of, apply_settings
 from benchmark.submission.finding import FAIL
+from benchmark.submission.logs import find_logs
 from benchmark.submission.provenance import _judge_settings
 from openfold_opt.train.config import config_fields
 from tests.benchmark.demo_logs import write_demo_log, write_record
-from benchmark.submission.logs import find_logs
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,15 @@ def test_every_field_of_every_preset_reads_its_own_value_back(name):
         ("torch_threads=3", lambda c: c.torch_threads, 3),
         ("schedule.decay_steps=5,9", lambda c: c.schedule.decay_steps, (5, 9)),
         ("schedule.decay_steps=", lambda c: c.schedule.decay_steps, ()),
-        ("selection.train_chain_ids=1abc_A,1abc_B", lambda c: c.selection.train_chain_ids, ("1abc_A", "1abc_B")),
+        (
+            "selection.train_chain_ids=1abc_A,1abc_B",
+            lambda c: c.selection.train_chain_ids,
+            ("1abc_A", "1abc_B"),
+        ),
         ("selection.train_chain_ids=none", lambda c: c.selection.train_chain_ids, None),
         ("model.evoformer_stack.num_blocks=3", lambda c: c.model.evoformer_stack.num_blocks, 3),
     ],
-)  # fmt: skip
+)
 def test_values_have_the_type_of_their_field(demo, setting, read, expected):
     found = read(apply_settings(demo, [setting]))
     assert found == expected and type(found) is type(expected)
@@ -98,4 +102,6 @@ def test_submit_refuses_a_run_with_settings(tmp_path):
     changed = dataclasses.replace(logs[0])
     changed.__dict__["record"] = logs[0].record | {"settings": ["max_steps=9"]}
     (finding,) = _judge_settings([changed, logs[1]])
-    assert finding.state == FAIL and finding.text == "fields changed by --set\nresult_0: max_steps=9"
+    assert (
+        finding.state == FAIL and finding.text == "fields changed by --set\nresult_0: max_steps=9"
+    )

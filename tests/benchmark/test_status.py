@@ -11,12 +11,12 @@ import sys
 import time
 
 import pytest
-from tests.benchmark.front_door import front_door
-from tests.parallel.gloo_ranks import free_port
 
 from benchmark.__main__ import main
 from benchmark.log_events import read_events
 from benchmark.status import read_status, status_lines
+from tests.benchmark.front_door import front_door
+from tests.parallel.gloo_ranks import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STARTED: list[subprocess.Popen] = []
@@ -152,7 +152,9 @@ def test_full_disk(tmp_path, bytes_per_file):
     """A limit of the size of files stands for a full disk, for which a test would have to be root."""
     output = tmp_path / "out"
     limits = (bytes_per_file, bytes_per_file)
-    code, text = end(start(output, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)))
+    code, text = end(
+        start(output, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    )
     assert code == (2 if bytes_per_file == 16_000 else 1), text
     assert "Traceback" not in text and text.count("benchmark run: ") == 1
     assert status(output)[0].startswith("full disk: a file could not be written")
@@ -242,7 +244,13 @@ def test_ctrl_c_at_a_terminal(tmp_path, door):
     command, changes = front_door(tmp_path, preset="tiny")
     if door == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        command += ["--master-port", str(free_port()), "-m", "tests.benchmark.tiny_benchmark", "run"]
+        command += [
+            "--master-port",
+            str(free_port()),
+            "-m",
+            "tests.benchmark.tiny_benchmark",
+            "run",
+        ]
         command += ["--preset", "tiny", "--data-dir", "unused", "--output-dir", str(output)]
         changes = {}
     process = start(output, command=command, **variables, **changes)
@@ -285,7 +293,11 @@ def test_a_directory_that_is_not_a_run_is_exit_code_2(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("run.json", '{"status": "failed"}'), ("steps.jsonl", '{"loss": 1}\n'), ("config.json", "[1]")],
+    [
+        ("run.json", '{"status": "failed"}'),
+        ("steps.jsonl", '{"loss": 1}\n'),
+        ("config.json", "[1]"),
+    ],
 )
 def test_files_of_another_version_are_exit_code_2(tmp_path, capsys, file, content):
     (tmp_path / "run.json").write_text('{"status": "running", "resumable": false}')

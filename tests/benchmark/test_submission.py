@@ -12,11 +12,15 @@ from benchmark.__main__ import main
 from benchmark.machine import CHECKOUT
 from tests.benchmark.demo_logs import write_demo_log, write_description, write_power, write_record
 
-pytestmark = pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="needs a git checkout: submit packs its tracked files")
+pytestmark = pytest.mark.skipif(
+    not (CHECKOUT / ".git").exists(), reason="needs a git checkout: submit packs its tracked files"
+)
 
 
 def head():
-    return subprocess.run(["git", "-C", CHECKOUT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", CHECKOUT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,16 @@ def demo(tmp_path_factory):
         write_power(folder)
     system = write_description(root / "two_cores.json")
     (root / "site.sh").write_text("#!/usr/bin/env bash\nexport NODES=1\n")
-    command = ["submit", str(root / "runs"), "--system", str(system), "--out", str(root / "out"), "--include", str(root / "site.sh")]
+    command = [
+        "submit",
+        str(root / "runs"),
+        "--system",
+        str(system),
+        "--out",
+        str(root / "out"),
+        "--include",
+        str(root / "site.sh"),
+    ]
     code = main(command)
     return root, command, code
 
@@ -43,8 +56,18 @@ def test_ten_demo_logs_pass_in_the_open_division(demo):
     root, _, code = demo
     text = report(root)
     assert code == 0, text
-    for subject in ("number of runs", "compliance", "seeds", "one configuration", "commit", "package checker", "repository checker",
-                    "system description checker", "power", "summary"):  # fmt: skip
+    for subject in (
+        "number of runs",
+        "compliance",
+        "seeds",
+        "one configuration",
+        "commit",
+        "package checker",
+        "repository checker",
+        "system description checker",
+        "power",
+        "summary",
+    ):
         assert f"PASS  {subject}: " in text, text
     assert "NOTE  reference convergence: " in text
     assert "FAIL  " not in text
@@ -53,7 +76,9 @@ def test_ten_demo_logs_pass_in_the_open_division(demo):
 def test_score_and_energy_are_means_without_the_extremes(demo):
     """Energy is that of 200 W for as long as each run took: mlperf-logging stretches readings to the run's own time."""
     root, _, _ = demo
-    minutes, energy = re.search(r"PASS  summary: ([0-9.]+) min.*energy ([0-9]+) J", report(root)).groups()
+    minutes, energy = re.search(
+        r"PASS  summary: ([0-9.]+) min.*energy ([0-9]+) J", report(root)
+    ).groups()
     expected = sum(10 + index**2 for index in range(1, 9)) / 8
     # the events of a made-up run take some milliseconds
     assert float(minutes) == pytest.approx(expected, abs=0.01)
@@ -64,25 +89,53 @@ def test_layout_is_that_of_the_rules(demo):
     root, _, _ = demo
     package = root / "out" / "Nobody"
     results = package / "results" / "two_cores" / "strong" / "openfold"
-    assert sorted(path.name for path in results.glob("*.txt")) == [f"result_{index}.txt" for index in range(10)]
-    assert sorted(str(path.relative_to(results)) for path in results.rglob("node_*")) == [f"power/result_{i}/node_0.txt" for i in range(10)]
-    assert (results / "result_3.txt").read_bytes() == (root / "runs" / "run_3" / "mlperf.log").read_bytes()
+    assert sorted(path.name for path in results.glob("*.txt")) == [
+        f"result_{index}.txt" for index in range(10)
+    ]
+    assert sorted(str(path.relative_to(results)) for path in results.rglob("node_*")) == [
+        f"power/result_{i}/node_0.txt" for i in range(10)
+    ]
+    assert (results / "result_3.txt").read_bytes() == (
+        root / "runs" / "run_3" / "mlperf.log"
+    ).read_bytes()
     assert json.loads((package / "systems" / "two_cores.json").read_text())["submitter"] == "Nobody"
     implementations = package / "benchmarks" / "openfold" / "implementations"
     code = f"openfold_opt_{head()[:12]}"
     assert sorted(path.name for path in implementations.iterdir()) == sorted([code, "two_cores"])
     own = sorted(path.name for path in (implementations / "two_cores").iterdir())
-    assert own == sorted(["README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh", f"two_cores_{code}.json", "site.sh"])
+    assert own == sorted(
+        [
+            "README.md",
+            "setup.sh",
+            "init_datasets.sh",
+            "run_and_time.sh",
+            f"two_cores_{code}.json",
+            "site.sh",
+        ]
+    )
     # nothing of the assembling is left
     assert sorted(path.name for path in (root / "out").iterdir()) == ["Nobody", "Nobody.checks"]
 
 
 def test_code_is_that_of_the_commit(demo):
     root, _, _ = demo
-    code = next((root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations").glob("openfold_opt_*"))
+    code = next(
+        (root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations").glob(
+            "openfold_opt_*"
+        )
+    )
     packed = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
-    listed = subprocess.run(["git", "-C", CHECKOUT, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True)
-    tracked = {name for name in listed.stdout.splitlines() if not any(part.startswith(".") for part in name.split("/"))}
+    listed = subprocess.run(
+        ["git", "-C", CHECKOUT, "ls-tree", "-r", "--name-only", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tracked = {
+        name
+        for name in listed.stdout.splitlines()
+        if not any(part.startswith(".") for part in name.split("/"))
+    }
     assert packed == tracked
     assert os.access(code / "run_and_time.sh", os.X_OK)
 
@@ -90,7 +143,9 @@ def test_code_is_that_of_the_commit(demo):
 def test_scripts_of_the_system_start_the_packed_code(demo):
     root, _, _ = demo
     own = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
-    shown = subprocess.run([own / "run_and_time.sh", "--help"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [own / "run_and_time.sh", "--help"], capture_output=True, text=True, check=True
+    )
     assert shown.stdout.startswith("usage: ./run_and_time.sh")
     assert "--preset demo" in (own / "run_and_time.sh").read_text()
     assert "node17" not in next(own.glob("two_cores_*.json")).read_text()
@@ -117,7 +172,13 @@ def test_results_are_not_overwritten_unasked(demo, capsys):
 def test_files_of_the_site_do_not_hide_ours(demo, tmp_path, capsys):
     root, command, _ = demo
     (tmp_path / "setup.sh").write_text("exit 1\n")
-    command = [*command[:-2], "--out", str(tmp_path / "out"), "--include", str(tmp_path / "setup.sh")]
+    command = [
+        *command[:-2],
+        "--out",
+        str(tmp_path / "out"),
+        "--include",
+        str(tmp_path / "setup.sh"),
+    ]
     assert main(command) == 2
     assert "has a file of this name already" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
@@ -139,11 +200,20 @@ def test_published_logs_pass_in_the_closed_division(shared, tmp_path, capsys):
 
 
 def test_published_logs_that_converge_too_fast_fall_short(shared, tmp_path, capsys):
-    logs = sorted(next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("HPE*__strong")).glob("result_*.txt"))
+    logs = sorted(
+        next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("HPE*__strong")).glob("result_*.txt")
+    )
     system = tmp_path / "perlmutter.json"
     description = json.loads((shared / "facts" / "system_example.json").read_text())
-    system.write_text(json.dumps(description | {"submitter": "HPE+LBNL", "number_of_nodes": "224", "accelerators_per_node": "4"}))
-    code = main(["submit", *map(str, logs[:-1]), "--system", str(system), "--out", str(tmp_path / "out")])
+    system.write_text(
+        json.dumps(
+            description
+            | {"submitter": "HPE+LBNL", "number_of_nodes": "224", "accelerators_per_node": "4"}
+        )
+    )
+    code = main(
+        ["submit", *map(str, logs[:-1]), "--system", str(system), "--out", str(tmp_path / "out")]
+    )
     text = capsys.readouterr().out
     assert code == 1
     assert "FAIL  number of runs: 9; expected exactly 10" in text
@@ -168,19 +238,42 @@ def test_throughput_is_not_submitted_alone(tmp_path, capsys):
     for index in range(10):
         write_demo_log(tmp_path / "runs" / f"run_{index}" / "mlperf.log", seed=index)
     system = write_description(tmp_path / "two_cores.json", number_of_nodes="10")
-    code = main(["submit", str(tmp_path / "runs"), "--system", str(system), "--out", str(tmp_path / "out"), "--throughput"])
+    code = main(
+        [
+            "submit",
+            str(tmp_path / "runs"),
+            "--system",
+            str(system),
+            "--out",
+            str(tmp_path / "out"),
+            "--throughput",
+        ]
+    )
     text = capsys.readouterr().out
     assert code == 1
-    assert "FAIL  throughput: the rules take a throughput only together with a time to train" in text
+    assert (
+        "FAIL  throughput: the rules take a throughput only together with a time to train" in text
+    )
     assert "verdict: falls short in throughput\n" in text
     assert "PASS  summary: 10 models in" in text
-    assert len(list((tmp_path / "out" / "Nobody" / "results" / "two_cores" / "weak" / "openfold").iterdir())) == 10
+    assert (
+        len(
+            list(
+                (
+                    tmp_path / "out" / "Nobody" / "results" / "two_cores" / "weak" / "openfold"
+                ).iterdir()
+            )
+        )
+        == 10
+    )
 
 
 def test_places_that_cannot_be_written_are_told(tmp_path, capsys):
     write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
     system = write_description(tmp_path / "two_cores.json")
-    assert main(["submit", str(tmp_path / "run"), "--system", str(system), "--out", str(system)]) == 2
+    assert (
+        main(["submit", str(tmp_path / "run"), "--system", str(system), "--out", str(system)]) == 2
+    )
     assert "cannot be written" in capsys.readouterr().err
 
 
@@ -188,6 +281,18 @@ def test_nothing_is_left_of_a_submission_that_cannot_be_assembled(tmp_path, caps
     write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
     write_record(tmp_path / "run", commit="0123456789012345678901234567890123456789")
     system = write_description(tmp_path / "two_cores.json")
-    assert main(["submit", str(tmp_path / "run"), "--system", str(system), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        main(
+            [
+                "submit",
+                str(tmp_path / "run"),
+                "--system",
+                str(system),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert "does not have the commit 0123456789" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -36,7 +36,12 @@ def test_ten_runs_of_one_system_have_no_findings(runs):
 def test_logs_keep_the_order_of_their_numbers(tmp_path):
     for index in (0, 1, 2, 10):
         write_demo_log(tmp_path / f"result_{index}.txt", seed=index)
-    assert [log.path.name for log in find_logs([tmp_path])] == ["result_0.txt", "result_1.txt", "result_2.txt", "result_10.txt"]
+    assert [log.path.name for log in find_logs([tmp_path])] == [
+        "result_0.txt",
+        "result_1.txt",
+        "result_2.txt",
+        "result_10.txt",
+    ]
 
 
 def test_inputs_that_are_no_logs_are_named(tmp_path):
@@ -51,7 +56,11 @@ def test_inputs_that_are_no_logs_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "scaling", "told"),
-    [(9, "strong", "make 1 more"), (11, "strong", "median of all such sets"), (9, "weak", "at least 10")],
+    [
+        (9, "strong", "make 1 more"),
+        (11, "strong", "median of all such sets"),
+        (9, "weak", "at least 10"),
+    ],
 )
 def test_other_numbers_of_runs(runs, count, scaling, told):
     if count == 11:
@@ -77,7 +86,10 @@ def test_a_seed_used_twice_is_named(runs):
 def test_another_batch_size_is_named(runs):
     write_demo_log(runs / "run_7" / "mlperf.log", seed=7, global_batch_size=4)
     finding = judge(runs)["one configuration"]
-    assert "global_batch_size: 2 in result_0, result_1, result_2 and 6 more, 4 in result_7" in finding.text
+    assert (
+        "global_batch_size: 2 in result_0, result_1, result_2 and 6 more, 4 in result_7"
+        in finding.text
+    )
 
 
 def test_another_field_of_the_configuration_is_named(runs):
@@ -192,12 +204,19 @@ def test_open_logs_are_no_closed_submission(runs):
 
 
 def test_logs_and_system_must_agree(runs):
-    assert "number_of_nodes is 1 in the logs and 4" in judge(runs, number_of_nodes="4")["system"].text
+    assert (
+        "number_of_nodes is 1 in the logs and 4" in judge(runs, number_of_nodes="4")["system"].text
+    )
     finding = judge(runs, submitter="Somebody")["system"]
     assert finding.state == NOTE and "'Nobody'" in finding.text
 
 
-def write_power(folder, *, keys=("power_measurement_start", "power_reading", "power_measurement_stop"), name="node_0.txt"):
+def write_power(
+    folder,
+    *,
+    keys=("power_measurement_start", "power_reading", "power_measurement_stop"),
+    name="node_0.txt",
+):
     (folder / "power").mkdir(exist_ok=True)
     (folder / "power" / name).write_text("\n".join(event(key, 100.0) for key in keys) + "\n")
 

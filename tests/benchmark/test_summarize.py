@@ -9,8 +9,8 @@ import matplotlib.image
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.results.metrics import compute_metrics
 from benchmark.results.gather import gather
+from benchmark.results.metrics import compute_metrics
 from benchmark.results.tables import markdown_table, number
 from tests.benchmark.made_logs import MadeLog, whole_run
 
@@ -22,7 +22,9 @@ def published(shared):
     found = gather([shared / "facts" / "mlperf_hpc_v3.0_logs"])
     assert found.rejections == ()
     metrics = [compute_metrics(each) for each in found.sets]
-    return {("NVIDIA throughput" if each.is_throughput else each.submitter): each for each in metrics}
+    return {
+        ("NVIDIA throughput" if each.is_throughput else each.submitter): each for each in metrics
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,12 +69,18 @@ def test_published_kinds_of_steps_and_ranks(published):
         "Clemson": None,
     }
     assert published["NVIDIA throughput"].share_of_peak == pytest.approx(0.0297, abs=2e-4)
-    assert published["NVIDIA throughput"].minutes_side_by_side > published["NVIDIA throughput"].minutes_max
+    assert (
+        published["NVIDIA throughput"].minutes_side_by_side
+        > published["NVIDIA throughput"].minutes_max
+    )
 
 
 def test_published_results_in_every_form(shared, tmp_path, capsys):
     logs = str(shared / "facts" / "mlperf_hpc_v3.0_logs")
-    assert main(["summarize", logs, "--out", str(tmp_path), "--accelerator", "perlmutter_224x4=A100"]) == 0
+    assert (
+        main(["summarize", logs, "--out", str(tmp_path), "--accelerator", "perlmutter_224x4=A100"])
+        == 0
+    )
     shown = capsys.readouterr()
     assert "falls short" in shown.out
     assert "taken as a throughput result, 16 runs side by side" in shown.err
@@ -115,10 +123,19 @@ def test_a_log_is_counted_once_whatever_it_is_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     link = tmp_path / "link"
     link.symlink_to("runs")
-    names = [Path("runs"), tmp_path / "runs", link, Path("runs/run_1/mlperf.log"), Path("runs/../runs/run_2")]
+    names = [
+        Path("runs"),
+        tmp_path / "runs",
+        link,
+        Path("runs/run_1/mlperf.log"),
+        Path("runs/../runs/run_2"),
+    ]
     assert [len(each.runs) for each in gather(names).sets] == [3]
     # what a folder of results holds is not told of a second time
-    assert [len(each.runs) for each in gather([Path("set"), Path("set/result_0.txt"), Path("runs")]).sets] == [1, 2]
+    assert [
+        len(each.runs)
+        for each in gather([Path("set"), Path("set/result_0.txt"), Path("runs")]).sets
+    ] == [1, 2]
 
 
 def test_nothing_but_bad_logs_is_an_error(tmp_path, capsys):
@@ -147,7 +164,12 @@ def test_other_benchmarks_of_a_submission_are_passed_over(tmp_path, capsys):
 
 
 def test_one_open_run_without_convergence_has_tables_and_pictures(tmp_path, capsys):
-    settings = {"accelerators_per_node": 0, "submission_division": "open", "model_parameters_count": 10, "number_of_ranks": 1}
+    settings = {
+        "accelerators_per_node": 0,
+        "submission_division": "open",
+        "model_parameters_count": 10,
+        "number_of_ranks": 1,
+    }
     path = whole_run(status="aborted", **settings).write(tmp_path / "mlperf.log")
     assert main(["summarize", str(path), "--out", str(tmp_path / "out"), "--format", "json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["sets"]
@@ -161,7 +183,10 @@ def test_a_run_that_stopped_before_its_first_cycle_is_told(tmp_path, capsys):
     log.event("run_start")
     log.now += 5
     log.event("run_stop", status="aborted")
-    assert main(["summarize", str(log.write(tmp_path / "mlperf.log")), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        main(["summarize", str(log.write(tmp_path / "mlperf.log")), "--out", str(tmp_path / "out")])
+        == 0
+    )
     assert "| org 4xNVIDIA DGX H100 |" in capsys.readouterr().out
 
 
@@ -191,7 +216,15 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (0, "0"), (7.5122, "7.512"), (257.558, "257.6"), (594595, "594,595"), (0.68092, "0.6809"), (0.0039, "0.003900")],
+    [
+        (None, "-"),
+        (0, "0"),
+        (7.5122, "7.512"),
+        (257.558, "257.6"),
+        (594595, "594,595"),
+        (0.68092, "0.6809"),
+        (0.0039, "0.003900"),
+    ],
 )
 def test_numbers_have_four_digits(value, text):
     assert number(value) == text

@@ -12,7 +12,9 @@ def report(step, lddt_ca):
         ChainScore(chain_id="1abc_A", lddt_ca=lddt_ca - 0.1, num_residues=30),
         ChainScore(chain_id="2abc_B", lddt_ca=lddt_ca + 0.1, num_residues=40),
     )
-    return EvaluationReport(step=step, epoch_num=2 * step, lddt_ca=lddt_ca, chains=chains, seconds=1.5)
+    return EvaluationReport(
+        step=step, epoch_num=2 * step, lddt_ca=lddt_ca, chains=chains, seconds=1.5
+    )
 
 
 def summary(**changes):
@@ -67,8 +69,17 @@ def test_one_evaluation_can_be_drawn(tmp_path):
 def test_steps_are_json_lines(tmp_path):
     observer = SummaryObserver(tmp_path, target_lddt_ca=0.8)
     step = StepReport(
-        step=1, samples_seen=2, num_recycling_iterations=3, loss=1.5, terms={"fape": 0.5}, gradient_norm=0.1,
-        learning_rate=1e-3, step_time_seconds=0.2, data_wait_seconds=0.01, queue_depth=3, reorder_distance=1,
+        step=1,
+        samples_seen=2,
+        num_recycling_iterations=3,
+        loss=1.5,
+        terms={"fape": 0.5},
+        gradient_norm=0.1,
+        learning_rate=1e-3,
+        step_time_seconds=0.2,
+        data_wait_seconds=0.01,
+        queue_depth=3,
+        reorder_distance=1,
     )
     observer.step(step)
     line = json.loads((tmp_path / "steps.jsonl").read_text())
@@ -79,12 +90,25 @@ def test_what_is_no_number_is_null(tmp_path):
     observer = SummaryObserver(tmp_path, target_lddt_ca=0.8)
     observer.step(
         StepReport(
-            step=1, samples_seen=2, num_recycling_iterations=3, loss=1.5, terms={"tm": float("nan")}, gradient_norm=float("inf"),
-            learning_rate=1e-3, step_time_seconds=0.2, data_wait_seconds=0.01, queue_depth=3, reorder_distance=1,
+            step=1,
+            samples_seen=2,
+            num_recycling_iterations=3,
+            loss=1.5,
+            terms={"tm": float("nan")},
+            gradient_norm=float("inf"),
+            learning_rate=1e-3,
+            step_time_seconds=0.2,
+            data_wait_seconds=0.01,
+            queue_depth=3,
+            reorder_distance=1,
         )
-    )  # fmt: skip
+    )
     line = (tmp_path / "steps.jsonl").read_text()
-    assert "NaN" not in line and json.loads(line)["terms"] == {"tm": None} and json.loads(line)["gradient_norm"] is None
+    assert (
+        "NaN" not in line
+        and json.loads(line)["terms"] == {"tm": None}
+        and json.loads(line)["gradient_norm"] is None
+    )
 
 
 def test_a_fresh_run_removes_what_a_dead_one_left(tmp_path):
@@ -102,4 +126,7 @@ def test_resumption_after_half_a_line(tmp_path):
     again = SummaryObserver(tmp_path, target_lddt_ca=0.8, continued=True)
     again.evaluation(report(40, 0.31))
     again.evaluation(report(80, 0.41))
-    assert [(e["step"], e["lddt_ca"]) for e in read_evaluations(tmp_path)] == [(40, 0.31), (80, 0.41)]
+    assert [(e["step"], e["lddt_ca"]) for e in read_evaluations(tmp_path)] == [
+        (40, 0.31),
+        (80, 0.41),
+    ]

@@ -23,13 +23,19 @@ host_memory_capacity = "1 TiB"
 
 
 def faults(path):
-    return [finding.text for finding in judge_description(json.loads(path.read_text())) if finding.state == FAIL]
+    return [
+        finding.text
+        for finding in judge_description(json.loads(path.read_text()))
+        if finding.state == FAIL
+    ]
 
 
 def test_machine_and_site_make_a_description_that_can_be_submitted(tmp_path, capsys):
     (tmp_path / "site.toml").write_text(SITE)
     out = tmp_path / "two_cores.json"
-    assert main(["describe-system", "--out", str(out), "--site", str(tmp_path / "site.toml")]) == 0, capsys.readouterr().out
+    assert (
+        main(["describe-system", "--out", str(out), "--site", str(tmp_path / "site.toml")]) == 0
+    ), capsys.readouterr().out
     content = read_description(out)
     assert content.keys() == MEANINGS.keys()
     assert content["number_of_nodes"] == "1"
@@ -65,7 +71,11 @@ def test_wrong_values_are_named(tmp_path, changes, told):
 
 def test_key_that_is_missing_altogether_is_named(tmp_path):
     path = write_description(tmp_path / "x.json")
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "cooling"}))
+    path.write_text(
+        json.dumps(
+            {key: value for key, value in json.loads(path.read_text()).items() if key != "cooling"}
+        )
+    )
     assert faults(path) == ["cooling: is missing (air or liquid)"]
 
 
@@ -75,7 +85,18 @@ def test_published_description_is_complete(shared):
 
 def test_mistaken_files_are_named(tmp_path, capsys):
     (tmp_path / "site.toml").write_text("owner = 1\n")
-    assert main(["describe-system", "--out", str(tmp_path / "x.json"), "--site", str(tmp_path / "site.toml")]) == 2
+    assert (
+        main(
+            [
+                "describe-system",
+                "--out",
+                str(tmp_path / "x.json"),
+                "--site",
+                str(tmp_path / "site.toml"),
+            ]
+        )
+        == 2
+    )
     assert "keys that no system description has: owner" in capsys.readouterr().err
     for place in (tmp_path, tmp_path / "site.toml" / "x.json"):
         assert main(["describe-system", "--out", str(place)]) == 2
@@ -89,7 +110,13 @@ def test_mistaken_files_are_named(tmp_path, capsys):
 def test_processors_flat_and_nested():
     flat = [{"field": "Socket(s):", "data": "2"}, {"field": "Core(s) per socket:", "data": "56"}]
     flat.append({"field": "CPU max MHz:", "data": "3800.0000"})
-    nested = [{"field": "Vendor ID:", "data": "GenuineIntel", "children": [{"field": "Model name:", "data": "Xeon", "children": flat}]}]
+    nested = [
+        {
+            "field": "Vendor ID:",
+            "data": "GenuineIntel",
+            "children": [{"field": "Model name:", "data": "Xeon", "children": flat}],
+        }
+    ]
     for entries in (flat, nested):
         keys = processor_keys(json.dumps({"lscpu": entries}))
         assert keys["host_processors_per_node"] == "2"
@@ -107,4 +134,9 @@ def test_accelerators_from_nvidia_smi():
     assert keys["accelerator_frequency"] == "1980 MHz"
     assert keys["accelerator_host_interconnect"] == "PCIe 5 x16"
     assert accelerator_keys("") == {"accelerators_per_node": "0"}
-    assert accelerator_keys("NVIDIA X, [N/A], 570, [N/A], [N/A], [N/A]\n")["accelerator_memory_capacity"] == ""
+    assert (
+        accelerator_keys("NVIDIA X, [N/A], 570, [N/A], [N/A], [N/A]\n")[
+            "accelerator_memory_capacity"
+        ]
+        == ""
+    )

@@ -42,9 +42,16 @@ class Row:
 
 def read_table() -> list[Row]:
     text = DOCUMENT.read_text(encoding="utf-8").partition("## The clock")[2].partition("\n## ")[0]
-    lines = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    lines = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")][
+        2:
+    ]
     return [
-        Row(keys=tuple(re.findall(r"`(\w+)`", first)), is_range="` to `" in first, text=first.strip(), clock=clock.strip())
+        Row(
+            keys=tuple(re.findall(r"`(\w+)`", first)),
+            is_range="` to `" in first,
+            text=first.strip(),
+            clock=clock.strip(),
+        )
         for first, clock, *_ in lines
     ]
 
@@ -53,11 +60,15 @@ def tiny_on_shards():
     """Two steps, a checkpoint, two steps, an evaluation, which reaches its target."""
     config = tiny_config(
         selection=DataSelectionConfig(
-            validation_rule="release_dates", validation_min_date="2021-11-20", validation_max_date="2021-12-11"
+            validation_rule="release_dates",
+            validation_min_date="2021-11-20",
+            validation_max_date="2021-12-11",
         ),
         loader=LoaderConfig(num_workers=1),
-    )  # fmt: skip
-    return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, target_lddt_ca=1e-6))
+    )
+    return dataclasses.replace(
+        config, evaluation=dataclasses.replace(config.evaluation, target_lddt_ca=1e-6)
+    )
 
 
 class Story(NullObserver):
@@ -102,8 +113,11 @@ class Story(NullObserver):
 
     def phase(self, *what: tuple[str, str]) -> str:
         """Word of CLOCK for when all of this happened; the phases joined by a comma, where they are several."""
-        phases = {"before": self.between("", "run_start"), "inside": self.between("run_start", "run_stop"),
-                  "after": self.between("run_stop", "run_end")}  # fmt: skip
+        phases = {
+            "before": self.between("", "run_start"),
+            "inside": self.between("run_start", "run_stop"),
+            "after": self.between("run_stop", "run_end"),
+        }
         return ", ".join(name for name, told in phases.items() if set(what) & set(told))
 
 
@@ -113,7 +127,12 @@ def timed_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("timed")
     raw, shards, output = folder / "raw", folder / "shards", folder / "out"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    inputs = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert data_prep(["convert", *inputs, "--out", str(shards)]) == 0
     output.mkdir()
     try:
@@ -124,7 +143,17 @@ def timed_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_command, "build_preset", lambda name: tiny_on_shards())
         patch.setattr(run_command, "ConsoleObserver", lambda **keywords: story)
-        arguments = ["run", "--preset", "tiny", "--data-dir", str(shards), "--output-dir", str(output), "--seed", "3"]
+        arguments = [
+            "run",
+            "--preset",
+            "tiny",
+            "--data-dir",
+            str(shards),
+            "--output-dir",
+            str(output),
+            "--seed",
+            "3",
+        ]
         assert main(arguments) == 0
     watch.close()
     log = output / "mlperf.log"
@@ -136,7 +165,13 @@ def test_lines_of_the_log_are_on_the_side_of_the_clock_that_the_table_says(timed
     _, events, _ = timed_run
     keys = [event["key"] for event in events]
     start, stop = keys.index("run_start"), keys.index("run_stop")
-    sides = ["before"] * start + ["starts"] + ["inside"] * (stop - start - 1) + ["stops"] + ["after"] * (len(keys) - stop - 1)
+    sides = (
+        ["before"] * start
+        + ["starts"]
+        + ["inside"] * (stop - start - 1)
+        + ["stops"]
+        + ["after"] * (len(keys) - stop - 1)
+    )
     found = {(key, side) for key, side in zip(keys, sides, strict=True)}
     rows = [row for row in read_table() if row.keys]
     promised = {(key, row.clock) for row in rows for key in row.keys}
@@ -153,7 +188,12 @@ def test_lines_of_the_log_come_in_the_order_of_the_table(timed_run):
     promised = [key for row in rows for key in row.keys]
     keys = [event["key"] for event in events]
     within = range(keys.index(first) + 1, keys.index(last))
-    found = [key for key, _ in itertools.groupby(key for place, key in enumerate(keys) if place not in within)]
+    found = [
+        key
+        for key, _ in itertools.groupby(
+            key for place, key in enumerate(keys) if place not in within
+        )
+    ]
     assert found == promised
 
 
@@ -166,9 +206,13 @@ def test_rows_are_in_the_order_of_the_clock():
 def test_deeds_are_on_the_side_of_the_clock_that_the_table_says(timed_run):
     story, _, shards = timed_run
     measured = {
-        "pages dropped": "before" if (shards[0], "opened") in story.between("", "init_start") else "not seen",
+        "pages dropped": "before"
+        if (shards[0], "opened") in story.between("", "init_start")
+        else "not seen",
         "warm-up": story.phase(("run", "warm-up")),
-        "chains selected": "inside" if ("index.h5", "read") in story.between("run_start", "data_ready") else "not seen",
+        "chains selected": "inside"
+        if ("index.h5", "read") in story.between("run_start", "data_ready")
+        else "not seen",
         "shards read": story.phase(*((name, "read") for name in shards)),
         "checkpoint on the way": story.phase(("run", "checkpoint 2")),
         "last checkpoint": story.phase(("run", "checkpoint 4")),

@@ -72,7 +72,9 @@ def main() -> int:
     else:
         broken_at = int(os.environ.get("TINY_BROKEN_SAMPLE", -1))
         run.ShardDataSource = lambda data_dir: MemorySource(broken_at=broken_at)
-        run.ShardIndex = SimpleNamespace(load=lambda data_dir: SimpleNamespace(checksum="memory", shards=()))
+        run.ShardIndex = SimpleNamespace(
+            load=lambda data_dir: SimpleNamespace(checksum="memory", shards=())
+        )
     waiting.REPORT_SECONDS = float(os.environ.get("TINY_REPORT_SECONDS", waiting.REPORT_SECONDS))
     slow_down(float(os.environ.get("TINY_STEP_SECONDS", "0")))
     return benchmark_main.main(sys.argv[1:])

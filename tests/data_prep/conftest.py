@@ -25,7 +25,9 @@ def convert_shared(shared: Path, name: str, out: Path, **options) -> Path:
 def golden_case(request, shared, tmp_path_factory) -> tuple[Path, Path]:
     """(converted data directory, golden directory) of the two small data sets."""
     golden = {"real": "data", "quirks": "data_quirks"}[request.param]
-    out = convert_shared(shared, request.param, tmp_path_factory.mktemp("converted") / request.param)
+    out = convert_shared(
+        shared, request.param, tmp_path_factory.mktemp("converted") / request.param
+    )
     return out, shared / "golden" / golden
 
 

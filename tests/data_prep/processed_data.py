@@ -17,7 +17,9 @@ from data_prep.parsers.tables import read_clusters, read_duplicates
 
 def write_processed(raw: Path, out: Path) -> tuple[Path, Path]:
     """raw holds pdb_mmcif and open_protein_set; returns the folders of entries and of alignments."""
-    return _write_entries(raw / "pdb_mmcif", out / "pdb"), _write_alignments(raw / "open_protein_set", out / "alignments")
+    return _write_entries(raw / "pdb_mmcif", out / "pdb"), _write_alignments(
+        raw / "open_protein_set", out / "alignments"
+    )
 
 
 def _write_entries(pdb_mmcif: Path, out: Path) -> Path:
@@ -32,32 +34,48 @@ def _write_entries(pdb_mmcif: Path, out: Path) -> Path:
                 entry = parse_mmcif(path)
                 entries[entry.pdb_id] = _entry_dict(entry)
                 for chain in entry.chains:
-                    chain_rows.append([f"{entry.pdb_id}_{chain.author_chain_id}", commonest_cluster(chain.entity_keys, clusters)])
+                    chain_rows.append(
+                        [
+                            f"{entry.pdb_id}_{chain.author_chain_id}",
+                            commonest_cluster(chain.entity_keys, clusters),
+                        ]
+                    )
             except EntryRejected:
                 error = "RuntimeError('legal_polymers are empty')"
             log_rows.append([path.name.split(".")[0], folder.name, path.stat().st_size, error])
         (out / "dicts" / folder.name).write_bytes(pickle.dumps(entries))
     _write_csv(out / "chains.csv", [["pdb_chain_id", "pdb_cluster_id"], *chain_rows])
-    _write_csv(out / "dicts_preprocessing_logs.csv", [["pdb_id", "subdirname", "mmcif_gz_size", "error"], *log_rows])
+    _write_csv(
+        out / "dicts_preprocessing_logs.csv",
+        [["pdb_id", "subdirname", "mmcif_gz_size", "error"], *log_rows],
+    )
     (out / "obsolete.dat").write_bytes((pdb_mmcif / "obsolete.dat").read_bytes())
     return out
 
 
 def _entry_dict(entry) -> dict:
     """One entity per chain is enough: the synthetic entries have no more."""
-    labels = {label: chain.author_chain_id for chain in entry.chains for label in chain.mmcif_chain_ids}
+    labels = {
+        label: chain.author_chain_id for chain in entry.chains for label in chain.mmcif_chain_ids
+    }
     return {
         "pdb_id": entry.pdb_id,
         "exptl_method": entry.method,
         "release_date": entry.release_date,
         "resolution": entry.resolution,
         "author_chain_ids": [chain.author_chain_id for chain in entry.chains],
-        "entity_id_to_mmcif_chain_ids": {chain.entity_keys[0].split("_")[1]: list(chain.mmcif_chain_ids) for chain in entry.chains},
+        "entity_id_to_mmcif_chain_ids": {
+            chain.entity_keys[0].split("_")[1]: list(chain.mmcif_chain_ids)
+            for chain in entry.chains
+        },
         "mmcif_chain_id_to_author_chain_id": labels,
         "sequences": {chain.author_chain_id: chain.sequence for chain in entry.chains},
         "atoms": {
             chain.author_chain_id: {
-                "all_atom_positions": (zlib.compress(chain.positions.tobytes()), chain.positions.shape),
+                "all_atom_positions": (
+                    zlib.compress(chain.positions.tobytes()),
+                    chain.positions.shape,
+                ),
                 "all_atom_mask": (zlib.compress(chain.mask.tobytes()), chain.mask.shape),
             }
             for chain in entry.chains

@@ -5,12 +5,24 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-THREE = dict(zip("ARNDCQEGHILKMFPSTWYV", "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split()))
+THREE = dict(
+    zip(
+        "ARNDCQEGHILKMFPSTWYV",
+        "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split(),
+    )
+)
 SEQUENCE_1ABC = "MKTAYIAKQRQISFVKSHFSRQ"
 SEQUENCE_2ABC = "GSHMKTAYIAKQRQLSFVKSHFSRQDDL"
 
 
-def cif_text(pdb_id: str, sequence: str, *, date: str = "2001-02-03", extra_rows: str = "", monomer_type: str = "'L-peptide linking'") -> str:
+def cif_text(
+    pdb_id: str,
+    sequence: str,
+    *,
+    date: str = "2001-02-03",
+    extra_rows: str = "",
+    monomer_type: str = "'L-peptide linking'",
+) -> str:
     """An entry with one chain A. extra_rows goes to the end of `_atom_site`."""
     names = [THREE[letter] for letter in sequence]
     sequence_rows = "\n".join(f"1 {i} {name}" for i, name in enumerate(names, start=1))
@@ -18,8 +30,11 @@ def cif_text(pdb_id: str, sequence: str, *, date: str = "2001-02-03", extra_rows
     atoms = []
     for i, name in enumerate(names, start=1):
         for j, atom in enumerate(("N", "CA", "C", "O")):
-            atoms.append(f"ATOM {len(atoms) + 1} {atom[0]} {atom} . {name} A {i} ? {3.8 * i + j:.3f} {j}.125 1.000 1.00 20.0 {i} A 1")
-    return f"""data_{pdb_id.upper()}
+            atoms.append(
+                f"ATOM {len(atoms) + 1} {atom[0]} {atom} . {name} A {i} ? {3.8 * i + j:.3f} {j}.125 1.000 1.00 20.0 {i} A 1"
+            )
+    return (
+        f"""data_{pdb_id.upper()}
 _entry.id {pdb_id.upper()}
 _exptl.method 'X-RAY DIFFRACTION'
 _refine.ls_d_res_high 2.10
@@ -59,12 +74,21 @@ _atom_site.B_iso_or_equiv
 _atom_site.auth_seq_id
 _atom_site.auth_asym_id
 _atom_site.pdbx_PDB_model_num
-""" + "\n".join(atoms) + "\n" + extra_rows
+"""
+        + "\n".join(atoms)
+        + "\n"
+        + extra_rows
+    )
 
 
 def hhr_text(query: str, hits: list[tuple[str, str, str, float]]) -> str:
     """hits: (name, aligned query, aligned hit, sum_probs); both start at residue 1."""
-    lines = ["Query         q", f"Match_columns {len(query)}", "", " No Hit                             Prob E-value"]
+    lines = [
+        "Query         q",
+        f"Match_columns {len(query)}",
+        "",
+        " No Hit                             Prob E-value",
+    ]
     lines += [f"{i:3d} {name}  99.0" for i, (name, *_) in enumerate(hits, start=1)]
     lines.append("")
     for i, (name, q, t, sum_probs) in enumerate(hits, start=1):
@@ -89,7 +113,14 @@ def write_entry(root: Path, pdb_id: str, contents: str) -> Path:
 
 
 def write_alignment(root: Path, chain_id: str, name: str, contents: str) -> Path:
-    path = root / "open_protein_set" / "pdb" / chain_id / ("hhr" if name.endswith(".hhr") else "a3m") / name
+    path = (
+        root
+        / "open_protein_set"
+        / "pdb"
+        / chain_id
+        / ("hhr" if name.endswith(".hhr") else "a3m")
+        / name
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(contents)
     return path
@@ -100,14 +131,32 @@ def write_raw_data(root: Path) -> Path:
     write_entry(root, "1abc", cif_text("1abc", SEQUENCE_1ABC))
     write_entry(root, "2abc", cif_text("2abc", SEQUENCE_2ABC, date="2000-01-01"))
     (root / "pdb_mmcif" / "clusters-by-entity-40.txt").write_text("9XYZ_1\n1ABC_1 2ABC_1\n")
-    (root / "pdb_mmcif" / "obsolete.dat").write_text(" LIST OF OBSOLETE COORDINATE ENTRIES AND SUCCESSORS\n")
+    (root / "pdb_mmcif" / "obsolete.dat").write_text(
+        " LIST OF OBSOLETE COORDINATE ENTRIES AND SUCCESSORS\n"
+    )
     other = SEQUENCE_1ABC.replace("Q", "E", 1)
-    write_alignment(root, "1abc_A", "uniref90_hits.a3m", f">q\n{SEQUENCE_1ABC}\n>s\n{other[:5]}aa{other[5:]}\n")
-    write_alignment(root, "1abc_A", "pdb70_hits.hhr", hhr_text(SEQUENCE_1ABC, [("2ABC_A", SEQUENCE_1ABC[:20], SEQUENCE_2ABC[3:23], 19.5)]))
+    write_alignment(
+        root, "1abc_A", "uniref90_hits.a3m", f">q\n{SEQUENCE_1ABC}\n>s\n{other[:5]}aa{other[5:]}\n"
+    )
+    write_alignment(
+        root,
+        "1abc_A",
+        "pdb70_hits.hhr",
+        hhr_text(SEQUENCE_1ABC, [("2ABC_A", SEQUENCE_1ABC[:20], SEQUENCE_2ABC[3:23], 19.5)]),
+    )
     write_alignment(root, "2abc_A", "mgnify_hits.a3m", f">q\n{SEQUENCE_2ABC}\n")
     (root / "open_protein_set" / "duplicate_pdb_chains.txt").write_text("1abc_A\n2abc_A\n")
     return root
 
 
 def convert_arguments(root: Path, out: Path, *options: str) -> list[str]:
-    return ["convert", "--pdb-mmcif", str(root / "pdb_mmcif"), "--open-protein-set", str(root / "open_protein_set"), "--out", str(out), *options]
+    return [
+        "convert",
+        "--pdb-mmcif",
+        str(root / "pdb_mmcif"),
+        "--open-protein-set",
+        str(root / "open_protein_set"),
+        "--out",
+        str(out),
+        *options,
+    ]

@@ -181,7 +181,9 @@ def test_no_chain_is_left_of_the_entries_that_are(raw, tmp_path, capsys):
         ("pdb70_hits.hhr", None, "cut short"),
     ],
 )
-def test_bad_alignment_file_names_itself_and_the_rest_is_kept(raw, tmp_path, name, text, message, capsys):
+def test_bad_alignment_file_names_itself_and_the_rest_is_kept(
+    raw, tmp_path, name, text, message, capsys
+):
     if text is None:
         good = (raw / "open_protein_set/pdb/1abc_A/hhr/pdb70_hits.hhr").read_text()
         text = good[: len(good) * 2 // 3]
@@ -247,7 +249,15 @@ def test_missing_alignment(raw, tmp_path, capsys):
     assert reader.template_hits("3abc_A") == ()
 
 
-@pytest.mark.parametrize("missing", ["pdb_mmcif/raw", "pdb_mmcif/obsolete.dat", "open_protein_set/pdb", "open_protein_set/duplicate_pdb_chains.txt"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "pdb_mmcif/raw",
+        "pdb_mmcif/obsolete.dat",
+        "open_protein_set/pdb",
+        "open_protein_set/duplicate_pdb_chains.txt",
+    ],
+)
 def test_missing_raw_files(raw, tmp_path, missing, capsys):
     (raw / missing).rename(raw / "elsewhere")
     assert run_convert(raw, tmp_path / "out") == 1
@@ -283,7 +293,9 @@ def test_disk_error_while_writing_leaves_the_old_file(tmp_path):
     (tmp_path / "scratch").mkdir()
     os.symlink("/dev/full", tmp_path / "scratch" / "shard.h5.tmp")
     with pytest.raises(OSError, match="No space left"):
-        shard_format.write_atomically(tmp_path / "shard.h5", b"x" * 100_000, scratch_dir=tmp_path / "scratch")
+        shard_format.write_atomically(
+            tmp_path / "shard.h5", b"x" * 100_000, scratch_dir=tmp_path / "scratch"
+        )
     assert (tmp_path / "shard.h5").read_bytes() == b"old"
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -342,7 +354,11 @@ def test_index_of_another_version(raw, tmp_path, capsys):
         file.attrs["format_version"] = 99
     assert main(["inspect", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert "version 99" in error and f"version {shard_format.FORMAT_VERSION}" in error and "convert the raw data again" in error
+    assert (
+        "version 99" in error
+        and f"version {shard_format.FORMAT_VERSION}" in error
+        and "convert the raw data again" in error
+    )
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])

@@ -40,7 +40,9 @@ def check_entries_and_chains(data_dir, golden):
     assert rejected == {row["pdb_id"] for row in rows(golden / "entries.csv") if row["error"]}
     assert all(row["reason"] for row in rows(data_dir / "rejected.csv"))
     expected = rows(golden / "chains.csv")
-    assert [chain.chain_id for chain in reader.index.chains] == [row["pdb_chain_id"] for row in expected]
+    assert [chain.chain_id for chain in reader.index.chains] == [
+        row["pdb_chain_id"] for row in expected
+    ]
     for chain, row in zip(reader.index.chains, expected):
         assert (chain.pdb_id, chain.author_chain_id) == (row["pdb_id"], row["author_chain_id"])
         assert ";".join(chain.mmcif_chain_ids) == row["mmcif_chain_ids"]
@@ -71,7 +73,9 @@ def check_alignment(alignment, expected):
         return
     assert len(msa) == expected["num_alignments"]
     np.testing.assert_array_equal(msa[:64], expected["msa_first64"])
-    np.testing.assert_array_equal(alignment.dense_deletions(slice(0, 64)), expected["deletion_first64"])
+    np.testing.assert_array_equal(
+        alignment.dense_deletions(slice(0, 64)), expected["deletion_first64"]
+    )
     assert hashlib.sha256(msa.tobytes()).digest() == expected["msa_sha256"].tobytes()
     assert hashlib.sha256(deletions.tobytes()).digest() == expected["deletion_sha256"].tobytes()
     if "token_counts" in expected:
@@ -107,14 +111,23 @@ def test_alignments_bit_for_bit(golden_case):
 def test_template_hits_as_parsed(golden_case, shared):
     data_dir, golden = golden_case
     reader = ShardReader(data_dir)
-    root = shared / "data" / {"data": "real", "data_quirks": "quirks"}[golden.name] / "open_protein_set" / "pdb"
+    root = (
+        shared
+        / "data"
+        / {"data": "real", "data_quirks": "quirks"}[golden.name]
+        / "open_protein_set"
+        / "pdb"
+    )
     for chain_id, expected in json.loads((golden / "template_hits.json").read_text()).items():
         hits = parse_hhr(root / reader.entry(chain_id).alignment_id / "hhr" / "pdb70_hits.hhr")
         assert len(hits) == len(expected)
         for hit, fields in zip(hits, expected):
             for name, value in fields.items():
                 found = getattr(hit, name)
-                assert (list(found) if isinstance(found, tuple) else found) == value, (chain_id, name)
+                assert (list(found) if isinstance(found, tuple) else found) == value, (
+                    chain_id,
+                    name,
+                )
 
 
 def test_template_features(golden_case):
@@ -127,7 +140,10 @@ def test_template_features(golden_case):
     assert expected
     for (chain_id, date), arrays in expected.items():
         features = featurize_templates(
-            reader, chain_id, max_template_date={"own_date": None, "late_date": LATE_TEMPLATE_DATE}[date], max_templates=4
+            reader,
+            chain_id,
+            max_template_date={"own_date": None, "late_date": LATE_TEMPLATE_DATE}[date],
+            max_templates=4,
         )
         assert features["names"] == list(arrays["template_domain_names"])
         for name in ("template_all_atom_positions", "template_all_atom_mask", "template_sum_probs"):
@@ -148,9 +164,17 @@ def test_inspected_features(golden_case):
     templates = np.load(golden / "templates.npz")
     for chain_id in late:
         features = raw_features(reader, chain_id)
-        for name in ("template_aatype", "template_all_atom_positions", "template_all_atom_mask", "template_sum_probs"):
+        for name in (
+            "template_aatype",
+            "template_all_atom_positions",
+            "template_all_atom_mask",
+            "template_sum_probs",
+        ):
             golden_array = templates[f"{chain_id}/late_date/{name}"]
-            assert features[name].dtype == golden_array.dtype and features[name].shape == golden_array.shape
+            assert (
+                features[name].dtype == golden_array.dtype
+                and features[name].shape == golden_array.shape
+            )
             np.testing.assert_array_equal(features[name], golden_array)
         assert features["deletion"].shape == features["msa"].shape
 
@@ -166,8 +190,13 @@ def test_large_structures_by_hash(large_case):
     for row in rows(golden / "structures.csv"):
         structure = reader.structure(row["pdb_chain_id"])
         assert structure.all_atom_mask.sum() == int(row["num_atoms"])
-        assert hashlib.sha256(structure.all_atom_positions.tobytes()).hexdigest() == row["positions_sha256"], row["pdb_chain_id"]
-        assert hashlib.sha256(structure.all_atom_mask.tobytes()).hexdigest() == row["mask_sha256"], row["pdb_chain_id"]
+        assert (
+            hashlib.sha256(structure.all_atom_positions.tobytes()).hexdigest()
+            == row["positions_sha256"]
+        ), row["pdb_chain_id"]
+        assert (
+            hashlib.sha256(structure.all_atom_mask.tobytes()).hexdigest() == row["mask_sha256"]
+        ), row["pdb_chain_id"]
 
 
 def test_large_alignments(large_case):

@@ -23,7 +23,9 @@ PROJECT = Path(__file__).parents[2]
 def raw(tmp_path_factory):
     out = tmp_path_factory.mktemp("raw") / "raw"
     assert main(["synthesize", "--out", str(out), "--chains", "12"]) == 0
-    (out / "pdb_mmcif" / "raw" / "00" / "900z.cif.gz").write_bytes((out / "pdb_mmcif" / "raw" / "00" / "9001.cif.gz").read_bytes())
+    (out / "pdb_mmcif" / "raw" / "00" / "900z.cif.gz").write_bytes(
+        (out / "pdb_mmcif" / "raw" / "00" / "9001.cif.gz").read_bytes()
+    )
     return out
 
 
@@ -42,11 +44,24 @@ def broken(processed, tmp_path):
 
 
 def arguments(processed, out, *options):
-    return ["convert-mlperf", "--pdb-mmcif-processed", str(processed[0]), "--alignments", str(processed[1]), "--out", str(out), *options]
+    return [
+        "convert-mlperf",
+        "--pdb-mmcif-processed",
+        str(processed[0]),
+        "--alignments",
+        str(processed[1]),
+        "--out",
+        str(out),
+        *options,
+    ]
 
 
 def shards(out):
-    return {path.name: path.read_bytes() for path in sorted(out.glob("*")) if path.is_file() and path.name != "rejected.csv"}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(out.glob("*"))
+        if path.is_file() and path.name != "rejected.csv"
+    }
 
 
 def refused(processed, tmp_path, capsys):
@@ -58,7 +73,12 @@ def refused(processed, tmp_path, capsys):
 
 def test_the_same_shards_as_from_raw_files(raw, processed, tmp_path):
     options = ["--shard-size-mib", "1"]
-    raw_arguments = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    raw_arguments = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert main(["convert", *raw_arguments, "--out", str(tmp_path / "raw"), *options]) == 0
     assert main(arguments(processed, tmp_path / "processed", *options)) == 0
     # the reasons for leaving an entry out are the other program's, in another language
@@ -72,7 +92,12 @@ def test_the_same_shards_as_from_raw_files(raw, processed, tmp_path):
 def test_all_bytes_without_rejected_entries(tmp_path):
     raw = tmp_path / "raw"
     assert main(["synthesize", "--out", str(raw), "--chains", "8", "--seed", "3"]) == 0
-    raw_arguments = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    raw_arguments = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert main(["convert", *raw_arguments, "--out", str(tmp_path / "a")]) == 0
     assert main(arguments(write_processed(raw, tmp_path / "processed"), tmp_path / "b")) == 0
     assert shards(tmp_path / "a") == shards(tmp_path / "b")
@@ -128,15 +153,27 @@ def set_atoms(name, value):
     ("edit", "message"),
     [
         (lambda entries, entry: entry.pop("sequences"), "has no 'sequences'"),
-        (lambda entries, entry: entry.update(resolution="good"), "resolution is a str, expected float or NoneType"),
+        (
+            lambda entries, entry: entry.update(resolution="good"),
+            "resolution is a str, expected float or NoneType",
+        ),
         (lambda entries, entry: entry.update(pdb_id="1abc"), "calls itself '1abc'"),
-        (lambda entries, entry: entry["sequences"].update(A="MKV"), "expected [3, 37, 3] as its sequence says"),
+        (
+            lambda entries, entry: entry["sequences"].update(A="MKV"),
+            "expected [3, 37, 3] as its sequence says",
+        ),
         (lambda entries, entry: entry["atoms"].clear(), "has no sequence or no atoms"),
         (lambda entries, entry: entries.pop(entry["pdb_id"]), "has no entry 900"),
         (set_atoms("all_atom_mask", lambda old: (old[0][:-9], old[1])), "has less than the"),
         (set_atoms("all_atom_mask", lambda old: (b"x" + old[0], old[1])), "cannot be decompressed"),
-        (set_atoms("all_atom_mask", lambda old: (zlib.compress(b"\0" * 10**6), old[1])), "has more than the"),
-        (set_atoms("all_atom_positions", lambda old: old[0]), "not a pair of compressed bytes and shape"),
+        (
+            set_atoms("all_atom_mask", lambda old: (zlib.compress(b"\0" * 10**6), old[1])),
+            "has more than the",
+        ),
+        (
+            set_atoms("all_atom_positions", lambda old: old[0]),
+            "not a pair of compressed bytes and shape",
+        ),
     ],
 )
 def test_entries_that_do_not_fit(broken, tmp_path, capsys, edit, message):
@@ -154,7 +191,9 @@ def test_a_truncated_pickle_and_one_of_something_else(broken, tmp_path, capsys):
     assert "holds a list, expected a dict of entries" in refused(broken, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("name", ["chains.csv", "dicts_preprocessing_logs.csv", "obsolete.dat", "dicts", "dicts/00"])
+@pytest.mark.parametrize(
+    "name", ["chains.csv", "dicts_preprocessing_logs.csv", "obsolete.dat", "dicts", "dicts/00"]
+)
 def test_missing_files_of_entries(broken, tmp_path, capsys, name):
     path = broken[0] / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -183,7 +222,10 @@ def test_tables_that_do_not_fit(broken, tmp_path, capsys, table, old, new, messa
         (lambda text: text.replace('"0.db"', '"7.db"'), "is in '7.db', which is not in"),
         (lambda text: text.replace('"0.db"', '"../0.db"'), "which is not in"),
         (lambda text: text.replace('"files"', '"file"', 1), "expected {db, files"),
-        (lambda text: text.replace('"9000_A"', '"9zzz_A"', 1), "1 of 12 chains have no alignment folder: 9000_A"),
+        (
+            lambda text: text.replace('"9000_A"', '"9zzz_A"', 1),
+            "1 of 12 chains have no alignment folder: 9000_A",
+        ),
     ],
 )
 def test_an_index_of_alignments_that_does_not_fit(broken, tmp_path, capsys, edit, message):
@@ -201,7 +243,9 @@ def test_a_truncated_database(broken, tmp_path, capsys):
 
 def test_killed_and_resumed(processed, tmp_path):
     command = [sys.executable, "-m", "data_prep", *arguments(processed, tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and not (tmp_path / "out" / "structures-00000.h5").exists():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)

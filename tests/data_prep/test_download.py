@@ -62,7 +62,9 @@ def server(tmp_path, monkeypatch):
     (root / "pdb_mmcif/processed/dicts/a b").write_bytes(CONTENTS)
     (root / "pdb_mmcif/processed/chains.csv").write_text("x\n")
     (root / "open_protein_set/processed/0.db").write_bytes(CONTENTS[:5])
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root)))
+    httpd = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
+    )
     httpd.root, httpd.requests, httpd.break_offs = root, [], 0
     httpd.address = f"http://127.0.0.1:{httpd.server_port}"
     thread = threading.Thread(target=httpd.serve_forever)
@@ -75,16 +77,31 @@ def server(tmp_path, monkeypatch):
 
 def one_file(server, sha256=None) -> DataSet:
     (server.root / "big").write_bytes(CONTENTS)
-    return DataSet(description="", files=(RemoteFile(address=f"{server.address}/big", path="sub/big", sha256=sha256),))
+    return DataSet(
+        description="",
+        files=(RemoteFile(address=f"{server.address}/big", path="sub/big", sha256=sha256),),
+    )
 
 
 def test_command_fetches_folders_and_remembers(server, tmp_path, capsys):
-    arguments = ["download", "--out", str(tmp_path / "out"), "--what", "processed", "--processed-root", server.address]
+    arguments = [
+        "download",
+        "--out",
+        str(tmp_path / "out"),
+        "--what",
+        "processed",
+        "--processed-root",
+        server.address,
+    ]
     assert main(arguments) == 0
     assert (tmp_path / "out/pdb_mmcif/processed/dicts/a b").read_bytes() == CONTENTS
     assert (tmp_path / "out/open_protein_set/processed/0.db").read_bytes() == CONTENTS[:5]
-    recorded = [json.loads(line) for line in (tmp_path / "out" / MANIFEST_NAME).read_text().splitlines()]
-    assert {line["path"]: line["sha256"] for line in recorded}["pdb_mmcif/processed/dicts/a b"] == hashlib.sha256(CONTENTS).hexdigest()
+    recorded = [
+        json.loads(line) for line in (tmp_path / "out" / MANIFEST_NAME).read_text().splitlines()
+    ]
+    assert {line["path"]: line["sha256"] for line in recorded}[
+        "pdb_mmcif/processed/dicts/a b"
+    ] == hashlib.sha256(CONTENTS).hexdigest()
     assert "3 files fetched" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "0 files fetched" in capsys.readouterr().out
@@ -121,14 +138,29 @@ def test_part_that_is_whole_already(server, tmp_path):
 
 def test_wrong_checksum_is_an_error_and_leaves_nothing(server, tmp_path):
     with pytest.raises(DataPrepError, match="expected 0000"):
-        download(one_file(server, sha256="0" * 64), tmp_path / "out", name="x", check_contents=False)
+        download(
+            one_file(server, sha256="0" * 64), tmp_path / "out", name="x", check_contents=False
+        )
     assert not list((tmp_path / "out/sub").iterdir())
-    download(one_file(server, sha256=hashlib.sha256(CONTENTS).hexdigest()), tmp_path / "out", name="x", check_contents=False)
+    download(
+        one_file(server, sha256=hashlib.sha256(CONTENTS).hexdigest()),
+        tmp_path / "out",
+        name="x",
+        check_contents=False,
+    )
     assert (tmp_path / "out/sub/big").exists()
 
 
 def test_missing_file_is_named(server, tmp_path, capsys):
-    arguments = ["download", "--out", str(tmp_path / "out"), "--what", "checkpoint", "--processed-root", server.address]
+    arguments = [
+        "download",
+        "--out",
+        str(tmp_path / "out"),
+        "--what",
+        "checkpoint",
+        "--processed-root",
+        server.address,
+    ]
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert "mlperf_hpc_openfold_resumable_checkpoint.pt" in error and "404" in error
@@ -136,7 +168,20 @@ def test_missing_file_is_named(server, tmp_path, capsys):
 
 def test_no_server(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
-    assert main(["download", "--out", str(tmp_path), "--what", "checkpoint", "--processed-root", "http://127.0.0.1:9"]) == 1
+    assert (
+        main(
+            [
+                "download",
+                "--out",
+                str(tmp_path),
+                "--what",
+                "checkpoint",
+                "--processed-root",
+                "http://127.0.0.1:9",
+            ]
+        )
+        == 1
+    )
     assert "the same command resumes" in capsys.readouterr().err
 
 
@@ -150,9 +195,20 @@ def test_manifest_with_a_cut_line(server, tmp_path):
 
 def test_bucket_listing(server, tmp_path):
     page = '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{}</ListBucketResult>'
-    keys = ["<Contents><Key>pdb/1abc_A/a3m/x y.a3m</Key></Contents>", "<Contents><Key>pdb/2abc_A/hhr/z.hhr</Key></Contents>"]
-    server.bucket_pages = [page.format(keys[0] + "<NextContinuationToken>t</NextContinuationToken>").encode(), page.format(keys[1]).encode()]
-    folder = RemoteFolder(address=f"{server.address}/", path="open_protein_set", kind="s3", prefix="pdb/")
+    keys = [
+        "<Contents><Key>pdb/1abc_A/a3m/x y.a3m</Key></Contents>",
+        "<Contents><Key>pdb/2abc_A/hhr/z.hhr</Key></Contents>",
+    ]
+    server.bucket_pages = [
+        page.format(keys[0] + "<NextContinuationToken>t</NextContinuationToken>").encode(),
+        page.format(keys[1]).encode(),
+    ]
+    folder = RemoteFolder(
+        address=f"{server.address}/", path="open_protein_set", kind="s3", prefix="pdb/"
+    )
     files = list(list_folder(folder))
-    assert [file.path for file in files] == ["open_protein_set/pdb/1abc_A/a3m/x y.a3m", "open_protein_set/pdb/2abc_A/hhr/z.hhr"]
+    assert [file.path for file in files] == [
+        "open_protein_set/pdb/1abc_A/a3m/x y.a3m",
+        "open_protein_set/pdb/2abc_A/hhr/z.hhr",
+    ]
     assert files[0].address == f"{server.address}/pdb/1abc_A/a3m/x%20y.a3m"

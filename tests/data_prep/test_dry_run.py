@@ -14,7 +14,12 @@ def raw(tmp_path_factory):
 
 
 def command(raw, out, *options):
-    data = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    data = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     return ["convert", *data, "--out", str(out), *options]
 
 
@@ -33,7 +38,9 @@ def test_what_is_finished_is_not_counted_again(raw, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert main(command(raw, out, "--dry-run")) == 0
     report = capsys.readouterr().out
-    assert "1 shards, 1 of them finished" in report and "entries     0.0 s (0.0 s to 0.0 s" in report
+    assert (
+        "1 shards, 1 of them finished" in report and "entries     0.0 s (0.0 s to 0.0 s" in report
+    )
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -45,7 +52,9 @@ def test_time_is_scaled_by_bytes(monkeypatch):
     def convert(size):
         clock["now"] += size / 100
 
-    found = dry_run.estimate([100] * 50 + [300] * 50, convert, size_of=lambda size: size, what="units")
+    found = dry_run.estimate(
+        [100] * 50 + [300] * 50, convert, size_of=lambda size: size, what="units"
+    )
     assert found.num_sampled == 4
     assert (found.seconds, found.low, found.high) == pytest.approx((200.0, 200.0, 200.0))
 

@@ -22,8 +22,15 @@ def test_real_files(shared):
         if "trunc" in path.name:
             continue
         for hit in parse_hhr(path):
-            assert len(hit.query) == len(hit.hit_sequence) == len(hit.indices_query) == len(hit.indices_hit)
-            assert [i < 0 for i in hit.indices_hit] == [letter == "-" for letter in hit.hit_sequence]
+            assert (
+                len(hit.query)
+                == len(hit.hit_sequence)
+                == len(hit.indices_query)
+                == len(hit.indices_hit)
+            )
+            assert [i < 0 for i in hit.indices_hit] == [
+                letter == "-" for letter in hit.hit_sequence
+            ]
             num_hits += 1
     assert num_hits > 1000
 
@@ -43,7 +50,11 @@ def test_cut_anywhere(real_hhr, tmp_path, fraction):
 
 def test_last_hit_cut_within_its_blocks(real_hhr, tmp_path):
     lines = real_hhr.read_text().splitlines()
-    last_stretch = max(i for i, line in enumerate(lines) if line.startswith("T ") and "Consensus" not in line and "ss_" not in line)
+    last_stretch = max(
+        i
+        for i, line in enumerate(lines)
+        if line.startswith("T ") and "Consensus" not in line and "ss_" not in line
+    )
     (tmp_path / "x.hhr").write_text("\n".join(lines[:last_stretch]))
     with pytest.raises(BrokenFile, match="aligned columns, its summary says"):
         parse_hhr(tmp_path / "x.hhr")
@@ -75,7 +86,9 @@ def test_names_of_hits(real_hhr, name, expected):
     assert hit.chain == expected
 
 
-@pytest.mark.parametrize("name", ["", "1ABC", "1ABC_", "1ABC_ A", "1AB_A", "1ABCD_A", "1A-C_A", "1ABC x_A"])
+@pytest.mark.parametrize(
+    "name", ["", "1ABC", "1ABC_", "1ABC_ A", "1AB_A", "1ABCD_A", "1A-C_A", "1ABC x_A"]
+)
 def test_names_without_a_chain_are_an_error(real_hhr, name):
     hit = dataclasses.replace(parse_hhr(real_hhr)[0], name=name)
     with pytest.raises(ValueError, match="expected <PDB id>_<chain> at the beginning"):

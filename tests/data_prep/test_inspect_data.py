@@ -29,14 +29,23 @@ def test_data_set(data_dir, capsys):
     capsys.readouterr()
     assert main(["inspect", str(data_dir)]) == 0
     text = capsys.readouterr().out
-    assert ShardIndex.load(data_dir).checksum in text and "verified            no" in text and "chains              2\n" in text
+    assert (
+        ShardIndex.load(data_dir).checksum in text
+        and "verified            no" in text
+        and "chains              2\n" in text
+    )
 
 
 def test_chain(data_dir, capsys):
     capsys.readouterr()
     assert main(["inspect", str(data_dir), "1abc_A"]) == 0
     text = capsys.readouterr().out
-    assert raw_data.SEQUENCE_1ABC in text and "1abc_A, 2 rows" in text and "2abc_A" in text and "2.1 angstrom" in text
+    assert (
+        raw_data.SEQUENCE_1ABC in text
+        and "1abc_A, 2 rows" in text
+        and "2abc_A" in text
+        and "2.1 angstrom" in text
+    )
 
 
 def test_arrays(data_dir, tmp_path):

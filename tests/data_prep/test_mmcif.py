@@ -29,10 +29,21 @@ def entry(sequence="AG", rows: str = "", **options) -> str:
     return raw_data.cif_text("1abc", sequence, extra_rows=rows, **options)
 
 
-def atom(serial, name, residue, number, *, altloc=".", occupancy=1.0, x=0.0, group="ATOM", author=None, model=1, chain="A") -> str:
-    return (
-        f"{group} {serial} {name[0]} {name} {altloc} {residue} {chain} {number} ? {x} 0 0 {occupancy} 20.0 {author or number} {chain} {model}\n"
-    )
+def atom(
+    serial,
+    name,
+    residue,
+    number,
+    *,
+    altloc=".",
+    occupancy=1.0,
+    x=0.0,
+    group="ATOM",
+    author=None,
+    model=1,
+    chain="A",
+) -> str:
+    return f"{group} {serial} {name[0]} {name} {altloc} {residue} {chain} {number} ? {x} 0 0 {occupancy} 20.0 {author or number} {chain} {model}\n"
 
 
 def x_of(chain, residue, name):
@@ -41,15 +52,24 @@ def x_of(chain, residue, name):
 
 def test_plain_entry(parse):
     parsed = parse(entry())
-    assert (parsed.pdb_id, parsed.release_date, parsed.resolution, parsed.method) == ("1abc", "2001-02-03", 2.1, "X-RAY DIFFRACTION")
+    assert (parsed.pdb_id, parsed.release_date, parsed.resolution, parsed.method) == (
+        "1abc",
+        "2001-02-03",
+        2.1,
+        "X-RAY DIFFRACTION",
+    )
     (chain,) = parsed.chains
     assert (chain.author_chain_id, chain.sequence, chain.entity_keys) == ("A", "AG", ("1ABC_1",))
     assert chain.mask.sum() == 8 and chain.positions.dtype == np.float32
 
 
 def test_alternative_locations_are_chosen_atom_by_atom(parse):
-    rows = atom(20, "CB", "ALA", 1, altloc="A", occupancy=0.4, x=1) + atom(21, "CB", "ALA", 1, altloc="B", occupancy=0.6, x=2)
-    rows += atom(22, "OXT", "ALA", 1, altloc="A", occupancy=0.5, x=1) + atom(23, "OXT", "ALA", 1, altloc="B", occupancy=0.5, x=2)
+    rows = atom(20, "CB", "ALA", 1, altloc="A", occupancy=0.4, x=1) + atom(
+        21, "CB", "ALA", 1, altloc="B", occupancy=0.6, x=2
+    )
+    rows += atom(22, "OXT", "ALA", 1, altloc="A", occupancy=0.5, x=1) + atom(
+        23, "OXT", "ALA", 1, altloc="B", occupancy=0.5, x=2
+    )
     (chain,) = parse(entry("A", rows)).chains
     assert x_of(chain, 0, "CB") == 2 and x_of(chain, 0, "OXT") == 1
 
@@ -63,10 +83,19 @@ def test_two_residue_names_at_one_place_the_last_wins(parse):
     rows = "".join(
         atom(30 + i, name, residue, 3, altloc=altloc, occupancy=occupancy, x=x)
         for i, (name, residue, altloc, occupancy, x) in enumerate(
-            [("CA", "SER", "A", 0.9, 1), ("OG", "SER", "A", 0.9, 1), ("CA", "CYS", "B", 0.1, 2), ("SG", "CYS", "B", 0.1, 2)]
+            [
+                ("CA", "SER", "A", 0.9, 1),
+                ("OG", "SER", "A", 0.9, 1),
+                ("CA", "CYS", "B", 0.1, 2),
+                ("SG", "CYS", "B", 0.1, 2),
+            ]
         )
     )
-    text = entry("AG", rows).replace("1 2 GLY\n", "1 2 GLY\n1 3 SER\n").replace("GLY 'L-pep", "SER 'L-peptide linking'\nGLY 'L-pep")
+    text = (
+        entry("AG", rows)
+        .replace("1 2 GLY\n", "1 2 GLY\n1 3 SER\n")
+        .replace("GLY 'L-pep", "SER 'L-peptide linking'\nGLY 'L-pep")
+    )
     (chain,) = parse(text).chains
     assert chain.sequence == "AGS" and x_of(chain, 2, "CA") == 2 and x_of(chain, 2, "SG") == 2
     assert not chain.mask[2, atom_order["OG"]]
@@ -76,25 +105,43 @@ def test_two_residue_names_at_one_place_the_last_wins(parse):
 
 
 def test_selenium_of_mse_and_hydrogens(parse):
-    rows = atom(20, "SE", "MSE", 3, group="HETATM", x=5) + atom(21, "HA", "MSE", 3, group="HETATM", x=6)
+    rows = atom(20, "SE", "MSE", 3, group="HETATM", x=5) + atom(
+        21, "HA", "MSE", 3, group="HETATM", x=6
+    )
     text = entry("AG", rows).replace("1 2 GLY\n", "1 2 GLY\n1 3 MSE\n")
     (chain,) = parse(text).chains
     assert chain.sequence == "AGM" and x_of(chain, 2, "SD") == 5 and chain.mask[2].sum() == 1
 
 
 def test_missing_residue_is_masked_and_zero(parse):
-    text = "".join(line for line in entry("AGA").splitlines(keepends=True) if " GLY A 2 " not in line)
+    text = "".join(
+        line for line in entry("AGA").splitlines(keepends=True) if " GLY A 2 " not in line
+    )
     (chain,) = parse(text).chains
-    assert chain.sequence == "AGA" and not chain.mask[1].any() and not chain.positions[1].any() and chain.mask[2].any()
+    assert (
+        chain.sequence == "AGA"
+        and not chain.mask[1].any()
+        and not chain.positions[1].any()
+        and chain.mask[2].any()
+    )
 
 
 def test_first_model_gives_coordinates(parse):
-    text = entry("A", "".join(atom(50 + i, name, "ALA", 1, x=99, model=2) for i, name in enumerate(("N", "CA", "C", "O"))))
+    text = entry(
+        "A",
+        "".join(
+            atom(50 + i, name, "ALA", 1, x=99, model=2)
+            for i, name in enumerate(("N", "CA", "C", "O"))
+        ),
+    )
     assert parse(text).chains[0].positions.max() < 50
 
 
 def test_model_number_one_is_needed(parse):
-    text = "".join(line.rstrip("1\n") + "2\n" if line.startswith("ATOM") else line for line in entry().splitlines(keepends=True))
+    text = "".join(
+        line.rstrip("1\n") + "2\n" if line.startswith("ATOM") else line
+        for line in entry().splitlines(keepends=True)
+    )
     with pytest.raises(EntryRejected, match="no atoms in model 1"):
         parse(text)
 
@@ -102,10 +149,18 @@ def test_model_number_one_is_needed(parse):
 @pytest.mark.parametrize(
     ("found", "replacement", "resolution"),
     [
-        ("_refine.ls_d_res_high 2.10", "_refine.ls_d_res_high ?\n_reflns.d_resolution_high 1.5", None),
+        (
+            "_refine.ls_d_res_high 2.10",
+            "_refine.ls_d_res_high ?\n_reflns.d_resolution_high 1.5",
+            None,
+        ),
         ("_refine.ls_d_res_high 2.10", "_reflns.d_resolution_high 1.5", 1.5),
         ("_refine.ls_d_res_high 2.10", "loop_\n_refine.ls_d_res_high\n1.5\n2.5\n.", 2.5),
-        ("_refine.ls_d_res_high 2.10", "_em_3d_reconstruction.resolution 3.2\n_reflns.d_resolution_high 1.5", 3.2),
+        (
+            "_refine.ls_d_res_high 2.10",
+            "_em_3d_reconstruction.resolution 3.2\n_reflns.d_resolution_high 1.5",
+            3.2,
+        ),
         ("_refine.ls_d_res_high 2.10\n", "", None),
     ],
 )

@@ -32,8 +32,14 @@ def random_a3m(num_rows, width, seed):
     lines = [">query", "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), width))]
     for i in range(num_rows - 1):
         letters = rng.choice(list("ACDEFGHIKLMNPQRSTVWYBZUJOX------"), width)
-        inserts = ["".join(rng.choice(list("abcxyz"), rng.integers(0, 4) * (rng.random() < 0.2))) for _ in range(width + 1)]
-        lines += [f">row{i} with | words", "".join(a + b for a, b in zip(inserts, letters)) + inserts[-1]]
+        inserts = [
+            "".join(rng.choice(list("abcxyz"), rng.integers(0, 4) * (rng.random() < 0.2)))
+            for _ in range(width + 1)
+        ]
+        lines += [
+            f">row{i} with | words",
+            "".join(a + b for a, b in zip(inserts, letters)) + inserts[-1],
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -59,7 +65,9 @@ def test_wrapped_lines_comments_and_carriage_returns(tmp_path):
 
 
 def test_stockholm_equals_its_a3m(tmp_path):
-    sto = "# STOCKHOLM 1.0\n#=GS a DE text\nq  A-CD\nr  AECD\n#=GC RF xxxx\n\nq  --EF\nr  GH--\n//\n"
+    sto = (
+        "# STOCKHOLM 1.0\n#=GS a DE text\nq  A-CD\nr  AECD\n#=GC RF xxxx\n\nq  --EF\nr  GH--\n//\n"
+    )
     (tmp_path / "x.sto").write_text(sto)
     (tmp_path / "x.a3m").write_text(">q\nACDEF\n>r\nAeCDgh--\n")
     from_sto, from_a3m = parse_msa(tmp_path / "x.sto"), parse_msa(tmp_path / "x.a3m")
@@ -78,8 +86,14 @@ def test_real_stockholm_has_its_query_in_the_first_row(shared):
 def test_duplicates_are_compared_as_letters(tmp_path):
     (tmp_path / "a.a3m").write_text(">q\nACD\n>s\nACB\n>t\nAcCD\n")
     (tmp_path / "b.a3m").write_text(">q\nACD\n>s\nddACB\n>u\n-CD\n")
-    tokens, deletions = merge_without_duplicates([parse_msa(tmp_path / "a.a3m"), parse_msa(tmp_path / "b.a3m")])
-    assert ["".join(LETTERS[token] for token in row) for row in tokens] == ["ACD", "ACD", "-CD"]  # B is D as a token only.
+    tokens, deletions = merge_without_duplicates(
+        [parse_msa(tmp_path / "a.a3m"), parse_msa(tmp_path / "b.a3m")]
+    )
+    assert ["".join(LETTERS[token] for token in row) for row in tokens] == [
+        "ACD",
+        "ACD",
+        "-CD",
+    ]  # B is D as a token only.
     assert deletions.sum() == 0
 
 

@@ -20,12 +20,25 @@ MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 def convert_command(shared: Path, out: Path) -> list[str]:
     data = shared / "data" / "real"
-    options = ["--pdb-mmcif", data / "pdb_mmcif", "--open-protein-set", data / "open_protein_set", "--out", out, "--shard-size-mib", "1"]
+    options = [
+        "--pdb-mmcif",
+        data / "pdb_mmcif",
+        "--open-protein-set",
+        data / "open_protein_set",
+        "--out",
+        out,
+        "--shard-size-mib",
+        "1",
+    ]
     return [sys.executable, "-m", "data_prep", "convert", *map(str, options)]
 
 
 def all_bytes(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +80,10 @@ def python_ranks(launcher: subprocess.Popen) -> list[int]:
     while parents:
         children = Path(f"/proc/{parents[0]}/task/{parents.pop(0)}/children").read_text().split()
         for child in map(int, children):
-            is_rank = "data_prep" in Path(f"/proc/{child}/cmdline").read_text() and "mpiexec" not in Path(f"/proc/{child}/cmdline").read_text()
+            is_rank = (
+                "data_prep" in Path(f"/proc/{child}/cmdline").read_text()
+                and "mpiexec" not in Path(f"/proc/{child}/cmdline").read_text()
+            )
             (found if is_rank else parents).append(child)
     return found
 
@@ -76,7 +92,9 @@ def python_ranks(launcher: subprocess.Popen) -> list[int]:
 def test_a_rank_that_is_killed_costs_only_what_it_held(shared, serial, tmp_path, victim):
     out = tmp_path / "out"
     command = [mpiexec(), "-n", "2", *convert_command(shared, out)]
-    launcher = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while launcher.poll() is None and not (out / "structures-00001.h5").exists():
         time.sleep(0.002)
     os.kill(sorted(python_ranks(launcher))[victim], signal.SIGKILL)
@@ -95,7 +113,18 @@ def test_a_rank_that_is_killed_costs_only_what_it_held(shared, serial, tmp_path,
 def test_verify_on_two_processes(shared, tmp_path):
     out = tmp_path / "out"
     subprocess.run(convert_command(shared, out), cwd=PROJECT, check=True, capture_output=True)
-    verify = [mpiexec(), "-n", "2", sys.executable, "-m", "data_prep", "verify", str(out), "--threads", "1"]
+    verify = [
+        mpiexec(),
+        "-n",
+        "2",
+        sys.executable,
+        "-m",
+        "data_prep",
+        "verify",
+        str(out),
+        "--threads",
+        "1",
+    ]
     finished = subprocess.run(verify, cwd=PROJECT, check=True, capture_output=True, text=True)
     assert finished.stdout.count("all as written") == 1 and (out / "verified.json").is_file()
     for shard in sorted(out.glob("*-*.h5")):
@@ -105,23 +134,34 @@ def test_verify_on_two_processes(shared, tmp_path):
             file.seek(3000)
             file.write(bytes([byte[0] ^ 1]))
     finished = subprocess.run(verify, cwd=PROJECT, capture_output=True, text=True)
-    names = [path.name for path in sorted(out.glob("alignments-*.h5"))] + [path.name for path in sorted(out.glob("structures-*.h5"))]
+    names = [path.name for path in sorted(out.glob("alignments-*.h5"))] + [
+        path.name for path in sorted(out.glob("structures-*.h5"))
+    ]
     assert finished.returncode != 0 and not (out / "verified.json").exists()
     lines = [line for line in finished.stderr.splitlines() if "has sha256" in line]
-    assert [Path(line.split()[0]).name for line in lines] == sorted(names, key=lambda name: (name.startswith("alignments"), name))
+    assert [Path(line.split()[0]).name for line in lines] == sorted(
+        names, key=lambda name: (name.startswith("alignments"), name)
+    )
 
 
 @pytest.mark.parametrize("shard_before_kill", ["structures-00001.h5", "alignments-00000.h5"])
 def test_killed_and_resumed(shared, serial, tmp_path, shard_before_kill):
     out = tmp_path / "out"
-    process = subprocess.Popen(convert_command(shared, out), cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        convert_command(shared, out),
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while process.poll() is None and not (out / shard_before_kill).exists():
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}
     assert "index.h5" not in before
-    resumed = subprocess.run(convert_command(shared, out), cwd=PROJECT, check=True, capture_output=True, text=True)
+    resumed = subprocess.run(
+        convert_command(shared, out), cwd=PROJECT, check=True, capture_output=True, text=True
+    )
     assert "shards are finished already" in resumed.stderr
     untouched = [name for name, mtime in before.items() if (out / name).stat().st_mtime_ns == mtime]
     assert len(untouched) >= len(before) - 1
@@ -136,7 +176,11 @@ def test_smaller_data_set_leaves_no_old_shards(shared, serial, tmp_path):
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     command[-1] = "256"
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
-    assert sorted(path.name for path in out.glob("*.h5")) == ["alignments-00000.h5", "index.h5", "structures-00000.h5"]
+    assert sorted(path.name for path in out.glob("*.h5")) == [
+        "alignments-00000.h5",
+        "index.h5",
+        "structures-00000.h5",
+    ]
     command[-1] = "1"
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     assert all_bytes(out) == serial

@@ -33,6 +33,14 @@ def test_no_small_shard_is_left_at_the_end():
     assert sums == [530, 520]
 
 
-@pytest.mark.parametrize(("sizes", "expected"), [([], []), ([0, 0, 0], [range(0, 3)]), ([5000], [range(0, 1)]), ([10, 5000, 10], [range(i, i + 1) for i in range(3)])])
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([0, 0, 0], [range(3)]),
+        ([5000], [range(1)]),
+        ([10, 5000, 10], [range(i, i + 1) for i in range(3)]),
+    ],
+)
 def test_odd_sizes(sizes, expected):
     assert cut_evenly(sizes, limit=1000) == expected

@@ -15,13 +15,19 @@ CHAINS = 24
 
 
 def synthesize(folder: Path, *, seed: int = 0, chains: int = CHAINS) -> Path:
-    assert main(["synthesize", "--out", str(folder), "--chains", str(chains), "--seed", str(seed)]) == 0
+    assert (
+        main(["synthesize", "--out", str(folder), "--chains", str(chains), "--seed", str(seed)])
+        == 0
+    )
     return folder
 
 
 def digest(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,12 @@ def raw(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reader(raw, tmp_path_factory):
     out = tmp_path_factory.mktemp("converted") / "shards"
-    inputs = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    inputs = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert main(["convert", *inputs, "--out", str(out)]) == 0
     return ShardReader(out)
 
@@ -59,8 +70,14 @@ def test_every_chain_is_converted_with_its_alignment_and_structure(reader):
 
 
 def test_validation_families_are_not_trained_on(reader):
-    validation = set(chains_released_between(reader.index, min_date="2021-11-20", max_date="2021-12-11", max_length=700))
-    training = {chain.chain_id for chain in training_chains(reader.index, max_release_date="2021-09-16")}
+    validation = set(
+        chains_released_between(
+            reader.index, min_date="2021-11-20", max_date="2021-12-11", max_length=700
+        )
+    )
+    training = {
+        chain.chain_id for chain in training_chains(reader.index, max_release_date="2021-09-16")
+    }
     assert len(validation) >= 1 and len(training) >= CHAINS // 2
     cluster = {entry.chain_id: entry.cluster_id for entry in reader.index.chains}
     assert not {cluster[chain] for chain in validation} & {cluster[chain] for chain in training}
@@ -75,7 +92,12 @@ def test_the_newer_member_has_the_older_one_as_its_template(reader):
         assert features["template_all_atom_mask"].shape[0] == 1
         assert [hit.name for hit in reader.template_hits(entry.chain_id)] == [template.chain_id]
         # the older one may not look into its future
-        assert featurize_templates(reader, template.chain_id, max_templates=4)["template_aatype"].shape[0] == 0
+        assert (
+            featurize_templates(reader, template.chain_id, max_templates=4)[
+                "template_aatype"
+            ].shape[0]
+            == 0
+        )
 
 
 def test_a_folder_with_files_is_refused(raw, capsys):
@@ -88,7 +110,10 @@ def test_too_few_chains_are_refused(tmp_path, capsys):
     assert "expected at least 4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "message"), [(["--seed", "-1"], "--seed is -1"), (["--chains", "2"], "expected at least 4")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--seed", "-1"], "--seed is -1"), (["--chains", "2"], "expected at least 4")],
+)
 def test_impossible_options(tmp_path, capsys, options, message):
     assert main(["synthesize", "--out", str(tmp_path / "out"), *options]) == 1
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

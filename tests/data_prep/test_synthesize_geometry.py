@@ -6,7 +6,12 @@ import torch
 
 from data_prep.synthesize.build import build_atoms
 from data_prep.synthesize.families import draw_fold, draw_member, draw_sequence
-from data_prep.synthesize.grammar import CLASS_LETTERS, LETTER_CLASS, backbone_torsions, chi_torsions
+from data_prep.synthesize.grammar import (
+    CLASS_LETTERS,
+    LETTER_CLASS,
+    backbone_torsions,
+    chi_torsions,
+)
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.protein.residue_constants import atom_order, restype_1to3, sequence_to_aatype
 from openfold_opt.protein.stereo_chemistry import bonds_and_angles
@@ -33,7 +38,9 @@ def test_bonds_inside_residues(members):
     for sequence, positions, _ in members:
         for letter, atoms in zip(sequence, positions, strict=True):
             for bond in bonds_and_angles(restype_1to3[letter])[0]:
-                length = np.linalg.norm(atoms[atom_order[bond.atom_1]] - atoms[atom_order[bond.atom_2]])
+                length = np.linalg.norm(
+                    atoms[atom_order[bond.atom_1]] - atoms[atom_order[bond.atom_2]]
+                )
                 # proline's ring closes only as well as its two torsions let it
                 tolerance = 0.25 if letter == "P" else 0.06
                 assert length == pytest.approx(bond.length, abs=tolerance), (letter, bond)
@@ -58,9 +65,13 @@ def test_residues_are_left_handed_amino_acids(members):
 def test_torsions_are_those_of_the_grammar(members):
     for sequence, positions, mask in members:
         aatype = torch.from_numpy(sequence_to_aatype(sequence))
-        sin_cos, _, exists = atom37_to_torsion_angles(aatype, torch.from_numpy(positions), torch.from_numpy(mask).float())
+        sin_cos, _, exists = atom37_to_torsion_angles(
+            aatype, torch.from_numpy(positions), torch.from_numpy(mask).float()
+        )
         omega = np.full((len(sequence), 1), 180.0)
-        wanted = np.deg2rad(np.concatenate([omega, backbone_torsions(sequence), chi_torsions(sequence)], axis=1))
+        wanted = np.deg2rad(
+            np.concatenate([omega, backbone_torsions(sequence), chi_torsions(sequence)], axis=1)
+        )
         error = np.stack([np.sin(wanted), np.cos(wanted)], axis=-1) - sin_cos.numpy()
         assert np.abs(error * exists.numpy()[..., None]).max() < 0.02, sequence
 

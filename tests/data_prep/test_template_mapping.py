@@ -56,7 +56,10 @@ def map_one(template_hit, library, obsolete=()):
 
 
 def test_gaps_and_offsets():
-    (mapped,) = map_one(hit(QUERY[2:8] + "--" + QUERY[8:16], CHAIN[5:10] + "-" + CHAIN[10:20]), Library({"A": CHAIN}))
+    (mapped,) = map_one(
+        hit(QUERY[2:8] + "--" + QUERY[8:16], CHAIN[5:10] + "-" + CHAIN[10:20]),
+        Library({"A": CHAIN}),
+    )
     assert mapped.query_index.tolist() == [2, 3, 4, 5, 6, *range(8, 16)]
     assert mapped.template_index.tolist() == [5, 6, 7, 8, 9, *range(12, 20)]
     assert mapped.is_featurisable and mapped.name == "1tpl_A"
@@ -68,21 +71,31 @@ def test_same_chain_then_any_chain_then_wildcard():
     assert map_one(wanted, Library({"A": "W" * 40, "B": CHAIN}))[0].name == "1tpl_B"
     with_unknown = CHAIN.replace("YLA", "YXA")
     mapped = map_one(wanted, Library({"A": "W" * 40, "C": with_unknown}))[0]
-    assert mapped.name == "1tpl_C" and mapped.template_tokens[5] == 9  # The letter is the hit's own: L.
+    assert (
+        mapped.name == "1tpl_C" and mapped.template_tokens[5] == 9
+    )  # The letter is the hit's own: L.
 
 
 def test_realigned_residues_without_partner_take_the_last():
     shorter = CHAIN[:8] + CHAIN[9:]
     mapped = map_one(hit(QUERY[:28], CHAIN[3:31]), Library({"A": shorter}))[0]
     assert mapped.is_featurisable
-    lost = [q for q, t in zip(mapped.query_index.tolist(), mapped.template_index.tolist()) if t == len(shorter) - 1]
+    lost = [
+        q
+        for q, t in zip(mapped.query_index.tolist(), mapped.template_index.tolist())
+        if t == len(shorter) - 1
+    ]
     assert len(lost) == 2  # The deleted residue, and the last one itself.
     assert mapped.template_index.max() == len(shorter) - 1
 
 
 def test_unlike_chain_is_a_failure():
     mapped = map_one(hit(QUERY[:20], CHAIN[3:23]), Library({"A": "WCWCWCWCWCWCWCWCWCWCWCWCWC"}))[0]
-    assert not mapped.is_featurisable and "identical" in mapped.failure and len(mapped.query_index) == 0
+    assert (
+        not mapped.is_featurisable
+        and "identical" in mapped.failure
+        and len(mapped.query_index) == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,18 +118,34 @@ def test_copy_of_most_of_the_query_is_no_template_but_of_less_it_is():
 
 
 def test_obsolete_entry():
-    assert map_one(hit(QUERY[:20], CHAIN[3:23], name="1OLD_A"), Library({"A": CHAIN}), {"1old": "1tpl"})[0].name == "1tpl_A"
+    assert (
+        map_one(
+            hit(QUERY[:20], CHAIN[3:23], name="1OLD_A"), Library({"A": CHAIN}), {"1old": "1tpl"}
+        )[0].name
+        == "1tpl_A"
+    )
 
 
 def test_equal_scores_keep_their_order():
-    hits = [hit(QUERY[:20], CHAIN[3:23], sum_probs=score, name=f"1TPL_{chain}") for score, chain in [(1, "A"), (3, "B"), (1, "C"), (3, "D")]]
-    library = Library({chain: CHAIN for chain in "ABCD"})
-    assert [mapped.name[-1] for mapped in map_hits(hits, QUERY, library=library, obsolete={})] == ["B", "D", "A", "C"]
+    hits = [
+        hit(QUERY[:20], CHAIN[3:23], sum_probs=score, name=f"1TPL_{chain}")
+        for score, chain in [(1, "A"), (3, "B"), (1, "C"), (3, "D")]
+    ]
+    library = Library(dict.fromkeys("ABCD", CHAIN))
+    assert [mapped.name[-1] for mapped in map_hits(hits, QUERY, library=library, obsolete={})] == [
+        "B",
+        "D",
+        "A",
+        "C",
+    ]
 
 
 @pytest.mark.parametrize(
     ("library", "reason"),
-    [(Library({"A": CHAIN}, atoms_per_residue=0), "0 atoms"), (Library({"A": CHAIN}, has_break=True), "too far apart")],
+    [
+        (Library({"A": CHAIN}, atoms_per_residue=0), "0 atoms"),
+        (Library({"A": CHAIN}, has_break=True), "too far apart"),
+    ],
 )
 def test_unusable_atoms(library, reason):
     (mapped,) = map_one(hit(QUERY[:20], CHAIN[3:23]), library)

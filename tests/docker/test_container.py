@@ -20,7 +20,9 @@ CODE = "/workspace/openfold-opt"
 def instructions():
     """(keyword, rest) of every instruction of the Dockerfile, continued lines joined."""
     text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [
+        line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     joined = "\n".join(lines).replace("\\\n", " ").splitlines()
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in joined]
 
@@ -63,12 +65,22 @@ def test_every_copied_file_exists():
 
 def test_definition_carries_what_the_timed_run_needs():
     carried = {line.split()[0] for line in sections()["files"]}
-    assert {"benchmark", "data_prep", "openfold_opt", "tools", "docker", "run_and_time.sh", "pyproject.toml"} <= carried
+    assert {
+        "benchmark",
+        "data_prep",
+        "openfold_opt",
+        "tools",
+        "docker",
+        "run_and_time.sh",
+        "pyproject.toml",
+    } <= carried
 
 
 def test_images_carry_what_a_slurm_job_starts_in_them():
     """run.sub names every command as seen from the code's folder, in an image as on a node."""
-    jobs = "".join((ROOT / "slurm" / name).read_text(encoding="utf-8") for name in ("run.sub", "steps.sh"))
+    jobs = "".join(
+        (ROOT / "slurm" / name).read_text(encoding="utf-8") for name in ("run.sub", "steps.sh")
+    )
     started = set(re.findall(r"(?<![\w./\"])(slurm/\w+\.sh)(?= )", re.sub("#.*", "", jobs)))
     assert {"slurm/bind.sh", "slurm/module.sh", "slurm/prepare.sh"} <= started
     tops = {line.split()[0] for line in sections()["files"]}
@@ -79,7 +91,10 @@ def test_libraries_come_before_code():
     steps = [f"{name} {rest}" for name, rest in instructions()]
     assert steps.index("RUN docker/install_requirements.sh ${EXTRAS}") < steps.index("COPY . .")
     before = [step for step in steps[: steps.index("COPY . .")] if step.startswith("COPY")]
-    assert before == ["COPY pyproject.toml ./", "COPY docker/install_requirements.sh docker/missing_requirements.py docker/"]
+    assert before == [
+        "COPY pyproject.toml ./",
+        "COPY docker/install_requirements.sh docker/missing_requirements.py docker/",
+    ]
 
 
 def test_versions_stand_in_pyproject_alone():
@@ -88,9 +103,13 @@ def test_versions_stand_in_pyproject_alone():
 
 
 def test_labels():
-    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', " ".join(rest_of("LABEL"))))
+    labels = dict(
+        re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', " ".join(rest_of("LABEL")))
+    )
     assert labels["version"] == "${VERSION}" and labels["revision"] == "${REVISION}"
-    assert {"title", "description", "licenses"} <= set(labels) and labels["licenses"] == PROJECT["license"]
+    assert {"title", "description", "licenses"} <= set(labels) and labels["licenses"] == PROJECT[
+        "license"
+    ]
     assert f"VERSION={PROJECT['version']}" in rest_of("ARG")
     assert f"org.opencontainers.image.version {PROJECT['version']}" in sections()["labels"]
 
@@ -120,7 +139,13 @@ def ignored(path, patterns):
 def test_dockerignore():
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
-    for path in (".git/config", ".venv/bin/python", "runs/demo/mlperf.log", "data/demo/shards/index.h5", "benchmark/__pycache__/x.pyc"):
+    for path in (
+        ".git/config",
+        ".venv/bin/python",
+        "runs/demo/mlperf.log",
+        "data/demo/shards/index.h5",
+        "benchmark/__pycache__/x.pyc",
+    ):
         assert ignored(path, patterns), path
     for top in ("benchmark", "data_prep", "openfold_opt", "tools", "docker"):
         for path in (ROOT / top).rglob("*.[ps][yh]"):
@@ -129,8 +154,19 @@ def test_dockerignore():
 
 def missing_requirements(folder, packages, *extras):
     """Runs the script in a Python that has the packages of one folder alone; its exit, and the two files' lines."""
-    command = [sys.executable, "-S", str(ROOT / "docker/missing_requirements.py"), str(folder), *extras]
-    shown = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(packages), "PATH": os.environ["PATH"]})
+    command = [
+        sys.executable,
+        "-S",
+        str(ROOT / "docker/missing_requirements.py"),
+        str(folder),
+        *extras,
+    ]
+    shown = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(packages), "PATH": os.environ["PATH"]},
+    )
     files = [folder / name for name in ("missing.txt", "held.txt")]
     return shown, [file.read_text().split() if file.exists() else None for file in files]
 
@@ -174,7 +210,12 @@ def test_unknown_extra_is_refused(tmp_path):
 def timed_run(tmp_path):
     """Runs the timed run of a copied checkout whose python writes its arguments down and does nothing; OPENFOLD_WORK is the argument."""
     checkout = tmp_path / "checkout"
-    for name in ("run_and_time.sh", "tools/environment.sh", "tools/embedded_data.sh", "benchmark/presets/demo.py"):
+    for name in (
+        "run_and_time.sh",
+        "tools/environment.sh",
+        "tools/embedded_data.sh",
+        "benchmark/presets/demo.py",
+    ):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
     python = checkout / ".venv/bin/python"
@@ -185,7 +226,13 @@ def timed_run(tmp_path):
     def start(work, *, called_from):
         # set but empty is as good as not set
         environment = {**os.environ, "OPENFOLD_WORK": work}
-        return subprocess.run([checkout / "run_and_time.sh"], capture_output=True, text=True, cwd=called_from, env=environment)
+        return subprocess.run(
+            [checkout / "run_and_time.sh"],
+            capture_output=True,
+            text=True,
+            cwd=called_from,
+            env=environment,
+        )
 
     return checkout, start
 
@@ -198,14 +245,19 @@ def test_timed_run_works_where_it_is_told_and_leaves_the_checkout_alone(tmp_path
     shown = start(".", called_from=elsewhere)
     assert shown.returncode == 0, shown.stderr
     assert f"called: -m data_prep synthesize --out {elsewhere}/data/demo/raw" in shown.stdout
-    assert f"--data-dir {elsewhere}/data/demo/shards --output-dir {elsewhere}/runs/demo-" in shown.stdout
+    assert (
+        f"--data-dir {elsewhere}/data/demo/shards --output-dir {elsewhere}/runs/demo-"
+        in shown.stdout
+    )
     assert sorted(checkout.rglob("*")) == before
 
 
 def test_timed_run_works_in_the_checkout_by_default(tmp_path, timed_run):
     checkout, start = timed_run
     shown = start("", called_from=tmp_path)
-    assert f"--data-dir {checkout}/data/demo/shards --output-dir {checkout}/runs/demo-" in shown.stdout
+    assert (
+        f"--data-dir {checkout}/data/demo/shards --output-dir {checkout}/runs/demo-" in shown.stdout
+    )
 
 
 def test_timed_run_refuses_a_place_that_is_not_there(tmp_path, timed_run):
@@ -217,24 +269,38 @@ def test_timed_run_refuses_a_place_that_is_not_there(tmp_path, timed_run):
 
 @pytest.mark.parametrize("flags, code", [(["--help"], 0), (["--fast"], 2), (["--tag"], 2)])
 def test_build_script_explains_itself(flags, code):
-    shown = subprocess.run([ROOT / "docker/build_without_docker.sh", *flags], capture_output=True, text=True)
+    shown = subprocess.run(
+        [ROOT / "docker/build_without_docker.sh", *flags], capture_output=True, text=True
+    )
     assert shown.returncode == code
-    assert (shown.stdout.startswith("usage: docker/build_without_docker.sh") if code == 0 else "see --help" in shown.stderr)
+    assert (
+        shown.stdout.startswith("usage: docker/build_without_docker.sh")
+        if code == 0
+        else "see --help" in shown.stderr
+    )
 
 
 def linter(name):
     """Path of a linter on PATH or beside the interpreter of these tests."""
     path = shutil.which(name) or shutil.which(name, path=str(pathlib.Path(sys.executable).parent))
-    return path or pytest.skip(f"{name} is not installed (pip install {name}-{'py' if name == 'shellcheck' else 'bin'})")
+    return path or pytest.skip(
+        f"{name} is not installed (pip install {name}-{'py' if name == 'shellcheck' else 'bin'})"
+    )
 
 
 def test_hadolint_is_content():
-    shown = subprocess.run([linter("hadolint"), "docker/Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    shown = subprocess.run(
+        [linter("hadolint"), "docker/Dockerfile"], cwd=ROOT, capture_output=True, text=True
+    )
     assert shown.returncode == 0 and shown.stdout == "", shown.stdout
 
 
 def test_shellcheck_is_content():
     scripts = [ROOT / "run_and_time.sh", ROOT / "run_tests.sh", ROOT / ".ci/run"]
-    scripts += [path for top in ("docker", "slurm", "tools") for path in sorted((ROOT / top).rglob("*.sh"))]
-    shown = subprocess.run([linter("shellcheck"), "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    scripts += [
+        path for top in ("docker", "slurm", "tools") for path in sorted((ROOT / top).rglob("*.sh"))
+    ]
+    shown = subprocess.run(
+        [linter("shellcheck"), "-x", *scripts], cwd=ROOT, capture_output=True, text=True
+    )
     assert shown.returncode == 0, shown.stdout

@@ -2,7 +2,12 @@
 
 import torch
 
-from openfold_opt.geometry.atoms import atom14_to_atom37, make_atom14_masks, make_atom14_positions, pseudo_beta
+from openfold_opt.geometry.atoms import (
+    atom14_to_atom37,
+    make_atom14_masks,
+    make_atom14_positions,
+    pseudo_beta,
+)
 from openfold_opt.protein.residue_constants import atom_order, restype_order, sequence_to_aatype
 from tests.geometry.golden import golden_chains, worst
 
@@ -14,7 +19,9 @@ def test_golden_masks_and_positions(shared):
             assert worst(value, truth[name]) == 0.0, (chain, name)
         positions = make_atom14_positions(*atoms)
         for name, value in positions.items():
-            mask = truth[name.replace("positions", "exists")] if name.endswith("positions") else None
+            mask = (
+                truth[name.replace("positions", "exists")] if name.endswith("positions") else None
+            )
             assert worst(value, truth[name], mask) < 1e-5, (chain, name)
         beta, mask = pseudo_beta(*atoms)
         assert worst(mask, truth["pseudo_beta_mask"]) == 0.0, chain
@@ -25,7 +32,9 @@ def test_atom14_to_atom37_is_the_way_back():
     aatype = torch.from_numpy(sequence_to_aatype("ARNDCQEGHILKMFPSTWYVX"))
     masks = make_atom14_masks(aatype)
     exists = masks["atom37_atom_exists"]
-    positions = torch.randn(21, 37, 3, generator=torch.Generator().manual_seed(0)) * exists[..., None]
+    positions = (
+        torch.randn(21, 37, 3, generator=torch.Generator().manual_seed(0)) * exists[..., None]
+    )
     packed = make_atom14_positions(aatype, positions, exists)["atom14_gt_positions"]
     back = atom14_to_atom37(packed, masks["residx_atom37_to_atom14"], exists)
     assert torch.equal(back, positions)

@@ -19,7 +19,9 @@ LETTERS = "ARNDCQEGHILKMFPSTWYV"
 
 def test_golden_frames(shared):
     for chain, truth in golden_chains(shared).items():
-        frames = atom37_to_frames(truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"])
+        frames = atom37_to_frames(
+            truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"]
+        )
         for name, value in frames.items():
             mask = truth["rigidgroups_gt_exists"] if name.endswith("frames") else None
             assert worst(value, truth[name], mask) < 1e-3, (chain, name)

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from openfold_opt.geometry.frames import frames_and_literature_positions_to_atom14, torsion_angles_to_frames
+from openfold_opt.geometry.frames import (
+    frames_and_literature_positions_to_atom14,
+    torsion_angles_to_frames,
+)
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.geometry.tables import lookup
-from openfold_opt.protein.residue_constants import read_only, restype_atom14_mask, restype_atom14_to_atom37
+from openfold_opt.protein.residue_constants import (
+    read_only,
+    restype_atom14_mask,
+    restype_atom14_to_atom37,
+)
 from tests.host_constants import HostConstants
 
 

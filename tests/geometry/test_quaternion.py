@@ -6,12 +6,16 @@ from openfold_opt.geometry.quaternion import quaternion_multiply_by_vector, quat
 
 
 def random_quaternions(seed, *shape):
-    return torch.nn.functional.normalize(torch.randn(*shape, 4, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return torch.nn.functional.normalize(
+        torch.randn(*shape, 4, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
 
 
 def test_matrices_are_rotations():
     matrix = quaternion_to_matrix(random_quaternions(0, 50))
-    torch.testing.assert_close(matrix @ matrix.transpose(-1, -2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        matrix @ matrix.transpose(-1, -2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(50))
 
 
@@ -22,12 +26,16 @@ def test_product_with_a_vector_turns_it():
     product = quaternion_multiply_by_vector(q, v)
     w, u = q[:, :1], q[:, 1:]
     turned = w * product[:, 1:] - product[:, :1] * u - torch.linalg.cross(product[:, 1:], u)
-    torch.testing.assert_close(turned, (quaternion_to_matrix(q) @ v[..., None])[..., 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        turned, (quaternion_to_matrix(q) @ v[..., None])[..., 0], atol=1e-5, rtol=0
+    )
 
 
 def test_a_quarter_turn_about_z():
     q = torch.tensor([0.5**0.5, 0.0, 0.0, 0.5**0.5])
-    torch.testing.assert_close(quaternion_to_matrix(q) @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1.0, 0.0]))
+    torch.testing.assert_close(
+        quaternion_to_matrix(q) @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1.0, 0.0])
+    )
 
 
 def test_leading_dims_are_free():

@@ -39,7 +39,9 @@ def test_a_mirror_image_does_not_fit():
     # nor is there a better fit among many turns of what was found, small and large
     generator = torch.Generator().manual_seed(6)
     size = torch.logspace(-3, 1, 500)[:, None]
-    quaternion = torch.cat([torch.ones(500, 1), torch.randn(500, 3, generator=generator) * size], dim=-1)
+    quaternion = torch.cat(
+        [torch.ones(500, 1), torch.randn(500, 3, generator=generator) * size], dim=-1
+    )
     turns = quaternion_to_matrix(torch.nn.functional.normalize(quaternion, dim=-1))
     center = target.mean(0)
     turned = (fitted - center) @ turns + center
@@ -60,8 +62,12 @@ def test_gdt_counts_thresholds():
     true = torch.zeros(4, 3)
     predicted = torch.tensor([[0.4, 0, 0], [1.5, 0, 0], [3.0, 0, 0], [9.0, 0, 0]])
     mask = torch.ones(4)
-    assert float(gdt(predicted, true, mask, thresholds_angstrom=GDT_TS_THRESHOLDS_ANGSTROM)) == pytest.approx(9 / 16)
-    assert float(gdt(predicted, true, mask, thresholds_angstrom=GDT_HA_THRESHOLDS_ANGSTROM)) == pytest.approx(7 / 16)
+    assert float(
+        gdt(predicted, true, mask, thresholds_angstrom=GDT_TS_THRESHOLDS_ANGSTROM)
+    ) == pytest.approx(9 / 16)
+    assert float(
+        gdt(predicted, true, mask, thresholds_angstrom=GDT_HA_THRESHOLDS_ANGSTROM)
+    ) == pytest.approx(7 / 16)
 
 
 def test_golden_metrics(shared):

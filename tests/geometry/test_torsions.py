@@ -14,7 +14,9 @@ OMEGA, PHI, PSI, CHI_1 = range(4)
 
 def test_golden_torsions(shared):
     for chain, truth in golden_chains(shared).items():
-        got = atom37_to_torsion_angles(truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"])
+        got = atom37_to_torsion_angles(
+            truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"]
+        )
         mask = truth["torsion_angles_mask"]
         assert worst(got[2], mask) == 0.0, chain
         assert worst(got[0], truth["torsion_angles_sin_cos"], mask) < 1e-3, chain
@@ -48,7 +50,9 @@ def place(points, atoms, *, aatype):
 )
 def test_a_known_angle(angle, torsion, atoms):
     aatype = torch.from_numpy(sequence_to_aatype("GL"))
-    sin_cos, alternative, mask = atom37_to_torsion_angles(aatype, *place(four_points(angle), atoms, aatype=aatype))
+    sin_cos, alternative, mask = atom37_to_torsion_angles(
+        aatype, *place(four_points(angle), atoms, aatype=aatype)
+    )
     expected = torch.tensor([math.sin(angle), math.cos(angle)])
     torch.testing.assert_close(sin_cos[1, torsion], expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(alternative[1, torsion], expected, atol=1e-4, rtol=0)
@@ -59,7 +63,9 @@ def test_psi_is_that_of_the_next_nitrogen():
     # O lies opposite the next N, so a torsion of 0.4 to O is a psi of 0.4 + pi
     aatype = torch.from_numpy(sequence_to_aatype("G"))
     atoms = ((0, "N"), (0, "CA"), (0, "C"), (0, "O"))
-    sin_cos, _, mask = atom37_to_torsion_angles(aatype, *place(four_points(0.4), atoms, aatype=aatype))
+    sin_cos, _, mask = atom37_to_torsion_angles(
+        aatype, *place(four_points(0.4), atoms, aatype=aatype)
+    )
     expected = torch.tensor([math.sin(0.4 + math.pi), math.cos(0.4 + math.pi)])
     torch.testing.assert_close(sin_cos[0, PSI], expected, atol=1e-4, rtol=0)
     assert mask.nonzero().tolist() == [[0, PSI]]
@@ -68,7 +74,9 @@ def test_psi_is_that_of_the_next_nitrogen():
 def test_an_angle_periodic_in_pi_has_an_alternative():
     aatype = torch.from_numpy(sequence_to_aatype("D"))
     atoms = tuple((0, name) for name in chi_angles_atoms["ASP"][1])
-    sin_cos, alternative, _ = atom37_to_torsion_angles(aatype, *place(four_points(0.7), atoms, aatype=aatype))
+    sin_cos, alternative, _ = atom37_to_torsion_angles(
+        aatype, *place(four_points(0.7), atoms, aatype=aatype)
+    )
     torch.testing.assert_close(alternative[0, CHI_1 + 1], -sin_cos[0, CHI_1 + 1])
 
 

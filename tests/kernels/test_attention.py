@@ -31,7 +31,9 @@ def formula(projected, num_heads, mask, bias):
 def inputs(*, with_bias, seed=0):
     generator = torch.Generator().manual_seed(seed)
     batch, groups, num, heads, c = 2, 3, 7, 3, 5
-    projected = torch.randn(batch, groups, num, 4 * heads * c, generator=generator, dtype=torch.float64)
+    projected = torch.randn(
+        batch, groups, num, 4 * heads * c, generator=generator, dtype=torch.float64
+    )
     bias = torch.randn(batch, heads, num, num, generator=generator, dtype=torch.float64)
     mask = (torch.rand(batch, groups, num, generator=generator) > 0.3).double()
     mask[0, 1] = 0.0
@@ -46,7 +48,10 @@ def test_values_and_gradients_follow_the_formula(with_bias):
     expected = formula(projected, heads, mask, bias)
     torch.testing.assert_close(found, expected)
     weight = torch.linspace(-1.0, 2.0, found.numel(), dtype=torch.float64).view(found.shape)
-    for a, b in zip(torch.autograd.grad((found * weight).sum(), leaves), torch.autograd.grad((expected * weight).sum(), leaves)):
+    for a, b in zip(
+        torch.autograd.grad((found * weight).sum(), leaves),
+        torch.autograd.grad((expected * weight).sum(), leaves),
+    ):
         torch.testing.assert_close(a, b)
 
 

@@ -42,20 +42,29 @@ def test_follows_the_formula():
             for i in range(NUM_RES):
                 for j in range(NUM_RES):
                     distances = (inputs.q_points[b, i, h] - inputs.k_points[b, j, h]).square().sum()
-                    scalar = inputs.q[b, i, h] @ inputs.k[b, j, h] / math.sqrt(C) + inputs.bias[b, i, j, h]
+                    scalar = (
+                        inputs.q[b, i, h] @ inputs.k[b, j, h] / math.sqrt(C)
+                        + inputs.bias[b, i, j, h]
+                    )
                     logits[i, j] = w_l * (scalar - inputs.point_weights[h] * w_c / 2 * distances)
                     logits[i, j] += 1e5 * (mask[b, i] * mask[b, j] - 1.0)
             weights = logits.softmax(-1)
             torch.testing.assert_close(scalars[b, :, h], weights @ inputs.v[b, :, h])
-            torch.testing.assert_close(points[b, :, h], torch.einsum("ij,jpx->ipx", weights, inputs.v_points[b, :, h]))
-            torch.testing.assert_close(pairs[b, :, h], torch.einsum("ij,ijc->ic", weights, inputs.z[b]))
+            torch.testing.assert_close(
+                points[b, :, h], torch.einsum("ij,jpx->ipx", weights, inputs.v_points[b, :, h])
+            )
+            torch.testing.assert_close(
+                pairs[b, :, h], torch.einsum("ij,ijc->ic", weights, inputs.z[b])
+            )
 
 
 def test_attention_does_not_change_when_all_points_move_together():
     inputs = random_inputs()
     mask = torch.ones(BATCH, NUM_RES, dtype=torch.float64)
     shift = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-    moved = dataclasses.replace(inputs, q_points=inputs.q_points + shift, k_points=inputs.k_points + shift)
+    moved = dataclasses.replace(
+        inputs, q_points=inputs.q_points + shift, k_points=inputs.k_points + shift
+    )
     for a, b in zip(
         invariant_point_attention(inputs, mask=mask, mask_inf=1e5),
         invariant_point_attention(moved, mask=mask, mask_inf=1e5),

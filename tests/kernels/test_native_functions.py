@@ -10,7 +10,6 @@ import torch
 from openfold_opt.kernels.cpu import library, native_functions
 from openfold_opt.kernels.cpu.native_functions import NATIVE_FUNCTIONS, call
 
-
 pytestmark = pytest.mark.compiler
 
 
@@ -42,7 +41,10 @@ def test_a_folder_that_cannot_be_written_is_passed_over(anew):
 def test_where_nothing_can_be_written_the_error_names_the_folders(anew):
     for folder in anew:
         folder.write_text("a file where the folder should be")
-    with pytest.raises(library.LibraryError, match="kept in none of .*first .*, .*second .*: make one of them writable"):
+    with pytest.raises(
+        library.LibraryError,
+        match="kept in none of .*first .*, .*second .*: make one of them writable",
+    ):
         library.library()
 
 
@@ -52,7 +54,9 @@ def test_a_compiler_that_fails_is_quoted(anew, monkeypatch, tmp_path):
     broken.chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(library, "COMPILERS", ("broken-c++",))
-    with pytest.raises(library.LibraryError, match="(?s)ended with exit code 3:.it does not know this processor"):
+    with pytest.raises(
+        library.LibraryError, match="(?s)ended with exit code 3:.it does not know this processor"
+    ):
         library.library()
     assert not anew[0].exists(), "nothing half-made is left"
 
@@ -87,7 +91,10 @@ def test_a_compiler_that_cannot_be_started_is_named(anew, monkeypatch, tmp_path)
 
 def test_without_a_home_there_are_other_folders(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert [folder.name for folder in library._folders()] == ["built", f"openfold_opt-{os.getuid()}"]
+    assert [folder.name for folder in library._folders()] == [
+        "built",
+        f"openfold_opt-{os.getuid()}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,9 @@ def test_without_a_home_there_are_other_folders(monkeypatch):
     ids=["two types", "not contiguous", "another type", "too short", "too few rows", "missing"],
 )
 def test_a_tensor_that_a_loop_cannot_take_is_refused(rows, offset):
-    with pytest.raises(ValueError, match="loop add_to_rows, argument [01]: found|work on float32 and bfloat16"):
+    with pytest.raises(
+        ValueError, match="loop add_to_rows, argument [01]: found|work on float32 and bfloat16"
+    ):
         call("add_to_rows", rows, offset, 2, 3)
 
 

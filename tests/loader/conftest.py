@@ -10,7 +10,10 @@ import pytest
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 
-GOLDEN_CHAINS = {"data": ("2hhb_A", "2q2k_A", "4zxb_D", "1igy_B"), "data_quirks": ("1aki_A", "3o5r_A")}
+GOLDEN_CHAINS = {
+    "data": ("2hhb_A", "2q2k_A", "4zxb_D", "1igy_B"),
+    "data_quirks": ("1aki_A", "3o5r_A"),
+}
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
@@ -23,7 +26,9 @@ class GoldenTransforms:
             with np.load(shared / "golden" / folder / "transforms.npz") as file:
                 for chain in chains:
                     names = [name for name in file.files if name.startswith(f"{chain}/")]
-                    self.features[chain] = {name.removeprefix(f"{chain}/"): file[name] for name in names}
+                    self.features[chain] = {
+                        name.removeprefix(f"{chain}/"): file[name] for name in names
+                    }
 
     def raw(self, chain: str) -> RawFeatures:
         """Raw features of a chain; deep alignments are cut to 300 rows, as in the golden file."""
@@ -51,8 +56,18 @@ def golden_transforms(shared) -> GoldenTransforms:
 
 def convert(inputs: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     command = [
-        sys.executable, "-m", "data_prep", "convert", "--missing-alignments", "query", "--out", str(out),
-        "--pdb-mmcif", str(inputs / "pdb_mmcif"), "--open-protein-set", str(inputs / "open_protein_set"),
+        sys.executable,
+        "-m",
+        "data_prep",
+        "convert",
+        "--missing-alignments",
+        "query",
+        "--out",
+        str(out),
+        "--pdb-mmcif",
+        str(inputs / "pdb_mmcif"),
+        "--open-protein-set",
+        str(inputs / "open_protein_set"),
     ]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
 from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.loader.wire_format import stack_samples
 
 
 def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
@@ -18,11 +18,15 @@ def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
     mask = (rng.random((num_res, 37)) < 0.9).astype(np.float32)
     return RawFeatures(
         aatype=msa[0].astype(np.int64),
-        all_atom_positions=np.where(mask[..., None] > 0, rng.normal(size=(num_res, 37, 3)), 0).astype(np.float32),
+        all_atom_positions=np.where(
+            mask[..., None] > 0, rng.normal(size=(num_res, 37, 3)), 0
+        ).astype(np.float32),
         all_atom_mask=mask,
         resolution=float("nan"),
         msa=msa,
-        deletions=SparseDeletions.from_dense(rng.integers(0, 300, msa.shape) * (rng.random(msa.shape) < 0.05)),
+        deletions=SparseDeletions.from_dense(
+            rng.integers(0, 300, msa.shape) * (rng.random(msa.shape) < 0.05)
+        ),
         profile=profile,
         templates=Templates(
             aatype=rng.integers(0, 22, (num_templates, num_res)),
@@ -34,7 +38,9 @@ def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
 
 def expanded(sample) -> dict[str, np.ndarray]:
     """Model features of one sample of wire features."""
-    return {name: tensor[0].numpy() for name, tensor in decode_batch(stack_samples([sample])).items()}
+    return {
+        name: tensor[0].numpy() for name, tensor in decode_batch(stack_samples([sample])).items()
+    }
 
 
 def training_sample(raw, *, seed, config) -> dict[str, np.ndarray]:

@@ -17,7 +17,9 @@ def test_assignment_is_that_of_counting(num_extra):
     rng = np.random.default_rng(num_extra)
     clusters = rng.integers(0, 23, (7, 13), dtype=np.uint8)
     extra = rng.integers(0, 22, (num_extra, 13), dtype=np.uint8)
-    assert np.array_equal(clustering.assign_to_clusters(extra, clusters), plain_assignment(extra, clusters))
+    assert np.array_equal(
+        clustering.assign_to_clusters(extra, clusters), plain_assignment(extra, clusters)
+    )
 
 
 def test_gaps_and_masks_do_not_agree_and_ties_go_to_the_first():
@@ -41,7 +43,9 @@ def test_golden_assignment(golden_transforms):
         assignment=assignment,
         columns=slice(0, masked.shape[1]),
     )
-    np.testing.assert_allclose(deletion_mean, golden["cluster/cluster_deletion_mean"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        deletion_mean, golden["cluster/cluster_deletion_mean"], rtol=1e-6, atol=1e-6
+    )
 
 
 def test_tens_of_thousands_of_members_and_large_deletions_do_not_overflow():
@@ -53,7 +57,11 @@ def test_tens_of_thousands_of_members_and_large_deletions_do_not_overflow():
     profile = clustering.cluster_profile(clusters, extra, assignment)
     np.testing.assert_allclose(profile[0, 0, [0, 3]], [1 / 70_001, 70_000 / 70_001], rtol=1e-6)
     mean = clustering.cluster_deletion_mean(
-        SparseDeletions.from_dense(dense), clustered=np.array([0]), extra=np.arange(1, 70_001), assignment=assignment, columns=slice(1, 2)
+        SparseDeletions.from_dense(dense),
+        clustered=np.array([0]),
+        extra=np.arange(1, 70_001),
+        assignment=assignment,
+        columns=slice(1, 2),
     )
     np.testing.assert_allclose(mean, [[700 * 70_000 / 70_001]], rtol=1e-6)
 

@@ -26,7 +26,13 @@ def test_code_is_compiled_at_once_and_takes_read_only_input():
     assert function(values) == 300
 
 
-@pytest.mark.parametrize("error", [RuntimeError("cannot cache function: no locator available"), OSError("no space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("cannot cache function: no locator available"),
+        OSError("no space left on device"),
+    ],
+)
 def test_without_a_folder_for_the_code_it_is_compiled_all_the_same(monkeypatch, error):
     njit, asked = numba.njit, []
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.plain_sample import plain_sample
@@ -14,13 +13,23 @@ from openfold_opt.loader.raw_reading import read_evaluation_features, read_train
 from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
+from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
 from tests.loader.raw_samples import make_raw
 from tests.support.devices import DEVICES
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
-SIZES = [{}, {"num_res": 5}, {"num_res": 1}, {"num_rows": 1}, {"num_rows": 4}, {"num_rows": 300}, {"num_templates": 0}, {"num_templates": 1}]
+SIZES = [
+    {},
+    {"num_res": 5},
+    {"num_res": 1},
+    {"num_rows": 1},
+    {"num_rows": 4},
+    {"num_rows": 300},
+    {"num_templates": 0},
+    {"num_templates": 1},
+]
 
 
 def assert_same_bits(found, expected):
@@ -37,11 +46,15 @@ def check(raw, choices):
     features = decode_batch(stack_samples([encode_sample(raw, choice) for choice in choices]))
     check_features(features, batched=True)
     plain = [plain_sample(raw, choice) for choice in choices]
-    assert_same_bits(features, {name: np.stack([sample[name] for sample in plain]) for name in plain[0]})
+    assert_same_bits(
+        features, {name: np.stack([sample[name] for sample in plain]) for name in plain[0]}
+    )
 
 
 def both_choices(raw, seed, config):
-    return choose_for_training(raw, seed=seed, config=config), choose_for_evaluation(raw, seed=seed, config=config)
+    return choose_for_training(raw, seed=seed, config=config), choose_for_evaluation(
+        raw, seed=seed, config=config
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -52,7 +65,14 @@ def test_random_samples(size, seed):
         check(raw, [choice])
 
 
-@pytest.mark.parametrize("changes", [{"pad_to_crop": False}, {"max_templates": 4, "max_extra_msa": 0}, {"max_recycling_iterations": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pad_to_crop": False},
+        {"max_templates": 4, "max_extra_msa": 0},
+        {"max_recycling_iterations": 0},
+    ],
+)
 def test_other_configurations(changes):
     config = dataclasses.replace(SMALL, **changes)
     for size in ({}, {"num_res": 7}):
@@ -63,7 +83,9 @@ def test_other_configurations(changes):
 
 def test_no_templates_at_all():
     raw = make_raw(num_templates=0)
-    check(raw, [choose_for_training(raw, seed=1, config=dataclasses.replace(SMALL, max_templates=0))])
+    check(
+        raw, [choose_for_training(raw, seed=1, config=dataclasses.replace(SMALL, max_templates=0))]
+    )
 
 
 @pytest.mark.parametrize("size", [{}, {"num_rows": 1}])
@@ -73,11 +95,19 @@ def test_a_batch_of_several_samples(size):
 
 
 def test_samples_of_different_sizes_in_one_batch():
-    raws = [make_raw(), make_raw(num_res=5, num_rows=1, num_templates=0), make_raw(num_rows=4, num_templates=1)]
+    raws = [
+        make_raw(),
+        make_raw(num_res=5, num_rows=1, num_templates=0),
+        make_raw(num_rows=4, num_templates=1),
+    ]
     choices = [choose_for_training(raw, seed=8, config=SMALL) for raw in raws]
-    features = decode_batch(stack_samples([encode_sample(raw, choice) for raw, choice in zip(raws, choices)]))
+    features = decode_batch(
+        stack_samples([encode_sample(raw, choice) for raw, choice in zip(raws, choices)])
+    )
     plain = [plain_sample(raw, choice) for raw, choice in zip(raws, choices)]
-    assert_same_bits(features, {name: np.stack([sample[name] for sample in plain]) for name in plain[0]})
+    assert_same_bits(
+        features, {name: np.stack([sample[name] for sample in plain]) for name in plain[0]}
+    )
 
 
 def test_deletions_beyond_small_integers():
@@ -124,7 +154,9 @@ def test_chains_from_shards(real_dir, chain):
 
 def wire_batch():
     raw = make_raw()
-    return stack_samples([encode_sample(raw, choose_for_training(raw, seed=seed, config=SMALL)) for seed in (1, 2)])
+    return stack_samples(
+        [encode_sample(raw, choose_for_training(raw, seed=seed, config=SMALL)) for seed in (1, 2)]
+    )
 
 
 def test_a_batch_that_breaks_the_table_is_refused():
@@ -160,4 +192,6 @@ def test_on_any_device_features_differ_by_rounding_alone(device):
     expected, found = decode_batch(wire), decode_batch(wire, device=device)
     for name, tensor in expected.items():
         assert found[name].device.type == device
-        torch.testing.assert_close(found[name].cpu(), tensor, rtol=1e-5, atol=1e-5, equal_nan=True, msg=name)
+        torch.testing.assert_close(
+            found[name].cpu(), tensor, rtol=1e-5, atol=1e-5, equal_nan=True, msg=name
+        )

@@ -1,9 +1,9 @@
 """A batch travels to the device in one copy from page-locked memory and is expanded there alone."""
 
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.sample import choose_for_training, encode_sample
+from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.protein.features import FEATURES, check_features
 from tests.loader.raw_samples import make_raw
 from tests.support.fake_device import FakeDeviceProcess

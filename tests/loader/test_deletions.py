@@ -19,13 +19,18 @@ def test_dense_rows_and_columns(rows, columns):
 
 def test_narrow_column_types_do_not_wrap():
     deletions = SparseDeletions(
-        indptr=np.array([0, 1], np.int64), column=np.array([65_000], np.uint16), count=np.array([900], np.int32), num_columns=65_100
+        indptr=np.array([0, 1], np.int64),
+        column=np.array([65_000], np.uint16),
+        count=np.array([900], np.int32),
+        num_columns=65_100,
     )
     assert deletions.dense(np.array([0]), slice(64_990, 65_010))[0, 10] == 900
 
 
 def test_entries_of_a_range_of_columns():
-    dense = np.random.default_rng(5).integers(0, 400, (9, 12)) * (np.random.default_rng(6).random((9, 12)) < 0.4)
+    dense = np.random.default_rng(5).integers(0, 400, (9, 12)) * (
+        np.random.default_rng(6).random((9, 12)) < 0.4
+    )
     row, column, count = SparseDeletions.from_dense(dense).entries_in(slice(3, 10))
     found = np.zeros((9, 7), np.int64)
     found[row, column] = count

@@ -10,36 +10,60 @@ import torch
 
 from openfold_opt.loader import device_prefetcher as prefetcher_module
 from openfold_opt.loader.batch import WireBatch
-from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.decode import decode_batch
-from openfold_opt.loader.sample import choose_for_training, encode_sample
 from openfold_opt.loader.device_prefetcher import build_prefetcher
+from openfold_opt.loader.sample import choose_for_training, encode_sample
+from openfold_opt.loader.wire_format import stack_samples
 from tests.loader.raw_samples import make_raw
 from tests.support.devices import DEVICES
 
-HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed (pip install nvidia-dali-cuda130)")
+HAS_DALI = (
+    importlib.util.find_spec("nvidia") is not None
+    and importlib.util.find_spec("nvidia.dali") is not None
+)
+needs_dali = pytest.mark.skipif(
+    not HAS_DALI, reason="DALI is not installed (pip install nvidia-dali-cuda130)"
+)
 KINDS = ["direct", "pinned", pytest.param("dali", marks=needs_dali)]
 
 
 @functools.cache
 def arrays(num_res, num_rows):
-    config = DataConfig(crop_size=num_res, max_msa_clusters=4, max_extra_msa=5, max_templates=2, max_recycling_iterations=1)
+    config = DataConfig(
+        crop_size=num_res,
+        max_msa_clusters=4,
+        max_extra_msa=5,
+        max_templates=2,
+        max_recycling_iterations=1,
+    )
     raw = make_raw(num_res=num_res, num_rows=num_rows, num_templates=2)
-    return stack_samples([encode_sample(raw, choose_for_training(raw, seed=seed, config=config)) for seed in (1, 2)])
+    return stack_samples(
+        [encode_sample(raw, choose_for_training(raw, seed=seed, config=config)) for seed in (1, 2)]
+    )
 
 
 def batch(number):
     """Two samples; the length, and whether there are extra rows and deletions, vary."""
     return WireBatch(
-        arrays=arrays(7 + number % 3, 9 if number % 2 else 1), chain_ids=(f"c{number}",), sample_seeds=(number,),
-        slots=torch.tensor([2, 3]), step=number, micro=0, position=number, queue_depth=1, reorder_distance=0,
-    )  # fmt: skip
+        arrays=arrays(7 + number % 3, 9 if number % 2 else 1),
+        chain_ids=(f"c{number}",),
+        sample_seeds=(number,),
+        slots=torch.tensor([2, 3]),
+        step=number,
+        micro=0,
+        position=number,
+        queue_depth=1,
+        reorder_distance=0,
+    )
 
 
 def staged(batches, kind, *, device="cpu", depth=2):
-    return build_prefetcher(iter(batches), device=torch.device(device), config=LoaderConfig(prefetch=kind, prefetch_depth=depth))
+    return build_prefetcher(
+        iter(batches),
+        device=torch.device(device),
+        config=LoaderConfig(prefetch=kind, prefetch_depth=depth),
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +74,11 @@ def test_batches_come_as_they_are(kind):
     assert [item.step for item in found] == list(range(7))
     for number, item in enumerate(found):
         expected = batch(number)
-        assert (item.chain_ids, item.position, item.slots.tolist()) == (expected.chain_ids, number, [2, 3])
+        assert (item.chain_ids, item.position, item.slots.tolist()) == (
+            expected.chain_ids,
+            number,
+            [2, 3],
+        )
         assert_features(item.features, expected)
 
 
@@ -58,7 +86,13 @@ def assert_features(features, wire_batch, **tolerance):
     expected = decode_batch(wire_batch.arrays)
     assert list(features) == list(expected)
     for name, tensor in expected.items():
-        torch.testing.assert_close(features[name].cpu(), tensor, **(tolerance or {"rtol": 0, "atol": 0}), equal_nan=True, msg=name)
+        torch.testing.assert_close(
+            features[name].cpu(),
+            tensor,
+            **(tolerance or {"rtol": 0, "atol": 0}),
+            equal_nan=True,
+            msg=name,
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

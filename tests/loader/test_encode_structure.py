@@ -22,25 +22,35 @@ def test_positions_are_those_of_resolved_atoms_in_their_order():
     np.testing.assert_array_equal(features["aatype"], raw.aatype[crop])
 
 
-@pytest.mark.parametrize(("crop", "first"), [(slice(0, 6), None), (slice(1, 6), 0), (slice(9, 20), 8)])
+@pytest.mark.parametrize(
+    ("crop", "first"), [(slice(0, 6), None), (slice(1, 6), 0), (slice(9, 20), 8)]
+)
 def test_templates_bring_the_residue_before_the_crop(crop, first):
     templates, chosen = make_raw().templates, np.array([2, 0])
     features = encode_templates(templates, chosen=chosen, crop=crop)
     flags = unpacked(features["template_atom_flags"])
     assert features["num_templates"] == 2
-    np.testing.assert_array_equal(features["template_aatype"][:, 1:], templates.aatype[chosen, crop])
+    np.testing.assert_array_equal(
+        features["template_aatype"][:, 1:], templates.aatype[chosen, crop]
+    )
     assert flags[:, 1:].all()
     if first is None:
         assert not flags[:, 0].any()
         assert not features["template_aatype"][:, 0].any()
     else:
         assert flags[:, 0].all()
-        np.testing.assert_array_equal(features["template_aatype"][:, 0], templates.aatype[chosen, first])
-        np.testing.assert_array_equal(features["template_atom_positions"][:37], templates.all_atom_positions[2, first])
+        np.testing.assert_array_equal(
+            features["template_aatype"][:, 0], templates.aatype[chosen, first]
+        )
+        np.testing.assert_array_equal(
+            features["template_atom_positions"][:37], templates.all_atom_positions[2, first]
+        )
 
 
 def test_no_template_is_chosen():
-    features = encode_templates(make_raw().templates, chosen=np.zeros(0, np.int64), crop=slice(2, 8))
+    features = encode_templates(
+        make_raw().templates, chosen=np.zeros(0, np.int64), crop=slice(2, 8)
+    )
     assert features["num_templates"] == 0
     assert features["template_aatype"].shape == (0, 7)
     assert features["template_atom_positions"].shape == (0, 3)
@@ -50,6 +60,8 @@ def test_atoms_that_a_template_lacks_are_not_sent():
     mask = np.zeros((1, 4, 37), np.float32)
     mask[0, 2, [1, 36]] = 1
     positions = np.arange(4 * 37 * 3, dtype=np.float32).reshape(1, 4, 37, 3)
-    templates = Templates(aatype=np.full((1, 4), 21), all_atom_positions=positions, all_atom_mask=mask)
+    templates = Templates(
+        aatype=np.full((1, 4), 21), all_atom_positions=positions, all_atom_mask=mask
+    )
     features = encode_templates(templates, chosen=np.array([0]), crop=slice(0, 4))
     np.testing.assert_array_equal(features["template_atom_positions"], positions[0, 2, [1, 36]])

@@ -17,7 +17,16 @@ def plain(msa, centers, class_of_token):
 
 @pytest.mark.parametrize(
     ("num_passes", "num_clusters", "num_res", "num_rows"),
-    [(1, 1, 1, 1), (4, 7, 13, 500), (4, 63, 8, 300), (2, 64, 9, 300), (3, 65, 7, 300), (4, 124, 101, 400), (1, 130, 300, 200), (1, 3, 1100, 9)],
+    [
+        (1, 1, 1, 1),
+        (4, 7, 13, 500),
+        (4, 63, 8, 300),
+        (2, 64, 9, 300),
+        (3, 65, 7, 300),
+        (4, 124, 101, 400),
+        (1, 130, 300, 200),
+        (1, 3, 1100, 9),
+    ],
 )
 @pytest.mark.parametrize("class_of_token", [IDENTITY, HHBLITS], ids=["classes", "tokens"])
 def test_random_assignment(num_passes, num_clusters, num_res, num_rows, class_of_token):
@@ -47,7 +56,9 @@ def test_gaps_and_masks_do_not_agree_and_ties_go_to_the_first():
 def test_ties_in_a_later_word_go_to_the_first():
     centers = np.full((1, 128, 3), 21, np.uint8)
     centers[0, [70, 71, 127]] = 4
-    assert fast_clustering.assign_rows(np.full((1, 3), 4, np.uint8), centers, IDENTITY).tolist() == [[70]]
+    assert fast_clustering.assign_rows(
+        np.full((1, 3), 4, np.uint8), centers, IDENTITY
+    ).tolist() == [[70]]
 
 
 def test_read_only_and_strided_input():
@@ -92,7 +103,9 @@ def test_tens_of_thousands_of_members():
     msa = np.full((70_001, 2), 3, np.uint8)
     assignment = np.zeros(len(msa), np.int64)
     assignment[0] = -1
-    flags, counts = fast_clustering.count_members(msa, assignment, num_clusters=1, crop=slice(0, 2), class_of_token=IDENTITY)
+    flags, counts = fast_clustering.count_members(
+        msa, assignment, num_clusters=1, crop=slice(0, 2), class_of_token=IDENTITY
+    )
     assert counts.tolist() == [70_000, 70_000]
     assert flags.tolist() == [[[8, 0, 0], [8, 0, 0]]]
 
@@ -101,10 +114,16 @@ def test_golden_assignment_and_profile(golden_transforms):
     golden = golden_transforms.features["2hhb_A"]
     msa, masked = golden["msa"].astype(np.uint8), golden["cluster/in_masked_msa"].astype(np.uint8)
     assignment = fast_clustering.assign_rows(msa, masked[None], IDENTITY)[0]
-    np.testing.assert_array_equal(assignment[golden["cluster/in_rows_extra"]], golden["cluster/extra_cluster_assignment"])
+    np.testing.assert_array_equal(
+        assignment[golden["cluster/in_rows_extra"]], golden["cluster/extra_cluster_assignment"]
+    )
     assignment[golden["cluster/in_rows_clustered"]] = -1
     crop = slice(0, msa.shape[1])
-    parts = fast_clustering.count_members(msa, assignment, num_clusters=len(masked), crop=crop, class_of_token=IDENTITY)
+    parts = fast_clustering.count_members(
+        msa, assignment, num_clusters=len(masked), crop=crop, class_of_token=IDENTITY
+    )
     counts = dense_counts(*parts) + np.eye(23, dtype=np.int64)[masked]
     sizes = np.bincount(assignment[assignment >= 0], minlength=len(masked)) + 1
-    np.testing.assert_allclose(counts / sizes[:, None, None], golden["cluster/cluster_profile"], atol=1e-6)
+    np.testing.assert_allclose(
+        counts / sizes[:, None, None], golden["cluster/cluster_profile"], atol=1e-6
+    )

@@ -11,11 +11,11 @@ from data_prep.__main__ import main as data_prep
 from data_prep.communicator import SerialCommunicator
 from data_prep.convert.pipeline import convert
 from data_prep.convert.raw_source import RawSource
-from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
@@ -32,14 +32,20 @@ def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
     """(step, slot) -> (chain, seed, features) of one rank's first micro-batches."""
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
     samples = {}
-    with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=start_step) as batches:
+    with TrainingLoader(
+        data_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=start_step
+    ) as batches:
         for _ in range(num_micro):
             batch = next(batches)
             expanded = decode_batch(batch.arrays)
             check_features(expanded, batched=True)
             for place, slot in enumerate(batch.slots.tolist()):
                 features = {name: tensor[place].clone() for name, tensor in expanded.items()}
-                samples[batch.step, slot] = (batch.chain_ids[place], batch.sample_seeds[place], features)
+                samples[batch.step, slot] = (
+                    batch.chain_ids[place],
+                    batch.sample_seeds[place],
+                    features,
+                )
     return samples
 
 
@@ -54,28 +60,43 @@ def assert_same(one, other):
 @pytest.fixture(scope="module")
 def expected(quirks_dir):
     """Two steps of four samples, prepared in this process."""
-    return training_samples(quirks_dir, SampleStream(local_batch_size=4), config=loader_config(0), num_micro=2)
+    return training_samples(
+        quirks_dir, SampleStream(local_batch_size=4), config=loader_config(0), num_micro=2
+    )
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-@pytest.mark.parametrize(("size", "local_batch_size", "accumulation"), [(1, 4, 1), (2, 2, 1), (2, 1, 2), (1, 1, 4)])
-def test_the_stream_does_not_depend_on_ranks_or_workers(quirks_dir, expected, num_workers, size, local_batch_size, accumulation):
+@pytest.mark.parametrize(
+    ("size", "local_batch_size", "accumulation"), [(1, 4, 1), (2, 2, 1), (2, 1, 2), (1, 1, 4)]
+)
+def test_the_stream_does_not_depend_on_ranks_or_workers(
+    quirks_dir, expected, num_workers, size, local_batch_size, accumulation
+):
     found = {}
     for rank in range(size):
-        stream = SampleStream(rank=rank, size=size, local_batch_size=local_batch_size, accumulation=accumulation)
-        found |= training_samples(quirks_dir, stream, config=loader_config(num_workers), num_micro=2 * accumulation)
+        stream = SampleStream(
+            rank=rank, size=size, local_batch_size=local_batch_size, accumulation=accumulation
+        )
+        found |= training_samples(
+            quirks_dir, stream, config=loader_config(num_workers), num_micro=2 * accumulation
+        )
     assert_same(found, expected)
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
 def test_other_ways_to_start_workers(quirks_dir, expected, start_method):
     config = loader_config(1, start_method=start_method)
-    assert_same(training_samples(quirks_dir, SampleStream(local_batch_size=4), config=config, num_micro=2), expected)
+    assert_same(
+        training_samples(quirks_dir, SampleStream(local_batch_size=4), config=config, num_micro=2),
+        expected,
+    )
 
 
 def test_resuming_is_starting_at_a_later_step(quirks_dir, expected):
     stream = SampleStream(local_batch_size=2, accumulation=2)
-    resumed = training_samples(quirks_dir, stream, config=loader_config(2), num_micro=2, start_step=1)
+    resumed = training_samples(
+        quirks_dir, stream, config=loader_config(2), num_micro=2, start_step=1
+    )
     assert_same(resumed, {key: sample for key, sample in expected.items() if key[0] == 1})
 
 
@@ -106,8 +127,12 @@ def test_an_unreadable_sample_is_named(quirks_dir, tmp_path, num_workers):
         os.truncate(shard, shard.stat().st_size // 2)
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
     chain_id, seed = sampler.sample(0)
-    with TrainingLoader(data_dir, sampler, data=SMALL, loader=loader_config(num_workers), stream=SampleStream()) as batches:
-        with pytest.raises(LoaderError, match=rf"training step 1, micro-batch 1: {chain_id} \(seed {seed}\)"):
+    with TrainingLoader(
+        data_dir, sampler, data=SMALL, loader=loader_config(num_workers), stream=SampleStream()
+    ) as batches:
+        with pytest.raises(
+            LoaderError, match=rf"training step 1, micro-batch 1: {chain_id} \(seed {seed}\)"
+        ):
             next(batches)
 
 
@@ -133,7 +158,9 @@ def test_a_run_resumed_in_the_middle_of_a_window_sees_each_sample_once(quirks_di
         used = take(loader, steps=4, ahead=3)
         state = loader.state()
     assert state.num_consumed == 8
-    with TrainingLoader(quirks_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=4, start=state) as loader:
+    with TrainingLoader(
+        quirks_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=4, start=state
+    ) as loader:
         used += take(loader, steps=10, ahead=0)
         state = loader.state()
     positions = [batch.position for batch in used]
@@ -153,7 +180,9 @@ def test_a_batch_left_out_counts_as_used(quirks_dir, tmp_path):
     assert missing
     news = []
     config = loader_config(2, error_budget=len(missing), max_attempts=2)
-    with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append) as loader:
+    with TrainingLoader(
+        data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append
+    ) as loader:
         positions = []
         while not positions or positions[-1] < 11:
             positions.append(next(loader).position)
@@ -169,7 +198,9 @@ def many_shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
     assert data_prep(["synthesize", "--out", str(folder / "raw"), "--chains", "12"]) == 0
     source = RawSource(
-        pdb_mmcif=folder / "raw" / "pdb_mmcif", open_protein_set=folder / "raw" / "open_protein_set", shard_size_bytes=12_000
+        pdb_mmcif=folder / "raw" / "pdb_mmcif",
+        open_protein_set=folder / "raw" / "open_protein_set",
+        shard_size_bytes=12_000,
     )
     convert(source, folder / "shards", SerialCommunicator())
     assert len(list((folder / "shards").glob("alignments-*.h5"))) >= 3
@@ -177,7 +208,9 @@ def many_shards(tmp_path_factory):
 
 
 @pytest.mark.parametrize("window", [0, 8])
-def test_a_corrupt_shard_is_named_and_counted_until_the_budget_is_used_up(many_shards, tmp_path, window):
+def test_a_corrupt_shard_is_named_and_counted_until_the_budget_is_used_up(
+    many_shards, tmp_path, window
+):
     data_dir = tmp_path / "data"
     shutil.copytree(many_shards, data_dir)
     bad = data_dir / "alignments-00001.h5"
@@ -191,13 +224,21 @@ def test_a_corrupt_shard_is_named_and_counted_until_the_budget_is_used_up(many_s
     expected = [position for position in range(200) if sampler.sample(position)[0] in lost][:3]
     news, found = [], []
     config = loader_config(2, window=window, error_budget=2, max_attempts=2)
-    with TrainingLoader(data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append) as loader:
+    with TrainingLoader(
+        data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append
+    ) as loader:
         with pytest.raises(LoaderError, match=r"alignments-00001.h5(.|\n)*error budget is 2"):
             while True:
                 found.append(next(loader))
     assert not {batch.chain_ids[0] for batch in found} & lost
     assert len(news) == 2
     for line, place in zip(sorted(news), ("number 1", "number 2")):
-        assert place in line and "alignments-00001.h5" in line and any(chain_id in line for chain_id in lost)
+        assert (
+            place in line
+            and "alignments-00001.h5" in line
+            and any(chain_id in line for chain_id in lost)
+        )
     if window == 0:
-        assert [batch.position for batch in found] == [p for p in range(expected[2]) if p not in expected]
+        assert [batch.position for batch in found] == [
+            p for p in range(expected[2]) if p not in expected
+        ]

@@ -37,7 +37,9 @@ def run(text, start_method, *, as_file):
         as_file.write_text(text)
     command = [sys.executable, source, start_method]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, input=None if as_file else text, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        command, input=None if as_file else text, env=environment, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
@@ -49,7 +51,11 @@ def test_a_program_without_guard_gets_that_as_the_error(tmp_path, start_method):
 
 
 def test_a_program_with_guard(tmp_path):
-    ended = run(PROGRAM + '\nif __name__ == "__main__":\n    main()\n', "forkserver", as_file=tmp_path / "program.py")
+    ended = run(
+        PROGRAM + '\nif __name__ == "__main__":\n    main()\n',
+        "forkserver",
+        as_file=tmp_path / "program.py",
+    )
     assert (ended.returncode, ended.stdout) == (0, "[0, 1]\n"), ended.stderr
 
 

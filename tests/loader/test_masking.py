@@ -14,7 +14,9 @@ def test_fraction_and_replacement_mix_over_a_thousand_draws():
     profile[:, 20] = 1
     chosen, replaced = 0, np.zeros(23)
     for seed in range(1000):
-        masked, bert_mask = mask_msa(msa, profile=profile, config=DataConfig(), rng=np.random.default_rng(seed))
+        masked, bert_mask = mask_msa(
+            msa, profile=profile, config=DataConfig(), rng=np.random.default_rng(seed)
+        )
         assert not masked[~bert_mask].any()
         chosen += bert_mask.sum()
         replaced += np.bincount(masked[bert_mask], minlength=23)
@@ -32,12 +34,20 @@ def test_fraction_and_replacement_mix_over_a_thousand_draws():
 
 def test_profile_draws_follow_the_column():
     config = DataConfig(
-        masked_msa_fraction=1.0, masked_msa_uniform_probability=0, masked_msa_profile_probability=1, masked_msa_same_probability=0
+        masked_msa_fraction=1.0,
+        masked_msa_uniform_probability=0,
+        masked_msa_profile_probability=1,
+        masked_msa_same_probability=0,
     )
     profile = np.zeros((2, 22), np.float32)
     profile[0, [3, 21]] = 0.25, 0.75
     profile[1, 7] = 1
-    masked, bert_mask = mask_msa(np.zeros((40_000, 2), np.uint8), profile=profile, config=config, rng=np.random.default_rng(0))
+    masked, bert_mask = mask_msa(
+        np.zeros((40_000, 2), np.uint8),
+        profile=profile,
+        config=config,
+        rng=np.random.default_rng(0),
+    )
     assert bert_mask.all()
     assert set(masked[:, 1]) == {7}
     assert set(masked[:, 0]) == {3, 21}
@@ -47,7 +57,10 @@ def test_profile_draws_follow_the_column():
 def test_the_input_is_not_changed():
     msa = np.full((5, 5), 21, np.uint8)
     masked, _ = mask_msa(
-        msa, profile=np.full((5, 22), 1 / 22, np.float32), config=DataConfig(masked_msa_fraction=1.0), rng=np.random.default_rng(0)
+        msa,
+        profile=np.full((5, 22), 1 / 22, np.float32),
+        config=DataConfig(masked_msa_fraction=1.0),
+        rng=np.random.default_rng(0),
     )
     assert (msa == 21).all()
     assert not (masked == 21).all()

@@ -11,7 +11,9 @@ from openfold_opt.loader.transforms.msa_sampling import RowChoice
 
 def golden_pass(golden_transforms, crop, max_extra_msa=1000):
     golden = golden_transforms.features["2hhb_A"]
-    rows = RowChoice(clustered=golden["cluster/in_rows_clustered"], extra=golden["cluster/in_rows_extra"])
+    rows = RowChoice(
+        clustered=golden["cluster/in_rows_clustered"], extra=golden["cluster/in_rows_extra"]
+    )
     features = msa_features_of_choice(
         golden_transforms.raw("2hhb_A"),
         rows=rows,
@@ -25,7 +27,9 @@ def golden_pass(golden_transforms, crop, max_extra_msa=1000):
 def test_golden_features(golden_transforms):
     golden, rows, features = golden_pass(golden_transforms, slice(0, 141))
     for name in ("msa_feat", "extra_has_deletion", "extra_deletion_value"):
-        np.testing.assert_allclose(features[name], golden[f"cluster/{name}"], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            features[name], golden[f"cluster/{name}"], atol=1e-5, err_msg=name
+        )
     assert features["extra_deletion_value"].any()
     assert np.array_equal(features["true_msa"], golden["msa"][rows.clustered])
     assert np.array_equal(features["extra_msa"], golden["msa"][rows.extra])
@@ -46,9 +50,15 @@ def test_cropping_comes_after_clustering(golden_transforms):
 def test_shallow_alignments_have_no_extra_rows(golden_transforms, chain):
     raw = golden_transforms.raw(chain)
     features = make_msa_pass(
-        raw, crop=slice(0, raw.num_res), config=DataConfig(), rows_rng=np.random.default_rng(0), mask_rng=np.random.default_rng(0)
+        raw,
+        crop=slice(0, raw.num_res),
+        config=DataConfig(),
+        rows_rng=np.random.default_rng(0),
+        mask_rng=np.random.default_rng(0),
     )
     assert features["msa_feat"].shape == (len(raw.msa), raw.num_res, 49)
     assert features["extra_msa"].shape == (0, raw.num_res)
     # Without extra rows a cluster's profile is its masked center alone.
-    np.testing.assert_allclose(features["msa_feat"][..., 25:48], features["msa_feat"][..., :23], atol=1e-5)
+    np.testing.assert_allclose(
+        features["msa_feat"][..., 25:48], features["msa_feat"][..., :23], atol=1e-5
+    )

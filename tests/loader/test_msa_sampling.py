@@ -22,5 +22,9 @@ def test_rows_are_uniform():
         center[rows.clustered] += 1
         first_extra[rows.extra[0]] += 1
     assert center[0] == num_draws
-    np.testing.assert_allclose(center[1:] / num_draws, 5 / 20, atol=4 * np.sqrt(0.25 * 0.75 / num_draws))
-    np.testing.assert_allclose(first_extra[1:] / num_draws, 1 / 20, atol=4 * np.sqrt(0.05 * 0.95 / num_draws))
+    np.testing.assert_allclose(
+        center[1:] / num_draws, 5 / 20, atol=4 * np.sqrt(0.25 * 0.75 / num_draws)
+    )
+    np.testing.assert_allclose(
+        first_extra[1:] / num_draws, 1 / 20, atol=4 * np.sqrt(0.05 * 0.95 / num_draws)
+    )

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from openfold_opt.loader import node_sharing
-from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.node_sharing import SharedDeliveries
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
@@ -38,7 +38,9 @@ class LoggingTask:
 
 
 def take(context, log, window, fails_at, count):
-    config = LoaderConfig(num_workers=2, prefetch_per_worker=4, window=window, max_attempts=1, start_method="fork")
+    config = LoaderConfig(
+        num_workers=2, prefetch_per_worker=4, window=window, max_attempts=1, start_method="fork"
+    )
 
     def make():
         return WorkerStream(LoggingTask(log, fails_at), config=config)
@@ -74,7 +76,10 @@ def test_what_ends_the_first_rank_ends_the_others(tmp_path):
 
 def leave_early(context, log):
     shared = SharedDeliveries(
-        lambda: WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0)), axis=context.dap, window=0, timeout_seconds=30.0
+        lambda: WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0)),
+        axis=context.dap,
+        window=0,
+        timeout_seconds=30.0,
     )
     next(shared)
     if context.dap.rank == 0:
@@ -101,14 +106,18 @@ def test_a_group_over_nodes_wants_strict_order():
 
 
 def test_alone_nothing_is_sent(tmp_path):
-    with WorkerStream(LoggingTask(str(tmp_path)), config=LoaderConfig(num_workers=0), end=3) as stream:
-        shared = SharedDeliveries(lambda: stream, axis=AxisGroup.single("dap"), window=0, timeout_seconds=1.0)
+    with WorkerStream(
+        LoggingTask(str(tmp_path)), config=LoaderConfig(num_workers=0), end=3
+    ) as stream:
+        shared = SharedDeliveries(
+            lambda: stream, axis=AxisGroup.single("dap"), window=0, timeout_seconds=1.0
+        )
         assert [delivery.position for delivery in shared] == [0, 1, 2]
 
 
 def close_while_waiting(context, log):
     """The first rank never sends; another thread of the second one waits for a batch when it is closed."""
-    make = lambda: WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0))  # noqa: E731
+    make = lambda: WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0))
     shared = SharedDeliveries(make, axis=context.dap, window=0, timeout_seconds=60.0)
     if context.dap.rank == 0:
         gather_objects(None, context.dap)

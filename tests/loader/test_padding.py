@@ -9,14 +9,18 @@ SIZES = {"N_res": 4, "N_clust": 3, "N_extra": 2, "N_templ": 2}
 
 
 def test_values_stay_in_front_and_the_rest_is_zero():
-    padded = pad_features({"true_msa": np.full((2, 3), 7, np.uint8), "resolution": np.array(1.5)}, sizes=SIZES)
+    padded = pad_features(
+        {"true_msa": np.full((2, 3), 7, np.uint8), "resolution": np.array(1.5)}, sizes=SIZES
+    )
     assert padded["true_msa"].dtype == np.int64
     assert padded["true_msa"].tolist() == [[7, 7, 7, 0], [7, 7, 7, 0], [0, 0, 0, 0]]
     assert padded["resolution"].dtype == np.float32 and padded["resolution"] == 1.5
 
 
 def test_too_large_is_an_error():
-    with pytest.raises(ValueError, match=r"feature aatype: found shape \[5\], expected at most \[4\]"):
+    with pytest.raises(
+        ValueError, match=r"feature aatype: found shape \[5\], expected at most \[4\]"
+    ):
         pad_features({"aatype": np.zeros(5, np.int64)}, sizes=SIZES)
 
 

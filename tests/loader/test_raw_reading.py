@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.raw_reading import encode_sequence, read_evaluation_features, read_training_features
+from openfold_opt.loader.raw_reading import (
+    encode_sequence,
+    read_evaluation_features,
+    read_training_features,
+)
 from openfold_opt.loader.sample import make_training_sample
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
@@ -23,12 +27,16 @@ def check_chain(reader, golden_transforms, templates, chain):
     np.testing.assert_array_equal(raw.all_atom_positions, golden["all_atom_positions"])
     np.testing.assert_array_equal(raw.all_atom_mask, golden["all_atom_mask"])
     np.testing.assert_array_equal(raw.classes(rows), golden["msa"])
-    np.testing.assert_array_equal(raw.deletions.dense(rows, slice(0, raw.num_res)), golden["deletion_matrix"])
+    np.testing.assert_array_equal(
+        raw.deletions.dense(rows, slice(0, raw.num_res)), golden["deletion_matrix"]
+    )
     np.testing.assert_array_equal(np.float32(raw.resolution), golden["resolution"])
     if len(raw.msa) <= NUM_GOLDEN_ROWS:
         np.testing.assert_allclose(raw.profile, golden["hhblits_profile"], atol=1e-6)
     prefix = f"{chain}/own_date/template_all_atom_"
-    np.testing.assert_allclose(raw.templates.all_atom_positions, templates[f"{prefix}positions"], atol=1e-3)
+    np.testing.assert_allclose(
+        raw.templates.all_atom_positions, templates[f"{prefix}positions"], atol=1e-3
+    )
     np.testing.assert_array_equal(raw.templates.all_atom_mask, templates[f"{prefix}mask"])
 
 
@@ -56,7 +64,10 @@ def test_training_shuffles_templates_and_evaluation_does_not(quirks_dir):
     reader = ShardReader(quirks_dir)
     best = read_evaluation_features(reader, "1aki_A", config=DataConfig()).templates.aatype
     orders = {
-        read_training_features(reader, "1aki_A", seed=seed, config=DataConfig()).templates.aatype.tobytes() for seed in range(30)
+        read_training_features(
+            reader, "1aki_A", seed=seed, config=DataConfig()
+        ).templates.aatype.tobytes()
+        for seed in range(30)
     }
     assert len(best) == 3
     assert len(orders) == 6, "all orders of three templates occur"
@@ -83,7 +94,9 @@ def test_letters_without_a_class_are_unknown():
 
 
 def test_a_full_size_sample_of_the_deepest_alignment(real_dir):
-    sample = expanded(make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig()))
+    sample = expanded(
+        make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=DataConfig())
+    )
     sizes = check_features(sample, batched=False)
     assert (sizes["N_res"], sizes["N_clust"], sizes["N_extra"]) == (256, 124, 1024)
     assert sample["extra_msa_mask"].sum() == 4 * 1024 * 101

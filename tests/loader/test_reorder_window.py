@@ -58,7 +58,9 @@ def test_a_state_names_what_is_left():
         consumed.add(first[-1])
     state = consumed.state()
     assert state.num_consumed == len(first) < 50
-    rest = [position for position, _ in simulate(window=8, capacity=12, end=60, seed=4, start=state)]
+    rest = [
+        position for position, _ in simulate(window=8, capacity=12, end=60, seed=4, start=state)
+    ]
     assert sorted(first + rest) == list(range(60))
 
 
@@ -72,7 +74,10 @@ def test_nothing_is_consumed_twice():
     assert consumed.state() == StreamState(low=7)
 
 
-@pytest.mark.parametrize("state", [{"low": -1}, {"low": 3, "above": (3,)}, {"low": 1, "above": (5, 4)}, {"above": (2, 2)}])
+@pytest.mark.parametrize(
+    "state",
+    [{"low": -1}, {"low": 3, "above": (3,)}, {"low": 1, "above": (5, 4)}, {"above": (2, 2)}],
+)
 def test_impossible_states(state):
     with pytest.raises(ValueError, match="no state of a stream"):
         StreamState(**state)

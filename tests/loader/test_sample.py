@@ -16,7 +16,17 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize("size", [{}, {"num_res": 5}, {"num_rows": 1}, {"num_rows": 4}, {"num_templates": 0}, {"num_templates": 1}])
+@pytest.mark.parametrize(
+    "size",
+    [
+        {},
+        {"num_res": 5},
+        {"num_rows": 1},
+        {"num_rows": 4},
+        {"num_templates": 0},
+        {"num_templates": 1},
+    ],
+)
 def test_training_samples_have_fixed_shapes(size):
     raw = make_raw(**size)
     sample = training_sample(raw, seed=1, config=SMALL)
@@ -53,7 +63,9 @@ def test_passes_have_rows_and_masking_of_their_own_and_share_the_crop():
     for name in ("true_msa", "bert_mask", "extra_msa"):
         assert len({array.tobytes() for array in sample[name]}) == 4, name
     start = sample["residue_index"][0]
-    assert (sample["true_msa"][:, 0] == raw.msa[0, start : start + 12]).all(), "the query comes first in every pass"
+    assert (sample["true_msa"][:, 0] == raw.msa[0, start : start + 12]).all(), (
+        "the query comes first in every pass"
+    )
 
 
 def test_everything_beyond_the_masks_is_zero():
@@ -76,7 +88,9 @@ def test_statistics_of_a_thousand_samples():
         clamped += sample["use_clamped_fape"]
         chosen += sample["bert_mask"].sum()
         is_masked = sample["bert_mask"].astype(bool)
-        replaced += np.bincount(sample["msa_feat"][..., :23].argmax(axis=-1)[is_masked], minlength=23)
+        replaced += np.bincount(
+            sample["msa_feat"][..., :23].argmax(axis=-1)[is_masked], minlength=23
+        )
     tolerance = 4.5 / np.sqrt(num_samples)
     np.testing.assert_allclose(starts / num_samples, 1 / 9, atol=tolerance * np.sqrt(1 / 9 * 8 / 9))
     np.testing.assert_allclose(templates / num_samples, 0.2, atol=tolerance * np.sqrt(0.2 * 0.8))
@@ -86,13 +100,17 @@ def test_statistics_of_a_thousand_samples():
     shares = replaced / chosen
     assert shares[22] == pytest.approx(0.7, abs=0.01)
     assert shares[20] == pytest.approx(0.1, abs=0.01), "drawn from the profile"
-    assert shares[10:20].sum() == pytest.approx(0.05, abs=0.01), "uniform, classes that the alignment lacks"
+    assert shares[10:20].sum() == pytest.approx(0.05, abs=0.01), (
+        "uniform, classes that the alignment lacks"
+    )
     assert shares[:10].sum() == pytest.approx(0.15, abs=0.01), "unchanged, or uniform"
 
 
 def test_a_sample_that_keeps_its_length_is_the_padded_one_without_padding():
     raw = make_raw(num_res=20)
-    padded = training_sample(raw, seed=5, config=DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9))
+    padded = training_sample(
+        raw, seed=5, config=DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9)
+    )
     config = DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9, pad_to_crop=False)
     plain = training_sample(raw, seed=5, config=config)
     assert plain["aatype"].shape == (20,)

@@ -20,27 +20,43 @@ def test_chains_follow_their_weights_and_seeds_differ():
 
 
 def test_a_sample_is_a_function_of_seed_and_number():
-    assert TrainingSampler("ab", [1, 1], seed=3).sample(17) == TrainingSampler("ab", [2, 2], seed=3).sample(17)
-    assert TrainingSampler("ab", [1, 1], seed=3).sample(17) != TrainingSampler("ab", [1, 1], seed=4).sample(17)
+    assert TrainingSampler("ab", [1, 1], seed=3).sample(17) == TrainingSampler(
+        "ab", [2, 2], seed=3
+    ).sample(17)
+    assert TrainingSampler("ab", [1, 1], seed=3).sample(17) != TrainingSampler(
+        "ab", [1, 1], seed=4
+    ).sample(17)
 
 
 @pytest.mark.parametrize(
     ("chains", "weights", "message"),
-    [([], [], "no chains"), (["a"], [1, 2], "found 2 weights for 1 chains"), (["a", "b"], [1, 0], "weight of chain b is 0.0"),
-     (["a"], [float("nan")], "weight of chain a is nan")],
+    [
+        ([], [], "no chains"),
+        (["a"], [1, 2], "found 2 weights for 1 chains"),
+        (["a", "b"], [1, 0], "weight of chain b is 0.0"),
+        (["a"], [float("nan")], "weight of chain a is nan"),
+    ],
 )
 def test_wrong_weights_are_errors(chains, weights, message):
     with pytest.raises(ValueError, match=message):
         TrainingSampler(chains, weights, seed=0)
 
 
-@pytest.mark.parametrize(("size", "local_batch_size", "accumulation"), [(1, 8, 1), (8, 1, 1), (2, 2, 2), (1, 1, 8), (4, 2, 1)])
+@pytest.mark.parametrize(
+    ("size", "local_batch_size", "accumulation"),
+    [(1, 8, 1), (8, 1, 1), (2, 2, 2), (1, 1, 8), (4, 2, 1)],
+)
 def test_all_layouts_cover_the_global_batch_once(size, local_batch_size, accumulation):
     streams = [
-        SampleStream(rank=rank, size=size, local_batch_size=local_batch_size, accumulation=accumulation) for rank in range(size)
+        SampleStream(
+            rank=rank, size=size, local_batch_size=local_batch_size, accumulation=accumulation
+        )
+        for rank in range(size)
     ]
     assert {stream.global_batch_size for stream in streams} == {8}
-    slots = [slot for stream in streams for micro in range(accumulation) for slot in stream.slots(micro)]
+    slots = [
+        slot for stream in streams for micro in range(accumulation) for slot in stream.slots(micro)
+    ]
     assert sorted(slots) == list(range(8))
     assert streams[0].step_of(accumulation * 5) == (5, 0)
 
@@ -58,4 +74,6 @@ def test_recycling_is_shuffled_blocks():
     firsts = np.bincount([block[0] for block in blocks]) / 1000
     np.testing.assert_allclose(firsts, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / 1000))
     assert counts[:40] != [num_recycling_iterations(6, step) for step in range(40)]
-    assert {num_recycling_iterations(5, step, max_recycling_iterations=0) for step in range(9)} == {0}
+    assert {num_recycling_iterations(5, step, max_recycling_iterations=0) for step in range(9)} == {
+        0
+    }

@@ -45,9 +45,12 @@ def test_workers_start_under_a_long_tmpdir(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     ended = subprocess.run(
-        [sys.executable, str(program)], capture_output=True, text=True, timeout=240,
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        timeout=240,
         env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert ended.returncode == 0, ended.stderr
     positions, temporary, sockets = ended.stdout.splitlines()
     assert positions == "[0, 1]" and ended.stderr == ""
@@ -60,7 +63,10 @@ def test_an_error_where_no_folder_is_short_enough(tmp_path, monkeypatch):
     folder = long_folder(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(socket_folder, "SHORT_FOLDERS", ("/no-such-folder",))
-    with pytest.raises(ValueError, match=r"TMPDIR.*at most 75 bytes.*none of /no-such-folder can be written; set TMPDIR"):
+    with pytest.raises(
+        ValueError,
+        match=r"TMPDIR.*at most 75 bytes.*none of /no-such-folder can be written; set TMPDIR",
+    ):
         use_short_socket_folder()
     assert tempfile.gettempdir() == str(folder)
 

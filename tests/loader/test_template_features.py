@@ -17,7 +17,9 @@ MASK_OF = {
 def test_golden_features(golden_transforms, chain):
     golden, raw = golden_transforms.features[chain], golden_transforms.raw(chain)
     chosen = np.arange(len(raw.templates.aatype))
-    for name, array in make_template_features(raw.templates, chosen=chosen, crop=slice(0, raw.num_res)).items():
+    for name, array in make_template_features(
+        raw.templates, chosen=chosen, crop=slice(0, raw.num_res)
+    ).items():
         assert array.shape == golden[name].shape, name
         if name in MASK_OF:
             exists = golden[MASK_OF[name]].astype(bool)
@@ -38,6 +40,8 @@ def test_chosen_templates_and_residues(golden_transforms, crop):
 
 def test_no_template(golden_transforms):
     raw = golden_transforms.raw("2hhb_A")
-    features = make_template_features(raw.templates, chosen=np.zeros(0, np.int64), crop=slice(3, 10))
+    features = make_template_features(
+        raw.templates, chosen=np.zeros(0, np.int64), crop=slice(3, 10)
+    )
     assert {name: array.shape[0] for name, array in features.items()} == dict.fromkeys(features, 0)
     assert features["template_torsion_angles_sin_cos"].shape == (0, 7, 7, 2)

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from openfold_opt.loader.transforms.template_selection import draw_template_subset, template_hit_order
+from openfold_opt.loader.transforms.template_selection import (
+    draw_template_subset,
+    template_hit_order,
+)
 
 
 @pytest.mark.parametrize("num_hits", [0, 1, 19, 20, 21, 50])
@@ -14,8 +17,13 @@ def test_only_the_best_hits_are_shuffled(num_hits):
 
 
 def test_each_of_the_best_hits_is_first_equally_often():
-    firsts = [template_hit_order(30, num_shuffled=20, rng=np.random.default_rng(seed))[0] for seed in range(4000)]
-    np.testing.assert_allclose(np.bincount(firsts, minlength=30)[:20] / 4000, 0.05, atol=4 * np.sqrt(0.05 * 0.95 / 4000))
+    firsts = [
+        template_hit_order(30, num_shuffled=20, rng=np.random.default_rng(seed))[0]
+        for seed in range(4000)
+    ]
+    np.testing.assert_allclose(
+        np.bincount(firsts, minlength=30)[:20] / 4000, 0.05, atol=4 * np.sqrt(0.05 * 0.95 / 4000)
+    )
 
 
 @pytest.mark.parametrize("num_templates", [0, 1, 4])

@@ -5,10 +5,17 @@ import pathlib
 import numpy as np
 import pytest
 
-from openfold_opt.loader.wire_format import WIRE_FEATURES, check_wire, pack_bits, pad_wire, smallest_integers, stack_samples
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.raw_reading import read_training_features
 from openfold_opt.loader.sample import choose_for_training, encode_sample, make_training_sample
+from openfold_opt.loader.wire_format import (
+    WIRE_FEATURES,
+    check_wire,
+    pack_bits,
+    pad_wire,
+    smallest_integers,
+    stack_samples,
+)
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.reader import ShardReader
 from tests.loader.raw_samples import make_raw
@@ -21,14 +28,32 @@ def wire_sample(seed=1, **size):
     return encode_sample(raw, choose_for_training(raw, seed=seed, config=SMALL))
 
 
-@pytest.mark.parametrize("size", [{}, {"num_res": 5}, {"num_rows": 1}, {"num_rows": 4}, {"num_templates": 0}])
+@pytest.mark.parametrize(
+    "size", [{}, {"num_res": 5}, {"num_rows": 1}, {"num_rows": 4}, {"num_templates": 0}]
+)
 def test_samples_match_the_table(size):
     sizes = check_wire(stack_samples([wire_sample(**size), wire_sample(seed=2, **size)]))
-    assert sizes == {"N_res": 12, "N_res + 1": 13, "N_clust": 6, "N_extra": 9, "N_templ": 4, "num_passes": 4, "batch": 2}
+    assert sizes == {
+        "N_res": 12,
+        "N_res + 1": 13,
+        "N_clust": 6,
+        "N_extra": 9,
+        "N_templ": 4,
+        "num_passes": 4,
+        "batch": 2,
+    }
 
 
 @pytest.mark.parametrize(
-    ("largest", "dtype"), [(0, "uint8"), (255, "uint8"), (256, "int16"), (32767, "int16"), (32768, "int32"), (2**31, "int64")]
+    ("largest", "dtype"),
+    [
+        (0, "uint8"),
+        (255, "uint8"),
+        (256, "int16"),
+        (32767, "int16"),
+        (32768, "int32"),
+        (2**31, "int64"),
+    ],
 )
 def test_packed_integers_have_the_smallest_type_that_holds_them(largest, dtype):
     packed = smallest_integers(np.array([1, largest]))
@@ -47,7 +72,10 @@ def test_bits_fill_bytes_from_the_lowest():
 def test_fixed_features_are_padded_and_packed_ones_are_not():
     sizes = {"N_res": 3, "N_clust": 2, "N_extra": 0, "N_templ": 2}
     features = {
-        "aatype": np.array([4, 5]), "msa": np.ones((2, 1, 2), np.uint8), "template_aatype": np.full((1, 3), 21), "deletions": np.array([7]),
+        "aatype": np.array([4, 5]),
+        "msa": np.ones((2, 1, 2), np.uint8),
+        "template_aatype": np.full((1, 3), 21),
+        "deletions": np.array([7]),
     }
     padded = pad_wire(features, sizes=sizes)
     assert padded["aatype"].tolist() == [4, 5, 0]
@@ -59,7 +87,9 @@ def test_fixed_features_are_padded_and_packed_ones_are_not():
 
 def test_a_feature_that_is_too_large_is_named():
     with pytest.raises(ValueError, match=r"aatype: found shape \[4\], expected at most \[3\]"):
-        pad_wire({"aatype": np.zeros(4)}, sizes={"N_res": 3, "N_clust": 1, "N_extra": 1, "N_templ": 1})
+        pad_wire(
+            {"aatype": np.zeros(4)}, sizes={"N_res": 3, "N_clust": 1, "N_extra": 1, "N_templ": 1}
+        )
 
 
 def test_stacking_joins_packed_features_of_different_types():
@@ -82,11 +112,20 @@ def test_a_batch_of_one_sample_copies_nothing():
     [
         (lambda wire: wire.pop("msa"), r"missing \['msa'\], unknown none"),
         (lambda wire: wire.update(plddt=wire["msa"]), r"missing none, unknown \['plddt'\]"),
-        (lambda wire: wire.update(msa=wire["msa"].astype(np.int64)), "msa: found dtype int64, expected one of .*uint8"),
+        (
+            lambda wire: wire.update(msa=wire["msa"].astype(np.int64)),
+            "msa: found dtype int64, expected one of .*uint8",
+        ),
         (lambda wire: wire.update(msa=wire["msa"][..., :-1]), r"msa: found shape \[1, 4, 6, 11\]"),
         (lambda wire: wire.update(msa=wire["msa"][0]), r"msa: found shape \[4, 6, 12\]"),
-        (lambda wire: wire.update(template_aatype=wire["template_aatype"][..., 1:]), r"template_aatype: found shape \[1, 4, 12\]"),
-        (lambda wire: wire.update(atom_positions=wire["atom_positions"][:, :2]), r"atom_positions: found shape \[\d+, 2\]"),
+        (
+            lambda wire: wire.update(template_aatype=wire["template_aatype"][..., 1:]),
+            r"template_aatype: found shape \[1, 4, 12\]",
+        ),
+        (
+            lambda wire: wire.update(atom_positions=wire["atom_positions"][:, :2]),
+            r"atom_positions: found shape \[\d+, 2\]",
+        ),
     ],
 )
 def test_batches_that_break_the_table_are_refused(change, message):
@@ -97,18 +136,33 @@ def test_batches_that_break_the_table_are_refused(change, message):
 
 
 def test_the_document_lists_every_wire_feature():
-    text = (pathlib.Path(__file__).parents[2] / "docs" / "wire_format.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "wire_format.md").read_text(
+        encoding="utf-8"
+    )
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
     listed = {row[0].strip("`"): row[1] for row in rows if len(row) == 4}
-    kinds = {name: "smallest integer" if len(spec.dtypes) > 1 else spec.dtypes[0].name for name, spec in WIRE_FEATURES.items()}
+    kinds = {
+        name: "smallest integer" if len(spec.dtypes) > 1 else spec.dtypes[0].name
+        for name, spec in WIRE_FEATURES.items()
+    }
     assert listed == kinds
 
 
 def reference_bytes(config):
     """What the benchmark's reference sends for a sample: each feature in float32 or int64, with a slice for each pass."""
-    sizes = {"N_res": config.crop_size, "N_clust": config.max_msa_clusters, "N_extra": config.max_extra_msa, "N_templ": config.max_templates}
+    sizes = {
+        "N_res": config.crop_size,
+        "N_clust": config.max_msa_clusters,
+        "N_extra": config.max_extra_msa,
+        "N_templ": config.max_templates,
+    }
     return config.num_passes * sum(
-        int(np.prod([sizes.get(dim, dim) for dim in spec.shape])) * spec.dtype.itemsize for spec in FEATURES.values()
+        int(np.prod([sizes.get(dim, dim) for dim in spec.shape])) * spec.dtype.itemsize
+        for spec in FEATURES.values()
     )
 
 

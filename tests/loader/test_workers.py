@@ -20,9 +20,9 @@ import pytest
 import torch
 
 from openfold_opt.loader.array_transfer import channel_pair, receive_arrays, send_arrays
-from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.worker import Worker
 from openfold_opt.loader.workers import WorkerStream
 
@@ -42,7 +42,10 @@ class SquareTask:
         if position in self.at and attempt <= self.times:
             self.happen()
         time.sleep(self.seconds * (position % 3))
-        return position, {"square": np.array([position**2]), "threads": np.array(torch.get_num_threads())}
+        return position, {
+            "square": np.array([position**2]),
+            "threads": np.array(torch.get_num_threads()),
+        }
 
     def count_attempt(self, position):
         number = len(list(pathlib.Path(self.log).glob(f"{position}-*"))) + 1
@@ -67,7 +70,9 @@ def config(**changes):
 
 
 def stream(task=SquareTask(), *, end=None, report=None, **changes):
-    return WorkerStream(task, config=config(**changes), end=end, report=report or (lambda line: None))
+    return WorkerStream(
+        task, config=config(**changes), end=end, report=report or (lambda line: None)
+    )
 
 
 def children():
@@ -76,8 +81,16 @@ def children():
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
 def test_results_come_in_order(num_workers):
-    with WorkerStream(SquareTask(), config=config(num_workers=num_workers), start=StreamState(low=5, above=(7,)), end=25) as deliveries:
-        results = [(delivery.position, delivery.description, int(delivery.arrays["square"][0])) for delivery in deliveries]
+    with WorkerStream(
+        SquareTask(),
+        config=config(num_workers=num_workers),
+        start=StreamState(low=5, above=(7,)),
+        end=25,
+    ) as deliveries:
+        results = [
+            (delivery.position, delivery.description, int(delivery.arrays["square"][0]))
+            for delivery in deliveries
+        ]
     assert results == [(position, position, position**2) for position in (5, 6, *range(8, 25))]
     assert not children()
 
@@ -90,7 +103,9 @@ def test_other_ways_to_start_workers(start_method):
 
 
 def test_a_slow_batch_is_passed_by_others_within_the_window():
-    with stream(SquareTask(at=(2,), event="slow", seconds=0.0), window=5, prefetch_per_worker=8, end=40) as deliveries:
+    with stream(
+        SquareTask(at=(2,), event="slow", seconds=0.0), window=5, prefetch_per_worker=8, end=40
+    ) as deliveries:
         results = list(deliveries)
     order = [delivery.position for delivery in results]
     assert sorted(order) == list(range(40))
@@ -129,7 +144,10 @@ def test_an_exception_names_the_sample_and_the_cause(num_workers):
     with stream(SquareTask(at=(5,), event="raise"), num_workers=num_workers) as deliveries:
         assert [next(deliveries).position for _ in range(5)] == [0, 1, 2, 3, 4]
         for _ in range(2 if num_workers else 1):
-            with pytest.raises(LoaderError, match=r"preparing sample 5 failed, attempt 1(.|\n)*no such chain(.|\n)*budget is 0"):
+            with pytest.raises(
+                LoaderError,
+                match=r"preparing sample 5 failed, attempt 1(.|\n)*no such chain(.|\n)*budget is 0",
+            ):
                 next(deliveries)
     assert not children()
 
@@ -152,7 +170,9 @@ def test_a_limit_of_open_files_is_named(monkeypatch):
 
     monkeypatch.setattr(Worker, "start", refuse)
     with stream() as deliveries:
-        with pytest.raises(LoaderError, match=r"Too many open files; this process may open \d+ files .*ulimit -n"):
+        with pytest.raises(
+            LoaderError, match=r"Too many open files; this process may open \d+ files .*ulimit -n"
+        ):
             next(deliveries)
     assert threading.active_count() == before
 
@@ -192,13 +212,19 @@ def test_a_failed_batch_is_prepared_again_and_a_worker_replaced(tmp_path, event)
 def test_the_error_budget(tmp_path, num_workers):
     news = []
     task = SquareTask(at=(2, 6, 9), event="raise", log=str(tmp_path))
-    with stream(task, num_workers=num_workers, max_attempts=2, error_budget=2, report=news.append) as deliveries:
+    with stream(
+        task, num_workers=num_workers, max_attempts=2, error_budget=2, report=news.append
+    ) as deliveries:
         found = [next(deliveries) for _ in range(7)]
         assert [delivery.position for delivery in found] == [0, 1, 3, 4, 5, 7, 8]
         assert sorted(position for delivery in found for position in delivery.skipped) == [2, 6]
-        with pytest.raises(LoaderError, match=r"sample 9 failed, attempt 2(.|\n)*error budget is 2"):
+        with pytest.raises(
+            LoaderError, match=r"sample 9 failed, attempt 2(.|\n)*error budget is 2"
+        ):
             next(deliveries)
-    assert ["sample 2" in news[0], "sample 6" in news[1], "number 2 of at most 2" in news[1]] == [True] * 3
+    assert ["sample 2" in news[0], "sample 6" in news[1], "number 2 of at most 2" in news[1]] == [
+        True
+    ] * 3
     assert len(list(tmp_path.glob("2-*"))) == 2
 
 
@@ -207,7 +233,14 @@ def test_workers_killed_all_the_time(window):
     """Every batch comes once, with its own content, though the workers are killed over and over."""
     draw = random.Random(1)
     counts, kills = Counter(), 0
-    with stream(SquareTask(seconds=0.001), num_workers=3, window=window, max_attempts=3, prefetch_per_worker=4, end=2000) as deliveries:
+    with stream(
+        SquareTask(seconds=0.001),
+        num_workers=3,
+        window=window,
+        max_attempts=3,
+        prefetch_per_worker=4,
+        end=2000,
+    ) as deliveries:
         for delivery in deliveries:
             counts[delivery.position] += 1
             assert delivery.arrays["square"][0] == delivery.position**2
@@ -248,9 +281,13 @@ def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_me
     before = set(os.listdir("/dev/shm"))
     root = pathlib.Path(__file__).parents[2]
     result = subprocess.run(
-        [sys.executable, str(tmp_path / "killed_consumer.py"), start_method, moment], env=dict(os.environ, PYTHONPATH=str(root)),
-        stdout=subprocess.PIPE, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        [sys.executable, str(tmp_path / "killed_consumer.py"), start_method, moment],
+        env=dict(os.environ, PYTHONPATH=str(root)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert result.returncode == -signal.SIGKILL
     pids = {int(pid) for pid in result.stdout.split()}
     assert len(pids) == 3
@@ -258,7 +295,9 @@ def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_me
     while time.monotonic() < deadline and any(is_running(pid) for pid in pids):
         time.sleep(0.1)
     assert not [pid for pid in pids if is_running(pid)]
-    assert not [name for name in set(os.listdir("/dev/shm")) - before if "torch" in name or "psm" in name]
+    assert not [
+        name for name in set(os.listdir("/dev/shm")) - before if "torch" in name or "psm" in name
+    ]
 
 
 def is_running(pid):

@@ -33,9 +33,17 @@ def load(shared, name):
     batch = np.load(shared / "golden" / name / "batch.npz")
     outputs = np.load(shared / "golden" / name / "outputs.npz")
     known = {field.name for field in dataclasses.fields(ModelOutputs)}
-    tensors = {key: torch.from_numpy(np.asarray(outputs[key])) for key in outputs.files if key in known}
-    features = SimpleNamespace(**{key: torch.from_numpy(batch[key][..., -1]) for key in batch.files})
-    return ModelOutputs(**tensors), features, json.loads((shared / "golden" / name / "results.json").read_text())
+    tensors = {
+        key: torch.from_numpy(np.asarray(outputs[key])) for key in outputs.files if key in known
+    }
+    features = SimpleNamespace(
+        **{key: torch.from_numpy(batch[key][..., -1]) for key in batch.files}
+    )
+    return (
+        ModelOutputs(**tensors),
+        features,
+        json.loads((shared / "golden" / name / "results.json").read_text()),
+    )
 
 
 @pytest.mark.parametrize("name", ["model_tiny", "model_quirks"])
@@ -45,7 +53,9 @@ def test_golden_losses(shared, name):
     for term, value in expected["losses"].items():
         if term not in NOT_TERMS:
             assert float(result.terms[term].mean()) == pytest.approx(value, rel=1e-4), term
-    assert float(result.weighted_total.mean()) == pytest.approx(expected["losses"]["weighted_total_loss"], rel=1e-4)
+    assert float(result.weighted_total.mean()) == pytest.approx(
+        expected["losses"]["weighted_total_loss"], rel=1e-4
+    )
     assert float(result.loss) == pytest.approx(expected["loss"], rel=1e-4)
 
 
@@ -55,8 +65,13 @@ def test_golden_losses_of_each_sample(shared):
     for place, sample in enumerate(expected["samples"]):
         figures = expected["per_sample"][sample]
         for term, values in result.terms.items():
-            assert float(values[place]) == pytest.approx(figures[term], rel=1e-4, abs=1e-7), (sample, term)
-        assert float(result.scaled_total[place]) == pytest.approx(figures["scaled_weighted_total_loss"], rel=1e-4)
+            assert float(values[place]) == pytest.approx(figures[term], rel=1e-4, abs=1e-7), (
+                sample,
+                term,
+            )
+        assert float(result.scaled_total[place]) == pytest.approx(
+            figures["scaled_weighted_total_loss"], rel=1e-4
+        )
 
 
 @pytest.fixture
@@ -80,7 +95,9 @@ def test_samples_count_by_the_root_of_their_length_after_cropping(quirks):
     outputs, batch = quirks
     batch.seq_length = torch.tensor([4, 9, 20, 25])
     result = AlphaFoldLoss(TINY)(outputs, batch)
-    torch.testing.assert_close(result.scaled_total, result.weighted_total * torch.tensor([4.0, 9.0, 20.0, 20.0]).sqrt())
+    torch.testing.assert_close(
+        result.scaled_total, result.weighted_total * torch.tensor([4.0, 9.0, 20.0, 20.0]).sqrt()
+    )
     torch.testing.assert_close(result.loss, result.scaled_total.mean())
 
 
@@ -119,14 +136,19 @@ def test_gradients_are_finite_where_all_atoms_coincide_or_none_is_resolved(quirk
     leaves = {name: torch.zeros_like(getattr(outputs, name)).requires_grad_() for name in PREDICTED}
     if not is_resolved:
         masks = [name for name in vars(batch) if name.endswith(("_mask", "_exists"))]
-        batch = SimpleNamespace(**(vars(batch) | {name: torch.zeros_like(getattr(batch, name)) for name in masks}))
+        batch = SimpleNamespace(
+            **(vars(batch) | {name: torch.zeros_like(getattr(batch, name)) for name in masks})
+        )
     result = AlphaFoldLoss(TINY)(dataclasses.replace(outputs, **leaves), batch)
     assert torch.isfinite(result.loss)
     result.loss.backward()
     for name, leaf in leaves.items():
         assert leaf.grad is None or torch.isfinite(leaf.grad).all(), name
     # what only makes targets (the lDDT-Ca to predict, the aligned error to predict) gets no gradient
-    assert [name for name, leaf in leaves.items() if leaf.grad is None] == ["final_atom_positions", "final_affine_tensor"]
+    assert [name for name, leaf in leaves.items() if leaf.grad is None] == [
+        "final_atom_positions",
+        "final_affine_tensor",
+    ]
 
 
 def test_atoms_that_are_no_numbers_are_reported_and_not_an_index_error(quirks):
@@ -145,7 +167,23 @@ def test_no_constant_comes_from_the_host_in_a_step(quirks):
 
 
 def test_stages_of_training():
-    first, second, third = LossConfig.initial_training(), LossConfig.finetuning(), LossConfig.finetuning_ptm()
-    assert (first.violation.weight, first.experimentally_resolved.weight, first.tm.weight) == (0.0, 0.0, 0.0)
-    assert (second.violation.weight, second.experimentally_resolved.weight, second.tm.weight) == (1.0, 0.01, 0.0)
-    assert (third.violation.weight, third.experimentally_resolved.weight, third.tm.weight) == (1.0, 0.01, 0.1)
+    first, second, third = (
+        LossConfig.initial_training(),
+        LossConfig.finetuning(),
+        LossConfig.finetuning_ptm(),
+    )
+    assert (first.violation.weight, first.experimentally_resolved.weight, first.tm.weight) == (
+        0.0,
+        0.0,
+        0.0,
+    )
+    assert (second.violation.weight, second.experimentally_resolved.weight, second.tm.weight) == (
+        1.0,
+        0.01,
+        0.0,
+    )
+    assert (third.violation.weight, third.experimentally_resolved.weight, third.tm.weight) == (
+        1.0,
+        0.01,
+        0.1,
+    )

@@ -33,30 +33,48 @@ def test_distogram_bins_and_mask():
     batch = SimpleNamespace(pseudo_beta=beta, pseudo_beta_mask=torch.ones(1, 3))
     right = sure_of(torch.tensor([[[0, 0, 63], [0, 0, 63], [63, 63, 0]]]), 64)
     outputs = SimpleNamespace(distogram_logits=right)
-    assert float(distogram_loss(outputs, batch, DistogramLossConfig())) == pytest.approx(0.0, abs=1e-6)
+    assert float(distogram_loss(outputs, batch, DistogramLossConfig())) == pytest.approx(
+        0.0, abs=1e-6
+    )
     flat = SimpleNamespace(distogram_logits=torch.zeros(1, 3, 3, 64))
-    assert float(distogram_loss(flat, batch, DistogramLossConfig())) == pytest.approx(math.log(64), rel=1e-6)
+    assert float(distogram_loss(flat, batch, DistogramLossConfig())) == pytest.approx(
+        math.log(64), rel=1e-6
+    )
     batch.pseudo_beta_mask = torch.tensor([[1.0, 1.0, 0.0]])
-    wrong_elsewhere = SimpleNamespace(distogram_logits=sure_of(torch.zeros(1, 3, 3, dtype=torch.long), 64))
-    assert float(distogram_loss(wrong_elsewhere, batch, DistogramLossConfig())) == pytest.approx(0.0, abs=1e-6)
+    wrong_elsewhere = SimpleNamespace(
+        distogram_logits=sure_of(torch.zeros(1, 3, 3, dtype=torch.long), 64)
+    )
+    assert float(distogram_loss(wrong_elsewhere, batch, DistogramLossConfig())) == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 def test_masked_msa_counts_chosen_positions_only():
     true = torch.tensor([[[3, 21, 20]]])
     outputs = SimpleNamespace(masked_msa_logits=sure_of(torch.tensor([[[3, 0, 0]]]), 23))
     batch = SimpleNamespace(true_msa=true, bert_mask=torch.tensor([[[1.0, 0.0, 0.0]]]))
-    assert float(masked_msa_loss(outputs, batch, MaskedMSALossConfig())) == pytest.approx(0.0, abs=1e-6)
+    assert float(masked_msa_loss(outputs, batch, MaskedMSALossConfig())) == pytest.approx(
+        0.0, abs=1e-6
+    )
     batch.bert_mask = torch.tensor([[[1.0, 1.0, 0.0]]])
-    assert float(masked_msa_loss(outputs, batch, MaskedMSALossConfig())) == pytest.approx(50.0, rel=1e-5)
+    assert float(masked_msa_loss(outputs, batch, MaskedMSALossConfig())) == pytest.approx(
+        50.0, rel=1e-5
+    )
     batch.bert_mask = torch.zeros(1, 1, 3)
     assert float(masked_msa_loss(outputs, batch, MaskedMSALossConfig())) == 0.0
 
 
 def test_plddt_of_a_perfect_structure_is_the_last_bin():
     positions = torch.randn(3, 5, 37, 3, generator=torch.Generator().manual_seed(0)) * 5
-    batch = SimpleNamespace(all_atom_positions=positions, all_atom_mask=torch.ones(3, 5, 37), resolution=RESOLUTIONS)
-    outputs = SimpleNamespace(final_atom_positions=positions, lddt_logits=sure_of(torch.full((3, 5), 49), 50))
-    torch.testing.assert_close(plddt_loss(outputs, batch, PLDDTLossConfig()), torch.zeros(3), atol=1e-6, rtol=0)
+    batch = SimpleNamespace(
+        all_atom_positions=positions, all_atom_mask=torch.ones(3, 5, 37), resolution=RESOLUTIONS
+    )
+    outputs = SimpleNamespace(
+        final_atom_positions=positions, lddt_logits=sure_of(torch.full((3, 5), 49), 50)
+    )
+    torch.testing.assert_close(
+        plddt_loss(outputs, batch, PLDDTLossConfig()), torch.zeros(3), atol=1e-6, rtol=0
+    )
     outputs.lddt_logits = torch.zeros(3, 5, 50)
     expected = torch.tensor([math.log(50), 0.0, 0.0])
     torch.testing.assert_close(plddt_loss(outputs, batch, PLDDTLossConfig()), expected)
@@ -75,10 +93,18 @@ def test_aligned_error_bins():
     identity = torch.eye(4).repeat(3, 2, 1, 1)
     affine = torch.zeros(3, 2, 7)
     affine[..., 0] = 1.0
-    affine[:, 1, 4] = 100.0  # the second residue is 100 angstrom off, seen from the first and the other way round
-    batch = SimpleNamespace(backbone_rigid_tensor=identity, backbone_rigid_mask=torch.ones(3, 2), resolution=RESOLUTIONS)
+    affine[:, 1, 4] = (
+        100.0  # the second residue is 100 angstrom off, seen from the first and the other way round
+    )
+    batch = SimpleNamespace(
+        backbone_rigid_tensor=identity, backbone_rigid_mask=torch.ones(3, 2), resolution=RESOLUTIONS
+    )
     right = torch.tensor([[0, 63], [63, 0]]).repeat(3, 1, 1)
     outputs = SimpleNamespace(tm_logits=sure_of(right, 64), final_affine_tensor=affine)
-    torch.testing.assert_close(tm_loss(outputs, batch, TMLossConfig()), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        tm_loss(outputs, batch, TMLossConfig()), torch.zeros(3), atol=1e-6, rtol=0
+    )
     outputs.tm_logits = torch.zeros(3, 2, 2, 64)
-    torch.testing.assert_close(tm_loss(outputs, batch, TMLossConfig()), torch.tensor([math.log(64), 0.0, 0.0]))
+    torch.testing.assert_close(
+        tm_loss(outputs, batch, TMLossConfig()), torch.tensor([math.log(64), 0.0, 0.0])
+    )

@@ -9,7 +9,13 @@ import torch
 from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.losses.config import FapeLossConfig
-from openfold_opt.losses.fape import aligned_point_distance, backbone_fape, fape_loss, mean_over_pairs, sidechain_fape
+from openfold_opt.losses.fape import (
+    aligned_point_distance,
+    backbone_fape,
+    fape_loss,
+    mean_over_pairs,
+    sidechain_fape,
+)
 from openfold_opt.losses.renaming import RenamedTruth
 
 CONFIG = FapeLossConfig()
@@ -29,7 +35,9 @@ def problem(seed=0, *, batch=2, blocks=3, residues=7):
     mask = (torch.rand(batch, residues, generator=generator) < 0.8).float()
     outputs = SimpleNamespace(sm_frames=torch.cat([quaternion, translation], dim=-1))
     features = SimpleNamespace(
-        backbone_rigid_tensor=truth.to_matrix4x4(), backbone_rigid_mask=mask, use_clamped_fape=torch.tensor([1.0, 0.0])
+        backbone_rigid_tensor=truth.to_matrix4x4(),
+        backbone_rigid_mask=mask,
+        use_clamped_fape=torch.tensor([1.0, 0.0]),
     )
     return outputs, features
 
@@ -48,7 +56,9 @@ def looped(outputs, features, sample):
                 predicted = rotation[i].T @ (position[j] - position[i])
                 true = truth[i, :3, :3].T @ (truth[j, :3, 3] - truth[i, :3, 3])
                 distance = np.sqrt(((predicted - true) ** 2).sum() + CONFIG.eps)
-                total += (min(distance, 10.0) if features.use_clamped_fape[sample] else distance) / 10.0
+                total += (
+                    min(distance, 10.0) if features.use_clamped_fape[sample] else distance
+                ) / 10.0
         errors.append(total / (mask.sum() + CONFIG.eps) ** 2)
     return np.mean(errors)
 
@@ -74,13 +84,17 @@ def test_a_common_motion_of_the_prediction_changes_nothing():
         dim=-1,
     )
     moved = SimpleNamespace(sm_frames=turned)
-    torch.testing.assert_close(backbone_fape(moved, features, CONFIG), backbone_fape(outputs, features, CONFIG))
+    torch.testing.assert_close(
+        backbone_fape(moved, features, CONFIG), backbone_fape(outputs, features, CONFIG)
+    )
 
 
 def test_a_perfect_prediction_leaves_the_root_of_eps():
     _, features = problem(2)
     truth = Rigid.from_matrix4x4(features.backbone_rigid_tensor)
-    distance = aligned_point_distance((truth, truth), (truth.translation, truth.translation), eps=1e-4)
+    distance = aligned_point_distance(
+        (truth, truth), (truth.translation, truth.translation), eps=1e-4
+    )
     torch.testing.assert_close(distance, torch.full_like(distance, 1e-2), atol=1e-4, rtol=0)
 
 
@@ -113,9 +127,16 @@ def sidechain_problem(seed=5, *, residues=3):
         return (torch.rand(*shape, generator=generator) < 0.5).float()
 
     outputs, features = problem(seed, residues=residues)
-    outputs.sm_sidechain_frames, outputs.sm_positions = frames(2, 3, residues, 8), points(2, 3, residues, 14)
+    outputs.sm_sidechain_frames, outputs.sm_positions = (
+        frames(2, 3, residues, 8),
+        points(2, 3, residues, 14),
+    )
     features.rigidgroups_gt_exists = mask(2, residues, 8)
-    return outputs, features, RenamedTruth(points(2, residues, 14), mask(2, residues, 14), frames(2, residues, 8))
+    return (
+        outputs,
+        features,
+        RenamedTruth(points(2, residues, 14), mask(2, residues, 14), frames(2, residues, 8)),
+    )
 
 
 def looped_sidechain(outputs, features, truth, sample):
@@ -137,8 +158,13 @@ def looped_sidechain(outputs, features, truth, sample):
 
 def test_side_chains_equal_the_loops_and_are_always_clamped():
     outputs, features, truth = sidechain_problem()
-    got, whole = sidechain_fape(outputs, features, truth, CONFIG), fape_loss(outputs, features, truth, CONFIG)
+    got, whole = (
+        sidechain_fape(outputs, features, truth, CONFIG),
+        fape_loss(outputs, features, truth, CONFIG),
+    )
     for sample in range(2):
         expected = looped_sidechain(outputs, features, truth, sample)
         assert float(got[sample]) == pytest.approx(expected, rel=1e-5)
-        assert float(whole[sample]) == pytest.approx(0.5 * expected + 0.5 * looped(outputs, features, sample), rel=1e-5)
+        assert float(whole[sample]) == pytest.approx(
+            0.5 * expected + 0.5 * looped(outputs, features, sample), rel=1e-5
+        )

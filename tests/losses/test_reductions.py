@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from openfold_opt.losses.reductions import cross_entropy, is_resolution_within, masked_mean, pairwise_distance
+from openfold_opt.losses.reductions import (
+    cross_entropy,
+    is_resolution_within,
+    masked_mean,
+    pairwise_distance,
+)
 
 
 def test_masked_mean_adds_eps_to_the_count():

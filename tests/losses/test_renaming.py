@@ -31,7 +31,10 @@ def batch():
 
 def looped_misfit(predicted, true, batch, residue):
     """Algorithm 26: distances of the residue's exchangeable atoms to all atoms that are not."""
-    exists, ambiguous = batch.atom14_gt_exists[0].tolist(), batch.atom14_atom_is_ambiguous[0].tolist()
+    exists, ambiguous = (
+        batch.atom14_gt_exists[0].tolist(),
+        batch.atom14_atom_is_ambiguous[0].tolist(),
+    )
     total = 0.0
     for a in range(14):
         if not (exists[residue][a] and ambiguous[residue][a]):
@@ -39,7 +42,10 @@ def looped_misfit(predicted, true, batch, residue):
         for j in range(len(SEQUENCE)):
             for b in range(14):
                 if exists[j][b] and not ambiguous[j][b]:
-                    distances = (math.dist(x[0, residue, a].tolist(), x[0, j, b].tolist()) for x in (predicted, true))
+                    distances = (
+                        math.dist(x[0, residue, a].tolist(), x[0, j, b].tolist())
+                        for x in (predicted, true)
+                    )
                     total += abs(next(distances) - next(distances))
     return total
 
@@ -55,8 +61,12 @@ def test_equals_the_loop(batch):
         prefix = "atom14_alt_gt" if renamed < kept else "atom14_gt"
         frames = "rigidgroups_alt_gt_frames" if renamed < kept else "rigidgroups_gt_frames"
         exchanged.append(renamed < kept)
-        assert torch.equal(got.atom14_positions[0, residue], getattr(batch, prefix + "_positions")[0, residue])
-        assert torch.equal(got.atom14_exists[0, residue], getattr(batch, prefix + "_exists")[0, residue])
+        assert torch.equal(
+            got.atom14_positions[0, residue], getattr(batch, prefix + "_positions")[0, residue]
+        )
+        assert torch.equal(
+            got.atom14_exists[0, residue], getattr(batch, prefix + "_exists")[0, residue]
+        )
         assert torch.equal(got.rigid_group_frames[0, residue], getattr(batch, frames)[0, residue])
     assert any(exchanged) and not all(exchanged[SEQUENCE.index(letter)] for letter in "DEFY")
 

@@ -29,9 +29,15 @@ CONFIG = ViolationLossConfig()
 def truth():
     """An ideal helix with a turn in it, as a batch of one."""
     aatype = torch.from_numpy(sequence_to_aatype(SEQUENCE))[None]
-    positions, mask = (torch.from_numpy(np.asarray(array, np.float32))[None] for array in build_atoms(SEQUENCE))
+    positions, mask = (
+        torch.from_numpy(np.asarray(array, np.float32))[None] for array in build_atoms(SEQUENCE)
+    )
     sin_cos, _, torsion_mask = atom37_to_torsion_angles(aatype, positions, mask)
-    features = make_atom14_masks(aatype) | make_atom14_positions(aatype, positions, mask) | atom37_to_frames(aatype, positions, mask)
+    features = (
+        make_atom14_masks(aatype)
+        | make_atom14_positions(aatype, positions, mask)
+        | atom37_to_frames(aatype, positions, mask)
+    )
     return SimpleNamespace(
         aatype=aatype,
         residue_index=torch.arange(len(SEQUENCE))[None],
@@ -46,7 +52,9 @@ def truth():
 def test_an_ideal_backbone_violates_nothing(truth):
     positions = truth.atom14_gt_positions
     assert float(peptide_bond_loss(positions, truth, CONFIG)) == pytest.approx(0.0, abs=1e-5)
-    assert float(within_residue_violations(positions, truth, CONFIG)) == pytest.approx(0.0, abs=1e-3)
+    assert float(within_residue_violations(positions, truth, CONFIG)) == pytest.approx(
+        0.0, abs=1e-3
+    )
 
 
 def test_a_broken_peptide_bond_and_a_gap(truth):
@@ -73,19 +81,27 @@ def chi_outputs(sin_cos, scale=1.0):
 def test_chi_of_the_truth_is_zero_also_turned_by_pi_where_periodic(truth):
     config = SupervisedChiLossConfig(angle_norm_weight=0.0)
     right = truth.sin_cos.clone()
-    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(0.0, abs=1e-6)
+    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(
+        0.0, abs=1e-6
+    )
     aspartate = SEQUENCE.index("D")
     right[:, aspartate, 4] *= -1.0
-    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(0.0, abs=1e-6)
+    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(
+        0.0, abs=1e-6
+    )
     right[:, aspartate, 3] *= -1.0  # chi1 is not periodic in pi
     num_angles = float(truth.chi_mask.sum())
-    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(0.5 * 4.0 / num_angles, rel=1e-3)
+    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(
+        0.5 * 4.0 / num_angles, rel=1e-3
+    )
 
 
 def test_length_of_raw_angle_vectors(truth):
     config = SupervisedChiLossConfig(chi_weight=0.0)
     unit = torch.nn.functional.normalize(torch.ones(1, len(SEQUENCE), 7, 2), dim=-1)
-    assert float(supervised_chi_loss(chi_outputs(unit, 3.0), truth, config)) == pytest.approx(0.01 * 2.0, rel=1e-3)
+    assert float(supervised_chi_loss(chi_outputs(unit, 3.0), truth, config)) == pytest.approx(
+        0.01 * 2.0, rel=1e-3
+    )
 
 
 def test_exchangeable_atoms_take_the_names_that_fit(truth):

@@ -52,7 +52,9 @@ def looped_clashes(positions, batch, sample):
             if index[i] >= index[j] or is_bond or a == b == 5:
                 continue
             distance = math.dist(positions[sample, i, a].tolist(), positions[sample, j, b].tolist())
-            total += 2.0 * max(0.0, radius + other_radius - CONFIG.clash_overlap_tolerance_angstrom - distance)
+            total += 2.0 * max(
+                0.0, radius + other_radius - CONFIG.clash_overlap_tolerance_angstrom - distance
+            )
     return total
 
 
@@ -66,12 +68,19 @@ def looped_within(positions, batch, sample):
         for j, b, _ in existing_atoms(batch, sample):
             if i == j and a != b:
                 restype = int(batch.aatype[sample, i])
-                distance = math.dist(positions[sample, i, a].tolist(), positions[sample, i, b].tolist())
-                total += 2.0 * max(0.0, lower[restype, a, b] - distance, distance - upper[restype, a, b])
+                distance = math.dist(
+                    positions[sample, i, a].tolist(), positions[sample, i, b].tolist()
+                )
+                total += 2.0 * max(
+                    0.0, lower[restype, a, b] - distance, distance - upper[restype, a, b]
+                )
     return total
 
 
-@pytest.mark.parametrize("function, looped", [(between_residue_clashes, looped_clashes), (within_residue_violations, looped_within)])
+@pytest.mark.parametrize(
+    "function, looped",
+    [(between_residue_clashes, looped_clashes), (within_residue_violations, looped_within)],
+)
 def test_equals_the_loops(function, looped):
     positions, batch = problem()
     got = function(positions, batch, CONFIG)
@@ -86,21 +95,36 @@ def looped_peptide_bonds(positions, batch, sample):
     letters = SEQUENCES[sample]
     terms = {"length": [], "angle at C": [], "angle at N": []}
     for i in range(4):
-        if batch.residue_index[sample, i + 1] != batch.residue_index[sample, i] + 1 or "X" in letters[i : i + 2]:
+        if (
+            batch.residue_index[sample, i + 1] != batch.residue_index[sample, i] + 1
+            or "X" in letters[i : i + 2]
+        ):
             continue
         ca, c = positions[sample, i, CA], positions[sample, i, C]
         n, next_ca = positions[sample, i + 1, N], positions[sample, i + 1, CA]
         place = 1 if letters[i + 1] == "P" else 0
-        length, stddev = chemistry.between_residue_bond_length_c_n, chemistry.between_residue_bond_length_stddev_c_n
+        length, stddev = (
+            chemistry.between_residue_bond_length_c_n,
+            chemistry.between_residue_bond_length_stddev_c_n,
+        )
         cosine = torch.nn.functional.cosine_similarity
         found = {
             "length": (float((n - c).norm()), length[place], stddev[place]),
             # the tolerance of this angle is that of the bond's length: what the benchmark does
-            "angle at C": (float(cosine(ca - c, n - c, dim=0)), chemistry.between_residue_cos_angle_ca_c_n[0], stddev[0]),
-            "angle at N": (float(cosine(c - n, next_ca - n, dim=0)), *chemistry.between_residue_cos_angle_c_n_ca),
+            "angle at C": (
+                float(cosine(ca - c, n - c, dim=0)),
+                chemistry.between_residue_cos_angle_ca_c_n[0],
+                stddev[0],
+            ),
+            "angle at N": (
+                float(cosine(c - n, next_ca - n, dim=0)),
+                *chemistry.between_residue_cos_angle_c_n_ca,
+            ),
         }
         for name, (value, mean, deviation) in found.items():
-            terms[name].append(max(0.0, abs(value - mean) - CONFIG.violation_tolerance_factor * deviation))
+            terms[name].append(
+                max(0.0, abs(value - mean) - CONFIG.violation_tolerance_factor * deviation)
+            )
     return sum(sum(values) / len(values) for values in terms.values())
 
 
@@ -108,7 +132,9 @@ def test_peptide_bonds_equal_the_loops():
     positions, batch = problem(1)
     got = peptide_bond_loss(positions, batch, CONFIG)
     for sample in range(2):
-        assert float(got[sample]) == pytest.approx(looped_peptide_bonds(positions, batch, sample), rel=1e-4)
+        assert float(got[sample]) == pytest.approx(
+            looped_peptide_bonds(positions, batch, sample), rel=1e-4
+        )
 
 
 def test_the_whole_is_the_sum_with_clashes_per_atom():

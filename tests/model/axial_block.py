@@ -19,7 +19,9 @@ NUM_SEQ, NUM_RES = 128, 256
 def benchmark_stack(num_blocks: int) -> nn.Module:
     """The Evoformer stack with bfloat16 linear layers, as in training, on device meta."""
     with torch.device("meta"):
-        stack = EvoformerStack(EvoformerStackConfig(num_blocks=num_blocks), c_m=256, c_z=128, c_s=384)
+        stack = EvoformerStack(
+            EvoformerStackConfig(num_blocks=num_blocks), c_m=256, c_z=128, c_s=384
+        )
     for module in stack.modules():
         if isinstance(module, Linear):
             module.to(torch.bfloat16)
@@ -30,8 +32,12 @@ def run_stack(stack: nn.Module, dap: AxisGroup, *, kernels: str) -> tuple[torch.
     """m and z of this rank."""
     with torch.device("meta"):
         plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig.all(kernels), "meta"), dap=dap)
-        m = torch.empty(1, NUM_SEQ // dap.size, NUM_RES, 256, dtype=torch.bfloat16, requires_grad=True)
-        z = torch.empty(1, NUM_RES, NUM_RES // dap.size, 128, dtype=torch.bfloat16, requires_grad=True)
+        m = torch.empty(
+            1, NUM_SEQ // dap.size, NUM_RES, 256, dtype=torch.bfloat16, requires_grad=True
+        )
+        z = torch.empty(
+            1, NUM_RES, NUM_RES // dap.size, 128, dtype=torch.bfloat16, requires_grad=True
+        )
         masks = (torch.empty(1, NUM_SEQ, NUM_RES), torch.empty(1, NUM_RES, NUM_RES))
         dropout = DropoutState(seed=1, step=1, slots=torch.zeros(1, dtype=torch.int64)).at_pass(0)
         return stack(m, z, masks, dropout, plan)

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from tests.model.tiny_model import tiny_model
 
 from openfold_opt.geometry.atoms import make_atom14_masks
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.protein.features import FEATURES
+from tests.model.tiny_model import tiny_model
 
 SIZES = {"batch": 2, "num_passes": 3, "N_res": 8, "N_clust": 4, "N_extra": 6, "N_templ": 2}
 
@@ -52,7 +52,9 @@ def without_dropout():
 
     def turn(config: ModelConfig) -> ModelConfig:
         stacks = {
-            name: dataclasses.replace(getattr(config, name), msa_dropout_rate=0.0, pair_dropout_rate=0.0)
+            name: dataclasses.replace(
+                getattr(config, name), msa_dropout_rate=0.0, pair_dropout_rate=0.0
+            )
             for name in ("evoformer_stack", "extra_msa_stack")
         }
         return dataclasses.replace(

@@ -29,7 +29,14 @@ def randomized(config, *, seed=0):
 
 
 def total(outputs):
-    names = ("masked_msa_logits", "sm_positions", "sm_angles", "distogram_logits", "lddt_logits", "tm_logits")
+    names = (
+        "masked_msa_logits",
+        "sm_positions",
+        "sm_angles",
+        "distogram_logits",
+        "lddt_logits",
+        "tm_logits",
+    )
     names += ("experimentally_resolved_logits", "sm_sidechain_frames", "sm_frames")
     return sum(getattr(outputs, name).square().mean() for name in names)
 
@@ -39,7 +46,9 @@ def test_names_shapes_and_order_are_those_of_the_published_checkpoint(shared):
         expected = [tuple(row) for row in csv.reader(file, delimiter="\t")]
     with torch.device("meta"):
         model = AlphaFold(ModelConfig(), seed=None)
-    found = [(name, "x".join(map(str, tensor.shape))) for name, tensor in model.state_dict().items()]
+    found = [
+        (name, "x".join(map(str, tensor.shape))) for name, tensor in model.state_dict().items()
+    ]
     assert found == expected
     assert sum(parameter.numel() for parameter in model.parameters()) == 93_229_082
 
@@ -55,7 +64,12 @@ def test_recomputation_gives_the_same_gradients_under_dropout(small_config, rand
     gradients = []
     for number in (0, 1, ALL_BLOCKS):
         model = randomized(small_config)
-        outputs = model(random_batch, ExecutionPlan.plain(num_recomputed_blocks=number), num_recycling_iterations=1, dropout=dropout())
+        outputs = model(
+            random_batch,
+            ExecutionPlan.plain(num_recomputed_blocks=number),
+            num_recycling_iterations=1,
+            dropout=dropout(),
+        )
         total(outputs).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, *recomputed in zip(*gradients):
@@ -66,7 +80,11 @@ def test_recomputation_gives_the_same_gradients_under_dropout(small_config, rand
 def test_dropout_of_a_sample_depends_on_its_slot_and_not_on_its_batch(small_config, random_batch):
     model = randomized(small_config)
     second = dataclasses.replace(
-        random_batch, **{item.name: getattr(random_batch, item.name)[1:] for item in dataclasses.fields(random_batch)}
+        random_batch,
+        **{
+            item.name: getattr(random_batch, item.name)[1:]
+            for item in dataclasses.fields(random_batch)
+        },
     )
     with torch.no_grad():
         together = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout((5, 2)))
@@ -98,7 +116,10 @@ def test_first_pass_draws_dropout(small_config, random_batch):
     state = dropout()
     with torch.no_grad():
         runs = [
-            model._run_pass(random_batch.at_pass(0), None, (state, index), PLAN, is_last=False)[0].pair() for index in (0, 0, 1)
+            model._run_pass(random_batch.at_pass(0), None, (state, index), PLAN, is_last=False)[
+                0
+            ].pair()
+            for index in (0, 0, 1)
         ]
     assert torch.equal(runs[0], runs[1])
     assert not torch.allclose(runs[0], runs[2], rtol=1e-3)
@@ -140,7 +161,9 @@ def test_padding_does_not_reach_real_residues(small_config, random_batch):
     with torch.no_grad():
         first = model(batch, PLAN, num_recycling_iterations=1)
         second = model(other, PLAN, num_recycling_iterations=1)
-    torch.testing.assert_close(first.final_atom_positions[:, :6], second.final_atom_positions[:, :6], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        first.final_atom_positions[:, :6], second.final_atom_positions[:, :6], rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(first.pair[:, :6, :6], second.pair[:, :6, :6], rtol=1e-4, atol=1e-4)
 
 
@@ -152,7 +175,9 @@ def test_bfloat16_trunk_stays_close_and_the_structure_is_float32(small_config, r
         for name in model.trunk_linear_names():
             parameters[name].data = parameters[name].data.bfloat16()
         low = model(random_batch, PLAN, num_recycling_iterations=1)
-    assert {name for name, p in parameters.items() if "layer_norm" in name and p.dtype != torch.float32} == set()
+    assert {
+        name for name, p in parameters.items() if "layer_norm" in name and p.dtype != torch.float32
+    } == set()
     assert low.sm_positions.dtype == low.pair.dtype == torch.float32
     assert ((low.pair - exact.pair).norm() / exact.pair.norm()).item() < 0.05
     assert not torch.equal(low.pair, exact.pair)

@@ -5,10 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.model.axial_block import benchmark_stack, run_stack
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.memory_plan import kept_bytes
+from tests.model.axial_block import benchmark_stack, run_stack
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
 
@@ -20,11 +20,16 @@ def test_a_rank_keeps_its_share(kernels):
     stack = benchmark_stack(1)
 
     def kept(dap_size: int) -> int:
-        return kept_bytes(lambda: run_stack(stack, AxisGroup.imagined("dap", size=dap_size), kernels=kernels), stack)
+        return kept_bytes(
+            lambda: run_stack(stack, AxisGroup.imagined("dap", size=dap_size), kernels=kernels),
+            stack,
+        )
 
     whole = kept(1)
     for dap_size, share in ((2, 0.55), (4, 0.30), (8, 0.18)):
-        assert kept(dap_size) <= share * whole, f"{kernels} at DAP-{dap_size}: {kept(dap_size) / whole:.3f}"
+        assert kept(dap_size) <= share * whole, (
+            f"{kernels} at DAP-{dap_size}: {kept(dap_size) / whole:.3f}"
+        )
 
 
 def collectives_of_a_block(dap_size: int) -> Counter:
@@ -40,8 +45,18 @@ def collectives_of_a_block(dap_size: int) -> Counter:
 
 def documented() -> Counter:
     """The same, read from the table of docs/dap.md at DAP-8."""
-    rows = [line.strip("| \n").split(" | ") for line in TABLE.read_text().splitlines() if line.count(" | ") == 5]
-    return Counter({(what.partition(",")[0], kind, int(sent.replace(",", ""))): int(times) for what, kind, _, times, sent, _ in rows if times.isdigit()})
+    rows = [
+        line.strip("| \n").split(" | ")
+        for line in TABLE.read_text().splitlines()
+        if line.count(" | ") == 5
+    ]
+    return Counter(
+        {
+            (what.partition(",")[0], kind, int(sent.replace(",", ""))): int(times)
+            for what, kind, _, times, sent, _ in rows
+            if times.isdigit()
+        }
+    )
 
 
 def test_the_table_of_collectives_is_true():
@@ -50,7 +65,9 @@ def test_the_table_of_collectives_is_true():
 
 def test_nothing_travels_on_one_rank():
     launched: list[tuple] = []
-    axis = dataclasses.replace(AxisGroup.single("dap"), on_launch=lambda *call: launched.append(call))
+    axis = dataclasses.replace(
+        AxisGroup.single("dap"), on_launch=lambda *call: launched.append(call)
+    )
     m, z = run_stack(benchmark_stack(1), axis, kernels="reference")
     (m.sum() + z.sum()).backward()
     assert m.shape == (1, 128, 256, 256) and z.shape == (1, 256, 256, 128)

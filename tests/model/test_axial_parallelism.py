@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from tests.model.tiny_model import tiny_model
-from tests.parallel.gloo_ranks import run_on_ranks
 from torch import Tensor, nn
 
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
@@ -23,6 +21,8 @@ from openfold_opt.parallel.collectives import gather, scatter
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.train.synthetic_features import synthetic_sample
+from tests.model.tiny_model import tiny_model
+from tests.parallel.gloo_ranks import run_on_ranks
 
 DROPOUT = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7]))
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
@@ -51,10 +51,14 @@ def synthetic_batch(num_res: int) -> FeatureBatch:
     samples[1]["seq_mask"][:, -2:] = 0.0
     samples[1]["msa_mask"][..., -2:] = 0.0
     samples[1]["extra_msa_mask"][:, :, -1:] = 0.0
-    return FeatureBatch.from_features({name: torch.cat([sample[name] for sample in samples]) for name in samples[0]})
+    return FeatureBatch.from_features(
+        {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
+    )
 
 
-def run_model(dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[list[Tensor], nn.Module]:
+def run_model(
+    dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_blocks: int
+) -> tuple[list[Tensor], nn.Module]:
     """The whole model with recycling, dropout and losses: outputs, and the module with this rank's gradients."""
     model = AlphaFold(tiny_model(), seed=None)
     randomize(model)
@@ -63,36 +67,57 @@ def run_model(dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_bloc
     outputs = model(batch, plan, num_recycling_iterations=1, dropout=DROPOUT)
     terms = AlphaFoldLoss(LossConfig.initial_training())(outputs, batch.at_pass(1))
     terms.loss.backward()
-    return [outputs.msa, outputs.pair, outputs.single, outputs.final_atom_positions, terms.loss], model
+    return [
+        outputs.msa,
+        outputs.pair,
+        outputs.single,
+        outputs.final_atom_positions,
+        terms.loss,
+    ], model
 
 
-def run_full_width_block(dap: AxisGroup, *, num_res: int, num_chunks: int = 2) -> tuple[list[Tensor], nn.Module]:
+def run_full_width_block(
+    dap: AxisGroup, *, num_res: int, num_chunks: int = 2
+) -> tuple[list[Tensor], nn.Module]:
     """One Evoformer block of the benchmark's widths."""
     dap = dataclasses.replace(dap, num_chunks=num_chunks)
     stack = EvoformerStack(EvoformerStackConfig(num_blocks=1), c_m=256, c_z=128, c_s=384)
     randomize(stack)
     generator = torch.Generator().manual_seed(1)
-    m, z = torch.randn(2, 6, num_res, 256, generator=generator), torch.randn(2, num_res, num_res, 128, generator=generator)
+    m, z = (
+        torch.randn(2, 6, num_res, 256, generator=generator),
+        torch.randn(2, num_res, num_res, 128, generator=generator),
+    )
     msa_mask, pair_mask = torch.ones(2, 6, num_res), torch.ones(2, num_res, num_res)
     msa_mask[1, 4:] = 0.0
     pair_mask[0, 5:] = 0.0
     plan = plan_for(dap, kernels="reference", num_recomputed_blocks=0)
     m, z = scatter(m, dap, dim=1), scatter(z, dap, dim=2)
     m, z = stack(m, z, (msa_mask, pair_mask), DROPOUT.at_pass(1), plan)
-    m, z = gather(m, dap, dim=1, length=6, what="x"), gather(z, dap, dim=2, length=num_res, what="x")
+    m, z = (
+        gather(m, dap, dim=1, length=6, what="x"),
+        gather(z, dap, dim=2, length=num_res, what="x"),
+    )
     outputs = [m, z, stack.single(m[:, 0])]
     sum(x.square().mean() for x in outputs).backward()
     return outputs, stack
 
 
 def run_full_width_templates(
-    dap: AxisGroup, *, num_res: int, num_templates: int, num_chunks: int = 2, num_recomputed_blocks: int = 0
+    dap: AxisGroup,
+    *,
+    num_res: int,
+    num_templates: int,
+    num_chunks: int = 2,
+    num_recomputed_blocks: int = 0,
 ) -> tuple[list[Tensor], nn.Module]:
     """Both blocks of the benchmark's template pair stack."""
     dap = dataclasses.replace(dap, num_chunks=num_chunks)
     stack = TemplatePairStack(TemplatePairStackConfig(), c_t=64)
     randomize(stack)
-    t = torch.randn(2, num_templates, num_res, num_res, 64, generator=torch.Generator().manual_seed(1))
+    t = torch.randn(
+        2, num_templates, num_res, num_res, 64, generator=torch.Generator().manual_seed(1)
+    )
     pair_mask = torch.ones(2, num_res, num_res)
     pair_mask[0, 5:] = 0.0
     plan = plan_for(dap, kernels="reference", num_recomputed_blocks=num_recomputed_blocks)
@@ -136,12 +161,18 @@ def agreement(context: ParallelContext, kind: str, case: dict) -> tuple[float, f
     return max(relative(x, y) for x, y in zip(outputs, expected)), worst, same
 
 
-def agreements(context: ParallelContext, cases: list[tuple[str, dict]]) -> list[tuple[float, float, bool]]:
+def agreements(
+    context: ParallelContext, cases: list[tuple[str, dict]]
+) -> list[tuple[float, float, bool]]:
     return [agreement(context, kind, case) for kind, case in cases]
 
 
 def model_case(num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[str, dict]:
-    return "model", {"num_res": num_res, "kernels": kernels, "num_recomputed_blocks": num_recomputed_blocks}
+    return "model", {
+        "num_res": num_res,
+        "kernels": kernels,
+        "num_recomputed_blocks": num_recomputed_blocks,
+    }
 
 
 def block_case(num_res: int, **case: int) -> tuple[str, dict]:
@@ -157,13 +188,30 @@ def template_case(num_res: int, num_templates: int, **case: int) -> tuple[str, d
     [
         pytest.param(
             2,
-            [model_case(8, "reference", 0), model_case(7, "cpu", ALL_BLOCKS), block_case(16, num_chunks=1), block_case(16, num_chunks=3)],
+            [
+                model_case(8, "reference", 0),
+                model_case(7, "cpu", ALL_BLOCKS),
+                block_case(16, num_chunks=1),
+                block_case(16, num_chunks=3),
+            ],
             marks=pytest.mark.compiler,
         ),
-        (2, [template_case(9, 4), template_case(8, 1, num_chunks=3), template_case(7, 2, num_recomputed_blocks=ALL_BLOCKS)]),
+        (
+            2,
+            [
+                template_case(9, 4),
+                template_case(8, 1, num_chunks=3),
+                template_case(7, 2, num_recomputed_blocks=ALL_BLOCKS),
+            ],
+        ),
         pytest.param(
             4,
-            [model_case(8, "cpu", 0), model_case(7, "reference", ALL_BLOCKS), block_case(15), template_case(15, 4, num_chunks=3)],
+            [
+                model_case(8, "cpu", 0),
+                model_case(7, "reference", ALL_BLOCKS),
+                block_case(15),
+                template_case(15, 4, num_chunks=3),
+            ],
             marks=pytest.mark.compiler,
         ),
         (8, [block_case(16), block_case(13), template_case(16, 2), template_case(13, 3)]),

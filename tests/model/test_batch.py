@@ -26,7 +26,9 @@ def test_at_pass_cuts_the_features_of_each_pass_and_keeps_the_shared_ones(random
 
 @pytest.mark.parametrize("index", [3, -1])
 def test_a_pass_that_is_not_there_is_an_error(random_batch, index):
-    with pytest.raises(ValueError, match=f"recycling pass {index} asked for, but the batch has 3 slices"):
+    with pytest.raises(
+        ValueError, match=f"recycling pass {index} asked for, but the batch has 3 slices"
+    ):
         random_batch.at_pass(index)
 
 
@@ -43,4 +45,6 @@ def test_a_wrong_shape_is_named(random_features):
 
 def test_to_moves_every_field(random_batch):
     moved = random_batch.to("meta")
-    assert all(getattr(moved, field.name).device.type == "meta" for field in dataclasses.fields(moved))
+    assert all(
+        getattr(moved, field.name).device.type == "meta" for field in dataclasses.fields(moved)
+    )

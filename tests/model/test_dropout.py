@@ -20,5 +20,7 @@ def test_a_mask_of_a_block_is_that_of_its_place():
     masks = dropout.masks(plan, part=2, site=3, num_blocks=4, shape=(1, 9, 5), rate=0.25)
     assert masks.shape == (4, 2, 1, 9, 5)
     place = torch.tensor([dropout_site(2, 3, 3)])
-    expected = plan.kernels.dropout_masks((1, 2), place, slots, pass_index=1, shape=(1, 9, 5), rate=0.25)
+    expected = plan.kernels.dropout_masks(
+        (1, 2), place, slots, pass_index=1, shape=(1, 9, 5), rate=0.25
+    )
     assert torch.equal(masks[3], expected[0])

@@ -7,14 +7,19 @@ from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.input_embedder import InputEmbedder, InputEmbedderConfig
 from openfold_opt.model.linear import initialize_parameters
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAttention, TemplatePointwiseAttentionConfig
+from openfold_opt.model.template_pointwise_attention import (
+    TemplatePointwiseAttention,
+    TemplatePointwiseAttentionConfig,
+)
 
 
 def test_relative_positions_are_one_hot_and_clipped():
     embedder = InputEmbedder(InputEmbedderConfig(max_relative_position=3), c_m=4, c_z=5)
     initialize_parameters(embedder, seed=0)
     residue_index = torch.tensor([[0, 1, 2, 9, 10, 11]])
-    _, z = embedder(torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.plain())
+    _, z = embedder(
+        torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.plain()
+    )
     offsets = (residue_index[0][:, None] - residue_index[0][None]).clamp(-3, 3) + 3
     expected = embedder.linear_relpos(F.one_hot(offsets, 7).float())
     expected = expected + embedder.linear_tf_z_i.bias + embedder.linear_tf_z_j.bias
@@ -32,7 +37,9 @@ def test_distances_fall_into_one_bin_or_none():
 
 
 def test_a_sample_without_templates_gets_no_update_from_them():
-    module = TemplatePointwiseAttention(TemplatePointwiseAttentionConfig(c_hidden=3, num_heads=2), c_t=4, c_z=5)
+    module = TemplatePointwiseAttention(
+        TemplatePointwiseAttentionConfig(c_hidden=3, num_heads=2), c_t=4, c_z=5
+    )
     initialize_parameters(module, seed=0)
     torch.nn.init.normal_(module.mha.linear_o.weight)
     t, z = torch.randn(3, 2, 6, 6, 4), torch.randn(3, 6, 6, 5)

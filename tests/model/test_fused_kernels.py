@@ -23,8 +23,16 @@ def outputs_and_gradients(model, batch, plan):
     dropout = DropoutState(seed=7, step=3, slots=slots)
     model.zero_grad()
     outputs = model(batch, plan, num_recycling_iterations=1, dropout=dropout)
-    (outputs.pair.square().mean() + outputs.msa.square().mean() + outputs.sm_positions.square().mean()).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    (
+        outputs.pair.square().mean()
+        + outputs.msa.square().mean()
+        + outputs.sm_positions.square().mean()
+    ).backward()
+    gradients = {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
     return {"pair": outputs.pair, "msa": outputs.msa, "positions": outputs.sm_positions} | gradients
 
 

@@ -7,7 +7,10 @@ from torch import nn
 from openfold_opt.model.linear import LayerNorm, Linear, initialize_parameters, project_together
 
 
-@pytest.mark.parametrize(("init", "variance"), [("default", 1.0 / 400), ("relu", 2.0 / 400), ("glorot", 2.0 / 700), ("normal", 1.0 / 400)])
+@pytest.mark.parametrize(
+    ("init", "variance"),
+    [("default", 1.0 / 400), ("relu", 2.0 / 400), ("glorot", 2.0 / 700), ("normal", 1.0 / 400)],
+)
 def test_variance_of_random_initial_values(init, variance):
     linear = Linear(400, 300, init=init)
     initialize_parameters(linear, seed=0)
@@ -19,7 +22,9 @@ def test_variance_of_random_initial_values(init, variance):
 def test_truncated_normal_ends_at_two_standard_deviations():
     linear = Linear(100, 300)
     initialize_parameters(linear, seed=0)
-    assert linear.weight.abs().max().item() <= 2 * (1.0 / 100) ** 0.5 / 0.8796256610342398 * (1 + 1e-6)
+    assert linear.weight.abs().max().item() <= 2 * (1.0 / 100) ** 0.5 / 0.8796256610342398 * (
+        1 + 1e-6
+    )
 
 
 @pytest.mark.parametrize(("init", "bias"), [("gating", 1.0), ("final", 0.0)])

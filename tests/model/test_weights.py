@@ -32,6 +32,11 @@ def test_missing_extra_and_misshapen_tensors_are_named_and_nothing_is_loaded():
     tensors["c.weight"] = torch.zeros(1)
     with pytest.raises(WeightsError) as caught:
         load_weights(target, tensors, source="some file")
-    for part in ("some file", "1 missing: a.bias", "1 extra: c.weight", "b.weight [2, 5] instead of [2, 2]"):
+    for part in (
+        "some file",
+        "1 missing: a.bias",
+        "1 extra: c.weight",
+        "b.weight [2, 5] instead of [2, 2]",
+    ):
         assert part in str(caught.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())

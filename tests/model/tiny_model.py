@@ -30,7 +30,10 @@ def tiny_model() -> ModelConfig:
         c_e=6,
         c_t=8,
         template_pair_stack=TemplatePairStackConfig(
-            num_blocks=1, c_hidden_triangle_attention=3, num_heads_triangle=2, c_hidden_triangle_multiplication=5
+            num_blocks=1,
+            c_hidden_triangle_attention=3,
+            num_heads_triangle=2,
+            c_hidden_triangle_multiplication=5,
         ),
         template_pointwise_attention=TemplatePointwiseAttentionConfig(c_hidden=3, num_heads=2),
         extra_msa_stack=ExtraMSAStackConfig(**(_STACK | {"num_blocks": 1})),

@@ -13,10 +13,17 @@ from openfold_opt.parallel.context import ParallelConfig, ParallelContext, build
 from openfold_opt.parallel.launch import LaunchInfo
 
 
-def run_on_ranks(body: Callable[..., Any], num_ranks: int, *args: Any, dap_size: int = 1) -> list[Any]:
+def run_on_ranks(
+    body: Callable[..., Any], num_ranks: int, *args: Any, dap_size: int = 1
+) -> list[Any]:
     """body(context, *args) on every rank; returns their results in rank order. Results must pickle."""
     queue = mp.get_context("spawn").SimpleQueue()
-    ranks = mp.spawn(_one_rank, args=(num_ranks, dap_size, free_port(), queue, body, args), nprocs=num_ranks, join=False)
+    ranks = mp.spawn(
+        _one_rank,
+        args=(num_ranks, dap_size, free_port(), queue, body, args),
+        nprocs=num_ranks,
+        join=False,
+    )
     results: dict[int, Any] = {}
     # read before they are joined: a rank does not end while its result fills the pipe
     while not ranks.join(timeout=0.05):
@@ -27,7 +34,9 @@ def run_on_ranks(body: Callable[..., Any], num_ranks: int, *args: Any, dap_size:
     return [results[rank] for rank in range(num_ranks)]
 
 
-def _one_rank(rank: int, num_ranks: int, dap_size: int, port: int, queue: Any, body: Callable, args: tuple) -> None:
+def _one_rank(
+    rank: int, num_ranks: int, dap_size: int, port: int, queue: Any, body: Callable, args: tuple
+) -> None:
     torch.set_num_threads(1)
     launch = LaunchInfo(
         rank=rank, world_size=num_ranks, local_rank=rank, ranks_per_node=num_ranks, master_port=port

@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.chunks import (
+    chunk_batch,
+    chunk_lengths,
+    chunk_replicated,
+    chunk_sharded,
+    join_replicated,
+    join_sharded,
+)
 from openfold_opt.parallel.collectives import scatter
-from openfold_opt.parallel.chunks import chunk_batch, chunk_sharded, chunk_replicated, join_sharded, join_replicated, chunk_lengths
 
 LENGTHS = range(1, 41)
 
@@ -45,7 +52,9 @@ def test_groups_of_a_batch(num_chunks):
         # two templates or more are two groups at least
         assert min(length, num_chunks, 2) <= len(groups) <= num_chunks
         assert len({group.untyped_storage().data_ptr() for group in groups}) == 1, "no copies"
-        assert all(part is x for part in chunk_batch(x, axis.uncut())) and all(part is x for part in chunk_batch(x, AxisGroup.single("dap")))
+        assert all(part is x for part in chunk_batch(x, axis.uncut())) and all(
+            part is x for part in chunk_batch(x, AxisGroup.single("dap"))
+        )
 
 
 def test_gradients_lead_back():

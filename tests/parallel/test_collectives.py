@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from tests.parallel.gloo_ranks import run_on_ranks
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
@@ -18,6 +17,7 @@ from openfold_opt.parallel.collectives import (
     start_row_to_col,
 )
 from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
+from tests.parallel.gloo_ranks import run_on_ranks
 
 SIZES = [(4, 6, 3), (5, 7, 3), (1, 3, 2)]
 """Rows, columns, channels: dividing by 2, not dividing, and fewer rows than ranks."""
@@ -25,7 +25,10 @@ SIZES = [(4, 6, 3), (5, 7, 3), (1, 3, 2)]
 
 def inputs(sizes):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(sizes, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    return [
+        torch.randn(sizes, generator=generator, dtype=torch.float64).requires_grad_()
+        for _ in range(2)
+    ]
 
 
 def axial_forward(x, weight, axis):
@@ -36,14 +39,20 @@ def axial_forward(x, weight, axis):
     everything = start_gather(rows * weight[:1], axis, dim=0, length=num_rows, what="x")
     cols = row_to_col(rows, axis, row_dim=0, col_dim=1, num_rows=num_rows, what="x")
     my_cols = scatter(torch.arange(1.0, num_cols + 1, dtype=torch.float64), axis, dim=0)
-    cols = cols * cols.sum(0, keepdim=True) + (everything.wait() * weight).sum() * my_cols[None, :, None]
+    cols = (
+        cols * cols.sum(0, keepdim=True)
+        + (everything.wait() * weight).sum() * my_cols[None, :, None]
+    )
     rows = col_to_row(cols, axis, row_dim=0, col_dim=1, num_cols=num_cols, what="x")
     return gather(rows, axis, dim=0, length=num_rows, what="x") * weight
 
 
 def loss_and_gradients(axis, sizes):
     x, weight = inputs(sizes)
-    loss = (axial_forward(x, weight, axis) * torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view(sizes)).sum()
+    loss = (
+        axial_forward(x, weight, axis)
+        * torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view(sizes)
+    ).sum()
     loss.backward()
     return loss.item(), x.grad.tolist(), weight.grad.tolist()
 
@@ -55,7 +64,10 @@ def on_rank(context):
         for sizes in SIZES:
             loss, *gradients = loss_and_gradients(axis, sizes)
             everyone = gather_objects(gradients, axis)
-            means = [torch.tensor(per_rank, dtype=torch.float64).mean(0).tolist() for per_rank in zip(*everyone)]
+            means = [
+                torch.tensor(per_rank, dtype=torch.float64).mean(0).tolist()
+                for per_rank in zip(*everyone)
+            ]
             results.append((loss, *means))
     return results
 
@@ -69,7 +81,10 @@ def test_ranks_equal_one_and_overlap_changes_no_bit(num_ranks):
         for found, wanted in zip(overlapped, expected, strict=True):
             for ours, theirs in zip(found, wanted, strict=True):
                 torch.testing.assert_close(
-                    torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64), rtol=1e-10, atol=1e-10
+                    torch.tensor(ours, dtype=torch.float64),
+                    torch.tensor(theirs, dtype=torch.float64),
+                    rtol=1e-10,
+                    atol=1e-10,
                 )
 
 

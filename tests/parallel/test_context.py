@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.parallel.gloo_ranks import run_on_ranks
 
 from openfold_opt.parallel import context as context_module
 from openfold_opt.parallel.axis import AxisGroup
@@ -17,6 +16,7 @@ from openfold_opt.parallel.broadcast import (
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext, build_parallel_context
 from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.parallel.launch import LaunchInfo
+from tests.parallel.gloo_ranks import run_on_ranks
 
 
 def exercise(context: ParallelContext):
@@ -85,7 +85,10 @@ def test_one_process_is_alone():
 
 def test_ranks_must_divide_by_dap():
     launch = LaunchInfo(rank=0, world_size=3, ranks_per_node=3)
-    with pytest.raises(ValueError, match="found 3 ranks; dap_size=2 .* start 2, for instance by torchrun --nproc-per-node 2"):
+    with pytest.raises(
+        ValueError,
+        match="found 3 ranks; dap_size=2 .* start 2, for instance by torchrun --nproc-per-node 2",
+    ):
         build_parallel_context(ParallelConfig(dap_size=2), launch, device=torch.device("cpu"))
 
 

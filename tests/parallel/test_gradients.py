@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.parallel.gloo_ranks import run_on_ranks
 from torch import nn
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import GradientReducer, average_gradients
+from tests.parallel.gloo_ranks import run_on_ranks
 
 SIZES = (3, 40, 5, 7, 60)
 
@@ -18,7 +18,9 @@ class Chain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.flat = torch.zeros(sum(SIZES) + 4)
-        self.weights = nn.ParameterList(nn.Parameter(torch.linspace(0.1, 1.0, size)) for size in SIZES)
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.linspace(0.1, 1.0, size)) for size in SIZES
+        )
         start = 0
         self.places = {}
         for weight in self.weights:
@@ -28,7 +30,9 @@ class Chain(nn.Module):
 
     def forward(self, x: float) -> torch.Tensor:
         first, second, third, _, last = self.weights
-        return (x * first.sum() * second.square().sum() * third.sum() + third.square().sum()) * last.sum()
+        return (
+            x * first.sum() * second.square().sum() * third.sum() + third.square().sum()
+        ) * last.sum()
 
 
 def reduced(context: ParallelContext, overlaps: bool, is_declared: bool) -> dict:
@@ -99,7 +103,12 @@ def test_a_gradient_of_a_parameter_declared_without_one_is_an_error():
 def test_one_rank_has_nothing_to_do():
     model = Chain()
     reducer = GradientReducer(
-        model.flat, model.places, AxisGroup.single("training"), bucket_bytes=4, overlaps=True, collect=lambda chunk: None
+        model.flat,
+        model.places,
+        AxisGroup.single("training"),
+        bucket_bytes=4,
+        overlaps=True,
+        collect=lambda chunk: None,
     )
     reducer.arm()
     model(1.0).backward()

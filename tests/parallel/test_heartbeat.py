@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
-from tests.parallel.gloo_ranks import free_port
 
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
+from tests.parallel.gloo_ranks import free_port
 
 SCRIPT = """
 import sys, time
@@ -48,7 +48,12 @@ def start(how: str, num_ranks: int = 3) -> list[subprocess.Popen]:
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, how],
             env=os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": str(num_ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
+            | {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(num_ranks),
+                "LOCAL_RANK": str(rank),
+                "LOCAL_WORLD_SIZE": str(num_ranks),
+            }
             | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -71,7 +76,10 @@ def ends(ranks: list[subprocess.Popen]) -> list[tuple[int, str]]:
     return [(rank.wait(timeout=60), rank.stdout.read()) for rank in ranks]
 
 
-@pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGKILL), (2, signal.SIGSTOP), (0, signal.SIGKILL), (0, signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [(1, signal.SIGKILL), (2, signal.SIGSTOP), (0, signal.SIGKILL), (0, signal.SIGSTOP)],
+)
 def test_a_lost_rank_ends_the_others_by_name(victim, number):
     ranks = start("sleep")
     try:
@@ -104,7 +112,10 @@ def test_a_job_that_is_suspended_as_a_whole_goes_on():
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("report_failure", ("rank 1 on", "step 7", "OSError: disk full")), ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data"))],
+    [
+        ("report_failure", ("rank 1 on", "step 7", "OSError: disk full")),
+        ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data")),
+    ],
 )
 def test_a_rank_that_fails_or_hangs_is_named(how, words):
     ranks = start(how)

@@ -17,14 +17,17 @@ from openfold_opt.parallel.hostlist import unpack_host_list
         ("node[5]", "node5"),
         ("a[1-2]b[3-4]", "a1b3 a1b4 a2b3 a2b4"),
         ("gpu[1-2]-ib0", "gpu1-ib0 gpu2-ib0"),
-        ("login,c[1,3]n[08-09].cluster.org,x9", "login c1n08.cluster.org c1n09.cluster.org c3n08.cluster.org c3n09.cluster.org x9"),
+        (
+            "login,c[1,3]n[08-09].cluster.org,x9",
+            "login c1n08.cluster.org c1n09.cluster.org c3n08.cluster.org c3n09.cluster.org x9",
+        ),
         ("nid[000012-000013,000020],nid000100", "nid000012 nid000013 nid000020 nid000100"),
         ("[10-11]", "10 11"),
         ("r[1-2][3-4]", "r13 r14 r23 r24"),
         ("127.0.0.1", "127.0.0.1"),
         ("node[01-02]\n", "node01 node02"),
     ],
-)  # fmt: skip
+)
 def test_host_lists(packed, hosts):
     assert list(unpack_host_list(packed)) == hosts.split()
 

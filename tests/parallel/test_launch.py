@@ -5,12 +5,21 @@ import pytest
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 
 TORCHRUN = {
-    "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
-    "MASTER_ADDR": "node1", "MASTER_PORT": "29400",
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29400",
 }
 SRUN = {
-    "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NNODES": "2",
-    "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "123", "SLURM_STEP_NODELIST": "node7,node8",
+    "SLURM_PROCID": "3",
+    "SLURM_NTASKS": "4",
+    "SLURM_LOCALID": "1",
+    "SLURM_NNODES": "2",
+    "SLURM_STEP_ID": "0",
+    "SLURM_JOB_ID": "123",
+    "SLURM_STEP_NODELIST": "node7,node8",
 }
 
 
@@ -33,7 +42,10 @@ def test_srun():
 
 
 def test_an_allocation_without_srun_is_one_process():
-    assert read_launch_info({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"}) == LaunchInfo()
+    assert (
+        read_launch_info({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"})
+        == LaunchInfo()
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,4 +84,9 @@ def test_srun_without_scontrol(monkeypatch):
 def test_a_host_list_that_cannot_be_read_asks_for_the_address():
     with pytest.raises(ValueError, match=r"000x133.*set MASTER_ADDR"):
         read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "bp[000x133]"})
-    assert read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "bp[000x133]", "MASTER_ADDR": "bp0"}).master_address == "bp0"
+    assert (
+        read_launch_info(
+            SRUN | {"SLURM_STEP_NODELIST": "bp[000x133]", "MASTER_ADDR": "bp0"}
+        ).master_address
+        == "bp0"
+    )

@@ -57,6 +57,12 @@ run_program(main)
     ],
 )
 def test_exit_codes(how, code, error):
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=120
+    )
     assert ended.returncode == code, ended.stderr
-    assert ended.stdout == "main\nworked\ncleaned up\n" and error in ended.stderr and "terminate" not in ended.stderr
+    assert (
+        ended.stdout == "main\nworked\ncleaned up\n"
+        and error in ended.stderr
+        and "terminate" not in ended.stderr
+    )

@@ -9,13 +9,13 @@ import threading
 from datetime import timedelta
 
 import pytest
-from tests.parallel.gloo_ranks import free_port
 
 from openfold_opt.parallel import same_facts, waiting
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.same_facts import require_same_facts
 from openfold_opt.parallel.store import join_store, open_store, read_keys
 from openfold_opt.parallel.waiting import wait_openly
+from tests.parallel.gloo_ranks import free_port
 
 SHORT = timedelta(seconds=0.6)
 
@@ -58,7 +58,18 @@ def test_an_interrupt_ends_the_wait():
 
 
 def launch(rank: int, port: int, **changes) -> LaunchInfo:
-    return LaunchInfo(**({"rank": rank, "world_size": 3, "local_rank": rank, "ranks_per_node": 3, "master_port": port} | changes))
+    return LaunchInfo(
+        **(
+            {
+                "rank": rank,
+                "world_size": 3,
+                "local_rank": rank,
+                "ranks_per_node": 3,
+                "master_port": port,
+            }
+            | changes
+        )
+    )
 
 
 def test_keys_that_do_not_come_are_named_by_their_ranks():
@@ -66,13 +77,18 @@ def test_keys_that_do_not_come_are_named_by_their_ranks():
     store = open_store(first, timeout=SHORT)
     store.set("answer/1", "here")
     assert read_keys(store, {"answer/1": 1}, first, timeout=SHORT) == {"answer/1": b"here"}
-    with pytest.raises(ValueError, match=rf"for rank 2 at 127.0.0.1:{first.master_port}; start all 3 ranks"):
+    with pytest.raises(
+        ValueError, match=rf"for rank 2 at 127.0.0.1:{first.master_port}; start all 3 ranks"
+    ):
         read_keys(store, {"answer/1": 1, "answer/2": 2}, first, timeout=SHORT)
 
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("127.0.0.1", "Connection refused"), ("no-such-host.invalid", "no-such-host.invalid cannot be resolved; correct MASTER_ADDR")],
+    [
+        ("127.0.0.1", "Connection refused"),
+        ("no-such-host.invalid", "no-such-host.invalid cannot be resolved; correct MASTER_ADDR"),
+    ],
 )
 def test_a_store_that_is_not_there(address, message):
     with pytest.raises(ValueError, match=f"rank 1 cannot reach the store at {address}:.*{message}"):
@@ -88,13 +104,19 @@ def test_a_store_at_an_address_of_ipv6():
         pytest.skip("no IPv6 on this machine")
     first = launch(0, free_port(), master_address="::1")
     store = open_store(first, timeout=timedelta(seconds=30))
-    other = join_store(launch(1, first.master_port, master_address="::1"), timeout=timedelta(seconds=30))
+    other = join_store(
+        launch(1, first.master_port, master_address="::1"), timeout=timedelta(seconds=30)
+    )
     other.set("key", "value")
     assert store.get("key") == b"value"
 
 
 def compare(
-    facts: list[dict[str, str]], problems: list[str | None], *, num_missing: int = 0, seconds: float = 60
+    facts: list[dict[str, str]],
+    problems: list[str | None],
+    *,
+    num_missing: int = 0,
+    seconds: float = 60,
 ) -> list[str]:
     """What each rank hears; "" for nothing. num_missing: further ranks, which do not come."""
     port, heard = free_port(), [""] * len(facts)

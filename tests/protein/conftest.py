@@ -11,7 +11,9 @@ from data_prep.communicator import SerialCommunicator
 from data_prep.convert.pipeline import convert
 from data_prep.convert.raw_source import RawSource
 
-_spec = importlib.util.spec_from_file_location("raw_data", Path(__file__).parents[1] / "data_prep" / "raw_data.py")
+_spec = importlib.util.spec_from_file_location(
+    "raw_data", Path(__file__).parents[1] / "data_prep" / "raw_data.py"
+)
 raw_data = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(raw_data)
 
@@ -21,5 +23,9 @@ def small_data_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small_data_set")
     raw = raw_data.write_raw_data(folder / "raw_files")
     out = folder / "data"
-    convert(RawSource(pdb_mmcif=raw / "pdb_mmcif", open_protein_set=raw / "open_protein_set"), out, SerialCommunicator())
+    convert(
+        RawSource(pdb_mmcif=raw / "pdb_mmcif", open_protein_set=raw / "open_protein_set"),
+        out,
+        SerialCommunicator(),
+    )
     return out

@@ -9,7 +9,12 @@ import pytest
 
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.records import ChainEntry
-from openfold_opt.protein.selection import cameo_chains, chains_released_between, listed_chains, training_chains
+from openfold_opt.protein.selection import (
+    cameo_chains,
+    chains_released_between,
+    listed_chains,
+    training_chains,
+)
 
 GOOD = ChainEntry(
     chain_id="1abc_A",
@@ -32,9 +37,18 @@ GOOD = ChainEntry(
 
 
 def index_of(*changes: dict) -> ShardIndex:
-    chains = tuple(dataclasses.replace(GOOD, **{"chain_id": f"{i}abc_A", **change}) for i, change in enumerate(changes))
+    chains = tuple(
+        dataclasses.replace(GOOD, **{"chain_id": f"{i}abc_A", **change})
+        for i, change in enumerate(changes)
+    )
     return ShardIndex(
-        format_version=1, checksum="", chains=chains, shards=(), missing_alignments="query", num_entries=1, num_rejected_entries=0
+        format_version=1,
+        checksum="",
+        chains=chains,
+        shards=(),
+        missing_alignments="query",
+        num_entries=1,
+        num_rejected_entries=0,
     )
 
 
@@ -59,11 +73,19 @@ def test_filter(change, is_kept):
 
 def test_alignment_may_be_required():
     index = index_of({}, {"alignment_id": None})
-    assert [chain.chain_id for chain in training_chains(index, max_release_date="2021-09-16", require_alignment=True)] == ["0abc_A"]
+    assert [
+        chain.chain_id
+        for chain in training_chains(index, max_release_date="2021-09-16", require_alignment=True)
+    ] == ["0abc_A"]
 
 
 def test_sizes_count_kept_chains_only_and_weights_follow():
-    index = index_of({"sequence_length": 100}, {"sequence_length": 384}, {"sequence_length": 900}, {"release_date": "2022-01-01"})
+    index = index_of(
+        {"sequence_length": 100},
+        {"sequence_length": 384},
+        {"sequence_length": 900},
+        {"release_date": "2022-01-01"},
+    )
     chosen = [tuple(chain) for chain in training_chains(index, max_release_date="2021-09-16")]
     root = math.sqrt(3)
     assert [size for _, size, _ in chosen] == [3, 3, 3]
@@ -71,9 +93,18 @@ def test_sizes_count_kept_chains_only_and_weights_follow():
 
 
 def test_released_between():
-    index = index_of({"release_date": "2021-09-16"}, {"release_date": "2021-09-17"}, {"release_date": "2021-12-11", "sequence_length": 701})
-    assert chains_released_between(index, min_date="2021-09-17", max_date="2021-12-11") == ["1abc_A", "2abc_A"]
-    assert chains_released_between(index, min_date="2021-09-17", max_date="2021-12-11", max_length=700) == ["1abc_A"]
+    index = index_of(
+        {"release_date": "2021-09-16"},
+        {"release_date": "2021-09-17"},
+        {"release_date": "2021-12-11", "sequence_length": 701},
+    )
+    assert chains_released_between(index, min_date="2021-09-17", max_date="2021-12-11") == [
+        "1abc_A",
+        "2abc_A",
+    ]
+    assert chains_released_between(
+        index, min_date="2021-09-17", max_date="2021-12-11", max_length=700
+    ) == ["1abc_A"]
 
 
 def test_cameo_targets_go_by_mmcif_chain_first():

@@ -6,14 +6,21 @@ import pytest
 from openfold_opt.protein.features import FEATURES, check_features
 
 NOBODY_READS = {
-    "is_distillation", "template_sum_probs", "rigidgroups_group_exists", "rigidgroups_group_is_ambiguous", "extra_msa_row_mask",
+    "is_distillation",
+    "template_sum_probs",
+    "rigidgroups_group_exists",
+    "rigidgroups_group_is_ambiguous",
+    "extra_msa_row_mask",
 }
 SIZES = {"batch": 2, "num_passes": 4, "N_res": 7, "N_clust": 3, "N_extra": 5, "N_templ": 2}
 
 
 def make_features(*, batched: bool) -> dict[str, np.ndarray]:
     return {
-        name: np.zeros([SIZES.get(dim, dim) for dim in spec.leading_dims(batched=batched) + spec.shape], spec.dtype)
+        name: np.zeros(
+            [SIZES.get(dim, dim) for dim in spec.leading_dims(batched=batched) + spec.shape],
+            spec.dtype,
+        )
         for name, spec in FEATURES.items()
     }
 
@@ -33,7 +40,9 @@ def test_benchmark_batches_match_the_table(shared, golden):
     for name, spec in FEATURES.items():
         array = np.moveaxis(arrays[name], -1, 1)
         if not spec.per_pass:
-            assert np.array_equal(array[:, 0], array[:, -1], equal_nan=True), f"{name} differs between passes"
+            assert np.array_equal(array[:, 0], array[:, -1], equal_nan=True), (
+                f"{name} differs between passes"
+            )
             array = array[:, 0]
         features[name] = array
     assert check_features(features, batched=True)["num_passes"] == 4
@@ -43,9 +52,21 @@ def test_benchmark_batches_match_the_table(shared, golden):
     ("name", "array", "message"),
     [
         ("aatype", np.zeros(7, np.int32), "feature aatype: found dtype int32, expected int64"),
-        ("seq_mask", np.zeros(8, np.float32), r"feature seq_mask: found shape \[8\], expected \[N_res=7\]"),
-        ("msa_mask", np.zeros((3, 7), np.float32), r"feature msa_mask: found shape \[3, 7\].*3 dims, not 2"),
-        ("all_atom_mask", np.zeros((7, 36), np.float32), r"feature all_atom_mask: found shape \[7, 36\]"),
+        (
+            "seq_mask",
+            np.zeros(8, np.float32),
+            r"feature seq_mask: found shape \[8\], expected \[N_res=7\]",
+        ),
+        (
+            "msa_mask",
+            np.zeros((3, 7), np.float32),
+            r"feature msa_mask: found shape \[3, 7\].*3 dims, not 2",
+        ),
+        (
+            "all_atom_mask",
+            np.zeros((7, 36), np.float32),
+            r"feature all_atom_mask: found shape \[7, 36\]",
+        ),
     ],
 )
 def test_a_wrong_feature_is_named(name, array, message):
@@ -63,5 +84,7 @@ def test_missing_and_unknown_features_are_named():
 
 def test_torch_tensors_are_accepted():
     torch = pytest.importorskip("torch")
-    features = {name: torch.from_numpy(array) for name, array in make_features(batched=True).items()}
+    features = {
+        name: torch.from_numpy(array) for name, array in make_features(batched=True).items()
+    }
     assert check_features(features, batched=True)["batch"] == 2

@@ -41,20 +41,39 @@ def write(data_dir, chains, shards=SHARDS):
 
 
 def test_round_trip(tmp_path):
-    alone = dataclasses.replace(ENTRY, chain_id="2xyz_A", resolution=None, alignment_id=None, alignment_shard=-1, cluster_id=-1)
+    alone = dataclasses.replace(
+        ENTRY,
+        chain_id="2xyz_A",
+        resolution=None,
+        alignment_id=None,
+        alignment_shard=-1,
+        cluster_id=-1,
+    )
     index = write(tmp_path / "data", [ENTRY, alone])
     assert index.chains == (ENTRY, alone)
     assert index.by_id["2xyz_A"] is index.chains[1]
     assert index.shards == tuple(SHARDS)
-    assert (index.missing_alignments, index.num_entries, index.num_rejected_entries) == ("query", 9, 1)
-    assert (ENTRY.pdb_id, ENTRY.author_chain_id, ENTRY.has_alignment, alone.has_alignment) == ("1abc", "Bj", True, False)
+    assert (index.missing_alignments, index.num_entries, index.num_rejected_entries) == (
+        "query",
+        9,
+        1,
+    )
+    assert (ENTRY.pdb_id, ENTRY.author_chain_id, ENTRY.has_alignment, alone.has_alignment) == (
+        "1abc",
+        "Bj",
+        True,
+        False,
+    )
 
 
 def test_checksum_names_the_data_set(tmp_path):
     first = write(tmp_path / "a", [ENTRY]).checksum
     assert write(tmp_path / "b", [ENTRY]).checksum == first
     assert write(tmp_path / "c", [dataclasses.replace(ENTRY, cluster_id=18)]).checksum != first
-    assert write(tmp_path / "d", [ENTRY], [dataclasses.replace(SHARDS[0], sha256="1" * 64)]).checksum != first
+    assert (
+        write(tmp_path / "d", [ENTRY], [dataclasses.replace(SHARDS[0], sha256="1" * 64)]).checksum
+        != first
+    )
 
 
 def test_unfinished_conversion(tmp_path):

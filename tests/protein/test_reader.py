@@ -25,12 +25,22 @@ def reader(small_data_dir):
 def test_structure(reader):
     structure = reader.structure("2abc_A")
     assert structure.sequence == "GSHMKTAYIAKQRQLSFVKSHFSRQDDL" == reader.sequence("2abc_A")
-    assert structure.residue_index.tolist() == list(range(28)) and structure.residue_index.dtype == np.int32
-    assert structure.all_atom_positions.shape == (28, 37, 3) and structure.all_atom_positions.dtype == np.float32
+    assert (
+        structure.residue_index.tolist() == list(range(28))
+        and structure.residue_index.dtype == np.int32
+    )
+    assert (
+        structure.all_atom_positions.shape == (28, 37, 3)
+        and structure.all_atom_positions.dtype == np.float32
+    )
     assert structure.all_atom_mask.dtype == bool and structure.all_atom_mask.sum() == 4 * 28
     assert structure.all_atom_positions[2, 1].tolist() == pytest.approx([3.8 * 3 + 1, 1.125, 1.0])
     assert not structure.all_atom_positions[~structure.all_atom_mask].any()
-    assert (structure.resolution, structure.release_date, structure.method) == (2.1, "2000-01-01", "X-RAY DIFFRACTION")
+    assert (structure.resolution, structure.release_date, structure.method) == (
+        2.1,
+        "2000-01-01",
+        "X-RAY DIFFRACTION",
+    )
 
 
 def test_alignment(reader):
@@ -47,8 +57,15 @@ def test_alignment(reader):
 
 def test_template_hits(reader):
     (hit,) = reader.template_hits("1abc_A")
-    assert (hit.name, hit.sum_probs, hit.release_date, hit.is_featurisable) == ("2abc_A", 19.5, "2000-01-01", True)
-    assert hit.query_index.tolist() == list(range(20)) and hit.template_index.tolist() == list(range(3, 23))
+    assert (hit.name, hit.sum_probs, hit.release_date, hit.is_featurisable) == (
+        "2abc_A",
+        19.5,
+        "2000-01-01",
+        True,
+    )
+    assert hit.query_index.tolist() == list(range(20)) and hit.template_index.tolist() == list(
+        range(3, 23)
+    )
     assert reader.template_hits("2abc_A") == ()
 
 
@@ -58,7 +75,10 @@ def test_unknown_chain(reader):
 
 
 def read_both(reader):
-    return [reader.structure(chain_id).all_atom_positions.sum() + reader.alignment(chain_id).msa.sum() for chain_id in ("1abc_A", "2abc_A")]
+    return [
+        reader.structure(chain_id).all_atom_positions.sum() + reader.alignment(chain_id).msa.sum()
+        for chain_id in ("1abc_A", "2abc_A")
+    ]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -107,7 +127,9 @@ def test_what_is_read_cannot_be_written(reader):
         reader.alignment("1abc_A").msa[0, 0] = 0
 
 
-def test_a_shard_that_another_program_has_locked_is_not_called_damaged(small_data_dir, tmp_path, monkeypatch):
+def test_a_shard_that_another_program_has_locked_is_not_called_damaged(
+    small_data_dir, tmp_path, monkeypatch
+):
     monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
     data_dir = tmp_path / "data"
     shutil.copytree(small_data_dir, data_dir)

@@ -13,11 +13,17 @@ from openfold_opt.protein.shard_format import ShardError
 @pytest.fixture
 def arrays():
     rng = np.random.default_rng(0)
-    return {"b": rng.integers(0, 22, 1001, dtype=np.uint8), "a": rng.normal(size=(7, 3)).astype(np.float32), "empty": np.zeros((0, 5))}
+    return {
+        "b": rng.integers(0, 22, 1001, dtype=np.uint8),
+        "a": rng.normal(size=(7, 3)).astype(np.float32),
+        "empty": np.zeros((0, 5)),
+    }
 
 
 def test_same_contents_same_bytes(arrays):
-    assert shard_format.file_image(arrays, {"n": 3}) == shard_format.file_image(dict(arrays), {"n": 3})
+    assert shard_format.file_image(arrays, {"n": 3}) == shard_format.file_image(
+        dict(arrays), {"n": 3}
+    )
 
 
 def test_datasets_are_contiguous_and_aligned(arrays, tmp_path):
@@ -46,12 +52,18 @@ def test_offsets():
 
 @pytest.mark.parametrize("change", [{"n": 4}, {"n": 3, "m": 1}])
 def test_checksum_sees_attributes(arrays, change):
-    assert shard_format.content_checksum(arrays, {"n": 3}) != shard_format.content_checksum(arrays, change)
+    assert shard_format.content_checksum(arrays, {"n": 3}) != shard_format.content_checksum(
+        arrays, change
+    )
 
 
 def test_checksum_sees_contents_types_and_shapes(arrays):
     plain = shard_format.content_checksum(arrays, {})
-    for name, other in {"b": arrays["b"] + np.uint8(1), "a": arrays["a"].reshape(3, 7), "empty": np.zeros((0, 4))}.items():
+    for name, other in {
+        "b": arrays["b"] + np.uint8(1),
+        "a": arrays["a"].reshape(3, 7),
+        "empty": np.zeros((0, 4)),
+    }.items():
         assert shard_format.content_checksum({**arrays, name: other}, {}) != plain
 
 

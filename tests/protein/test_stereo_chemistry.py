@@ -35,10 +35,15 @@ def test_bonds_join_all_atoms_of_a_residue(residue):
     bonds, angles = bonds_and_angles(residue)
     rings = {"HIS": 1, "PHE": 1, "PRO": 1, "TYR": 1, "TRP": 2}
     assert len(bonds) == len(residue_atoms[residue]) - 1 + rings.get(residue, 0)
-    assert {name for bond in bonds for name in (bond.atom_1, bond.atom_2)} == set(residue_atoms[residue])
+    assert {name for bond in bonds for name in (bond.atom_1, bond.atom_2)} == set(
+        residue_atoms[residue]
+    )
     pairs = {frozenset((bond.atom_1, bond.atom_2)) for bond in bonds}
     for angle in angles:
-        assert {frozenset((angle.atom_1, angle.atom_2)), frozenset((angle.atom_2, angle.atom_3))} <= pairs
+        assert {
+            frozenset((angle.atom_1, angle.atom_2)),
+            frozenset((angle.atom_2, angle.atom_3)),
+        } <= pairs
     assert all(1.1 < bond.length < 1.9 and 0 < bond.stddev < 0.1 for bond in bonds)
 
 
@@ -51,8 +56,12 @@ def test_ends_of_a_right_angle():
 
 
 def test_angles_of_the_peptide_bond():
-    assert math.degrees(math.acos(between_residue_cos_angle_c_n_ca[0])) == pytest.approx(121.352, abs=0.01)
-    assert math.degrees(math.acos(between_residue_cos_angle_ca_c_n[0])) == pytest.approx(116.568, abs=0.01)
+    assert math.degrees(math.acos(between_residue_cos_angle_c_n_ca[0])) == pytest.approx(
+        121.352, abs=0.01
+    )
+    assert math.degrees(math.acos(between_residue_cos_angle_ca_c_n[0])) == pytest.approx(
+        116.568, abs=0.01
+    )
 
 
 def test_radii_follow_the_elements():
@@ -62,9 +71,13 @@ def test_radii_follow_the_elements():
 
 
 def test_bounds_of_glycine():
-    lower, upper = make_atom14_dists_bounds(overlap_tolerance_angstrom=1.5, bond_length_tolerance_factor=12.0)
+    lower, upper = make_atom14_dists_bounds(
+        overlap_tolerance_angstrom=1.5, bond_length_tolerance_factor=12.0
+    )
     row, (n, ca, o) = restype_order["G"], (0, 1, 3)
-    bond = next(bond for bond in bonds_and_angles("GLY")[0] if {bond.atom_1, bond.atom_2} == {"N", "CA"})
+    bond = next(
+        bond for bond in bonds_and_angles("GLY")[0] if {bond.atom_1, bond.atom_2} == {"N", "CA"}
+    )
     assert lower[row, ca, n] == pytest.approx(bond.length - 12 * bond.stddev)
     assert upper[row, n, ca] == pytest.approx(bond.length + 12 * bond.stddev)
     # N and O are neither bonded nor the ends of an angle

@@ -7,7 +7,12 @@ import pytest
 
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import restype_order_with_x
-from openfold_opt.protein.templates import center_atoms, featurize_templates, hits_for_date, latest_template_date
+from openfold_opt.protein.templates import (
+    center_atoms,
+    featurize_templates,
+    hits_for_date,
+    latest_template_date,
+)
 
 
 @pytest.fixture
@@ -25,15 +30,22 @@ def test_features(reader):
     assert features["names"] == ["2abc_A"]
     template = reader.structure("2abc_A")
     expected = [restype_order_with_x[letter] for letter in template.sequence[3:23]] + [21, 21]
-    assert features["template_aatype"].tolist() == [expected] and features["template_aatype"].dtype == np.int32
+    assert (
+        features["template_aatype"].tolist() == [expected]
+        and features["template_aatype"].dtype == np.int32
+    )
     assert features["template_sum_probs"].tolist() == [[19.5]]
     centerd = center_atoms(template.all_atom_positions, template.all_atom_mask)
     np.testing.assert_array_equal(features["template_all_atom_positions"][0, :20], centerd[3:23])
-    np.testing.assert_array_equal(features["template_all_atom_mask"][0, :20], template.all_atom_mask[3:23])
+    np.testing.assert_array_equal(
+        features["template_all_atom_mask"][0, :20], template.all_atom_mask[3:23]
+    )
     assert not features["template_all_atom_mask"][0, 20:].any()
 
 
-@pytest.mark.parametrize("options", [{"max_template_date": "1999-12-31"}, {"max_templates": 0}, {"order": []}])
+@pytest.mark.parametrize(
+    "options", [{"max_template_date": "1999-12-31"}, {"max_templates": 0}, {"order": []}]
+)
 def test_no_template(reader, options):
     features = featurize_templates(reader, "1abc_A", **{"max_templates": 4, **options})
     assert features["names"] == []
@@ -50,11 +62,16 @@ def test_date_is_inclusive(reader):
 
 def test_order_decides_which_are_taken(reader, monkeypatch):
     (hit,) = reader.template_hits("1abc_A")
-    others = [dict(sum_probs=score, failure=failure) for score, failure in [(9.0, ""), (8.0, "broken"), (7.0, "")]]
+    others = [
+        {"sum_probs": score, "failure": failure}
+        for score, failure in [(9.0, ""), (8.0, "broken"), (7.0, "")]
+    ]
     hits = tuple(type(hit)(**{**vars(hit), **other}) for other in others)
     monkeypatch.setattr(reader, "template_hits", lambda chain_id: hits)
     scores = [
-        featurize_templates(reader, "1abc_A", max_templates=2, order=order)["template_sum_probs"][:, 0].tolist()
+        featurize_templates(reader, "1abc_A", max_templates=2, order=order)["template_sum_probs"][
+            :, 0
+        ].tolist()
         for order in (None, [2, 1, 0], [1], [2])
     ]
     assert scores == [[9.0, 7.0], [7.0, 9.0], [], [7.0]]

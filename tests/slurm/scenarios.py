@@ -40,28 +40,49 @@ class Cluster:
         self.copy = folder / "checkout"
         shutil.copytree(ROOT, self.copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
         if (ROOT / "data/demo/complete").exists():
-            shutil.copytree(ROOT / "data/demo", self.copy / "data/demo", ignore=shutil.ignore_patterns("raw"))
+            shutil.copytree(
+                ROOT / "data/demo", self.copy / "data/demo", ignore=shutil.ignore_patterns("raw")
+            )
         for name, values in {
             "demo_short": {"base": "demo_2x2", "target": 0.01, "max_steps": 4},
             "demo_short_dap2": {"base": "demo_dap2", "target": 0.01, "max_steps": 4},
             "demo_longer": {"base": "demo_2x2", "target": 0.99, "max_steps": 40},
         }.items():
             (self.copy / f"benchmark/presets/{name}.py").write_text(PRESET.format(**values))
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "cluster/slurm.conf"), "PYTHONPATH": str(self.copy)}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(folder / "cluster/slurm.conf"),
+            "PYTHONPATH": str(self.copy),
+        }
         self._control("start")
 
     def _control(self, verb: str) -> None:
-        subprocess.run([ROOT / "tools/local_slurm.sh", verb, self.folder / "cluster"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [ROOT / "tools/local_slurm.sh", verb, self.folder / "cluster"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
 
     def close(self) -> None:
         self._control("stop")
 
-    def submit(self, config: str, *options: str, how: str = "sbatch", **variables: str) -> "Job":
+    def submit(self, config: str, *options: str, how: str = "sbatch", **variables: str) -> Job:
         """Source a configuration and sbatch run.sub, as a person does."""
-        settings = {"LOGDIR": str(self.folder / "logs"), "NEXP": "1", "CHECK_OPTIONS": "--below-target"} | variables
-        script = f'. slurm/configs/{config}.sh; export {" ".join(f"{name}={value}" for name, value in settings.items())}; '
-        script += f"{how} --parsable --output={self.folder}/job-%j.out {' '.join(options)} slurm/run.sub"
-        shown = subprocess.run(["bash", "-c", script], cwd=self.copy, env=self.environment, capture_output=True, text=True)
+        settings = {
+            "LOGDIR": str(self.folder / "logs"),
+            "NEXP": "1",
+            "CHECK_OPTIONS": "--below-target",
+        } | variables
+        script = f". slurm/configs/{config}.sh; export {' '.join(f'{name}={value}' for name, value in settings.items())}; "
+        script += (
+            f"{how} --parsable --output={self.folder}/job-%j.out {' '.join(options)} slurm/run.sub"
+        )
+        shown = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.copy,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
         if shown.returncode:
             raise RuntimeError(shown.stderr)
         return Job(self, int(shown.stdout), config)
@@ -72,7 +93,9 @@ class Cluster:
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if process.joinpath("cwd").resolve() == self.copy:
-                    found[int(process.name)] = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(process.name)] = (
+                        process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    )
             except OSError:
                 continue
         return found
@@ -99,7 +122,9 @@ class Job:
 
     def state(self) -> dict[str, str]:
         command = ["scontrol", "--oneliner", "show", "job", str(self.number)]
-        shown = subprocess.run(command, env=self.cluster.environment, capture_output=True, text=True, check=True)
+        shown = subprocess.run(
+            command, env=self.cluster.environment, capture_output=True, text=True, check=True
+        )
         return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
@@ -111,11 +136,16 @@ class Job:
 
     def exit_code(self) -> int:
         """When it is over."""
-        self.wait_until(lambda: self.state()["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), "end of the job")
+        self.wait_until(
+            lambda: self.state()["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),
+            "end of the job",
+        )
         return int(self.state()["ExitCode"].split(":")[0])
 
     def signal(self, *options: str) -> None:
-        subprocess.run(["scancel", *options, str(self.number)], env=self.cluster.environment, check=True)
+        subprocess.run(
+            ["scancel", *options, str(self.number)], env=self.cluster.environment, check=True
+        )
 
     def steps(self, run: int = 1) -> int:
         """The newest step of a run; those after its last checkpoint are made, and noted, again."""
@@ -137,7 +167,9 @@ def two_runs_comply(cluster: Cluster) -> None:
 
 def meters_are_started_and_stopped(cluster: Cluster) -> None:
     meter = cluster.folder / "meter"
-    meter.write_text(f'#!/bin/sh\nmkdir -p "$1/power" && echo "$0 $(ls "$1")" >> {cluster.folder}/metered && exit "${{METER_CODE:-0}}"\n')
+    meter.write_text(
+        f'#!/bin/sh\nmkdir -p "$1/power" && echo "$0 $(ls "$1")" >> {cluster.folder}/metered && exit "${{METER_CODE:-0}}"\n'
+    )
     meter.chmod(0o755)
     settings = {"PRESET": "demo_short", "POWER_START": str(meter), "POWER_STOP": str(meter)}
     job = cluster.submit("cpu_2x2", **settings)
@@ -152,11 +184,16 @@ def meters_are_started_and_stopped(cluster: Cluster) -> None:
 
 def open_preset_is_refused_where_closed_is_meant(cluster: Cluster) -> None:
     nameless = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed")
-    assert nameless.exit_code() == 2 and "SUBMISSION_ORG is not set" in nameless.output(), nameless.output()
+    assert nameless.exit_code() == 2 and "SUBMISSION_ORG is not set" in nameless.output(), (
+        nameless.output()
+    )
     names = {"SUBMISSION_ORG": "Us", "SUBMISSION_PLATFORM": "virtual"}
     job = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed", **names)
     assert job.exit_code() == 2, job.output()
-    assert "not of the closed division" in job.output() and "crop_size: 36 (mlperf_reference: 256)" in job.output(), job.output()
+    assert (
+        "not of the closed division" in job.output()
+        and "crop_size: 36 (mlperf_reference: 256)" in job.output()
+    ), job.output()
 
 
 def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:
@@ -203,7 +240,9 @@ def preempted_job_is_requeued(cluster: Cluster) -> None:
 def run_that_lost_a_rank_goes_on(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", PRESET="demo_longer")
     job.wait_until(lambda: job.steps() >= 6, "sixth step")
-    subprocess.run(["kill", "-KILL", str(cluster.process_of("-m benchmark run", rank=3))], check=True)
+    subprocess.run(
+        ["kill", "-KILL", str(cluster.process_of("-m benchmark run", rank=3))], check=True
+    )
     assert job.exit_code() == 1, job.output()
     assert "run 1 was interrupted and goes on" in job.output(), job.output()
     assert job.steps() >= 40 and "resumed run" in (job.folder / "compliance.txt").read_text()
@@ -222,21 +261,30 @@ def throughput_of_two_instances(cluster: Cluster) -> None:
 def too_few_nodes_are_refused(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", how="command sbatch", PRESET="demo_short")
     assert job.exit_code() == 2, job.output()
-    assert "found 1 nodes, expected 2" in job.output() and "--nodes=2 --ntasks-per-node=2" in job.output(), job.output()
+    assert (
+        "found 1 nodes, expected 2" in job.output()
+        and "--nodes=2 --ntasks-per-node=2" in job.output()
+    ), job.output()
 
 
 def checks_alone_make_no_run(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", PRESET="demo_short", CHECKS_ONLY="1")
     assert job.exit_code() == 0, job.output()
-    assert "preflight: all is well" in job.output() and not (job.folder / "run_1").exists(), job.output()
+    assert "preflight: all is well" in job.output() and not (job.folder / "run_1").exists(), (
+        job.output()
+    )
 
 
 def data_that_was_not_verified_stops_the_job(cluster: Cluster) -> None:
     data = cluster.folder / "unverified"
-    shutil.copytree(cluster.copy / "data/demo/shards", data, ignore=shutil.ignore_patterns("*verified*"))
+    shutil.copytree(
+        cluster.copy / "data/demo/shards", data, ignore=shutil.ignore_patterns("*verified*")
+    )
     job = cluster.submit("cpu_2x2", PRESET="demo_short", DATADIR=str(data))
     assert job.exit_code() == 2, job.output()
-    assert "FAIL data verified" in job.output() and not (job.folder / "run_1").exists(), job.output()
+    assert "FAIL data verified" in job.output() and not (job.folder / "run_1").exists(), (
+        job.output()
+    )
 
 
 SCENARIOS = (
@@ -257,8 +305,12 @@ SCENARIOS = (
 def main() -> int:
     missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
     if missing or os.getuid() != 0:
-        raise SystemExit(f"these scenarios need root and slurm-wlm and munge; missing: {', '.join(missing) or 'root'}")
-    chosen = [scenario for scenario in SCENARIOS if not sys.argv[1:] or scenario.__name__ in sys.argv[1:]]
+        raise SystemExit(
+            f"these scenarios need root and slurm-wlm and munge; missing: {', '.join(missing) or 'root'}"
+        )
+    chosen = [
+        scenario for scenario in SCENARIOS if not sys.argv[1:] or scenario.__name__ in sys.argv[1:]
+    ]
     failures = 0
     with tempfile.TemporaryDirectory(prefix="scenarios-") as folder:
         cluster = Cluster(Path(folder).resolve())
@@ -272,7 +324,10 @@ def main() -> int:
                 except (AssertionError, RuntimeError, OSError, ValueError, KeyError) as error:
                     complaint = f"{type(error).__name__}: {error}"
                 failures += bool(complaint)
-                print(f"{scenario.__name__}: {complaint or 'ok'} ({time.monotonic() - began:.0f} s)", flush=True)
+                print(
+                    f"{scenario.__name__}: {complaint or 'ok'} ({time.monotonic() - began:.0f} s)",
+                    flush=True,
+                )
         finally:
             cluster.close()
     return failures

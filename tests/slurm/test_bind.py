@@ -46,7 +46,9 @@ class Machine:
         self.gpus.append(f"{len(self.gpus)}, 0000{address.upper()}")
         self._program("nvidia-smi", "cat <<END\n" + "\n".join(self.gpus) + "\nEND")
 
-    def add_adapter(self, name: str, bridges: str, address: str, *, state: str = "4: ACTIVE") -> None:
+    def add_adapter(
+        self, name: str, bridges: str, address: str, *, state: str = "4: ACTIVE"
+    ) -> None:
         folder = self.sys / "class/infiniband" / name
         (folder / "ports/1").mkdir(parents=True)
         (folder / "ports/1/state").write_text(state + "\n")
@@ -55,9 +57,12 @@ class Machine:
     def bind(self, place: int, ranks: int, **environment: str) -> list[str]:
         """What the command is started by, and the adapters that it sees."""
         environment = {
-            "PATH": f"{self.bin}:{os.environ['PATH']}", "BIND_SYSFS": str(self.sys), "BIND_ALLOWED": "0-31",
-            "SLURM_LOCALID": str(place), "RANKS_PER_NODE": str(ranks),
-        } | environment  # fmt: skip
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "BIND_SYSFS": str(self.sys),
+            "BIND_ALLOWED": "0-31",
+            "SLURM_LOCALID": str(place),
+            "RANKS_PER_NODE": str(ranks),
+        } | environment
         shown = subprocess.run([BIND, "true"], env=environment, capture_output=True, text=True)
         assert shown.returncode == 0, shown.stderr
         return shown.stdout.splitlines()
@@ -72,7 +77,9 @@ def machine(tmp_path):
 def gpu_machine(machine):
     for number in range(4):
         socket = number // 2
-        machine.add_gpu(f"pci0000:0{socket}/0000:0{socket}:0{number}.0", f"0000:{number + 1}b:00.0", socket)
+        machine.add_gpu(
+            f"pci0000:0{socket}/0000:0{socket}:0{number}.0", f"0000:{number + 1}b:00.0", socket
+        )
     return machine
 
 
@@ -91,13 +98,24 @@ def test_more_ranks_than_cores_share_them(machine):
 
 
 def test_ranks_stay_on_the_socket_of_their_gpu(gpu_machine):
-    expected = ["0,16,1,17,2,18,3,19", "4,20,5,21,6,22,7,23", "8,24,9,25,10,26,11,27", "12,28,13,29,14,30,15,31"]
+    expected = [
+        "0,16,1,17,2,18,3,19",
+        "4,20,5,21,6,22,7,23",
+        "8,24,9,25,10,26,11,27",
+        "12,28,13,29,14,30,15,31",
+    ]
     for place, cpus in enumerate(expected):
-        assert gpu_machine.bind(place, 4)[0] == f"numactl --physcpubind={cpus} --preferred={place // 2} true"
+        assert (
+            gpu_machine.bind(place, 4)[0]
+            == f"numactl --physcpubind={cpus} --preferred={place // 2} true"
+        )
 
 
 def test_only_processors_of_the_task_are_used(gpu_machine):
-    assert gpu_machine.bind(2, 4, BIND_ALLOWED="8-11")[0] == "numactl --physcpubind=8,9 --preferred=1 true"
+    assert (
+        gpu_machine.bind(2, 4, BIND_ALLOWED="8-11")[0]
+        == "numactl --physcpubind=8,9 --preferred=1 true"
+    )
 
 
 def test_visible_devices_decide_which_gpu_a_rank_has(gpu_machine):
@@ -107,9 +125,15 @@ def test_visible_devices_decide_which_gpu_a_rank_has(gpu_machine):
 
 def test_adapters_beside_the_gpus_are_named_and_others_not(gpu_machine):
     for number in range(4):
-        gpu_machine.add_adapter(f"mlx5_{number}", f"pci0000:0{number // 2}/0000:0{number // 2}:0{number}.0", f"0000:{number + 1}c:00.0")
+        gpu_machine.add_adapter(
+            f"mlx5_{number}",
+            f"pci0000:0{number // 2}/0000:0{number // 2}:0{number}.0",
+            f"0000:{number + 1}c:00.0",
+        )
     gpu_machine.add_adapter("mlx5_10", "pci0000:07", "0000:7c:00.0")
-    assert [gpu_machine.bind(place, 4)[1] for place in range(4)] == ["=mlx5_0,mlx5_1,mlx5_2,mlx5_3"] * 4
+    assert [gpu_machine.bind(place, 4)[1] for place in range(4)] == [
+        "=mlx5_0,mlx5_1,mlx5_2,mlx5_3"
+    ] * 4
 
 
 def test_adapter_that_is_down_is_left_out(gpu_machine):
@@ -130,7 +154,11 @@ def test_machine_that_does_not_tell_its_memory_nodes(machine):
 
 def test_binding_can_be_switched_off_and_a_wrong_word_is_refused(machine):
     environment = {"PATH": os.environ["PATH"]}
-    shown = subprocess.run([BIND, "echo", "done"], env=environment | {"BIND": "none"}, capture_output=True, text=True)
+    shown = subprocess.run(
+        [BIND, "echo", "done"], env=environment | {"BIND": "none"}, capture_output=True, text=True
+    )
     assert (shown.stdout, shown.stderr) == ("done\n", "")
-    shown = subprocess.run([BIND, "true"], env=environment | {"BIND": "gpu"}, capture_output=True, text=True)
+    shown = subprocess.run(
+        [BIND, "true"], env=environment | {"BIND": "gpu"}, capture_output=True, text=True
+    )
     assert shown.returncode == 2 and "expected topology or none" in shown.stderr

@@ -36,7 +36,14 @@ def sourced(*names: str) -> dict[str, str]:
     """What the job sees after these configurations were sourced, one after the other."""
     script = "; ".join(f". slurm/configs/{name}.sh" for name in names) + "; env"
     environment = {"PATH": os.environ["PATH"]}
-    shown = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert not shown.stderr
     return dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
 
@@ -63,7 +70,11 @@ def test_configuration_sets_everything(name):
     assert re.fullmatch(r"(\d+-)?\d+:\d\d:\d\d", found["WALLTIME"])
     assert float(found["MIN_ALL_REDUCE_GB_S"]) > 0
     if int(found["GPUS_PER_NODE"]):
-        assert found["GPU_NAME"] and int(found["GPU_MEMORY_GIB"]) and found["RANKS_PER_NODE"] == found["GPUS_PER_NODE"]
+        assert (
+            found["GPU_NAME"]
+            and int(found["GPU_MEMORY_GIB"])
+            and found["RANKS_PER_NODE"] == found["GPUS_PER_NODE"]
+        )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -85,7 +96,11 @@ def test_numbers_fit_the_preset(name):
 def test_presets_of_gpu_systems_are_closed(name):
     found, preset = sourced(name), build_preset(sourced(name)["PRESET"])
     division, device = ("open", "auto") if name.startswith("cpu") else ("closed", "cuda")
-    assert (preset_division(preset), found["DIVISION"], preset.device) == (division, division, device)
+    assert (preset_division(preset), found["DIVISION"], preset.device) == (
+        division,
+        division,
+        device,
+    )
 
 
 def test_a_configuration_leaves_nothing_of_the_one_before():
@@ -97,14 +112,27 @@ def test_a_shell_with_a_cdpath_finds_the_same_checkout(tmp_path):
     (tmp_path / "slurm" / "configs").mkdir(parents=True)
     for path in (f".:{tmp_path}", str(tmp_path)):
         script = f'CDPATH={path}; . slurm/configs/cpu_2x2.sh; echo "$OPENFOLD_ROOT"'
-        shown = subprocess.run(["bash", "-c", script], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+        shown = subprocess.run(
+            ["bash", "-c", script],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+        )
         assert shown.stdout == f"{ROOT}\n", shown.stderr
 
 
 def test_sbatch_asks_for_the_nodes_and_the_command_line_wins(fake_sbatch):
     script = ". slurm/configs/h100_260x8_dap8.sh; sbatch --partition=gpu --time=1 slurm/run.sub; sbatch other.sh; bash -c 'sbatch slurm/run.sub'"
     environment = {"PATH": fake_sbatch}
-    shown = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     asked = "--job-name=openfold-h100_260x8_dap8 --nodes=260 --ntasks-per-node=8 --time=4:00:00 --gpus-per-node=8 --exclusive"
     assert shown.stdout.splitlines() == [
         f"{asked} --partition=gpu --time=1 slurm/run.sub",
@@ -114,7 +142,13 @@ def test_sbatch_asks_for_the_nodes_and_the_command_line_wins(fake_sbatch):
 
 
 def test_job_without_a_configuration_says_what_to_source():
-    shown = subprocess.run(["bash", "slurm/run.sub"], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    shown = subprocess.run(
+        ["bash", "slurm/run.sub"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
     assert shown.returncode == 2
     assert "source slurm/configs/cpu_2x2.sh" in shown.stderr
 

@@ -13,8 +13,13 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.preflight import job_checks, node_checks
 from benchmark.preflight.finding import Finding, lines_of
-from benchmark.preflight.job_checks import check_checkpoint, check_data, check_ranks, check_space, needed_bytes
-from benchmark.preflight.rendezvous import check_answers, check_bandwidth
+from benchmark.preflight.job_checks import (
+    check_checkpoint,
+    check_data,
+    check_ranks,
+    check_space,
+    needed_bytes,
+)
 from benchmark.preflight.node_checks import (
     Accelerators,
     ExpectedAccelerators,
@@ -23,6 +28,7 @@ from benchmark.preflight.node_checks import (
     check_output,
     check_shards,
 )
+from benchmark.preflight.rendezvous import check_answers, check_bandwidth
 from benchmark.presets import build_preset
 from data_prep.__main__ import main as data_prep
 from openfold_opt.model.weights import file_sha256
@@ -39,7 +45,12 @@ def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("preflight")
     raw, out = folder / "raw", folder / "shards"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    inputs = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert data_prep(["convert", *inputs, "--out", str(out)]) == 0
     assert data_prep(["verify", str(out)]) == 0
     return out
@@ -52,7 +63,10 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 def test_ranks_that_fit_tell_the_batch():
     found = check_ranks(build_preset("mlperf_256x8_dap8"), 2080)
     assert found.passed
-    assert found.text == "2080 = 256 x dap 8 to train, 32 to evaluate; global batch 256; closed division"
+    assert (
+        found.text
+        == "2080 = 256 x dap 8 to train, 32 to evaluate; global batch 256; closed division"
+    )
 
 
 def test_fewer_ranks_keep_the_global_batch_or_are_refused():
@@ -83,22 +97,37 @@ def test_data_that_is_not_there(tmp_path):
 def test_data_that_was_never_verified_or_for_another_index(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(job_checks, "verified_checksum", lambda data_dir: None)
     found = by_name(check_data(build_preset("demo"), shards))["data verified"]
-    assert not found.passed and "was never verified" in found.text and f"data_prep verify {shards}" in found.text
+    assert (
+        not found.passed
+        and "was never verified" in found.text
+        and f"data_prep verify {shards}" in found.text
+    )
     monkeypatch.setattr(job_checks, "verified_checksum", lambda data_dir: "beef")
-    assert "another index (beef)" in by_name(check_data(build_preset("demo"), shards))["data verified"].text
+    assert (
+        "another index (beef)"
+        in by_name(check_data(build_preset("demo"), shards))["data verified"].text
+    )
 
 
 def test_data_of_another_size_than_the_closed_division_has(shards):
     closed = build_preset("mlperf_fast")
     found = by_name(check_data(closed, shards))["chains"]
     assert not found.passed and "no chain to evaluate" in found.text
-    demo_chains = dataclasses.replace(build_preset("demo").selection, expected_train_samples=594_595, expected_eval_samples=180)
-    found = by_name(check_data(dataclasses.replace(closed, selection=demo_chains), shards))["chains"]
+    demo_chains = dataclasses.replace(
+        build_preset("demo").selection, expected_train_samples=594_595, expected_eval_samples=180
+    )
+    found = by_name(check_data(dataclasses.replace(closed, selection=demo_chains), shards))[
+        "chains"
+    ]
     assert not found.passed and "594,595" in found.text
 
 
 def test_checkpoint(tmp_path):
-    closed, open_preset, path = build_preset("mlperf_fast"), build_preset("demo"), tmp_path / "weights.pt"
+    closed, open_preset, path = (
+        build_preset("mlperf_fast"),
+        build_preset("demo"),
+        tmp_path / "weights.pt",
+    )
     assert check_checkpoint(open_preset, None).passed
     assert "none given, expected the file of sha256 b518be" in check_checkpoint(closed, None).text
     assert "is not a file" in check_checkpoint(open_preset, path).text
@@ -114,10 +143,17 @@ def test_space(tmp_path, monkeypatch):
     demo = build_preset("demo")
     # four checkpoints of 380,642 parameters, and logs
     assert needed_bytes(demo, 2) == 2 * (4 * 16 * 380_642 + 64 * 2**20)
-    monkeypatch.setattr(job_checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 * GIB))
+    monkeypatch.setattr(
+        job_checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 * GIB)
+    )
     assert check_space(tmp_path, 9 * GIB).passed
     found = check_space(tmp_path, 11 * GIB)
-    assert not found.passed and "10.0 GiB free" in found.text and "need 11.0 GiB" in found.text and "LOGDIR" in found.text
+    assert (
+        not found.passed
+        and "10.0 GiB free" in found.text
+        and "need 11.0 GiB" in found.text
+        and "LOGDIR" in found.text
+    )
     assert "is not a directory" in check_space(tmp_path / "nowhere", 1).text
 
 
@@ -141,8 +177,13 @@ def test_output(tmp_path):
 
 def test_environment(monkeypatch):
     assert check_environment(build_preset("demo")).passed
-    versions = dict.fromkeys(("python", "torch", "numpy", "h5py", "numba", "mlperf-logging", "triton", "cuda", "commit"), "1")
-    monkeypatch.setattr(node_checks, "describe_versions", lambda: versions | {"triton": "not installed"})
+    versions = dict.fromkeys(
+        ("python", "torch", "numpy", "h5py", "numba", "mlperf-logging", "triton", "cuda", "commit"),
+        "1",
+    )
+    monkeypatch.setattr(
+        node_checks, "describe_versions", lambda: versions | {"triton": "not installed"}
+    )
     monkeypatch.setattr(node_checks.importlib.util, "find_spec", lambda name: None)
     assert check_environment(build_preset("demo")).passed
     found = check_environment(build_preset("mlperf_fast"))
@@ -151,7 +192,11 @@ def test_environment(monkeypatch):
 
 def gpus(names: list[str], *, memory_gib: float = 79.6, free: float = 0.99) -> Accelerators:
     memory = int(memory_gib * GIB)
-    return Accelerators(names=tuple(names), memory_bytes=(memory,) * len(names), free_bytes=(int(free * memory),) * len(names))
+    return Accelerators(
+        names=tuple(names),
+        memory_bytes=(memory,) * len(names),
+        free_bytes=(int(free * memory),) * len(names),
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +210,9 @@ def gpus(names: list[str], *, memory_gib: float = 79.6, free: float = 0.99) -> A
     ],
 )
 def test_gpus_that_are_not_as_expected(found, words):
-    verdict = check_accelerators(found, ExpectedAccelerators(count=8, name="H100", memory_gib=79), device="cuda")
+    verdict = check_accelerators(
+        found, ExpectedAccelerators(count=8, name="H100", memory_gib=79), device="cuda"
+    )
     assert not verdict.passed and words in verdict.text and "drain it" in verdict.text
 
 
@@ -173,7 +220,9 @@ def test_gpus_that_are_as_expected():
     expected = ExpectedAccelerators(count=8, name="H100", memory_gib=79)
     assert check_accelerators(gpus(["NVIDIA H100 80GB HBM3"] * 8), expected, device="cuda").passed
     assert check_accelerators(Accelerators(), ExpectedAccelerators(count=0), device="auto").passed
-    assert not check_accelerators(Accelerators(), ExpectedAccelerators(count=0), device="cuda").passed
+    assert not check_accelerators(
+        Accelerators(), ExpectedAccelerators(count=0), device="cuda"
+    ).passed
 
 
 def test_ranks_that_do_not_answer():
@@ -199,7 +248,15 @@ def test_lines_name_nodes_only_where_they_differ():
 
 
 def test_one_process_checks_everything(shards, tmp_path, capsys):
-    arguments = ["preflight", "--preset", "demo", "--data-dir", str(shards), "--output-dir", str(tmp_path)]
+    arguments = [
+        "preflight",
+        "--preset",
+        "demo",
+        "--data-dir",
+        str(shards),
+        "--output-dir",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "FAIL" not in shown and "all is well" in shown
@@ -208,12 +265,39 @@ def test_one_process_checks_everything(shards, tmp_path, capsys):
 
 
 def test_two_ranks_meet_and_a_slow_network_is_found(shards, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "benchmark", "preflight"]
-    arguments = ["--preset", "demo_dap2", "--data-dir", str(shards), "--output-dir", str(tmp_path), "--min-all-reduce-gb-s", "1e6"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "benchmark",
+        "preflight",
+    ]
+    arguments = [
+        "--preset",
+        "demo_dap2",
+        "--data-dir",
+        str(shards),
+        "--output-dir",
+        str(tmp_path),
+        "--min-all-reduce-gb-s",
+        "1e6",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    shown = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    shown = subprocess.run(
+        [*command, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert shown.returncode == 1
-    assert "FAIL all-reduce" in shown.stdout and "ok   answers: all 2 ranks" in shown.stdout, shown.stdout + shown.stderr
+    assert "FAIL all-reduce" in shown.stdout and "ok   answers: all 2 ranks" in shown.stdout, (
+        shown.stdout + shown.stderr
+    )
     assert shown.stdout.count("ok   environment") == 1
 
 

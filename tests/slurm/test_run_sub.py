@@ -24,13 +24,27 @@ def job(tmp_path):
     for name, text in PROGRAMS.items():
         (bin_folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (bin_folder / name).chmod(0o755)
-    slurm = {"SLURM_JOB_ID": "11", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
-    fixed = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "LOGDIR": "logs", "NEXP": "2"} | slurm
+    slurm = {
+        "SLURM_JOB_ID": "11",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+    }
+    fixed = {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "LOGDIR": "logs",
+        "NEXP": "2",
+    } | slurm
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
-        script = f". '{ROOT}/slurm/configs/cpu_2x2.sh'; " + "".join(f"export {name}='{value}'; " for name, value in variables.items())
+        script = f". '{ROOT}/slurm/configs/cpu_2x2.sh'; " + "".join(
+            f"export {name}='{value}'; " for name, value in variables.items()
+        )
         command = ["bash", "-c", f"{script} bash '{ROOT}/slurm/run.sub'"]
-        return subprocess.run(command, cwd=here, env=fixed, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, cwd=here, env=fixed, capture_output=True, text=True, timeout=60
+        )
 
     run.here = here
     run.calls = tmp_path / "calls"
@@ -41,7 +55,11 @@ def test_paths_are_those_of_the_caller(job):
     shown = job(DATADIR="shards", INIT_CHECKPOINT="weights.pt")
     assert shown.returncode == 0, shown.stderr
     calls = job.calls.read_text()
-    for option in ("--data-dir {}/shards", "--init-checkpoint {}/weights.pt", "--output-dir {}/logs/cpu_2x2-11/run_1 "):
+    for option in (
+        "--data-dir {}/shards",
+        "--init-checkpoint {}/weights.pt",
+        "--output-dir {}/logs/cpu_2x2-11/run_1 ",
+    ):
         assert option.format(job.here) in calls, calls
     assert (job.here / "logs/cpu_2x2-11/run_2.log").exists()
 
@@ -75,7 +93,11 @@ def test_directory_of_another_request_is_refused(job):
     assert job(DATADIR="shards", JOB_DIR="one").returncode == 0
     assert job(DATADIR="shards", JOB_DIR="one").returncode == 0
     shown = job(DATADIR="shards", JOB_DIR="one", PRESET="demo_ci_2x2")
-    assert shown.returncode == 2 and "is of another request" in shown.stderr and "PRESET=demo_2x2" in shown.stderr
+    assert (
+        shown.returncode == 2
+        and "is of another request" in shown.stderr
+        and "PRESET=demo_2x2" in shown.stderr
+    )
     shown = job(DATADIR="shards", JOB_DIR="one", NEXP="3")
     assert shown.returncode == 2 and "expected NEXP x INSTANCES = 3" in shown.stderr
 

@@ -18,20 +18,33 @@ def shell_scripts() -> list[pathlib.Path]:
             continue
         if path.suffix in (".sh", ".sub"):
             found.append(path)
-        elif not path.suffix and path.open("rb").readline().startswith((b"#!/usr/bin/env bash", b"#!/bin/bash", b"#!/bin/sh")):
+        elif not path.suffix and path.open("rb").readline().startswith(
+            (b"#!/usr/bin/env bash", b"#!/bin/bash", b"#!/bin/sh")
+        ):
             found.append(path)
     return found
 
 
 def test_all_scripts_are_found():
     names = {str(path.relative_to(ROOT)) for path in shell_scripts()}
-    assert {"run_and_time.sh", ".ci/run", "slurm/run.sub", "slurm/configs/cpu_2x2.sh", "tools/local_slurm.sh"} <= names
+    assert {
+        "run_and_time.sh",
+        ".ci/run",
+        "slurm/run.sub",
+        "slurm/configs/cpu_2x2.sh",
+        "tools/local_slurm.sh",
+    } <= names
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("path", shell_scripts(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_script_is_free_of_complaints(path):
-    shown = subprocess.run(["shellcheck", "--external-sources", path.relative_to(ROOT)], cwd=ROOT, capture_output=True, text=True)
+    shown = subprocess.run(
+        ["shellcheck", "--external-sources", path.relative_to(ROOT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert shown.returncode == 0, shown.stdout
 
 

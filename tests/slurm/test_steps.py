@@ -8,23 +8,41 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SETTINGS = {
-    "NODES": "4", "INSTANCES": "2", "RANKS_PER_NODE": "8", "GPUS_PER_NODE": "8", "CPUS_PER_RANK": "", "BIND": "topology",
-    "SLURM_JOB_ID": "11", "SLURM_JOB_NODELIST": "n[1-4]", "OPENFOLD_ROOT": "/code", "CODE_DIR": "/code", "LOGDIR": "/logs",
-    "JOB_DIR": "/logs/job", "DATADIR": "/data", "INIT_CHECKPOINT": "", "CONTAINER": "none", "CONTAINER_IMAGE": "",
-}  # fmt: skip
+    "NODES": "4",
+    "INSTANCES": "2",
+    "RANKS_PER_NODE": "8",
+    "GPUS_PER_NODE": "8",
+    "CPUS_PER_RANK": "",
+    "BIND": "topology",
+    "SLURM_JOB_ID": "11",
+    "SLURM_JOB_NODELIST": "n[1-4]",
+    "OPENFOLD_ROOT": "/code",
+    "CODE_DIR": "/code",
+    "LOGDIR": "/logs",
+    "JOB_DIR": "/logs/job",
+    "DATADIR": "/data",
+    "INIT_CHECKPOINT": "",
+    "CONTAINER": "none",
+    "CONTAINER_IMAGE": "",
+}
 
 
 @pytest.fixture
 def started(tmp_path):
     """Runs a command of steps.sh and gives what srun was told: (address and port, arguments)."""
-    for name, text in {"srun": 'echo "$MASTER_ADDR:$MASTER_PORT $*"', "scontrol": "printf 'n1\\nn2\\nn3\\nn4\\n'"}.items():
+    for name, text in {
+        "srun": 'echo "$MASTER_ADDR:$MASTER_PORT $*"',
+        "scontrol": "printf 'n1\\nn2\\nn3\\nn4\\n'",
+    }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
 
     def run(command: str, **changes: str) -> tuple[str, list[str]]:
-        script = f". slurm/steps.sh; refuse() {{ echo \"$*\" >&2; exit 2; }}; set_container; {command}; wait_for $!"
+        script = f'. slurm/steps.sh; refuse() {{ echo "$*" >&2; exit 2; }}; set_container; {command}; wait_for $!'
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | SETTINGS | changes
-        shown = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+        shown = subprocess.run(
+            ["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
         if shown.returncode:
             raise RuntimeError(shown.stderr)
         place, _, arguments = (tmp_path / "log").read_text().strip().partition(" ")
@@ -37,7 +55,14 @@ def started(tmp_path):
 def test_second_instance_has_the_second_half_of_the_nodes_and_a_port_of_its_own(started):
     place, arguments = started(f"start_step 2 {started.log} ./run_and_time.sh --seed 1")
     assert place == f"n3:{20000 + 8 * 11 + 2 * 2}"
-    assert {"--nodes=2", "--ntasks=16", "--ntasks-per-node=8", "--nodelist=n3,n4", "--cpu-bind=none", "--chdir=/code"} <= set(arguments)
+    assert {
+        "--nodes=2",
+        "--ntasks=16",
+        "--ntasks-per-node=8",
+        "--nodelist=n3,n4",
+        "--cpu-bind=none",
+        "--chdir=/code",
+    } <= set(arguments)
     assert arguments[-3:] == ["./run_and_time.sh", "--seed", "1"]
 
 
@@ -52,19 +77,44 @@ def test_processors_of_a_rank_are_asked_for(started):
 
 
 def test_pyxis(started):
-    changes = {"CONTAINER": "pyxis", "CONTAINER_IMAGE": "x.sqsh", "CODE_DIR": "/image", "CONTAINER_MOUNTS": "/a:/b"}
+    changes = {
+        "CONTAINER": "pyxis",
+        "CONTAINER_IMAGE": "x.sqsh",
+        "CODE_DIR": "/image",
+        "CONTAINER_MOUNTS": "/a:/b",
+    }
     _, arguments = started(f"start_step 1 {started.log} true", **changes)
-    assert {"--container-image=x.sqsh", "--container-name=openfold-11", "--container-workdir=/image"} <= set(arguments)
+    assert {
+        "--container-image=x.sqsh",
+        "--container-name=openfold-11",
+        "--container-workdir=/image",
+    } <= set(arguments)
     assert "--container-mounts=/logs:/logs,/logs/job:/logs/job,/data:/data:ro,/a:/b" in arguments
     assert "--chdir=/image" not in arguments, "that folder is in the image, not on the node"
 
 
 def test_apptainer(started):
-    changes = {"CONTAINER": "apptainer", "CONTAINER_IMAGE": "x.sif", "CODE_DIR": "/image", "INIT_CHECKPOINT": "/w.pt"}
+    changes = {
+        "CONTAINER": "apptainer",
+        "CONTAINER_IMAGE": "x.sif",
+        "CODE_DIR": "/image",
+        "INIT_CHECKPOINT": "/w.pt",
+    }
     _, arguments = started(f"start_step 1 {started.log} slurm/bind.sh true", **changes)
     start = arguments.index("apptainer")
     mounts = "/logs:/logs,/logs/job:/logs/job,/data:/data:ro,/w.pt:/w.pt:ro"
-    assert arguments[start:] == ["apptainer", "exec", "--bind", mounts, "--pwd", "/image", "--nv", "x.sif", "slurm/bind.sh", "true"]
+    assert arguments[start:] == [
+        "apptainer",
+        "exec",
+        "--bind",
+        mounts,
+        "--pwd",
+        "/image",
+        "--nv",
+        "x.sif",
+        "slurm/bind.sh",
+        "true",
+    ]
 
 
 def test_wrong_words_are_refused(started):

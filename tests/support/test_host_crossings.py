@@ -58,8 +58,8 @@ DEVICE_ONLY = {
     "pinned non-blocking .to": lambda x: (
         torch.zeros(2).pin_memory().to(x.device, non_blocking=True)
     ),
-    "non-blocking copy to pinned memory": lambda x: (
-        torch.empty(4, 4, pin_memory=True).copy_(x, non_blocking=True)
+    "non-blocking copy to pinned memory": lambda x: torch.empty(4, 4, pin_memory=True).copy_(
+        x, non_blocking=True
     ),
 }
 

@@ -17,9 +17,16 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SUITE = ROOT / "tools/gpu_suite.sh"
 PARTS = (
-    "agreement", "step_eager", "step_graphs", "kernels", "profile",
-    "gpu_tests", "kernel_tests", "loader", "kernels_compiled",
-)  # fmt: skip
+    "agreement",
+    "step_eager",
+    "step_graphs",
+    "kernels",
+    "profile",
+    "gpu_tests",
+    "kernel_tests",
+    "loader",
+    "kernels_compiled",
+)
 RECORDS = PARTS[:5]
 MAX_FILES = 8
 
@@ -203,8 +210,11 @@ def test_every_part_starts_is_interrupted_and_leaves_a_readable_record(tmp_path)
 def pretend_gpu(missing, *tests):
     return subprocess.run(
         [sys.executable, "-m", "tests.tools.pretended_gpu", missing, *map(str, tests)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_suite_needs_only_what_a_machine_for_measurements_has():

@@ -25,7 +25,15 @@ CHANGES = {
     "step_seconds": STEP_SECONDS,
 }
 LIMIT_SECONDS = 60.0
-COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_RANKS}", "-m", "tests.train.tiny_run"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    f"--nproc-per-node={NUM_RANKS}",
+    "-m",
+    "tests.train.tiny_run",
+]
 
 
 def start(folder: Path, output: Path) -> subprocess.Popen:
@@ -75,7 +83,11 @@ def one_kill(folder: Path, rank: int, moment: float, whole: dict[int, str]) -> s
     seconds = time.monotonic() - killed
     text = first.read_text()
     done = max(losses(first), default=0)
-    print(f"rank {rank} killed {moment:5.1f} s after the start, in step {done + 1}: ended after {seconds:.1f} s", end="", flush=True)
+    print(
+        f"rank {rank} killed {moment:5.1f} s after the start, in step {done + 1}: ended after {seconds:.1f} s",
+        end="",
+        flush=True,
+    )
     if f"rank {rank}" not in text and f"rank      : {rank}" not in text:
         return "the rank was not named"
     if start(folder / "run", second).wait(timeout=300) != 0:
@@ -84,7 +96,11 @@ def one_kill(folder: Path, rank: int, moment: float, whole: dict[int, str]) -> s
     wrong = [step for step, loss in found.items() if whole[step] != loss]
     print(f", went on from step {min(found, default=MAX_STEPS + 1)}", flush=True)
     # killed after its last checkpoint, there is no step left
-    return f"other losses at steps {wrong}" if wrong or max(found, default=MAX_STEPS) < MAX_STEPS else None
+    return (
+        f"other losses at steps {wrong}"
+        if wrong or max(found, default=MAX_STEPS) < MAX_STEPS
+        else None
+    )
 
 
 def main() -> int:
@@ -101,7 +117,9 @@ def main() -> int:
         for number in range(times):
             case = Path(folder) / str(number)
             case.mkdir()
-            complaint = one_kill(case, rng.randrange(NUM_RANKS), rng.uniform(1.0, 0.8 * duration), losses(output))
+            complaint = one_kill(
+                case, rng.randrange(NUM_RANKS), rng.uniform(1.0, 0.8 * duration), losses(output)
+            )
             if complaint is not None:
                 failures += 1
                 print(f"\nFAILED: {complaint}", flush=True)

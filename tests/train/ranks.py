@@ -20,11 +20,28 @@ class Ranks:
         port = str(free_port())
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.train.tiny_run", str(folder), str(max_steps), json.dumps(changes)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.train.tiny_run",
+                    str(folder),
+                    str(max_steps),
+                    json.dumps(changes),
+                ],
                 cwd=ROOT,
                 env=os.environ
-                | {"RANK": str(rank), "WORLD_SIZE": str(num_ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
-                | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                | {
+                    "RANK": str(rank),
+                    "WORLD_SIZE": str(num_ranks),
+                    "LOCAL_RANK": str(rank),
+                    "LOCAL_WORLD_SIZE": str(num_ranks),
+                }
+                | {
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                    "PYTHONPATH": str(ROOT),
+                    "OMP_NUM_THREADS": "1",
+                },
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -40,7 +57,9 @@ class Ranks:
             self.lines.append(line.rstrip("\n"))
             if line.startswith(start):
                 return self.lines[-1]
-        raise AssertionError(f"the first rank ended without a line {start!r}:\n" + "\n".join(self.lines[-20:]))
+        raise AssertionError(
+            f"the first rank ended without a line {start!r}:\n" + "\n".join(self.lines[-20:])
+        )
 
     def end(self, *, timeout: float = 120.0) -> list[tuple[int, str]]:
         """Exit code of each rank and what it said, the first rank's since the last `wait_for`."""
@@ -72,5 +91,7 @@ def finished(folder: Path, num_ranks: int, max_steps: int, **changes) -> Ranks:
     """A start that must end well."""
     ranks = Ranks(folder, num_ranks, max_steps, **changes)
     ends = ranks.end()
-    assert [code for code, _ in ends] == [0] * num_ranks, "\n".join(text[-3000:] for _, text in ends)
+    assert [code for code, _ in ends] == [0] * num_ranks, "\n".join(
+        text[-3000:] for _, text in ends
+    )
     return ranks

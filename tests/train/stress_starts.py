@@ -32,10 +32,10 @@ from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.loader.device_prefetcher import BackgroundQueue
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.train.training_interval import NonFiniteError
-from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.trainer import Trainer
+from openfold_opt.train.training_interval import NonFiniteError
 from tests.parallel.gloo_ranks import free_port
 from tests.train.synthetic import MemoryData, MemorySource, tiny_config
 
@@ -137,14 +137,20 @@ def rank_main(case: Case, rank: int, port: int, folder: Path) -> int:
     config = tiny_config(max_steps=case.max_steps, warm_up=False)
     config = dataclasses.replace(
         config,
-        parallel=dataclasses.replace(config.parallel, timeout_seconds=120, heartbeat_seconds=6.0, **case.parallel),
+        parallel=dataclasses.replace(
+            config.parallel, timeout_seconds=120, heartbeat_seconds=6.0, **case.parallel
+        ),
         evaluation=dataclasses.replace(config.evaluation, every_steps=2),
         checkpoint=dataclasses.replace(config.checkpoint, every_steps=1),
     )
     stop_request = StopRequest()
     stop_request.is_raised = case.end == "preempted" and rank == case.victim
     launch = LaunchInfo(
-        rank=rank, world_size=case.num_ranks, local_rank=rank, ranks_per_node=case.num_ranks, master_port=port
+        rank=rank,
+        world_size=case.num_ranks,
+        local_rank=rank,
+        ranks_per_node=case.num_ranks,
+        master_port=port,
     )
     trainer = Trainer(
         config,
@@ -176,7 +182,9 @@ def as_rank(case: Case, rank: int, port: int, folder: Path) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable()
     code = rank_main(case, rank, port, folder / "run")
-    left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    left = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+    ]
     if left:
         print(f"THREADS LEFT {left}", file=sys.stderr, flush=True)
     if case.planted:
@@ -200,14 +208,18 @@ def prepare_to_fork() -> None:
     """
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="stress"))
-    alone = Case(number=0, num_ranks=1, parallel={}, end="success", victim=0, max_steps=2, planted=False)
+    alone = Case(
+        number=0, num_ranks=1, parallel={}, end="success", victim=0, max_steps=2, planted=False
+    )
     if rank_main(alone, 0, 0, folder) != 0:
         raise RuntimeError("the run of one rank failed")
     shutil.rmtree(folder)
     gc.freeze()
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
-        raise RuntimeError(f"{len(threads)} threads before the first fork; expected one: {threading.enumerate()}")
+        raise RuntimeError(
+            f"{len(threads)} threads before the first fork; expected one: {threading.enumerate()}"
+        )
 
 
 def start_ranks(case: Case, folder: Path) -> list[int]:
@@ -248,7 +260,9 @@ def find_faults(case: Case, codes: list[int | None], folder: Path) -> list[str]:
         text = (folder / f"rank{rank}.txt").read_text(errors="replace")
         words = [word for word in FATAL_WORDS if word in text]
         if code not in case.expected(rank) or words:
-            faults.append(f"{case}: rank {rank} ended with {code}, expected {case.expected(rank)} {words}\n{text[-6000:]}")
+            faults.append(
+                f"{case}: rank {rank} ended with {code}, expected {case.expected(rank)} {words}\n{text[-6000:]}"
+            )
     return faults
 
 
@@ -266,12 +280,22 @@ def start_busy_processes(number: int) -> list[int]:
 
 def main() -> int:
     """Make the starts, print what went wrong and a summary; returns 1 if anything did."""
-    parser = argparse.ArgumentParser(prog="python -m tests.train.stress_starts", description=__doc__)
-    parser.add_argument("--starts", type=int, default=500, help="runs to start and end (default: 500)")
-    parser.add_argument("--busy", type=int, default=2, help="processes that compute meanwhile (default: 2)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.train.stress_starts", description=__doc__
+    )
+    parser.add_argument(
+        "--starts", type=int, default=500, help="runs to start and end (default: 500)"
+    )
+    parser.add_argument(
+        "--busy", type=int, default=2, help="processes that compute meanwhile (default: 2)"
+    )
     parser.add_argument("--only", choices=list(ENDS), help="let all runs end this way")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the cases (default: 0)")
-    parser.add_argument("--plant", action="store_true", help="leave a computing thread in every rank: ends must be found faulty")
+    parser.add_argument(
+        "--plant",
+        action="store_true",
+        help="leave a computing thread in every rank: ends must be found faulty",
+    )
     args = parser.parse_args()
     prepare_to_fork()
     rng, counts, started = random.Random(args.seed), Counter(), time.monotonic()
@@ -288,7 +312,10 @@ def main() -> int:
         for fault in faults:
             print(f"FAULT {fault}", flush=True)
         if number % 20 == 19:
-            print(f"{number + 1} starts, {num_faults} faults, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"{number + 1} starts, {num_faults} faults, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     for process in busy:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)

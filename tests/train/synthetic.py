@@ -21,8 +21,8 @@ from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import split_evaluation
 from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.synthetic_features import synthetic_sample
 from openfold_opt.train.schedule import ScheduleConfig
+from openfold_opt.train.synthetic_features import synthetic_sample
 
 SIZES = {"N_res": 8, "N_clust": 3, "N_extra": 4, "N_templ": 1}
 NUM_PASSES = 2
@@ -47,20 +47,31 @@ def tiny_config(**changes) -> RunConfig:
         c_e=4,
         c_t=4,
         template_pair_stack=TemplatePairStackConfig(
-            num_blocks=1, c_hidden_triangle_attention=4, num_heads_triangle=2, c_hidden_triangle_multiplication=4
+            num_blocks=1,
+            c_hidden_triangle_attention=4,
+            num_heads_triangle=2,
+            c_hidden_triangle_multiplication=4,
         ),
         template_pointwise_attention=TemplatePointwiseAttentionConfig(c_hidden=4, num_heads=2),
         extra_msa_stack=ExtraMSAStackConfig(**STACK),
         evoformer_stack=EvoformerStackConfig(**STACK),
         structure_module=StructureModuleConfig(
-            num_blocks=2, c_hidden_point_attention=4, num_heads=2, num_qk_points=2, num_v_points=2, c_hidden_angles=8
+            num_blocks=2,
+            c_hidden_point_attention=4,
+            num_heads=2,
+            num_qk_points=2,
+            num_v_points=2,
+            c_hidden_angles=8,
         ),
         auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=8),
     )
     values = {
         "model": model,
         "data": DataConfig(
-            crop_size=SIZES["N_res"], max_msa_clusters=3, max_extra_msa=4, max_templates=1,
+            crop_size=SIZES["N_res"],
+            max_msa_clusters=3,
+            max_extra_msa=4,
+            max_templates=1,
             max_recycling_iterations=NUM_PASSES - 1,
         ),
         "schedule": ScheduleConfig(base_learning_rate=1e-3),
@@ -85,7 +96,9 @@ class MemoryData:
     train_samples = 10
     eval_samples = 3
 
-    def __init__(self, config: RunConfig, context: ParallelContext, *, broken_at: int | None) -> None:
+    def __init__(
+        self, config: RunConfig, context: ParallelContext, *, broken_at: int | None
+    ) -> None:
         self._config = config
         self._axis = context.data
         self._context = context
@@ -97,7 +110,9 @@ class MemoryData:
     def training_state(self) -> None:
         """The number of steps says it all."""
 
-    def training_batches(self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]) -> Iterator[LoadedBatch]:
+    def training_batches(
+        self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]
+    ) -> Iterator[LoadedBatch]:
         local, accumulation = self._config.local_batch_size, self._config.accumulation
         global_batch = local * accumulation * self._axis.size
         step = start_step
@@ -126,9 +141,13 @@ class MemoryData:
                 sample["chi_angles_sin_cos"][:] = float("nan")
         return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
-    def evaluation_chains(self, *, device: torch.device, together: bool) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def evaluation_chains(
+        self, *, device: torch.device, together: bool
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
         lengths = {f"eval{number}": 6 + number for number in range(self.eval_samples)}
-        shares = split_evaluation(lengths, self._context, self._config.parallel.evaluation_dap_min_length)
+        shares = split_evaluation(
+            lengths, self._context, self._config.parallel.evaluation_dap_min_length
+        )
         for chain_id in shares[together]:
             number = int(chain_id.removeprefix("eval"))
             yield chain_id, random_features(1000 + number, num_residues=lengths[chain_id])

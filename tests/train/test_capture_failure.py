@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.train.test_trainer import train
-from tests.train.test_warm_up import as_if_on_a_gpu
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from openfold_opt.kernels.reference.layer_norm import layer_norm
@@ -14,6 +12,8 @@ from openfold_opt.train import warm_up as warm_up_module
 from openfold_opt.train.graphs.recorder import CaptureError, CudaRecorder
 from openfold_opt.train.trainer import SetupError
 from tests.train.synthetic import tiny_config
+from tests.train.test_trainer import train
+from tests.train.test_warm_up import as_if_on_a_gpu
 
 NOT_PERMITTED = "operation not permitted when stream is capturing"
 REFUSED = f"CUDA error: {NOT_PERMITTED}\nCUDA kernel errors might be ..."

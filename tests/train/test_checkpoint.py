@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from openfold_opt.train.background_writer import BackgroundWriter
-from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointError, CheckpointStore, Snapshot, load_file
+from openfold_opt.train.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    CheckpointStore,
+    Snapshot,
+    load_file,
+)
 
 
 def snapshot(step, lddt_ca=None):
@@ -22,7 +28,9 @@ def snapshot(step, lddt_ca=None):
 
 
 def store_with(tmp_path, steps, *, keep_last=2, keep_best=1, scores=()):
-    store = CheckpointStore(tmp_path / "checkpoints", CheckpointConfig(keep_last=keep_last, keep_best=keep_best))
+    store = CheckpointStore(
+        tmp_path / "checkpoints", CheckpointConfig(keep_last=keep_last, keep_best=keep_best)
+    )
     for place, step in enumerate(steps):
         lddt_ca = scores[place] if scores else None
         store.save(snapshot(step, lddt_ca))
@@ -34,13 +42,20 @@ def fail_on_warning(message):
 
 
 def test_empty_store_has_nothing(tmp_path):
-    assert CheckpointStore(tmp_path / "none", CheckpointConfig()).load_newest(warn=fail_on_warning) is None
+    assert (
+        CheckpointStore(tmp_path / "none", CheckpointConfig()).load_newest(warn=fail_on_warning)
+        is None
+    )
 
 
 def test_newest_comes_back(tmp_path):
     store = store_with(tmp_path, [3, 12])
     found, path = store.load_newest(warn=fail_on_warning)
-    assert (found.step, found.samples_seen, found.facts) == (12, 24, {"global_batch_size": 2}) and path == store.path(12)
+    assert (found.step, found.samples_seen, found.facts) == (
+        12,
+        24,
+        {"global_batch_size": 2},
+    ) and path == store.path(12)
     assert torch.equal(found.tensors["values"], torch.full((100,), 12.0))
     assert torch.equal(found.views("exp_avg")["y"], torch.arange(64.0, 100.0))
     assert found.views("values")["x"].shape == (10, 5)
@@ -48,9 +63,13 @@ def test_newest_comes_back(tmp_path):
 
 
 def test_last_and_best_are_kept(tmp_path):
-    store = store_with(tmp_path, [1, 2, 3, 4, 5], keep_last=2, keep_best=1, scores=[0.1, 0.9, 0.3, 0.2, 0.1])
+    store = store_with(
+        tmp_path, [1, 2, 3, 4, 5], keep_last=2, keep_best=1, scores=[0.1, 0.9, 0.3, 0.2, 0.1]
+    )
     assert [record.step for record in store.records()] == [2, 4, 5]
-    assert sorted(path.name for path in store.folder.iterdir()) == [f"step_{step:08d}" for step in (2, 4, 5)]
+    assert sorted(path.name for path in store.folder.iterdir()) == [
+        f"step_{step:08d}" for step in (2, 4, 5)
+    ]
 
 
 def truncate(path):
@@ -127,15 +146,24 @@ def test_the_background_writer_tells_before_and_after(tmp_path):
     for step in (3, 12):
         writer.begin(lambda step=step: snapshot(step))
     writer.finish()
-    assert told == [("written", 3, False), ("saved", 3, True), ("written", 12, False), ("saved", 12, True)]
+    assert told == [
+        ("written", 3, False),
+        ("saved", 3, True),
+        ("written", 12, False),
+        ("saved", 12, True),
+    ]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError("No space left in memory")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), MemoryError("No space left in memory")]
+)
 def test_the_background_writer_raises_what_went_wrong_once(tmp_path, error):
     def fail(step):
         raise error
 
-    writer = BackgroundWriter(CheckpointStore(tmp_path, CheckpointConfig()), before_publishing=fail, published=fail)
+    writer = BackgroundWriter(
+        CheckpointStore(tmp_path, CheckpointConfig()), before_publishing=fail, published=fail
+    )
     writer.begin(lambda: snapshot(3))
     with pytest.raises(OSError, match="No space left"):
         writer.begin(lambda: snapshot(4))

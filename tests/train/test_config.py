@@ -44,23 +44,34 @@ def test_every_field_is_marked_and_only_these_may_differ_in_the_closed_division(
         "global_batch_size",
     }
     assert {leaf.path for leaf in leaves if leaf.mark == "implementation"} == {
-        f"{part}{name}" for part, names in WITHOUT_MATHEMATICAL_MEANING.items() for name in names.split()
+        f"{part}{name}"
+        for part, names in WITHOUT_MATHEMATICAL_MEANING.items()
+        for name in names.split()
     }
 
 
 def test_defaults_are_the_benchmarks():
     config = RunConfig()
-    assert (config.optimizer.beta_1, config.optimizer.beta_2, config.optimizer.epsilon) == (0.9, 0.999, 1e-6)
+    assert (config.optimizer.beta_1, config.optimizer.beta_2, config.optimizer.epsilon) == (
+        0.9,
+        0.999,
+        1e-6,
+    )
     assert config.optimizer.clip_norm == 0.1 and config.weight_average.decay_rate == 0.9
     assert (config.evaluation.every_steps, config.evaluation.target_lddt_ca) == (40, 0.8)
     assert config.schedule.base_learning_rate == 1e-3 and config.schedule.warmup_steps == 0
     assert config.selection.train_max_release_date == "2021-09-16"
-    assert (config.selection.validation_min_date, config.selection.validation_max_date) == ("2021-09-17", "2021-12-11")
+    assert (config.selection.validation_min_date, config.selection.validation_max_date) == (
+        "2021-09-17",
+        "2021-12-11",
+    )
 
 
 def test_hash_follows_what_is_computed_and_nothing_else():
     config = RunConfig()
-    slower = dataclasses.replace(config, max_steps=7, checkpoint=CheckpointConfig(keep_last=9), precision="fp32")
+    slower = dataclasses.replace(
+        config, max_steps=7, checkpoint=CheckpointConfig(keep_last=9), precision="fp32"
+    )
     other = dataclasses.replace(config, weight_average=WeightAverageConfig(decay_rate=0.5))
     assert config_hash(slower) == config_hash(config) == config_hash(RunConfig())
     assert config_hash(other) != config_hash(config)
@@ -111,13 +122,27 @@ def test_samples_of_different_lengths_make_no_batch():
 
 
 def test_auto_is_settled_for_all_ranks_together(monkeypatch):
-    config, context, cpu = dataclasses.replace(demo.build(), kernels=KernelConfig.all("auto")), ParallelContext.alone(), torch.device("cpu")
+    config, context, cpu = (
+        dataclasses.replace(demo.build(), kernels=KernelConfig.all("auto")),
+        ParallelContext.alone(),
+        torch.device("cpu"),
+    )
     told = []
     monkeypatch.setattr(build_run, "no_library_because", lambda: None)
-    assert build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig.all("cpu") and not told
+    assert (
+        build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels
+        == KernelConfig.all("cpu")
+        and not told
+    )
     # another rank of the same run
-    monkeypatch.setattr(build_run, "gather_objects", lambda mine, axis: [mine, "there is no C++ compiler"])
-    assert build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig()
-    assert told == ["kernels: the plain ones, which are slower, on all ranks, as rank 1 cannot have those for a CPU: there is no C++ compiler"]
+    monkeypatch.setattr(
+        build_run, "gather_objects", lambda mine, axis: [mine, "there is no C++ compiler"]
+    )
+    assert (
+        build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig()
+    )
+    assert told == [
+        "kernels: the plain ones, which are slower, on all ranks, as rank 1 cannot have those for a CPU: there is no C++ compiler"
+    ]
     explicit = dataclasses.replace(config, kernels=KernelConfig.all("cpu"))
     assert build_run.agree_on_kernels(explicit, context, cpu, warn=told.append) is explicit

@@ -16,18 +16,20 @@ from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_iterations
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.training_interval import TrainingInterval
+from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.build_run import RunPaths, build_model
+from openfold_opt.train.trainer import Trainer
+from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.recorder import Recorder
 from tests.train.synthetic import tiny_config
 
 SELECTION = DataSelectionConfig(
-    validation_rule="release_dates", validation_min_date="2021-11-20", validation_max_date="2021-12-11"
+    validation_rule="release_dates",
+    validation_min_date="2021-11-20",
+    validation_max_date="2021-12-11",
 )
 
 
@@ -37,7 +39,12 @@ def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
     raw = folder / "raw"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = ["--pdb-mmcif", str(raw / "pdb_mmcif"), "--open-protein-set", str(raw / "open_protein_set")]
+    inputs = [
+        "--pdb-mmcif",
+        str(raw / "pdb_mmcif"),
+        "--open-protein-set",
+        str(raw / "open_protein_set"),
+    ]
     assert data_prep(["convert", *inputs, "--out", str(folder / "shards")]) == 0
     return folder / "shards"
 
@@ -45,22 +52,37 @@ def data_dir(tmp_path_factory):
 def train(config, data_dir, folder):
     recorder = Recorder()
     trainer = Trainer(
-        config, data=ShardDataSource(data_dir), paths=RunPaths(output_dir=folder), seed=3, observer=recorder
+        config,
+        data=ShardDataSource(data_dir),
+        paths=RunPaths(output_dir=folder),
+        seed=3,
+        observer=recorder,
     )
     return trainer, recorder
 
 
 def test_wrong_numbers_of_chains_end_the_run_right_after_run_start(data_dir, tmp_path):
-    demand = dataclasses.replace(SELECTION, expected_train_samples=594_595, expected_eval_samples=180)
-    trainer, recorder = train(dataclasses.replace(tiny_config(), selection=demand), data_dir, tmp_path)
-    with pytest.raises(ValueError, match="6 chains to train on and 1 to evaluate, expected 594,595 and 180"):
+    demand = dataclasses.replace(
+        SELECTION, expected_train_samples=594_595, expected_eval_samples=180
+    )
+    trainer, recorder = train(
+        dataclasses.replace(tiny_config(), selection=demand), data_dir, tmp_path
+    )
+    with pytest.raises(
+        ValueError, match="6 chains to train on and 1 to evaluate, expected 594,595 and 180"
+    ):
         trainer.run()
     assert recorder.names[-2:] == ["run_start", "run_failed"]
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Evaluator, "score"), (TrainingInterval, "_report"), (CheckpointStore, "save")])
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(Evaluator, "score"), (TrainingInterval, "_report"), (CheckpointStore, "save")],
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(data_dir, tmp_path, monkeypatch, owner, method, error):
+def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(
+    data_dir, tmp_path, monkeypatch, owner, method, error
+):
     """In an evaluation, in a step, and while a checkpoint is written."""
 
     def broken(*args, **options):
@@ -68,7 +90,9 @@ def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(data_dir, tmp_
 
     monkeypatch.setattr(owner, method, broken)
     before = threading.enumerate()
-    config = dataclasses.replace(tiny_config(max_steps=4), selection=SELECTION, loader=LoaderConfig(num_workers=2))
+    config = dataclasses.replace(
+        tiny_config(max_steps=4), selection=SELECTION, loader=LoaderConfig(num_workers=2)
+    )
     trainer, _ = train(config, data_dir, tmp_path)
     # what goes wrong in the writing thread comes out as an OSError
     with pytest.raises(OSError if owner is CheckpointStore else error):
@@ -79,7 +103,9 @@ def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(data_dir, tmp_
 
 def test_right_numbers_of_chains(data_dir, tmp_path):
     demand = dataclasses.replace(SELECTION, expected_train_samples=6, expected_eval_samples=1)
-    trainer, recorder = train(dataclasses.replace(tiny_config(max_steps=4), selection=demand), data_dir, tmp_path)
+    trainer, recorder = train(
+        dataclasses.replace(tiny_config(max_steps=4), selection=demand), data_dir, tmp_path
+    )
     assert trainer.run().steps == 4
 
 
@@ -98,9 +124,15 @@ def test_a_reordered_run_is_resumed_where_each_rank_stood(data_dir, tmp_path):
 
 def first_batches(data_dir, config, *, rank, size, seed):
     """Samples of one data-parallel rank's first three micro-batches."""
-    axis = AxisGroup(name="data", rank=rank, size=size, process_group=object() if size > 1 else None)
-    data = ShardDataSource(data_dir).open(config, dataclasses.replace(ParallelContext.alone(), data=axis), seed=seed)
-    batches = data.training_batches(start_step=0, start=None, device=torch.device("cpu"), report=print)
+    axis = AxisGroup(
+        name="data", rank=rank, size=size, process_group=object() if size > 1 else None
+    )
+    data = ShardDataSource(data_dir).open(
+        config, dataclasses.replace(ParallelContext.alone(), data=axis), seed=seed
+    )
+    batches = data.training_batches(
+        start_step=0, start=None, device=torch.device("cpu"), report=print
+    )
     found = [next(batches) for _ in range(3)]
     data.close()
     return [(batch.chain_ids, batch.sample_seeds, batch.slots.tolist()) for batch in found]
@@ -120,13 +152,20 @@ def test_ranks_take_their_own_samples_of_one_stream(data_dir):
 
 
 def test_the_seed_decides_the_samples(data_dir):
-    config = dataclasses.replace(tiny_config(), selection=SELECTION, loader=LoaderConfig(num_workers=0))
-    assert first_batches(data_dir, config, rank=0, size=1, seed=1) != first_batches(data_dir, config, rank=0, size=1, seed=2)
+    config = dataclasses.replace(
+        tiny_config(), selection=SELECTION, loader=LoaderConfig(num_workers=0)
+    )
+    assert first_batches(data_dir, config, rank=0, size=1, seed=1) != first_batches(
+        data_dir, config, rank=0, size=1, seed=2
+    )
 
 
 def test_the_seed_decides_weights_and_recycling():
     config = tiny_config()
-    weights = [build_model(config, seed=seed, device=torch.device("cpu")).state_dict() for seed in (1, 1, 2)]
+    weights = [
+        build_model(config, seed=seed, device=torch.device("cpu")).state_dict()
+        for seed in (1, 1, 2)
+    ]
     drawn = [name for name, tensor in weights[0].items() if tensor.std() > 0]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in drawn)
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in drawn)
@@ -155,9 +194,17 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
     """
     root = Path(__file__).parents[2]
     finished = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert "cannot write checkpoint" in finished.stdout and "bytes are free" in finished.stdout and "which resumes" in finished.stdout
+    assert (
+        "cannot write checkpoint" in finished.stdout
+        and "bytes are free" in finished.stdout
+        and "which resumes" in finished.stdout
+    )
     assert "[1] ['step_00000001']" in finished.stdout
 
 
@@ -165,7 +212,9 @@ def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_d
     loader = LoaderConfig(num_workers=0)
 
     def config(max_steps, **sizes):
-        return dataclasses.replace(tiny_config(max_steps=max_steps, **sizes), selection=SELECTION, loader=loader)
+        return dataclasses.replace(
+            tiny_config(max_steps=max_steps, **sizes), selection=SELECTION, loader=loader
+        )
 
     train(config(4, local_batch_size=1, accumulation=2), data_dir, tmp_path / "cut")[0].run()
     trainer, resumed = train(config(8, local_batch_size=2), data_dir, tmp_path / "cut")
@@ -179,7 +228,9 @@ def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_d
 
 def test_chains_are_dealt_by_work():
     lengths = {"a": 10, "b": 9, "c": 8, "d": 3, "e": 2}
-    axes = [AxisGroup(name="training", rank=rank, size=2, process_group=object()) for rank in range(2)]
+    axes = [
+        AxisGroup(name="training", rank=rank, size=2, process_group=object()) for rank in range(2)
+    ]
     # squares: 100 against 81 + 64; 100 + 9 + 4 against 145
     assert [balanced_share(lengths, axis) for axis in axes] == [("a", "d", "e"), ("b", "c")]
     assert balanced_share(lengths, AxisGroup.single("training")) == ("a", "b", "c", "d", "e")

@@ -6,9 +6,9 @@ import torch
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.training_interval import NonFiniteError
-from openfold_opt.train.evaluation import EvaluationConfig, Evaluator, lddt_ca, mean_score
 from openfold_opt.train.build_run import build_model, build_train_step
+from openfold_opt.train.evaluation import EvaluationConfig, Evaluator, lddt_ca, mean_score
+from openfold_opt.train.training_interval import NonFiniteError
 from tests.train.synthetic import random_features, tiny_config
 
 WORLD = AxisGroup.single("world")
@@ -41,7 +41,9 @@ def average_now(step):
 
 
 def chains():
-    return [(f"chain{number}", random_features(number, num_residues=7 + number)) for number in (2, 0, 1)]
+    return [
+        (f"chain{number}", random_features(number, num_residues=7 + number)) for number in (2, 0, 1)
+    ]
 
 
 def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(parts):
@@ -49,11 +51,19 @@ def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(part
     average_now(step)
     before = step.buffer.values.clone()
     scores = evaluator.run(Chains(chains()), WORLD)
-    assert [(score.chain_id, score.num_residues) for score in scores] == [("chain0", 7), ("chain1", 8), ("chain2", 9)]
+    assert [(score.chain_id, score.num_residues) for score in scores] == [
+        ("chain0", 7),
+        ("chain1", 8),
+        ("chain2", 9),
+    ]
     assert torch.equal(step.buffer.values, before)
-    assert step.model.training and all(parameter.requires_grad for parameter in step.model.parameters())
+    assert step.model.training and all(
+        parameter.requires_grad for parameter in step.model.parameters()
+    )
     # weights that move without their average change nothing ...
-    step.buffer.values.add_(torch.randn(step.buffer.size, generator=torch.Generator().manual_seed(0)))
+    step.buffer.values.add_(
+        torch.randn(step.buffer.size, generator=torch.Generator().manual_seed(0))
+    )
     assert evaluator.run(Chains(chains()), WORLD) == scores
     # ... and the average is seen at once
     average_now(step)
@@ -65,7 +75,9 @@ def test_scores_are_those_of_the_averaged_weights_and_training_weights_stay(part
 def test_evaluation_is_repeatable_and_without_dropout(parts):
     step, evaluator = parts
     average_now(step)
-    assert evaluator.run(Chains(chains()), WORLD) == evaluator.run(Chains(reversed(chains())), WORLD)
+    assert evaluator.run(Chains(chains()), WORLD) == evaluator.run(
+        Chains(reversed(chains())), WORLD
+    )
 
 
 def test_weights_that_are_not_finite_are_an_error_that_names_chains(parts):

@@ -5,12 +5,12 @@ import torch
 
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.build_run import build_plans
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.graphs import evaluation_graphs
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.synthetic_features import synthetic_sample, training_sizes
-from openfold_opt.train.build_run import build_plans
 from tests.train.synthetic import tiny_config
 from tests.train.test_step_graphs import StandIn, micro_batch, new_step
 
@@ -21,14 +21,18 @@ def short_ranges(monkeypatch):
 
 
 def chain(config, length, seed, *, num_passes=2):
-    return synthetic_sample({**training_sizes(config.data), "N_res": length, "num_passes": num_passes}, seed=seed)
+    return synthetic_sample(
+        {**training_sizes(config.data), "N_res": length, "num_passes": num_passes}, seed=seed
+    )
 
 
 def new_evaluator(config, device="cpu"):
     """Of weights that were trained for a few steps, so that their average is not zero."""
     step = new_step(config, device)
     for number in (1, 2):
-        step.run([micro_batch(config, number, device=device)], step=number, num_recycling_iterations=0).read()
+        step.run(
+            [micro_batch(config, number, device=device)], step=number, num_recycling_iterations=0
+        ).read()
     _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     return Evaluator(step.model, step.weight_average.parameters(), plan=plan)
 
@@ -36,7 +40,10 @@ def new_evaluator(config, device="cpu"):
 def with_graphs(config, recorder, device="cpu"):
     evaluator = new_evaluator(config, device)
     graphs = EvaluationGraphs(evaluator.compute, recorder)
-    batches = (FeatureBatch.from_features(chain(config, length, 99)).to(device) for length in bucket_lengths(16))
+    batches = (
+        FeatureBatch.from_features(chain(config, length, 99)).to(device)
+        for length in bucket_lengths(16)
+    )
     assert list(graphs.warm_up_run(batches)) == [16, 8]
     graphs.record()
     evaluator.use_graphs(graphs)
@@ -68,7 +75,10 @@ def test_released_graphs_score_no_more():
     evaluator = with_graphs(config, recorder)
     evaluator.release_graphs()
     features = chain(config, 8, 1)
-    assert evaluator.score(features) == new_evaluator(config).score(features) and recorder.num_replays == 0
+    assert (
+        evaluator.score(features) == new_evaluator(config).score(features)
+        and recorder.num_replays == 0
+    )
 
 
 def test_what_fits_no_graph_is_scored_without():
@@ -83,7 +93,10 @@ def test_what_fits_no_graph_is_scored_without():
 @pytest.mark.gpu
 def test_cuda_graphs_give_the_same_scores():
     config = tiny_config(device="cuda")
-    replayed, plain = with_graphs(config, CudaRecorder(torch.device("cuda")), "cuda"), new_evaluator(config, "cuda")
+    replayed, plain = (
+        with_graphs(config, CudaRecorder(torch.device("cuda")), "cuda"),
+        new_evaluator(config, "cuda"),
+    )
     for seed, length in enumerate((16, 9, 8, 5)):
         features = chain(config, length, seed)
         assert replayed.score(features) == pytest.approx(plain.score(features), abs=1e-3)

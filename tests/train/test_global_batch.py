@@ -19,7 +19,9 @@ def test_accumulation_follows_from_the_ranks(streams, expected):
 @pytest.mark.parametrize("streams", [3, 16])
 def test_ranks_that_cannot_make_the_batch_are_refused(streams):
     config = tiny_config(global_batch_size=16, local_batch_size=2)
-    with pytest.raises(ValueError, match=f"global_batch_size=16 is not a multiple of {2 * streams}"):
+    with pytest.raises(
+        ValueError, match=f"global_batch_size=16 is not a multiple of {2 * streams}"
+    ):
         fit_accumulation(config, streams)
 
 

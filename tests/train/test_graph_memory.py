@@ -3,9 +3,6 @@
 import dataclasses
 
 import pytest
-from tests.train.operator_recorder import OperatorRecorder
-from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import new_graphs
 
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.train.graphs.graph_memory import (
@@ -15,6 +12,9 @@ from openfold_opt.train.graphs.graph_memory import (
     graph_memory_bytes,
     with_evoformer_blocks,
 )
+from tests.train.operator_recorder import OperatorRecorder
+from tests.train.synthetic import tiny_config
+from tests.train.test_step_graphs import new_graphs
 
 
 @pytest.fixture(scope="module")

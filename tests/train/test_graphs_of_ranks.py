@@ -1,15 +1,14 @@
 """Graphs of a step on two ranks: the same results as eager steps, and when gradients travel."""
 
-
 import pytest
 import torch
-from tests.parallel.gloo_ranks import run_on_ranks
-from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import StandIn, micro_batch, new_graphs, new_step
 
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext
 from openfold_opt.train.build_run import names_without_gradient
+from tests.parallel.gloo_ranks import run_on_ranks
+from tests.train.synthetic import tiny_config
+from tests.train.test_step_graphs import StandIn, micro_batch, new_graphs, new_step
 
 
 def traced_steps(context: ParallelContext) -> dict[int, dict]:
@@ -31,7 +30,8 @@ def trace(context: ParallelContext, accumulation: int) -> dict:
         del events[:]
         batches = [micro_batch(config, seed) for seed in seeds]
         results = [
-            runner.run(batches, step=number, num_recycling_iterations=1) for runner in (graphs, theirs)
+            runner.run(batches, step=number, num_recycling_iterations=1)
+            for runner in (graphs, theirs)
         ]
         # the eager step is not watched
         events_of_step = list(events)

@@ -7,10 +7,10 @@ import torch
 
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.train.checkpoint import load_checkpoint
-from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.run_state import published_form
 from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.checkpoint import load_checkpoint
+from openfold_opt.train.run_state import published_form
+from openfold_opt.train.trainer import SetupError, Trainer
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
 
@@ -67,9 +67,14 @@ def test_the_averaged_weights_of_a_run_are_the_default(parent, tmp_path):
     )
     assert listener.info.init_checkpoint_sha256 == file_sha256(checkpoint / "checkpoint.json")
     # the same weights as a plain file give the same loss to the last bit
-    form = published_form(load_checkpoint(checkpoint), learning_rate=1e-3, optimizer=tiny_config().optimizer)
+    form = published_form(
+        load_checkpoint(checkpoint), learning_rate=1e-3, optimizer=tiny_config().optimizer
+    )
     losses = {"fresh": first_loss(tmp_path / "fresh")}
-    for name, key in (("average", "weight_average_state_dict"), ("trained", "alphafold_state_dict")):
+    for name, key in (
+        ("average", "weight_average_state_dict"),
+        ("trained", "alphafold_state_dict"),
+    ):
         torch.save(form[key], tmp_path / f"{name}.pt")
         from_file = first_loss(tmp_path / f"file_{name}", init_checkpoint=tmp_path / f"{name}.pt")
         found = first_loss(tmp_path / f"run_{name}", init_checkpoint=run_dir, init_weights=name)
@@ -91,22 +96,30 @@ def test_a_file_says_what_was_loaded(parent, tmp_path):
     snapshot = load_checkpoint(parent[1])
     form = published_form(snapshot, learning_rate=1e-3, optimizer=tiny_config().optimizer)
     torch.save(form, tmp_path / "whole.pt")
-    lines = train(tiny_config(max_steps=1), tmp_path / "a", init_checkpoint=tmp_path / "whole.pt").lines
+    lines = train(
+        tiny_config(max_steps=1), tmp_path / "a", init_checkpoint=tmp_path / "whole.pt"
+    ).lines
     assert any(line.endswith("whole.pt; Adam's moments and step count too") for line in lines)
     torch.save(form["alphafold_state_dict"], tmp_path / "plain.pt")
-    lines = train(tiny_config(max_steps=1), tmp_path / "b", init_checkpoint=tmp_path / "plain.pt").lines
+    lines = train(
+        tiny_config(max_steps=1), tmp_path / "b", init_checkpoint=tmp_path / "plain.pt"
+    ).lines
     assert any(line.endswith("plain.pt; Adam starts afresh") for line in lines)
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SetupError, match="empty/checkpoints has no checkpoint; expected the output"):
+    with pytest.raises(
+        SetupError, match="empty/checkpoints has no checkpoint; expected the output"
+    ):
         train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "empty")
 
 
 def test_a_preset_that_fixes_its_file_refuses_a_run(parent, tmp_path):
     config = tiny_config(init_checkpoint_sha256="0" * 64)
-    with pytest.raises(SetupError, match="is the directory of a run, and this preset starts from the file"):
+    with pytest.raises(
+        SetupError, match="is the directory of a run, and this preset starts from the file"
+    ):
         train(config, tmp_path / "new", init_checkpoint=parent[0])
 
 

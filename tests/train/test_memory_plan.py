@@ -12,8 +12,8 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.train import memory_plan
-from openfold_opt.train.synthetic_features import synthetic_batch
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
+from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
 from tests.train.synthetic import tiny_config
 from tests.train.test_step_graphs import micro_batch, new_step
@@ -35,7 +35,9 @@ def config():
 
 @pytest.fixture(scope="module")
 def kept(config):
-    return [saved_bytes(config, config.kernels, num_recomputed_blocks=number) for number in range(7)]
+    return [
+        saved_bytes(config, config.kernels, num_recomputed_blocks=number) for number in range(7)
+    ]
 
 
 def test_every_block_that_is_computed_again_saves_memory(kept):
@@ -132,7 +134,9 @@ def test_a_step_stays_below_the_memory_that_the_plan_asks_for(config, device):
         torch.cuda.reset_peak_memory_stats(device)
     assert step.run([batch], step=1, num_recycling_iterations=1).read().is_applied
     planned = memory_plan._state_bytes(preset)
-    planned += saved_bytes(preset, kernels, num_recomputed_blocks=0) / memory_plan.SHARE_FOR_ACTIVATIONS
+    planned += (
+        saved_bytes(preset, kernels, num_recomputed_blocks=0) / memory_plan.SHARE_FOR_ACTIVATIONS
+    )
     if device.type == "cuda":
         assert torch.cuda.max_memory_allocated(device) <= planned
 
@@ -145,11 +149,20 @@ def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(
 ):
     config = build_preset("mlperf_fast")
     sizes = {}
-    monkeypatch.setattr(memory_plan, "saved_bytes", lambda config, kernels, *, num_recomputed_blocks, dap_size: sizes[num_recomputed_blocks])
+    monkeypatch.setattr(
+        memory_plan,
+        "saved_bytes",
+        lambda config, kernels, *, num_recomputed_blocks, dap_size: sizes[num_recomputed_blocks],
+    )
     graphs = graphs_gib * 2**30
     monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs)
     # GiB, as counted by saved_bytes
-    sizes.update({number: int(gib * 2**30) for number, gib in ((0, 51.42), (1, 48.9), (2, 46.3), (3, 43.7), (4, 41.14), (48, 2.46))})
+    sizes.update(
+        {
+            number: int(gib * 2**30)
+            for number, gib in ((0, 51.42), (1, 48.9), (2, 46.3), (3, 43.7), (4, 41.14), (48, 2.46))
+        }
+    )
     for gib, number in numbers.items():
         monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, gib=gib: gib * 2**30)
         assert plan_recomputation(config, torch.device("cuda")) == number
@@ -177,12 +190,24 @@ def test_graphs_take_memory_from_what_a_step_may_keep(config, kept, monkeypatch)
 def test_on_a_cpu_the_kernels_for_a_cpu_are_counted(config, monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: 2**40)
     for name in ("cpu", "auto"):
-        assert plan_recomputation(dataclasses.replace(config, kernels=KernelConfig.all(name)), CPU) == 0
+        assert (
+            plan_recomputation(dataclasses.replace(config, kernels=KernelConfig.all(name)), CPU)
+            == 0
+        )
 
 
 def test_a_stack_as_short_as_the_others(config, monkeypatch):
     short = dataclasses.replace(config.model.evoformer_stack, num_blocks=2)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, evoformer_stack=short))
-    state, kept = memory_plan._state_bytes(config), saved_bytes(config, config.kernels, num_recomputed_blocks=1)
-    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: state + kept / memory_plan.SHARE_FOR_ACTIVATIONS + 1)
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, evoformer_stack=short)
+    )
+    state, kept = (
+        memory_plan._state_bytes(config),
+        saved_bytes(config, config.kernels, num_recomputed_blocks=1),
+    )
+    monkeypatch.setattr(
+        memory_plan,
+        "free_memory_bytes",
+        lambda device: state + kept / memory_plan.SHARE_FOR_ACTIVATIONS + 1,
+    )
     assert plan_recomputation(config, CPU) == 1

@@ -22,15 +22,30 @@ from openfold_opt.train.observer import (
 
 def step_report(step):
     return StepReport(
-        step=step, samples_seen=step * 4, num_recycling_iterations=2, loss=12.5, terms={"fape": 1.0}, gradient_norm=3.25,
-        learning_rate=1e-3, step_time_seconds=0.5, data_wait_seconds=0.125, queue_depth=2, reorder_distance=0,
+        step=step,
+        samples_seen=step * 4,
+        num_recycling_iterations=2,
+        loss=12.5,
+        terms={"fape": 1.0},
+        gradient_norm=3.25,
+        learning_rate=1e-3,
+        step_time_seconds=0.5,
+        data_wait_seconds=0.125,
+        queue_depth=2,
+        reorder_distance=0,
     )
 
 
 def summary(**changes):
     values = {
-        "status": "success", "steps": 30, "samples": 120, "resumed_from_step": 0, "run_seconds": 20.0,
-        "training_seconds": 15.0, "evaluation_seconds": 4.0, "data_wait_seconds": 1.0,
+        "status": "success",
+        "steps": 30,
+        "samples": 120,
+        "resumed_from_step": 0,
+        "run_seconds": 20.0,
+        "training_seconds": 15.0,
+        "evaluation_seconds": 4.0,
+        "data_wait_seconds": 1.0,
     }
     return RunSummary(**(values | changes))
 
@@ -42,24 +57,41 @@ def test_a_line_per_interval():
         observer.step(step_report(step))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
-    for word in ("step     20", "k 2", "loss   12.5000", "lr 1.00e-03", "grad norm    3.2500", "0.500 s/step",
-                 "data wait 0.125 s"):
+    for word in (
+        "step     20",
+        "k 2",
+        "loss   12.5000",
+        "lr 1.00e-03",
+        "grad norm    3.2500",
+        "0.500 s/step",
+        "data wait 0.125 s",
+    ):
         assert word in lines[1]
 
 
 def test_evaluation_warning_checkpoint_and_end_are_told():
     stream = io.StringIO()
     observer = ConsoleObserver(stream=stream)
-    chains = (ChainScore(chain_id="1abc_A", lddt_ca=0.5, num_residues=50),
-              ChainScore(chain_id="2xyz_B", lddt_ca=0.75, num_residues=60))
-    observer.evaluation(EvaluationReport(step=40, epoch_num=160, lddt_ca=0.625, chains=chains, seconds=2.0))
+    chains = (
+        ChainScore(chain_id="1abc_A", lddt_ca=0.5, num_residues=50),
+        ChainScore(chain_id="2xyz_B", lddt_ca=0.75, num_residues=60),
+    )
+    observer.evaluation(
+        EvaluationReport(step=40, epoch_num=160, lddt_ca=0.625, chains=chains, seconds=2.0)
+    )
     observer.warning("look here")
     observer.checkpoint_saved(Path("step_00000040.pt"), step=40)
     observer.run_end(summary())
     observer.run_failed(ValueError("bad"))
     text = stream.getvalue()
-    for word in ("lDDT-Ca 0.6250 over 2 chains (lowest 0.5000, 1abc_A)", "WARNING: look here", "step_00000040.pt",
-                 "success after 30 steps, 120 samples", "0.500 s/step, 8.00 samples/s", "ValueError: bad"):
+    for word in (
+        "lDDT-Ca 0.6250 over 2 chains (lowest 0.5000, 1abc_A)",
+        "WARNING: look here",
+        "step_00000040.pt",
+        "success after 30 steps, 120 samples",
+        "0.500 s/step, 8.00 samples/s",
+        "ValueError: bad",
+    ):
         assert word in text
 
 
@@ -122,8 +154,17 @@ def test_steps_have_a_total_and_the_time_left(monkeypatch):
     stream = io.StringIO()
     observer = ConsoleObserver(log_every_steps=10, stream=stream)
     info = RunInfo(
-        config=SimpleNamespace(max_steps=1000), seed=1, number_of_ranks=1, number_of_nodes=1, ranks_per_node=1, device="cpu",
-        global_batch_size=2, num_parameters=1, num_tensors=1, init_checkpoint_sha256=None, resumed_from_step=10,
+        config=SimpleNamespace(max_steps=1000),
+        seed=1,
+        number_of_ranks=1,
+        number_of_nodes=1,
+        ranks_per_node=1,
+        device="cpu",
+        global_batch_size=2,
+        num_parameters=1,
+        num_tensors=1,
+        init_checkpoint_sha256=None,
+        resumed_from_step=10,
     )
     observer.init_stop(info)
     observer.data_ready(train_samples=1, eval_samples=1)
@@ -136,7 +177,14 @@ def test_steps_have_a_total_and_the_time_left(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(42.4, "42 s"), (600, "10 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h"), (99.6, "100 s")]
+    ("seconds", "text"),
+    [
+        (42.4, "42 s"),
+        (600, "10 min"),
+        (12_000, "3 h 20 min"),
+        (187_200, "2 d 4 h"),
+        (99.6, "100 s"),
+    ],
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text

@@ -22,7 +22,9 @@ def set_gradients(model: nn.Module, generator: torch.Generator) -> None:
 
 def state_of(adam, buffer):
     first, second = buffer.views(adam.exp_avg), buffer.views(adam.exp_avg_sq)
-    return adam_state_dict(OptimizerConfig(), first, second, num_steps=adam.num_steps.item(), learning_rate=1e-3)
+    return adam_state_dict(
+        OptimizerConfig(), first, second, num_steps=adam.num_steps.item(), learning_rate=1e-3
+    )
 
 
 def first_state(model):

@@ -26,11 +26,15 @@ print(faults() - before)
 
 
 def faults_of_last_step(setting: str) -> int:
-    finished = subprocess.run([sys.executable, "-c", SCRIPT, setting], capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", SCRIPT, setting], capture_output=True, text=True, check=True
+    )
     return int(finished.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc is what is told to keep memory")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the heap of glibc is what is told to keep memory"
+)
 def test_a_later_step_gets_the_memory_of_the_first() -> None:
     # a step's 48 MiB are 12,288 pages of 4 KiB, or 24 huge ones
     assert faults_of_last_step("default") >= 12

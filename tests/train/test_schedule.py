@@ -8,10 +8,18 @@ from openfold_opt.train.schedule import ScheduleConfig, learning_rate
 
 def test_warmup_is_an_inclusive_linspace_rounded_to_ten_decimals():
     config = ScheduleConfig(base_learning_rate=1e-3, warmup_init_learning_rate=1e-5, warmup_steps=3)
-    assert [learning_rate(config, step) for step in range(1, 6)] == [1e-5, 0.000505, 1e-3, 1e-3, 1e-3]
+    assert [learning_rate(config, step) for step in range(1, 6)] == [
+        1e-5,
+        0.000505,
+        1e-3,
+        1e-3,
+        1e-3,
+    ]
     config = ScheduleConfig(warmup_steps=1000)
     expected = [round(float(rate), 10) for rate in np.linspace(1e-5, 1e-3, 1000)]
-    assert [learning_rate(config, step) for step in range(1, 1001)] == pytest.approx(expected, abs=1.1e-10)
+    assert [learning_rate(config, step) for step in range(1, 1001)] == pytest.approx(
+        expected, abs=1.1e-10
+    )
 
 
 def test_no_warmup_and_warmup_of_one_step():

@@ -6,21 +6,44 @@ import pytest
 
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.records import ChainEntry
-from openfold_opt.train.selection import DataSelectionConfig, validate_counts, select_training, select_validation
+from openfold_opt.train.selection import (
+    DataSelectionConfig,
+    select_training,
+    select_validation,
+    validate_counts,
+)
 
 
 def entry(chain_id, date, *, length=100, cluster=1, labels=("A",)):
     return ChainEntry(
-        chain_id=chain_id, mmcif_chain_ids=labels, release_date=date, resolution=2.0, method="x", cluster_id=cluster,
-        sequence_length=length, commonest_letter_count=10, alignment_id=chain_id, num_alignments=1,
-        num_template_hits=0, structure_shard=0, structure_row=0, alignment_shard=0, alignment_row=0, hit_set=0,
+        chain_id=chain_id,
+        mmcif_chain_ids=labels,
+        release_date=date,
+        resolution=2.0,
+        method="x",
+        cluster_id=cluster,
+        sequence_length=length,
+        commonest_letter_count=10,
+        alignment_id=chain_id,
+        num_alignments=1,
+        num_template_hits=0,
+        structure_shard=0,
+        structure_row=0,
+        alignment_shard=0,
+        alignment_row=0,
+        hit_set=0,
     )
 
 
 def index_of(*chains):
     return ShardIndex(
-        format_version=1, checksum="x", chains=chains, shards=(), missing_alignments="error",
-        num_entries=len(chains), num_rejected_entries=0,
+        format_version=1,
+        checksum="x",
+        chains=chains,
+        shards=(),
+        missing_alignments="error",
+        num_entries=len(chains),
+        num_rejected_entries=0,
     )
 
 
@@ -55,10 +78,14 @@ def test_cameo_targets_by_mmcif_chain_id_and_length():
 
 def test_validation_by_release_dates_and_by_list():
     by_date = DataSelectionConfig(
-        validation_rule="release_dates", validation_min_date="2021-09-17", validation_max_date="2021-12-31"
+        validation_rule="release_dates",
+        validation_min_date="2021-09-17",
+        validation_max_date="2021-12-31",
     )
     assert select_validation(INDEX, by_date) == ["1ccc_A", "7bgg_X"]
-    by_list = DataSelectionConfig(validation_rule="chain_ids", validation_chain_ids=("1ddd_A", "1aaa_A"))
+    by_list = DataSelectionConfig(
+        validation_rule="chain_ids", validation_chain_ids=("1ddd_A", "1aaa_A")
+    )
     assert select_validation(INDEX, by_list) == ["1ddd_A", "1aaa_A"]
 
 
@@ -67,8 +94,12 @@ def test_nothing_left_is_a_clear_error():
         select_training(INDEX, DataSelectionConfig(train_max_release_date="1990-01-01"))
     with pytest.raises(ValueError, match="no chain to evaluate by rule 'release_dates'"):
         select_validation(
-            INDEX, DataSelectionConfig(validation_rule="release_dates", validation_min_date="2030-01-01",
-                                       validation_max_date="2030-12-31")
+            INDEX,
+            DataSelectionConfig(
+                validation_rule="release_dates",
+                validation_min_date="2030-01-01",
+                validation_max_date="2030-12-31",
+            ),
         )
 
 
@@ -78,7 +109,10 @@ def test_numbers_of_chains_that_the_rules_demand():
     assert validate_counts(train_samples=1, eval_samples=2, config=DataSelectionConfig()) is None
     for train, evaluation in ((594_594, 180), (594_595, 181)):
         complaint = validate_counts(train_samples=train, eval_samples=evaluation, config=demand)
-        assert f"{train:,} chains to train on and {evaluation} to evaluate, expected 594,595 and 180" in complaint
+        assert (
+            f"{train:,} chains to train on and {evaluation} to evaluate, expected 594,595 and 180"
+            in complaint
+        )
 
 
 def clustered(number):

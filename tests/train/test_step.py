@@ -21,7 +21,9 @@ def run_steps(step_object, num_steps, split, *, rank=0, size=1, num_samples=4):
         features = toy_samples(step, num_samples)
         firsts = [(micro * size + rank) * share for micro in range(split)]
         batches = [micro_batch(features, first, first + share) for first in firsts]
-        metrics.append(step_object.run(batches, step=step, num_recycling_iterations=(step - 1) % 3).read())
+        metrics.append(
+            step_object.run(batches, step=step, num_recycling_iterations=(step - 1) % 3).read()
+        )
     return metrics
 
 
@@ -62,7 +64,9 @@ def test_accumulation_equals_one_batch(split):
 def two_rank_body(context, split):
     step = toy_step(accumulation=split, context=context)
     metrics = run_steps(step, 10, split, rank=context.data.rank, size=context.data.size)
-    return [(item.loss, item.gradient_norm, item.terms["error"]) for item in metrics], step.buffer.values.tolist()
+    return [
+        (item.loss, item.gradient_norm, item.terms["error"]) for item in metrics
+    ], step.buffer.values.tolist()
 
 
 @pytest.mark.parametrize("split", [1, 2])
@@ -82,8 +86,12 @@ def state_of(step):
     return [
         x.clone()
         for x in (
-            step.buffer.values, step.optimizer.exp_avg, step.optimizer.exp_avg_sq, step.optimizer.num_steps,
-            step.weight_average.average, step.weight_average.num_updates,
+            step.buffer.values,
+            step.optimizer.exp_avg,
+            step.optimizer.exp_avg_sq,
+            step.optimizer.num_steps,
+            step.weight_average.average,
+            step.weight_average.num_updates,
         )
     ]
 
@@ -108,7 +116,9 @@ def test_a_loss_that_is_not_finite_changes_no_bit(value, step):
     assert all(torch.equal(old, new) for old, new in zip(before, state_of(ours), strict=True))
     weighted = result.local_terms[:, -1]
     assert [bool(torch.isfinite(value)) for value in weighted] == [True, True, False, True]
-    healthy = ours.run([micro_batch(toy_samples(step, 4), 0, 4)], step=step, num_recycling_iterations=0).read()
+    healthy = ours.run(
+        [micro_batch(toy_samples(step, 4), 0, 4)], step=step, num_recycling_iterations=0
+    ).read()
     assert healthy.is_applied and not torch.equal(before[0], ours.buffer.values)
 
 
@@ -117,7 +127,9 @@ def test_a_gradient_that_is_not_finite_changes_no_bit():
     run_steps(ours, 2, 1)
     before = state_of(ours)
     hook = ours.model.outer.weight.register_hook(lambda gradient: gradient * math.inf)
-    metrics = ours.run([micro_batch(toy_samples(3, 4), 0, 4)], step=3, num_recycling_iterations=0).read()
+    metrics = ours.run(
+        [micro_batch(toy_samples(3, 4), 0, 4)], step=3, num_recycling_iterations=0
+    ).read()
     hook.remove()
     assert math.isfinite(metrics.loss) and not metrics.is_applied
     assert all(torch.equal(old, new) for old, new in zip(before, state_of(ours), strict=True))
@@ -158,8 +170,14 @@ def test_the_toy_has_several_parameters():
 @pytest.mark.parametrize("passes", [0, 1, 2])
 def test_the_loss_looks_at_the_slice_of_the_last_pass(passes):
     features = toy_samples(1, 4)
-    metrics = toy_step().run([micro_batch(features, 0, 4)], step=1, num_recycling_iterations=passes).read()
-    assert metrics.terms["idle"] == pytest.approx(features.x[:, passes, 0].log().mean().item(), rel=1e-5)
+    metrics = (
+        toy_step()
+        .run([micro_batch(features, 0, 4)], step=1, num_recycling_iterations=passes)
+        .read()
+    )
+    assert metrics.terms["idle"] == pytest.approx(
+        features.x[:, passes, 0].log().mean().item(), rel=1e-5
+    )
 
 
 def test_dropout_is_told_the_step_and_the_slots():
@@ -185,10 +203,18 @@ def test_a_broken_sample_in_any_micro_batch_stops_the_step(broken):
 
     def loss(outputs, batch):
         terms = toy_loss(outputs, batch)
-        return dataclasses.replace(terms, weighted_total=terms.weighted_total * NAN) if next(calls) == broken else terms
+        return (
+            dataclasses.replace(terms, weighted_total=terms.weighted_total * NAN)
+            if next(calls) == broken
+            else terms
+        )
 
     step._loss = loss
     before = step.buffer.values.clone()
     (metrics,) = run_steps(step, 1, 2)
-    assert math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm) and not metrics.is_applied
+    assert (
+        math.isfinite(metrics.loss)
+        and math.isfinite(metrics.gradient_norm)
+        and not metrics.is_applied
+    )
     assert torch.equal(step.buffer.values, before)

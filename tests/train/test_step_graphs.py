@@ -8,13 +8,13 @@ import torch
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.build_run import build_model, build_plans, build_train_step
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.synthetic_features import synthetic_batch
-from openfold_opt.train.build_run import build_model, build_plans, build_train_step
 from openfold_opt.train.step import MicroBatch
+from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
 from tests.train.operator_recorder import OperatorRecorder
 from tests.train.synthetic import tiny_config
@@ -55,9 +55,15 @@ def new_step(config, device="cpu", context=None):
 
 
 def micro_batch(config, seed, *, num_passes=2, device="cpu"):
-    features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=num_passes, seed=seed)
+    features = synthetic_batch(
+        config.data, batch_size=config.local_batch_size, num_passes=num_passes, seed=seed
+    )
     slots = torch.arange(config.local_batch_size, device=device)
-    return MicroBatch(features=FeatureBatch.from_features(features).to(device), slots=slots, sample_ids=(f"sample {seed}",))
+    return MicroBatch(
+        features=FeatureBatch.from_features(features).to(device),
+        slots=slots,
+        sample_ids=(f"sample {seed}",),
+    )
 
 
 def new_graphs(config, recorder, device="cpu", context=None):
@@ -69,7 +75,9 @@ def new_graphs(config, recorder, device="cpu", context=None):
     for passes in (1, 0):
         graphs.record(passes)
     with torch.no_grad():
-        for tensor, before in zip([x for x in vars(step.weight_state()).values() if x is not None], start):
+        for tensor, before in zip(
+            [x for x in vars(step.weight_state()).values() if x is not None], start
+        ):
             tensor.copy_(before)
     return graphs, step
 
@@ -79,10 +87,13 @@ def run(runner, config, device="cpu"):
     metrics = []
     for number, passes in enumerate(PASSES, start=1):
         batches = [
-            micro_batch(config, 10 * number + micro, num_passes=passes + 1, device=device) for micro in range(config.accumulation)
+            micro_batch(config, 10 * number + micro, num_passes=passes + 1, device=device)
+            for micro in range(config.accumulation)
         ]
         result = runner.run(iter(batches), step=number, num_recycling_iterations=passes)
-        assert result.sample_ids == tuple(sample_id for batch in batches for sample_id in batch.sample_ids)
+        assert result.sample_ids == tuple(
+            sample_id for batch in batches for sample_id in batch.sample_ids
+        )
         metrics.append((result.read(), result.local_terms.clone()))
     return metrics
 
@@ -228,10 +239,15 @@ def test_a_step_with_too_few_micro_batches_is_refused_before_weights_change():
 
 
 def test_dropout_differs_from_step_to_step():
-    config = tiny_config(schedule=dataclasses.replace(tiny_config().schedule, base_learning_rate=0.0))
+    config = tiny_config(
+        schedule=dataclasses.replace(tiny_config().schedule, base_learning_rate=0.0)
+    )
     graphs, _ = new_graphs(config, StandIn())
     batch = micro_batch(config, 1)
-    losses = [graphs.run([batch], step=step, num_recycling_iterations=0).read().loss for step in (1, 2, 3, 1)]
+    losses = [
+        graphs.run([batch], step=step, num_recycling_iterations=0).read().loss
+        for step in (1, 2, 3, 1)
+    ]
     assert len(set(losses)) == 3 and losses[0] == losses[3]
 
 
@@ -257,7 +273,8 @@ def test_one_micro_batch_of_two_that_fits_no_graph():
     for number, kinds in enumerate([(longer, config), (config, longer), (config, config)], start=1):
         batches = [micro_batch(kind, 10 * number + micro) for micro, kind in enumerate(kinds)]
         results = [
-            runner.run(batches, step=number, num_recycling_iterations=1) for runner in (graphs, eager)
+            runner.run(batches, step=number, num_recycling_iterations=1)
+            for runner in (graphs, eager)
         ]
         assert_equal(*([(result.read(), result.local_terms)] for result in results))
     assert_same_state(step, eager)
@@ -269,7 +286,9 @@ def test_released_graphs_are_replayed_no_more():
     config, recorder = tiny_config(), StandIn()
     graphs, _ = new_graphs(config, recorder)
     graphs.release()
-    assert graphs.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read().is_applied
+    assert (
+        graphs.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read().is_applied
+    )
     assert recorder.num_replays == 0 and graphs.num_eager_steps == 1
 
 
@@ -278,7 +297,13 @@ def test_figures_read_late_are_those_of_their_step():
     graphs, _ = new_graphs(config, StandIn())
     eager = new_step(config)
     batches = [micro_batch(config, seed) for seed in (1, 2)]
-    late = [graphs.run([batch], step=step, num_recycling_iterations=0) for step, batch in enumerate(batches, start=1)]
-    now = [eager.run([batch], step=step, num_recycling_iterations=0) for step, batch in enumerate(batches, start=1)]
+    late = [
+        graphs.run([batch], step=step, num_recycling_iterations=0)
+        for step, batch in enumerate(batches, start=1)
+    ]
+    now = [
+        eager.run([batch], step=step, num_recycling_iterations=0)
+        for step, batch in enumerate(batches, start=1)
+    ]
     for ours, theirs in zip(late, now):
         assert torch.equal(ours.local_terms, theirs.local_terms) and ours.read() == theirs.read()

@@ -9,9 +9,13 @@ from tests.train.ranks import ROOT
 
 def stress(*flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "tests.train.stress_starts", *flags], cwd=ROOT, capture_output=True, text=True, timeout=1200,
+        [sys.executable, "-m", "tests.train.stress_starts", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
 
 
 def test_twenty_starts_and_ends():
@@ -19,7 +23,11 @@ def test_twenty_starts_and_ends():
     ended = stress("--starts", "20", "--busy", "1", "--seed", "0")
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
     assert "20 starts and ends, 0 faults" in ended.stdout
-    kinds = {line.split(", ")[1].split(":")[0] for line in ended.stdout.splitlines() if " ranks, " in line}
+    kinds = {
+        line.split(", ")[1].split(":")[0]
+        for line in ended.stdout.splitlines()
+        if " ranks, " in line
+    }
     assert kinds == {"success", "preempted", "failed", "interrupted", "lost"}, ended.stdout
 
 

@@ -9,11 +9,11 @@ import textwrap
 import time
 
 import pytest
-from tests.train.ranks import ROOT, Ranks, finished
-from tests.train.tiny_run import PREEMPTED_EXIT_CODE
 
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
 from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
+from tests.train.ranks import ROOT, Ranks, finished
+from tests.train.tiny_run import PREEMPTED_EXIT_CODE
 
 QUICK = {"parallel": {"heartbeat_seconds": 4.0}, "checkpoint": {"every_steps": 1}}
 
@@ -28,7 +28,9 @@ def last_step(folder) -> int:
     return CheckpointStore(folder / "checkpoints", CheckpointConfig()).records()[-1].step
 
 
-def kill_one_and_go_on(folder, victim: int, after_step: int, whole: dict[int, float], *, delay: float = 0.0) -> str:
+def kill_one_and_go_on(
+    folder, victim: int, after_step: int, whole: dict[int, float], *, delay: float = 0.0
+) -> str:
     """kill -9 of a rank while it trains; returns what a surviving rank said."""
     ranks = Ranks(folder, 2, 12, step_seconds=0.3, **QUICK)
     ranks.wait_for(f"step {after_step} ")
@@ -66,15 +68,26 @@ def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_
 
 
 @pytest.mark.parametrize("evaluation_ranks", [0, 1])
-def test_an_evaluation_that_was_due_when_the_run_was_stopped_is_made_by_the_rerun(tmp_path, evaluation_ranks):
+def test_an_evaluation_that_was_due_when_the_run_was_stopped_is_made_by_the_rerun(
+    tmp_path, evaluation_ranks
+):
     """Asked to stop in the step after which an evaluation is due; without it the run would end as aborted."""
     parallel = {"num_evaluation_ranks": evaluation_ranks}
     changes = {"parallel": parallel, "evaluation": {"every_steps": 4, "target_lddt_ca": 1e-6}}
-    ranks = Ranks(tmp_path, 1 + evaluation_ranks, 4, step_seconds=0.5, checkpoint={"every_steps": 0}, **changes)
+    ranks = Ranks(
+        tmp_path,
+        1 + evaluation_ranks,
+        4,
+        step_seconds=0.5,
+        checkpoint={"every_steps": 0},
+        **changes,
+    )
     ranks.wait_for("step 1 ")
     for process in ranks.processes:
         process.send_signal(signal.SIGUSR1)
-    assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * (1 + evaluation_ranks), ranks.lines
+    assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * (1 + evaluation_ranks), (
+        ranks.lines
+    )
     assert last_step(tmp_path) == 4 and not ranks.said("evaluation")
     rerun = finished(tmp_path, 1 + evaluation_ranks, 4, **changes)
     assert len(rerun.said("evaluation")) == 1 and rerun.said("summary")[0][1] == "success"
@@ -104,7 +117,10 @@ def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(whole, tmp_
         tiny_run.main()
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for line in process.stdout:
         if line.startswith("HALF"):
@@ -135,12 +151,27 @@ def test_torchrun_starts_the_ranks_again_by_itself(whole, tmp_path):
     """
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(script))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--max-restarts=1",
+    ]
     shown = subprocess.run(
-        [*command, str(program), str(tmp_path / "out"), "12"], cwd=ROOT, capture_output=True, text=True, timeout=180,
+        [*command, str(program), str(tmp_path / "out"), "12"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert shown.returncode == 0, shown.stderr[-3000:]
-    steps = {int(line.split()[1]): float(line.split()[3]) for line in shown.stdout.splitlines() if line.startswith("step ")}
+    steps = {
+        int(line.split()[1]): float(line.split()[3])
+        for line in shown.stdout.splitlines()
+        if line.startswith("step ")
+    }
     assert steps == whole
     assert ", start 2" in shown.stdout

@@ -22,4 +22,7 @@ def test_a_seed_gives_the_same_and_samples_differ():
 
 
 def test_everything_is_finite():
-    assert all(torch.isfinite(value.float()).all() for value in synthetic_batch(DATA, batch_size=1, num_passes=1).values())
+    assert all(
+        torch.isfinite(value.float()).all()
+        for value in synthetic_batch(DATA, batch_size=1, num_passes=1).values()
+    )

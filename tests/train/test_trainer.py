@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint import CheckpointConfig, load_checkpoint
 from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.trainer import SetupError, Trainer
 from openfold_opt.train.run_state import published_form
-from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.trainer import SetupError, Trainer
+from openfold_opt.train.training_interval import NonFiniteError
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
 
@@ -51,15 +51,37 @@ def whole(tmp_path_factory):
 def test_events_come_in_order(whole):
     _, recorder, _ = whole
     steps = ["step"] * 4
-    block = ["block_start", *steps, "block_stop", "evaluation_start", "evaluation", "evaluation_stop"]
+    block = [
+        "block_start",
+        *steps,
+        "block_stop",
+        "evaluation_start",
+        "evaluation",
+        "evaluation_stop",
+    ]
     told = [name for name in recorder.names if not name.startswith("checkpoint_")]
     warm_up = ["preparing"] * 3
-    assert told == ["init_start", *warm_up, "init_stop", "run_start", "data_ready", *block, *block, "run_stop", "run_end"]
+    assert told == [
+        "init_start",
+        *warm_up,
+        "init_stop",
+        "run_start",
+        "data_ready",
+        *block,
+        *block,
+        "run_stop",
+        "run_end",
+    ]
 
 
 def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
     summary, recorder, _ = whole
-    assert (summary.status, summary.steps, summary.samples, summary.resumed_from_step) == ("aborted", 8, 8, 0)
+    assert (summary.status, summary.steps, summary.samples, summary.resumed_from_step) == (
+        "aborted",
+        8,
+        8,
+        0,
+    )
     assert [report.step for report in recorder.steps] == list(range(1, 9))
     assert all(math.isfinite(report.loss) and report.gradient_norm > 0 for report in recorder.steps)
     assert {report.num_recycling_iterations for report in recorder.steps} == {0, 1}
@@ -86,7 +108,9 @@ def test_the_last_step_is_evaluated_between_two_evaluations(tmp_path):
 def test_last_and_best_checkpoints_stay(whole):
     _, recorder, folder = whole
     best = max(recorder.evaluations, key=lambda report: (report.lddt_ca, report.step)).step
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {f"step_{step:08d}" for step in {6, 8, best}}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        f"step_{step:08d}" for step in {6, 8, best}
+    }
 
 
 def test_the_target_ends_the_run(tmp_path):
@@ -99,7 +123,9 @@ def test_the_target_ends_the_run(tmp_path):
     assert (again.status, again.steps, again.trained_steps) == ("success", 2, 0)
 
 
-@pytest.mark.parametrize("stop", [2, 4, 7], ids=["within a block", "after an evaluation", "last step of a process"])
+@pytest.mark.parametrize(
+    "stop", [2, 4, 7], ids=["within a block", "after an evaluation", "last step of a process"]
+)
 def test_resumed_steps_are_those_of_the_whole_run(whole, tmp_path, stop):
     train(tiny_config(max_steps=stop), tmp_path)
     summary, recorder = train(tiny_config(), tmp_path)
@@ -109,7 +135,15 @@ def test_resumed_steps_are_those_of_the_whole_run(whole, tmp_path, stop):
 
 
 def same_metrics(found, expected):
-    keys = ("step", "loss", "terms", "gradient_norm", "learning_rate", "num_recycling_iterations", "samples_seen")
+    keys = (
+        "step",
+        "loss",
+        "terms",
+        "gradient_norm",
+        "learning_rate",
+        "num_recycling_iterations",
+        "samples_seen",
+    )
     return [[getattr(report, key) for key in keys] for report in found] == [
         [getattr(report, key) for key in keys] for report in expected
     ]
@@ -142,7 +176,10 @@ def test_kill_9_and_the_same_command_again(whole, tmp_path):
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait(timeout=60) == -signal.SIGKILL
-    steps = [int(path.parent.name.removeprefix("step_")) for path in (tmp_path / "checkpoints").glob("*[0-9]/checkpoint.json")]
+    steps = [
+        int(path.parent.name.removeprefix("step_"))
+        for path in (tmp_path / "checkpoints").glob("*[0-9]/checkpoint.json")
+    ]
     assert steps and max(steps) <= 6
     summary, recorder = train(tiny_config(), tmp_path)
     assert summary.resumed_from_step == max(steps)
@@ -169,7 +206,9 @@ def test_checkpoints_of_another_run_are_refused(tmp_path, change, word):
     train(tiny_config(max_steps=2), tmp_path)
     config, seed = tiny_config(), change.get("seed", 3)
     if "schedule" in change:
-        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, base_learning_rate=0.5))
+        config = dataclasses.replace(
+            config, schedule=dataclasses.replace(config.schedule, base_learning_rate=0.5)
+        )
     with pytest.raises(SetupError, match=word):
         train(config, tmp_path, seed=seed)
 
@@ -184,7 +223,9 @@ def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
         seed=3,
         observer=recorder,
     )
-    with pytest.raises(NonFiniteError, match=r"step 3 .*sample chain2 \(seed 2\): supervised_chi = nan"):
+    with pytest.raises(
+        NonFiniteError, match=r"step 3 .*sample chain2 \(seed 2\): supervised_chi = nan"
+    ):
         trainer.run()
     assert [report.step for report in recorder.steps] == [1, 2]
     assert recorder.names[-1] == "run_failed"
@@ -192,10 +233,14 @@ def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
 
 
 def test_published_form_starts_with_moments_and_an_empty_average(whole, tmp_path):
-    content = published_form(checkpoint(whole[2]), learning_rate=1e-3, optimizer=tiny_config().optimizer)
+    content = published_form(
+        checkpoint(whole[2]), learning_rate=1e-3, optimizer=tiny_config().optimizer
+    )
     keys = ("iteration", "alphafold_state_dict", "optimizer_state_dict")
     torch.save({key: content[key] for key in keys}, tmp_path / "resumable.pt")
-    config = tiny_config(max_steps=1, evaluation=EvaluationConfig(every_steps=1, target_lddt_ca=1.0))
+    config = tiny_config(
+        max_steps=1, evaluation=EvaluationConfig(every_steps=1, target_lddt_ca=1.0)
+    )
     summary, recorder = train(config, tmp_path / "out", init_checkpoint=tmp_path / "resumable.pt")
     assert (summary.steps, summary.resumed_from_step) == (1, 0)
     assert recorder.infos[0].init_checkpoint_sha256 is not None
@@ -219,8 +264,14 @@ def test_a_wrong_initial_checkpoint_is_refused(tmp_path, whole, fault):
         config = dataclasses.replace(config, init_checkpoint_sha256="0" * 64)
     if fault not in ("absent", "needed"):
         torch.save(state, path)
-    word = {"missing": name, "extra": "other", "misshapen": name, "sha256": "0" * 64, "absent": "does not exist",
-            "needed": "--init-checkpoint"}[fault]
+    word = {
+        "missing": name,
+        "extra": "other",
+        "misshapen": name,
+        "sha256": "0" * 64,
+        "absent": "does not exist",
+        "needed": "--init-checkpoint",
+    }[fault]
     with pytest.raises(ValueError, match=word):
         train(config, tmp_path / "out", init_checkpoint=None if fault == "needed" else path)
 
@@ -234,11 +285,21 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(tmp_path):
 
 def torchrun(folder, num_ranks, local_batch, *, returncode=0):
     arguments = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}",
-        "-m", "tests.train.tiny_run", str(folder), "10", json.dumps({"local_batch_size": local_batch}),
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={num_ranks}",
+        "-m",
+        "tests.train.tiny_run",
+        str(folder),
+        "10",
+        json.dumps({"local_batch_size": local_batch}),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    shown = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    shown = subprocess.run(
+        arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert shown.returncode == returncode, shown.stderr[-3000:]
     return [line.split() for line in (shown.stdout + shown.stderr).splitlines() if line.split()]
 
@@ -254,7 +315,9 @@ def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
     # three chains on two ranks: each once, gathered in the order of their ids
     evaluations = [line for line in lines if line[0] == "evaluation"]
     for line, report in zip(evaluations, recorder.evaluations, strict=True):
-        assert [float(score) for score in line[2:]] == pytest.approx([c.lddt_ca for c in report.chains], abs=0.02)
+        assert [float(score) for score in line[2:]] == pytest.approx(
+            [c.lddt_ca for c in report.chains], abs=0.02
+        )
 
 
 def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
@@ -263,7 +326,9 @@ def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
     lines = torchrun(tmp_path, 2, 1, returncode=1)
     assert time.monotonic() - started < 60, "the second rank waited for the first"
     words = [" ".join(line) for line in lines]
-    assert sum("SetupError" in line and "a global batch of 1; 2 ranks" in line for line in words) >= 2
+    assert (
+        sum("SetupError" in line and "a global batch of 1; 2 ranks" in line for line in words) >= 2
+    )
 
 
 def test_bf16_trains_close_to_fp32(whole, tmp_path):

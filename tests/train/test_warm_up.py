@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.train.build_run import build_plans
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.build_run import build_plans
+from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.warm_up import warm_up
 from tests.support.devices import DEVICES
 from tests.train.synthetic import tiny_config
-from tests.train.test_trainer import train
 from tests.train.test_step_graphs import StandIn, micro_batch, new_step
+from tests.train.test_trainer import train
 
 
 def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
@@ -33,13 +33,21 @@ def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
     config = tiny_config(precision=precision, device=device)
-    config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, validation_max_length=60))
+    config = dataclasses.replace(
+        config, selection=dataclasses.replace(config.selection, validation_max_length=60)
+    )
     config = as_if_on_a_gpu(config) if has_graphs else config
     step = new_step(config, device)
     batch = micro_batch(config, 5, device=device)
     step.run([batch], step=1, num_recycling_iterations=1).read()
-    before = {name: None if x is None else x.clone() for name, x in vars(step.weight_state()).items()}
-    numbers = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()
+    before = {
+        name: None if x is None else x.clone() for name, x in vars(step.weight_state()).items()
+    }
+    numbers = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"].copy(),
+    )
     on_gpu = torch.cuda.get_rng_state_all()
     _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     lines = []
@@ -49,7 +57,10 @@ def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
     runner = warm_up(config, step, evaluator, recorder=recorder, report=lines.append)
     assert isinstance(runner, StepGraphs) == has_graphs
     assert lines[:2] == [f"warm-up: step with {k} passes without gradient" for k in (1, 0)]
-    with_graphs = ["warm-up: evaluation of 64 residues", "warm-up: recorded 2 steps and the evaluation"]
+    with_graphs = [
+        "warm-up: evaluation of 64 residues",
+        "warm-up: recorded 2 steps and the evaluation",
+    ]
     assert lines[2:] == (with_graphs if has_graphs else ["warm-up: evaluation"])
     for name, value in vars(step.weight_state()).items():
         assert value is before[name] is None or torch.equal(value, before[name]), name
@@ -65,10 +76,16 @@ def test_a_run_with_it_equals_one_without(tmp_path):
     found = []
     for name in (True, False):
         _, recorder = train(tiny_config(warm_up=name), tmp_path / str(name))
-        found.append([(report.step, report.loss, report.gradient_norm) for report in recorder.steps])
+        found.append(
+            [(report.step, report.loss, report.gradient_norm) for report in recorder.steps]
+        )
         assert ("preparing" in recorder.names) == name
         if name:
-            assert recorder.names.index("preparing") < recorder.names.index("init_stop") < recorder.names.index("run_start")
+            assert (
+                recorder.names.index("preparing")
+                < recorder.names.index("init_stop")
+                < recorder.names.index("run_start")
+            )
     assert found[0] == found[1]
 
 

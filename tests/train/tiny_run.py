@@ -15,12 +15,12 @@ import torch
 
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.leaving import run_program
-from openfold_opt.train.training_interval import TrainingInterval
-from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.trainer import Trainer
-from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
 from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
 from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.trainer import Trainer
+from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.synthetic import MemorySource, tiny_config
 
 PREEMPTED_EXIT_CODE = 75
@@ -33,7 +33,10 @@ class LossPrinter(NullObserver):
         print(f"preparing {what}", flush=True)
 
     def step(self, report: StepReport) -> None:
-        print(f"step {report.step} loss {report.loss!r} seconds {report.step_time_seconds!r}", flush=True)
+        print(
+            f"step {report.step} loss {report.loss!r} seconds {report.step_time_seconds!r}",
+            flush=True,
+        )
 
     def evaluation_start(self, *, step: int, epoch_num: int) -> None:
         print(f"evaluation_start {step}", flush=True)
@@ -52,7 +55,10 @@ class LossPrinter(NullObserver):
         print(f"run_failed {type(error).__name__}: {error}", flush=True)
 
     def run_end(self, summary: RunSummary) -> None:
-        print(f"summary {summary.status} {summary.steps} waits {summary.num_evaluation_waits}", flush=True)
+        print(
+            f"summary {summary.status} {summary.steps} waits {summary.num_evaluation_waits}",
+            flush=True,
+        )
 
 
 def slow_down(owner: type, name: str, seconds: float) -> None:
@@ -75,7 +81,11 @@ def main() -> int:
     nested = {name: changes.pop(name, {}) for name in ("parallel", "evaluation", "checkpoint")}
     config = tiny_config(max_steps=max_steps, **changes)
     config = dataclasses.replace(
-        config, **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in nested.items()}
+        config,
+        **{
+            name: dataclasses.replace(getattr(config, name), **fields)
+            for name, fields in nested.items()
+        },
     )
     stop_request = StopRequest()
     signal.signal(signal.SIGUSR1, lambda *_: setattr(stop_request, "is_raised", True))

@@ -49,12 +49,15 @@ class ToyModel(nn.Module):
 
 
 def toy_loss(outputs: Tensor, batch: ToyFeatures) -> LossTerms:
-    """"error" of weight 1 and "idle" of weight 0; an idle term of NaN must stop nothing."""
+    """ "error" of weight 1 and "idle" of weight 0; an idle term of NaN must stop nothing."""
     error = (outputs - batch.y) ** 2 + 0.0 * batch.x.sum(-1)
     idle = torch.log(batch.x[:, 0])
     scaled = 2.0 * error
     return LossTerms(
-        terms={"error": error, "idle": idle}, weighted_total=error, scaled_total=scaled, loss=scaled.mean()
+        terms={"error": error, "idle": idle},
+        weighted_total=error,
+        scaled_total=scaled,
+        loss=scaled.mean(),
     )
 
 
@@ -75,7 +78,11 @@ def micro_batch(features: ToyFeatures, first: int, last: int) -> MicroBatch:
 
 
 def toy_step(
-    *, seed: int = 0, accumulation: int = 1, clip_norm: float = 0.1, context: ParallelContext | None = None
+    *,
+    seed: int = 0,
+    accumulation: int = 1,
+    clip_norm: float = 0.1,
+    context: ParallelContext | None = None,
 ) -> TrainStep:
     """A TrainStep over a fresh toy model."""
     torch.manual_seed(seed)
@@ -85,4 +92,6 @@ def toy_step(
         accumulation=accumulation,
         gradient_bucket_bytes=64,
     )
-    return TrainStep(ToyModel(), loss=toy_loss, plan=ExecutionPlan.plain(), config=config, context=context)
+    return TrainStep(
+        ToyModel(), loss=toy_loss, plan=ExecutionPlan.plain(), config=config, context=context
+    )

@@ -14,7 +14,9 @@ def invariant_point_attention(
     inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """kernels/reference/invariant_point_attention.py, which has shapes and meaning."""
-    return reference.invariant_point_attention(inputs, mask=mask, mask_inf=mask_inf, squared_distances=squared_distances)
+    return reference.invariant_point_attention(
+        inputs, mask=mask, mask_inf=mask_inf, squared_distances=squared_distances
+    )
 
 
 def squared_distances(q: Tensor, k: Tensor) -> Tensor:
@@ -29,7 +31,10 @@ class _SquaredDistances(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor) -> Tensor:
         ctx.save_for_backward(q, k)
-        rows, columns = q.movedim(-1, 0).unsqueeze(-1).contiguous(), k.movedim(-1, 0).unsqueeze(-2).contiguous()
+        rows, columns = (
+            q.movedim(-1, 0).unsqueeze(-1).contiguous(),
+            k.movedim(-1, 0).unsqueeze(-2).contiguous(),
+        )
         total = (rows[0] - columns[0]).square_()
         for row, column in zip(rows[1:], columns[1:]):
             difference = row - column

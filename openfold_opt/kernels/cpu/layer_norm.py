@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.recomputation import Recomputable
 from openfold_opt.kernels.cpu.native_functions import call
-from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tile_length, sums_like
+from openfold_opt.kernels.cpu.recomputation import Recomputable
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tile_length
 
 Parameters = tuple[Tensor, Tensor]
 
@@ -20,7 +20,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
     return _LayerNorm.apply(x, weight, bias, eps)
 
 
-def projected_norm(x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor | None], *, eps: float) -> tuple[Tensor, Tensor]:
+def projected_norm(
+    x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor | None], *, eps: float
+) -> tuple[Tensor, Tensor]:
     """kernels/reference/layer_norm.py, which has shapes and meaning."""
     return _ProjectedNorm.apply(x, *norm, *projection, eps)
 
@@ -57,13 +59,23 @@ class _LayerNorm(torch.autograd.Function):
         x, gamma, beta, statistics = ctx.recompute.release()
         d_gamma, d_beta = sums_like(gamma, beta)
         d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        normalize_backward(as_rows(d_result), as_rows(x), statistics, (gamma, d_gamma, d_beta), as_rows(d_x))
+        normalize_backward(
+            as_rows(d_result), as_rows(x), statistics, (gamma, d_gamma, d_beta), as_rows(d_x)
+        )
         return d_x, d_gamma, d_beta, None
 
 
 class _ProjectedNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor | None, eps: float):
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+    ):
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         rows = as_rows(result)
         normalize(as_rows(x), (gamma, beta), eps, rows)
@@ -77,7 +89,9 @@ class _ProjectedNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_result: Tensor | None, d_projected: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: FunctionCtx, d_result: Tensor | None, d_projected: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         x, gamma, beta, weight = ctx.recompute.release()
         if d_projected is None:
             d_projected = weight.new_zeros(*x.shape[:-1], len(weight))
@@ -85,11 +99,15 @@ class _ProjectedNorm(torch.autograd.Function):
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, weight[:, 0])
         rows, d_rows, d_x_rows = as_rows(x), as_rows(d_projected), as_rows(d_x)
         parts = [rows, d_rows, d_x_rows, *([] if d_result is None else [as_rows(d_result)])]
-        for some, d_some, d_x_some, *d_normalized in zip(*(part.split(tile_length(x.shape[-1] * x.element_size())) for part in parts)):
+        for some, d_some, d_x_some, *d_normalized in zip(
+            *(part.split(tile_length(x.shape[-1] * x.element_size())) for part in parts)
+        ):
             normalized = scratch.take("normalized", *some.shape, dtype=some.dtype)
             statistics = normalize(some, (gamma, beta), ctx.recompute.eps, normalized)
             add_product(d_weight, d_some.t(), normalized.to(weight.dtype))
-            total = torch.mm(d_some, weight, out=scratch.take("d_normalized", *some.shape)).to(some.dtype)
+            total = torch.mm(d_some, weight, out=scratch.take("d_normalized", *some.shape)).to(
+                some.dtype
+            )
             for d in d_normalized:
                 total.add_(d)
             normalize_backward(total, some, statistics, (gamma, d_gamma, d_beta), d_x_some)
@@ -112,7 +130,13 @@ def normalize(x: Tensor, parameters: Parameters, eps: float, result: Tensor) -> 
 
 
 def normalize_backward(
-    d_y: Tensor, x: Tensor, statistics: Tensor, gamma_and_sums: tuple[Tensor, Tensor, Tensor], d_x: Tensor, *, added: Tensor | None = None
+    d_y: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    gamma_and_sums: tuple[Tensor, Tensor, Tensor],
+    d_x: Tensor,
+    *,
+    added: Tensor | None = None,
 ) -> None:
     """Writes the gradient of x to d_x, plus what is added; all [n, c].
 

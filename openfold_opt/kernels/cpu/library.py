@@ -15,7 +15,17 @@ from pathlib import Path
 
 SOURCES = Path(__file__).with_name("cpp")
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd", "-shared", "-fPIC")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fopenmp-simd",
+    "-shared",
+    "-fPIC",
+)
 """Not -ffast-math, for which nothing is ever infinite or not a number."""
 _FLAGS_BY_MACHINE = {"x86_64": ("-mprefer-vector-width=512",)}
 
@@ -29,7 +39,9 @@ def library() -> ctypes.CDLL:
     """The library; the first call on a machine compiles it, which takes some seconds. LibraryError tells why it cannot be had."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
-        raise LibraryError(f"there is no C++ compiler: none of {', '.join(COMPILERS)} is on the PATH (Debian, Ubuntu: apt-get install g++)")
+        raise LibraryError(
+            f"there is no C++ compiler: none of {', '.join(COMPILERS)} is on the PATH (Debian, Ubuntu: apt-get install g++)"
+        )
     name = f"loops-{_key(compiler)}.so"
     folders = list(_folders())
     for folder in folders:
@@ -47,7 +59,9 @@ def library() -> ctypes.CDLL:
                 return ctypes.CDLL(str(folder / name))
             except OSError as error:
                 reasons.append(f"{folder} ({error})")
-    raise LibraryError(f"its machine code can be kept in none of {', '.join(reasons)}: make one of them writable, with 1 MB of room, and not noexec")
+    raise LibraryError(
+        f"its machine code can be kept in none of {', '.join(reasons)}: make one of them writable, with 1 MB of room, and not noexec"
+    )
 
 
 @cache
@@ -111,18 +125,24 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
     except OSError:
         return platform.processor()
-    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
+    return "\n".join(
+        line for line in lines if line.startswith(("model", "flags", "Features", "CPU "))
+    )
 
 
 def _compile(compiler: str, out: Path) -> None:
     command = [compiler, *_flags(), str(SOURCES / "table.cpp"), "-o", str(out)]
     finished = _run(command)
     if finished.returncode != 0:
-        raise LibraryError(f"{' '.join(command)} ended with exit code {finished.returncode}:\n{finished.stderr[-2000:]}")
+        raise LibraryError(
+            f"{' '.join(command)} ended with exit code {finished.returncode}:\n{finished.stderr[-2000:]}"
+        )
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess:
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError as error:
         raise LibraryError(f"{command[0]} cannot be started: {error}") from error

@@ -72,12 +72,18 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
     if isinstance(first, Tensor) and first.is_meta:
         return
     wanted = _wanted(name)
-    element = next((x.dtype for memory, x in zip(wanted, arguments) if memory.kind != "F"), torch.float32)
-    places = [_place(name, memory, element, arguments, number) for number, memory in enumerate(wanted)]
+    element = next(
+        (x.dtype for memory, x in zip(wanted, arguments) if memory.kind != "F"), torch.float32
+    )
+    places = [
+        _place(name, memory, element, arguments, number) for number, memory in enumerate(wanted)
+    ]
     _functions(element)[name](*places, *arguments[len(wanted) :])
 
 
-def _place(name: str, memory: _Memory, element: torch.dtype, arguments: tuple[Any, ...], number: int) -> int | None:
+def _place(
+    name: str, memory: _Memory, element: torch.dtype, arguments: tuple[Any, ...], number: int
+) -> int | None:
     """Address of a tensor among the arguments, once it is what the loop wants."""
     x = arguments[number]
     if x is None and memory.is_optional:
@@ -85,10 +91,25 @@ def _place(name: str, memory: _Memory, element: torch.dtype, arguments: tuple[An
     expected = torch.float32 if memory.kind == "F" else element
     size = math.prod((memory.factor, *(arguments[place] for place in memory.places)))
     # subclasses may have no memory of their own
-    if type(x) not in (Tensor, nn.Parameter) or x.dtype != expected or x.numel() != size or not _lies_as_wanted(x, memory, arguments):
-        found = f"{x.dtype} of shape {tuple(x.shape)} and strides {x.stride()}" if isinstance(x, Tensor) else str(x)
-        layout = "contiguous" if memory.stride_group is None else f"rows {arguments[memory.stride_group]} apart"
-        raise ValueError(f"loop {name}, argument {number}: found {found}; expected {size} elements of {expected}, {layout}")
+    if (
+        type(x) not in (Tensor, nn.Parameter)
+        or x.dtype != expected
+        or x.numel() != size
+        or not _lies_as_wanted(x, memory, arguments)
+    ):
+        found = (
+            f"{x.dtype} of shape {tuple(x.shape)} and strides {x.stride()}"
+            if isinstance(x, Tensor)
+            else str(x)
+        )
+        layout = (
+            "contiguous"
+            if memory.stride_group is None
+            else f"rows {arguments[memory.stride_group]} apart"
+        )
+        raise ValueError(
+            f"loop {name}, argument {number}: found {found}; expected {size} elements of {expected}, {layout}"
+        )
     return x.data_ptr()
 
 
@@ -122,11 +143,18 @@ def _wanted(name: str) -> tuple[_Memory, ...]:
 def _functions(element: torch.dtype) -> dict[str, Callable]:
     """name -> C function, for elements of a type."""
     if element not in _TABLES:
-        raise ValueError(f'kernels for a CPU work on float32 and bfloat16, found {element}; set their fields of KernelConfig to "reference"')
+        raise ValueError(
+            f'kernels for a CPU work on float32 and bfloat16, found {element}; set their fields of KernelConfig to "reference"'
+        )
     entries = (_Entry * (len(NATIVE_FUNCTIONS) + 1)).in_dll(library(), _TABLES[element])
     places = {entry.name.decode(): entry.function for entry in entries[: len(NATIVE_FUNCTIONS)]}
-    return {name: ctypes.CFUNCTYPE(None, *map(_type_of, arguments.split()))(places[name]) for name, arguments in NATIVE_FUNCTIONS.items()}
+    return {
+        name: ctypes.CFUNCTYPE(None, *map(_type_of, arguments.split()))(places[name])
+        for name, arguments in NATIVE_FUNCTIONS.items()
+    }
 
 
 def _type_of(token: str) -> type:
-    return ctypes.c_void_p if ":" in token else ctypes.c_float if token in _FLOATS else ctypes.c_int64
+    return (
+        ctypes.c_void_p if ":" in token else ctypes.c_float if token in _FLOATS else ctypes.c_int64
+    )

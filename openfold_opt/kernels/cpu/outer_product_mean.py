@@ -13,17 +13,27 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.native_functions import call
-from openfold_opt.kernels.cpu.tiles import add_product, tiles, sums_like
+from openfold_opt.kernels.cpu.tiles import add_product, sums_like, tiles
 
 
-def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
+def outer_product_mean(
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+) -> Tensor:
     """kernels/reference/outer_product_mean.py, which has shapes and meaning; keeps its inputs only."""
     return _OuterProductMean.apply(z, *sides, *projection, norm)
 
 
 class _OuterProductMean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
+    def forward(
+        ctx: FunctionCtx,
+        z: Tensor,
+        a: Tensor,
+        b: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: Tensor,
+    ) -> Tensor:
         a, b = a.transpose(1, 2).contiguous(), b.flatten(2).contiguous()
         ctx.save_for_backward(a, b, weight, norm)
         projection = _swap_channels(weight, a.shape[-1]).t()
@@ -52,7 +62,10 @@ class _OuterProductMean(torch.autograd.Function):
             torch.bmm(b[sample].expand(len(d_outer), -1, -1), d_outer, out=d_a[sample, rows])
             for a_row, d_row in zip(a[sample, rows], d_outer):
                 add_product(d_b[sample], a_row, d_row.t())
-        d_b, d_weight, d_bias = (x.to(weight.dtype) for x in (d_b.unflatten(-1, (-1, c)), _swap_channels(d_projection, c), d_bias))
+        d_b, d_weight, d_bias = (
+            x.to(weight.dtype)
+            for x in (d_b.unflatten(-1, (-1, c)), _swap_channels(d_projection, c), d_bias)
+        )
         return d_result, d_a.transpose(1, 2), d_b, d_weight, d_bias, None
 
 

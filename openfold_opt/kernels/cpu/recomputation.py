@@ -42,7 +42,9 @@ class Recomputable:
         return kept
 
 
-def recomputable_of(kind: type[AnyRecomputable], results: Sequence[Tensor]) -> AnyRecomputable | None:
+def recomputable_of(
+    kind: type[AnyRecomputable], results: Sequence[Tensor]
+) -> AnyRecomputable | None:
     """None if these tensors, or what autograd knows of them, are not the first results of one such node as they are."""
     nodes = {result.grad_fn for result in results}
     is_in_order = [result.output_nr for result in results] == list(range(len(results)))

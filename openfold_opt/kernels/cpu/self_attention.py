@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.recomputation import recomputable_of
 from openfold_opt.kernels.cpu.layer_norm import RecomputableNorm
 from openfold_opt.kernels.cpu.native_functions import call
-from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tile_length, product_into, sums_like
+from openfold_opt.kernels.cpu.recomputation import recomputable_of
+from openfold_opt.kernels.cpu.tiles import (
+    Scratch,
+    add_product,
+    product_into,
+    sums_like,
+    tile_length,
+)
 
 _FLOAT32_BYTES = 4
 
@@ -75,7 +81,14 @@ class _BackwardWorkspace(_Workspace):
 class _Attention:
     """What both passes do with a piece. All intermediate results lie in scratch memory, and each is passed over as rarely as can be."""
 
-    def __init__(self, x: Tensor, projection: tuple[Tensor, Tensor], mask: Tensor, bias: Tensor | None, sizes: tuple[int, float]) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        projection: tuple[Tensor, Tensor],
+        mask: Tensor,
+        bias: Tensor | None,
+        sizes: tuple[int, float],
+    ) -> None:
         num_heads, mask_inf = sizes
         w_in, b_in = projection
         length, c = x.shape[2], len(w_in) // (4 * num_heads)
@@ -83,7 +96,9 @@ class _Attention:
         self._mask_offset = (mask_inf * (mask.float() - 1.0)).expand(x.shape[:3]).contiguous()
         self._bias = None if bias is None else bias.float().contiguous()
         self._scale, self._scratch = 1.0 / math.sqrt(c), Scratch(w_in)
-        self._length = tile_length(length * max(num_heads * length * _FLOAT32_BYTES, len(w_in) * w_in.element_size()))
+        self._length = tile_length(
+            length * max(num_heads * length * _FLOAT32_BYTES, len(w_in) * w_in.element_size())
+        )
         self._group_sizes, self._workspaces = (length, num_heads, c), {}
 
     def tiles(self, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
@@ -96,18 +111,30 @@ class _Attention:
     def normalized(self, rows: Tensor, recomputable_norm: RecomputableNorm | None) -> Tensor:
         """What attend wants, of rows [n * N, c_in] of the input, which is that of the normalization if it is done again."""
         if recomputable_norm is not None:
-            rows, unnormalized = self._scratch.take("normalized", *rows.shape, dtype=rows.dtype), rows
+            rows, unnormalized = (
+                self._scratch.take("normalized", *rows.shape, dtype=rows.dtype),
+                rows,
+            )
             recomputable_norm.normalize(unnormalized, rows)
         return rows.to(self._w_in_t.dtype)
 
-    def attend(self, x: Tensor, sample: int, mask_offset: Tensor, workspace_type: type[AnyWorkspace]) -> AnyWorkspace:
+    def attend(
+        self, x: Tensor, sample: int, mask_offset: Tensor, workspace_type: type[AnyWorkspace]
+    ) -> AnyWorkspace:
         """Fills a room up to what is projected to the output. x: [n * N, c_in] in the dtype of the weights"""
         n, (length, num_heads, _) = len(mask_offset), self._group_sizes
         if n not in self._workspaces:
             self._workspaces[n] = workspace_type((n, *self._group_sizes), self._scratch)
         workspace = self._workspaces[n]
         torch.mm(x, self._w_in_t, out=workspace.joined)
-        call("split_heads", workspace.joined, self._offset, workspace.heads, workspace.gate, *workspace.sizes)
+        call(
+            "split_heads",
+            workspace.joined,
+            self._offset,
+            workspace.heads,
+            workspace.gate,
+            *workspace.sizes,
+        )
         if workspace.q.dtype == workspace.weights.dtype:
             torch.bmm(workspace.q, workspace.k_t, out=workspace.weights)
         else:
@@ -119,10 +146,19 @@ class _Attention:
         call("gate_heads", workspace.attended, workspace.gate, workspace.gated, *workspace.sizes)
         return workspace
 
-    def attend_backward(self, workspace: _BackwardWorkspace, d_bias: Tensor | None, d_offset: Tensor) -> None:
+    def attend_backward(
+        self, workspace: _BackwardWorkspace, d_bias: Tensor | None, d_offset: Tensor
+    ) -> None:
         """From room.d_gated to room.joined; d_bias [num_heads, N, N] and d_offset [4 * num_heads * c], float32, grow."""
         n, length, num_heads, _ = workspace.sizes
-        call("gate_heads_backward", workspace.attended, workspace.gate, workspace.d_gated, workspace.joined, *workspace.sizes)
+        call(
+            "gate_heads_backward",
+            workspace.attended,
+            workspace.gate,
+            workspace.d_gated,
+            workspace.joined,
+            *workspace.sizes,
+        )
         # what was attended has become its gradient
         torch.bmm(workspace.low_weights.mT, workspace.attended, out=workspace.d_v)
         d_weights = torch.bmm(workspace.attended, workspace.v_t, out=workspace.d_weights).float()
@@ -137,7 +173,9 @@ class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x, w_in, b_in, w_out, b_out, mask, bias, sizes) -> Tensor:
         ctx.recomputable_norm = recomputable_of(RecomputableNorm, (x,))
-        ctx.save_for_backward(x if ctx.recomputable_norm is None else None, w_in, b_in, w_out, mask, bias)
+        ctx.save_for_backward(
+            x if ctx.recomputable_norm is None else None, w_in, b_in, w_out, mask, bias
+        )
         ctx.sizes = sizes
         attention = _Attention(x, (w_in, b_in), mask, bias, sizes)
         result, w_out_t = x.new_empty(x.shape, dtype=w_out.dtype), w_out.t()
@@ -154,7 +192,9 @@ class _SelfAttention(torch.autograd.Function):
         x = x if ctx.recomputable_norm is None else ctx.recomputable_norm.input
         attention = _Attention(x, (w_in, b_in), mask, bias, ctx.sizes)
         d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        *d_parameters, d_bias = sums_like(w_in, b_in, w_out, w_out[:, 0], bias if bias is not None else w_in[:0])
+        *d_parameters, d_bias = sums_like(
+            w_in, b_in, w_out, w_out[:, 0], bias if bias is not None else w_in[:0]
+        )
         d_w_in, d_b_in, d_w_out, d_b_out = d_parameters
         for sample, offset, x_rows, d_x_rows, d_rows in attention.tiles(x, d_x, d_result):
             x_rows = attention.normalized(x_rows, ctx.recomputable_norm)

@@ -47,7 +47,10 @@ class Scratch:
 
 def sums_like(*tensors: Tensor) -> list[Tensor]:
     """Zeros in float32, whatever the dtype of the tensors: many pieces add to them."""
-    return [torch.zeros_like(x, dtype=torch.float32, memory_format=torch.contiguous_format) for x in tensors]
+    return [
+        torch.zeros_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
+        for x in tensors
+    ]
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

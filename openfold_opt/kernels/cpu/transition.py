@@ -10,11 +10,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.layer_norm import as_rows, normalize, normalize_backward
 from openfold_opt.kernels.cpu.native_functions import call
-from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tile_length, sums_like
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tile_length
 
 
 def transition(
-    x: Tensor, norm: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, eps: float
+    x: Tensor,
+    norm: tuple[Tensor, Tensor],
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    *,
+    eps: float,
 ) -> Tensor:
     """kernels/reference/transition.py, which has shapes and meaning; keeps its inputs only."""
     return _Transition.apply(x, *norm, *first, *second, eps)
@@ -23,7 +28,15 @@ def transition(
 class _Transition(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, gamma: Tensor, beta: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, eps: float
+        ctx: FunctionCtx,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        eps: float,
     ) -> Tensor:
         ctx.save_for_backward(x, gamma, beta, w1, b1, w2)
         ctx.eps = eps
@@ -43,26 +56,35 @@ class _Transition(torch.autograd.Function):
         d_x, scratch, w1_t = torch.empty_like(rows), Scratch(w1), w1.t()
         d_gamma, d_beta, d_w1, d_b1, d_w2 = sums_like(gamma, beta, w1, b1, w2)
         for some, d_some, d_x_some in _tiles_of(w1, rows, d_rows, d_x):
-            normalized, statistics, hidden = _hidden(some, ((gamma, beta), ctx.eps), (w1_t, b1), scratch)
+            normalized, statistics, hidden = _hidden(
+                some, ((gamma, beta), ctx.eps), (w1_t, b1), scratch
+            )
             d_tile = d_some.to(w2.dtype)
             add_product(d_w2, d_tile.t(), hidden)
             d_hidden = torch.mm(d_tile, w2, out=scratch.take("d_hidden", *hidden.shape))
             call("relu_backward", d_hidden, hidden, d_b1, *hidden.shape)
             add_product(d_w1, d_hidden.t(), normalized)
             d_normalized = torch.mm(d_hidden, w1, out=scratch.take("d_normalized", *some.shape))
-            normalize_backward(d_normalized, some, statistics, (gamma, d_gamma, d_beta), d_x_some, added=d_some)
+            normalize_backward(
+                d_normalized, some, statistics, (gamma, d_gamma, d_beta), d_x_some, added=d_some
+            )
         low = (total.to(w1.dtype) for total in (d_w1, d_b1, d_w2, d_rows.sum(0)))
         return d_x.view(x.shape), d_gamma, d_beta, *low, None
 
 
 def _hidden(
-    rows: Tensor, norm: tuple[tuple[Tensor, Tensor], float], first: tuple[Tensor, Tensor], scratch: Scratch
+    rows: Tensor,
+    norm: tuple[tuple[Tensor, Tensor], float],
+    first: tuple[Tensor, Tensor],
+    scratch: Scratch,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalized rows in the dtype of the weights, their statistics, and what the second layer sees. first: weight, transposed, and bias"""
     weight_t, bias = first
     normalized = scratch.take("normalized", *rows.shape)
     statistics = normalize(rows, *norm, normalized)
-    hidden = torch.mm(normalized, weight_t, out=scratch.take("hidden", len(rows), weight_t.shape[1]))
+    hidden = torch.mm(
+        normalized, weight_t, out=scratch.take("hidden", len(rows), weight_t.shape[1])
+    )
     call("relu", hidden, bias, *hidden.shape)
     return normalized, statistics, hidden
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.recomputation import Recomputable
 from openfold_opt.kernels.cpu.layer_norm import normalize, normalize_backward
 from openfold_opt.kernels.cpu.native_functions import call
-from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tiles, sums_like
+from openfold_opt.kernels.cpu.recomputation import Recomputable
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tiles
 
 Pair = tuple[Tensor, Tensor]
 
@@ -27,17 +27,26 @@ def triangle_edges(
 
 class _TriangleEdges(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, z, gamma, beta, weight, bias, mask, sizes) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: FunctionCtx, z, gamma, beta, weight, bias, mask, sizes
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(z, gamma, beta, weight, bias, mask)
         scratch, c = Scratch(weight), sizes[0]
-        results = _compute_edges((z, gamma, beta, weight, bias, mask), sizes, lambda n: scratch.take("joined", 4 * c, n))
+        results = _compute_edges(
+            (z, gamma, beta, weight, bias, mask), sizes, lambda n: scratch.take("joined", 4 * c, n)
+        )
         ctx.recompute = RecomputableEdges(ctx, results, sizes)
         return results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_a: Tensor, d_b: Tensor, d_gate: Tensor) -> tuple[Tensor | None, ...]:
-        recomputable_joined, (z, gamma, beta, weight, bias, mask) = ctx.recompute.take_joined(), ctx.recompute.release()
+    def backward(
+        ctx: FunctionCtx, d_a: Tensor, d_b: Tensor, d_gate: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        recomputable_joined, (z, gamma, beta, weight, bias, mask) = (
+            ctx.recompute.take_joined(),
+            ctx.recompute.release(),
+        )
         c, eps = ctx.recompute.sizes
         projection, rows, d_gate = _Projection.of(weight, bias, c), _as_rows(z), _as_rows(d_gate)
         masks, d_z, scratch = _as_mask(mask, z), torch.empty_like(rows), Scratch(weight)
@@ -45,23 +54,46 @@ class _TriangleEdges(torch.autograd.Function):
         d_gamma, d_beta, d_weight, d_offsets = sums_like(gamma, beta, weight, projection.offsets)
         d_edge_weight, d_gate_weight = d_weight.tensor_split((4 * c,))
         for number, (sample, some) in enumerate(projection.tiles(rows)):
-            z_rows, d_gate_rows, some_mask = rows[sample, some], d_gate[sample, some], masks[sample, some]
+            z_rows, d_gate_rows, some_mask = (
+                rows[sample, some],
+                d_gate[sample, some],
+                masks[sample, some],
+            )
             x = scratch.take("x", *z_rows.shape)
             statistics = normalize(z_rows, (gamma, beta), eps, x)
             if recomputable_joined:
                 joined = recomputable_joined[number]
             else:
                 unwanted = scratch.take("edge", c, len(x))
-                joined = projection.open(x, some_mask, (unwanted, unwanted), scratch.take("joined", 4 * c, len(x)))
+                joined = projection.open(
+                    x, some_mask, (unwanted, unwanted), scratch.take("joined", 4 * c, len(x))
+                )
             for (value, gate), d_offset, d_edge in zip(_sides(joined), d_offsets, d_edges):
-                call("open_edges_backward", value, gate, d_offset, some_mask, d_edge[sample, :, some], d_edge.stride(1), *value.shape)
+                call(
+                    "open_edges_backward",
+                    value,
+                    gate,
+                    d_offset,
+                    some_mask,
+                    d_edge[sample, :, some],
+                    d_edge.stride(1),
+                    *value.shape,
+                )
             add_product(d_edge_weight, joined, x)
             add_product(d_gate_weight, d_gate_rows.t(), x)
             d_x = torch.mm(joined.t(), projection.edge_weight, out=scratch.take("d_x", *x.shape))
             d_x.addmm_(d_gate_rows, projection.gate_weight)
             normalize_backward(d_x, z_rows, statistics, (gamma, d_gamma, d_beta), d_z[sample, some])
         d_bias = torch.cat((d_offsets.transpose(0, 1).flatten(), d_gate.sum((0, 1)).float()))
-        return d_z.view(z.shape), d_gamma, d_beta, d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None
+        return (
+            d_z.view(z.shape),
+            d_gamma,
+            d_beta,
+            d_weight.to(weight.dtype),
+            d_bias.to(bias.dtype),
+            None,
+            None,
+        )
 
 
 class RecomputableEdges(Recomputable):
@@ -70,7 +102,9 @@ class RecomputableEdges(Recomputable):
     The backward pass of the edges comes last and finds here what was computed again on the way.
     """
 
-    def __init__(self, node: FunctionCtx, results: Sequence[Tensor], sizes: tuple[int, float]) -> None:
+    def __init__(
+        self, node: FunctionCtx, results: Sequence[Tensor], sizes: tuple[int, float]
+    ) -> None:
         super().__init__(node, results)
         self.sizes = sizes
         self._joined: list[Tensor] = []
@@ -97,7 +131,12 @@ def _compute_edges(
     """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
     z, gamma, beta, weight, bias, mask = inputs
     c, eps = sizes
-    projection, rows, masks, scratch = _Projection.of(weight, bias, c), _as_rows(z), _as_mask(mask, z), Scratch(weight)
+    projection, rows, masks, scratch = (
+        _Projection.of(weight, bias, c),
+        _as_rows(z),
+        _as_mask(mask, z),
+        Scratch(weight),
+    )
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
     flat_edges = [edge.flatten(2) for edge in edges]
     output_gate = weight.new_empty(*rows.shape[:2], len(projection.gate_weight))
@@ -105,7 +144,12 @@ def _compute_edges(
         z_rows, gate_rows = rows[sample, some], output_gate[sample, some]
         x = scratch.take("x", *z_rows.shape)
         normalize(z_rows, (gamma, beta), eps, x)
-        projection.open(x, masks[sample, some], [edge[sample, :, some] for edge in flat_edges], workspace(len(x)))
+        projection.open(
+            x,
+            masks[sample, some],
+            [edge[sample, :, some] for edge in flat_edges],
+            workspace(len(x)),
+        )
         torch.mm(x, projection.gate_weight.t(), out=gate_rows)
         call("add_to_rows", gate_rows, projection.gate_bias, *gate_rows.shape)
     return *edges, output_gate.view(*z.shape[:3], output_gate.shape[-1])

@@ -8,16 +8,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from openfold_opt.kernels.cpu.recomputation import recomputable_of
 from openfold_opt.kernels.cpu.native_functions import call
-from openfold_opt.kernels.cpu.tiles import Scratch, add_product, tiles, sums_like
+from openfold_opt.kernels.cpu.recomputation import recomputable_of
+from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tiles
 from openfold_opt.kernels.cpu.triangle_edges import RecomputableEdges
 
 Pair = tuple[Tensor, Tensor]
 
 
 def triangle_update(
-    z: Tensor, edges: tuple[Tensor, Tensor, Tensor], norm: Pair, output: Pair, dropout: Tensor | None, *, is_outgoing: bool, eps: float
+    z: Tensor,
+    edges: tuple[Tensor, Tensor, Tensor],
+    norm: Pair,
+    output: Pair,
+    dropout: Tensor | None,
+    *,
+    is_outgoing: bool,
+    eps: float,
 ) -> Tensor:
     """kernels/reference/triangle.py, which has shapes and meaning; keeps its inputs only and computes the rest again.
 
@@ -28,19 +35,40 @@ def triangle_update(
 
 class _TriangleUpdate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, z, a, b, gate, gamma, beta, weight, bias, dropout, sizes) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, z, a, b, gate, gamma, beta, weight, bias, dropout, sizes
+    ) -> Tensor:
         ctx.recomputable_edges = recomputable_of(RecomputableEdges, (a, b, gate))
         edges = (a, b, gate) if ctx.recomputable_edges is None else ()
         ctx.save_for_backward(gamma, beta, weight, bias, dropout, *edges)
         ctx.sizes = is_outgoing, eps = sizes
-        product, z, gate, dropout = _product(a, b, is_outgoing), z.contiguous(), gate.contiguous(), _as_factor(dropout, z)
+        product, z, gate, dropout = (
+            _product(a, b, is_outgoing),
+            z.contiguous(),
+            gate.contiguous(),
+            _as_factor(dropout, z),
+        )
         result, scratch = torch.empty_like(z), Scratch(weight)
         for sample, some, columns in _tiles_of(product, weight):
-            x, _ = _normalized(product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch)
-            update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
+            x, _ = _normalized(
+                product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch
+            )
+            update = torch.mm(
+                x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight))
+            )
             z_rows, gate_rows, result_rows = (part[sample, some] for part in (z, gate, result))
             factor, num_factors = _factor(dropout, sample, some)
-            call("gated_residual", update, bias, gate_rows, factor, z_rows, result_rows, num_factors, *z_rows.shape)
+            call(
+                "gated_residual",
+                update,
+                bias,
+                gate_rows,
+                factor,
+                z_rows,
+                result_rows,
+                num_factors,
+                *z_rows.shape,
+            )
         return result
 
     @staticmethod
@@ -51,27 +79,67 @@ class _TriangleUpdate(torch.autograd.Function):
         is_outgoing, eps = ctx.sizes
         # becomes its gradient, piece by piece
         product, scratch = _product(a, b, is_outgoing), Scratch(weight)
-        gate, dropout, d_rows = gate.contiguous(), _as_factor(dropout, d_result), d_result.contiguous()
+        gate, dropout, d_rows = (
+            gate.contiguous(),
+            _as_factor(dropout, d_result),
+            d_result.contiguous(),
+        )
         d_gate = torch.empty_like(gate)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
         for sample, some, columns in _tiles_of(product, weight):
             some_product = product[sample].flatten(1)[:, columns]
             x, statistics = _normalized(some_product, ((gamma, beta), eps), scratch)
-            update = torch.mm(x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight)))
-            gate_rows, d_result_rows, d_gate_rows = (part[sample, some] for part in (gate, d_rows, d_gate))
+            update = torch.mm(
+                x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight))
+            )
+            gate_rows, d_result_rows, d_gate_rows = (
+                part[sample, some] for part in (gate, d_rows, d_gate)
+            )
             factor, num_factors = _factor(dropout, sample, some)
-            call("gated_residual_backward", update, bias, gate_rows, factor, d_result_rows, d_gate_rows, num_factors, *gate_rows.shape)
+            call(
+                "gated_residual_backward",
+                update,
+                bias,
+                gate_rows,
+                factor,
+                d_result_rows,
+                d_gate_rows,
+                num_factors,
+                *gate_rows.shape,
+            )
             # what was the update has become its gradient
             add_product(d_weight, update.t(), x.t())
             call("add_column_sums", update, d_bias, *update.shape)
             d_x = torch.mm(weight.t(), update.t(), out=scratch.take("d_x", *x.shape))
             sums = scratch.take("sums", *statistics.shape, dtype=torch.float32)
-            call("norm_columns_backward", d_x, some_product, statistics, gamma, d_gamma, d_beta, sums, some_product.stride(0), *x.shape)
+            call(
+                "norm_columns_backward",
+                d_x,
+                some_product,
+                statistics,
+                gamma,
+                d_gamma,
+                d_beta,
+                sums,
+                some_product.stride(0),
+                *x.shape,
+            )
         if is_outgoing:
             d_a, d_b = torch.matmul(product, b), torch.matmul(product.mT, a)
         else:
             d_a, d_b = torch.matmul(b, product.mT), torch.matmul(a, product)
-        return d_result, d_a, d_b, d_gate, d_gamma, d_beta, d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None
+        return (
+            d_result,
+            d_a,
+            d_b,
+            d_gate,
+            d_gamma,
+            d_beta,
+            d_weight.to(weight.dtype),
+            d_bias.to(bias.dtype),
+            None,
+            None,
+        )
 
 
 def _product(a: Tensor, b: Tensor, is_outgoing: bool) -> Tensor:
@@ -98,7 +166,9 @@ def _normalized(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> 
 
 def _as_factor(dropout: Tensor | None, z: Tensor) -> Tensor | None:
     """[batch, N_i or 1, N_j, c_z] of a mask that broadcasts to z."""
-    return None if dropout is None else dropout.float().expand(len(z), -1, *z.shape[2:]).contiguous()
+    return (
+        None if dropout is None else dropout.float().expand(len(z), -1, *z.shape[2:]).contiguous()
+    )
 
 
 def _factor(dropout: Tensor | None, sample: int, some: slice) -> tuple[Tensor | None, int]:

@@ -27,13 +27,24 @@ def weight_update(
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
     if is_applied:
         rates = _rates(state, norm, float(learning_rate), constants)
-        call("update_weights", gradient, state.values, state.exp_avg, state.exp_avg_sq, state.average, rates, gradient.numel())
+        call(
+            "update_weights",
+            gradient,
+            state.values,
+            state.exp_avg,
+            state.exp_avg_sq,
+            state.average,
+            rates,
+            gradient.numel(),
+        )
         if state.compute_copy is not None:
             state.compute_copy.copy_(state.values)
     return torch.stack([is_applied.float(), norm])
 
 
-def _rates(state: WeightState, norm: Tensor, learning_rate: float, constants: WeightUpdateConstants) -> Tensor:
+def _rates(
+    state: WeightState, norm: Tensor, learning_rate: float, constants: WeightUpdateConstants
+) -> Tensor:
     """Counts the step; what the loop calls rates, [8] float32."""
     state.num_steps.add_(1.0)
     count, is_first = state.num_steps.item(), state.num_updates.item() == 0

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 
-def attention(projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None) -> Tensor:
+def attention(
+    projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None
+) -> Tensor:
     """softmax(q k^T / sqrt(c) + (mask - 1) mask_inf + bias) v, times sigmoid(gate).
 
     The mask is finite on purpose: a group whose keys are all masked attends by its other logits and is never NaN.

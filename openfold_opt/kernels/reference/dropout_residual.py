@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def dropout_residual(residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None) -> Tensor:
+def dropout_residual(
+    residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None
+) -> Tensor:
     """residual + update * sigmoid(gate) * mask, without the factors that are None.
 
     Args:
@@ -20,4 +22,8 @@ def dropout_residual(residual: Tensor, update: Tensor, mask: Tensor | None, gate
     if gate is not None:
         update = update * torch.sigmoid(gate)
     update = update.to(residual.dtype)
-    return residual + update if mask is None else torch.addcmul(residual, update, mask.to(residual.dtype))
+    return (
+        residual + update
+        if mask is None
+        else torch.addcmul(residual, update, mask.to(residual.dtype))
+    )

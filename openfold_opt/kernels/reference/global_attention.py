@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def global_attention(q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float) -> Tensor:
+def global_attention(
+    q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float
+) -> Tensor:
     """Algorithm 19, lines 3-6: one query per column attends to all its rows; keys and values are shared by the heads.
 
     Args:

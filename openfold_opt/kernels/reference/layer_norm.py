@@ -20,7 +20,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
     Returns:
         [..., c] in the dtype of x.
     """
-    return F.layer_norm(x.float() if x.dtype == torch.bfloat16 else x, weight.shape, weight, bias, eps).to(x.dtype)
+    return F.layer_norm(
+        x.float() if x.dtype == torch.bfloat16 else x, weight.shape, weight, bias, eps
+    ).to(x.dtype)
 
 
 def projected_norm(

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
+def outer_product_mean(
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+) -> Tensor:
     """Algorithm 10, lines 3-4, with the residual: z_ij + Linear(flatten(sum_s a_si (x) b_sj)) / norm_ij.
 
     The bias is divided too: where no sequence covers both residues, the result is bias / norm.

@@ -27,7 +27,9 @@ _ROUNDS = 10
 Word = Tensor | int
 
 
-def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(
+    counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10.
 
     Args:
@@ -53,7 +55,13 @@ def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]) -> tu
 
 
 def dropout_masks(
-    key: tuple[Word, Word], places: Tensor, slots: Tensor, *, pass_index: int, shape: tuple[int, ...], rate: float
+    key: tuple[Word, Word],
+    places: Tensor,
+    slots: Tensor,
+    *,
+    pass_index: int,
+    shape: tuple[int, ...],
+    rate: float,
 ) -> Tensor:
     """Dropout masks of several places in the model at once.
 
@@ -71,7 +79,8 @@ def dropout_masks(
     size = math.prod(shape)
     counters = torch.arange((size + 3) // 4, device=slots.device)
     words = philox(
-        (counters, places[:, None, None], slots[None, :, None], pass_index), (key[0] & _WORD, key[1] & _WORD)
+        (counters, places[:, None, None], slots[None, :, None], pass_index),
+        (key[0] & _WORD, key[1] & _WORD),
     )
     bits = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)[..., :size]
     keep = bits >= math.floor(rate * 2**32)

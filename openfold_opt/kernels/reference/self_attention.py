@@ -39,4 +39,7 @@ def self_attention(
     weight, offset = projection
     projected = F.linear(x.to(weight.dtype), weight, offset)
     arrived = None if bias is None else bias()
-    return F.linear(attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=arrived), *output)
+    return F.linear(
+        attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=arrived),
+        *output,
+    )

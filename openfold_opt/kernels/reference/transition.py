@@ -9,7 +9,12 @@ from openfold_opt.kernels.reference.layer_norm import layer_norm
 
 
 def transition(
-    x: Tensor, norm: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, eps: float
+    x: Tensor,
+    norm: tuple[Tensor, Tensor],
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    *,
+    eps: float,
 ) -> Tensor:
     """x + Linear(ReLU(Linear(LayerNorm(x)))) (Algorithms 9 and 15, with the residual around them).
 

@@ -12,7 +12,9 @@ from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
 
-def triangle_gate(projected: Tensor, mask: Tensor, *, c_hidden: int) -> tuple[Tensor, Tensor, Tensor]:
+def triangle_gate(
+    projected: Tensor, mask: Tensor, *, c_hidden: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Algorithm 11, line 2: a, b = mask * sigmoid(gate) * value, with the channels in front, as the product over edges wants them.
 
     Args:
@@ -24,8 +26,14 @@ def triangle_gate(projected: Tensor, mask: Tensor, *, c_hidden: int) -> tuple[Te
     Returns:
         a, b: [batch, c_hidden, N_1, N_2]; output gate, before its sigmoid: [batch, N_1, N_2, c_z]
     """
-    value, gate, output_gate = projected.split((2 * c_hidden, 2 * c_hidden, projected.shape[-1] - 4 * c_hidden), dim=-1)
-    a, b = (value * (torch.sigmoid(gate) * mask.unsqueeze(-1).to(gate.dtype))).movedim(-1, 1).chunk(2, dim=1)
+    value, gate, output_gate = projected.split(
+        (2 * c_hidden, 2 * c_hidden, projected.shape[-1] - 4 * c_hidden), dim=-1
+    )
+    a, b = (
+        (value * (torch.sigmoid(gate) * mask.unsqueeze(-1).to(gate.dtype)))
+        .movedim(-1, 1)
+        .chunk(2, dim=1)
+    )
     return a, b, output_gate
 
 
@@ -55,7 +63,11 @@ def triangle_edges(
         As triangle_gate.
     """
     weight, bias = projection
-    return gate(F.linear(layer_norm(z, *norm, eps=eps).to(weight.dtype), weight, bias), mask, c_hidden=c_hidden)
+    return gate(
+        F.linear(layer_norm(z, *norm, eps=eps).to(weight.dtype), weight, bias),
+        mask,
+        c_hidden=c_hidden,
+    )
 
 
 def triangle_update(
@@ -89,6 +101,12 @@ def triangle_update(
         [batch, N_i, N_j, c_z] in the dtype of z.
     """
     a, b, gate = edges
-    product = torch.matmul(a, b.transpose(-1, -2)) if is_outgoing else torch.matmul(a.transpose(-1, -2), b)
-    update = F.linear(layer_norm(product.movedim(1, -1), *norm, eps=eps).to(output[0].dtype), *output)
+    product = (
+        torch.matmul(a, b.transpose(-1, -2))
+        if is_outgoing
+        else torch.matmul(a.transpose(-1, -2), b)
+    )
+    update = F.linear(
+        layer_norm(product.movedim(1, -1), *norm, eps=eps).to(output[0].dtype), *output
+    )
     return dropout_residual(z, update, dropout, gate)

@@ -45,7 +45,13 @@ def weight_update(
     return torch.stack([is_applied.float(), norm])
 
 
-def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply: Tensor, constants: WeightUpdateConstants) -> None:
+def _adam(
+    state: WeightState,
+    grad: Tensor,
+    learning_rate: float | Tensor,
+    apply: Tensor,
+    constants: WeightUpdateConstants,
+) -> None:
     grad = torch.where(apply, grad, torch.zeros((), device=grad.device))
     on = apply.to(torch.float64)
     state.exp_avg.lerp_(grad, ((1.0 - constants.beta_1) * on).to(torch.float32))
@@ -56,12 +62,16 @@ def _adam(state: WeightState, grad: Tensor, learning_rate: float | Tensor, apply
     correction_1 = 1.0 - constants.beta_1**count
     root_correction_2 = (1.0 - constants.beta_2**count).sqrt()
     step_size = (on * learning_rate / correction_1).to(torch.float32)
-    denominator = state.exp_avg_sq.sqrt().div_(root_correction_2.to(torch.float32)).add_(constants.epsilon)
+    denominator = (
+        state.exp_avg_sq.sqrt().div_(root_correction_2.to(torch.float32)).add_(constants.epsilon)
+    )
     update = torch.div(state.exp_avg, denominator, out=denominator)
     state.values.sub_(update.mul_(step_size))
 
 
 def _average(state: WeightState, apply: Tensor, constants: WeightUpdateConstants) -> None:
     # the first value is copied; filled on the device, as a number of the host would have to travel there
-    weight = torch.full_like(state.num_updates, 1.0 - constants.decay_rate).masked_fill(state.num_updates == 0, 1.0)
+    weight = torch.full_like(state.num_updates, 1.0 - constants.decay_rate).masked_fill(
+        state.num_updates == 0, 1.0
+    )
     state.average.lerp_(state.values, weight * apply.to(torch.float32))

@@ -102,7 +102,9 @@ def compile_launches(
 def _read(
     kernel: Any, args: tuple, options: dict[str, Any], binary: Any, only_memory: bool
 ) -> Resources:
-    dtypes = [str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)]
+    dtypes = [
+        str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)
+    ]
     constants = [f"{name}={value}" for name, value in options.items()]
     return Resources(
         kernel=f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}",
@@ -129,7 +131,9 @@ def _machine_code(binary: Any) -> dict[str, int]:
 
 
 def _tool(name: str, *args: str) -> str:
-    return subprocess.run([str(_TOOLS / name), *args], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [str(_TOOLS / name), *args], capture_output=True, text=True, check=True
+    ).stdout
 
 
 class _Target:

@@ -11,7 +11,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, fused_op, launch, next_power_of_2, row_offsets
+from openfold_opt.kernels.triton.launch import (
+    divide_up,
+    fused_op,
+    launch,
+    next_power_of_2,
+    row_offsets,
+)
 
 ELEMENTS_PER_PROGRAM = 4096
 
@@ -48,17 +54,33 @@ def _forward_kernel(
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, BLOCK_C)[None, :]
     inside = (rows < num_rows)[:, None] & (columns < C)
-    update_rows = row_offsets(rows, size_1, size_2, update_stride_0, update_stride_1, update_stride_2)
-    update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+    update_rows = row_offsets(
+        rows, size_1, size_2, update_stride_0, update_stride_1, update_stride_2
+    )
+    update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(
+        tl.float32
+    )
     if HAS_GATE:
         gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
-        update *= tl.sigmoid(tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32))
+        update *= tl.sigmoid(
+            tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+        )
     if HAS_MASK:
         mask_rows = row_offsets(rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2)
-        update *= tl.load(mask_ptr + mask_rows[:, None] + columns * mask_stride_c, mask=inside, other=0.0).to(tl.float32)
-    residual_rows = row_offsets(rows, size_1, size_2, residual_stride_0, residual_stride_1, residual_stride_2)
-    residual = tl.load(residual_ptr + residual_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out_ptr + residual_rows[:, None] + columns, (residual + update).to(out_ptr.dtype.element_ty), mask=inside)
+        update *= tl.load(
+            mask_ptr + mask_rows[:, None] + columns * mask_stride_c, mask=inside, other=0.0
+        ).to(tl.float32)
+    residual_rows = row_offsets(
+        rows, size_1, size_2, residual_stride_0, residual_stride_1, residual_stride_2
+    )
+    residual = tl.load(residual_ptr + residual_rows[:, None] + columns, mask=inside, other=0.0).to(
+        tl.float32
+    )
+    tl.store(
+        out_ptr + residual_rows[:, None] + columns,
+        (residual + update).to(out_ptr.dtype.element_ty),
+        mask=inside,
+    )
 
 
 @triton.jit
@@ -95,25 +117,49 @@ def _backward_kernel(
     columns = tl.arange(0, BLOCK_C)[None, :]
     inside = (rows < num_rows)[:, None] & (columns < C)
     dout_rows = row_offsets(rows, size_1, size_2, dout_stride_0, dout_stride_1, dout_stride_2)
-    dupdate = tl.load(dout_ptr + dout_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+    dupdate = tl.load(dout_ptr + dout_rows[:, None] + columns, mask=inside, other=0.0).to(
+        tl.float32
+    )
     if HAS_MASK:
         mask_rows = row_offsets(rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2)
-        dupdate *= tl.load(mask_ptr + mask_rows[:, None] + columns * mask_stride_c, mask=inside, other=0.0).to(tl.float32)
-    update_rows = row_offsets(rows, size_1, size_2, update_stride_0, update_stride_1, update_stride_2)
+        dupdate *= tl.load(
+            mask_ptr + mask_rows[:, None] + columns * mask_stride_c, mask=inside, other=0.0
+        ).to(tl.float32)
+    update_rows = row_offsets(
+        rows, size_1, size_2, update_stride_0, update_stride_1, update_stride_2
+    )
     if HAS_GATE:
         gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
-        opened = tl.sigmoid(tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32))
-        update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+        opened = tl.sigmoid(
+            tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
+        )
+        update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(
+            tl.float32
+        )
         dgate = dupdate * update * opened * (1.0 - opened)
-        tl.store(dgate_ptr + rows.to(tl.int64)[:, None] * C + columns, dgate.to(dgate_ptr.dtype.element_ty), mask=inside)
+        tl.store(
+            dgate_ptr + rows.to(tl.int64)[:, None] * C + columns,
+            dgate.to(dgate_ptr.dtype.element_ty),
+            mask=inside,
+        )
         dupdate *= opened
-    tl.store(dupdate_ptr + update_rows[:, None] + columns, dupdate.to(dupdate_ptr.dtype.element_ty), mask=inside)
+    tl.store(
+        dupdate_ptr + update_rows[:, None] + columns,
+        dupdate.to(dupdate_ptr.dtype.element_ty),
+        mask=inside,
+    )
 
 
 def _constants(shape: torch.Size, gate: Tensor | None, mask: Tensor | None) -> dict[str, int]:
     block_c = next_power_of_2(shape[-1])
     block_rows = max(1, ELEMENTS_PER_PROGRAM // block_c)
-    return {"C": shape[-1], "BLOCK_C": block_c, "BLOCK_ROWS": block_rows, "HAS_GATE": gate is not None, "HAS_MASK": mask is not None}
+    return {
+        "C": shape[-1],
+        "BLOCK_C": block_c,
+        "BLOCK_ROWS": block_rows,
+        "HAS_GATE": gate is not None,
+        "HAS_MASK": mask is not None,
+    }
 
 
 def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
@@ -121,33 +167,73 @@ def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if tensor is None else tensor.stride()[:3]
 
 
-def _places(shape: torch.Size, tensors: tuple[Tensor | None, ...], mask: Tensor | None) -> tuple[int, ...]:
+def _places(
+    shape: torch.Size, tensors: tuple[Tensor | None, ...], mask: Tensor | None
+) -> tuple[int, ...]:
     """Number of rows, sizes and strides, as the kernels want them."""
     rows = shape[0] * shape[1] * shape[2]
     strides = [stride for tensor in tensors for stride in _strides(tensor)]
-    return (rows, *shape[1:3], *strides, *((0, 0, 0, 0) if mask is None else mask.expand(shape).stride()))
+    return (
+        rows,
+        *shape[1:3],
+        *strides,
+        *((0, 0, 0, 0) if mask is None else mask.expand(shape).stride()),
+    )
 
 
 @fused_op
-def dropout_residual_forward(residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None) -> Tensor:
+def dropout_residual_forward(
+    residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None
+) -> Tensor:
     """out [size_0, size_1, size_2, c] in dtype and memory layout of residual."""
     out = torch.empty_like(residual)
     constants = _constants(residual.shape, gate, mask)
     places = _places(residual.shape, (residual, update, gate), mask)
-    tensors = (residual, update, update if gate is None else gate, update if mask is None else mask, out)
-    launch(_forward_kernel, (divide_up(places[0], constants["BLOCK_ROWS"]),), *tensors, *places, **constants, num_warps=4)
+    tensors = (
+        residual,
+        update,
+        update if gate is None else gate,
+        update if mask is None else mask,
+        out,
+    )
+    launch(
+        _forward_kernel,
+        (divide_up(places[0], constants["BLOCK_ROWS"]),),
+        *tensors,
+        *places,
+        **constants,
+        num_warps=4,
+    )
     return out
 
 
 @fused_op
-def dropout_residual_backward(dout: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None) -> tuple[Tensor, Tensor]:
+def dropout_residual_backward(
+    dout: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Gradient of update in its dtype and layout, and of gate, contiguous (empty without one)."""
     dupdate = torch.empty_like(update)
-    dgate = torch.empty(update.shape if gate is not None else 0, dtype=update.dtype, device=update.device)
+    dgate = torch.empty(
+        update.shape if gate is not None else 0, dtype=update.dtype, device=update.device
+    )
     constants = _constants(update.shape, gate, mask)
     places = _places(update.shape, (dout, update, gate), mask)
-    tensors = (dout, update, update if gate is None else gate, update if mask is None else mask, dupdate, dgate)
-    launch(_backward_kernel, (divide_up(places[0], constants["BLOCK_ROWS"]),), *tensors, *places, **constants, num_warps=4)
+    tensors = (
+        dout,
+        update,
+        update if gate is None else gate,
+        update if mask is None else mask,
+        dupdate,
+        dgate,
+    )
+    launch(
+        _backward_kernel,
+        (divide_up(places[0], constants["BLOCK_ROWS"]),),
+        *tensors,
+        *places,
+        **constants,
+        num_warps=4,
+    )
     return dupdate, dgate
 
 
@@ -169,11 +255,15 @@ class _DropoutResidual(torch.autograd.Function):
         return dout, dupdate, None, None if gate is None else dgate
 
 
-def dropout_residual(residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None) -> Tensor:
+def dropout_residual(
+    residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None
+) -> Tensor:
     """kernels.reference.dropout_residual in one launch each way (none backward without gate and mask)."""
     shape = residual.shape
     mask = None if mask is None else mask.expand(shape)
-    return _DropoutResidual.apply(*(_three_leading_dims(x) for x in (residual, update, mask, gate))).view(shape)
+    return _DropoutResidual.apply(
+        *(_three_leading_dims(x) for x in (residual, update, mask, gate))
+    ).view(shape)
 
 
 def _three_leading_dims(x: Tensor | None) -> Tensor | None:

@@ -23,7 +23,9 @@ ELEMENTS_PER_BLOCK = 4096
 def _logits(k, q, rows, num_rows, mask_ptr, scale, mask_inf):
     """[rows, heads] float32 from k [rows, c] and q [heads, c]; -inf beyond the last row."""
     mask = tl.load(mask_ptr + rows, mask=rows < num_rows, other=0.0).to(tl.float32)
-    logits = tl.sum(k[:, None, :] * q[None, :, :], axis=2) * scale + ((mask - 1.0) * mask_inf)[:, None]
+    logits = (
+        tl.sum(k[:, None, :] * q[None, :, :], axis=2) * scale + ((mask - 1.0) * mask_inf)[:, None]
+    )
     return tl.where((rows < num_rows)[:, None], logits, float("-inf"))
 
 
@@ -66,7 +68,9 @@ def _forward_kernel(
         weights = tl.exp(logits - new_maximum[None, :])
         shrink = tl.exp(maximum - new_maximum)
         total = total * shrink + tl.sum(weights, axis=0)
-        accumulator = accumulator * shrink[:, None] + tl.sum(weights[:, :, None] * v[:, None, :], axis=0)
+        accumulator = accumulator * shrink[:, None] + tl.sum(
+            weights[:, :, None] * v[:, None, :], axis=0
+        )
         maximum = new_maximum
     o = accumulator / total[:, None]
     tl.store(o_ptr + column * HEADS * C + in_heads, o, mask=in_query)
@@ -75,9 +79,17 @@ def _forward_kernel(
     for first in range(0, num_rows, BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None, None] & in_query[None, :, :]
-        gate = tl.load(projected + 2 * C + rows[:, None, None] * width + in_heads[None, :, :], mask=inside, other=0.0).to(tl.float32)
+        gate = tl.load(
+            projected + 2 * C + rows[:, None, None] * width + in_heads[None, :, :],
+            mask=inside,
+            other=0.0,
+        ).to(tl.float32)
         places = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
-        tl.store(out_ptr + places, (o[None, :, :] * tl.sigmoid(gate)).to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(
+            out_ptr + places,
+            (o[None, :, :] * tl.sigmoid(gate)).to(out_ptr.dtype.element_ty),
+            mask=inside,
+        )
 
 
 @triton.jit
@@ -107,13 +119,18 @@ def _backward_kernel(
     in_heads = heads[:, None] * C + channels[None, :]
     q = tl.load(q_ptr + column * HEADS * C + in_heads, mask=in_query, other=0.0).to(tl.float32)
     o = tl.load(o_ptr + column * HEADS * C + in_heads, mask=in_query, other=0.0)
-    projected, dprojected = projected_ptr + column * num_rows * width, dprojected_ptr + column * num_rows * width
+    projected, dprojected = (
+        projected_ptr + column * num_rows * width,
+        dprojected_ptr + column * num_rows * width,
+    )
     do = tl.zeros([BLOCK_HEADS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_rows, BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None, None] & in_query[None, :, :]
         gate_offsets = 2 * C + rows[:, None, None] * width + in_heads[None, :, :]
-        opened = tl.sigmoid(tl.load(projected + gate_offsets, mask=inside, other=0.0).to(tl.float32))
+        opened = tl.sigmoid(
+            tl.load(projected + gate_offsets, mask=inside, other=0.0).to(tl.float32)
+        )
         places = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
         dout = tl.load(dout_ptr + places, mask=inside, other=0.0).to(tl.float32)
         do += tl.sum(dout * opened, axis=0)
@@ -145,11 +162,20 @@ def _constants(q: Tensor, num_heads: int) -> dict[str, int]:
     c = q.shape[-1] // num_heads
     block_c, block_heads = next_power_of_2(c), next_power_of_2(num_heads)
     block_rows = max(1, ELEMENTS_PER_BLOCK // (block_c * block_heads))
-    return {"C": c, "BLOCK_C": block_c, "HEADS": num_heads, "BLOCK_HEADS": block_heads, "BLOCK_ROWS": block_rows, "num_warps": 4}
+    return {
+        "C": c,
+        "BLOCK_C": block_c,
+        "HEADS": num_heads,
+        "BLOCK_HEADS": block_heads,
+        "BLOCK_ROWS": block_rows,
+        "num_warps": 4,
+    }
 
 
 @fused_op
-def global_attention_forward(q: Tensor, projected: Tensor, mask: Tensor, num_heads: int, mask_inf: float) -> tuple[Tensor, Tensor, Tensor]:
+def global_attention_forward(
+    q: Tensor, projected: Tensor, mask: Tensor, num_heads: int, mask_inf: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """out [batch, groups, N, num_heads * c]; o like q and statistics [2, batch, groups, num_heads], float32."""
     batch, groups, n, _ = projected.shape
     constants = _constants(q, num_heads)
@@ -157,13 +183,32 @@ def global_attention_forward(q: Tensor, projected: Tensor, mask: Tensor, num_hea
     o = torch.empty(q.shape, dtype=torch.float32, device=q.device)
     statistics = torch.empty(2, batch, groups, num_heads, dtype=torch.float32, device=q.device)
     scales = (1.0 / math.sqrt(constants["C"]), mask_inf)
-    launch(_forward_kernel, (batch * groups,), q, projected, mask, out, o, *statistics, n, *scales, **constants)
+    launch(
+        _forward_kernel,
+        (batch * groups,),
+        q,
+        projected,
+        mask,
+        out,
+        o,
+        *statistics,
+        n,
+        *scales,
+        **constants,
+    )
     return out, o, statistics
 
 
 @fused_op
 def global_attention_backward(
-    dout: Tensor, q: Tensor, projected: Tensor, mask: Tensor, o: Tensor, statistics: Tensor, num_heads: int, mask_inf: float
+    dout: Tensor,
+    q: Tensor,
+    projected: Tensor,
+    mask: Tensor,
+    o: Tensor,
+    statistics: Tensor,
+    num_heads: int,
+    mask_inf: float,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of q and projected."""
     batch, groups, n, _ = projected.shape
@@ -185,10 +230,16 @@ class _GlobalAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dout):
-        dq, dprojected = global_attention_backward(dout.contiguous(), *ctx.saved_tensors, *ctx.constants)
+        dq, dprojected = global_attention_backward(
+            dout.contiguous(), *ctx.saved_tensors, *ctx.constants
+        )
         return dq, dprojected, None, None, None
 
 
-def global_attention(q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float) -> Tensor:
+def global_attention(
+    q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float
+) -> Tensor:
     """kernels.reference.global_attention in one launch each way."""
-    return _GlobalAttention.apply(q.contiguous(), projected.contiguous(), mask.contiguous(), num_heads, mask_inf)
+    return _GlobalAttention.apply(
+        q.contiguous(), projected.contiguous(), mask.contiguous(), num_heads, mask_inf
+    )

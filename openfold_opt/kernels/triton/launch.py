@@ -93,7 +93,9 @@ IS_INTERPRETED = isinstance(_probe, InterpretedFunction)
 """TRITON_INTERPRET=1 was set before Triton was imported: kernels run in numpy, also on CPU tensors."""
 
 
-def unsupported_reason(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str | None:
+def unsupported_reason(
+    device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> str | None:
     """Why no kernel can run on tensors of this device and dtype; None if they can."""
     kind = torch.device(device).type
     if kind not in ("cuda", "meta") and not IS_INTERPRETED:
@@ -105,7 +107,11 @@ def unsupported_reason(device: torch.device | str, dtype: torch.dtype = torch.fl
 
 def dot_precision(dtype: torch.dtype) -> str:
     """How matrix products of float32 are carried out: as torch.set_float32_matmul_precision says."""
-    return "ieee" if dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return (
+        "ieee"
+        if dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+        else "tf32"
+    )
 
 
 def next_power_of_2(n: int) -> int:
@@ -152,7 +158,12 @@ class Rows:
         if len(dims) > 3:
             return cls.of(x.contiguous())
         dims = [(1, 0)] * (3 - len(dims)) + dims
-        return cls(tensor=x, sizes=tuple(d[0] for d in dims), strides=tuple(d[1] for d in dims), channel_stride=x.stride(-1))
+        return cls(
+            tensor=x,
+            sizes=tuple(d[0] for d in dims),
+            strides=tuple(d[1] for d in dims),
+            channel_stride=x.stride(-1),
+        )
 
 
 @triton.jit
@@ -161,4 +172,8 @@ def row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2):
     inner = rows % size_2
     middle = (rows // size_2) % size_1
     outer = rows // (size_2 * size_1)
-    return outer.to(tl.int64) * stride_0 + middle.to(tl.int64) * stride_1 + inner.to(tl.int64) * stride_2
+    return (
+        outer.to(tl.int64) * stride_0
+        + middle.to(tl.int64) * stride_1
+        + inner.to(tl.int64) * stride_2
+    )

@@ -13,7 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import Rows, divide_up, fused_op, launch, next_power_of_2, unsupported_reason, row_offsets
+from openfold_opt.kernels.triton.launch import (
+    Rows,
+    divide_up,
+    fused_op,
+    launch,
+    next_power_of_2,
+    row_offsets,
+    unsupported_reason,
+)
 
 MAX_CHANNELS = 4096
 """Channels of a row that a program holds at once."""
@@ -47,7 +55,11 @@ def _forward_kernel(
     in_rows, in_columns = rows < num_rows, columns < C
     inside = in_rows[:, None] & in_columns[None, :]
     offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
-    x = tl.load(x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(
+        x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride,
+        mask=inside,
+        other=0.0,
+    ).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
     centerd = tl.where(inside, x - mean[:, None], 0.0)
     rstd = 1.0 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / C + eps)
@@ -92,7 +104,11 @@ def _backward_kernel(
         inside = in_rows[:, None] & in_columns[None, :]
         offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
         places = rows.to(tl.int64)[:, None] * C + columns[None, :]
-        x = tl.load(x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride, mask=inside, other=0.0).to(tl.float32)
+        x = tl.load(
+            x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride,
+            mask=inside,
+            other=0.0,
+        ).to(tl.float32)
         dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
         mean = tl.load(mean_ptr + rows, mask=in_rows, other=0.0)
         rstd = tl.load(rstd_ptr + rows, mask=in_rows, other=0.0)
@@ -116,7 +132,9 @@ def _blocks(c: int) -> dict[str, int]:
 
 
 @fused_op
-def layer_norm_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def layer_norm_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """y [..., c] contiguous in the dtype of x, and mean and rstd [rows] float32."""
     rows = Rows.of(x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -125,12 +143,27 @@ def layer_norm_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> t
     blocks = _blocks(x.shape[-1])
     grid = (divide_up(rows.count, blocks["BLOCK_ROWS"]),)
     place = (rows.count, *rows.place, rows.channel_stride)
-    launch(_forward_kernel, grid, rows.tensor, weight, bias, y, mean, rstd, *place, eps, **blocks, num_warps=4)
+    launch(
+        _forward_kernel,
+        grid,
+        rows.tensor,
+        weight,
+        bias,
+        y,
+        mean,
+        rstd,
+        *place,
+        eps,
+        **blocks,
+        num_warps=4,
+    )
     return y, mean, rstd
 
 
 @fused_op
-def layer_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
+def layer_norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor]:
     """dx [..., c] in dtype and memory layout of x, and partial sums [programs, 2, c] float32 for weight and bias."""
     rows, dy = Rows.of(x), dy.contiguous()
     dx = torch.empty_like(rows.tensor)
@@ -141,7 +174,20 @@ def layer_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rst
     programs = max(1, min(MAX_PARTIAL_SUMS, divide_up(rows.count, blocks["BLOCK_ROWS"])))
     partial = torch.empty(programs, 2, x.shape[-1], dtype=torch.float32, device=x.device)
     place = (rows.count, *rows.place, rows.channel_stride)
-    launch(_backward_kernel, (programs,), dy, rows.tensor, weight, mean, rstd, dx, partial, *place, **blocks, num_warps=4)
+    launch(
+        _backward_kernel,
+        (programs,),
+        dy,
+        rows.tensor,
+        weight,
+        mean,
+        rstd,
+        dx,
+        partial,
+        *place,
+        **blocks,
+        num_warps=4,
+    )
     return dx, partial
 
 

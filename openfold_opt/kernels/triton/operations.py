@@ -28,7 +28,9 @@ OPERATIONS: dict[str, Callable] = {
     "self_attention": partial(self_attention, attention=attention.attention),
     "global_attention": global_attention,
     "triangle_edges": partial(triangle_edges, layer_norm=layer_norm.layer_norm, gate=triangle_gate),
-    "triangle_update": partial(triangle_update, layer_norm=layer_norm.layer_norm, dropout_residual=dropout_residual),
+    "triangle_update": partial(
+        triangle_update, layer_norm=layer_norm.layer_norm, dropout_residual=dropout_residual
+    ),
     "outer_product_mean": outer_product_mean.outer_product_mean,
     "transition": transition.transition,
     "dropout_residual": dropout_residual,

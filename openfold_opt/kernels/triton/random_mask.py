@@ -32,7 +32,14 @@ def _mask_kernel(
     seed = tl.load(key_ptr).to(tl.uint64) & 0xFFFFFFFF
     step = tl.load(key_ptr + 1).to(tl.uint64) & 0xFFFFFFFF
     zero = tl.zeros([BLOCK], dtype=tl.uint32)
-    words = tl.philox((step << 32) | seed, counters.to(tl.uint32), zero + place, zero + slot, zero + pass_index, n_rounds=10)
+    words = tl.philox(
+        (step << 32) | seed,
+        counters.to(tl.uint32),
+        zero + place,
+        zero + slot,
+        zero + pass_index,
+        n_rounds=10,
+    )
     start = line.to(tl.int64) * size
     for index in tl.static_range(4):
         elements = counters * 4 + index
@@ -41,20 +48,32 @@ def _mask_kernel(
 
 
 @fused_op
-def random_mask(key: Tensor, places: Tensor, slots: Tensor, pass_index: int, size: int, rate: float) -> Tensor:
+def random_mask(
+    key: Tensor, places: Tensor, slots: Tensor, pass_index: int, size: int, rate: float
+) -> Tensor:
     """[num_places, batch, size] float32. key: [2] int64."""
     out = torch.empty(len(places), len(slots), size, dtype=torch.float32, device=slots.device)
     grid = (divide_up(divide_up(size, 4), BLOCK_COUNTERS), len(places) * len(slots))
     # a Python number, as the plain version takes it: the threshold is exact, the value that of the plain version's rounding
     constants = (len(slots), size, pass_index, math.floor(rate * 2**32), 1.0 / (1.0 - rate))
-    launch(_mask_kernel, grid, key, places, slots, out, *constants, BLOCK=BLOCK_COUNTERS, num_warps=4)
+    launch(
+        _mask_kernel, grid, key, places, slots, out, *constants, BLOCK=BLOCK_COUNTERS, num_warps=4
+    )
     return out
 
 
 def dropout_masks(
-    key: tuple[Tensor | int, Tensor | int], places: Tensor, slots: Tensor, *, pass_index: int, shape: tuple[int, ...], rate: float
+    key: tuple[Tensor | int, Tensor | int],
+    places: Tensor,
+    slots: Tensor,
+    *,
+    pass_index: int,
+    shape: tuple[int, ...],
+    rate: float,
 ) -> Tensor:
     """kernels.reference.random_mask.dropout_masks in one launch."""
     device = slots.device
     words = torch.stack([torch.as_tensor(word, dtype=torch.int64, device=device) for word in key])
-    return random_mask(words, places, slots, pass_index, math.prod(shape), rate).unflatten(-1, shape)
+    return random_mask(words, places, slots, pass_index, math.prod(shape), rate).unflatten(
+        -1, shape
+    )

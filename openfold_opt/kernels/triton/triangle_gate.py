@@ -23,7 +23,11 @@ def _tile(num_edges, num_channels, width, BLOCK_EDGES: tl.constexpr, BLOCK_CHANN
     channels = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     inside = (edges < num_edges)[:, None] & (channels < num_channels)[None, :]
     projected = (batch * num_edges + edges)[:, None] * width + channels[None, :]
-    in_front = batch * num_channels * num_edges + channels.to(tl.int64)[None, :] * num_edges + edges[:, None]
+    in_front = (
+        batch * num_channels * num_edges
+        + channels.to(tl.int64)[None, :] * num_edges
+        + edges[:, None]
+    )
     return projected, in_front, batch * num_edges + edges, edges < num_edges, inside
 
 
@@ -38,7 +42,9 @@ def _forward_kernel(
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    projected, in_front, edges, is_edge, inside = _tile(num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS)
+    projected, in_front, edges, is_edge, inside = _tile(
+        num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS
+    )
     value = tl.load(projected_ptr + projected, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32)
     mask = tl.load(mask_ptr + edges, mask=is_edge, other=0.0).to(tl.float32)
@@ -59,7 +65,9 @@ def _backward_kernel(
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    projected, _, edges, is_edge, inside = _tile(num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS)
+    projected, _, edges, is_edge, inside = _tile(
+        num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS
+    )
     batch = tl.program_id(2).to(tl.int64)
     half = num_channels // 2
     channels = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
@@ -72,13 +80,23 @@ def _backward_kernel(
     mask = tl.load(mask_ptr + edges, mask=is_edge, other=0.0).to(tl.float32)
     dab = (da + db) * mask[:, None]
     value = tl.load(projected_ptr + projected, mask=inside, other=0.0).to(tl.float32)
-    opened = tl.sigmoid(tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32))
-    tl.store(dprojected_ptr + projected, (dab * opened).to(dprojected_ptr.dtype.element_ty), mask=inside)
+    opened = tl.sigmoid(
+        tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32)
+    )
+    tl.store(
+        dprojected_ptr + projected, (dab * opened).to(dprojected_ptr.dtype.element_ty), mask=inside
+    )
     dgate = dab * value * opened * (1.0 - opened)
-    tl.store(dprojected_ptr + projected + num_channels, dgate.to(dprojected_ptr.dtype.element_ty), mask=inside)
+    tl.store(
+        dprojected_ptr + projected + num_channels,
+        dgate.to(dprojected_ptr.dtype.element_ty),
+        mask=inside,
+    )
 
 
-def _grid(batch: int, num_edges: int, num_channels: int) -> tuple[tuple[int, int, int], dict[str, int]]:
+def _grid(
+    batch: int, num_edges: int, num_channels: int
+) -> tuple[tuple[int, int, int], dict[str, int]]:
     block = min(MAX_BLOCK_CHANNELS, next_power_of_2(num_channels))
     grid = (divide_up(num_edges, BLOCK_EDGES), divide_up(num_channels, block), batch)
     return grid, {"BLOCK_EDGES": BLOCK_EDGES, "BLOCK_CHANNELS": block, "num_warps": 4}
@@ -95,13 +113,27 @@ def triangle_gate_forward(projected: Tensor, mask: Tensor, c_hidden: int) -> Ten
 
 
 @fused_op
-def triangle_gate_backward(da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor) -> Tensor:
+def triangle_gate_backward(
+    da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor
+) -> Tensor:
     """Gradient of `projected`."""
     batch, n_1, n_2, width = projected.shape
     c_hidden = da.shape[1]
     dprojected = torch.empty_like(projected)
     grid, blocks = _grid(batch, n_1 * n_2, 2 * c_hidden)
-    launch(_backward_kernel, grid, da, db, projected, mask, dprojected, n_1 * n_2, 2 * c_hidden, width, **blocks)
+    launch(
+        _backward_kernel,
+        grid,
+        da,
+        db,
+        projected,
+        mask,
+        dprojected,
+        n_1 * n_2,
+        2 * c_hidden,
+        width,
+        **blocks,
+    )
     dprojected[..., 4 * c_hidden :] = doutput_gate
     return dprojected
 
@@ -117,9 +149,15 @@ class _TriangleGate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, da, db, doutput_gate):
         projected, mask = ctx.saved_tensors
-        return triangle_gate_backward(da.contiguous(), db.contiguous(), doutput_gate, projected, mask), None, None
+        return (
+            triangle_gate_backward(da.contiguous(), db.contiguous(), doutput_gate, projected, mask),
+            None,
+            None,
+        )
 
 
-def triangle_gate(projected: Tensor, mask: Tensor, *, c_hidden: int) -> tuple[Tensor, Tensor, Tensor]:
+def triangle_gate(
+    projected: Tensor, mask: Tensor, *, c_hidden: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """kernels.reference.triangle_gate in one launch each way."""
     return _TriangleGate.apply(projected.contiguous(), mask.contiguous(), c_hidden)

@@ -102,7 +102,9 @@ def _update_kernel(
         average = tl.load(average_ptr + places, mask=inside, other=0.0)
         average_weight = tl.load(scalars_ptr + 5)
         # a weight of 1 copies, to the last bit
-        average = tl.where(average_weight == 1.0, values, average + average_weight * (values - average))
+        average = tl.where(
+            average_weight == 1.0, values, average + average_weight * (values - average)
+        )
         tl.store(exp_avg_ptr + places, exp_avg, mask=inside)
         tl.store(exp_avg_sq_ptr + places, exp_avg_sq, mask=inside)
         tl.store(values_ptr + places, values, mask=inside)
@@ -111,25 +113,69 @@ def _update_kernel(
             tl.store(copy_ptr + places, values.to(copy_ptr.dtype.element_ty), mask=inside)
 
 
-@fused_op(mutates=("values", "exp_avg", "exp_avg_sq", "average", "num_steps", "num_updates", "compute_copy"))
+@fused_op(
+    mutates=(
+        "values",
+        "exp_avg",
+        "exp_avg_sq",
+        "average",
+        "num_steps",
+        "num_updates",
+        "compute_copy",
+    )
+)
 def fused_weight_update(
-    gradient: Tensor, values: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, average: Tensor, num_steps: Tensor, num_updates: Tensor,
-    compute_copy: Tensor | None, flag: Tensor, learning_rate: Tensor, square_sum: Tensor | None, constants: list[float],
-) -> Tensor:  # fmt: skip
+    gradient: Tensor,
+    values: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    average: Tensor,
+    num_steps: Tensor,
+    num_updates: Tensor,
+    compute_copy: Tensor | None,
+    flag: Tensor,
+    learning_rate: Tensor,
+    square_sum: Tensor | None,
+    constants: list[float],
+) -> Tensor:
     """The scalars of the step, [NUM_SCALARS] float32. constants: the fields of WeightUpdateConstants in their order."""
     beta_1, beta_2, epsilon, max_norm, decay_rate = constants
     size = values.numel()
     scalars = torch.empty(NUM_SCALARS, dtype=torch.float32, device=values.device)
     if square_sum is None:
-        partial = torch.empty(min(NUM_PARTIAL_SUMS, max(1, divide_up(size, BLOCK))), dtype=torch.float64, device=values.device)
-        launch(_square_sum_kernel, (len(partial),), gradient, partial, size, BLOCK=BLOCK, num_warps=8)
+        partial = torch.empty(
+            min(NUM_PARTIAL_SUMS, max(1, divide_up(size, BLOCK))),
+            dtype=torch.float64,
+            device=values.device,
+        )
+        launch(
+            _square_sum_kernel, (len(partial),), gradient, partial, size, BLOCK=BLOCK, num_warps=8
+        )
     else:
         partial = square_sum.view(1)
     logarithms = (math.log(beta) if beta > 0.0 else -math.inf for beta in (beta_1, beta_2))
     numbers = (len(partial), max_norm, *logarithms, 1.0 - decay_rate)
     counts = (num_steps, num_updates, scalars)
-    launch(_scalars_kernel, (1,), partial, flag, learning_rate, *counts, *numbers, BLOCK=NUM_PARTIAL_SUMS, num_warps=4)
-    tensors = (gradient, values, exp_avg, exp_avg_sq, average, values if compute_copy is None else compute_copy, scalars)
+    launch(
+        _scalars_kernel,
+        (1,),
+        partial,
+        flag,
+        learning_rate,
+        *counts,
+        *numbers,
+        BLOCK=NUM_PARTIAL_SUMS,
+        num_warps=4,
+    )
+    tensors = (
+        gradient,
+        values,
+        exp_avg,
+        exp_avg_sq,
+        average,
+        values if compute_copy is None else compute_copy,
+        scalars,
+    )
     factors = (1.0 - beta_1, beta_2, 1.0 - beta_2, epsilon)
     options = {"HAS_COPY": compute_copy is not None, "BLOCK": BLOCK // 4, "num_warps": 4}
     launch(_update_kernel, (divide_up(size, BLOCK // 4),), *tensors, size, *factors, **options)
@@ -149,7 +195,17 @@ def weight_update(
     """kernels.reference.weight_update in three launches, or two if the sum of squares is known; the gradient is left as it is."""
     rate = torch.as_tensor(learning_rate, dtype=torch.float64, device=state.values.device)
     scalars = fused_weight_update(
-        gradient, state.values, state.exp_avg, state.exp_avg_sq, state.average, state.num_steps, state.num_updates,
-        state.compute_copy, flag.to(torch.float32), rate, square_sum, list(astuple(constants)),
-    )  # fmt: skip
+        gradient,
+        state.values,
+        state.exp_avg,
+        state.exp_avg_sq,
+        state.average,
+        state.num_steps,
+        state.num_updates,
+        state.compute_copy,
+        flag.to(torch.float32),
+        rate,
+        square_sum,
+        list(astuple(constants)),
+    )
     return scalars[:2]

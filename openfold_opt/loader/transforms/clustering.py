@@ -61,7 +61,12 @@ def cluster_profile(clusters: np.ndarray, extra: np.ndarray, assignment: np.ndar
 
 
 def cluster_deletion_mean(
-    deletions: SparseDeletions, *, clustered: np.ndarray, extra: np.ndarray, assignment: np.ndarray, columns: slice
+    deletions: SparseDeletions,
+    *,
+    clustered: np.ndarray,
+    extra: np.ndarray,
+    assignment: np.ndarray,
+    columns: slice,
 ) -> np.ndarray:
     """Mean deletion count of each cluster and column, the center included.
 

@@ -25,7 +25,12 @@ class SparseDeletions:
         """From the matrix [N_seq, N_res]."""
         rows, columns = np.nonzero(dense)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=dense.shape[0]))])
-        return cls(indptr=indptr, column=columns, count=dense[rows, columns].astype(np.int64), num_columns=dense.shape[1])
+        return cls(
+            indptr=indptr,
+            column=columns,
+            count=dense[rows, columns].astype(np.int64),
+            num_columns=dense.shape[1],
+        )
 
     def entries_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Entries of the given rows: (place in `rows`, column, count), int64 each."""

@@ -7,8 +7,8 @@ import numpy as np
 
 from openfold_opt.loader import wire_format
 from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.random_streams import Purpose, random_stream
+from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.transforms import fast_clustering
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.transforms.masking import mask_msa
@@ -36,7 +36,9 @@ def draw_passes(raw: RawFeatures, *, config: DataConfig, seed: int) -> list[Mask
         rows_rng = random_stream(seed, Purpose.MSA_ROWS, number)
         rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
         mask_rng = random_stream(seed, Purpose.MSA_MASKING, number)
-        masked, bert_mask = mask_msa(raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng)
+        masked, bert_mask = mask_msa(
+            raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng
+        )
         passes.append(MaskedRows(rows=rows, masked_msa=masked, bert_mask=bert_mask))
     return passes
 
@@ -57,7 +59,9 @@ def encode_msa(
         clusters = _clusters(raw, drawn=drawn, assignment=assignment, entries=entries, crop=crop)
         assignment[drawn.rows.clustered] = CENTRE
         profiles = _profiles(raw, assignment=assignment, num_clusters=centers.shape[1], crop=crop)
-        parts.append(clusters | profiles | _extra_rows(raw, rows=drawn.rows.extra[:max_extra_msa], crop=crop))
+        parts.append(
+            clusters | profiles | _extra_rows(raw, rows=drawn.rows.extra[:max_extra_msa], crop=crop)
+        )
     return {
         "num_clusters": np.array(centers.shape[1]),
         "num_extra": np.array(parts[0]["extra_msa"].shape[0]),
@@ -87,7 +91,9 @@ def _clusters(
     tokens[is_chosen] |= wire_format.IS_CHOSEN
     deletions = _flag_deletions(raw.deletions, drawn.rows.clustered, crop, tokens)
     row, column, count = entries
-    totals = np.bincount(assignment[row] * tokens.shape[1] + column, weights=count, minlength=tokens.size)
+    totals = np.bincount(
+        assignment[row] * tokens.shape[1] + column, weights=count, minlength=tokens.size
+    )
     has_deletion = totals > 0
     tokens[has_deletion.reshape(tokens.shape)] |= wire_format.CLUSTER_HAS_DELETION
     return {
@@ -99,7 +105,9 @@ def _clusters(
     }
 
 
-def _profiles(raw: RawFeatures, *, assignment: np.ndarray, num_clusters: int, crop: slice) -> dict[str, np.ndarray]:
+def _profiles(
+    raw: RawFeatures, *, assignment: np.ndarray, num_clusters: int, crop: slice
+) -> dict[str, np.ndarray]:
     flags, counts = fast_clustering.count_members(
         raw.msa, assignment, num_clusters=num_clusters, crop=crop, class_of_token=raw.class_of_token
     )
@@ -108,10 +116,15 @@ def _profiles(raw: RawFeatures, *, assignment: np.ndarray, num_clusters: int, cr
 
 def _extra_rows(raw: RawFeatures, *, rows: np.ndarray, crop: slice) -> dict[str, np.ndarray]:
     tokens = raw.classes(rows, crop)
-    return {"extra_msa": tokens, "extra_deletions": _flag_deletions(raw.deletions, rows, crop, tokens)}
+    return {
+        "extra_msa": tokens,
+        "extra_deletions": _flag_deletions(raw.deletions, rows, crop, tokens),
+    }
 
 
-def _flag_deletions(deletions: SparseDeletions, rows: np.ndarray, crop: slice, tokens: np.ndarray) -> np.ndarray:
+def _flag_deletions(
+    deletions: SparseDeletions, rows: np.ndarray, crop: slice, tokens: np.ndarray
+) -> np.ndarray:
     """Sets HAS_DELETION in `tokens` [len(rows), length of the crop]; returns the counts in the order of the places."""
     place, column, count = deletions.entries_of(rows)
     inside = (column >= crop.start) & (column < crop.stop)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from openfold_opt.loader.wire_format import ATOM_BYTES, pack_bits
 from openfold_opt.loader.raw_features import RawFeatures, Templates
+from openfold_opt.loader.wire_format import ATOM_BYTES, pack_bits
 
 
 def encode_structure(raw: RawFeatures, *, crop: slice) -> dict[str, np.ndarray]:
@@ -16,7 +16,9 @@ def encode_structure(raw: RawFeatures, *, crop: slice) -> dict[str, np.ndarray]:
     }
 
 
-def encode_templates(templates: Templates, *, chosen: np.ndarray, crop: slice) -> dict[str, np.ndarray]:
+def encode_templates(
+    templates: Templates, *, chosen: np.ndarray, crop: slice
+) -> dict[str, np.ndarray]:
     """The wire features of the chosen templates, unpadded.
 
     Args:

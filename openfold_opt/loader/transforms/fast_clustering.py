@@ -49,7 +49,12 @@ def assign_rows(msa: np.ndarray, centers: np.ndarray, class_of_token: np.ndarray
 
 
 def count_members(
-    msa: np.ndarray, assignment: np.ndarray, *, num_clusters: int, crop: slice, class_of_token: np.ndarray
+    msa: np.ndarray,
+    assignment: np.ndarray,
+    *,
+    num_clusters: int,
+    crop: slice,
+    class_of_token: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which classes occur among the members of each cluster, and how often: what a cluster's profile is made from.
 
@@ -107,7 +112,9 @@ def _first_of_largest(digits, num_digits, offset, candidates):
     return WORD_BITS * word + _lowest_bit(candidates[word])
 
 
-@compiled(numba.void(numba.uint8[:, :, ::1], numba.int64[::1], numba.int64, numba.uint64[:, :, ::1]))
+@compiled(
+    numba.void(numba.uint8[:, :, ::1], numba.int64[::1], numba.int64, numba.uint64[:, :, ::1])
+)
 def _fill_table(centers, token_of_class, words, table):
     num_passes, num_clusters, num_res = centers.shape
     for number in range(num_passes):
@@ -120,7 +127,11 @@ def _fill_table(centers, token_of_class, words, table):
                     table[column, token_of_class[found], word] |= bit
 
 
-@compiled(numba.void(_TOKENS, numba.uint64[:, :, ::1], numba.uint64[::1], numba.int64, numba.int64[:, ::1]))
+@compiled(
+    numba.void(
+        _TOKENS, numba.uint64[:, :, ::1], numba.uint64[::1], numba.int64, numba.int64[:, ::1]
+    )
+)
 def _assign(msa, table, first_candidates, num_digits, assignment):
     num_rows, num_res = msa.shape
     num_columns, _, num_words = table.shape
@@ -135,10 +146,14 @@ def _assign(msa, table, first_candidates, num_digits, assignment):
         digits[:] = _WORD(0)
         for start in range(0, num_columns, 8):
             t0, t1, t2, t3, t4, t5, t6, t7 = (
-                table[start, tokens[start]], table[start + 1, tokens[start + 1]],
-                table[start + 2, tokens[start + 2]], table[start + 3, tokens[start + 3]],
-                table[start + 4, tokens[start + 4]], table[start + 5, tokens[start + 5]],
-                table[start + 6, tokens[start + 6]], table[start + 7, tokens[start + 7]],
+                table[start, tokens[start]],
+                table[start + 1, tokens[start + 1]],
+                table[start + 2, tokens[start + 2]],
+                table[start + 3, tokens[start + 3]],
+                table[start + 4, tokens[start + 4]],
+                table[start + 5, tokens[start + 5]],
+                table[start + 6, tokens[start + 6]],
+                table[start + 7, tokens[start + 7]],
             )
             for word in range(num_words):
                 ones, twos_a = _add(digits[0, word], t0[word], t1[word])
@@ -157,10 +172,16 @@ def _assign(msa, table, first_candidates, num_digits, assignment):
                     carries[word] &= higher
         for number in range(len(assignment)):
             candidates[:] = first_candidates
-            assignment[number, row] = _first_of_largest(digits, num_digits, number * words, candidates)
+            assignment[number, row] = _first_of_largest(
+                digits, num_digits, number * words, candidates
+            )
 
 
-@compiled(numba.int64(_COLUMNS, numba.int64[::1], numba.int64[::1], numba.uint8[:, :, ::1], numba.int32[::1]))
+@compiled(
+    numba.int64(
+        _COLUMNS, numba.int64[::1], numba.int64[::1], numba.uint8[:, :, ::1], numba.int32[::1]
+    )
+)
 def _count(msa, assignment, token_of_class, flags, counts):
     num_clusters, num_columns, _ = flags.shape
     # Rows sorted by cluster, so that one cluster's counts stay in the nearest cache.

@@ -34,14 +34,18 @@ def mask_msa(
     profile_end = uniform_end + config.masked_msa_profile_probability
     same_end = profile_end + config.masked_msa_same_probability
     replacement = np.select(
-        [kind < uniform_end, kind < profile_end, kind < same_end], [uniform, from_profile, msa[rows, columns]], MASK_CLASS
+        [kind < uniform_end, kind < profile_end, kind < same_end],
+        [uniform, from_profile, msa[rows, columns]],
+        MASK_CLASS,
     )
     masked = msa.copy()
     masked[rows, columns] = replacement
     return masked, bert_mask
 
 
-def _draw_from_columns(profile: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_from_columns(
+    profile: np.ndarray, columns: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """One class per entry of `columns`, by inverting the cumulative profile of that column; uint8 [len(columns)]."""
     cumulative = np.cumsum(profile, axis=1, dtype=np.float64)
     threshold = rng.random(columns.size) * cumulative[columns, -1]

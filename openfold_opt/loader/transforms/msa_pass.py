@@ -11,15 +11,24 @@ from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
 
 
 def make_msa_pass(
-    raw: RawFeatures, *, crop: slice, config: DataConfig, rows_rng: np.random.Generator, mask_rng: np.random.Generator
+    raw: RawFeatures,
+    *,
+    crop: slice,
+    config: DataConfig,
+    rows_rng: np.random.Generator,
+    mask_rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Draws rows and masking and computes the per-pass features of openfold_opt.protein.features, unpadded.
 
     Rows are clustered over the whole chain; only the features are cropped.
     """
     rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
-    masked, bert_mask = mask_msa(raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng)
-    features = msa_features_of_choice(raw, rows=rows, masked_msa=masked, crop=crop, max_extra_msa=config.max_extra_msa)
+    masked, bert_mask = mask_msa(
+        raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng
+    )
+    features = msa_features_of_choice(
+        raw, rows=rows, masked_msa=masked, crop=crop, max_extra_msa=config.max_extra_msa
+    )
     return features | {"bert_mask": bert_mask[:, crop]}
 
 
@@ -44,13 +53,19 @@ def msa_features_of_choice(
     centers = masked_msa[:, crop]
     profile = clustering.cluster_profile(centers, extra[:, crop], assignment)
     deletion_mean = clustering.cluster_deletion_mean(
-        raw.deletions, clustered=rows.clustered, extra=rows.extra, assignment=assignment, columns=crop
+        raw.deletions,
+        clustered=rows.clustered,
+        extra=rows.extra,
+        assignment=assignment,
+        columns=crop,
     )
     deletions = raw.deletions.dense(rows.clustered, crop)
     kept = extra[:max_extra_msa, crop]
     kept_deletions = raw.deletions.dense(rows.extra[:max_extra_msa], crop)
     return {
-        "msa_feat": make_msa_feat(centers, deletions=deletions, profile=profile, deletion_mean=deletion_mean),
+        "msa_feat": make_msa_feat(
+            centers, deletions=deletions, profile=profile, deletion_mean=deletion_mean
+        ),
         "msa_mask": np.ones(centers.shape, np.float32),
         "msa_row_mask": np.ones(len(centers), np.float32),
         "true_msa": raw.classes(rows.clustered, crop),

@@ -7,7 +7,9 @@ import numpy as np
 from openfold_opt.protein.features import FEATURES
 
 
-def pad_features(features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def pad_features(
+    features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
     """Pads every feature at the end of its symbolic dims and brings it to the table's dtype.
 
     Args:
@@ -23,7 +25,9 @@ def pad_features(features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]
     return {name: _pad(name, [array], sizes)[0, ...] for name, array in features.items()}
 
 
-def pad_passes(passes: Sequence[Mapping[str, np.ndarray]], *, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def pad_passes(
+    passes: Sequence[Mapping[str, np.ndarray]], *, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
     """Pads the features of all passes and stacks them: name -> [num_passes, ...]; otherwise as `pad_features`."""
     return {name: _pad(name, [features[name] for features in passes], sizes) for name in passes[0]}
 
@@ -34,6 +38,8 @@ def _pad(name: str, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> n
     padded = np.full((len(arrays), *target), spec.pad_value, spec.dtype)
     for place, array in enumerate(arrays):
         if len(target) != array.ndim or any(have > want for have, want in zip(array.shape, target)):
-            raise ValueError(f"feature {name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to")
+            raise ValueError(
+                f"feature {name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to"
+            )
         padded[(place, *map(slice, array.shape))] = array
     return padded

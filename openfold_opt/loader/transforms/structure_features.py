@@ -8,7 +8,11 @@ from openfold_opt.geometry.atoms import make_atom14_masks, make_atom14_positions
 from openfold_opt.geometry.frames import atom37_to_frames
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 
-TARGET_FRAME_FEATURES = ("rigidgroups_gt_frames", "rigidgroups_alt_gt_frames", "rigidgroups_gt_exists")
+TARGET_FRAME_FEATURES = (
+    "rigidgroups_gt_frames",
+    "rigidgroups_alt_gt_frames",
+    "rigidgroups_gt_exists",
+)
 
 
 def make_structure_features(
@@ -28,7 +32,9 @@ def make_structure_features(
     residues = torch.from_numpy(np.ascontiguousarray(aatype[crop]))
     positions = torch.from_numpy(np.array(all_atom_positions[crop], dtype=np.float32))
     mask = torch.from_numpy(np.array(all_atom_mask[crop], dtype=np.float32))
-    features = structure_features(residues, positions, mask) | {"seq_mask": torch.ones(len(residues))}
+    features = structure_features(residues, positions, mask) | {
+        "seq_mask": torch.ones(len(residues))
+    }
     return {name: tensor.numpy() for name, tensor in features.items()}
 
 

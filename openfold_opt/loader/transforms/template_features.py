@@ -9,7 +9,9 @@ from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.loader.raw_features import Templates
 
 
-def make_template_features(templates: Templates, *, chosen: np.ndarray, crop: slice) -> dict[str, np.ndarray]:
+def make_template_features(
+    templates: Templates, *, chosen: np.ndarray, crop: slice
+) -> dict[str, np.ndarray]:
     """Features of the chosen templates and the residues of the crop; all have length 0 in front if none is chosen.
 
     Args:
@@ -24,7 +26,10 @@ def make_template_features(templates: Templates, *, chosen: np.ndarray, crop: sl
     first = max(crop.start - 1, 0)
     context = templates.take(chosen, slice(first, crop.stop))
     aatype = torch.from_numpy(context.aatype)
-    positions, mask = torch.from_numpy(context.all_atom_positions), torch.from_numpy(context.all_atom_mask)
+    positions, mask = (
+        torch.from_numpy(context.all_atom_positions),
+        torch.from_numpy(context.all_atom_mask),
+    )
     features = template_features(aatype, positions, mask)
     cropped = {name: tensor[:, crop.start - first :].numpy() for name, tensor in features.items()}
     return cropped | {"template_mask": np.ones(len(chosen), np.float32)}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
-from openfold_opt.train.graphs.recorder import Recorder, Capture
+from openfold_opt.train.graphs.recorder import Capture, Recorder
 
 BUCKET = 64
 """Residues between the lengths that are recorded: at most so many, less one, are padding."""
@@ -71,7 +71,11 @@ def _fits(inputs: FeatureBatch, batch: FeatureBatch) -> bool:
         ours, theirs = getattr(inputs, name), getattr(batch, name)
         dims = spec.leading_dims(batched=True) + spec.shape
         same = [a == b for dim, a, b in zip(dims, ours.shape, theirs.shape) if dim != "N_res"]
-        if ours.ndim != theirs.ndim or not all(same) or (ours.dtype, ours.device) != (theirs.dtype, theirs.device):
+        if (
+            ours.ndim != theirs.ndim
+            or not all(same)
+            or (ours.dtype, ours.device) != (theirs.dtype, theirs.device)
+        ):
             return False
     return True
 

@@ -23,8 +23,8 @@ from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.evaluation_graphs import bucket_lengths
-from openfold_opt.train.synthetic_features import meta_batch
 from openfold_opt.train.precision import meta_model
+from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
 """An estimate, not measured here: 17 GB for the 1.7 million nodes that preset mlperf_1x8 had when

@@ -27,7 +27,9 @@ def test_documents_name_no_missing_file(document):
         if MADE_LATER.match(name):
             continue
         bases = (ROOT, document.parent, ROOT / "openfold_opt")
-        assert any((base / name).exists() for base in bases), f"{document.name} names {name}, which does not exist"
+        assert any((base / name).exists() for base in bases), (
+            f"{document.name} names {name}, which does not exist"
+        )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -38,7 +40,10 @@ def test_links_between_documents_lead_somewhere(document):
 
 
 def test_named_paths_finds_a_missing_file():
-    assert named_paths("see `benchmark/nowhere.py` and [x](docs/absent.md)") == {"benchmark/nowhere.py", "docs/absent.md"}
+    assert named_paths("see `benchmark/nowhere.py` and [x](docs/absent.md)") == {
+        "benchmark/nowhere.py",
+        "docs/absent.md",
+    }
 
 
 @pytest.mark.parametrize("script", ["run_and_time.sh", "run_tests.sh"])

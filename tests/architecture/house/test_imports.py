@@ -20,7 +20,11 @@ ALLOWED = {
         "openfold_opt.protein",
     },
     "openfold_opt.losses": {"openfold_opt.geometry", "openfold_opt.protein", "openfold_opt.model"},
-    "openfold_opt.loader": {"openfold_opt.protein", "openfold_opt.parallel", "openfold_opt.geometry"},
+    "openfold_opt.loader": {
+        "openfold_opt.protein",
+        "openfold_opt.parallel",
+        "openfold_opt.geometry",
+    },
     "openfold_opt.train": {
         "openfold_opt.protein",
         "openfold_opt.geometry",
@@ -48,8 +52,14 @@ ALLOWED = {
 
 # modules of another room that are its whole door
 DOORS = {
-    ("openfold_opt.model", "openfold_opt.kernels"): ("openfold_opt.kernels.interface", "openfold_opt.kernels.select"),
-    ("openfold_opt.losses", "openfold_opt.model"): ("openfold_opt.model.batch", "openfold_opt.model.outputs"),
+    ("openfold_opt.model", "openfold_opt.kernels"): (
+        "openfold_opt.kernels.interface",
+        "openfold_opt.kernels.select",
+    ),
+    ("openfold_opt.losses", "openfold_opt.model"): (
+        "openfold_opt.model.batch",
+        "openfold_opt.model.outputs",
+    ),
 }
 
 # third-party module -> rooms that may import it
@@ -65,7 +75,11 @@ WITHOUT_TORCH = ("openfold_opt.protein", "data_prep")
 
 
 def source_files():
-    return [path for top in ("openfold_opt", "data_prep", "benchmark") for path in sorted((ROOT / top).rglob("*.py"))]
+    return [
+        path
+        for top in ("openfold_opt", "data_prep", "benchmark")
+        for path in sorted((ROOT / top).rglob("*.py"))
+    ]
 
 
 def module_name(path: pathlib.Path) -> str:
@@ -85,7 +99,11 @@ def room_of(module: str) -> str | None:
 def imported_modules(path: pathlib.Path) -> list[tuple[int, str]]:
     """(line, full module name) of every import in a file; `from package import name` gives package.name."""
     found = []
-    package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
+    package = (
+        module_name(path).split(".")
+        if path.name == "__init__.py"
+        else module_name(path).split(".")[:-1]
+    )
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
@@ -111,7 +129,9 @@ def violations(path: pathlib.Path) -> list[str]:
         other = room_of(module)
         if other is None or other == room:
             continue
-        if other not in ALLOWED[room] and not (room == "data_prep" and other == "data_prep.synthesize"):
+        if other not in ALLOWED[room] and not (
+            room == "data_prep" and other == "data_prep.synthesize"
+        ):
             wrong.append(f"{place}; {room} may not import {other}")
         doors = DOORS.get((room, other))
         if doors and not module.startswith(doors):

@@ -11,7 +11,17 @@ from benchmark.rules import compare, preset_division
 from openfold_opt.train.config import RunConfig, config_fields
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PLAY = {"demo_2x2", "demo_async_eval", "demo_ci_2x2", "demo_dap2", "demo", "demo_ci", "middle", "own_data", "real_smoke"}
+PLAY = {
+    "demo_2x2",
+    "demo_async_eval",
+    "demo_ci_2x2",
+    "demo_dap2",
+    "demo",
+    "demo_ci",
+    "middle",
+    "own_data",
+    "real_smoke",
+}
 CLOSED = {
     "mlperf_reference",
     "mlperf_fast",
@@ -70,7 +80,9 @@ def test_preset_is_frozen_all_the_way_down(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_division_is_that_of_the_differences(name):
     config = build_preset(name)
-    mathematical = [d for d in compare(config, build_preset("mlperf_reference")) if d.mark == "mathematical"]
+    mathematical = [
+        d for d in compare(config, build_preset("mlperf_reference")) if d.mark == "mathematical"
+    ]
     assert preset_division(config) == ("open" if mathematical else "closed")
     assert (name in PLAY) == bool(mathematical)
     if not mathematical:

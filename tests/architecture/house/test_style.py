@@ -34,7 +34,9 @@ def parsed(path):
 
 
 def functions_of(tree):
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def is_constant_table(tree) -> bool:
@@ -45,7 +47,9 @@ def is_constant_table(tree) -> bool:
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_file_is_not_too_long(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_FILE_LINES or is_constant_table(parsed(path)), f"{lines} lines, at most {MAX_FILE_LINES}"
+    assert lines <= MAX_FILE_LINES or is_constant_table(parsed(path)), (
+        f"{lines} lines, at most {MAX_FILE_LINES}"
+    )
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
@@ -54,7 +58,9 @@ def test_functions_are_not_too_long(path):
         is_kernel = any("jit" in ast.unparse(decorator) for decorator in function.decorator_list)
         limit = MAX_KERNEL_LINES if is_kernel else MAX_FUNCTION_LINES
         length = function.end_lineno - function.lineno + 1
-        assert length <= limit, f"{function.name} (line {function.lineno}) has {length} lines, at most {limit}"
+        assert length <= limit, (
+            f"{function.name} (line {function.lineno}) has {length} lines, at most {limit}"
+        )
 
 
 def is_kernel_or_operator(function) -> bool:
@@ -69,8 +75,14 @@ def test_functions_take_few_positional_arguments(path):
     for function in functions_of(parsed(path)):
         if is_kernel_or_operator(function):
             continue
-        arguments = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in ("self", "cls")]
-        assert len(arguments) <= MAX_ARGUMENTS, f"{function.name} (line {function.lineno}) takes {len(arguments)}"
+        arguments = [
+            a.arg
+            for a in function.args.posonlyargs + function.args.args
+            if a.arg not in ("self", "cls")
+        ]
+        assert len(arguments) <= MAX_ARGUMENTS, (
+            f"{function.name} (line {function.lineno}) takes {len(arguments)}"
+        )
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
@@ -79,8 +91,14 @@ def test_no_global_state(path):
         assert not isinstance(node, ast.Global), f"line {node.lineno}: global"
         if path.name == "launch.py":
             continue
-        is_environ = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv")
-        assert not (is_environ and ast.unparse(node.value) == "os"), f"line {node.lineno}: environment outside launch.py"
+        is_environ = isinstance(node, ast.Attribute) and node.attr in (
+            "environ",
+            "getenv",
+            "putenv",
+        )
+        assert not (is_environ and ast.unparse(node.value) == "os"), (
+            f"line {node.lineno}: environment outside launch.py"
+        )
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
@@ -99,7 +117,9 @@ def test_no_promises_and_no_dead_code(path):
         assert word not in text, word
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
-            assert not looks_like_code(token.string.lstrip("# ")), f"line {token.start[0]}: commented-out code"
+            assert not looks_like_code(token.string.lstrip("# ")), (
+                f"line {token.start[0]}: commented-out code"
+            )
 
 
 def looks_like_code(comment: str) -> bool:
@@ -108,8 +128,18 @@ def looks_like_code(comment: str) -> bool:
         tree = ast.parse(comment)
     except SyntaxError:
         return False
-    acting = (ast.Assign, ast.AugAssign, ast.Return, ast.Import, ast.ImportFrom, ast.Raise, ast.Assert)
-    is_call = [isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in tree.body]
+    acting = (
+        ast.Assign,
+        ast.AugAssign,
+        ast.Return,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Raise,
+        ast.Assert,
+    )
+    is_call = [
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in tree.body
+    ]
     return any(isinstance(node, acting) for node in tree.body) or any(is_call)
 
 

@@ -21,7 +21,11 @@ def mend_bfloat16() -> None:
     """Replace casts and matrix products of the interpreter by right ones; safe to call twice."""
     if getattr(InterpreterBuilder, "has_right_bfloat16", False):
         return
-    cast, dot, fp_to_fp = InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot, InterpreterBuilder.create_fp_to_fp
+    cast, dot, fp_to_fp = (
+        InterpreterBuilder.cast_impl,
+        InterpreterBuilder.create_dot,
+        InterpreterBuilder.create_fp_to_fp,
+    )
 
     def right_cast(self, src, dst_type):
         kinds = src.dtype.scalar, dst_type.scalar

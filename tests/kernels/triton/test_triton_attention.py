@@ -7,12 +7,22 @@ from openfold_opt.kernels.reference.attention import attention as plain
 from openfold_opt.kernels.triton.attention.attention import attention, supports
 from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random, random_mask
 
-SIZES = [(2, 3, 7, 3, 5), (1, 2, 33, 2, 8), (1, 1, 1, 1, 1), (1, 2, 70, 1, 40), (1, 3, 17, 2, 16), (1, 1, 20, 1, 64), (1, 1, 20, 1, 100)]
+SIZES = [
+    (2, 3, 7, 3, 5),
+    (1, 2, 33, 2, 8),
+    (1, 1, 1, 1, 1),
+    (1, 2, 70, 1, 40),
+    (1, 3, 17, 2, 16),
+    (1, 1, 20, 1, 64),
+    (1, 1, 20, 1, 100),
+]
 """batch, groups, N, heads, channels of a head"""
 
 
 def with_bias(function, heads, mask):
-    return lambda projected, bias: function(projected, num_heads=heads, mask=mask, mask_inf=1e9, bias=bias)
+    return lambda projected, bias: function(
+        projected, num_heads=heads, mask=mask, mask_inf=1e9, bias=bias
+    )
 
 
 def without_bias(function, heads, mask):
@@ -24,7 +34,9 @@ def test_values_and_gradients(batch, groups, n, heads, c):
     mask = random_mask(batch, groups, n)
     projected, bias = random(batch, groups, n, 4 * heads * c), random(batch, heads, n, n, seed=1)
     assert_same(with_bias(attention, heads, mask), with_bias(plain, heads, mask), (projected, bias))
-    assert_same(without_bias(attention, heads, mask), without_bias(plain, heads, mask), (projected,))
+    assert_same(
+        without_bias(attention, heads, mask), without_bias(plain, heads, mask), (projected,)
+    )
 
 
 def test_groups_that_are_masked_as_a_whole_have_the_plain_gradients():
@@ -38,7 +50,9 @@ def test_strided_input_and_bias():
     leaves = random(2, 6, 3, 2 * 4 * 2 * 4), random(2, 6, 6, 2, seed=1)
 
     def call(function):
-        return lambda x, bias: with_bias(function, 2, mask)(x.transpose(1, 2)[..., :32], bias.movedim(-1, 1))
+        return lambda x, bias: with_bias(function, 2, mask)(
+            x.transpose(1, 2)[..., :32], bias.movedim(-1, 1)
+        )
 
     assert_same(call(attention), call(plain), leaves)
 
@@ -59,7 +73,9 @@ def test_large_logits_do_not_overflow():
 def test_bfloat16(heads, c, n):
     mask = random_mask(1, 3, n)
     leaves = random(1, 3, n, 4 * heads * c), random(1, heads, n, n, seed=1)
-    assert_bfloat16_rule(with_bias(attention, heads, mask), with_bias(plain, heads, mask), leaves, (True, True))
+    assert_bfloat16_rule(
+        with_bias(attention, heads, mask), with_bias(plain, heads, mask), leaves, (True, True)
+    )
 
 
 def test_what_is_not_supported_is_told():

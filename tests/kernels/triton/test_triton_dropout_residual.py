@@ -6,12 +6,23 @@ from openfold_opt.kernels.reference.dropout_residual import dropout_residual as 
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random
 
-MASKS = {"none": None, "shared by rows": (2, 1, 6, None), "shared by columns": (2, 5, 1, None), "whole": (2, 5, 6, None), "one for all": (1,)}
+MASKS = {
+    "none": None,
+    "shared by rows": (2, 1, 6, None),
+    "shared by columns": (2, 5, 1, None),
+    "whole": (2, 5, 6, None),
+    "one for all": (1,),
+}
 
 
 def mask_of(kind, c):
     shape = MASKS[kind]
-    return None if shape is None else (random(*(c if size is None else size for size in shape), seed=9) > -0.5).float() * 1.25
+    return (
+        None
+        if shape is None
+        else (random(*(c if size is None else size for size in shape), seed=9) > -0.5).float()
+        * 1.25
+    )
 
 
 @pytest.mark.parametrize("c", [1, 7, 64])
@@ -19,16 +30,18 @@ def mask_of(kind, c):
 def test_values_and_gradients(kind, c):
     mask = mask_of(kind, c)
     leaves = random(2, 5, 6, c), random(2, 5, 6, c, seed=1), random(2, 5, 6, c, seed=2)
-    call = lambda function: lambda r, u, g: function(r, u, mask, g)  # noqa: E731
+    call = lambda function: lambda r, u, g: function(r, u, mask, g)
     assert_same(call(dropout_residual), call(plain), leaves)
-    call = lambda function: lambda r, u: function(r, u, mask)  # noqa: E731
+    call = lambda function: lambda r, u: function(r, u, mask)
     assert_same(call(dropout_residual), call(plain), leaves[:2])
 
 
 def test_strided_tensors():
     mask = mask_of("shared by rows", 7)
     leaves = random(2, 6, 5, 7), random(2, 6, 5, 7, seed=1), random(2, 5, 6, 10, seed=2)
-    call = lambda function: lambda r, u, g: function(r.transpose(1, 2), u.transpose(1, 2), mask, g[..., 3:])  # noqa: E731
+    call = lambda function: (
+        lambda r, u, g: function(r.transpose(1, 2), u.transpose(1, 2), mask, g[..., 3:])
+    )
     assert_same(call(dropout_residual), call(plain), leaves)
 
 
@@ -36,7 +49,7 @@ def test_strided_tensors():
 def test_any_number_of_dims(shape):
     leaves = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
     mask = (random(*shape, seed=3) > 0).float()
-    call = lambda function: lambda r, u, g: function(r, u, mask, g)  # noqa: E731
+    call = lambda function: lambda r, u, g: function(r, u, mask, g)
     assert_same(call(dropout_residual), call(plain), leaves)
 
 
@@ -48,5 +61,5 @@ def test_the_result_lies_in_memory_like_the_residual():
 def test_bfloat16():
     mask = mask_of("shared by rows", 32)
     leaves = random(2, 5, 6, 32), random(2, 5, 6, 32, seed=1), random(2, 5, 6, 32, seed=2)
-    call = lambda function: lambda r, u, g: function(r, u, mask, g)  # noqa: E731
+    call = lambda function: lambda r, u, g: function(r, u, mask, g)
     assert_bfloat16_rule(call(dropout_residual), call(plain), leaves, (True, True, True))

@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention as plain
-from openfold_opt.kernels.triton.invariant_point_attention.invariant_point_attention import invariant_point_attention, supports
+from openfold_opt.kernels.reference.invariant_point_attention import (
+    invariant_point_attention as plain,
+)
+from openfold_opt.kernels.triton.invariant_point_attention.invariant_point_attention import (
+    invariant_point_attention,
+    supports,
+)
 from tests.kernels.agreement import DEVICE, assert_same, random, random_mask
 
 NAMES = ("q", "k", "v", "q_points", "k_points", "v_points", "bias", "z", "point_weights")
@@ -13,26 +18,51 @@ NAMES = ("q", "k", "v", "q_points", "k_points", "v_points", "bias", "z", "point_
 
 def call(function, mask, view=lambda x: x):
     return lambda *leaves: function(
-        InvariantPointInputs(**{name: view(leaf) for name, leaf in zip(NAMES, leaves, strict=True)}), mask=mask, mask_inf=1e5
+        InvariantPointInputs(
+            **{name: view(leaf) for name, leaf in zip(NAMES, leaves, strict=True)}
+        ),
+        mask=mask,
+        mask_inf=1e5,
     )
 
 
 def leaves(batch, n, heads, c, qk, vp, c_z):
-    shapes = [(batch, n, heads, c)] * 3 + [(batch, n, heads, qk, 3)] * 2 + [(batch, n, heads, vp, 3), (batch, n, n, heads), (batch, n, n, c_z)]
-    return *(random(*shape, seed=i) for i, shape in enumerate(shapes)), random(heads, seed=8).abs() + 0.1
+    shapes = (
+        [(batch, n, heads, c)] * 3
+        + [(batch, n, heads, qk, 3)] * 2
+        + [(batch, n, heads, vp, 3), (batch, n, n, heads), (batch, n, n, c_z)]
+    )
+    return *(random(*shape, seed=i) for i, shape in enumerate(shapes)), random(
+        heads, seed=8
+    ).abs() + 0.1
 
 
-@pytest.mark.parametrize("sizes", [(2, 5, 3, 4, 2, 3, 7), (1, 1, 1, 1, 1, 1, 1), (1, 20, 12, 16, 4, 8, 20), (1, 33, 2, 5, 3, 2, 40)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 5, 3, 4, 2, 3, 7),
+        (1, 1, 1, 1, 1, 1, 1),
+        (1, 20, 12, 16, 4, 8, 20),
+        (1, 33, 2, 5, 3, 2, 40),
+    ],
+)
 def test_values_and_gradients(sizes):
     mask = random_mask(*sizes[:2])
-    assert_same(call(invariant_point_attention, mask), call(plain, mask), leaves(*sizes), tolerance=5e-5)
+    assert_same(
+        call(invariant_point_attention, mask), call(plain, mask), leaves(*sizes), tolerance=5e-5
+    )
 
 
 def test_strided_input():
     mask = random_mask(2, 6)
-    double = lambda x: torch.cat([x, x], dim=-1)[..., : x.shape[-1]]  # noqa: E731
+    double = lambda x: torch.cat([x, x], dim=-1)[..., : x.shape[-1]]
     tensors = leaves(2, 6, 2, 4, 2, 2, 5)
-    assert_same(call(invariant_point_attention, mask, double), call(plain, mask, double), tensors, tolerance=5e-5)
+    assert_same(
+        call(invariant_point_attention, mask, double),
+        call(plain, mask, double),
+        tensors,
+        tolerance=5e-5,
+    )
 
 
 def test_what_is_not_supported_is_told():

@@ -12,21 +12,29 @@ def leaves(*shape, c):
     return random(*shape), 1.0 + random(c, seed=1), random(c, seed=2)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 64), (1, 1, 1, 1), (7, 100), (2, 4, 3, 5, 33), (3, 200)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 64), (1, 1, 1, 1), (7, 100), (2, 4, 3, 5, 33), (3, 200)]
+)
 def test_values_and_gradients(shape):
-    call = lambda f: lambda x, w, b: f(x, w, b, eps=1e-5)  # noqa: E731
+    call = lambda f: lambda x, w, b: f(x, w, b, eps=1e-5)
     assert_same(call(layer_norm), call(plain), leaves(*shape, c=shape[-1]))
 
 
 @pytest.mark.parametrize(
     "view",
-    [lambda x: x.transpose(1, 2), lambda x: x.movedim(1, -1), lambda x: x[:, ::2], lambda x: x[..., 1:6], lambda x: x[:, :1].expand(-1, 4, -1, -1)],
+    [
+        lambda x: x.transpose(1, 2),
+        lambda x: x.movedim(1, -1),
+        lambda x: x[:, ::2],
+        lambda x: x[..., 1:6],
+        lambda x: x[:, :1].expand(-1, 4, -1, -1),
+    ],
     ids=["transposed", "channels in front", "every second", "part of the channels", "shared"],
 )
 def test_strided_input(view):
     x = random(2, 6, 5, 7)
     c = view(x).shape[-1]
-    call = lambda f: lambda x, w, b: f(view(x), w, b, eps=1e-5)  # noqa: E731
+    call = lambda f: lambda x, w, b: f(view(x), w, b, eps=1e-5)
     assert_same(call(layer_norm), call(plain), (x, 1.0 + random(c, seed=1), random(c, seed=2)))
 
 
@@ -35,19 +43,26 @@ def test_channels_in_front_get_a_gradient_in_front():
     seen = []
     y = x.movedim(1, -1)
     y.register_hook(lambda gradient: seen.append(gradient.stride()))
-    layer_norm(y, torch.ones(8, device=DEVICE), torch.zeros(8, device=DEVICE), eps=1e-5).sum().backward()
+    layer_norm(
+        y, torch.ones(8, device=DEVICE), torch.zeros(8, device=DEVICE), eps=1e-5
+    ).sum().backward()
     assert seen == [y.stride()]
 
 
 def test_constant_rows_and_large_offsets():
     x = torch.cat([torch.full((2, 16), 3.0), torch.randn(2, 16) + 1e4]).to(DEVICE)
-    call = lambda f: lambda w, b: f(x, w, b, eps=1e-5)  # noqa: E731
-    assert_same(call(layer_norm), call(plain), (torch.ones(16, device=DEVICE), torch.zeros(16, device=DEVICE)), tolerance=2e-3)
+    call = lambda f: lambda w, b: f(x, w, b, eps=1e-5)
+    assert_same(
+        call(layer_norm),
+        call(plain),
+        (torch.ones(16, device=DEVICE), torch.zeros(16, device=DEVICE)),
+        tolerance=2e-3,
+    )
 
 
 @pytest.mark.parametrize("c", [33, 128])
 def test_bfloat16(c):
-    call = lambda f: lambda x, w, b: f(x, w, b, eps=1e-5)  # noqa: E731
+    call = lambda f: lambda x, w, b: f(x, w, b, eps=1e-5)
     assert_bfloat16_rule(call(layer_norm), call(plain), leaves(2, 9, c, c=c), (True, False, False))
 
 

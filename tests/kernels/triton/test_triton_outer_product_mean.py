@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as plain
-from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import outer_product_mean, supports
+from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
+    outer_product_mean,
+    supports,
+)
 from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
@@ -17,7 +20,14 @@ def leaves(batch, num_seq, num_i, num_j, c, c_z):
     return random(batch, num_i, num_j, c_z), *sides, random(c_z, c * c, seed=3), random(c_z, seed=4)
 
 
-SIZES = [(2, 5, 3, 4, 5, 7), (1, 1, 1, 1, 1, 1), (1, 20, 18, 9, 8, 16), (1, 70, 5, 17, 32, 20), (1, 3, 2, 3, 2, 150), (1, 3, 9, 5, 40, 6)]
+SIZES = [
+    (2, 5, 3, 4, 5, 7),
+    (1, 1, 1, 1, 1, 1),
+    (1, 20, 18, 9, 8, 16),
+    (1, 70, 5, 17, 32, 20),
+    (1, 3, 2, 3, 2, 150),
+    (1, 3, 9, 5, 40, 6),
+]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -31,7 +41,9 @@ def test_parts_of_one_projection():
     norm = random(1, 4, 4, 1, seed=5).abs() + 0.5
     z, ab, _, _, bias = leaves(1, 6, 4, 4, 6, 5)
     w = random(5, 9, seed=3)
-    halves = lambda function: lambda z, ab, w, bias: call(function, norm)(z, *ab.chunk(2, dim=-1), w, bias)  # noqa: E731
+    halves = lambda function: (
+        lambda z, ab, w, bias: call(function, norm)(z, *ab.chunk(2, dim=-1), w, bias)
+    )
     assert_same(halves(outer_product_mean), halves(plain), (z, ab, w, bias))
 
 
@@ -41,7 +53,12 @@ def test_bfloat16():
     def low(z, a, b, w, bias):
         return plain(z, (a, b), (w.to(a.dtype), bias.to(a.dtype)), norm)
 
-    assert_bfloat16_rule(call(outer_product_mean, norm), low, leaves(1, 33, 9, 7, 16, 12), (True, True, True, False, False))
+    assert_bfloat16_rule(
+        call(outer_product_mean, norm),
+        low,
+        leaves(1, 33, 9, 7, 16, 12),
+        (True, True, True, False, False),
+    )
 
 
 def test_what_is_not_supported_is_told():

@@ -16,11 +16,16 @@ def test_same_bits(shape, seed, rate):
     slots = torch.tensor([0, 255, 7], device=DEVICE)
     for step, pass_index in ((1, 0), (2**31, 1), (12, 3)):
         options = {"pass_index": pass_index, "shape": shape, "rate": rate}
-        assert torch.equal(dropout_masks((seed, step), places, slots, **options), plain((seed, step), places, slots, **options))
+        assert torch.equal(
+            dropout_masks((seed, step), places, slots, **options),
+            plain((seed, step), places, slots, **options),
+        )
 
 
 def test_a_key_on_the_device():
     places, slots = torch.tensor([16], device=DEVICE), torch.tensor([3], device=DEVICE)
     key = torch.tensor(9, device=DEVICE), torch.tensor(4, device=DEVICE)
     options = {"pass_index": 1, "shape": (9,), "rate": 0.5}
-    assert torch.equal(dropout_masks(key, places, slots, **options), plain(key, places, slots, **options))
+    assert torch.equal(
+        dropout_masks(key, places, slots, **options), plain(key, places, slots, **options)
+    )

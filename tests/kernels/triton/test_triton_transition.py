@@ -9,16 +9,26 @@ from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, r
 
 
 def call(function, view=lambda x: x):
-    return lambda x, nw, nb, w1, b1, w2, b2: function(view(x), (nw, nb), (w1, b1), (w2, b2), eps=1e-5)
+    return lambda x, nw, nb, w1, b1, w2, b2: function(
+        view(x), (nw, nb), (w1, b1), (w2, b2), eps=1e-5
+    )
 
 
 def leaves(shape, hidden):
     c = shape[-1]
-    weights = 1.0 + random(c, seed=1), random(c, seed=2), random(hidden, c, seed=3), random(hidden, seed=4)
+    weights = (
+        1.0 + random(c, seed=1),
+        random(c, seed=2),
+        random(hidden, c, seed=3),
+        random(hidden, seed=4),
+    )
     return random(*shape), *weights, random(c, hidden, seed=5), random(c, seed=6)
 
 
-@pytest.mark.parametrize(("shape", "hidden"), [((2, 3, 5), 20), ((1, 1), 1), ((3, 50, 33), 70), ((2, 70, 64), 128), ((1, 20, 130), 18)])
+@pytest.mark.parametrize(
+    ("shape", "hidden"),
+    [((2, 3, 5), 20), ((1, 1), 1), ((3, 50, 33), 70), ((2, 70, 64), 128), ((1, 20, 130), 18)],
+)
 def test_values_and_gradients(shape, hidden):
     assert_same(call(transition), call(plain), leaves(shape, hidden))
 
@@ -28,7 +38,7 @@ def test_more_rows_than_programs_share_a_chunk_of_the_weights():
 
 
 def test_strided_input():
-    view = lambda x: x.transpose(0, 1)  # noqa: E731
+    view = lambda x: x.transpose(0, 1)
     assert_same(call(transition, view), call(plain, view), leaves((4, 3, 8), 16))
 
 

@@ -11,15 +11,21 @@ def call(function, mask, c_hidden):
     return lambda projected: function(projected, mask, c_hidden=c_hidden)
 
 
-@pytest.mark.parametrize(("c_hidden", "c_z", "n_1", "n_2"), [(5, 7, 3, 4), (1, 1, 1, 1), (40, 3, 9, 11), (64, 64, 2, 33)])
+@pytest.mark.parametrize(
+    ("c_hidden", "c_z", "n_1", "n_2"), [(5, 7, 3, 4), (1, 1, 1, 1), (40, 3, 9, 11), (64, 64, 2, 33)]
+)
 def test_values_and_gradients(c_hidden, c_z, n_1, n_2):
     mask = random_mask(2, n_1, n_2)
-    assert_same(call(triangle_gate, mask, c_hidden), call(plain, mask, c_hidden), (random(2, n_1, n_2, 4 * c_hidden + c_z),))
+    assert_same(
+        call(triangle_gate, mask, c_hidden),
+        call(plain, mask, c_hidden),
+        (random(2, n_1, n_2, 4 * c_hidden + c_z),),
+    )
 
 
 def test_strided_input():
     mask = random_mask(2, 4, 3).transpose(1, 2)
-    view = lambda function: lambda x: call(function, mask, 5)(x.transpose(1, 2)[..., :26])  # noqa: E731
+    view = lambda function: lambda x: call(function, mask, 5)(x.transpose(1, 2)[..., :26])
     assert_same(view(triangle_gate), view(plain), (random(2, 4, 3, 30),))
 
 
@@ -31,4 +37,6 @@ def test_channels_lie_in_front():
 
 def test_bfloat16():
     mask = random_mask(1, 7, 9)
-    assert_bfloat16_rule(call(triangle_gate, mask, 16), call(plain, mask, 16), (random(1, 7, 9, 96),), (True,))
+    assert_bfloat16_rule(
+        call(triangle_gate, mask, 16), call(plain, mask, 16), (random(1, 7, 9, 96),), (True,)
+    )

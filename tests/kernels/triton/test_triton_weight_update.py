@@ -10,12 +10,17 @@ from openfold_opt.kernels.reference.weight_update import weight_update as plain
 from openfold_opt.kernels.triton.weight_update import weight_update
 from tests.kernels.agreement import DEVICE, random
 
-CONSTANTS = WeightUpdateConstants(beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9)
+CONSTANTS = WeightUpdateConstants(
+    beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9
+)
 
 
 def new_state(n: int, *, with_copy: bool) -> WeightState:
     zeros = {name: torch.zeros(n, device=DEVICE) for name in ("exp_avg", "exp_avg_sq", "average")}
-    counts = {"num_steps": torch.zeros((), dtype=torch.float64, device=DEVICE), "num_updates": torch.zeros((), device=DEVICE)}
+    counts = {
+        "num_steps": torch.zeros((), dtype=torch.float64, device=DEVICE),
+        "num_updates": torch.zeros((), device=DEVICE),
+    }
     copy = torch.zeros(n, dtype=torch.bfloat16, device=DEVICE) if with_copy else None
     return WeightState(values=random(n), compute_copy=copy, **zeros, **counts)
 
@@ -35,7 +40,10 @@ def test_six_steps(n, with_copy):
         flag = torch.tensor(float("nan") if step == 2 else 0.0, device=DEVICE)
         options = {"learning_rate": 1e-3 * (step + 1), "flag": flag, "constants": CONSTANTS}
         before = {name: value.clone() for name, value in tensors(ours).items()}
-        found, expected = weight_update(ours, gradient.clone(), **options), plain(theirs, gradient.clone(), **options)
+        found, expected = (
+            weight_update(ours, gradient.clone(), **options),
+            plain(theirs, gradient.clone(), **options),
+        )
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
         for name, value in tensors(ours).items():
             torch.testing.assert_close(value, tensors(theirs)[name], rtol=3e-6, atol=1e-7)
@@ -46,6 +54,12 @@ def test_six_steps(n, with_copy):
 def test_the_first_average_is_a_copy_and_the_learning_rate_may_be_on_the_device():
     state = new_state(33, with_copy=True)
     rate = torch.tensor(0.5, dtype=torch.float64, device=DEVICE)
-    weight_update(state, random(33, seed=1), learning_rate=rate, flag=torch.zeros((), device=DEVICE), constants=CONSTANTS)
+    weight_update(
+        state,
+        random(33, seed=1),
+        learning_rate=rate,
+        flag=torch.zeros((), device=DEVICE),
+        constants=CONSTANTS,
+    )
     assert torch.equal(state.average, state.values)
     assert torch.equal(state.compute_copy, state.values.bfloat16())

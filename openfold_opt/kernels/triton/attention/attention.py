@@ -6,9 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.triton.attention.backward import bias_gradient_kernel, key_gradient_kernel, query_gradient_kernel
+from openfold_opt.kernels.triton.attention.backward import (
+    bias_gradient_kernel,
+    key_gradient_kernel,
+    query_gradient_kernel,
+)
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
-from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
+from openfold_opt.kernels.triton.launch import (
+    divide_up,
+    dot_precision,
+    fused_op,
+    launch,
+    next_power_of_2,
+    unsupported_reason,
+)
 
 MAX_HEAD_SIZE = 128
 MIN_DOT_SIZE = 16
@@ -24,7 +35,9 @@ def _blocks(num_q: int, num_k: int, c: int, dtype: torch.dtype) -> dict[str, int
         # Float32 needs twice the bytes of bfloat16, and IEEE products need many registers.
         limit //= 2
     sizes = {"BLOCK_Q": num_q, "BLOCK_K": num_k}
-    return {"C": c, "BLOCK_C": block_c} | {name: max(MIN_DOT_SIZE, min(limit, next_power_of_2(n))) for name, n in sizes.items()}
+    return {"C": c, "BLOCK_C": block_c} | {
+        name: max(MIN_DOT_SIZE, min(limit, next_power_of_2(n))) for name, n in sizes.items()
+    }
 
 
 def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -32,21 +45,32 @@ def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return projected.chunk(4, dim=-1)
 
 
-def _options(projected: Tensor, num_heads: int, mask_inf: float) -> tuple[tuple[int, int, int, int], tuple[Any, ...], dict[str, Any]]:
+def _options(
+    projected: Tensor, num_heads: int, mask_inf: float
+) -> tuple[tuple[int, int, int, int], tuple[Any, ...], dict[str, Any]]:
     """(batch, groups, N, c), the arguments after the strides, and the compile-time ones that all kernels share."""
     batch, groups, n, width = projected.shape
     c = width // (4 * num_heads)
-    constants = _blocks(n, n, c, projected.dtype) | {"PRECISION": dot_precision(projected.dtype), "num_warps": 4}
+    constants = _blocks(n, n, c, projected.dtype) | {
+        "PRECISION": dot_precision(projected.dtype),
+        "num_warps": 4,
+    }
     return (batch, groups, n, c), (1.0 / math.sqrt(c), mask_inf), constants
 
 
 @fused_op
-def attention_forward(projected: Tensor, mask: Tensor, bias: Tensor | None, num_heads: int, mask_inf: float) -> tuple[Tensor, Tensor]:
+def attention_forward(
+    projected: Tensor, mask: Tensor, bias: Tensor | None, num_heads: int, mask_inf: float
+) -> tuple[Tensor, Tensor]:
     """out [batch, groups, N, num_heads * c], and statistics [2, batch, groups, num_heads, N] float32."""
     (batch, groups, n, c), scales, constants = _options(projected, num_heads, mask_inf)
     q, k, v, gate = _parts(projected)
-    out = torch.empty(batch, groups, n, num_heads * c, dtype=projected.dtype, device=projected.device)
-    statistics = torch.empty(2, batch, groups, num_heads, n, dtype=torch.float32, device=projected.device)
+    out = torch.empty(
+        batch, groups, n, num_heads * c, dtype=projected.dtype, device=projected.device
+    )
+    statistics = torch.empty(
+        2, batch, groups, num_heads, n, dtype=torch.float32, device=projected.device
+    )
     strides = projected.stride()[:3]
     launch(
         forward_kernel,
@@ -61,7 +85,14 @@ def attention_forward(projected: Tensor, mask: Tensor, bias: Tensor | None, num_
 
 @fused_op
 def attention_input_gradient(
-    dout: Tensor, projected: Tensor, mask: Tensor, bias: Tensor | None, out: Tensor, statistics: Tensor, num_heads: int, mask_inf: float
+    dout: Tensor,
+    projected: Tensor,
+    mask: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    statistics: Tensor,
+    num_heads: int,
+    mask_inf: float,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of `projected` in its dtype, contiguous, and delta [batch, groups, num_heads, N] float32."""
     (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
@@ -73,7 +104,19 @@ def attention_input_gradient(
     sizes = (groups, num_heads, n, n, *strides, *strides, *gradient.stride()[:3])
     constants |= {"HAS_BIAS": bias is not None}
     grid = (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups)
-    launch(query_gradient_kernel, grid, *inputs, out, dout, dq, dgate, delta, *sizes, *scales, **constants)
+    launch(
+        query_gradient_kernel,
+        grid,
+        *inputs,
+        out,
+        dout,
+        dq,
+        dgate,
+        delta,
+        *sizes,
+        *scales,
+        **constants,
+    )
     grid = (divide_up(n, constants["BLOCK_K"]), num_heads, batch * groups)
     launch(key_gradient_kernel, grid, *inputs, dout, delta, dk, dv, *sizes, *scales, **constants)
     return gradient, delta
@@ -81,12 +124,21 @@ def attention_input_gradient(
 
 @fused_op
 def attention_bias_gradient(
-    dout: Tensor, projected: Tensor, mask: Tensor, bias: Tensor, statistics: Tensor, delta: Tensor, num_heads: int, mask_inf: float
+    dout: Tensor,
+    projected: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    statistics: Tensor,
+    delta: Tensor,
+    num_heads: int,
+    mask_inf: float,
 ) -> Tensor:
     """Partial sums [splits, batch, num_heads, N, N] float32 of the bias' gradient."""
     (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
     splits = min(MAX_BIAS_SPLITS, groups)
-    dbias = torch.empty(splits, batch, num_heads, n, n, dtype=torch.float32, device=projected.device)
+    dbias = torch.empty(
+        splits, batch, num_heads, n, n, dtype=torch.float32, device=projected.device
+    )
     strides = projected.stride()[:3]
     tiles = divide_up(n, constants["BLOCK_Q"]) * divide_up(n, constants["BLOCK_K"])
     launch(
@@ -111,18 +163,34 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, dout):
         projected, mask, bias, out, statistics = ctx.saved_tensors
         dout = dout.contiguous()
-        gradient, delta = attention_input_gradient(dout, projected, mask, bias, out, statistics, *ctx.constants)
+        gradient, delta = attention_input_gradient(
+            dout, projected, mask, bias, out, statistics, *ctx.constants
+        )
         dbias = None
         if bias is not None and ctx.needs_input_grad[2]:
-            dbias = attention_bias_gradient(dout, projected, mask, bias, statistics, delta, *ctx.constants).sum(0).to(bias.dtype)
+            dbias = (
+                attention_bias_gradient(
+                    dout, projected, mask, bias, statistics, delta, *ctx.constants
+                )
+                .sum(0)
+                .to(bias.dtype)
+            )
         return gradient, None, dbias, None, None
 
 
-def attention(projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None) -> Tensor:
+def attention(
+    projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None
+) -> Tensor:
     """kernels.reference.attention without any tensor [..., N, N] but the bias and its gradient."""
     if projected.stride(-1) != 1:
         projected = projected.contiguous()
-    return _Attention.apply(projected, mask.contiguous(), None if bias is None else bias.contiguous(), num_heads, mask_inf)
+    return _Attention.apply(
+        projected,
+        mask.contiguous(),
+        None if bias is None else bias.contiguous(),
+        num_heads,
+        mask_inf,
+    )
 
 
 def supports(head_size: int, device: torch.device | str, dtype: torch.dtype) -> str | None:

@@ -12,7 +12,12 @@ of queries (gate, delta, dq), one blocks of keys (dk, dv), and one tiles of the 
 import triton
 import triton.language as tl
 
-from openfold_opt.kernels.triton.attention.forward import head_tile, load_head, masked_logits, out_offsets
+from openfold_opt.kernels.triton.attention.forward import (
+    head_tile,
+    load_head,
+    masked_logits,
+    out_offsets,
+)
 
 
 @triton.jit
@@ -67,14 +72,48 @@ def query_gradient_kernel(
     in_channels = tl.arange(0, BLOCK_C) < C
     in_queries = (queries < num_q)[:, None] & in_channels[None, :]
     channel = head * C
-    q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
-    gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+    q = load_head(
+        q_ptr,
+        batch,
+        group,
+        queries,
+        num_q,
+        q_stride_batch,
+        q_stride_group,
+        q_stride_element,
+        channel,
+        C,
+        BLOCK_C,
+    )
+    gate = load_head(
+        gate_ptr,
+        batch,
+        group,
+        queries,
+        num_q,
+        q_stride_batch,
+        q_stride_group,
+        q_stride_element,
+        channel,
+        C,
+        BLOCK_C,
+    )
     out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
     out = tl.load(out_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     opened = tl.sigmoid(gate.to(tl.float32))
     dgate = dout * out * (1.0 - opened)
-    dgate_tile = head_tile(dgate_ptr, batch, group, queries, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    dgate_tile = head_tile(
+        dgate_ptr,
+        batch,
+        group,
+        queries,
+        d_stride_batch,
+        d_stride_group,
+        d_stride_element,
+        channel,
+        BLOCK_C,
+    )
     tl.store(dgate_tile, dgate.to(dgate_ptr.dtype.element_ty), mask=in_queries)
     delta = tl.sum(dout * out, axis=1)
     row = (place.to(tl.int64) * num_heads + head) * num_q + queries
@@ -86,14 +125,61 @@ def query_gradient_kernel(
     dq = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
-        k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
-        v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
-        logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
+        k = load_head(
+            k_ptr,
+            batch,
+            group,
+            keys,
+            num_k,
+            k_stride_batch,
+            k_stride_group,
+            k_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
+        v = load_head(
+            v_ptr,
+            batch,
+            group,
+            keys,
+            num_k,
+            k_stride_batch,
+            k_stride_group,
+            k_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
+        logits = masked_logits(
+            q,
+            k,
+            keys,
+            queries,
+            mask_row,
+            bias_plane,
+            num_q,
+            num_k,
+            scale,
+            mask_inf,
+            HAS_BIAS,
+            PRECISION,
+        )
         weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dq += tl.dot(dlogits.to(k.dtype), k, input_precision=PRECISION)
-    dq_tile = head_tile(dq_ptr, batch, group, queries, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    dq_tile = head_tile(
+        dq_ptr,
+        batch,
+        group,
+        queries,
+        d_stride_batch,
+        d_stride_group,
+        d_stride_element,
+        channel,
+        BLOCK_C,
+    )
     tl.store(dq_tile, (dq * scale).to(dq_ptr.dtype.element_ty), mask=in_queries)
 
 
@@ -140,8 +226,32 @@ def key_gradient_kernel(
     in_channels = tl.arange(0, BLOCK_C) < C
     in_keys = (keys < num_k)[:, None] & in_channels[None, :]
     channel = head * C
-    k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
-    v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
+    k = load_head(
+        k_ptr,
+        batch,
+        group,
+        keys,
+        num_k,
+        k_stride_batch,
+        k_stride_group,
+        k_stride_element,
+        channel,
+        C,
+        BLOCK_C,
+    )
+    v = load_head(
+        v_ptr,
+        batch,
+        group,
+        keys,
+        num_k,
+        k_stride_batch,
+        k_stride_group,
+        k_stride_element,
+        channel,
+        C,
+        BLOCK_C,
+    )
     mask_row = mask_ptr + place.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
@@ -149,21 +259,78 @@ def key_gradient_kernel(
     for first in range(0, num_q, BLOCK_Q):
         queries = first + tl.arange(0, BLOCK_Q)
         in_queries = (queries < num_q)[:, None] & in_channels[None, :]
-        q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
-        gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
+        q = load_head(
+            q_ptr,
+            batch,
+            group,
+            queries,
+            num_q,
+            q_stride_batch,
+            q_stride_group,
+            q_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
+        gate = load_head(
+            gate_ptr,
+            batch,
+            group,
+            queries,
+            num_q,
+            q_stride_batch,
+            q_stride_group,
+            q_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
         out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
         row = (place.to(tl.int64) * num_heads + head) * num_q + queries
         delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
-        logits = masked_logits(q, k, keys, queries, mask_row, bias_plane, num_q, num_k, scale, mask_inf, HAS_BIAS, PRECISION)
+        logits = masked_logits(
+            q,
+            k,
+            keys,
+            queries,
+            mask_row,
+            bias_plane,
+            num_q,
+            num_k,
+            scale,
+            mask_inf,
+            HAS_BIAS,
+            PRECISION,
+        )
         weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dv += tl.dot(tl.trans(weights.to(do.dtype)), do, input_precision=PRECISION)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dk += tl.dot(tl.trans(dlogits.to(q.dtype)), q, input_precision=PRECISION)
-    dk_tile = head_tile(dk_ptr, batch, group, keys, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
-    dv_tile = head_tile(dv_ptr, batch, group, keys, d_stride_batch, d_stride_group, d_stride_element, channel, BLOCK_C)
+    dk_tile = head_tile(
+        dk_ptr,
+        batch,
+        group,
+        keys,
+        d_stride_batch,
+        d_stride_group,
+        d_stride_element,
+        channel,
+        BLOCK_C,
+    )
+    dv_tile = head_tile(
+        dv_ptr,
+        batch,
+        group,
+        keys,
+        d_stride_batch,
+        d_stride_group,
+        d_stride_element,
+        channel,
+        BLOCK_C,
+    )
     tl.store(dk_tile, (dk * scale).to(dk_ptr.dtype.element_ty), mask=in_keys)
     tl.store(dv_tile, dv.to(dv_ptr.dtype.element_ty), mask=in_keys)
 
@@ -202,7 +369,11 @@ def bias_gradient_kernel(
 ):
     """A tile of the gradient of the bias, summed over a share of the groups."""
     head, place = tl.program_id(1), tl.program_id(2)
-    batch, split, num_splits = place % num_batch, place // num_batch, tl.num_programs(2) // num_batch
+    batch, split, num_splits = (
+        place % num_batch,
+        place // num_batch,
+        tl.num_programs(2) // num_batch,
+    )
     blocks_of_keys = tl.cdiv(num_k, BLOCK_K)
     queries = (tl.program_id(0) // blocks_of_keys) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     keys = (tl.program_id(0) % blocks_of_keys) * BLOCK_K + tl.arange(0, BLOCK_K)
@@ -211,19 +382,80 @@ def bias_gradient_kernel(
     channel = head * C
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dbias = tl.zeros([BLOCK_Q, BLOCK_K], dtype=tl.float32)
-    for turn in range(0, tl.cdiv(num_groups - split, num_splits)):
+    for turn in range(tl.cdiv(num_groups - split, num_splits)):
         group = split + turn * num_splits
-        q = load_head(q_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
-        gate = load_head(gate_ptr, batch, group, queries, num_q, q_stride_batch, q_stride_group, q_stride_element, channel, C, BLOCK_C)
-        k = load_head(k_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
-        v = load_head(v_ptr, batch, group, keys, num_k, k_stride_batch, k_stride_group, k_stride_element, channel, C, BLOCK_C)
+        q = load_head(
+            q_ptr,
+            batch,
+            group,
+            queries,
+            num_q,
+            q_stride_batch,
+            q_stride_group,
+            q_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
+        gate = load_head(
+            gate_ptr,
+            batch,
+            group,
+            queries,
+            num_q,
+            q_stride_batch,
+            q_stride_group,
+            q_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
+        k = load_head(
+            k_ptr,
+            batch,
+            group,
+            keys,
+            num_k,
+            k_stride_batch,
+            k_stride_group,
+            k_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
+        v = load_head(
+            v_ptr,
+            batch,
+            group,
+            keys,
+            num_k,
+            k_stride_batch,
+            k_stride_group,
+            k_stride_element,
+            channel,
+            C,
+            BLOCK_C,
+        )
         whole = batch.to(tl.int64) * num_groups + group
         out_tile = out_offsets(whole, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
         row = (whole * num_heads + head) * num_q + queries
         delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
-        logits = masked_logits(q, k, keys, queries, mask_ptr + whole * num_k, bias_plane, num_q, num_k, scale, mask_inf, True, PRECISION)
+        logits = masked_logits(
+            q,
+            k,
+            keys,
+            queries,
+            mask_ptr + whole * num_k,
+            bias_plane,
+            num_q,
+            num_k,
+            scale,
+            mask_inf,
+            True,
+            PRECISION,
+        )
         weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dbias += weights * (dweights - delta[:, None])

@@ -7,8 +7,17 @@ import torch
 from torch import Tensor
 
 from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.kernels.triton.invariant_point_attention.kernels import backward_kernel, forward_kernel
-from openfold_opt.kernels.triton.launch import dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
+from openfold_opt.kernels.triton.invariant_point_attention.kernels import (
+    backward_kernel,
+    forward_kernel,
+)
+from openfold_opt.kernels.triton.launch import (
+    dot_precision,
+    fused_op,
+    launch,
+    next_power_of_2,
+    unsupported_reason,
+)
 
 MIN_DOT_SIZE = 16
 MAX_PAIR_CHANNELS = 256
@@ -20,36 +29,81 @@ BACKWARD_BLOCK_CZ = 32
 
 def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict[str, Any]:
     """What both kernels share."""
-    sizes = {"C": q.shape[-1], "QK": q_points.shape[-1], "VP": v_points.shape[-1], "CZ": z.shape[-1], "HEADS": q.shape[2]}
+    sizes = {
+        "C": q.shape[-1],
+        "QK": q_points.shape[-1],
+        "VP": v_points.shape[-1],
+        "CZ": z.shape[-1],
+        "HEADS": q.shape[2],
+    }
     blocks = {f"BLOCK_{name}": next_power_of_2(sizes[name]) for name in ("C", "QK", "VP")}
-    return sizes | blocks | {"BLOCK_HEADS": max(MIN_DOT_SIZE, next_power_of_2(q.shape[2])), "num_warps": 8}
+    return (
+        sizes
+        | blocks
+        | {"BLOCK_HEADS": max(MIN_DOT_SIZE, next_power_of_2(q.shape[2])), "num_warps": 8}
+    )
 
 
 def _scales(q: Tensor, q_points: Tensor, mask_inf: float) -> tuple[float, float, float, float]:
     """Of scalars, points and bias (see the plain version), and mask_inf."""
     num_points = q_points.shape[-1] // 3
-    return math.sqrt(1.0 / (3 * q.shape[-1])), math.sqrt(1.0 / (3 * (num_points * 9.0 / 2))), math.sqrt(1.0 / 3), mask_inf
+    return (
+        math.sqrt(1.0 / (3 * q.shape[-1])),
+        math.sqrt(1.0 / (3 * (num_points * 9.0 / 2))),
+        math.sqrt(1.0 / 3),
+        mask_inf,
+    )
 
 
 @fused_op
 def invariant_point_attention_forward(
-    q: Tensor, k: Tensor, v: Tensor, q_points: Tensor, k_points: Tensor, v_points: Tensor, bias: Tensor, z: Tensor,
-    point_weights: Tensor, mask: Tensor, mask_inf: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_points: Tensor,
+    k_points: Tensor,
+    v_points: Tensor,
+    bias: Tensor,
+    z: Tensor,
+    point_weights: Tensor,
+    mask: Tensor,
+    mask_inf: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scalars, points (flattened), pairs; statistics [2, batch, N, heads] float32. All inputs contiguous."""
     batch, n, heads, _ = q.shape
     scalars, points = torch.empty_like(v), torch.empty_like(v_points)
     pairs = torch.empty(batch, n, heads, z.shape[-1], dtype=z.dtype, device=z.device)
     statistics = torch.empty(2, batch, n, heads, dtype=torch.float32, device=z.device)
-    tensors = (q, k, v, q_points, k_points, v_points, bias, z, point_weights, mask, scalars, points, pairs, *statistics)
-    blocks = {"BLOCK_J": FORWARD_BLOCK_J, "BLOCK_CZ": max(MIN_DOT_SIZE, next_power_of_2(z.shape[-1])), "PRECISION": dot_precision(q.dtype)}
+    tensors = (
+        q,
+        k,
+        v,
+        q_points,
+        k_points,
+        v_points,
+        bias,
+        z,
+        point_weights,
+        mask,
+        scalars,
+        points,
+        pairs,
+        *statistics,
+    )
+    blocks = {
+        "BLOCK_J": FORWARD_BLOCK_J,
+        "BLOCK_CZ": max(MIN_DOT_SIZE, next_power_of_2(z.shape[-1])),
+        "PRECISION": dot_precision(q.dtype),
+    }
     constants = _constants(q, q_points, v_points, z) | blocks
     launch(forward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **constants)
     return scalars, points, pairs, statistics
 
 
 @fused_op
-def invariant_point_attention_backward(inputs: list[Tensor], results: list[Tensor], gradients: list[Tensor], mask_inf: float) -> list[Tensor]:
+def invariant_point_attention_backward(
+    inputs: list[Tensor], results: list[Tensor], gradients: list[Tensor], mask_inf: float
+) -> list[Tensor]:
     """Gradients of q, q_points, bias, z, point_weights per residue; softmax weights and gradient of the logits.
 
     inputs: those of the forward pass; results: what it returned; gradients: of scalars, points, pairs.
@@ -60,8 +114,20 @@ def invariant_point_attention_backward(inputs: list[Tensor], results: list[Tenso
     dpoint_weights = torch.empty(batch, n, heads, dtype=torch.float32, device=q.device)
     weights = torch.empty(batch, heads, n, n, dtype=torch.float32, device=q.device)
     dlogits = torch.empty_like(weights)
-    tensors = (*inputs, *results[:3], *results[3], *gradients, *own, dpoint_weights, weights, dlogits)
-    constants = _constants(q, q_points, v_points, z) | {"BLOCK_J": BACKWARD_BLOCK_J, "BLOCK_CZ": BACKWARD_BLOCK_CZ}
+    tensors = (
+        *inputs,
+        *results[:3],
+        *results[3],
+        *gradients,
+        *own,
+        dpoint_weights,
+        weights,
+        dlogits,
+    )
+    constants = _constants(q, q_points, v_points, z) | {
+        "BLOCK_J": BACKWARD_BLOCK_J,
+        "BLOCK_CZ": BACKWARD_BLOCK_CZ,
+    }
     launch(backward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **constants)
     return [*own, dpoint_weights, weights, dlogits]
 
@@ -78,21 +144,25 @@ class _InvariantPointAttention(torch.autograd.Function):
     def backward(ctx, *gradients):
         inputs, results = list(ctx.saved_tensors[:10]), list(ctx.saved_tensors[10:])
         gradients = [gradient.contiguous() for gradient in gradients]
-        dq, dq_points, dbias, dz, dpoint_weights, weights, dlogits = invariant_point_attention_backward(
-            inputs, results, gradients, ctx.mask_inf
+        dq, dq_points, dbias, dz, dpoint_weights, weights, dlogits = (
+            invariant_point_attention_backward(inputs, results, gradients, ctx.mask_inf)
         )
         dk, dv, dk_points, dv_points = _key_gradients(inputs, gradients, weights, dlogits)
         dpoint_weights = dpoint_weights.sum((0, 1)).to(inputs[8].dtype)
         return None, dq, dk, dv, dq_points, dk_points, dv_points, dbias, dz, dpoint_weights, None
 
 
-def _key_gradients(inputs: list[Tensor], gradients: list[Tensor], weights: Tensor, dlogits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _key_gradients(
+    inputs: list[Tensor], gradients: list[Tensor], weights: Tensor, dlogits: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of k, v, k_points, v_points: sums over the residues that attend, as matrix products."""
     q, _, _, q_points, k_points, _, _, _, point_weights = inputs[:9]
     scalar_scale, point_scale, _, _ = _scales(q, q_points, 0.0)
 
     def gathered(matrix: Tensor, values: Tensor) -> Tensor:
-        return torch.matmul(matrix.transpose(-1, -2), values.transpose(1, 2).float()).transpose(1, 2)
+        return torch.matmul(matrix.transpose(-1, -2), values.transpose(1, 2).float()).transpose(
+            1, 2
+        )
 
     received = dlogits.sum(-2).transpose(1, 2).unsqueeze(-1)
     pull = gathered(dlogits, q_points) - received * k_points
@@ -101,11 +171,24 @@ def _key_gradients(inputs: list[Tensor], gradients: list[Tensor], weights: Tenso
     return scalar_scale * gathered(dlogits, q), dv, dk_points, dv_points
 
 
-def invariant_point_attention(inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float) -> tuple[Tensor, Tensor, Tensor]:
+def invariant_point_attention(
+    inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """kernels.reference.invariant_point_attention in one launch forward, and one plus four matrix products backward."""
     points = [x.flatten(-2) for x in (inputs.q_points, inputs.k_points, inputs.v_points)]
-    tensors = (inputs.q, inputs.k, inputs.v, *points, inputs.bias, inputs.z, inputs.point_weights, mask)
-    scalars, points, pairs = _InvariantPointAttention.apply(mask_inf, *(x.contiguous() for x in tensors))
+    tensors = (
+        inputs.q,
+        inputs.k,
+        inputs.v,
+        *points,
+        inputs.bias,
+        inputs.z,
+        inputs.point_weights,
+        mask,
+    )
+    scalars, points, pairs = _InvariantPointAttention.apply(
+        mask_inf, *(x.contiguous() for x in tensors)
+    )
     return scalars, points.unflatten(-1, (-1, 3)), pairs
 
 

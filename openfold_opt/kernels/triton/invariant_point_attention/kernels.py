@@ -10,11 +10,21 @@ import triton.language as tl
 
 
 @triton.jit
-def load_heads(ptr, residues, num_res, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def load_heads(
+    ptr, residues, num_res, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
+):
     """[residues, heads, BLOCK] of a tensor [N_res, HEADS, SIZE], float32; zero where there is nothing."""
     channels = tl.arange(0, BLOCK)
-    inside = (residues < num_res)[:, None, None] & (heads < HEADS)[None, :, None] & (channels < SIZE)[None, None, :]
-    places = residues[:, None, None] * (HEADS * SIZE) + heads[None, :, None] * SIZE + channels[None, None, :]
+    inside = (
+        (residues < num_res)[:, None, None]
+        & (heads < HEADS)[None, :, None]
+        & (channels < SIZE)[None, None, :]
+    )
+    places = (
+        residues[:, None, None] * (HEADS * SIZE)
+        + heads[None, :, None] * SIZE
+        + channels[None, None, :]
+    )
     return tl.load(ptr + places, mask=inside, other=0.0).to(tl.float32)
 
 
@@ -28,7 +38,9 @@ def load_own(ptr, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK
 
 
 @triton.jit
-def pair_channels(ptr, row, heads, first, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def pair_channels(
+    ptr, row, heads, first, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
+):
     """[heads, BLOCK] from channel `first` on, of one residue of a tensor [N_res, HEADS, SIZE], float32."""
     channels = first + tl.arange(0, BLOCK)
     inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
@@ -37,7 +49,9 @@ def pair_channels(ptr, row, heads, first, HEADS: tl.constexpr, SIZE: tl.constexp
 
 
 @triton.jit
-def store_own(ptr, value, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def store_own(
+    ptr, value, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
+):
     """Counterpart of load_own."""
     channels = tl.arange(0, BLOCK)
     inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
@@ -47,18 +61,39 @@ def store_own(ptr, value, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexp
 
 @triton.jit
 def pair_logits(
-    q, k, q_points, k_points, bias_ptr, point_weights, mask_ptr, own_mask, row, residues, heads, num_res,
-    scalar_scale, point_scale, bias_scale, mask_inf, HEADS: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    q_points,
+    k_points,
+    bias_ptr,
+    point_weights,
+    mask_ptr,
+    own_mask,
+    row,
+    residues,
+    heads,
+    num_res,
+    scalar_scale,
+    point_scale,
+    bias_scale,
+    mask_inf,
+    HEADS: tl.constexpr,
+):
     """Logits [residues, heads] and squared point distances of the same shape; -inf beyond the last residue."""
     exists = residues < num_res
     separation = q_points[None, :, :] - k_points
     squared = tl.sum(separation * separation, axis=2)
     places = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
-    bias = tl.load(bias_ptr + places, mask=exists[:, None] & (heads < HEADS)[None, :], other=0.0).to(tl.float32)
+    bias = tl.load(
+        bias_ptr + places, mask=exists[:, None] & (heads < HEADS)[None, :], other=0.0
+    ).to(tl.float32)
     mask = tl.load(mask_ptr + residues, mask=exists, other=0.0).to(tl.float32) * own_mask
     logits = tl.sum(q[None, :, :] * k, axis=2) * scalar_scale + bias * bias_scale
-    logits = logits - 0.5 * point_scale * point_weights[None, :] * squared + ((mask - 1.0) * mask_inf)[:, None]
+    logits = (
+        logits
+        - 0.5 * point_scale * point_weights[None, :] * squared
+        + ((mask - 1.0) * mask_inf)[:, None]
+    )
     return tl.where(exists[:, None], logits, float("-inf")), squared
 
 
@@ -115,20 +150,43 @@ def forward_kernel(
     for first_j in range(0, num_res, BLOCK_J):
         residues = first_j + tl.arange(0, BLOCK_J)
         k = load_heads(k_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        k_points = load_heads(k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK)
+        k_points = load_heads(
+            k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK
+        )
         logits, squared = pair_logits(
-            q, k, q_points, k_points, bias_ptr, point_weights, mask_ptr + first, own_mask, row, residues, heads, num_res,
-            scalar_scale, point_scale, bias_scale, mask_inf, HEADS,
-        )  # fmt: skip
+            q,
+            k,
+            q_points,
+            k_points,
+            bias_ptr,
+            point_weights,
+            mask_ptr + first,
+            own_mask,
+            row,
+            residues,
+            heads,
+            num_res,
+            scalar_scale,
+            point_scale,
+            bias_scale,
+            mask_inf,
+            HEADS,
+        )
         new_maximum = tl.maximum(maximum, tl.max(logits, axis=0))
         weights = tl.exp(logits - new_maximum[None, :])
         shrink = tl.exp(maximum - new_maximum)
         maximum = new_maximum
         total = total * shrink + tl.sum(weights, axis=0)
         v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        v_points = load_heads(v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP)
+        v_points = load_heads(
+            v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
+        )
         z_offsets = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
-        z = tl.load(z_ptr + z_offsets, mask=(residues < num_res)[:, None] & (channels_z < CZ)[None, :], other=0.0).to(tl.float32)
+        z = tl.load(
+            z_ptr + z_offsets,
+            mask=(residues < num_res)[:, None] & (channels_z < CZ)[None, :],
+            other=0.0,
+        ).to(tl.float32)
         scalars = scalars * shrink[:, None] + tl.sum(weights[:, :, None] * v, axis=0)
         points = points * shrink[:, None] + tl.sum(weights[:, :, None] * v_points, axis=0)
         pairs = pairs * shrink[:, None] + tl.dot(tl.trans(weights), z, input_precision=PRECISION)
@@ -199,7 +257,9 @@ def backward_kernel(
     delta += tl.sum(dpoints * load_own(points_ptr, row, heads, HEADS, VP, BLOCK_VP), axis=1)
     for first_z in range(0, CZ, BLOCK_CZ):
         pairs = pair_channels(pairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
-        delta += tl.sum(pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ) * pairs, axis=1)
+        delta += tl.sum(
+            pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ) * pairs, axis=1
+        )
     maximum = tl.load(maximum_ptr + row * HEADS + heads, mask=is_head, other=0.0)
     total = tl.load(total_ptr + row * HEADS + heads, mask=is_head, other=1.0)
     dq = tl.zeros([BLOCK_HEADS, BLOCK_C], dtype=tl.float32)
@@ -209,15 +269,36 @@ def backward_kernel(
         residues = first_j + tl.arange(0, BLOCK_J)
         exists = residues < num_res
         k = load_heads(k_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        k_points = load_heads(k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK)
+        k_points = load_heads(
+            k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK
+        )
         logits, squared = pair_logits(
-            q, k, q_points, k_points, bias_ptr, point_weights, mask_ptr + first, own_mask, row, residues, heads, num_res,
-            scalar_scale, point_scale, bias_scale, mask_inf, HEADS,
-        )  # fmt: skip
+            q,
+            k,
+            q_points,
+            k_points,
+            bias_ptr,
+            point_weights,
+            mask_ptr + first,
+            own_mask,
+            row,
+            residues,
+            heads,
+            num_res,
+            scalar_scale,
+            point_scale,
+            bias_scale,
+            mask_inf,
+            HEADS,
+        )
         weights = tl.exp(logits - maximum[None, :]) / total[None, :]
         v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        v_points = load_heads(v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP)
-        dweights = tl.sum(v * dscalars[None, :, :], axis=2) + tl.sum(v_points * dpoints[None, :, :], axis=2)
+        v_points = load_heads(
+            v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
+        )
+        dweights = tl.sum(v * dscalars[None, :, :], axis=2) + tl.sum(
+            v_points * dpoints[None, :, :], axis=2
+        )
         # a few channels at a time, as sums in registers: a float32 matrix product of these sizes would spill
         for first_z in range(0, CZ, BLOCK_CZ):
             channels_z = first_z + tl.arange(0, BLOCK_CZ)
@@ -235,7 +316,11 @@ def backward_kernel(
         dpoint_weights -= tl.sum(dlogits * squared, axis=0) * 0.5 * point_scale
         in_pair = exists[:, None] & is_head[None, :]
         bias_offsets = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
-        tl.store(dbias_ptr + bias_offsets, (dlogits * bias_scale).to(dbias_ptr.dtype.element_ty), mask=in_pair)
+        tl.store(
+            dbias_ptr + bias_offsets,
+            (dlogits * bias_scale).to(dbias_ptr.dtype.element_ty),
+            mask=in_pair,
+        )
         plane = ((batch * HEADS + heads)[None, :] * num_res + i) * num_res + residues[:, None]
         tl.store(weights_ptr + plane, weights, mask=in_pair)
         tl.store(dlogits_ptr + plane, dlogits, mask=in_pair)

@@ -15,39 +15,95 @@ import triton.language as tl
 
 
 @triton.jit
-def side_tile(ptr, sequences, residues, channels, num_seq, num_res, num_channels, stride_seq, stride_res):
+def side_tile(
+    ptr, sequences, residues, channels, num_seq, num_res, num_channels, stride_seq, stride_res
+):
     """[sequences, residues * channels] of a or b: residues and channels are lists of the same length."""
-    inside = (sequences < num_seq)[:, None] & ((residues < num_res) & (channels < num_channels))[None, :]
-    offsets = sequences.to(tl.int64)[:, None] * stride_seq + (residues * stride_res + channels)[None, :]
+    inside = (sequences < num_seq)[:, None] & ((residues < num_res) & (channels < num_channels))[
+        None, :
+    ]
+    offsets = (
+        sequences.to(tl.int64)[:, None] * stride_seq + (residues * stride_res + channels)[None, :]
+    )
     return tl.load(ptr + offsets, mask=inside, other=0.0)
 
 
 @triton.jit
 def outer_products(
-    a_ptr, b_ptr, first_i, first_j, first_c, num_seq, num_i, num_j, a_seq, a_res, b_seq, b_res,
-    C: tl.constexpr, BLOCK_C: tl.constexpr, SHARE_C: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_S: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    a_ptr,
+    b_ptr,
+    first_i,
+    first_j,
+    first_c,
+    num_seq,
+    num_i,
+    num_j,
+    a_seq,
+    a_res,
+    b_seq,
+    b_res,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    SHARE_C: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """o [BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C] float32: pairs of residues, pairs of channels."""
     left = tl.arange(0, BLOCK_I * SHARE_C)
     right = tl.arange(0, BLOCK_J * BLOCK_C)
     o = tl.zeros([BLOCK_I * SHARE_C, BLOCK_J * BLOCK_C], dtype=tl.float32)
     for first in range(0, num_seq, BLOCK_S):
         sequences = first + tl.arange(0, BLOCK_S)
-        a = side_tile(a_ptr, sequences, first_i + left // SHARE_C, first_c + left % SHARE_C, num_seq, num_i, C, a_seq, a_res)
-        b = side_tile(b_ptr, sequences, first_j + right // BLOCK_C, right % BLOCK_C, num_seq, num_j, C, b_seq, b_res)
+        a = side_tile(
+            a_ptr,
+            sequences,
+            first_i + left // SHARE_C,
+            first_c + left % SHARE_C,
+            num_seq,
+            num_i,
+            C,
+            a_seq,
+            a_res,
+        )
+        b = side_tile(
+            b_ptr,
+            sequences,
+            first_j + right // BLOCK_C,
+            right % BLOCK_C,
+            num_seq,
+            num_j,
+            C,
+            b_seq,
+            b_res,
+        )
         o += tl.dot(tl.trans(a), b, input_precision=PRECISION)
     o = tl.permute(tl.reshape(o, [BLOCK_I, SHARE_C, BLOCK_J, BLOCK_C]), [0, 2, 1, 3])
     return tl.reshape(o, [BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C])
 
 
 @triton.jit
-def weight_tile(weight_ptr, outputs, first_c, num_outputs, stride_c, stride_d, C: tl.constexpr, BLOCK_C: tl.constexpr, SHARE_C: tl.constexpr):
+def weight_tile(
+    weight_ptr,
+    outputs,
+    first_c,
+    num_outputs,
+    stride_c,
+    stride_d,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    SHARE_C: tl.constexpr,
+):
     """W [outputs, SHARE_C * BLOCK_C] of a share of channels c."""
     pairs = tl.arange(0, SHARE_C * BLOCK_C)
     c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C
     inside = (outputs < num_outputs)[:, None] & ((c < C) & (d < C))[None, :]
-    return tl.load(weight_ptr + outputs[:, None] * (C * C) + (c * stride_c + d * stride_d)[None, :], mask=inside, other=0.0)
+    return tl.load(
+        weight_ptr + outputs[:, None] * (C * C) + (c * stride_c + d * stride_d)[None, :],
+        mask=inside,
+        other=0.0,
+    )
 
 
 @triton.jit
@@ -80,7 +136,10 @@ def forward_kernel(
 ):
     """A tile of residues i and j of the updated pair representation."""
     blocks_j = tl.cdiv(num_j, BLOCK_J)
-    first_i, first_j = (tl.program_id(0) // blocks_j) * BLOCK_I, (tl.program_id(0) % blocks_j) * BLOCK_J
+    first_i, first_j = (
+        (tl.program_id(0) // blocks_j) * BLOCK_I,
+        (tl.program_id(0) % blocks_j) * BLOCK_J,
+    )
     outputs = tl.program_id(1) * BLOCK_Z + tl.arange(0, BLOCK_Z)
     batch = tl.program_id(2).to(tl.int64)
     a_ptr += batch * a_batch
@@ -88,9 +147,26 @@ def forward_kernel(
     result = tl.zeros([BLOCK_I * BLOCK_J, BLOCK_Z], dtype=tl.float32)
     for first_c in range(0, C, SHARE_C):
         o = outer_products(
-            a_ptr, b_ptr, first_i, first_j, first_c, num_seq, num_i, num_j, a_seq, a_res, b_seq, b_res,
-            C, BLOCK_C, SHARE_C, BLOCK_I, BLOCK_J, BLOCK_S, PRECISION,
-        )  # fmt: skip
+            a_ptr,
+            b_ptr,
+            first_i,
+            first_j,
+            first_c,
+            num_seq,
+            num_i,
+            num_j,
+            a_seq,
+            a_res,
+            b_seq,
+            b_res,
+            C,
+            BLOCK_C,
+            SHARE_C,
+            BLOCK_I,
+            BLOCK_J,
+            BLOCK_S,
+            PRECISION,
+        )
         weight = weight_tile(weight_ptr, outputs, first_c, c_z, C, 1, C, BLOCK_C, SHARE_C)
         result += tl.dot(o.to(weight.dtype), tl.trans(weight), input_precision=PRECISION)
     pairs = tl.arange(0, BLOCK_I * BLOCK_J)
@@ -148,20 +224,39 @@ def side_gradient_kernel(
         for first_z in range(0, c_z, BLOCK_Z):
             outputs = first_z + tl.arange(0, BLOCK_Z)
             inside = ((i < num_i) & (j < num_j))[:, None] & (outputs < c_z)[None, :]
-            g = tl.load(g_ptr + batch * g_batch + (i.to(tl.int64) * g_i + j * g_j)[:, None] + outputs[None, :], mask=inside, other=0.0)
-            weight = weight_tile(weight_ptr, outputs, first_c, c_z, stride_c, stride_d, C, BLOCK_C, SHARE_C)
+            g = tl.load(
+                g_ptr
+                + batch * g_batch
+                + (i.to(tl.int64) * g_i + j * g_j)[:, None]
+                + outputs[None, :],
+                mask=inside,
+                other=0.0,
+            )
+            weight = weight_tile(
+                weight_ptr, outputs, first_c, c_z, stride_c, stride_d, C, BLOCK_C, SHARE_C
+            )
             do += tl.dot(g, weight, input_precision=PRECISION)
         do = tl.permute(tl.reshape(do, [BLOCK_I, BLOCK_J, SHARE_C, BLOCK_C]), [0, 2, 1, 3])
         do = tl.reshape(do, [BLOCK_I * SHARE_C, BLOCK_J * BLOCK_C])
         other = side_tile(
-            other_ptr + batch * other_batch, sequences, first_j + right // BLOCK_C, right % BLOCK_C, num_seq, num_j, C, other_seq, other_res
+            other_ptr + batch * other_batch,
+            sequences,
+            first_j + right // BLOCK_C,
+            right % BLOCK_C,
+            num_seq,
+            num_j,
+            C,
+            other_seq,
+            other_res,
         )
         gradient += tl.dot(do.to(other.dtype), tl.trans(other), input_precision=PRECISION)
     left = tl.arange(0, BLOCK_I * SHARE_C)
     residue, channel = first_i + left // SHARE_C, first_c + left % SHARE_C
     inside = ((residue < num_i) & (channel < C))[:, None] & (sequences < num_seq)[None, :]
     start = batch * num_seq * num_i * C
-    places = start + (sequences.to(tl.int64) * num_i * C)[None, :] + (residue * C + channel)[:, None]
+    places = (
+        start + (sequences.to(tl.int64) * num_i * C)[None, :] + (residue * C + channel)[:, None]
+    )
     tl.store(gradient_ptr + places, gradient.to(gradient_ptr.dtype.element_ty), mask=inside)
 
 
@@ -198,7 +293,7 @@ def weight_gradient_kernel(
     blocks_i, blocks_j = tl.cdiv(num_i, BLOCK_I), tl.cdiv(num_j, BLOCK_J)
     pairs = tl.arange(0, BLOCK_I * BLOCK_J)
     gradient = tl.zeros([BLOCK_Z, SHARE_C * BLOCK_C], dtype=tl.float32)
-    for turn in range(0, tl.cdiv(num_batch * blocks_i * blocks_j - split, num_splits)):
+    for turn in range(tl.cdiv(num_batch * blocks_i * blocks_j - split, num_splits)):
         tile = split + turn * num_splits
         batch = (tile // (blocks_i * blocks_j)).to(tl.int64)
         first_i, first_j = (tile // blocks_j) % blocks_i * BLOCK_I, tile % blocks_j * BLOCK_J
@@ -207,9 +302,26 @@ def weight_gradient_kernel(
         pair = batch * num_i * num_j + i * num_j + j
         g = tl.load(g_ptr + pair[:, None] * c_z + outputs[None, :], mask=inside, other=0.0)
         o = outer_products(
-            a_ptr + batch * a_batch, b_ptr + batch * b_batch, first_i, first_j, first_c, num_seq, num_i, num_j,
-            a_seq, a_res, b_seq, b_res, C, BLOCK_C, SHARE_C, BLOCK_I, BLOCK_J, BLOCK_S, PRECISION,
-        )  # fmt: skip
+            a_ptr + batch * a_batch,
+            b_ptr + batch * b_batch,
+            first_i,
+            first_j,
+            first_c,
+            num_seq,
+            num_i,
+            num_j,
+            a_seq,
+            a_res,
+            b_seq,
+            b_res,
+            C,
+            BLOCK_C,
+            SHARE_C,
+            BLOCK_I,
+            BLOCK_J,
+            BLOCK_S,
+            PRECISION,
+        )
         gradient += tl.dot(tl.trans(g), o.to(g.dtype), input_precision=PRECISION)
     pairs = tl.arange(0, SHARE_C * BLOCK_C)
     c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C

@@ -5,8 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
-from openfold_opt.kernels.triton.outer_product_mean.kernels import forward_kernel, side_gradient_kernel, weight_gradient_kernel
+from openfold_opt.kernels.triton.launch import (
+    divide_up,
+    dot_precision,
+    fused_op,
+    launch,
+    next_power_of_2,
+    unsupported_reason,
+)
+from openfold_opt.kernels.triton.outer_product_mean.kernels import (
+    forward_kernel,
+    side_gradient_kernel,
+    weight_gradient_kernel,
+)
 
 MAX_CHANNELS = 64
 MAX_SPLITS = 16
@@ -34,7 +45,9 @@ def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
 
 
 @fused_op
-def outer_product_mean_forward(z: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
+def outer_product_mean_forward(
+    z: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor
+) -> Tensor:
     """out like z [batch, N_i, N_j, c_z], contiguous; the weight in the dtype of a."""
     batch, num_i, num_j, c_z = z.shape
     out = torch.empty_like(z)
@@ -47,7 +60,9 @@ def outer_product_mean_forward(z: Tensor, a: Tensor, b: Tensor, weight: Tensor, 
 
 
 @fused_op
-def outer_product_mean_side_gradient(g: Tensor, other: Tensor, weight: Tensor, is_first: bool) -> Tensor:
+def outer_product_mean_side_gradient(
+    g: Tensor, other: Tensor, weight: Tensor, is_first: bool
+) -> Tensor:
     """Gradient of one side, [batch, N_seq, N, c] like the other side.
 
     g: [batch, N_i, N_j, c_z] contiguous; is_first: the gradient is that of a, and `other` is b; else the other way round.
@@ -104,7 +119,9 @@ class _OuterProductMean(torch.autograd.Function):
         return dz, da, db, dweight, dbias, None
 
 
-def outer_product_mean(z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor) -> Tensor:
+def outer_product_mean(
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+) -> Tensor:
     """kernels.reference.outer_product_mean in one launch forward and three backward."""
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
     return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())

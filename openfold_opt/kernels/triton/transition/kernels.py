@@ -12,19 +12,36 @@ import triton.language as tl
 @triton.jit
 def normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
     """The normalized rows without and with weight and bias, and 1 / standard deviation; float32."""
-    x = tl.load(x_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(
+        x_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0
+    ).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
     centerd = tl.where(inside, x - mean[:, None], 0.0)
     rstd = 1.0 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / C + eps)
     normalized = centerd * rstd[:, None]
-    return normalized, tl.where(inside, normalized * norm_weight[None, :] + norm_bias[None, :], 0.0), rstd
+    return (
+        normalized,
+        tl.where(inside, normalized * norm_weight[None, :] + norm_bias[None, :], 0.0),
+        rstd,
+    )
 
 
 @triton.jit
-def hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C: tl.constexpr, PRECISION: tl.constexpr):
+def hidden_layer(
+    u,
+    weight_1_ptr,
+    bias_1_ptr,
+    hidden,
+    columns,
+    num_hidden,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """The chunk of W1 [hidden, c] and u W1^T + b1 [rows, hidden] before the ReLU, float32."""
     inside = (hidden < num_hidden)[:, None] & (columns < C)[None, :]
-    weight_1 = tl.load(weight_1_ptr + hidden[:, None] * C + columns[None, :], mask=inside, other=0.0)
+    weight_1 = tl.load(
+        weight_1_ptr + hidden[:, None] * C + columns[None, :], mask=inside, other=0.0
+    )
     bias_1 = tl.load(bias_1_ptr + hidden, mask=hidden < num_hidden, other=0.0).to(tl.float32)
     return weight_1, tl.dot(u, tl.trans(weight_1), input_precision=PRECISION) + bias_1[None, :]
 
@@ -55,15 +72,23 @@ def forward_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalized, scaled, rstd = normalized_rows(
+        x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
+    )
     u = scaled.to(x_ptr.dtype.element_ty)
     y = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
         hidden = first + tl.arange(0, BLOCK_HIDDEN)
-        weight_1, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
+        weight_1, before = hidden_layer(
+            u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION
+        )
         h = tl.maximum(before, 0.0).to(u.dtype)
         in_weight_2 = in_columns[:, None] & (hidden < num_hidden)[None, :]
-        weight_2 = tl.load(weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :], mask=in_weight_2, other=0.0)
+        weight_2 = tl.load(
+            weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :],
+            mask=in_weight_2,
+            other=0.0,
+        )
         y += tl.dot(h, tl.trans(weight_2), input_precision=PRECISION)
     # x is read again rather than kept: registers are scarcer than bandwidth to the cache
     places = rows.to(tl.int64)[:, None] * C + columns[None, :]
@@ -99,19 +124,29 @@ def row_gradient_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalized, scaled, rstd = normalized_rows(
+        x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
+    )
     u = scaled.to(x_ptr.dtype.element_ty)
     places = rows.to(tl.int64)[:, None] * C + columns[None, :]
     dy = tl.load(dy_ptr + places, mask=inside, other=0.0)
     du = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
         hidden = first + tl.arange(0, BLOCK_HIDDEN)
-        weight_1, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
+        weight_1, before = hidden_layer(
+            u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION
+        )
         in_weight_2 = in_columns[:, None] & (hidden < num_hidden)[None, :]
-        weight_2 = tl.load(weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :], mask=in_weight_2, other=0.0)
+        weight_2 = tl.load(
+            weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :],
+            mask=in_weight_2,
+            other=0.0,
+        )
         dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         du += tl.dot(dh.to(u.dtype), weight_1, input_precision=PRECISION)
-    normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+    normalized, scaled, rstd = normalized_rows(
+        x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
+    )
     g = du * norm_weight[None, :]
     mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalized, axis=1) / C
     dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
@@ -152,7 +187,9 @@ def weight_gradient_kernel(
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     weight_2 = tl.load(
-        weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :], mask=in_columns[:, None] & in_hidden[None, :], other=0.0
+        weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :],
+        mask=in_columns[:, None] & in_hidden[None, :],
+        other=0.0,
     )
     dweight_1 = tl.zeros([BLOCK_HIDDEN, BLOCK_C], dtype=tl.float32)
     dweight_2 = tl.zeros([BLOCK_HIDDEN, BLOCK_C], dtype=tl.float32)
@@ -160,14 +197,22 @@ def weight_gradient_kernel(
     for first in range(split * BLOCK_ROWS, num_rows, num_splits * BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None] & in_columns[None, :]
-        normalized, scaled, rstd = normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C)
+        normalized, scaled, rstd = normalized_rows(
+            x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
+        )
         u = scaled.to(x_ptr.dtype.element_ty)
-        dy = tl.load(dy_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0)
-        weight_1, before = hidden_layer(u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION)
+        dy = tl.load(
+            dy_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0
+        )
+        weight_1, before = hidden_layer(
+            u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION
+        )
         dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         dbias_1 += tl.sum(dh, axis=0)
         dweight_1 += tl.dot(tl.trans(dh.to(u.dtype)), u, input_precision=PRECISION)
-        dweight_2 += tl.dot(tl.trans(tl.maximum(before, 0.0).to(u.dtype)), dy, input_precision=PRECISION)
+        dweight_2 += tl.dot(
+            tl.trans(tl.maximum(before, 0.0).to(u.dtype)), dy, input_precision=PRECISION
+        )
     start = split.to(tl.int64) * num_hidden
     places = (start + hidden)[:, None] * C + columns[None, :]
     inside = in_hidden[:, None] & in_columns[None, :]

@@ -5,8 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, dot_precision, fused_op, launch, next_power_of_2, unsupported_reason
-from openfold_opt.kernels.triton.transition.kernels import forward_kernel, row_gradient_kernel, weight_gradient_kernel
+from openfold_opt.kernels.triton.launch import (
+    divide_up,
+    dot_precision,
+    fused_op,
+    launch,
+    next_power_of_2,
+    unsupported_reason,
+)
+from openfold_opt.kernels.triton.transition.kernels import (
+    forward_kernel,
+    row_gradient_kernel,
+    weight_gradient_kernel,
+)
 
 MIN_DOT_SIZE = 16
 MAX_CHANNELS = 256
@@ -26,7 +37,10 @@ def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, An
         "BLOCK_C": max(MIN_DOT_SIZE, next_power_of_2(c)),
         "BLOCK_ROWS": block_rows,
         # of wide rows only small chunks of the weights fit into shared memory, twice each for loading ahead
-        "BLOCK_HIDDEN": max(MIN_DOT_SIZE, min(32 if is_wide or (is_backward and c > 64) else 64, next_power_of_2(num_hidden))),
+        "BLOCK_HIDDEN": max(
+            MIN_DOT_SIZE,
+            min(32 if is_wide or (is_backward and c > 64) else 64, next_power_of_2(num_hidden)),
+        ),
         "PRECISION": dot_precision(x.dtype),
         "num_warps": 8 if c > 64 else 4,
         "num_stages": 2,
@@ -35,7 +49,14 @@ def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, An
 
 @fused_op
 def transition_forward(
-    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, bias_2: Tensor, eps: float
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight_1: Tensor,
+    bias_1: Tensor,
+    weight_2: Tensor,
+    bias_2: Tensor,
+    eps: float,
 ) -> Tensor:
     """y [rows, c] from x [rows, c] contiguous; the weights in the dtype of x."""
     y = torch.empty_like(x)
@@ -48,7 +69,14 @@ def transition_forward(
 
 @fused_op
 def transition_row_gradient(
-    dy: Tensor, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, eps: float
+    dy: Tensor,
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight_1: Tensor,
+    bias_1: Tensor,
+    weight_2: Tensor,
+    eps: float,
 ) -> tuple[Tensor, Tensor]:
     """dx [rows, c], and partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2."""
     dx = torch.empty_like(x)
@@ -62,7 +90,14 @@ def transition_row_gradient(
 
 @fused_op
 def transition_weight_gradient(
-    dy: Tensor, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, eps: float
+    dy: Tensor,
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight_1: Tensor,
+    bias_1: Tensor,
+    weight_2: Tensor,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Partial sums, float32: of weight_1 and of weight_2 transposed [splits, num_hidden, c], of bias_1 [splits, num_hidden]."""
     num_hidden = weight_1.shape[0]
@@ -71,7 +106,18 @@ def transition_weight_gradient(
     dweight_1 = torch.empty(splits, *weight_1.shape, dtype=torch.float32, device=x.device)
     dweight_2 = torch.empty_like(dweight_1)
     dbias_1 = torch.empty(splits, num_hidden, dtype=torch.float32, device=x.device)
-    tensors = (dy, x, norm_weight, norm_bias, weight_1, bias_1, weight_2, dweight_1, dweight_2, dbias_1)
+    tensors = (
+        dy,
+        x,
+        norm_weight,
+        norm_bias,
+        weight_1,
+        bias_1,
+        weight_2,
+        dweight_1,
+        dweight_2,
+        dbias_1,
+    )
     grid = (divide_up(num_hidden, constants["BLOCK_HIDDEN"]), splits)
     launch(weight_gradient_kernel, grid, *tensors, x.shape[0], num_hidden, eps, **constants)
     return dweight_1, dweight_2, dbias_1
@@ -94,11 +140,24 @@ class _Transition(torch.autograd.Function):
         dnorm_weight, dnorm_bias, dbias_2 = partial.sum(0)
         dweight_1, dweight_2 = dweight_1.sum(0).to(dtype), dweight_2.sum(0).to(dtype).t()
         small = dnorm_weight.to(saved[1].dtype), dnorm_bias.to(saved[2].dtype)
-        return dx, *small, dweight_1, dbias_1.sum(0).to(saved[4].dtype), dweight_2, dbias_2.to(ctx.dtypes[1]), None
+        return (
+            dx,
+            *small,
+            dweight_1,
+            dbias_1.sum(0).to(saved[4].dtype),
+            dweight_2,
+            dbias_2.to(ctx.dtypes[1]),
+            None,
+        )
 
 
 def transition(
-    x: Tensor, norm: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], *, eps: float
+    x: Tensor,
+    norm: tuple[Tensor, Tensor],
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    *,
+    eps: float,
 ) -> Tensor:
     """kernels.reference.transition in one launch forward and two backward, without the hidden layer in memory."""
     rows = x.reshape(-1, x.shape[-1])

@@ -19,13 +19,17 @@ Options = dict[str, int]
 
 def launch_key(kernel: Any, args: tuple, options: Mapping[str, Any]) -> str:
     """Name under which a launch is tuned: kernel, its compile-time constants, dtype of its first tensor."""
-    dtype = next((str(x.dtype).removeprefix("torch.") for x in args if isinstance(x, torch.Tensor)), "none")
+    dtype = next(
+        (str(x.dtype).removeprefix("torch.") for x in args if isinstance(x, torch.Tensor)), "none"
+    )
     constants = [f"{name}={value}" for name, value in sorted(options.items()) if name not in TUNED]
-    return " ".join([f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}", *constants, dtype])
+    return " ".join(
+        [f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}", *constants, dtype]
+    )
 
 
 def file_name(device_name: str) -> str | None:
-    """"NVIDIA H200" -> "h200"; None if there is no name of a chip in it."""
+    """ "NVIDIA H200" -> "h200"; None if there is no name of a chip in it."""
     found = re.search(r"\b([A-Z]{1,2}\d{2,4})\b", device_name)
     return None if found is None else found.group(1).lower()
 
