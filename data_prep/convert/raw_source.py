@@ -12,6 +12,7 @@ from data_prep.convert.alignment_files import read_folder
 from data_prep.convert.alignment_sources import (
     DUPLICATES_NAME,
     AlignmentUnit,
+    alignments_root,
     describe_missing,
     read_folder_use,
 )
@@ -68,7 +69,7 @@ class RawSource:
         DataPrepError or BrokenFile if a table is missing or of another kind, or if there is no
         entry.
         """
-        inputs = [self.pdb_mmcif / "raw", self.open_protein_set / "pdb"]
+        inputs = [self.pdb_mmcif / "raw", alignments_root(self.open_protein_set)]
         tables = [self._clusters_path, self._obsolete_path, self._duplicates_path]
         check_present(inputs if self.own_data else [*inputs, *tables])
         if exists(self._obsolete_path):
@@ -94,7 +95,7 @@ class RawSource:
         Their shards depend on all structures too, since these are the templates.
         """
         use = read_folder_use(library.chain_ids, self.open_protein_set)
-        root = self.open_protein_set / "pdb"
+        root = alignments_root(self.open_protein_set)
         remedy = describe_missing(use, root)
         check_missing(
             self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy
@@ -128,7 +129,7 @@ class RawSource:
         """
         if not units:
             return
-        folder = self.open_protein_set / "pdb" / units[0].alignment_id
+        folder = alignments_root(self.open_protein_set) / units[0].alignment_id
         check_missing(
             self.missing_alignments,
             [chain_id for unit in units for chain_id in unit.members],
