@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# the import table of the house: room -> rooms it may import, itself always included
+# The import table: package -> packages that it may import. Each may import itself.
 ALLOWED = {
     "openfold_opt.protein": set(),
     "openfold_opt.geometry": {"openfold_opt.protein"},
