@@ -148,8 +148,7 @@ def _index_path(data_dir: Path) -> Path:
         )
     state = "is empty" if not any(data_dir.iterdir()) else f"has no {path.name}"
     raise ShardError(
-        f"data directory {data_dir} {state}; "
-        "expected shards written by `python -m data_prep convert`"
+        f"data directory {data_dir} {state}; expected shards made by `python -m data_prep convert`"
     )
 
 
