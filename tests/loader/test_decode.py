@@ -8,7 +8,7 @@ import torch
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
-from openfold_opt.loader.plain_sample import plain_sample
+from openfold_opt.loader.reference.reference_sample import reference_sample
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
 from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
 from openfold_opt.loader.transforms.deletions import SparseDeletions

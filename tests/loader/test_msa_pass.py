@@ -5,7 +5,7 @@ import pytest
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.transforms.msa_features import make_target_feat
-from openfold_opt.loader.transforms.msa_pass import make_msa_pass, msa_features_of_choice
+from openfold_opt.loader.reference.msa_pass import make_msa_pass, msa_features_of_choice
 from openfold_opt.loader.transforms.msa_sampling import RowChoice
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openfold_opt.loader.transforms.padding import pad_features, pad_passes
+from openfold_opt.loader.reference.padding import pad_features, pad_passes
 
 SIZES = {"N_res": 4, "N_clust": 3, "N_extra": 2, "N_templ": 2}
 
