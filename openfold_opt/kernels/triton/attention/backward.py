@@ -72,48 +72,17 @@ def query_gradient_kernel(
     in_channels = tl.arange(0, BLOCK_C) < C
     in_queries = (queries < num_q)[:, None] & in_channels[None, :]
     channel = head * C
-    q = load_head(
-        q_ptr,
-        batch,
-        group,
-        queries,
-        num_q,
-        q_stride_batch,
-        q_stride_group,
-        q_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
-    gate = load_head(
-        gate_ptr,
-        batch,
-        group,
-        queries,
-        num_q,
-        q_stride_batch,
-        q_stride_group,
-        q_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
+    q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+    q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
+    gate_start = head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+    gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
     out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
     out = tl.load(out_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     opened = tl.sigmoid(gate.to(tl.float32))
     dgate = dout * out * (1.0 - opened)
-    dgate_tile = head_tile(
-        dgate_ptr,
-        batch,
-        group,
-        queries,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
+    dgate_start = head_start(dgate_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dgate_tile = head_tile(dgate_start, queries, d_stride_element, BLOCK_C)
     tl.store(dgate_tile, dgate.to(dgate_ptr.dtype.element_ty), mask=in_queries)
     delta = tl.sum(dout * out, axis=1)
     row = (place.to(tl.int64) * num_heads + head) * num_q + queries
@@ -125,32 +94,10 @@ def query_gradient_kernel(
     dq = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
-        k = load_head(
-            k_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        v = load_head(
-            v_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
+        k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        k = load_head(k_start, keys, num_k, k_stride_element, C, BLOCK_C)
+        v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        v = load_head(v_start, keys, num_k, k_stride_element, C, BLOCK_C)
         logits = masked_logits(
             q,
             k,
@@ -169,17 +116,8 @@ def query_gradient_kernel(
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dq += tl.dot(dlogits.to(k.dtype), k, input_precision=PRECISION)
-    dq_tile = head_tile(
-        dq_ptr,
-        batch,
-        group,
-        queries,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
+    dq_start = head_start(dq_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dq_tile = head_tile(dq_start, queries, d_stride_element, BLOCK_C)
     tl.store(dq_tile, (dq * scale).to(dq_ptr.dtype.element_ty), mask=in_queries)
 
 
@@ -226,32 +164,10 @@ def key_gradient_kernel(
     in_channels = tl.arange(0, BLOCK_C) < C
     in_keys = (keys < num_k)[:, None] & in_channels[None, :]
     channel = head * C
-    k = load_head(
-        k_ptr,
-        batch,
-        group,
-        keys,
-        num_k,
-        k_stride_batch,
-        k_stride_group,
-        k_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
-    v = load_head(
-        v_ptr,
-        batch,
-        group,
-        keys,
-        num_k,
-        k_stride_batch,
-        k_stride_group,
-        k_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
+    k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+    k = load_head(k_start, keys, num_k, k_stride_element, C, BLOCK_C)
+    v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+    v = load_head(v_start, keys, num_k, k_stride_element, C, BLOCK_C)
     mask_row = mask_ptr + place.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
@@ -259,32 +175,10 @@ def key_gradient_kernel(
     for first in range(0, num_q, BLOCK_Q):
         queries = first + tl.arange(0, BLOCK_Q)
         in_queries = (queries < num_q)[:, None] & in_channels[None, :]
-        q = load_head(
-            q_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        gate = load_head(
-            gate_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
+        q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        gate_start = head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
         out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
@@ -309,28 +203,10 @@ def key_gradient_kernel(
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dk += tl.dot(tl.trans(dlogits.to(q.dtype)), q, input_precision=PRECISION)
-    dk_tile = head_tile(
-        dk_ptr,
-        batch,
-        group,
-        keys,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
-    dv_tile = head_tile(
-        dv_ptr,
-        batch,
-        group,
-        keys,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
+    dk_start = head_start(dk_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dk_tile = head_tile(dk_start, keys, d_stride_element, BLOCK_C)
+    dv_start = head_start(dv_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dv_tile = head_tile(dv_start, keys, d_stride_element, BLOCK_C)
     tl.store(dk_tile, (dk * scale).to(dk_ptr.dtype.element_ty), mask=in_keys)
     tl.store(dv_tile, dv.to(dv_ptr.dtype.element_ty), mask=in_keys)
 
@@ -384,58 +260,14 @@ def bias_gradient_kernel(
     dbias = tl.zeros([BLOCK_Q, BLOCK_K], dtype=tl.float32)
     for turn in range(tl.cdiv(num_groups - split, num_splits)):
         group = split + turn * num_splits
-        q = load_head(
-            q_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        gate = load_head(
-            gate_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        k = load_head(
-            k_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        v = load_head(
-            v_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
+        q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        gate_start = head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        k = load_head(k_start, keys, num_k, k_stride_element, C, BLOCK_C)
+        v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        v = load_head(v_start, keys, num_k, k_stride_element, C, BLOCK_C)
         whole = batch.to(tl.int64) * num_groups + group
         out_tile = out_offsets(whole, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
