@@ -35,13 +35,13 @@ def load_head(
 
 @triton.jit
 def out_offsets(
-    row, queries, num_q, num_heads, first_channel, C: tl.constexpr, BLOCK_C: tl.constexpr
+    batch_group, queries, num_q, num_heads, first_channel, C: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Return the offsets of [queries, BLOCK_C] of one head in [rows, N_q, num_heads * C].
+    """Return the offsets of [queries, BLOCK_C] of one head in [batch * groups, N_q, num_heads * C].
 
-    row: batch * num_groups + group.
+    batch_group: batch * num_groups + group.
     """
-    start = row.to(tl.int64) * num_q * num_heads * C + first_channel
+    start = batch_group.to(tl.int64) * num_q * num_heads * C + first_channel
     return start + queries[:, None] * (num_heads * C) + tl.arange(0, BLOCK_C)[None, :]
 
 
@@ -77,15 +77,15 @@ def masked_logits(
 
 @triton.jit
 def forward_kernel(
-    q_ptr,  # [batch, groups, N_q, num_heads * c]; the last dim contiguous, in all of these
+    q_ptr,  # [batch, groups, N_q, num_heads * c]; here and below, the last dim is contiguous
     k_ptr,  # [batch, groups, N_k, num_heads * c], strides shared with v
     v_ptr,  # [batch, groups, N_k, num_heads * c]
-    gate_ptr,  # as q
+    gate_ptr,  # strides of q
     mask_ptr,  # [batch, groups, N_k] contiguous
     bias_ptr,  # [batch, num_heads, N_q, N_k] contiguous
     out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
     maximum_ptr,  # [batch, groups, num_heads, N_q] float32: maximum of the logits
-    total_ptr,  # the same: sum of exp(logits - maximum)
+    total_ptr,  # as maximum: sum of exp(logits - maximum)
     num_groups,
     num_heads,
     num_q,
@@ -105,14 +105,14 @@ def forward_kernel(
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gated output and softmax statistics of a block of queries of one head."""
-    head, place = tl.program_id(1), tl.program_id(2)
-    batch, group = place // num_groups, place % num_groups
+    """Compute gated output and softmax statistics of a block of queries of one head."""
+    head, batch_group = tl.program_id(1), tl.program_id(2)
+    batch, group = batch_group // num_groups, batch_group % num_groups
     queries = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     channel = head * C
     q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
     q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
-    mask_row = mask_ptr + place.to(tl.int64) * num_k
+    mask_row = mask_ptr + batch_group.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
 
     maximum = tl.full([BLOCK_Q], float("-inf"), dtype=tl.float32)
@@ -140,9 +140,9 @@ def forward_kernel(
         )
         new_maximum = tl.maximum(maximum, tl.max(logits, axis=1))
         weights = tl.exp(logits - new_maximum[:, None])
-        shrink = tl.exp(maximum - new_maximum)
-        total = total * shrink + tl.sum(weights, axis=1)
-        accumulator = accumulator * shrink[:, None] + tl.dot(
+        rescale = tl.exp(maximum - new_maximum)
+        total = total * rescale + tl.sum(weights, axis=1)
+        accumulator = accumulator * rescale[:, None] + tl.dot(
             weights.to(v.dtype), v, input_precision=PRECISION
         )
         maximum = new_maximum
@@ -151,8 +151,8 @@ def forward_kernel(
     gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
     out = accumulator / total[:, None] * tl.sigmoid(gate.to(tl.float32))
     in_queries = (queries < num_q)[:, None] & (tl.arange(0, BLOCK_C) < C)[None, :]
-    places = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=in_queries)
-    row = (place.to(tl.int64) * num_heads + head) * num_q + queries
+    offsets = out_offsets(batch_group, queries, num_q, num_heads, channel, C, BLOCK_C)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=in_queries)
+    row = (batch_group.to(tl.int64) * num_heads + head) * num_q + queries
     tl.store(maximum_ptr + row, maximum, mask=queries < num_q)
     tl.store(total_ptr + row, total, mask=queries < num_q)
