@@ -162,7 +162,7 @@ def test_kernels_that_are_not_offered_are_an_error(shared, capsys):
 
 
 def test_cpu_kernels_without_a_compiler_are_an_error(shared, capsys, monkeypatch):
-    monkeypatch.setattr(select, "no_library_because", lambda: "there is no C++ compiler")
+    monkeypatch.setattr(select, "cpu_unsupported_reason", lambda: "there is no C++ compiler")
     assert main(["parity", "--kernels", "cpu", str(shared / "golden" / "model_tiny")]) == 2
     assert_one_message(capsys, "there is no C++ compiler")
 

@@ -92,7 +92,7 @@ def test_names_of_chips(device, name):
 def test_an_unknown_chip_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA Z999")
     assert tables.table_for("NVIDIA Z999") is None
-    assert "no tuning data for NVIDIA Z999, so safe launch options" in tables.describe(
+    assert "no tuning data for NVIDIA Z999, using safe launch options" in tables.describe(
         torch.device("cuda")
     )
 
