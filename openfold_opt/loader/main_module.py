@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 from pathlib import Path
 
-from openfold_opt.parallel.leaving import leave_at_once
+from openfold_opt.parallel.process_exit import exit_immediately
 
 NO_GUARD_EXIT_CODE = 78
 """Of a worker that found out that it would start workers itself. EX_CONFIG of sysexits.h."""
@@ -31,7 +31,7 @@ def check_main_module() -> None:
     """
     # Python's own check for this case looks at the same attribute.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        leave_at_once(NO_GUARD_EXIT_CODE)
+        exit_immediately(NO_GUARD_EXIT_CODE)
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if getattr(main, "__spec__", None) is None and file is not None and not Path(file).exists():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import Linear, joined_parameters
+from openfold_opt.model.linear import Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -36,7 +36,7 @@ class GatedSelfAttention(nn.Module):
         Returns:
             [batch, groups, N, c]
         """
-        projection = joined_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        projection = concatenate_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
         output = (self.linear_o.weight, self.linear_o.bias)
         return plan.kernels.self_attention(
             x,

@@ -81,7 +81,7 @@ class LayerNorm(nn.Module):
         return plan.kernels.projected_norm(x, (self.weight, self.bias), projection, eps=self.eps)
 
 
-def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
+def concatenate_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
     """Weight [sum of c_out, c_in] and bias [sum of c_out] of one linear layer that yields what all of them do, side by side.
 
     The bias is None where none of them has one.
@@ -98,7 +98,7 @@ def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
 
 def project_together(x: Tensor, *linears: Linear) -> Tensor:
     """Applies several Linears to the same x [..., c_in] as one matrix product; their outputs lie side by side: [..., sum of c_out]."""
-    weight, bias = joined_parameters(*linears)
+    weight, bias = concatenate_parameters(*linears)
     return F.linear(x.to(weight.dtype), weight, bias)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
+from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.chunks import (
     PendingChunks,
@@ -41,7 +41,7 @@ class OuterProductMean(nn.Module):
             a: [batch, N_seq, N_res/dap, c], and pieces of b for later: [batch, N_seq, N_res, c], cut along residues
         """
         own, collectives = [], []
-        projection = joined_parameters(self.linear_1, self.linear_2)
+        projection = concatenate_parameters(self.linear_1, self.linear_2)
         chunks = (chunk_sharded(x, plan.dap, dim=2) for x in (m, mask))
         for chunk, chunk_mask, length in zip(*chunks, chunk_lengths(num_res, plan.dap)):
             _, ab = self.layer_norm.projected(chunk, projection, plan)

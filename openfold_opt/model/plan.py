@@ -24,7 +24,7 @@ class ExecutionPlan:
 
     def uncut(self) -> ExecutionPlan:
         """The same plan for one of several parts that travel by themselves, of which no pieces are made."""
-        return replace(self, dap=self.dap.uncut())
+        return replace(self, dap=self.dap.without_chunks())
 
     @classmethod
     def plain(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:

@@ -104,7 +104,7 @@ def _each(
     dropouts = repeat(None) if dropout is None else chunk_batch(dropout, plan.dap)
     groups = zip(t, chunk_batch(mask, plan.dap), dropouts)
     started = [
-        module((group,), group_mask, group_dropout, plan.uncut())
+        module((group,), group_mask, group_dropout, plan.without_chunks())
         for group, group_mask, group_dropout in groups
     ]
     return chain.from_iterable(started)

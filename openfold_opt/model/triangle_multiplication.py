@@ -7,7 +7,7 @@ from itertools import repeat
 
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
+from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.chunks import (
@@ -77,7 +77,7 @@ class TriangleMultiplication(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, AsyncCollective]]:
         """Of each piece: itself, its edge that stays, its gate, and its edge that all ranks want. Edges have channels in front."""
         spread, axis, norm = self.sharded_dim, plan.dap, self.layer_norm_in
-        projection = joined_parameters(
+        projection = concatenate_parameters(
             self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
         )
         lengths = chunk_lengths(mask.shape[3 - spread], axis)

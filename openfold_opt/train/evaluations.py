@@ -55,13 +55,13 @@ class InlineEvaluation:
         training_ranks: AxisGroup,
         *,
         observer: RunObserver,
-        note: Callable[..., None],
+        set_status: Callable[..., None],
     ) -> None:
         self._evaluator = evaluator
         self._data = data
         self._training_ranks = training_ranks
         self._observer = observer
-        self._note = note
+        self._set_status = set_status
         self._reports: list[EvaluationReport] = []
         self.num_waits = 0
         self.wait_seconds = 0.0
@@ -69,10 +69,12 @@ class InlineEvaluation:
 
     def ask(self, point: EvaluationPoint) -> None:
         self._observer.evaluation_start(step=point.step, epoch_num=point.epoch_num)
-        self._note(activity="evaluating")
+        self._set_status(activity="evaluating")
         started = time.perf_counter()
         try:
-            scores = self._evaluator.run(self._data, self._training_ranks, note=self._note)
+            scores = self._evaluator.run(
+                self._data, self._training_ranks, set_status=self._set_status
+            )
         except NonFiniteError as error:
             message = f"evaluation after step {point.step}: {error}"
             raise NonFiniteError(message, step=point.step) from error

@@ -11,7 +11,7 @@ from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 
-PLAN = ExecutionPlan.plain()
+PLAN = ExecutionPlan.reference()
 
 
 def dropout(slots=(5, 2), *, seed=1, step=1):
@@ -66,7 +66,7 @@ def test_recomputation_gives_the_same_gradients_under_dropout(small_config, rand
         model = randomized(small_config)
         outputs = model(
             random_batch,
-            ExecutionPlan.plain(num_recomputed_blocks=number),
+            ExecutionPlan.reference(num_recomputed_blocks=number),
             num_recycling_iterations=1,
             dropout=dropout(),
         )

@@ -21,7 +21,7 @@ def test_a_rank_keeps_its_share(kernels):
 
     def kept(dap_size: int) -> int:
         return kept_bytes(
-            lambda: run_stack(stack, AxisGroup.imagined("dap", size=dap_size), kernels=kernels),
+            lambda: run_stack(stack, AxisGroup.fake("dap", size=dap_size), kernels=kernels),
             stack,
         )
 
@@ -36,7 +36,7 @@ def collectives_of_a_block(dap_size: int) -> Counter:
     """(what, kind, bytes sent) -> times, forward and backward of one block."""
     launched: Counter = Counter()
     axis = dataclasses.replace(
-        AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+        AxisGroup.fake("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
     )
     m, z = run_stack(benchmark_stack(1), axis, kernels="reference")
     (m.sum() + z.sum()).backward()

@@ -14,7 +14,7 @@ def test_every_place_has_a_number_of_its_own():
 
 
 def test_a_mask_of_a_block_is_that_of_its_place():
-    plan = ExecutionPlan.plain()
+    plan = ExecutionPlan.reference()
     slots = torch.tensor([3, 1])
     dropout = DropoutState(seed=1, step=2, slots=slots).at_pass(1)
     masks = dropout.masks(plan, part=2, site=3, num_blocks=4, shape=(1, 9, 5), rate=0.25)

@@ -18,7 +18,7 @@ def test_relative_positions_are_one_hot_and_clipped():
     initialize_parameters(embedder, seed=0)
     residue_index = torch.tensor([[0, 1, 2, 9, 10, 11]])
     _, z = embedder(
-        torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.plain()
+        torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.reference()
     )
     offsets = (residue_index[0][:, None] - residue_index[0][None]).clamp(-3, 3) + 3
     expected = embedder.linear_relpos(F.one_hot(offsets, 7).float())

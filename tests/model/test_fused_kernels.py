@@ -10,7 +10,7 @@ from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ExecutionPlan
 from tests.model.test_alphafold import randomized
 
-PLAIN = ExecutionPlan.plain()
+PLAIN = ExecutionPlan.reference()
 
 
 @pytest.fixture

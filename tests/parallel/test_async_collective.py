@@ -170,7 +170,7 @@ def test_what_is_awaited_keeps_only_what_was_made_of_it():
 
 def test_nothing_is_kept_alive_in_a_circle():
     """Training runs with the garbage collector switched off: what reference counts do not free is never freed."""
-    axis = AxisGroup.imagined("dap", size=2)
+    axis = AxisGroup.fake("dap", size=2)
     gc.disable()
     try:
         x = torch.empty(4, 6, device="meta", requires_grad=True)

@@ -20,7 +20,7 @@ LENGTHS = range(1, 41)
 
 
 def ranks(size: int, num_chunks: int) -> list[AxisGroup]:
-    axis = dataclasses.replace(AxisGroup.imagined("dap", size=size), num_chunks=num_chunks)
+    axis = dataclasses.replace(AxisGroup.fake("dap", size=size), num_chunks=num_chunks)
     return [dataclasses.replace(axis, rank=rank) for rank in range(size)]
 
 
@@ -52,13 +52,13 @@ def test_groups_of_a_batch(num_chunks):
         # two templates or more are two groups at least
         assert min(length, num_chunks, 2) <= len(groups) <= num_chunks
         assert len({group.untyped_storage().data_ptr() for group in groups}) == 1, "no copies"
-        assert all(part is x for part in chunk_batch(x, axis.uncut())) and all(
+        assert all(part is x for part in chunk_batch(x, axis.without_chunks())) and all(
             part is x for part in chunk_batch(x, AxisGroup.single("dap"))
         )
 
 
 def test_gradients_lead_back():
-    axis = dataclasses.replace(AxisGroup.imagined("dap", size=4), num_chunks=2)
+    axis = dataclasses.replace(AxisGroup.fake("dap", size=4), num_chunks=2)
     x = torch.randn(2, 13, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 13, 3, dtype=torch.float64)
     chunks = [chunk * 2.0 for chunk in chunk_replicated(x, axis, dim=1)]

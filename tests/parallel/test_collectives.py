@@ -100,7 +100,7 @@ def test_an_axis_of_one_returns_its_argument():
 
 
 def test_adjoints_lead_back_to_the_shape_they_came_from():
-    axis = AxisGroup.imagined("dap", size=4)
+    axis = AxisGroup.fake("dap", size=4)
     x = torch.empty(2, 3, 7, device="meta")
     for transfer, sent, got in (
         (AllGather(axis=axis, dim=1, length=10), (2, 3, 7), (2, 10, 7)),

@@ -53,7 +53,7 @@ def reduced(context: ParallelContext, overlaps: bool, is_declared: bool) -> dict
     rank = context.training_ranks.rank
     model(1.0 + rank).backward()
     model.flat[-4:] = torch.arange(4.0) * rank
-    reducer.arm()
+    reducer.prepare_for_backward()
     model(0.5).backward()
     sent_early = len(collected)
     plain = model.flat.clone() if not overlaps else None
@@ -89,13 +89,13 @@ def test_a_gradient_of_a_parameter_declared_without_one_is_an_error():
     reducer = GradientReducer(
         model.flat,
         model.places,
-        AxisGroup.imagined("training", size=2),
+        AxisGroup.fake("training", size=2),
         bucket_bytes=2**20,
         overlaps=True,
         collect=lambda chunk: None,
         without_gradient=[model.weights[4]],
     )
-    reducer.arm()
+    reducer.prepare_for_backward()
     with pytest.raises(RuntimeError, match=r"shape \(60,\) got a gradient but was declared"):
         model(1.0).backward()
 
@@ -110,7 +110,7 @@ def test_one_rank_has_nothing_to_do():
         overlaps=True,
         collect=lambda chunk: None,
     )
-    reducer.arm()
+    reducer.prepare_for_backward()
     model(1.0).backward()
     before = model.flat.clone()
     assert reducer.finish(sum(SIZES)) is None and torch.equal(model.flat, before)

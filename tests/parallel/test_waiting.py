@@ -13,8 +13,8 @@ import pytest
 from openfold_opt.parallel import same_facts, waiting
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.same_facts import require_same_facts
-from openfold_opt.parallel.store import join_store, open_store, read_keys
-from openfold_opt.parallel.waiting import wait_openly
+from openfold_opt.parallel.store import connect_store, open_store, read_keys
+from openfold_opt.parallel.waiting import wait_interruptibly
 from tests.parallel.gloo_ranks import free_port
 
 SHORT = timedelta(seconds=0.6)
@@ -25,21 +25,21 @@ def fail(wait):
 
 
 def stay(wait):
-    wait.whom = "rank 5"
+    wait.target = "rank 5"
     wait.is_over.wait(60)
 
 
 def test_results_and_errors_come_through():
-    assert wait_openly(lambda wait: 7, who="rank 0", timeout_seconds=60) == 7
+    assert wait_interruptibly(lambda wait: 7, who="rank 0", timeout_seconds=60) == 7
     with pytest.raises(OSError, match="disk full"):
-        wait_openly(fail, who="rank 0", timeout_seconds=60)
+        wait_interruptibly(fail, who="rank 0", timeout_seconds=60)
 
 
 def test_it_says_for_whom_it_waits(monkeypatch, capfd):
     monkeypatch.setattr(waiting, "REPORT_SECONDS", 0.1)
     threads = threading.active_count()
     with pytest.raises(TimeoutError, match=r"rank 0 waited .* for rank 5"):
-        wait_openly(stay, who="rank 0", timeout_seconds=0.5)
+        wait_interruptibly(stay, who="rank 0", timeout_seconds=0.5)
     assert threading.active_count() == threads
     assert "rank 0 waits for rank 5 (0 s so far, at most 0 s)" in capfd.readouterr().err
 
@@ -51,7 +51,7 @@ def test_an_interrupt_ends_the_wait():
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            wait_openly(stay, who="rank 0", timeout_seconds=60)
+            wait_interruptibly(stay, who="rank 0", timeout_seconds=60)
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
@@ -92,7 +92,7 @@ def test_keys_that_do_not_come_are_named_by_their_ranks():
 )
 def test_a_store_that_is_not_there(address, message):
     with pytest.raises(ValueError, match=f"rank 1 cannot reach the store at {address}:.*{message}"):
-        join_store(launch(1, free_port(), master_address=address), timeout=SHORT)
+        connect_store(launch(1, free_port(), master_address=address), timeout=SHORT)
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
@@ -104,7 +104,7 @@ def test_a_store_at_an_address_of_ipv6():
         pytest.skip("no IPv6 on this machine")
     first = launch(0, free_port(), master_address="::1")
     store = open_store(first, timeout=timedelta(seconds=30))
-    other = join_store(
+    other = connect_store(
         launch(1, first.master_port, master_address="::1"), timeout=timedelta(seconds=30)
     )
     other.set("key", "value")
@@ -162,6 +162,6 @@ def test_all_ranks_hear_of_a_problem(rank):
 
 
 def test_all_ranks_hear_who_is_missing(monkeypatch):
-    monkeypatch.setattr(same_facts, "FAREWELL_SECONDS", 2.0)
+    monkeypatch.setattr(same_facts, "ACKNOWLEDGE_SECONDS", 2.0)
     heard = compare([{"a": "1"}] * 2, [None] * 2, num_missing=1, seconds=2)
     assert heard[0] == heard[1] and "waited 2 s for rank 2 at" in heard[0]

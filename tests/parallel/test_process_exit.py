@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import atexit, concurrent.futures, sys, threading, time
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 how = sys.argv[1]
 if "thread" in how:
     import torch
