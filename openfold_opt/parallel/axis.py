@@ -58,7 +58,7 @@ class AxisGroup:
         return cls(name=name, rank=0, size=size, process_group="fake")
 
     def without_chunks(self) -> AxisGroup:
-        """Return the same axis with num_chunks=1, for a tensor that is itself one of several groups."""
+        """Return the same axis with num_chunks=1, for a tensor that is one of several groups."""
         return replace(self, num_chunks=1)
 
     def shard_length(self, length: int) -> int:

@@ -56,6 +56,6 @@ def check_same_everywhere(x: Tensor, axis: AxisGroup, *, what: str) -> None:
     different = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if different:
         raise ValueError(
-            f"{what} of ranks {different} differ from rank 0; all ranks must run the same code with "
-            "the same library versions"
+            f"{what} of ranks {different} differ from rank 0; all ranks must run the same code "
+            "with the same library versions"
         )

@@ -27,28 +27,28 @@ class ParallelConfig:
     dap_size: int = 1
     """Number of ranks that share one sample (Dynamic Axial Parallelism)."""
     overlap: bool = True
-    """Overlap collectives with computation; False waits for each one at once, for measurements."""
+    """Overlap collectives with computation; False disables it, for measurements."""
     dap_chunks: int = 2
     """Number of chunks, or of groups of templates, into which the work of a DAP group is split. The
     transfer of one chunk overlaps with work on the next; 1 disables chunking."""
     num_evaluation_ranks: int = 0
-    """Number of ranks, the last ones, that only evaluate while the others train; with 0, all ranks train
-    and pause training to evaluate."""
+    """Number of ranks, the last ones, that only evaluate while the others train. With 0, all ranks
+    train and pause training to evaluate."""
     evaluation_groups: int = 1
     """Number of groups of evaluation ranks; snapshots are assigned to the groups round-robin."""
     evaluation_queue: int = 4
-    """Maximum number of snapshots that are queued or being evaluated; beyond it, training waits."""
+    """Maximum number of snapshots in the queue or under evaluation; beyond it, training waits."""
     evaluation_dap_min_length: int | None = None
     """Minimum number of residues of a chain that the ranks of a DAP or evaluation group evaluate
     together; None evaluates every chain on one rank."""
     backend: str | None = None
     """torch.distributed backend; None selects nccl for GPUs and gloo for CPUs."""
     gradient_bucket_bytes: int = 64 * 2**20
-    """Size of a gradient bucket. Each bucket is all-reduced when the backward pass has filled it."""
+    """Size of a gradient bucket. A bucket is all-reduced when the backward pass has filled it."""
     timeout_seconds: int = 1800
     """Time without progress of a rank, in a collective or elsewhere, after which the run ends."""
     heartbeat_seconds: float = 20.0
-    """Time without a heartbeat after which a rank counts as lost and the run ends; 0 disables it."""
+    """Time without a heartbeat after which a rank is lost and the run ends; 0 disables it."""
 
     def __post_init__(self) -> None:
         sizes = (
@@ -102,7 +102,7 @@ class ParallelContext:
     data: AxisGroup
     """Training ranks with different samples."""
     dap: AxisGroup
-    """Training ranks that share a sample; on an evaluation rank its group, which shares long chains."""
+    """Training ranks that share a sample; on an evaluation rank its group, for long chains."""
     bridge: Bridge | None = None
     """None if the training ranks evaluate."""
     evaluation_group: int = 0

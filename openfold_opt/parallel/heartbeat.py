@@ -133,7 +133,7 @@ class Heartbeat(SilentHeartbeat):
             time.sleep(2.0 * self._round_seconds)
 
     def explain(self) -> LostRankError | None:
-        """Return why a collective failed; None if no failure report is posted within 2 * lost_seconds."""
+        """Return why a collective failed; None without a failure report in 2 * lost_seconds."""
         if self._is_closing.is_set() or not self._has_failure_report.wait(2.0 * self._lost_seconds):
             return None
         return LostRankError(self._failure_report)
@@ -141,7 +141,7 @@ class Heartbeat(SilentHeartbeat):
     def close(self) -> None:
         """Sign off, so that the other ranks do not report this one as lost, and join the threads.
 
-        A second call does nothing. The heartbeat thread can hang only if the store does not respond.
+        A second call does nothing. The heartbeat thread hangs only if the store does not respond.
         It is then abandoned, and the process must exit through `process_exit.exit_process`.
         """
         if self._is_closing.is_set():
@@ -192,7 +192,7 @@ class Heartbeat(SilentHeartbeat):
             self._neighbor = (beat, when)
 
     def _was_suspended(self, *, since: float) -> bool:
-        """Whether this process itself was stopped for long, for example because the job was suspended."""
+        """Whether this process itself was stopped, for example because the job was suspended."""
         return time.monotonic() - since > 0.5 * self._lost_seconds
 
     def _read(self, rank: int) -> Any:
@@ -255,7 +255,7 @@ class Heartbeat(SilentHeartbeat):
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether an exception indicates a lost connection of a collective, not a failure of this rank."""
+    """Whether an exception indicates a lost connection and not a failure of this rank itself."""
     return isinstance(error, dist.DistError) or (
         type(error) is RuntimeError and any(word in str(error) for word in ("gloo", "NCCL"))
     )

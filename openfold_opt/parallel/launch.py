@@ -53,8 +53,9 @@ def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo
         info = LaunchInfo()
     if not (0 <= info.rank < info.world_size and 0 <= info.local_rank < info.ranks_per_node):
         raise ValueError(
-            f"launch environment is inconsistent: rank {info.rank} of {info.world_size}, "
-            f"local rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or srun"
+            f"launch environment is inconsistent: rank {info.rank} of {info.world_size}, local "
+            f"rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or "
+            "srun"
         )
     if not 1 <= info.master_port <= MAX_PORT:
         raise ValueError(
@@ -82,8 +83,8 @@ def _from_slurm(env: Mapping[str, str]) -> LaunchInfo:
     num_nodes = _integer(env, "SLURM_NNODES", default=1)
     if world_size % num_nodes:
         raise ValueError(
-            f"srun started {world_size} tasks on {num_nodes} nodes; expected the same number on each "
-            "(--ntasks-per-node)"
+            f"srun started {world_size} tasks on {num_nodes} nodes; expected the same number on "
+            "each node (set --ntasks-per-node)"
         )
     # Jobs that share a node must use different ports.
     port = 20000 + _integer(env, "SLURM_JOB_ID", default=0) % 30000

@@ -30,13 +30,13 @@ def describe_ranks(context: ParallelContext, device: torch.device) -> list[str]:
         f"{context.launch.master_address}:{context.launch.master_port}"
         + (f", start {context.launch.attempt + 1}" if context.launch.attempt else "")
     ]
-    lines += [
-        f"  {host}: ranks {_ranges(ranks)} on {', '.join(sorted({ranks_info[rank][2] for rank in ranks}))}"
-        for host, ranks in hosts.items()
-    ]
+    for host, ranks in hosts.items():
+        devices = sorted({ranks_info[rank][2] for rank in ranks})
+        lines.append(f"  {host}: ranks {_ranges(ranks)} on {', '.join(devices)}")
+    dap_size = context.dap.size
     lines.append(
-        f"training: {num_training} ranks = data {num_training // context.dap.size} x dap {context.dap.size}"
-        + ("" if context.dap.size == 1 or context.dap.overlaps else ", collectives not overlapped")
+        f"training: {num_training} ranks = data {num_training // dap_size} x dap {dap_size}"
+        + ("" if dap_size == 1 or context.dap.overlaps else ", collectives not overlapped")
     )
     if evaluating:
         groups = len(context.bridge.evaluators)

@@ -146,7 +146,8 @@ def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> 
 def _unreachable(launch: LaunchInfo, error: BaseException) -> str:
     return (
         f"rank {launch.rank} cannot reach the store at {_address(launch)}: "
-        f"{str(error).splitlines()[0]}; choose another MASTER_PORT, or check which rank did not start"
+        f"{str(error).splitlines()[0]}; choose another MASTER_PORT, "
+        "or check which rank did not start"
     )
 
 
