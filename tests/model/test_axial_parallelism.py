@@ -26,10 +26,12 @@ from tests.parallel.gloo_ranks import run_on_ranks
 
 DROPOUT = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7]))
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
-"""These parameters shift all logits of a row equally, so their gradient is zero up to rounding."""
+"""They shift all logits of a row equally, so their gradient is zero up to rounding."""
 MIN_RELATIVE_NORM = 1e-6
-"""Minimum norm in relative errors of a gradient, as a fraction of the norm of all gradients; smaller
-gradients are dominated by rounding."""
+"""Minimum norm in relative errors of a gradient, as a fraction of the norm of all gradients.
+
+Smaller gradients are dominated by rounding.
+"""
 
 
 def plan_for(dap: AxisGroup, *, kernels: str, num_recomputed_blocks: int) -> ExecutionPlan:

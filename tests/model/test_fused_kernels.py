@@ -48,8 +48,8 @@ def test_outputs_and_gradients_with_dropout_and_recycling(small_config, random_b
     actual = outputs_and_gradients(model, batch, fused)
     assert set(actual) == set(expected)
     for name, value in expected.items():
-        # Some gradients are zero up to rounding, such as those of biases that cancel in the softmax,
-        # so the scale has a lower bound.
+        # The scale has a lower bound, because some gradients are zero up to rounding, such as those
+        # of biases that cancel in the softmax.
         scale = max(value.abs().max().item(), 1e-3)
         error = (actual[name] - value).abs().max().item()
         assert error <= 2e-3 * scale, (name, error, scale)
