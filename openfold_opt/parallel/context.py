@@ -181,14 +181,7 @@ def build_parallel_context(
         dap=AxisGroup.single("dap"),
         store=store,
     )
-    ranks = torch.arange(num_training).view(-1, config.dap_size)
-    dap_options = _dap_options(backend, timeout)
-    mesh = DeviceMesh(
-        device.type,
-        ranks,
-        mesh_dim_names=("data", "dap"),
-        backend_override=None if dap_options is None else ((None, None), (None, dap_options)),
-    )
+    mesh = _training_mesh(config, num_training, backend, device)
     if context.role == TRAIN:
         context = replace(
             context, data=_axis(mesh, "data"), dap=_for_dap(_axis(mesh, "dap"), config)
@@ -225,6 +218,19 @@ def _training_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) ->
     if launch.rank >= num_training or num_training == 1:
         return AxisGroup.single("training")
     return AxisGroup(name="training", rank=launch.rank, size=num_training, process_group=group)
+
+
+def _training_mesh(
+    config: ParallelConfig, num_training: int, backend: str, device: torch.device
+) -> DeviceMesh:
+    """Build the ("data", "dap") mesh. All ranks of the world must call this function."""
+    dap_options = _dap_options(backend, timedelta(seconds=config.timeout_seconds))
+    return DeviceMesh(
+        device.type,
+        torch.arange(num_training).view(-1, config.dap_size),
+        mesh_dim_names=("data", "dap"),
+        backend_override=None if dap_options is None else ((None, None), (None, dap_options)),
+    )
 
 
 def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Options | None:
