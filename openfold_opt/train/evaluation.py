@@ -108,15 +108,11 @@ class Evaluator:
         return lddt_ca(outputs.final_atom_positions, batch.all_atom_positions, batch.all_atom_mask)
 
     def run(
-        self,
-        chains: ChainSource,
-        axis: AxisGroup,
-        *,
-        set_status: Callable[..., None] = lambda **_: None,
+        self, chains: ChainSource, axis: AxisGroup, *, note: Callable[..., None] = lambda **_: None
     ) -> tuple[ChainScore, ...]:
         """Scores of the chains of all ranks of the axis, sorted by chain id; the same on every rank.
 
-        chains: of this rank. set_status: told of each chain. Raises NonFiniteError if a score is not finite.
+        chains: of this rank. note: told of each chain. Raises NonFiniteError if a score is not finite.
         """
         scores = {}
         # all ranks of a group are here at the same time for the chains that they evaluate together
@@ -124,7 +120,7 @@ class Evaluator:
             for chain_id, features in chains.evaluation_chains(
                 device=self.device, together=together
             ):
-                set_status(activity=f"evaluating {chain_id}")
+                note(activity=f"evaluating {chain_id}")
                 lddt_ca, num_residues = (
                     self.score(features, together=together),
                     int(features["seq_length"].sum()),

@@ -39,11 +39,11 @@ class EvaluationWorker:
         context: ParallelContext,
         *,
         device: torch.device,
-        set_status: Callable[..., None],
+        note: Callable[..., None],
         stop_request: StopRequest,
     ) -> None:
         self._context = context
-        self._tell_others = set_status
+        self._tell_others = note
         self._stop_request = stop_request
         model = build_model(config, seed=0, device=device)
         self._buffer = ParameterBuffer(
@@ -66,7 +66,7 @@ class EvaluationWorker:
         if self._context.store.get(END_KEY).decode() == PREEMPTED:
             raise PreemptedError("the run was asked to stop; the same command continues it")
 
-    def _set_status(self, *, activity: str, step: int | None = None) -> None:
+    def _note(self, *, activity: str, step: int | None = None) -> None:
         """Said between chains and while waiting: the moment to pass on a request to stop, too."""
         self._tell_others(activity=activity, step=step)
         if self._stop_request.is_raised and not self._stop_request.is_heard:
@@ -77,10 +77,10 @@ class EvaluationWorker:
         """Whether snapshot `number` comes. An order is always followed by its weights, even if the end is near."""
         store = self._context.store
         while True:
-            self._set_status(activity="waiting for weights")
+            self._note(activity="waiting for weights")
             has_ended = store.check([END_KEY])
             if store.check([order_key(number)]):
-                self._set_status(
+                self._note(
                     activity="evaluating", step=json.loads(store.get(order_key(number)))["step"]
                 )
                 return True
@@ -103,9 +103,7 @@ class EvaluationWorker:
     def _evaluate(self, data: OpenData, number: int) -> None:
         started = time.perf_counter()
         try:
-            scores = self.evaluator.run(
-                data, self._context.training_ranks, set_status=self._set_status
-            )
+            scores = self.evaluator.run(data, self._context.training_ranks, note=self._note)
             answer = {
                 "scores": [asdict(score) for score in scores],
                 "seconds": time.perf_counter() - started,

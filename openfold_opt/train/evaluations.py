@@ -55,13 +55,13 @@ class InlineEvaluation:
         training_ranks: AxisGroup,
         *,
         observer: RunObserver,
-        set_status: Callable[..., None],
+        note: Callable[..., None],
     ) -> None:
         self._evaluator = evaluator
         self._data = data
         self._training_ranks = training_ranks
         self._observer = observer
-        self._set_status = set_status
+        self._note = note
         self._reports: list[EvaluationReport] = []
         self.num_waits = 0
         self.wait_seconds = 0.0
@@ -69,12 +69,10 @@ class InlineEvaluation:
 
     def ask(self, point: EvaluationPoint) -> None:
         self._observer.evaluation_start(step=point.step, epoch_num=point.epoch_num)
-        self._set_status(activity="evaluating")
+        self._note(activity="evaluating")
         started = time.perf_counter()
         try:
-            scores = self._evaluator.run(
-                self._data, self._training_ranks, set_status=self._set_status
-            )
+            scores = self._evaluator.run(self._data, self._training_ranks, note=self._note)
         except NonFiniteError as error:
             message = f"evaluation after step {point.step}: {error}"
             raise NonFiniteError(message, step=point.step) from error

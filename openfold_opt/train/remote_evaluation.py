@@ -57,7 +57,7 @@ class RemoteEvaluation:
         *,
         queue_size: int,
         observer: RunObserver,
-        set_status: Callable[..., None],
+        note: Callable[..., None],
     ) -> None:
         self.num_waits = 0
         self.wait_seconds = 0.0
@@ -66,7 +66,7 @@ class RemoteEvaluation:
         self._context = context
         self._queue_size = queue_size
         self._observer = observer
-        self._set_status = set_status
+        self._note = note
         self._num_asked = 0
         self._under_way: dict[int, EvaluationPoint] = {}
         self._arrived: list[EvaluationReport] = []
@@ -90,7 +90,7 @@ class RemoteEvaluation:
 
     def drain(self) -> Iterable[EvaluationReport]:
         while self._under_way:
-            self._set_status(activity=f"waiting for {len(self._under_way)} evaluations")
+            self._note(activity=f"waiting for {len(self._under_way)} evaluations")
             self._poll()
             time.sleep(POLL_SECONDS)
         return self.finished()
@@ -106,7 +106,7 @@ class RemoteEvaluation:
         self.num_waits += 1
         started = time.perf_counter()
         while len(self._under_way) >= self._queue_size:
-            self._set_status(activity="waiting for a place in the evaluation queue")
+            self._note(activity="waiting for a place in the evaluation queue")
             self._poll()
             time.sleep(POLL_SECONDS)
         self.wait_seconds += time.perf_counter() - started

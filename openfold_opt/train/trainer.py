@@ -286,7 +286,7 @@ class Trainer:
                 self._config,
                 context,
                 device=device,
-                set_status=self._heartbeat.set_status,
+                note=self._heartbeat.set_status,
                 stop_request=self._stop_request,
             )
             graphs = None

@@ -71,8 +71,8 @@ class TrainingInterval:
     """Passes without gradient of a step, counted from 0."""
     training_ranks: AxisGroup
     observer: RunObserver
-    set_status: Callable[..., None]
-    """Told what this rank does (activity=...) at which step (step=...)."""
+    note: Callable[..., None]
+    """Told what this rank does (doing=...) at which step (step=...)."""
     between_steps: Callable[[], None]
     """Called before each step, on every rank."""
     data_wait_seconds: float = 0.0
@@ -116,9 +116,9 @@ class TrainingInterval:
         """The micro-batches of a step on the device; `taken` gets them as they came."""
         for _ in range(self.accumulation):
             asked = time.perf_counter()
-            self.set_status(activity="waiting for data", step=step)
+            self.note(activity="waiting for data", step=step)
             loaded = next(self.batches)
-            self.set_status(activity="training")
+            self.note(activity="training")
             self.data_wait_seconds += time.perf_counter() - asked
             taken.append(loaded)
             if loaded.step != step - 1:

@@ -59,7 +59,7 @@ class TrainingLoop:
         self._started = self._run_seconds = 0.0
         self._block_started = (0.0, 0)
         """time.perf_counter() and step at the beginning of the running block."""
-        self._set_status = heartbeat.set_status
+        self._note = heartbeat.set_status
         self._writer = BackgroundWriter(
             prepared.store,
             before_publishing=lambda step: observer.checkpoint_written(step=step),
@@ -78,7 +78,7 @@ class TrainingLoop:
             mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
             observer=observer,
-            set_status=self._set_status,
+            note=self._note,
             between_steps=self._between_steps,
             training_ranks=context.training_ranks,
             samples_per_step=prepared.identity.global_batch_size,
@@ -92,14 +92,14 @@ class TrainingLoop:
                 self._data,
                 self._context.training_ranks,
                 observer=self._observer,
-                set_status=self._set_status,
+                note=self._note,
             )
         return RemoteEvaluation(
             self._prepared.train_step.weight_average,
             self._context,
             queue_size=self._config.parallel.evaluation_queue,
             observer=self._observer,
-            set_status=self._set_status,
+            note=self._note,
         )
 
     def run(self, *, started: float) -> RunSummary:
@@ -279,7 +279,7 @@ class TrainingLoop:
 
     def _begin_checkpoint(self) -> None:
         """Raises OSError on every rank if the first one could not write the checkpoint before."""
-        self._set_status(activity="saving")
+        self._note(activity="saving")
         states = gather_objects(self._data.training_state(), self._context.training_ranks)
         # the ranks of a dap group take the same stream
         streams = tuple(states[:: self._context.dap.size])
