@@ -8,7 +8,7 @@ STEPS ?= 400
 REAL_DEMO ?= runs/real-demo
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu house demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -28,8 +28,13 @@ test-gpu:        ## the tests that need a GPU
 gpu-suite:       ## on a GPU: correctness, times, profile and tests, in less than nine minutes: OUT=folder
 	tools/gpu_suite.sh $(or $(OUT),build/gpu_suite) $(PYTHON)
 
-house:           ## only the rules of the house: imports, sizes, names
+architecture:    ## only the rules of the architecture: imports, sizes, names
 	./run_tests.sh tests/architecture
+
+lint:            ## ruff check, ruff format --check and mypy
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
 
 demo:            ## the timed run of the front door: embedded data to lDDT-Ca 0.8
 	./run_and_time.sh $(SEED_FLAG)
@@ -98,5 +103,5 @@ ci:              ## what CI runs
 	.ci/run
 
 clean:           ## remove embedded data and caches, keep .venv, runs and other data
-	rm -rf data/demo .pytest_cache build
+	rm -rf data/demo .pytest_cache .ruff_cache .mypy_cache build
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

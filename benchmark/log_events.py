@@ -21,8 +21,9 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     before the event, such as the rank of a launcher, but only one event and nothing after it.
     """
     events, damage = [], []
+    # not str.splitlines: a text in JSON may contain U+2028, and others of its line ends
     text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if MARK not in line:
             continue
         count = line.count(MARK.strip())

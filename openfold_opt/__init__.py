@@ -1,1 +1,1 @@
-"""AlphaFold2 training, from packed shards to trained weights."""
+"""AlphaFold2 training from packed shards."""

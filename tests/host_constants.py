@@ -1,11 +1,11 @@
-"""Seeing on a CPU what would be a copy from the host on a GPU."""
+"""Detection on a CPU of operations that would copy from the host on a GPU."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class HostConstants(TorchDispatchMode):
-    """Counts tensors that are made of numbers of the host; on a GPU each of them would be a copy."""
+    """Counts tensors created from Python data. On a GPU each of them is a copy from the host."""
 
     def __init__(self):
         super().__init__()

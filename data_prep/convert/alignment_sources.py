@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from data_prep.parsers.sources import FileSlice
 from data_prep.parsers.tables import read_duplicates
 
 DUPLICATES_NAME = "duplicate_pdb_chains.txt"
+_CHAIN_FOLDER = re.compile(r"[0-9A-Za-z]{4,}_\w+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +46,35 @@ class FolderUse:
     unused: list[Unused]
 
 
-def list_alignment_folders(open_protein_set: Path) -> list[Item]:
-    """Everything in `<open_protein_set>/pdb`. DataPrepError if that is not there."""
+def alignments_root(open_protein_set: Path) -> Path:
+    """Return the folder that contains one folder of alignments per chain.
+
+    This is `<open_protein_set>/pdb` in OpenProteinSet's layout. In OpenFold's layout, which has
+    no `pdb`, it is the given folder itself.
+    """
     root = open_protein_set / "pdb"
+    if exists(root) or not exists(open_protein_set):
+        return root
+    has_chains = any(
+        item.is_folder and _CHAIN_FOLDER.fullmatch(item.name)
+        for item in list_folder(open_protein_set)
+    )
+    return open_protein_set if has_chains else root
+
+
+def list_alignment_folders(open_protein_set: Path) -> list[Item]:
+    """Return everything in the alignments' root except the table of duplicates.
+
+    Raises:
+        DataPrepError: the folder does not exist.
+    """
+    root = alignments_root(open_protein_set)
     if not exists(root):
         raise DataPrepError(
-            f"{root} does not exist; expected one folder of alignments per chain in it"
+            f"{root} does not exist; expected one folder of alignments per chain in it, "
+            f"or such folders, named <PDB id>_<author chain>, in {open_protein_set}"
         )
-    return list_folder(root)
+    return [item for item in list_folder(root) if item.path != open_protein_set / DUPLICATES_NAME]
 
 
 def chains_by_folder(

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from data_prep.convert import alignments, structures
 from data_prep.convert.alignment_files import read_folder
-from data_prep.convert.alignment_sources import DUPLICATES_NAME, describe_missing, read_folder_use
+from data_prep.convert.alignment_sources import (
+    DUPLICATES_NAME,
+    AlignmentUnit,
+    alignments_root,
+    describe_missing,
+    read_folder_use,
+)
 from data_prep.convert.build_index import ClusterOf, commonest_cluster
 from data_prep.convert.pipeline import check_missing
 from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, Plan, make_chunks
@@ -21,7 +27,7 @@ from data_prep.convert.table_checks import (
 )
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
-from data_prep.parsers.file_access import exists, read_file
+from data_prep.parsers.file_access import exists, printable, read_file
 from data_prep.parsers.tables import read_clusters, read_obsolete
 from data_prep.progress import Progress
 
@@ -63,7 +69,7 @@ class RawSource:
         DataPrepError or BrokenFile if a table is missing or of another kind, or if there is no
         entry.
         """
-        inputs = [self.pdb_mmcif / "raw", self.open_protein_set / "pdb"]
+        inputs = [self.pdb_mmcif / "raw", alignments_root(self.open_protein_set)]
         tables = [self._clusters_path, self._obsolete_path, self._duplicates_path]
         check_present(inputs if self.own_data else [*inputs, *tables])
         if exists(self._obsolete_path):
@@ -89,12 +95,12 @@ class RawSource:
         Their shards depend on all structures too, since these are the templates.
         """
         use = read_folder_use(library.chain_ids, self.open_protein_set)
-        root = self.open_protein_set / "pdb"
+        root = alignments_root(self.open_protein_set)
         remedy = describe_missing(use, root)
         check_missing(
             self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy
         )
-        units, unused = [], list(use.unused)
+        units, unused, unread = [], list(use.unused), []
         is_silent = len(use.users) < _MANY_FOLDERS
         with Progress(
             len(use.users), what="listing", unit="folder", is_silent=is_silent
@@ -103,7 +109,10 @@ class RawSource:
                 unit, others = read_folder(root / folder, members, use_all=self.own_data)
                 units.append(unit)
                 unused.extend(others)
+                if others and not unit.msa_paths:
+                    unread.append(unit)
                 progress.update()
+        self._check_unread(unread, num_chains=len(library.chain_ids))
         chunks = make_chunks(
             alignments.KIND,
             units,
@@ -112,6 +121,22 @@ class RawSource:
             depends_on=fingerprint_of_templates(structure_chunks, self._obsolete_path),
         )
         return Plan(chunks=chunks, unused=tuple(unused))
+
+    def _check_unread(self, units: Sequence[AlignmentUnit], *, num_chains: int) -> None:
+        """Raise DataPrepError if folders have files but no alignment, and this is not allowed.
+
+        An empty folder is a chain without homologs, as in the benchmark's data.
+        """
+        if not units:
+            return
+        folder = alignments_root(self.open_protein_set) / units[0].alignment_id
+        check_missing(
+            self.missing_alignments,
+            [chain_id for unit in units for chain_id in unit.members],
+            num_chains=num_chains,
+            what="alignment among the files of their folders",
+            remedy=f"give the files in {printable(folder)} names that end in .a3m or .sto",
+        )
 
     def read_obsolete(self) -> Mapping[str, str]:
         return read_obsolete(self._obsolete_path) if exists(self._obsolete_path) else {}

@@ -1,1 +1,4 @@
-"""Rotations, rigid frames, atoms and torsions of residues, superposition. Everything works over any leading dims."""
+"""Rotations, rigid frames, atoms and torsions of residues, and superposition.
+
+All functions accept any leading dims.
+"""

@@ -1,4 +1,4 @@
-"""Atoms of residues in the two layouts, atom14 and atom37 (see openfold_opt.protein.residue_constants)."""
+"""Atom layouts atom14 and atom37 (see openfold_opt.protein.residue_constants)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openfold_opt.protein.residue_constants import (
 
 
 def make_atom14_masks(aatype: Tensor) -> dict[str, Tensor]:
-    """Which atoms a residue has and where they sit.
+    """Return the masks of existing atoms and the index maps between the two layouts.
 
     Args:
         aatype: [..., N_res] int64, classes 0..20.
@@ -37,24 +37,37 @@ def make_atom14_masks(aatype: Tensor) -> dict[str, Tensor]:
 
 
 def gather_atoms(values: Tensor, slots: Tensor) -> Tensor:
-    """Values [..., n, k] of atoms at slots [..., m]: [..., m, k]."""
+    """Gather values [..., n, k] of atoms at slots [..., m]: [..., m, k]."""
     return values.gather(-2, slots[..., None].expand(*slots.shape, values.shape[-1]))
 
 
 def atom14_to_atom37(
     positions: Tensor, residx_atom37_to_atom14: Tensor, atom37_atom_exists: Tensor
 ) -> Tensor:
-    """Positions [..., N_res, 14, 3] -> [..., N_res, 37, 3], zero where the residue has no such atom."""
+    """Convert positions from atom14 to atom37.
+
+    Args:
+        positions: [..., N_res, 14, 3] angstrom.
+        residx_atom37_to_atom14: [..., N_res, 37] int64.
+        atom37_atom_exists: [..., N_res, 37].
+
+    Returns:
+        [..., N_res, 37, 3] angstrom, zero for atoms that the residue type lacks.
+    """
     return gather_atoms(positions, residx_atom37_to_atom14) * atom37_atom_exists[..., None]
 
 
 def make_atom14_positions(
     aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor
 ) -> dict[str, Tensor]:
-    """Ground truth in atom14, also with exchangeable atom names exchanged (AF2 suppl. 1.8.5, Algorithm 26).
+    """Convert the ground truth to atom14, with and without renaming of ambiguous atoms.
+
+    See AF2 suppl. 1.8.5, Algorithm 26.
 
     Args:
-        aatype: [..., N_res] int64; all_atom_positions: [..., N_res, 37, 3] angstrom; all_atom_mask: [..., N_res, 37].
+        aatype: [..., N_res] int64.
+        all_atom_positions: [..., N_res, 37, 3] angstrom.
+        all_atom_mask: [..., N_res, 37].
 
     Returns:
         atom14_gt_exists, atom14_alt_gt_exists, atom14_atom_is_ambiguous [..., N_res, 14];
@@ -76,13 +89,15 @@ def make_atom14_positions(
 def pseudo_beta(
     aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """CB, or CA of glycine.
+    """Select the CB atom of each residue, or CA for glycine.
 
     Args:
-        aatype: [..., N_res] int64; all_atom_positions: [..., N_res, 37, 3]; all_atom_mask: [..., N_res, 37].
+        aatype: [..., N_res] int64.
+        all_atom_positions: [..., N_res, 37, 3].
+        all_atom_mask: [..., N_res, 37].
 
     Returns:
-        positions [..., N_res, 3] and mask [..., N_res].
+        Positions [..., N_res, 3] and mask [..., N_res].
     """
     is_glycine = aatype == restype_order["G"]
     ca, cb = atom_order["CA"], atom_order["CB"]

@@ -1,4 +1,4 @@
-"""Frames of the eight rigid groups of a residue: from atoms, and from torsion angles to atoms."""
+"""Frames of the eight rigid groups of a residue, computed from atoms or from torsion angles."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ BACKBONE, PSI, FIRST_CHI = 0, 3, 4
 
 
 def _group_tables() -> tuple[np.ndarray, np.ndarray]:
-    """int64 [21, 8, 3]: the atoms (neg_x_axis, origin, xy_plane) of each group; float32 [21, 8]: the group exists."""
+    """Return the atoms of each group and whether the group exists.
+
+    Returns:
+        int64 [21, 8, 3]: the atom37 slots (neg_x_axis, origin, xy_plane) of each group.
+        float32 [21, 8]: 1 if the group exists.
+    """
     atoms = np.zeros((21, NUM_RIGID_GROUPS, 3), np.int64)
     exists = np.zeros((21, NUM_RIGID_GROUPS), np.float32)
-    # X has no side chain, but its backbone is a frame like any other
+    # X has no side chain, but it has backbone and psi frames.
     exists[:, [BACKBONE, PSI]] = 1.0
     exists[:, FIRST_CHI:] = chi_angles_mask
     for restype, residue in enumerate([*restype_1to3.values(), "UNK"]):
-        bases = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
+        bases: dict[int, tuple[str, ...]] = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
         bases |= {
             FIRST_CHI + chi: names[1:]
             for chi, names in enumerate(chi_angles_atoms.get(residue, ()))
@@ -47,7 +52,11 @@ def _group_tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ambiguity_rotations() -> np.ndarray:
-    """float32 [21, 8, 3, 3]: half a turn about x for the last chi group of residues with exchangeable atoms."""
+    """Return the rotation of each group under renaming of ambiguous atoms: float32 [21, 8, 3, 3].
+
+    It is a rotation by pi about x for the last chi group of residues with ambiguous atoms, and the
+    identity for all other groups.
+    """
     rotations = np.tile(np.eye(3, dtype=np.float32), (21, NUM_RIGID_GROUPS, 1, 1))
     for residue in residue_atom_renaming_swaps:
         last_chi = len(chi_angles_atoms[residue]) - 1
@@ -64,32 +73,35 @@ _AMBIGUITY_ROTATIONS = _ambiguity_rotations()
 def atom37_to_frames(
     aatype: Tensor, all_atom_positions: Tensor, all_atom_mask: Tensor
 ) -> dict[str, Tensor]:
-    """Frames of the rigid groups from resolved atoms (AF2 suppl. 1.8.4, table 2).
+    """Compute the frames of the rigid groups from resolved atoms (AF2 suppl. 1.8.4, table 2).
 
     Args:
-        aatype: [..., N_res] int64; all_atom_positions: [..., N_res, 37, 3] angstrom; all_atom_mask: [..., N_res, 37].
+        aatype: [..., N_res] int64.
+        all_atom_positions: [..., N_res, 37, 3] angstrom.
+        all_atom_mask: [..., N_res, 37].
 
     Returns:
-        rigidgroups_gt_frames, rigidgroups_alt_gt_frames [..., N_res, 8, 4, 4];
-        rigidgroups_gt_exists (all three atoms resolved), rigidgroups_group_exists (the residue type has the group),
-        rigidgroups_group_is_ambiguous [..., N_res, 8].
+        rigidgroups_gt_frames, rigidgroups_alt_gt_frames: [..., N_res, 8, 4, 4].
+        rigidgroups_gt_exists: [..., N_res, 8], 1 if all three atoms of the group are resolved.
+        rigidgroups_group_exists: [..., N_res, 8], 1 if the residue type has the group.
+        rigidgroups_group_is_ambiguous: [..., N_res, 8], 1 if the frame depends on ambiguous names.
     """
     slots = lookup(_GROUP_ATOMS, aatype)
     flat = slots.flatten(-2)
     atoms = gather_atoms(all_atom_positions, flat).unflatten(-2, slots.shape[-2:])
     resolved = all_atom_mask.gather(-1, flat).unflatten(-1, slots.shape[-2:]).amin(-1)
     frames = Rigid.from_three_points(atoms[..., 0, :], atoms[..., 1, :], atoms[..., 2, :], eps=1e-8)
-    # the backbone frame has C on its positive x axis: half a turn about y
-    backbone_turn = frames.rotation.new_ones(NUM_RIGID_GROUPS, 1, 3)
-    # Filled on the device: a list of Python numbers would be copied there from the host.
-    backbone_turn[BACKBONE, 0, ::2].fill_(-1.0)
-    frames = Rigid(frames.rotation * backbone_turn, frames.translation)
+    # In the backbone frame C is on the positive x axis, so this frame is rotated by pi about y.
+    backbone_sign = frames.rotation.new_ones(NUM_RIGID_GROUPS, 1, 3)
+    # fill_ runs on the device. Assigning a list of Python numbers would copy it from the host.
+    backbone_sign[BACKBONE, 0, ::2].fill_(-1.0)
+    frames = Rigid(frames.rotation * backbone_sign, frames.translation)
     ambiguity = lookup(_AMBIGUITY_ROTATIONS, aatype).to(frames.rotation.dtype)
-    turned = frames.compose(Rigid(ambiguity, torch.zeros_like(frames.translation)))
+    alternative = frames.compose(Rigid(ambiguity, torch.zeros_like(frames.translation)))
     group_exists = lookup(_GROUP_EXISTS, aatype)
     return {
         "rigidgroups_gt_frames": frames.to_matrix4x4(),
-        "rigidgroups_alt_gt_frames": turned.to_matrix4x4(),
+        "rigidgroups_alt_gt_frames": alternative.to_matrix4x4(),
         "rigidgroups_gt_exists": resolved * group_exists,
         "rigidgroups_group_exists": group_exists,
         "rigidgroups_group_is_ambiguous": (ambiguity[..., 1, 1] < 0).to(group_exists.dtype),
@@ -97,13 +109,15 @@ def atom37_to_frames(
 
 
 def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) -> Rigid:
-    """Algorithm 24 (computeAllAtomCoordinates), lines 1-10: global frames of the eight rigid groups.
+    """Compute the global frames of the eight rigid groups (Algorithm 24, lines 1-10).
 
     Args:
-        backbone: frames [..., N_res]; angles: [..., N_res, 7, 2] sine and cosine; aatype: [..., N_res] int64.
+        backbone: Frames [..., N_res].
+        angles: [..., N_res, 7, 2], sine and cosine of the torsion angles.
+        aatype: [..., N_res] int64.
 
     Returns:
-        frames [..., N_res, 8].
+        Frames [..., N_res, 8].
     """
     default = Rigid.from_matrix4x4(
         lookup(restype_rigid_group_default_frame, aatype).to(angles.dtype)
@@ -111,7 +125,7 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
     sine, cosine = angles.unbind(-1)
     sine = torch.cat([torch.zeros_like(sine[..., :1]), sine], dim=-1)[..., None]
     cosine = torch.cat([torch.ones_like(cosine[..., :1]), cosine], dim=-1)[..., None]
-    # default times a turn about x: the turn mixes the second and third column
+    # This is default times a rotation about x, which mixes the second and the third columns.
     x, y, z = default.rotation.unbind(-1)
     rotation = torch.stack([x, cosine * y + sine * z, cosine * z - sine * y], dim=-1)
     local = Rigid(rotation, default.translation)
@@ -133,10 +147,11 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
 
 
 def frames_and_literature_positions_to_atom14(frames: Rigid, aatype: Tensor) -> Tensor:
-    """Algorithm 24, line 11: idealised atoms put into their frames.
+    """Transform idealized atom positions to the frames of their groups (Algorithm 24, line 11).
 
     Args:
-        frames: [..., N_res, 8]; aatype: [..., N_res] int64.
+        frames: [..., N_res, 8].
+        aatype: [..., N_res] int64.
 
     Returns:
         [..., N_res, 14, 3] angstrom, zero in unused slots.

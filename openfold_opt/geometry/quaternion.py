@@ -1,4 +1,4 @@
-"""Unit quaternions [..., 4] as (w, x, y, z) and rotation matrices [..., 3, 3]."""
+"""Unit quaternions [..., 4] in the order (w, x, y, z)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def quaternion_to_matrix(q: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of unit quaternions q [..., 4]."""
+    """Convert unit quaternions q [..., 4] to rotation matrices [..., 3, 3]."""
     w, x, y, z = q.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     xy, xz, yz = x * y, x * z, y * z
@@ -28,7 +28,7 @@ def quaternion_to_matrix(q: Tensor) -> Tensor:
 
 
 def quaternion_multiply_by_vector(q: Tensor, v: Tensor) -> Tensor:
-    """Hamilton product of q [..., 4] and the pure quaternion (0, v), v [..., 3]: [..., 4]."""
+    """Return the Hamilton product of q [..., 4] and (0, v), where v is [..., 3]: [..., 4]."""
     w, x, y, z = q.unbind(-1)
     a, b, c = v.unbind(-1)
     product = (

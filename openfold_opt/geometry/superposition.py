@@ -1,4 +1,4 @@
-"""Superposition of two structures, and the measures that are read off it: RMSD and GDT; and dRMSD, which needs none."""
+"""Superposition of two structures, and the metrics RMSD, GDT and dRMSD."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ GDT_HA_THRESHOLDS_ANGSTROM = (0.5, 1.0, 2.0, 4.0)
 
 
 def superimpose(mobile: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn and shift mobile onto target so that the masked points fit best (Kabsch 1976).
+    """Superimpose mobile on target with minimal RMSD of the masked points (Kabsch 1976).
+
+    The computation is in float64.
 
     Args:
-        mobile, target: [..., N, 3] angstrom; mask: [..., N], 1 for points that count, at least one of them.
+        mobile: [..., N, 3] angstrom.
+        target: [..., N, 3] angstrom.
+        mask: [..., N], 1 for the points to fit. At least one point must be 1.
 
     Returns:
-        all of mobile, moved, [..., N, 3], and the RMSD of the points that count, [...], angstrom, both of mobile's dtype;
-        computed in float64.
+        All points of mobile after superposition, [..., N, 3], and the RMSD of the masked points,
+        [...], angstrom. Both have the dtype of mobile.
     """
     weight = mask.to(torch.float64)[..., None]
     count = weight.sum(-2, keepdim=True)
@@ -27,7 +31,7 @@ def superimpose(mobile: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, T
     )
     covariance = (weight * (moved - center_moved)).transpose(-1, -2) @ (fixed - center_fixed)
     left, _, right = torch.linalg.svd(covariance)
-    # a reflection fits no molecule: turn the least important axis round
+    # Reflections are not allowed: invert the axis of the smallest singular value if necessary.
     sign = torch.ones_like(left[..., 0])
     sign[..., 2] = torch.sign(torch.linalg.det(left) * torch.linalg.det(right))
     rotation = (left * sign[..., None, :]) @ right
@@ -36,7 +40,16 @@ def superimpose(mobile: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, T
 
 
 def rmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
-    """Root mean square distance of points as they lie: [..., N, 3] and [..., N] -> [...] angstrom."""
+    """Compute the root mean square distance of points without superposition.
+
+    Args:
+        predicted: [..., N, 3] angstrom.
+        true: [..., N, 3] angstrom.
+        mask: [..., N].
+
+    Returns:
+        [...] angstrom.
+    """
     square = ((predicted - true) ** 2).sum(-1)
     return torch.sqrt((square * mask).sum(-1) / mask.sum(-1))
 
@@ -44,17 +57,36 @@ def rmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
 def gdt(
     predicted: Tensor, true: Tensor, mask: Tensor, *, thresholds_angstrom: tuple[float, ...]
 ) -> Tensor:
-    """Mean over thresholds of the share of points within them, for structures already superimposed: [...], 0 to 1."""
+    """Compute the global distance test of superimposed structures.
+
+    Args:
+        predicted: [..., N, 3] angstrom.
+        true: [..., N, 3] angstrom.
+        mask: [..., N].
+
+    Returns:
+        [...], the fraction of points within each threshold, averaged over the thresholds.
+    """
     distance = torch.sqrt(((predicted - true) ** 2).sum(-1))
-    shares = [
+    fractions = [
         ((distance <= threshold) * mask).sum(-1) / mask.sum(-1) for threshold in thresholds_angstrom
     ]
-    return torch.stack(shares).mean(0)
+    return torch.stack(fractions).mean(0)
 
 
 def drmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
-    """Root mean square difference of all pairwise distances: [..., N, 3] and [..., N] -> [...] angstrom."""
-    # without matrix products: they would be rounded to TF32 on a GPU, and near zero they lose digits everywhere
+    """Compute the root mean square difference of all pairwise distances.
+
+    Args:
+        predicted: [..., N, 3] angstrom.
+        true: [..., N, 3] angstrom.
+        mask: [..., N].
+
+    Returns:
+        [...] angstrom.
+    """
+    # Matrix products would be rounded to TF32 on a GPU, and for small distances they lose
+    # precision on every device.
     mode = "donot_use_mm_for_euclid_dist"
     difference = torch.cdist(predicted, predicted, compute_mode=mode) - torch.cdist(
         true, true, compute_mode=mode

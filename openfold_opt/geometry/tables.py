@@ -1,4 +1,4 @@
-"""Tables of openfold_opt.protein as tensors, looked up by residue type on the residue type's own device."""
+"""Lookup of the tables of openfold_opt.protein by residue type on the device."""
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MAX_KEPT_TABLES = 256
+_MAX_CACHED_TABLES = 256
 
 
 def lookup(table: np.ndarray, aatype: Tensor) -> Tensor:
-    """Rows of a table [21, ...] for aatype [...], classes 0..20; 21, a gap, counts as unknown.
+    """Return the rows of a table [21, ...] for aatype [...], classes 0..20.
 
-    Each table goes to each device once and is kept there, so that a training step copies nothing from the host.
+    Class 21, a gap, has the row of class 20. Each table is copied to each device once and cached,
+    so that a training step copies nothing from the host.
 
     Returns:
-        [..., *table.shape[1:]], dtype as the table's.
+        [..., *table.shape[1:]] with the dtype of the table, on the device of aatype.
 
     Raises:
-        ValueError: the table is writeable: what is kept would not follow its changes.
+        ValueError: The table is writeable. The cached copy would not follow its changes.
     """
     if table.flags.writeable:
         raise ValueError(
-            f"a table {table.shape} is writeable; call setflags(write=False) on it once, where it is made"
+            f"found a writeable table of shape {table.shape}, expected a read-only one; "
+            "call setflags(write=False) where the table is created"
         )
     rows = _on_device(_SameArray(table), aatype.device)
     return rows[aatype.clamp(max=table.shape[0] - 1)]
 
 
 class _SameArray:
-    """An array as a key: equal only to itself. Holding the array keeps its id from being given to another one."""
+    """A cache key that is equal only for the same array object.
+
+    It holds the array, so that no other array can get the same id.
+    """
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -43,6 +48,6 @@ class _SameArray:
         return id(self.array)
 
 
-@functools.lru_cache(maxsize=_MAX_KEPT_TABLES)
+@functools.lru_cache(maxsize=_MAX_CACHED_TABLES)
 def _on_device(key: _SameArray, device: torch.device) -> Tensor:
     return torch.tensor(key.array).to(device)

@@ -1,1 +1,4 @@
-"""From shards to batches: samplers, transforms, worker processes. A sample is a pure function of (chain, seed)."""
+"""From shards to batches: samplers, transforms, worker processes.
+
+A sample is a pure function of (chain, seed).
+"""

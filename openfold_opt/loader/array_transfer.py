@@ -1,8 +1,9 @@
-"""Sending arrays between processes without copying them through a pipe.
+"""Transfer of arrays between processes through anonymous shared memory.
 
-The arrays of a message are laid out in one anonymous file in memory (memfd_create), whose descriptor travels over a Unix socket;
-the receiver maps it. Compared with torch's shared-memory tensors: nothing appears in /dev/shm (which containers keep small), no
-process needs to stay alive until its last message is opened, and nothing is left behind by a process that is killed.
+The arrays of a message are written to one anonymous file in memory (memfd_create). Its descriptor
+is sent over a Unix socket, and the receiver maps the file. Compared with torch's shared-memory
+tensors: nothing appears in /dev/shm (which containers keep small), a sender may exit before its
+last message is opened, and a killed process leaves nothing behind.
 """
 
 import errno
@@ -20,19 +21,27 @@ MAX_HEADER_BYTES = 128 * 1024
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends of a channel that keeps the boundaries of messages."""
+    """Return the two connected ends of a channel that preserves message boundaries."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarray]) -> None:
-    """Sends a small picklable message along with named arrays. OSError if the other end is closed."""
+    """Send a small picklable message and named arrays.
+
+    Raises:
+        ValueError: the pickled message and the array layout exceed MAX_HEADER_BYTES.
+        OSError: the other end is closed.
+    """
     send_arrays_to_all([channel], message, arrays)
 
 
 def send_arrays_to_all(
     channels: Sequence[socket.socket], message: Any, arrays: dict[str, np.ndarray]
 ) -> None:
-    """The same to several receivers, which share one copy of the memory: they must not write to it."""
+    """Send like `send_arrays` to several receivers.
+
+    The receivers share one copy of the memory and must not write to it.
+    """
     layout, size = [], 0
     for name, array in arrays.items():
         layout.append((name, array.shape, array.dtype.str, size))
@@ -40,7 +49,8 @@ def send_arrays_to_all(
     header = pickle.dumps((message, layout, size))
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(
-            f"header of a message has {len(header)} bytes, expected {MAX_HEADER_BYTES} at most; send less beside the arrays"
+            f"the message header has {len(header)} bytes, expected at most {MAX_HEADER_BYTES}; "
+            "make the message smaller or send its data as arrays"
         )
     descriptor = os.memfd_create("batch", os.MFD_CLOEXEC)
     try:
@@ -54,22 +64,25 @@ def send_arrays_to_all(
 
 
 def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
-    """Receives what `send_arrays` sent; the arrays live in memory that is freed with the last of them.
+    """Receive a message and its arrays.
+
+    The shared memory is freed when the last of the arrays is freed.
 
     Raises:
         EOFError: the other end was closed, or its process died.
-        TimeoutError: the channel's timeout passed first.
+        TimeoutError: the channel timed out.
         OSError: this process has too many open files.
     """
     try:
         header, descriptors, _, _ = socket.recv_fds(channel, MAX_HEADER_BYTES, 1)
     except ConnectionResetError:
-        # Linux reports once that the other end closed with unread input; what it sent before is still to be had.
+        # Linux reports once that the other end closed with unread input. Messages that it sent
+        # before can still be received.
         header, descriptors, _, _ = socket.recv_fds(channel, MAX_HEADER_BYTES, 1)
     if not header:
         raise EOFError("the other end of the channel is closed")
     if not descriptors:
-        # the kernel drops a descriptor for which this process has no room
+        # The kernel drops the descriptor if this process has reached its limit of open files.
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     (descriptor,) = descriptors
     try:
@@ -85,7 +98,7 @@ def _write(
     layout: list[tuple[str, tuple[int, ...], str, int]],
     arrays: dict[str, np.ndarray],
 ) -> None:
-    # A function of its own: the mapping cannot be closed while a view of it exists.
+    # This is a separate function because a mapping cannot be closed while views of it exist.
     for name, view in _views(memory, layout).items():
         view[...] = arrays[name]
 

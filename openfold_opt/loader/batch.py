@@ -1,4 +1,4 @@
-"""A micro-batch of one rank: on the wire, as workers send it, and on the device, as a step uses it."""
+"""A micro-batch of one rank: in wire format, as workers send it, and on the device."""
 
 import dataclasses
 
@@ -8,33 +8,33 @@ import torch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchInfo:
-    """What a micro-batch is, beside its features."""
+    """Metadata of a micro-batch."""
 
     chain_ids: tuple[str, ...]
     sample_seeds: tuple[int, ...]
     slots: torch.Tensor
-    """int64 [batch]: places in the global batch of the step, which name the dropout masks of these samples."""
+    """int64 [batch], indices of the samples in the global batch; they select the dropout masks."""
     step: int
-    """Optimizer step that it is for, from 0; -1 in evaluation."""
+    """Optimizer step that uses the batch, counted from 0; -1 in evaluation."""
     micro: int
-    """Micro-batch of the step, from 0."""
+    """Index of the micro-batch in its step, counted from 0."""
     position: int
-    """Place in this rank's stream of micro-batches, from 0: what is to be marked as consumed."""
+    """Position in this rank's stream of micro-batches, counted from 0; see mark_consumed."""
     queue_depth: int
-    """Prepared micro-batches that the loader held when it gave this one away."""
+    """Number of prepared micro-batches that remained in the loader when this one was delivered."""
     reorder_distance: int
-    """How many places this one was ahead of the first that was missing."""
+    """Number of positions by which this one was ahead of the first missing one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WireBatch(BatchInfo):
-    """A micro-batch in host memory, compact."""
+    """A micro-batch in host memory, in wire format."""
 
     arrays: dict[str, np.ndarray]
-    """Every wire feature of openfold_opt.loader.wire_format."""
+    """All wire features of openfold_opt.loader.wire_format."""
 
     def loaded(self, features: dict[str, torch.Tensor], *, slots: torch.Tensor) -> "LoadedBatch":
-        """The same micro-batch with features made from the arrays."""
+        """Return the same micro-batch with decoded features in place of the arrays."""
         info = {item.name: getattr(self, item.name) for item in dataclasses.fields(BatchInfo)}
         return LoadedBatch(**{**info, "slots": slots}, features=features)
 
@@ -43,8 +43,8 @@ class WireBatch(BatchInfo):
 class LoadedBatch(BatchInfo):
     """A micro-batch on the device.
 
-    `features` has every name of openfold_opt.protein.features: shared features [batch, ...], per-pass features
-    [batch, num_passes, ...].
+    `features` has every name of openfold_opt.protein.features: shared features [batch, ...],
+    per-pass features [batch, num_passes, ...].
     """
 
     features: dict[str, torch.Tensor]

@@ -1,8 +1,8 @@
-"""Configuration of samples (what is in one) and of the loader (who prepares it)."""
+"""Configuration of the samples and of the loader that prepares them."""
 
 from dataclasses import dataclass, field
 
-STAGINGS = ("auto", "direct", "pinned", "dali")
+PREFETCH_KINDS = ("auto", "direct", "pinned", "dali")
 START_METHODS = ("fork", "forkserver", "spawn")
 
 _MATHEMATICAL = {"category": "mathematical"}
@@ -12,32 +12,33 @@ _IMPLEMENTATION = {"category": "implementation"}
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Sizes and probabilities of a sample (AlphaFold2 supplement 1.2 and table 4, initial training)."""
+    """Sizes and probabilities of a sample (AlphaFold2 supplement 1.2 and table 4)."""
 
     crop_size: int = field(default=256, metadata=_MATHEMATICAL)
-    """Residues of a training sample; shorter chains are padded to it."""
+    """Residues of a training sample; shorter chains are padded to this length."""
     pad_to_crop: bool = field(default=True, metadata=_IMPLEMENTATION)
-    """False leaves shorter chains at their length, which a batch of one sample can do: padding changes no result."""
+    """False leaves shorter chains at their length, which is possible in batches of one sample.
+    Padding changes no result."""
     max_msa_clusters: int = field(default=124, metadata=_MATHEMATICAL)
-    """Rows of the clustered MSA; four rows of templates join them in the model."""
+    """Rows of the clustered MSA; the model appends four template rows."""
     max_extra_msa: int = field(default=1024, metadata=_MATHEMATICAL)
     """Rows of the extra MSA."""
     masked_msa_fraction: float = field(default=0.15, metadata=_MATHEMATICAL)
-    """Probability of each position of the clustered MSA to be chosen for masked-MSA prediction."""
+    """Probability that a position of the clustered MSA is chosen for masked-MSA prediction."""
     masked_msa_uniform_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
-    """A chosen position becomes a uniformly drawn amino acid ..."""
+    """Probability that a chosen position becomes a uniformly drawn amino acid."""
     masked_msa_profile_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
-    """... or is drawn from the column's profile ..."""
+    """Probability that a chosen position is drawn from the profile of its column."""
     masked_msa_same_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
-    """... or stays; else it becomes the mask class."""
+    """Probability that a chosen position stays unchanged; otherwise it becomes the mask class."""
     max_templates: int = field(default=4, metadata=_MATHEMATICAL)
-    """Templates of a sample at most; 0 switches templates off."""
+    """Maximum number of templates of a sample; 0 disables templates."""
     shuffled_template_hits: int = field(default=20, metadata=_MATHEMATICAL)
-    """In training this many of the best hits are shuffled before the first that can be featurised are taken."""
+    """In training, this many of the best hits are shuffled before the first usable are taken."""
     max_recycling_iterations: int = field(default=3, metadata=_MATHEMATICAL)
-    """Recycling passes without gradient at most; a sample has one slice of MSA features more than that."""
+    """Maximum number of recycling iterations; a sample has one more slice of MSA features."""
     clamped_fape_probability: float = field(default=0.9, metadata=_MATHEMATICAL)
-    """Probability of a training sample to have its backbone FAPE clamped."""
+    """Probability that the backbone FAPE of a training sample is clamped."""
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "max_msa_clusters"):
@@ -63,47 +64,51 @@ class DataConfig:
         )
         if min(mixture) < 0 or sum(mixture) > 1:
             raise ValueError(
-                f"masked-MSA probabilities uniform, profile, same are {mixture}, expected 0 or more each, 1 at most in sum"
+                f"the masked-MSA probabilities (uniform, profile, same) are {mixture}, "
+                "expected values of at least 0 with a sum of at most 1"
             )
 
     @property
     def num_passes(self) -> int:
-        """Slices of the per-pass features: one for each pass without gradient and one for the last."""
+        """Slices of the per-pass features: the recycling iterations and the last pass."""
         return self.max_recycling_iterations + 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How samples are prepared; none of it changes what they contain."""
+    """How samples are prepared. No field changes the content of a sample."""
 
     window: int = field(default=0, metadata=_FREE)
-    """Batches may be delivered up to so many places early, so that a slow one holds nobody up; 0 is the order of the stream."""
+    """Batches may be delivered up to this many positions early, so that slow ones do not block
+    others; 0 keeps the order of the stream."""
     num_workers: int = field(default=2, metadata=_IMPLEMENTATION)
-    """Worker processes per rank; 0 prepares batches in the training process."""
+    """Worker processes per rank; with 0 the training process prepares the batches."""
     prefetch_per_worker: int = field(default=2, metadata=_IMPLEMENTATION)
-    """Batches that a worker may have prepared ahead of their use."""
+    """Maximum number of batches per worker that are prepared ahead of use."""
     start_method: str = field(default="forkserver", metadata=_IMPLEMENTATION)
-    """How worker processes start: "forkserver", "spawn", or "fork", which is no good beside threads or a GPU."""
+    """How workers start: "forkserver", "spawn", or "fork" (unsafe with threads or a GPU)."""
     timeout_seconds: float = field(default=600.0, metadata=_IMPLEMENTATION)
-    """A worker that takes longer for a batch is replaced, and the batch prepared again."""
+    """A worker that takes longer for a batch is replaced, and the batch is retried."""
     max_attempts: int = field(default=3, metadata=_IMPLEMENTATION)
-    """How often a batch is prepared before it counts as an error."""
+    """Number of attempts to prepare a batch before it counts as failed."""
     error_budget: int = field(default=0, metadata=_MATHEMATICAL)
-    """Training batches of a rank that may be left out after max_attempts, each reported with its samples; one more ends the run."""
-
+    """Number of failed training batches that a rank may skip. Each is reported with its samples;
+    one more ends the run."""
     prefetch: str = field(default="auto", metadata=_IMPLEMENTATION)
-    """How batches get to the device (openfold_opt.loader.device_prefetcher): "direct", "pinned", "dali", or "auto" by the device."""
+    """How batches are copied to the device: "direct", "pinned", "dali", or "auto", which depends on
+    the device. See openfold_opt.loader.device_prefetcher."""
     prefetch_depth: int = field(default=2, metadata=_IMPLEMENTATION)
-    """Batches on the device ahead of their use, but for "direct"."""
+    """Batches on the device ahead of use; no effect with "direct"."""
 
     def __post_init__(self) -> None:
-        if self.prefetch not in STAGINGS:
+        if self.prefetch not in PREFETCH_KINDS:
             raise ValueError(
-                f"LoaderConfig.staging is {self.prefetch!r}, expected one of {STAGINGS}"
+                f"LoaderConfig.prefetch is {self.prefetch!r}, expected one of {PREFETCH_KINDS}"
             )
         if self.start_method not in START_METHODS:
             raise ValueError(
-                f"LoaderConfig.start_method is {self.start_method!r}, expected one of {START_METHODS}"
+                f"LoaderConfig.start_method is {self.start_method!r}, "
+                f"expected one of {START_METHODS}"
             )
         minima = {
             "window": 0,
@@ -113,10 +118,10 @@ class LoaderConfig:
             "error_budget": 0,
             "prefetch_depth": 1,
         }
-        for name, least in minima.items():
-            if getattr(self, name) < least:
+        for name, minimum in minima.items():
+            if getattr(self, name) < minimum:
                 raise ValueError(
-                    f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {least}"
+                    f"LoaderConfig.{name} is {getattr(self, name)}, expected at least {minimum}"
                 )
         if self.timeout_seconds <= 0:
             raise ValueError(

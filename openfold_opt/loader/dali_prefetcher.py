@@ -1,4 +1,7 @@
-"""Staging by a DALI pipeline whose external source is the loader. Imported only where a preset asks for it."""
+"""Prefetching with a DALI pipeline whose external source is the loader.
+
+This module is imported only if the configuration selects "dali".
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from openfold_opt.loader.background_queue import BackgroundQueue
 from openfold_opt.loader.batch import LoadedBatch, WireBatch
 from openfold_opt.loader.decode import decode_wire
-from openfold_opt.loader.device_prefetcher import BackgroundQueue
-from openfold_opt.loader.wire_buffer import Place, pack_wire, unpack_wire
+from openfold_opt.loader.wire_buffer import BufferEntry, pack_wire, unpack_wire
 from openfold_opt.loader.wire_format import check_wire
 
 try:
@@ -17,24 +20,26 @@ try:
     from nvidia.dali.plugin.pytorch import feed_ndarray
 except ImportError as error:
     raise ValueError(
-        f'LoaderConfig.staging is "dali", but DALI cannot be imported ({error}); install nvidia-dali-cuda130, or choose "pinned"'
+        f'LoaderConfig.prefetch is "dali", but DALI cannot be imported ({error}); '
+        'install nvidia-dali-cuda130, or use "pinned"'
     ) from error
 
 
 class DaliPrefetcher:
-    """Runs the pipeline in a thread of its own, since its external source waits for the loader in the thread that calls run().
+    """Runs the pipeline in a thread, because its external source blocks the caller of run().
 
-    A micro-batch is one DALI sample of bytes: DALI wants the same dtypes in every sample, which the wire does not promise. DALI has no
-    sense of what ended the loader, so the source keeps the error; and it keeps what the batches in the pipeline are.
+    A micro-batch is one DALI sample of bytes: DALI requires the same dtypes in every sample, which
+    the wire format does not guarantee. DALI does not propagate the error that ended the loader, so
+    the source stores it. It also stores the batches that are in the pipeline.
     """
 
     def __init__(self, batches: Iterator[WireBatch], *, device: torch.device, depth: int) -> None:
         self._device = device
         self._batches = batches
-        self._in_pipeline: deque[tuple[WireBatch, dict[str, Place]]] = deque()
+        self._in_pipeline: deque[tuple[WireBatch, dict[str, BufferEntry]]] = deque()
         self._error: BaseException | None = None
         self._pipeline = self._build(depth)
-        self._queue = BackgroundQueue(self._outputs(), depth=depth, name="dali-staging")
+        self._queue = BackgroundQueue(self._outputs(), depth=depth, name="dali-prefetch")
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self
@@ -64,7 +69,7 @@ class DaliPrefetcher:
         return built
 
     def _source(self, _) -> np.ndarray:
-        """One micro-batch as bytes; StopIteration ends the pipeline, whatever the reason."""
+        """Return one micro-batch as bytes. StopIteration signals the end or an error."""
         try:
             batch = next(self._batches)
             check_wire(batch.arrays)
@@ -83,7 +88,7 @@ class DaliPrefetcher:
                 if isinstance(self._error, StopIteration):
                     return
                 raise self._error from None
-            # a tensor of its own: DALI uses the output's memory again in the next run
+            # DALI reuses the memory of its output in the next run, so the bytes are copied.
             bytes_on_device = torch.empty(
                 output.as_tensor().shape()[1:], dtype=torch.uint8, device=self._device
             )

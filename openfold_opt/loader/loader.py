@@ -1,4 +1,4 @@
-"""The two loaders: an endless stream of training batches, and validation chains one at a time."""
+"""The training loader, an endless stream of batches, and the loader of validation chains."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ from openfold_opt.protein.reader import ShardReader
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLabel:
-    """What a batch is, beside its features."""
+    """Chains and seeds of the samples of a batch."""
 
     chain_ids: tuple[str, ...]
     sample_seeds: tuple[int, ...]
@@ -31,7 +31,10 @@ class BatchLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """Prepares the micro-batches of one rank; in order, position p is micro-batch p % accumulation of step p // accumulation."""
+    """Prepares the micro-batches of one rank.
+
+    In strict order, position p is micro-batch p % accumulation of step p // accumulation.
+    """
 
     reader: ShardReader
     sampler: TrainingSampler
@@ -39,7 +42,7 @@ class TrainingTask:
     stream: SampleStream
 
     def label(self, position: int) -> BatchLabel:
-        """Chains and seeds of a micro-batch: arithmetic, nothing is read."""
+        """Compute the chains and seeds of a micro-batch without reading data."""
         step, micro = self.stream.step_of(position)
         numbers = [step * self.stream.global_batch_size + slot for slot in self.stream.slots(micro)]
         chain_ids, seeds = zip(*(self.sampler.sample(number) for number in numbers))
@@ -54,7 +57,7 @@ class TrainingTask:
         return label, stack_samples(samples)
 
     def describe(self, position: int) -> str:
-        """The samples of a micro-batch in words."""
+        """Describe the samples of a micro-batch for messages."""
         label = self.label(position)
         samples = ", ".join(
             f"{chain_id} (seed {seed})"
@@ -80,30 +83,33 @@ class EvaluationTask:
         ), stack_samples([sample])
 
     def describe(self, position: int) -> str:
-        """The chain in words."""
+        """Describe the chain for messages."""
         return f"validation chain {self.chain_ids[position]}"
 
 
 class TrainingLoader:
-    """Iterates the micro-batches of one rank without end; a context manager.
+    """Iterates over the micro-batches of one rank, without end. A context manager.
 
-    Workers begin to read samples at once: where a clock must run before data are touched, make the loader after it has started.
-    With `loader.window` > 0 micro-batches come in the order in which they get ready, within the window (docs/loader.md); step,
-    micro and slots of each follow from the order of delivery, so that dropout masks do not repeat within a step.
+    Workers start to read samples immediately: if a timer must run before data are touched, create
+    the loader after the timer has started. With `loader.window` > 0 micro-batches are delivered in
+    the order in which they become ready, within the window (docs/loader.md). Their step, micro and
+    slots follow the order of delivery, so that dropout masks do not repeat within a step.
 
     Args:
-        data_dir: converted data set.
+        data_dir: directory of the converted data set.
         sampler: the global stream of (chain, seed).
-        data: what is in a sample.
-        loader: how it is prepared.
-        stream: which part of the global stream this rank takes.
-        dap: the ranks that take the same part: they get the same batches, prepared once per node.
-        start_step: optimizer step to begin with.
-        start: which part of the stream is consumed already, as `state` told it; None: what start_step steps consume in order.
-        report: gets a line for each batch left out and each worker replaced.
+        data: configuration of the samples.
+        loader: configuration of their preparation.
+        stream: the part of the global stream that this rank reads.
+        dap: the ranks that read the same part. They get the same batches, prepared once per node.
+        start_step: first optimizer step.
+        start: the consumed part of the stream, from `state`; None: what `start_step` steps consume
+            in strict order.
+        report: called with a message for each skipped batch and each replaced worker.
 
     Raises:
-        LoaderError: from iteration, where a batch cannot be prepared and the error budget is used up; it names the samples.
+        LoaderError: from iteration, if a batch cannot be prepared and the error budget is
+            exhausted; the message names the samples.
     """
 
     def __init__(
@@ -143,15 +149,18 @@ class TrainingLoader:
         return _to_batch(delivery, slots=self._stream.slots(micro), step=step, micro=micro)
 
     def mark_consumed(self, position: int) -> None:
-        """Says that a step has used the micro-batch of this position: a run that resumes will not see it again."""
+        """Mark a micro-batch as used by a step; a resumed run does not repeat it."""
         self._consumed.add(position)
 
     def state(self) -> StreamState:
-        """What is consumed by steps, or left out for good; what workers hold or was only delivered is not in it."""
+        """Return the positions that steps consumed or that were skipped.
+
+        Batches that are in preparation, or delivered but not marked, are not included.
+        """
         return self._consumed.state()
 
     def close(self) -> None:
-        """Ends the workers; safe to call twice."""
+        """Stop the workers. Safe to call twice."""
         self._deliveries.close()
 
     def __enter__(self) -> "TrainingLoader":
@@ -162,15 +171,16 @@ class TrainingLoader:
 
 
 class EvaluationLoader:
-    """Iterates validation chains of one rank, whole and one at a time, as batches of one; may be iterated many times.
+    """Iterates over the validation chains of one rank, uncropped, as batches of one sample.
 
-    A sample depends on its chain's id alone. Each iteration starts its own workers and ends them, also when left early.
+    Can be iterated repeatedly. A sample depends only on the id of its chain. Each iteration starts
+    workers and stops them, also when it is left early.
 
     Args:
-        data_dir: converted data set.
+        data_dir: directory of the converted data set.
         chain_ids: the chains of this rank, possibly none.
-        data: what is in a sample.
-        loader: how it is prepared.
+        data: configuration of the samples.
+        loader: configuration of their preparation.
     """
 
     def __init__(
@@ -190,7 +200,7 @@ class EvaluationLoader:
         return len(self._task.chain_ids)
 
     def __iter__(self) -> Iterator[WireBatch]:
-        # every chain counts in the average: none may be left out
+        # The validation score averages over all chains, so none may be skipped.
         with WorkerStream(
             self._task, config=self._loader, end=len(self), error_budget=0
         ) as deliveries:

@@ -1,7 +1,7 @@
-"""Worker processes and the program that starts them.
+"""Check that worker processes can import the main module of the program.
 
-A process started by "forkserver" or "spawn" imports the main module of the program. If that makes a
-loader without the guard `if __name__ == "__main__":`, each worker would make a loader again.
+A process started by "forkserver" or "spawn" imports the main module. If the main module creates a
+loader without the guard `if __name__ == "__main__":`, each worker would create a loader too.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ from pathlib import Path
 
 from openfold_opt.parallel.process_exit import exit_immediately
 
-NO_GUARD_EXIT_CODE = 78
-"""Of a worker that found out that it would start workers itself. EX_CONFIG of sysexits.h."""
-NO_GUARD = (
-    "a worker of the loader imports the main module of this program, and that makes a loader: put "
-    'the code that makes it into a function, and call that below `if __name__ == "__main__":` '
+MISSING_GUARD_EXIT_CODE = 78
+"""Exit code of a worker whose main module would start workers; EX_CONFIG of sysexits.h."""
+MISSING_GUARD = (
+    "a worker of the loader imports the main module of this program, and that module creates a "
+    "loader: move the code that creates it into a function, and call the function below "
+    '`if __name__ == "__main__":` '
     "(or set LoaderConfig.num_workers to 0)"
 )
 
 
 def check_main_module() -> None:
-    """Find out before workers are started whether they can import the main module.
+    """Check, before workers are started, that they can import the main module.
 
-    In a worker that is just importing it, this ends the process with NO_GUARD_EXIT_CODE.
+    In a worker that is importing the main module, end the process with MISSING_GUARD_EXIT_CODE.
 
     Raises:
-        ValueError: the program was read from the standard input, so that there is no file.
+        ValueError: the program was read from standard input, so there is no file to import.
     """
-    # Python's own check for this case looks at the same attribute.
+    # Python uses the same attribute in its own check for this case.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        exit_immediately(NO_GUARD_EXIT_CODE)
+        exit_immediately(MISSING_GUARD_EXIT_CODE)
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if getattr(main, "__spec__", None) is None and file is not None and not Path(file).exists():
         raise ValueError(
-            f"workers of the loader import the main module of this program, and its file {file} does "
-            "not exist; write the program into a file (or set LoaderConfig.num_workers to 0)"
+            "workers of the loader import the main module of this program, and "
+            f"its file {file} does not exist; write the program to a file "
+            "(or set LoaderConfig.num_workers to 0)"
         )

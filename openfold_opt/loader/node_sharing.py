@@ -1,8 +1,8 @@
-"""One preparation of each batch per node, for ranks that train on the same sample.
+"""Sharing of batches between the ranks of a node that train on the same samples.
 
-The ranks of a DAP group take the same stream. On each node the first of them has workers; the others get its deliveries as the same
-shared memory, over Unix sockets. Where a group spans nodes each node prepares the batches once, which gives the same ones only in
-strict order.
+The ranks of a DAP group read the same stream. On each node the first of them has workers; the
+others receive its deliveries in shared memory, over Unix sockets. If a group spans nodes, each node
+prepares the batches once. The batches of the nodes are then equal only in strict order.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SharedDeliveries:
-    """Iterates the same deliveries on every rank of an axis; a collective call of all of them.
+    """Iterates over the same deliveries on every rank of an axis; all ranks must construct it.
 
     Args:
-        make: builds the stream of deliveries; called on the first rank of each node only.
-        axis: the ranks that share; of size 1 nothing is sent.
+        make: builds the stream of deliveries; called only on the first rank of each node.
+        axis: the ranks that share batches; nothing is sent if its size is 1.
         window: the reorder window of the stream.
-        timeout_seconds: how long a rank waits for the first rank of its node.
+        timeout_seconds: how long a rank waits for a batch from the first rank of its node.
 
     Raises:
         ValueError: the axis spans nodes and the window is not 0.
-        LoaderError: from iteration, alike on all ranks of the node.
+        LoaderError: from iteration, on all ranks of the node.
     """
 
     def __init__(
@@ -53,24 +53,25 @@ class SharedDeliveries:
         nodes = gather_objects((_node_name(), address), axis)
         if window and len({node for node, _ in nodes}) > 1:
             raise ValueError(
-                f"the {axis.name} group spans {len({node for node, _ in nodes})} nodes and LoaderConfig.window is {window}: the nodes "
-                "would see different samples; use window 0, or a dap_size that divides the ranks of a node"
+                f"the {axis.name} group spans {len({node for node, _ in nodes})} nodes and "
+                f"LoaderConfig.window is {window}: the nodes would see different samples; "
+                "use window 0, or a dap_size that divides the ranks of a node"
             )
-        peers = [rank for rank, (node, _) in enumerate(nodes) if node == nodes[axis.rank][0]]
-        if peers[0] == axis.rank:
-            self._channels = _accept(address, len(peers) - 1, axis)
+        node_ranks = [rank for rank, (node, _) in enumerate(nodes) if node == nodes[axis.rank][0]]
+        if node_ranks[0] == axis.rank:
+            self._channels = _accept(address, len(node_ranks) - 1, axis)
             self._source = make()
         else:
-            gather_objects(None, axis)  # the first ranks listen now
-            self._channels = [_connect(nodes[peers[0]][1], timeout_seconds)]
+            gather_objects(None, axis)  # After this call the first ranks are listening.
+            self._channels = [_connect(nodes[node_ranks[0]][1], timeout_seconds)]
 
     def __iter__(self) -> Iterator[Delivery]:
         return self
 
     def __next__(self) -> Delivery:
-        return self._receive() if self._source is None else self._pass_on(self._source)
+        return self._receive() if self._source is None else self._share(self._source)
 
-    def _pass_on(self, source: Iterator[Delivery]) -> Delivery:
+    def _share(self, source: Iterator[Delivery]) -> Delivery:
         try:
             delivery = next(source)
         except (LoaderError, StopIteration) as end:
@@ -84,11 +85,12 @@ class SharedDeliveries:
             send_arrays_to_all(self._channels, ("batch", label), delivery.arrays)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise LoaderError(
-                f"a rank that shares this node's samples is gone ({error}); its own log says why"
+                f"a rank that shares this node's samples is gone ({error}); "
+                "see the log of that rank"
             ) from error
         except OSError as error:
             raise LoaderError(
-                f"samples cannot be shared with the other ranks of this node: {explain(error)}"
+                f"cannot send samples to the other ranks of this node: {explain(error)}"
             ) from error
         return delivery
 
@@ -97,12 +99,13 @@ class SharedDeliveries:
             (kind, *content), arrays = receive_arrays(self._channels[0])
         except TimeoutError:
             raise LoaderError(
-                f"the rank that prepares this node's samples sent nothing for {self._timeout_seconds} s"
+                "the rank that prepares this node's samples sent nothing for "
+                f"{self._timeout_seconds} s; see the log of that rank"
             ) from None
         except (EOFError, OSError):
-            # OSError: `close` of another thread may have come between this one's waking and its reading
+            # OSError: another thread may have called `close` between the wake-up and the read.
             raise LoaderError(
-                "the rank that prepares this node's samples is gone; its own log says why"
+                "the rank that prepares this node's samples is gone; see the log of that rank"
             ) from None
         if kind == "end":
             error_type, message = content
@@ -110,28 +113,28 @@ class SharedDeliveries:
         return Delivery(arrays=arrays, **content[0])
 
     def close(self) -> None:
-        """Ends the stream of this rank, and the channels; safe to call twice."""
+        """Close the stream of this rank and the channels. Safe to call twice."""
         if self._source is not None:
             self._source.close()
         for channel in self._channels:
             with contextlib.suppress(OSError):
-                # closing alone would not wake a thread that waits for a batch
+                # close() alone would not wake a thread that waits for a batch.
                 channel.shutdown(socket.SHUT_RDWR)
             channel.close()
 
 
 def _node_name() -> str:
-    """The same for processes that can share memory: of one kernel, in one network namespace."""
+    """Return a name shared by the processes of one Linux kernel in one network namespace."""
     return f"{_BOOT_ID.read_text().strip()} {Path('/proc/self/ns/net').readlink()}"
 
 
-def _accept(address: str, num_peers: int, axis: AxisGroup) -> list[socket.socket]:
+def _accept(address: str, num_channels: int, axis: AxisGroup) -> list[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
-        listener.listen(max(num_peers, 1))
+        listener.listen(max(num_channels, 1))
         gather_objects(None, axis)
         listener.settimeout(CONNECT_SECONDS)
-        return [listener.accept()[0] for _ in range(num_peers)]
+        return [listener.accept()[0] for _ in range(num_channels)]
 
 
 def _connect(address: str, timeout_seconds: float) -> socket.socket:

@@ -1,7 +1,8 @@
-"""Random streams: every draw of the loader comes from a generator named by (seed, purpose, indices).
+"""Random streams: every draw of the loader uses a generator derived from (seed, purpose, indices).
 
-No generator is shared between purposes, so a change to one transform never changes the draws of another, and nothing needs to
-be saved to resume. The streams are ours; only the distributions are the benchmark's.
+No generator is shared between purposes, so a change to one transform never changes the draws of
+another, and no generator state needs to be saved to resume. The distributions are those of the
+MLCommons reference; the random streams are not.
 """
 
 import enum
@@ -11,7 +12,7 @@ import numpy as np
 
 
 class Purpose(enum.IntEnum):
-    """What a stream is for; the numbers are part of what makes a run reproducible and are never reused."""
+    """Purpose of a stream. The numbers determine the draws: never change or reuse one."""
 
     SAMPLE = 0
     RECYCLING = 1
@@ -24,7 +25,11 @@ class Purpose(enum.IntEnum):
 
 
 def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:
-    """The generator of `purpose` (and of a pass, a sample number, ...) under a seed of 0 or more."""
+    """Return the generator for a purpose and indices (a pass, a sample number, ...).
+
+    Raises:
+        ValueError: the seed is negative.
+    """
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected 0 or more")
     return np.random.Generator(
@@ -33,5 +38,8 @@ def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.Gener
 
 
 def evaluation_seed(chain_id: str) -> int:
-    """Seed of a chain in evaluation, 63 bits, from its id alone: the same in every run, on every rank and at every step."""
+    """Return the evaluation seed of a chain, 63 bits.
+
+    It depends only on the id: it is the same in every run, on every rank and at every step.
+    """
     return int.from_bytes(hashlib.sha256(chain_id.encode()).digest()[:8], "little") >> 1

@@ -1,4 +1,4 @@
-"""Everything a sample is made from: one chain's records in the model's residue classes, before any crop, pad or masking."""
+"""Raw features: the data of one chain in the model's residue classes, uncropped and unmasked."""
 
 from dataclasses import dataclass, field
 
@@ -10,17 +10,17 @@ from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 
 @dataclass(frozen=True, kw_only=True)
 class Templates:
-    """n templates laid onto the query's residues, n possibly 0."""
+    """n templates aligned to the residues of the query; n may be 0."""
 
     aatype: np.ndarray
     """int64 [n, N_res], classes 0..21."""
     all_atom_positions: np.ndarray
-    """float32 [n, N_res, 37, 3], angstrom, centerd on each template chain; 0 where the mask is."""
+    """float32 [n, N_res, 37, 3], angstrom, centered per template chain; 0 where the mask is 0."""
     all_atom_mask: np.ndarray
     """float32 [n, N_res, 37]"""
 
     def take(self, chosen: np.ndarray, crop: slice) -> "Templates":
-        """Some of the templates, in the order given, and a range of residues."""
+        """Return the chosen templates, in the given order, and a range of residues."""
         return Templates(
             aatype=self.aatype[chosen, crop],
             all_atom_positions=self.all_atom_positions[chosen, crop],
@@ -30,22 +30,22 @@ class Templates:
 
 @dataclass(frozen=True, kw_only=True)
 class RawFeatures:
-    """One chain; arrays may be read-only views into a shard."""
+    """Raw features of one chain. Arrays may be read-only views into a shard."""
 
     aatype: np.ndarray
     """int64 [N_res], classes 0..20."""
     all_atom_positions: np.ndarray
-    """float32 [N_res, 37, 3], angstrom; 0 where the mask is."""
+    """float32 [N_res, 37, 3], angstrom; 0 where the mask is 0."""
     all_atom_mask: np.ndarray
     """float32 [N_res, 37]"""
     resolution: float
-    """angstrom, NaN where there is none."""
+    """Angstrom; NaN if unknown."""
     msa: np.ndarray
     """uint8 [N_seq, N_res], tokens 0..21; row 0 is the query."""
     class_of_token: np.ndarray = field(
         default_factory=lambda: np.arange(NUM_TOKENS, dtype=np.uint8)
     )
-    """uint8 [22], the model's class of each token of `msa`; if not given, tokens are classes."""
+    """uint8 [22], the model's class of each token of `msa`; by default, tokens are classes."""
     deletions: SparseDeletions
     profile: np.ndarray
     """float32 [N_res, 22], class frequencies over all rows."""
@@ -56,5 +56,5 @@ class RawFeatures:
         return len(self.aatype)
 
     def classes(self, rows: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
-        """Some rows of the MSA as classes 0..21, uint8 [len(rows), number of columns], a copy."""
+        """Return a copy of MSA rows as classes 0..21, uint8 [len(rows), number of columns]."""
         return self.class_of_token[self.msa[rows, columns]]

@@ -1,4 +1,4 @@
-"""Reading a chain's raw features from the shards."""
+"""Reading of the raw features of a chain from the shards."""
 
 import numpy as np
 
@@ -6,7 +6,6 @@ from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, random_stream
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.transforms.deletions import SparseDeletions
-from openfold_opt.loader.transforms.template_selection import template_hit_order
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.records import AlignmentRecord
 from openfold_opt.protein.residue_constants import hhblits_to_model_order, restype_order_with_x
@@ -19,7 +18,11 @@ CLASS_OF_TOKEN = np.asarray(hhblits_to_model_order, dtype=np.uint8)
 def read_training_features(
     reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig
 ) -> RawFeatures:
-    """Raw features with the templates of a training sample: the best hits are shuffled before the first ones are taken."""
+    """Read the raw features of a training sample: the best template hits are shuffled.
+
+    Raises:
+        ValueError: the alignment does not fit the sequence or has invalid tokens.
+    """
     num_hits = len(hits_for_date(reader, chain_id)) if config.max_templates else 0
     rng = random_stream(seed, Purpose.TEMPLATE_ORDER)
     order = template_hit_order(num_hits, num_shuffled=config.shuffled_template_hits, rng=rng)
@@ -29,8 +32,21 @@ def read_training_features(
 def read_evaluation_features(
     reader: ShardReader, chain_id: str, *, config: DataConfig
 ) -> RawFeatures:
-    """Raw features with the best templates."""
+    """Read the raw features of an evaluation sample, which has the best templates.
+
+    Raises:
+        ValueError: the alignment does not fit the sequence or has invalid tokens.
+    """
     return _read(reader, chain_id, order=None, config=config)
+
+
+def template_hit_order(num_hits: int, *, num_shuffled: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the order in which hits, sorted best first, are tried; int64 [num_hits].
+
+    The first `num_shuffled` hits are shuffled; the others keep their order.
+    """
+    num_shuffled = min(num_shuffled, num_hits)
+    return np.concatenate([rng.permutation(num_shuffled), np.arange(num_shuffled, num_hits)])
 
 
 def _read(
@@ -40,15 +56,18 @@ def _read(
     alignment = reader.alignment(chain_id)
     if alignment.msa.shape[1] != len(structure.sequence):
         raise ValueError(
-            f"chain {chain_id}: the alignment has {alignment.msa.shape[1]} columns for {len(structure.sequence)} residues; "
-            "convert the data again, with the alignment of this very sequence"
+            f"chain {chain_id}: the alignment has {alignment.msa.shape[1]} columns, expected one "
+            f"for each of {len(structure.sequence)} residues; "
+            "convert the data again, with the alignment of this sequence"
         )
     if alignment.msa.max() >= len(CLASS_OF_TOKEN):
         raise ValueError(
-            f"chain {chain_id}: the alignment has a token {alignment.msa.max()}, expected 0 to {len(CLASS_OF_TOKEN) - 1}; "
-            "the shard is damaged: `python -m data_prep verify` finds which"
+            f"chain {chain_id}: the alignment has a token {alignment.msa.max()}, "
+            f"expected 0 to {len(CLASS_OF_TOKEN) - 1}; "
+            "a shard is damaged: `python -m data_prep verify` reports which one"
         )
-    # Hits are tried until max_templates can be featurised, 60 days before the chain's own release at the latest.
+    # Hits are tried in order until max_templates of them are usable. A template must have been
+    # released at least 60 days before the chain.
     templates = featurize_templates(
         reader, chain_id, max_templates=config.max_templates, order=order
     )
@@ -70,7 +89,10 @@ def _read(
 
 
 def encode_sequence(sequence: str) -> np.ndarray:
-    """Residue classes of a sequence of letters, int64 [N_res]; any letter beside the twenty is unknown."""
+    """Return the residue classes of a sequence of letters, int64 [N_res].
+
+    Letters other than the 20 amino acids become the unknown class.
+    """
     return np.array(
         [restype_order_with_x.get(letter, UNKNOWN_CLASS) for letter in sequence], dtype=np.int64
     )
@@ -86,7 +108,7 @@ def _deletions(alignment: AlignmentRecord) -> SparseDeletions:
 
 
 def _profile(alignment: AlignmentRecord) -> np.ndarray:
-    """Frequencies from the stored counts: exact, and independent of how deep the alignment is; float32 [N_res, 22]."""
+    """Compute class frequencies from the counts of the whole alignment; float32 [N_res, 22]."""
     counts = np.empty(alignment.token_counts.shape, dtype=np.float32)
     counts[:, np.asarray(hhblits_to_model_order)] = alignment.token_counts
     return counts / np.float32(alignment.num_sequences)

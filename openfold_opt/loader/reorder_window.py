@@ -1,8 +1,9 @@
-"""The order of delivery: whichever prepared batch comes first in the stream, but never too far ahead of one that is missing.
+"""The order of delivery: the lowest prepared position, within a window after the first missing one.
 
-Positions of a stream are handed out for preparation in their order and come back in any order. With the lowest position that is
-not delivered yet called the *low* one, a prepared position p may be delivered while p - low <= window. So no batch is delivered more
-than `window` places early or late, and with window 0 the order is the stream's own.
+Positions of a stream are assigned for preparation in order and become ready in any order. Let *low*
+be the lowest position that is not delivered yet. A prepared position p may be delivered while
+p - low <= window. So no batch is delivered more than `window` positions early or late, and with
+window 0 batches are delivered in the order of the stream.
 """
 
 from collections.abc import Iterable
@@ -11,28 +12,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class StreamState:
-    """Which part of a stream is consumed: every position below `low`, and those in `above`."""
+    """The consumed part of a stream: all positions below `low`, and those in `above`."""
 
     low: int = 0
     above: tuple[int, ...] = ()
-    """Ascending, all beyond low."""
+    """Ascending; all larger than low."""
 
     def __post_init__(self) -> None:
         above = tuple(self.above)
         object.__setattr__(self, "above", above)
         if self.low < 0 or list(above) != sorted(set(above)) or (above and above[0] <= self.low):
             raise ValueError(
-                f"{self} is no state of a stream: expected 0 <= low < above, ascending"
+                f"{self} is not a valid stream state: expected 0 <= low < above, ascending"
             )
 
     @property
     def num_consumed(self) -> int:
-        """Positions consumed so far."""
+        """Number of positions consumed so far."""
         return self.low + len(self.above)
 
 
 class ConsumedPositions:
-    """Grows a StreamState position by position."""
+    """A set of consumed positions; a mutable StreamState."""
 
     def __init__(self, start: StreamState = StreamState()) -> None:
         self._low = start.low
@@ -40,16 +41,19 @@ class ConsumedPositions:
 
     @property
     def low(self) -> int:
-        """The lowest position that is not in the set."""
+        """Lowest position that is not in the set."""
         return self._low
 
     def __contains__(self, position: int) -> bool:
         return position < self._low or position in self._above
 
     def add(self, position: int) -> None:
-        """ValueError if it is there already: nothing is consumed twice."""
+        """Add a position. Raises ValueError if it is already in the set."""
         if position in self:
-            raise ValueError(f"position {position} of the sample stream is consumed already")
+            raise ValueError(
+                f"position {position} of the sample stream is already consumed, "
+                "expected each position to be consumed once"
+            )
         self._above.add(position)
         while self._low in self._above:
             self._above.remove(self._low)
@@ -60,13 +64,13 @@ class ConsumedPositions:
 
 
 class ReorderWindow:
-    """Which position is to be prepared next, and which prepared one may be delivered.
+    """Selects the next position to prepare and the next prepared position to deliver.
 
     Args:
-        window: how many places a batch may be delivered early.
-        capacity: positions that may be in preparation or wait prepared, together.
-        start: what is consumed already.
-        end: the stream ends before this position; None: it has no end.
+        window: number of positions by which a batch may be delivered early.
+        capacity: maximum number of positions that are in preparation or prepared.
+        start: the part of the stream that is already consumed.
+        end: the stream ends before this position; None: the stream is endless.
     """
 
     def __init__(
@@ -86,11 +90,11 @@ class ReorderWindow:
 
     @property
     def is_exhausted(self) -> bool:
-        """Every position of a stream with an end is delivered or dropped."""
+        """Whether every position of a finite stream is delivered or dropped."""
         return self._end is not None and self._done.low >= self._end
 
     def next_to_prepare(self) -> int | None:
-        """Hands out a position; None while `capacity` are outstanding or when all are handed out."""
+        """Return the next position, or None if `capacity` are outstanding or all are assigned."""
         while self._next in self._done:
             self._next += 1
         if self._num_outstanding >= self._capacity or (
@@ -103,14 +107,14 @@ class ReorderWindow:
         return position
 
     def choose(self, ready: Iterable[int]) -> int | None:
-        """The lowest prepared position if it may be delivered."""
+        """Return the lowest prepared position if it may be delivered, else None."""
         position = min(ready, default=None)
         return (
             position if position is not None and position - self._done.low <= self._window else None
         )
 
     def deliver(self, position: int) -> int:
-        """Marks a position as delivered or dropped; returns how many places ahead of the low one it was."""
+        """Mark a position as delivered or dropped; return its distance from the low position."""
         distance = position - self._done.low
         self._done.add(position)
         self._num_outstanding -= 1

@@ -1,4 +1,4 @@
-"""What follows when preparing a batch fails: another try, a batch left out, or the end of the stream."""
+"""Handling of failed preparations: retry the batch, skip it, or end the stream."""
 
 import errno
 import resource
@@ -10,9 +10,10 @@ from openfold_opt.loader.worker import Failure, Task
 
 
 class LoaderError(RuntimeError):
-    """A batch could not be prepared; the message names its samples and the cause.
+    """A batch could not be prepared. The message names its samples and the cause.
 
-    sample_ids: the samples of the batch, if they are known.
+    Attributes:
+        sample_ids: the samples of the batch, if they are known.
     """
 
     def __init__(self, *message: str, sample_ids: Sequence[str] = ()) -> None:
@@ -21,30 +22,33 @@ class LoaderError(RuntimeError):
 
 
 def explain(error: Exception) -> str:
-    """Describe an error of the operating system or of the loader, with the limit that was met."""
+    """Describe an error; for too many open files, add the limits and the remedy."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        text += f"; this process may open {soft} files (hard limit {hard}): raise the limit with `ulimit -n`"
+        text += (
+            f"; this process may open {soft} files (hard limit {hard}): "
+            "raise the limit with `ulimit -n`"
+        )
     return text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What follows from a failed attempt; without report and error: another try."""
+    """Result of a failed attempt. Without report and error, the batch is retried."""
 
     report: str = ""
-    """Says that and why the batch is left out."""
+    """Message that the batch is skipped, with the reason."""
     error: LoaderError | None = None
-    """Ends the stream."""
+    """Error that ends the stream."""
 
     @property
-    def is_another_try(self) -> bool:
+    def is_retry(self) -> bool:
         return not self.report and self.error is None
 
 
 class RetryPolicy:
-    """Counts failed attempts of each batch, and batches that failed for good against the error budget."""
+    """Counts failed attempts per batch, and skipped batches against the error budget."""
 
     def __init__(self, task: Task, *, max_attempts: int, error_budget: int) -> None:
         self._task = task
@@ -53,8 +57,8 @@ class RetryPolicy:
         self._failed: Counter[int] = Counter()
         self._num_skipped = 0
 
-    def failed(self, position: int, failure: Failure) -> Outcome:
-        """Books a failed attempt."""
+    def record_failure(self, position: int, failure: Failure) -> Outcome:
+        """Record a failed attempt and return what to do."""
         self._failed[position] += 1
         if self._failed[position] < self._max_attempts:
             return Outcome()
@@ -63,12 +67,12 @@ class RetryPolicy:
         if self._num_skipped >= self._error_budget:
             return Outcome(
                 error=LoaderError(
-                    f"{text}\nThe error budget is {self._error_budget} (LoaderConfig.error_budget): mend the cause, then start the "
-                    "same command again",
+                    f"{text}\nThe error budget is {self._error_budget} "
+                    "(LoaderConfig.error_budget): fix the cause, then run the same command again",
                     sample_ids=(samples,),
                 )
             )
         self._num_skipped += 1
         return Outcome(
-            report=f"left out, number {self._num_skipped} of at most {self._error_budget}: {text}"
+            report=f"skipped, number {self._num_skipped} of at most {self._error_budget}: {text}"
         )

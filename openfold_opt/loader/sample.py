@@ -1,4 +1,7 @@
-"""A sample: (chain, seed) to the wire features of loader.wire_format, as a pure function; loader.expand makes model features of them."""
+"""Samples: pure functions from (chain, seed) to the wire features of loader.wire_format.
+
+loader.decode computes the model features from the wire features.
+"""
 
 import dataclasses
 
@@ -8,27 +11,25 @@ from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, evaluation_seed, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
-from openfold_opt.loader.transforms.cropping import draw_crop
 from openfold_opt.loader.transforms.encode_msa import draw_passes, encode_msa
 from openfold_opt.loader.transforms.encode_structure import encode_structure, encode_templates
-from openfold_opt.loader.transforms.template_selection import draw_template_subset
 from openfold_opt.loader.wire_format import pad_wire
 from openfold_opt.protein.reader import ShardReader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleChoice:
-    """What is drawn or decided for a sample as a whole."""
+    """The choices that all passes of a sample share."""
 
     crop: slice
     templates: np.ndarray
-    """int64 [n]: which templates, in which order."""
+    """int64 [n], indices of the templates, in order."""
     is_clamped: bool
-    """Backbone FAPE is clamped."""
+    """Whether the backbone FAPE is clamped."""
     seed: int
-    """Rows and masking of each pass follow from it."""
+    """Seed of the rows and the masking of each pass."""
     config: DataConfig
-    """With crop_size the residues to pad to."""
+    """Its crop_size is the number of residues to pad to."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -44,16 +45,17 @@ class SampleChoice:
 def make_training_sample(
     reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig
 ) -> dict[str, np.ndarray]:
-    """A training sample: cropped, padded to the crop size, with a random subset of templates.
+    """Make a training sample: cropped, padded to the crop size, with a random subset of templates.
 
     Args:
-        reader: of the data set.
+        reader: reader of the data set.
         chain_id: the chain.
-        seed: 0 or more; every draw follows from it.
+        seed: 0 or more; determines every draw.
         config: sizes and probabilities.
 
     Returns:
-        every wire feature of loader.wire_format, N_res = crop_size unless not pad_to_crop.
+        all wire features of loader.wire_format; N_res = crop_size if pad_to_crop, else the length
+        of the crop.
     """
     raw = read_training_features(reader, chain_id, seed=seed, config=config)
     return encode_sample(raw, choose_for_training(raw, seed=seed, config=config))
@@ -62,9 +64,12 @@ def make_training_sample(
 def make_evaluation_sample(
     reader: ShardReader, chain_id: str, *, config: DataConfig
 ) -> dict[str, np.ndarray]:
-    """An evaluation sample: the whole chain at its true length, its best templates; the MSA is sampled and masked here too.
+    """Make an evaluation sample: the whole chain, unpadded, with its best templates.
 
-    Every draw follows from the chain's id alone. Returns what make_training_sample returns, with N_res the chain's length.
+    The MSA is sampled and masked as in training. Every draw depends only on the id of the chain.
+
+    Returns:
+        all wire features of loader.wire_format; N_res is the length of the chain.
     """
     raw = read_evaluation_features(reader, chain_id, config=config)
     return encode_sample(
@@ -73,7 +78,7 @@ def make_evaluation_sample(
 
 
 def choose_for_training(raw: RawFeatures, *, seed: int, config: DataConfig) -> SampleChoice:
-    """Draws crop, templates and clamping."""
+    """Draw the crop, the templates and the clamping."""
     crop = draw_crop(raw.num_res, crop_size=config.crop_size, rng=random_stream(seed, Purpose.CROP))
     if not config.pad_to_crop:
         config = dataclasses.replace(config, crop_size=crop.stop - crop.start)
@@ -90,7 +95,7 @@ def choose_for_training(raw: RawFeatures, *, seed: int, config: DataConfig) -> S
 
 
 def choose_for_evaluation(raw: RawFeatures, *, seed: int, config: DataConfig) -> SampleChoice:
-    """The whole chain, all its templates, not clamped."""
+    """Choose the whole chain and all its templates, without clamping."""
     return SampleChoice(
         crop=slice(0, raw.num_res),
         templates=np.arange(len(raw.templates.aatype)),
@@ -100,12 +105,31 @@ def choose_for_evaluation(raw: RawFeatures, *, seed: int, config: DataConfig) ->
     )
 
 
+def draw_crop(num_res: int, *, crop_size: int, rng: np.random.Generator) -> slice:
+    """Draw a contiguous range of min(num_res, crop_size) residues with a uniform start.
+
+    The MLCommons reference does not use the biased scheme of the AlphaFold2 supplement.
+    """
+    length = min(num_res, crop_size)
+    start = int(rng.integers(0, num_res - length + 1))
+    return slice(start, start + length)
+
+
+def draw_template_subset(num_templates: int, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw the templates of a training sample, in random order, as an array of indices.
+
+    Their number is uniform on 0 .. num_templates.
+    """
+    num_kept = int(rng.integers(0, num_templates + 1))
+    return rng.permutation(num_templates)[:num_kept]
+
+
 def encode_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
-    """The wire features of a sample, padded; see loader.wire_format."""
+    """Return the wire features of a sample, padded; see loader.wire_format."""
     crop, config = choice.crop, choice.config
     passes = draw_passes(raw, config=config, seed=choice.seed)
     features = {
-        # The benchmark counts from 0 in every chain; gaps in the structure do not show.
+        # As in the MLCommons reference, residues are numbered from 0 in every chain, without gaps.
         "crop_start": np.array(crop.start),
         "seq_length": np.array(crop.stop - crop.start),
         "resolution": np.array(raw.resolution),

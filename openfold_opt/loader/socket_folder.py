@@ -1,5 +1,6 @@
-"""Where multiprocessing keeps its Unix sockets. Their paths have a limit that a long TMPDIR, as
-some clusters set it, exceeds.
+"""The folder of the Unix sockets of multiprocessing.
+
+Linux limits the length of socket paths. A long TMPDIR, which some clusters set, exceeds the limit.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ import os
 import tempfile
 
 MAX_SOCKET_PATH_BYTES = 107
-"""Of Linux, without the final zero."""
+"""Limit of Linux, without the terminating null byte."""
 NAME_BELOW_FOLDER = "/pymp-12345678/listener-12345678"
-"""What multiprocessing adds to the folder for temporary files."""
+"""Path that multiprocessing appends to the folder for temporary files."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-"""Tried in this order where TMPDIR is too long."""
+"""Folders to try, in this order, if TMPDIR is too long."""
 
 
 def use_short_socket_folder() -> None:
-    """Let multiprocessing make its folder for sockets where their paths fit: in TMPDIR if possible,
-    else in a short folder.
+    """Make multiprocessing create its sockets in a folder with a short path.
 
-    Call it before the first process is started by a fork server. Raises ValueError if no folder can
-    be used.
+    The folder is TMPDIR if its path is short enough, else the first usable one of SHORT_FOLDERS.
+    Call this before a fork server starts the first process.
+
+    Raises:
+        ValueError: no folder can be used.
     """
     folder = tempfile.gettempdir()
     if _fits(folder):
@@ -33,9 +36,9 @@ def use_short_socket_folder() -> None:
     ]
     if not usable:
         raise ValueError(
-            _complaint(folder, f"and none of {', '.join(SHORT_FOLDERS)} can be written")
+            _too_long_message(folder, f"and none of {', '.join(SHORT_FOLDERS)} is writable")
         )
-    # multiprocessing asks tempfile once, and keeps the folder that it has made
+    # multiprocessing queries tempfile once and keeps the folder that it created.
     tempfile.tempdir = usable[0]
     try:
         made = multiprocessing.util.get_temp_dir()
@@ -43,7 +46,7 @@ def use_short_socket_folder() -> None:
         tempfile.tempdir = folder
     if not _fits(os.path.dirname(made)):
         raise ValueError(
-            _complaint(folder, f"and multiprocessing already keeps its sockets in {made}")
+            _too_long_message(folder, f"and multiprocessing already uses {made} for its sockets")
         )
 
 
@@ -51,9 +54,11 @@ def _fits(folder: str) -> bool:
     return len(os.fsencode(folder)) + len(NAME_BELOW_FOLDER) <= MAX_SOCKET_PATH_BYTES
 
 
-def _complaint(folder: str, reason: str) -> str:
-    most = MAX_SOCKET_PATH_BYTES - len(NAME_BELOW_FOLDER)
+def _too_long_message(folder: str, reason: str) -> str:
+    max_bytes = MAX_SOCKET_PATH_BYTES - len(NAME_BELOW_FOLDER)
     return (
-        f"TMPDIR, {folder}, has {len(os.fsencode(folder))} bytes; the loader's workers need a folder of at most {most} bytes "
-        f"for Unix sockets, {reason}; set TMPDIR to a short folder"
+        f"TMPDIR is {folder}, which has {len(os.fsencode(folder))} bytes; "
+        f"the workers of the loader need a folder of at most {max_bytes} bytes for "
+        f"Unix sockets, {reason}; "
+        "set TMPDIR to a short folder"
     )

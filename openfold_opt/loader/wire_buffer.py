@@ -1,4 +1,4 @@
-"""A batch of wire features as one buffer, so that it travels to a device in one copy."""
+"""Packing of a batch of wire features into one buffer, so that one copy moves it to a device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ ALIGNMENT_BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where an array lies in the buffer."""
+class BufferEntry:
+    """Offset, size, dtype and shape of an array in the buffer."""
 
     offset: int
     size_bytes: int
@@ -22,11 +22,15 @@ class Place:
 
 def pack_wire(
     arrays: Mapping[str, np.ndarray], *, pin_memory: bool = False
-) -> tuple[Tensor, dict[str, Place]]:
-    """Copies the arrays end to end into uint8 [size], each at a multiple of 64 bytes; returns where they are, too."""
+) -> tuple[Tensor, dict[str, BufferEntry]]:
+    """Copy the arrays into one buffer, uint8 [size], each at a multiple of 64 bytes.
+
+    Returns:
+        the buffer, and its layout: name -> entry.
+    """
     layout, size = {}, 0
     for name, array in arrays.items():
-        layout[name] = Place(
+        layout[name] = BufferEntry(
             offset=size,
             size_bytes=array.nbytes,
             dtype=getattr(torch, array.dtype.name),
@@ -39,11 +43,11 @@ def pack_wire(
     return buffer, layout
 
 
-def unpack_wire(buffer: Tensor, layout: Mapping[str, Place]) -> dict[str, Tensor]:
-    """The arrays as views into a buffer, on whatever device it is."""
+def unpack_wire(buffer: Tensor, layout: Mapping[str, BufferEntry]) -> dict[str, Tensor]:
+    """Return the arrays as views into a buffer on any device."""
     return {
-        name: buffer[place.offset : place.offset + place.size_bytes]
-        .view(place.dtype)
-        .view(place.shape)
-        for name, place in layout.items()
+        name: buffer[entry.offset : entry.offset + entry.size_bytes]
+        .view(entry.dtype)
+        .view(entry.shape)
+        for name, entry in layout.items()
     }

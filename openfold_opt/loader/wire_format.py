@@ -1,16 +1,20 @@
-"""The table of wire features: what travels from the worker that makes a sample to the process that uses it.
+"""The wire format: the features that workers send to the process that trains or evaluates.
 
-A model feature is 49 floats per MSA position where the loader knows a token, two flags and a few counts. On the wire are these alone,
-as small integers; `loader.expand` makes the features of openfold_opt.protein.features from them on the device.
+The model features of the clustered MSA are 49 floats per position, but they follow from a token,
+two flags and a few counts. The wire format contains only these, as small integers. `loader.decode`
+computes the features of openfold_opt.protein.features from them on the device.
 
-Two kinds of arrays:
+There are two kinds of arrays:
 
-    fixed     one value per place, padded with zeros to the sizes of the batch: one sample [...], a batch [batch, ...]
-    packed    values of those places only that a flag of a fixed array marks, in the order of the places (pass, row, residue, ...),
-              end to end for all passes and samples: [number of flags that are set, ...]
+    fixed     one value per position, padded with zeros to the sizes of the batch: [...] in a
+              sample, [batch, ...] in a batch
+    packed    values only for the positions that a flag of a fixed array marks, in row-major order
+              (pass, row, residue, ...), concatenated over all passes and samples:
+              [number of set flags, ...]
 
-Per-pass arrays have a dim of passes behind that of the batch. Packed integers have the smallest type that holds the largest of them,
-of uint8, int16, int32 and int64: deletions reach several hundred, counts of a cluster tens of thousands.
+Per-pass arrays have a pass dim after the batch dim. Packed integers have the smallest type of
+uint8, int16, int32 and int64 that holds all values: deletions reach several hundred, cluster counts
+tens of thousands.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,25 +23,25 @@ from dataclasses import dataclass
 import numpy as np
 
 CLASS_BITS = 0b0001_1111
-"""Of a byte of `msa` or `extra_msa`: the class, 0..22."""
+"""Bits of a byte of `msa` or `extra_msa` that hold the class, 0..22."""
 IS_CHOSEN = 0b0010_0000
-"""The position was chosen for masked-MSA prediction; its replacement is in `masked_classes`."""
+"""Flag: the position was chosen for masking; its replacement is in `masked_classes`."""
 HAS_DELETION = 0b0100_0000
-"""Residues were deleted before this one; their number is in `deletions` or `extra_deletions`."""
+"""Flag: residues were deleted before this one; `deletions` or `extra_deletions` has the count."""
 CLUSTER_HAS_DELETION = 0b1000_0000
-"""Some row of the cluster has deletions here; their total is in `cluster_deletions`."""
+"""Flag: a row of the cluster has deletions here; `cluster_deletions` has the total."""
 ATOM_BYTES = 5
-"""Bytes with a bit for each of 37 atoms, bit i % 8 of byte i // 8."""
+"""Bytes that hold one bit for each of 37 atoms: atom i is bit i % 8 of byte i // 8."""
 PACKED_INTEGERS = tuple(np.dtype(kind) for kind in ("uint8", "int16", "int32", "int64"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class WireSpec:
-    """One wire feature: symbolic shape without the dims of batch and passes, and its possible dtypes."""
+    """One wire feature: its possible dtypes, and its symbolic shape without batch and pass dims."""
 
     name: str
     shape: tuple[str | int, ...]
-    """Of a packed feature without the dim of its values."""
+    """For a packed feature, also without the dim of values."""
     dtypes: tuple[np.dtype, ...]
     per_pass: bool
     is_packed: bool
@@ -60,14 +64,14 @@ _FIXED = (
         ("N_templ", "N_res + 1"),
         _BYTE,
         False,
-        "0..21; first the residue before the crop, for its torsions",
+        "0..21; starts with the residue before the crop, for torsion angles",
     ),
     (
         "template_atom_flags",
         ("N_templ", "N_res + 1", ATOM_BYTES),
         _BYTE,
         False,
-        "likewise a bit for each resolved atom37",
+        "a bit for each atom37 that is resolved",
     ),
     ("num_clusters", (), _COUNT, False, "rows of the clustered MSA that exist"),
     ("num_extra", (), _COUNT, False, "rows of the extra MSA that exist"),
@@ -78,7 +82,7 @@ _FIXED = (
         ("N_clust", "N_res", 3),
         _BYTE,
         True,
-        "a bit for each class that occurs in the cluster beside its center",
+        "a bit for each class that occurs in the cluster, center not counted",
     ),
     ("extra_msa", ("N_extra", "N_res"), _BYTE, True, "class and a flag"),
 )
@@ -96,7 +100,7 @@ _PACKED = (
         (),
         _BYTE,
         True,
-        "class 0..22 after masking, of the positions that were chosen",
+        "class 0..22 after masking, of the chosen positions",
     ),
     (
         "deletions",
@@ -110,7 +114,7 @@ _PACKED = (
         (),
         PACKED_INTEGERS,
         True,
-        "their total over the rows of the cluster, of flagged positions of msa",
+        "total over the rows of the cluster, of flagged positions of msa",
     ),
     (
         "profile_counts",
@@ -149,23 +153,25 @@ WIRE_FEATURES: dict[str, WireSpec] = _table()
 
 
 def smallest_integers(values: np.ndarray) -> np.ndarray:
-    """Integers of 0 or more as the smallest type for packed integers that holds them."""
+    """Convert nonnegative integers to the smallest type of PACKED_INTEGERS that holds them."""
     largest = int(values.max(initial=0))
     return values.astype(next(dtype for dtype in PACKED_INTEGERS if np.iinfo(dtype).max >= largest))
 
 
 def pack_bits(flags: np.ndarray) -> np.ndarray:
-    """bool [..., n] to uint8 [..., ceil(n / 8)]: flag i is bit i % 8 of byte i // 8."""
+    """Pack bool [..., n] into uint8 [..., ceil(n / 8)]: flag i is bit i % 8 of byte i // 8."""
     return np.packbits(flags, axis=-1, bitorder="little")
 
 
 def pad_wire(
     features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Pads the fixed features of one sample to N_res, N_clust, N_extra and N_templ; packed ones stay.
+    """Pad the fixed features of one sample to N_res, N_clust, N_extra and N_templ.
+
+    Packed features are returned unchanged.
 
     Raises:
-        ValueError: a feature is larger than the size to pad to.
+        ValueError: a feature is larger than its target size.
     """
     sizes = {**sizes, "N_res + 1": sizes["N_res"] + 1}
     return {name: _pad(WIRE_FEATURES[name], array, sizes) for name, array in features.items()}
@@ -176,9 +182,10 @@ def _pad(spec: WireSpec, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndar
         return array
     target = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
     target = array.shape[:1] + target if spec.per_pass else target
-    if len(target) != array.ndim or any(have > want for have, want in zip(array.shape, target)):
+    if len(target) != array.ndim or any(size > limit for size, limit in zip(array.shape, target)):
         raise ValueError(
-            f"wire feature {spec.name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to"
+            f"wire feature {spec.name}: found shape {list(array.shape)}, "
+            f"expected at most {list(target)} to pad to"
         )
     if array.shape == target:
         return array.astype(spec.dtypes[0], copy=False)
@@ -188,7 +195,7 @@ def _pad(spec: WireSpec, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndar
 
 
 def stack_samples(samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """A batch of wire features: fixed ones get the batch dim in front, packed ones lie end to end."""
+    """Combine samples into a batch: fixed features are stacked, packed ones concatenated."""
     if len(samples) == 1:
         return {
             name: array if WIRE_FEATURES[name].is_packed else array[None]
@@ -201,26 +208,29 @@ def stack_samples(samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.n
 
 
 def check_wire(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Checks names, dtypes and shapes of a batch of wire features against the table.
+    """Check the names, dtypes and shapes of a batch of wire features against the table.
 
     Returns:
-        the sizes N_res, N_clust, N_extra, N_templ, num_passes and batch.
+        the sizes of all symbolic dims, and of num_passes and batch.
 
     Raises:
-        ValueError: a feature is missing, unknown, or of another dtype or shape; the message names it.
+        ValueError: a feature is missing, unknown, or has another dtype or shape; the message
+            names it.
     """
     if set(arrays) != set(WIRE_FEATURES):
         missing, unknown = set(WIRE_FEATURES) - set(arrays), set(arrays) - set(WIRE_FEATURES)
         raise ValueError(
-            f"wire features do not match the table of openfold_opt.loader.wire_format: missing {sorted(missing) or 'none'}, "
-            f"unknown {sorted(unknown) or 'none'}; give what stack_samples returns"
+            "wire features do not match the table of openfold_opt.loader.wire_format: "
+            f"missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}; "
+            "pass the result of stack_samples"
         )
     sizes: dict[str, int] = {}
     for name, spec in WIRE_FEATURES.items():
         array = arrays[name]
         if array.dtype not in spec.dtypes:
             raise ValueError(
-                f"wire feature {name}: found dtype {array.dtype}, expected one of {[str(kind) for kind in spec.dtypes]}"
+                f"wire feature {name}: found dtype {array.dtype}, "
+                f"expected one of {[str(kind) for kind in spec.dtypes]}"
             )
         leading = () if spec.is_packed else ("batch", "num_passes") if spec.per_pass else ("batch",)
         dims = (("values",) if spec.is_packed else leading) + spec.shape
@@ -237,5 +247,6 @@ def _check_shape(
     expected = [size if dim == "values" else sizes.get(dim, dim) for dim, size in zip(dims, found)]
     if len(found) != len(dims) or list(found) != expected:
         raise ValueError(
-            f"wire feature {name}: found shape {list(found)}, expected {list(dims)} with sizes {sizes}"
+            f"wire feature {name}: found shape {list(found)}, "
+            f"expected {list(dims)} with sizes {sizes}"
         )

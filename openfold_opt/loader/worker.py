@@ -1,7 +1,8 @@
-"""A worker process: asked for one batch at a time over a channel, answers with the batch or with what went wrong.
+"""A worker process: receives one position at a time over a channel and answers with the batch.
 
-When the consumer is gone, however it went, the worker leaves, also from the middle of a batch. Arrays travel in anonymous memory, of
-which nothing outlives the processes.
+If the preparation fails, the answer is a description of the failure. When the consumer ends for any
+reason, the worker exits, even while it prepares a batch. Arrays are sent in anonymous memory, which
+does not outlive the processes.
 """
 
 import ctypes
@@ -28,34 +29,34 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Task(Protocol):
-    """What workers do. Picklable, so that it can be sent to a process that shares no memory with this one."""
+    """The work of a worker. Must be picklable, because it is sent to another process."""
 
     def __call__(self, position: int) -> tuple[Any, dict[str, np.ndarray]]:
-        """Prepares batch number `position`: a small picklable description and its arrays."""
+        """Prepare batch number `position`; return a small picklable description and its arrays."""
 
     def describe(self, position: int) -> str:
-        """Names the samples of batch number `position` for an error message."""
+        """Describe the samples of batch number `position` for an error message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A batch as a worker made it."""
+    """A batch that a worker prepared."""
 
     description: Any
     arrays: dict[str, np.ndarray]
     seconds: float
-    """Time that its preparation took."""
+    """Duration of the preparation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why an attempt to prepare a batch came to nothing."""
+    """The reason why an attempt to prepare a batch failed."""
 
     reason: str
 
 
 def attempt(task: Task, position: int) -> Prepared | Failure:
-    """Runs the task; an exception becomes a Failure with its traceback."""
+    """Run the task; convert an exception to a Failure with its traceback."""
     started = time.perf_counter()
     try:
         description, arrays = task(position)
@@ -72,13 +73,13 @@ class Worker:
     process: multiprocessing.process.BaseProcess
     channel: socket.socket
     position: int | None = None
-    """What it is preparing."""
-    asked: float = 0.0
-    """time.monotonic() when it was asked."""
-    num_answers: int = 0
+    """Position of the batch that the worker is preparing."""
+    request_time: float = 0.0
+    """time.monotonic() of the last request."""
 
     @classmethod
     def start(cls, task: Task, *, start_method: str, name: str) -> "Worker":
+        """Start a worker process for a task."""
         ours, theirs = channel_pair()
         process = multiprocessing.get_context(start_method).Process(
             target=_serve, args=(theirs, task), name=name, daemon=True
@@ -87,36 +88,39 @@ class Worker:
         theirs.close()
         return cls(process=process, channel=ours)
 
-    def ask(self, position: int) -> None:
-        """Asks for a batch. A worker that died meanwhile is noticed when its answer is received."""
-        self.position, self.asked = position, time.monotonic()
+    def request(self, position: int) -> None:
+        """Request a batch. The death of a worker is detected when its answer is received."""
+        self.position, self.request_time = position, time.monotonic()
         try:
             self.channel.send(pickle.dumps(position))
         except (BrokenPipeError, ConnectionResetError):
             return
 
     def receive(self) -> Prepared | Failure | None:
-        """The answer, once the channel is readable; None if the process has died instead."""
+        """Return the answer once the channel is readable; None if the process has died."""
         try:
             (kind, content, seconds), arrays = receive_arrays(self.channel)
         except EOFError:
             return None
         self.position = None
-        self.num_answers += 1
         if kind == "failure":
             return Failure(reason=content)
         return Prepared(description=content, arrays=arrays, seconds=seconds)
 
     def describe_exit(self) -> str:
-        """Says how the process ended."""
+        """Describe how the process ended."""
         self.process.join(JOIN_SECONDS)
         code = self.process.exitcode
-        return f"worker process {self.process.pid} died with exit code {code} (-9: killed, often for want of memory)"
+        return (
+            f"worker process {self.process.pid} died with exit code {code} "
+            "(-9: killed, often because memory ran out)"
+        )
 
     def kill(self) -> None:
-        """Ends the process at once. It only reads files, so nothing is lost.
+        """Kill the process. It only reads files, so nothing is lost.
 
-        One that waits for a file system which is away cannot end before that comes back: nobody waits for it.
+        A process that waits for an unavailable file system cannot end until the file system
+        returns, so the wait for its end is limited to JOIN_SECONDS.
         """
         self.channel.close()
         self.process.kill()
@@ -124,11 +128,11 @@ class Worker:
 
 
 def _serve(channel: socket.socket, task: Task) -> None:
-    """Main function of the process."""
+    """Run the main loop of the process."""
     _die_with_consumer()
-    # Interrupts are the consumer's business, and handlers that it installed are not for this process.
+    # Only the consumer handles interrupts. Signal handlers that it installed must not run here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # launchers signal the whole process group: the consumer decides, and ends its workers
+    # Launchers signal the whole process group. The consumer decides when its workers end.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -140,7 +144,7 @@ def _serve(channel: socket.socket, task: Task) -> None:
             else:
                 send_arrays(channel, ("batch", result.description, result.seconds), result.arrays)
         except (BrokenPipeError, ConnectionResetError):
-            # The consumer has closed its end: nobody wants the batch any more.
+            # The consumer has closed its end and no longer needs the batch.
             return
 
 
@@ -152,10 +156,11 @@ def _next_request(channel: socket.socket) -> bytes:
 
 
 def _die_with_consumer() -> None:
-    """Ends this process along with the consumer, even if it hangs in a system call and sees no closed channel.
+    """Make this process die with the consumer, even if it hangs in a system call.
 
-    Linux does it where the consumer is the parent. Of a fork server's children the consumer is not, and they keep the server alive:
-    there a thread waits for the consumer's end.
+    Linux kills it if the consumer is its parent. The parent of a process from a fork server is the
+    server, which lives as long as its children. For that case, a thread waits for the end of the
+    consumer.
     """
     consumer = multiprocessing.parent_process()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

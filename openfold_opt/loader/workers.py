@@ -1,9 +1,11 @@
-"""Batches prepared ahead by worker processes that may die, hang or fail, delivered within a reorder window.
+"""A stream of batches that worker processes prepare ahead, delivered within a reorder window.
 
-A thread of the consuming process looks after the workers: it hands out one position at a time, takes what comes back, replaces
-workers that die or run past the deadline, and has a failed batch prepared again, by whichever worker is free. What fails every time
-is reported, counted, and left out while the error budget lasts; one failure more ends the stream with a LoaderError. Whatever happens
-to the workers, the consumer gets a batch or an error: every position handed out has a deadline.
+Workers may die, hang or fail. A supervisor thread of the consuming process assigns one position at
+a time to each worker, collects the batches, replaces workers that die or exceed the deadline, and
+retries failed batches on any free worker. A batch that fails in every attempt is reported, counted
+and skipped until the error budget is exhausted; the next failure ends the stream with a
+LoaderError. Every assigned position has a deadline, so the consumer always gets a batch or an
+error.
 """
 
 import warnings
@@ -22,33 +24,34 @@ from openfold_opt.loader.worker import Failure, Prepared, Task, attempt
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """A batch as the consumer gets it, with what the loader knows of its state."""
+    """A batch as the consumer gets it, with the state of the loader."""
 
     position: int
     description: Any
     arrays: dict[str, np.ndarray]
     preparation_seconds: float
     queue_depth: int
-    """Prepared batches that are left."""
+    """Number of prepared batches that remain."""
     reorder_distance: int
-    """How many places it was ahead of the first batch that is missing; 0 to window."""
+    """Number of positions by which it was ahead of the first missing batch; 0 to window."""
     skipped: tuple[int, ...] = ()
-    """Positions given up since the delivery before."""
+    """Positions skipped since the previous delivery."""
 
 
 class WorkerStream:
-    """Iterates the results of `task` over a stream of positions, each exactly once.
+    """Iterates over the results of `task` for a stream of positions, each exactly once.
 
-    With num_workers 0 the task runs in this process, in order. Use as a context manager, or call close(), which leaves no process
-    behind.
+    With num_workers 0 the task runs in this process, in order. Use the stream as a context manager,
+    or call close(), which stops all workers.
 
     Args:
         task: prepares one position.
-        config: workers, window, deadlines, error budget.
-        start: what an earlier run consumed already.
-        end: the stream ends before this position; None: never.
-        error_budget: instead of the config's.
-        report: gets a line for each batch that is left out and each worker replaced; called in the consumer's thread.
+        config: workers, window, deadline and error budget.
+        start: the part of the stream that an earlier run consumed.
+        end: the stream ends before this position; None: the stream is endless.
+        error_budget: overrides the error budget of the config.
+        report: called in the thread of the consumer with a message for each skipped batch and each
+            replaced worker.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class WorkerStream:
         self._task = task
         self._report = report
         budget = config.error_budget if error_budget is None else error_budget
-        self._attempts = RetryPolicy(task, max_attempts=config.max_attempts, error_budget=budget)
+        self._retry_policy = RetryPolicy(
+            task, max_attempts=config.max_attempts, error_budget=budget
+        )
         capacity = max(config.num_workers * config.prefetch_per_worker, 1)
         self._window = ReorderWindow(window=config.window, capacity=capacity, start=start, end=end)
         self._shared = SharedState(window=self._window)
         self._supervisor = (
-            Supervisor(task, config, shared=self._shared, attempts=self._attempts)
+            Supervisor(task, config, shared=self._shared, retry_policy=self._retry_policy)
             if config.num_workers
             else None
         )
@@ -80,34 +85,34 @@ class WorkerStream:
     def __next__(self) -> Delivery:
         try:
             delivery = (
-                self._next_here()
+                self._next_in_process()
                 if self._supervisor is None
                 else self._next_from_workers(self._supervisor)
             )
         finally:
-            self._pass_on_news()
+            self._report_messages()
         if delivery is None:
             raise StopIteration
         return replace(delivery, skipped=self._take_skipped())
 
-    def _next_here(self) -> Delivery | None:
-        self._refuse_if_closed()
+    def _next_in_process(self) -> Delivery | None:
+        self._raise_if_closed()
         while (position := self._window.next_to_prepare()) is not None:
-            result = self._prepare_here(position)
+            result = self._prepare_in_process(position)
             distance = self._window.deliver(position)
             if isinstance(result, Prepared):
                 return _delivery(position, result, queue_depth=0, distance=distance)
         return None
 
-    def _prepare_here(self, position: int) -> Prepared | None:
-        """The batch, or None if it is left out."""
+    def _prepare_in_process(self, position: int) -> Prepared | None:
+        """Prepare a batch; return None if it is skipped."""
         while isinstance(result := attempt(self._task, position), Failure):
-            verdict = self._attempts.failed(position, result)
-            if verdict.error is not None:
-                raise verdict.error
-            if not verdict.is_another_try:
+            outcome = self._retry_policy.record_failure(position, result)
+            if outcome.error is not None:
+                raise outcome.error
+            if not outcome.is_retry:
                 self._shared.skipped.append(position)
-                self._shared.news.append(verdict.report)
+                self._shared.messages.append(outcome.report)
                 return None
         return result
 
@@ -115,17 +120,17 @@ class WorkerStream:
         shared = self._shared
         with shared.changed:
             while (position := self._window.choose(shared.ready)) is None:
-                self._refuse_if_closed()
+                self._raise_if_closed()
                 if self._window.is_exhausted:
                     return None
                 if shared.failure is not None:
                     raise LoaderError(
-                        f"the loader cannot look after its workers: {explain(shared.failure)}"
+                        f"the supervisor of the loader's workers failed: {explain(shared.failure)}"
                     ) from shared.failure
                 shared.changed.wait()
             prepared = shared.ready[position]
             if isinstance(prepared, LoaderError):
-                # it stays there: asked again, the stream ends with it again
+                # The error stays in `ready`, so that further calls raise it too.
                 raise prepared
             del shared.ready[position]
             distance = self._window.deliver(position)
@@ -133,23 +138,23 @@ class WorkerStream:
         supervisor.wake()
         return _delivery(position, prepared, queue_depth=depth, distance=distance)
 
-    def _refuse_if_closed(self) -> None:
+    def _raise_if_closed(self) -> None:
         if self._shared.is_closed:
-            raise LoaderError("the loader is closed; make a new one to read on")
+            raise LoaderError("the loader is closed; create a new one to read more batches")
 
     def _take_skipped(self) -> tuple[int, ...]:
         with self._shared.changed:
             skipped, self._shared.skipped = self._shared.skipped, []
         return tuple(skipped)
 
-    def _pass_on_news(self) -> None:
+    def _report_messages(self) -> None:
         with self._shared.changed:
-            news, self._shared.news = self._shared.news, []
-        for line in news:
-            self._report(line)
+            messages, self._shared.messages = self._shared.messages, []
+        for message in messages:
+            self._report(message)
 
     def close(self) -> None:
-        """Ends the workers and waits for them; safe to call twice."""
+        """Stop the workers and wait for them. Safe to call twice."""
         with self._shared.changed:
             self._shared.is_closed = True
             self._shared.ready.clear()

@@ -1,1 +1,1 @@
-"""The losses of AlphaFold2, one file each; all in float32, one value per sample."""
+"""The losses of AlphaFold2, computed in float32 with one value per sample."""

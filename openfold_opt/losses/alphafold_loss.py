@@ -23,37 +23,40 @@ from openfold_opt.model.outputs import ModelOutputs
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossTerms:
-    """The loss of a batch; every tensor is [batch] float32 but `loss`."""
+    """The loss of a batch. All tensors are float32 [batch] except `loss`."""
 
     terms: dict[str, Tensor]
-    """Unweighted terms by name; those of weight zero carry no gradient."""
+    """Unweighted terms by name. Terms of weight zero have no gradient."""
     weighted_total: Tensor
     """Weighted sum of the terms whose weight is not zero."""
     scaled_total: Tensor
     """weighted_total * sqrt(residues of the sample after cropping)."""
     loss: Tensor
-    """[]: mean of scaled_total over the batch, what is differentiated."""
+    """[]: mean of scaled_total over the batch. This is the training objective."""
 
 
 class AlphaFoldLoss:
-    """All terms, their weights and the scaling by length."""
+    """Weighted sum of all terms, scaled by the length of the sample."""
 
     def __init__(self, config: LossConfig) -> None:
         self.config = config
 
     def __call__(self, outputs: ModelOutputs, batch: FeatureBatch) -> LossTerms:
-        """Loss of the last pass.
+        """Compute the loss of the last recycling pass.
 
         Args:
-            outputs: of the pass with gradient; converted to float32 here.
-            batch: features of that pass (FeatureBatch.at_pass), on the same device.
+            outputs: Outputs of the pass with gradient. They are converted to float32.
+            batch: Features of that pass (FeatureBatch.at_pass) on the same device.
+
+        Raises:
+            ValueError: The TM loss has a nonzero weight, but the model has no TM-score head.
         """
         terms = self._terms(_in_float32(outputs), batch)
         weights = self._weights()
         weighted_total = sum(
             weights[name] * term for name, term in terms.items() if weights[name] != 0.0
         )
-        # AF2 suppl. 1.11.8: short samples count less, by the square root of their length
+        # AF2 suppl. 1.11.8: a sample is weighted by the square root of its length.
         length = batch.seq_length.clamp(max=batch.aatype.shape[-1]).to(torch.float32)
         scaled_total = length.sqrt() * weighted_total
         terms = {
@@ -86,7 +89,7 @@ class AlphaFoldLoss:
         elif config.tm.weight != 0.0:
             raise ValueError(
                 f"the TM loss has weight {config.tm.weight} but the model has no TM-score head; "
-                "switch the head on in the model's configuration, or set the weight to 0"
+                "enable the head in the model configuration, or set the weight to 0"
             )
         return terms
 

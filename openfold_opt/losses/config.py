@@ -17,26 +17,26 @@ class FapeLossConfig:
     sidechain_weight: float = 0.5
     clamp_distance_angstrom: float = 10.0
     length_scale_angstrom: float = 10.0
-    """Errors are divided by this."""
+    """Errors are divided by this length."""
     eps: float = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedChiLossConfig:
-    """Torsion angles of the side chains."""
+    """Side-chain torsion angles."""
 
     category: ClassVar[str] = "mathematical"
 
     weight: float = 1.0
     chi_weight: float = 0.5
     angle_norm_weight: float = 0.01
-    """Of the deviation of the unnormalized angle vectors from unit length."""
+    """Weight of the deviation of the unnormalized angle vectors from unit length."""
     eps: float = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistogramLossConfig:
-    """Binned distances between (pseudo) CB atoms."""
+    """Binned distances between pseudo-beta atoms."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -48,7 +48,7 @@ class DistogramLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedMSALossConfig:
-    """Recovery of the masked positions of the clustered MSA."""
+    """Prediction of the masked positions of the clustered MSA."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -58,7 +58,7 @@ class MaskedMSALossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PLDDTLossConfig:
-    """The model's own estimate of lDDT-Ca."""
+    """Predicted lDDT-Ca of each residue."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -66,13 +66,13 @@ class PLDDTLossConfig:
     cutoff_angstrom: float = 15.0
     min_resolution_angstrom: float = 0.1
     max_resolution_angstrom: float = 3.0
-    """Only samples with a resolution in this range count."""
+    """The loss of samples with a resolution outside the range is 0."""
     eps: float = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentallyResolvedLossConfig:
-    """Which atoms the experiment resolved; used in fine-tuning."""
+    """Prediction of experimentally resolved atoms; used in fine-tuning."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -90,14 +90,14 @@ class ViolationLossConfig:
 
     weight: float = 0.0
     violation_tolerance_factor: float = 12.0
-    """Standard deviations that a bond may be off without a loss."""
+    """Deviations of a bond up to this number of standard deviations have no loss."""
     clash_overlap_tolerance_angstrom: float = 1.5
     eps: float = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class TMLossConfig:
-    """Predicted aligned error; computed when the model has the TM-score head."""
+    """Predicted aligned error; used if the model has the TM-score head."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -110,7 +110,7 @@ class TMLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """All terms. The defaults are initial training, which is what the benchmark runs."""
+    """All terms. The defaults are those of initial training, as in the benchmark."""
 
     fape: FapeLossConfig = FapeLossConfig()
     supervised_chi: SupervisedChiLossConfig = SupervisedChiLossConfig()
@@ -123,16 +123,19 @@ class LossConfig:
     report_zero_weight_violation: bool = field(
         default=False, metadata={"category": "implementation"}
     )
-    """Compute the violation term for the report although its weight is zero: it is the dearest of all terms."""
+    """Whether to compute and report the violation term, the slowest one, if its weight is zero."""
 
     @classmethod
     def initial_training(cls) -> LossConfig:
-        """AF2 suppl. eq. 7, first line."""
+        """Return the weights of initial training (AF2 suppl. eq. 7, first line)."""
         return cls()
 
     @classmethod
     def finetuning(cls) -> LossConfig:
-        """AF2 suppl. eq. 7, second line: violations and resolved atoms count too."""
+        """Return the weights of fine-tuning (AF2 suppl. eq. 7, second line).
+
+        They include violations and experimentally resolved atoms.
+        """
         return replace(
             cls(),
             experimentally_resolved=ExperimentallyResolvedLossConfig(weight=0.01),
@@ -141,5 +144,5 @@ class LossConfig:
 
     @classmethod
     def finetuning_ptm(cls) -> LossConfig:
-        """Fine-tuning with the TM-score head (AF2 suppl. 1.9.7)."""
+        """Return the weights of fine-tuning with the TM-score head (AF2 suppl. 1.9.7)."""
         return replace(cls.finetuning(), tm=TMLossConfig(weight=0.1))

@@ -14,7 +14,10 @@ from openfold_opt.model.outputs import ModelOutputs
 def distogram_loss(
     outputs: ModelOutputs, batch: FeatureBatch, config: DistogramLossConfig
 ) -> Tensor:
-    """Cross-entropy of the binned distance between (pseudo) CB atoms, mean over resolved pairs: [batch]."""
+    """Compute the cross-entropy of binned pseudo-beta distances: [batch].
+
+    It is averaged over resolved pairs.
+    """
     logits = outputs.distogram_logits
     boundaries = torch.linspace(
         config.min_bin_angstrom, config.max_bin_angstrom, logits.shape[-1] - 1, device=logits.device

@@ -1,4 +1,4 @@
-"""Which atoms the experiment resolved (AF2 suppl. 1.9.10, eq. 43)."""
+"""Prediction of experimentally resolved atoms (AF2 suppl. 1.9.10, eq. 43)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from openfold_opt.model.outputs import ModelOutputs
 def experimentally_resolved_loss(
     outputs: ModelOutputs, batch: FeatureBatch, config: ExperimentallyResolvedLossConfig
 ) -> Tensor:
-    """Binary cross-entropy over the atoms that the residues have: [batch]; 0 outside the resolution range."""
+    """Compute the binary cross-entropy over the atoms of the residue types: [batch].
+
+    It is 0 for samples outside the resolution range.
+    """
     logits, exists = outputs.experimentally_resolved_logits, batch.atom37_atom_exists
     errors = F.binary_cross_entropy_with_logits(logits, batch.all_atom_mask, reduction="none")
     loss = (errors * exists).sum((-1, -2)) / (config.eps + exists.sum((-1, -2)))

@@ -16,15 +16,17 @@ from openfold_opt.model.outputs import ModelOutputs
 def squared_distance_in_frames(
     frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """How far two sets of points are apart, each seen from frames of its own.
+    """Compute squared distances of predicted and true points in predicted and true local frames.
+
+    Each coordinate is computed separately with elementwise products: a matrix product would be
+    rounded to TF32 on a GPU, and tensors with a last dim of 3 are slow on every device.
 
     Args:
-        frames: predicted and true, [..., N_frames].
-        points: predicted and true, [..., N_points, 3] angstrom.
+        frames: Predicted and true frames, [..., N_frames].
+        points: Predicted and true points, [..., N_points, 3] angstrom.
 
     Returns:
-        [..., N_frames, N_points] squared angstrom. Computed coordinate by coordinate, in plain products and sums: a
-        matrix product would be rounded to TF32 on a GPU, and tensors with a last dim of 3 are slow on every device.
+        [..., N_frames, N_points], square angstrom.
     """
     predicted, true = (
         _points_in_frames(frame, point) for frame, point in zip(frames, points, strict=True)
@@ -33,7 +35,7 @@ def squared_distance_in_frames(
 
 
 def _points_in_frames(frames: Rigid, points: Tensor) -> list[Tensor]:
-    """The three coordinates, each [..., N_frames, N_points], of every point in every frame."""
+    """Return the x, y and z of every point in every frame, each [..., N_frames, N_points]."""
     origin, rotation = frames.translation, frames.rotation
     offsets = [points[..., None, :, k] - origin[..., :, None, k] for k in range(3)]
     coordinates = []
@@ -48,22 +50,34 @@ def _points_in_frames(frames: Rigid, points: Tensor) -> list[Tensor]:
 def aligned_point_distance(
     frames: tuple[Rigid, Rigid], points: tuple[Tensor, Tensor], *, eps: float
 ) -> Tensor:
-    """Algorithm 28, lines 1-3, for (predicted, true) frames and points: [..., N_frames, N_points] angstrom."""
+    """Compute distances of points in local frames (Algorithm 28, lines 1-3).
+
+    Args:
+        frames: Predicted and true frames, [..., N_frames].
+        points: Predicted and true points, [..., N_points, 3] angstrom.
+
+    Returns:
+        [..., N_frames, N_points] angstrom.
+    """
     return torch.sqrt(squared_distance_in_frames(frames, points) + eps)
 
 
 def mean_over_pairs(
     error: Tensor, frames_mask: Tensor, points_mask: Tensor, *, eps: float
 ) -> Tensor:
-    """Mean over existing frames and points: error [..., N_frames, N_points] -> [...]."""
+    """Average error [..., N_frames, N_points] over existing frames and points: [...].
+
+    eps is added to both counts.
+    """
     total = (error * points_mask[..., None, :]).sum(-1) * frames_mask
     return total.sum(-1) / (eps + frames_mask.sum(-1)) / (eps + points_mask.sum(-1))
 
 
 def backbone_fape(outputs: ModelOutputs, batch: FeatureBatch, config: FapeLossConfig) -> Tensor:
-    """Backbone frames and CA atoms, mean over the blocks of the structure module: [batch].
+    """Compute the FAPE of backbone frames and CA atoms: [batch].
 
-    use_clamped_fape of a sample mixes the clamped and the unclamped error.
+    It is averaged over structure module blocks. use_clamped_fape of a sample is the weight of the
+    clamped error; the unclamped error has the rest of the weight.
     """
     predicted = Rigid(quaternion_to_matrix(outputs.sm_frames[..., :4]), outputs.sm_frames[..., 4:])
     true = Rigid.from_matrix4x4(batch.backbone_rigid_tensor[:, None])
@@ -71,10 +85,10 @@ def backbone_fape(outputs: ModelOutputs, batch: FeatureBatch, config: FapeLossCo
     distance = aligned_point_distance(
         (predicted, true), (predicted.translation, true.translation), eps=config.eps
     )
-    clamped_share = batch.use_clamped_fape[:, None, None, None]
+    clamped_weight = batch.use_clamped_fape[:, None, None, None]
     clamped = distance.clamp(max=config.clamp_distance_angstrom)
     error = (
-        clamped * clamped_share + distance * (1.0 - clamped_share)
+        clamped * clamped_weight + distance * (1.0 - clamped_weight)
     ) / config.length_scale_angstrom
     return mean_over_pairs(error, mask, mask, eps=config.eps).mean(-1)
 
@@ -82,7 +96,7 @@ def backbone_fape(outputs: ModelOutputs, batch: FeatureBatch, config: FapeLossCo
 def sidechain_fape(
     outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig
 ) -> Tensor:
-    """All rigid groups and all atoms of the last block, always clamped: [batch]."""
+    """Compute the clamped FAPE of all rigid groups and atoms of the last block: [batch]."""
     predicted = Rigid.from_matrix4x4(outputs.sm_sidechain_frames[:, -1].flatten(1, 2))
     true = Rigid.from_matrix4x4(truth.rigid_group_frames.flatten(1, 2))
     distance = aligned_point_distance(
@@ -98,7 +112,7 @@ def sidechain_fape(
 def fape_loss(
     outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig
 ) -> Tensor:
-    """Weighted sum of backbone and side-chain error: [batch]."""
+    """Compute the weighted sum of backbone FAPE and side-chain FAPE: [batch]."""
     backbone = backbone_fape(outputs, batch, config)
     return config.backbone_weight * backbone + config.sidechain_weight * sidechain_fape(
         outputs, batch, truth, config

@@ -1,4 +1,7 @@
-"""lDDT, the local distance difference test (Mariani et al. 2013): target of the pLDDT head, metric of the benchmark."""
+"""lDDT, the local distance difference test (Mariani et al. 2013).
+
+It is the target of the pLDDT head and the metric of the benchmark.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,19 @@ def lddt(
     eps: float = 1e-8,
     per_residue: bool = True,
 ) -> Tensor:
-    """Share of the true distances below the cutoff that the prediction keeps, averaged over four thresholds.
+    """Compute the fraction of preserved distances, averaged over four thresholds.
+
+    Pairs with a true distance below the cutoff count. A distance is preserved if its error is below
+    the threshold.
 
     Args:
-        predicted, true: [..., N_res, 3] angstrom, one atom per residue (CA for lDDT-Ca).
-        mask: [..., N_res], 1 where the true atom is resolved.
-        per_residue: give one value per residue, else one per chain.
+        predicted: [..., N_res, 3] angstrom, one atom per residue (CA for lDDT-Ca).
+        true: [..., N_res, 3] angstrom.
+        mask: [..., N_res], 1 if the true atom is resolved.
+        per_residue: Whether to return one value per residue or one per chain.
 
     Returns:
-        [..., N_res] or [...], 0 to 1. A residue without neighbors has 1.
+        [..., N_res] or [...], from 0 to 1. The value of a residue without neighbors is 1.
     """
     true_distance = pairwise_distance(true, true, eps=eps)
     error = (true_distance - pairwise_distance(predicted, predicted, eps=eps)).abs()

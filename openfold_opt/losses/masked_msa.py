@@ -13,7 +13,7 @@ from openfold_opt.model.outputs import ModelOutputs
 def masked_msa_loss(
     outputs: ModelOutputs, batch: FeatureBatch, config: MaskedMSALossConfig
 ) -> Tensor:
-    """Cross-entropy of the 23 classes, mean over the positions that were chosen for masking: [batch]."""
+    """Compute the mean cross-entropy of the 23 classes over the masked positions: [batch]."""
     errors = cross_entropy(outputs.masked_msa_logits, batch.true_msa) * batch.bert_mask
-    # the benchmark adds eps to half the count: kept, it matters only where nothing is masked
+    # The benchmark adds eps to half the count. This matters only if nothing is masked.
     return 0.5 * errors.sum((-1, -2)) / (config.eps + 0.5 * batch.bert_mask.sum((-1, -2)))

@@ -1,4 +1,4 @@
-"""Model confidence: the predicted lDDT-Ca (AF2 suppl. 1.9.6, Algorithm 29)."""
+"""Predicted lDDT-Ca (pLDDT), the confidence of the model (AF2 suppl. 1.9.6, Algorithm 29)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CA = atom_order["CA"]
 
 
 def plddt_loss(outputs: ModelOutputs, batch: FeatureBatch, config: PLDDTLossConfig) -> Tensor:
-    """Cross-entropy of the binned lDDT-Ca of each residue, mean over resolved CA: [batch].
+    """Compute the cross-entropy of the binned lDDT-Ca, averaged over resolved residues: [batch].
 
-    0 outside the resolution range. No gradient flows through the lDDT-Ca itself.
+    It is 0 for samples outside the resolution range. No gradient flows through the lDDT-Ca target.
     """
     logits, mask = outputs.lddt_logits, batch.all_atom_mask[..., _CA]
     score = lddt(

@@ -1,4 +1,4 @@
-"""Sums and means that several losses share."""
+"""Reductions and distances that several losses use."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ from torch.nn import functional as F
 
 
 def masked_mean(value: Tensor, mask: Tensor, *, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
-    """Mean of value where mask is 1, over dims; mask broadcasts to value. eps is added to the count."""
+    """Average value over dims where mask is 1.
+
+    mask broadcasts to value. eps is added to the count.
+    """
     mask = mask.expand_as(value)
     return (mask * value).sum(dims) / (eps + mask.sum(dims))
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """-log softmax(logits)[target]: logits [..., num_classes] float32, target [...] int64 -> [...]."""
+    """Compute -log softmax(logits)[target]: [...].
+
+    Args:
+        logits: [..., num_classes] float32.
+        target: [...] int64.
+    """
     flat = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none")
     return flat.view(target.shape)
 
 
 def is_resolution_within(resolution: Tensor, minimum: float, maximum: float) -> Tensor:
-    """bool [batch]; a sample without resolution (NaN) is not within."""
+    """Return whether minimum <= resolution <= maximum: bool [batch].
+
+    The result is False for a sample without a resolution (NaN).
+    """
     return (resolution >= minimum) & (resolution <= maximum)
 
 
 def pairwise_distance(points: Tensor, others: Tensor, *, eps: float) -> Tensor:
-    """[..., n, 3] and [..., m, 3] -> [..., n, m], sqrt(d^2 + eps): a gradient exists where points coincide.
+    """Compute sqrt(d^2 + eps) of all pairs: [..., n, 3] and [..., m, 3] -> [..., n, m].
 
-    Coordinate by coordinate: tensors with a last dim of 3 are slow on every device.
+    With eps the gradient is finite for coincident points. Each coordinate is computed separately,
+    because tensors with a last dim of 3 are slow on every device.
     """
     offsets = (
         a[..., :, None] - b[..., None, :]

@@ -1,4 +1,4 @@
-"""Names of exchangeable atoms, chosen so that the truth fits the prediction best (AF2 suppl. 1.8.5, Algorithm 26)."""
+"""Renaming of ambiguous ground truth atoms (AF2 suppl. 1.8.5, Algorithm 26)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SLOTS = slice(
     int(restype_atom14_is_ambiguous.any(axis=0).argmax()),
     14 - int(restype_atom14_is_ambiguous.any(axis=0)[::-1].argmax()),
 )
-"""The atom14 slots among which all exchangeable atoms lie, whatever the residue type."""
+"""Range of atom14 slots that contains the ambiguous atoms of all residue types."""
 
 
 @dataclass(frozen=True, eq=False)
 class RenamedTruth:
-    """The ground truth under the better naming."""
+    """The ground truth with the atom names that fit the prediction better."""
 
     atom14_positions: Tensor
     """[batch, N_res, 14, 3] angstrom"""
@@ -33,14 +33,18 @@ class RenamedTruth:
 
 @torch.no_grad()
 def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
-    """Residue by residue, take the naming whose distances to all unambiguous atoms are nearer to the prediction's.
+    """Choose the atom names of each residue that fit the prediction better.
 
-    predicted: [batch, N_res, 14, 3] angstrom, the last block's atoms. No gradient flows through the choice.
+    The criterion is the error of the distances from the ambiguous atoms of the residue to all
+    unambiguous atoms. No gradient flows through the choice.
+
+    Args:
+        predicted: [batch, N_res, 14, 3] angstrom, atoms of the last structure module block.
     """
     exists, ambiguous = batch.atom14_gt_exists, batch.atom14_atom_is_ambiguous
-    moving = (exists * ambiguous)[..., _SLOTS].flatten(1)
-    fixed = (exists * (1.0 - ambiguous)).flatten(1)
-    pair_mask = moving[:, :, None] * fixed[:, None, :]
+    ambiguous_mask = (exists * ambiguous)[..., _SLOTS].flatten(1)
+    unambiguous_mask = (exists * (1.0 - ambiguous)).flatten(1)
+    pair_mask = ambiguous_mask[:, :, None] * unambiguous_mask[:, None, :]
 
     def distances(positions: Tensor) -> Tensor:
         return pairwise_distance(
@@ -49,12 +53,14 @@ def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
 
     predicted_distance = distances(predicted)
 
-    def misfit(positions: Tensor) -> Tensor:
+    def distance_error(positions: Tensor) -> Tensor:
         difference = predicted_distance - distances(positions)
         per_atom = (pair_mask * torch.sqrt(difference * difference + _EPS)).sum(-1)
         return per_atom.unflatten(1, (predicted.shape[1], -1)).sum(-1)
 
-    is_better = misfit(batch.atom14_alt_gt_positions) < misfit(batch.atom14_gt_positions)
+    is_better = distance_error(batch.atom14_alt_gt_positions) < distance_error(
+        batch.atom14_gt_positions
+    )
     return RenamedTruth(
         torch.where(
             is_better[..., None, None], batch.atom14_alt_gt_positions, batch.atom14_gt_positions

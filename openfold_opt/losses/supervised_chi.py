@@ -16,16 +16,19 @@ from openfold_opt.protein.residue_constants import chi_pi_periodic
 def supervised_chi_loss(
     outputs: ModelOutputs, batch: FeatureBatch, config: SupervisedChiLossConfig
 ) -> Tensor:
-    """Squared error of sine and cosine, the nearer of the two for angles periodic in pi, and the norm of the raw vectors.
+    """Compute the torsion angle loss and the angle norm loss: weighted sum, [batch].
 
-    Returns [batch]; the mean is over the blocks of the structure module, residues and angles.
+    The torsion angle loss is the squared error of sine and cosine; for pi-periodic angles it is the
+    minimum over both values of the true angle. The angle norm loss is the deviation of the
+    unnormalized angle vectors from unit length. Both are averaged over structure module blocks,
+    residues and angles.
     """
     predicted = outputs.sm_angles[..., 3:, :]
     true = batch.chi_angles_sin_cos[:, None]
-    turn = 1.0 - 2.0 * lookup(chi_pi_periodic, batch.aatype)[:, None, ..., None]
+    sign = 1.0 - 2.0 * lookup(chi_pi_periodic, batch.aatype)[:, None, ..., None]
     error = torch.minimum(
         ((true - predicted) ** 2).sum(-1),
-        ((turn * true - predicted) ** 2).sum(-1),
+        ((sign * true - predicted) ** 2).sum(-1),
     )
     chi = masked_mean(error, batch.chi_mask[:, None], dims=(-1, -2, -3))
     norm = torch.sqrt((outputs.sm_unnormalized_angles**2).sum(-1) + config.eps)

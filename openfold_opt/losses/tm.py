@@ -1,4 +1,4 @@
-"""Predicted aligned error, from which the predicted TM-score follows (AF2 suppl. 1.9.7)."""
+"""Predicted aligned error, used for the predicted TM-score (AF2 suppl. 1.9.7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from openfold_opt.model.outputs import ModelOutputs
 
 
 def tm_loss(outputs: ModelOutputs, batch: FeatureBatch, config: TMLossConfig) -> Tensor:
-    """Cross-entropy of the binned error of CA j seen from backbone frame i: [batch]; 0 outside the resolution range."""
+    """Compute the cross-entropy of the binned error of CA j in backbone frame i: [batch].
+
+    It is averaged over resolved pairs (i, j), and 0 for samples outside the resolution range. No
+    gradient flows through the error target.
+    """
     logits = outputs.tm_logits
     affine = outputs.final_affine_tensor.detach()
     predicted = Rigid(quaternion_to_matrix(affine[..., :4]), affine[..., 4:])
@@ -29,7 +33,7 @@ def tm_loss(outputs: ModelOutputs, batch: FeatureBatch, config: TMLossConfig) ->
     true_bin = torch.bucketize(square, boundaries**2)
     pair_mask = batch.backbone_rigid_mask[:, :, None] * batch.backbone_rigid_mask[:, None]
     errors = cross_entropy(logits, true_bin) * pair_mask
-    # the benchmark adds eps to half the count: kept, it matters only where nothing is resolved
+    # The benchmark adds eps to half the count. This matters only if nothing is resolved.
     loss = 0.5 * errors.sum((-1, -2)) / (config.eps + 0.5 * pair_mask.sum((-1, -2)))
     return loss * is_resolution_within(
         batch.resolution, config.min_resolution_angstrom, config.max_resolution_angstrom

@@ -1,4 +1,4 @@
-"""Structural violations: peptide bonds, clashes, and geometry inside residues (AF2 suppl. 1.9.11)."""
+"""Structural violations: peptide bonds, clashes and residue geometry (AF2 suppl. 1.9.11)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from openfold_opt.protein.residue_constants import restype_order
 N, CA, C = 0, 1, 2
 _EPS = 1e-6
 _EPS_DISTANCE = 1e-10
-_SULPHUR_SLOT = 5
-"""Slot of SG in cysteine. The benchmark exempts every pair of atoms in this slot from clashing, cysteine or not."""
+_SULFUR_SLOT = 5
+"""Slot of SG in cysteine.
+
+Like the benchmark, this code allows clashes between all pairs of atoms in this slot, not only in
+cysteine.
+"""
 
 
 def violation_loss(
     outputs: ModelOutputs, batch: FeatureBatch, config: ViolationLossConfig
 ) -> Tensor:
-    """Sum of the peptide bond terms (eq. 44, 45) and the clashes per atom (eq. 46): [batch]."""
+    """Compute the sum of peptide bond terms (eq. 44, 45) and clashes per atom (eq. 46): [batch]."""
     positions = outputs.sm_positions[:, -1]
     clashes = between_residue_clashes(positions, batch, config) + within_residue_violations(
         positions, batch, config
@@ -35,9 +39,13 @@ def violation_loss(
 def peptide_bond_loss(
     positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig
 ) -> Tensor:
-    """Length of C-N and the angles CA-C-N and C-N-CA, beyond the tolerated standard deviations.
+    """Compute the error of the C-N length and the angles CA-C-N and C-N-CA beyond the tolerance.
 
-    positions: [batch, N_res, 14, 3] angstrom. Returns [batch].
+    Args:
+        positions: [batch, N_res, 14, 3] angstrom.
+
+    Returns:
+        [batch].
     """
     exists = batch.atom14_atom_exists
     is_bonded = (batch.residue_index[:, 1:] - batch.residue_index[:, :-1] == 1).to(exists.dtype)
@@ -54,7 +62,7 @@ def peptide_bond_loss(
     factor = config.violation_tolerance_factor
     cos_at_c, _ = chemistry.between_residue_cos_angle_ca_c_n
     cos_at_n, stddev_at_n = chemistry.between_residue_cos_angle_c_n_ca
-    # the benchmark measures the angle at C by the standard deviation of the bond's length: odd, kept
+    # Like the benchmark, this code uses the standard deviation of the C-N length for this angle.
     stddev_at_c = chemistry.between_residue_bond_length_stddev_c_n[0]
     return (
         _excess(length, mean_length, factor * stddev_length, bond_mask)
@@ -76,7 +84,13 @@ def peptide_bond_loss(
 def between_residue_clashes(
     positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig
 ) -> Tensor:
-    """Overlap of atoms of different residues beyond the tolerance, each pair counted for both atoms: [batch]."""
+    """Compute the overlap of atoms of different residues beyond the tolerance: [batch].
+
+    Each pair counts twice, once for each atom.
+
+    Args:
+        positions: [batch, N_res, 14, 3] angstrom.
+    """
     exists = batch.atom14_atom_exists
     radii = exists * lookup(chemistry.restype_atom14_van_der_waals_radius, batch.aatype)
     slot = torch.arange(14, device=positions.device)
@@ -85,7 +99,7 @@ def between_residue_clashes(
     is_peptide_bond = (
         (index[:, :, None] + 1 == index[:, None]) & (slot[:, :, None] == C) & (slot[:, None] == N)
     )
-    is_disulfide = (slot[:, :, None] == _SULPHUR_SLOT) & (slot[:, None] == _SULPHUR_SLOT)
+    is_disulfide = (slot[:, :, None] == _SULFUR_SLOT) & (slot[:, None] == _SULFUR_SLOT)
     is_pair = (index[:, :, None] < index[:, None]) & ~is_peptide_bond & ~is_disulfide
     exists, radii = exists.flatten(1), radii.flatten(1)
     mask = is_pair * exists[:, :, None] * exists[:, None]
@@ -98,7 +112,13 @@ def between_residue_clashes(
 def within_residue_violations(
     positions: Tensor, batch: FeatureBatch, config: ViolationLossConfig
 ) -> Tensor:
-    """Distances inside residues outside their bounds, each ordered pair counted for both atoms: [batch]."""
+    """Compute the deviation from the distance bounds within residues: [batch].
+
+    The sum is over ordered pairs, and each pair counts twice, once for each atom.
+
+    Args:
+        positions: [batch, N_res, 14, 3] angstrom.
+    """
     bounds = chemistry.make_atom14_dists_bounds(
         overlap_tolerance_angstrom=config.clash_overlap_tolerance_angstrom,
         bond_length_tolerance_factor=config.violation_tolerance_factor,
@@ -113,18 +133,18 @@ def within_residue_violations(
 
 
 def _by_residue(values: tuple[float, float], is_proline: Tensor) -> Tensor:
-    """The first of the values, or the second where the next residue is proline."""
+    """Return values[1] if the next residue is proline and values[0] otherwise."""
     return values[0] + (values[1] - values[0]) * is_proline
 
 
 def _direction(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vector [..., 3] and distance [...]."""
+    """Return the unit vector from start to end, [..., 3], and the distance, [...]."""
     offset = end - start
     distance = torch.sqrt((offset * offset).sum(-1) + _EPS)
     return offset / distance[..., None], distance
 
 
 def _excess(value: Tensor, mean: Tensor | float, tolerance: Tensor | float, mask: Tensor) -> Tensor:
-    """How far value is from mean beyond the tolerance, mean over the mask: [batch]."""
+    """Return the deviation from the mean beyond the tolerance, averaged over the mask: [batch]."""
     error = torch.sqrt((value - mean) ** 2 + _EPS)
     return (mask * torch.relu(error - tolerance)).sum(-1) / (mask.sum(-1) + _EPS)

@@ -1,1 +1,1 @@
-"""Room 0: what a protein is to this benchmark (numpy and h5py only): residue constants, model features, shards."""
+"""Protein data without torch: residue constants, model features and shards."""

@@ -1,21 +1,23 @@
-"""The table of model features: what a sample is made of, once and for all rooms.
+"""The table of model features: the names, shapes, dtypes and units of the arrays of a sample.
 
-The loader makes these arrays, `FeatureBatch` of the model carries them, model and losses read them; nothing else is in a batch.
-Names are those of the benchmark. Shapes are symbolic and leave out the leading dims:
+The loader builds these arrays, the model's `FeatureBatch` holds them, and the model and the losses
+read them. A batch contains no other arrays. The names are those of the benchmark. Shapes are
+symbolic and exclude the leading dims:
 
     one sample   shared feature [...]               per-pass feature [num_passes, ...]
     a batch      shared feature [batch, ...]        per-pass feature [batch, num_passes, ...]
 
-A *per-pass* feature has one slice for each recycling pass (MSA sampling, masking and clustering are drawn anew for each);
-structure, templates, crop and the clamp draw are shared by all passes.
+A *per-pass* feature has one slice per recycling pass, because MSA sampling, masking and clustering
+are random and repeated for each pass. All passes share the structure, the templates, the crop and
+the random choice to clamp.
 
     N_res    residues of the crop (training) or of the whole chain (evaluation)
     N_clust  rows of the clustered MSA
     N_extra  rows of the extra MSA
     N_templ  templates
 
-Every feature is padded with zeros; the masks say what exists. Residue classes: 0..19 as `residue_constants.restypes`, 20 unknown,
-21 gap, 22 masked (MSA only).
+Every feature is padded with zeros; the masks mark the entries that are not padding. Residue
+classes: 0..19 as in `residue_constants.restypes`, 20 unknown, 21 gap, 22 masked (MSA only).
 """
 
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ INTEGER = np.dtype(np.int64)
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """One model feature: its symbolic shape (without batch and pass dims), dtype, unit and meaning."""
+    """The symbolic shape (without batch and pass dims), dtype, unit and meaning of a feature."""
 
     name: str
     shape: tuple[str | int, ...]
@@ -41,7 +43,7 @@ class FeatureSpec:
     description: str
 
     def leading_dims(self, *, batched: bool) -> tuple[str, ...]:
-        """Names of the dims in front of `shape`: batch if batched, num_passes if per pass."""
+        """Return the names of the dims before `shape`: batch if batched, num_passes if per pass."""
         return (("batch",) if batched else ()) + (("num_passes",) if self.per_pass else ())
 
 
@@ -60,7 +62,7 @@ _SHARED = (
         (),
         INTEGER,
         "residues",
-        "residues that exist, after cropping and before padding",
+        "number of residues after cropping and before padding",
     ),
     ("seq_mask", ("N_res",), FLOAT, "0 or 1", "residue exists (is not padding)"),
     (
@@ -70,7 +72,7 @@ _SHARED = (
         "one-hot",
         "a domain-break flag (always 0 for chains), then one-hot aatype",
     ),
-    ("resolution", (), FLOAT, "angstrom", "of the experiment; NaN where it has none"),
+    ("resolution", (), FLOAT, "angstrom", "resolution of the experiment; NaN if it has none"),
     (
         "use_clamped_fape",
         (),
@@ -83,7 +85,7 @@ _SHARED = (
         ("N_res", 37, 3),
         FLOAT,
         "angstrom",
-        "ground truth, atom37, not centerd; 0 where unresolved",
+        "ground truth, atom37, not centered; 0 where unresolved",
     ),
     ("all_atom_mask", ("N_res", 37), FLOAT, "0 or 1", "atom is resolved in the experiment"),
     ("atom37_atom_exists", ("N_res", 37), FLOAT, "0 or 1", "atom belongs to the residue type"),
@@ -123,7 +125,7 @@ _SHARED = (
         ("N_res", 14),
         FLOAT,
         "0 or 1",
-        "atom's name is exchangeable with its twin's",
+        "atom name is ambiguous: it can be exchanged with that of another atom",
     ),
     (
         "rigidgroups_gt_frames",
@@ -137,7 +139,7 @@ _SHARED = (
         ("N_res", 8, 4, 4),
         FLOAT,
         "angstrom",
-        "the same with ambiguous atoms renamed",
+        "rigidgroups_gt_frames with ambiguous atoms renamed",
     ),
     (
         "rigidgroups_gt_exists",
@@ -164,14 +166,14 @@ _SHARED = (
         ("N_templ", "N_res"),
         INTEGER,
         "class 0..21",
-        "template's residue under each query residue; 21 none",
+        "template residue aligned to each query residue; 21 if none",
     ),
     (
         "template_all_atom_positions",
         ("N_templ", "N_res", 37, 3),
         FLOAT,
         "angstrom",
-        "centerd on the template chain",
+        "centered on the template chain",
     ),
     (
         "template_all_atom_mask",
@@ -200,7 +202,7 @@ _SHARED = (
         ("N_templ", "N_res", 7, 2),
         FLOAT,
         "sin, cos",
-        "the same, pi-periodic chi turned",
+        "the same angles with pi-periodic chi rotated by pi",
     ),
     (
         "template_torsion_angles_mask",
@@ -217,7 +219,8 @@ _PER_PASS = (
         ("N_clust", "N_res", 49),
         FLOAT,
         "1",
-        "one-hot masked MSA (23), has deletion, deletion value, cluster profile (23), cluster's mean deletion value",
+        "one-hot masked MSA (23), has deletion, deletion value, cluster profile (23), "
+        "mean deletion value of the cluster",
     ),
     ("msa_mask", ("N_clust", "N_res"), FLOAT, "0 or 1", "row and residue exist"),
     ("msa_row_mask", ("N_clust",), FLOAT, "0 or 1", "row exists"),
@@ -227,7 +230,7 @@ _PER_PASS = (
         ("N_clust", "N_res"),
         FLOAT,
         "0 or 1",
-        "position was chosen for masked-MSA prediction",
+        "position was selected for masked-MSA prediction",
     ),
     ("extra_msa", ("N_extra", "N_res"), INTEGER, "class 0..21", "extra MSA"),
     ("extra_msa_mask", ("N_extra", "N_res"), FLOAT, "0 or 1", "row and residue exist"),
@@ -259,29 +262,33 @@ def _table() -> dict[str, FeatureSpec]:
 
 
 FEATURES: dict[str, FeatureSpec] = _table()
-"""All model features by name, in the order in which a batch lists them."""
+"""All model features by name, in the order of the fields of a batch."""
 
 
 def check_features(features: Mapping[str, Any], *, batched: bool) -> dict[str, int]:
-    """Checks names, dtypes and shapes of all model features against the table, and that symbolic dims agree with each other.
+    """Check the names, dtypes and shapes of all model features against the table.
+
+    A symbolic dim must have the same size in all features.
 
     Args:
         features: name -> numpy array or torch tensor (anything with `.shape` and `.dtype`).
         batched: whether the arrays have a leading batch dim.
 
     Returns:
-        The size of each symbolic dim: N_res, N_clust, N_extra, N_templ, num_passes and, if batched, batch.
+        The size of each symbolic dim: N_res, N_clust, N_extra, N_templ, num_passes and, if batched,
+        batch.
 
     Raises:
-        ValueError: a feature is missing or unknown, or has another shape or dtype; the message names the feature,
-            what was found and what was expected.
+        ValueError: A feature is missing or unknown, or has an unexpected shape or dtype. The
+            message gives the feature, what was found and what was expected.
     """
     missing = [name for name in FEATURES if name not in features]
     unknown = [name for name in features if name not in FEATURES]
     if missing or unknown:
         raise ValueError(
-            f"features do not match the table of openfold_opt.protein.features: missing {missing or 'none'}, "
-            f"unknown {unknown or 'none'}; give exactly the {len(FEATURES)} features of FEATURES"
+            "features do not match the table of openfold_opt.protein.features: "
+            f"missing {missing or 'none'}, unknown {unknown or 'none'}; "
+            f"pass exactly the {len(FEATURES)} features of FEATURES"
         )
     sizes: dict[str, int] = {}
     first_seen: dict[str, str] = {}
@@ -294,11 +301,12 @@ def check_features(features: Mapping[str, Any], *, batched: bool) -> dict[str, i
 
 
 def _check_dtype(spec: FeatureSpec, array: Any) -> None:
-    # str() of a torch dtype is "torch.float32": comparing names keeps this room free of torch.
+    # str() of a torch dtype is "torch.float32". Comparing names avoids an import of torch.
     found = str(array.dtype).removeprefix("torch.")
     if found != spec.dtype.name:
         raise ValueError(
-            f"feature {spec.name}: found dtype {found}, expected {spec.dtype.name}; convert it before batching"
+            f"feature {spec.name}: found dtype {found}, expected {spec.dtype.name}; "
+            "convert it before batching"
         )
 
 
@@ -316,15 +324,18 @@ def _check_shape(
     )
     if len(found) != len(dims):
         raise ValueError(
-            f"feature {spec.name}: found shape {list(found)}, expected {expected}: {len(dims)} dims, not {len(found)}"
+            f"feature {spec.name}: found shape {list(found)}, expected {expected}: "
+            f"{len(dims)} dims, not {len(found)}"
         )
     for dim, size in zip(dims, found):
         if isinstance(dim, str) and dim not in sizes:
             sizes[dim], first_seen[dim] = size, spec.name
-        wanted = sizes[dim] if isinstance(dim, str) else dim
-        if size != wanted:
+        expected_size = sizes[dim] if isinstance(dim, str) else dim
+        if size != expected_size:
             source = (
-                f" ({dim} is {wanted} in feature {first_seen[dim]})" if isinstance(dim, str) else ""
+                f" ({dim} is {expected_size} in feature {first_seen[dim]})"
+                if isinstance(dim, str)
+                else ""
             )
             raise ValueError(
                 f"feature {spec.name}: found shape {list(found)}, expected {expected}{source}"

@@ -1,8 +1,8 @@
-"""The alphabet of stored alignments: one token (uint8) per letter, in the order of HHblits.
+"""The alphabet of stored alignments: one uint8 token per letter, in the order of HHblits.
 
-Tokens 0-19 are the twenty amino acids in alphabetical order of their letters, 20 is unknown (X), 21 is a gap. B, Z and U count
-as the acids they stand for (D, E and C); J and O count as unknown. `residue_constants.hhblits_to_model_order` leads from here to
-the order in which the model knows the residue types.
+Tokens 0-19 are the twenty amino acids in alphabetical order of their letters, 20 is unknown (X) and
+21 is a gap. B, Z and U map to the amino acids D, E and C; J and O map to unknown.
+`residue_constants.hhblits_to_model_order` maps these tokens to the model's residue types.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ UNKNOWN_TOKEN = 20
 GAP_TOKEN = 21
 
 INSERTION_CODE = 254
-"""Value of a lower-case letter in `byte_to_token`: a residue between two columns, not a token."""
+"""Value of lower-case letters in `byte_to_token`: insertions, which have no token."""
 ILLEGAL_CODE = 255
-"""Value of any byte that may not stand in an alignment."""
+"""Value in `byte_to_token` of bytes that are not allowed in an alignment."""
 
 
 def _byte_table() -> np.ndarray:
@@ -32,15 +32,20 @@ def _byte_table() -> np.ndarray:
 
 
 byte_to_token = _byte_table()
-"""uint8 [256]: token of each ASCII code, or INSERTION_CODE, or ILLEGAL_CODE."""
+"""uint8 [256]: token of each byte, or INSERTION_CODE, or ILLEGAL_CODE."""
 
 
 def sequence_to_tokens(sequence: str) -> np.ndarray:
-    """Tokens of an ungapped sequence: uint8 [N_res]. A letter without a token is a ValueError."""
+    """Return the tokens of a sequence of upper-case letters: uint8 [N_res].
+
+    Raises:
+        ValueError: The sequence has a character without a token.
+    """
     tokens = byte_to_token[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
     if np.any(tokens >= NUM_TOKENS):
         position = int(np.argmax(tokens >= NUM_TOKENS))
         raise ValueError(
-            f"sequence has {sequence[position]!r} at position {position + 1}; expected upper-case letters only"
+            f"sequence has {sequence[position]!r} at position {position + 1}; "
+            "expected upper-case letters only"
         )
     return tokens

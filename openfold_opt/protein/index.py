@@ -31,7 +31,7 @@ _INTEGER_COLUMNS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShardFile:
-    """One shard as the index knows it."""
+    """The index entry of a shard."""
 
     name: str
     sha256: str
@@ -40,25 +40,37 @@ class ShardFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """All chains in canonical order (folder, file, entity, `_struct_asym`), and the shards that hold them."""
+    """The chain table and the list of shards.
+
+    Chains are in canonical order: folder, file, entity, `_struct_asym`.
+    """
 
     format_version: int
     checksum: str
-    """sha256 over the contents of the index; it names the data set, since the shards' checksums are part of it."""
+    """SHA-256 of the contents of the index.
+
+    It identifies the data set, because the contents include the checksums of the shards.
+    """
     chains: tuple[ChainEntry, ...]
     shards: tuple[ShardFile, ...]
     missing_alignments: str
-    """"error" or "query": what conversion was told to do with chains that have no alignment folder."""
+    """Value of `convert --missing-alignments`: "error" or "query"."""
     num_entries: int
     num_rejected_entries: int
 
     @functools.cached_property
     def by_id(self) -> dict[str, ChainEntry]:
+        """Map of chain ids to entries."""
         return {chain.chain_id: chain for chain in self.chains}
 
     @classmethod
     def load(cls, data_dir: str | Path) -> ShardIndex:
-        """Read and check `<data_dir>/index.h5`. ShardError if the directory is missing or empty, or the index damaged or foreign."""
+        """Read `<data_dir>/index.h5` and verify its checksum.
+
+        Raises:
+            ShardError: The directory is missing or empty, the conversion is unfinished, or the
+                index is damaged or has another format.
+        """
         path = _index_path(Path(data_dir))
         with shard_format.open_checked(path) as file:
             try:
@@ -75,8 +87,8 @@ class ShardIndex:
         checksum = shard_format.content_checksum(arrays, attributes)
         if checksum != stored_checksum:
             raise ShardError(
-                f"{path} is damaged: its contents have sha256 {checksum}, expected {stored_checksum}; "
-                "remove it and run the same `convert` again"
+                f"{path} is damaged: its contents have sha256 {checksum}, "
+                f"expected {stored_checksum}; remove it and run the same `convert` again"
             )
         return cls(
             format_version=shard_format.FORMAT_VERSION,
@@ -92,7 +104,11 @@ class ShardIndex:
 def index_image(
     chains: Sequence[ChainEntry], shards: Sequence[ShardFile], *, attributes: dict[str, str | int]
 ) -> memoryview:
-    """The index file as bytes. attributes: missing_alignments, num_entries, num_rejected_entries."""
+    """Return the contents of an index file.
+
+    Args:
+        attributes: missing_alignments, num_entries and num_rejected_entries.
+    """
     arrays = {
         name: shard_format.encode_strings(getattr(chain, name) for chain in chains)
         for name in _STRING_COLUMNS
@@ -119,18 +135,20 @@ def index_image(
 def _index_path(data_dir: Path) -> Path:
     if not data_dir.is_dir():
         raise ShardError(
-            f"data directory {data_dir} does not exist; make one with `python -m data_prep convert`"
+            f"data directory {data_dir} does not exist; "
+            "create it with `python -m data_prep convert`"
         )
     path = data_dir / shard_format.INDEX_FILE_NAME
     if path.is_file():
         return path
     if (data_dir / shard_format.STATE_DIR_NAME).is_dir():
         raise ShardError(
-            f"conversion into {data_dir} is not finished (no {path.name}); run the same `convert` again to resume it"
+            f"conversion into {data_dir} is not finished (no {path.name}); "
+            "run the same `convert` again to resume it"
         )
-    found = "is empty" if not any(data_dir.iterdir()) else f"has no {path.name}"
+    state = "is empty" if not any(data_dir.iterdir()) else f"has no {path.name}"
     raise ShardError(
-        f"data directory {data_dir} {found}; expected shards made by `python -m data_prep convert`"
+        f"data directory {data_dir} {state}; expected shards made by `python -m data_prep convert`"
     )
 
 

@@ -1,10 +1,11 @@
-"""Reading a data directory: records by chain id. Safe to hand to worker processes, forked or spawned."""
+"""Reader of a data directory: records by chain id."""
 
 from __future__ import annotations
 
 import functools
 from collections import OrderedDict
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -14,30 +15,36 @@ from openfold_opt.protein.records import AlignmentRecord, ChainEntry, StructureR
 from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
 
 _MAX_OPEN_SHARDS = 256
-"""Each open shard holds one file descriptor; the usual limit of a process is 1,024."""
+"""Each open shard uses one file descriptor, and a process usually has a limit of 1,024."""
+
+_Shard = TypeVar("_Shard", bound=StructureShard | AlignmentShard)
 
 
 class ShardReader:
     """Structures, alignments and template hits of a converted data set.
 
-    The index is read at once (so a missing or damaged data directory is an error here); shards are opened when first needed, and
-    in each process anew: what is pickled to a spawned worker is only the directory. KeyError for an unknown chain says so.
+    The constructor reads the index, so it raises ShardError if the data directory is missing or
+    damaged. Shards are opened on first use. A reader can be passed to forked and spawned worker
+    processes: only the path is pickled, and each spawned process opens the files itself. All
+    methods raise KeyError for an unknown chain.
     """
 
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
         self._open: OrderedDict[int, StructureShard | AlignmentShard] = OrderedDict()
-        self.index
+        # The index is cached. Reading it here reports a bad data directory at once.
+        _ = self.index
 
     @functools.cached_property
     def index(self) -> ShardIndex:
+        """Index of the data directory."""
         return ShardIndex.load(self.data_dir)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {"data_dir": self.data_dir, "_open": OrderedDict()}
 
     def entry(self, chain_id: str) -> ChainEntry:
-        """The chain's line of the index; KeyError if there is none."""
+        """Return the chain's entry in the index."""
         entry = self.index.by_id.get(chain_id)
         if entry is None:
             raise KeyError(
@@ -46,7 +53,7 @@ class ShardReader:
         return entry
 
     def structure(self, chain_id: str) -> StructureRecord:
-        """Sequence and coordinates."""
+        """Return the sequence and coordinates of a chain."""
         entry = self.entry(chain_id)
         shard = self._shard(entry.structure_shard, StructureShard)
         positions, mask = shard.atoms(entry.structure_row)
@@ -62,22 +69,26 @@ class ShardReader:
         )
 
     def sequence(self, chain_id: str) -> str:
-        """Only the sequence, one letter per residue."""
+        """Return the sequence of a chain, one letter per residue."""
         entry = self.entry(chain_id)
         return self._shard(entry.structure_shard, StructureShard).sequence(entry.structure_row)
 
     def alignment(self, chain_id: str) -> AlignmentRecord:
-        """The alignment; the sequence alone for a chain that has none (conversion with `--missing-alignments query`)."""
+        """Return the alignment of a chain.
+
+        If the chain has none (conversion with `--missing-alignments query`), the alignment
+        consists of the chain's sequence only.
+        """
         entry = self.entry(chain_id)
         if entry.alignment_id is None:
             return single_row_alignment(self.sequence(chain_id))
         return self._shard(entry.alignment_shard, AlignmentShard).alignment(entry.alignment_row)
 
     def template_hits(self, chain_id: str) -> tuple[TemplateHit, ...]:
-        """Hits that pass every filter except the date, best sum_probs first (stable).
+        """Return the hits that pass every filter except the date, highest sum_probs first.
 
-        Those of the own entry are left out, and those on chains that conversion rejected for their
-        alignment.
+        The sort is stable. Hits on the chain's own PDB entry are excluded, and so are hits on
+        chains that conversion rejected because of their alignment.
         """
         entry = self.entry(chain_id)
         if entry.alignment_id is None or entry.num_template_hits == 0:
@@ -86,21 +97,21 @@ class ShardReader:
         known = self.index.by_id
         return tuple(hit for hit in hits if hit.pdb_id != entry.pdb_id and hit.name in known)
 
-    def _shard(self, number: int, kind: type) -> StructureShard | AlignmentShard:
+    def _shard(self, number: int, kind: type[_Shard]) -> _Shard:
         shard = self._open.get(number)
         if shard is None:
-            known = self.index.shards[number]
-            shard = kind(self.data_dir / known.name, expected_size_bytes=known.size_bytes)
+            file = self.index.shards[number]
+            shard = kind(self.data_dir / file.name, expected_size_bytes=file.size_bytes)
             self._open[number] = shard
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
         else:
             self._open.move_to_end(number)
-        return shard
+        return cast(_Shard, shard)
 
 
 def single_row_alignment(sequence: str) -> AlignmentRecord:
-    """The alignment that consists of the query alone."""
+    """Return an alignment whose only row is the query."""
     tokens = sequence_to_tokens(sequence)
     counts = np.zeros((len(tokens), NUM_TOKENS), dtype=np.int32)
     counts[np.arange(len(tokens)), tokens] = 1

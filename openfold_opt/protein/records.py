@@ -1,4 +1,4 @@
-"""What the shards give back: one frozen record per chain, per structure, per alignment and per template hit."""
+"""Frozen records read from a data directory: chains, structures, alignments, template hits."""
 
 from __future__ import annotations
 
@@ -10,55 +10,61 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChainEntry:
-    """One line of the chain table, as the index holds it (no arrays: the index of all of PDB must stay small)."""
+    """One row of the chain table in the index.
+
+    It holds no arrays, so that the index of the whole PDB stays small.
+    """
 
     chain_id: str
     """`<pdb id>_<author chain id>`, for example 2hhb_A."""
     mmcif_chain_ids: tuple[str, ...]
-    """All label ids of that author chain, ligands and water included, in the order of the file."""
+    """All label ids of the author chain, including ligands and water, in file order."""
     release_date: str
     """ISO date of the earliest revision."""
     resolution: float | None
-    """Angstrom; None where the entry has none."""
+    """In angstrom; None if the entry has none."""
     method: str
     cluster_id: int
-    """Line of the cluster file, from 0; -1: in no cluster."""
+    """0-based line of the cluster file, or -1 if the chain is in no cluster."""
     sequence_length: int
     commonest_letter_count: int
-    """How often the most frequent letter of the sequence occurs."""
+    """Number of occurrences of the most frequent letter of the sequence."""
     alignment_id: str | None
-    """Name of the alignment folder that this chain uses; None: the sequence alone stands in for it."""
+    """Name of the chain's alignment folder; None if its alignment is the sequence alone."""
     num_alignments: int
-    """Rows of the alignment after de-duplication; 1 if the sequence stands alone."""
+    """Number of rows of the alignment without duplicates; 1 if it is the sequence alone."""
     num_template_hits: int
-    """Template hits that pass every filter but date and own entry."""
+    """Number of template hits that pass every filter except those on date and own entry."""
     structure_shard: int
     structure_row: int
     alignment_shard: int
-    """-1 where alignment_id is None."""
+    """-1 if alignment_id is None."""
     alignment_row: int
     hit_set: int
 
     @property
     def pdb_id(self) -> str:
+        """PDB id of the entry."""
         return self.chain_id.split("_", 1)[0]
 
     @property
     def author_chain_id(self) -> str:
+        """Chain id given by the authors of the entry."""
         return self.chain_id.split("_", 1)[1]
 
     @property
     def has_alignment(self) -> bool:
+        """Whether the chain has an alignment folder."""
         return self.alignment_id is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StructureRecord:
-    """Sequence and coordinates of a chain; unresolved atoms are zero and masked."""
+    """Sequence and coordinates of a chain. Unresolved atoms have coordinates 0 and mask 0."""
 
     sequence: str
     residue_index: np.ndarray
-    """int32 [N_res], from 0."""
+    """int32 [N_res], 0-based."""
     all_atom_positions: np.ndarray
     """float32 [N_res, 37, 3], angstrom."""
     all_atom_mask: np.ndarray
@@ -71,25 +77,36 @@ class StructureRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentRecord:
-    """A de-duplicated alignment. Row 0 is the query. Deletions are sparse, in the manner of a CSR matrix."""
+    """An alignment without duplicate rows. Row 0 is the query.
+
+    Deletion counts form a sparse matrix in CSR format.
+    """
 
     msa: np.ndarray
-    """uint8 [N_seq, N_res], tokens of `hhblits_alphabet`; read-only, may be a view into the shard."""
+    """uint8 [N_seq, N_res], tokens of `hhblits_alphabet`. Read-only."""
     deletion_indptr: np.ndarray
-    """int64 [N_seq + 1]: row i has the deletions indptr[i] to indptr[i + 1]."""
+    """int64 [N_seq + 1]: row i has the deletions indptr[i] to indptr[i + 1] - 1."""
     deletion_column: np.ndarray
-    """uint16 [num_deletions]: the aligned column before which residues were left out."""
+    """uint16 [num_deletions]: the aligned column before which residues were deleted."""
     deletion_count: np.ndarray
-    """int32 [num_deletions]: how many."""
+    """int32 [num_deletions]: the number of residues deleted there."""
     token_counts: np.ndarray
-    """int32 [N_res, 22]: how often each token stands in each column; divided by N_seq it is the exact profile."""
+    """int32 [N_res, 22]: number of occurrences of each token in each column.
+
+    Divided by N_seq it is the profile of the full alignment.
+    """
 
     @property
     def num_sequences(self) -> int:
+        """N_seq, including the query."""
         return self.msa.shape[0]
 
     def dense_deletions(self, rows: Sequence[int] | np.ndarray | slice | None = None) -> np.ndarray:
-        """Deletion counts of the given rows (all if None), in the order given: int32 [len(rows), N_res]."""
+        """Return deletion counts as a dense array: int32 [len(rows), N_res].
+
+        Args:
+            rows: The rows to return, in this order; all rows if None.
+        """
         rows = np.arange(self.num_sequences) if rows is None else rows
         rows = (
             np.arange(self.num_sequences)[rows]
@@ -110,25 +127,33 @@ class AlignmentRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TemplateHit:
-    """A template hit that passed every filter except the date; mapped onto a chain of this data set."""
+    """A template hit that passes every filter except the date.
+
+    The hit is mapped to a chain of this data set.
+    """
 
     name: str
-    """The chain whose atoms are used (rule 22 may have found the sequence in another chain of the entry)."""
+    """The chain that provides the atoms.
+
+    If the hit's own chain differs, conversion may use another chain of the same entry.
+    """
     sum_probs: float
     release_date: str
     query_index: np.ndarray
-    """int32 [num_pairs]: residues of the query."""
+    """int32 [num_pairs]: the aligned residues of the query."""
     template_index: np.ndarray
-    """int32 [num_pairs]: their partners in the template chain."""
+    """int32 [num_pairs]: the aligned residues of the template chain."""
     template_tokens: np.ndarray
-    """uint8 [num_pairs]: residue types of the partners, tokens of `hhblits_alphabet`."""
+    """uint8 [num_pairs]: tokens (`hhblits_alphabet`) of the template residues."""
     failure: str
-    """Why this hit cannot be featurised; empty if it can."""
+    """The reason that this hit cannot be featurized; empty if it can."""
 
     @property
     def pdb_id(self) -> str:
+        """PDB id of the template."""
         return self.name.split("_", 1)[0]
 
     @property
-    def is_featurisable(self) -> bool:
+    def is_featurizable(self) -> bool:
+        """Whether template features can be computed from this hit."""
         return not self.failure

@@ -1,12 +1,15 @@
-"""Residues and their atoms: names, orders, torsions and the arrays that follow from them.
+"""Residues and their atoms: names, orders, torsions and arrays derived from them.
 
-Two layouts of a residue's atoms are used everywhere:
+There are two layouts of the atoms of a residue:
 
-    atom37   one slot for each of the 37 names that heavy atoms of proteins have; a slot means the same name in all residues
-    atom14   the at most 14 heavy atoms of one residue, packed; what a slot means depends on the residue type
+    atom37   one slot for each of the 37 names of heavy atoms in proteins; a slot has the same atom
+             name in all residue types
+    atom14   the heavy atoms of one residue (at most 14), packed; the atom name of a slot depends
+             on the residue type
 
-Residue types are numbered as `restypes` (0..19), 20 is unknown (X, no atoms), 21 a gap (alignments and templates only).
-Arrays with a leading 21 have a last row for X. All of it is read-only.
+Residue types have the order of `restypes` (0..19); 20 is unknown (X, no atoms) and 21 is a gap (in
+alignments and templates only). In arrays with a leading dim of 21, the last row is X. All arrays
+are read-only.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ NUM_CHI = 4
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """The array itself, no longer writeable: tables are shared."""
+    """Make an array read-only, because tables are shared, and return it."""
     array.setflags(write=False)
     return array
 
@@ -61,7 +64,10 @@ def _parse_rigid_groups() -> dict[str, tuple[tuple[str, int, tuple[float, float,
 
 
 rigid_group_atom_positions = _parse_rigid_groups()
-"""Residue name -> ((atom name, rigid group, (x, y, z) in angstrom in the group's frame), ...) in the order of atom14."""
+"""Residue name -> ((atom name, rigid group, (x, y, z)), ...) in the order of atom14.
+
+Coordinates are in angstrom in the frame of the rigid group.
+"""
 
 residue_atoms = {
     residue: tuple(row[0] for row in rows) for residue, rows in rigid_group_atom_positions.items()
@@ -96,10 +102,10 @@ def _chi_atoms(residue: str) -> tuple[tuple[str, ...], ...]:
 
 
 chi_angles_atoms = {residue: _chi_atoms(residue) for residue in restype_3to1}
-"""Residue name -> the four atoms of chi1, chi2, ...: four neighbors each along the side chain."""
+"""Residue name -> the atoms of chi1, chi2, ...: four consecutive atoms of the side chain each."""
 
 _PI_PERIODIC_CHI = {"ASP": 1, "GLU": 2, "PHE": 1, "TYR": 1}
-"""Chi (from 0) whose turn by pi gives the same molecule with two atoms renamed."""
+"""0-based chi for which a rotation by pi gives the same molecule with two atoms renamed."""
 
 residue_atom_renaming_swaps = {
     "ASP": {"OD1": "OD2"},
@@ -107,7 +113,7 @@ residue_atom_renaming_swaps = {
     "PHE": {"CD1": "CD2", "CE1": "CE2"},
     "TYR": {"CD1": "CD2", "CE1": "CE2"},
 }
-"""Pairs of atoms whose names are exchangeable (AF2 suppl. table 3)."""
+"""Pairs of atoms with ambiguous (exchangeable) names (AF2 suppl. table 3)."""
 
 hhblits_to_model_order = read_only(
     np.array([restypes_with_x_and_gap.index(letter) for letter in HHBLITS_LETTERS])
@@ -116,7 +122,7 @@ hhblits_to_model_order = read_only(
 
 
 def sequence_to_aatype(sequence: str) -> np.ndarray:
-    """int64 [N_res] residue types of one-letter codes; any letter that is not one of the twenty becomes 20."""
+    """Return residue types, int64 [N_res], of one-letter codes. Unknown letters become 20."""
     return np.array(
         [restype_order.get(letter, unknown_restype_index) for letter in sequence], dtype=np.int64
     )
@@ -136,11 +142,15 @@ def _chi_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 chi_angles_mask, chi_pi_periodic, chi_atom_indices = _chi_tables()
-"""float32 [21, 4] chi exists, and is periodic in pi; int64 [21, 4, 4] its atoms in atom37 (0 where none)."""
+"""Tables of the torsions chi1..chi4.
+
+float32 [21, 4]: 1 if the chi exists; float32 [21, 4]: 1 if it is periodic in pi; int64 [21, 4, 4]:
+its atoms in atom37 (0 if it does not exist).
+"""
 
 
 def _atom_tables() -> dict[str, np.ndarray]:
-    tables = {
+    tables: dict[str, np.ndarray] = {
         "atom14_to_atom37": np.zeros((21, 14), np.int64),
         "atom37_to_atom14": np.zeros((21, 37), np.int64),
         "atom14_mask": np.zeros((21, 14), np.float32),
@@ -161,20 +171,23 @@ def _atom_tables() -> dict[str, np.ndarray]:
 
 _ATOMS = _atom_tables()
 restype_atom14_to_atom37 = _ATOMS["atom14_to_atom37"]
-"""int64 [21, 14]: atom37 slot of each atom14 slot (0 where unused)."""
+"""int64 [21, 14]: atom37 slot of each atom14 slot (0 if unused)."""
 restype_atom37_to_atom14 = _ATOMS["atom37_to_atom14"]
-"""int64 [21, 37]: the other way round (0 where the residue has no such atom)."""
+"""int64 [21, 37]: atom14 slot of each atom37 slot (0 if the residue lacks the atom)."""
 restype_atom14_mask = _ATOMS["atom14_mask"]
 restype_atom37_mask = _ATOMS["atom37_mask"]
-"""float32 [21, 14] and [21, 37]: 1 where the residue type has the atom."""
+"""float32 [21, 14] and [21, 37]: 1 if the residue type has the atom."""
 restype_atom14_to_rigid_group = _ATOMS["atom14_group"]
-"""int64 [21, 14]: the rigid group that moves each atom (0 where unused)."""
+"""int64 [21, 14]: the rigid group of each atom (0 if unused)."""
 restype_atom14_rigid_group_positions = _ATOMS["atom14_positions"]
-"""float32 [21, 14, 3] angstrom: idealised position of each atom in the frame of its rigid group."""
+"""float32 [21, 14, 3] angstrom: idealized position of each atom in the frame of its rigid group."""
 
 
 def _frame(x_axis: np.ndarray, xy_direction: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Homogeneous [4, 4]: x along the first vector, y toward the second, by Gram and Schmidt."""
+    """Return a homogeneous matrix [4, 4] by Gram-Schmidt.
+
+    The x axis is along x_axis, and xy_direction is in the xy plane with positive y.
+    """
     x = x_axis / np.linalg.norm(x_axis)
     y = xy_direction - np.dot(xy_direction, x) * x
     y = y / np.linalg.norm(y)
@@ -184,7 +197,10 @@ def _frame(x_axis: np.ndarray, xy_direction: np.ndarray, origin: np.ndarray) -> 
 
 
 def _default_frames(residue: str) -> np.ndarray:
-    """[8, 4, 4]: each group's frame at torsion zero, seen from the group before (chi2..chi4) or from the backbone."""
+    """Return the frame of each group at torsion zero: [8, 4, 4].
+
+    Frames are relative to the previous group (chi2..chi4) or to the backbone (all others).
+    """
     at = {atom: np.array(position) for atom, _, position in rigid_group_atom_positions[residue]}
     frames = np.tile(np.eye(4), (NUM_RIGID_GROUPS, 1, 1))
     frames[2] = _frame(at["N"] - at["CA"], np.array([1.0, 0.0, 0.0]), at["N"])
@@ -193,7 +209,8 @@ def _default_frames(residue: str) -> np.ndarray:
         if chi == 0:
             frames[4] = _frame(at[c] - at[b], at[a] - at[b], at[c])
         else:
-            # the axis of chi2.. starts at the origin of the group before, whose x axis points at it
+            # The rotation axis of chi2..chi4 starts at the origin of the previous group. The atom
+            # before it is on the negative x axis of that group.
             frames[4 + chi] = _frame(at[c], np.array([-1.0, 0.0, 0.0]), at[c])
     for chi in range(len(chi_angles_atoms[residue]), NUM_CHI):
         frames[4 + chi] = 0.0
@@ -205,7 +222,7 @@ restype_rigid_group_default_frame = read_only(
         [*(_default_frames(residue) for residue in restype_1to3.values()), np.zeros((8, 4, 4))]
     ).astype(np.float32)
 )
-"""float32 [21, 8, 4, 4]; zero for groups that do not exist."""
+"""float32 [21, 8, 4, 4]: see _default_frames; zero for chi groups that do not exist."""
 
 
 def _ambiguity_tables() -> tuple[np.ndarray, np.ndarray]:
@@ -213,12 +230,15 @@ def _ambiguity_tables() -> tuple[np.ndarray, np.ndarray]:
     renamed = np.tile(np.arange(14), (21, 1))
     for residue, swaps in residue_atom_renaming_swaps.items():
         restype, names = restype_order[restype_3to1[residue]], residue_atoms[residue]
-        for one, other in swaps.items():
-            i, j = names.index(one), names.index(other)
+        for atom_1, atom_2 in swaps.items():
+            i, j = names.index(atom_1), names.index(atom_2)
             ambiguous[restype, [i, j]] = 1.0
             renamed[restype, [i, j]] = [j, i]
     return read_only(ambiguous), read_only(renamed)
 
 
 restype_atom14_is_ambiguous, restype_atom14_renaming = _ambiguity_tables()
-"""float32 [21, 14] name is exchangeable; int64 [21, 14] the slot that each slot becomes when names are exchanged."""
+"""Tables of ambiguous atom names.
+
+float32 [21, 14]: 1 if the name is ambiguous; int64 [21, 14]: the slot of each atom after renaming.
+"""

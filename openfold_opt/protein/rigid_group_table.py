@@ -1,10 +1,12 @@
-"""Idealised atom positions of the twenty residues in their rigid groups (AF2 suppl. table 2): a table of facts.
+"""Idealized atom positions of the twenty residues in their rigid groups (AF2 suppl. table 2).
 
-One line per atom: name, rigid group, x y z in angstrom in the frame of the group. Groups: 0 backbone, 1 pre-omega, 2 phi,
-3 psi, 4..7 chi1..chi4. A group's origin is the end of its rotation axis, x points along the axis, and the atom that defines the
-torsion lies in the xy plane at positive y. Order of the atoms is that of atom14, so this is also the table of atom names.
+Each line describes one atom: name, rigid group, and x y z in angstrom in the frame of the group.
+Groups: 0 backbone, 1 pre-omega, 2 phi, 3 psi, 4..7 chi1..chi4. The origin of a group is the end of
+its rotation axis, the x axis points along the rotation axis, and the atom that defines the torsion
+is in the xy plane at positive y. The atoms have the order of atom14, so this table also defines the
+atom names.
 
-The values agree with rigid_group_atom_positions in alphafold/common/residue_constants.py of
+The values are those of rigid_group_atom_positions in alphafold/common/residue_constants.py of
 AlphaFold (Apache License 2.0, DeepMind Technologies Limited; see NOTICE).
 """
 

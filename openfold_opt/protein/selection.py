@@ -1,4 +1,4 @@
-"""Which chains are trained on and which are evaluated on (AlphaFold2 supplement 1.2.5 and 1.11.7)."""
+"""Selection of training and evaluation chains (AF2 suppl. 1.2.5 and 1.11.7)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,33 @@ MAX_WEIGHT_LENGTH = 512
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingChain:
-    """A chain that passes the filter, with the weight it is drawn with. Unpacks as (chain_id, cluster_size, weight)."""
+    """A chain that passes the training filter, with its sampling weight.
+
+    It unpacks as (chain_id, cluster_size, weight).
+    """
 
     chain_id: str
     cluster_size: int
-    """Chains of its cluster that pass the filter too."""
+    """Number of chains of its cluster that pass the filter."""
     weight: float
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str | int | float]:
         return iter((self.chain_id, self.cluster_size, self.weight))
 
 
 def training_chains(
     index: ShardIndex, *, max_release_date: str, require_alignment: bool = False
 ) -> list[TrainingChain]:
-    """Chains to train on, in the order of the index.
+    """Return the chains to train on, in the order of the index.
 
-    Kept: released on or before the date (ISO), resolution below 9 angstrom or none, commonest letter at most 80 % of the
-    sequence, in a cluster. weight = clip(length, 256, 512) / 512 / sqrt(cluster size); sizes count kept chains only.
-    A chain whose sequence stands in for its alignment was admitted when the data were converted; require_alignment drops it.
+    A chain passes the filter if it was released on or before max_release_date, its resolution is
+    below 9 angstrom or unknown, its most frequent letter is at most 80 % of the sequence, and it is
+    in a cluster. Its weight is clip(length, 256, 512) / 512 / sqrt(cluster size), where the cluster
+    size is the number of chains that pass the filter.
+
+    Args:
+        max_release_date: ISO date.
+        require_alignment: Whether to exclude chains that have no alignment folder.
     """
     kept = [
         chain
@@ -59,7 +67,10 @@ def training_chains(
 def chains_released_between(
     index: ShardIndex, *, min_date: str, max_date: str, max_length: int | None = None
 ) -> list[str]:
-    """Chain ids released within the dates (ISO, both included), at most max_length residues long, in the order of the index."""
+    """Return the ids of chains released between two ISO dates, in the order of the index.
+
+    Both dates are inclusive. Chains with more than max_length residues are excluded.
+    """
     return [
         chain.chain_id
         for chain in index.chains
@@ -69,9 +80,11 @@ def chains_released_between(
 
 
 def cameo_chains(index: ShardIndex, *, min_date: str, max_date: str, max_length: int) -> list[str]:
-    """Chains of the CAMEO targets submitted within the dates (ISO, both included), in the order of the index.
+    """Return the ids of CAMEO target chains submitted between two ISO dates, in index order.
 
-    A target's chain letter is looked up among the mmCIF chain ids first, and as an author's id only where that is free.
+    Both dates are inclusive. Chains with more than max_length residues are excluded. The chain
+    letter of a target is an mmCIF chain id if the entry has such a chain, and otherwise an author
+    chain id.
     """
     chain_of = {
         f"{chain.pdb_id}_{label}": chain.chain_id
@@ -81,29 +94,35 @@ def cameo_chains(index: ShardIndex, *, min_date: str, max_date: str, max_length:
     for chain in index.chains:
         chain_of.setdefault(chain.chain_id, chain.chain_id)
     targets = (target for date, target in CAMEO_TARGETS if min_date <= date <= max_date)
-    wanted = {chain_of[target] for target in targets if target in chain_of}
+    selected = {chain_of[target] for target in targets if target in chain_of}
     return [
         chain.chain_id
         for chain in index.chains
-        if chain.chain_id in wanted and chain.sequence_length <= max_length
+        if chain.chain_id in selected and chain.sequence_length <= max_length
     ]
 
 
 def listed_chains(index: ShardIndex, chain_ids: Iterable[str]) -> list[str]:
-    """The given chains, checked: ValueError names those that the data set does not have."""
+    """Return the given chain ids after checking that the data set has them.
+
+    Raises:
+        ValueError: The data set lacks some of the chains. The message lists them.
+    """
     chain_ids = list(chain_ids)
     unknown = [chain_id for chain_id in chain_ids if chain_id not in index.by_id]
     if unknown:
         raise ValueError(
-            f"chains {', '.join(unknown)} are not in the data set; it has {len(index.chains)} chains"
+            f"chains {', '.join(unknown)} are not in the data set of {len(index.chains)} chains; "
+            "remove them from the list, or convert the entries that contain them"
         )
     return chain_ids
 
 
 def filter_reasons(chain: ChainEntry, *, max_release_date: str) -> Iterator[str]:
-    """Yield a reason for each condition of the training filter that a chain fails.
+    """Yield a reason for each condition of the training filter that a chain does not meet.
 
-    Nothing is yielded for a chain that passes. max_release_date: ISO date.
+    Args:
+        max_release_date: ISO date.
     """
     if chain.release_date > max_release_date:
         yield f"released on {chain.release_date}, after {max_release_date}"

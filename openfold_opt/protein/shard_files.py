@@ -1,7 +1,7 @@
-"""One shard, opened: tables in memory, slices of large arrays read from the file when asked for.
+"""An open shard: tables are in memory, and slices of large arrays are read from the file on demand.
 
-The large arrays are read, not mapped: where a mapped file becomes shorter, the system ends the process
-with SIGBUS and no message, and a read is an error that names the file.
+The large arrays are read and not memory-mapped. If a mapped file is truncated, the kernel kills the
+process with SIGBUS; a failed read raises an error that names the file.
 """
 
 from __future__ import annotations
@@ -31,25 +31,30 @@ _LARGE_ALIGNMENT_ARRAYS = (
 
 
 class _StoredArray:
-    """A contiguous array in an open file. Indexing it with a slice of the first dim reads that slice."""
+    """A contiguous array in an open file. Indexing it with a slice of the first dim reads it."""
 
     def __init__(self, path: Path, descriptor: int, dataset: h5py.Dataset) -> None:
         offset = dataset.id.get_offset()
         if offset is None:
             raise ShardError(
-                f"{path}: dataset {dataset.name} is not contiguous; expected an uncompressed shard"
+                f"{path}: dataset {dataset.name} is not contiguous; expected a shard without "
+                "compression, as written by `python -m data_prep convert`"
             )
         self._path, self._descriptor, self._offset = path, descriptor, offset
         self._dtype, self._shape = dataset.dtype, dataset.shape
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read-only array [rows, ...]. ShardError where the file is too short by now."""
+        """Return a read-only array [rows, ...].
+
+        Raises:
+            ShardError: The file was truncated after it was opened.
+        """
         first, last, _ = rows.indices(self._shape[0])
-        found = np.empty((max(last - first, 0), *self._shape[1:]), dtype=self._dtype)
+        array = np.empty((max(last - first, 0), *self._shape[1:]), dtype=self._dtype)
         row_bytes = self._dtype.itemsize * math.prod(self._shape[1:])
-        self._read(memoryview(found.reshape(-1).view(np.uint8)), self._offset + first * row_bytes)
-        found.flags.writeable = False
-        return found
+        self._read(array.reshape(-1).view(np.uint8).data, self._offset + first * row_bytes)
+        array.flags.writeable = False
+        return array
 
     def _read(self, buffer: memoryview, offset: int) -> None:
         while buffer:
@@ -59,18 +64,19 @@ class _StoredArray:
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
             if count == 0:
                 raise ShardError(
-                    f"{self._path} became shorter while it was in use: found the end of the file where "
-                    f"{len(buffer):,} bytes from byte {offset:,} on were expected; wait until the "
-                    "program that writes it has finished, check it with `python -m data_prep "
-                    "verify`, and start again"
+                    f"{self._path} became shorter while it was in use: found the end of the file, "
+                    f"expected {len(buffer):,} bytes from byte {offset:,}; wait until the program "
+                    "that writes it has finished, check it with `python -m data_prep verify`, and "
+                    "start again"
                 )
             buffer, offset = buffer[count:], offset + count
 
 
 class _OpenShard:
-    """Datasets of a shard by name: the large ones are read slice by slice, the others are in memory."""
+    """The datasets of a shard by name."""
 
-    large_arrays: tuple[str, ...] = ()
+    large_names: tuple[str, ...] = ()
+    """Datasets that are read in slices. All others are in `arrays`."""
 
     def __init__(self, path: Path, *, expected_size_bytes: int | None = None) -> None:
         if (
@@ -79,89 +85,109 @@ class _OpenShard:
             and path.stat().st_size != expected_size_bytes
         ):
             raise ShardError(
-                f"{path} has {path.stat().st_size} bytes, expected {expected_size_bytes}; remove it and run the same `convert` again"
+                f"{path} has {path.stat().st_size} bytes, expected {expected_size_bytes}; "
+                "remove it and run the same `convert` again"
             )
         self.path = path
+        self.arrays: dict[str, np.ndarray] = {}
+        self._large: dict[str, np.ndarray | _StoredArray] = {}
         with shard_format.open_checked(path) as file:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, descriptor)
             try:
-                self.arrays = {
-                    name: self._array(descriptor, name, dataset) for name, dataset in file.items()
-                }
+                for name, dataset in file.items():
+                    if name in self.large_names:
+                        self._large[name] = _large_array(path, descriptor, dataset)
+                    else:
+                        self.arrays[name] = dataset[()]
             except (OSError, ValueError) as error:
                 raise ShardError(
                     f"{path} is damaged ({error}); remove it and run the same `convert` again"
                 ) from error
             self.attributes = dict(file.attrs)
 
-    def _array(
-        self, descriptor: int, name: str, dataset: h5py.Dataset
-    ) -> np.ndarray | _StoredArray:
-        if name not in self.large_arrays or dataset.size == 0:
-            return dataset[()]
-        return _StoredArray(self.path, descriptor, dataset)
+
+def _large_array(path: Path, descriptor: int, dataset: h5py.Dataset) -> np.ndarray | _StoredArray:
+    """Return a dataset as an array that can be sliced.
+
+    An empty dataset is read at once, because HDF5 allocates no storage for it.
+    """
+    return _StoredArray(path, descriptor, dataset) if dataset.size else dataset[()]
 
 
 class StructureShard(_OpenShard):
-    """Sequences and coordinates. Rows are chains; `chain_ids` gives their order."""
+    """A shard of sequences and coordinates. Each row is a chain, in the order of `chain_id`."""
 
-    large_arrays = _LARGE_STRUCTURE_ARRAYS
+    large_names = _LARGE_STRUCTURE_ARRAYS
 
     def strings(self, name: str) -> list[str]:
-        """A column of text: chain_id, mmcif_chain_ids, entity_keys, release_date, method, rejected_entry, rejected_reason."""
+        """Return a column of text.
+
+        Columns: chain_id, mmcif_chain_ids, entity_keys, release_date, method, rejected_entry and
+        rejected_reason.
+        """
         return shard_format.decode_strings(self.arrays[name])
 
     def sequence(self, row: int) -> str:
+        """Return the sequence of a chain, one letter per residue."""
         first, last = self.arrays["residue_offset"][row : row + 2]
-        return self.arrays["sequence"][first:last].tobytes().decode("ascii")
+        return self._large["sequence"][first:last].tobytes().decode("ascii")
 
     def atoms(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions float32 [N_res, 37, 3] (angstrom, zero where unresolved) and mask bool [N_res, 37] of one chain."""
+        """Return the atoms of a chain.
+
+        Returns:
+            Positions, float32 [N_res, 37, 3], angstrom, zero for unresolved atoms; and the mask of
+            resolved atoms, bool [N_res, 37].
+        """
         first_residue, last_residue = self.arrays["residue_offset"][row : row + 2]
         first_atom, last_atom = self.arrays["atom_offset"][row : row + 2]
-        packed = self.arrays["atom_mask"][first_residue:last_residue]
+        packed = self._large["atom_mask"][first_residue:last_residue]
         mask = np.unpackbits(packed, axis=1, count=NUM_ATOM_TYPES).astype(bool)
         positions = np.zeros((*mask.shape, 3), dtype=np.float32)
-        positions[mask] = self.arrays["atom_positions"][first_atom:last_atom]
+        positions[mask] = self._large["atom_positions"][first_atom:last_atom]
         return positions, mask
 
 
 class AlignmentShard(_OpenShard):
-    """Alignments and template hits. Rows are alignments; a hit set belongs to one alignment and one query sequence."""
+    """A shard of alignments and template hits.
 
-    large_arrays = _LARGE_ALIGNMENT_ARRAYS
+    Each row is an alignment. A hit set belongs to one alignment and one query sequence.
+    """
+
+    large_names = _LARGE_ALIGNMENT_ARRAYS
 
     def alignment(self, row: int) -> AlignmentRecord:
-        arrays = self.arrays
+        """Return the alignment of a row."""
+        arrays, large = self.arrays, self._large
         first_row, last_row = arrays["row_offset"][row : row + 2]
         first_residue, last_residue = arrays["residue_offset"][row : row + 2]
         first_byte, last_byte = arrays["msa_offset"][row : row + 2]
         indptr = arrays["deletion_indptr"][first_row : last_row + 1]
         return AlignmentRecord(
-            msa=np.asarray(arrays["msa"][first_byte:last_byte]).reshape(
+            msa=np.asarray(large["msa"][first_byte:last_byte]).reshape(
                 last_row - first_row, last_residue - first_residue
             ),
             deletion_indptr=indptr - indptr[0],
-            deletion_column=np.asarray(arrays["deletion_column"][indptr[0] : indptr[-1]]),
-            deletion_count=np.asarray(arrays["deletion_count"][indptr[0] : indptr[-1]]),
-            token_counts=np.array(arrays["token_counts"][first_residue:last_residue]),
+            deletion_column=np.asarray(large["deletion_column"][indptr[0] : indptr[-1]]),
+            deletion_count=np.asarray(large["deletion_count"][indptr[0] : indptr[-1]]),
+            token_counts=np.array(large["token_counts"][first_residue:last_residue]),
         )
 
     def hits(self, hit_set: int) -> tuple[TemplateHit, ...]:
-        """Template hits of one set: sum_probs descending, ties in the order of the .hhr file."""
+        """Return the template hits of a set by descending sum_probs, ties in .hhr file order."""
         first, last = self.arrays["hit_offset"][hit_set : hit_set + 2]
         return tuple(self._hit(hit) for hit in range(first, last))
 
     def _hit(self, hit: int) -> TemplateHit:
-        arrays = self.arrays
+        arrays, large = self.arrays, self._large
         first, last = arrays["pair_offset"][hit : hit + 2]
         return TemplateHit(
             name=arrays["hit_name"][hit].decode(),
             sum_probs=float(arrays["hit_sum_probs"][hit]),
             release_date=arrays["hit_release_date"][hit].decode(),
-            query_index=np.array(arrays["pair_query"][first:last]),
-            template_index=np.array(arrays["pair_template"][first:last]),
-            template_tokens=np.array(arrays["pair_token"][first:last]),
+            query_index=np.array(large["pair_query"][first:last]),
+            template_index=np.array(large["pair_template"][first:last]),
+            template_tokens=np.array(large["pair_token"][first:last]),
             failure=arrays["hit_failure"][hit].decode(),
         )

@@ -1,15 +1,17 @@
-"""The format of a data directory: names, version, layout of its HDF5 files, and how to write one so that no half of it is ever seen.
+"""The format of a data directory: file names, version, layout of the HDF5 files, atomic writes.
 
-    <data dir>/index.h5                 one table of all chains and all shards; written last, so a directory with it is complete
+    <data dir>/index.h5                 table of all chains and all shards; it is written last, so a
+                                        directory that has it is complete
     <data dir>/structures-00000.h5 ...  sequences and coordinates
     <data dir>/alignments-00000.h5 ...  alignments and template hits
-    <data dir>/rejected.csv             entries and chains that were left out, each with its reason
-    <data dir>/query_differences.csv    chains whose alignment was made for other letters
+    <data dir>/rejected.csv             rejected entries and chains, each with the reason
+    <data dir>/query_differences.csv    chains whose alignment has a different query sequence
     <data dir>/unused.csv               files and folders of the input that were not read
-    <data dir>/verified.json            the record of the last successful `verify`, if any
+    <data dir>/verified.json            record of the last successful `verify`, if any
 
-Arrays of all chains of a shard lie end to end in one contiguous, uncompressed dataset each, with an offset table beside it, so that
-a chain is one slice of the file. docs/data_format.md has the list of datasets.
+The arrays of all chains of a shard are concatenated to one contiguous, uncompressed dataset per
+array, with a table of offsets, so that a chain is one slice of the file. docs/data_format.md lists
+the datasets.
 """
 
 from __future__ import annotations
@@ -31,45 +33,51 @@ INDEX_FILE_NAME = "index.h5"
 REJECTED_FILE_NAME = "rejected.csv"
 VERIFIED_FILE_NAME = "verified.json"
 STATE_DIR_NAME = ".convert"
-"""Inside the data directory: files under construction, and what finished shards were made from."""
+"""Folder in the data directory for unfinished files and the inputs of finished shards."""
 
 NUM_ATOM_TYPES = 37
 PACKED_MASK_BYTES = 5
-"""37 flags of one residue, packed to whole bytes (big-endian bit order, as numpy.packbits does)."""
+"""Size of the 37 flags of one residue, packed in the big-endian bit order of numpy.packbits."""
 
 _ALIGNMENT_BYTES = 64
-"""Datasets begin at multiples of this, so that a view into the file is an aligned array."""
+"""Datasets begin at multiples of this."""
 
 
 class ShardError(ValueError):
-    """A data directory that cannot be used as it is: says which file, what was found, what was expected, and what to do."""
+    """A data directory or one of its files cannot be used.
+
+    The message gives the file, what was found, what was expected and how to fix it.
+    """
 
 
 def shard_name(kind: str, number: int) -> str:
-    """File name of a shard; kind is "structures" or "alignments"."""
+    """Return the file name of a shard. kind is "structures" or "alignments"."""
     return f"{kind}-{number:05d}.h5"
 
 
 def encode_strings(values: Iterable[str]) -> np.ndarray:
-    """Strings as fixed-width UTF-8 bytes, as wide as the longest: S<width> [n]."""
+    """Encode strings as UTF-8 bytes of the width of the longest string: S<width> [n]."""
     encoded = [value.encode("utf-8") for value in values]
     width = max((len(value) for value in encoded), default=1)
     return np.array(encoded, dtype=f"S{max(width, 1)}")
 
 
 def decode_strings(values: np.ndarray) -> list[str]:
-    """The inverse of encode_strings."""
+    """Decode the result of encode_strings."""
     return [value.decode("utf-8") for value in values.tolist()]
 
 
 def offsets(lengths: Iterable[int]) -> np.ndarray:
-    """Where each of several arrays laid end to end begins, and where the last ends: int64 [n + 1]."""
+    """Return the offsets of n concatenated arrays and the end of the last: int64 [n + 1]."""
     lengths = np.fromiter(lengths, dtype=np.int64)
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> memoryview:
-    """A whole HDF5 file of contiguous datasets. The same contents give the same bytes: nothing of clock or machine goes in."""
+    """Return the bytes of an HDF5 file with contiguous datasets.
+
+    The bytes depend on the contents only, and not on the time or the machine.
+    """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT_BYTES) as file:
         file.attrs["format_name"] = FORMAT_NAME
@@ -78,16 +86,22 @@ def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | 
             file.attrs[name] = value
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-    # a view: a copy would be as large as the shard once more
+    # A view: a copy would double the memory for the shard.
     return buffer.getbuffer()
 
 
 def write_atomically(
     path: Path, contents: bytes | memoryview, *, scratch_dir: Path | None = None
 ) -> str:
-    """Write a file under a temporary name, flush it to the disk, and rename it. Returns its sha256.
+    """Write a file under a temporary name, flush it to disk, rename it and return its SHA-256.
 
-    If anything fails (a full disk, say), the temporary file is removed and what stood at `path` before is still there.
+    If this fails, the temporary file is removed and an existing file at `path` is unchanged.
+
+    Args:
+        scratch_dir: Folder for the temporary file; if None, the folder of `path`.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     temporary = (scratch_dir or path.parent) / f"{path.name}.tmp"
     try:
@@ -103,7 +117,11 @@ def write_atomically(
 
 
 def open_checked(path: Path) -> h5py.File:
-    """Open one of our files for reading; ShardError if it is missing, damaged, of another kind or of another version."""
+    """Open an index or a shard for reading.
+
+    Raises:
+        ShardError: The file is missing or damaged, or has another format or version.
+    """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -113,21 +131,22 @@ def open_checked(path: Path) -> h5py.File:
     if found_name != FORMAT_NAME or found_version != FORMAT_VERSION:
         file.close()
         raise ShardError(
-            f"{path} has format {found_name!r}, version {found_version}; this program reads {FORMAT_NAME!r}, version "
-            f"{FORMAT_VERSION}: convert the raw data again, or use the version of the program that wrote it"
+            f"{path} has format {found_name!r}, version {found_version}; this program reads "
+            f"{FORMAT_NAME!r}, version {FORMAT_VERSION}: convert the raw data again, or use the "
+            "version of the program that wrote it"
         )
     return file
 
 
 def why_not_opened(path: Path, error: OSError) -> str:
-    """What an error of h5py means.
+    """Explain an error that h5py raised for a file, and how to fix it.
 
-    Only a file that the system reads, and HDF5 does not, is damaged and may be removed.
+    The advice to remove the file is given only if the system can read it and HDF5 cannot.
     """
     if "unable to lock file" in str(error):
         return (
-            f"is locked by another program, or its file system has no locks ({error}). The file is "
-            "not damaged: wait until the program that writes it has finished, or set "
+            f"is locked by another program, or its file system does not support locks ({error}). "
+            "The file is not damaged: wait until the program that writes it has finished, or set "
             "HDF5_USE_FILE_LOCKING=FALSE"
         )
     try:
@@ -136,19 +155,23 @@ def why_not_opened(path: Path, error: OSError) -> str:
     except FileNotFoundError:
         return "does not exist; expected a file written by `python -m data_prep convert`"
     except OSError as refusal:
-        return _refused(refusal, "correct this")
+        return _refused(refusal, "fix this")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return _refused(error, "raise the limit (ulimit -n)")
     return f"cannot be read as HDF5 ({error}); remove it and run the same `convert` again"
 
 
 def _refused(error: OSError, remedy: str) -> str:
-    found = f"cannot be opened: {error.strerror}"
-    return f"{found}. The file need not be damaged: {remedy} and try again"
+    """Describe an error of the operating system."""
+    reason = f"cannot be opened: {error.strerror}"
+    return f"{reason}. The file need not be damaged: {remedy} and try again"
 
 
 def content_checksum(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> str:
-    """sha256 over names, types, shapes and bytes of the contents, whatever HDF5 puts around them."""
+    """Return the SHA-256 of attributes and of the names, dtypes, shapes and bytes of arrays.
+
+    It does not depend on the encoding in the HDF5 file.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(attributes.items()):
         digest.update(f"{name}={value}\n".encode())
@@ -160,7 +183,7 @@ def content_checksum(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, 
 
 
 def sha256_of_file(path: Path, *, block_bytes: int = 1 << 22) -> str:
-    """sha256 of a file, read in blocks."""
+    """Return the SHA-256 of a file. The file is read in blocks."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(block_bytes):

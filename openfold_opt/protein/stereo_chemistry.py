@@ -1,6 +1,6 @@
-"""Bonds inside and between residues, and how near atoms may come: what the violation loss measures against.
+"""Ideal bonds within and between residues, and distance bounds, for the violation loss.
 
-AF2 suppl. 1.9.11. Numbers inside residues are those of stereo_chemistry_table.py.
+See AF2 suppl. 1.9.11. The values within residues are those of stereo_chemistry_table.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from openfold_opt.protein.stereo_chemistry_table import STEREO_CHEMISTRY_TABLE
 van_der_waals_radius = {"C": 1.7, "N": 1.55, "O": 1.52, "S": 1.8}
 """Element -> radius in angstrom."""
 
-# Between residues: first any next residue, then proline.
+# Between residues: the first value is for any next residue except proline, the second for proline.
 between_residue_bond_length_c_n = (1.329, 1.341)
 between_residue_bond_length_stddev_c_n = (0.014, 0.016)
-# Cosines of the angles at N and at C with their standard deviations (121.352 +- 2.315 and 116.568 +- 1.995 degrees).
+# Cosines of the angles at N and at C with their standard deviations: 121.352 +- 2.315 degrees and
+# 116.568 +- 1.995 degrees.
 between_residue_cos_angle_c_n_ca = (-0.5203, 0.0353)
 between_residue_cos_angle_ca_c_n = (-0.4473, 0.0311)
 
@@ -27,7 +28,7 @@ between_residue_cos_angle_ca_c_n = (-0.4473, 0.0311)
 def _atom14_radii() -> np.ndarray:
     radii = np.zeros((21, 14), np.float32)
     for restype, residue in enumerate(restype_1to3.values()):
-        # the element is the first letter of an atom's name
+        # The element is the first letter of the atom name.
         for slot, name in enumerate(residue_atoms[residue]):
             radii[restype, slot] = van_der_waals_radius[name[0]]
     return read_only(radii)
@@ -39,7 +40,7 @@ restype_atom14_van_der_waals_radius = _atom14_radii()
 
 @dataclass(frozen=True)
 class Bond:
-    """Two atoms of one residue with their distance and its standard deviation in angstrom."""
+    """Distance between two atoms of a residue and its standard deviation, both in angstrom."""
 
     atom_1: str
     atom_2: str
@@ -59,31 +60,35 @@ class BondAngle:
 
 
 def bonds_and_angles(residue: str) -> tuple[tuple[Bond, ...], tuple[BondAngle, ...]]:
-    """Bonds and bond angles of a residue by its three-letter name."""
+    """Return the bonds and bond angles of a residue, given its three-letter name."""
     bonds, angles = [], []
     for line in STEREO_CHEMISTRY_TABLE[residue].strip().splitlines():
         name, mean, stddev = line.split()
         atoms = name.split("-")
         if len(atoms) == 2:
-            bonds.append(Bond(*atoms, float(mean), float(stddev)))
+            bonds.append(Bond(atoms[0], atoms[1], float(mean), float(stddev)))
         else:
-            angles.append(
-                BondAngle(*atoms, float(np.deg2rad(float(mean))), float(np.deg2rad(float(stddev))))
-            )
+            angle, deviation = (float(np.deg2rad(float(value))) for value in (mean, stddev))
+            angles.append(BondAngle(atoms[0], atoms[1], atoms[2], angle, deviation))
     return tuple(bonds), tuple(angles)
 
 
 def angle_as_bond(angle: BondAngle, bonds: tuple[Bond, ...]) -> Bond:
-    """The distance between the ends of an angle, by the law of cosines, with its error propagated as if uncorrelated."""
+    """Return the distance between the end atoms of an angle by the law of cosines.
+
+    The standard deviation assumes uncorrelated errors of the two bonds and the angle.
+    """
     lengths = {frozenset((bond.atom_1, bond.atom_2)): bond for bond in bonds}
-    one = lengths[frozenset((angle.atom_1, angle.atom_2))]
-    two = lengths[frozenset((angle.atom_2, angle.atom_3))]
+    bond_1 = lengths[frozenset((angle.atom_1, angle.atom_2))]
+    bond_2 = lengths[frozenset((angle.atom_2, angle.atom_3))]
     cosine, sine = np.cos(angle.angle), np.sin(angle.angle)
-    length = np.sqrt(one.length**2 + two.length**2 - 2 * one.length * two.length * cosine)
+    length = np.sqrt(
+        bond_1.length**2 + bond_2.length**2 - 2 * bond_1.length * bond_2.length * cosine
+    )
     stddev = np.sqrt(
-        (one.length * two.length * sine / length * angle.stddev) ** 2
-        + ((one.length - two.length * cosine) / length * one.stddev) ** 2
-        + ((two.length - one.length * cosine) / length * two.stddev) ** 2
+        (bond_1.length * bond_2.length * sine / length * angle.stddev) ** 2
+        + ((bond_1.length - bond_2.length * cosine) / length * bond_1.stddev) ** 2
+        + ((bond_2.length - bond_1.length * cosine) / length * bond_2.stddev) ** 2
     )
     return Bond(angle.atom_1, angle.atom_3, float(length), float(stddev))
 
@@ -92,13 +97,15 @@ def angle_as_bond(angle: BondAngle, bonds: tuple[Bond, ...]) -> Bond:
 def make_atom14_dists_bounds(
     *, overlap_tolerance_angstrom: float = 1.5, bond_length_tolerance_factor: float = 15.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How near and how far two atoms of one residue may be.
+    """Compute bounds of the distance between two atoms of a residue.
 
-    Bonded pairs, and the ends of bond angles: mean -+ factor * stddev. Other pairs: no nearer than the sum of their van
-    der Waals radii less the tolerance, and any distance above. Made once for each pair of tolerances.
+    For bonded pairs and the end atoms of bond angles the bounds are mean -+ factor * stddev. For
+    other pairs the lower bound is the sum of the van der Waals radii minus the overlap tolerance,
+    and there is no upper bound (1e10). The result is cached.
 
     Returns:
-        lower and upper bound, float32 [21, 14, 14] angstrom, read-only; zero where a slot has no atom.
+        The lower and the upper bounds, float32 [21, 14, 14], angstrom, read-only; zero for slots
+        without an atom.
     """
     lower = np.zeros((21, 14, 14), np.float32)
     upper = np.zeros((21, 14, 14), np.float32)
@@ -106,11 +113,11 @@ def make_atom14_dists_bounds(
         names = residue_atoms[residue]
         count = len(names)
         radii = np.array([van_der_waals_radius[name[0]] for name in names])
-        apart = ~np.eye(count, dtype=bool)
+        is_pair = ~np.eye(count, dtype=bool)
         lower[restype, :count, :count] = (
             radii[:, None] + radii[None] - overlap_tolerance_angstrom
-        ) * apart
-        upper[restype, :count, :count] = 1e10 * apart
+        ) * is_pair
+        upper[restype, :count, :count] = 1e10 * is_pair
         bonds, angles = bonds_and_angles(residue)
         for bond in (*bonds, *(angle_as_bond(angle, bonds) for angle in angles)):
             i, j = names.index(bond.atom_1), names.index(bond.atom_2)

@@ -1,9 +1,10 @@
-"""Bond lengths and angles inside the residues with their standard deviations (Engh & Huber 2006): a table of facts.
+"""Bond lengths and angles within residues with their standard deviations (Engh & Huber 2006).
 
-One line per bond, `A-B length stddev` in angstrom, or per angle at the middle atom, `A-B-C angle stddev` in degrees.
+Each line describes a bond, `A-B length stddev` in angstrom, or an angle at the middle atom,
+`A-B-C angle stddev` in degrees.
 
-The values agree with stereo_chemical_props.txt, which is distributed with AlphaFold (Apache License
-2.0, DeepMind Technologies Limited; see NOTICE).
+The values are those of stereo_chemical_props.txt, which is distributed with AlphaFold (Apache
+License 2.0, DeepMind Technologies Limited; see NOTICE).
 """
 
 STEREO_CHEMISTRY_TABLE = {

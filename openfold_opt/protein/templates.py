@@ -1,4 +1,7 @@
-"""Templates of a chain: which hits may be used for a given date, and their features (AlphaFold2 supplement 1.2.3, 1.2.9 table 1)."""
+"""Templates of a chain: selection by date, and template features.
+
+See AlphaFold2 supplement 1.2.3 and 1.2.9, table 1.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from openfold_opt.protein.residue_constants import hhblits_to_model_order
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
 
 MIN_DAYS_BEFORE_RELEASE = 60
-"""A template must have been released at least so long before the chain whose structure it helps to predict."""
+"""Minimum number of days between the release of a template and the release of the chain."""
 
 
 def latest_template_date(release_date: str) -> str:
-    """The latest date a template of a chain may have been released on; both dates ISO."""
+    """Return the latest allowed release date of a template of a chain. Both dates are ISO."""
     day = datetime.date.fromisoformat(release_date) - datetime.timedelta(
         days=MIN_DAYS_BEFORE_RELEASE
     )
@@ -28,10 +31,12 @@ def latest_template_date(release_date: str) -> str:
 def hits_for_date(
     reader: ShardReader, chain_id: str, *, max_template_date: str | None = None
 ) -> tuple[TemplateHit, ...]:
-    """Hits that pass every filter, best first. Some may yet fail to be featurised: they count in training's shuffle.
+    """Return the hits that pass every filter, best first.
+
+    They include hits that cannot be featurized, because these are part of the training shuffle.
 
     Args:
-        max_template_date: ISO; None stands for 60 days before the chain's own release.
+        max_template_date: ISO date; if None, 60 days before the release of the chain.
     """
     if max_template_date is None:
         max_template_date = latest_template_date(reader.entry(chain_id).release_date)
@@ -48,32 +53,33 @@ def featurize_templates(
     max_templates: int,
     order: Sequence[int] | None = None,
 ) -> dict[str, np.ndarray | list[str]]:
-    """The first `max_templates` hits that can be featurised.
+    """Compute the features of the first n <= max_templates hits that can be featurized.
 
     Args:
-        max_template_date: ISO; None stands for 60 days before the chain's own release.
-        order: in which to try the hits of `hits_for_date` (training shuffles the best 20); None: as they are.
+        max_template_date: ISO date; if None, 60 days before the release of the chain.
+        order: Indices into `hits_for_date` in the order to try them (training shuffles the best
+            20); if None, the order of `hits_for_date`.
 
     Returns:
-        template_aatype: int32 [n, N_res], model order; 20 unknown, 21 where the template has no partner.
-        template_all_atom_positions: float32 [n, N_res, 37, 3], angstrom, centerd on the mean of the whole template chain's atoms.
+        template_aatype: int32 [n, N_res], model order; 20 unknown, 21 without an aligned residue.
+        template_all_atom_positions: float32 [n, N_res, 37, 3], angstrom, centered on the mean of
+            all atoms of the template chain.
         template_all_atom_mask: float32 [n, N_res, 37].
         template_sum_probs: float32 [n, 1].
         names: list of n template chains.
-        With n = 0 all arrays have length 0 in the first dim.
     """
     hits = hits_for_date(reader, chain_id, max_template_date=max_template_date)
-    tried = hits if order is None else [hits[i] for i in order]
-    used = [hit for hit in tried if hit.is_featurisable][:max_templates]
+    candidates = hits if order is None else [hits[i] for i in order]
+    used = [hit for hit in candidates if hit.is_featurizable][:max_templates]
     num_residues = reader.entry(chain_id).sequence_length
     tokens = np.full((len(used), num_residues), GAP_TOKEN, dtype=np.uint8)
     positions = np.zeros((len(used), num_residues, NUM_ATOM_TYPES, 3), dtype=np.float32)
     mask = np.zeros((len(used), num_residues, NUM_ATOM_TYPES), dtype=np.float32)
     for i, hit in enumerate(used):
         structure = reader.structure(hit.name)
-        centerd = center_atoms(structure.all_atom_positions, structure.all_atom_mask)
+        centered = center_atoms(structure.all_atom_positions, structure.all_atom_mask)
         tokens[i, hit.query_index] = hit.template_tokens
-        positions[i, hit.query_index] = centerd[hit.template_index]
+        positions[i, hit.query_index] = centered[hit.template_index]
         mask[i, hit.query_index] = structure.all_atom_mask[hit.template_index]
     return {
         "template_aatype": np.asarray(hhblits_to_model_order, dtype=np.int32)[tokens],
@@ -87,11 +93,12 @@ def featurize_templates(
 
 
 def center_atoms(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Positions [N_res, 37, 3] minus the mean of all resolved atoms; unresolved ones stay zero.
+    """Subtract the mean of all resolved atoms from the resolved atoms of [N_res, 37, 3].
 
-    The mean is taken in float32, as the benchmark does (odd: in float64 it would differ by up to 2e-4 angstrom).
+    Unresolved atoms stay zero. The mean is computed in float32 to match the benchmark; in float64
+    it would differ by up to 2e-4 angstrom.
     """
-    centerd = positions.copy()
+    centered = positions.copy()
     if mask.any():
-        centerd[mask] -= positions[mask].mean(axis=0)
-    return centerd
+        centered[mask] -= positions[mask].mean(axis=0)
+    return centered

@@ -1,4 +1,4 @@
-"""The record that `verify` leaves in a data directory."""
+"""The record that `verify` writes to a data directory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from openfold_opt.protein.shard_format import VERIFIED_FILE_NAME
 
 
 def verified_checksum(data_dir: str | Path) -> str | None:
-    """Checksum of the index for which every shard was last verified; None if there is no (readable) record.
+    """Return the index checksum of the last successful `verify`, or None without a valid record.
 
-    Equal to `ShardIndex.checksum` means: this very data set was read and hashed, and was right.
+    If it is equal to `ShardIndex.checksum`, all shards of this data set were verified.
     """
     path = Path(data_dir) / VERIFIED_FILE_NAME
     if not path.is_file():

@@ -26,6 +26,8 @@ TEMPORARY_SUFFIX = ".tmp"
 DESCRIPTION = "checkpoint.json"
 _FORBIDDEN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
 """How torch.load names a class that it refuses to load."""
+_NO_CHECKPOINT = "Weights only load failed"
+"""How torch.load begins a message about bytes that are no checkpoint; it goes on to advise loading them all the same."""
 
 
 class CheckpointError(ValueError):
@@ -264,11 +266,21 @@ def load_file(path: Path) -> dict[str, Any]:
                 "dicts: save the weights alone, without that object"
             ) from error
         raise CheckpointError(
-            f"{path} is not a checkpoint that torch.load can read: {_first_line(error)}"
+            f"{path} is not a checkpoint that torch.load can read: {_why_not_loaded(path, error)}"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")
     return content
+
+
+def _why_not_loaded(path: Path, error: Exception) -> str:
+    if path.stat().st_size == 0:
+        return "it is empty; fetch it again"
+    if str(error).startswith(_NO_CHECKPOINT):
+        with path.open("rb") as file:
+            start = file.read(20)
+        return f"it begins with {start!r}; expected a file of torch.save, so fetch it again or save it with torch.save"
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from openfold_opt.protein.selection import (
 )
 
 VALIDATION_RULES = ("cameo", "release_dates", "chain_ids", "share")
+DATE_FIELDS = ("train_max_release_date", "validation_min_date", "validation_max_date")
 MAX_NAMED = 10
 """Chains that a message names."""
 
@@ -55,9 +57,21 @@ class DataSelectionConfig:
             raise ValueError(
                 f"unknown validation_rule {self.validation_rule!r}; expected one of {', '.join(VALIDATION_RULES)}"
             )
+        for name in DATE_FIELDS:
+            _check_date(name, getattr(self, name))
         if not 0 <= self.validation_share < 1:
             share = self.validation_share
             raise ValueError(f"validation_share={share}: expected at least 0 and less than 1")
+
+
+def _check_date(name: str, text: str) -> None:
+    """Raise ValueError unless a date is written as in the index, with which it is compared as text."""
+    try:
+        is_iso = datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        is_iso = False
+    if not is_iso:
+        raise ValueError(f"{name} is {text!r}; expected a date such as 2021-09-16")
 
 
 def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[TrainingChain]:

@@ -17,7 +17,7 @@ REFERENCE = build_preset("mlperf_reference")
 FIELDS = {leaf.path: leaf for leaf in config_fields(REFERENCE)}
 NAMES_OF_VALUES = {
     "selection.validation_rule": ["release_dates"],
-    "loader.staging": ["direct"],
+    "loader.prefetch": ["direct"],
     "loader.start_method": ["spawn"],
     "device": ["cpu"],
     "precision": ["bf16"],

@@ -62,7 +62,7 @@ def test_gaps_and_offsets():
     )
     assert mapped.query_index.tolist() == [2, 3, 4, 5, 6, *range(8, 16)]
     assert mapped.template_index.tolist() == [5, 6, 7, 8, 9, *range(12, 20)]
-    assert mapped.is_featurisable and mapped.name == "1tpl_A"
+    assert mapped.is_featurizable and mapped.name == "1tpl_A"
 
 
 def test_same_chain_then_any_chain_then_wildcard():
@@ -79,7 +79,7 @@ def test_same_chain_then_any_chain_then_wildcard():
 def test_realigned_residues_without_partner_take_the_last():
     shorter = CHAIN[:8] + CHAIN[9:]
     mapped = map_one(hit(QUERY[:28], CHAIN[3:31]), Library({"A": shorter}))[0]
-    assert mapped.is_featurisable
+    assert mapped.is_featurizable
     lost = [
         q
         for q, t in zip(mapped.query_index.tolist(), mapped.template_index.tolist())
@@ -92,7 +92,7 @@ def test_realigned_residues_without_partner_take_the_last():
 def test_unlike_chain_is_a_failure():
     mapped = map_one(hit(QUERY[:20], CHAIN[3:23]), Library({"A": "WCWCWCWCWCWCWCWCWCWCWCWCWC"}))[0]
     assert (
-        not mapped.is_featurisable
+        not mapped.is_featurizable
         and "identical" in mapped.failure
         and len(mapped.query_index) == 0
     )

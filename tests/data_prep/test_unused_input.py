@@ -155,8 +155,15 @@ def test_openfolds_flat_layout_gives_the_same_bytes(raw, tmp_path):
             path.rename(folder / path.name)
             path.parent.rmdir()
     assert convert(raw, tmp_path / "flat", "--strict") == 0
+    root = folder_of(raw).parent
+    for folder in list(root.iterdir()):
+        folder.rename(root.parent / folder.name)
+    root.rmdir()
+    assert convert(raw, tmp_path / "without_pdb", "--strict") == 0
     for name in ("index.h5", "structures-00000.h5", "alignments-00000.h5"):
-        assert (tmp_path / "nested" / name).read_bytes() == (tmp_path / "flat" / name).read_bytes()
+        expected = (tmp_path / "nested" / name).read_bytes()
+        assert expected == (tmp_path / "flat" / name).read_bytes()
+        assert expected == (tmp_path / "without_pdb" / name).read_bytes()
 
 
 def test_plain_entries_also_directly_in_raw(raw, tmp_path):

@@ -1,4 +1,4 @@
-"""Chains of golden/data*/transforms.npz, for the tests of this room."""
+"""Chains of golden/data*/transforms.npz for the tests of geometry."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def golden_chains(shared: Path) -> dict[str, dict[str, Tensor]]:
-    """Chain id -> features by name, of both golden data sets."""
+    """Return chain id -> features by name for both golden data sets."""
     chains: dict[str, dict[str, Tensor]] = {}
     for folder in ("data", "data_quirks"):
         stored = np.load(shared / "golden" / folder / "transforms.npz")
@@ -19,8 +19,8 @@ def golden_chains(shared: Path) -> dict[str, dict[str, Tensor]]:
     return chains
 
 
-def worst(got: Tensor, expected: Tensor, mask: Tensor | None = None) -> float:
-    """Largest absolute difference where the mask, which lacks the last dims, is 1."""
+def max_error(got: Tensor, expected: Tensor, mask: Tensor | None = None) -> float:
+    """Return the largest absolute difference where mask, which has fewer trailing dims, is 1."""
     assert got.shape == expected.shape and got.dtype == expected.dtype
     difference = (got.double() - expected.double()).abs()
     if mask is not None:

@@ -1,4 +1,4 @@
-"""Rigid groups from atoms and atoms from torsions, against golden features and each other."""
+"""Frames from atoms and atoms from torsions agree with golden features and with each other."""
 
 import torch
 
@@ -12,7 +12,7 @@ from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.protein.residue_constants import chi_angles_mask, sequence_to_aatype
-from tests.geometry.golden import golden_chains, worst
+from tests.geometry.golden import golden_chains, max_error
 
 LETTERS = "ARNDCQEGHILKMFPSTWYV"
 
@@ -24,11 +24,11 @@ def test_golden_frames(shared):
         )
         for name, value in frames.items():
             mask = truth["rigidgroups_gt_exists"] if name.endswith("frames") else None
-            assert worst(value, truth[name], mask) < 1e-3, (chain, name)
+            assert max_error(value, truth[name], mask) < 1e-3, (chain, name)
 
 
 def random_residues():
-    """Random frames and torsions for all twenty residue types."""
+    """Return random frames and torsions for all twenty residue types."""
     generator = torch.Generator().manual_seed(7)
     quaternion = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator), dim=-1)
     backbone = Rigid(quaternion_to_matrix(quaternion), torch.randn(20, 3, generator=generator) * 20)
@@ -36,7 +36,7 @@ def random_residues():
     return torch.from_numpy(sequence_to_aatype(LETTERS)), backbone, angles
 
 
-def test_torsions_to_atoms_and_back():
+def test_torsions_are_recovered_from_atoms():
     aatype, backbone, angles = random_residues()
     frames = torsion_angles_to_frames(backbone, angles, aatype)
     masks = make_atom14_masks(aatype)
@@ -44,7 +44,8 @@ def test_torsions_to_atoms_and_back():
     atom37 = atom14_to_atom37(atom14, masks["residx_atom37_to_atom14"], masks["atom37_atom_exists"])
     measured, _, _ = atom37_to_torsion_angles(aatype, atom37, masks["atom37_atom_exists"])
     chi = torch.from_numpy(chi_angles_mask[:20].copy())[..., None]
-    # idealised residues are planar to a degree or so only, which is what is seen of psi here
+    # Peptide planes of idealized residues deviate from planarity by about a degree, which limits
+    # the accuracy of psi.
     assert ((measured[:, 2] - angles[:, 2]).abs()).max() < 0.05
     assert ((measured[:, 3:] - angles[:, 3:]).abs() * chi).max() < 0.05
     rebuilt = atom37_to_frames(aatype, atom37, masks["atom37_atom_exists"])["rigidgroups_gt_frames"]
@@ -52,7 +53,7 @@ def test_torsions_to_atoms_and_back():
     torch.testing.assert_close(rebuilt[:, 0, :3, 3], backbone.translation, atol=1e-4, rtol=0)
 
 
-def test_missing_atoms_give_no_nan_and_no_frame():
+def test_missing_atoms_give_finite_masked_frames():
     aatype = torch.from_numpy(sequence_to_aatype("RX"))
     frames = atom37_to_frames(aatype, torch.zeros(2, 37, 3), torch.zeros(2, 37))
     assert all(torch.isfinite(value).all() for value in frames.values())

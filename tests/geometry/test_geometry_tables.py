@@ -1,4 +1,4 @@
-"""Looking tables up: right rows, no copy from the host the second time, nothing stale."""
+"""Table lookup: rows, caching on the device, and the check for read-only tables."""
 
 import numpy as np
 import pytest
@@ -18,21 +18,21 @@ from openfold_opt.protein.residue_constants import (
 from tests.host_constants import HostConstants
 
 
-def test_rows_dtype_and_gap():
+def test_lookup_returns_rows_with_the_dtype_of_the_table():
     aatype = torch.tensor([[0, 19], [20, 21]])
-    got = lookup(restype_atom14_to_atom37, aatype)
-    assert got.dtype == torch.int64 and got.shape == (2, 2, 14)
-    np.testing.assert_array_equal(got.numpy(), restype_atom14_to_atom37[[[0, 19], [20, 20]]])
+    rows = lookup(restype_atom14_to_atom37, aatype)
+    assert rows.dtype == torch.int64 and rows.shape == (2, 2, 14)
+    np.testing.assert_array_equal(rows.numpy(), restype_atom14_to_atom37[[[0, 19], [20, 20]]])
 
 
-def test_equal_sizes_are_not_taken_for_the_same_table():
+def test_cache_distinguishes_tables_of_equal_shape():
     for value in range(5):
         table = read_only(np.full((21, 3), float(value), np.float32))
         assert (lookup(table, torch.tensor([4])) == value).all()
         del table
 
 
-def test_the_host_is_asked_once():
+def test_each_table_is_copied_from_the_host_once():
     table, aatype = read_only(np.ones((21, 2), np.float32)), torch.tensor([3, 4])
     with HostConstants() as constants:
         lookup(table, aatype)
@@ -42,7 +42,7 @@ def test_the_host_is_asked_once():
     assert constants.count == 0
 
 
-def test_atoms_from_torsions_ask_the_host_for_nothing():
+def test_atoms_from_torsions_copy_nothing_from_the_host():
     aatype = torch.arange(20)
     angles = torch.nn.functional.normalize(torch.ones(20, 7, 2), dim=-1)
     backbone = Rigid.identity((20,), dtype=torch.float32, device="cpu")
@@ -57,6 +57,6 @@ def test_atoms_from_torsions_ask_the_host_for_nothing():
     assert constants.count == 0
 
 
-def test_what_is_kept_must_not_change():
+def test_writeable_table_is_an_error():
     with pytest.raises(ValueError, match="setflags"):
         lookup(restype_atom14_mask.copy(), torch.tensor([0]))

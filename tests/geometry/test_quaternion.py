@@ -1,4 +1,4 @@
-"""Quaternions: the rules of rotations."""
+"""Quaternions represent rotations."""
 
 import torch
 
@@ -11,7 +11,7 @@ def random_quaternions(seed, *shape):
     )
 
 
-def test_matrices_are_rotations():
+def test_quaternion_matrices_are_rotations():
     matrix = quaternion_to_matrix(random_quaternions(0, 50))
     torch.testing.assert_close(
         matrix @ matrix.transpose(-1, -2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0
@@ -19,26 +19,26 @@ def test_matrices_are_rotations():
     torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(50))
 
 
-def test_product_with_a_vector_turns_it():
-    # q (0, v) q* is v turned by q
+def test_products_with_a_vector_rotate_it():
+    # q (0, v) q* is v rotated by q.
     q = random_quaternions(1, 50)
     v = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
     product = quaternion_multiply_by_vector(q, v)
     w, u = q[:, :1], q[:, 1:]
-    turned = w * product[:, 1:] - product[:, :1] * u - torch.linalg.cross(product[:, 1:], u)
+    rotated = w * product[:, 1:] - product[:, :1] * u - torch.linalg.cross(product[:, 1:], u)
     torch.testing.assert_close(
-        turned, (quaternion_to_matrix(q) @ v[..., None])[..., 0], atol=1e-5, rtol=0
+        rotated, (quaternion_to_matrix(q) @ v[..., None])[..., 0], atol=1e-5, rtol=0
     )
 
 
-def test_a_quarter_turn_about_z():
+def test_rotation_by_90_degrees_about_z():
     q = torch.tensor([0.5**0.5, 0.0, 0.0, 0.5**0.5])
     torch.testing.assert_close(
         quaternion_to_matrix(q) @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1.0, 0.0])
     )
 
 
-def test_leading_dims_are_free():
+def test_any_leading_dims_are_allowed():
     q = random_quaternions(4, 2, 3, 5)
     assert torch.equal(quaternion_to_matrix(q)[1, 2], quaternion_to_matrix(q[1, 2]))
     assert quaternion_to_matrix(q[0, 0, 0]).shape == (3, 3)

@@ -1,4 +1,4 @@
-"""Superposition and its measures against golden figures and structures moved by known motions."""
+"""Superposition and metrics agree with golden values and known rigid motions."""
 
 import json
 
@@ -20,7 +20,7 @@ from openfold_opt.losses.lddt import lddt
 CA = 1
 
 
-def test_a_moved_structure_is_put_back():
+def test_superposition_inverts_a_rigid_motion():
     generator = torch.Generator().manual_seed(3)
     target = torch.randn(2, 30, 3, generator=generator) * 10
     rotation, _ = torch.linalg.qr(torch.randn(2, 3, 3, generator=generator))
@@ -31,24 +31,24 @@ def test_a_moved_structure_is_put_back():
     assert float(error.max()) < 1e-4
 
 
-def test_a_mirror_image_does_not_fit():
+def test_superposition_does_not_reflect():
     target = torch.randn(30, 3, generator=torch.Generator().manual_seed(4)) * 10
     mirrored = target * torch.tensor([1.0, 1.0, -1.0])
     fitted, error = superimpose(mirrored, target, torch.ones(30))
     assert float(error) > 1.0
-    # nor is there a better fit among many turns of what was found, small and large
+    # None of many small and large rotations of the result fits better.
     generator = torch.Generator().manual_seed(6)
     size = torch.logspace(-3, 1, 500)[:, None]
     quaternion = torch.cat(
         [torch.ones(500, 1), torch.randn(500, 3, generator=generator) * size], dim=-1
     )
-    turns = quaternion_to_matrix(torch.nn.functional.normalize(quaternion, dim=-1))
+    rotations = quaternion_to_matrix(torch.nn.functional.normalize(quaternion, dim=-1))
     center = target.mean(0)
-    turned = (fitted - center) @ turns + center
-    assert float(rmsd(turned, target, torch.ones(30)).min()) > float(error) - 1e-5
+    rotated = (fitted - center) @ rotations + center
+    assert float(rmsd(rotated, target, torch.ones(30)).min()) > float(error) - 1e-5
 
 
-def test_masked_points_do_not_count():
+def test_masked_points_are_ignored():
     target = torch.randn(12, 3, generator=torch.Generator().manual_seed(5))
     broken = target.clone()
     broken[7:] += 100.0
@@ -58,7 +58,7 @@ def test_masked_points_do_not_count():
     assert float(rmsd(broken, target, mask)) == 0.0
 
 
-def test_gdt_counts_thresholds():
+def test_gdt_is_the_mean_over_thresholds():
     true = torch.zeros(4, 3)
     predicted = torch.tensor([[0.4, 0, 0], [1.5, 0, 0], [3.0, 0, 0], [9.0, 0, 0]])
     mask = torch.ones(4)
@@ -75,20 +75,23 @@ def test_golden_metrics(shared):
     predictions = np.load(shared / "golden/data/metrics_predicted.npz")
     structures = np.load(shared / "golden/data/structures.npz")
     assert expected
-    for name, figures in expected.items():
+    for name, metrics in expected.items():
         chain = name.split("/")[0]
         true = torch.from_numpy(structures[f"{chain}/all_atom_positions"][:, CA])
         mask = torch.from_numpy(structures[f"{chain}/all_atom_mask"][:, CA]).float()
         predicted = torch.from_numpy(predictions[name][:, CA])
         fitted, error = superimpose(predicted, true, mask)
-        got = {
+        computed = {
             "lddt_ca": lddt(predicted, true, mask, per_residue=False),
             "gdt_ts": gdt(fitted, true, mask, thresholds_angstrom=GDT_TS_THRESHOLDS_ANGSTROM),
             "gdt_ha": gdt(fitted, true, mask, thresholds_angstrom=GDT_HA_THRESHOLDS_ANGSTROM),
             "alignment_rmsd": error,
             "drmsd_ca": drmsd(predicted, true, mask),
         }
-        assert float(got["lddt_ca"]) == pytest.approx(figures["lddt_ca"], abs=1e-5), name
-        # float32 differences of coordinates leave a few microangstrom in what should be zero
+        assert float(computed["lddt_ca"]) == pytest.approx(metrics["lddt_ca"], abs=1e-5), name
+        # With float32 coordinates, values that should be zero are a few microangstrom.
         for key in ("gdt_ts", "gdt_ha", "alignment_rmsd", "drmsd_ca"):
-            assert float(got[key]) == pytest.approx(figures[key], rel=1e-3, abs=1e-4), (name, key)
+            assert float(computed[key]) == pytest.approx(metrics[key], rel=1e-3, abs=1e-4), (
+                name,
+                key,
+            )

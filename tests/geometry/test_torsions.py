@@ -1,4 +1,4 @@
-"""Torsion angles against golden features and points whose angle is known."""
+"""Torsion angles agree with golden features and points with known angles."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.protein.residue_constants import atom_order, chi_angles_atoms, sequence_to_aatype
-from tests.geometry.golden import golden_chains, worst
+from tests.geometry.golden import golden_chains, max_error
 
 OMEGA, PHI, PSI, CHI_1 = range(4)
 
@@ -18,19 +18,22 @@ def test_golden_torsions(shared):
             truth["aatype"], truth["all_atom_positions"], truth["all_atom_mask"]
         )
         mask = truth["torsion_angles_mask"]
-        assert worst(got[2], mask) == 0.0, chain
-        assert worst(got[0], truth["torsion_angles_sin_cos"], mask) < 1e-3, chain
-        assert worst(got[1], truth["alt_torsion_angles_sin_cos"], mask) < 1e-3, chain
+        assert max_error(got[2], mask) == 0.0, chain
+        assert max_error(got[0], truth["torsion_angles_sin_cos"], mask) < 1e-3, chain
+        assert max_error(got[1], truth["alt_torsion_angles_sin_cos"], mask) < 1e-3, chain
 
 
 def four_points(angle):
-    """a, b, c, d whose torsion about b-c is `angle`: looking from b to c, d is turned clockwise from a by it."""
+    """Return points a, b, c, d whose torsion about b-c is `angle`.
+
+    Seen from b to c, d is rotated clockwise from a by this angle.
+    """
     a, b, c = torch.tensor([0.0, 1.0, 0.0]), torch.zeros(3), torch.tensor([1.5, 0.0, 0.0])
     return a, b, c, torch.tensor([2.0, math.cos(angle), math.sin(angle)])
 
 
-def place(points, atoms, *, aatype):
-    """Positions and mask [N_res, 37] with the points at (residue, atom name), all else missing."""
+def with_atoms(points, atoms, *, aatype):
+    """Return positions and mask [N_res, 37] with one atom (residue, name) at each point."""
     positions, mask = torch.zeros(len(aatype), 37, 3), torch.zeros(len(aatype), 37)
     for point, (residue, name) in zip(points, atoms, strict=True):
         positions[residue, atom_order[name]] = point
@@ -48,10 +51,10 @@ def place(points, atoms, *, aatype):
         (CHI_1 + 1, tuple((1, name) for name in chi_angles_atoms["LEU"][1])),
     ],
 )
-def test_a_known_angle(angle, torsion, atoms):
+def test_known_angle_is_recovered(angle, torsion, atoms):
     aatype = torch.from_numpy(sequence_to_aatype("GL"))
     sin_cos, alternative, mask = atom37_to_torsion_angles(
-        aatype, *place(four_points(angle), atoms, aatype=aatype)
+        aatype, *with_atoms(four_points(angle), atoms, aatype=aatype)
     )
     expected = torch.tensor([math.sin(angle), math.cos(angle)])
     torch.testing.assert_close(sin_cos[1, torsion], expected, atol=1e-4, rtol=0)
@@ -59,23 +62,23 @@ def test_a_known_angle(angle, torsion, atoms):
     assert mask.nonzero().tolist() == [[1, torsion]]
 
 
-def test_psi_is_that_of_the_next_nitrogen():
-    # O lies opposite the next N, so a torsion of 0.4 to O is a psi of 0.4 + pi
+def test_psi_refers_to_the_next_nitrogen():
+    # O is opposite to the next N, so a torsion of 0.4 with O is a psi of 0.4 + pi.
     aatype = torch.from_numpy(sequence_to_aatype("G"))
     atoms = ((0, "N"), (0, "CA"), (0, "C"), (0, "O"))
     sin_cos, _, mask = atom37_to_torsion_angles(
-        aatype, *place(four_points(0.4), atoms, aatype=aatype)
+        aatype, *with_atoms(four_points(0.4), atoms, aatype=aatype)
     )
     expected = torch.tensor([math.sin(0.4 + math.pi), math.cos(0.4 + math.pi)])
     torch.testing.assert_close(sin_cos[0, PSI], expected, atol=1e-4, rtol=0)
     assert mask.nonzero().tolist() == [[0, PSI]]
 
 
-def test_an_angle_periodic_in_pi_has_an_alternative():
+def test_pi_periodic_angle_has_an_alternative():
     aatype = torch.from_numpy(sequence_to_aatype("D"))
     atoms = tuple((0, name) for name in chi_angles_atoms["ASP"][1])
     sin_cos, alternative, _ = atom37_to_torsion_angles(
-        aatype, *place(four_points(0.7), atoms, aatype=aatype)
+        aatype, *with_atoms(four_points(0.7), atoms, aatype=aatype)
     )
     torch.testing.assert_close(alternative[0, CHI_1 + 1], -sin_cos[0, CHI_1 + 1])
 

@@ -1,4 +1,4 @@
-"""Golden chains for the loader's tests: as raw features, and converted to shards."""
+"""Golden chains for the loader tests, as raw features and as converted shards."""
 
 import pathlib
 import subprocess
@@ -18,7 +18,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 class GoldenTransforms:
-    """transforms.npz of both golden data sets, by chain."""
+    """Contents of transforms.npz of both golden data sets, by chain."""
 
     def __init__(self, shared: pathlib.Path) -> None:
         self.features: dict[str, dict[str, np.ndarray]] = {}
@@ -31,7 +31,7 @@ class GoldenTransforms:
                     }
 
     def raw(self, chain: str) -> RawFeatures:
-        """Raw features of a chain; deep alignments are cut to 300 rows, as in the golden file."""
+        """Return the raw features of a chain; the golden file limits alignments to 300 rows."""
         golden = self.features[chain]
         return RawFeatures(
             aatype=golden["aatype"],
@@ -76,11 +76,11 @@ def convert(inputs: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def quirks_dir(shared, tmp_path_factory) -> pathlib.Path:
-    """Shards of the seven entries that exercise rare paths; converts in about a second."""
+    """Shards of the seven entries that cover rare cases. Their conversion takes about a second."""
     return convert(shared / "data" / "quirks", tmp_path_factory.mktemp("quirks"))
 
 
 @pytest.fixture(scope="session")
 def real_dir(shared, tmp_path_factory) -> pathlib.Path:
-    """Shards of 46 real entries, one alignment of them with 38,955 rows."""
+    """Shards of 46 real entries. One alignment has 38,955 rows."""
     return convert(shared / "data" / "real", tmp_path_factory.mktemp("real"))

@@ -1,4 +1,4 @@
-"""Raw features at random, and samples as model features."""
+"""Random raw features, and samples as model features."""
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from openfold_opt.loader.wire_format import stack_samples
 
 def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
     rng = np.random.default_rng(0)
-    # Classes 0..9 only, and a profile that knows class 20 alone, so that each masked replacement tells its source.
+    # The MSA has only classes 0..9 and the profile only class 20, so the class of a masked position
+    # identifies the source of the replacement.
     msa = rng.integers(0, 10, (num_rows, num_res), dtype=np.uint8)
     profile = np.zeros((num_res, 22), np.float32)
     profile[:, 20] = 1
@@ -36,16 +37,16 @@ def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:
     )
 
 
-def expanded(sample) -> dict[str, np.ndarray]:
-    """Model features of one sample of wire features."""
+def decoded(sample) -> dict[str, np.ndarray]:
+    """Return the model features of one sample of wire features."""
     return {
         name: tensor[0].numpy() for name, tensor in decode_batch(stack_samples([sample])).items()
     }
 
 
 def training_sample(raw, *, seed, config) -> dict[str, np.ndarray]:
-    return expanded(encode_sample(raw, choose_for_training(raw, seed=seed, config=config)))
+    return decoded(encode_sample(raw, choose_for_training(raw, seed=seed, config=config)))
 
 
 def evaluation_sample(raw, *, seed, config) -> dict[str, np.ndarray]:
-    return expanded(encode_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)))
+    return decoded(encode_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)))

@@ -1,4 +1,4 @@
-"""Arrays through a channel: same values, own memory, and the ends of a channel."""
+"""Array transfer: values, memory, and closed channels."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def channel():
         end.close()
 
 
-def test_arrays_arrive_as_sent(channel):
+def test_received_arrays_equal_sent_arrays(channel):
     arrays = {
         "floats": np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32),
         "scalar": np.array(7, np.int64),
@@ -34,7 +34,7 @@ def test_arrays_arrive_as_sent(channel):
     received["floats"][:] = 1
 
 
-def test_messages_outlive_their_sender(channel):
+def test_messages_can_be_received_after_the_sender_has_closed(channel):
     sender, receiver = channel
     for number in range(3):
         send_arrays(sender, number, {"x": np.full(100_000, number)})
@@ -47,7 +47,7 @@ def test_messages_outlive_their_sender(channel):
         receive_arrays(receiver)
 
 
-def test_memory_is_given_back(channel):
+def test_descriptors_are_released(channel):
     def descriptors():
         return len(os.listdir("/proc/self/fd"))
 
@@ -60,19 +60,19 @@ def test_memory_is_given_back(channel):
     assert descriptors() == before
 
 
-def test_timeout(channel):
+def test_receive_raises_timeout_error(channel):
     channel[1].settimeout(0.05)
     with pytest.raises(TimeoutError):
         receive_arrays(channel[1])
 
 
-def test_too_long_a_header_is_an_error(channel):
-    with pytest.raises(ValueError, match="send less beside the arrays"):
+def test_too_long_header_is_an_error(channel):
+    with pytest.raises(ValueError, match="make the message smaller or send its data as arrays"):
         send_arrays(channel[0], "x" * 200_000, {})
     assert channel[0].type == socket.SOCK_SEQPACKET
 
 
-def test_messages_survive_an_end_that_closes_with_unread_input(channel):
+def test_messages_of_a_sender_that_closed_with_unread_input_are_received(channel):
     sender, receiver = channel
     receiver.send(b"unread")
     send_arrays(sender, "last", {"x": np.ones(3)})

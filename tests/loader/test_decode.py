@@ -1,4 +1,4 @@
-"""Expansion of wire features equals the plain sample to the last bit; batches of several; the copy in one piece."""
+"""Decoding of wire features is bit-identical to the reference sample; packing into one buffer."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ import torch
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
-from openfold_opt.loader.plain_sample import plain_sample
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
+from openfold_opt.loader.reference.reference_sample import reference_sample
 from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
 from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
@@ -37,17 +37,17 @@ def assert_same_bits(found, expected):
     for name, array in expected.items():
         tensor = found[name].numpy()
         assert (tensor.dtype, tensor.shape) == (array.dtype, array.shape), name
-        # Bytes tell -0 from 0, and know that NaN is NaN.
+        # A comparison of bytes distinguishes -0 from 0 and treats equal NaNs as equal.
         assert tensor.tobytes() == array.tobytes(), name
 
 
 def check(raw, choices):
-    """One batch of all choices against the plain samples."""
+    """Compare one batch of all choices with the reference samples."""
     features = decode_batch(stack_samples([encode_sample(raw, choice) for choice in choices]))
     check_features(features, batched=True)
-    plain = [plain_sample(raw, choice) for choice in choices]
+    reference = [reference_sample(raw, choice) for choice in choices]
     assert_same_bits(
-        features, {name: np.stack([sample[name] for sample in plain]) for name in plain[0]}
+        features, {name: np.stack([sample[name] for sample in reference]) for name in reference[0]}
     )
 
 
@@ -59,7 +59,7 @@ def both_choices(raw, seed, config):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seed", range(6))
-def test_random_samples(size, seed):
+def test_random_samples_equal_the_reference(size, seed):
     raw = make_raw(**size)
     for choice in both_choices(raw, seed, SMALL):
         check(raw, [choice])
@@ -73,7 +73,7 @@ def test_random_samples(size, seed):
         {"max_recycling_iterations": 0},
     ],
 )
-def test_other_configurations(changes):
+def test_other_configurations_equal_the_reference(changes):
     config = dataclasses.replace(SMALL, **changes)
     for size in ({}, {"num_res": 7}):
         raw = make_raw(**size)
@@ -81,7 +81,7 @@ def test_other_configurations(changes):
             check(raw, [choice])
 
 
-def test_no_templates_at_all():
+def test_disabled_templates_equal_the_reference():
     raw = make_raw(num_templates=0)
     check(
         raw, [choose_for_training(raw, seed=1, config=dataclasses.replace(SMALL, max_templates=0))]
@@ -89,12 +89,12 @@ def test_no_templates_at_all():
 
 
 @pytest.mark.parametrize("size", [{}, {"num_rows": 1}])
-def test_a_batch_of_several_samples(size):
+def test_batch_of_several_samples_equals_the_reference(size):
     raw = make_raw(**size)
     check(raw, [choose_for_training(raw, seed=seed, config=SMALL) for seed in range(5)])
 
 
-def test_samples_of_different_sizes_in_one_batch():
+def test_batch_of_samples_of_different_sizes_equals_the_reference():
     raws = [
         make_raw(),
         make_raw(num_res=5, num_rows=1, num_templates=0),
@@ -104,13 +104,13 @@ def test_samples_of_different_sizes_in_one_batch():
     features = decode_batch(
         stack_samples([encode_sample(raw, choice) for raw, choice in zip(raws, choices)])
     )
-    plain = [plain_sample(raw, choice) for raw, choice in zip(raws, choices)]
+    reference = [reference_sample(raw, choice) for raw, choice in zip(raws, choices)]
     assert_same_bits(
-        features, {name: np.stack([sample[name] for sample in plain]) for name in plain[0]}
+        features, {name: np.stack([sample[name] for sample in reference]) for name in reference[0]}
     )
 
 
-def test_deletions_beyond_small_integers():
+def test_large_deletion_counts_equal_the_reference():
     raw = make_raw()
     rng = np.random.default_rng(4)
     dense = rng.integers(0, 90_000, raw.msa.shape) * (rng.random(raw.msa.shape) < 0.3)
@@ -118,25 +118,27 @@ def test_deletions_beyond_small_integers():
     check(raw, [choose_for_training(raw, seed=2, config=SMALL)])
 
 
-def test_deletions_in_any_order_of_columns():
+def test_order_of_deletion_columns_does_not_matter():
     raw = make_raw()
-    backwards = slice(None, None, -1)
-    kept = raw.deletions
-    pieces = [slice(kept.indptr[row], kept.indptr[row + 1]) for row in range(len(raw.msa))]
-    turned = dataclasses.replace(
-        kept,
-        column=np.concatenate([kept.column[piece][backwards] for piece in pieces]),
-        count=np.concatenate([kept.count[piece][backwards] for piece in pieces]),
+    reverse = slice(None, None, -1)
+    original = raw.deletions
+    indptr = original.indptr
+    entries = [slice(indptr[row], indptr[row + 1]) for row in range(len(raw.msa))]
+    reversed_deletions = dataclasses.replace(
+        original,
+        column=np.concatenate([original.column[row_entries][reverse] for row_entries in entries]),
+        count=np.concatenate([original.count[row_entries][reverse] for row_entries in entries]),
     )
-    assert not np.array_equal(turned.column, kept.column)
+    assert not np.array_equal(reversed_deletions.column, original.column)
     choice = choose_for_training(raw, seed=2, config=SMALL)
     expected = encode_sample(raw, choice)
-    for name, array in encode_sample(dataclasses.replace(raw, deletions=turned), choice).items():
+    changed = dataclasses.replace(raw, deletions=reversed_deletions)
+    for name, array in encode_sample(changed, choice).items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("chain", ["2hhb_A", "2q2k_A", "4zxb_D", "1igy_B", "1aki_A", "3o5r_A"])
-def test_golden_chains(golden_transforms, chain):
+def test_golden_chains_equal_the_reference(golden_transforms, chain):
     raw = golden_transforms.raw(chain)
     for seed in (1, 2):
         for choice in both_choices(raw, seed, DataConfig(crop_size=100)):
@@ -144,7 +146,7 @@ def test_golden_chains(golden_transforms, chain):
 
 
 @pytest.mark.parametrize("chain", ["3en2_A", "2hhb_A", "4zxb_D"])
-def test_chains_from_shards(real_dir, chain):
+def test_chains_from_shards_equal_the_reference(real_dir, chain):
     reader, config = ShardReader(real_dir), DataConfig()
     raw = read_training_features(reader, chain, seed=3, config=config)
     check(raw, [choose_for_training(raw, seed=3, config=config)])
@@ -159,14 +161,14 @@ def wire_batch():
     )
 
 
-def test_a_batch_that_breaks_the_table_is_refused():
+def test_batch_that_does_not_match_the_table_is_rejected():
     wire = wire_batch()
     del wire["aatype"]
     with pytest.raises(ValueError, match="missing \\['aatype'\\]"):
         decode_batch(wire)
 
 
-def test_the_copy_in_one_piece_lies_in_one_buffer():
+def test_packed_arrays_share_one_aligned_buffer():
     wire = wire_batch()
     buffer, layout = pack_wire(wire)
     copied = unpack_wire(buffer, layout)
@@ -176,7 +178,7 @@ def test_the_copy_in_one_piece_lies_in_one_buffer():
         assert copied[name].storage_offset() * array.itemsize % 64 == 0, name
 
 
-def test_read_only_arrays_are_not_written():
+def test_read_only_arrays_are_not_modified():
     wire = wire_batch()
     for array in wire.values():
         array.setflags(write=False)
@@ -187,7 +189,7 @@ def test_read_only_arrays_are_not_written():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_on_any_device_features_differ_by_rounding_alone(device):
+def test_features_on_any_device_differ_only_by_rounding(device):
     wire = wire_batch()
     expected, found = decode_batch(wire), decode_batch(wire, device=device)
     for name, tensor in expected.items():

@@ -1,4 +1,4 @@
-"""A batch travels to the device in one copy from page-locked memory and is expanded there alone."""
+"""A batch is copied to the device once, from page-locked memory, and decoded only there."""
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
@@ -18,8 +18,8 @@ def wire_batch(num_samples):
     return stack_samples([encode_sample(raw, choice) for choice in choices])
 
 
-def crossings_of_expansion(device, arrays):
-    # The first expansion on a device copies the tables of openfold_opt.geometry there.
+def crossings_of_decoding(device, arrays):
+    # The first decoding on a device copies the tables of openfold_opt.geometry to it.
     first, second = (
         find_host_crossings(lambda: decode_batch(arrays, device=device)) for _ in range(2)
     )
@@ -33,10 +33,10 @@ def shapes_and_dtypes(device, arrays):
     return {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in features.items()}
 
 
-def test_expansion_needs_no_host():
+def test_decoding_does_not_synchronize_with_the_host():
     arrays = wire_batch(2)
     with FakeDeviceProcess() as process:
-        assert process.run(crossings_of_expansion, arrays) == []
+        assert process.run(crossings_of_decoding, arrays) == []
         found = process.run(shapes_and_dtypes, arrays)
     on_cpu = decode_batch(arrays)
     check_features(on_cpu, batched=True)

@@ -1,4 +1,4 @@
-"""Sparse deletions give back the matrix they were made from."""
+"""Sparse deletions reproduce the matrix from which they were created."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from openfold_opt.loader.transforms.deletions import SparseDeletions
 
 @pytest.mark.parametrize("rows", [[0], [4, 0, 4], [], list(range(9))])
 @pytest.mark.parametrize("columns", [slice(0, 7), slice(2, 5)])
-def test_dense_rows_and_columns(rows, columns):
+def test_dense_returns_the_rows_and_columns_of_the_matrix(rows, columns):
     rng = np.random.default_rng(1)
     dense = rng.integers(1, 800, (9, 7)) * (rng.random((9, 7)) < 0.3)
     rows = np.array(rows, dtype=np.int64)
@@ -17,7 +17,7 @@ def test_dense_rows_and_columns(rows, columns):
     assert np.array_equal(found, dense[rows][:, columns])
 
 
-def test_narrow_column_types_do_not_wrap():
+def test_narrow_column_types_do_not_overflow():
     deletions = SparseDeletions(
         indptr=np.array([0, 1], np.int64),
         column=np.array([65_000], np.uint16),
@@ -27,7 +27,7 @@ def test_narrow_column_types_do_not_wrap():
     assert deletions.dense(np.array([0]), slice(64_990, 65_010))[0, 10] == 900
 
 
-def test_entries_of_a_range_of_columns():
+def test_entries_in_a_range_of_columns():
     dense = np.random.default_rng(5).integers(0, 400, (9, 12)) * (
         np.random.default_rng(6).random((9, 12)) < 0.4
     )

@@ -1,4 +1,4 @@
-"""Stagings: same batches in the same order, errors in their place, clean ends."""
+"""Prefetchers: same batches in the same order, errors in order, and clean shutdown."""
 
 import functools
 import importlib.util
@@ -44,7 +44,7 @@ def arrays(num_res, num_rows):
 
 
 def batch(number):
-    """Two samples; the length, and whether there are extra rows and deletions, vary."""
+    """Return a batch of two samples; length, extra rows and deletions vary with the number."""
     return WireBatch(
         arrays=arrays(7 + number % 3, 9 if number % 2 else 1),
         chain_ids=(f"c{number}",),
@@ -58,7 +58,7 @@ def batch(number):
     )
 
 
-def staged(batches, kind, *, device="cpu", depth=2):
+def prefetched(batches, kind, *, device="cpu", depth=2):
     return build_prefetcher(
         iter(batches),
         device=torch.device(device),
@@ -67,10 +67,10 @@ def staged(batches, kind, *, device="cpu", depth=2):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_come_as_they_are(kind):
-    prefetch = staged(map(batch, range(7)), kind)
-    found = list(prefetch)
-    prefetch.close()
+def test_batches_are_delivered_in_order_and_unchanged(kind):
+    prefetcher = prefetched(map(batch, range(7)), kind)
+    found = list(prefetcher)
+    prefetcher.close()
     assert [item.step for item in found] == list(range(7))
     for number, item in enumerate(found):
         expected = batch(number)
@@ -96,43 +96,43 @@ def assert_features(features, wire_batch, **tolerance):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_comes_after_the_batches_before_it(kind):
+def test_error_is_raised_after_the_batches_before_it(kind):
     def failing():
         yield batch(0)
         yield batch(1)
         raise OSError("the shard is gone")
 
-    prefetch = staged(failing(), kind)
-    assert [next(prefetch).step, next(prefetch).step] == [0, 1]
+    prefetcher = prefetched(failing(), kind)
+    assert [next(prefetcher).step, next(prefetcher).step] == [0, 1]
     with pytest.raises(OSError, match="the shard is gone"):
-        next(prefetch)
-    prefetch.close()
+        next(prefetcher)
+    prefetcher.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_endless_stream_is_left_without_a_trace(kind):
+def test_closing_an_endless_stream_leaves_no_thread(kind):
     threads = threading.active_count()
-    prefetch = staged(map(batch, itertools.count()), kind)
-    next(prefetch)
-    prefetch.close()
-    prefetch.close()
+    prefetcher = prefetched(map(batch, itertools.count()), kind)
+    next(prefetcher)
+    prefetcher.close()
+    prefetcher.close()
     assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", [1, 3])
-def test_it_can_be_closed_at_any_moment(kind, depth):
+def test_prefetcher_can_be_closed_at_any_time(kind, depth):
     for num_batches in range(6):
-        prefetch = staged(map(batch, range(num_batches)), kind, depth=depth)
+        prefetcher = prefetched(map(batch, range(num_batches)), kind, depth=depth)
         threading.Event().wait(0.05)
-        prefetch.close()
-        prefetch.close()
+        prefetcher.close()
+        prefetcher.close()
         if kind != "direct":
             with pytest.raises(RuntimeError, match="closed"):
-                next(prefetch)
+                next(prefetcher)
 
 
-def test_batches_are_fetched_ahead_but_not_without_bound():
+def test_number_of_prefetched_batches_is_bounded():
     taken = []
 
     def counted():
@@ -140,34 +140,34 @@ def test_batches_are_fetched_ahead_but_not_without_bound():
             taken.append(number)
             yield batch(number)
 
-    prefetch = staged(counted(), "pinned", depth=3)
-    next(prefetch)
+    prefetcher = prefetched(counted(), "pinned", depth=3)
+    next(prefetcher)
     threading.Event().wait(0.3)
-    # one given away, three in the queue, one in the thread's hand
+    # One batch is delivered, three are in the queue, and the thread holds one.
     assert len(taken) == 5
-    prefetch.close()
+    prefetcher.close()
 
 
-def test_auto_goes_by_the_device():
-    assert type(staged([batch(0)], "auto")).__name__ == "DirectPrefetcher"
+def test_auto_selects_the_direct_prefetcher_on_cpu():
+    assert type(prefetched([batch(0)], "auto")).__name__ == "DirectPrefetcher"
 
 
-def test_missing_dali_is_said():
+def test_missing_dali_is_an_error():
     if HAS_DALI:
         pytest.skip("DALI is installed")
-    with pytest.raises(ValueError, match='staging is "dali".*install nvidia-dali'):
-        staged([batch(0)], "dali")
+    with pytest.raises(ValueError, match='prefetch is "dali".*install nvidia-dali'):
+        prefetched([batch(0)], "dali")
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_any_device_the_same_batches_arrive(kind, device):
-    prefetch = staged(map(batch, range(12)), kind, device=device)
-    for number, item in enumerate(prefetch):
+def test_batches_on_any_device_are_the_same(kind, device):
+    prefetcher = prefetched(map(batch, range(12)), kind, device=device)
+    for number, item in enumerate(prefetcher):
         assert item.features["msa_feat"].device.type == item.slots.device.type == device
         assert_features(item.features, batch(number), rtol=1e-5, atol=1e-5)
     assert number == 11
-    prefetch.close()
+    prefetcher.close()
 
 
 def delay(device):
@@ -178,24 +178,27 @@ def delay(device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_batch_is_read_too_early_or_overwritten_too_soon(kind, device, monkeypatch):
-    """A delay on the stream that fills a batch shows a reader that does not wait for it. A delay on
-    the stream that reads shows memory that is given out again before it was read."""
-    expand = prefetcher_module.decode_batch
+def test_batches_are_neither_read_too_early_nor_overwritten_too_soon(kind, device, monkeypatch):
+    """Delay both streams to reveal missing synchronization.
+
+    A delay on the stream that fills a batch reveals a reader that does not wait for it. A delay on
+    the stream that reads reveals memory that is reused before it was read.
+    """
+    original = prefetcher_module.decode_batch
 
     def slow_decode(arrays, **options):
         delay(device)
-        return expand(arrays, **options)
+        return original(arrays, **options)
 
     monkeypatch.setattr(prefetcher_module, "decode_batch", slow_decode)
-    prefetch = staged(map(batch, range(12)), kind, device=device)
+    prefetcher = prefetched(map(batch, range(12)), kind, device=device)
     copies = []
-    for item in prefetch:
+    for item in prefetcher:
         delay(device)
         copies.append({name: tensor.clone() for name, tensor in item.features.items()})
-        # its memory is free for the next batches from here on
+        # From here on, the next batches may reuse its memory.
         del item
-    prefetch.close()
+    prefetcher.close()
     assert len(copies) == 12
     for number, features in enumerate(copies):
         assert_features(features, batch(number), rtol=1e-5, atol=1e-5)

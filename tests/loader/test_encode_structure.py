@@ -1,4 +1,4 @@
-"""Structures and templates on the wire: only atoms that exist, and the residue before the crop."""
+"""Wire features of structures and templates: resolved atoms, and the residue before the crop."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def unpacked(flags):
     return np.unpackbits(flags, axis=-1, bitorder="little")[..., :37].astype(bool)
 
 
-def test_positions_are_those_of_resolved_atoms_in_their_order():
+def test_only_positions_of_resolved_atoms_are_encoded_in_order():
     raw, crop = make_raw(), slice(3, 14)
     features = encode_structure(raw, crop=crop)
     flags = unpacked(features["atom_flags"])
@@ -25,7 +25,7 @@ def test_positions_are_those_of_resolved_atoms_in_their_order():
 @pytest.mark.parametrize(
     ("crop", "first"), [(slice(0, 6), None), (slice(1, 6), 0), (slice(9, 20), 8)]
 )
-def test_templates_bring_the_residue_before_the_crop(crop, first):
+def test_templates_include_the_residue_before_the_crop(crop, first):
     templates, chosen = make_raw().templates, np.array([2, 0])
     features = encode_templates(templates, chosen=chosen, crop=crop)
     flags = unpacked(features["template_atom_flags"])
@@ -47,7 +47,7 @@ def test_templates_bring_the_residue_before_the_crop(crop, first):
         )
 
 
-def test_no_template_is_chosen():
+def test_empty_choice_of_templates():
     features = encode_templates(
         make_raw().templates, chosen=np.zeros(0, np.int64), crop=slice(2, 8)
     )
@@ -56,7 +56,7 @@ def test_no_template_is_chosen():
     assert features["template_atom_positions"].shape == (0, 3)
 
 
-def test_atoms_that_a_template_lacks_are_not_sent():
+def test_missing_template_atoms_are_not_encoded():
     mask = np.zeros((1, 4, 37), np.float32)
     mask[0, 2, [1, 36]] = 1
     positions = np.arange(4 * 37 * 3, dtype=np.float32).reshape(1, 4, 37, 3)

@@ -1,4 +1,4 @@
-"""The loaders on converted shards: one stream whatever the number of ranks and workers, resumable, and its errors."""
+"""The loaders on converted shards: independence of ranks and workers, resuming, and errors."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def loader_config(num_workers, **changes):
 
 
 def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
-    """(step, slot) -> (chain, seed, features) of one rank's first micro-batches."""
+    """Return (step, slot) -> (chain, seed, features) of the first micro-batches of one rank."""
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
     samples = {}
     with TrainingLoader(
@@ -37,13 +37,13 @@ def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
     ) as batches:
         for _ in range(num_micro):
             batch = next(batches)
-            expanded = decode_batch(batch.arrays)
-            check_features(expanded, batched=True)
-            for place, slot in enumerate(batch.slots.tolist()):
-                features = {name: tensor[place].clone() for name, tensor in expanded.items()}
+            decoded = decode_batch(batch.arrays)
+            check_features(decoded, batched=True)
+            for index, slot in enumerate(batch.slots.tolist()):
+                features = {name: tensor[index].clone() for name, tensor in decoded.items()}
                 samples[batch.step, slot] = (
-                    batch.chain_ids[place],
-                    batch.sample_seeds[place],
+                    batch.chain_ids[index],
+                    batch.sample_seeds[index],
                     features,
                 )
     return samples
@@ -59,7 +59,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def expected(quirks_dir):
-    """Two steps of four samples, prepared in this process."""
+    """Samples of two steps of four, prepared in this process."""
     return training_samples(
         quirks_dir, SampleStream(local_batch_size=4), config=loader_config(0), num_micro=2
     )
@@ -69,7 +69,7 @@ def expected(quirks_dir):
 @pytest.mark.parametrize(
     ("size", "local_batch_size", "accumulation"), [(1, 4, 1), (2, 2, 1), (2, 1, 2), (1, 1, 4)]
 )
-def test_the_stream_does_not_depend_on_ranks_or_workers(
+def test_stream_does_not_depend_on_ranks_or_workers(
     quirks_dir, expected, num_workers, size, local_batch_size, accumulation
 ):
     found = {}
@@ -84,7 +84,7 @@ def test_the_stream_does_not_depend_on_ranks_or_workers(
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_other_ways_to_start_workers(quirks_dir, expected, start_method):
+def test_stream_does_not_depend_on_the_start_method(quirks_dir, expected, start_method):
     config = loader_config(1, start_method=start_method)
     assert_same(
         training_samples(quirks_dir, SampleStream(local_batch_size=4), config=config, num_micro=2),
@@ -92,7 +92,7 @@ def test_other_ways_to_start_workers(quirks_dir, expected, start_method):
     )
 
 
-def test_resuming_is_starting_at_a_later_step(quirks_dir, expected):
+def test_resumed_stream_starts_at_a_later_step(quirks_dir, expected):
     stream = SampleStream(local_batch_size=2, accumulation=2)
     resumed = training_samples(
         quirks_dir, stream, config=loader_config(2), num_micro=2, start_step=1
@@ -101,7 +101,7 @@ def test_resuming_is_starting_at_a_later_step(quirks_dir, expected):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_evaluation_yields_whole_chains_and_the_same_each_time(quirks_dir, num_workers):
+def test_evaluation_yields_the_same_whole_chains_in_every_iteration(quirks_dir, num_workers):
     loader = EvaluationLoader(quirks_dir, CHAINS, data=SMALL, loader=loader_config(num_workers))
     reader = ShardReader(quirks_dir)
     first, second = list(loader), list(loader)
@@ -115,12 +115,12 @@ def test_evaluation_yields_whole_chains_and_the_same_each_time(quirks_dir, num_w
             np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
 
 
-def test_evaluation_of_no_chain(quirks_dir):
+def test_evaluation_without_chains_is_empty(quirks_dir):
     assert list(EvaluationLoader(quirks_dir, (), data=SMALL, loader=loader_config(2))) == []
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_unreadable_sample_is_named(quirks_dir, tmp_path, num_workers):
+def test_error_names_an_unreadable_sample(quirks_dir, tmp_path, num_workers):
     data_dir = tmp_path / "data"
     shutil.copytree(quirks_dir, data_dir)
     for shard in data_dir.glob("*-*.h5"):
@@ -136,14 +136,14 @@ def test_an_unreadable_sample_is_named(quirks_dir, tmp_path, num_workers):
             next(batches)
 
 
-def test_an_unknown_chain_is_named(quirks_dir):
+def test_error_names_an_unknown_chain(quirks_dir):
     loader = EvaluationLoader(quirks_dir, ("9zzz_A",), data=SMALL, loader=loader_config(1))
     with pytest.raises(LoaderError, match="validation chain 9zzz_A"):
         list(loader)
 
 
-def test_a_run_resumed_in_the_middle_of_a_window_sees_each_sample_once(quirks_dir):
-    """Consumed is what a step used: batches that were prepared or delivered ahead of it come again."""
+def test_run_resumed_within_a_window_uses_each_sample_once(quirks_dir):
+    """Batches that were prepared or delivered but not used by a step are delivered again."""
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
     stream = SampleStream(local_batch_size=1, accumulation=2)
     config = loader_config(2, window=6, prefetch_per_worker=4)
@@ -166,22 +166,22 @@ def test_a_run_resumed_in_the_middle_of_a_window_sees_each_sample_once(quirks_di
     positions = [batch.position for batch in used]
     assert len(set(positions)) == len(positions) == 28
     assert set(range(state.low)) <= set(positions)
-    for place, batch in enumerate(used):
-        assert (batch.step, batch.micro) == divmod(place, 2)
-        assert batch.slots.tolist() == [place % 2]
+    for index, batch in enumerate(used):
+        assert (batch.step, batch.micro) == divmod(index, 2)
+        assert batch.slots.tolist() == [index % 2]
         assert (batch.chain_ids[0], batch.sample_seeds[0]) == sampler.sample(batch.position)
 
 
-def test_a_batch_left_out_counts_as_used(quirks_dir, tmp_path):
+def test_skipped_batch_counts_as_used(quirks_dir, tmp_path):
     data_dir = tmp_path / "data"
     shutil.copytree(quirks_dir, data_dir)
     sampler = TrainingSampler((*CHAINS, "9zzz_A"), [1.0, 1.0, 1.0], seed=2)
     missing = [position for position in range(12) if sampler.sample(position)[0] == "9zzz_A"]
     assert missing
-    news = []
+    messages = []
     config = loader_config(2, error_budget=len(missing), max_attempts=2)
     with TrainingLoader(
-        data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append
+        data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=messages.append
     ) as loader:
         positions = []
         while not positions or positions[-1] < 11:
@@ -189,12 +189,13 @@ def test_a_batch_left_out_counts_as_used(quirks_dir, tmp_path):
             loader.mark_consumed(positions[-1])
         assert loader.state() == StreamState(low=positions[-1] + 1)
     assert sorted(positions + missing) == list(range(positions[-1] + 1))
-    assert len(news) == len(missing) and all("9zzz_A" in line for line in news)
+    assert len(messages) == len(missing)
+    assert all("9zzz_A" in message for message in messages)
 
 
 @pytest.fixture(scope="module")
 def many_shards(tmp_path_factory):
-    """Twelve synthetic chains over several shards."""
+    """Twelve synthetic chains in several shards."""
     folder = tmp_path_factory.mktemp("many")
     assert data_prep(["synthesize", "--out", str(folder / "raw"), "--chains", "12"]) == 0
     source = RawSource(
@@ -208,35 +209,33 @@ def many_shards(tmp_path_factory):
 
 
 @pytest.mark.parametrize("window", [0, 8])
-def test_a_corrupt_shard_is_named_and_counted_until_the_budget_is_used_up(
-    many_shards, tmp_path, window
-):
+def test_errors_of_a_corrupt_shard_count_against_the_budget(many_shards, tmp_path, window):
     data_dir = tmp_path / "data"
     shutil.copytree(many_shards, data_dir)
-    bad = data_dir / "alignments-00001.h5"
-    os.truncate(bad, bad.stat().st_size - 1)
+    corrupt = data_dir / "alignments-00001.h5"
+    os.truncate(corrupt, corrupt.stat().st_size - 1)
     index = ShardReader(data_dir).index
-    number = [shard.name for shard in index.shards].index(bad.name)
+    number = [shard.name for shard in index.shards].index(corrupt.name)
     chains = [chain.chain_id for chain in index.chains]
     lost = {chain.chain_id for chain in index.chains if chain.alignment_shard == number}
     assert 0 < len(lost) < len(chains)
     sampler = TrainingSampler(chains, [1.0] * len(chains), seed=4)
     expected = [position for position in range(200) if sampler.sample(position)[0] in lost][:3]
-    news, found = [], []
+    messages, found = [], []
     config = loader_config(2, window=window, error_budget=2, max_attempts=2)
     with TrainingLoader(
-        data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=news.append
+        data_dir, sampler, data=SMALL, loader=config, stream=SampleStream(), report=messages.append
     ) as loader:
         with pytest.raises(LoaderError, match=r"alignments-00001.h5(.|\n)*error budget is 2"):
             while True:
                 found.append(next(loader))
     assert not {batch.chain_ids[0] for batch in found} & lost
-    assert len(news) == 2
-    for line, place in zip(sorted(news), ("number 1", "number 2")):
+    assert len(messages) == 2
+    for message, number in zip(sorted(messages), ("number 1", "number 2")):
         assert (
-            place in line
-            and "alignments-00001.h5" in line
-            and any(chain_id in line for chain_id in lost)
+            number in message
+            and "alignments-00001.h5" in message
+            and any(chain_id in message for chain_id in lost)
         )
     if window == 0:
         assert [batch.position for batch in found] == [

@@ -1,4 +1,4 @@
-"""Configurations: the benchmark's values by default, nonsense refused."""
+"""Configurations: defaults of the benchmark, and errors for invalid values."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 
 
-def test_defaults_are_those_of_the_benchmark():
+def test_defaults_equal_the_values_of_the_benchmark():
     assert dataclasses.asdict(DataConfig()) == {
         "crop_size": 256,
         "pad_to_crop": True,
@@ -31,10 +31,10 @@ def test_defaults_are_those_of_the_benchmark():
         ({"crop_size": 0}, "crop_size is 0"),
         ({"max_templates": -1}, "max_templates is -1"),
         ({"masked_msa_fraction": 1.5}, "masked_msa_fraction is 1.5"),
-        ({"masked_msa_same_probability": 0.9}, "1 at most in sum"),
+        ({"masked_msa_same_probability": 0.9}, "a sum of at most 1"),
     ],
 )
-def test_impossible_data(change, message):
+def test_invalid_data_config_is_an_error(change, message):
     with pytest.raises(ValueError, match=message):
         DataConfig(**change)
 
@@ -49,6 +49,6 @@ def test_impossible_data(change, message):
         ({"timeout_seconds": 0.0}, "timeout_seconds is 0.0"),
     ],
 )
-def test_impossible_loaders(change, message):
+def test_invalid_loader_config_is_an_error(change, message):
     with pytest.raises(ValueError, match=message):
         LoaderConfig(**change)

@@ -1,4 +1,4 @@
-"""Programs that make a loader without the guard of the main module."""
+"""Programs that create a loader with and without the main-module guard."""
 
 import pathlib
 import subprocess
@@ -22,7 +22,7 @@ def main():
 
 
 class Numbers:
-    """A task that only counts."""
+    """A task that returns the position."""
 
     def __call__(self, position):
         return position, {"number": np.array(position)}
@@ -43,14 +43,17 @@ def run(text, start_method, *, as_file):
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-def test_a_program_without_guard_gets_that_as_the_error(tmp_path, start_method):
+def test_program_without_guard_gets_an_error_that_names_the_guard(tmp_path, start_method):
     ended = run(PROGRAM + "\nmain()\n", start_method, as_file=tmp_path / "program.py")
     assert ended.returncode == 1 and ended.stdout == ""
-    assert ended.stderr.splitlines()[-1].count('call that below `if __name__ == "__main__":`') == 1
+    assert (
+        ended.stderr.splitlines()[-1].count('call the function below `if __name__ == "__main__":`')
+        == 1
+    )
     assert "attempt 3" not in ended.stderr
 
 
-def test_a_program_with_guard(tmp_path):
+def test_program_with_guard_runs(tmp_path):
     ended = run(
         PROGRAM + '\nif __name__ == "__main__":\n    main()\n',
         "forkserver",
@@ -59,7 +62,7 @@ def test_a_program_with_guard(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "[0, 1]\n"), ended.stderr
 
 
-def test_a_program_from_the_standard_input():
+def test_program_from_standard_input_is_rejected():
     ended = run(PROGRAM + "\nmain()\n", "forkserver", as_file=None)
     assert ended.returncode == 1
-    assert "its file <stdin> does not exist; write the program into a file" in ended.stderr
+    assert "its file <stdin> does not exist; write the program to a file" in ended.stderr

@@ -1,4 +1,4 @@
-"""Masked-MSA replacement: statistics of the mixture, and what stays untouched."""
+"""Masked-MSA replacement: statistics of the replacements, and unchanged input."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.transforms.masking import MASK_CLASS, mask_msa
 
 
-def test_fraction_and_replacement_mix_over_a_thousand_draws():
-    # Every true residue is class 0, the profile knows only class 20, so each replacement tells where it came from.
+def test_fractions_of_masked_positions_and_replacements():
+    # All residues are class 0 and the profile has only class 20, so the class of a replacement
+    # identifies its source.
     msa = np.zeros((20, 30), np.uint8)
     profile = np.zeros((30, 22), np.float32)
     profile[:, 20] = 1
@@ -26,13 +27,13 @@ def test_fraction_and_replacement_mix_over_a_thousand_draws():
     tolerance = 4 * np.sqrt(0.25 / chosen)
     assert shares[MASK_CLASS] == pytest.approx(0.7, abs=tolerance)
     assert shares[20] == pytest.approx(0.1, abs=tolerance)
-    # Class 0: unchanged, or drawn uniformly as it happens; each other amino acid: drawn uniformly.
+    # Class 0 is unchanged or drawn uniformly; every other amino acid is drawn uniformly.
     assert shares[0] == pytest.approx(0.1 + 0.1 / 20, abs=tolerance)
     np.testing.assert_allclose(shares[1:20], 0.1 / 20, atol=tolerance)
     assert shares[21] == 0
 
 
-def test_profile_draws_follow_the_column():
+def test_profile_draws_follow_the_profile_of_the_column():
     config = DataConfig(
         masked_msa_fraction=1.0,
         masked_msa_uniform_probability=0,
@@ -54,7 +55,7 @@ def test_profile_draws_follow_the_column():
     assert (masked[:, 0] == 21).mean() == pytest.approx(0.75, abs=0.01)
 
 
-def test_the_input_is_not_changed():
+def test_input_is_not_modified():
     msa = np.full((5, 5), 21, np.uint8)
     masked, _ = mask_msa(
         msa,

@@ -1,11 +1,11 @@
-"""MSA features of a pass against the benchmark's, for given rows and masking, and their crop."""
+"""MSA features of a pass: golden values for given rows and masking, and cropping."""
 
 import numpy as np
 import pytest
 
 from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.reference.msa_pass import make_msa_pass, msa_features_of_choice
 from openfold_opt.loader.transforms.msa_features import make_target_feat
-from openfold_opt.loader.transforms.msa_pass import make_msa_pass, msa_features_of_choice
 from openfold_opt.loader.transforms.msa_sampling import RowChoice
 
 
@@ -24,7 +24,7 @@ def golden_pass(golden_transforms, crop, max_extra_msa=1000):
     return golden, rows, features
 
 
-def test_golden_features(golden_transforms):
+def test_msa_features_equal_golden_values(golden_transforms):
     golden, rows, features = golden_pass(golden_transforms, slice(0, 141))
     for name in ("msa_feat", "extra_has_deletion", "extra_deletion_value"):
         np.testing.assert_allclose(
@@ -36,7 +36,7 @@ def test_golden_features(golden_transforms):
     np.testing.assert_array_equal(make_target_feat(golden["aatype"]), golden["cluster/target_feat"])
 
 
-def test_cropping_comes_after_clustering(golden_transforms):
+def test_cropping_follows_clustering(golden_transforms):
     _, _, whole = golden_pass(golden_transforms, slice(0, 141))
     _, _, cropped = golden_pass(golden_transforms, slice(30, 71), max_extra_msa=17)
     for name, array in cropped.items():
@@ -58,7 +58,7 @@ def test_shallow_alignments_have_no_extra_rows(golden_transforms, chain):
     )
     assert features["msa_feat"].shape == (len(raw.msa), raw.num_res, 49)
     assert features["extra_msa"].shape == (0, raw.num_res)
-    # Without extra rows a cluster's profile is its masked center alone.
+    # Without extra rows, the profile of a cluster is its masked center.
     np.testing.assert_allclose(
         features["msa_feat"][..., 25:48], features["msa_feat"][..., :23], atol=1e-5
     )

@@ -1,4 +1,4 @@
-"""Ranks of a DAP group: the same batches, prepared once; errors and deaths reach all of them."""
+"""Sharing of batches in a DAP group: one preparation, and errors on all ranks."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ from tests.parallel.gloo_ranks import run_on_ranks
 
 @dataclasses.dataclass(frozen=True)
 class LoggingTask:
-    """Leaves a file for each preparation; takes longer for some positions, and fails at one."""
+    """Creates a file for each preparation, takes longer for some positions, and fails at one."""
 
     log: str
     fails_at: int = -1
@@ -59,7 +59,7 @@ def take(context, log, window, fails_at, count):
 
 
 @pytest.mark.parametrize("window", [0, 6])
-def test_all_ranks_see_the_same_batches_which_are_prepared_once(tmp_path, window):
+def test_all_ranks_receive_the_same_batches_which_are_prepared_once(tmp_path, window):
     results = run_on_ranks(take, 3, str(tmp_path), window, -1, 20, dap_size=3)
     assert results[0] == results[1] == results[2]
     found, error = results[0]
@@ -68,7 +68,7 @@ def test_all_ranks_see_the_same_batches_which_are_prepared_once(tmp_path, window
     assert len(prepared) == len(set(prepared))
 
 
-def test_what_ends_the_first_rank_ends_the_others(tmp_path):
+def test_error_of_the_first_rank_is_raised_on_all_ranks(tmp_path):
     for found, error in run_on_ranks(take, 2, str(tmp_path), 0, 5, 20, dap_size=2):
         assert [position for position, _, _ in found] == [0, 1, 2, 3, 4]
         assert "sample 5" in error and "no such chain" in error
@@ -90,7 +90,7 @@ def leave_early(context, log):
     return str(caught.value)
 
 
-def test_a_first_rank_that_is_gone_is_no_hang(tmp_path):
+def test_other_ranks_get_an_error_if_the_first_rank_is_gone(tmp_path):
     assert "is gone" in run_on_ranks(leave_early, 2, str(tmp_path), dap_size=2)[1]
 
 
@@ -101,11 +101,11 @@ def refuse(context):
     return True
 
 
-def test_a_group_over_nodes_wants_strict_order():
+def test_group_that_spans_nodes_requires_strict_order():
     assert run_on_ranks(refuse, 2, dap_size=2) == [True, True]
 
 
-def test_alone_nothing_is_sent(tmp_path):
+def test_single_rank_receives_its_own_deliveries(tmp_path):
     with WorkerStream(
         LoggingTask(str(tmp_path)), config=LoaderConfig(num_workers=0), end=3
     ) as stream:
@@ -116,8 +116,11 @@ def test_alone_nothing_is_sent(tmp_path):
 
 
 def close_while_waiting(context, log):
-    """The first rank never sends; another thread of the second one waits for a batch when it is closed."""
-    make = lambda: WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0))
+    """Close the second rank while one of its threads waits; the first rank never sends."""
+
+    def make():
+        return WorkerStream(LoggingTask(log), config=LoaderConfig(num_workers=0))
+
     shared = SharedDeliveries(make, axis=context.dap, window=0, timeout_seconds=60.0)
     if context.dap.rank == 0:
         gather_objects(None, context.dap)
@@ -140,5 +143,5 @@ def close_while_waiting(context, log):
     return caught[0] if caught and not thread.is_alive() else "still waiting"
 
 
-def test_closing_wakes_a_thread_that_waits(tmp_path):
+def test_close_wakes_a_waiting_thread(tmp_path):
     assert "is gone" in run_on_ranks(close_while_waiting, 2, str(tmp_path), dap_size=2)[1]

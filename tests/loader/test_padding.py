@@ -1,14 +1,14 @@
-"""Padding to the sizes of a batch."""
+"""Padding of model features to the sizes of a batch."""
 
 import numpy as np
 import pytest
 
-from openfold_opt.loader.transforms.padding import pad_features, pad_passes
+from openfold_opt.loader.reference.padding import pad_features, pad_passes
 
 SIZES = {"N_res": 4, "N_clust": 3, "N_extra": 2, "N_templ": 2}
 
 
-def test_values_stay_in_front_and_the_rest_is_zero():
+def test_features_are_padded_with_zeros_at_the_end():
     padded = pad_features(
         {"true_msa": np.full((2, 3), 7, np.uint8), "resolution": np.array(1.5)}, sizes=SIZES
     )
@@ -17,7 +17,7 @@ def test_values_stay_in_front_and_the_rest_is_zero():
     assert padded["resolution"].dtype == np.float32 and padded["resolution"] == 1.5
 
 
-def test_too_large_is_an_error():
+def test_too_large_feature_is_an_error():
     with pytest.raises(
         ValueError, match=r"feature aatype: found shape \[5\], expected at most \[4\]"
     ):

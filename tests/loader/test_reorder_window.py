@@ -1,4 +1,4 @@
-"""The order of delivery as arithmetic: bounds, completeness, states."""
+"""The order of delivery: bounds, completeness and stream states."""
 
 import random
 
@@ -8,7 +8,7 @@ from openfold_opt.loader.reorder_window import ConsumedPositions, ReorderWindow,
 
 
 def simulate(*, window, capacity, end, seed, start=StreamState()):
-    """Delivers a whole stream whose batches get ready in random order; yields (position, distance)."""
+    """Deliver a stream whose batches become ready in random order; yield (position, distance)."""
     draw = random.Random(seed)
     order = ReorderWindow(window=window, capacity=capacity, start=start, end=end)
     preparing, ready = [], set()
@@ -25,17 +25,17 @@ def simulate(*, window, capacity, end, seed, start=StreamState()):
 
 
 @pytest.mark.parametrize(("window", "capacity"), [(0, 1), (0, 6), (3, 6), (50, 6), (4, 30)])
-def test_each_position_once_and_none_beyond_the_window(window, capacity):
+def test_each_position_is_delivered_once_and_within_the_window(window, capacity):
     for seed in range(5):
         delivered = list(simulate(window=window, capacity=capacity, end=200, seed=seed))
         positions = [position for position, _ in delivered]
         assert sorted(positions) == list(range(200))
         assert all(0 <= distance <= window for _, distance in delivered)
-        assert all(abs(position - place) <= window for place, position in enumerate(positions))
+        assert all(abs(position - index) <= window for index, position in enumerate(positions))
         assert (positions == list(range(200))) == (window == 0 or capacity == 1)
 
 
-def test_a_slow_one_holds_up_only_what_is_beyond_the_window():
+def test_slow_batch_blocks_only_positions_beyond_the_window():
     order = ReorderWindow(window=3, capacity=10)
     assert [order.next_to_prepare() for _ in range(11)] == [*range(10), None]
     ready = {1, 2, 3, 4, 5}
@@ -49,7 +49,7 @@ def test_a_slow_one_holds_up_only_what_is_beyond_the_window():
     assert order.choose(ready) == 4
 
 
-def test_a_state_names_what_is_left():
+def test_resumed_stream_delivers_the_remaining_positions():
     delivered = simulate(window=8, capacity=12, end=60, seed=3)
     consumed = ConsumedPositions()
     first = []
@@ -64,10 +64,10 @@ def test_a_state_names_what_is_left():
     assert sorted(first + rest) == list(range(60))
 
 
-def test_nothing_is_consumed_twice():
+def test_consuming_a_position_twice_is_an_error():
     consumed = ConsumedPositions(StreamState(low=4, above=(6,)))
     for position in (3, 6):
-        with pytest.raises(ValueError, match=f"position {position} .* consumed already"):
+        with pytest.raises(ValueError, match=f"position {position} .* already consumed"):
             consumed.add(position)
     consumed.add(4)
     consumed.add(5)
@@ -78,6 +78,6 @@ def test_nothing_is_consumed_twice():
     "state",
     [{"low": -1}, {"low": 3, "above": (3,)}, {"low": 1, "above": (5, 4)}, {"above": (2, 2)}],
 )
-def test_impossible_states(state):
-    with pytest.raises(ValueError, match="no state of a stream"):
+def test_invalid_states_are_errors(state):
+    with pytest.raises(ValueError, match="not a valid stream state"):
         StreamState(**state)

@@ -1,9 +1,10 @@
-"""Samples: pure functions of (chain, seed), right shapes, and the statistics of 1,000 of them."""
+"""Samples: purity, shapes, and statistics of the random draws."""
 
 import numpy as np
 import pytest
 
 from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.sample import draw_crop, draw_template_subset
 from openfold_opt.protein.features import FEATURES, check_features
 from tests.loader.raw_samples import evaluation_sample, make_raw, training_sample
 
@@ -57,7 +58,7 @@ def test_a_sample_is_a_pure_function_of_its_seed():
     assert not np.array_equal(first["msa_feat"], other["msa_feat"])
 
 
-def test_passes_have_rows_and_masking_of_their_own_and_share_the_crop():
+def test_passes_differ_in_rows_and_masking_and_share_the_crop():
     raw = make_raw()
     sample = training_sample(raw, seed=3, config=SMALL)
     for name in ("true_msa", "bert_mask", "extra_msa"):
@@ -68,7 +69,7 @@ def test_passes_have_rows_and_masking_of_their_own_and_share_the_crop():
     )
 
 
-def test_everything_beyond_the_masks_is_zero():
+def test_padding_is_zero():
     raw = make_raw(num_res=5, num_rows=3, num_templates=2)
     sample = training_sample(raw, seed=4, config=SMALL)
     for name, array in sample.items():
@@ -78,7 +79,7 @@ def test_everything_beyond_the_masks_is_zero():
             assert not np.take(array, range(5, 12), axis=dim).any(), name
 
 
-def test_statistics_of_a_thousand_samples():
+def test_statistics_of_1000_samples():
     raw, num_samples = make_raw(), 1000
     starts, templates, clamped, chosen, replaced = np.zeros(9), np.zeros(5), 0, 0, np.zeros(23)
     for seed in range(num_samples):
@@ -101,19 +102,45 @@ def test_statistics_of_a_thousand_samples():
     assert shares[22] == pytest.approx(0.7, abs=0.01)
     assert shares[20] == pytest.approx(0.1, abs=0.01), "drawn from the profile"
     assert shares[10:20].sum() == pytest.approx(0.05, abs=0.01), (
-        "uniform, classes that the alignment lacks"
+        "uniform draws of classes that the alignment does not have"
     )
     assert shares[:10].sum() == pytest.approx(0.15, abs=0.01), "unchanged, or uniform"
 
 
-def test_a_sample_that_keeps_its_length_is_the_padded_one_without_padding():
+def test_unpadded_sample_equals_the_padded_sample_without_padding():
     raw = make_raw(num_res=20)
     padded = training_sample(
         raw, seed=5, config=DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9)
     )
     config = DataConfig(crop_size=32, max_msa_clusters=6, max_extra_msa=9, pad_to_crop=False)
-    plain = training_sample(raw, seed=5, config=config)
-    assert plain["aatype"].shape == (20,)
-    for name, value in plain.items():
+    unpadded = training_sample(raw, seed=5, config=config)
+    assert unpadded["aatype"].shape == (20,)
+    for name, value in unpadded.items():
         window = tuple(slice(0, size) for size in value.shape)
         np.testing.assert_array_equal(padded[name][window], value, err_msg=name)
+
+
+@pytest.mark.parametrize("num_res", [1, 9, 10])
+def test_short_chain_is_not_cropped(num_res):
+    assert draw_crop(num_res, crop_size=10, rng=np.random.default_rng(0)) == slice(0, num_res)
+
+
+def test_crop_starts_are_uniform():
+    starts = [
+        draw_crop(14, crop_size=10, rng=np.random.default_rng(seed)).start for seed in range(5000)
+    ]
+    counts = np.bincount(starts)
+    assert len(counts) == 5
+    np.testing.assert_allclose(counts / 5000, 0.2, atol=4 * np.sqrt(0.2 * 0.8 / 5000))
+
+
+@pytest.mark.parametrize("num_templates", [0, 1, 4])
+def test_template_subset_sizes_are_uniform(num_templates):
+    sizes, members = np.zeros(num_templates + 1), np.zeros(num_templates)
+    for seed in range(2000):
+        chosen = draw_template_subset(num_templates, rng=np.random.default_rng(seed))
+        assert len(set(chosen)) == len(chosen)
+        sizes[len(chosen)] += 1
+        members[chosen] += 1
+    np.testing.assert_allclose(sizes / 2000, 1 / (num_templates + 1), atol=0.04)
+    np.testing.assert_allclose(members / 2000, 0.5, atol=0.05)

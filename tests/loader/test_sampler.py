@@ -1,4 +1,4 @@
-"""The sample stream: weights, independence of the number of ranks, recycling, validation."""
+"""The sample stream: weights, independence of the number of ranks, and recycling."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def test_chains_follow_their_weights_and_seeds_differ():
     assert 0 <= min(seeds) and max(seeds) < 2**63
 
 
-def test_a_sample_is_a_function_of_seed_and_number():
+def test_sample_depends_only_on_seed_and_number():
     assert TrainingSampler("ab", [1, 1], seed=3).sample(17) == TrainingSampler(
         "ab", [2, 2], seed=3
     ).sample(17)
@@ -37,7 +37,7 @@ def test_a_sample_is_a_function_of_seed_and_number():
         (["a"], [float("nan")], "weight of chain a is nan"),
     ],
 )
-def test_wrong_weights_are_errors(chains, weights, message):
+def test_invalid_weights_are_errors(chains, weights, message):
     with pytest.raises(ValueError, match=message):
         TrainingSampler(chains, weights, seed=0)
 
@@ -66,7 +66,7 @@ def test_slot_formula():
     assert list(stream.slots(2)) == [(2 * 3 + 1) * 2, (2 * 3 + 1) * 2 + 1]
 
 
-def test_recycling_is_shuffled_blocks():
+def test_recycling_iterations_are_shuffled_blocks():
     counts = [num_recycling_iterations(5, step) for step in range(4000)]
     blocks = [tuple(counts[start : start + 4]) for start in range(0, 4000, 4)]
     assert {tuple(sorted(block)) for block in blocks} == {(0, 1, 2, 3)}

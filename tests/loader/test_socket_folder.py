@@ -1,6 +1,4 @@
-"""A long TMPDIR: the sockets of the fork server go to a short folder, or the error names the limit
-before any clock starts.
-"""
+"""A long TMPDIR: the fork server uses sockets in a short folder, or an error names the limit."""
 
 import os
 import pathlib
@@ -25,7 +23,8 @@ class Task:
         return str(position)
 if __name__ == "__main__":
     import multiprocessing.util, tempfile
-    with WorkerStream(Task(), config=LoaderConfig(num_workers=1, start_method="forkserver"), end=2) as stream:
+    config = LoaderConfig(num_workers=1, start_method="forkserver")
+    with WorkerStream(Task(), config=config, end=2) as stream:
         print([delivery.position for delivery in stream])
     print(tempfile.gettempdir())
     print(multiprocessing.util.get_temp_dir())
@@ -33,7 +32,7 @@ if __name__ == "__main__":
 
 
 def long_folder(parent: pathlib.Path) -> pathlib.Path:
-    """A folder whose path has at least 120 characters."""
+    """Create a folder whose path has at least 120 characters."""
     folder = parent / ("x" * max(120 - len(str(parent)) - 1, 1))
     folder.mkdir()
     assert len(str(folder)) >= 120
@@ -54,24 +53,24 @@ def test_workers_start_under_a_long_tmpdir(tmp_path):
     assert ended.returncode == 0, ended.stderr
     positions, temporary, sockets = ended.stdout.splitlines()
     assert positions == "[0, 1]" and ended.stderr == ""
-    # everything else still goes to TMPDIR
+    # Everything else still uses TMPDIR.
     assert temporary == str(folder)
     assert sockets.startswith(socket_folder.SHORT_FOLDERS) and not os.path.exists(sockets)
 
 
-def test_an_error_where_no_folder_is_short_enough(tmp_path, monkeypatch):
+def test_missing_short_folder_is_an_error(tmp_path, monkeypatch):
     folder = long_folder(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(socket_folder, "SHORT_FOLDERS", ("/no-such-folder",))
     with pytest.raises(
         ValueError,
-        match=r"TMPDIR.*at most 75 bytes.*none of /no-such-folder can be written; set TMPDIR",
+        match=r"TMPDIR.*at most 75 bytes.*none of /no-such-folder is writable; set TMPDIR",
     ):
         use_short_socket_folder()
     assert tempfile.gettempdir() == str(folder)
 
 
-def test_a_short_tmpdir_stays_as_it_is(tmp_path, monkeypatch):
+def test_short_tmpdir_is_not_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     monkeypatch.setattr(socket_folder, "SHORT_FOLDERS", ())
     use_short_socket_folder()

@@ -1,4 +1,4 @@
-"""Structure features of the target against the benchmark's, and of crops."""
+"""Structure features of the target: golden values and crops."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def features_of(golden_transforms, chain, crop=None):
 
 
 @pytest.mark.parametrize("chain", ["2hhb_A", "2q2k_A", "4zxb_D", "1igy_B", "1aki_A", "3o5r_A"])
-def test_golden_features(golden_transforms, chain):
+def test_structure_features_equal_golden_values(golden_transforms, chain):
     golden = golden_transforms.features[chain]
     for name, array in features_of(golden_transforms, chain).items():
         if name in MASK_OF:
@@ -34,7 +34,7 @@ def test_golden_features(golden_transforms, chain):
             np.testing.assert_array_equal(array, golden[name], err_msg=name)
 
 
-def test_features_of_a_crop_are_the_crop_of_the_features(golden_transforms):
+def test_features_of_a_crop_equal_the_cropped_features(golden_transforms):
     whole = features_of(golden_transforms, "4zxb_D")
     for name, array in features_of(golden_transforms, "4zxb_D", slice(20, 77)).items():
         np.testing.assert_allclose(array, whole[name][20:77], atol=1e-6, err_msg=name)

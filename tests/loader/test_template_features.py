@@ -1,4 +1,4 @@
-"""Template features against the benchmark's; subsets, crops, and none at all."""
+"""Template features: golden values, subsets, crops, and no templates."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MASK_OF = {
 
 
 @pytest.mark.parametrize("chain", ["2hhb_A", "2q2k_A", "4zxb_D", "1igy_B", "1aki_A", "3o5r_A"])
-def test_golden_features(golden_transforms, chain):
+def test_template_features_equal_golden_values(golden_transforms, chain):
     golden, raw = golden_transforms.features[chain], golden_transforms.raw(chain)
     chosen = np.arange(len(raw.templates.aatype))
     for name, array in make_template_features(
@@ -38,7 +38,7 @@ def test_chosen_templates_and_residues(golden_transforms, crop):
         np.testing.assert_allclose(array, expected, atol=1e-6, err_msg=name)
 
 
-def test_no_template(golden_transforms):
+def test_features_without_templates_are_empty(golden_transforms):
     raw = golden_transforms.raw("2hhb_A")
     features = make_template_features(
         raw.templates, chosen=np.zeros(0, np.int64), crop=slice(3, 10)

@@ -1,4 +1,4 @@
-"""The table of wire features: what samples have, padding, stacking, and its errors."""
+"""The wire format: samples match the table, padding, stacking and errors."""
 
 import pathlib
 
@@ -61,11 +61,11 @@ def test_packed_integers_have_the_smallest_type_that_holds_them(largest, dtype):
     assert packed.tolist() == [1, largest]
 
 
-def test_no_values_take_no_bytes():
+def test_empty_values_become_uint8():
     assert smallest_integers(np.zeros(0, np.int64)).dtype == np.uint8
 
 
-def test_bits_fill_bytes_from_the_lowest():
+def test_bits_are_packed_from_the_lowest_bit():
     assert pack_bits(np.array([[1, 0, 0, 0, 0, 0, 0, 1, 0, 1]], bool)).tolist() == [[129, 2]]
 
 
@@ -85,14 +85,14 @@ def test_fixed_features_are_padded_and_packed_ones_are_not():
     assert padded["aatype"].dtype == padded["template_aatype"].dtype == np.uint8
 
 
-def test_a_feature_that_is_too_large_is_named():
+def test_error_names_a_too_large_feature():
     with pytest.raises(ValueError, match=r"aatype: found shape \[4\], expected at most \[3\]"):
         pad_wire(
             {"aatype": np.zeros(4)}, sizes={"N_res": 3, "N_clust": 1, "N_extra": 1, "N_templ": 1}
         )
 
 
-def test_stacking_joins_packed_features_of_different_types():
+def test_stacking_concatenates_packed_features_of_different_types():
     one, other = wire_sample(), wire_sample(seed=2)
     other["deletions"] = other["deletions"].astype(np.int32)
     batch = stack_samples([one, other])
@@ -101,7 +101,7 @@ def test_stacking_joins_packed_features_of_different_types():
     assert batch["deletions"].tolist() == one["deletions"].tolist() + other["deletions"].tolist()
 
 
-def test_a_batch_of_one_sample_copies_nothing():
+def test_stacking_one_sample_copies_nothing():
     sample = wire_sample()
     batch = stack_samples([sample])
     assert all(np.shares_memory(batch[name], array) for name, array in sample.items() if array.size)
@@ -128,14 +128,14 @@ def test_a_batch_of_one_sample_copies_nothing():
         ),
     ],
 )
-def test_batches_that_break_the_table_are_refused(change, message):
+def test_batches_that_do_not_match_the_table_are_rejected(change, message):
     wire = stack_samples([wire_sample()])
     change(wire)
     with pytest.raises(ValueError, match=message):
         check_wire(wire)
 
 
-def test_the_document_lists_every_wire_feature():
+def test_document_lists_every_wire_feature():
     text = (pathlib.Path(__file__).parents[2] / "docs" / "wire_format.md").read_text(
         encoding="utf-8"
     )
@@ -153,7 +153,10 @@ def test_the_document_lists_every_wire_feature():
 
 
 def reference_bytes(config):
-    """What the benchmark's reference sends for a sample: each feature in float32 or int64, with a slice for each pass."""
+    """Return the bytes of a sample in the MLCommons reference.
+
+    It sends each feature in float32 or int64, with a slice for each pass.
+    """
     sizes = {
         "N_res": config.crop_size,
         "N_clust": config.max_msa_clusters,
@@ -166,14 +169,14 @@ def reference_bytes(config):
     )
 
 
-def test_a_sample_takes_less_than_a_tenth_of_the_bytes_of_its_features(real_dir):
+def test_sample_has_less_than_a_tenth_of_the_bytes_of_the_reference(real_dir):
     config = DataConfig()
     sample = make_training_sample(ShardReader(real_dir), "3en2_A", seed=5, config=config)
     assert set(sample) == set(WIRE_FEATURES)
     assert sum(array.nbytes for array in sample.values()) * 10 < reference_bytes(config)
 
 
-def test_the_deepest_alignment_needs_more_than_bytes(real_dir):
+def test_deepest_alignment_needs_16_bit_counts(real_dir):
     config = DataConfig()
     raw = read_training_features(ShardReader(real_dir), "3en2_A", seed=5, config=config)
     sample = encode_sample(raw, choose_for_training(raw, seed=5, config=config))

@@ -1,4 +1,4 @@
-"""Worker processes: order, backpressure, errors, deaths, stalls and clean ends, for every way to start them."""
+"""Worker processes: order, backpressure, errors, deaths, stalls, shutdown and start methods."""
 
 import dataclasses
 import errno
@@ -29,7 +29,11 @@ from openfold_opt.loader.workers import WorkerStream
 
 @dataclasses.dataclass(frozen=True)
 class SquareTask:
-    """Squares positions; at some of them something happens, `times` times (counted by files in `log`)."""
+    """Squares positions.
+
+    The first `times` attempts at the positions `at` trigger `event`. Attempts are counted by files
+    in the folder `log`.
+    """
 
     at: tuple[int, ...] = ()
     event: str = ""
@@ -40,7 +44,7 @@ class SquareTask:
     def __call__(self, position):
         attempt = self.count_attempt(position) if self.log else 1
         if position in self.at and attempt <= self.times:
-            self.happen()
+            self.trigger_event()
         time.sleep(self.seconds * (position % 3))
         return position, {
             "square": np.array([position**2]),
@@ -52,7 +56,7 @@ class SquareTask:
         pathlib.Path(self.log, f"{position}-{number}").touch()
         return number
 
-    def happen(self):
+    def trigger_event(self):
         if self.event == "raise":
             raise KeyError("no such chain")
         if self.event == "die":
@@ -80,7 +84,7 @@ def children():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
-def test_results_come_in_order(num_workers):
+def test_results_are_delivered_in_order(num_workers):
     with WorkerStream(
         SquareTask(),
         config=config(num_workers=num_workers),
@@ -96,13 +100,13 @@ def test_results_come_in_order(num_workers):
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_other_ways_to_start_workers(start_method):
+def test_other_start_methods(start_method):
     with stream(start_method=start_method, end=6) as deliveries:
         assert [delivery.position for delivery in deliveries] == list(range(6))
     assert not children()
 
 
-def test_a_slow_batch_is_passed_by_others_within_the_window():
+def test_other_batches_overtake_a_slow_batch_within_the_window():
     with stream(
         SquareTask(at=(2,), event="slow", seconds=0.0), window=5, prefetch_per_worker=8, end=40
     ) as deliveries:
@@ -115,7 +119,7 @@ def test_a_slow_batch_is_passed_by_others_within_the_window():
     assert results[7].preparation_seconds > 0.4
 
 
-def test_an_endless_stream_is_left_without_a_trace():
+def test_closing_an_endless_stream_leaves_no_process_and_no_thread():
     threads = threading.active_count()
     deliveries = stream()
     assert [next(deliveries).position for _ in range(4)] == [0, 1, 2, 3]
@@ -126,7 +130,7 @@ def test_an_endless_stream_is_left_without_a_trace():
         next(deliveries)
 
 
-def test_workers_do_not_run_ahead_of_their_capacity(tmp_path):
+def test_workers_do_not_exceed_their_capacity(tmp_path):
     with stream(SquareTask(log=str(tmp_path)), prefetch_per_worker=3) as deliveries:
         next(deliveries)
         time.sleep(1.0)
@@ -140,7 +144,7 @@ def test_workers_use_one_thread():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_exception_names_the_sample_and_the_cause(num_workers):
+def test_error_names_the_sample_and_the_cause(num_workers):
     with stream(SquareTask(at=(5,), event="raise"), num_workers=num_workers) as deliveries:
         assert [next(deliveries).position for _ in range(5)] == [0, 1, 2, 3, 4]
         for _ in range(2 if num_workers else 1):
@@ -153,7 +157,7 @@ def test_an_exception_names_the_sample_and_the_cause(num_workers):
 
 
 @pytest.mark.parametrize(("event", "code"), [("die", -9), ("exit", 3)])
-def test_a_death_names_the_sample(event, code):
+def test_death_of_a_worker_names_the_sample(event, code):
     with stream(SquareTask(at=(4,), event=event)) as deliveries:
         assert [next(deliveries).position for _ in range(4)] == [0, 1, 2, 3]
         with pytest.raises(LoaderError, match=f"sample 4 failed.*died with exit code {code} "):
@@ -161,8 +165,8 @@ def test_a_death_names_the_sample(event, code):
     assert not children()
 
 
-def test_a_limit_of_open_files_is_named(monkeypatch):
-    """The supervising thread cannot start a worker; the consumer hears why."""
+def test_error_names_the_limit_of_open_files(monkeypatch):
+    """The supervisor thread cannot start a worker; the consumer gets the reason."""
     before = threading.active_count()
 
     def refuse(*args, **options):
@@ -177,8 +181,8 @@ def test_a_limit_of_open_files_is_named(monkeypatch):
     assert threading.active_count() == before
 
 
-def test_a_message_without_room_for_its_memory_is_an_error():
-    """The kernel drops the descriptor of the memory where the process may open no more files."""
+def test_receiving_beyond_the_limit_of_open_files_is_an_error():
+    """The kernel drops the descriptor of the memory if the process may open no more files."""
     ours, theirs = channel_pair()
     send_arrays(ours, "message", {})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -190,7 +194,7 @@ def test_a_message_without_room_for_its_memory_is_an_error():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_stall_names_the_sample():
+def test_stall_names_the_sample():
     with stream(SquareTask(at=(1,), event="stall"), timeout_seconds=2.0) as deliveries:
         next(deliveries)
         with pytest.raises(LoaderError, match="sample 1 failed.*no answer within 2.0 s"):
@@ -199,21 +203,23 @@ def test_a_stall_names_the_sample():
 
 
 @pytest.mark.parametrize("event", ["raise", "die", "stall"])
-def test_a_failed_batch_is_prepared_again_and_a_worker_replaced(tmp_path, event):
-    news = []
+def test_failed_batch_is_retried_and_worker_replaced(tmp_path, event):
+    messages = []
     task = SquareTask(at=(1, 4), event=event, log=str(tmp_path), times=1)
-    with stream(task, max_attempts=2, timeout_seconds=3.0, end=8, report=news.append) as deliveries:
+    with stream(
+        task, max_attempts=2, timeout_seconds=3.0, end=8, report=messages.append
+    ) as deliveries:
         assert [delivery.position for delivery in deliveries] == list(range(8))
-    assert len(news) == (0 if event == "raise" else 2)
-    assert all("replaced" in line for line in news)
+    assert len(messages) == (0 if event == "raise" else 2)
+    assert all("replaced" in message for message in messages)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_the_error_budget(tmp_path, num_workers):
-    news = []
+def test_error_budget_limits_skipped_batches(tmp_path, num_workers):
+    messages = []
     task = SquareTask(at=(2, 6, 9), event="raise", log=str(tmp_path))
     with stream(
-        task, num_workers=num_workers, max_attempts=2, error_budget=2, report=news.append
+        task, num_workers=num_workers, max_attempts=2, error_budget=2, report=messages.append
     ) as deliveries:
         found = [next(deliveries) for _ in range(7)]
         assert [delivery.position for delivery in found] == [0, 1, 3, 4, 5, 7, 8]
@@ -222,15 +228,14 @@ def test_the_error_budget(tmp_path, num_workers):
             LoaderError, match=r"sample 9 failed, attempt 2(.|\n)*error budget is 2"
         ):
             next(deliveries)
-    assert ["sample 2" in news[0], "sample 6" in news[1], "number 2 of at most 2" in news[1]] == [
-        True
-    ] * 3
+    assert "sample 2" in messages[0]
+    assert "sample 6" in messages[1] and "number 2 of at most 2" in messages[1]
     assert len(list(tmp_path.glob("2-*"))) == 2
 
 
 @pytest.mark.parametrize("window", [0, 30])
-def test_workers_killed_all_the_time(window):
-    """Every batch comes once, with its own content, though the workers are killed over and over."""
+def test_stream_is_complete_if_workers_are_killed_repeatedly(window):
+    """Every batch is delivered once, with the correct content."""
     draw = random.Random(1)
     counts, kills = Counter(), 0
     with stream(
@@ -254,8 +259,8 @@ def test_workers_killed_all_the_time(window):
 
 @pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("moment", ["idle", "preparing"])
-def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_method, moment):
-    """Also where the workers are in the middle of a batch that never gets ready."""
+def test_killed_consumer_leaves_no_workers_and_no_memory(tmp_path, start_method, moment):
+    """This includes workers that prepare a batch that never becomes ready."""
     (tmp_path / "killed_consumer.py").write_text(
         textwrap.dedent(
             """
@@ -271,7 +276,8 @@ def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_me
                     return position, {"x": np.zeros(1 << 20)}
                 def describe(self, position): return str(position)
             if __name__ == "__main__":
-                stream = WorkerStream(Task(), config=LoaderConfig(num_workers=3, start_method=sys.argv[1]))
+                config = LoaderConfig(num_workers=3, start_method=sys.argv[1])
+                stream = WorkerStream(Task(), config=config)
                 next(stream)
                 time.sleep(1.5)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -298,6 +304,48 @@ def test_no_orphans_and_no_memory_when_the_consumer_is_killed(tmp_path, start_me
     assert not [
         name for name in set(os.listdir("/dev/shm")) - before if "torch" in name or "psm" in name
     ]
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("moment", ["starting", "running"])
+def test_a_signal_to_the_process_group_leaves_the_workers_alone(tmp_path, start_method, moment):
+    """As a launcher sends it. The consumer decides what it means; here it means nothing."""
+    (tmp_path / "signaled_consumer.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys, time
+            import numpy as np
+            from openfold_opt.loader.config import LoaderConfig
+            from openfold_opt.loader.workers import WorkerStream
+            class Task:
+                def __call__(self, position): return position, {"x": np.zeros(1)}
+                def describe(self, position): return str(position)
+            if __name__ == "__main__":
+                for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                    signal.signal(number, lambda *_: None)
+                config = LoaderConfig(num_workers=2, start_method=sys.argv[1])
+                with WorkerStream(Task(), config=config, report=print) as stream:
+                    if sys.argv[2] == "running":
+                        next(stream)
+                    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                        time.sleep(0.2)
+                        os.killpg(0, number)
+                    print([next(stream).skipped for _ in range(50)] == [()] * 50)
+            """
+        )
+    )
+    root = pathlib.Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "signaled_consumer.py"), start_method, moment],
+        env=dict(os.environ, PYTHONPATH=str(root)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+        start_new_session=True,
+    )
+    assert (result.returncode, result.stdout) == (0, "True\n")
 
 
 def is_running(pid):

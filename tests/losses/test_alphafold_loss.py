@@ -1,4 +1,4 @@
-"""The whole loss against golden results, from stored outputs; what weights of zero mean; the three stages of training."""
+"""The total loss agrees with golden results; zero weights; the three stages of training."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ NOT_TERMS = ("weighted_total_loss", "scaled_weighted_total_loss")
 
 
 def load(shared, name):
-    """Outputs and the features of the last pass of a golden directory."""
+    """Return outputs, features of the last pass, and results of a golden directory."""
     batch = np.load(shared / "golden" / name / "batch.npz")
     outputs = np.load(shared / "golden" / name / "outputs.npz")
     known = {field.name for field in dataclasses.fields(ModelOutputs)}
@@ -62,36 +62,37 @@ def test_golden_losses(shared, name):
 def test_golden_losses_of_each_sample(shared):
     outputs, batch, expected = load(shared, "model_quirks")
     result = AlphaFoldLoss(TINY)(outputs, batch)
-    for place, sample in enumerate(expected["samples"]):
-        figures = expected["per_sample"][sample]
+    for i, sample in enumerate(expected["samples"]):
+        losses = expected["per_sample"][sample]
         for term, values in result.terms.items():
-            assert float(values[place]) == pytest.approx(figures[term], rel=1e-4, abs=1e-7), (
+            assert float(values[i]) == pytest.approx(losses[term], rel=1e-4, abs=1e-7), (
                 sample,
                 term,
             )
-        assert float(result.scaled_total[place]) == pytest.approx(
-            figures["scaled_weighted_total_loss"], rel=1e-4
+        assert float(result.scaled_total[i]) == pytest.approx(
+            losses["scaled_weighted_total_loss"], rel=1e-4
         )
 
 
 @pytest.fixture
 def quirks(shared):
+    """Outputs and features of the golden directory model_quirks."""
     outputs, batch, _ = load(shared, "model_quirks")
     return outputs, batch
 
 
-def test_terms_of_weight_zero_do_not_count_even_if_they_are_not_numbers(quirks):
+def test_nan_terms_of_weight_zero_do_not_affect_the_loss(quirks):
     outputs, batch = quirks
     config = dataclasses.replace(FULL, plddt=PLDDTLossConfig(weight=0.0))
     logits = torch.full_like(outputs.lddt_logits, float("nan")).requires_grad_()
-    broken = AlphaFoldLoss(config)(dataclasses.replace(outputs, lddt_logits=logits), batch)
-    whole = AlphaFoldLoss(config)(outputs, batch)
-    assert torch.isnan(broken.terms["plddt_loss"]).any()
-    assert torch.equal(broken.weighted_total, whole.weighted_total)
-    assert not any(broken.terms[name].requires_grad for name in ("plddt_loss", "violation", "tm"))
+    with_nan = AlphaFoldLoss(config)(dataclasses.replace(outputs, lddt_logits=logits), batch)
+    without_nan = AlphaFoldLoss(config)(outputs, batch)
+    assert torch.isnan(with_nan.terms["plddt_loss"]).any()
+    assert torch.equal(with_nan.weighted_total, without_nan.weighted_total)
+    assert not any(with_nan.terms[name].requires_grad for name in ("plddt_loss", "violation", "tm"))
 
 
-def test_samples_count_by_the_root_of_their_length_after_cropping(quirks):
+def test_samples_are_weighted_by_the_root_of_their_length_after_cropping(quirks):
     outputs, batch = quirks
     batch.seq_length = torch.tensor([4, 9, 20, 25])
     result = AlphaFoldLoss(TINY)(outputs, batch)
@@ -101,19 +102,19 @@ def test_samples_count_by_the_root_of_their_length_after_cropping(quirks):
     torch.testing.assert_close(result.loss, result.scaled_total.mean())
 
 
-def test_a_term_that_counts_is_never_hidden(quirks):
+def test_nan_terms_of_nonzero_weight_make_the_loss_nan(quirks):
     outputs, batch = quirks
     logits = torch.full_like(outputs.distogram_logits, float("nan"))
     result = AlphaFoldLoss(FULL)(dataclasses.replace(outputs, distogram_logits=logits), batch)
     assert not torch.isfinite(result.loss)
 
 
-def test_violations_of_weight_zero_are_computed_on_demand_only(quirks):
+def test_violation_of_weight_zero_is_computed_only_on_request(quirks):
     assert "violation" not in AlphaFoldLoss(LossConfig())(*quirks).terms
     assert "violation" in AlphaFoldLoss(FULL)(*quirks).terms
 
 
-def test_a_tm_weight_wants_the_head(quirks):
+def test_tm_weight_requires_the_tm_score_head(quirks):
     outputs, batch = quirks
     with pytest.raises(ValueError, match="no TM-score head"):
         AlphaFoldLoss(TINY)(dataclasses.replace(outputs, tm_logits=None), batch)
@@ -131,7 +132,7 @@ PREDICTED = (
 
 
 @pytest.mark.parametrize("is_resolved", [True, False])
-def test_gradients_are_finite_where_all_atoms_coincide_or_none_is_resolved(quirks, is_resolved):
+def test_gradients_are_finite_if_all_atoms_coincide_or_none_is_resolved(quirks, is_resolved):
     outputs, batch = quirks
     leaves = {name: torch.zeros_like(getattr(outputs, name)).requires_grad_() for name in PREDICTED}
     if not is_resolved:
@@ -144,21 +145,24 @@ def test_gradients_are_finite_where_all_atoms_coincide_or_none_is_resolved(quirk
     result.loss.backward()
     for name, leaf in leaves.items():
         assert leaf.grad is None or torch.isfinite(leaf.grad).all(), name
-    # what only makes targets (the lDDT-Ca to predict, the aligned error to predict) gets no gradient
+    # These outputs are used only for the targets of pLDDT and aligned error, so they have no
+    # gradient.
     assert [name for name, leaf in leaves.items() if leaf.grad is None] == [
         "final_atom_positions",
         "final_affine_tensor",
     ]
 
 
-def test_atoms_that_are_no_numbers_are_reported_and_not_an_index_error(quirks):
+def test_nan_atoms_give_a_nan_loss_and_no_index_error(quirks):
     outputs, batch = quirks
-    broken = {name: torch.full_like(getattr(outputs, name), float("nan")) for name in PREDICTED}
-    result = AlphaFoldLoss(TINY)(dataclasses.replace(outputs, **broken), batch)
+    nan_outputs = {
+        name: torch.full_like(getattr(outputs, name), float("nan")) for name in PREDICTED
+    }
+    result = AlphaFoldLoss(TINY)(dataclasses.replace(outputs, **nan_outputs), batch)
     assert not torch.isfinite(result.terms["fape"]).any() and not torch.isfinite(result.loss)
 
 
-def test_no_constant_comes_from_the_host_in_a_step(quirks):
+def test_second_step_copies_no_constant_from_the_host(quirks):
     outputs, batch = quirks
     AlphaFoldLoss(TINY)(outputs, batch)
     with HostConstants() as constants:
@@ -166,7 +170,7 @@ def test_no_constant_comes_from_the_host_in_a_step(quirks):
     assert constants.count == 0
 
 
-def test_stages_of_training():
+def test_weights_of_the_three_training_stages():
     first, second, third = (
         LossConfig.initial_training(),
         LossConfig.finetuning(),

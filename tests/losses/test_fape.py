@@ -1,4 +1,4 @@
-"""Frame aligned point error against loops over frames and points."""
+"""Frame aligned point error agrees with loops over frames and points."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ def random_frames(generator, *shape):
     return quaternion, torch.randn(*shape, 3, generator=generator) * 8
 
 
-def problem(seed=0, *, batch=2, blocks=3, residues=7):
+def make_backbone(seed=0, *, batch=2, blocks=3, residues=7):
     generator = torch.Generator().manual_seed(seed)
     quaternion, translation = random_frames(generator, batch, blocks, residues)
     true_quaternion, true_translation = random_frames(generator, batch, residues)
@@ -42,8 +42,8 @@ def problem(seed=0, *, batch=2, blocks=3, residues=7):
     return outputs, features
 
 
-def looped(outputs, features, sample):
-    """Algorithm 28 one pair at a time, mean over blocks."""
+def looped_backbone(outputs, features, sample):
+    """Compute Algorithm 28 for one pair at a time, averaged over blocks."""
     frames, mask = outputs.sm_frames[sample], features.backbone_rigid_mask[sample].numpy()
     truth = features.backbone_rigid_tensor[sample].numpy().astype(np.float64)
     errors = []
@@ -63,34 +63,36 @@ def looped(outputs, features, sample):
     return np.mean(errors)
 
 
-def test_backbone_equals_the_loops_clamped_and_not():
-    outputs, features = problem()
-    got = backbone_fape(outputs, features, CONFIG)
+def test_backbone_fape_equals_the_loops_with_and_without_clamping():
+    outputs, features = make_backbone()
+    fape = backbone_fape(outputs, features, CONFIG)
     for sample in range(2):
-        assert float(got[sample]) == pytest.approx(looped(outputs, features, sample), rel=1e-5)
+        assert float(fape[sample]) == pytest.approx(
+            looped_backbone(outputs, features, sample), rel=1e-5
+        )
 
 
-def test_a_common_motion_of_the_prediction_changes_nothing():
-    outputs, features = problem(1)
+def test_fape_is_invariant_under_rigid_motion_of_the_prediction():
+    outputs, features = make_backbone(1)
     motion = torch.tensor([0.5, 0.5, -0.5, 0.5])
-    turn = quaternion_to_matrix(motion)
+    rotation = quaternion_to_matrix(motion)
     w, v = outputs.sm_frames[..., :1], outputs.sm_frames[..., 1:4]
-    turned = torch.cat(
+    moved_frames = torch.cat(
         [
             motion[0] * w - (motion[1:] * v).sum(-1, keepdim=True),
             motion[0] * v + motion[1:] * w + torch.linalg.cross(motion[1:].expand_as(v), v),
-            outputs.sm_frames[..., 4:] @ turn.T + torch.tensor([1.0, 2.0, 3.0]),
+            outputs.sm_frames[..., 4:] @ rotation.T + torch.tensor([1.0, 2.0, 3.0]),
         ],
         dim=-1,
     )
-    moved = SimpleNamespace(sm_frames=turned)
+    moved = SimpleNamespace(sm_frames=moved_frames)
     torch.testing.assert_close(
         backbone_fape(moved, features, CONFIG), backbone_fape(outputs, features, CONFIG)
     )
 
 
-def test_a_perfect_prediction_leaves_the_root_of_eps():
-    _, features = problem(2)
+def test_distance_of_a_perfect_prediction_is_the_root_of_eps():
+    _, features = make_backbone(2)
     truth = Rigid.from_matrix4x4(features.backbone_rigid_tensor)
     distance = aligned_point_distance(
         (truth, truth), (truth.translation, truth.translation), eps=1e-4
@@ -98,7 +100,7 @@ def test_a_perfect_prediction_leaves_the_root_of_eps():
     torch.testing.assert_close(distance, torch.full_like(distance, 1e-2), atol=1e-4, rtol=0)
 
 
-def test_gradients_are_finite_where_points_coincide():
+def test_gradients_are_finite_for_coincident_points():
     points = torch.zeros(1, 4, 3, requires_grad=True)
     frames = Rigid.identity((1, 4), dtype=torch.float32, device="cpu")
     distance = aligned_point_distance((frames, frames), (points, torch.zeros(1, 4, 3)), eps=1e-4)
@@ -106,14 +108,14 @@ def test_gradients_are_finite_where_points_coincide():
     assert torch.isfinite(points.grad).all()
 
 
-def test_masked_frames_and_points_do_not_count():
+def test_masked_frames_and_points_are_ignored():
     error = torch.tensor([[[1.0, 50.0], [50.0, 50.0]]])
     mask = torch.tensor([[1.0, 0.0]])
     assert float(mean_over_pairs(error, mask, mask, eps=0.0)) == 1.0
 
 
-def sidechain_problem(seed=5, *, residues=3):
-    """Outputs, features and truth of two samples; some groups and atoms are missing."""
+def make_sidechains(seed=5, *, residues=3):
+    """Return outputs, features and truth of two samples with missing groups and atoms."""
     generator = torch.Generator().manual_seed(seed)
 
     def frames(*shape):
@@ -126,7 +128,7 @@ def sidechain_problem(seed=5, *, residues=3):
     def mask(*shape):
         return (torch.rand(*shape, generator=generator) < 0.5).float()
 
-    outputs, features = problem(seed, residues=residues)
+    outputs, features = make_backbone(seed, residues=residues)
     outputs.sm_sidechain_frames, outputs.sm_positions = (
         frames(2, 3, residues, 8),
         points(2, 3, residues, 14),
@@ -140,7 +142,10 @@ def sidechain_problem(seed=5, *, residues=3):
 
 
 def looped_sidechain(outputs, features, truth, sample):
-    """Every group's frame with every atom, in the last block; clamped, whatever use_clamped_fape says."""
+    """Compute the error of every atom in every group frame of the last block.
+
+    The error is always clamped, independently of use_clamped_fape.
+    """
     predicted_frames = outputs.sm_sidechain_frames[sample, -1].double().reshape(-1, 4, 4).numpy()
     true_frames = truth.rigid_group_frames[sample].double().reshape(-1, 4, 4).numpy()
     predicted = outputs.sm_positions[sample, -1].double().reshape(-1, 3).numpy()
@@ -156,15 +161,15 @@ def looped_sidechain(outputs, features, truth, sample):
     return total / (len(groups) + CONFIG.eps) / (len(atoms) + CONFIG.eps)
 
 
-def test_side_chains_equal_the_loops_and_are_always_clamped():
-    outputs, features, truth = sidechain_problem()
-    got, whole = (
+def test_sidechain_fape_equals_the_loops_and_is_always_clamped():
+    outputs, features, truth = make_sidechains()
+    sidechain, total = (
         sidechain_fape(outputs, features, truth, CONFIG),
         fape_loss(outputs, features, truth, CONFIG),
     )
     for sample in range(2):
         expected = looped_sidechain(outputs, features, truth, sample)
-        assert float(got[sample]) == pytest.approx(expected, rel=1e-5)
-        assert float(whole[sample]) == pytest.approx(
-            0.5 * expected + 0.5 * looped(outputs, features, sample), rel=1e-5
+        assert float(sidechain[sample]) == pytest.approx(expected, rel=1e-5)
+        assert float(total[sample]) == pytest.approx(
+            0.5 * expected + 0.5 * looped_backbone(outputs, features, sample), rel=1e-5
         )

@@ -1,4 +1,4 @@
-"""Sums and means by hand."""
+"""Reductions agree with values computed by hand."""
 
 import math
 
@@ -21,16 +21,16 @@ def test_masked_mean_adds_eps_to_the_count():
 
 def test_cross_entropy_of_two_classes():
     logits = torch.tensor([[[0.0, math.log(3.0)]], [[0.0, 0.0]]])
-    got = cross_entropy(logits, torch.tensor([[0], [1]]))
-    torch.testing.assert_close(got, torch.tensor([[math.log(4.0)], [math.log(2.0)]]))
+    loss = cross_entropy(logits, torch.tensor([[0], [1]]))
+    torch.testing.assert_close(loss, torch.tensor([[math.log(4.0)], [math.log(2.0)]]))
 
 
-def test_resolution_range_includes_its_ends_and_no_nan():
-    found = is_resolution_within(torch.tensor([0.0, 0.1, 3.0, 3.1, float("nan")]), 0.1, 3.0)
-    assert found.tolist() == [False, True, True, False, False]
+def test_resolution_range_is_inclusive_and_excludes_nan():
+    is_within = is_resolution_within(torch.tensor([0.0, 0.1, 3.0, 3.1, float("nan")]), 0.1, 3.0)
+    assert is_within.tolist() == [False, True, True, False, False]
 
 
-def test_pairwise_distance_has_a_gradient_where_points_coincide():
+def test_pairwise_distance_has_a_finite_gradient_for_coincident_points():
     points = torch.tensor([[0.0, 0, 0], [3.0, 4.0, 0]], requires_grad=True)
     distance = pairwise_distance(points, points, eps=1e-10)
     torch.testing.assert_close(distance, torch.tensor([[1e-5, 5.0], [5.0, 1e-5]]))

@@ -1,4 +1,4 @@
-"""The choice of names against a loop over atoms."""
+"""Renaming of ambiguous atoms agrees with a loop over atoms."""
 
 import math
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ SEQUENCE = "DAEFYGDR"
 
 @pytest.fixture
 def batch():
-    """Random atoms of one sample; many are missing."""
+    """Random atoms of one sample, many of them missing."""
     generator = torch.Generator().manual_seed(0)
     aatype = torch.from_numpy(sequence_to_aatype(SEQUENCE))[None]
     positions = torch.randn(1, len(SEQUENCE), 37, 3, generator=generator) * 4
@@ -29,8 +29,12 @@ def batch():
     )
 
 
-def looped_misfit(predicted, true, batch, residue):
-    """Algorithm 26: distances of the residue's exchangeable atoms to all atoms that are not."""
+def looped_distance_error(predicted, true, batch, residue):
+    """Compute the criterion of Algorithm 26 for one residue.
+
+    It is the error of the distances from the ambiguous atoms of the residue to all unambiguous
+    atoms.
+    """
     exists, ambiguous = (
         batch.atom14_gt_exists[0].tolist(),
         batch.atom14_atom_is_ambiguous[0].tolist(),
@@ -50,33 +54,33 @@ def looped_misfit(predicted, true, batch, residue):
     return total
 
 
-def test_equals_the_loop(batch):
+def test_renaming_equals_the_loop(batch):
     generator = torch.Generator().manual_seed(1)
     predicted = torch.randn(1, len(SEQUENCE), 14, 3, generator=generator) * 4
-    got = rename_ground_truth(predicted, batch)
-    exchanged = []
+    truth = rename_ground_truth(predicted, batch)
+    is_renamed = []
     for residue in range(len(SEQUENCE)):
-        kept = looped_misfit(predicted, batch.atom14_gt_positions, batch, residue)
-        renamed = looped_misfit(predicted, batch.atom14_alt_gt_positions, batch, residue)
-        prefix = "atom14_alt_gt" if renamed < kept else "atom14_gt"
-        frames = "rigidgroups_alt_gt_frames" if renamed < kept else "rigidgroups_gt_frames"
-        exchanged.append(renamed < kept)
+        original = looped_distance_error(predicted, batch.atom14_gt_positions, batch, residue)
+        renamed = looped_distance_error(predicted, batch.atom14_alt_gt_positions, batch, residue)
+        prefix = "atom14_alt_gt" if renamed < original else "atom14_gt"
+        frames = "rigidgroups_alt_gt_frames" if renamed < original else "rigidgroups_gt_frames"
+        is_renamed.append(renamed < original)
         assert torch.equal(
-            got.atom14_positions[0, residue], getattr(batch, prefix + "_positions")[0, residue]
+            truth.atom14_positions[0, residue], getattr(batch, prefix + "_positions")[0, residue]
         )
         assert torch.equal(
-            got.atom14_exists[0, residue], getattr(batch, prefix + "_exists")[0, residue]
+            truth.atom14_exists[0, residue], getattr(batch, prefix + "_exists")[0, residue]
         )
-        assert torch.equal(got.rigid_group_frames[0, residue], getattr(batch, frames)[0, residue])
-    assert any(exchanged) and not all(exchanged[SEQUENCE.index(letter)] for letter in "DEFY")
+        assert torch.equal(truth.rigid_group_frames[0, residue], getattr(batch, frames)[0, residue])
+    assert any(is_renamed) and not all(is_renamed[SEQUENCE.index(letter)] for letter in "DEFY")
 
 
-def test_a_prediction_that_is_no_number_keeps_the_names(batch):
+def test_nan_prediction_keeps_the_names(batch):
     predicted = torch.full((1, len(SEQUENCE), 14, 3), float("nan"))
-    got = rename_ground_truth(predicted, batch)
-    assert torch.equal(got.atom14_positions, batch.atom14_gt_positions)
+    truth = rename_ground_truth(predicted, batch)
+    assert torch.equal(truth.atom14_positions, batch.atom14_gt_positions)
 
 
-def test_no_gradient_flows_through_the_choice(batch):
+def test_renamed_truth_has_no_gradient(batch):
     predicted = batch.atom14_gt_positions.clone().requires_grad_()
     assert not rename_ground_truth(predicted, batch).atom14_positions.requires_grad

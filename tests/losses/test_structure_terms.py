@@ -1,4 +1,4 @@
-"""Losses of atoms and torsions: violations, chi angles, renaming of exchangeable atoms."""
+"""Losses of atoms and torsions: violations, chi angles, renaming of ambiguous atoms."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ CONFIG = ViolationLossConfig()
 
 @pytest.fixture
 def truth():
-    """An ideal helix with a turn in it, as a batch of one."""
+    """An ideal helix with a turn, as a batch of one sample."""
     aatype = torch.from_numpy(sequence_to_aatype(SEQUENCE))[None]
     positions, mask = (
         torch.from_numpy(np.asarray(array, np.float32))[None] for array in build_atoms(SEQUENCE)
@@ -49,7 +49,7 @@ def truth():
     )
 
 
-def test_an_ideal_backbone_violates_nothing(truth):
+def test_ideal_backbone_has_no_violations(truth):
     positions = truth.atom14_gt_positions
     assert float(peptide_bond_loss(positions, truth, CONFIG)) == pytest.approx(0.0, abs=1e-5)
     assert float(within_residue_violations(positions, truth, CONFIG)) == pytest.approx(
@@ -57,7 +57,7 @@ def test_an_ideal_backbone_violates_nothing(truth):
     )
 
 
-def test_a_broken_peptide_bond_and_a_gap(truth):
+def test_broken_peptide_bond_is_a_violation_except_at_a_gap(truth):
     positions = truth.atom14_gt_positions.clone()
     positions[:, 8:] += 5.0
     assert float(peptide_bond_loss(positions, truth, CONFIG)) > 0.1
@@ -65,7 +65,7 @@ def test_a_broken_peptide_bond_and_a_gap(truth):
     assert float(peptide_bond_loss(positions, truth, CONFIG)) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_residues_in_one_place_clash_and_have_gradients(truth):
+def test_coincident_residues_clash_and_have_finite_gradients(truth):
     positions = torch.zeros_like(truth.atom14_gt_positions).requires_grad_()
     outputs = SimpleNamespace(sm_positions=positions[:, None])
     assert float(between_residue_clashes(positions, truth, CONFIG).detach()) > 100.0
@@ -78,25 +78,26 @@ def chi_outputs(sin_cos, scale=1.0):
     return SimpleNamespace(sm_angles=angles, sm_unnormalized_angles=angles * scale)
 
 
-def test_chi_of_the_truth_is_zero_also_turned_by_pi_where_periodic(truth):
+def test_chi_loss_of_the_truth_is_zero_also_for_pi_periodic_rotations(truth):
     config = SupervisedChiLossConfig(angle_norm_weight=0.0)
-    right = truth.sin_cos.clone()
-    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(
+    predicted = truth.sin_cos.clone()
+    assert float(supervised_chi_loss(chi_outputs(predicted), truth, config)) == pytest.approx(
         0.0, abs=1e-6
     )
     aspartate = SEQUENCE.index("D")
-    right[:, aspartate, 4] *= -1.0
-    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(
+    predicted[:, aspartate, 4] *= -1.0
+    assert float(supervised_chi_loss(chi_outputs(predicted), truth, config)) == pytest.approx(
         0.0, abs=1e-6
     )
-    right[:, aspartate, 3] *= -1.0  # chi1 is not periodic in pi
+    # chi1 is not periodic in pi.
+    predicted[:, aspartate, 3] *= -1.0
     num_angles = float(truth.chi_mask.sum())
-    assert float(supervised_chi_loss(chi_outputs(right), truth, config)) == pytest.approx(
+    assert float(supervised_chi_loss(chi_outputs(predicted), truth, config)) == pytest.approx(
         0.5 * 4.0 / num_angles, rel=1e-3
     )
 
 
-def test_length_of_raw_angle_vectors(truth):
+def test_angle_norm_loss_of_unnormalized_vectors(truth):
     config = SupervisedChiLossConfig(chi_weight=0.0)
     unit = torch.nn.functional.normalize(torch.ones(1, len(SEQUENCE), 7, 2), dim=-1)
     assert float(supervised_chi_loss(chi_outputs(unit, 3.0), truth, config)) == pytest.approx(
@@ -104,7 +105,7 @@ def test_length_of_raw_angle_vectors(truth):
     )
 
 
-def test_exchangeable_atoms_take_the_names_that_fit(truth):
+def test_ambiguous_atoms_are_renamed_to_fit_the_prediction(truth):
     kept = rename_ground_truth(truth.atom14_gt_positions, truth)
     torch.testing.assert_close(kept.atom14_positions, truth.atom14_gt_positions)
     renamed = rename_ground_truth(truth.atom14_alt_gt_positions, truth)

@@ -1,4 +1,7 @@
-"""Violations against loops over atoms: clashes between residues, bounds within them, peptide bonds."""
+"""Violations agree with loops over atoms.
+
+The terms are clashes between residues, distance bounds within residues, and peptide bonds.
+"""
 
 import math
 from types import SimpleNamespace
@@ -22,8 +25,11 @@ SEQUENCES = ("CWPLA", "RCDXC")
 N, CA, C = 0, 1, 2
 
 
-def problem(seed=0):
-    """Two crowded samples; the second has a gap in its numbering, an unknown residue and a missing atom."""
+def make_problem(seed=0):
+    """Return random positions and features of two dense samples.
+
+    The second sample has a gap in its numbering, an unknown residue and a missing atom.
+    """
     generator = torch.Generator().manual_seed(seed)
     aatype = torch.stack([torch.from_numpy(sequence_to_aatype(sequence)) for sequence in SEQUENCES])
     features = make_atom14_masks(aatype)
@@ -34,7 +40,7 @@ def problem(seed=0):
 
 
 def existing_atoms(batch, sample):
-    """(residue, slot, van der Waals radius) of each atom."""
+    """Yield (residue, slot, van der Waals radius) of each atom."""
     names = [*restype_1to3.values()]
     for residue, restype in enumerate(batch.aatype[sample].tolist()):
         for slot, name in enumerate(residue_atoms[names[restype]] if restype < 20 else ()):
@@ -48,7 +54,7 @@ def looped_clashes(positions, batch, sample):
     for i, a, radius in existing_atoms(batch, sample):
         for j, b, other_radius in existing_atoms(batch, sample):
             is_bond = index[i] + 1 == index[j] and a == C and b == N
-            # not only SG of cysteine: what the benchmark does
+            # Like the benchmark, this applies to slot 5 of all residues, not only of cysteine.
             if index[i] >= index[j] or is_bond or a == b == 5:
                 continue
             distance = math.dist(positions[sample, i, a].tolist(), positions[sample, j, b].tolist())
@@ -81,17 +87,20 @@ def looped_within(positions, batch, sample):
     "function, looped",
     [(between_residue_clashes, looped_clashes), (within_residue_violations, looped_within)],
 )
-def test_equals_the_loops(function, looped):
-    positions, batch = problem()
-    got = function(positions, batch, CONFIG)
+def test_violations_equal_the_loops(function, looped):
+    positions, batch = make_problem()
+    computed = function(positions, batch, CONFIG)
     for sample in range(2):
         expected = looped(positions, batch, sample)
         assert expected > 1.0
-        assert float(got[sample]) == pytest.approx(expected, rel=1e-4)
+        assert float(computed[sample]) == pytest.approx(expected, rel=1e-4)
 
 
 def looped_peptide_bonds(positions, batch, sample):
-    """Length, angle at C, angle at N: the excess of each, averaged over the bonds that exist."""
+    """Compute the excess errors of the length, the angle at C and the angle at N.
+
+    Each is averaged over the existing bonds.
+    """
     letters = SEQUENCES[sample]
     terms = {"length": [], "angle at C": [], "angle at N": []}
     for i in range(4):
@@ -102,15 +111,15 @@ def looped_peptide_bonds(positions, batch, sample):
             continue
         ca, c = positions[sample, i, CA], positions[sample, i, C]
         n, next_ca = positions[sample, i + 1, N], positions[sample, i + 1, CA]
-        place = 1 if letters[i + 1] == "P" else 0
+        kind = 1 if letters[i + 1] == "P" else 0
         length, stddev = (
             chemistry.between_residue_bond_length_c_n,
             chemistry.between_residue_bond_length_stddev_c_n,
         )
         cosine = torch.nn.functional.cosine_similarity
-        found = {
-            "length": (float((n - c).norm()), length[place], stddev[place]),
-            # the tolerance of this angle is that of the bond's length: what the benchmark does
+        measured = {
+            "length": (float((n - c).norm()), length[kind], stddev[kind]),
+            # Like the benchmark, the tolerance of this angle is that of the bond length.
             "angle at C": (
                 float(cosine(ca - c, n - c, dim=0)),
                 chemistry.between_residue_cos_angle_ca_c_n[0],
@@ -121,7 +130,7 @@ def looped_peptide_bonds(positions, batch, sample):
                 *chemistry.between_residue_cos_angle_c_n_ca,
             ),
         }
-        for name, (value, mean, deviation) in found.items():
+        for name, (value, mean, deviation) in measured.items():
             terms[name].append(
                 max(0.0, abs(value - mean) - CONFIG.violation_tolerance_factor * deviation)
             )
@@ -129,26 +138,26 @@ def looped_peptide_bonds(positions, batch, sample):
 
 
 def test_peptide_bonds_equal_the_loops():
-    positions, batch = problem(1)
-    got = peptide_bond_loss(positions, batch, CONFIG)
+    positions, batch = make_problem(1)
+    computed = peptide_bond_loss(positions, batch, CONFIG)
     for sample in range(2):
-        assert float(got[sample]) == pytest.approx(
+        assert float(computed[sample]) == pytest.approx(
             looped_peptide_bonds(positions, batch, sample), rel=1e-4
         )
 
 
-def test_the_whole_is_the_sum_with_clashes_per_atom():
-    positions, batch = problem(2)
-    got = violation_loss(SimpleNamespace(sm_positions=positions[:, None]), batch, CONFIG)
+def test_violation_loss_is_the_sum_with_clashes_per_atom():
+    positions, batch = make_problem(2)
+    computed = violation_loss(SimpleNamespace(sm_positions=positions[:, None]), batch, CONFIG)
     for sample in range(2):
         num_atoms = len(list(existing_atoms(batch, sample)))
         clashes = looped_clashes(positions, batch, sample) + looped_within(positions, batch, sample)
         expected = looped_peptide_bonds(positions, batch, sample) + clashes / num_atoms
-        assert float(got[sample]) == pytest.approx(expected, rel=1e-3)
+        assert float(computed[sample]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_an_atom_that_does_not_exist_has_no_gradient():
-    positions, batch = problem(3)
+def test_atoms_that_do_not_exist_have_no_gradient():
+    positions, batch = make_problem(3)
     positions.requires_grad_()
     violation_loss(SimpleNamespace(sm_positions=positions[:, None]), batch, CONFIG).sum().backward()
     assert torch.isfinite(positions.grad).all()

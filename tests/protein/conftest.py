@@ -1,4 +1,4 @@
-"""A converted data set of two chains, made from raw files that the tests of data_prep write."""
+"""A converted data set of two chains from the raw files of tests/data_prep/raw_data.py."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _spec.loader.exec_module(raw_data)
 
 @pytest.fixture(scope="session")
 def small_data_dir(tmp_path_factory) -> Path:
+    """Data directory of the chains 1abc_A and 2abc_A."""
     folder = tmp_path_factory.mktemp("small_data_set")
     raw = raw_data.write_raw_data(folder / "raw_files")
     out = folder / "data"

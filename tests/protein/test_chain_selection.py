@@ -1,4 +1,4 @@
-"""Who is trained on and who is evaluated on."""
+"""Selection of training and evaluation chains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openfold_opt.protein.selection import (
     training_chains,
 )
 
-GOOD = ChainEntry(
+VALID = ChainEntry(
     chain_id="1abc_A",
     mmcif_chain_ids=("A",),
     release_date="2021-09-16",
@@ -38,7 +38,7 @@ GOOD = ChainEntry(
 
 def index_of(*changes: dict) -> ShardIndex:
     chains = tuple(
-        dataclasses.replace(GOOD, **{"chain_id": f"{i}abc_A", **change})
+        dataclasses.replace(VALID, **{"chain_id": f"{i}abc_A", **change})
         for i, change in enumerate(changes)
     )
     return ShardIndex(
@@ -66,12 +66,12 @@ def index_of(*changes: dict) -> ShardIndex:
         ({"alignment_id": None}, True),
     ],
 )
-def test_filter(change, is_kept):
-    chosen = training_chains(index_of(change), max_release_date="2021-09-16")
-    assert [chain.chain_id for chain in chosen] == (["0abc_A"] if is_kept else [])
+def test_training_filter(change, is_kept):
+    selected = training_chains(index_of(change), max_release_date="2021-09-16")
+    assert [chain.chain_id for chain in selected] == (["0abc_A"] if is_kept else [])
 
 
-def test_alignment_may_be_required():
+def test_require_alignment_excludes_chains_without_one():
     index = index_of({}, {"alignment_id": None})
     assert [
         chain.chain_id
@@ -79,20 +79,22 @@ def test_alignment_may_be_required():
     ] == ["0abc_A"]
 
 
-def test_sizes_count_kept_chains_only_and_weights_follow():
+def test_cluster_sizes_and_weights_use_only_chains_that_pass_the_filter():
     index = index_of(
         {"sequence_length": 100},
         {"sequence_length": 384},
         {"sequence_length": 900},
         {"release_date": "2022-01-01"},
     )
-    chosen = [tuple(chain) for chain in training_chains(index, max_release_date="2021-09-16")]
+    selected = [tuple(chain) for chain in training_chains(index, max_release_date="2021-09-16")]
     root = math.sqrt(3)
-    assert [size for _, size, _ in chosen] == [3, 3, 3]
-    assert [weight for _, _, weight in chosen] == pytest.approx([0.5 / root, 0.75 / root, 1 / root])
+    assert [size for _, size, _ in selected] == [3, 3, 3]
+    assert [weight for _, _, weight in selected] == pytest.approx(
+        [0.5 / root, 0.75 / root, 1 / root]
+    )
 
 
-def test_released_between():
+def test_chains_released_between_dates():
     index = index_of(
         {"release_date": "2021-09-16"},
         {"release_date": "2021-09-17"},
@@ -107,8 +109,11 @@ def test_released_between():
     ) == ["1abc_A"]
 
 
-def test_cameo_targets_go_by_mmcif_chain_first():
-    """7bgg [A] is a target: label A belongs to author chain Z here, so author chain A is not it. 7cz9 [B] is known by its author."""
+def test_cameo_targets_are_matched_by_mmcif_chain_id_first():
+    """Target 7bgg_A is author chain Z, which has mmCIF chain id A.
+
+    Target 7cz9_B is author chain B, because no chain of the entry has the mmCIF chain id B.
+    """
     index = index_of(
         {"chain_id": "7bgg_A", "mmcif_chain_ids": ("B",)},
         {"chain_id": "7bgg_Z", "mmcif_chain_ids": ("A", "C")},
@@ -121,7 +126,7 @@ def test_cameo_targets_go_by_mmcif_chain_first():
     assert cameo_chains(index, **{**dates, "min_date": "2021-09-19"}) == []
 
 
-def test_listed_chains():
+def test_listed_chains_must_be_in_the_data_set():
     index = index_of({}, {})
     assert listed_chains(index, ["1abc_A", "0abc_A"]) == ["1abc_A", "0abc_A"]
     with pytest.raises(ValueError, match="7xyz_A are not in the data set"):

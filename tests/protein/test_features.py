@@ -1,11 +1,11 @@
-"""The table of model features, against the benchmark's own batches and against wrong input."""
+"""The table of model features agrees with batches of the benchmark and detects wrong input."""
 
 import numpy as np
 import pytest
 
 from openfold_opt.protein.features import FEATURES, check_features
 
-NOBODY_READS = {
+UNUSED_BY_THE_MODEL = {
     "is_distillation",
     "template_sum_probs",
     "rigidgroups_group_exists",
@@ -26,7 +26,7 @@ def make_features(*, batched: bool) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_sizes_are_found(batched):
+def test_sizes_of_symbolic_dims_are_returned(batched):
     sizes = check_features(make_features(batched=batched), batched=batched)
     assert sizes == {dim: size for dim, size in SIZES.items() if batched or dim != "batch"}
 
@@ -35,7 +35,7 @@ def test_sizes_are_found(batched):
 def test_benchmark_batches_match_the_table(shared, golden):
     with np.load(shared / "golden" / golden / "batch.npz") as batch:
         arrays = {name: batch[name] for name in batch.files}
-    assert set(arrays) - set(FEATURES) == NOBODY_READS
+    assert set(arrays) - set(FEATURES) == UNUSED_BY_THE_MODEL
     features = {}
     for name, spec in FEATURES.items():
         array = np.moveaxis(arrays[name], -1, 1)
@@ -69,13 +69,13 @@ def test_benchmark_batches_match_the_table(shared, golden):
         ),
     ],
 )
-def test_a_wrong_feature_is_named(name, array, message):
+def test_error_names_the_feature_with_a_wrong_dtype_or_shape(name, array, message):
     features = make_features(batched=False) | {name: array}
     with pytest.raises(ValueError, match=message):
         check_features(features, batched=False)
 
 
-def test_missing_and_unknown_features_are_named():
+def test_error_names_missing_and_unknown_features():
     features = make_features(batched=False)
     features["aatypes"] = features.pop("aatype")
     with pytest.raises(ValueError, match=r"missing \['aatype'\], unknown \['aatypes'\]"):

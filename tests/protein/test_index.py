@@ -1,4 +1,4 @@
-"""The chain table, written and read back."""
+"""The index file: round trip, checksum and errors."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def write(data_dir, chains, shards=SHARDS):
     return ShardIndex.load(data_dir)
 
 
-def test_round_trip(tmp_path):
-    alone = dataclasses.replace(
+def test_index_round_trip(tmp_path):
+    without_alignment = dataclasses.replace(
         ENTRY,
         chain_id="2xyz_A",
         resolution=None,
@@ -49,8 +49,8 @@ def test_round_trip(tmp_path):
         alignment_shard=-1,
         cluster_id=-1,
     )
-    index = write(tmp_path / "data", [ENTRY, alone])
-    assert index.chains == (ENTRY, alone)
+    index = write(tmp_path / "data", [ENTRY, without_alignment])
+    assert index.chains == (ENTRY, without_alignment)
     assert index.by_id["2xyz_A"] is index.chains[1]
     assert index.shards == tuple(SHARDS)
     assert (index.missing_alignments, index.num_entries, index.num_rejected_entries) == (
@@ -58,7 +58,12 @@ def test_round_trip(tmp_path):
         9,
         1,
     )
-    assert (ENTRY.pdb_id, ENTRY.author_chain_id, ENTRY.has_alignment, alone.has_alignment) == (
+    assert (
+        ENTRY.pdb_id,
+        ENTRY.author_chain_id,
+        ENTRY.has_alignment,
+        without_alignment.has_alignment,
+    ) == (
         "1abc",
         "Bj",
         True,
@@ -66,7 +71,7 @@ def test_round_trip(tmp_path):
     )
 
 
-def test_checksum_names_the_data_set(tmp_path):
+def test_checksum_depends_on_chains_and_shards(tmp_path):
     first = write(tmp_path / "a", [ENTRY]).checksum
     assert write(tmp_path / "b", [ENTRY]).checksum == first
     assert write(tmp_path / "c", [dataclasses.replace(ENTRY, cluster_id=18)]).checksum != first
@@ -76,13 +81,13 @@ def test_checksum_names_the_data_set(tmp_path):
     )
 
 
-def test_unfinished_conversion(tmp_path):
+def test_unfinished_conversion_is_an_error(tmp_path):
     (tmp_path / "data" / shard_format.STATE_DIR_NAME).mkdir(parents=True)
     with pytest.raises(ShardError, match="is not finished"):
         ShardIndex.load(tmp_path / "data")
 
 
-def test_other_directory(tmp_path):
+def test_directory_without_index_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ShardError, match="has no index.h5"):
         ShardIndex.load(tmp_path)

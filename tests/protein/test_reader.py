@@ -1,4 +1,4 @@
-"""Records out of shards, in this process and in others."""
+"""Reading records from shards in this process and in worker processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reader(small_data_dir):
     return ShardReader(small_data_dir)
 
 
-def test_structure(reader):
+def test_structure_record(reader):
     structure = reader.structure("2abc_A")
     assert structure.sequence == "GSHMKTAYIAKQRQLSFVKSHFSRQDDL" == reader.sequence("2abc_A")
     assert (
@@ -43,7 +43,7 @@ def test_structure(reader):
     )
 
 
-def test_alignment(reader):
+def test_alignment_record(reader):
     alignment = reader.alignment("1abc_A")
     assert alignment.msa.shape == (2, 22) and alignment.msa.dtype == np.uint8
     np.testing.assert_array_equal(alignment.msa[0], sequence_to_tokens(reader.sequence("1abc_A")))
@@ -55,9 +55,9 @@ def test_alignment(reader):
     assert alignment.dense_deletions([]).shape == (0, 22)
 
 
-def test_template_hits(reader):
+def test_template_hits_exclude_the_own_entry(reader):
     (hit,) = reader.template_hits("1abc_A")
-    assert (hit.name, hit.sum_probs, hit.release_date, hit.is_featurisable) == (
+    assert (hit.name, hit.sum_probs, hit.release_date, hit.is_featurizable) == (
         "2abc_A",
         19.5,
         "2000-01-01",
@@ -69,7 +69,7 @@ def test_template_hits(reader):
     assert reader.template_hits("2abc_A") == ()
 
 
-def test_unknown_chain(reader):
+def test_unknown_chain_is_a_key_error(reader):
     with pytest.raises(KeyError, match="9xyz_A"):
         reader.structure("9xyz_A")
 
@@ -82,7 +82,7 @@ def read_both(reader):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_in_worker_processes(reader, method):
+def test_reader_works_in_worker_processes(reader, method):
     expected = read_both(reader)
     pickled = pickle.dumps(reader)
     assert len(pickled) < 1000
@@ -95,13 +95,13 @@ def _read_pickled(pickled):
     return read_both(pickle.loads(pickled))
 
 
-def test_few_shards_stay_open(reader, monkeypatch):
+def test_number_of_open_shards_is_limited(reader, monkeypatch):
     monkeypatch.setattr(reader_module, "_MAX_OPEN_SHARDS", 1)
     expected = read_both(reader)
     assert read_both(reader) == expected and len(reader._open) == 1
 
 
-def test_single_row_alignment():
+def test_single_row_alignment_has_one_row():
     alignment = single_row_alignment("ACXB")
     assert alignment.msa.tolist() == [[0, 1, 20, 2]]
     assert alignment.token_counts[[0, 1, 2, 3], [0, 1, 20, 2]].tolist() == [1, 1, 1, 1]
@@ -110,11 +110,13 @@ def test_single_row_alignment():
         single_row_alignment("Aa")
 
 
-def test_a_shard_that_becomes_shorter_is_an_error_and_no_crash(small_data_dir, tmp_path):
+def test_truncated_shard_raises_an_error(small_data_dir, tmp_path):
     data_dir = tmp_path / "data"
     shutil.copytree(small_data_dir, data_dir)
     reader = ShardReader(data_dir)
-    reader.structure("1abc_A"), reader.alignment("1abc_A")  # both shards are open now
+    # Open both shards.
+    reader.structure("1abc_A")
+    reader.alignment("1abc_A")
     for shard in data_dir.glob("*-*.h5"):
         os.truncate(shard, 100)
     for read, kind in ((reader.structure, "structures"), (reader.alignment, "alignments")):
@@ -122,14 +124,12 @@ def test_a_shard_that_becomes_shorter_is_an_error_and_no_crash(small_data_dir, t
             read("1abc_A")
 
 
-def test_what_is_read_cannot_be_written(reader):
+def test_alignments_are_read_only(reader):
     with pytest.raises(ValueError, match="read-only"):
         reader.alignment("1abc_A").msa[0, 0] = 0
 
 
-def test_a_shard_that_another_program_has_locked_is_not_called_damaged(
-    small_data_dir, tmp_path, monkeypatch
-):
+def test_error_for_a_locked_shard_does_not_advise_removal(small_data_dir, tmp_path, monkeypatch):
     monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
     data_dir = tmp_path / "data"
     shutil.copytree(small_data_dir, data_dir)
@@ -141,5 +141,5 @@ def test_a_shard_that_another_program_has_locked_is_not_called_damaged(
         except ShardError as error:
             assert "is locked by another program" in str(error) and "remove" not in str(error)
         else:
-            pytest.skip("this HDF5 does not lock files")
+            pytest.skip("this build of HDF5 does not lock files")
     assert reader.structure("1abc_A").sequence

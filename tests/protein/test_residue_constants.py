@@ -1,4 +1,4 @@
-"""Tables of residues agree with each other and with what chemistry says."""
+"""Residue tables are consistent with each other and with known chemistry."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from openfold_opt.protein import residue_constants as constants
 
 
-def test_orders_and_names():
+def test_order_and_names_of_residues_and_atoms():
     assert "".join(constants.restypes) == "ARNDCQEGHILKMFPSTWYV"
     assert constants.atom_type_num == 37 and constants.atom_types[:5] == ("N", "CA", "C", "CB", "O")
     assert constants.restype_3to1["TRP"] == "W"
@@ -16,7 +16,7 @@ def test_orders_and_names():
     assert constants.sequence_to_aatype("AXBV").tolist() == [0, 20, 20, 19]
 
 
-def test_numbers_of_heavy_atoms():
+def test_number_of_heavy_atoms_of_each_residue():
     heavy = dict(
         zip(
             "ARNDCQEGHILKMFPSTWYV",
@@ -34,7 +34,7 @@ def test_numbers_of_heavy_atoms():
     assert constants.restype_atom14_mask[20].sum() == 0
 
 
-def test_atom14_and_atom37_point_at_each_other():
+def test_atom14_and_atom37_maps_are_inverse():
     for row in range(20):
         for slot in np.flatnonzero(constants.restype_atom14_mask[row]):
             assert (
@@ -45,37 +45,16 @@ def test_atom14_and_atom37_point_at_each_other():
             )
 
 
-def test_chi_angles():
-    assert constants.chi_angles_mask.sum(axis=1).tolist() == [
-        0,
-        4,
-        2,
-        2,
-        1,
-        3,
-        3,
-        0,
-        2,
-        2,
-        2,
-        4,
-        3,
-        2,
-        2,
-        1,
-        1,
-        2,
-        2,
-        1,
-        0,
-    ]
+def test_number_and_periodicity_of_chi_angles():
+    num_chi = [0, 4, 2, 2, 1, 3, 3, 0, 2, 2, 2, 4, 3, 2, 2, 1, 1, 2, 2, 1, 0]
+    assert constants.chi_angles_mask.sum(axis=1).tolist() == num_chi
     assert constants.chi_angles_atoms["LYS"][3] == ("CG", "CD", "CE", "NZ")
     assert {
         constants.restypes[i] for i in np.flatnonzero(constants.chi_pi_periodic.any(axis=1))
     } == set("DEFY")
 
 
-def test_default_frames_are_rotations_where_groups_exist():
+def test_default_frames_of_existing_groups_are_rotations():
     frames = constants.restype_rigid_group_default_frame[:20].astype(np.float64)
     exists = np.concatenate([np.ones((20, 4)), constants.chi_angles_mask[:20]], axis=1).astype(bool)
     rotation = frames[exists][:, :3, :3]
@@ -85,6 +64,6 @@ def test_default_frames_are_rotations_where_groups_exist():
     assert not frames[~exists].any()
 
 
-def test_tables_cannot_be_written():
+def test_tables_are_read_only():
     with pytest.raises(ValueError):
         constants.restype_atom14_mask[0, 0] = 2

@@ -1,4 +1,4 @@
-"""Files of a data directory: same contents, same bytes; whole or not at all."""
+"""Files of a data directory: reproducible bytes, layout, checksums and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def arrays():
     }
 
 
-def test_same_contents_same_bytes(arrays):
+def test_same_contents_give_the_same_bytes(arrays):
     assert shard_format.file_image(arrays, {"n": 3}) == shard_format.file_image(
         dict(arrays), {"n": 3}
     )
@@ -39,35 +39,35 @@ def test_datasets_are_contiguous_and_aligned(arrays, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["shard.h5"]
 
 
-def test_strings_of_any_width():
+def test_strings_of_any_width_are_encoded_and_decoded():
     values = ["", "a", "Zürich", "x" * 50]
     assert shard_format.decode_strings(shard_format.encode_strings(values)) == values
     assert shard_format.decode_strings(shard_format.encode_strings([])) == []
 
 
-def test_offsets():
+def test_offsets_of_concatenated_arrays():
     np.testing.assert_array_equal(shard_format.offsets([3, 0, 2]), [0, 3, 3, 5])
     np.testing.assert_array_equal(shard_format.offsets([]), [0])
 
 
 @pytest.mark.parametrize("change", [{"n": 4}, {"n": 3, "m": 1}])
-def test_checksum_sees_attributes(arrays, change):
+def test_checksum_depends_on_attributes(arrays, change):
     assert shard_format.content_checksum(arrays, {"n": 3}) != shard_format.content_checksum(
         arrays, change
     )
 
 
-def test_checksum_sees_contents_types_and_shapes(arrays):
-    plain = shard_format.content_checksum(arrays, {})
+def test_checksum_depends_on_contents_dtypes_and_shapes(arrays):
+    original = shard_format.content_checksum(arrays, {})
     for name, other in {
         "b": arrays["b"] + np.uint8(1),
         "a": arrays["a"].reshape(3, 7),
         "empty": np.zeros((0, 4)),
     }.items():
-        assert shard_format.content_checksum({**arrays, name: other}, {}) != plain
+        assert shard_format.content_checksum({**arrays, name: other}, {}) != original
 
 
-def test_foreign_files_are_refused(tmp_path):
+def test_missing_and_foreign_files_are_errors(tmp_path):
     with pytest.raises(ShardError, match="does not exist"):
         shard_format.open_checked(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("text")

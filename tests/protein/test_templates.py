@@ -1,4 +1,7 @@
-"""Template features of a small data set; the real ones are compared in tests/data_prep/test_convert_golden.py."""
+"""Template features of a small data set.
+
+tests/data_prep/test_convert_golden.py compares the features of real templates.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def test_latest_template_date_is_sixty_days_before():
     assert latest_template_date("2030-01-01") == "2029-11-02"
 
 
-def test_features(reader):
+def test_template_features(reader):
     features = featurize_templates(reader, "1abc_A", max_templates=4)
     assert features["names"] == ["2abc_A"]
     template = reader.structure("2abc_A")
@@ -35,8 +38,8 @@ def test_features(reader):
         and features["template_aatype"].dtype == np.int32
     )
     assert features["template_sum_probs"].tolist() == [[19.5]]
-    centerd = center_atoms(template.all_atom_positions, template.all_atom_mask)
-    np.testing.assert_array_equal(features["template_all_atom_positions"][0, :20], centerd[3:23])
+    centered = center_atoms(template.all_atom_positions, template.all_atom_mask)
+    np.testing.assert_array_equal(features["template_all_atom_positions"][0, :20], centered[3:23])
     np.testing.assert_array_equal(
         features["template_all_atom_mask"][0, :20], template.all_atom_mask[3:23]
     )
@@ -46,7 +49,7 @@ def test_features(reader):
 @pytest.mark.parametrize(
     "options", [{"max_template_date": "1999-12-31"}, {"max_templates": 0}, {"order": []}]
 )
-def test_no_template(reader, options):
+def test_features_without_templates_are_empty(reader, options):
     features = featurize_templates(reader, "1abc_A", **{"max_templates": 4, **options})
     assert features["names"] == []
     assert features["template_aatype"].shape == (0, 22)
@@ -55,12 +58,12 @@ def test_no_template(reader, options):
     assert features["template_sum_probs"].shape == (0, 1)
 
 
-def test_date_is_inclusive(reader):
+def test_max_template_date_is_inclusive(reader):
     assert len(hits_for_date(reader, "1abc_A", max_template_date="2000-01-01")) == 1
     assert len(hits_for_date(reader, "1abc_A", max_template_date="1999-12-31")) == 0
 
 
-def test_order_decides_which_are_taken(reader, monkeypatch):
+def test_order_determines_the_selected_templates(reader, monkeypatch):
     (hit,) = reader.template_hits("1abc_A")
     others = [
         {"sum_probs": score, "failure": failure}
@@ -82,6 +85,6 @@ def test_centering_leaves_unresolved_atoms_at_zero():
     mask = np.zeros((2, 37), dtype=bool)
     assert not center_atoms(positions, mask).any()
     positions[0, 0], positions[1, 1], mask[0, 0], mask[1, 1] = 1.0, 3.0, True, True
-    centerd = center_atoms(positions, mask)
-    assert centerd[0, 0].tolist() == [-1.0] * 3 and centerd[1, 1].tolist() == [1.0] * 3
-    assert not centerd[~mask].any() and positions[0, 0, 0] == 1.0
+    centered = center_atoms(positions, mask)
+    assert centered[0, 0].tolist() == [-1.0] * 3 and centered[1, 1].tolist() == [1.0] * 3
+    assert not centered[~mask].any() and positions[0, 0, 0] == 1.0

@@ -1,6 +1,9 @@
-"""The devices that a test body runs on: always the CPU, and the GPU where there is one."""
+"""The devices that a test runs on: the CPU, and the GPU if there is one."""
 
 import pytest
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-"""Values for pytest.mark.parametrize. A body that runs on the CPU too cannot hide a typo until it first meets a GPU."""
+"""Values for pytest.mark.parametrize.
+
+Tests also run on the CPU, so that errors in the test code are found without a GPU.
+"""

@@ -1,10 +1,10 @@
-"""Runs code on a fake accelerator: its tensors have shapes, dtypes and a device, but no values.
+"""A fake accelerator for tests: tensors have shapes, dtypes and a device, but no values.
 
-Unlike "meta", the fake device is one that PyTorch keeps apart from the host. Code that reads a
-value back or copies Python data to the device fails there as it does inside a CUDA graph capture.
+Unlike "meta", the fake device is distinct from the host for PyTorch. Code that reads a value back
+or copies Python data to the device fails there, as it does during a CUDA graph capture.
 Operations with Triton kernels run everything except the kernels.
 
-PyTorch has one such device per process and renames it for good, so code runs in its own process:
+PyTorch has one such device per process and cannot undo its setup, so code runs in its own process:
 
     def body(device, num_channels):
         return tuple(torch.ones(2, num_channels, device=device).sum(0).shape)
@@ -13,8 +13,8 @@ PyTorch has one such device per process and renames it for good, so code runs in
         assert process.run(body, 3) == (3,)
 
 A body is a function at the top level of a module. It cannot read values of tensors on the device.
-Its arguments and its result are pickled, so it returns shapes, strings or what find_host_crossings
-found, and no tensors.
+Its arguments and its result are pickled, so it returns shapes, strings or the result of
+find_host_crossings, but no tensors.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _aten = torch.ops.aten
 
 
 class FakeDeviceProcess:
-    """A process with a fake device. It runs one body after another; a context manager ends it."""
+    """A process with a fake device that runs bodies one at a time. Its context manager ends it."""
 
     def __init__(self) -> None:
-        # spawn: a forked process would have inherited PyTorch's threads and Triton's mode
+        # A forked process would inherit the threads of PyTorch and the mode of Triton.
         self._pool = ProcessPoolExecutor(
             max_workers=1,
             mp_context=multiprocessing.get_context("spawn"),
@@ -67,10 +67,12 @@ class FakeDeviceProcess:
 
 
 def fake_axis(name: str, *, size: int) -> AxisGroup:
-    """Return an axis whose other ranks do not exist, for a body.
+    """Return an axis for a body, whose other ranks do not exist.
 
-    Its collectives give tensors of the right shapes. All axes of a process have the same size;
-    ValueError otherwise.
+    Its collectives return tensors of the right shapes.
+
+    Raises:
+        ValueError: The process already has axes of another size.
     """
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -85,15 +87,15 @@ def fake_axis(name: str, *, size: int) -> AxisGroup:
 
 
 class FakeDeviceMode(FakeTensorMode):
-    """PyTorch's fake tensors, plus page-locked host memory and copies of single numbers."""
+    """PyTorch's fake tensors with support for page-locked host memory and copies of scalars."""
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
-        # The tensors are kept, so that no other storage gets the same address.
+        # Holding the tensors prevents reuse of their storage addresses.
         self._pinned: dict[int, Tensor] = {}
 
     def has_pinned(self, x: Tensor) -> bool:
-        """Whether a host tensor lies in page-locked memory."""
+        """Return whether a host tensor is in page-locked memory."""
         return x.untyped_storage()._cdata in self._pinned
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -106,8 +108,7 @@ class FakeDeviceMode(FakeTensorMode):
         if kwargs.pop("pin_memory", None):
             return self._pin(super().__torch_dispatch__(function, types, args, kwargs))
         if function is _aten._to_copy.default and _goes_to_device(args[0], kwargs):
-            # PyTorch knows the values of some host tensors and would copy them, but the device has
-            # no memory.
+            # PyTorch would copy host tensors with known values, but the device has no memory.
             x, dtype = args[0], kwargs.get("dtype") or args[0].dtype
             with self:
                 return torch.empty_strided(
@@ -121,23 +122,23 @@ class FakeDeviceMode(FakeTensorMode):
 
 
 class _DeviceModule(_DummyBackendModule):
-    """What PyTorch asks of torch.npy."""
+    """The functions that PyTorch calls in torch.npy."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        """Checkpointing asks for it, although nothing here uses autocast."""
+        """Return dtypes of autocast, which activation checkpointing queries."""
         return [torch.bfloat16, torch.float16]
 
 
 @functools.cache
 def fake_device_mode() -> FakeDeviceMode:
-    """The mode of this process: fake tensors of two modes do not mix."""
+    """Return the mode of this process. Fake tensors of different modes cannot be combined."""
     _setup_privateuseone_for_python_backend(NAME, backend_module=_DeviceModule())
     FakeTensor.__deepcopy__ = _deep_copy
     return FakeDeviceMode()
 
 
 def _deep_copy(self: Tensor, memo: dict[int, Any]) -> Tensor:
-    """Clone. PyTorch's own deep copy of a view copies memory, which a fake tensor does not have."""
+    """Clone a tensor. PyTorch's deep copy of a view copies memory, which fake tensors lack."""
     if id(self) not in memo:
         copied = self.detach().clone().requires_grad_(self.requires_grad)
         if isinstance(self, nn.Parameter):
@@ -154,8 +155,8 @@ def _goes_to_device(x: Tensor, kwargs: dict[str, Any]) -> bool:
 
 
 def _prepare_process() -> None:
-    """Runs before a body's module is imported, and with it Triton."""
-    # A crash of the interpreter then leaves a trace in the report of the failed test.
+    """Set up the process before it imports the module of a body, which may import Triton."""
+    # If the interpreter crashes, its traceback is in the report of the failed test.
     faulthandler.enable()
     # Operations check for Triton's interpreter before they accept a device other than CUDA.
     os.environ["TRITON_INTERPRET"] = "1"

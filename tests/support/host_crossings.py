@@ -1,7 +1,7 @@
-"""Finds host crossings: places where work on a device needs the host.
+"""Detection of host crossings: operations on a device that require the host.
 
-Work crosses to the host where it reads a value back, or copies from memory that is not page-locked.
-A CUDA graph capture fails at each of these places; elsewhere the host waits there for the device.
+Such operations read a value back or copy from memory that is not page-locked. They fail during a
+CUDA graph capture. Outside a capture the host waits there for the device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("openfold_opt", "benchmark", "data_prep", "tests")
 
 _READERS = {Tensor.__repr__, Tensor.__format__, Tensor.tolist, Tensor.numpy, Tensor.__array__}
-"""Functions of Python that read all values of a tensor."""
+"""Python functions that read all values of a tensor."""
 
 _WAITS = {
     "aten::_linalg_check_errors",
@@ -42,36 +42,35 @@ _WAITS = {
     "aten::unique_consecutive",
     "aten::unique_dim",
 }
-"""Operators that wait for the device: the host needs their result or its shape."""
+"""Operators that wait for the device, because the host needs their result or its shape."""
 
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 
 _COPIES_SCALARS = _INDEXING | {"aten::_to_copy", "aten::copy_", "aten::where"}
-"""Operators that copy even a zero-dimensional host tensor. Others pass its value to the kernel."""
-
+"""Operators that copy zero-dimensional host tensors. Others pass the value to the kernel."""
 
 _MASKS = (torch.bool, torch.uint8)
-"""Dtypes of an index that is a mask."""
+"""Dtypes of indices that are masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostCrossing:
-    """One place where the device needs the host."""
+    """An operation on a device that requires the host."""
 
     what: str
-    """The function or operator, and what is wrong with it."""
+    """The function or operator, and why it requires the host."""
     where: str
-    """file:line in this repository; "backward pass" where autograd runs an operator on its own."""
+    """file:line in this repository, or "backward pass" for operators that autograd runs."""
 
     def __str__(self) -> str:
         return f"{self.what} at {self.where}"
 
 
 def find_host_crossings(work: Callable[[], object]) -> list[HostCrossing]:
-    """Call work() on the fake device and list its host crossings.
+    """Call work() on the fake device and return its host crossings.
 
-    The list ends with the first crossing that has no result on a device without values. Call it in
-    a body of FakeDeviceProcess. Any other exception of work() is raised.
+    This must run in a body of FakeDeviceProcess. The list ends at the first crossing that cannot
+    continue on a device without values. All other exceptions of work() are raised.
     """
     watch = _Watch()
     try:
@@ -80,11 +79,11 @@ def find_host_crossings(work: Callable[[], object]) -> list[HostCrossing]:
     except Exception as error:
         if error is not watch.stopped_by:
             raise
-    return list(dict.fromkeys(watch.found))
+    return list(dict.fromkeys(watch.crossings))
 
 
 class _FunctionWatch(TorchFunctionMode):
-    """Sees calls of Python functions: data that is not a tensor never reaches an operator."""
+    """Intercepts Python functions, because operators do not receive Python data."""
 
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
@@ -93,9 +92,9 @@ class _FunctionWatch(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function in _READERS and args[0].device.type == NAME:
-            self._watch.note(f"{_name_of(function)} of a device tensor")
+            self._watch.record(f"{_name_of(function)} of a device tensor")
         if function is Tensor.__setitem__ and _copies_number(*args):
-            self._watch.note(f"{_name_of(function)} of a Python number")
+            self._watch.record(f"{_name_of(function)} of a Python number")
         try:
             return function(*args, **kwargs)
         except NotImplementedError as error:
@@ -109,39 +108,39 @@ class _FunctionWatch(TorchFunctionMode):
 
 
 class _Watch(TorchDispatchMode):
-    """Sees operators, those of the backward pass included."""
+    """Intercepts operators, including those of the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[HostCrossing] = []
+        self.crossings: list[HostCrossing] = []
         self.stopped_by: Exception | None = None
 
-    def note(self, what: str) -> None:
-        """Add a crossing at the innermost line of this repository's code."""
-        self.found.append(HostCrossing(what=what, where=_calling_line()))
+    def record(self, what: str) -> None:
+        """Add a crossing at the innermost stack frame in this repository."""
+        self.crossings.append(HostCrossing(what=what, where=_calling_line()))
 
     def stop(self, what: str, error: Exception) -> None:
-        """Add a crossing that the fake device answers with an error."""
+        """Add a crossing for which the fake device raises an error."""
         if self.stopped_by is None:
-            self.note(what)
+            self.record(what)
         self.stopped_by = error
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function.namespace == "prim":
-            # Questions about a tensor, such as its device, are no work.
+            # These are queries about a tensor, such as its device.
             return function(*args, **kwargs)
         if function.namespace == "openfold":
-            # Look inside the fused operation, at the code around its kernels.
+            # Also watch the code around the kernels of a fused operation.
             launch = custom_operations.find(function._schema.name).fake_impl.kernel
             with self:
                 return launch(*args, **kwargs)
         name = function._schema.name
         waits = name in _WAITS and _of_device(args)
         if waits:
-            self.note(f"{name} of a device tensor")
+            self.record(f"{name} of a device tensor")
         if name in _INDEXING and any(x is not None and x.dtype in _MASKS for x in args[1]):
-            self.note(f"{name} with a boolean mask")
+            self.record(f"{name} with a boolean mask")
             waits = True
         try:
             result = function(*args, **kwargs)
@@ -150,7 +149,7 @@ class _Watch(TorchDispatchMode):
                 self.stopped_by = error
             raise
         if _mixes_devices(name, args, kwargs, result):
-            self.note(f"{name} between host and device")
+            self.record(f"{name} between host and device")
         return result
 
 
@@ -167,7 +166,7 @@ def _of_device(*values: Any) -> bool:
 
 
 def _mixes_devices(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> bool:
-    """Whether an operator copies to or from pageable memory, or lets the host wait for a copy."""
+    """Return whether an operator copies from or to pageable memory or waits for a copy."""
     tensors = _tensors(args, kwargs, result)
     of_host = [x for x in tensors if x.device.type == "cpu"]
     copied = [x for x in of_host if x.dim() > 0 or name in _COPIES_SCALARS]
@@ -180,11 +179,11 @@ def _mixes_devices(name: str, args: tuple, kwargs: dict[str, Any], result: Any) 
 
 
 def _copies_number(target: Tensor, index: Any, value: Any) -> bool:
-    """Whether target[index] = value copies a Python number to a CUDA device.
+    """Return whether target[index] = value copies a Python number to a CUDA device.
 
-    Only an assignment to one element or with tensor indices does; larger views are filled by a
-    kernel. The fake device shows neither, because PyTorch makes the number a host tensor for CUDA
-    devices only.
+    Assignments to one element or with tensor indices do; larger views are filled by a kernel. The
+    fake device does not show this, because PyTorch creates a host tensor for the number only if the
+    device is CUDA.
     """
     if isinstance(value, Tensor) or target.device.type != NAME:
         return False

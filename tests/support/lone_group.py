@@ -1,4 +1,4 @@
-"""Collectives that really run on a single process: a process group of one rank, on axes that use it."""
+"""A process group of one rank, so that collectives of a single process call the backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openfold_opt.parallel.context import ParallelContext
 
 @contextmanager
 def lone_group(device: torch.device) -> Iterator[dist.ProcessGroup]:
-    """The default process group of this process alone: NCCL on a GPU, gloo on a CPU."""
+    """Create a default process group of one rank: NCCL on a GPU, gloo on a CPU."""
     is_gpu = device.type == "cuda"
     dist.init_process_group(
         "nccl" if is_gpu else "gloo",
@@ -31,15 +31,15 @@ def lone_group(device: torch.device) -> Iterator[dist.ProcessGroup]:
 
 
 def lone_axis(name: str, group: dist.ProcessGroup) -> AxisGroup:
-    """An axis of one rank with a process group, for transfers that are built by hand."""
+    """Return an axis of one rank that has a process group."""
     return AxisGroup(name=name, rank=0, size=1, process_group=group)
 
 
 def lone_training_context(group: dist.ProcessGroup) -> ParallelContext:
-    """A context whose gradients are all-reduced over one rank and divided by an assumed two.
+    """Return a context that all-reduces gradients over a group of one rank.
 
-    The reducer skips axes of size 1, so the axis claims a size of 2; the sum over the group of one
-    rank leaves the gradient as it was, and the mean is half of it.
+    The reducer skips axes of size 1, so this axis has a nominal size of 2. The sum over one rank is
+    the gradient itself, and the mean is half of it.
     """
     training_ranks = AxisGroup(name="training", rank=0, size=2, process_group=group)
     return replace(ParallelContext.alone(), training_ranks=training_ranks)

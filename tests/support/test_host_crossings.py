@@ -1,4 +1,4 @@
-"""Each kind of host crossing is found on the fake device, and work of the device alone is not."""
+"""Host crossings are detected on the fake device, and device-only work has none."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ DEVICE_ONLY = {
     "fill_": lambda x: x[0, 0].fill_(1.0),
     "factories": lambda x: x.new_zeros(2) + torch.full((2,), 3.0, device=x.device),
     "host scalar as an argument of a kernel": lambda x: x * torch.tensor(2.0),
-    "work of the host": lambda x: torch.zeros(2)[[0, 1]] + torch.tensor([1.0, 2.0]),
+    "host tensors only": lambda x: torch.zeros(2)[[0, 1]] + torch.tensor([1.0, 2.0]),
     "shapes": lambda x: (x.shape, x.dtype, x.is_contiguous(), x.numel(), len(x)),
     "pinned non-blocking .to": lambda x: (
         torch.zeros(2).pin_memory().to(x.device, non_blocking=True)
@@ -72,10 +72,10 @@ def process():
 
 def crossings_of(device, work):
     x = torch.zeros(4, 4, device=device)
-    return [(found.what, found.where) for found in find_host_crossings(lambda: work(x))]
+    return [(crossing.what, crossing.where) for crossing in find_host_crossings(lambda: work(x))]
 
 
-def planted_crossings(device, kind):
+def crossings_of_case(device, kind):
     return crossings_of(device, CROSSINGS[kind])
 
 
@@ -95,7 +95,9 @@ def crossings_of_backward(device):
             return of_host.to(grad.device)
 
     x = torch.zeros(2, device=device, requires_grad=True)
-    return [str(found) for found in find_host_crossings(lambda: Reads.apply(x).sum().backward())]
+    return [
+        str(crossing) for crossing in find_host_crossings(lambda: Reads.apply(x).sum().backward())
+    ]
 
 
 def crossings_with_another_error(device):
@@ -103,23 +105,23 @@ def crossings_with_another_error(device):
 
 
 @pytest.mark.parametrize("kind", CROSSINGS)
-def test_planted_crossing_is_found(process, kind):
-    found = process.run(planted_crossings, kind)
-    assert found
-    assert all(where.startswith("tests/support/test_host_crossings.py:") for _, where in found)
+def test_crossing_is_found(process, kind):
+    crossings = process.run(crossings_of_case, kind)
+    assert crossings
+    assert all(where.startswith("tests/support/test_host_crossings.py:") for _, where in crossings)
 
 
 @pytest.mark.parametrize("kind", DEVICE_ONLY)
-def test_work_of_the_device_alone_crosses_nothing(process, kind):
+def test_device_only_work_has_no_crossings(process, kind):
     assert process.run(crossings_of_device_work, kind) == []
 
 
 def test_crossings_of_a_backward_pass_are_found(process):
-    found = process.run(crossings_of_backward)
+    crossings = process.run(crossings_of_backward)
     what = "aten::_to_copy between host and device"
-    assert [crossing.startswith(what) for crossing in found] == [True, True]
+    assert [crossing.startswith(what) for crossing in crossings] == [True, True]
 
 
-def test_another_error_is_raised(process):
+def test_other_errors_are_raised(process):
     with pytest.raises(RuntimeError, match="mat1|size|shape"):
         process.run(crossings_with_another_error)

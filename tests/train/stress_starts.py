@@ -28,8 +28,8 @@ from pathlib import Path
 
 import torch
 
+from openfold_opt.loader.background_queue import BackgroundQueue
 from openfold_opt.loader.batch import LoadedBatch
-from openfold_opt.loader.device_prefetcher import BackgroundQueue
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths

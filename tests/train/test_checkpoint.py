@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pickle
 
 import pytest
 import torch
@@ -193,6 +194,28 @@ def test_file_that_is_no_checkpoint(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds a list, expected a dict"):
         load_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty; fetch it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "it begins with b'version https://git-'; expected a file of torch.save",
+        ),
+        (pickle.dumps({"alphafold_state_dict": {}}), "expected a file of torch.save"),
+    ],
+    ids=["empty", "pointer", "pickle"],
+)
+def test_what_is_no_checkpoint_is_refused_without_advice_to_load_it(tmp_path, content, reason):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match="is not a checkpoint that torch.load can read"
+    ) as caught:
+        load_file(path)
+    assert reason in str(caught.value) and "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])

@@ -22,7 +22,7 @@ WITHOUT_MATHEMATICAL_MEANING = {
     "": "max_steps precision recompute cuda_graphs warm_up device log_every_steps torch_threads",
     "loss.": "report_zero_weight_violation",
     "data.": "pad_to_crop",
-    "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts staging prefetch_depth",
+    "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts prefetch prefetch_depth",
     "checkpoint.": "every_steps keep_last keep_best",
     "parallel.": "dap_size overlap dap_chunks num_evaluation_ranks evaluation_groups evaluation_queue evaluation_dap_min_length backend "
     "gradient_bucket_bytes timeout_seconds heartbeat_seconds",

@@ -103,6 +103,19 @@ def test_nothing_left_is_a_clear_error():
         )
 
 
+@pytest.mark.parametrize(
+    "field", ["train_max_release_date", "validation_min_date", "validation_max_date"]
+)
+@pytest.mark.parametrize(
+    "text", ["2021-9-16", "20210916", "2021-W37-4", "2021-13-01", "yesterday", ""]
+)
+def test_dates_are_compared_as_text_and_so_must_be_iso_dates(field, text):
+    with pytest.raises(
+        ValueError, match=f"{field} is '{text}'; expected a date such as 2021-09-16"
+    ):
+        DataSelectionConfig(**{field: text})
+
+
 def test_numbers_of_chains_that_the_rules_demand():
     demand = DataSelectionConfig(expected_train_samples=594_595, expected_eval_samples=180)
     assert validate_counts(train_samples=594_595, eval_samples=180, config=demand) is None

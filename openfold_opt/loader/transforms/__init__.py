@@ -1,1 +1,4 @@
-"""Transforms of raw features into model features, one idea per file. All are functions; draws take their generator."""
+"""Transforms from raw features to wire features and model features.
+
+All transforms are functions. Random ones take their generator as an argument.
+"""

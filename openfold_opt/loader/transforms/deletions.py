@@ -1,4 +1,4 @@
-"""Deletions of an alignment, sparse: real alignments have one in a few hundred positions."""
+"""Sparse deletion counts of an alignment: about one position in a few hundred has a deletion."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class SparseDeletions:
-    """Number of residues deleted before each aligned position, compressed by rows.
+    """Number of residues deleted before each aligned position, in compressed sparse rows.
 
-    Entries indptr[r] .. indptr[r + 1] - 1 of `column` and `count` belong to row r. Counts reach several hundred.
+    Entries indptr[r] .. indptr[r + 1] - 1 of `column` and `count` belong to row r. Counts reach
+    several hundred.
     """
 
     indptr: np.ndarray
@@ -22,7 +23,7 @@ class SparseDeletions:
 
     @classmethod
     def from_dense(cls, dense: np.ndarray) -> "SparseDeletions":
-        """From the matrix [N_seq, N_res]."""
+        """Convert a matrix [N_seq, N_res]."""
         rows, columns = np.nonzero(dense)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=dense.shape[0]))])
         return cls(
@@ -33,24 +34,28 @@ class SparseDeletions:
         )
 
     def entries_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Entries of the given rows: (place in `rows`, column, count), int64 each."""
+        """Return the entries of the given rows: (index into `rows`, column, count), int64 each."""
         indptr = np.asarray(self.indptr, dtype=np.int64)
         lengths = indptr[rows + 1] - indptr[rows]
-        place = np.repeat(np.arange(len(rows)), lengths)
-        first_of_place = np.cumsum(lengths) - lengths
-        entry = np.arange(place.size) - first_of_place[place] + indptr[rows][place]
-        return place, self.column[entry].astype(np.int64), self.count[entry].astype(np.int64)
+        row_index = np.repeat(np.arange(len(rows)), lengths)
+        first_of_row = np.cumsum(lengths) - lengths
+        entry = np.arange(row_index.size) - first_of_row[row_index] + indptr[rows][row_index]
+        return row_index, self.column[entry].astype(np.int64), self.count[entry].astype(np.int64)
 
     def entries_in(self, columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Entries of all rows in a range of columns: (row, column - columns.start, count), int64 each."""
+        """Return the entries of all rows in a range of columns.
+
+        Returns:
+            row, column - columns.start, count; int64 each.
+        """
         row, column, count = self.entries_of(np.arange(len(self.indptr) - 1))
         inside = (column >= columns.start) & (column < columns.stop)
         return row[inside], column[inside] - columns.start, count[inside]
 
     def dense(self, rows: np.ndarray, columns: slice) -> np.ndarray:
-        """The matrix of some rows and a range of columns, float32 [len(rows), stop - start]."""
-        place, column, count = self.entries_of(rows)
+        """Return the given rows and range of columns as float32 [len(rows), stop - start]."""
+        row_index, column, count = self.entries_of(rows)
         inside = (column >= columns.start) & (column < columns.stop)
         result = np.zeros((len(rows), columns.stop - columns.start), np.float32)
-        result[place[inside], column[inside] - columns.start] = count[inside]
+        result[row_index[inside], column[inside] - columns.start] = count[inside]
         return result

@@ -1,4 +1,4 @@
-"""The MSA on the wire: all recycling passes of a sample, sampled, masked and clustered; what they share is made once."""
+"""Wire features of the MSA: all passes of a sample, sampled, masked and clustered together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.transforms.masking import mask_msa
 from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
 
-CENTRE = -1
-"""In an assignment: a row that is no member of a cluster but the center of one."""
+CENTER = -1
+"""Value in an assignment for a row that is a cluster center."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedRows:
-    """The random part of one recycling pass."""
+    """The random choices of one pass."""
 
     rows: RowChoice
     masked_msa: np.ndarray
@@ -30,7 +30,7 @@ class MaskedRows:
 
 
 def draw_passes(raw: RawFeatures, *, config: DataConfig, seed: int) -> list[MaskedRows]:
-    """Rows and masking of each pass, from streams of its own."""
+    """Draw the rows and the masking of each pass; every pass has its own random streams."""
     passes = []
     for number in range(config.num_passes):
         rows_rng = random_stream(seed, Purpose.MSA_ROWS, number)
@@ -46,9 +46,10 @@ def draw_passes(raw: RawFeatures, *, config: DataConfig, seed: int) -> list[Mask
 def encode_msa(
     raw: RawFeatures, *, passes: Sequence[MaskedRows], crop: slice, max_extra_msa: int
 ) -> dict[str, np.ndarray]:
-    """The per-pass wire features, num_clusters and num_extra, unpadded; see loader.wire_format.
+    """Return the per-pass wire features, num_clusters and num_extra, unpadded.
 
-    Rows are clustered over the whole chain; only what is sent is cropped.
+    Rows are clustered over the whole chain; only the returned features are cropped.
+    loader.wire_format has the table of features.
     """
     centers = np.stack([drawn.masked_msa for drawn in passes])
     assignments = fast_clustering.assign_rows(raw.msa, centers, raw.class_of_token)
@@ -57,7 +58,7 @@ def encode_msa(
     for drawn, assignment in zip(passes, assignments):
         assignment[drawn.rows.clustered] = np.arange(len(drawn.rows.clustered))
         clusters = _clusters(raw, drawn=drawn, assignment=assignment, entries=entries, crop=crop)
-        assignment[drawn.rows.clustered] = CENTRE
+        assignment[drawn.rows.clustered] = CENTER
         profiles = _profiles(raw, assignment=assignment, num_clusters=centers.shape[1], crop=crop)
         parts.append(
             clusters | profiles | _extra_rows(raw, rows=drawn.rows.extra[:max_extra_msa], crop=crop)
@@ -85,7 +86,10 @@ def _clusters(
     entries: tuple[np.ndarray, np.ndarray, np.ndarray],
     crop: slice,
 ) -> dict[str, np.ndarray]:
-    """Centers and deletions of the clusters; `assignment` gives centers to their own cluster, `entries` are all in the crop."""
+    """Return the features of the cluster centers and the deletions of the clusters.
+
+    `assignment` assigns each center to its own cluster. `entries` are the deletions in the crop.
+    """
     tokens = raw.classes(drawn.rows.clustered, crop)
     is_chosen = drawn.bert_mask[:, crop]
     tokens[is_chosen] |= wire_format.IS_CHOSEN
@@ -125,10 +129,10 @@ def _extra_rows(raw: RawFeatures, *, rows: np.ndarray, crop: slice) -> dict[str,
 def _flag_deletions(
     deletions: SparseDeletions, rows: np.ndarray, crop: slice, tokens: np.ndarray
 ) -> np.ndarray:
-    """Sets HAS_DELETION in `tokens` [len(rows), length of the crop]; returns the counts in the order of the places."""
-    place, column, count = deletions.entries_of(rows)
+    """Set HAS_DELETION in `tokens` [len(rows), crop length]; return counts in row-major order."""
+    row_index, column, count = deletions.entries_of(rows)
     inside = (column >= crop.start) & (column < crop.stop)
-    flat = place[inside] * tokens.shape[1] + column[inside] - crop.start
+    flat = row_index[inside] * tokens.shape[1] + column[inside] - crop.start
     order = np.argsort(flat)
     tokens.reshape(-1)[flat] |= wire_format.HAS_DELETION
     return count[inside][order]

@@ -1,4 +1,4 @@
-"""Structures and templates on the wire: residue types, a bit for each atom, and the positions of the atoms that are resolved."""
+"""Wire features of structures and templates: residue types, atom bits, resolved atom positions."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from openfold_opt.loader.wire_format import ATOM_BYTES, pack_bits
 
 
 def encode_structure(raw: RawFeatures, *, crop: slice) -> dict[str, np.ndarray]:
-    """The wire features of the target's residues in the crop, unpadded; see loader.wire_format."""
+    """Return the wire features of the target's residues in the crop, unpadded."""
     is_resolved = raw.all_atom_mask[crop] > 0
     return {
         "aatype": raw.aatype[crop],
@@ -19,26 +19,27 @@ def encode_structure(raw: RawFeatures, *, crop: slice) -> dict[str, np.ndarray]:
 def encode_templates(
     templates: Templates, *, chosen: np.ndarray, crop: slice
 ) -> dict[str, np.ndarray]:
-    """The wire features of the chosen templates, unpadded.
+    """Return the wire features of the chosen templates, unpadded.
 
     Args:
         templates: of the whole chain.
-        chosen: int64 [n], places in `templates`.
-        crop: residues wanted; omega and phi reach back to the residue before it, which goes along.
+        chosen: int64 [n], indices into `templates`.
+        crop: residues to encode. The residue before the crop is added, because the torsion angles
+            omega and phi of the first residue depend on it.
 
     Returns:
-        num_templates, and template_* of loader.wire_format [n, length of the crop + 1, ...]; the first residue is empty where the
-        chain begins with the crop.
+        num_templates, and template_* of loader.wire_format [n, length of the crop + 1, ...]. The
+        first residue is empty if the crop starts at the first residue of the chain.
     """
     num_columns = crop.stop - crop.start + 1
     first = max(crop.start - 1, 0)
     context = templates.take(chosen, slice(first, crop.stop))
     is_resolved = context.all_atom_mask > 0
-    place = slice(num_columns - (crop.stop - first), None)
+    target = slice(num_columns - (crop.stop - first), None)
     aatype = np.zeros((len(chosen), num_columns), np.uint8)
     flags = np.zeros((len(chosen), num_columns, ATOM_BYTES), np.uint8)
-    aatype[:, place] = context.aatype
-    flags[:, place] = pack_bits(is_resolved)
+    aatype[:, target] = context.aatype
+    flags[:, target] = pack_bits(is_resolved)
     return {
         "num_templates": np.array(len(chosen)),
         "template_aatype": aatype,

@@ -1,42 +1,73 @@
-"""Nearest-neighbor clustering for all recycling passes at once, on stored tokens; the same results as transforms.clustering.
+"""Nearest-neighbor clustering for all passes at once, on stored tokens.
 
-The whole alignment is read once, in place and in its own order. What would be a one-hot matrix is a table of bits: a word holds one
-bit for each of 64 cluster centers, set where the center has that token in that column. Agreements are counted in all clusters of all
-passes together by full adders on such words, which leaves the counts as binary digits, one word per digit; the largest count, and the
-first cluster that has it, are found digit by digit. A column costs some six logic operations per word, that is per 64 clusters.
+The results equal those of loader.reference.clustering. The alignment is read once, in place and in
+storage order. A table of bits replaces the one-hot matrix: each 64-bit word holds one bit for each
+of 64 cluster centers, set if the center has that token in that column. Bitwise full adders on these
+words count the agreements in all clusters of all passes together. The counts are bit-sliced: one
+word holds the same binary digit of 64 counts. The largest count, and the first cluster that has it,
+are found digit by digit. A column costs about six logic operations per word, that is per 64
+clusters.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
 
-from openfold_opt.loader.compiled import compiled
-from openfold_opt.loader.transforms.clustering import NUM_AGREEING_CLASSES
+from openfold_opt.loader.transforms.msa_features import NUM_AGREEING_CLASSES
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 
 WORD_BITS = 64
-COLUMNS_AT_ONCE = 8
+COLUMNS_PER_BLOCK = 8
 CLASS_BYTES = 3
-"""Bytes with a bit for each of 23 classes."""
+"""Bytes that hold one bit for each of 23 classes."""
 
 _TOKENS = numba.types.Array(numba.uint8, 2, "C", readonly=True)
 _COLUMNS = numba.types.Array(numba.uint8, 2, "A", readonly=True)
-"""Whole rows, and a range of columns; both may be views into a shard, which cannot be written."""
+"""Types of whole rows and of a range of columns. Both may be read-only views into a shard."""
 _WORD = np.uint64
 
 
+def compiled(signature: Any) -> Callable[[Callable], Callable]:
+    """Return a decorator that compiles a function for the given argument types on import.
+
+    Compilation thus happens before any timing starts, and forked workers inherit the result. numba
+    caches the machine code next to the source file, or in the user's cache folder if that is not
+    writable. If neither is writable, every process compiles again. Compiled code does not check
+    indices: callers check their input.
+
+    Args:
+        signature: numba types, for example numba.void(numba.uint8[:, ::1]).
+    """
+
+    def compile_now(function: Callable) -> Callable:
+        try:
+            return numba.njit(signature, cache=True)(function)
+        except (RuntimeError, OSError):
+            # numba found no writable cache folder, or the one that it found is full.
+            return numba.njit(signature)(function)
+
+    return compile_now
+
+
 def assign_rows(msa: np.ndarray, centers: np.ndarray, class_of_token: np.ndarray) -> np.ndarray:
-    """The center that each row of the alignment agrees with at the most columns, in each pass; the first on ties.
+    """Return, for each pass and row, the cluster center that agrees with it in the most columns.
+
+    Ties go to the first center.
 
     Args:
         msa: uint8 [N_seq, N_res], tokens 0..21.
-        centers: uint8 [num_passes, N_clust, N_res], classes 0..22 (masked); gaps (21) and masks (22) agree with nothing.
+        centers: uint8 [num_passes, N_clust, N_res], classes 0..22 (masked); gaps (21) and masks
+            (22) agree with nothing.
         class_of_token: uint8 [22].
 
     Returns:
-        int64 [num_passes, N_seq], 0 .. N_clust - 1; rows that are centers have a value too, without meaning.
+        int64 [num_passes, N_seq], 0 .. N_clust - 1; the values of rows that are centers are
+        meaningless.
     """
     num_passes, num_clusters, num_res = centers.shape
-    num_columns = -(-num_res // COLUMNS_AT_ONCE) * COLUMNS_AT_ONCE
+    num_columns = -(-num_res // COLUMNS_PER_BLOCK) * COLUMNS_PER_BLOCK
     words = -(-num_clusters // WORD_BITS)
     table = np.zeros((num_columns, NUM_TOKENS, num_passes * words), np.uint64)
     token_of_class = np.argsort(class_of_token)
@@ -56,18 +87,18 @@ def count_members(
     crop: slice,
     class_of_token: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes occur among the members of each cluster, and how often: what a cluster's profile is made from.
+    """Count the classes of the members of each cluster and column, as input to cluster profiles.
 
     Args:
         msa: uint8 [N_seq, N_res], tokens 0..21.
-        assignment: int64 [N_seq], the cluster of each row; -1: a center, which is not counted.
+        assignment: int64 [N_seq], the cluster of each row; -1 marks a center, which is not counted.
         num_clusters: N_clust.
-        crop: columns wanted.
+        crop: columns to count.
         class_of_token: uint8 [22].
 
     Returns:
         uint8 [N_clust, stop - start, 3]: bit c % 8 of byte c // 8 is set where class c occurs;
-        int32 [num_counts]: the counts, for the bits that are set in their order.
+        int32 [num_counts]: the counts of the set bits, in their order.
     """
     num_columns = crop.stop - crop.start
     num_members = int(np.count_nonzero(assignment >= 0))
@@ -80,14 +111,14 @@ def count_members(
 
 @numba.njit(inline="always")
 def _add(a, b, c):
-    """Full adder of three words, bit by bit: the low digit and the carry."""
-    either = a ^ b
-    return either ^ c, (a & b) | (either & c)
+    """Add three words with a bitwise full adder; return the sum bits and the carry bits."""
+    half_sum = a ^ b
+    return half_sum ^ c, (a & b) | (half_sum & c)
 
 
 @numba.njit(inline="always")
 def _lowest_bit(word):
-    """Number of the lowest bit that is set in a word that is not 0."""
+    """Return the index of the lowest set bit of a nonzero word."""
     number = 0
     for step in (32, 16, 8, 4, 2, 1):
         if word & ((_WORD(1) << _WORD(step)) - _WORD(1)) == _WORD(0):
@@ -98,12 +129,15 @@ def _lowest_bit(word):
 
 @numba.njit(inline="always")
 def _first_of_largest(digits, num_digits, offset, candidates):
-    """The first cluster with the largest count; `candidates` are the words of all clusters, and are overwritten."""
+    """Return the first cluster with the largest count.
+
+    `candidates` has one bit for each cluster and is overwritten.
+    """
     for digit in range(num_digits - 1, -1, -1):
-        found = _WORD(0)
+        any_set = _WORD(0)
         for word in range(len(candidates)):
-            found |= candidates[word] & digits[digit, offset + word]
-        if found != _WORD(0):
+            any_set |= candidates[word] & digits[digit, offset + word]
+        if any_set != _WORD(0):
             for word in range(len(candidates)):
                 candidates[word] &= digits[digit, offset + word]
     word = 0
@@ -122,9 +156,9 @@ def _fill_table(centers, token_of_class, words, table):
             bit = _WORD(1) << _WORD(cluster % WORD_BITS)
             word = number * words + cluster // WORD_BITS
             for column in range(num_res):
-                found = centers[number, cluster, column]
-                if found < NUM_AGREEING_CLASSES:
-                    table[column, token_of_class[found], word] |= bit
+                residue_class = centers[number, cluster, column]
+                if residue_class < NUM_AGREEING_CLASSES:
+                    table[column, token_of_class[residue_class], word] |= bit
 
 
 @compiled(
@@ -136,7 +170,7 @@ def _assign(msa, table, first_candidates, num_digits, assignment):
     num_rows, num_res = msa.shape
     num_columns, _, num_words = table.shape
     words = len(first_candidates)
-    # Three digits at least, which the adders of eight columns fill.
+    # The adders of a block of eight columns write three digits.
     digits = np.zeros((max(num_digits, 3), num_words), np.uint64)
     tokens = np.zeros(num_columns, np.uint8)
     candidates = np.empty(words, np.uint64)
@@ -184,7 +218,7 @@ def _assign(msa, table, first_candidates, num_digits, assignment):
 )
 def _count(msa, assignment, token_of_class, flags, counts):
     num_clusters, num_columns, _ = flags.shape
-    # Rows sorted by cluster, so that one cluster's counts stay in the nearest cache.
+    # Rows are sorted by cluster, so that the counts of a cluster stay in the L1 cache.
     end = np.zeros(num_clusters + 1, np.int64)
     for cluster in assignment:
         end[cluster + 1] += 1

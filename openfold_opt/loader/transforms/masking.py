@@ -11,16 +11,17 @@ MASK_CLASS = 22
 def mask_msa(
     msa: np.ndarray, *, profile: np.ndarray, config: DataConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses positions and replaces them: uniform amino acid, draw from the profile, unchanged, or the mask class.
+    """Choose positions at random and replace them.
 
-    Masking comes before clustering, so that the clusters' profiles do not betray what was masked. All positions may be chosen,
-    gaps and unknowns too.
+    The replacement is a uniformly drawn amino acid, a draw from the profile, the unchanged class,
+    or the mask class. Masking precedes clustering, so that the cluster profiles do not reveal the
+    masked classes. All positions can be chosen, including gaps and unknown residues.
 
     Args:
         msa: uint8 [N_clust, N_res], classes 0..21.
         profile: float [N_res, 22], frequencies over all rows of the alignment.
-        config: fraction of positions, and probability of each replacement.
-        rng: generator of this pass.
+        config: fraction of positions and probability of each replacement.
+        rng: the generator of this pass.
 
     Returns:
         masked MSA, uint8 [N_clust, N_res], classes 0..22, and bert_mask, bool [N_clust, N_res].
@@ -46,7 +47,10 @@ def mask_msa(
 def _draw_from_columns(
     profile: np.ndarray, columns: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """One class per entry of `columns`, by inverting the cumulative profile of that column; uint8 [len(columns)]."""
+    """Draw one class per entry of `columns` from the profile of that column; uint8 [len(columns)].
+
+    Uses inverse transform sampling.
+    """
     cumulative = np.cumsum(profile, axis=1, dtype=np.float64)
     threshold = rng.random(columns.size) * cumulative[columns, -1]
     return (cumulative[columns] <= threshold[:, None]).sum(axis=1).astype(np.uint8)

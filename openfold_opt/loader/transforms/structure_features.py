@@ -1,4 +1,4 @@
-"""Structure features of the target and of templates, computed by the geometry room."""
+"""Structure features of the target: atoms, frames and torsion angles."""
 
 import numpy as np
 import torch
@@ -18,16 +18,17 @@ TARGET_FRAME_FEATURES = (
 def make_structure_features(
     aatype: np.ndarray, all_atom_positions: np.ndarray, all_atom_mask: np.ndarray, *, crop: slice
 ) -> dict[str, np.ndarray]:
-    """Ground-truth features of the residues of the crop.
+    """Return the ground-truth features of the residues in the crop.
 
     Args:
         aatype: int64 [N_res], classes 0..20, the whole chain.
         all_atom_positions: float32 [N_res, 37, 3], angstrom.
         all_atom_mask: float32 [N_res, 37].
-        crop: residues wanted.
+        crop: residues to return.
 
     Returns:
-        the features of openfold_opt.protein.features that describe atoms, frames and torsions, and seq_mask, for the crop.
+        the features of openfold_opt.protein.features that describe atoms, frames and torsions, and
+        seq_mask, for the crop.
     """
     residues = torch.from_numpy(np.ascontiguousarray(aatype[crop]))
     positions = torch.from_numpy(np.array(all_atom_positions[crop], dtype=np.float32))
@@ -39,14 +40,15 @@ def make_structure_features(
 
 
 def structure_features(residues: Tensor, positions: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The features of make_structure_features but seq_mask, on the device of the input.
+    """Return the features of make_structure_features except seq_mask, on the device of the input.
 
     Args:
         residues: int64 [..., N_res], classes 0..20.
         positions: float32 [..., N_res, 37, 3], angstrom.
         mask: float32 [..., N_res, 37].
     """
-    # Only chi angles are features of the target; they need no neighbors, so the crop alone is enough.
+    # Only the chi angles are target features. They do not depend on neighboring residues, so the
+    # crop is sufficient.
     sin_cos, _, torsion_mask = atom37_to_torsion_angles(residues, positions, mask)
     frames = atom37_to_frames(residues, positions, mask)
     beta, beta_mask = pseudo_beta(residues, positions, mask)

@@ -1,4 +1,4 @@
-"""Template features (AlphaFold2 supplement, table 1) of the templates that a sample keeps."""
+"""Template features (AlphaFold2 supplement, table 1) of the templates of a sample."""
 
 import numpy as np
 import torch
@@ -12,17 +12,17 @@ from openfold_opt.loader.raw_features import Templates
 def make_template_features(
     templates: Templates, *, chosen: np.ndarray, crop: slice
 ) -> dict[str, np.ndarray]:
-    """Features of the chosen templates and the residues of the crop; all have length 0 in front if none is chosen.
+    """Return the features of the chosen templates for the residues in the crop.
 
     Args:
         templates: of the whole chain.
-        chosen: int64 [n], places in `templates`.
-        crop: residues wanted.
+        chosen: int64 [n], indices into `templates`; n may be 0.
+        crop: residues to return.
 
     Returns:
         the template_* features of openfold_opt.protein.features, [n, length of the crop, ...].
     """
-    # Torsions omega and phi reach back to the residue before, which may lie outside the crop.
+    # Torsion angles omega and phi depend on the previous residue, which may be outside the crop.
     first = max(crop.start - 1, 0)
     context = templates.take(chosen, slice(first, crop.stop))
     aatype = torch.from_numpy(context.aatype)
@@ -36,7 +36,7 @@ def make_template_features(
 
 
 def template_features(aatype: Tensor, positions: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The features of make_template_features but template_mask, on the device of the input.
+    """Return the features of make_template_features except template_mask, on the input's device.
 
     Args:
         aatype: int64 [..., N_res], classes 0..21.

@@ -1,4 +1,4 @@
-"""Padding of features to the sizes of a batch."""
+"""Padding of model features to the sizes of a batch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,17 +10,18 @@ from openfold_opt.protein.features import FEATURES
 def pad_features(
     features: Mapping[str, np.ndarray], *, sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Pads every feature at the end of its symbolic dims and brings it to the table's dtype.
+    """Pad every feature at the end of its symbolic dims and convert it to the dtype of the table.
 
     Args:
-        features: name -> array of one sample, without pass dim; names of openfold_opt.protein.features.
+        features: name -> array of one sample, without pass dim; the names are those of
+            openfold_opt.protein.features.
         sizes: target size of N_res, N_clust, N_extra and N_templ.
 
     Returns:
         name -> padded array.
 
     Raises:
-        ValueError: a feature is larger than the size to pad to.
+        ValueError: a feature is larger than its target size.
     """
     return {name: _pad(name, [array], sizes)[0, ...] for name, array in features.items()}
 
@@ -28,7 +29,14 @@ def pad_features(
 def pad_passes(
     passes: Sequence[Mapping[str, np.ndarray]], *, sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Pads the features of all passes and stacks them: name -> [num_passes, ...]; otherwise as `pad_features`."""
+    """Pad the features of all passes like `pad_features` and stack them.
+
+    Returns:
+        name -> padded array [num_passes, ...].
+
+    Raises:
+        ValueError: a feature is larger than its target size.
+    """
     return {name: _pad(name, [features[name] for features in passes], sizes) for name in passes[0]}
 
 
@@ -36,10 +44,13 @@ def _pad(name: str, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> n
     spec = FEATURES[name]
     target = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
     padded = np.full((len(arrays), *target), spec.pad_value, spec.dtype)
-    for place, array in enumerate(arrays):
-        if len(target) != array.ndim or any(have > want for have, want in zip(array.shape, target)):
+    for index, array in enumerate(arrays):
+        if len(target) != array.ndim or any(
+            size > limit for size, limit in zip(array.shape, target)
+        ):
             raise ValueError(
-                f"feature {name}: found shape {list(array.shape)}, expected at most {list(target)} to pad to"
+                f"feature {name}: found shape {list(array.shape)}, "
+                f"expected at most {list(target)} to pad to"
             )
-        padded[(place, *map(slice, array.shape))] = array
+        padded[(index, *map(slice, array.shape))] = array
     return padded

@@ -1,10 +1,10 @@
-"""MSA features of one recycling pass: sampling, masking, clustering and the final features, in this order."""
+"""MSA features of one pass: row sampling, masking, clustering and the final features."""
 
 import numpy as np
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.raw_features import RawFeatures
-from openfold_opt.loader.transforms import clustering
+from openfold_opt.loader.reference import clustering
 from openfold_opt.loader.transforms.masking import mask_msa
 from openfold_opt.loader.transforms.msa_features import deletion_value, has_deletion, make_msa_feat
 from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
@@ -18,7 +18,7 @@ def make_msa_pass(
     rows_rng: np.random.Generator,
     mask_rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Draws rows and masking and computes the per-pass features of openfold_opt.protein.features, unpadded.
+    """Draw rows and masking, and compute the per-pass features, unpadded.
 
     Rows are clustered over the whole chain; only the features are cropped.
     """
@@ -35,17 +35,17 @@ def make_msa_pass(
 def msa_features_of_choice(
     raw: RawFeatures, *, rows: RowChoice, masked_msa: np.ndarray, crop: slice, max_extra_msa: int
 ) -> dict[str, np.ndarray]:
-    """The deterministic part: features that follow from given rows and a given masking.
+    """Compute the features that follow from given rows and a given masking. Draws nothing.
 
     Args:
         raw: the chain.
-        rows: which rows are centers and which are extra.
+        rows: which rows are cluster centers and which are extra rows.
         masked_msa: uint8 [N_clust, N_res], classes 0..22, the whole chain.
-        crop: residues wanted.
-        max_extra_msa: how many of the extra rows are kept, from the front.
+        crop: residues to return.
+        max_extra_msa: maximum number of extra rows to return; the first ones are kept.
 
     Returns:
-        name -> array, all per-pass features but bert_mask; N_clust = len(rows.clustered),
+        name -> array, all per-pass features except bert_mask; N_clust = len(rows.clustered),
         N_extra = min(len(rows.extra), max_extra_msa), N_res = length of the crop.
     """
     extra = raw.classes(rows.extra)

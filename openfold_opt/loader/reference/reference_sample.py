@@ -1,26 +1,29 @@
-"""Samples the plain way: model features straight from raw features, each in its full size, one recycling pass after the other.
+"""The reference implementation of a sample: model features directly from raw features.
 
-Nothing in a run uses it. It is what a sample is by definition: what loader.sample and loader.expand make together is tested to equal it.
+Every feature is computed at full size, one pass after the other.
 """
 
 import numpy as np
 
 from openfold_opt.loader.random_streams import Purpose, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
+from openfold_opt.loader.reference.msa_pass import make_msa_pass
+from openfold_opt.loader.reference.padding import pad_features, pad_passes
 from openfold_opt.loader.sample import SampleChoice
 from openfold_opt.loader.transforms.msa_features import make_target_feat
-from openfold_opt.loader.transforms.msa_pass import make_msa_pass
-from openfold_opt.loader.transforms.padding import pad_features, pad_passes
 from openfold_opt.loader.transforms.structure_features import make_structure_features
 from openfold_opt.loader.transforms.template_features import make_template_features
 
 
-def plain_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
-    """Every feature of openfold_opt.protein.features, padded; per-pass ones [num_passes, ...].
+def reference_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
+    """Return every feature of openfold_opt.protein.features, padded.
 
     Args:
         raw: the chain.
-        choice: of sample.choose_for_training or sample.choose_for_evaluation.
+        choice: from sample.choose_for_training or sample.choose_for_evaluation.
+
+    Returns:
+        name -> array; per-pass features have shape [num_passes, ...].
     """
     passes = [
         make_msa_pass(
@@ -37,7 +40,7 @@ def plain_sample(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray
 
 
 def _shared_features(raw: RawFeatures, choice: SampleChoice) -> dict[str, np.ndarray]:
-    """Features that all recycling passes share, unpadded."""
+    """Return the features that all passes share, unpadded."""
     crop = choice.crop
     return {
         **make_structure_features(raw.aatype, raw.all_atom_positions, raw.all_atom_mask, crop=crop),
