@@ -10,7 +10,7 @@ from typing import NoReturn
 from benchmark.arguments import USAGE_EXIT_CODE, BriefParser
 from benchmark.errors import BenchmarkError
 from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, program_name
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 
 COMMANDS = {
     "run": ("benchmark.run", "one timed run"),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from openfold_opt.parallel.leaving import SIGNAL_EXIT_CODES
+from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
 from openfold_opt.train.preemption import StopRequest
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)

@@ -118,7 +118,7 @@ def step_collectives(
     """(what, kind, bytes that a rank sends) -> times in one step of one micro-batch, from a step on device "meta"."""
     launched: Counter = Counter()
     axis = dataclasses.replace(
-        AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+        AxisGroup.fake("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
     )
     step = MetaStep.build(
         config,

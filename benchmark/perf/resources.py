@@ -101,7 +101,7 @@ def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
     # All blocks of the Evoformer are alike, so one of them launches every kernel.
     config = with_evoformer_blocks(build_preset(args.preset), 1)
     steps = [
-        (config, AxisGroup.single("dap") if n == 1 else AxisGroup.imagined("dap", size=n))
+        (config, AxisGroup.single("dap") if n == 1 else AxisGroup.fake("dap", size=n))
         for n in args.dap
     ]
     if args.widest:

@@ -74,7 +74,7 @@ def saved_bytes(
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
         plan = ExecutionPlan(
             kernels=kernels,
-            dap=AxisGroup.imagined("dap", size=dap_size),
+            dap=AxisGroup.fake("dap", size=dap_size),
             num_recomputed_blocks=num_recomputed_blocks,
         )
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)

@@ -300,7 +300,7 @@ class TrainStep:
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_iterations))
         self._load_extras(terms)
         if is_last:
-            self._reducer.arm()
+            self._reducer.prepare_for_backward()
         (terms.loss / self.config.accumulation).backward()
         if not is_last:
             self.buffer.collect_gradients()

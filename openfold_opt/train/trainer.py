@@ -210,7 +210,7 @@ class Trainer:
 
     def _note(self, what: str) -> None:
         """A thing of the set-up is done."""
-        self._heartbeat.note(activity=what)
+        self._heartbeat.set_status(activity=what)
         self._observer.preparing(what)
 
     def _train(self, context: ParallelContext, device: torch.device) -> RunSummary:
@@ -286,7 +286,7 @@ class Trainer:
                 self._config,
                 context,
                 device=device,
-                note=self._heartbeat.note,
+                note=self._heartbeat.set_status,
                 stop_request=self._stop_request,
             )
             graphs = None

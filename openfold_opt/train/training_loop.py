@@ -59,7 +59,7 @@ class TrainingLoop:
         self._started = self._run_seconds = 0.0
         self._block_started = (0.0, 0)
         """time.perf_counter() and step at the beginning of the running block."""
-        self._note = heartbeat.note
+        self._note = heartbeat.set_status
         self._writer = BackgroundWriter(
             prepared.store,
             before_publishing=lambda step: observer.checkpoint_written(step=step),

@@ -32,7 +32,7 @@ def test_dap_launches_the_same_kernels():
     """One compilation of the kernels of a rank alone therefore serves every DAP size."""
     config = with_evoformer_blocks(build_preset("mlperf_reference"), 1)
     found = []
-    for dap in (AxisGroup.single("dap"), AxisGroup.imagined("dap", size=8)):
+    for dap in (AxisGroup.single("dap"), AxisGroup.fake("dap", size=8)):
         step = MetaStep.build(config, kernels="triton", precision="bf16", dap=dap)
         launches = distinct_launches(resources.step_launches(step), every_alignment=False)
         found.append(

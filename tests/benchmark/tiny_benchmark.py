@@ -21,7 +21,7 @@ import torch
 from benchmark import __main__ as benchmark_main
 from benchmark import run
 from openfold_opt.parallel import waiting
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.synthetic import MemorySource, tiny_config

@@ -28,7 +28,7 @@ class Chains:
 def parts():
     config = tiny_config()
     model = build_model(config, seed=1, device=torch.device("cpu"))
-    plan = ExecutionPlan.plain()
+    plan = ExecutionPlan.reference()
     step = build_train_step(config, model, plan=plan, context=ParallelContext.alone(), seed=1)
     return step, Evaluator(model, step.weight_average.parameters(), plan=plan)
 

@@ -108,7 +108,7 @@ def test_the_plan_counts_the_bytes_of_a_real_forward_pass(config, device):
     batch = FeatureBatch.from_features(features).to(device)
     kernel_config = KernelConfig.all("triton" if device.type == "cuda" else "reference")
     kernels = build_kernel_set(kernel_config, device, config.model.kernel_shapes())
-    plan = dataclasses.replace(ExecutionPlan.plain(), kernels=kernels)
+    plan = dataclasses.replace(ExecutionPlan.reference(), kernels=kernels)
 
     def forward():
         outputs = model(batch, plan, num_recycling_iterations=0)

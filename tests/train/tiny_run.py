@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from openfold_opt.parallel.launch import read_launch_info
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport

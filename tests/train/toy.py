@@ -93,5 +93,5 @@ def toy_step(
         gradient_bucket_bytes=64,
     )
     return TrainStep(
-        ToyModel(), loss=toy_loss, plan=ExecutionPlan.plain(), config=config, context=context
+        ToyModel(), loss=toy_loss, plan=ExecutionPlan.reference(), config=config, context=context
     )

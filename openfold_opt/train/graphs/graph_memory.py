@@ -105,7 +105,7 @@ def _count_work(
     counter = LaunchCounter()
     axis = AxisGroup.single("dap")
     if dap_size > 1:
-        axis = AxisGroup.imagined("dap", size=dap_size)
+        axis = AxisGroup.fake("dap", size=dap_size)
     axis = replace(axis, on_launch=lambda what, kind, sent_bytes: counter.add())
     plan = ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=ALL_BLOCKS)
     with ExitStack() as stack:
