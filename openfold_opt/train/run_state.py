@@ -102,13 +102,13 @@ def restore_run(
     if facts.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {facts.get('format_version')}, expected {FORMAT_VERSION}; "
-            "resume it with the software version that wrote it, or choose another output directory"
+            "resume it with the version that wrote it, or choose another output directory"
         )
     for key, expected in asdict(identity).items():
         if facts[key] != expected:
             raise CheckpointError(
-                f"{path} belongs to a run with {key}={facts[key]}, this one has {expected}; use the "
-                "same preset, seed and data to resume it, or choose another output directory"
+                f"{path} belongs to a run with {key}={facts[key]}, this one has {expected}; use "
+                "the same preset, seed and data to resume it, or choose another output directory"
             )
     state, buffer = train_step.weight_state(), train_step.buffer
     try:

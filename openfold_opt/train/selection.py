@@ -89,8 +89,8 @@ def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[Trai
     kept = [chain for chain in chains if chain.chain_id not in held_out]
     if not kept:
         raise ValueError(
-            f"all {len(chains)} chains to train on are in a cluster of an evaluated chain; evaluate "
-            "fewer chains, or set selection.exclude_validation=False"
+            f"all {len(chains)} chains to train on are in a cluster of an evaluated chain; "
+            "evaluate fewer chains, or set selection.exclude_validation=False"
         )
     return kept
 
@@ -156,8 +156,9 @@ def _share_of_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[s
     if number >= num_clusters:
         raise ValueError(
             f"the data set has {num_clusters} clusters to train on, and validation_share="
-            f"{config.validation_share} holds out {number}, which leaves none for training. Convert "
-            "more entries, or set selection.validation_share=0 to evaluate the training chains"
+            f"{config.validation_share} holds out {number}, which leaves none for training. "
+            "Convert more entries, or set selection.validation_share=0 to evaluate the training "
+            "chains"
         )
     chosen = set(order[:number])
     return [chain_id for chain_id, cluster in cluster_of.items() if cluster in chosen]
@@ -214,7 +215,7 @@ def validate_counts(
         return None
     required = ["any number" if number is None else f"{number:,}" for number in expected]
     return (
-        f"the data set gives {train_samples:,} chains to train on and {eval_samples:,} to evaluate, "
-        f"expected {required[0]} and {required[1]}; convert the data set that this configuration "
-        "was made for, or choose another preset"
+        f"the data set gives {train_samples:,} chains to train on and {eval_samples:,} to "
+        f"evaluate, expected {required[0]} and {required[1]}; convert the data set that "
+        "this configuration was made for, or choose another preset"
     )

@@ -22,7 +22,7 @@ from openfold_opt.train.schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.weight_average import WeightAverage, WeightAverageConfig
 
 NUM_EXTRAS = 32
-"""Extra values after the gradients: the finiteness flag, the loss, its terms, and last the stop flags."""
+"""Extra values after the gradients: finiteness flag, loss, its terms; at the end the stop flags."""
 
 STOP_FLAGS = ("target reached", "asked to stop")
 """Flags all-reduced together with the gradients, so that every rank sees them at the same step."""

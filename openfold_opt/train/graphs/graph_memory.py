@@ -27,8 +27,7 @@ from openfold_opt.train.precision import meta_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
-"""An estimate, not a measurement of this code: 17 GB for 1.7 million nodes, the graphs of a step with
-many micro-batches when each of them was captured."""
+"""An estimate, not a measurement of this code: 17 GB for 1.7 million nodes."""
 
 FUSED_NAMESPACE = "openfold"
 """Namespace of our own operators, whose launches are counted individually."""

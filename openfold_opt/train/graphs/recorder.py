@@ -1,4 +1,4 @@
-"""Capture work once and replay it with one launch: the interface between the step and CUDA graphs."""
+"""Capture work once and replay it with a single launch, as a CUDA graph."""
 
 from __future__ import annotations
 
