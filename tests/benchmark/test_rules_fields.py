@@ -153,7 +153,7 @@ def test_a_class_has_one_mark_or_each_of_its_fields_has():
 
     with pytest.raises(
         ValueError,
-        match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark from the class",
+        match="'mathematical' but its class MixedConfig has 'implementation'; remove the category",
     ):
         list(config_fields(MixedConfig()))
 
