@@ -24,8 +24,9 @@ from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import atom_order
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
-from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore
+from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.selection import select_training, select_validation
 

@@ -17,7 +17,8 @@ from benchmark.launch import Submitter
 from benchmark.log_events import read_events
 from benchmark.mlperf_log import MLPerfObserver
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunInfo
 from openfold_opt.train.precision import meta_model
 
 COUNT_KEYS = ("train_samples", "eval_samples")
@@ -77,8 +78,8 @@ def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
 def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int | None]) -> None:
     """One rank group, one block of training, one evaluation that reaches the target."""
     batch = config.global_batch_size or config.local_batch_size * config.accumulation
-    epoch_num = config.evaluation.every_steps * batch
-    block = {"step": config.evaluation.every_steps, "epoch_num": epoch_num}
+    samples_at_end = config.evaluation.every_steps * batch
+    interval = {"step": config.evaluation.every_steps, "samples_at_end": samples_at_end}
     info = RunInfo(
         config=config,
         seed=0,
@@ -100,11 +101,11 @@ def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int 
         observer.init_stop(info)
         observer.run_start(info)
         observer.data_ready(train_samples=samples[0] or 0, eval_samples=samples[1] or 0)
-        observer.block_start(step=0, epoch_num=epoch_num)
-        observer.block_stop(**block, samples_per_second=1.0)
-        observer.evaluation_start(**block)
-        observer.evaluation(EvaluationReport(**block, lddt_ca=score, chains=chains, seconds=1.0))
-        observer.evaluation_stop(**block)
-        observer.run_stop(status="success", samples=epoch_num)
+        observer.interval_start(step=0, samples_at_end=samples_at_end)
+        observer.interval_stop(**interval, samples_per_second=1.0)
+        observer.evaluation_start(**interval)
+        observer.evaluation(EvaluationReport(**interval, lddt_ca=score, chains=chains, seconds=1.0))
+        observer.evaluation_stop(**interval)
+        observer.run_stop(status="success", samples=samples_at_end)
     finally:
         observer.close()

@@ -12,7 +12,8 @@ from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
 from benchmark.settings import apply_settings
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
-from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
+from openfold_opt.train.checkpoint import CheckpointStore, load_checkpoint
+from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.run_state import published_form
 from openfold_opt.train.schedule import learning_rate
 

@@ -11,8 +11,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.stopping import Terminated
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LostRankError
-from openfold_opt.train.trainer import SetupError
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.errors import NonFiniteError, SetupError
 
 NOT_FINITE = "not finite"
 FULL_DISK = "full disk"

@@ -144,36 +144,38 @@ class MLPerfObserver(NullObserver):
             f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}",
         )
 
-    def block_start(self, *, step: int, epoch_num: int) -> None:
+    def interval_start(self, *, step: int, samples_at_end: int) -> None:
         """Training between two evaluations begins."""
         self._num_blocks += 1
         self._data_waits.clear()
-        self._start(constants.EPOCH_START, epoch_num=epoch_num, **INSTANCE)
+        self._start(constants.EPOCH_START, epoch_num=samples_at_end, **INSTANCE)
 
     def step(self, report: StepReport) -> None:
         """Steps are not logged one by one; their waits make the mean of the block."""
         self._data_waits.append(report.data_wait_seconds)
 
-    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None:
+    def interval_stop(self, *, step: int, samples_at_end: int, samples_per_second: float) -> None:
         """Throughput in samples per second, and the mean wait for a batch in seconds."""
-        self._end(constants.EPOCH_STOP, epoch_num=epoch_num, **INSTANCE)
+        self._end(constants.EPOCH_STOP, epoch_num=samples_at_end, **INSTANCE)
         place = {"step": self._num_blocks, **INSTANCE}
         self._event("tracked_stats", {"throughput": samples_per_second}, **place)
         if self._data_waits:
             mean_wait = sum(self._data_waits) / len(self._data_waits)
             self._event("tracked_stats", {"data_wait_seconds_per_step": mean_wait}, **place)
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
         """An evaluation begins."""
-        self._start(constants.EVAL_START, epoch_num=epoch_num, **INSTANCE)
+        self._start(constants.EVAL_START, epoch_num=samples_at_end, **INSTANCE)
 
     def evaluation(self, report: EvaluationReport) -> None:
         """lDDT-Ca, 0 to 1."""
-        self._event(constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=report.epoch_num, **INSTANCE)
+        self._event(
+            constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=report.samples_at_end, **INSTANCE
+        )
 
-    def evaluation_stop(self, *, step: int, epoch_num: int) -> None:
+    def evaluation_stop(self, *, step: int, samples_at_end: int) -> None:
         """An evaluation is over."""
-        self._end(constants.EVAL_STOP, epoch_num=epoch_num, **INSTANCE)
+        self._end(constants.EVAL_STOP, epoch_num=samples_at_end, **INSTANCE)
 
     def run_stop(self, *, status: str, samples: int) -> None:
         """The clock stops."""

@@ -13,8 +13,8 @@ from benchmark.machine import CHECKOUT, describe_machine, describe_versions
 from benchmark.output_directory import OutputDirectory
 from benchmark.run_clock import RunClock
 from openfold_opt.train.config import config_as_dict
+from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary, StepReport
-from openfold_opt.train.preemption import PreemptedError
 
 MAX_NAMED = 5
 """Files that are not committed and are named on the console."""

@@ -110,7 +110,10 @@ def run(args: argparse.Namespace) -> int:
         lines += [
             "",
             "every field:",
-            *(f"  {leaf.mark:<14}  {leaf.path}: {leaf.value!r}" for leaf in config_fields(config)),
+            *(
+                f"  {leaf.category:<14}  {leaf.path}: {leaf.value!r}"
+                for leaf in config_fields(config)
+            ),
         ]
     print("\n".join(lines))
     if args.json is not None:
@@ -237,7 +240,9 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
         value = found[path].value if path in found else MISSING
         wanted = expected[path].value if path in expected else MISSING
         if value != wanted:
-            differences.append(Difference(path=path, mark=leaf.mark, value=value, reference=wanted))
+            differences.append(
+                Difference(path=path, mark=leaf.category, value=value, reference=wanted)
+            )
     return differences
 
 

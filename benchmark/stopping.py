@@ -51,7 +51,7 @@ def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
         if not stop_request.is_watched:
             raise Terminated(number)
         is_second = first and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS
-        if is_second and not stop_request.is_heard:
+        if is_second and not stop_request.is_acknowledged:
             raise Terminated(number)
         if not first:
             first.append(time.monotonic())

@@ -43,7 +43,10 @@ class SummaryObserver(NullObserver):
 
     def evaluation(self, report: EvaluationReport) -> None:
         """One line per evaluation, with the figure of every chain."""
-        _append(self._folder / EVALUATIONS_FILE, asdict(report))
+        # The file uses the key of the MLPerf log for samples_at_end.
+        names = {"samples_at_end": "epoch_num"}
+        line = {names.get(name, name): value for name, value in asdict(report).items()}
+        _append(self._folder / EVALUATIONS_FILE, line)
 
     def run_end(self, summary: RunSummary) -> None:
         """Text and picture."""
@@ -56,7 +59,7 @@ class SummaryObserver(NullObserver):
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Evaluations of a run in order of their steps (keys of EvaluationReport).
+    """Evaluations of a run in order of their steps (keys as SummaryObserver.evaluation writes).
 
     A resumed run repeats what came after its checkpoint, and then the later line counts; a line cut
     off by the death of the process is left out.

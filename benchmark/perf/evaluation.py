@@ -18,8 +18,9 @@ from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.errors import SetupError
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.trainer import SetupError, Trainer
+from openfold_opt.train.trainer import Trainer
 
 NUM_SETTLING_STEPS = 5
 
@@ -60,7 +61,7 @@ class _StepTimes(NullObserver):
         self._num_under_way = 0
         self._was_under_way = False
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
         self._num_under_way += 1
 
     def evaluation(self, report: EvaluationReport) -> None:

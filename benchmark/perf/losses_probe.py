@@ -24,6 +24,7 @@ from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource, ShardDataSource
+from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.observer import (
     CompositeObserver,
     ConsoleObserver,
@@ -33,8 +34,7 @@ from openfold_opt.train.observer import (
     RunSummary,
     StepReport,
 )
-from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.trainer import Trainer
 
 
 class _Lines(NullObserver):

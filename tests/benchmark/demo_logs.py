@@ -11,7 +11,8 @@ from benchmark.launch import Submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.presets import build_preset
 from benchmark.submission.description import MEANINGS
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunInfo
 
 DESCRIPTION = {
     "submitter": "Nobody",
@@ -67,16 +68,16 @@ def write_demo_log(
     log.data_ready(train_samples=368, eval_samples=16)
     for index, score in enumerate(scores):
         step, samples = 100 * (index + 1), 200 * (index + 1)
-        log.block_start(step=step - 100, epoch_num=samples)
-        log.block_stop(step=step, epoch_num=samples, samples_per_second=12.0)
-        log.evaluation_start(step=step, epoch_num=samples)
+        log.interval_start(step=step - 100, samples_at_end=samples)
+        log.interval_stop(step=step, samples_at_end=samples, samples_per_second=12.0)
+        log.evaluation_start(step=step, samples_at_end=samples)
         chains = (ChainScore(chain_id="7abc_A", lddt_ca=score, num_residues=100),)
         log.evaluation(
             EvaluationReport(
-                step=step, epoch_num=samples, lddt_ca=score, chains=chains, seconds=2.0
+                step=step, samples_at_end=samples, lddt_ca=score, chains=chains, seconds=2.0
             )
         )
-        log.evaluation_stop(step=step, epoch_num=samples)
+        log.evaluation_stop(step=step, samples_at_end=samples)
     log.run_stop(status="success" if scores[-1] >= 0.8 else "aborted", samples=200 * len(scores))
     log.close()
     events = [json.loads(line.partition(" ")[2]) for line in path.read_text().splitlines()]

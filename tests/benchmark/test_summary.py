@@ -4,7 +4,8 @@ import json
 import struct
 
 from benchmark.summary import SummaryObserver, draw_curve, format_summary, read_evaluations
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunSummary, StepReport
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunSummary, StepReport
 
 
 def report(step, lddt_ca):
@@ -13,7 +14,7 @@ def report(step, lddt_ca):
         ChainScore(chain_id="2abc_B", lddt_ca=lddt_ca + 0.1, num_residues=40),
     )
     return EvaluationReport(
-        step=step, epoch_num=2 * step, lddt_ca=lddt_ca, chains=chains, seconds=1.5
+        step=step, samples_at_end=2 * step, lddt_ca=lddt_ca, chains=chains, seconds=1.5
     )
 
 

@@ -15,7 +15,13 @@ from openfold_opt.train.graphs.recorder import CudaRecorder
 from tests.support.devices import DEVICES
 from tests.support.lone_group import lone_axis, lone_group, lone_training_context
 from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import StandIn, kernels_for, micro_batch, new_graphs, new_step
+from tests.train.test_step_graphs import (
+    FakeRecorder,
+    kernels_for,
+    micro_batch,
+    new_graphs,
+    new_step,
+)
 
 NUM_REPLAYS = {"cpu": 3, "cuda": 20}
 """On a CPU the substitute recorder reruns the Python code, so a few replays are sufficient."""
@@ -23,7 +29,7 @@ NUM_REPLAYS = {"cpu": 3, "cuda": 20}
 
 def recorder_for(device):
     """Return the recorder of the device; on a CPU it reruns the work including the collectives."""
-    return CudaRecorder(device) if device.type == "cuda" else StandIn()
+    return CudaRecorder(device) if device.type == "cuda" else FakeRecorder()
 
 
 def send(x, transfer):
