@@ -1,7 +1,6 @@
 """Time the sample preparation of the MLCommons reference.
 
-    PYTHONPATH=CHECKOUT python reference_samples.py PROCESSED_PDB PROCESSED_ALIGNMENTS REPEATS CHAIN
-    ...
+    PYTHONPATH=CHECKOUT python reference_samples.py PDB ALIGNMENTS REPEATS CHAIN ...
 
 The interpreter of `perf data --reference-python` runs this script in the checkout of mlcommons/hpc
 (folder openfold) that --reference names. It imports nothing from this project and copies nothing

@@ -1,14 +1,13 @@
 """Time training steps of the MLCommons reference.
 
-    PYTHONPATH=CHECKOUT python reference_step.py BLOCKS PASSES REPEATS THREADS FEATURES.npz
-    PER_PASS_NAME,...
+    PYTHONPATH=CHECKOUT python reference_step.py BLOCKS PASSES REPEATS THREADS FEATURES PER_PASS
 
 The interpreter of `perf step --reference-python` runs this script with the checkout of
 mlcommons/hpc (folder openfold) that --reference names. It imports nothing from this project and
 copies nothing from the reference. A step does what the reference's training loop does on one
 device: forward, loss, backward, gradient clipping, Adam, weight average. PASSES is the number of
-recycling iterations. Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "losses":
-[...]}.
+recycling iterations, FEATURES an .npz file, PER_PASS the names of features with a dim of passes,
+separated by commas. Prints one line of JSON: {"seconds", "peak_memory_bytes", "losses"}.
 """
 
 import json
