@@ -87,7 +87,7 @@ def _data(metrics: Values) -> str:
 def _evaluation(metrics: Values) -> str:
     ratio = statistics.median(metrics["during"]) / statistics.median(metrics["between"])
     return (
-        f"{metrics['preset']}: a step while {metrics['num_evaluation_ranks']} other ranks "
+        f"{metrics['preset']}: a step while other ranks ({metrics['num_evaluation_ranks']}) "
         f"evaluate takes {ratio:.3f}x the time of a step between evaluations"
     )
 

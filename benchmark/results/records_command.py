@@ -74,10 +74,8 @@ def run(args: argparse.Namespace) -> int:
     target = results / TABLE_FILE
     is_current = target.is_file() and target.read_text(encoding="utf-8") == text
     if args.check:
-        print(
-            f"{target} is "
-            f"{'current' if is_current else 'not current; regenerate it with python -m benchmark results'}"
-        )
+        stale = "not current; regenerate it with python -m benchmark results"
+        print(f"{target} is {'current' if is_current else stale}")
         return 0 if is_current else 1
     target.write_text(text, encoding="utf-8")
     print(f"{target} {'was current' if is_current else 'written'}")

@@ -11,7 +11,7 @@ from benchmark.check import check_log
 from benchmark.log_events import MARK, read_events
 from benchmark.log_order import order_complaints
 from benchmark.results.run_log import LogError, read_run_log
-from benchmark.submission.consistency import judge_logs
+from benchmark.submission.consistency import check_logs
 from benchmark.submission.finding import FAIL
 from benchmark.submission.logs import find_logs
 from tests.benchmark.altered_logs import ALTERATIONS
@@ -106,7 +106,7 @@ def test_ten_runs_with_one_altered_log_are_refused_by_submit(tmp_path, name):
         write_demo_log(tmp_path / f"result_{index}.txt", seed=index, minutes=10)
     odd = tmp_path / "result_4.txt"
     reason = alter(odd, odd, name)
-    findings = judge_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
+    findings = check_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
     (finding,) = [each for each in findings if each.subject == "compliance"]
     assert finding.state == FAIL and finding.text.startswith("result_4, from")
     assert reason in finding.text

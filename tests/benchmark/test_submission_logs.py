@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.errors import BenchmarkError
 from benchmark.output_directory import OutputDirectory
-from benchmark.submission.consistency import judge_logs
+from benchmark.submission.consistency import check_logs
 from benchmark.submission.finding import FAIL, NOTE, PASS
 from benchmark.submission.logs import find_logs
 from tests.benchmark.demo_logs import DESCRIPTION, write_demo_log, write_record
@@ -25,7 +25,7 @@ def runs(tmp_path):
 
 
 def judge(folder, *, scaling="strong", **changes):
-    findings = judge_logs(find_logs([folder]), description=DESCRIPTION | changes, scaling=scaling)
+    findings = check_logs(find_logs([folder]), description=DESCRIPTION | changes, scaling=scaling)
     return {finding.subject: finding for finding in findings if finding.state in (FAIL, NOTE)}
 
 
@@ -163,7 +163,7 @@ def test_published_logs_comply_and_start_apart(shared):
     for folder in (folder for folder in folders if folder.is_dir()):
         scaling = "weak" if folder.name.endswith("weak") else "strong"
         description = DESCRIPTION | {"division": "closed"}
-        findings = judge_logs(find_logs([folder]), description=description, scaling=scaling)
+        findings = check_logs(find_logs([folder]), description=description, scaling=scaling)
         states = {finding.subject: finding.state for finding in findings}
         ours = ("number of runs", "compliance", "seeds", "start times", "one configuration")
         for subject in ours:
@@ -190,7 +190,7 @@ def test_broken_and_resumed_runs_are_refused(runs):
     log.write_text("\n".join(log.read_text().splitlines()[:-1]) + "\n")
     write_demo_log(runs / "run_5" / "mlperf.log", seed=5, num_resumptions=1)
     (runs / "run_8" / "mlperf_continued_1.log").touch()
-    findings = judge_logs(find_logs([runs]), description=DESCRIPTION, scaling="strong")
+    findings = check_logs(find_logs([runs]), description=DESCRIPTION, scaling="strong")
     texts = [finding.text for finding in findings if finding.subject == "compliance"]
     assert len(texts) == 3
     assert "result_2" in texts[0] and "run_stop" in texts[0]

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
-from benchmark.submission.description import MEANINGS, judge_description, read_description
+from benchmark.submission.description import MEANINGS, check_description, read_description
 from benchmark.submission.finding import FAIL
 from benchmark.submission.machine_description import accelerator_keys, processor_keys
 from tests.benchmark.demo_logs import write_description
@@ -25,7 +25,7 @@ host_memory_capacity = "1 TiB"
 def faults(path):
     return [
         finding.text
-        for finding in judge_description(json.loads(path.read_text()))
+        for finding in check_description(json.loads(path.read_text()))
         if finding.state == FAIL
     ]
 
