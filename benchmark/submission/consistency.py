@@ -50,7 +50,7 @@ def _check_number(logs: Sequence[RunLog], *, scaling: str) -> Finding:
     if number == REQUIRED_RUNS or (scaling == "weak" and number > REQUIRED_RUNS):
         return Finding(state=PASS, subject=subject, text=f"{number}")
     expected = f"at least {REQUIRED_RUNS}" if scaling == "weak" else f"exactly {REQUIRED_RUNS}"
-    remedy = f"make {REQUIRED_RUNS - number} more runs and give all {REQUIRED_RUNS}"
+    remedy = f"make {REQUIRED_RUNS - number} more and give all {REQUIRED_RUNS}"
     if number > REQUIRED_RUNS:
         remedy = (
             f"give the {REQUIRED_RUNS} consecutive runs whose score is the median of all such "

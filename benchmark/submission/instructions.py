@@ -34,7 +34,7 @@ prepare_environment run
     --alignments "$data/open_protein_set/processed" --out "$data/shards"
 """
 
-EMBEDDED_DATASETS = """echo "preset {preset}: run_and_time.sh creates its data before the clock starts"
+EMBEDDED_DATASETS = """echo "preset {preset}: run_and_time.sh creates its data before the run"
 """
 
 RUN = """exec "$code/run_and_time.sh" {preset}"$@"

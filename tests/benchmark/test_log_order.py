@@ -86,7 +86,7 @@ def test_altered_logs_are_refused_by_check_and_summarize(tmp_path, capsys, name)
     capsys.readouterr()
     assert main(["summarize", str(tmp_path / "set")]) == 1
     shown = capsys.readouterr().out
-    assert str(odd) in shown and "2 (+1 left out)" in shown
+    assert str(odd) in shown and "2 (+1 skipped)" in shown
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
@@ -261,4 +261,4 @@ def test_submit_refuses_ten_published_logs_with_one_altered(
     assert main(command) == 1
     shown = capsys.readouterr().out
     assert "FAIL  compliance: result_1" in shown and reason in shown
-    assert "falls short in compliance" in shown
+    assert "failed in compliance" in shown
