@@ -89,20 +89,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             kind: fit(kind, context.dap, device, args.repeats)
             for kind in sorted({kind for _, kind, _ in calls})
         }
-        rows = []
-        for (what, kind, sent), times in calls.items():
-            seconds = measure_collective(kind, sent, context.dap, device, args.repeats)
-            latency, bandwidth = fits[kind]
-            rows.append(
-                {
-                    "what": what,
-                    "kind": kind,
-                    "times": times,
-                    "sent_bytes": sent,
-                    "seconds": seconds,
-                    "predicted_seconds": latency + sent / bandwidth,
-                }
-            )
+        rows = [
+            {
+                "what": what,
+                "kind": kind,
+                "times": times,
+                "sent_bytes": sent,
+                "seconds": measure_collective(kind, sent, context.dap, device, args.repeats),
+                "predicted_seconds": fits[kind][0] + sent / fits[kind][1],
+            }
+            for (what, kind, sent), times in calls.items()
+        ]
         backend = dist.get_backend(context.dap.process_group)
     finally:
         context.close()

@@ -64,12 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("order", "staging"),
         help="measure only the orders of delivery, or only the prefetchers",
     )
-    _add_order_arguments(parser)
+    _add_times_arguments(parser)
+    _add_loader_arguments(parser)
     _add_prefetch_arguments(parser)
 
 
-def _add_order_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("orders of delivery")
+def _add_times_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("preparation times, for the orders of delivery")
     group.add_argument(
         "--times",
         type=Path,
@@ -82,6 +83,24 @@ def _add_order_arguments(parser: argparse.ArgumentParser) -> None:
         default="reference",
         help="implementation whose times to take from the record (default: %(default)s)",
     )
+    group.add_argument(
+        "--busy",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="mean share of the time that workers are busy (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of the sequence of times (default: %(default)s)",
+    )
+
+
+def _add_loader_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("loaders, for the orders of delivery")
     group.add_argument(
         "--steps",
         type=int,
@@ -104,13 +123,6 @@ def _add_order_arguments(parser: argparse.ArgumentParser) -> None:
         help="worker processes of each loader (default: %(default)s)",
     )
     group.add_argument(
-        "--busy",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="mean share of the time that workers are busy (default: %(default)s)",
-    )
-    group.add_argument(
         "--prefetch",
         type=int,
         default=8,
@@ -123,13 +135,6 @@ def _add_order_arguments(parser: argparse.ArgumentParser) -> None:
         default=256,
         metavar="P",
         help="reorder window of the second loader (default: %(default)s)",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="seed of the sequence of times (default: %(default)s)",
     )
 
 

@@ -89,19 +89,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="reference runs with the next seeds, to compare with (default: 1)",
     )
-    parser.add_argument(
+    _add_optimized_path_arguments(parser)
+
+
+def _add_optimized_path_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimized path")
+    group.add_argument(
         "--kernels",
         default="auto",
         choices=IMPLEMENTATIONS,
         help="kernels of the optimized path (default: auto, chosen for the device)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--precision",
         default="bf16",
         choices=PRECISIONS,
         help="precision of the optimized path (default: bf16)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--graphs",
         default="auto",
         choices=("auto", "on", "off"),

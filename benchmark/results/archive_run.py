@@ -43,25 +43,8 @@ def archive_run(
         )
     if target.exists():
         raise BenchmarkError(f"{target} exists; choose another --name")
-    state = _read(run_directory / STATE_FILE)
-    if state.get("status") != "finished" or state.get("continued"):
-        reason = (
-            "was resumed"
-            if state.get("continued")
-            else f"is {state.get('status')!r}, expected 'finished'"
-        )
-        raise BenchmarkError(
-            f"{run_directory}: the run {reason}; only finished runs that were not resumed are "
-            "archived"
-        )
     log_path = run_directory / FIRST_LOG
-    checked = check_log(log_path)
-    if not checked.passed:
-        raise BenchmarkError(f"{log_path} does not comply: {checked.complaints[0].strip()}")
-    try:
-        read_run_log(log_path)
-    except LogError as error:
-        raise BenchmarkError(f"{log_path}: {error}") from error
+    _check_run(run_directory, log_path)
     config = _read(run_directory / "config.json")
     missing = missing_keys(config, (*CONFIG_KEYS, *REPEATING_KEYS, "machine.host"))
     if missing:
@@ -86,6 +69,28 @@ def archive_run(
     (target / "config.json").write_text(text, encoding="utf-8")
     (target / FIRST_LOG).write_text(log, encoding="utf-8")
     (target / "command.txt").write_text(command + "\n", encoding="utf-8")
+
+
+def _check_run(run_directory: Path, log_path: Path) -> None:
+    """Check that the run finished, was not resumed, and has a compliant log."""
+    state = _read(run_directory / STATE_FILE)
+    if state.get("status") != "finished" or state.get("continued"):
+        reason = (
+            "was resumed"
+            if state.get("continued")
+            else f"is {state.get('status')!r}, expected 'finished'"
+        )
+        raise BenchmarkError(
+            f"{run_directory}: the run {reason}; only finished runs that were not resumed are "
+            "archived"
+        )
+    checked = check_log(log_path)
+    if not checked.passed:
+        raise BenchmarkError(f"{log_path} does not comply: {checked.complaints[0].strip()}")
+    try:
+        read_run_log(log_path)
+    except LogError as error:
+        raise BenchmarkError(f"{log_path}: {error}") from error
 
 
 def repeating_command(config: dict[str, Any]) -> str:
