@@ -17,7 +17,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.results.gather import ResultSet, gather
 from benchmark.results.headlines import headline
 from benchmark.results.metrics import Metrics, compute_metrics
-from benchmark.results.place import describe_place
+from benchmark.results.origin import describe_origin
 from benchmark.results.run_log import LogError, RunLog, read_run_log
 from benchmark.results.tables import (
     SPEED_COLUMNS,
@@ -64,7 +64,7 @@ def _runs(folder: Path) -> str:
     for each in folders:
         run, config, command = _read_run(each)
         metrics = compute_metrics(
-            ResultSet(place=describe_place(each), runs=(run,), num_rejected=0)
+            ResultSet(origin=describe_origin(each), runs=(run,), num_rejected=0)
         )
         rows.append([f"[{each.name}](runs/{each.name})", *_run_cells(run, config, metrics)])
         commands.append(

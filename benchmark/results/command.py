@@ -121,7 +121,7 @@ def remarks(gathered: Gathered, metrics: Sequence[Metrics]) -> list[str]:
                 f"{name}: the logs do not name the accelerators, so their peak is unknown; give "
                 f"--accelerator {of_set.system}=NAME"
             )
-        if each.place.is_throughput:
+        if each.origin.is_throughput:
             notes.append(
                 f"{name}: assumed to be a throughput result, {of_set.runs} concurrent runs"
             )

@@ -16,7 +16,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.output_directory import FIRST_LOG
 from benchmark.result_files import RESULT_PATTERN, by_number
 from benchmark.results.continued import CONTINUED_PATTERN, set_parts_aside
-from benchmark.results.place import Place, describe_place
+from benchmark.results.origin import Origin, describe_origin
 from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
 
 
@@ -34,7 +34,7 @@ class Rejection:
 class ResultSet:
     """One or more runs with the same configuration on one system."""
 
-    place: Place
+    origin: Origin
     runs: tuple[RunLog, ...]
     num_rejected: int
     """Logs of the same folder that are not results."""
@@ -71,21 +71,21 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
             rejections.append(Rejection(path=folder, reason=_disagreement(runs)))
         elif runs:
             sets.append(
-                ResultSet(place=describe_place(folder), runs=tuple(runs), num_rejected=len(wrong))
+                ResultSet(origin=describe_origin(folder), runs=tuple(runs), num_rejected=len(wrong))
             )
     runs, wrong = _read_all(loose)
     rejections += wrong
-    places: dict[Place, list[RunLog]] = {}
+    by_origin: dict[Origin, list[RunLog]] = {}
     for run in runs:
         # Values from config.json, such as preset and DAP size, must be the same too.
-        places.setdefault(describe_place(run.path.parent), []).append(run)
-    for place, neighbors in places.items():
+        by_origin.setdefault(describe_origin(run.path.parent), []).append(run)
+    for origin, neighbors in by_origin.items():
         sets += [
-            ResultSet(place=place, runs=tuple(members), num_rejected=0)
+            ResultSet(origin=origin, runs=tuple(members), num_rejected=0)
             for members in _by_kind(neighbors)
         ]
     if is_throughput:
-        sets = [replace(each, place=replace(each.place, is_throughput=True)) for each in sets]
+        sets = [replace(each, origin=replace(each.origin, is_throughput=True)) for each in sets]
     return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
 
 

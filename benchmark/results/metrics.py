@@ -93,31 +93,31 @@ class Metrics:
 
 def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) -> Metrics:
     """Compute the metrics of a set. accelerator: its name, if neither log nor path contains it."""
-    runs, place = result_set.runs, result_set.place
+    runs, origin = result_set.runs, result_set.origin
     first = runs[0]
     samples = [run.samples if run.is_converged else math.inf for run in runs]
     accelerator = (
-        place.accelerator or accelerator or _accelerator_in(f"{first.platform} {place.system}")
+        origin.accelerator or accelerator or _accelerator_in(f"{first.platform} {origin.system}")
     )
     converged = [run for run in runs if run.is_converged]
     per_run, whole = _num_accelerators(result_set)
     convergence = check_convergence(runs)
     times = _times(runs)
     trimmed = times["minutes_trimmed_mean"]
-    dap_size = place.dap_size or _infer_dap_size(first)
+    dap_size = origin.dap_size or _infer_dap_size(first)
     return Metrics(
-        submitter=place.submitter or _real_name(first.organization),
-        system=place.system or _real_name(first.platform),
+        submitter=origin.submitter or _real_name(first.organization),
+        system=origin.system or _real_name(first.platform),
         division=first.division,
-        preset=place.preset,
-        is_throughput=place.is_throughput,
+        preset=origin.preset,
+        is_throughput=origin.is_throughput,
         nodes=_num_nodes(result_set),
         accelerators=whole,
         accelerators_per_run=per_run,
         accelerator=accelerator,
         ranks=first.num_ranks,
         dap_size=dap_size,
-        is_dap_size_inferred=place.dap_size is None and dap_size is not None,
+        is_dap_size_inferred=origin.dap_size is None and dap_size is not None,
         precision=first.precision,
         batch=first.batch,
         accumulation=first.accumulation,
@@ -126,7 +126,7 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
         converged=len(converged),
         rejected=result_set.num_rejected,
         minutes_side_by_side=_side_by_side(converged)
-        if place.is_throughput and converged
+        if origin.is_throughput and converged
         else None,
         samples_trimmed_mean=_finite(trimmed_mean(samples)),
         samples_min=_finite(min(samples)),
@@ -226,7 +226,7 @@ def _num_accelerators(result_set: ResultSet) -> tuple[int, int]:
     """
     run = result_set.runs[0]
     logged = run.num_nodes * run.accelerators_per_node
-    if not logged or not result_set.place.is_throughput:
+    if not logged or not result_set.origin.is_throughput:
         return logged, logged
     per_run = min(logged, run.num_ranks)
     return per_run, max(logged, per_run * len(result_set.runs))
@@ -236,7 +236,7 @@ def _num_nodes(result_set: ResultSet) -> int:
     """Return the number of nodes of the whole job."""
     run = result_set.runs[0]
     if (
-        not result_set.place.is_throughput
+        not result_set.origin.is_throughput
         or run.num_nodes * run.accelerators_per_node > run.num_ranks
     ):
         return run.num_nodes

@@ -210,9 +210,7 @@ def _clock(events: list[dict[str, Any]], path: Path) -> tuple[dict[str, Any], di
         raise LogError("no run_start: the run ended before its start, or the log is truncated")
     if not stops:
         if was_resumed(path):
-            raise LogError(
-                "no run_stop: the run was interrupted and resumed, so it is not a result"
-            )
+            raise LogError("no run_stop: the run crashed and was resumed, so it is not a result")
         raise LogError("no run_stop: the run crashed or is still running, or the log is truncated")
     if stops[0]["time_ms"] == starts[0]["time_ms"]:
         raise LogError(f"run_stop is not after run_start: both have time_ms {stops[0]['time_ms']}")

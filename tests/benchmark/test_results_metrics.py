@@ -7,7 +7,7 @@ import pytest
 from benchmark.errors import BenchmarkError
 from benchmark.results.gather import gather
 from benchmark.results.metrics import compute_metrics
-from benchmark.results.place import describe_place
+from benchmark.results.origin import describe_origin
 from benchmark.results.reference_points import (
     NORMALIZED,
     NOT_CHECKED,
@@ -212,16 +212,16 @@ def test_submitter_and_system_are_inferred_from_the_path(tmp_path):
         json.dumps({"accelerator_model_name": "NVIDIA A100-SXM4-80GB"})
     )
     folder.mkdir(parents=True)
-    place = describe_place(folder)
-    assert (place.submitter, place.system, place.accelerator, place.is_throughput) == (
+    origin = describe_origin(folder)
+    assert (origin.submitter, origin.system, origin.accelerator, origin.is_throughput) == (
         "Center",
         "big_8x4",
         "NVIDIA A100-SXM4-80GB",
         True,
     )
-    assert describe_place(tmp_path / "A__b__strong").submitter == "A"
-    assert describe_place(tmp_path / "results" / "runs").submitter is None
-    assert not describe_place(tmp_path / "tweak").is_throughput
+    assert describe_origin(tmp_path / "A__b__strong").submitter == "A"
+    assert describe_origin(tmp_path / "results" / "runs").submitter is None
+    assert not describe_origin(tmp_path / "tweak").is_throughput
 
 
 def test_paths_without_logs_are_errors(tmp_path):

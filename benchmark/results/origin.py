@@ -18,7 +18,7 @@ THROUGHPUT_NAME = re.compile(r"(^|[_.-])(weak|throughput)$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Origin:
     """Information from the path of a log. None means unknown."""
 
     submitter: str | None = None
@@ -29,7 +29,7 @@ class Place:
     is_throughput: bool = False
 
 
-def describe_place(folder: Path) -> Place:
+def describe_origin(folder: Path) -> Origin:
     """Return the information from the path of a folder with logs and the files near it."""
     folder = folder.resolve()
     parts = folder.parts
@@ -48,7 +48,7 @@ def describe_place(folder: Path) -> Place:
     )
     preset = config.get("preset")
     dap_size = _lookup(config, "config", "parallel", "dap_size")
-    return Place(
+    return Origin(
         submitter=submitter,
         system=system,
         accelerator=accelerator if isinstance(accelerator, str) and accelerator != "none" else None,
