@@ -1,4 +1,4 @@
-"""Logs of made-up runs, written by the observer that writes those of real ones."""
+"""Logs of synthetic runs, written by the observer of real runs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ DESCRIPTION = {
 def write_demo_log(
     path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_size=2, num_resumptions=0
 ):
-    """The log of a run of the demo with an evaluation after every 100 steps; scores: lDDT-Ca of each.
+    """Write the log of a demo run with an evaluation after every 100 steps.
 
-    minutes: the run ends so much later than it did. Runs of different seeds start an hour apart.
+    Runs of different seeds start an hour apart.
+
+    Args:
+        scores: lDDT-Ca of each evaluation.
+        minutes: Duration that is added to the run.
     """
     config = build_preset("demo")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,7 @@ def write_demo_log(
 
 
 def write_record(folder, *, commit, **changes):
-    """config.json beside a log: what consistency and packing read of it."""
+    """Write config.json with the keys that `submit` reads."""
     record = {
         "preset": "demo",
         "config": {"data": {"crop_size": 36}},
@@ -104,7 +108,7 @@ def write_record(folder, *, commit, **changes):
 
 
 def write_power(folder, *, watts=200.0, seconds=10):
-    """power/node_0.txt beside a log: a reading every second."""
+    """Write power/node_0.txt with a reading every second."""
     log = logging.Logger("power", level=logging.INFO)
     (folder / "power").mkdir()
     log.addHandler(logging.FileHandler(folder / "power" / "node_0.txt"))
@@ -117,6 +121,6 @@ def write_power(folder, *, watts=200.0, seconds=10):
 
 
 def write_description(path, **changes):
-    """A complete system description, empty where nothing is demanded."""
+    """Write a complete system description; optional keys are empty."""
     path.write_text(json.dumps(dict.fromkeys(MEANINGS, "") | DESCRIPTION | changes))
     return path
