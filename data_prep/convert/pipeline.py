@@ -124,12 +124,20 @@ def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
 
 
 def check_missing(
-    source_missing: str, missing: Sequence[str], *, num_chains: int, remedy: str
+    source_missing: str,
+    missing: Sequence[str],
+    *,
+    num_chains: int,
+    remedy: str,
+    what: str = "alignment folder",
 ) -> None:
-    """DataPrepError if chains without alignment are not allowed and there are some."""
+    """Raise DataPrepError if there are chains without alignment and they are not allowed.
+
+    what: what these chains do not have, for the message.
+    """
     if missing and source_missing == "error":
         raise DataPrepError(
-            f"{len(missing)} of {num_chains} chains have no alignment folder: "
+            f"{len(missing)} of {num_chains} chains have no {what}: "
             f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; {remedy}, or use "
             "the sequence alone with --missing-alignments query. Structures are kept."
         )

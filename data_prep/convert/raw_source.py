@@ -9,7 +9,12 @@ from pathlib import Path
 
 from data_prep.convert import alignments, structures
 from data_prep.convert.alignment_files import read_folder
-from data_prep.convert.alignment_sources import DUPLICATES_NAME, describe_missing, read_folder_use
+from data_prep.convert.alignment_sources import (
+    DUPLICATES_NAME,
+    AlignmentUnit,
+    describe_missing,
+    read_folder_use,
+)
 from data_prep.convert.build_index import ClusterOf, commonest_cluster
 from data_prep.convert.pipeline import check_missing
 from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES, Chunk, Plan, make_chunks
@@ -21,7 +26,7 @@ from data_prep.convert.table_checks import (
 )
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
-from data_prep.parsers.file_access import exists, read_file
+from data_prep.parsers.file_access import exists, printable, read_file
 from data_prep.parsers.tables import read_clusters, read_obsolete
 from data_prep.progress import Progress
 
@@ -94,7 +99,7 @@ class RawSource:
         check_missing(
             self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy
         )
-        units, unused = [], list(use.unused)
+        units, unused, unread = [], list(use.unused), []
         is_silent = len(use.users) < _MANY_FOLDERS
         with Progress(
             len(use.users), what="listing", unit="folder", is_silent=is_silent
@@ -103,7 +108,10 @@ class RawSource:
                 unit, others = read_folder(root / folder, members, use_all=self.own_data)
                 units.append(unit)
                 unused.extend(others)
+                if others and not unit.msa_paths:
+                    unread.append(unit)
                 progress.update()
+        self._check_unread(unread, num_chains=len(library.chain_ids))
         chunks = make_chunks(
             alignments.KIND,
             units,
@@ -112,6 +120,22 @@ class RawSource:
             depends_on=fingerprint_of_templates(structure_chunks, self._obsolete_path),
         )
         return Plan(chunks=chunks, unused=tuple(unused))
+
+    def _check_unread(self, units: Sequence[AlignmentUnit], *, num_chains: int) -> None:
+        """Raise DataPrepError if folders have files but no alignment, and this is not allowed.
+
+        An empty folder is a chain without homologs, as in the benchmark's data.
+        """
+        if not units:
+            return
+        folder = self.open_protein_set / "pdb" / units[0].alignment_id
+        check_missing(
+            self.missing_alignments,
+            [chain_id for unit in units for chain_id in unit.members],
+            num_chains=num_chains,
+            what="alignment among the files of their folders",
+            remedy=f"give the files in {printable(folder)} names that end in .a3m or .sto",
+        )
 
     def read_obsolete(self) -> Mapping[str, str]:
         return read_obsolete(self._obsolete_path) if exists(self._obsolete_path) else {}

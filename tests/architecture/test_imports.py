@@ -1,4 +1,4 @@
-"""Who may import whom between rooms, read from the source without importing it."""
+"""Which package may import which, read from the source without importing it."""
 
 import ast
 import pathlib
@@ -50,8 +50,8 @@ ALLOWED = {
     },
 }
 
-# modules of another room that are its whole door
-DOORS = {
+# The modules of a package that another package may import.
+INTERFACES = {
     ("openfold_opt.model", "openfold_opt.kernels"): (
         "openfold_opt.kernels.interface",
         "openfold_opt.kernels.select",
@@ -62,7 +62,7 @@ DOORS = {
     ),
 }
 
-# third-party module -> rooms that may import it
+# third-party module -> packages that may import it
 ONLY_IN = {
     "gemmi": ("data_prep",),
     "kalign": ("data_prep",),
@@ -87,8 +87,8 @@ def module_name(path: pathlib.Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str | None:
-    """The longest room name that the module lies in; None for third-party modules and the bare package."""
+def package_of(module: str) -> str | None:
+    """Return the longest package of the table that contains the module, or None."""
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
         if ".".join(parts[:length]) in ALLOWED:
@@ -115,27 +115,27 @@ def imported_modules(path: pathlib.Path) -> list[tuple[int, str]]:
 
 
 def violations(path: pathlib.Path) -> list[str]:
-    room = room_of(module_name(path))
-    if room is None:
+    package = package_of(module_name(path))
+    if package is None:
         return []
     wrong = []
     for line, module in imported_modules(path):
         place = f"{path.relative_to(ROOT)}:{line} imports {module}"
         top = module.split(".")[0]
-        if top in ONLY_IN and not room.startswith(ONLY_IN[top]):
+        if top in ONLY_IN and not package.startswith(ONLY_IN[top]):
             wrong.append(f"{place}, which only {', '.join(ONLY_IN[top])} may")
-        if top == "torch" and room in WITHOUT_TORCH:
-            wrong.append(f"{place}; {room} works without torch")
-        other = room_of(module)
-        if other is None or other == room:
+        if top == "torch" and package in WITHOUT_TORCH:
+            wrong.append(f"{place}; {package} works without torch")
+        other = package_of(module)
+        if other is None or other == package:
             continue
-        if other not in ALLOWED[room] and not (
-            room == "data_prep" and other == "data_prep.synthesize"
+        if other not in ALLOWED[package] and not (
+            package == "data_prep" and other == "data_prep.synthesize"
         ):
-            wrong.append(f"{place}; {room} may not import {other}")
-        doors = DOORS.get((room, other))
-        if doors and not module.startswith(doors):
-            wrong.append(f"{place}; of {other}, {room} may only import {', '.join(doors)}")
+            wrong.append(f"{place}; {package} may not import {other}")
+        interfaces = INTERFACES.get((package, other))
+        if interfaces and not module.startswith(interfaces):
+            wrong.append(f"{place}; of {other}, {package} may only import {', '.join(interfaces)}")
     return wrong
 
 
@@ -144,13 +144,38 @@ def test_imports_follow_the_table(path):
     assert violations(path) == []
 
 
-def test_table_has_no_circle():
-    rooms = {room: set(others) for room, others in ALLOWED.items()}
-    while rooms:
-        free = [room for room, others in rooms.items() if not others & rooms.keys()]
-        assert free, f"circle among {sorted(rooms)}"
-        for room in free:
-            del rooms[room]
+def test_import_table_has_no_cycle():
+    assert find_cycle(ALLOWED) is None
+
+
+def find_cycle(graph) -> list[str] | None:
+    """Return the nodes that take part in cycles, or that only lead to them; None without a cycle."""
+    remaining = {node: set(others) - {node} for node, others in graph.items()}
+    while free := [node for node, others in remaining.items() if not others & remaining.keys()]:
+        for node in free:
+            del remaining[node]
+    return sorted(remaining) or None
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return the product modules that each product module imports, inside functions too."""
+    paths = {module_name(path): path for path in source_files()}
+    graph = {}
+    for module, path in paths.items():
+        graph[module] = set()
+        for _, imported in imported_modules(path):
+            # the last part of an imported name may be an attribute of the module
+            known = [name for name in (imported, imported.rpartition(".")[0]) if name in paths]
+            graph[module].update(known[:1])
+    return graph
+
+
+def test_files_do_not_import_each_other_in_a_cycle():
+    assert find_cycle(import_graph()) is None
+
+
+def test_a_cycle_is_found():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
 
 
 def test_a_forbidden_import_is_found(tmp_path, monkeypatch):

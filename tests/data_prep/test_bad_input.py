@@ -250,6 +250,21 @@ def test_missing_alignment(raw, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "name", ["uniref90_hits.A3M", "uniref90_hits.a3m.bz2", "uniref90_hits.txt"]
+)
+def test_folder_without_a_readable_alignment(raw, tmp_path, capsys, name):
+    raw_data.write_entry(raw, "3abc", raw_data.cif_text("3abc", "MKTAYIAKQR"))
+    folder = raw / "open_protein_set" / "pdb" / "3abc_A"
+    folder.mkdir()
+    (folder / name).write_text(">query\nMKTAYIAKQR\n")
+    assert run_convert(raw, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "no alignment among the files of their folders: 3abc_A; give the files in" in error
+    assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 0
+    assert ShardReader(tmp_path / "out").alignment("3abc_A").msa.shape == (1, 10)
+
+
+@pytest.mark.parametrize(
     "missing",
     [
         "pdb_mmcif/raw",

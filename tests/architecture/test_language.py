@@ -1,0 +1,48 @@
+"""Plain modern American English: words and phrases that names, text and documents must not use."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SUFFIXES = (".py", ".md", ".sh", ".toml", ".cpp", ".h", ".sub")
+NOT_OURS = ("docs/lab_log.md", "results/", "tests/architecture/test_language.py")
+"""Records of the past, and the list below."""
+
+BRITISH = (
+    "(?:optim|normal|initial|general|summar|recogn|serial|synchron|organ|util|special|minim|maxim)"
+    "is(?:e|ed|es|er|ing|ation)|neighbour|colour|behaviour|favour|honour|centre|grey|travell"
+    "|labell|catalogue|cancell(?:ed|ing)"
+)
+OLD_WORDS = (
+    r"whoever|nobody|whilst|mend(?:s|ed|ing)?|nudg(?:e|ed|es)|yardstick|obituary|confess(?:es)?"
+    r"|accuses?|riders?|made[ _]up|tells? of|(?:is|are|was|were|be) told|by pieces|for a CPU"
+    r"|passes without gradient|what (?:lies|stands)|is had|so many|but for|in its turn"
+    r"|goes on(?! to)|one (?:\w+ )?as the other"
+)
+FORBIDDEN = re.compile(rf"\b(?:{OLD_WORDS})\b|{BRITISH}", re.IGNORECASE)
+
+
+def text_files() -> list[pathlib.Path]:
+    command = ["git", "ls-files"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    names = [name for name in listed.stdout.splitlines() if name.endswith(SUFFIXES)]
+    return [ROOT / name for name in names if not name.startswith(NOT_OURS)]
+
+
+def old_words(text: str) -> list[str]:
+    """Return `line: words` for each place that uses a forbidden word."""
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"{n}: {m.group()}" for n, line in lines for m in FORBIDDEN.finditer(line)]
+
+
+@pytest.mark.parametrize("path", text_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_uses_no_old_words(path):
+    assert old_words(path.read_text(encoding="utf-8")) == []
+
+
+def test_old_words_are_found():
+    text = "The rank is told\nof the colour.\nThe model is normalized."
+    assert old_words(text) == ["1: is told", "2: colour"]
