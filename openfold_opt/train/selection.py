@@ -58,6 +58,12 @@ class DataSelectionConfig:
         if not 0 <= self.validation_share < 1:
             share = self.validation_share
             raise ValueError(f"validation_share={share}: expected at least 0 and less than 1")
+        if self.validation_chain_ids and self.validation_rule != "chain_ids":
+            raise ValueError(
+                "selection.validation_chain_ids is set, but selection.validation_rule is "
+                f"{self.validation_rule!r}, which ignores it; set "
+                "selection.validation_rule=chain_ids, or remove the chain ids"
+            )
 
 
 def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[TrainingChain]:
