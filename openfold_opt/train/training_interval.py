@@ -157,7 +157,7 @@ class TrainingInterval:
                 reorder_distance=launched.reorder_distance,
             )
         )
-        return metrics.signals
+        return metrics.stop_flags
 
     def _warn_of_idle_terms(self, metrics: StepMetrics) -> None:
         """The step was applied, so a term that is not finite has weight zero: say so once per term."""

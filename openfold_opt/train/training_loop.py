@@ -175,10 +175,10 @@ class TrainingLoop:
     def _between_steps(self) -> None:
         self._take(self._evaluations.finished())
         if self._stop_request.is_raised or self._evaluations.is_asked_to_stop:
-            self._prepared.train_step.raise_signal("asked to stop")
+            self._prepared.train_step.raise_stop_flag("asked to stop")
         # with evaluations in turn all ranks know, and make no further step
         if self._status == SUCCESS:
-            self._prepared.train_step.raise_signal("target reached")
+            self._prepared.train_step.raise_stop_flag("target reached")
 
     def _take(self, reports: Iterable[EvaluationReport]) -> None:
         """Tell of evaluations; the first that reaches the target stops the clock, and those after it do not count."""
