@@ -134,7 +134,9 @@ class MLPerfObserver(NullObserver):
         self._run_started = True
         self._loader_window = info.config.loader.window
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
         """Sizes of the data set, counted after the clock started."""
         self._event(constants.TRAIN_SAMPLES, train_samples)
         self._event(constants.EVAL_SAMPLES, eval_samples)

@@ -74,7 +74,9 @@ class RunRecord(NullObserver):
         target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         _warn_of_commit(versions["commit"], content["code"]["uncommitted"])
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
         """A continued run was not refused: from here on it counts as one."""
         if self._directory.continued:
             self._directory.mark_running()

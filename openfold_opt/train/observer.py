@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from openfold_opt.train.resolved import describe_resolved
+from openfold_opt.train.selection import name_chains
 
 if TYPE_CHECKING:
     from openfold_opt.train.config import RunConfig
@@ -160,7 +161,9 @@ class RunObserver(Protocol):
 
     def run_start(self, info: RunInfo) -> None: ...
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None: ...
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None: ...
 
     def block_start(self, *, step: int, epoch_num: int) -> None: ...
 
@@ -202,8 +205,14 @@ class NullObserver:
     def run_start(self, info: RunInfo) -> None:
         """The clock starts; from here on data may be read."""
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
-        """Chains were selected: so many to train on, so many to evaluate."""
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
+        """Chains were selected.
+
+        train_samples, eval_samples: numbers of chains to train on and to evaluate. held_out: ids of
+        the chains that are never trained on, because their cluster is evaluated.
+        """
 
     def block_start(self, *, step: int, epoch_num: int) -> None:
         """Training begins after `step` steps; epoch_num as in EvaluationReport."""
@@ -317,9 +326,13 @@ class ConsoleObserver(NullObserver):
 
         self._max_steps, self._first_step = info.config.max_steps, info.resumed_from_step
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
         self._first_time = time.monotonic()
         self._say(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
+        if held_out:
+            self._say(f"held out of training: {name_chains(held_out)}")
 
     def step(self, report: StepReport) -> None:
         if report.step % self._log_every_steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,6 +95,12 @@ def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[Trai
             "fewer, or set selection.exclude_validation=False"
         )
     return kept
+
+
+def name_chains(chain_ids: Sequence[str]) -> str:
+    """Return the ids of the first MAX_NAMED chains, and the number of the others."""
+    more = len(chain_ids) - MAX_NAMED
+    return ", ".join(chain_ids[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def describe_rejected(index: ShardIndex, chain_ids: list[str], *, max_release_date: str) -> str:
