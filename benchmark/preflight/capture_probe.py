@@ -58,7 +58,7 @@ def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
     recorded, eager = _new_step(config, device), _new_step(config, device)
     graphs = StepGraphs(recorded, recorder, micro_batch=synthetic_micro_batch(config, device, 0))
     for passes in (1, 0):
-        graphs.rehearse(passes)
+        graphs.warm_up_run(passes)
     for passes in (1, 0):
         graphs.record(passes)
     _copy_state(eager, recorded)
