@@ -45,16 +45,18 @@ def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
         yield
         return
 
-    first: list[float] = []
+    first_time: float | None = None
 
     def stop(number: int, frame: object) -> None:
-        if not stop_request.is_watched:
+        nonlocal first_time
+        now = time.monotonic()
+        is_second = first_time is not None
+        if is_second and now - first_time <= SAME_SIGNAL_SECONDS:
+            return
+        if not is_second:
+            first_time = now
+        if not stop_request.is_watched or (is_second and not stop_request.is_heard):
             raise Terminated(number)
-        is_second = first and time.monotonic() - first[0] > SAME_SIGNAL_SECONDS
-        if is_second and not stop_request.is_heard:
-            raise Terminated(number)
-        if not first:
-            first.append(time.monotonic())
         stop_request.is_raised = True
 
     before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
