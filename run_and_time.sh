@@ -129,6 +129,7 @@ report "STARTING TIMING RUN AT $start_text"
 # has closed its log.
 child=
 was_signaled=0
+# shellcheck disable=SC2317  # The traps call it.
 forward() {
     was_signaled=1
     # Ctrl-C reaches every process of the terminal. The run gets SIGINT from here only if it has not

@@ -257,6 +257,14 @@ def is_resumable(state: dict[str, Any]) -> bool:
     return bool(state.get("resumable", state["status"] == "running"))
 
 
+def describe_restart(path: Path) -> str:
+    """Return what the same command does after a run in this directory ended before its time."""
+    state = read_state(path)
+    if state is not None and is_resumable(state):
+        return "the same command resumes from the newest checkpoint"
+    return "there is no checkpoint yet, so the same command starts from the beginning"
+
+
 def read_state(path: Path) -> dict[str, Any] | None:
     """Return the content of run.json, None if there is none; BenchmarkError if it cannot be read."""
     file = path / STATE_FILE

@@ -16,7 +16,7 @@ from benchmark.handshake import broadcast_decision, receive_decision
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.next_steps import NextStepsObserver
-from benchmark.output_directory import OutputDirectory
+from benchmark.output_directory import OutputDirectory, describe_restart
 from benchmark.page_cache import clear_page_cache
 from benchmark.presets import build_preset, fit_preset, preset_label, preset_names
 from benchmark.record import RunRecord
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
             )
         except Terminated as end:
             print(
-                "benchmark run: stopped by a signal; the same command resumes from the newest checkpoint",
+                f"benchmark run: stopped by a signal; {describe_restart(request.output_dir)}",
                 file=sys.stderr,
             )
             return end.exit_code
@@ -331,7 +331,7 @@ def _train(
         return PREEMPTED_EXIT_CODE
     except LostRankError as error:
         print(
-            f"benchmark run: {error}; the same command resumes from the newest checkpoint",
+            f"benchmark run: {error}; {describe_restart(request.output_dir)}",
             file=sys.stderr,
         )
         return LOST_RANK_EXIT_CODE

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from openfold_opt.train.preemption import PreemptedError
 from openfold_opt.train.resolved import describe_resolved
 from openfold_opt.train.selection import name_chains
 
@@ -387,4 +388,9 @@ class ConsoleObserver(NullObserver):
         )
 
     def run_failed(self, error: BaseException) -> None:
-        self._say(f"run failed: {type(error).__name__}: {error}")
+        if isinstance(error, PreemptedError):
+            self._say(f"run {error}")
+            return
+        # A signal that ends the process at once is no Exception.
+        outcome = "failed" if isinstance(error, Exception) else "stopped"
+        self._say(f"run {outcome}: {type(error).__name__}: {error}")

@@ -273,8 +273,10 @@ class TrainingLoop:
         # signals that come late, or twice, mean the same
         self._stop_request.is_heard = True
         self._save_now()
+        step = self._progress.step
         raise PreemptedError(
-            f"asked to stop, and did so after step {self._progress.step}, whose checkpoint is complete; the same command continues the run"
+            f"stopped on request after step {step}; the checkpoint "
+            f"{self._prepared.store.path(step)} is complete, and the same command continues the run"
         )
 
     def _begin_checkpoint(self) -> None:

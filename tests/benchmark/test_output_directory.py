@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import OutputDirectory, lock_holder
+from benchmark.output_directory import OutputDirectory, describe_restart, lock_holder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IDENTITY = {"preset": "demo", "data": "abc"}
@@ -62,6 +62,15 @@ def test_fresh_directory(tmp_path):
     assert directory.log_path.name == "mlperf.log"
     assert json.loads((directory.path / "run.json").read_text())["continued"] is False
     directory.close()
+
+
+def test_a_restart_resumes_only_from_a_checkpoint(tmp_path):
+    assert describe_restart(tmp_path).startswith("there is no checkpoint yet")
+    directory = take(tmp_path)
+    assert describe_restart(tmp_path).endswith("the same command starts from the beginning")
+    directory.mark_running()
+    directory.mark_failed({"kind": "signal"})
+    assert describe_restart(tmp_path) == "the same command resumes from the newest checkpoint"
 
 
 def test_given_seed_wins(tmp_path):

@@ -85,7 +85,9 @@ def test_ctrl_c_during_warm_up_is_130_at_the_front_door(tmp_path, is_group):
     (os.killpg if is_group else os.kill)(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
-    assert "Traceback" not in text and "SIGTERM" not in text
+    assert "Traceback" not in text and "SIGTERM" not in text and "run failed" not in text
+    expected = "there is no checkpoint yet, so the same command starts from the beginning"
+    assert f"benchmark run: stopped by a signal; {expected}" in text
 
 
 def test_ctrl_c_while_modules_are_imported_is_130_at_the_front_door(tmp_path):
@@ -107,4 +109,5 @@ def test_a_signal_to_the_group_during_training_is_one_request(tmp_path, number):
     os.killpg(process.pid, number)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 75, text
-    assert "whose checkpoint is complete" in text and "Traceback" not in text
+    assert "run stopped on request after step" in text and "run failed" not in text
+    assert "is complete, and the same command continues the run" in text and "Traceback" not in text

@@ -18,6 +18,7 @@ from openfold_opt.train.observer import (
     StepReport,
     format_duration,
 )
+from openfold_opt.train.preemption import PreemptedError
 
 
 def step_report(step):
@@ -93,6 +94,17 @@ def test_evaluation_warning_checkpoint_and_end_are_told():
         "ValueError: bad",
     ):
         assert word in text
+
+
+def test_a_stop_on_request_is_no_failure():
+    stream = io.StringIO()
+    observer = ConsoleObserver(stream=stream)
+    observer.run_failed(PreemptedError("stopped on request after step 3"))
+    observer.run_failed(KeyboardInterrupt("now"))
+    assert stream.getvalue().splitlines() == [
+        "run stopped on request after step 3",
+        "run stopped: KeyboardInterrupt: now",
+    ]
 
 
 def test_a_resumed_run_counts_its_own_steps_only():
