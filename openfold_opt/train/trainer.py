@@ -217,7 +217,9 @@ class Trainer:
     def _train(self, context: ParallelContext, device: torch.device) -> RunSummary:
         with _mistakes_as_setup_errors():
             store = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
-            config = keep_global_batch(self._config, context, store, warn=self._observer.warning)
+            config = keep_global_batch(
+                self._config, context, store, report=self._observer.preparing
+            )
             identity = run_identity(
                 config, context, seed=self._seed, data_checksum=self._data.checksum()
             )
