@@ -78,12 +78,18 @@ def format_summary(
 ) -> str:
     """A page of text: outcome, speed, waits, and the evaluation curve as bars."""
     outcome = "target reached" if summary.status == "success" else "target not reached"
+    resumed = summary.resumed_from_step
+    steps, samples, of_part = f"{summary.steps}", f"{summary.samples}", ""
+    if resumed:
+        steps += f" in the whole run, {summary.trained_steps} in this part"
+        samples += f" in the whole run, {summary.trained_samples} in this part"
+        of_part = " (this and the following lines: this part)"
     lines = [
         f"status              {outcome} (lDDT-Ca {target_lddt_ca})",
-        f"continued           {'yes, after step ' + str(summary.resumed_from_step) if summary.resumed_from_step else 'no'}",
-        f"optimizer steps     {summary.steps}",
-        f"samples             {summary.samples}",
-        f"run time            {summary.run_seconds:.1f} s",
+        f"continued           {f'yes, after step {resumed}' if resumed else 'no'}",
+        f"optimizer steps     {steps}",
+        f"samples             {samples}",
+        f"run time            {summary.run_seconds:.1f} s{of_part}",
         f"  training          {summary.training_seconds:.1f} s",
         f"  evaluation        {summary.evaluation_seconds:.1f} s",
         f"waited for data     {summary.data_wait_seconds:.1f} s",

@@ -139,6 +139,11 @@ class RunSummary:
         return self.steps - self.resumed_from_step
 
     @property
+    def trained_samples(self) -> int:
+        """Samples that this process trained on."""
+        return self.samples * self.trained_steps // self.steps if self.steps else 0
+
+    @property
     def seconds_per_step(self) -> float:
         """Mean, data wait included; 0 if no step was made."""
         return self.training_seconds / self.trained_steps if self.trained_steps else 0.0
@@ -370,8 +375,14 @@ class ConsoleObserver(NullObserver):
         self._say(f"WARNING: {message}")
 
     def run_end(self, summary: RunSummary) -> None:
+        part = (
+            f"; this part: {summary.trained_steps} steps, {summary.trained_samples:,} samples"
+            if summary.resumed_from_step
+            else ""
+        )
         self._say(
-            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples, {summary.run_seconds:.1f} s "
+            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples{part}, "
+            f"{summary.run_seconds:.1f} s "
             f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
             f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"

@@ -116,6 +116,13 @@ def test_a_resumed_run_counts_its_own_steps_only():
     assert idle.seconds_per_step == 0.0 and idle.samples_per_second == 0.0
 
 
+def test_the_last_line_of_a_resumed_run_counts_its_part_and_the_whole():
+    stream = io.StringIO()
+    ConsoleObserver(stream=stream).run_end(summary(resumed_from_step=20))
+    expected = "success after 30 steps, 120 samples; this part: 10 steps, 40 samples, 20.0 s"
+    assert stream.getvalue().startswith(expected)
+
+
 def test_events_reach_all_observers_in_order():
     heard = []
 
