@@ -22,6 +22,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import socket
 import struct
 from pathlib import Path
@@ -100,8 +101,10 @@ class OutputDirectory:
             return 0
         if state["status"] == "finished":
             raise BenchmarkError(
-                f"output directory {self.path} holds a finished run ({state.get('outcome', 'no outcome')}); "
-                "name another directory, or remove this one"
+                f"output directory {self.path} holds a finished run "
+                f"({state.get('outcome', 'no outcome')}); name another directory, or remove this "
+                "one. To train its weights further, give the other directory and "
+                f"--init-checkpoint {shlex.quote(str(self.path))}"
             )
         return int(state["num_resumptions"]) + 1 if is_resumable(state) else 0
 

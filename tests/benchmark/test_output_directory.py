@@ -121,8 +121,9 @@ def test_finished_run_refuses(tmp_path):
     directory.mark_running()
     directory.mark_finished(outcome="success")
     directory.close()
-    with pytest.raises(BenchmarkError, match="holds a finished run .success."):
+    with pytest.raises(BenchmarkError, match="holds a finished run .success.") as caught:
         take(tmp_path)
+    assert str(caught.value).endswith(f"--init-checkpoint {tmp_path}")
 
 
 def test_other_preset_does_not_continue_a_dead_run(tmp_path):
