@@ -75,9 +75,7 @@ def fit_preset(name: str, config: RunConfig, data_dir: Path) -> RunConfig:
     Presets without fit_to_data return it unchanged, and their data set is not opened. Raises
     BenchmarkError if the data set cannot be used.
     """
-    is_known = is_path(name) or name in preset_names()
-    fit = getattr(_preset_module(name), "fit_to_data", None) if is_known else None
-    if fit is None:
+    if not fits_to_data(name):
         return config
     from openfold_opt.protein.index import ShardIndex
 
@@ -85,7 +83,13 @@ def fit_preset(name: str, config: RunConfig, data_dir: Path) -> RunConfig:
         index = ShardIndex.load(data_dir)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    return _call(name, fit, config, index)
+    return _call(name, _preset_module(name).fit_to_data, config, index)
+
+
+def fits_to_data(name: str) -> bool:
+    """Whether a preset takes sizes of samples from the data set."""
+    is_known = is_path(name) or name in preset_names()
+    return is_known and hasattr(_preset_module(name), "fit_to_data")
 
 
 def _preset_module(name: str) -> ModuleType:

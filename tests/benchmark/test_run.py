@@ -104,7 +104,7 @@ def test_configuration_is_saved_and_printed_as_it_was_resolved(finished):
     config = json.loads((output / "config.json").read_text())["config"]
     assert "auto" not in list(leaves(config))
     assert set(config["kernels"].values()) == {"reference"} and config["device"] == "cpu"
-    assert config["loader"]["staging"] == "direct"
+    assert config["loader"]["prefetch"] == "direct"
     stacks = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
     assert config["recompute"] == dict.fromkeys(stacks, 0)
     (line,) = [line for line in printed.splitlines() if line.startswith("resolved: ")]
