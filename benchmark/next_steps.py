@@ -1,4 +1,4 @@
-"""What a run says at its end: where its files are, and the commands that come next."""
+"""The last lines of a run: its files, and the commands that come next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NextStepsObserver(NullObserver):
         self._folder, self._log = folder, log
 
     def run_end(self, summary: RunSummary) -> None:
-        """Print it."""
+        """Print the files and commands."""
         # `check` demands the score of the rules, whatever the target of the preset is.
         best = max((evaluation.lddt_ca for evaluation in summary.evaluations), default=0.0)
         reached = summary.status == "success" and best >= DEFAULT_TARGET
@@ -36,7 +36,7 @@ class NextStepsObserver(NullObserver):
 
 
 def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
-    """Name the files of a run that exist, and commands for its log and its weights.
+    """Return the existing files of a run, and commands for its log and its weights.
 
     Args:
         folder: output directory of the run.
@@ -44,10 +44,10 @@ def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
         reached: whether the run reached the target of the MLPerf rules.
     """
     files = {log.name: "the MLPerf log"} | _FILES
-    found = {name: text for name, text in files.items() if (folder / name).exists()}
-    width = max(map(len, found), default=0)
+    existing = {name: text for name, text in files.items() if (folder / name).exists()}
+    width = max(map(len, existing), default=0)
     lines = [f"files of this run in {folder}:"]
-    lines += [f"  {name:<{width}}  {text}" for name, text in found.items()]
+    lines += [f"  {name:<{width}}  {text}" for name, text in existing.items()]
     run_dir = shlex.quote(str(folder))
     lines.append("next:")
     # `check` refuses the logs of a continued run, with --below-target too.
