@@ -11,8 +11,8 @@ run.json has the state of the run:
 
 `starting` is before the first checkpoint: the next run starts from the beginning. `starting` or
 `running` without the lock is a run that was killed. A run that can still write records why it
-ended: `failed` with the error, or `preempted` if a signal stopped it after a checkpoint. `resumable` is
-whether the next run continues this one.
+ended: `failed` with the error, or `preempted` if a signal stopped it after a checkpoint.
+`resumable` is whether the next run continues this one.
 
 run.reserve reserves space until the run ends, so that run.json can be written to a full disk.
 """
@@ -305,6 +305,6 @@ def _check_identity(
         if recorded.get(key) != given.get(key):
             raise BenchmarkError(
                 f"output directory {path} holds an unfinished run with {key} "
-                f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first command, or name another "
-                "directory"
+                f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first command, "
+                "or name another directory"
             )

@@ -27,7 +27,8 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         metavar="FIELD=VALUE",
         help="change a field of the configuration, such as data.crop_size=128; may be given "
-        "several times. Makes the run open, and `submit` refuses it (`rules --list` shows all fields)",
+        "several times. It makes the run open, and `submit` refuses it (`rules --list` shows all "
+        "fields)",
     )
 
 
