@@ -20,7 +20,12 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import select_training, select_validation, validate_counts
+from openfold_opt.train.selection import (
+    held_out_chains,
+    select_training,
+    select_validation,
+    validate_counts,
+)
 
 
 class OpenData(Protocol):
@@ -30,6 +35,8 @@ class OpenData(Protocol):
     """Number of training chains of all ranks."""
     eval_samples: int
     """Number of evaluation chains of all ranks."""
+    held_out: tuple[str, ...]
+    """Sorted ids of the chains that are never trained on, because their cluster is evaluated."""
 
     def training_batches(
         self,
@@ -107,6 +114,7 @@ class ShardData:
         validation = select_validation(index, config.selection)
         self.train_samples = len(chains)
         self.eval_samples = len(validation)
+        self.held_out = tuple(sorted(held_out_chains(index, config.selection)))
         count_error = validate_counts(
             train_samples=self.train_samples,
             eval_samples=self.eval_samples,

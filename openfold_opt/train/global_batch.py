@@ -46,11 +46,12 @@ def keep_global_batch(
     context: ParallelContext,
     store: CheckpointStore,
     *,
-    warn: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> RunConfig:
     """Return the configuration with the accumulation that this run needs.
 
     A resumed run keeps its global batch on any number of ranks. A new run uses the configured one.
+    report: receives a line if the accumulation is not that of the configuration.
 
     Raises ValueError on every rank if the ranks do not divide that batch, or if the resumed run
     has another batch than the configuration.
@@ -76,9 +77,8 @@ def keep_global_batch(
             "number of ranks"
         ) from error
     if fitted.accumulation != config.accumulation:
-        warn(
-            f"accumulation is {fitted.accumulation} instead of {config.accumulation}, so that "
-            f"{context.data.size} data-parallel ranks x {config.local_batch_size} samples give the "
-            f"global batch of {fitted.global_batch_size}"
+        report(
+            f"accumulation {fitted.accumulation}: the global batch of {fitted.global_batch_size} / "
+            f"({context.data.size} data-parallel ranks x {config.local_batch_size} samples)"
         )
     return fitted

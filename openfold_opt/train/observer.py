@@ -24,14 +24,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation import ChainScore
 from openfold_opt.train.resolved import describe_resolved
+from openfold_opt.train.selection import name_chains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,11 @@ class RunSummary:
         return self.steps - self.resumed_from_step
 
     @property
+    def trained_samples(self) -> int:
+        """Samples that this process trained on."""
+        return self.samples * self.trained_steps // self.steps if self.steps else 0
+
+    @property
     def seconds_per_step(self) -> float:
         """Mean time of a step, including the data wait; 0 without steps."""
         return self.training_seconds / self.trained_steps if self.trained_steps else 0.0
@@ -156,7 +163,9 @@ class RunObserver(Protocol):
 
     def run_start(self, info: RunInfo) -> None: ...
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None: ...
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None: ...
 
     def interval_start(self, *, step: int, samples_at_end: int) -> None: ...
 
@@ -200,8 +209,14 @@ class NullObserver:
     def run_start(self, info: RunInfo) -> None:
         """The timed part of the run starts. From now on, data may be read."""
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
-        """The training and evaluation chains are selected."""
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
+        """Chains were selected.
+
+        train_samples, eval_samples: numbers of chains to train on and to evaluate. held_out: ids of
+        the chains that are never trained on, because their cluster is evaluated.
+        """
 
     def interval_start(self, *, step: int, samples_at_end: int) -> None:
         """Training starts after `step` steps; samples_at_end as in EvaluationReport."""
@@ -315,9 +330,13 @@ class ConsoleObserver(NullObserver):
         )
         self._max_steps, self._first_step = info.config.max_steps, info.resumed_from_step
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
         self._first_time = time.monotonic()
         self._print(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
+        if held_out:
+            self._print(f"held out of training: {name_chains(held_out)}")
 
     def step(self, report: StepReport) -> None:
         if report.step % self._log_every_steps:
@@ -356,8 +375,13 @@ class ConsoleObserver(NullObserver):
         self._print(f"WARNING: {message}")
 
     def run_end(self, summary: RunSummary) -> None:
+        part = (
+            f"; this part: {summary.trained_steps} steps, {summary.trained_samples:,} samples"
+            if summary.resumed_from_step
+            else ""
+        )
         text = (
-            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples, "
+            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples{part}, "
             f"{summary.run_seconds:.1f} s (training {summary.training_seconds:.1f}, "
             f"evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
@@ -371,4 +395,9 @@ class ConsoleObserver(NullObserver):
         self._print(text)
 
     def run_failed(self, error: BaseException) -> None:
-        self._print(f"run failed: {type(error).__name__}: {error}")
+        if isinstance(error, PreemptedError):
+            self._print(f"run {error}")
+            return
+        # A signal that ends the process at once is no Exception.
+        outcome = "failed" if isinstance(error, Exception) else "stopped"
+        self._print(f"run {outcome}: {type(error).__name__}: {error}")

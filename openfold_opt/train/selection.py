@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,6 +68,12 @@ class DataSelectionConfig:
         if not 0 <= self.validation_share < 1:
             share = self.validation_share
             raise ValueError(f"validation_share={share}: expected at least 0 and less than 1")
+        if self.validation_chain_ids and self.validation_rule != "chain_ids":
+            raise ValueError(
+                "selection.validation_chain_ids is set, but selection.validation_rule is "
+                f"{self.validation_rule!r}, which ignores it; set "
+                "selection.validation_rule=chain_ids, or remove the chain ids"
+            )
 
 
 def _check_date(name: str, text: str) -> None:
@@ -107,6 +114,12 @@ def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[Trai
             "evaluate fewer chains, or set selection.exclude_validation=False"
         )
     return kept
+
+
+def name_chains(chain_ids: Sequence[str]) -> str:
+    """Return the ids of the first MAX_NAMED chains, and the number of the others."""
+    more = len(chain_ids) - MAX_NAMED
+    return ", ".join(chain_ids[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def describe_rejected(index: ShardIndex, chain_ids: list[str], *, max_release_date: str) -> str:

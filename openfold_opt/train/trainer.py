@@ -47,6 +47,7 @@ from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
 from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
 from openfold_opt.train.run_facts import run_facts
+from openfold_opt.train.selection import name_chains
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_loop import TrainingLoop
 from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
@@ -223,7 +224,9 @@ class Trainer:
     def _train(self, context: ParallelContext, device: torch.device) -> RunSummary:
         with _setup_errors():
             store = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
-            config = keep_global_batch(self._config, context, store, warn=self._observer.warning)
+            config = keep_global_batch(
+                self._config, context, store, report=self._observer.preparing
+            )
             identity = run_identity(
                 config, context, seed=self._seed, data_checksum=self._data.checksum()
             )
@@ -270,8 +273,17 @@ class Trainer:
             data = self._data.open(config, context, seed=self._seed)
         try:
             self._observer.data_ready(
-                train_samples=data.train_samples, eval_samples=data.eval_samples
+                train_samples=data.train_samples,
+                eval_samples=data.eval_samples,
+                held_out=data.held_out,
             )
+            held_out = set(data.held_out)
+            dropped = [c for c in config.selection.train_chain_ids or () if c in held_out]
+            if dropped:
+                self._observer.warning(
+                    "chains of selection.train_chain_ids that are not trained on, because their "
+                    f"cluster is held out for validation: {name_chains(dropped)}"
+                )
             loop = TrainingLoop(
                 config,
                 prepared,

@@ -289,9 +289,10 @@ class TrainingLoop:
         # From now on, further requests have no effect.
         self._stop_request.is_acknowledged = True
         self._save_now()
+        step = self._progress.step
         raise PreemptedError(
-            f"asked to stop; stopped after step {self._progress.step}, whose checkpoint is "
-            "complete. The same command resumes the run"
+            f"stopped on request after step {step}; the checkpoint "
+            f"{self._prepared.store.path(step)} is complete, and the same command continues the run"
         )
 
     def _begin_checkpoint(self) -> None:

@@ -64,7 +64,7 @@ def test_golden_directories_pass(shared, capsys, name):
         assert "resumed update: 2 of 2 within tolerance" in text
     if name == "model_full":
         assert "93,229,082 parameters in 5,044 tensors" in text
-        assert "skipped, as the directory has no: outputs_no_recycling.npz, grads.npz" in text
+        assert "skipped, because the directory lacks: outputs_no_recycling.npz, grads.npz" in text
 
 
 @pytest.mark.compiler
@@ -262,7 +262,7 @@ def test_a_dap_group_passes_under_torchrun(shared):
         timeout=300,
     )
     assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-1000:]
-    assert shown.stdout.count("spread over 2 ranks") == 1, "only the first rank speaks"
+    assert shown.stdout.count("sharded over 2 ranks") == 1, "only the first rank prints"
     for section in (
         "outputs: 23 of 23",
         "gradients: 677 of 677",

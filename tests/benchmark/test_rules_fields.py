@@ -30,6 +30,8 @@ MADE_OF_NOTHING = {
     "torch_threads": [4],
 }
 """Fields that are None in the reference -> a value."""
+NEEDS_ITS_RULE = "selection.validation_chain_ids"
+"""The only field that cannot change alone: it needs validation_rule="chain_ids"."""
 
 
 def other_values(path: str, value: Any) -> list[Any]:
@@ -89,7 +91,12 @@ def judge_preset(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "path", [leaf.path for leaf in FIELDS.values() if leaf.category == "mathematical"]
+    "path",
+    [
+        leaf.path
+        for leaf in FIELDS.values()
+        if leaf.category == "mathematical" and leaf.path != NEEDS_ITS_RULE
+    ],
 )
 def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, judge_preset, capsys):
     config, value = change(path)
@@ -120,6 +127,17 @@ def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset
         f"{rules.HEADINGS[FIELDS[path].category]}:",
         f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
+
+
+def test_listed_validation_chains_are_called_open_and_named_with_their_rule(judge_preset, capsys):
+    changes = {"validation_rule": "chain_ids", "validation_chain_ids": ("1abc_A",)}
+    selection = dataclasses.replace(REFERENCE.selection, **changes)
+    config = dataclasses.replace(REFERENCE, selection=selection)
+    assert judge_preset(config, "--require", "closed") == 1
+    head, cause, *_ = capsys.readouterr().out.split("\n\n")
+    assert head == "preset changed: open division"
+    named = [line.split(":")[0].strip() for line in cause.splitlines()[1:]]
+    assert named == [f"selection.{name}" for name in changes]
 
 
 def with_part(name: str, part: Any) -> Any:

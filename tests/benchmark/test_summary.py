@@ -47,6 +47,9 @@ def test_text_has_speed_waits_and_curve(tmp_path):
 def test_resumed_run_says_so(tmp_path):
     text = format_summary(summary(resumed_from_step=40), [], target_lddt_ca=0.8)
     assert "continued           yes, after step 40" in text
+    assert "optimizer steps     80 in the whole run, 40 in this part" in text
+    assert "samples             160 in the whole run, 80 in this part" in text
+    assert "run time            50.0 s (this and the following lines: this part)" in text
     assert "1.000 s/step" in text
 
 

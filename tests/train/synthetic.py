@@ -95,6 +95,7 @@ class MemoryData:
 
     train_samples = 10
     eval_samples = 3
+    held_out = ()
 
     def __init__(
         self, config: RunConfig, context: ParallelContext, *, broken_at: int | None

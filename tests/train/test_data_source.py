@@ -16,11 +16,18 @@ from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_iterations
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.selection import DataSelectionConfig
+from openfold_opt.train.observer import ConsoleObserver
+from openfold_opt.train.selection import (
+    DataSelectionConfig,
+    held_out_chains,
+    name_chains,
+    select_training,
+)
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.recorder import Recorder
@@ -107,6 +114,26 @@ def test_a_run_with_the_required_numbers_of_chains_succeeds(data_dir, tmp_path):
         dataclasses.replace(tiny_config(max_steps=4), selection=selection), data_dir, tmp_path
     )
     assert trainer.run().steps == 4
+
+
+def test_held_out_chains_are_named_and_a_listed_one_is_warned_of(data_dir, tmp_path, capsys):
+    share = {"validation_rule": "share", "train_max_release_date": "9999-12-31"}
+    index = ShardIndex.load(data_dir)
+    held_out = sorted(held_out_chains(index, DataSelectionConfig(**share)))
+    trained = next(c.chain_id for c in select_training(index, DataSelectionConfig(**share)))
+    selection = DataSelectionConfig(train_chain_ids=(trained, held_out[0]), **share)
+    config = dataclasses.replace(tiny_config(max_steps=1), selection=selection)
+    trainer, recorder = train(config, data_dir, tmp_path)
+    trainer.run()
+    (warning,) = [line for line in recorder.warnings if "selection.train_chain_ids" in line]
+    assert warning.endswith(f"is held out for validation: {held_out[0]}")
+    ConsoleObserver().data_ready(train_samples=1, eval_samples=1, held_out=held_out)
+    assert capsys.readouterr().out.endswith(f"held out of training: {', '.join(held_out)}\n")
+
+
+def test_a_message_names_ten_chains_and_counts_the_others():
+    assert name_chains(["a", "b"]) == "a, b"
+    assert name_chains([str(number) for number in range(12)]).endswith("8, 9 and 2 more")
 
 
 def test_a_run_with_a_reordering_loader_is_resumed(data_dir, tmp_path):

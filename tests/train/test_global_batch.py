@@ -40,12 +40,9 @@ def test_a_derived_accumulation_is_reported(tmp_path):
     lines = []
     store = CheckpointStore(tmp_path, CheckpointConfig())
     config = tiny_config(global_batch_size=6, local_batch_size=1)
-    found = keep_global_batch(config, ParallelContext.alone(), store, warn=lines.append)
+    found = keep_global_batch(config, ParallelContext.alone(), store, report=lines.append)
     assert found.accumulation == 6
-    assert lines == [
-        "accumulation is 6 instead of 1, so that 1 data-parallel ranks x 1 samples give the global "
-        "batch of 6"
-    ]
+    assert lines == ["accumulation 6: the global batch of 6 / (1 data-parallel ranks x 1 samples)"]
 
 
 def test_a_resumed_run_with_another_batch_is_refused(tmp_path):
@@ -56,6 +53,6 @@ def test_a_resumed_run_with_another_batch_is_refused(tmp_path):
     store, context = CheckpointStore(tmp_path, CheckpointConfig()), ParallelContext.alone()
     config = tiny_config(global_batch_size=2, local_batch_size=1)
     with pytest.raises(ValueError, match="a global batch of 4, the configuration has"):
-        keep_global_batch(config, context, store, warn=print)
+        keep_global_batch(config, context, store, report=print)
     without = dataclasses.replace(config, global_batch_size=None)
-    assert keep_global_batch(without, context, store, warn=print).accumulation == 4
+    assert keep_global_batch(without, context, store, report=print).accumulation == 4

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation import ChainScore
 from openfold_opt.train.observer import (
     CompositeObserver,
@@ -95,6 +96,17 @@ def test_evaluation_warning_checkpoint_and_end_are_printed():
         assert word in text
 
 
+def test_a_stop_on_request_is_no_failure():
+    stream = io.StringIO()
+    observer = ConsoleObserver(stream=stream)
+    observer.run_failed(PreemptedError("stopped on request after step 3"))
+    observer.run_failed(KeyboardInterrupt("now"))
+    assert stream.getvalue().splitlines() == [
+        "run stopped on request after step 3",
+        "run stopped: KeyboardInterrupt: now",
+    ]
+
+
 def test_a_resumed_run_counts_only_the_steps_of_this_process():
     resumed = summary(resumed_from_step=20, training_seconds=5.0)
     assert resumed.trained_steps == 10
@@ -102,6 +114,13 @@ def test_a_resumed_run_counts_only_the_steps_of_this_process():
     assert resumed.samples_per_second == pytest.approx(8.0)
     idle = summary(resumed_from_step=30, training_seconds=0.0)
     assert idle.seconds_per_step == 0.0 and idle.samples_per_second == 0.0
+
+
+def test_the_last_line_of_a_resumed_run_counts_its_part_and_the_whole():
+    stream = io.StringIO()
+    ConsoleObserver(stream=stream).run_end(summary(resumed_from_step=20))
+    expected = "success after 30 steps, 120 samples; this part: 10 steps, 40 samples, 20.0 s"
+    assert stream.getvalue().startswith(expected)
 
 
 def test_events_reach_all_observers_in_order():

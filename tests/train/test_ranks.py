@@ -56,7 +56,7 @@ def test_a_run_resumes_with_fewer_ranks_and_with_another_dap_size(four_samples, 
         {step: loss for step, loss in four_samples.losses().items() if step <= 7},
         first=5,
     )
-    assert any("accumulation is 2 instead of 1" in line for line in two.lines)
+    assert any("accumulation 2: the global batch of" in line for line in two.lines)
     dap = finished(tmp_path, 2, 10, local_batch_size=1, **DAP_2)
     assert_same(dap.losses(), four_samples.losses(), first=8)
 

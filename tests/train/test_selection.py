@@ -89,6 +89,13 @@ def test_validation_chains_are_selected_by_release_date_or_list():
     assert select_validation(INDEX, by_list) == ["1ddd_A", "1aaa_A"]
 
 
+@pytest.mark.parametrize("rule", ["cameo", "release_dates", "share"])
+def test_validation_chain_ids_need_their_rule(rule):
+    message = "selection.validation_chain_ids is set, but selection.validation_rule is"
+    with pytest.raises(ValueError, match=f"{message} '{rule}'"):
+        DataSelectionConfig(validation_rule=rule, validation_chain_ids=("1ddd_A",))
+
+
 def test_an_empty_selection_is_a_clear_error():
     with pytest.raises(ValueError, match="no chain of the data set passes the training filter"):
         select_training(INDEX, DataSelectionConfig(train_max_release_date="1990-01-01"))

@@ -63,7 +63,7 @@ def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_
     ranks.processes[signaled].send_signal(signal.SIGUSR1)
     for code, text in ranks.end():
         assert code == PREEMPTED_EXIT_CODE, text
-    assert any("PreemptedError: asked to stop" in line for line in ranks.lines)
+    assert any("PreemptedError: stopped on request" in line for line in ranks.lines)
     stopped = last_step(tmp_path)
     assert 3 <= stopped < 12
     found = finished(tmp_path, 2, 12).losses()
