@@ -79,6 +79,10 @@ class Case:
             # A rank may see the end of another rank before its own interrupt, and evaluation
             # ranks are not interrupted.
             return {INTERRUPTED, LOST_RANK_EXIT_CODE}
+        num_training = self.num_ranks - self.parallel.get("num_evaluation_ranks", 0)
+        if self.outcome == "failed" and rank >= num_training:
+            # An evaluation rank does not see the loss. It ends because of the failure report.
+            return {LOST_RANK_EXIT_CODE}
         return {EXPECTED[self.outcome]}
 
 
