@@ -124,16 +124,38 @@ start=$(monotonic_seconds)
 start_text=$(date '+%Y-%m-%d %r')
 report() { [ "$rank" -ne 0 ] || printf '%s\n' "$*"; }
 report "STARTING TIMING RUN AT $start_text"
-"$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" --output-dir "$output_dir" \
-    ${passed[@]+"${passed[@]}"} &
+
+# forward SIGNAL: send a signal of this script to the run, once. The script then waits until the run
+# has closed its log.
+child=
+was_signaled=0
+# shellcheck disable=SC2317  # The traps call it.
+forward() {
+    was_signaled=1
+    # Ctrl-C reaches every process of the terminal. The run gets SIGINT from here only if it has not
+    # ended one second later, as it does when the signal was sent to this script alone.
+    [ "$1" != INT ] || sleep 1
+    [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
+}
+trap 'forward INT' INT
+trap 'forward TERM' TERM
+trap 'forward USR1' USR1
+# The shell makes background processes ignore SIGINT; this one must not.
+(
+    trap - INT TERM USR1
+    exec "$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" \
+        --output-dir "$output_dir" ${passed[@]+"${passed[@]}"}
+) &
 child=$!
-# who stops this script stops the run, and waits until it has closed its log
-trap 'kill -TERM "$child" 2>/dev/null' TERM INT USR1
 status=0
 wait "$child" || status=$?
-while kill -0 "$child" 2>/dev/null; do
-    status=0
-    wait "$child" || status=$?
+# A signal interrupts `wait`, which then returns before the run has ended.
+while [ "$was_signaled" -eq 1 ]; do
+    was_signaled=0
+    code=0
+    wait "$child" 2>/dev/null || code=$?
+    # 127: the status of the run is known already.
+    [ "$code" -eq 127 ] || status=$code
 done
 end=$(monotonic_seconds)
 report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"

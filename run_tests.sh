@@ -26,8 +26,7 @@ esac
 
 # shellcheck source=tools/environment.sh
 . "$root/tools/environment.sh"
-prepare_environment tests
-add_dali
+prepare_environment tests dali
 if [ "${1:-}" = "--setup-only" ]; then
     exit 0
 fi

@@ -1,1 +1,1 @@
-"""The benchmark around the training: presets, the timed run, its MLPerf log, rules and compliance."""
+"""The benchmark around training: presets, the timed run, its MLPerf log, and compliance checks."""

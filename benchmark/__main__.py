@@ -1,4 +1,7 @@
-"""`python -m benchmark COMMAND ...`: one module per command, each with add_parser(subparsers) and run(args) -> int."""
+"""`python -m benchmark COMMAND ...`: dispatch to one module per command.
+
+Each module has add_parser(subparsers) and run(args) -> int.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,33 @@ from typing import NoReturn
 from benchmark.arguments import USAGE_EXIT_CODE, BriefParser
 from benchmark.errors import BenchmarkError
 from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, program_name
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 
 COMMANDS = {
     "run": ("benchmark.run", "one timed run"),
-    "status": ("benchmark.status", "how far a run is, or why it stopped"),
-    "preflight": ("benchmark.preflight.command", "is everything there that a run will need?"),
-    "check": ("benchmark.check", "compliance of MLPerf logs"),
-    "summarize": ("benchmark.results.command", "tables and pictures from MLPerf logs"),
-    "results": ("benchmark.results.records_command", "our own records and their table"),
+    "status": ("benchmark.status", "progress of a run, or why it stopped"),
+    "preflight": (
+        "benchmark.preflight.command",
+        "check data, checkpoint, disk, nodes and GPUs before a run",
+    ),
+    "check": ("benchmark.check", "check MLPerf logs for compliance"),
+    "summarize": ("benchmark.results.command", "tables and plots from MLPerf logs"),
+    "results": ("benchmark.results.records_command", "archive runs, and list the archived results"),
     "rules": ("benchmark.rules", "compare a preset with the closed division"),
     "parity": (
         "benchmark.parity.command",
         "compare model, losses and optimizer with a golden directory",
     ),
-    "perf": ("benchmark.perf.command", "measurements beside a named peer"),
-    "export": ("benchmark.export", "a checkpoint as one file of torch.save"),
-    "describe-system": ("benchmark.submission.describe", "the system description of a submission"),
+    "perf": ("benchmark.perf.command", "measure parts of the code against a named baseline"),
+    "export": ("benchmark.export", "write a checkpoint as one file of torch.save"),
+    "describe-system": (
+        "benchmark.submission.describe",
+        "write the system description of a submission",
+    ),
     "submit": ("benchmark.submission.command", "assemble and check a submission"),
     "controls": (
         "benchmark.controls",
-        "what the model of a finished run scores on shuffled inputs",
+        "score the model of a finished run on shuffled inputs",
     ),
 }
 
@@ -41,13 +50,13 @@ def main(argv: Sequence[str]) -> int:
     parser = BriefParser(
         prog=program_name(script="openfold-bench", module="benchmark"),
         description="The MLPerf HPC OpenFold benchmark.",
-        epilog="COMMAND --help tells more about each.",
+        epilog="COMMAND --help describes a command.",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = argv[0] if argv and argv[0] in COMMANDS else None
     for name, (module_name, summary) in COMMANDS.items():
         if name == chosen:
-            # only the chosen command is imported: `check` need not wait for torch
+            # Import only the chosen command, so that `check` does not load torch.
             importlib.import_module(module_name).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
@@ -67,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def program() -> NoReturn:
-    """The program: run the command line of this process and end it."""
+    """Run the command line of this process and end the process with its exit code."""
     run_program(lambda: main(sys.argv[1:]))
 
 

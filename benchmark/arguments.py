@@ -1,4 +1,4 @@
-"""The parser of a command line whose errors are one line."""
+"""An argument parser with one-line errors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from typing import NoReturn
 
 USAGE_EXIT_CODE = 2
-"""Exit code when a command could not do its work because of what it was given."""
+"""Exit code of a command that cannot work with its arguments or inputs."""
 
 
 class BriefParser(argparse.ArgumentParser):
-    """As ArgumentParser, without the usage in front of an error; --help prints it."""
+    """An ArgumentParser that does not print the usage with an error. `--help` prints it."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and where to find help, and end the process with exit code 2."""
+        """Print the error and how to get help, and end the process with exit code 2."""
         print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
         self.exit(USAGE_EXIT_CODE)

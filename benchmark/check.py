@@ -1,6 +1,7 @@
-"""`check`: do logs comply?
+"""`check`: check logs for compliance.
 
-The rules are mlperf-logging's, and our own about the order of events, resumed and failed runs.
+The rules are those of mlperf-logging, and our own rules on the order of events and on resumed and
+failed runs.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from benchmark.output_directory import CONTINUED_LOG, FIRST_LOG
 USAGE = "hpc"
 RULESET = "3.0.0"
 TARGET_COMPLAINT = "Failed checks for eval_accuracy"
-"""How the checker begins its complaint when no evaluation reached 0.8."""
+"""Beginning of the error of the checker if no evaluation reached 0.8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is wrong with one log; no complaints means that it complies."""
+    """The errors of one log. A log without errors complies."""
 
     path: Path
     division: str
     complaints: tuple[str, ...]
     lacks_only_target: bool = False
-    """Whether every complaint is that the run did not reach lDDT-Ca 0.8."""
+    """Whether the only error is that the run did not reach lDDT-Ca 0.8."""
 
     @property
     def passed(self) -> bool:
-        """True if nobody complained."""
+        """Whether there is no error."""
         return not self.complaints
 
 
@@ -44,10 +45,10 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `check`."""
     parser = subparsers.add_parser(
         "check",
-        help="compliance of MLPerf logs",
+        help="check MLPerf logs for compliance",
         description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}). Also "
-        "refuse logs whose events cannot be those of one run in their order, and resumed and "
-        "failed runs. The exit code is 0 if every log complies, else 1.",
+        "refuse resumed and failed runs, and logs whose events cannot have occurred in this order "
+        "in one run. The exit code is 0 if every log complies, else 1.",
     )
     parser.add_argument(
         "logs",
@@ -59,8 +60,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--below-target",
         action="store_true",
-        help="accept a run that stopped below lDDT-Ca 0.8, if that is all there is to complain about: "
-        "for short runs that only test the machinery, never for a result",
+        help="accept a run that stopped below lDDT-Ca 0.8 if it has no other error; for short "
+        "test runs, never for a result",
     )
 
 
@@ -75,18 +76,18 @@ def run(args: argparse.Namespace) -> int:
         for complaint in verdict.complaints:
             print("    " + complaint.replace("\n", "\n    "))
         if verdict.lacks_only_target:
-            print("    Nothing else is missing: --below-target accepts it, but not as a result")
+            print("    No other error: --below-target accepts this log, but not as a result")
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
 def logs_of(path: Path) -> list[Path]:
-    """The logs of a run directory, the first one first; of a file, itself."""
+    """Return the logs of a run directory in order of time, or the file itself."""
     if not path.is_dir():
         return [path]
     numbers = {
         log: log.stem.rpartition("_")[2] for log in path.glob(CONTINUED_LOG.format("[0-9]*"))
     }
-    # others are a person's copies
+    # Files without a number are copies that somebody made.
     continued = {int(number): log for log, number in numbers.items() if number.isdecimal()}
     logs = [log for log in (path / FIRST_LOG,) if log.is_file()]
     logs += [continued[number] for number in sorted(continued)]
@@ -98,7 +99,7 @@ def logs_of(path: Path) -> list[Path]:
 
 
 def check_log(path: Path, *, below_target: bool = False) -> Verdict:
-    """Verdict on one log file; BenchmarkError if it is not a file, or cannot be read."""
+    """Check one log file. Raises BenchmarkError if it is no file or cannot be read."""
     try:
         if not path.is_file():
             raise BenchmarkError(
@@ -107,7 +108,7 @@ def check_log(path: Path, *, below_target: bool = False) -> Verdict:
         events, damage = read_events(path)
     except OSError as error:
         raise BenchmarkError(
-            f"{path} cannot be read: {error.strerror or error}; repair this and check again"
+            f"{path} cannot be read: {error.strerror or error}; fix this and check again"
         ) from error
     official = _official_complaints(path)
     own = damage + order_complaints(events)
@@ -125,23 +126,22 @@ def check_log(path: Path, *, below_target: bool = False) -> Verdict:
 
 
 def _official_complaints(path: Path) -> list[str]:
-    """Errors of mlperf-logging's checker; warnings are not errors there."""
-    mlp_compliance.enqueued_configs.clear()  # a module-level list that an earlier failure may have left filled
+    """Return the errors of the checker of mlperf-logging, without its warnings."""
+    # An earlier failure may have left entries in this module-level list.
+    mlp_compliance.enqueued_configs.clear()
     checker = mlp_compliance.make_checker(USAGE, RULESET, quiet=True, werror=False)
     logger = logging.getLogger()
-    was_disabled, logger.disabled = (
-        logger.disabled,
-        True,
-    )  # its messages are returned here, not logged
+    # The messages of the checker are returned, not logged.
+    was_disabled, logger.disabled = logger.disabled, True
     try:
         valid, *_ = mlp_compliance.main(str(path), f"{USAGE}_{RULESET}/common.yaml", checker)
-    except Exception as error:  # it looks into events without asking whether they are whole
+    except Exception as error:  # The checker fails in many ways on incomplete events.
         return [f"mlperf-logging's checker cannot read the log: {type(error).__name__}: {error}"]
     finally:
         logger.disabled = was_disabled
     complaints = [*checker.overwritable.values(), *checker.not_overwritable]
     if not valid and not complaints:
-        complaints = ["mlperf-logging refuses the log without a reason"]
+        complaints = ["mlperf-logging refuses the log without an error message"]
     return complaints
 
 

@@ -1,7 +1,7 @@
-"""Find out which code runs: the commit, files that are not in it, and a digest of the files.
+"""Identify the code that runs: its commit, uncommitted files, and a digest of the files.
 
 `python3 -m benchmark.code_revision` prints the commit, for the build argument REVISION of an image.
-It needs Python alone.
+It needs only Python.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 CODE_FOLDERS = ("benchmark", "data_prep", "openfold_opt", "slurm")
-"""A file in one of these takes part in a run, whether git knows it or not."""
+"""Files in these folders are part of a run, whether git tracks them or not."""
 CODE_SUFFIXES = (".py", ".sh", ".sub", ".cpp", ".h")
 BUILT_FOLDERS = ("__pycache__", "built")
-"""Products of the code, which git ignores."""
+"""Folders of build products, which git ignores."""
 DIRTY_MARK = "-dirty"
-"""Is put behind a commit when files differ from it."""
+"""Suffix of a commit if files differ from it."""
 REVISION_FILE = "REVISION"
-"""Written into an image, which has no history, by its builder."""
+"""File with the commit of an image, which has no git history. The build of the image writes it."""
 NO_CHECKOUT = "not a checkout"
 
 _REVISION = re.compile(rf"[0-9a-f]{{7,40}}({DIRTY_MARK})?")
@@ -30,12 +30,12 @@ _TIMEOUT_SECONDS = 60
 def describe_commit(checkout: Path) -> str:
     """Return the commit of a checkout or of an image, with "-dirty" if files were not committed.
 
-    A text with blanks says why the commit is not known.
+    If the commit is unknown, it returns a text with spaces that says why.
     """
     if not (checkout / ".git").exists():
         return _commit_of_image(checkout / REVISION_FILE)
     try:
-        # not `git describe`, which puts the name of a tag in the place of the hash
+        # `git describe` would return the name of a tag in place of the hash.
         shown = _git(checkout, "rev-parse", "--verify", "HEAD")
         changed = uncommitted_files(checkout)
     except subprocess.CalledProcessError:
@@ -48,7 +48,7 @@ def describe_commit(checkout: Path) -> str:
 def _commit_of_image(file: Path) -> str:
     revision = file.read_text(encoding="utf-8").strip() if file.exists() else ""
     if revision in ("", "unknown"):
-        # the builder of an image did not name its commit
+        # The image was built without a commit.
         return NO_CHECKOUT
     if not _REVISION.fullmatch(revision):
         return f"unknown (the image's REVISION is {revision!r}, expected the hash of a commit)"
@@ -56,9 +56,9 @@ def _commit_of_image(file: Path) -> str:
 
 
 def uncommitted_files(checkout: Path) -> list[str]:
-    """Return changed files that git tracks, and files in CODE_FOLDERS that it does not know.
+    """Return changed tracked files, and untracked files in CODE_FOLDERS.
 
-    What git ignores is left out. Raises OSError or SubprocessError if git does not run or fails.
+    Ignored files are skipped. Raises OSError or SubprocessError if git does not run or fails.
     """
     command = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     shown = _git(checkout, *command)
@@ -93,7 +93,7 @@ def _is_in_code_folder(name: str) -> bool:
 
 
 def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Raises CalledProcessError if git fails: the empty answer must not count as one."""
+    """Raises CalledProcessError if git fails, so that empty output always means "nothing"."""
     command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
     return subprocess.run(
         command,

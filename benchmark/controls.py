@@ -1,4 +1,7 @@
-"""`controls`: was it learning that passed? What the model of a finished run scores when its inputs make no sense."""
+"""`controls`: check that a finished run learned from its inputs.
+
+It scores the model of the run on shuffled inputs, and the best constant structure.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,18 @@ from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import atom_order
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
-from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore
+from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.selection import select_training, select_validation
 
 SHUFFLED_BAR = 0.55
-"""A model that reads its inputs scores below this when they are shuffled."""
+"""A model that uses its inputs scores below this if they are shuffled."""
 CONSTANT_BAR = 0.5
-"""Data that are worth learning from are described worse than this by any one structure."""
+"""On suitable data, every constant structure scores below this."""
 REPRODUCTION_TOLERANCE = 1e-4
-"""Of the logged lDDT-Ca, for another number of threads sums in another order."""
+"""Allowed difference to the logged lDDT-Ca. The order of sums depends on the number of threads."""
 HELIX_RISE_ANGSTROM, HELIX_RADIUS_ANGSTROM, HELIX_TURN_DEGREES = 1.5, 2.3, 100.0
 STRAND_RISE_ANGSTROM = 3.3
 _TRUTH = ("all_atom_positions", "all_atom_mask")
@@ -44,21 +48,22 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `controls`."""
     parser = subparsers.add_parser(
         "controls",
-        help="what the model of a finished run scores on shuffled inputs",
-        description="Evaluate the averaged weights of a finished run on its validation chains as they are, with sequence, "
-        "MSA and templates shuffled, and compare with the best constant structure. Exit code: 0 if shuffled inputs score "
-        f"below {SHUFFLED_BAR}, the best constant structure below {CONSTANT_BAR}, and the logged figure is reproduced; 1 if not.",
+        help="score the model of a finished run on shuffled inputs",
+        description="Evaluate the averaged weights of a finished run on its validation chains, "
+        "unchanged and with sequence, MSA and templates shuffled, and compare with the best "
+        f"constant structure. Exit code: 0 if shuffled inputs score below {SHUFFLED_BAR}, the best "
+        f"constant structure below {CONSTANT_BAR}, and the logged score is reproduced; 1 if not.",
     )
     parser.add_argument(
         "run_dir", type=Path, metavar="RUN_DIR", help="output directory of a finished run"
     )
     parser.add_argument(
-        "--data-dir", required=True, type=Path, metavar="D", help="the data that it ran on"
+        "--data-dir", required=True, type=Path, metavar="D", help="data set of the run"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print three figures, write controls.json; returns the exit code."""
+    """Print three scores and write controls.json. Return the exit code."""
     try:
         metrics = measure(args.run_dir, args.data_dir)
     except (ValueError, OSError) as error:
@@ -75,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
     }
     for name, passed in verdicts.items():
         print(
-            f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} {'ok' if passed else 'FAILED'}"
+            f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} "
+            f"{'ok' if passed else 'FAILED'}"
         )
     (args.run_dir / "controls.json").write_text(
         json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
@@ -84,7 +90,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
-    """Mean lDDT-Ca over the validation chains: logged, as they are, shuffled, best constant structure."""
+    """Return the mean lDDT-Ca over the validation chains by name of the measurement.
+
+    Names: "logged" by the run, "as they are" for unchanged inputs, "shuffled" for shuffled inputs,
+    and "best constant structure".
+    """
     config, logged = _read_run(output_dir, data_dir)
     evaluator = _load_evaluator(output_dir, config)
     index = ShardIndex.load(data_dir)
@@ -107,17 +117,19 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
 
 
 def _read_run(output_dir: Path, data_dir: Path) -> tuple[RunConfig, float]:
-    """The preset's configuration, and lDDT-Ca of the last evaluation."""
+    """Return the configuration of the run, and lDDT-Ca of its last evaluation."""
     record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
     for path in (record, evaluations, output_dir / STATE_FILE):
         if not path.is_file():
             raise BenchmarkError(
-                f"{path} does not exist; expected the output directory of a run that evaluated at least once"
+                f"{path} does not exist; expected the output directory of a run that evaluated at "
+                "least once"
             )
     state = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
     if state["status"] != "finished":
         raise BenchmarkError(
-            f"the run in {output_dir} is not finished ({state['status']}); start the same command again to finish it"
+            f"the run in {output_dir} is not finished ({state['status']}); start the same command "
+            "again to finish it"
         )
     recorded = json.loads(record.read_text(encoding="utf-8"))
     config = fit_preset(recorded["preset"], build_preset(recorded["preset"]), data_dir)
@@ -141,9 +153,14 @@ def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
 
 
 def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, Tensor]:
-    """Permute the residues of every input by one permutation; residue_index and the truth stay where they are.
+    """Permute the residues of all inputs except residue_index by one permutation.
 
-    features: those of a batch. Sequence, MSA and templates still belong together, but no longer to the chain.
+    Sequence, MSA and templates still agree with each other, but no longer with the true structure,
+    which keeps its order.
+
+    Args:
+        features: features of a batch by name.
+        seed: seed of the permutation.
     """
     num_residues = features["aatype"].shape[-1]
     permutation = torch.from_numpy(np.random.default_rng(seed).permutation(num_residues))
@@ -158,9 +175,9 @@ def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, 
 
 
 def best_constant(reader: ShardReader, config: RunConfig, validation: list[str]) -> float:
-    """The best that one structure for all chains, cut to their lengths, would score: 0 to 1.
+    """Return the best mean lDDT-Ca (0 to 1) of one structure, cut to the length of each chain.
 
-    Candidates are the training chains that are long enough, an ideal helix and an ideal strand.
+    The candidates are the training chains that are long enough, an ideal helix and an ideal strand.
     """
     truths = [_ca_atoms(reader, chain_id) for chain_id in validation]
     longest = max(len(positions) for positions, _ in truths)
@@ -183,7 +200,7 @@ def best_constant(reader: ShardReader, config: RunConfig, validation: list[str])
 
 
 def _ca_atoms(reader: ShardReader, chain_id: str) -> tuple[Tensor, Tensor]:
-    """[N_res, 3] angstrom and [N_res]."""
+    """Return CA positions [N_res, 3] in angstrom, and their mask [N_res]."""
     structure, ca = reader.structure(chain_id), atom_order["CA"]
     return torch.tensor(structure.all_atom_positions[:, ca]), torch.tensor(
         structure.all_atom_mask[:, ca]

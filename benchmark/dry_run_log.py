@@ -1,7 +1,8 @@
-"""The log that a preset would write, and what the checker of the closed division would refuse in it: known before any machine is asked for.
+"""Write the log of a preset without a run, and list what the closed division would refuse in it.
 
-The log is written by the run's own observer and judged by mlperf-logging, so a key cannot be forgotten here. What only a run can tell
-is taken to go well: the target is reached at the first evaluation.
+The observer of the run writes the log and mlperf-logging checks it, so all keys are covered. The
+values that only a run can produce are those of a successful run: the first evaluation reaches
+the target.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from benchmark.launch import Submitter
 from benchmark.log_events import read_events
 from benchmark.mlperf_log import MLPerfObserver
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunInfo
 from openfold_opt.train.precision import meta_model
 
 COUNT_KEYS = ("train_samples", "eval_samples")
-"""Keys that the data set decides."""
+"""Keys whose values depend on the data set."""
 
 _KEY = re.compile(r"CHECK for '(\w+)' failed|occurrence of '(\w+)'|Failed checks for (\w+)")
 _CONDITION = re.compile(r"^failed test: (.*)$|^Failed checks for \w+ : (.*)$", re.MULTILINE)
@@ -32,24 +34,24 @@ class Refusal:
     """A key of the log that the checker does not accept."""
 
     key: str
-    """Empty for a complaint that names none."""
+    """Empty if the error names no key."""
     value: Any
-    """As logged; None for a key that is missing."""
+    """The logged value; None for a missing key."""
     reason: str
-    """The condition of the ruleset, or the checker's own words."""
+    """The condition of the ruleset, or the message of the checker."""
 
 
 def count_parameters(config: RunConfig) -> int:
-    """Numbers in all weights of the model, without making any."""
+    """Return the number of parameters of the model, without allocating them."""
     return sum(
         parameter.numel() for parameter in meta_model(config.model, config.precision).parameters()
     )
 
 
 def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]) -> list[Refusal]:
-    """What the checker of the closed division says to a run of this configuration that went well.
+    """Return what the checker of the closed division refuses in a successful run's log.
 
-    samples: chains to train on and to evaluate; what is None is not judged.
+    samples: numbers of chains to train on and to evaluate; None is not checked.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mlperf.log"
@@ -75,10 +77,10 @@ def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
 
 
 def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int | None]) -> None:
-    """One rank group, one block of training, one evaluation that reaches the target."""
+    """Log one dap group, one training interval, and one evaluation that reaches the target."""
     batch = config.global_batch_size or config.local_batch_size * config.accumulation
-    epoch_num = config.evaluation.every_steps * batch
-    block = {"step": config.evaluation.every_steps, "epoch_num": epoch_num}
+    samples_at_end = config.evaluation.every_steps * batch
+    interval = {"step": config.evaluation.every_steps, "samples_at_end": samples_at_end}
     info = RunInfo(
         config=config,
         seed=0,
@@ -100,11 +102,11 @@ def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int 
         observer.init_stop(info)
         observer.run_start(info)
         observer.data_ready(train_samples=samples[0] or 0, eval_samples=samples[1] or 0)
-        observer.block_start(step=0, epoch_num=epoch_num)
-        observer.block_stop(**block, samples_per_second=1.0)
-        observer.evaluation_start(**block)
-        observer.evaluation(EvaluationReport(**block, lddt_ca=score, chains=chains, seconds=1.0))
-        observer.evaluation_stop(**block)
-        observer.run_stop(status="success", samples=epoch_num)
+        observer.interval_start(step=0, samples_at_end=samples_at_end)
+        observer.interval_stop(**interval, samples_per_second=1.0)
+        observer.evaluation_start(**interval)
+        observer.evaluation(EvaluationReport(**interval, lddt_ca=score, chains=chains, seconds=1.0))
+        observer.evaluation_stop(**interval)
+        observer.run_stop(status="success", samples=samples_at_end)
     finally:
         observer.close()

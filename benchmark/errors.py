@@ -1,5 +1,5 @@
-"""The error that ends a command with a message instead of a traceback."""
+"""The error that ends a command with a message and without a traceback."""
 
 
 class BenchmarkError(Exception):
-    """Something that the person at the keyboard can put right; the text says what was found, expected and to do."""
+    """An error that the user can fix. It says what was found, what was expected, and the fix."""

@@ -1,4 +1,4 @@
-"""`export`: a checkpoint of a run as the one file that the published checkpoints are."""
+"""`export`: write a checkpoint of a run as one file, in the form of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from benchmark.errors import BenchmarkError
 from benchmark.presets import build_preset
 from benchmark.settings import apply_settings
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
-from openfold_opt.train.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
+from openfold_opt.train.checkpoint import CheckpointStore, load_checkpoint
+from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.run_state import published_form
 from openfold_opt.train.schedule import learning_rate
 
@@ -21,26 +22,27 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `export`."""
     parser = subparsers.add_parser(
         "export",
-        help="a checkpoint as one file of torch.save",
-        description="Write a checkpoint of a run as {iteration, alphafold_state_dict, optimizer_state_dict, weight_average_state_dict}: what "
-        "--init-checkpoint takes, and torch.load reads.",
+        help="write a checkpoint as one file of torch.save",
+        description="Write a checkpoint of a run as {iteration, alphafold_state_dict, "
+        "optimizer_state_dict, weight_average_state_dict}, which --init-checkpoint and torch.load "
+        "read.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
-    parser.add_argument("file", type=Path, metavar="FILE", help="to write; must not exist")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file to write; must not exist")
     parser.add_argument(
         "--step",
         type=int,
         metavar="N",
-        help="after which optimizer step (default: the newest that is whole)",
+        help="optimizer step of the checkpoint (default: the newest complete one)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file; returns the exit code."""
+    """Write the file. Return the exit code."""
     if args.file.exists():
         raise BenchmarkError(f"{args.file} exists already; name another file")
     if not args.file.parent.is_dir():
-        raise BenchmarkError(f"the folder {args.file.parent} does not exist; make it first")
+        raise BenchmarkError(f"the folder {args.file.parent} does not exist; create it first")
     record = args.run_dir / "config.json"
     if not record.is_file():
         raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")

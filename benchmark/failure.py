@@ -11,8 +11,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.stopping import Terminated
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LostRankError
-from openfold_opt.train.trainer import SetupError
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.errors import NonFiniteError, SetupError
 
 NOT_FINITE = "not finite"
 FULL_DISK = "full disk"
@@ -24,16 +23,17 @@ OTHER = "other"
 FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space left on the device, the quota is used up, or the file would be too large."""
 MAX_TRACEBACK_CHARACTERS = 16_000
-"""The end of a longer traceback is kept. run.json must fit into the space that is reserved for it."""
+"""A longer traceback keeps its end. run.json must fit into the space that is reserved for it."""
 MAX_MESSAGE_CHARACTERS = 4_000
 MAX_SAMPLES = 32
 
 
 def describe_failure(error: BaseException, *, step: int | None) -> dict[str, Any]:
-    """Return what run.json says of the exception that ended a run, as JSON values.
+    """Return a description of the exception that ended a run, as JSON values.
 
-    step: the last one that was reported; an error that knows its own step overrules it. The rank is
-    the one on which it went wrong: for a lost rank, that rank.
+    The rank is the one that failed; for a LostRankError, the lost rank.
+
+    step: the last step that was reported. A step in the error itself takes precedence.
     """
     samples = error.samples if isinstance(error, NonFiniteError) else {}
     sample_ids = [sample_id for ids in samples.values() for sample_id in ids]
@@ -55,7 +55,7 @@ def describe_failure(error: BaseException, *, step: int | None) -> dict[str, Any
 
 
 def failure_kind(error: BaseException) -> str:
-    """Return which of the kinds above an exception is."""
+    """Return the kind of an exception, one of the constants above."""
     if isinstance(error, NonFiniteError):
         return NOT_FINITE
     if isinstance(error, LostRankError):
@@ -68,7 +68,7 @@ def failure_kind(error: BaseException) -> str:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Return whether an exception or one of its causes says that no more can be written."""
+    """Return whether an exception or one of its causes is a full disk."""
     return any(
         isinstance(cause, OSError) and cause.errno in FULL_DISK_NUMBERS for cause in _causes(error)
     )

@@ -1,4 +1,4 @@
-"""What the first rank decides before the run and all ranks must know: the seed, or that there is no run."""
+"""Send the decision of rank 0 to all ranks before a run: its seed, or that it is refused."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from openfold_opt.parallel.launch import MAX_PORT, LaunchInfo
 from openfold_opt.parallel.store import open_store, read_keys
 
 PORT_OFFSET = 1
-"""The agreement has a port of its own: the run's own meeting place is not open yet."""
+"""The handshake uses the port after MASTER_PORT, because the store of the run is not open yet."""
 KEY = "decision"
 ANSWER = "answer"
 
 
-def announce(launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: int) -> list[Any]:
-    """First rank: tell every other rank; returns their answers in rank order when all have answered.
+def broadcast_decision(
+    launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: int
+) -> list[Any]:
+    """Send a decision from rank 0 to all other ranks and return their answers in rank order.
 
-    Alone, it does nothing. Raises BenchmarkError if a rank does not answer in time; it is named every 30 s meanwhile.
+    Without other ranks it returns an empty list. A rank that has not answered is named every 30 s.
+
+    Raises BenchmarkError if a rank does not answer in time.
     """
     if launch.world_size == 1:
         return []
     rendezvous = _rendezvous(launch)
     store = _store(rendezvous, timeout_seconds)
     store.set(KEY, json.dumps(decision))
-    # the store lives in this process: it must not end before the last rank has read it
+    # This process hosts the store, so it waits until the last rank has read the decision.
     writers = {f"{ANSWER}/{rank}": rank for rank in range(1, launch.world_size)}
     answers = _read(store, writers, rendezvous, timeout_seconds)
     return [json.loads(answer) for answer in answers.values()]
 
 
-def listen(
+def receive_decision(
     launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeout_seconds: int
 ) -> dict[str, Any]:
-    """Every other rank: the decision of the first one, once the result of `answer` is sent back.
+    """Return the decision of rank 0, after sending the result of answer(decision) back.
 
-    Raises BenchmarkError if the first rank does not decide in time.
+    Raises BenchmarkError if no decision comes in time.
     """
     rendezvous = _rendezvous(launch)
     store = _store(rendezvous, timeout_seconds)

@@ -1,4 +1,4 @@
-"""Who submits, read from the environment: it belongs to a site, not to a preset."""
+"""The submitter, read from the environment because it depends on the site, not on the preset."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Submitter:
-    """The submission_* keys of an MLPerf log that a configuration cannot know."""
+    """The submission_* keys of an MLPerf log that are not part of a configuration."""
 
     organization: str = "OPENFOLD_OPT"
     platform: str = "unnamed"
-    """Name of the system; the log says <nodes>x<platform>."""
+    """Name of the system. The log has <nodes>x<platform>."""
     status: str = "research"
     """One of cloud, onprem, preview, research."""
 

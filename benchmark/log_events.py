@@ -1,4 +1,4 @@
-"""Read the events of an MLPerf log, one on each line."""
+"""Read the events of an MLPerf log, one event per line."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 
 MARK = ":::MLLOG "
 CONTINUED_KEY = "run_continued"
-"""Our own key: this process continued a run that another process started. The value counts them."""
+"""Our own key: this process resumed a run. The value is the number of resumptions."""
 MONOTONIC_KEY = "monotonic_seconds"
-"""Our own field in the metadata of run_stop: seconds since run_start by the monotonic clock."""
+"""Our own field in the metadata of run_stop: seconds since run_start on the monotonic clock."""
 EVENT_KEYS = {"namespace", "time_ms", "event_type", "key", "value", "metadata"}
 
 
 def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the events of a log, and complaints about damaged lines.
+    """Return the events of a log, and errors of damaged lines.
 
-    An event has EVENT_KEYS and "line", the number of its line, from 1. A line may have a prefix
-    before the event, such as the rank of a launcher, but only one event and nothing after it.
+    An event has EVENT_KEYS and "line", the number of its line, counted from 1. A line may have a
+    prefix, such as the rank that a launcher adds, and must end with its only event.
     """
     events, damage = [], []
+    # not str.splitlines: a text in JSON may contain U+2028, and others of its line ends
     text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if MARK not in line:
             continue
         count = line.count(MARK.strip())
@@ -41,7 +42,7 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _read_event(text: str) -> tuple[dict[str, Any], str | None]:
-    """Return the event and None, or an empty table and what is wrong with it."""
+    """Return the event and None, or an empty dict and an error message."""
     try:
         event = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -54,5 +55,5 @@ def _read_event(text: str) -> tuple[dict[str, Any], str | None]:
 
 
 def as_table(value: Any) -> dict[str, Any]:
-    """Return a value or the metadata of an event as a table; empty if it is none."""
+    """Return a value if it is a dict, else an empty dict."""
     return value if isinstance(value, dict) else {}

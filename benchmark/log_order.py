@@ -1,8 +1,8 @@
-"""Check that the events of a log can be those of one run: their times, their order, their outcome.
+"""Check that the times, the order and the outcome of the events of a log fit one run.
 
-`check`, `summarize`, `submit` and `results` all use this. The 56 logs published for MLPerf HPC v3.0
-obey every rule. Some of them evaluate while they train, so their intervals overlap, and some have
-events after run_stop; their times never decrease from one line to the next.
+`check`, `summarize`, `submit` and `results` use these rules. The 56 logs published for MLPerf HPC
+v3.0 satisfy all of them. Some of these logs evaluate during training, so their intervals overlap,
+and some have events after run_stop; their times never decrease from one line to the next.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ Event = dict[str, Any]
 
 ONCE_KEYS = ("init_start", "init_stop", "run_start", "run_stop")
 CYCLE_KEYS = ("epoch_start", "epoch_stop", "eval_start", "eval_accuracy", "eval_stop")
-"""At most one of each for every number of samples, and only after run_start."""
+"""Each occurs at most once per number of samples, and only after run_start."""
 STARTS = {"epoch_stop": "epoch_start", "eval_accuracy": "eval_start", "eval_stop": "eval_start"}
-"""key -> key of the event that begins its interval"""
+"""Key of an event -> key of the event that begins its interval."""
 DURATION_WORDS = ("duration", "seconds", "wait", "avg_perf_next_batch")
 """A number whose name contains one of these is a duration."""
 SUCCESS = "success"
 DEFAULT_TARGET = 0.8
 MAX_TIME_MS = 2**63
 MAX_LINES = 5
-"""Complaints of one rule that are listed; more are counted."""
+"""Number of errors of one rule that are listed; further errors are counted."""
 
 
 def order_complaints(events: Sequence[Event]) -> list[str]:
-    """Return what is wrong, with the lines and the values found and what was expected.
+    """Return error messages with line numbers, the values found, and what was expected.
 
-    events: as `read_events` returns them. An event that is missing is not a complaint here, except
-    the evaluation before a success.
+    A missing event is no error here, except the evaluation before a success.
+
+    events: as `read_events` returns them.
     """
     complaints = []
     for rule in RULES:
-        found = list(rule(events))
-        more = len(found) - MAX_LINES
-        complaints += found[:MAX_LINES]
-        complaints += [f"and {more} more like the last one"] if more > 0 else []
+        errors = list(rule(events))
+        num_more = len(errors) - MAX_LINES
+        complaints += errors[:MAX_LINES]
+        complaints += [f"and {num_more} more like the last one"] if num_more > 0 else []
     return complaints
 
 
@@ -104,7 +105,7 @@ def _duplicates(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _cycles(events: Sequence[Event]) -> Iterator[str]:
-    """The number of samples at the end of a cycle increases."""
+    """Check that the number of samples at the end of a cycle increases."""
     stops = [event for event in events if event["key"] == "epoch_stop" and _is_cycle(event)]
     for before, event in zip(stops, stops[1:], strict=False):
         if _samples(event) <= _samples(before):
@@ -129,7 +130,7 @@ def _repeated_cycles(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _intervals(events: Sequence[Event]) -> Iterator[str]:
-    """No interval ends before it begins."""
+    """Check that no interval ends before it begins."""
     starts: dict[tuple[str, int], list[int]] = defaultdict(list)
     for event in events:
         if event["key"] in STARTS.values() and _is_cycle(event):
@@ -157,7 +158,7 @@ def _durations(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _outcome(events: Sequence[Event]) -> Iterator[str]:
-    """The status is "success" exactly if an evaluation before it reached the log's target."""
+    """Check that the status is "success" if and only if an evaluation reached the target."""
     start, stop = _only(events, "run_start"), _only(events, "run_stop")
     if start is None or stop is None:
         return
@@ -167,25 +168,25 @@ def _outcome(events: Sequence[Event]) -> Iterator[str]:
     inside = [event for event in events if start["line"] < event["line"] < stop["line"]]
     scores = [e for e in inside if e["key"] == "eval_accuracy" and _is_number(e["value"])]
     best = max(scores, key=lambda event: event["value"], default=None)
-    said = f"line {stop['line']}: run_stop says {status}"
+    prefix = f"line {stop['line']}: run_stop says {status}"
     if best is not None and best["value"] >= target and status != SUCCESS:
         yield (
-            f"{said}, but eval_accuracy on line {best['line']} is {best['value']}, which reaches "
+            f"{prefix}, but eval_accuracy on line {best['line']} is {best['value']}, which reaches "
             f"the target {target}; expected {SUCCESS}"
         )
     if status != SUCCESS:
         return
     if best is None:
-        yield f"{said}, but there is no eval_accuracy before it; expected one of {target} or more"
+        yield f"{prefix}, but there is no eval_accuracy before it; expected one of {target} or more"
     elif best["value"] < target:
         yield (
-            f"{said}, but the best eval_accuracy before it is {best['value']} on line "
+            f"{prefix}, but the best eval_accuracy before it is {best['value']} on line "
             f"{best['line']}; expected {target} or more"
         )
 
 
 def _clocks_agree(events: Sequence[Event]) -> Iterator[str]:
-    """Our own logs have the duration by the monotonic clock too."""
+    """Check the duration against the monotonic clock, which only our own logs have."""
     start, stop = _only(events, "run_start"), _only(events, "run_stop")
     if start is None or stop is None or not (_has_time(start) and _has_time(stop)):
         return
@@ -214,9 +215,9 @@ RULES: tuple[Callable[[Sequence[Event]], Iterator[str]], ...] = (
 
 
 def _only(events: Sequence[Event], key: str) -> Event | None:
-    """The event of this key; None unless there is exactly one."""
-    found = [event for event in events if event["key"] == key]
-    return found[0] if len(found) == 1 else None
+    """Return the only event with this key; None if there is not exactly one."""
+    matches = [event for event in events if event["key"] == key]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _is_earlier(event: Event, other: Event) -> bool:
@@ -234,7 +235,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_cycle(event: Event) -> bool:
-    """Whether the event says how many samples were seen."""
+    """Return whether the event has a number of samples."""
     return _is_number(as_table(event["metadata"]).get("epoch_num"))
 
 

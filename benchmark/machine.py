@@ -1,4 +1,4 @@
-"""What a log needs to prove itself: versions, machine, and the commit of the code."""
+"""Versions of libraries, the machine, and the commit of the code, for the record of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def describe_versions() -> dict[str, str]:
-    """Version of Python and of every library that is installed, and the commit of the checkout, or of an image's code."""
+    """Return the versions of Python and the libraries, and the commit of the code."""
     versions = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -39,7 +39,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Host, system, processor, memory (bytes) and accelerators of this process's node."""
+    """Return host, system, processor, memory (bytes) and accelerators of this node."""
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "host": platform.node(),

@@ -1,4 +1,4 @@
-"""The MLPerf log of a run, with the keys of the logs published for MLPerf HPC v3.0 in their order."""
+"""The MLPerf log of a run, with the keys and order of the logs published for MLPerf HPC v3.0."""
 
 from __future__ import annotations
 
@@ -22,17 +22,22 @@ from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo,
 
 INSTANCE = {"instance": 0}
 SETTINGS_KEY = "changed_fields"
-"""Fields of the configuration that were changed by `--set`, as FIELD=VALUE."""
+"""Key of the fields that `--set` changed, as FIELD=VALUE."""
 
 
 class MLPerfObserver(NullObserver):
-    """Writes the events of one run to one file, each line flushed when it is written.
+    """Writes the events of one run to one file and flushes every line.
 
-    division: "closed" or "open". cache_cleared: whether the data set's pages were dropped from this
-    node's page cache. num_resumptions: how often the run was continued; above 0 the log says so, and
-    `check` refuses it. clock: started and stopped with the run. run_stop has its monotonic
-    duration, so that `check` can compare it with the times of the events. settings: FIELD=VALUE of
-    `--set`, logged as SETTINGS_KEY if there are any.
+    Args:
+        path: the log, which is overwritten.
+        submitter: values of the submission_* keys.
+        division: "closed" or "open".
+        cache_cleared: whether the pages of the data set were dropped from the page cache.
+        num_resumptions: how often the run was resumed. Above 0 the log has CONTINUED_KEY, and
+            `check` refuses it.
+        clock: started and stopped with the run. run_stop has its monotonic duration, which `check`
+            compares with the times of the events.
+        settings: FIELD=VALUE of `--set`, logged as SETTINGS_KEY if there are any.
     """
 
     def __init__(
@@ -52,14 +57,14 @@ class MLPerfObserver(NullObserver):
         self._num_resumptions = num_resumptions
         self._settings = list(settings)
         self._clock = clock if clock is not None else RunClock()
-        # a logger of its own, not one of logging's registry: two runs in a process must not share a file
+        # The logger is not in the registry of logging: two runs in a process must not share a file.
         self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-        # logging would print a write error and go on: a run without its log is no run
+        # By default logging prints a write error and continues; a run needs its log.
         self._handler.handleError = self._raise_again
         self._cannot_write = False
         logger = logging.Logger("mlperf", level=logging.INFO)
         logger.addHandler(self._handler)
-        # stack offset 2: the caller of _event and its like below, not those helpers
+        # Stack offset 2 logs the line of the caller of _event, _start and _end.
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=re.escape(str(CHECKOUT)))
         self._run_started = False
         self._loader_window = 0
@@ -76,12 +81,12 @@ class MLPerfObserver(NullObserver):
         self._log.end(key, metadata=metadata)
 
     def init_start(self, config: RunConfig, *, seed: int) -> None:
-        """First line of the log; the configuration follows when all of it is known, before init_stop."""
+        """Write the first line of the log. The configuration follows before init_stop."""
         self._start(constants.INIT_START)
         self._event(constants.CACHE_CLEAR, self._cache_cleared)
 
     def init_stop(self, info: RunInfo) -> None:
-        """Everything that is fixed before data is touched, then the end of the initialization."""
+        """Log everything that is fixed before data is read, then the end of the initialization."""
         self._log_submission(info)
         for key, value in training_values(info.config).items():
             self._event(key, value)
@@ -122,20 +127,22 @@ class MLPerfObserver(NullObserver):
             self._event(SETTINGS_KEY, self._settings)
 
     def _log_staging(self) -> None:
-        """Shards are read where they lie: nothing is staged, and the log says that it took no time."""
+        """Log a staging time of zero, because shards are read in place."""
         self._event("staging_start")
         self._event("staging_stop", staging_duration=0.0, **INSTANCE)
         self._event("tracked_stats", {"staging_duration": 0.0}, step=0, **INSTANCE)
 
     def run_start(self, info: RunInfo) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self._start(constants.RUN_START)
         self._clock.start()
         self._run_started = True
         self._loader_window = info.config.loader.window
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
-        """Sizes of the data set, counted after the clock started."""
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
+        """Log the sizes of the data set, counted after the clock started."""
         self._event(constants.TRAIN_SAMPLES, train_samples)
         self._event(constants.EVAL_SAMPLES, eval_samples)
         in_order = self._loader_window == 0
@@ -144,43 +151,43 @@ class MLPerfObserver(NullObserver):
             f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}",
         )
 
-    def block_start(self, *, step: int, epoch_num: int) -> None:
-        """Training between two evaluations begins."""
+    def interval_start(self, *, step: int, samples_at_end: int) -> None:
+        """Log the beginning of training between two evaluations."""
         self._num_blocks += 1
         self._data_waits.clear()
-        self._start(constants.EPOCH_START, epoch_num=epoch_num, **INSTANCE)
+        self._start(constants.EPOCH_START, epoch_num=samples_at_end, **INSTANCE)
 
     def step(self, report: StepReport) -> None:
-        """Steps are not logged one by one; their waits make the mean of the block."""
+        """Collect the wait for data. Single steps are not logged."""
         self._data_waits.append(report.data_wait_seconds)
 
-    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None:
-        """Throughput in samples per second, and the mean wait for a batch in seconds."""
-        self._end(constants.EPOCH_STOP, epoch_num=epoch_num, **INSTANCE)
-        place = {"step": self._num_blocks, **INSTANCE}
-        self._event("tracked_stats", {"throughput": samples_per_second}, **place)
+    def interval_stop(self, *, step: int, samples_at_end: int, samples_per_second: float) -> None:
+        """Log the throughput in samples per second and the mean wait for a batch in seconds."""
+        self._end(constants.EPOCH_STOP, epoch_num=samples_at_end, **INSTANCE)
+        position = {"step": self._num_blocks, **INSTANCE}
+        self._event("tracked_stats", {"throughput": samples_per_second}, **position)
         if self._data_waits:
             mean_wait = sum(self._data_waits) / len(self._data_waits)
-            self._event("tracked_stats", {"data_wait_seconds_per_step": mean_wait}, **place)
+            self._event("tracked_stats", {"data_wait_seconds_per_step": mean_wait}, **position)
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
-        """An evaluation begins."""
-        self._start(constants.EVAL_START, epoch_num=epoch_num, **INSTANCE)
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
+        """Log the beginning of an evaluation."""
+        self._start(constants.EVAL_START, epoch_num=samples_at_end, **INSTANCE)
 
     def evaluation(self, report: EvaluationReport) -> None:
-        """lDDT-Ca, 0 to 1."""
-        self._event(constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=report.epoch_num, **INSTANCE)
+        """Log lDDT-Ca, 0 to 1."""
+        self._event(constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=report.samples_at_end, **INSTANCE)
 
-    def evaluation_stop(self, *, step: int, epoch_num: int) -> None:
-        """An evaluation is over."""
-        self._end(constants.EVAL_STOP, epoch_num=epoch_num, **INSTANCE)
+    def evaluation_stop(self, *, step: int, samples_at_end: int) -> None:
+        """Log the end of an evaluation."""
+        self._end(constants.EVAL_STOP, epoch_num=samples_at_end, **INSTANCE)
 
     def run_stop(self, *, status: str, samples: int) -> None:
-        """The clock stops."""
+        """Stop the clock."""
         self._stop_clock(status=status)
 
     def run_failed(self, error: BaseException) -> None:
-        """A clock that runs is stopped, so that the log tells how the run ended."""
+        """Stop the clock if it runs, so that the log has the outcome."""
         if self._run_started:
             self._stop_clock(status="aborted", error=type(error).__name__)
 
@@ -191,7 +198,7 @@ class MLPerfObserver(NullObserver):
         self._end(constants.RUN_STOP, **metadata, **elapsed)
 
     def close(self) -> None:
-        """Close the file. Raises OSError if that fails, unless an earlier write has."""
+        """Close the file. Raises OSError if that fails, unless an earlier write failed."""
         try:
             self._handler.close()
         except OSError:
@@ -199,7 +206,7 @@ class MLPerfObserver(NullObserver):
                 raise
 
     def _raise_again(self, record: logging.LogRecord) -> None:
-        """Called by logging while it handles the error of a write; adds the file to it."""
+        """Raise the write error that logging handles, with the name of the file."""
         self._cannot_write = True
         error = sys.exc_info()[1]
         if isinstance(error, OSError) and error.filename is None:

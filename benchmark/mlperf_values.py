@@ -1,4 +1,4 @@
-"""From the fields of a RunConfig to the keys of the MLPerf log."""
+"""Translate the fields of a RunConfig to keys of the MLPerf log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openfold_opt.train.config import RunConfig
 
 
 def training_values(config: RunConfig) -> dict[str, Any]:
-    """Keys and values between `precision` and `init_checkpoint_sha256sum`, in the order of the published logs."""
+    """Return the keys and values between `precision` and `init_checkpoint_sha256sum`, in order."""
     return _sample_values(config) | _loss_values(config) | _optimizer_values(config)
 
 
@@ -38,7 +38,7 @@ def _loss_values(config: RunConfig) -> dict[str, Any]:
 
 
 def _optimizer_values(config: RunConfig) -> dict[str, Any]:
-    """Adam has neither weight decay nor amsgrad here, and always clips; the log has keys for that."""
+    """Return optimizer values. Our Adam always clips, and has no weight decay and no amsgrad."""
     optimizer, schedule = config.optimizer, config.schedule
     return {
         "opt_name": "Adam",

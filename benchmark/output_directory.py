@@ -1,19 +1,20 @@
-"""Who owns an output directory: nobody yet, a live run, a dead one that may be resumed, or a finished one.
+"""Ownership of an output directory, and the state of its run.
 
-A live run holds a lock that the kernel gives back when the process ends, however it ends, so a directory
-left by `kill -9` is told from one in use without any guess about process numbers or ages. It is a POSIX
-record lock, which forked worker processes do not inherit: none that outlives its parent can keep it.
+A live run holds a lock, which the kernel releases when the process ends for whatever reason. A
+directory left by `kill -9` is therefore distinguished from one in use without guesses from process
+numbers or ages. It is a POSIX record lock, which forked worker processes do not inherit, so that no
+worker that outlives its parent can keep it.
 
-run.json says how far the run came:
+run.json has the state of the run:
 
     starting -> running -> finished, failed or preempted
 
-`starting` is before the first checkpoint: nothing is left of the training, so the next run starts afresh.
-`starting` and `running` without the lock is a run that was killed. A run that can still write says why it ended: `failed`
-with the error, or `preempted` if it was stopped by a signal, with a checkpoint. `resumable` says whether the
-next run continues this one.
+`starting` is before the first checkpoint: the next run starts from the beginning. `starting` or
+`running` without the lock is a run that was killed. A run that can still write records why it
+ended: `failed` with the error, or `preempted` if a signal stopped it after a checkpoint.
+`resumable` is whether the next run continues this one.
 
-run.reserve keeps some space until the run ends, so that run.json can be written on a full disk.
+run.reserve reserves space until the run ends, so that run.json can be written to a full disk.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import socket
 import struct
 from pathlib import Path
@@ -39,17 +41,21 @@ STATUSES = ("starting", "running", "finished", "failed", "preempted")
 FIRST_LOG = "mlperf.log"
 CONTINUED_LOG = "mlperf_continued_{}.log"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without locks answers."""
+"""Error numbers of a file system without locks."""
 POWER_FOLDER = "power"
-"""Readings of a site's power meter: it may begin to write them before the run begins."""
+"""Folder for the readings of a power meter, which may start before the run."""
 
 
 class OutputDirectory:
-    """An output directory while its run holds it.
+    """An output directory whose lock this process holds.
 
-    identity: what must be the same when a dead run is continued (preset, data checksum, ...), JSON values;
-    a difference is a BenchmarkError that names it. A seed that is None takes the recorded one.
-    command: the command line that continues the run.
+    Args:
+        path: the directory, which is created if it does not exist.
+        identity: JSON values that must not change when a run is resumed, such as the preset and the
+            checksum of the data. A difference is a BenchmarkError that names it.
+        seed: the seed of the run; None takes that of the run that is resumed, or new_seed.
+        new_seed: the seed of a new run.
+        command: the command line that continues the run.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class OutputDirectory:
             }
             self._previous = state
             self._is_marked = False
-            # the thread that writes checkpoints and that of the heartbeat mark the state, too
+            # The threads of the checkpoint writer and the heartbeat also change the state.
             self._state_lock = Lock()
             if not self.continued:
                 self._write_state()
@@ -100,14 +106,16 @@ class OutputDirectory:
             return 0
         if state["status"] == "finished":
             raise BenchmarkError(
-                f"output directory {self.path} holds a finished run ({state.get('outcome', 'no outcome')}); "
-                "name another directory, or remove this one"
+                f"output directory {self.path} holds a finished run "
+                f"({state.get('outcome', 'no outcome')}); name another directory, or remove this "
+                "one. To train its weights further, give the other directory and "
+                f"--init-checkpoint {shlex.quote(str(self.path))}"
             )
         return int(state["num_resumptions"]) + 1 if is_resumable(state) else 0
 
     @property
     def continued(self) -> bool:
-        """True if an earlier process of this run died after it had written a checkpoint."""
+        """Whether an earlier process of this run ended after it had written a checkpoint."""
         return self.num_resumptions > 0
 
     @property
@@ -118,35 +126,35 @@ class OutputDirectory:
         return self.path / CONTINUED_LOG.format(self.num_resumptions)
 
     def mark_running(self) -> None:
-        """From now on a death leaves something to continue; a continued run is counted."""
+        """Record that the run can be resumed from now on. A resumed run is counted."""
         with self._state_lock:
             if self._is_marked:
                 return
             self._is_marked = True
-            # the last checkpoint may be complete only after the run has failed
+            # The last checkpoint may become complete after the run has failed.
             status = "running" if self._state["status"] == "starting" else self._state["status"]
             self._state |= {"status": status, "resumable": True}
             self._write_state()
 
     def mark_finished(self, *, outcome: str, clock: dict[str, Any] | None = None) -> None:
-        """The run is over, with an outcome; the directory takes no further run.
+        """Record the outcome of the run. The directory accepts no further run.
 
-        outcome: "success" or "target not reached". clock: durations of the run by the wall clock and
-        by the monotonic clock.
+        outcome: "success" or "target not reached". clock: durations of the run on the wall clock
+        and on the monotonic clock.
         """
         with self._state_lock:
             self._release_space()
-            # there is nothing to continue
+            # A finished run is not resumed.
             del self._state["resumable"], self._state["command"]
             self._state |= {"status": "finished", "outcome": outcome, "clock": clock}
             self._write_state()
 
     def mark_failed(self, error: dict[str, Any]) -> None:
-        """The run ended with an error, described by `describe_failure`."""
+        """Record the error that ended the run, as `describe_failure` returns it."""
         self._mark_ended({"status": "failed", "error": error})
 
     def mark_preempted(self) -> None:
-        """The run was stopped by a signal, with a checkpoint."""
+        """Record that a signal stopped the run after a checkpoint."""
         self._mark_ended({"status": "preempted"})
 
     def _mark_ended(self, facts: dict[str, Any]) -> None:
@@ -155,18 +163,18 @@ class OutputDirectory:
                 return
             self._release_space()
             if self.continued and not self._is_marked:
-                # it was refused before its training began, so it does not count as a continued run
+                # The run was refused before its training began: it does not count as resumed.
                 self._state = {key: self._previous[key] for key in self._previous if key != "error"}
             self._state |= {"resumable": self._is_marked or self.continued} | facts
             self._write_state()
 
     def close(self) -> None:
-        """Give the directory back."""
+        """Release the lock."""
         self._release_space()
         self._lock.close()
 
     def _reserve_space(self) -> None:
-        """Raises OSError, and says so in run.json, if there is not enough space even for that."""
+        """Raises OSError, which is also recorded in run.json, if there is not enough space."""
         try:
             with open(self.path / RESERVE_FILE, "wb") as file:
                 file.write(b"\0" * RESERVE_BYTES)
@@ -174,7 +182,7 @@ class OutputDirectory:
                 os.fsync(file.fileno())
         except OSError as error:
             error.filename = str(self.path / RESERVE_FILE)
-            # imports torch, which those who only read a directory do without
+            # Imported here because it loads torch, which readers of a directory do not need.
             from benchmark.failure import describe_failure
 
             self.mark_failed(describe_failure(error, step=None))
@@ -193,19 +201,20 @@ class OutputDirectory:
 
 
 def was_resumed(log: Path) -> bool:
-    """Whether another process went on with the run of this log, into a log of its own."""
+    """Return whether another process resumed the run of this log and wrote a further log."""
     return log.name == FIRST_LOG and any(log.parent.glob(CONTINUED_LOG.format("*")))
 
 
 def _refuse_foreign_files(path: Path) -> None:
-    """A directory with files of somebody else is not written into."""
+    """Raises BenchmarkError if a directory without a run contains files."""
     if not path.is_dir() or (path / STATE_FILE).exists():
         return
     expected = (LOCK_FILE, RESERVE_FILE, f"{STATE_FILE}.tmp", POWER_FOLDER)
-    found = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
-    if found:
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
+    if foreign:
         raise BenchmarkError(
-            f"output directory {path} holds files that are not a run's ({', '.join(found[:3])}); name a new directory"
+            f"output directory {path} holds files that are not a run's ({', '.join(foreign[:3])}); "
+            "name a new directory"
         )
 
 
@@ -218,16 +227,17 @@ def _take_lock(path: Path) -> IO[str]:
         owner = lock.read().strip() or "unknown"
         lock.close()
         raise BenchmarkError(
-            f"output directory {path} is in use by a live run ({owner}); wait for it, or name another directory"
+            f"output directory {path} is in use by a live run ({owner}); wait for it, or name "
+            "another directory"
         ) from None
     except OSError as error:
         lock.close()
         if error.errno not in NO_LOCKS:
             raise
         raise BenchmarkError(
-            f"the file system of output directory {path} has no locks ({error.strerror}), without "
-            "which a second run could write there too; name a directory on another file system, or "
-            "have it mounted with locks (Lustre: -o flock; NFS: without nolock)"
+            f"the file system of output directory {path} has no locks ({error.strerror}), so a "
+            "second run could write there too; name a directory on another file system, or have it "
+            "mounted with locks (Lustre: -o flock; NFS: without nolock)"
         ) from error
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -236,17 +246,17 @@ def _take_lock(path: Path) -> IO[str]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Return which process runs in an output directory ("process 12 on node1"), or None.
+    """Return the process that holds an output directory ("process 12 on node1"), or None.
 
-    Only looks at the lock. Raises OSError on a file system without locks.
+    It does not take the lock. Raises OSError on a file system without locks.
     """
     if not (path / LOCK_FILE).exists():
         return None
     with open(path / LOCK_FILE, "rb") as file:
-        # struct flock of Linux: type, whence, start, length, process
+        # struct flock on Linux: type, whence, start, length, process.
         layout = "hhqqi4x"
-        asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, *_ = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+        query = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_ = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, query))
         if kind == fcntl.F_UNLCK:
             return None
         return file.read().decode(errors="replace").strip() or "unknown process"
@@ -257,8 +267,19 @@ def is_resumable(state: dict[str, Any]) -> bool:
     return bool(state.get("resumable", state["status"] == "running"))
 
 
+def describe_restart(path: Path) -> str:
+    """Return what the same command does after a run in this directory ended before its time."""
+    state = read_state(path)
+    if state is not None and is_resumable(state):
+        return "the same command resumes from the newest checkpoint"
+    return "there is no checkpoint yet, so the same command starts from the beginning"
+
+
 def read_state(path: Path) -> dict[str, Any] | None:
-    """Return the content of run.json, None if there is none; BenchmarkError if it cannot be read."""
+    """Return the content of run.json, or None if the file does not exist.
+
+    Raises BenchmarkError if it cannot be read.
+    """
     file = path / STATE_FILE
     if not file.exists():
         return None
@@ -283,6 +304,7 @@ def _check_identity(
     for key in sorted(recorded.keys() | given.keys()):
         if recorded.get(key) != given.get(key):
             raise BenchmarkError(
-                f"output directory {path} holds an unfinished run with {key} {recorded.get(key)!r}, "
-                f"this one has {given.get(key)!r}; repeat the first command, or name another directory"
+                f"output directory {path} holds an unfinished run with {key} "
+                f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first command, "
+                "or name another directory"
             )

@@ -1,4 +1,4 @@
-"""Start cold: drop a data set's pages from this node's page cache, without reading or needing root."""
+"""Drop the pages of a data set from the page cache of this node, without root rights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 def clear_page_cache(paths: Iterable[Path]) -> bool:
     """Ask the kernel to drop the cached pages of some files.
 
-    True if all files were done; False if the system cannot (no posix_fadvise) or a file refuses.
+    Returns False if the system has no posix_fadvise or a file cannot be opened, else True.
     """
     if not hasattr(os, "posix_fadvise"):
         return False
@@ -20,7 +20,7 @@ def clear_page_cache(paths: Iterable[Path]) -> bool:
         except (PermissionError, FileNotFoundError):
             return False
         try:
-            # pages that wait to be written cannot be dropped
+            # Dirty pages cannot be dropped.
             os.fdatasync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:

@@ -1,4 +1,4 @@
-"""Keep the state of the output directory, and the resolved configuration next to every log."""
+"""Record the state of a run, and the resolved configuration next to every log."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from benchmark.machine import CHECKOUT, describe_machine, describe_versions
 from benchmark.output_directory import OutputDirectory
 from benchmark.run_clock import RunClock
 from openfold_opt.train.config import config_as_dict
+from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary, StepReport
-from openfold_opt.train.preemption import PreemptedError
 
 MAX_NAMED = 5
-"""Files that are not committed and are named on the console."""
+"""Number of uncommitted files that are named on the console."""
 
 
 class RunRecord(NullObserver):
-    """Write config.json (config_continued_<n>.json when resumed) and the state of the directory.
+    """Writes config.json (config_continued_<n>.json if resumed) and the state of the directory.
 
-    A failure is recorded once, with the last step that was reported.
+    The first failure is recorded, with the last step that was reported.
 
-    settings: FIELD=VALUE of `--set`.
-    clock: that of the run's log. run.json has both of its durations, and the console a warning if
-    they disagree.
+    Args:
+        directory: the output directory.
+        preset: name or path of the preset.
+        division: "closed" or "open".
+        clock: clock of the run's log. run.json has both of its durations; a warning is printed if
+            they disagree.
+        settings: FIELD=VALUE of `--set`.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class RunRecord(NullObserver):
         self._has_failed = False
 
     def init_stop(self, info: RunInfo) -> None:
-        """Everything that decides what the run does, with the machine and the versions it runs on."""
+        """Write everything that determines the run, with the machine and the versions."""
         self._step = info.resumed_from_step
         versions = describe_versions()
         content = {
@@ -74,21 +78,23 @@ class RunRecord(NullObserver):
         target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         _warn_of_commit(versions["commit"], content["code"]["uncommitted"])
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
-        """A continued run was not refused: from here on it counts as one."""
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
+        """Count a resumed run, which can no longer be refused."""
         if self._directory.continued:
             self._directory.mark_running()
 
     def checkpoint_written(self, *, step: int) -> None:
-        """A death from here on leaves something to continue."""
+        """Record that the run can be resumed."""
         self._directory.mark_running()
 
     def step(self, report: StepReport) -> None:
-        """Keep the number of the last step."""
+        """Remember the number of the last step."""
         self._step = report.step
 
     def run_failed(self, error: BaseException) -> None:
-        """Say in run.json why the run ended; the first error counts."""
+        """Record in run.json why the run ended. Only the first error is recorded."""
         if self._has_failed:
             return
         self._has_failed = True
@@ -98,30 +104,30 @@ class RunRecord(NullObserver):
             self._directory.mark_failed(describe_failure(error, step=self._step))
 
     def run_end(self, summary: RunSummary) -> None:
-        """The run is over and its directory closed to others."""
+        """Record the outcome. The directory accepts no further run."""
         self._directory.mark_finished(outcome=summary.outcome, clock=self._clock.as_dict())
 
     def run_stop(self, *, status: str, samples: int) -> None:
-        """Say on the console if the clocks disagree; the log and run.json have it too."""
+        """Print a warning if the clocks disagree."""
         disagreement = self._clock.disagreement()
         if disagreement is not None:
             print(f"WARNING: {disagreement}", flush=True)
 
 
 def _describe_code(commit: str) -> dict[str, Any]:
-    """Digest of the code files, and the files that make the commit dirty."""
-    # an image has no history to compare its files with
+    """Return the digest of the code files, and the uncommitted files."""
+    # An image has no git history to compare its files with.
     is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
     try:
         uncommitted = uncommitted_files(CHECKOUT) if is_known else []
     except (OSError, subprocess.SubprocessError):
-        # the commit says already that it is dirty, and a run does not fail for the names
+        # The commit is marked as dirty already; a run does not fail for the names.
         uncommitted = []
     return {"sha256": code_digest(CHECKOUT), "uncommitted": uncommitted}
 
 
 def _warn_of_commit(commit: str, uncommitted: list[str]) -> None:
-    """A run whose code cannot be packed says so before it takes hours."""
+    """Print before a long run that `submit` will refuse its code."""
     if " " in commit:
         found = f"commit {commit}"
     elif commit.endswith(DIRTY_MARK):

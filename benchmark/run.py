@@ -1,4 +1,4 @@
-"""`run`: one timed run of a preset. The command line says which and where, the preset says how."""
+"""`run`: one timed run of a preset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmark.handshake import broadcast_decision, receive_decision
 from benchmark.launch import Submitter, read_submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.next_steps import NextStepsObserver
-from benchmark.output_directory import OutputDirectory
+from benchmark.output_directory import OutputDirectory, describe_restart
 from benchmark.page_cache import clear_page_cache
 from benchmark.presets import build_preset, fit_preset, preset_label, preset_names
 from benchmark.record import RunRecord
@@ -33,28 +33,28 @@ from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.errors import NonFiniteError, PreemptedError, SetupError
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
-from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.run_facts import source_digests
-from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_loop import SUCCESS
 
 SEED_RANGE = 2**31
 PREEMPTED_EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: try again."""
+"""EX_TEMPFAIL of sysexits.h: a temporary failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """A command line whose parts were found to be usable."""
+    """A checked command line."""
 
     preset: str
-    """Its name, or the absolute path of a file outside the package."""
+    """Name of the preset, or the absolute path of a file outside the package."""
     settings: tuple[str, ...]
-    """FIELD=VALUE of `--set`, which `config` has already."""
+    """FIELD=VALUE of `--set`, which `config` contains."""
     config: RunConfig
     data_dir: Path
     output_dir: Path
@@ -69,10 +69,12 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "run",
         help="one timed run",
-        description="Train a preset on converted data until lDDT-Ca reaches the target, and write the MLPerf log. "
-        "An output directory left by a run that died is continued. Ctrl-C, SIGTERM and SIGUSR1 (pre-emption) stop a run after its next step "
-        f"with a checkpoint. Exit code: 0 target reached, 1 target not reached or failed, 2 the run could not start, {PREEMPTED_EXIT_CODE} stopped "
-        f"with a checkpoint, {LOST_RANK_EXIT_CODE} another rank was lost; after the last two the same command goes on.",
+        description="Train a preset on converted data until lDDT-Ca reaches the target, and write "
+        "the MLPerf log. The run continues that of an output directory that ended before its time. "
+        "Ctrl-C, SIGTERM and SIGUSR1 (preemption) stop a run after its next step with a "
+        "checkpoint. Exit code: 0 target reached, 1 target not reached or failed, 2 the run could "
+        f"not start, {PREEMPTED_EXIT_CODE} stopped with a checkpoint, {LOST_RANK_EXIT_CODE} "
+        "another rank was lost; after the last two the same command continues the run.",
     )
     names = ", ".join(preset_names())
     parser.add_argument(
@@ -87,10 +89,14 @@ def add_parser(subparsers) -> None:
         required=True,
         type=Path,
         metavar="D",
-        help="made by `python -m data_prep convert`",
+        help="data set, as `python -m data_prep convert` writes it",
     )
     parser.add_argument(
-        "--output-dir", required=True, type=Path, metavar="O", help="for logs and checkpoints"
+        "--output-dir",
+        required=True,
+        type=Path,
+        metavar="O",
+        help="directory for logs and checkpoints",
     )
     parser.add_argument(
         "--init-checkpoint",
@@ -102,13 +108,16 @@ def add_parser(subparsers) -> None:
         "--init-weights",
         choices=INIT_WEIGHTS,
         default=INIT_WEIGHTS[0],
-        help=f"which weights of a run's checkpoint: the running average, or the trained ones (default: {INIT_WEIGHTS[0]})",
+        help="which weights of a run's checkpoint: the running average, or the trained ones "
+        f"(default: {INIT_WEIGHTS[0]})",
     )
-    parser.add_argument("--seed", type=int, metavar="S", help="default: drawn from the clock")
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="seed of the run (default: from the clock)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """The run, alike on every rank; returns the exit code."""
+    """Make the run; called on every rank. Return the exit code."""
     try:
         launch = read_launch_info()
         request = check_request(args)
@@ -125,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
             timeout_seconds = request.config.parallel.timeout_seconds
             decision = receive_decision(
                 launch,
-                lambda found: _clear(request, launch, found),
+                lambda decision: _clear(request, launch, decision),
                 timeout_seconds=timeout_seconds,
             )
             if "refused" in decision:
@@ -137,39 +146,40 @@ def run(args: argparse.Namespace) -> int:
             )
         except Terminated as end:
             print(
-                "benchmark run: stopped by a signal; the same command resumes from the newest checkpoint",
+                f"benchmark run: stopped by a signal; {describe_restart(request.output_dir)}",
                 file=sys.stderr,
             )
             return end.exit_code
 
 
 def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
-    """BenchmarkError if `--set` asks for an accumulation that the global batch does not give.
+    """Raises BenchmarkError if `--set` gives an accumulation that contradicts the global batch.
 
-    fitted: the configuration as the ranks of this run would run it.
+    fitted: the configuration with the accumulation for the ranks of this run.
     """
     is_set = any(setting.startswith("accumulation=") for setting in request.settings)
     if is_set and fitted.accumulation != request.config.accumulation:
         raise BenchmarkError(
-            f"--set accumulation={request.config.accumulation}: it follows from global_batch_size={fitted.global_batch_size} and the ranks, "
-            f"and is {fitted.accumulation}; set global_batch_size instead"
+            f"--set accumulation={request.config.accumulation}: it follows from "
+            f"global_batch_size={fitted.global_batch_size} and the ranks, and is "
+            f"{fitted.accumulation}; set global_batch_size instead"
         )
 
 
 def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) -> bool:
-    """Answer of a rank: whether its node's page cache was cleared, by the first rank of each node."""
+    """Clear the page cache on the first rank of a node. Return False if that is not possible."""
     if "refused" in decision or launch.local_rank != 0:
         return True
     try:
         return clear_page_cache(data_files(request.data_dir))
     except (ValueError, OSError):
-        # this rank's data cannot be used: the trainer finds that too, before the clock starts, and
-        # ends all ranks with the reason
+        # The data cannot be read on this rank. The trainer detects this before the clock starts and
+        # ends all ranks with the reason.
         return False
 
 
 def data_files(data_dir: Path) -> list[Path]:
-    """The files of a data set, out of its index."""
+    """Return the files of a data set from its index."""
     return [
         data_dir / INDEX_FILE_NAME,
         *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards),
@@ -177,12 +187,16 @@ def data_files(data_dir: Path) -> list[Path]:
 
 
 def check_request(args: argparse.Namespace) -> RunRequest:
-    """Find out what can be found out before anything is written; BenchmarkError or ValueError says what is wrong."""
+    """Check the command line before anything is written.
+
+    Raises BenchmarkError or ValueError for a wrong argument.
+    """
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     config = apply_settings(config, args.settings)
     if args.init_checkpoint is not None and not args.init_checkpoint.exists():
         raise BenchmarkError(
-            f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of a run; correct --init-checkpoint"
+            f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of "
+            "a run; correct --init-checkpoint"
         )
     if args.seed is not None and not 0 <= args.seed < SEED_RANGE:
         raise BenchmarkError(f"seed {args.seed} is out of range; expected 0 to {SEED_RANGE - 1}")
@@ -234,7 +248,8 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
         changed = f", set {' '.join(request.settings)}" if request.settings else ""
         print(
-            f"run: preset {request.preset}{changed} ({division} division), log {directory.log_path}",
+            f"run: preset {request.preset}{changed} ({division} division), "
+            f"log {directory.log_path}",
             flush=True,
         )
         files = NextStepsObserver(directory.path, directory.log_path)
@@ -246,7 +261,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         finally:
             log.close()
     except BaseException as error:
-        # errors before training; the trainer reports its own failures to the observers
+        # Record errors before training; the trainer reports its own failures to the observers.
         CompositeObserver(record).run_failed(error)
         if not isinstance(error, OSError):
             raise
@@ -256,9 +271,10 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
 
 
 def _clear_for(directory: OutputDirectory, request: RunRequest) -> bool:
-    """Clear this node's page cache, once the directory is taken: a mistaken second start must not cool down the run that holds it.
+    """Clear the page cache of this node, and record an error in run.json.
 
-    Whatever ends the run here is in run.json.
+    The directory is locked before, so that an accidental second start does not clear the cache of
+    the run that holds it.
     """
     try:
         return clear_page_cache(data_files(request.data_dir))
@@ -269,7 +285,7 @@ def _clear_for(directory: OutputDirectory, request: RunRequest) -> bool:
 
 
 def open_output_directory(request: RunRequest) -> OutputDirectory:
-    """Take the output directory; the data set is known by the checksum of its index alone."""
+    """Lock the output directory. The data set is identified by the checksum of its index."""
     checkpoint = request.init_checkpoint
     identity = {
         "preset": request.preset,
@@ -331,23 +347,23 @@ def _train(
         return PREEMPTED_EXIT_CODE
     except LostRankError as error:
         print(
-            f"benchmark run: {error}; the same command resumes from the newest checkpoint",
+            f"benchmark run: {error}; {describe_restart(request.output_dir)}",
             file=sys.stderr,
         )
         return LOST_RANK_EXIT_CODE
     except (NonFiniteError, LoaderError, OSError) as error:
         return _stopped(error)
-    # a rank that only evaluates has no summary
+    # A rank that only evaluates has no summary.
     return 0 if summary is None or summary.status == SUCCESS else 1
 
 
 def _stopped(error: Exception) -> int:
-    """Say why the run ended; returns the exit code."""
+    """Print why the run ended. Return the exit code."""
     print(f"benchmark run: stopped: {error}{_advice(error)}", file=sys.stderr)
     return 1
 
 
 def _advice(error: Exception) -> str:
-    """What to do about an error of the operating system that does not say it."""
+    """Return advice on an error of the operating system, or an empty text."""
     is_full = isinstance(error, OSError) and error.errno in FULL_DISK_NUMBERS
-    return "; make room, then start the same command again" if is_full else ""
+    return "; free some space, then start the same command again" if is_full else ""

@@ -6,11 +6,11 @@ import time
 
 TOLERANCE_SECONDS = 1.0
 TOLERANCE_SHARE = 1e-3
-"""Time synchronization may slow down or speed up the wall clock by less than this."""
+"""Relative tolerance, for time synchronization that slows down or speeds up the wall clock."""
 
 
 class RunClock:
-    """Both clocks since the start of a run. Both durations are 0 before the start."""
+    """Durations since the start of a run on both clocks; 0 before the start."""
 
     def __init__(self) -> None:
         self._wall_start = self._wall_stop = 0.0
@@ -27,12 +27,12 @@ class RunClock:
 
     @property
     def wall_seconds(self) -> float:
-        """Duration by the wall clock; negative if the clock was set back."""
+        """Duration on the wall clock; negative if the clock was set back."""
         return self._wall_stop - self._wall_start
 
     @property
     def monotonic_seconds(self) -> float:
-        """Duration by the monotonic clock."""
+        """Duration on the monotonic clock."""
         return self._monotonic_stop - self._monotonic_start
 
     def as_dict(self) -> dict[str, float | str | None]:
@@ -44,12 +44,12 @@ class RunClock:
         }
 
     def disagreement(self) -> str | None:
-        """Return what is wrong with the clocks, or None if they agree."""
+        """Return an error message if the clocks disagree, else None."""
         return clock_disagreement(self.wall_seconds, self.monotonic_seconds)
 
 
 def clock_disagreement(wall_seconds: float, monotonic_seconds: float) -> str | None:
-    """Return a sentence if two durations of the same run differ too much, else None."""
+    """Return an error message if two durations of the same run differ too much, else None."""
     tolerance = TOLERANCE_SECONDS + TOLERANCE_SHARE * abs(monotonic_seconds)
     if abs(wall_seconds - monotonic_seconds) <= tolerance:
         return None

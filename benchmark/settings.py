@@ -1,4 +1,4 @@
-"""`--set FIELD=VALUE`: change single fields of a preset's configuration. Open division only."""
+"""`--set FIELD=VALUE`: change single fields of the configuration. Open division only."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ BOOLEANS = {"true": True, "false": False}
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
-    """Declare `--set`, which may come several times."""
+    """Declare `--set`, which may be given several times."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="settings",
         metavar="FIELD=VALUE",
-        help="change a field of the configuration, such as data.crop_size=128; may be given several "
-        "times. Makes the run open, and `submit` refuses it (`rules --list` shows all fields)",
+        help="change a field of the configuration, such as data.crop_size=128; may be given "
+        "several times. It makes the run open, and `submit` refuses it (`rules --list` shows all "
+        "fields)",
     )
 
 
 def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     """Return the configuration with the fields of all `FIELD=VALUE` replaced.
 
-    All are applied together, so fields that depend on each other may come in any order. Raises
-    BenchmarkError for an unknown field, a field given twice, a value of another type, or values
-    that the configuration refuses.
+    All settings are applied together, so fields that depend on each other may have any order.
+
+    Raises BenchmarkError for an unknown field, a field given twice, a value of another type, or
+    values that the configuration refuses.
     """
     values: dict[str, Any] = {}
     for setting in settings:
@@ -66,7 +68,7 @@ def _replaced(config: Any, values: dict[str, Any]) -> Any:
 
 
 def _type_of(config: RunConfig, path: str) -> Any:
-    """The annotation of a field."""
+    """Return the annotation of a field."""
     known = [leaf.path for leaf in config_fields(config)]
     if path not in known:
         close = difflib.get_close_matches(path, known, n=3)
@@ -92,10 +94,10 @@ def _parse(text: str, annotation: Any, *, path: str) -> Any:
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """Raises ValueError if the text does not have the type."""
+    """Parse a text. Raises ValueError if it does not have the type."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        # None first and str last: "none" and "true" would be texts too
+        # None comes first and str last, because "none" and "true" are valid texts, too.
         order = {types.NoneType: 0, str: 2}
         for kind in sorted(arguments, key=lambda kind: order.get(kind, 1)):
             try:

@@ -1,4 +1,4 @@
-"""AlphaFold2 in small: every module of the benchmark's model, narrow enough to learn something on two CPU cores."""
+"""Small AlphaFold2 models for two CPU cores, with every module of the benchmark's model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _C_PAIR = 32
 
 
 def small_model() -> ModelConfig:
-    """380,642 parameters: one Evoformer block, one extra MSA block, one template block; four blocks of a structure module that is wide beside them.
+    """Return a model of 380,642 parameters.
 
-    The structure module decides whether a short run gets anywhere (docs/lab_log.md).
+    It has one Evoformer block, one extra MSA block, one template block, and four blocks of a
+    relatively wide structure module, which matters most in a short run (docs/lab_log.md).
     """
     pair = {
         "c_hidden_outer_product": 8,
@@ -58,9 +59,10 @@ def small_model() -> ModelConfig:
 
 
 def deep_structure_model() -> ModelConfig:
-    """572,642 parameters: a wide pair representation in one Evoformer block, six blocks of the structure module.
+    """Return a model of 572,642 parameters, for fitting single chains.
 
-    For fitting single chains: positions up to 100 residues apart are told apart, which identifies every pair.
+    It has a wide pair representation, one Evoformer block and six blocks of the structure module.
+    Relative positions up to 100 residues are distinguished, which identifies every pair.
     """
     pair = {
         "c_hidden_outer_product": 8,
@@ -86,7 +88,7 @@ def deep_structure_model() -> ModelConfig:
 
 
 def backbone_first_loss() -> LossConfig:
-    """The benchmark's terms with the weight on the backbone: a short run has no time for anything else."""
+    """Return the terms of the benchmark with more weight on the backbone, for short runs."""
     return LossConfig(
         fape=FapeLossConfig(backbone_weight=0.95, sidechain_weight=0.05),
         distogram=DistogramLossConfig(),

@@ -1,4 +1,4 @@
-"""`status`: say in one line why a run stopped, or how far it is; then the details."""
+"""`status`: print the outcome or the progress of a run in one line, then the details."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from benchmark.output_directory import STATE_FILE, is_resumable, lock_holder, re
 from benchmark.summary import STEPS_FILE, read_evaluations
 
 TAIL_BYTES = 128 * 1024
-"""The end of steps.jsonl that is read: more than a hundred steps."""
+"""Number of bytes that are read at the end of steps.jsonl: more than a hundred steps."""
 RECENT_STEPS = 50
-"""Steps whose mean duration predicts the time left."""
+"""Number of steps whose mean duration predicts the time left."""
 NUM_SCORES = 3
 CHECKPOINT_PATTERN = "checkpoints/step_" + "[0-9]" * 8
 FAILURES = {
@@ -32,12 +32,12 @@ FAILURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """What an output directory says of its run."""
+    """Content of an output directory."""
 
     state: dict[str, Any]
     """Content of run.json."""
     holder: str | None
-    """The process that runs; None if none does."""
+    """The process that runs; None if the run is not alive."""
     config: dict[str, Any]
     """Content of the newest config.json; empty if the run ended before it was written."""
     steps: list[dict[str, Any]]
@@ -61,9 +61,10 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `status`."""
     parser = subparsers.add_parser(
         "status",
-        help="how far a run is, or why it stopped",
-        description="Say in one line whether a run trains, has ended, or was killed, and why; then its last step, last scores, error, and "
-        "the time left or the command that continues it. Exit code: 0 if the directory could be read, 2 if not.",
+        help="progress of a run, or why it stopped",
+        description="Print in one line whether a run is alive, has ended or was killed, and why; "
+        "then its last step, last scores, error, and the time left or the command that continues "
+        "it. Exit code: 0 if the directory could be read, 2 if not.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
 
@@ -74,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         lines = status_lines(read_status(args.run_dir))
     except (KeyError, TypeError, AttributeError) as error:
         raise BenchmarkError(
-            f"{args.run_dir} cannot be read ({type(error).__name__}: {error}); expected the files of "
-            "a run of this version"
+            f"{args.run_dir} cannot be read ({type(error).__name__}: {error}); expected the files "
+            "of a run of this version"
         ) from error
     print("\n".join(lines))
     return 0
@@ -89,10 +90,10 @@ def read_status(folder: Path) -> RunStatus:
             raise BenchmarkError(
                 f"{folder} has no {STATE_FILE}; expected the output directory of a run"
             )
-        # before the rest: a run that ends meanwhile is read as one that runs
+        # The lock is read first: a run that ends in the meantime is reported as alive.
         holder = lock_holder(folder)
         if holder is None:
-            # it may have ended between the two
+            # The run may have ended between the two reads.
             state = read_state(folder) or state
         configs = sorted(folder.glob("config*.json"), key=lambda path: path.stat().st_mtime)
         checkpoints = sorted(folder.glob(CHECKPOINT_PATTERN))
@@ -109,7 +110,7 @@ def read_status(folder: Path) -> RunStatus:
 
 
 def _last_lines(path: Path) -> list[dict[str, Any]]:
-    """The last lines of a file of JSON lines; a line that is cut off is left out."""
+    """Return the last records of a file of JSON lines, without incomplete lines."""
     if not path.exists():
         return []
     with open(path, "rb") as file:
@@ -121,7 +122,7 @@ def _last_lines(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # cut off by the death of the process, or by the beginning of the tail
+            continue  # The process died while writing, or the tail begins inside this line.
         records += [record] if isinstance(record, dict) else []
     return records
 
@@ -145,7 +146,7 @@ def status_lines(status: RunStatus) -> list[str]:
 
 
 def outcome(status: RunStatus) -> str:
-    """Return in one line how a run is or ended."""
+    """Return the outcome or the progress of a run in one line."""
     state, step = status.state, _progress(status)
     if status.holder is not None:
         left = _time_left(status)
@@ -160,8 +161,8 @@ def outcome(status: RunStatus) -> str:
     if state["status"] == "failed":
         error = state["error"]
         text = FAILURES.get(error["kind"], f"failed: {error['type']}")
-        place = "" if error["step"] is None else f", at step {error['step']}"
-        return text + place + _on_rank(error)
+        at_step = "" if error["step"] is None else f", at step {error['step']}"
+        return text + at_step + _on_rank(error)
     return f"killed: the process ended without saying why, after step {step}"
 
 
@@ -182,7 +183,7 @@ def _error(state: dict[str, Any]) -> str | None:
 
 
 def _time_left(status: RunStatus) -> str | None:
-    """The time to the last step, from the mean of the recent steps, evaluations included."""
+    """Return the time to the last step at the pace of the recent steps, with evaluations."""
     if not status.steps or status.max_steps is None:
         return None
     config = status.config["config"]
@@ -196,7 +197,7 @@ def _time_left(status: RunStatus) -> str | None:
 
 
 def _continue(status: RunStatus) -> str | None:
-    """The command that continues the run, or starts it again if there is nothing to continue."""
+    """Return the command that continues the run, or starts it again without a checkpoint."""
     command = status.state.get("command")
     if command is None:
         return None

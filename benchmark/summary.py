@@ -1,4 +1,4 @@
-"""What is left of a run for people: steps and evaluations as JSON lines, a summary as text, the curve as PNG.
+"""Readable results of a run: steps and evaluations as JSON lines, a summary, and the curve.
 
 Files in the output directory: steps.jsonl, evaluations.jsonl, summary.txt, evaluation_curve.png. A
 resumed run appends to the first two, so that the curve is that of the whole run.
@@ -25,7 +25,7 @@ BAR_WIDTH = 50
 
 
 class SummaryObserver(NullObserver):
-    """Writes the files above; target_lddt_ca is drawn into the curve."""
+    """Writes the files above. target_lddt_ca is drawn into the curve."""
 
     def __init__(self, folder: Path, *, target_lddt_ca: float, continued: bool = False) -> None:
         self._folder = folder
@@ -34,19 +34,22 @@ class SummaryObserver(NullObserver):
             if continued:
                 _end_last_line(folder / name)
             else:
-                # of a run that died before its first checkpoint
+                # An earlier run may have ended before its first checkpoint.
                 (folder / name).unlink(missing_ok=True)
 
     def step(self, report: StepReport) -> None:
-        """One line per optimizer step."""
+        """Write a line for an optimizer step."""
         _append(self._folder / STEPS_FILE, asdict(report) | {"terms": dict(report.terms)})
 
     def evaluation(self, report: EvaluationReport) -> None:
-        """One line per evaluation, with the figure of every chain."""
-        _append(self._folder / EVALUATIONS_FILE, asdict(report))
+        """Write a line for an evaluation, with the score of every chain."""
+        # The file uses the key of the MLPerf log for samples_at_end.
+        names = {"samples_at_end": "epoch_num"}
+        line = {names.get(name, name): value for name, value in asdict(report).items()}
+        _append(self._folder / EVALUATIONS_FILE, line)
 
     def run_end(self, summary: RunSummary) -> None:
-        """Text and picture."""
+        """Write and print the summary, and draw the curve."""
         evaluations = read_evaluations(self._folder)
         text = format_summary(summary, evaluations, target_lddt_ca=self._target)
         (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
@@ -56,10 +59,10 @@ class SummaryObserver(NullObserver):
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Evaluations of a run in order of their steps (keys of EvaluationReport).
+    """Return the evaluations of a run in the order of their steps (keys as SummaryObserver.evaluation writes them).
 
-    A resumed run repeats what came after its checkpoint, and then the later line counts; a line cut
-    off by the death of the process is left out.
+    A resumed run repeats the steps after its checkpoint; then the later line counts. Incomplete
+    lines are skipped.
     """
     path = folder / EVALUATIONS_FILE
     by_step: dict[int, dict[str, Any]] = {}
@@ -68,7 +71,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
         try:
             evaluation = json.loads(line)
         except ValueError:
-            continue  # the process died while it wrote this line
+            continue  # The process died while it wrote this line.
         by_step[evaluation["step"]] = evaluation
     return [by_step[step] for step in sorted(by_step)]
 
@@ -76,25 +79,33 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 def format_summary(
     summary: RunSummary, evaluations: list[dict[str, Any]], *, target_lddt_ca: float
 ) -> str:
-    """A page of text: outcome, speed, waits, and the evaluation curve as bars."""
+    """Return outcome, speed, waits, and the evaluation curve as bars, as text."""
     outcome = "target reached" if summary.status == "success" else "target not reached"
+    resumed = summary.resumed_from_step
+    steps, samples, of_part = f"{summary.steps}", f"{summary.samples}", ""
+    if resumed:
+        steps += f" in the whole run, {summary.trained_steps} in this part"
+        samples += f" in the whole run, {summary.trained_samples} in this part"
+        of_part = " (this and the following lines: this part)"
     lines = [
         f"status              {outcome} (lDDT-Ca {target_lddt_ca})",
-        f"continued           {'yes, after step ' + str(summary.resumed_from_step) if summary.resumed_from_step else 'no'}",
-        f"optimizer steps     {summary.steps}",
-        f"samples             {summary.samples}",
-        f"run time            {summary.run_seconds:.1f} s",
+        f"continued           {f'yes, after step {resumed}' if resumed else 'no'}",
+        f"optimizer steps     {steps}",
+        f"samples             {samples}",
+        f"run time            {summary.run_seconds:.1f} s{of_part}",
         f"  training          {summary.training_seconds:.1f} s",
         f"  evaluation        {summary.evaluation_seconds:.1f} s",
         f"waited for data     {summary.data_wait_seconds:.1f} s",
-        f"speed               {summary.samples_per_second:.3f} samples/s, {summary.seconds_per_step:.3f} s/step",
+        f"speed               {summary.samples_per_second:.3f} samples/s, "
+        f"{summary.seconds_per_step:.3f} s/step",
         "",
         "    step    samples  lDDT-Ca",
     ]
     for evaluation in evaluations:
         bar = "#" * round(BAR_WIDTH * evaluation["lddt_ca"])
         lines.append(
-            f"{evaluation['step']:>8} {evaluation['epoch_num']:>10}  {evaluation['lddt_ca']:.4f}  {bar}"
+            f"{evaluation['step']:>8} {evaluation['epoch_num']:>10}  "
+            f"{evaluation['lddt_ca']:.4f}  {bar}"
         )
     if evaluations:
         lines.append(f"{'':>27} {'':<{round(BAR_WIDTH * target_lddt_ca)}}^ {target_lddt_ca}")
@@ -102,7 +113,7 @@ def format_summary(
 
 
 def draw_curve(evaluations: list[dict[str, Any]], path: Path, *, target_lddt_ca: float) -> None:
-    """lDDT-Ca over samples seen as a PNG: the mean, the range over chains, and the target."""
+    """Draw lDDT-Ca over samples as a PNG: the mean, the range over chains, and the target."""
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -121,7 +132,7 @@ def draw_curve(evaluations: list[dict[str, Any]], path: Path, *, target_lddt_ca:
 
 
 def _end_last_line(path: Path) -> None:
-    """A process that died while writing leaves half a line; what follows must not be glued to it."""
+    """End an incomplete line that a killed process left, before more lines are appended."""
     if path.exists() and not path.read_bytes().endswith(b"\n"):
         with open(path, "a", encoding="utf-8") as file:
             file.write("\n")
@@ -133,13 +144,13 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         with open(path, "a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        # a failed write does not say to which file
+        # The error of a failed write does not have the name of the file.
         error.filename = str(path)
         raise
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null stands for them."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,38 +1,38 @@
 # shellcheck shell=bash
-# Finds, or sets up once, a Python that has what a front-door command needs. Sourced by run_and_time.sh
-# and run_tests.sh:
+# Finds a Python that has the modules that a command needs, or sets one up. Source this file, then call
 #
-#     prepare_environment run|tests
-#     add_dali
+#     prepare_environment run|tests [dali]
 #
-# The first leaves the interpreter's path in PYTHON, the second adds DALI to it for its tests. Order: the `python3` of the surroundings if everything can be
-# imported from it (a container), else the checkout's own .venv, which is made and filled when missing.
+# It stores the path of the interpreter in PYTHON. "dali" also installs DALI, for its tests. The
+# interpreter is the `python3` on PATH if it has all modules (a container), else the .venv of the
+# checkout, which is created and filled if it is missing.
 
 ENVIRONMENT_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 say() { printf '%s\n' "[setup] $*"; }
 
-# wait_for_turn FILE, end_turn: of several processes, only one sets up at a time. A process that dies ends its turn.
-wait_for_turn() {
+# lock_setup FILE, unlock_setup: only one process sets up at a time. The lock ends with its process.
+lock_setup() {
     if command -v flock >/dev/null 2>&1; then
         exec 9>"$1"
         flock 9
     fi
 }
 
-end_turn() {
+unlock_setup() {
     if command -v flock >/dev/null 2>&1; then
         exec 9>&-
     fi
 }
 
-# fits_machine PYTHON: false where there are GPUs and its PyTorch is a build for CPUs
+# fits_machine PYTHON: false if there are GPUs and the PyTorch of this interpreter is a CPU build.
 fits_machine() {
     ! nvidia-smi -L >/dev/null 2>&1 ||
         "$1" -c 'import importlib.metadata, sys; sys.exit(importlib.metadata.version("torch").endswith("+cpu"))'
 }
 
-# has_modules PYTHON run|tests|dali: can this interpreter import everything, and is it new enough? "dali" asks for DALI alone.
+# has_modules PYTHON run|tests|dali: whether this interpreter is new enough and has the modules.
+# "dali" checks DALI only.
 has_modules() {
     local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
     if [ "$2" = tests ]; then
@@ -47,13 +47,13 @@ import sys
 
 assert sys.version_info >= (3, 11)
 missing = [name for name in sys.argv[1].split() if importlib.util.find_spec(name) is None]
-# a container may bring a torch of its own, but not an old one
+# The torch of a container may have another version, but not an older one than this.
 major, minor = importlib.metadata.version("torch").split(".")[:2]
 sys.exit(1 if missing or (int(major), int(minor)) < (2, 11) else 0)
 PYTHON
 }
 
-# find_base_python: name of a Python >= 3.11 that can make virtual environments.
+# find_base_python: print the name of a Python >= 3.11 that can create virtual environments.
 find_base_python() {
     local candidate
     for candidate in python3 python3.12 python3.11 python3.13; do
@@ -67,7 +67,8 @@ find_base_python() {
     return 1
 }
 
-# list_requirements PYTHON run|tests|dali: the pinned requirements of pyproject.toml, one a line.
+# list_requirements PYTHON run|tests|dali: print the pinned requirements of pyproject.toml, one per
+# line.
 list_requirements() {
     "$1" - "$ENVIRONMENT_ROOT/pyproject.toml" "$2" <<'PYTHON'
 import sys
@@ -86,7 +87,8 @@ print("\n".join(names))
 PYTHON
 }
 
-# install_requirements PYTHON run|tests: the CPU build of torch is enough, and far smaller, without a GPU.
+# install_requirements PYTHON run|tests: install them. Without a GPU it takes the CPU build of torch,
+# which is much smaller.
 install_requirements() {
     local requirements options=()
     requirements="$(mktemp)"
@@ -103,32 +105,36 @@ install_requirements() {
     return "$status"
 }
 
+# prepare_environment run|tests [dali]: see the top of this file.
 prepare_environment() {
-    local purpose="$1" venv="$ENVIRONMENT_ROOT/.venv" base
+    local purpose="$1" extra="${2:-}" venv="$ENVIRONMENT_ROOT/.venv" base
     if [ -x "$venv/bin/python" ] && has_modules "$venv/bin/python" "$purpose"; then
         fits_machine "$venv/bin/python" || {
-            say "$venv was made on a machine without GPUs and has a PyTorch for CPUs, but this one has GPUs; remove it and set it up" \
-                "here: rm -r $venv && ./run_tests.sh --setup-only" >&2
+            say "$venv was created on a machine without GPUs and has the CPU build of PyTorch, but" \
+                "this machine has GPUs; create it again: rm -r $venv && ./run_tests.sh --setup-only" >&2
             return 1
         }
         PYTHON="$venv/bin/python"
         say "using $PYTHON"
+        [ "$extra" != dali ] || add_dali
         return 0
     fi
     if [ ! -e "$venv" ] && has_modules python3 "$purpose"; then
         PYTHON="$(command -v python3)"
-        say "using $PYTHON, which has everything"
+        say "using $PYTHON, which has all modules"
+        [ "$extra" != dali ] || add_dali
         return 0
     fi
-    wait_for_turn "$ENVIRONMENT_ROOT/.venv.lock"
+    lock_setup "$ENVIRONMENT_ROOT/.venv.lock"
     if [ -x "$venv/bin/python" ] && has_modules "$venv/bin/python" "$purpose"; then
-        PYTHON="$venv/bin/python" # another process set it up in the meantime
-        end_turn
+        PYTHON="$venv/bin/python" # Another process set it up in the meantime.
+        unlock_setup
+        [ "$extra" != dali ] || add_dali
         return 0
     fi
     if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         base="$(find_base_python)" || return 1
-        say "making $venv with $("$base" --version)"
+        say "creating $venv with $("$base" --version)"
         "$base" -m venv --clear "$venv" || return 1
     fi
     install_requirements "$venv/bin/python" "$purpose" || {
@@ -140,12 +146,14 @@ prepare_environment() {
         say "$PYTHON still lacks modules; remove $venv and start again" >&2
         return 1
     }
-    end_turn
+    unlock_setup
+    [ "$extra" != dali ] || add_dali
     say "ready: $PYTHON"
 }
 
-# add_dali: DALI for the interpreter in PYTHON, so that its tests run too. It is optional: where there is no wheel for this machine, or the
-# interpreter is outside the checkout, the set-up continues without it and says so.
+# add_dali: install DALI for the interpreter in PYTHON, so that the tests of the DALI operations run.
+# It is optional: if this machine has no wheel, or the interpreter is outside the checkout, a line says
+# so and the set-up continues.
 add_dali() {
     local folder status=0
     has_modules "$PYTHON" dali && return 0
@@ -156,15 +164,15 @@ add_dali() {
         return 0
         ;;
     esac
-    wait_for_turn "$ENVIRONMENT_ROOT/.venv.lock"
+    lock_setup "$ENVIRONMENT_ROOT/.venv.lock"
     folder="$(mktemp -d)"
-    list_requirements "$PYTHON" dali >"$folder/wanted.txt"
-    list_requirements "$PYTHON" tests >"$folder/held.txt"
-    say "installing: $(tr '\n' ' ' <"$folder/wanted.txt")"
+    list_requirements "$PYTHON" dali >"$folder/dali.txt"
+    list_requirements "$PYTHON" tests >"$folder/pinned.txt"
+    say "installing: $(tr '\n' ' ' <"$folder/dali.txt")"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-        --constraint "$folder/held.txt" --requirement "$folder/wanted.txt" || status=$?
+        --constraint "$folder/pinned.txt" --requirement "$folder/dali.txt" || status=$?
     rm -r "$folder"
-    end_turn
+    unlock_setup
     if [ "$status" -ne 0 ]; then
         say "DALI cannot be installed on this machine (see above): its tests are skipped"
     fi

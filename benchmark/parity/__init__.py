@@ -1,1 +1,1 @@
-"""Comparison with a golden directory: outputs, losses, gradients and steps of an implementation known to be right."""
+"""Compare outputs, losses, gradients and steps with stored results of the MLCommons reference."""

@@ -1,4 +1,7 @@
-"""`python -m benchmark parity DIR...`: golden directories through model, losses, gradients and optimizer, on one rank or a dap group."""
+"""`parity`: compare model, losses, gradients and optimizer with golden directories.
+
+It runs on one rank or on a dap group.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,13 @@ BEYOND_TOLERANCE_EXIT_CODE = 1
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Adds the command."""
+    """Declare the command line of `parity`."""
     parser = subparsers.add_parser(
         "parity",
         help="compare model, losses and optimizer with a golden directory",
-        description="Runs golden directories through model, losses, gradients and optimizer, prints relative errors over "
-        "the unpadded part, and exits with 1 if any is beyond its tolerance.",
+        description="Run the batches of golden directories through model, losses, gradients and "
+        "optimizer, and print relative errors over the unpadded part. The exit code is 1 if any "
+        "error exceeds its tolerance.",
     )
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny"
@@ -52,14 +56,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         choices=IMPLEMENTATIONS,
         default="reference",
         help="implementation of all operations (default: reference); "
-        "triton on a CPU wants TRITON_INTERPRET=1 in the environment",
+        "triton on a CPU needs TRITON_INTERPRET=1 in the environment",
     )
     parser.add_argument(
         "--dap",
         type=int,
         default=1,
         metavar="N",
-        help="spread every sample over N ranks; start them with torchrun --nproc-per-node N -m benchmark parity (default: 1)",
+        help="shard every sample over N ranks; start them with torchrun --nproc-per-node N -m "
+        "benchmark parity (default: 1)",
     )
     parser.add_argument(
         "--threads",
@@ -83,35 +88,37 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     context = _join(args.dap)
     try:
-        # every rank compares, the first one speaks
+        # Every rank compares, but only the first one prints.
         with (
             contextlib.redirect_stdout(io.StringIO())
             if context.world.rank
             else contextlib.nullcontext()
         ):
-            found = {
-                str(directory): _compare_aloud(directory, args.kernels, context)
+            results = {
+                str(directory): _compare_and_print(directory, args.kernels, context)
                 for directory in args.directories
             }
             if args.json is not None and context.world.rank == 0:
                 _write_record(
                     args.json,
-                    {directory: comparisons for directory, (comparisons, _) in found.items()},
+                    {directory: comparisons for directory, (comparisons, _) in results.items()},
                 )
         return (
-            BEYOND_TOLERANCE_EXIT_CODE if any(has_failed for _, has_failed in found.values()) else 0
+            BEYOND_TOLERANCE_EXIT_CODE
+            if any(has_failed for _, has_failed in results.values())
+            else 0
         )
     finally:
         context.close()
 
 
 def _join(dap_size: int) -> ParallelContext:
-    """The ranks of one dap group."""
+    """Return the context of one dap group. Raises BenchmarkError for another number of ranks."""
     try:
         launch = read_launch_info()
         if launch.world_size != dap_size:
             raise BenchmarkError(
-                f"--dap {dap_size} wants {dap_size} ranks, found {launch.world_size}: "
+                f"--dap {dap_size} needs {dap_size} ranks, found {launch.world_size}; start it by "
                 f"torchrun --nproc-per-node {dap_size} -m benchmark parity --dap {dap_size} DIR"
             )
         return build_parallel_context(
@@ -134,13 +141,17 @@ def _write_record(path: Path, comparisons: Mapping[str, Sequence[Comparison]]) -
         ) from error
 
 
-def _compare_aloud(
+def _compare_and_print(
     directory: Path, kernels: str, context: ParallelContext
 ) -> tuple[list[Comparison], bool]:
-    """The comparisons of this rank, and whether any rank found an error beyond its tolerance or nothing to compare."""
+    """Compare one directory.
+
+    Returns the comparisons of this rank, and whether an error on any rank exceeds its tolerance or
+    nothing was compared.
+    """
     start = time.monotonic()
     golden = load_golden_directory(directory)
-    ranks = f", spread over {context.dap.size} ranks" if context.dap.size > 1 else ""
+    ranks = f", sharded over {context.dap.size} ranks" if context.dap.size > 1 else ""
     print(f"== {directory}{ranks}")
     comparisons = compare_directory(golden, kernels=kernels, context=context)
     print(format_table(comparisons))
@@ -158,11 +169,11 @@ def _compare_aloud(
 def compare_directory(
     golden: GoldenDirectory, *, kernels: str, context: ParallelContext
 ) -> list[Comparison]:
-    """Compare everything that the directory has, and print what it does not have.
+    """Compare everything that the directory contains, and print what it lacks.
 
     Raises:
-        BenchmarkError: the kernels cannot run here.
-        GoldenDirectoryError: the directory is not one of this model.
+        BenchmarkError: The kernels cannot run here.
+        GoldenDirectoryError: The directory does not fit the model.
     """
     plan = ExecutionPlan(kernels=_build_kernels(kernels, golden), dap=context.dap)
     model = AlphaFold(golden.model_config)
@@ -187,7 +198,10 @@ def compare_directory(
 
 
 def _build_kernels(name: str, golden: GoldenDirectory) -> KernelSet:
-    """The implementation `name` of all operations; BenchmarkError where it cannot run."""
+    """Return the implementation `name` of all operations.
+
+    Raises BenchmarkError if it cannot run here.
+    """
     shapes = golden.model_config.kernel_shapes()
     try:
         return build_kernel_set(KernelConfig.all(name), "cpu", shapes)
@@ -210,4 +224,4 @@ def _print_skipped(golden: GoldenDirectory) -> None:
     if "trajectory" not in golden.results:
         absent.append("trajectory in results.json")
     if absent:
-        print(f"skipped, as the directory has no: {', '.join(absent)}")
+        print(f"skipped, because the directory lacks: {', '.join(absent)}")

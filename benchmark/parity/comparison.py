@@ -14,22 +14,22 @@ OUTPUT_TOLERANCE = 1e-4
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 ZERO_GRADIENT_TOLERANCE = 1e-6
-"""Of a gradient that is zero but for rounding, relative to the norm of all gradients."""
+"""Of a gradient that is zero except for rounding, relative to the norm of all gradients."""
 STEP_TOLERANCE = 1e-3
-"""Of every figure of a step that is close to a stored state, and of the update that these steps
-make together. Rounding differences are below 1e-4 there on every processor tried so far."""
+"""Of every metric of a step close to a stored state, and of the total update of these steps.
+Rounding differences were below 1e-4 on every processor that was tried."""
 BINNED_TERM_TOLERANCE = 1e-2
 """Of BINNED_TERMS in steps close to a stored state."""
 BINNED_TERMS = frozenset(("plddt_loss", "tm"))
-"""Terms whose target is a bin of a figure of the predicted structure. They are not continuous: one
-residue or one pair that rounding moves over the edge of a bin changes them by about 1e-3."""
+"""Terms whose target is a bin of a metric of the predicted structure. They are not continuous: one
+residue or pair that rounding moves into another bin changes them by about 1e-3."""
 DISTANT_LOSS_TOLERANCE = 1e-2
-DISTANT_FIGURE_TOLERANCE = 1e-1
+DISTANT_TERM_TOLERANCE = 1e-1
 DISTANT_UPDATE_TOLERANCE = 1e-1
 """Of the loss, of single terms and the gradient norm, and of the update, in steps far from a stored
-state. These limits catch only coarse errors, because rounding grows about tenfold per step there:
-another instruction set, number of threads or DAP size is enough to change the loss by 1e-3, single
-terms by 7e-3, the gradient norm by 2e-2 and the update by 2e-2."""
+state. These limits detect only coarse errors, because rounding errors grow about tenfold per step:
+another instruction set, number of threads or DAP size changes the loss by 1e-3, single terms by
+7e-3, the gradient norm by 2e-2 and the update by 2e-2."""
 
 _PAIR_OUTPUTS = frozenset(
     ("pair", "distogram_logits", "tm_logits", "aligned_confidence_probs", "predicted_aligned_error")
@@ -49,13 +49,13 @@ _BLOCK_OUTPUTS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One figure that was compared."""
+    """One comparison."""
 
     section: str
     """"outputs", "losses", "gradients", ..."""
     name: str
     error: float
-    """||ours - golden|| / ||golden||; the plain norm of ours where golden is zero."""
+    """||ours - golden|| / ||golden||; the norm of ours if golden is zero."""
     tolerance: float
 
     @property
@@ -65,7 +65,10 @@ class Comparison:
 
 
 def relative_error(ours: Tensor | float, golden: Tensor | float) -> float:
-    """||ours - golden|| / ||golden||, in float64; infinite if the shapes differ or ours is not finite."""
+    """Return ||ours - golden|| / ||golden|| in float64.
+
+    It is infinite if the shapes differ or ours is not finite.
+    """
     ours, golden = (torch.as_tensor(x).detach().to("cpu", torch.float64) for x in (ours, golden))
     if ours.shape != golden.shape or not bool(torch.isfinite(ours).all()):
         return math.inf
@@ -74,12 +77,13 @@ def relative_error(ours: Tensor | float, golden: Tensor | float) -> float:
 
 
 def unpadded(name: str, value: Tensor, features: FeatureBatch) -> Tensor:
-    """All elements of an output that belong to residues, rows and pairs that exist, as one vector.
+    """Return all elements of an output outside of the padding, as one vector.
 
     Args:
         name: field of ModelOutputs.
-        value: the whole output, or its first rows only (of residues for pairs, of sequences for the MSA).
-        features: the batch at the pass that made the output.
+        value: the output [batch, ...], or only its first rows (residues of pairs, sequences of the
+            MSA).
+        features: the batch at the recycling iteration of the output.
     """
     if value.ndim < 2:
         return value.flatten()

@@ -1,4 +1,4 @@
-"""Comparison of the forward pass, the losses and the gradients."""
+"""Compare the forward pass, the losses and the gradients."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.protein.features import FEATURES
 
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
-"""Parameters that add a constant to all attention logits of a row, which the softmax does not see: their gradient is zero,
-and what golden files hold of it is rounding."""
+"""Parameters that add a constant to all attention logits of a row, which the softmax removes. Their
+gradient is zero; golden files contain rounding errors."""
 
 
 def compare_forward(
     golden: GoldenDirectory, model: AlphaFold, loss_config: LossConfig, plan: ExecutionPlan
 ) -> list[Comparison]:
-    """Outputs after all recycling passes, the losses made of them, and if stored their gradients."""
+    """Compare outputs after all recycling iterations, their losses, and stored gradients."""
     num_passes = golden.batch.num_passes
     has_gradients = golden.has("grads.npz")
     features = golden.batch.at_pass(num_passes - 1)
@@ -56,7 +56,7 @@ def compare_forward(
 def compare_single_pass(
     golden: GoldenDirectory, model: AlphaFold, plan: ExecutionPlan
 ) -> list[Comparison]:
-    """Outputs of one pass, without recycling, on the last slice."""
+    """Compare the outputs of one iteration, without recycling, on the last slice of the batch."""
     last = golden.batch.num_passes - 1
     cut = {
         name: getattr(golden.batch, name)[:, last:]
@@ -77,7 +77,7 @@ def compare_single_pass(
 def compare_outputs(
     section: str, outputs: ModelOutputs, expected: Mapping[str, Tensor], features: FeatureBatch
 ) -> list[Comparison]:
-    """Each stored output; those stored in part (model_full) are compared in that part."""
+    """Compare each stored output. If only a part is stored (model_full), compare that part."""
     comparisons = []
     for name, value in expected.items():
         ours = getattr(outputs, name, None)
@@ -96,7 +96,7 @@ def compare_outputs(
 
 
 def compare_losses(terms: LossTerms, results: Mapping[str, Any]) -> list[Comparison]:
-    """Terms, their weighted sum and the loss, averaged over the batch; and if stored those of each sample."""
+    """Compare terms, their weighted sum and the loss, as batch means and, if stored, by sample."""
     ours = {
         **terms.terms,
         "weighted_total_loss": terms.weighted_total,
@@ -114,10 +114,10 @@ def compare_losses(terms: LossTerms, results: Mapping[str, Any]) -> list[Compari
         Comparison(
             section="losses",
             name=name,
-            error=relative_error(found, value),
+            error=relative_error(our_value, value),
             tolerance=LOSS_TOLERANCE,
         )
-        for name, (found, value) in pairs.items()
+        for name, (our_value, value) in pairs.items()
     ]
 
 

@@ -1,4 +1,7 @@
-"""From the configuration tree of a golden directory (the MLCommons reference's field names) to our ModelConfig."""
+"""Translate the configuration of a golden directory to our ModelConfig.
+
+The field names are those of the MLCommons reference.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +63,16 @@ _RECYCLING = {
 
 
 def model_config(golden: Mapping[str, Any]) -> ModelConfig:
-    """The model of a golden config.json.
+    """Return the model configuration of a golden config.json.
 
-    Raises:
-        ValueError: a field is missing.
+    Raises ValueError if a field is missing.
     """
     try:
         return _model_config(golden)
     except KeyError as error:
         raise ValueError(
-            f"config.json has no field {error}; expected the MLCommons reference's configuration tree"
+            f"config.json has no field {error}; expected the configuration of the MLCommons "
+            "reference"
         ) from error
 
 
@@ -127,5 +130,5 @@ def _heads_config(golden: Mapping[str, Any]) -> AuxiliaryHeadsConfig:
 
 
 def _renamed(golden: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Values of `golden` under our names (ours -> theirs)."""
+    """Return the values of `golden` under our names. names: ours -> theirs."""
     return {ours: golden[theirs] for ours, theirs in names.items()}

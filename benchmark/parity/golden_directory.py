@@ -1,4 +1,4 @@
-"""Reading a golden directory: configuration, weights, batch, and the results to compare with."""
+"""Read a golden directory: configuration, weights, batch, and expected results."""
 
 from __future__ import annotations
 
@@ -22,37 +22,36 @@ from openfold_opt.protein.features import FEATURES
 
 
 class GoldenDirectoryError(BenchmarkError):
-    """A golden directory is missing, incomplete or garbled."""
+    """A golden directory is missing, incomplete or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GoldenDirectory:
-    """Everything of a golden directory that each comparison needs; further files are read by `arrays`."""
+    """The content of a golden directory. `arrays` reads further files."""
 
     path: Path
     config: Mapping[str, Any] | None
-    """config.json, or None: the benchmark's own sizes."""
+    """Content of config.json; None means the sizes of the benchmark."""
     model_config: ModelConfig
     weights: dict[str, Tensor]
     """In the order of the checkpoint."""
     batch: FeatureBatch
     results: Mapping[str, Any]
-    """results.json"""
+    """Content of results.json."""
 
     def has(self, name: str) -> bool:
-        """Whether the directory has a file of that name."""
+        """Return whether the directory has a file of this name."""
         return (self.path / name).is_file()
 
     def arrays(self, name: str) -> dict[str, Tensor]:
-        """Tensors of an .npz file, by name."""
+        """Return the tensors of an .npz file by name."""
         return {key: torch.from_numpy(array) for key, array in _read_npz(self.path / name).items()}
 
 
 def load_golden_directory(path: Path) -> GoldenDirectory:
-    """Reads config, weights, batch and results.
+    """Read configuration, weights, batch and results.
 
-    Raises:
-        GoldenDirectoryError: the directory or one of its files is missing or cannot be understood.
+    Raises GoldenDirectoryError if the directory or one of its files is missing or damaged.
     """
     if not path.is_dir():
         raise GoldenDirectoryError(f"{path} is not a directory; name one such as golden/model_tiny")
@@ -72,10 +71,14 @@ def load_golden_directory(path: Path) -> GoldenDirectory:
 
 
 def weights_from_names(table: Path) -> dict[str, Tensor]:
-    """Weights that follow from their names, for every line (name, tab, shape as 2x3) of a table."""
+    """Return weights that are derived from their names.
+
+    table: a file with lines of name, tab, shape as 2x3.
+    """
     if not table.is_file():
         raise GoldenDirectoryError(
-            f"{table.parent} has neither weights.npz nor state_dict.tsv; one must say what the weights are"
+            f"{table.parent} has neither weights.npz nor state_dict.tsv; expected one of them to "
+            "define the weights"
         )
     weights = {}
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
@@ -92,7 +95,7 @@ def weights_from_names(table: Path) -> dict[str, Tensor]:
 
 
 def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The rule of golden/README.md, in float32."""
+    """Return the float32 weight of a name by the rule of golden/README.md."""
     generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     normal = generator.standard_normal(shape, dtype=np.float32)
     if "layer_norm" in name and name.endswith("weight"):
@@ -113,7 +116,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_batch(path: Path) -> FeatureBatch:
-    """The recycling dim is last in the file; features that are shared by the passes must be equal in all of them."""
+    """Read the batch, whose last dim is the recycling iteration.
+
+    Raises GoldenDirectoryError if a feature that our batch shares differs between iterations.
+    """
     arrays = _read_npz(path)
     missing = [name for name in FEATURES if name not in arrays]
     if missing:
@@ -129,7 +135,8 @@ def _read_batch(path: Path) -> FeatureBatch:
             for i in range(array.shape[-1])
         ):
             raise GoldenDirectoryError(
-                f"{path}: feature {name} differs between recycling passes, which the model shares"
+                f"{path}: feature {name} differs between recycling iterations; expected equal "
+                "values"
             )
         features[name] = torch.from_numpy(np.ascontiguousarray(array[..., 0]))
     try:

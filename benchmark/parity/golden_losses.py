@@ -1,4 +1,7 @@
-"""From the loss configuration of a golden directory (the MLCommons reference's field names) to our LossConfig."""
+"""Translate the loss configuration of a golden directory to our LossConfig.
+
+The field names are those of the MLCommons reference.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _RESOLUTION = {
     "min_resolution_angstrom": "min_resolution",
     "max_resolution_angstrom": "max_resolution",
 }
-# field of LossConfig: our class, the reference's field, and ours -> theirs within it
+# Field of LossConfig -> our class, the field of the reference, and our names -> its names.
 _TERMS = {
     "fape": (
         FapeLossConfig,
@@ -85,10 +88,10 @@ _TERMS = {
 
 
 def loss_config(golden: Mapping[str, Any] | None) -> LossConfig:
-    """The losses of a golden config.json; without one those of initial training. Every term is computed.
+    """Return the losses of a golden config.json, or of initial training if golden is None.
 
-    Raises:
-        ValueError: a field is missing, or has a value that our losses cannot take.
+    Every term is computed. Raises ValueError if a field is missing, or has a value that our losses
+    do not support.
     """
     if golden is None:
         return replace(LossConfig.initial_training(), report_zero_weight_violation=True)
@@ -101,7 +104,8 @@ def loss_config(golden: Mapping[str, Any] | None) -> LossConfig:
         ):
             if fape[ours] != fape[other]:
                 raise ValueError(
-                    f"config.json has {ours} {fape[ours]} but {other} {fape[other]}; our FAPE has one for both"
+                    f"config.json has {ours} {fape[ours]} but {other} {fape[other]}; expected "
+                    "equal values, as our FAPE has one for both"
                 )
         terms = {
             name: config(**{field: theirs[group][source] for field, source in names.items()})
@@ -109,6 +113,7 @@ def loss_config(golden: Mapping[str, Any] | None) -> LossConfig:
         }
     except KeyError as error:
         raise ValueError(
-            f"config.json has no field {error}; expected the MLCommons reference's configuration tree"
+            f"config.json has no field {error}; expected the configuration of the MLCommons "
+            "reference"
         ) from error
     return LossConfig(**terms, report_zero_weight_violation=True)

@@ -1,4 +1,4 @@
-"""The table of comparisons."""
+"""Format the table of comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WORST_ROWS = 12
 
 
 def format_table(comparisons: Sequence[Comparison]) -> str:
-    """Lines with section, name, relative error and tolerance, section by section; whatever fails is always shown."""
+    """Return the relative errors and tolerances by section. Failures are always shown."""
     lines = []
     for section in dict.fromkeys(comparison.section for comparison in comparisons):
         rows = [comparison for comparison in comparisons if comparison.section == section]

@@ -1,4 +1,4 @@
-"""Comparison of optimizer steps: from the first weights, and continued from a stored state."""
+"""Compare optimizer steps: from the initial weights, and resumed from a stored state."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmark.parity.comparison import (
     BINNED_TERM_TOLERANCE,
     BINNED_TERMS,
-    DISTANT_FIGURE_TOLERANCE,
     DISTANT_LOSS_TOLERANCE,
+    DISTANT_TERM_TOLERANCE,
     DISTANT_UPDATE_TOLERANCE,
     STEP_TOLERANCE,
     Comparison,
@@ -33,9 +33,9 @@ from openfold_opt.train.step import MicroBatch, StepConfig, StepMetrics, TrainSt
 from openfold_opt.train.weight_average import WeightAverageConfig
 
 WARMUP_STEPS = 3
-"""Of the stored trajectory: learning rate 1e-5 to 1e-3."""
+"""Warm-up steps of the stored trajectory: learning rate 1e-5 to 1e-3."""
 NUM_CLOSE_STEPS = 4
-"""Steps after a stored state within which rounding differences stay small on every processor."""
+"""Number of steps after a stored state in which rounding differences stay small."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class StoredState:
 
     path: Path
     iteration: int
-    """The number of the step after which it was stored."""
+    """Number of the step after which the state was stored."""
     parameters: dict[str, Tensor]
     optimizer: dict[str, Any]
     """The state dict of torch.optim.Adam."""
@@ -56,11 +56,11 @@ def compare_steps(
     plan: ExecutionPlan,
     context: ParallelContext,
 ) -> list[Comparison]:
-    """Compare the steps of the trajectory, and the updates of parameters and average they make.
+    """Compare the steps of the trajectory, and their updates of parameters and running average.
 
-    All steps run from the first weights; if there is a resumable.pt, the steps after it run again
-    from there. That file has no running average, so the second part starts from the average of the
-    first part at the same step, which is still close to the first weights.
+    All steps run from the initial weights. With a resumable.pt, the steps after it also run from
+    that state. The file has no running average, so the second part starts from the average of the
+    first part at the same step, which is still close to the initial weights.
     """
     stored = _read_stored_state(golden) if golden.has("resumable.pt") else None
     train_step = _train_step(golden, loss_config, plan, context)
@@ -87,7 +87,7 @@ def compare_steps(
 def _compare_resumed(
     train_step: TrainStep, golden: GoldenDirectory, stored: StoredState
 ) -> list[Comparison]:
-    """Compare the steps after the stored state, which the train step has just loaded."""
+    """Compare the steps after the stored state, which train_step has loaded."""
     records = [r for r in golden.results["trajectory"] if r["iteration"] > stored.iteration]
     comparisons = []
     for record in records:
@@ -113,7 +113,7 @@ def _read_stored_state(golden: GoldenDirectory) -> StoredState:
             parameters=content[RESUMABLE_KEY],
             optimizer=content["optimizer_state_dict"],
         )
-    except Exception as error:  # torch.load raises many kinds for damaged files
+    except Exception as error:  # torch.load raises many types for damaged files.
         raise GoldenDirectoryError(f"{path} is not a resumable checkpoint: {error}") from error
     steps = [record["iteration"] for record in golden.results["trajectory"]]
     if stored.iteration not in steps:
@@ -130,7 +130,7 @@ def _train_step(
     plan: ExecutionPlan,
     context: ParallelContext,
 ) -> TrainStep:
-    """A step on the stored weights, without dropout, with the optimizer of the configuration."""
+    """Return a step on the stored weights with the configured optimizer, without dropout."""
     model = AlphaFold(golden.model_config)
     load_weights(model, golden.weights, source=str(golden.path))
     config = golden.config or {}
@@ -149,11 +149,11 @@ def _train_step(
 
 
 def _load_stored_state(train_step: TrainStep, stored: StoredState, average: Tensor) -> None:
-    """Continue from the stored state. average: [buffer.size] float32, after the same step."""
+    """Load the stored state. average: [buffer.size] float32, after the same step."""
     try:
         load_weights(train_step.model, stored.parameters, source=str(stored.path))
         train_step.optimizer.load_state_dict(stored.optimizer)
-    except Exception as error:  # damaged content fails in many ways
+    except Exception as error:  # Damaged content fails in many ways.
         raise GoldenDirectoryError(
             f"{stored.path} is not a resumable checkpoint of this model: {error}"
         ) from error
@@ -177,7 +177,7 @@ def _run_step(
 def _compare_step(
     section: str, metrics: StepMetrics, record: Mapping[str, Any], *, is_close: bool
 ) -> list[Comparison]:
-    """Compare everything that the record and the figures of a step have in common."""
+    """Compare the metrics of a step with its record."""
     ours = {
         "loss": metrics.loss,
         "lr": metrics.learning_rate,
@@ -201,13 +201,13 @@ def _step_tolerance(name: str, *, is_close: bool) -> float:
         return BINNED_TERM_TOLERANCE if name in BINNED_TERMS else STEP_TOLERANCE
     if name == "lr":
         return STEP_TOLERANCE
-    return DISTANT_LOSS_TOLERANCE if name == "loss" else DISTANT_FIGURE_TOLERANCE
+    return DISTANT_LOSS_TOLERANCE if name == "loss" else DISTANT_TERM_TOLERANCE
 
 
 def _compare_stored_state(
     train_step: TrainStep, golden: GoldenDirectory, stored: StoredState, *, is_close: bool
 ) -> Comparison:
-    """Compare the update from the first weights to the stored state."""
+    """Compare the update from the initial weights to the stored state."""
     parameters = dict(train_step.model.named_parameters())
     return Comparison(
         section="update",
@@ -225,8 +225,8 @@ def _compare_updates(
     start: Mapping[str, Tensor],
     is_close: bool,
 ) -> list[Comparison]:
-    """Compare the update from `start` to the parameters and to their average after all steps."""
-    found = {
+    """Compare the updates from `start` to the parameters and their average after all steps."""
+    ours = {
         "params_after.npz": dict(train_step.model.named_parameters()),
         "swa_after.npz": train_step.weight_average.parameters(),
     }
@@ -237,7 +237,7 @@ def _compare_updates(
             error=_update_error(tensors, golden.arrays(name), start=start),
             tolerance=STEP_TOLERANCE if is_close else DISTANT_UPDATE_TOLERANCE,
         )
-        for name, tensors in found.items()
+        for name, tensors in ours.items()
         if golden.has(name)
     ]
 
@@ -245,7 +245,7 @@ def _compare_updates(
 def _update_error(
     ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, start: Mapping[str, Tensor]
 ) -> float:
-    """||(ours - start) - (theirs - start)|| / ||theirs - start|| over all parameters together."""
+    """Return ||(ours - start) - (theirs - start)|| / ||theirs - start|| over all parameters."""
     updates = (
         torch.cat(
             [(side[name].detach().double() - start[name].double()).flatten() for name in theirs]

@@ -1,1 +1,5 @@
-"""`perf`: measurements beside a named peer, one module each. A figure is a median with its spread, taken in one run for both sides."""
+"""`perf`: performance measurements, one module each.
+
+Where a measurement compares two implementations, it times both in the same run and reports the
+median, minimum and maximum.
+"""

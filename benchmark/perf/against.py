@@ -1,4 +1,4 @@
-"""The kernels that `perf kernels --against` compares ours with: an earlier record, or those of another checkout."""
+"""Kernel times for `perf kernels --against`, from an earlier record or from another checkout."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from typing import Any
 from benchmark.errors import BenchmarkError
 
 SIDE = "against"
-"""Name of the side in records and tables."""
+"""Name of these kernels in records and tables."""
 Case = tuple[str, str]
-"""Operation and place."""
+"""Operation and its location in the model."""
 Seconds = dict[str, list[float]]
-"""Times by "forward" and "both"."""
+"""Times in seconds of "forward", and of "both" forward and backward."""
 
 _SETTINGS = ("preset", "precision")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Read the kernel times of another record."""
+    """Kernel times of another record."""
 
     source: str
-    """Where the record comes from, with the machine's processor or GPU and the date."""
+    """Path of the record and its date, or path of the checkout."""
     seconds: dict[Case, Seconds]
 
 
 def check(path: Path, metrics: dict[str, Any]) -> Measured | None:
-    """Return a record's times, or None for a checkout; BenchmarkError if the path is neither."""
+    """Return the times of a record, or None if the path is a checkout.
+
+    Raises:
+        BenchmarkError: The path is neither.
+    """
     if path.is_file():
         return read_record(path, metrics)
     if not (path / "benchmark" / "perf" / "kernels.py").is_file():
@@ -48,84 +52,93 @@ def read_record(path: Path, metrics: dict[str, Any]) -> Measured:
     """Read the times of "ours" from a record.
 
     Args:
-        path: written by `perf kernels --json`.
-        figures: of this measurement; preset, precision and kind of device must be the same.
+        path: Record written by `perf kernels --json`.
+        metrics: Metrics of this measurement. Preset, precision and device type must be the same.
 
     Raises:
-        BenchmarkError: the file is no such record, or one of other settings.
+        BenchmarkError: The file is not such a record, or its settings differ.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        found = record["figures"]
+        recorded = record["figures"]
         cases = {
             (case["operation"], case["where"]): case["seconds"]["ours"]
-            for case in found["cases"]
+            for case in recorded["cases"]
             if "ours" in case["seconds"]
         }
-        settings = {name: found[name] for name in _SETTINGS} | {"device": _kind(found["device"])}
+        settings = {name: recorded[name] for name in _SETTINGS} | {
+            "device": _device_type(recorded["device"])
+        }
         source = f"{path} of {record['date']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchmarkError(
-            f"--against {path} is no record of `perf kernels --json`: {type(error).__name__} {error}"
+            f"--against {path} is not a record of `perf kernels --json`: {type(error).__name__} "
+            f"{error}"
         ) from error
-    expected = {name: metrics[name] for name in _SETTINGS} | {"device": _kind(metrics["device"])}
+    expected = {name: metrics[name] for name in _SETTINGS} | {
+        "device": _device_type(metrics["device"])
+    }
     for name, value in expected.items():
         if settings[name] != value:
             raise BenchmarkError(
                 f"--against {path} was measured with {name} {settings[name]}, this measurement has "
-                f"{value}; repeat one of them with the settings of the other"
+                f"{value}; repeat one of them with the same settings"
             )
     return Measured(source=source, seconds=cases)
 
 
 def measure_checkout(checkout: Path, options: Sequence[str], metrics: dict[str, Any]) -> Measured:
-    """Run `perf kernels` of another checkout, with its code, and return the times of its kernels.
+    """Run `perf kernels` in another checkout and return the times of its kernels.
 
     Args:
-        checkout: its top folder.
-        options: of `perf kernels`.
-        figures: of this measurement.
+        checkout: Root of the checkout.
+        options: Options of `perf kernels`.
+        metrics: Metrics of this measurement.
 
     Raises:
-        BenchmarkError: the command left no record. Its messages are on standard error.
+        BenchmarkError: The command wrote no record. Its messages are on standard error.
     """
     with tempfile.TemporaryDirectory(prefix="perf-kernels-against-") as folder:
         record = Path(folder, "record.json")
-        # the working directory comes first on the path of `python -m`
+        # `python -m` imports from the working directory first, so this runs the checkout's code.
         command = [sys.executable, "-m", "benchmark", "perf", "kernels", *options]
-        ended = subprocess.run(
+        process = subprocess.run(
             [*command, "--json", str(record)], cwd=checkout, stdout=subprocess.DEVNULL
         )
         if not record.is_file():
             raise BenchmarkError(
-                f"--against {checkout}: its `perf kernels` ended with exit code {ended.returncode} and "
-                "left no record; its messages are above"
+                f"--against {checkout}: its `perf kernels` ended with exit code "
+                f"{process.returncode} and wrote no record; see its messages above"
             )
-        found = read_record(record, metrics)
-    return Measured(source=str(checkout), seconds=found.seconds)
+        measured = read_record(record, metrics)
+    return Measured(source=str(checkout), seconds=measured.seconds)
 
 
 def add_times(measured: Measured, cases: list[dict[str, Any]]) -> None:
-    """Add the times to the cases as side "against"; BenchmarkError if none of them is there."""
-    num_found = 0
+    """Add the times to the cases under the name "against".
+
+    Raises:
+        BenchmarkError: There is no time for any of the cases.
+    """
+    num_matching = 0
     for case in cases:
         if "ours" not in case["seconds"]:
             continue
         seconds = measured.seconds.get((case["operation"], case["where"]))
         if seconds is None:
-            case["unavailable"][SIDE] = f"{measured.source} has no time of it"
+            case["unavailable"][SIDE] = f"{measured.source} has no time for this case"
             continue
-        num_found += 1
+        num_matching += 1
         extend(case["seconds"].setdefault(SIDE, {"forward": [], "both": []}), seconds)
-    if not num_found:
+    if not num_matching:
         raise BenchmarkError(f"--against: {measured.source} has none of the cases measured here")
 
 
 def extend(times: Seconds, more: Seconds) -> None:
-    """Append the times of another round."""
-    for way, values in more.items():
-        times[way] = [*times[way], *values]
+    """Append the times of another round to `times`, in place."""
+    for direction, values in more.items():
+        times[direction] = [*times[direction], *values]
 
 
-def _kind(device: str) -> str:
+def _device_type(device: str) -> str:
     return device.partition(":")[0]

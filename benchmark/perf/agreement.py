@@ -1,8 +1,7 @@
-"""`perf agreement`: one training step with fused kernels in bf16 against the same step with
-reference kernels.
+"""`perf agreement`: compare a training step with fused bf16 kernels with reference kernels.
 
-The rule is that of kernel tests: measured against reference kernels in float32, the error of the
-fused kernels in bf16 may be at most twice the error of the reference kernels in bf16.
+The tolerance is that of the kernel tests: measured against reference kernels in float32, the error
+of the fused kernels in bf16 may be at most twice the error of the reference kernels in bf16.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from openfold_opt.kernels.select import IMPLEMENTATIONS
 FUSED, LOW, TRUTH = "fused bf16", "reference bf16", "reference fp32"
 FACTOR = 2.0
 FLOOR = 2.0**-8
-"""Errors below this are a rounding of bf16 and always allowed."""
+"""Relative errors below this are within one bf16 rounding and always allowed."""
 PROBE = "benchmark.perf.agreement_probe"
 _MEBIBYTE = 2**20
 
@@ -38,23 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="middle",
         choices=preset_names(),
-        help="sizes and device (default: middle)",
+        help="preset for sizes and device (default: middle)",
     )
     parser.add_argument(
         "--kernels",
         default="auto",
         choices=IMPLEMENTATIONS,
-        help="the fused kernels (default: auto, those for the device)",
+        help="fused kernels to compare (default: auto, chosen for the device)",
     )
     parser.add_argument(
         "--passes",
         type=int,
         default=1,
         metavar="K",
-        help="recycling passes without gradient (default: 1)",
+        help="number of recycling iterations (default: 1)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
     )
 
 
@@ -62,12 +61,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Run the three variants, the fused one first, each in its own process.
 
     Returns:
-        Losses, gradient norm and peak memory by variant; by quantity the errors against reference
-        kernels in float32, and the error that is allowed. A variant that fails, or an error above
-        what is allowed, is a line of "failures".
+        "variants": losses, gradient norm and peak memory of each variant. "errors": for each
+        quantity, the errors against reference kernels in float32, and the tolerance. "failures":
+        one line for each variant that failed and each error above its tolerance.
     """
     if args.threads < 1 or args.passes < 0:
-        raise BenchmarkError("--threads must be at least 1, --passes at least 0")
+        raise BenchmarkError(
+            f"--threads {args.threads} --passes {args.passes}: expected at least 1 and 0"
+        )
     device_for(build_preset(args.preset), kernels=args.kernels, precision="bf16")
     metrics: dict[str, Any] = {
         name: getattr(args, name) for name in ("preset", "kernels", "passes")
@@ -84,8 +85,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             settings = {"preset": args.preset, "kernels": kernels, "precision": precision}
             settings |= {"passes": args.passes, "threads": args.threads, "gradients": str(file)}
             try:
-                for found in run_probe(PROBE, settings, name=f"the step with {name}"):
-                    metrics["variants"][name] = found
+                for result in run_probe(PROBE, settings, name=f"the step with {name}"):
+                    metrics["variants"][name] = result
             except BenchmarkError as error:
                 metrics["failures"].append(str(error))
             else:
@@ -100,16 +101,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def compare(
     variants: dict[str, dict[str, Any]], gradients: dict[str, dict[str, Tensor]]
 ) -> dict[str, dict[str, float]]:
-    """Errors against the truth by quantity: {"fused", "low", "allowed"}, all relative.
+    """Compute the relative errors {"fused", "low", "allowed"} of each quantity.
 
     Args:
-        variants: what the probe prints, by FUSED, LOW and TRUTH.
-        gradients: the gradient of every parameter, by the same names.
+        variants: What the probe prints, keyed by FUSED, LOW and TRUTH.
+        gradients: The gradient of every parameter, with the same keys.
 
     Returns:
         "losses" is the root mean square over the loss terms. "gradient of X" is |g - truth| /
-        |truth| over the parameters of a part of the model. "gradient norm" may differ by as much as
-        the gradients may, as | |g| - |truth| | <= |g - truth|.
+        |truth| over the parameters of a part of the model. "gradient norm" has the tolerance of the
+        gradients, because | |g| - |truth| | <= |g - truth|.
     """
     losses = {
         name: _loss_error(variants[name]["losses"], variants[TRUTH]["losses"])
@@ -120,8 +121,8 @@ def compare(
     norm = variants[TRUTH]["gradient_norm"]
     norms = {name: abs(variants[name]["gradient_norm"] - norm) / norm for name in (FUSED, LOW)}
     errors["gradient norm"] = _row(norms[FUSED], norms[LOW], baseline=parts["all"][LOW])
-    for part, found in parts.items():
-        errors[f"gradient of {part}"] = _row(found[FUSED], found[LOW])
+    for part, part_errors in parts.items():
+        errors[f"gradient of {part}"] = _row(part_errors[FUSED], part_errors[LOW])
     return errors
 
 
@@ -138,33 +139,33 @@ def _row(fused: float, low: float, *, baseline: float | None = None) -> dict[str
 
 
 def excesses(errors: dict[str, dict[str, float]]) -> list[str]:
-    """A line for every quantity whose error is above what is allowed, or is not a number."""
+    """Return a line for every quantity whose error is NaN or above its tolerance."""
     return [
-        f"{name}: the error with fused kernels is {row['fused']:.2e}, "
-        f"allowed are {row['allowed']:.2e}"
+        f"{name}: the error with fused kernels is {row['fused']:.2e}, expected at most "
+        f"{row['allowed']:.2e}"
         for name, row in errors.items()
         if not row["fused"] <= row["allowed"]
     ]
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """Figures by variant, then errors by quantity, then the verdict."""
+    """Format the metrics of each variant, the errors of each quantity, and the result."""
     variants = metrics["variants"]
     parts = [
-        "{preset}, one step with {passes} passes without gradient, fused is {kernels}".format(
+        "{preset}, one step with {passes} recycling iterations, fused kernels: {kernels}".format(
             **metrics
         )
     ]
     if variants:
         names = list(next(iter(variants.values()))["losses"])
         rows = [
-            [name, *(f"{found['losses'][name]:.5f}" for found in variants.values())]
+            [name, *(f"{variant['losses'][name]:.5f}" for variant in variants.values())]
             for name in names
         ]
         rows.append(
-            ["gradient norm", *(f"{found['gradient_norm']:.5g}" for found in variants.values())]
+            ["gradient norm", *(f"{variant['gradient_norm']:.5g}" for variant in variants.values())]
         )
-        peaks = [f"{found['peak_memory_bytes'] / _MEBIBYTE:.0f}" for found in variants.values()]
+        peaks = [f"{variant['peak_memory_bytes'] / _MEBIBYTE:.0f}" for variant in variants.values()]
         rows.append(["peak memory, MiB", *peaks])
         parts.append(table(rows, header=["", *variants]))
     if metrics["errors"]:
@@ -173,9 +174,9 @@ def report(metrics: dict[str, Any]) -> str:
             for name, row in metrics["errors"].items()
         ]
         parts.append(table(rows, header=["error against reference fp32", FUSED, LOW, "allowed"]))
-    verdict = (
+    result = (
         "THE STEPS DO NOT AGREE, or could not be compared"
         if metrics["failures"]
         else "the steps agree"
     )
-    return "\n\n".join([*parts, verdict])
+    return "\n\n".join([*parts, result])

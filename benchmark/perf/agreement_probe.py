@@ -1,11 +1,11 @@
-"""Computes loss and gradients of one training step in its own process, so that its peak memory is
-its own.
+"""Compute loss and gradients of one training step in a separate process, to measure its memory.
 
     python -m benchmark.perf.agreement_probe SETTINGS
 
-SETTINGS is JSON: preset, kernels, precision, passes (without gradient), threads, gradients (a file
-to write). Prints one line of JSON: {"device", "losses": {term: value}, "gradient_norm",
-"peak_memory_bytes"}. The file has name -> gradient, float32, as torch.save writes it.
+SETTINGS is JSON: preset, kernels, precision, passes (recycling iterations), threads, gradients (a
+file to write). Prints one line of JSON: {"device", "losses": {term: value}, "gradient_norm",
+"peak_memory_bytes"}. The file maps parameter names to float32 gradients and is written by
+torch.save.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ from openfold_opt.train.synthetic_features import synthetic_batch
 
 _SEED = 1
 _SHIFT = 0.02
-"""Standard deviation of what is added to every weight. Final layers start as zeros, and no gradient
-passes through zeros."""
+"""Standard deviation of the noise added to every weight.
+
+Final layers are initialized to zero, and a zero layer passes no gradient.
+"""
 
 
 def main() -> None:
-    """Compute the step of the settings. If it cannot be configured, the reason ends the process."""
+    """Compute the step that the settings describe; exit with the reason if it cannot run."""
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(settings["threads"])
     try:
@@ -53,19 +55,18 @@ def main() -> None:
             precision=settings["precision"],
         )
         with matmul_precision(config.precision):
-            found, gradients = compute(config, passes=settings["passes"])
+            result, gradients = compute(config, passes=settings["passes"])
     except ValueError as error:
         sys.exit(f"{error}")
     torch.save(gradients, Path(settings["gradients"]))
-    print(json.dumps(found), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures of one step after `passes` passes without gradient, and the gradient of every
-    parameter, on the CPU.
+    """Return the metrics of one step with `passes` recycling iterations, and its gradients.
 
-    Weights, features and dropout masks depend on the preset alone: they are the same for all
-    kernels and precisions.
+    Weights, features and dropout masks depend only on the preset: they are the same for all kernels
+    and precisions. The gradients are float32 tensors on the CPU, one for each parameter.
     """
     device, context = resolve_device(config.device, local_rank=0), ParallelContext.alone()
     model = build_model(config, seed=_SEED, device=torch.device("cpu"))
@@ -90,13 +91,13 @@ def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str
     views = step.buffer.views(step.buffer.gradients)
     gradients = {name: gradient.float().cpu() for name, gradient in views.items()}
     norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).double().norm()
-    found = {
+    result = {
         "device": describe_device(device),
         "losses": losses | {"loss": float(terms.loss.detach())},
         "gradient_norm": float(norm),
         "peak_memory_bytes": peak_memory_bytes(device),
     }
-    return found, gradients
+    return result, gradients
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether a preset and its kernels can run on this machine, found out before anything is measured."""
+"""Check that a preset and its kernels can run on this machine before anything is measured."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from openfold_opt.train.config import RunConfig
 
 
 def device_for(config: RunConfig, *, kernels: str, precision: str | None = None) -> torch.device:
-    """The device of this process on which the preset runs.
+    """Return the device on which the preset runs in this process.
 
     Args:
-        config: the preset.
-        kernels: the implementation of all operations, one of IMPLEMENTATIONS.
-        precision: instead of the preset's.
+        config: The preset.
+        kernels: Implementation of all operations, one of IMPLEMENTATIONS.
+        precision: Replaces the precision of the preset if given.
 
     Raises:
-        BenchmarkError: there is no such device, or the kernels cannot run there.
+        BenchmarkError: There is no such device, or the kernels cannot run on it.
     """
     try:
         device = resolve_device(config.device, local_rank=0)

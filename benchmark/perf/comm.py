@@ -1,4 +1,4 @@
-"""`perf comm`: every collective of a training step, measured on the ranks at hand, and predicted from latency and bandwidth."""
+"""`perf comm`: measure every collective of a training step, and predict it from a latency model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22, 2**24)
-"""Bytes sent by a rank, for latency and bandwidth of each kind."""
+"""Bytes sent by a rank in the runs that latency and bandwidth are fitted to."""
 ALL_REDUCE = "all-reduce"
 FLOAT_BYTES = 4
 
@@ -36,32 +36,38 @@ FLOAT_BYTES = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Measures every collective of a training step on the ranks of a dap group, started by torchrun --nproc-per-node N -m benchmark "
-        "perf comm, and beside it predicts each from latency and bandwidth fitted in the same run to other sizes."
+        "Measure every collective of a training step on the ranks of a DAP group. Also predict "
+        "each from a latency and a bandwidth that are fitted in the same run to collectives of "
+        "other sizes. Start with torchrun --nproc-per-node N -m benchmark perf comm."
     )
     parser.add_argument(
         "--preset",
         default="mlperf_fast",
         choices=preset_names(),
-        help="whose step (default: mlperf_fast)",
+        help="preset of the training step (default: mlperf_fast)",
     )
     parser.add_argument(
-        "--passes", type=int, default=1, help="passes without gradient (default: 1)"
+        "--passes", type=int, default=1, help="number of recycling iterations (default: 1)"
     )
     parser.add_argument(
-        "--repeats", type=int, default=20, help="times each collective is measured (default: 20)"
+        "--repeats", type=int, default=20, help="timed runs of each collective (default: 20)"
     )
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where (default: auto)"
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="device (default: auto)"
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Figures, alike on every rank but for the times, which are each rank's own."""
+    """Return the metrics. Ranks differ only in the times, which each rank measures itself.
+
+    Raises:
+        BenchmarkError: Fewer than two ranks, or options out of range, or no such device.
+    """
     launch = read_launch_info()
     if launch.world_size < 2:
         raise BenchmarkError(
-            "perf comm wants two ranks or more: torchrun --nproc-per-node 2 -m benchmark perf comm"
+            f"perf comm needs at least two ranks, found {launch.world_size}; start it with "
+            "torchrun --nproc-per-node 2 -m benchmark perf comm"
         )
     if args.repeats < 1 or args.passes < 0:
         raise BenchmarkError(
@@ -76,25 +82,24 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     try:
-        calls = step_collectives(config, dap_size=context.dap.size, num_passes=args.passes)
+        calls = step_collectives(
+            config, dap_size=context.dap.size, num_recycling_iterations=args.passes
+        )
         fits = {
             kind: fit(kind, context.dap, device, args.repeats)
             for kind in sorted({kind for _, kind, _ in calls})
         }
-        rows = []
-        for (what, kind, sent), times in calls.items():
-            seconds = measure_collective(kind, sent, context.dap, device, args.repeats)
-            latency, bandwidth = fits[kind]
-            rows.append(
-                {
-                    "what": what,
-                    "kind": kind,
-                    "times": times,
-                    "sent_bytes": sent,
-                    "seconds": seconds,
-                    "predicted_seconds": latency + sent / bandwidth,
-                }
-            )
+        rows = [
+            {
+                "what": what,
+                "kind": kind,
+                "times": times,
+                "sent_bytes": sent,
+                "seconds": measure_collective(kind, sent, context.dap, device, args.repeats),
+                "predicted_seconds": fits[kind][0] + sent / fits[kind][1],
+            }
+            for (what, kind, sent), times in calls.items()
+        ]
         backend = dist.get_backend(context.dap.process_group)
     finally:
         context.close()
@@ -113,18 +118,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def step_collectives(
-    config: RunConfig, *, dap_size: int, num_passes: int
+    config: RunConfig, *, dap_size: int, num_recycling_iterations: int
 ) -> dict[tuple[str, str, int], int]:
-    """(what, kind, bytes that a rank sends) -> times in one step of one micro-batch, from a step on device "meta"."""
+    """Count the collectives of one step of one micro-batch, by running it on the meta device.
+
+    Returns:
+        (what, kind, bytes sent by a rank) -> number of calls.
+    """
     launched: Counter = Counter()
     axis = dataclasses.replace(
-        AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+        AxisGroup.fake("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
     )
     step = MetaStep.build(
         config,
         kernels="reference",
         precision=config.precision,
-        num_passes=num_passes,
+        num_recycling_iterations=num_recycling_iterations,
         dap=axis,
         num_recomputed_blocks=ALL_BLOCKS if config.recompute is True else 0,
     )
@@ -142,7 +151,11 @@ def step_collectives(
 def measure_collective(
     kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device, repeats: int
 ) -> list[float]:
-    """Seconds of several runs of a collective in which each rank sends so much, with the copies around it."""
+    """Time a collective in which each rank sends `sent_bytes`, including the copies around it.
+
+    Returns:
+        Seconds of each of `repeats` runs, after two untimed ones.
+    """
     work = _collective(kind, sent_bytes, axis, device)
     for _ in range(2):
         work()
@@ -160,15 +173,15 @@ def measure_collective(
 def _collective(
     kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device
 ) -> Callable[[], object]:
-    size, numbers = axis.size, max(1, sent_bytes // FLOAT_BYTES)
+    size, num_floats = axis.size, max(1, sent_bytes // FLOAT_BYTES)
     if kind == "all-gather":
-        part = torch.zeros(max(1, numbers // (size - 1)), device=device)
+        part = torch.zeros(max(1, num_floats // (size - 1)), device=device)
         transfer = AllGather(axis=axis, dim=0, length=size * part.numel())
         return lambda: transfer.launch(part).wait()
     if kind == ALL_REDUCE:
-        whole = torch.zeros(max(1, numbers * size // (2 * (size - 1))), device=device)
+        whole = torch.zeros(max(1, num_floats * size // (2 * (size - 1))), device=device)
         return lambda: dist.all_reduce(whole, group=axis.process_group)
-    whole = torch.zeros(size, max(1, numbers // (size - 1)), device=device)
+    whole = torch.zeros(size, max(1, num_floats // (size - 1)), device=device)
     if kind == "reduce-scatter":
         reduce = ReduceScatter(axis=axis, dim=0, length=size)
         return lambda: reduce.launch(whole).wait()
@@ -177,12 +190,15 @@ def _collective(
 
 
 def fit(kind: str, axis: AxisGroup, device: torch.device, repeats: int) -> tuple[float, float]:
-    """Latency in seconds and bandwidth in bytes per second, by least squares of the relative errors over SIZES."""
+    """Fit latency (seconds) and bandwidth (bytes per second) to runs of all SIZES.
+
+    Uses least squares on the relative errors.
+    """
     points = [
         (sent, statistics.median(measure_collective(kind, sent, axis, device, repeats)))
         for sent in SIZES
     ]
-    # seconds = latency + sent / bandwidth, each point divided by its seconds
+    # seconds = latency + sent / bandwidth, each equation divided by its seconds
     design = torch.tensor(
         [[1.0 / seconds, sent / seconds] for sent, seconds in points], dtype=torch.float64
     )
@@ -200,10 +216,10 @@ def _synchronize(device: torch.device) -> None:
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """Two tables."""
+    """Format the fitted latencies and bandwidths, and a row for each collective."""
     fits = [
-        [kind, f"{1e6 * found['latency_seconds']:.0f}", f"{found['bytes_per_second'] / 1e9:.2f}"]
-        for kind, found in metrics["fits"].items()
+        [kind, f"{1e6 * fitted['latency_seconds']:.0f}", f"{fitted['bytes_per_second'] / 1e9:.2f}"]
+        for kind, fitted in metrics["fits"].items()
     ]
     rows, total, predicted, volume = [], 0.0, 0.0, 0
     for row in sorted(
@@ -223,13 +239,15 @@ def report(metrics: dict[str, Any]) -> str:
                 f"{1e3 * row['predicted_seconds']:.3f}",
             ]
         )
-    header = ["collective", "times", "bytes sent", "ms", "spread", "predicted ms"]
+    header = ["collective", "calls", "bytes sent", "ms", "range", "predicted ms"]
     return "\n\n".join(
         [
-            f"collectives of a step of {metrics['preset']} with {metrics['passes']} passes without gradient, {metrics['num_ranks']} ranks, "
-            f"{metrics['backend']} on {metrics['device']}",
+            f"collectives of a step of {metrics['preset']} with {metrics['passes']} recycling "
+            f"iterations, {metrics['num_ranks']} ranks, {metrics['backend']} on "
+            f"{metrics['device']}",
             table(fits, header=["kind", "latency us", "GB/s sent"]),
             table(rows, header=header),
-            f"in all, one after the other: {total:.3f} s measured, {predicted:.3f} s predicted, {volume / 1e9:.3f} GB sent by a rank",
+            f"total without overlap: {total:.3f} s measured, {predicted:.3f} s predicted, "
+            f"{volume / 1e9:.3f} GB sent by each rank",
         ]
     )

@@ -1,4 +1,4 @@
-"""`python -m benchmark perf MEASUREMENT`: the measurements of MEASUREMENTS."""
+"""`python -m benchmark perf MEASUREMENT`: run one of MEASUREMENTS."""
 
 from __future__ import annotations
 
@@ -13,42 +13,48 @@ from benchmark.perf.record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 
 INTERRUPTED_EXIT_CODE = 130
-"""Exit code after SIGINT, that of a shell."""
+"""Exit code after SIGINT, as in a shell."""
 
 MEASUREMENTS = {
-    "agreement": "one step with fused kernels in bf16 against reference kernels: losses, gradients",
-    "comm": "every collective of a training step, measured, and predicted from latency and bandwidth (torchrun)",
-    "counts": "bytes, operations and launches of a training step by module, counted without a device: plain against fused",
-    "data": "conversion and sample preparation on one core, beside the MLCommons reference's",
-    "evaluation": "training steps while other ranks evaluate, against steps between evaluations (torchrun)",
-    "kernels": "every operation against its plain version, torch.compile of it, and attentions of other libraries",
-    "loader": "time that training waits for heavy-tailed samples, in order and out of order",
-    "losses": "whether the fast path trains like the plain one: losses over some hundred steps, beside runs that differ by a rounding",
-    "precision": "losses and gradients in bf16, plain and fused, against plain float32",
-    "resources": "compile the kernels of a training step for a GPU that need not be there: registers, shared memory, stack, spills",
-    "step": "a training step on made-up features: seconds by number of recycling passes, peak memory",
-    "tune": "choose warps and stages of every kernel by time, and write the file of this chip",
+    "agreement": "losses and gradients of a step with fused bf16 kernels against reference kernels",
+    "comm": "measured and predicted times of the collectives of a training step (torchrun)",
+    "counts": "bytes, FLOPs and launches of a training step by module, counted without a GPU",
+    "data": "conversion and sample preparation on one core, compared with the MLCommons reference",
+    "evaluation": "step time while other ranks evaluate, and between evaluations (torchrun)",
+    "kernels": "operations against reference kernels, torch.compile and other attention libraries",
+    "loader": "time that training waits for heavy-tailed samples, delivered in order and reordered",
+    "losses": (
+        "losses of the optimized path against the reference; baselines: perturbed weights and "
+        "other seeds"
+    ),
+    "precision": "losses and gradients in bf16, with reference and fused kernels, against float32",
+    "resources": "registers, shared memory, stack and spills of all kernels; needs no GPU",
+    "step": "time and peak memory of a training step on synthetic features",
+    "tune": "time every kernel with other warps and stages, and write the tuning file of this GPU",
 }
 """Name -> what it measures.
 
-The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> figures, and
-report(figures) -> text. measure() calls args.record.save(figures) after every figure if it takes
-long. It puts a line for whatever failed into figures["failures"]; the exit code is then 1.
+The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> metrics, and
+report(metrics) -> text. A slow measure() calls args.record.save(metrics) after every step. It adds
+a line to metrics["failures"] for each part that failed; the exit code is then 1.
 """
 
 
 class _LazyParser(BriefParser):
-    """Gets its arguments from the measurement's module once it is used: others may want packages that this machine lacks."""
+    """Parser that imports its measurement only when it is used.
+
+    Other measurements may need packages that are not installed on this machine.
+    """
 
     measurement: str
     is_complete = False
 
     def parse_known_args(self, args=None, namespace=None):
-        """As ArgumentParser's."""
+        """Add the arguments of the measurement on the first call, then parse."""
         if not self.is_complete:
             self.is_complete = True
             _module(self.measurement).add_arguments(self)
-            self.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
+            self.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE")
         return super().parse_known_args(args, namespace)
 
 
@@ -60,9 +66,11 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `perf`."""
     parser = subparsers.add_parser(
         "perf",
-        help="measurements beside a named peer",
-        description="Measure a part of the system, beside a named peer in the same run where one is given. Prints a table; --json keeps "
-        "every single time, with machine, versions and command.",
+        help="performance measurements",
+        description=(
+            "Measure a part of the system and, where available, a baseline in the same run. "
+            "Prints a table; --json writes every single time with machine, versions and command."
+        ),
     )
     names = "{" + ",".join(MEASUREMENTS) + "}"
     kinds = parser.add_subparsers(
@@ -73,10 +81,10 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print and write the record.
+    """Measure, print the report and write the record.
 
     Returns:
-        0; 1 if a part failed; 130 after SIGINT, with a record of the figures so far.
+        0; 1 if a part failed; 130 after SIGINT, with a record of the metrics so far.
     """
     is_first_rank = read_launch_info().rank == 0
     args.record = RecordFile(args.json if is_first_rank else None, measurement=args.measurement)
@@ -85,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
         metrics = module.measure(args)
     except KeyboardInterrupt:
         args.record.save_interrupted()
-        kept = "" if args.json is None else f"; {args.json} has the figures so far"
-        print(f"perf {args.measurement}: interrupted{kept}", file=sys.stderr)
+        saved = "" if args.json is None else f"; {args.json} has the metrics so far"
+        print(f"perf {args.measurement}: interrupted{saved}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
-    # Only the first of several ranks reports.
+    # Only rank 0 reports.
     if not is_first_rank:
         return 0
     args.record.save(metrics, is_complete=True)

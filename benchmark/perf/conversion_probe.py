@@ -1,4 +1,4 @@
-"""Converts raw files in this process and says how long each half took: run by `perf data` on its own, so that its memory is its own.
+"""Time the conversion of raw files. `perf data` runs this in a separate process to measure memory.
 
 python -m benchmark.perf.conversion_probe PDB_MMCIF OPEN_PROTEIN_SET OUT
 """
@@ -21,7 +21,7 @@ from openfold_opt.protein.shard_format import STATE_DIR_NAME
 
 
 def main() -> None:
-    """Prints one line of JSON."""
+    """Convert the files and print the metrics as one line of JSON."""
     pdb_mmcif, open_protein_set, out = map(Path, sys.argv[1:4])
     source = RawSource(
         pdb_mmcif=pdb_mmcif, open_protein_set=open_protein_set, missing_alignments="query"

@@ -1,4 +1,4 @@
-"""Bytes and floating-point operations of PyTorch code on meta tensors, and how often something is launched."""
+"""Count bytes, floating-point operations and kernel launches of PyTorch code on meta tensors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ class Counts:
     """Sums over launches."""
 
     bytes: int = 0
-    """Read and written, every launch by itself: each operand once, however often the kernel comes back to it (caches)."""
+    """Bytes read and written.
+
+    Each launch counts each operand once, as if repeated reads hit a cache.
+    """
     flops: int = 0
-    """Of matrix products."""
+    """Floating-point operations of matrix products."""
     launches: int = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -38,7 +41,10 @@ class Counts:
 
 
 class Counter(TorchDispatchMode):
-    """Counts what runs while it is open. Views, allocations and fused operators themselves cost nothing; their launches do."""
+    """Dispatch mode that counts operations while it is active.
+
+    Views and allocations are not counted. A fused operator counts through its kernel launches.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +85,7 @@ def _bytes_of(tree: Any) -> int:
 
 
 def _size_bytes(x: Tensor) -> int:
-    """What of a tensor lies in memory: dims of stride 0 are shared."""
+    """Return the bytes of a tensor in memory; a dim of stride 0 counts once."""
     count = 1
     for size, stride in zip(x.shape, x.stride(), strict=True):
         count *= size if stride else 1
@@ -87,12 +93,12 @@ def _size_bytes(x: Tensor) -> int:
 
 
 def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[tuple[Counts, Counts]]:
-    """Forward and backward counts of each module, by itself, with the inputs that it gets in `run`."""
+    """Return forward and backward counts of each module, on the inputs that it gets in `run`."""
     modules = list(modules)
-    seen: dict[nn.Module, tuple[tuple, dict]] = {}
+    inputs: dict[nn.Module, tuple[tuple, dict]] = {}
     handles = [
         module.register_forward_pre_hook(
-            lambda module, args, kwargs: seen.setdefault(module, (args, kwargs)) and None,
+            lambda module, args, kwargs: inputs.setdefault(module, (args, kwargs)) and None,
             with_kwargs=True,
         )
         for module in modules
@@ -100,12 +106,12 @@ def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[tup
     run()
     for handle in handles:
         handle.remove()
-    return [_count_one(module, *seen[module]) for module in modules]
+    return [_count_one(module, *inputs[module]) for module in modules]
 
 
 def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Counts]:
     args, kwargs = tree_map(_as_leaf, (args, kwargs))
-    # gradients left by what ran before would be added to
+    # Existing gradients would be accumulated into, which counts extra operations.
     module.zero_grad(set_to_none=True)
     with Counter() as forward:
         result = module(*args, **kwargs)
@@ -118,7 +124,7 @@ def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Co
 
 def _as_leaf(x: Any) -> Any:
     if isinstance(x, AsyncCollective):
-        # on one rank it has arrived already
+        # On one rank the result is complete.
         return AsyncCollective(_as_leaf(x.wait()), None, what="a counted input")
     if isinstance(x, SharedResult):
         return SharedResult(AsyncCollective(_as_leaf(x()), None, what="a counted input"))
@@ -128,5 +134,5 @@ def _as_leaf(x: Any) -> Any:
 
 
 def _fields(result: Any) -> Any:
-    """A dataclass as the dict of its fields, for tree_leaves."""
+    """Convert a dataclass to the dict of its fields, for tree_leaves."""
     return vars(result) if hasattr(result, "__dataclass_fields__") else result

@@ -1,4 +1,4 @@
-"""`perf counts`: bytes and operations of a step, counted without a device, plain against fused."""
+"""`perf counts`: count bytes and operations of a step, with reference and with fused kernels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 
 EXTRA_PASSES = 1.5
-"""Passes without gradient of a step, on average, where 0 to 3 are drawn."""
+"""Mean number of recycling iterations of a step, drawn uniformly from 0 to 3."""
 VARIANTS = (("reference", "tf32"), ("reference", "bf16"), ("triton", "bf16"))
-"""Kernels and precision that are compared; tf32 counts as float32."""
+"""Kernels and precisions to compare; tf32 counts as float32."""
 _GIGA = 1e9
 
 
@@ -30,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="mlperf_reference",
         choices=preset_names(),
-        help="whose shapes (default: mlperf_reference)",
+        help="preset for the shapes (default: mlperf_reference)",
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Counts for every variant: of the parts of the model, of the modules of an Evoformer block, of the loss, of the whole step."""
+    """Count the step, the model's parts and an Evoformer block's modules, for each variant."""
     import_with_triton("openfold_opt.kernels.triton.operations")
     config = build_preset(args.preset)
     metrics: dict[str, Any] = {
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
-    """Counted with one and with two Evoformer blocks: each further one adds the same."""
+    """Count with one and two Evoformer blocks, and extrapolate: every block adds the same."""
     num_blocks = config.model.evoformer_stack.num_blocks
     one, two = (
         _count_variant(with_evoformer_blocks(config, number), kernels, precision)
@@ -59,7 +59,7 @@ def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[st
 
 
 def _extrapolate(one: Any, two: Any, further: int) -> Any:
-    """one + further * (two - one) of all numbers in nested dicts."""
+    """Return one + further * (two - one) for all numbers in nested dicts."""
     if isinstance(one, dict):
         return {name: _extrapolate(value, two[name], further) for name, value in one.items()}
     return one + further * (two - one)
@@ -97,13 +97,13 @@ def _named(run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, A
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """Tables: the step, the parts of the model, the modules of a block."""
+    """Format tables of the step, the parts of the model and the modules of a block."""
     variants = metrics["variants"]
     extra = metrics["extra_passes"]
     rows = []
-    for name, found in variants.items():
+    for name, counts in variants.items():
         total = {
-            key: found["forward and backward"][key] + extra * found["forward"][key]
+            key: counts["forward and backward"][key] + extra * counts["forward"][key]
             for key in ("bytes", "flops", "launches")
         }
         rows.append(
@@ -115,7 +115,7 @@ def report(metrics: dict[str, Any]) -> str:
             ]
         )
     text = [
-        f"step of {metrics['preset']} with {extra} passes without gradient, optimizer not counted",
+        f"step of {metrics['preset']} with {extra} recycling iterations, optimizer not counted",
         table(rows, header=["kernels", "GB", "TFLOP", "launches"]),
     ]
     for title in ("parts", "Evoformer block"):
@@ -128,8 +128,8 @@ def _by_module(variants: dict[str, Any], title: str) -> str:
     rows = []
     for name in names:
         both = [
-            sum(found[title][name][way]["bytes"] for way in ("forward", "backward"))
-            for found in variants.values()
+            sum(counts[title][name][direction]["bytes"] for direction in ("forward", "backward"))
+            for counts in variants.values()
         ]
         rows.append(
             [name, *(f"{count / _GIGA:.2f}" for count in both), f"{both[-2] / both[-1]:.1f}"]

@@ -1,4 +1,7 @@
-"""`perf data`: conversion and sample preparation on one core, ours beside the reference's, on the same raw files and in one run."""
+"""`perf data`: time conversion and sample preparation on one core, and the MLCommons reference's.
+
+Both run on the same raw files in the same session.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,13 @@ _MEGABYTE = 1e6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `perf data`."""
+    """Declare the options."""
     parser.add_argument(
         "--pdb-mmcif",
         type=Path,
         required=True,
         metavar="DIR",
-        help="raw entries, as for `data_prep convert`",
+        help="raw mmCIF entries, as for `data_prep convert`",
     )
     parser.add_argument(
         "--open-protein-set", type=Path, required=True, metavar="DIR", help="raw alignments"
@@ -47,37 +50,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference",
         type=Path,
         metavar="CHECKOUT",
-        help="folder openfold of a checkout of mlcommons/hpc; without it only ours is measured",
+        help="folder openfold of a checkout of mlcommons/hpc (default: measure only our code)",
     )
     parser.add_argument(
         "--reference-python",
         default=sys.executable,
         metavar="PYTHON",
-        help="interpreter with what the reference needs (default: this one)",
+        help=(
+            "interpreter that can import the packages of the MLCommons reference (default: this "
+            "one)"
+        ),
     )
     parser.add_argument(
         "--chains",
         nargs="+",
         metavar="ID",
-        help="chains to make samples of (default: all with an alignment)",
+        help="chains to prepare samples from (default: all with an alignment)",
     )
     parser.add_argument(
         "--repeats",
         type=int,
         default=3,
         metavar="N",
-        help="samples of each chain and kind, after one that is not timed (default: 3)",
+        help="timed samples of each chain and kind, after one untimed sample (default: 3)",
     )
-    parser.add_argument(
-        "--only", choices=("conversion", "samples"), help="leave the other half out of the figures"
-    )
+    parser.add_argument("--only", choices=("conversion", "samples"), help="report only this half")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="draw sorted preparation times (PNG)"
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Figures fit for JSON. Everything made on the way lies in a temporary folder."""
+    """Return the metrics. All intermediate files are in a temporary folder."""
     if args.repeats < 1:
         raise BenchmarkError(f"--repeats is {args.repeats}, expected at least 1")
     reference = None
@@ -112,7 +116,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _convert(args: argparse.Namespace, out: Path) -> dict[str, float]:
-    """Twice, so that the files are in memory on both sides; the second time counts. Then the index, for samples."""
+    """Convert twice and return the times of the second run, when the files are in the page cache.
+
+    Then convert once more with the index, which the samples need.
+    """
     command = [
         sys.executable,
         "-m",
@@ -126,7 +133,7 @@ def _convert(args: argparse.Namespace, out: Path) -> dict[str, float]:
         )
         if finished.returncode != 0:
             raise BenchmarkError(
-                f"conversion ended with exit code {finished.returncode}; its messages are above"
+                f"conversion ended with exit code {finished.returncode}; see its messages above"
             )
     raw = ["--pdb-mmcif", str(args.pdb_mmcif), "--open-protein-set", str(args.open_protein_set)]
     whole = [
@@ -153,7 +160,8 @@ def _measure_samples(
     unknown = [chain_id for chain_id in chain_ids if chain_id not in known]
     if unknown:
         raise BenchmarkError(
-            f"--chains names {', '.join(unknown)}, which have no structure or no alignment in these data"
+            f"--chains: {', '.join(unknown)} have no structure or no alignment in these data; name "
+            "chains that have both"
         )
     samples: dict[str, Any] = {kind: {} for kind in KINDS}
     for kind in KINDS:
@@ -167,13 +175,13 @@ def _measure_samples(
             unit="chain",
             total=2 * len(chain_ids),
         ):
-            found = samples[record["kind"]][record["chain"]]
-            found["reference"], found["reference_bytes"] = record["seconds"], record["bytes"]
+            entry = samples[record["kind"]][record["chain"]]
+            entry["reference"], entry["reference_bytes"] = record["seconds"], record["bytes"]
     return samples
 
 
 def _time_ours(reader: ShardReader, chain_id: str, *, kind: str, repeats: int) -> dict[str, Any]:
-    """Seconds of what a worker does, and of the expansion on this CPU, which a run does on its device."""
+    """Time the work of a loader worker, and the decoding, which a run does on its device."""
     config = DataConfig()
 
     def make(seed: int):
@@ -186,10 +194,10 @@ def _time_ours(reader: ShardReader, chain_id: str, *, kind: str, repeats: int) -
     for seed in range(1, repeats + 1):
         started = time.perf_counter()
         wire = make(seed)
-        made = time.perf_counter()
+        prepared = time.perf_counter()
         decode_batch(stack_samples([wire]))
-        seconds.append(made - started)
-        expansion.append(time.perf_counter() - made)
+        seconds.append(prepared - started)
+        expansion.append(time.perf_counter() - prepared)
     entry = reader.entry(chain_id)
     return {
         "num_rows": entry.num_alignments,
@@ -201,7 +209,7 @@ def _time_ours(reader: ShardReader, chain_id: str, *, kind: str, repeats: int) -
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """Tables of conversion and of samples, with ratios where there is a reference."""
+    """Format tables of conversion and samples, with ratios if the reference was measured."""
     parts = []
     if "conversion" in metrics:
         parts.append(_report_conversion(metrics["conversion"]))
@@ -214,13 +222,13 @@ def _report_conversion(conversion: dict[str, Any]) -> str:
     ours, reference = conversion["ours"], conversion.get("reference")
     entries, megabytes = ours["entries"], ours["alignments_bytes"] / _MEGABYTE
     rows = []
-    for name, found in (("ours", ours), ("reference", reference)):
-        if found is not None:
+    for name, times in (("ours", ours), ("reference", reference)):
+        if times is not None:
             rows.append(
                 [
                     name,
-                    f"{entries / found['structures_seconds']:.1f} entries/s",
-                    f"{megabytes / found['alignments_seconds']:.1f} MB/s",
+                    f"{entries / times['structures_seconds']:.1f} entries/s",
+                    f"{megabytes / times['alignments_seconds']:.1f} MB/s",
                 ]
             )
     if reference is not None:
@@ -228,34 +236,34 @@ def _report_conversion(conversion: dict[str, Any]) -> str:
             [
                 "ratio",
                 f"{reference['structures_seconds'] / ours['structures_seconds']:.1f}",
-                "(that one only joins files)",
+                "(the reference only joins files)",
             ]
         )
     peak = ours["peak_memory_bytes"] / 2**20
     return (
-        f"conversion of {entries} entries on one core; peak memory of ours {peak:.0f} MiB\n\n"
+        f"conversion of {entries} entries on one core; our peak memory {peak:.0f} MiB\n\n"
         + table(rows, header=["", "structures", "alignments"])
     )
 
 
 def _report_samples(kind: str, chains: dict[str, Any]) -> str:
     rows, ratios = [], []
-    for chain_id, found in sorted(chains.items(), key=lambda item: -item[1]["num_rows"]):
-        ours = TimingStats.of(found["ours"])
+    for chain_id, chain in sorted(chains.items(), key=lambda item: -item[1]["num_rows"]):
+        ours = TimingStats.of(chain["ours"])
         row = [
             chain_id,
-            str(found["num_rows"]),
+            str(chain["num_rows"]),
             _milliseconds(ours),
-            f"{statistics.median(found['expansion']) * 1000:.0f}",
-            f"{found['ours_bytes'] / _MEGABYTE:.2f}",
+            f"{statistics.median(chain['expansion']) * 1000:.0f}",
+            f"{chain['ours_bytes'] / _MEGABYTE:.2f}",
         ]
-        if "reference" in found:
-            theirs = TimingStats.of(found["reference"])
+        if "reference" in chain:
+            theirs = TimingStats.of(chain["reference"])
             ratio = theirs.ratio_to(ours)
             ratios.append(ratio.median)
             row += [
                 _milliseconds(theirs),
-                f"{found['reference_bytes'] / _MEGABYTE:.2f}",
+                f"{chain['reference_bytes'] / _MEGABYTE:.2f}",
                 f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})",
             ]
         else:
@@ -265,17 +273,20 @@ def _report_samples(kind: str, chains: dict[str, Any]) -> str:
         "chain",
         "rows",
         "ours, ms",
-        "expansion, ms",
+        "decoding, ms",
         "ours, MB",
         "MLCommons reference, ms",
         "MLCommons reference, MB",
         "ratio of times",
     ]
-    text = f"{kind} samples on one core: median (least to most)\n\n{table(rows, header=header)}"
+    text = f"{kind} samples on one core: median (min to max)\n\n{table(rows, header=header)}"
     if ratios:
-        text += f"\n\nratio of the median chain {statistics.median(ratios):.1f}, least {min(ratios):.1f}, most {max(ratios):.1f}"
+        text += (
+            f"\n\nratio over the chains: median {statistics.median(ratios):.1f}, min "
+            f"{min(ratios):.1f}, max {max(ratios):.1f}"
+        )
     return text
 
 
-def _milliseconds(timing_stats: TimingStats) -> str:
-    return f"{timing_stats.median * 1000:.1f} ({timing_stats.low * 1000:.1f} to {timing_stats.high * 1000:.1f})"
+def _milliseconds(stats: TimingStats) -> str:
+    return f"{stats.median * 1000:.1f} ({stats.low * 1000:.1f} to {stats.high * 1000:.1f})"

@@ -1,4 +1,7 @@
-"""`perf evaluation`: what evaluation on ranks of its own costs the ranks that train: step times during evaluations and between them."""
+"""`perf evaluation`: measure how evaluation on dedicated ranks slows the training ranks.
+
+Compares the times of steps during evaluations with those between evaluations.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.errors import SetupError
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.trainer import SetupError, Trainer
+from openfold_opt.train.trainer import Trainer
 
 NUM_SETTLING_STEPS = 5
 
@@ -27,50 +31,51 @@ NUM_SETTLING_STEPS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Trains a preset with some ranks that only evaluate, and compares the steps made during evaluations with those made between them. "
-        "Start it with torchrun --nproc-per-node 2 -m benchmark perf evaluation (or more ranks)."
+        "Train a preset with some ranks that only evaluate, and compare the times of steps during "
+        "evaluations with those between evaluations. Start with torchrun --nproc-per-node 2 -m "
+        "benchmark perf evaluation (or more ranks)."
     )
     parser.add_argument(
-        "--preset", default="demo", choices=preset_names(), help="what to train (default: demo)"
+        "--preset", default="demo", choices=preset_names(), help="preset to train (default: demo)"
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         required=True,
         metavar="D",
-        help="made by `python -m data_prep convert`",
+        help="shards made by `python -m data_prep convert`",
     )
     parser.add_argument(
         "--evaluation-ranks", type=int, default=1, help="ranks that only evaluate (default: 1)"
     )
-    parser.add_argument("--steps", type=int, default=120, help="steps to make (default: 120)")
+    parser.add_argument("--steps", type=int, default=120, help="training steps (default: 120)")
     parser.add_argument(
         "--every", type=int, default=12, help="steps between two evaluations (default: 12)"
     )
 
 
 class _StepTimes(NullObserver):
-    """Sorts steps by whether an evaluation was under way when they began and when they ended."""
+    """Collect step times, apart for steps entirely during and entirely between evaluations."""
 
     def __init__(self) -> None:
         self.during: list[float] = []
         self.between: list[float] = []
         self.evaluation_seconds: list[float] = []
         self.summary: RunSummary | None = None
-        self._num_under_way = 0
-        self._was_under_way = False
+        self._num_running = 0
+        self._was_running = False
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
-        self._num_under_way += 1
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
+        self._num_running += 1
 
     def evaluation(self, report: EvaluationReport) -> None:
-        self._num_under_way -= 1
+        self._num_running -= 1
         self.evaluation_seconds.append(report.seconds)
 
     def step(self, report: StepReport) -> None:
-        # reports come one step late: this one began when the one before it was reported
-        before, now = self._was_under_way, self._num_under_way > 0
-        self._was_under_way = now
+        # Reports come one step late: this step began when the previous one was reported.
+        before, now = self._was_running, self._num_running > 0
+        self._was_running = now
         if report.step <= NUM_SETTLING_STEPS or before != now:
             return
         seconds = report.step_time_seconds - report.data_wait_seconds
@@ -81,19 +86,20 @@ class _StepTimes(NullObserver):
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Times of the first rank; nothing on the others."""
+    """Train, and return the step times; only those of rank 0 are meaningful."""
     launch = read_launch_info()
     if launch.world_size <= args.evaluation_ranks:
         raise BenchmarkError(
-            f"{launch.world_size} ranks, of which {args.evaluation_ranks} evaluate: none is left to train; "
-            "torchrun --nproc-per-node 2 -m benchmark perf evaluation"
+            f"{launch.world_size} ranks, of which {args.evaluation_ranks} evaluate: none is left "
+            "to train; start more ranks, for example torchrun --nproc-per-node 2 -m benchmark "
+            "perf evaluation"
         )
     config = _configuration(args)
     try:
         device = resolve_device(config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    cores = _take_a_core(launch) if device.type == "cpu" else None
+    cores = _bind_to_cores(launch) if device.type == "cpu" else None
     times = _StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -131,13 +137,13 @@ def _configuration(args: argparse.Namespace) -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=args.steps,
-        # times are of any number of ranks
+        # The times are valid for any number of ranks.
         global_batch_size=None,
     )
 
 
-def _take_a_core(launch: LaunchInfo) -> list[int] | None:
-    """On a CPU each rank keeps to cores of its own, if there are enough."""
+def _bind_to_cores(launch: LaunchInfo) -> list[int] | None:
+    """Bind this rank to its share of the cores; return None if there are fewer cores than ranks."""
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // launch.ranks_per_node
     if share == 0:
@@ -148,27 +154,36 @@ def _take_a_core(launch: LaunchInfo) -> list[int] | None:
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """One table and the ratio."""
+    """Format the step times and their ratio.
+
+    Raises:
+        BenchmarkError: No steps were made during evaluations, or none between them.
+    """
     if not metrics["during"] or not metrics["between"]:
         raise BenchmarkError(
-            f"{len(metrics['during'])} steps were made during evaluations and {len(metrics['between'])} between them; change --every"
+            f"{len(metrics['during'])} steps were made during evaluations and "
+            f"{len(metrics['between'])} between them, expected some of both; change --every"
         )
     during, between = TimingStats.of(metrics["during"]), TimingStats.of(metrics["between"])
     rows = [
         [
             name,
-            str(timing_stats.count),
-            f"{timing_stats.median:.4f}",
-            f"{timing_stats.low:.4f} to {timing_stats.high:.4f}",
+            str(stats.count),
+            f"{stats.median:.4f}",
+            f"{stats.low:.4f} to {stats.high:.4f}",
         ]
-        for name, timing_stats in (("during evaluations", during), ("between evaluations", between))
+        for name, stats in (("during evaluations", during), ("between evaluations", between))
     ]
     return "\n".join(
         [
-            f"steps of {metrics['preset']} on {metrics['num_ranks'] - metrics['num_evaluation_ranks']} ranks while "
-            f"{metrics['num_evaluation_ranks']} evaluate, seconds without waiting for data",
-            table(rows, header=["", "steps", "median s", "spread"]),
-            f"ratio of the medians {during.median / between.median:.3f}; {len(metrics['evaluation_seconds'])} evaluations of "
-            f"{TimingStats.of(metrics['evaluation_seconds']).median:.2f} s; training waited {metrics['num_waits']} times",
+            f"steps of {metrics['preset']} on "
+            f"{metrics['num_ranks'] - metrics['num_evaluation_ranks']} training and "
+            f"{metrics['num_evaluation_ranks']} evaluation ranks, seconds without the wait for "
+            "data",
+            table(rows, header=["", "steps", "median s", "range"]),
+            f"ratio of the medians {during.median / between.median:.3f}; "
+            f"{len(metrics['evaluation_seconds'])} evaluations of "
+            f"{TimingStats.of(metrics['evaluation_seconds']).median:.2f} s; training waited "
+            f"{metrics['num_waits']} times",
         ]
     )

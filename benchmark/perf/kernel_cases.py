@@ -1,4 +1,4 @@
-"""The operations of the model at the shapes of a preset's training, with the tensors that they get there."""
+"""Operations of the model with random inputs of the shapes that they have in training."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _HALF = torch.bfloat16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KernelCase:
-    """An operation and what enters it."""
+    """An operation and its inputs."""
 
     operation: str
     """Field of KernelSet."""
     where: str
-    """Place in the model."""
+    """Location in the model."""
     leaves: tuple[Tensor, ...]
-    """What gets gradients."""
+    """Inputs that require gradients."""
     call: Callable[[Call], Call]
-    """call(operation) takes the leaves."""
+    """call(operation) is a function of the leaves."""
     attention: AttentionSizes | None = None
-    """Where PyTorch has an attention of its own."""
+    """Sizes for attention of other libraries; None if the operation is not one that they have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSizes:
-    """What the attentions of other libraries are asked for."""
+    """Sizes of an attention, for other libraries."""
 
     batch: int
     groups: int
@@ -44,7 +44,10 @@ class AttentionSizes:
 
 
 class CaseMaker:
-    """Random tensors on a device; the dtype of activations and trunk weights is that of the precision."""
+    """Makes cases with random tensors on a device.
+
+    Activations and trunk weights have the dtype of the precision.
+    """
 
     def __init__(self, config: RunConfig, *, device: torch.device, precision: str) -> None:
         self._config = config
@@ -53,7 +56,7 @@ class CaseMaker:
         self._generator = torch.Generator(device=device).manual_seed(0)
 
     def cases(self) -> Iterator[KernelCase]:
-        """One case at a time, as some fill gigabytes."""
+        """Yield the cases one at a time, because some take gigabytes."""
         yield from self._attentions()
         yield from self._triangles()
         yield from self._others()

@@ -1,4 +1,7 @@
-"""Floating-point operations of the fused operators in matrix products, from their arguments; what is recomputed counts again."""
+"""Floating-point operations in matrix products of the fused operators, from their arguments.
+
+Recomputed products count every time.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from collections.abc import Callable
 from torch import Tensor
 
 _SEQUENCE_BLOCK = 64
-"""Sequences that a program of the outer product mean's backward pass holds; for each block the products are formed anew."""
+"""Sequences per block in the backward pass of the outer product mean.
+
+Each block recomputes the products.
+"""
 
 
 def _attention(num_products: int) -> Callable[..., int]:
-    """Each product takes 2 N^2 c operations for each head and group."""
+    """Return a counter. Each product takes 2 N^2 c operations per head and group."""
 
     def count(projected: Tensor) -> int:
         batch, groups, n, width = projected.shape
@@ -48,7 +54,7 @@ def _global_attention(num_products: int) -> Callable[..., int]:
 
 
 def _point_attention(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> int:
-    """Logits and results of scalars, points and pairs."""
+    """Count the logits and the outputs of scalars, points and pairs."""
     batch, n, heads, c = q.shape
     channels = 2 * c + q_points.shape[-1] + v_points.shape[-1] + z.shape[-1]
     return 2 * batch * heads * n * n * channels
@@ -77,4 +83,4 @@ FLOPS: dict[str, Callable[..., int]] = {
         3 * _point_attention(inputs[0], inputs[3], inputs[5], inputs[7])
     ),
 }
-"""Operator -> operations; an operator without matrix products is not listed."""
+"""Operator -> function that counts its operations. Operators without matrix products are absent."""

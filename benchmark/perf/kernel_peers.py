@@ -1,7 +1,8 @@
-"""The same operations by others: torch.compile of the plain version, and attentions of PyTorch and cuEquivariance.
+"""Attention of other libraries (PyTorch, cuEquivariance) to compare our kernels with.
 
-The peers of the attention get q, k and v as they come out of a matrix product, mask and pair bias as one tensor of biases where they
-take no others, and leave out the gate and both projections, which ours has: they are timed against the core of ours.
+These have neither our gate nor our input and output projections, so they are timed against the core
+of our attention. They get q, k and v as views of one matrix product, and the pair bias as an
+additive mask.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from openfold_opt.kernels.compiled import compile_for_processor
 Work = Callable[[], object]
 
 PEERS = ("SDPA", "FlexAttention", "cuEquivariance")
-"""Names of all attentions that attention_peers knows."""
+"""Names of all attentions that attention_peers may return."""
 
 
 def core_leaves(
     sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Joined projections [batch, groups, N, 4 * heads * c], and the pair bias."""
+    """Return random projections [batch, groups, N, 4 * heads * c] and pair bias.
+
+    The pair bias is [batch, heads, N, N], or None if the attention has none. Both are of `dtype`
+    and require gradients.
+    """
     generator = torch.Generator(device=device).manual_seed(0)
     width = 4 * sizes.num_heads * sizes.c_head
     shape = (sizes.batch, sizes.groups, sizes.length, width)
@@ -41,7 +46,7 @@ def core_leaves(
 def attention_peers(
     sizes: AttentionSizes, projected: Tensor, bias: Tensor | None
 ) -> dict[str, Work]:
-    """Name -> forward pass from what core_leaves made."""
+    """Return name -> forward pass, for the inputs that core_leaves returns."""
 
     def on_heads(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Work:
         def work() -> Tensor:
@@ -59,7 +64,7 @@ def attention_peers(
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: AttentionSizes) -> Tensor:
-    """With the bias expanded over the groups, as it wants one shape."""
+    """Compute PyTorch's attention, with the bias expanded over the groups."""
     if bias is not None:
         bias = bias[:, None].expand(-1, sizes.groups, -1, -1, -1).flatten(0, 1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -1,4 +1,7 @@
-"""`perf kernels`: each operation at the shapes of training against its plain version, torch.compile of that, and other libraries."""
+"""`perf kernels`: time each operation at the shapes of training.
+
+The baselines are its reference kernel, torch.compile of the reference, and other libraries.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.compiled import compile_for_processor
 from openfold_opt.kernels.interface import KernelSet
-from openfold_opt.kernels.reference.attention import attention as plain_attention
+from openfold_opt.kernels.reference.attention import attention as reference_attention
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
@@ -32,13 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=preset_names(),
-        help="whose shapes (default: mlperf_reference on a GPU, middle on a CPU)",
+        help="preset for the shapes (default: mlperf_reference on a GPU, middle on a CPU)",
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU"
     )
     parser.add_argument(
-        "--only", metavar="TEXT", default="", help="cases whose operation or place contains this"
+        "--only",
+        metavar="TEXT",
+        default="",
+        help="only cases whose operation or location contains TEXT",
     )
     parser.add_argument(
         "--without",
@@ -46,80 +52,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PEER",
         choices=PEERS,
-        help=f"attentions to leave out, of {', '.join(PEERS)}",
+        help=f"attentions of other libraries to skip, of {', '.join(PEERS)}",
     )
     parser.add_argument(
-        "--repeats", type=int, default=20, metavar="N", help="timed runs of each (default: 20)"
+        "--repeats",
+        type=int,
+        default=20,
+        metavar="N",
+        help="timed runs of each kernel (default: 20)",
     )
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile of the plain version too: a minute or two of compiling",
+        help="also measure torch.compile of the reference kernels; compiling takes a minute or two",
     )
     parser.add_argument(
         "--against",
         type=Path,
         metavar="RECORD|CHECKOUT",
-        help="other kernels to compare ours with: a record of this command, or another checkout, whose kernels run in their own process, "
-        "alternating with ours",
+        help=(
+            "other kernels to compare with: a record of this command, or another checkout, whose "
+            "kernels run in a separate process, alternating with ours"
+        ),
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=2,
         metavar="N",
-        help="how often our kernels and those of a checkout take turns (default: 2)",
+        help="rounds in which our kernels and those of a checkout alternate (default: 2)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of forward, and of forward and backward, by case and side; limits of the machine.
+    """Time forward, and forward plus backward, of every case, and measure the machine's limits.
 
-    The record is saved after every case. A case in which our kernel or the plain version fails is a
-    line of "failures".
+    The record is saved after every case. "failures" has a line for each case in which our kernel or
+    the reference fails.
     """
     if min(args.repeats, args.threads, args.rounds) < 1:
         raise BenchmarkError("--repeats, --threads and --rounds must be at least 1")
     device = resolve_device("auto", local_rank=0)
     torch.set_num_threads(args.threads)
-    figures = _settings(args, device)
-    precision = figures["precision"]
-    config = build_preset(figures["preset"])
+    metrics = _settings(args, device)
+    precision = metrics["precision"]
+    config = build_preset(metrics["preset"])
     shapes = config.model.kernel_shapes()
     try:
         ours = build_kernel_set(KernelConfig.all("auto"), device, shapes, precision=precision)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    recorded = None if args.against is None else against.check(args.against, figures)
-    figures["copy_bytes_per_second"] = measure_copy(device=device)
-    figures["matmul_flops_per_second"] = measure_matmul(
+    recorded = None if args.against is None else against.check(args.against, metrics)
+    metrics["copy_bytes_per_second"] = measure_copy(device=device)
+    metrics["matmul_flops_per_second"] = measure_matmul(
         precision, device=device.type, threads=args.threads
     )
-    args.record.save(figures)
+    args.record.save(metrics)
     maker = CaseMaker(config, device=device, precision=precision)
     with matmul_precision(precision):
         for case in tracked(_chosen(maker, args.only), what="kernels", unit="case"):
-            found = _measure_case(case, getattr(ours, case.operation), args, device)
-            _keep(found, figures, args)
+            result = _measure_case(case, getattr(ours, case.operation), args, device)
+            _add_case(result, metrics, args)
             if case.attention is not None:
-                _keep(_measure_attention_core(case, args, device), figures, args)
-    if not figures["cases"]:
-        raise BenchmarkError(f"--only {args.only}: no operation and no place contains this")
+                _add_case(_measure_attention_core(case, args, device), metrics, args)
+    if not metrics["cases"]:
+        raise BenchmarkError(
+            f"--only {args.only}: no operation or location contains this text; without --only all "
+            "cases run"
+        )
     if recorded is not None:
-        figures["against"] = recorded.source
-        against.add_times(recorded, figures["cases"])
+        metrics["against"] = recorded.source
+        against.add_times(recorded, metrics["cases"])
     elif args.against is not None:
-        figures["against"] = str(args.against)
+        metrics["against"] = str(args.against)
         with matmul_precision(precision):
-            _take_turns(ours, maker, figures, args)
-    return figures
+            _alternate(ours, maker, metrics, args)
+    return metrics
 
 
 def _settings(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """The figures before the first one."""
+    """Return the metrics that are known before the first case."""
     on_gpu = device.type == "cuda"
     return {
         "preset": args.preset or ("mlperf_reference" if on_gpu else "middle"),
@@ -130,54 +145,54 @@ def _settings(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _take_turns(
-    ours: KernelSet, maker: CaseMaker, figures: dict[str, Any], args: argparse.Namespace
+def _alternate(
+    ours: KernelSet, maker: CaseMaker, metrics: dict[str, Any], args: argparse.Namespace
 ) -> None:
-    """Let the other checkout's kernels and ours run by turns. Our first turn is over."""
-    device = torch.device(figures["device"])
-    options = ["--preset", figures["preset"], "--precision", figures["precision"]]
+    """Alternate the other checkout's kernels with ours, which have already run once."""
+    device = torch.device(metrics["device"])
+    options = ["--preset", metrics["preset"], "--precision", metrics["precision"]]
     options += ["--only", args.only]
     options += ["--repeats", str(args.repeats), "--threads", str(args.threads)]
     options += ["--without", *PEERS]
-    by_name = {(case["operation"], case["where"]): case for case in figures["cases"]}
+    by_name = {(case["operation"], case["where"]): case for case in metrics["cases"]}
     for number in range(args.rounds):
         for case in _chosen(maker, args.only) if number else ():
             work = case.call(getattr(ours, case.operation))
             works = {"ours": lambda work=work, leaves=case.leaves: work(*leaves)}
-            again = _time_sides(works, case.leaves, args.repeats, device)
+            repeated = _time_sides(works, case.leaves, args.repeats, device)
             before = by_name[case.operation, case.where]["seconds"]
-            if "ours" in before.keys() & again["seconds"].keys():
-                against.extend(before["ours"], again["seconds"]["ours"])
+            if "ours" in before.keys() & repeated["seconds"].keys():
+                against.extend(before["ours"], repeated["seconds"]["ours"])
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        theirs = against.measure_checkout(args.against, options, figures)
-        against.add_times(theirs, figures["cases"])
-        args.record.save(figures)
+        theirs = against.measure_checkout(args.against, options, metrics)
+        against.add_times(theirs, metrics["cases"])
+        args.record.save(metrics)
 
 
 def _chosen(maker: CaseMaker, only: str) -> Iterator[KernelCase]:
     return (case for case in maker.cases() if only in case.operation or only in case.where)
 
 
-def _keep(case: dict[str, Any], figures: dict[str, Any], args: argparse.Namespace) -> None:
-    """Add a case to the record. It is a failure if our kernel or the plain version has no time."""
-    figures["cases"].append(case)
+def _add_case(case: dict[str, Any], metrics: dict[str, Any], args: argparse.Namespace) -> None:
+    """Add a case to the record, and a failure if our kernel or the reference has no time."""
+    metrics["cases"].append(case)
     for side in ("ours", "plain"):
         if side in case["unavailable"]:
             reason = case["unavailable"][side]
-            figures["failures"].append(f"{case['operation']} ({case['where']}), {side}: {reason}")
-    args.record.save(figures)
+            metrics["failures"].append(f"{case['operation']} ({case['where']}), {side}: {reason}")
+    args.record.save(metrics)
 
 
 def _measure_case(
     case: KernelCase, ours: Callable, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    plain = case.call(REFERENCE[case.operation])
-    sides = {"ours": case.call(ours), "plain": plain}
+    reference = case.call(REFERENCE[case.operation])
+    sides = {"ours": case.call(ours), "plain": reference}
     if args.compile:
-        # what earlier cases compiled counts toward a limit beyond which nothing is compiled any more
+        # Compilations of earlier cases count toward Dynamo's recompilation limit.
         torch._dynamo.reset()
-        sides["compiled"] = compile_for_processor(plain, fullgraph=True)
+        sides["compiled"] = compile_for_processor(reference, fullgraph=True)
     works = {name: lambda call=call: call(*case.leaves) for name, call in sides.items()}
     return {"operation": case.operation, "where": case.where} | _time_sides(
         works, case.leaves, args.repeats, device
@@ -187,7 +202,7 @@ def _measure_case(
 def _measure_attention_core(
     case: KernelCase, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    """Without the projections, which the peers leave out too."""
+    """Time attention without the projections, which other libraries do not have."""
     torch._dynamo.reset()
     sizes, dtype = case.attention, case.leaves[0].dtype
     projected, bias = core_leaves(sizes, dtype=dtype, device=device)
@@ -195,7 +210,7 @@ def _measure_attention_core(
     options = {"num_heads": sizes.num_heads, "mask": mask, "mask_inf": 1e9, "bias": bias}
     peers = attention_peers(sizes, projected, bias)
     peers = {name: work for name, work in peers.items() if name not in args.without}
-    works = {"plain": lambda: plain_attention(projected, **options)} | peers
+    works = {"plain": lambda: reference_attention(projected, **options)} | peers
     if device.type == "cuda":
         fused = importlib.import_module("openfold_opt.kernels.triton.attention.attention").attention
         works = {"ours": lambda: fused(projected, **options)} | works
@@ -208,17 +223,22 @@ def _measure_attention_core(
 def _time_sides(
     works: dict[str, Callable], leaves: tuple[Tensor, ...], repeats: int, device: torch.device
 ) -> dict[str, Any]:
-    """Times by side, and the bytes that have to move whatever is done: inputs, results, and their gradients once each."""
-    found: dict[str, Any] = {"seconds": {}, "unavailable": {}}
+    """Time each implementation.
+
+    Returns:
+        "seconds": times by name. "unavailable": name -> error. "bytes": the least bytes that have
+        to move: inputs, outputs and their gradients, once each.
+    """
+    result: dict[str, Any] = {"seconds": {}, "unavailable": {}}
     for name, work in works.items():
         try:
-            found["bytes"], found["seconds"][name] = _time_side(work, leaves, repeats, device)
+            result["bytes"], result["seconds"][name] = _time_side(work, leaves, repeats, device)
         except Exception as error:
-            # Whatever a side raises is recorded, and does not lose the figures of the others.
-            found["unavailable"][name] = (
+            # An error in one implementation must not lose the times of the others.
+            result["unavailable"][name] = (
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
-    return found
+    return result
 
 
 def _time_side(
@@ -240,48 +260,46 @@ def _time_side(
     return {"forward": inputs + outputs, "both": 3 * inputs + 2 * outputs}, times
 
 
-def report(figures: dict[str, Any]) -> str:
-    """A row for each case and way: our time, share of the copy bandwidth, and how many times longer the others take."""
-    sides = [name for case in figures["cases"] for name in case["seconds"]]
+def report(metrics: dict[str, Any]) -> str:
+    """Format a row for each case: our time, share of copy bandwidth, times of the others."""
+    sides = [name for case in metrics["cases"] for name in case["seconds"]]
     others = [name for name in dict.fromkeys(sides) if name != "ours"]
     rows, remarks = [], []
-    for case in figures["cases"]:
+    for case in metrics["cases"]:
         remarks += [
             f"{case['operation']} ({case['where']}): no {name}: {why}"
             for name, why in case["unavailable"].items()
         ]
-        for way in ("forward", "both"):
-            timing_stats_of = {
-                name: TimingStats.of(times[way]) for name, times in case["seconds"].items()
+        for direction in ("forward", "both"):
+            stats_of = {
+                name: TimingStats.of(times[direction]) for name, times in case["seconds"].items()
             }
-            base = timing_stats_of.get("ours")
+            base = stats_of.get("ours")
             cells = ["", ""]
             if base is not None:
-                share = case["bytes"][way] / base.median / figures["copy_bytes_per_second"]
+                share = case["bytes"][direction] / base.median / metrics["copy_bytes_per_second"]
                 cells = [
                     f"{1e3 * base.median:.3f} ({1e3 * base.low:.3f} to {1e3 * base.high:.3f})",
                     f"{share:.0%}",
                 ]
             for name in others:
-                timing_stats = timing_stats_of.get(name)
-                text = "" if timing_stats is None else f"{1e3 * timing_stats.median:.3f} ms"
+                stats = stats_of.get(name)
+                text = "" if stats is None else f"{1e3 * stats.median:.3f} ms"
                 cells.append(
-                    f"{timing_stats.ratio_to(base).median:.2f}x"
-                    if timing_stats is not None and base is not None
+                    f"{stats.ratio_to(base).median:.2f}x"
+                    if stats is not None and base is not None
                     else text
                 )
-            rows.append(
-                [
-                    f"{case['operation']}, {case['where']}, {'forward' if way == 'forward' else 'and backward'}",
-                    *cells,
-                ]
-            )
+            label = "forward" if direction == "forward" else "and backward"
+            rows.append([f"{case['operation']}, {case['where']}, {label}", *cells])
     limits = (
-        f"{figures['preset']} in {figures['precision']} on {figures['device']}; copy {figures['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
-        f"matrix product {figures['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. The share is of the least bytes that have to move."
+        f"{metrics['preset']} in {metrics['precision']} on {metrics['device']}; copy "
+        f"{metrics['copy_bytes_per_second'] / 1e9:.1f} GB/s, matrix product "
+        f"{metrics['matmul_flops_per_second'] / 1e12:.2f} TFLOP/s. 'of copy' is the share of the "
+        "copy bandwidth, for the least bytes that have to move."
     )
-    if "against" in figures:
-        limits += f"\nagainst: the kernels of {figures['against']}"
+    if "against" in metrics:
+        limits += f"\nagainst: the kernels of {metrics['against']}"
     return "\n".join(
         [limits, "", table(rows, header=["operation", "ours, ms", "of copy", *others]), *remarks]
     )

@@ -1,4 +1,4 @@
-"""What this machine reaches at best, measured in the same run: products of large matrices, and copies."""
+"""Measure the limits of this machine: large matrix products and copies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEAD_START_CYCLES, _FLUSH_BYTES = 500_000_000, 2**28
 
 
 def measure_matmul(precision: str, *, device: str, threads: int) -> float:
-    """Floating-point operations per second of a square matrix product in a precision of RunConfig."""
+    """Return the FLOP/s of a square matrix product in a precision of RunConfig."""
     where = resolve_device(device, local_rank=0)
     torch.set_num_threads(threads)
     size = _GPU_SIZE if where.type == "cuda" else _CPU_SIZE
@@ -32,37 +32,38 @@ def measure_matmul(precision: str, *, device: str, threads: int) -> float:
 
 
 def measure_copy(*, device: torch.device) -> float:
-    """Bytes per second, read and written, of a copy far larger than the caches."""
+    """Return the bytes per second, read plus written, of a copy far larger than the caches."""
     source = torch.zeros((_GPU_BYTES if device.type == "cuda" else _CPU_BYTES) // 4, device=device)
     target = torch.empty_like(source)
     return 2.0 * source.nbytes / best_seconds(lambda: target.copy_(source), device=device)
 
 
 def best_seconds(work: Callable[[], object], *, device: torch.device, repeats: int = 10) -> float:
-    """Least of several times, after two that are not counted."""
+    """Return the shortest of several runs in seconds, after two untimed ones."""
     return min(all_seconds(work, device=device, repeats=repeats))
 
 
 def all_seconds(work: Callable[[], object], *, device: torch.device, repeats: int) -> list[float]:
-    """Times of several runs, after two that are not counted; of the device's own clock on a GPU."""
+    """Return the seconds of `repeats` runs, after two untimed ones; on a GPU from CUDA events."""
     for _ in range(2):
         work()
     if device.type != "cuda":
         return [_on_cpu(work) for _ in range(repeats)]
-    # the host gets ahead of the device while that sleeps, and each run finds the caches full of something else
+    # The GPU sleeps so that the host can enqueue work ahead of it. Clearing `flush` evicts the
+    # caches.
     torch.cuda._sleep(_HEAD_START_CYCLES)
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
-    marks = [
+    events = [
         (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
         for _ in range(repeats)
     ]
-    for begin, end in marks:
+    for begin, end in events:
         flush.zero_()
         begin.record()
         work()
         end.record()
     torch.cuda.synchronize(device)
-    return [begin.elapsed_time(end) * 1e-3 for begin, end in marks]
+    return [begin.elapsed_time(end) * 1e-3 for begin, end in events]
 
 
 def _on_cpu(work: Callable[[], object]) -> float:

@@ -1,10 +1,11 @@
-"""`perf loader`: how long training waits for heavy-tailed samples, in order and out of order, with the same workers.
+"""`perf loader`: measure how long training waits for heavy-tailed samples, in order and reordered.
 
-Preparation times are replayed by sleeping: a distribution measured by `perf data` (--times), or the built-in one. They are scaled so
-that the workers are busy for a given share of the time on average, which strict order cannot make use of: whoever is behind a slow
-sample waits. Both loaders get the same stream of times.
+Preparation times are replayed by sleeping. They come from a distribution measured by `perf data`
+(--times) or from the built-in one, and are scaled so that the workers are busy for a given share of
+the time. With in-order delivery, every sample behind a slow one waits. Both loaders have the same
+workers and get the same sequence of times.
 
-It also measures how long a step waits for its batch with each staging (benchmark.perf.prefetch).
+It also measures how long a step waits for its batch with each prefetcher (benchmark.perf.prefetch).
 """
 
 from __future__ import annotations
@@ -28,18 +29,21 @@ from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.train.build_run import resolve_device
 
 BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
-"""Shaped after the reference's times for 88 real chains: most have few sequences, one in a hundred has 40,000."""
+"""Shaped after the MLCommons reference's times for 88 real chains.
+
+Most chains have few sequences; one in a hundred has 40,000.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayTask:
-    """Sleeps for the time that the stream has for a position."""
+    """Loader task that sleeps instead of preparing the sample at a position."""
 
     seconds: tuple[float, ...]
     seed: int
 
     def time_of(self, position: int) -> float:
-        """Drawn by position: the same for every loader."""
+        """Return the seconds drawn for a position, which are the same for every loader."""
         return self.seconds[
             int(np.random.default_rng([self.seed, position]).integers(len(self.seconds)))
         ]
@@ -49,117 +53,132 @@ class ReplayTask:
         return position, {"position": np.array(position)}
 
     def describe(self, position: int) -> str:
-        """For error messages."""
+        """Return the name of the sample for error messages."""
         return f"replayed sample {position}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `perf loader`."""
+    """Declare the options."""
     parser.add_argument(
+        "--only",
+        choices=("order", "staging"),
+        help="measure only the orders of delivery, or only the prefetchers",
+    )
+    _add_times_arguments(parser)
+    _add_loader_arguments(parser)
+    _add_prefetch_arguments(parser)
+
+
+def _add_times_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("preparation times, for the orders of delivery")
+    group.add_argument(
         "--times",
         type=Path,
         metavar="FILE",
-        help="a record of `perf data --json` (default: a built-in distribution)",
+        help="record of `perf data --json` (default: a built-in distribution)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--side",
         choices=("reference", "ours"),
         default="reference",
-        help="whose times of that record (default: %(default)s)",
+        help="implementation whose times to take from the record (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--busy",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="mean share of the time that workers are busy (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of the sequence of times (default: %(default)s)",
+    )
+
+
+def _add_loader_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("loaders, for the orders of delivery")
+    group.add_argument(
         "--steps",
         type=int,
         default=2000,
         metavar="N",
         help="samples to deliver (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--step-ms",
         type=float,
         default=10.0,
         metavar="T",
-        help="time of a training step (default: %(default)s)",
+        help="duration of a training step (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--workers",
         type=int,
         default=8,
         metavar="W",
         help="worker processes of each loader (default: %(default)s)",
     )
-    parser.add_argument(
-        "--busy",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="share of the time that workers are busy on average (default: %(default)s)",
-    )
-    parser.add_argument(
+    group.add_argument(
         "--prefetch",
         type=int,
         default=8,
         metavar="B",
-        help="batches ahead for each worker, of each loader (default: %(default)s)",
+        help="batches that each worker prepares ahead (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--window",
         type=int,
         default=256,
         metavar="P",
         help="reorder window of the second loader (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of the stream of times (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--only",
-        choices=("order", "staging"),
-        help="measure only orders of delivery, or only stagings",
-    )
-    parser.add_argument(
+
+
+def _add_prefetch_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prefetchers")
+    group.add_argument(
         "--crop",
         type=int,
         default=256,
         metavar="N",
-        help="residues of a sample, for stagings (default: %(default)s)",
+        help="residues of a sample (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--staging-steps",
         type=int,
         default=20,
         metavar="N",
-        help="timed batches of each staging and round (default: %(default)s)",
+        help="timed batches of each prefetcher and round (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--rounds",
         type=int,
         default=4,
         metavar="N",
-        help="how often the stagings take turns (default: %(default)s)",
+        help="rounds in which the prefetchers alternate (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--staging-step-ms",
         type=float,
         default=200.0,
         metavar="T",
-        help="time of a training step, for stagings (default: %(default)s)",
+        help="duration of a training step (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--threads",
         type=int,
         default=1,
         metavar="N",
-        help="of PyTorch on a CPU, for stagings (default: %(default)s)",
+        help="PyTorch CPU threads (default: %(default)s)",
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Orders of delivery over one stream of times, then stagings; returns figures fit for JSON."""
+    """Measure the orders of delivery on one sequence of times, then the prefetchers."""
     _check(args)
     metrics: dict[str, Any] = {}
     if args.only != "staging":
@@ -193,20 +212,21 @@ def _check(args: argparse.Namespace) -> None:
         or args.prefetch < 1
     ):
         raise BenchmarkError(
-            "expected --steps, --workers, --prefetch and --window of at least 1, --step-ms above 0 and --busy between 0 and 1"
+            "--steps, --workers, --prefetch and --window must be at least 1, --step-ms above 0 "
+            "and --busy between 0 and 1"
         )
     counts = (args.crop, args.staging_steps, args.rounds, args.threads)
     if min(counts) < 1 or args.staging_step_ms < 0:
         raise BenchmarkError(
-            "expected --crop, --staging-steps, --rounds and --threads of at least 1, "
-            "--staging-step-ms of at least 0"
+            "--crop, --staging-steps, --rounds and --threads must be at least 1, "
+            "--staging-step-ms at least 0"
         )
 
 
 def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
     source = BUILT_IN_SECONDS if args.times is None else read_times(args.times, side=args.side)
     step = args.step_ms / 1000
-    # the mean of the times that are drawn, not of the distribution: a rare slow sample may come more or less often
+    # Scale by the mean of the drawn times, because the number of rare slow samples varies.
     drawn = ReplayTask(seconds=tuple(source), seed=args.seed)
     mean = float(np.mean([drawn.time_of(position) for position in range(args.steps)]))
     scale = args.busy * args.workers * step / mean
@@ -238,7 +258,10 @@ def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
 def replay(
     task: ReplayTask, *, config: LoaderConfig, steps: int, step_seconds: float
 ) -> dict[str, Any]:
-    """One loader: share of the time spent waiting after the first delivery, and what was delivered."""
+    """Run one loader, and return its waiting times and statistics of the delivered samples.
+
+    The clock starts at the first delivery.
+    """
     positions, distances, waited = [], [], []
     with WorkerStream(task, config=config, end=steps) as deliveries:
         first = next(deliveries)
@@ -246,15 +269,15 @@ def replay(
         started = time.perf_counter()
         while True:
             time.sleep(step_seconds)
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             delivery = next(deliveries, None)
             if delivery is None:
                 break
-            waited.append(time.perf_counter() - asked)
+            waited.append(time.perf_counter() - requested)
             positions.append(delivery.position)
             distances.append(delivery.reorder_distance)
         total = time.perf_counter() - started
-    lateness = [place - position for place, position in enumerate(positions)]
+    lateness = [index - position for index, position in enumerate(positions)]
     return {
         "window": config.window,
         "stall_share": sum(waited) / total,
@@ -269,23 +292,25 @@ def replay(
 
 
 def read_times(path: Path, *, side: str) -> Sequence[float]:
-    """Median time of a training sample of each chain, out of a record of `perf data`."""
+    """Read the median preparation time of each chain, in seconds, from a `perf data` record."""
     try:
         chains = json.loads(path.read_text(encoding="utf-8"))["figures"]["samples"]["training"]
         times = [float(np.median(chain[side])) for chain in chains.values() if side in chain]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchmarkError(
-            f"{path} is no record of `perf data --json` with training samples: {type(error).__name__} {error}"
+            f"{path} is not a record of `perf data --json` with training samples: "
+            f"{type(error).__name__} {error}"
         ) from error
     if not times:
         raise BenchmarkError(
-            f"{path} has no times of the side {side!r}; measure them with --reference, or choose the other --side"
+            f"{path} has no times of --side {side}; measure them with --reference, or use the "
+            "other --side"
         )
     return times
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """A table of orders of delivery, and one of stagings."""
+    """Format a table of the orders of delivery, and one of the prefetchers."""
     parts = [_report_orders(metrics)] if "loaders" in metrics else []
     parts += [report_prefetch(metrics["staging"])] if "staging" in metrics else []
     return "\n\n".join(parts)
@@ -295,17 +320,20 @@ def _report_orders(metrics: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            f"{found['stall_share']:.1%}",
-            f"{found['seconds']:.1f} s",
-            f"{found['longest_wait_seconds'] * 1000:.0f} ms",
-            str(found["largest_reorder_distance"]),
-            str(found["largest_lateness"]),
-            f"{found['delivered']} ({found['missing']} missing, {found['delivered_twice']} twice)",
+            f"{loader['stall_share']:.1%}",
+            f"{loader['seconds']:.1f} s",
+            f"{loader['longest_wait_seconds'] * 1000:.0f} ms",
+            str(loader["largest_reorder_distance"]),
+            str(loader["largest_lateness"]),
+            f"{loader['delivered']} ({loader['missing']} missing, {loader['delivered_twice']} "
+            "twice)",
         ]
-        for name, found in metrics["loaders"].items()
+        for name, loader in metrics["loaders"].items()
     ]
-    header = ["loader", "waiting", "in all", "longest wait", "ahead", "late", "delivered"]
+    header = ["loader", "waiting", "total", "longest wait", "ahead", "late", "delivered"]
     return (
-        f"{metrics['steps']} steps of {metrics['step_seconds'] * 1000:.0f} ms, {metrics['workers']} workers busy {metrics['busy']:.0%} of the time, "
-        f"the slowest sample takes {metrics['slowest_in_steps']:.0f} steps; times: {metrics['source']}\n\n{table(rows, header=header)}"
+        f"{metrics['steps']} steps of {metrics['step_seconds'] * 1000:.0f} ms, "
+        f"{metrics['workers']} workers busy {metrics['busy']:.0%} of the time, the slowest sample "
+        f"takes {metrics['slowest_in_steps']:.0f} steps; times: "
+        f"{metrics['source']}\n\n{table(rows, header=header)}"
     )

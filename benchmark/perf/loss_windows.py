@@ -1,7 +1,9 @@
-"""Two courses of training side by side: how much losses differ in windows of steps, measured by how much runs differ that should be alike.
+"""Compare training runs: differences of their losses in windows of steps.
 
-A side is {"losses", "gradient_norms": one number for each step, "evaluations": [[step, lddt_ca], ...], ...}; sides go by name: "plain",
-"fast", "nudged 1" and so on, "seed 2" and so on.
+The baseline is the difference between runs that should agree: a reference run and reference runs
+from perturbed weights. A run is {"losses", "gradient_norms": one number for each step,
+"evaluations": [[step, lddt_ca], ...], ...}. Records name the runs "plain" (reference kernels),
+"fast" (optimized path), "nudged 1", ... (perturbed weights) and "seed 2", ... (other seeds).
 """
 
 from __future__ import annotations
@@ -10,79 +12,89 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PLAIN, FAST, NUDGED, SEED = "plain", "fast", "nudged", "seed"
+REFERENCE, FAST, PERTURBED, SEED = "plain", "fast", "nudged", "seed"
+"""Names of the runs in records."""
 FIRST_STEPS = 10
-"""Steps that are also looked at one by one: later ones have drifted apart."""
+"""Steps that are also compared one by one; later the runs have diverged."""
 TOLERANCE = 3.0
-"""How many times the largest difference of a nudged run the fast side may differ. A nudged run is rounded once, the fast side in every step,
-its activations too: plain kernels in bf16 came to 2.03 times on the demo."""
+"""Largest accepted ratio of the fast run's difference to the largest difference of a perturbed run.
+
+A perturbed run is rounded once. The fast run rounds weights and activations in every step:
+reference kernels in bf16 reached a ratio of 2.03 on the demo.
+"""
 
 Sides = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Steps first..last, counted from 1. Differences are relative to the plain side's mean; None: there is no such side."""
+    """Steps first to last, counted from 1. Differences are relative to the reference run's mean."""
 
     first: int
     last: int
-    plain: float
+    reference: float
+    """Mean of the reference run over the window."""
     fast: float
-    """Means over the window."""
-    fast_differs: float
-    """Mean over the steps of the absolute difference from the plain side."""
-    perturbed_differ: float
-    """That of the nudged run where it is largest."""
-    seeds_differ: float | None
-    """That of the run with another seed where it is largest; its samples are others too."""
+    """Mean of the fast run over the window."""
+    fast_difference: float
+    """Mean absolute difference of the fast run from the reference run, over the steps."""
+    perturbed_difference: float
+    """The largest such difference of a perturbed run."""
+    seeds_difference: float | None
+    """The largest such difference of a run with another seed, which also has other samples; None if
+    there is no such run.
+    """
 
     @property
     def shift(self) -> float:
-        """Relative difference of the means: what is left when steps above and below the plain side's cancel."""
-        return (self.fast - self.plain) / self.plain
+        """Relative difference of the means; deviations of single steps above and below cancel."""
+        return (self.fast - self.reference) / self.reference
 
     @property
     def times_perturbed(self) -> float:
-        """By how much the fast side differs more than nudged runs do."""
-        if self.perturbed_differ == 0.0:
-            return 0.0 if self.fast_differs == 0.0 else float("inf")
-        return self.fast_differs / self.perturbed_differ
+        """Ratio of the fast run's difference to that of the perturbed runs."""
+        if self.perturbed_difference == 0.0:
+            return 0.0 if self.fast_difference == 0.0 else float("inf")
+        return self.fast_difference / self.perturbed_difference
 
 
 def ranges(steps: int) -> list[tuple[int, int]]:
-    """First and last step of each window: 1-10, 11-50, 51-100, 101-200, 201-500 and so on by 1, 2, 5, ten times those, to the last step."""
+    """Return the first and last step of each window: 1-10, 11-50, 51-100, 101-200, 201-500, ...
+
+    The windows end at 1, 2 and 5 times powers of ten; the last one ends at the last step.
+    """
     ends = [FIRST_STEPS, 50, 100]
     while ends[-1] < steps:
         ends += [2 * ends[-1], 5 * ends[-1], 10 * ends[-1]]
-    found, first = [], 1
+    windows, first = [], 1
     for end in ends:
         if first <= steps:
-            found.append((first, min(end, steps)))
+            windows.append((first, min(end, steps)))
         first = end + 1
-    return found
+    return windows
 
 
-def compare(sides: Sides, figure: str) -> list[Window]:
-    """figure: "losses" or "gradient_norms"."""
-    series = {name: side[figure] for name, side in sides.items()}
-    return [_window(series, first, last) for first, last in ranges(len(series[PLAIN]))]
+def compare(sides: Sides, metric: str) -> list[Window]:
+    """Compare the runs in every window. metric: "losses" or "gradient_norms"."""
+    series = {name: side[metric] for name, side in sides.items()}
+    return [_window(series, first, last) for first, last in ranges(len(series[REFERENCE]))]
 
 
 def _window(series: dict[str, Sequence[float]], first: int, last: int) -> Window:
     cut = {name: values[first - 1 : last] for name, values in series.items()}
-    plain = _mean(cut[PLAIN])
-    differs = {
-        name: _mean([abs(x - p) for x, p in zip(values, cut[PLAIN], strict=True)]) / plain
+    reference = _mean(cut[REFERENCE])
+    differences = {
+        name: _mean([abs(x - r) for x, r in zip(values, cut[REFERENCE], strict=True)]) / reference
         for name, values in cut.items()
     }
     return Window(
         first=first,
         last=last,
-        plain=plain,
+        reference=reference,
         fast=_mean(cut[FAST]),
-        fast_differs=differs[FAST],
-        perturbed_differ=max(differs[name] for name in _of_kind(cut, NUDGED)),
-        seeds_differ=max((differs[name] for name in _of_kind(cut, SEED)), default=None),
+        fast_difference=differences[FAST],
+        perturbed_difference=max(differences[name] for name in _of_kind(cut, PERTURBED)),
+        seeds_difference=max((differences[name] for name in _of_kind(cut, SEED)), default=None),
     )
 
 
@@ -94,37 +106,40 @@ def _of_kind(names: Any, kind: str) -> list[str]:
     return [name for name in names if name.startswith(f"{kind} ")]
 
 
-def largest_of_first_steps(sides: Sides, figure: str) -> dict[str, float]:
-    """side -> largest relative difference from the plain side in one of the first steps."""
-    plain = sides[PLAIN][figure][:FIRST_STEPS]
+def largest_of_first_steps(sides: Sides, metric: str) -> dict[str, float]:
+    """Return the largest relative difference of each run from the reference in the first steps."""
+    reference = sides[REFERENCE][metric][:FIRST_STEPS]
     return {
-        name: max(abs(x - p) / abs(p) for x, p in zip(side[figure], plain, strict=False))
+        name: max(abs(x - r) / abs(r) for x, r in zip(side[metric], reference, strict=False))
         for name, side in sides.items()
-        if name != PLAIN
+        if name != REFERENCE
     }
 
 
-def strays(windows: Sequence[Window]) -> list[Window]:
-    """Windows in which the fast side differs more than TOLERANCE times what nudged runs do."""
+def diverging(windows: Sequence[Window]) -> list[Window]:
+    """Return the windows in which the ratio to the perturbed runs exceeds TOLERANCE."""
     return [window for window in windows if window.times_perturbed > TOLERANCE]
 
 
-def verdict(sides: Sides) -> str:
-    """Does the fast side follow the plain one? In a line."""
+def summarize(sides: Sides) -> str:
+    """Return one line that says whether the losses of the fast run agree with the reference."""
     windows = compare(sides, "losses")
     worst = max(windows, key=lambda window: window.times_perturbed)
-    found = strays(windows)
-    if not found:
+    outside = diverging(windows)
+    if not outside:
         return (
-            f"losses follow: at most {worst.times_perturbed:.2f} times the largest difference of a nudged run "
-            f"(steps {worst.first}-{worst.last}), {TOLERANCE:g} are allowed"
+            f"losses agree: at most {worst.times_perturbed:.2f} times the largest difference of a "
+            f"perturbed run (steps {worst.first}-{worst.last}), tolerance {TOLERANCE:g}"
         )
-    where = ", ".join(
-        f"{window.first}-{window.last} ({window.times_perturbed:.3g} times)" for window in found
+    steps = ", ".join(
+        f"{window.first}-{window.last} ({window.times_perturbed:.3g} times)" for window in outside
     )
-    return f"LOSSES DO NOT FOLLOW: more than {TOLERANCE:g} times the largest difference of a nudged run in steps {where}"
+    return (
+        f"LOSSES DO NOT AGREE: more than {TOLERANCE:g} times the largest difference of a "
+        f"perturbed run in steps {steps}"
+    )
 
 
 def first_step_at(side: dict[str, Any], target: float) -> int | None:
-    """Step of the first evaluation that reaches a target lDDT-Ca; None if none does."""
+    """Return the step of the first evaluation that reaches a target lDDT-Ca, or None."""
     return next((step for step, lddt_ca in side["evaluations"] if lddt_ca >= target), None)

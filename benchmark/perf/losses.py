@@ -1,5 +1,7 @@
-"""`perf losses`: does the fast path train like the plain one? Losses of both from the same weights on the same samples, beside runs that
-differ by a rounding and runs of other seeds.
+"""`perf losses`: check that the optimized path converges like the reference kernels.
+
+Trains both from the same weights on the same samples. The baselines are reference runs from
+perturbed weights and with other seeds.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from benchmark.perf.can_run import device_for
 from benchmark.perf.loss_windows import (
     FAST,
     FIRST_STEPS,
-    NUDGED,
-    PLAIN,
+    PERTURBED,
+    REFERENCE,
     SEED,
     compare,
     first_step_at,
     largest_of_first_steps,
-    verdict,
+    summarize,
 )
 from benchmark.perf.losses_probe import configuration
 from benchmark.perf.probe import run_probe
@@ -38,77 +40,93 @@ from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.precision import PRECISIONS
 
 PROBE = "benchmark.perf.losses_probe"
-NUDGES = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
-"""Precision -> what rounding to it changes a number by at most, relative to it."""
+ROUNDING = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
+"""Precision -> largest relative rounding error."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Trains a preset from the same weights on the same samples, once with plain kernels in float32 and once the fast way, each in a process "
-        "of its own, and compares losses and gradient norms in windows of steps. As two runs drift apart after any rounding, the yardstick is a "
-        "plain run whose weights were changed at the start by what rounding to the fast side's precision changes them. Exit code 0 whether losses "
-        "follow or not; a loss that is not finite is an error."
+        "Train a preset from the same weights on the same samples, once with reference kernels in "
+        "float32 and once with the optimized path, each in a separate process. Compare losses and "
+        "gradient norms in windows of steps. Any rounding makes two runs diverge, so the baseline "
+        "is a reference run whose initial weights are perturbed by up to the rounding error of "
+        "the optimized precision. The exit code is 0 whether the losses agree or not; a loss that "
+        "is not finite is an error."
     )
     parser.add_argument(
-        "--preset", default="demo", choices=preset_names(), help="what to train (default: demo)"
+        "--preset", default="demo", choices=preset_names(), help="preset to train (default: demo)"
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         required=True,
         metavar="D",
-        help="made by `python -m data_prep convert`",
+        help="shards made by `python -m data_prep convert`",
     )
     parser.add_argument(
-        "--steps", type=int, default=200, metavar="N", help="of each run (default: 200)"
+        "--steps", type=int, default=200, metavar="N", help="steps of each run (default: 200)"
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=1,
         metavar="S",
-        help="of weights, samples and dropout (default: 1)",
+        help="seed of weights, samples and dropout (default: 1)",
     )
     parser.add_argument(
         "--nudged",
+        dest="perturbed",
         type=int,
         default=2,
         metavar="N",
-        help="plain runs from nudged weights, the yardstick (default: 2)",
+        help="reference runs from perturbed weights, the baseline (default: 2)",
     )
     parser.add_argument(
         "--seeds",
         type=int,
         default=1,
         metavar="N",
-        help="plain runs of the next seeds, to compare with (default: 1)",
+        help="reference runs with the next seeds, to compare with (default: 1)",
     )
-    parser.add_argument(
+    _add_optimized_path_arguments(parser)
+
+
+def _add_optimized_path_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimized path")
+    group.add_argument(
         "--kernels",
         default="auto",
         choices=IMPLEMENTATIONS,
-        help="of the fast side (default: auto, those for the device)",
+        help="kernels of the optimized path (default: auto, chosen for the device)",
     )
-    parser.add_argument(
-        "--precision", default="bf16", choices=PRECISIONS, help="of the fast side (default: bf16)"
+    group.add_argument(
+        "--precision",
+        default="bf16",
+        choices=PRECISIONS,
+        help="precision of the optimized path (default: bf16)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--graphs",
         default="auto",
         choices=("auto", "on", "off"),
-        help="CUDA graphs of the fast side (default: auto, on a GPU)",
+        help="CUDA graphs in the optimized path (default: auto, on if there is a GPU)",
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Loss and gradient norm of every step, and lDDT-Ca of every evaluation, by side."""
+    """Train every run and return its losses, gradient norms and evaluations.
+
+    Raises:
+        BenchmarkError: An option is out of range, the preset or the data cannot be used, or a run
+        failed.
+    """
     if min(args.steps, args.perturbed) < 1 or min(args.seeds, args.seed) < 0:
         raise BenchmarkError(
             "--steps and --nudged must be at least 1, --seeds and --seed at least 0"
         )
     if args.graphs == "on" and not torch.cuda.is_available():
-        raise BenchmarkError("--graphs on needs a GPU, and there is none; leave it out")
+        raise BenchmarkError("--graphs on needs a GPU, and PyTorch finds none; omit it")
     config = build_preset(args.preset)
     try:
         checksum = ShardDataSource(args.data_dir).checksum()
@@ -126,7 +144,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "graphs": graphs,
         "ran": what_runs(args.kernels, config.device),
         "padded": sides[FAST]["pads"] and not config.data.pad_to_crop,
-        "nudge": NUDGES[args.precision],
+        "nudge": ROUNDING[args.precision],
         "target_lddt_ca": config.evaluation.target_lddt_ca,
         "data_checksum": checksum,
         "sides": {},
@@ -142,72 +160,84 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _sides(
     args: argparse.Namespace, config: RunConfig, *, graphs: bool
 ) -> dict[str, dict[str, Any]]:
-    """Settings of each run, the fast one first: what cannot be done is found out soon. ValueError where the preset cannot be run so."""
+    """Return the settings of each run, the fast one first, so that it fails early if it cannot run.
+
+    Raises:
+        ValueError: The preset cannot be trained with these settings.
+    """
     if config.init_checkpoint_sha256 is not None:
         raise ValueError(
-            f"preset {args.preset} starts from the published checkpoint, these runs from random weights; choose demo or real_smoke"
+            f"preset {args.preset} starts from the published checkpoint, but these runs start "
+            "from random weights; use demo or real_smoke"
         )
-    plain = {name: getattr(args, name) for name in ("preset", "steps", "seed")} | {
+    reference = {name: getattr(args, name) for name in ("preset", "steps", "seed")} | {
         "data_dir": str(args.data_dir)
     }
-    # a graph wants samples of one shape, and all sides the same samples
-    plain |= {
+    # CUDA graphs need samples of one shape, and all runs must have the same samples.
+    reference |= {
         "kernels": "reference",
         "precision": "fp32",
         "graphs": False,
         "pads": graphs,
-        "nudge": NUDGES[args.precision],
+        "nudge": ROUNDING[args.precision],
         "nudge_seed": None,
     }
-    fast = plain | {"kernels": args.kernels, "precision": args.precision, "graphs": graphs}
+    fast = reference | {"kernels": args.kernels, "precision": args.precision, "graphs": graphs}
     configuration(config, fast)
-    sides = {FAST: fast, PLAIN: plain}
+    sides = {FAST: fast, REFERENCE: reference}
     sides |= {
-        f"{NUDGED} {number}": plain | {"nudge_seed": number}
+        f"{PERTURBED} {number}": reference | {"nudge_seed": number}
         for number in range(1, args.perturbed + 1)
     }
     return sides | {
-        f"{SEED} {seed}": plain | {"seed": seed}
+        f"{SEED} {seed}": reference | {"seed": seed}
         for seed in range(args.seed + 1, args.seed + args.seeds + 1)
     }
 
 
 def run_side(name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """A run in a process of its own, whose files go with it; BenchmarkError, its messages on standard error, if it fails."""
-    found: dict[str, Any] = {"losses": [], "gradient_norms": [], "evaluations": []}
+    """Train one run in a separate process and return its metrics. Its files are temporary.
+
+    Raises:
+        BenchmarkError: The run failed; its messages are on standard error.
+    """
+    side: dict[str, Any] = {"losses": [], "gradient_norms": [], "evaluations": []}
     with tempfile.TemporaryDirectory(prefix="perf-losses-") as folder:
         for line in run_probe(PROBE, settings | {"output_dir": folder}, name=f"the run {name!r}"):
-            _take(line, found, progress)
-    if len(found["losses"]) != settings["steps"]:
+            _add_line(line, side, progress)
+    if len(side["losses"]) != settings["steps"]:
         raise BenchmarkError(
-            f"the run {name!r} reported {len(found['losses'])} steps, expected {settings['steps']}"
+            f"the run {name!r} reported {len(side['losses'])} steps, expected {settings['steps']}"
         )
-    return found
+    return side
 
 
-def _take(line: dict[str, Any], found: dict[str, Any], progress: Progress) -> None:
+def _add_line(line: dict[str, Any], side: dict[str, Any], progress: Progress) -> None:
     if "loss" in line:
-        found["losses"].append(line["loss"])
-        found["gradient_norms"].append(line["gradient_norm"])
+        side["losses"].append(line["loss"])
+        side["gradient_norms"].append(line["gradient_norm"])
         progress.update()
     elif "lddt_ca" in line:
-        found["evaluations"].append([line["step"], line["lddt_ca"]])
+        side["evaluations"].append([line["step"], line["lddt_ca"]])
     else:
-        found |= line
+        side |= line
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """Losses, gradient norms and evaluations, and whether losses follow."""
+    """Format losses, gradient norms and evaluations, and whether the losses agree."""
     sides = metrics["sides"]
     parts = [
-        f"{metrics['preset']}, seed {metrics['seed']}, on {sides[FAST]['device']}: fast is {metrics['kernels']} kernels ({metrics['ran']}) in {metrics['precision']} "
-        f"{_graphs(metrics)}, plain is reference kernels in fp32, nudged is plain from weights changed by up to {metrics['nudge']:.1e}; "
-        "differences are relative, means over the steps of a window, and the largest of several runs"
-        + ("; samples are padded to the crop's size on all sides" if metrics["padded"] else ""),
+        f"{metrics['preset']}, seed {metrics['seed']}, on {sides[FAST]['device']}. Fast: "
+        f"{metrics['kernels']} kernels ({metrics['ran']}) in {metrics['precision']} "
+        f"{_graphs(metrics)}. Reference: reference kernels in fp32. Perturbed: reference, from "
+        f"weights changed by up to {metrics['nudge']:.1e}. "
+        "Differences are relative: the mean over the steps of a window, and the largest of "
+        "several runs"
+        + ("; samples are padded to the crop size in all runs" if metrics["padded"] else ""),
         _windows(sides, "losses", name="loss"),
         _windows(sides, "gradient_norms", name="gradient norm"),
         _evaluations(metrics),
-        verdict(sides),
+        summarize(sides),
     ]
     return "\n\n".join(parts)
 
@@ -215,37 +245,40 @@ def report(metrics: dict[str, Any]) -> str:
 def _graphs(metrics: dict[str, Any]) -> str:
     if not metrics["graphs"]:
         return "without graphs"
-    return f"with CUDA graphs ({metrics['sides'][FAST]['num_eager_steps']} steps fitted none)"
+    return f"with CUDA graphs ({metrics['sides'][FAST]['num_eager_steps']} eager steps)"
 
 
-def _windows(sides: dict[str, Any], figure: str, *, name: str) -> str:
+def _windows(sides: dict[str, Any], metric: str, *, name: str) -> str:
     rows = [
         [
             f"{window.first}-{window.last}",
-            f"{window.plain:.4f}",
+            f"{window.reference:.4f}",
             f"{window.fast:.4f}",
             f"{window.shift:+.1e}",
-            f"{window.fast_differs:.1e}",
-            f"{window.perturbed_differ:.1e}",
+            f"{window.fast_difference:.1e}",
+            f"{window.perturbed_difference:.1e}",
             f"{window.times_perturbed:.2f}",
-            "-" if window.seeds_differ is None else f"{window.seeds_differ:.1e}",
+            "-" if window.seeds_difference is None else f"{window.seeds_difference:.1e}",
         ]
-        for window in compare(sides, figure)
+        for window in compare(sides, metric)
     ]
     header = [
         f"{name} of steps",
-        "plain",
+        "reference",
         "fast",
         "shift of mean",
         "fast differs",
-        "nudged",
-        "fast/nudged",
+        "perturbed",
+        "fast/perturbed",
         "other seeds",
     ]
-    single = ", ".join(
-        f"{side} {value:.1e}" for side, value in largest_of_first_steps(sides, figure).items()
+    largest = ", ".join(
+        f"{side} {value:.1e}" for side, value in largest_of_first_steps(sides, metric).items()
     )
-    return f"{table(rows, header=header)}\nlargest difference of one of the first {FIRST_STEPS} steps: {single}"
+    return (
+        f"{table(rows, header=header)}\nlargest difference of a single step among the first "
+        f"{FIRST_STEPS}: {largest}"
+    )
 
 
 def _evaluations(metrics: dict[str, Any]) -> str:

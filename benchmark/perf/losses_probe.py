@@ -1,11 +1,12 @@
-"""Trains a preset for some steps in a process of its own, and prints a line of JSON for every step and every evaluation.
+"""Train a preset in a separate process and print JSON for every step and every evaluation.
 
     python -m benchmark.perf.losses_probe SETTINGS
 
-SETTINGS is JSON: preset, data_dir, output_dir (a folder that exists), steps, seed, kernels, precision, graphs, pads (true: samples are
-padded to the crop's size, whatever the preset does), nudge (largest relative change of a weight at the start), nudge_seed (null: none).
-What a run says goes to standard error. Lines: {"loss", "gradient_norm"} or {"step", "lddt_ca"}, and at the end {"device",
-"seconds_per_step", "num_eager_steps"}.
+SETTINGS is JSON: preset, data_dir, output_dir (an existing folder), steps, seed, kernels,
+precision, graphs, pads (true: pad samples to the crop size even if the preset does not), nudge
+(largest relative perturbation of a weight at the start), nudge_seed (seed of the perturbation;
+null: none). Each line is {"loss", "gradient_norm"} or {"step", "lddt_ca"}, and the last one
+{"device", "seconds_per_step", "num_eager_steps"}. The messages of the run go to standard error.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource, ShardDataSource
+from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.observer import (
     CompositeObserver,
     ConsoleObserver,
@@ -33,12 +35,11 @@ from openfold_opt.train.observer import (
     RunSummary,
     StepReport,
 )
-from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.trainer import Trainer
 
 
-class _Lines(NullObserver):
-    """Lines of JSON on standard output."""
+class _JsonLines(NullObserver):
+    """Observer that prints lines of JSON to standard output."""
 
     def __init__(self) -> None:
         self._device = ""
@@ -61,7 +62,12 @@ class _Lines(NullObserver):
 
 
 def main() -> int:
-    """The exit code is 1 if the run could not begin or a loss is not finite; the message is on standard error."""
+    """Train with the settings of the command line.
+
+    Returns:
+        Exit code: 1 if the run could not start or a loss is not finite. The message is on standard
+        error.
+    """
     settings = json.loads(sys.argv[1])
     return train(
         configuration(build_preset(settings["preset"]), settings),
@@ -71,7 +77,11 @@ def main() -> int:
 
 
 def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """The preset carried out as the settings say, to the last step. ValueError where that does not go together."""
+    """Return the preset with the kernels, precision and number of steps of the settings.
+
+    Raises:
+        ValueError: The settings do not fit the preset.
+    """
     changes: dict[str, Any] = {"device": "cuda"} if settings["graphs"] else {}
     return dataclasses.replace(
         config,
@@ -81,7 +91,7 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
         data=dataclasses.replace(
             config.data, pad_to_crop=config.data.pad_to_crop or settings["pads"]
         ),
-        # nothing reaches 1, so no run ends before the others
+        # lDDT-Ca never reaches 1, so every run makes all its steps.
         evaluation=dataclasses.replace(
             config.evaluation,
             every_steps=min(settings["steps"], config.evaluation.every_steps),
@@ -89,14 +99,14 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=settings["steps"],
-        # one rank compares kernels; it need not make the batch of all ranks
+        # One rank is enough to compare kernels; it does not make the batch of all ranks.
         global_batch_size=None,
         **changes,
     )
 
 
 def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> int:
-    """The run; returns the exit code of the process."""
+    """Train, and return the exit code of the process."""
     paths = RunPaths(output_dir=Path(settings["output_dir"]))
     if settings["nudge_seed"] is not None:
         paths = dataclasses.replace(paths, init_checkpoint=paths.output_dir / "nudged.pt")
@@ -108,12 +118,12 @@ def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> i
             paths.init_checkpoint,
         )
     observer = CompositeObserver(
-        _Lines(), ConsoleObserver(log_every_steps=config.log_every_steps, stream=sys.stderr)
+        _JsonLines(), ConsoleObserver(log_every_steps=config.log_every_steps, stream=sys.stderr)
     )
     try:
         Trainer(config, data=data, paths=paths, seed=settings["seed"], observer=observer).run()
     except (SetupError, NonFiniteError):
-        # the observer has said it
+        # The observer has printed the error.
         return 1
     return 0
 
@@ -121,11 +131,11 @@ def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> i
 def perturbed(
     weights: dict[str, torch.Tensor], *, perturb: float, seed: int
 ) -> dict[str, torch.Tensor]:
-    """Each weight times 1 + u, u uniform between -nudge and nudge; zeros stay zeros."""
+    """Return each weight times 1 + u, with u uniform in [-perturb, perturb]; zeros stay zero."""
     generator = torch.Generator().manual_seed(seed)
     changed = {}
     for name, value in weights.items():
-        # in float64, as 1 + u may lie between two float32 numbers
+        # Use float64, because 1 + u may not be representable in float32.
         factor = 1.0 + perturb * (
             2.0 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1.0
         )

@@ -1,4 +1,4 @@
-"""A training step without a device: PyTorch's meta tensors have shapes and no values, so a step of any size runs in seconds."""
+"""A training step on meta tensors, which have shapes and no values: any size runs in seconds."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class StepFlops:
     """Floating-point operations of matrix products."""
 
     forward: int
-    """Of a forward pass."""
+    """Forward pass."""
     both: int
-    """Of forward pass, loss and backward pass."""
+    """Forward pass, loss and backward pass."""
 
     def of_step(self, num_recycling_iterations: int) -> int:
-        """Of a step with so many passes without gradient."""
+        """Return the operations of a step with this number of recycling iterations."""
         return num_recycling_iterations * self.forward + self.both
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetaStep:
-    """What a step needs, all of it on meta."""
+    """Model, inputs and loss of a step, all on the meta device."""
 
     model: AlphaFold
     plan: ExecutionPlan
     batch: FeatureBatch
     dropout: DropoutState | None
     loss: AlphaFoldLoss
-    num_passes: int = 0
-    """Passes without gradient."""
+    num_recycling_iterations: int = 0
+    """Forward passes without gradient, before the last one."""
 
     @classmethod
     def build(
@@ -55,11 +55,11 @@ class MetaStep:
         *,
         kernels: str,
         precision: str,
-        num_passes: int = 0,
+        num_recycling_iterations: int = 0,
         dap: AxisGroup = AxisGroup.single("dap"),
         num_recomputed_blocks: int = 0,
     ) -> MetaStep:
-        """The step of a preset with one implementation of all operations, after num_passes passes without gradient."""
+        """Build the step of a preset with one implementation of all operations."""
         kernel_set = build_kernel_set(KernelConfig.all(kernels), META, config.model.kernel_shapes())
         scalar = torch.zeros((), dtype=torch.int64, device=META)
         slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
@@ -69,23 +69,28 @@ class MetaStep:
                 kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks
             ),
             batch=meta_batch(
-                config.data, batch_size=config.local_batch_size, num_passes=num_passes + 1
+                config.data,
+                batch_size=config.local_batch_size,
+                num_passes=num_recycling_iterations + 1,
             ),
             dropout=DropoutState(seed=scalar, step=scalar, slots=slots)
             if config.use_dropout
             else None,
             loss=AlphaFoldLoss(config.loss),
-            num_passes=num_passes,
+            num_recycling_iterations=num_recycling_iterations,
         )
 
     def forward(self) -> ModelOutputs:
-        """All passes, the last one with gradient."""
+        """Run all forward passes, the last one with gradient."""
         return self.model(
-            self.batch, self.plan, num_recycling_iterations=self.num_passes, dropout=self.dropout
+            self.batch,
+            self.plan,
+            num_recycling_iterations=self.num_recycling_iterations,
+            dropout=self.dropout,
         )
 
     def count_flops(self) -> StepFlops:
-        """Of matrix products."""
+        """Count the operations of the matrix products of one step."""
         with FlopCounterMode(display=False) as forward:
             self.forward()
         with FlopCounterMode(display=False) as both:
@@ -93,5 +98,6 @@ class MetaStep:
         return StepFlops(forward=forward.get_total_flops(), both=both.get_total_flops())
 
     def run(self) -> None:
-        """Forward, loss, backward."""
-        self.loss(self.forward(), self.batch.at_pass(self.num_passes)).loss.backward()
+        """Run forward, loss and backward."""
+        batch = self.batch.at_pass(self.num_recycling_iterations)
+        self.loss(self.forward(), batch).loss.backward()

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: ranges named as the modules in PyTorch's profiler, their sums, and a trace that Perfetto opens."""
+"""Profile a step by module, with profiler ranges named after the modules and a Perfetto trace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.parallel.chunks import PendingChunks
 
 _DEEPEST = 3
-"""Parts of a module's name that a range may have: evoformer_stack.core.tri_att_start is as deep as it goes."""
+"""Components of the longest range name, such as evoformer_stack.core.tri_att_start."""
 _LAUNCHES = (
     "cudaLaunchKernel",
     "cuLaunchKernel",
@@ -28,7 +28,10 @@ _LAUNCHES = (
 
 
 def range_name(module_name: str) -> str | None:
-    """Name of a module's range, the same for all blocks of a stack; None where it lies too deep to have one."""
+    """Return the name of a module's range, the same for all blocks of a stack.
+
+    Returns None for blocks themselves and for modules nested too deeply.
+    """
     name = re.sub(r"\.blocks\.\d+", "", module_name)
     is_block = re.search(r"\.blocks(\.\d+)?$", module_name) is not None
     return None if not name or is_block or name.count(".") >= _DEEPEST else name
@@ -36,9 +39,9 @@ def range_name(module_name: str) -> str | None:
 
 @contextmanager
 def module_ranges(model: nn.Module) -> Iterator[None]:
-    """While open, forward and backward of the modules are ranges "NAME forward" and "NAME backward", for NVTX too on a GPU.
+    """Record the ranges "NAME forward" and "NAME backward" of the modules while active.
 
-    Single linear layers and normalizations have none of their own.
+    On a GPU the ranges are also NVTX ranges. Single linear layers and normalizations get no range.
     """
     handles = []
     for module_name, module in model.named_modules():
@@ -58,9 +61,10 @@ def module_ranges(model: nn.Module) -> Iterator[None]:
 
 
 class _ModuleRanges:
-    """Hooks that open and close both ranges of a module, whose arguments and results may be tensors or pieces that come in turn.
+    """Hooks that open and close both ranges of a module.
 
-    The backward range is open from the gradient of a result to the last one of an argument.
+    Arguments and results may be tensors or iterators of chunks. The backward range is open from the
+    gradient of a result to the last gradient of an argument.
     """
 
     def __init__(self, name: str) -> None:
@@ -94,7 +98,7 @@ class _ModuleRanges:
         )
 
     def _each(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The forward range is open while the module works on a piece."""
+        """Yield the chunks; the forward range is open while the module computes one."""
         self._forward.enter()
         for chunk in chunks:
             self._forward.leave()
@@ -104,7 +108,7 @@ class _ModuleRanges:
 
 
 def _marked(x: Any, action: Callable[[], None]) -> Any:
-    """x itself; where it is a tensor, or a tuple of some, `action` is called when its gradient is there."""
+    """Return x. `action` is called when the gradient of x, or of a tensor in x, is ready."""
     if isinstance(x, tuple):
         return tuple(_marked(each, action) for each in x)
     return _Mark.apply(x, action) if isinstance(x, Tensor) and x.requires_grad else x
@@ -123,7 +127,7 @@ class _Mark(torch.autograd.Function):
 
 
 class _Range:
-    """A range that is opened and closed. A stack of blocks enters and leaves its modules in turn, never twice at once."""
+    """A profiler range that can be opened repeatedly, but not nested."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -137,7 +141,7 @@ class _Range:
             torch.cuda.nvtx.range_push(self._name)
 
     def leave(self) -> None:
-        # a module whose inputs need no gradient has a backward that begins and is never said to end
+        # If no input of a module requires a gradient, no hook closes its backward range.
         if self._open is None:
             return
         if torch.cuda.is_available():
@@ -149,36 +153,36 @@ class _Range:
 def time_modules(
     step: Callable[[], Any], model: nn.Module, *, trace: Path | None = None
 ) -> dict[str, Any]:
-    """Profiles one step.
+    """Profile one step.
 
     Args:
-        step: does it, and waits for its end.
-        model: whose modules get ranges.
-        trace: file for the profile, .json or .json.gz, which https://ui.perfetto.dev opens.
+        step: Runs the step and waits for its end.
+        model: The model whose modules get ranges.
+        trace: File to write the profile to, .json or .json.gz, for https://ui.perfetto.dev.
 
     Returns:
-        "modules": name -> {"forward", "backward"} in seconds, of kernels on a GPU and of the process on a CPU;
-        "launches": calls that start work on the GPU, None on a CPU.
+        "modules": name -> {"forward", "backward"} in seconds, GPU kernel time or CPU time.
+        "launches": number of calls that start work on the GPU, None on a CPU.
     """
     on_gpu = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-    with module_ranges(model), profile(activities=activities) as found:
+    with module_ranges(model), profile(activities=activities) as profiler:
         step()
     if trace is not None:
-        found.export_chrome_trace(str(trace))
-    averages = found.key_averages()
+        profiler.export_chrome_trace(str(trace))
+    averages = profiler.key_averages()
     modules: dict[str, dict[str, float]] = {}
     for event in averages:
-        name, _, way = event.key.rpartition(" ")
-        # on a GPU a range is listed a second time, as its span on the device
+        name, _, direction = event.key.rpartition(" ")
+        # On a GPU a range is listed a second time, as its span on the device.
         if event.device_type != DeviceType.CPU:
             continue
-        if way in ("forward", "backward"):
+        if direction in ("forward", "backward"):
             seconds = (event.device_time_total if on_gpu else event.cpu_time_total) * 1e-6
-            modules.setdefault(name, {"forward": 0.0, "backward": 0.0})[way] += seconds
+            modules.setdefault(name, {"forward": 0.0, "backward": 0.0})[direction] += seconds
     return {"modules": modules, "launches": count_launches(averages) if on_gpu else None}
 
 
 def count_launches(averages: Any) -> int:
-    """Calls of the CUDA runtime that start work."""
+    """Count the CUDA calls that start work."""
     return sum(event.count for event in averages if event.key.startswith(_LAUNCHES))

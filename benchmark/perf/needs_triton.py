@@ -1,4 +1,4 @@
-"""Measurements of the fused kernels need Triton, which a run on a CPU does without."""
+"""Import modules that need Triton, which is not installed in CPU environments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from benchmark.errors import BenchmarkError
 
 
 def import_with_triton(module: str) -> ModuleType:
-    """The module; BenchmarkError says how to get Triton where it is missing."""
+    """Import a module.
+
+    Raises:
+        BenchmarkError: Triton is not installed. The message says how to install it.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -17,5 +21,6 @@ def import_with_triton(module: str) -> ModuleType:
             raise
         raise BenchmarkError(
             "this measurement needs Triton, which is not installed in this environment; "
-            "./run_tests.sh --setup-only adds it to .venv, elsewhere: pip install triton==3.7.1"
+            "./run_tests.sh --setup-only adds it to .venv; elsewhere run pip install "
+            "triton==3.7.1"
         ) from error

@@ -1,4 +1,4 @@
-"""Pictures of measurements. Matplotlib comes in when one is drawn: a machine for measurements need not have it."""
+"""Plots of measurements. Matplotlib is imported only when one is drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def _new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Figure and axes, in inches."""
+    """Create a figure of a size in inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -18,7 +18,10 @@ def _new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def draw_preparation_times(samples: dict[str, Any], path: Path) -> None:
-    """Preparation times of training samples, sorted, on a logarithmic scale: the heavy tail, as in Figure 4 of the ScaleFold paper."""
+    """Plot sorted preparation times of training samples on a logarithmic scale.
+
+    Shows the heavy tail, as Figure 4 of the ScaleFold paper does.
+    """
     figure, axes = _new_figure(7, 4)
     chains = samples["training"].values()
     for side, label in (("reference", "reference"), ("ours", "openfold-opt")):
@@ -34,7 +37,10 @@ def draw_preparation_times(samples: dict[str, Any], path: Path) -> None:
 
 
 def draw_module_times(modules: dict[str, dict[str, float]], path: Path) -> None:
-    """Time of a step by module, forward and backward side by side, longest first; modules that have parts are left to their parts."""
+    """Plot the time of a step by module, forward and backward, longest first.
+
+    Modules with submodules are represented by their submodules.
+    """
     parts = {name for name in modules if not any(other.startswith(name + ".") for other in modules)}
     names = sorted(parts, key=lambda name: sum(modules[name].values()))
     figure, axes = _new_figure(8, 0.8 + 0.24 * len(names))
@@ -43,7 +49,7 @@ def draw_module_times(modules: dict[str, dict[str, float]], path: Path) -> None:
     axes.barh(
         names, [1e3 * modules[name]["backward"] for name in names], left=forward, label="backward"
     )
-    axes.set_xlabel("ms of a step, all blocks together")
+    axes.set_xlabel("ms per step, sum over all blocks")
     axes.grid(alpha=0.3, axis="x")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=130)

@@ -1,4 +1,7 @@
-"""`perf precision`: what bf16 costs in accuracy: losses and gradients of plain and fused bf16, both against plain float32."""
+"""`perf precision`: measure the error of bf16 losses and gradients against float32.
+
+Compares reference and fused kernels in both precisions with reference kernels in float32.
+"""
 
 from __future__ import annotations
 
@@ -29,22 +32,27 @@ TRUTH = "reference fp32"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--preset", default="middle", choices=preset_names(), help="sizes (default: middle)"
+        "--preset",
+        default="middle",
+        choices=preset_names(),
+        help="preset for sizes (default: middle)",
     )
     parser.add_argument(
         "--steps",
         type=int,
         default=5,
         metavar="N",
-        help="steps in float32 before, away from the zeros of the start (default: 5)",
+        help=(
+            "float32 training steps before the comparison, so that no weights are zero (default: 5)"
+        ),
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Loss terms by variant, and relative errors of the gradients by part of the model."""
+    """Return loss terms by variant, and relative errors of the gradients by part of the model."""
     if min(args.steps, args.threads) < 1:
         raise BenchmarkError("--steps and --threads must be at least 1")
     torch.set_num_threads(args.threads)
@@ -55,7 +63,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     batch = MicroBatch(
         features=FeatureBatch.from_features(features).to(device),
         slots=slots,
-        sample_ids=("made up",),
+        sample_ids=("synthetic",),
     )
     weights = _trained(config, batch, args.steps)
     losses, gradients = {}, {}
@@ -108,14 +116,14 @@ def _gradients(
 def gradient_errors(
     gradients: dict[str, dict[str, Tensor]], *, truth: str
 ) -> dict[str, dict[str, float]]:
-    """Relative errors of gradients by part of the model.
+    """Compute relative errors of gradients by part of the model.
 
     Args:
-        gradients: variant -> parameter -> gradient.
-        truth: the variant that the others are compared with.
+        gradients: Variant -> parameter -> gradient.
+        truth: The variant to compare the others with.
 
     Returns:
-        part of the model, or "all" -> variant -> |g - truth| / |truth| over all its parameters.
+        Part of the model, or "all" -> variant -> |g - truth| / |truth| over its parameters.
     """
     others = [name for name in gradients if name != truth]
     expected = gradients[truth]
@@ -156,7 +164,8 @@ def report(metrics: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            f"{metrics['preset']} after {metrics['steps']} steps on made-up features: relative errors against plain float32",
+            f"{metrics['preset']} after {metrics['steps']} steps on synthetic features: relative "
+            "errors against reference kernels in float32",
             table(rows, header=["loss", "float32", *others]),
             table(gradients, header=["gradient of", "", *others]),
         ]

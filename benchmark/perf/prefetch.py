@@ -1,4 +1,4 @@
-"""How long a training step waits for its batch, by the staging that brings it to the device."""
+"""Measure how long a training step waits for its batch, with each prefetcher."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _UNTIMED_BATCHES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetchPlan:
-    """What is measured."""
+    """Sizes and counts of the measurement."""
 
     crop_size: int
     rounds: int
-    """How often the stagings take turns."""
+    """Rounds in which the prefetchers alternate."""
     steps: int
-    """Timed batches of each staging and round."""
+    """Timed batches of each prefetcher and round."""
     step_seconds: float
-    """Time of a training step, during which batches are prepared ahead."""
+    """Duration of a training step, during which batches are prepared ahead."""
     depth: int
-    """Batches ahead, except for direct."""
+    """Number of batches prepared ahead, except for "direct"."""
 
 
 def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) -> RawFeatures:
-    """A chain of random residues with an alignment and templates."""
+    """Return a chain of random residues with an alignment and templates."""
     rng = np.random.default_rng(seed)
     msa = rng.integers(0, 20, (num_rows, num_res), dtype=np.uint8)
     shape = (num_templates, num_res, 37)
@@ -66,7 +66,7 @@ def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) 
 
 
 def wire_batches(config: DataConfig) -> Iterator[WireBatch]:
-    """Batches of one sample without end, prepared before the first is handed out."""
+    """Return an infinite iterator over batches of one sample, all prepared in advance."""
     arrays = []
     for seed in range(_SAMPLES):
         raw = random_chain(
@@ -98,16 +98,17 @@ def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
 def measure_prefetch(
     plan: PrefetchPlan, *, device: torch.device, save: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Seconds that each timed step waited, by staging. The stagings take turns, in another order
-    every round.
+    """Measure the wait of each timed step with each prefetcher.
+
+    The prefetchers alternate; their order is reversed in every other round.
 
     Args:
-        plan: sizes and counts.
-        device: where the batches go. "pinned" is measured on a GPU only.
-        save: called with the figures so far after every round of a staging.
+        plan: Sizes and counts.
+        device: Device of the batches. "pinned" is measured only on a GPU.
+        save: Called with the metrics so far after every round of a prefetcher.
 
     Returns:
-        "seconds": kind -> waiting times; "unavailable": kind -> reason; and the plan.
+        "seconds": kind -> waiting times. "unavailable": kind -> reason. The rest is the plan.
     """
     config = DataConfig(crop_size=plan.crop_size)
     kinds = ["direct", *(["pinned"] if device.type == "cuda" else []), "dali"]
@@ -120,7 +121,7 @@ def measure_prefetch(
         "unavailable": {},
     }
     batches = wire_batches(config)
-    for number in tracked(range(plan.rounds), what="staging", unit="round"):
+    for number in tracked(range(plan.rounds), what="prefetchers", unit="round"):
         for kind in kinds if number % 2 == 0 else reversed(kinds):
             if kind in metrics["unavailable"]:
                 continue
@@ -136,18 +137,18 @@ def _waits(
     batches: Iterator[WireBatch], kind: str, plan: PrefetchPlan, device: torch.device
 ) -> list[float]:
     count = plan.steps + _UNTIMED_BATCHES
-    # A staging takes batches ahead of their use, so it gets a part of the stream that ends.
+    # A prefetcher takes batches ahead of their use, so it gets a finite part of the stream.
     config = LoaderConfig(prefetch=kind, prefetch_depth=plan.depth)
     prefetch = build_prefetcher(itertools.islice(batches, count), device=device, config=config)
     seconds = []
     try:
         for _ in range(count):
             time.sleep(plan.step_seconds)
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             batch = next(prefetch)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - asked)
+            seconds.append(time.perf_counter() - requested)
             del batch
     finally:
         prefetch.close()
@@ -155,19 +156,17 @@ def _waits(
 
 
 def report_prefetch(metrics: dict[str, Any]) -> str:
-    """A row for each staging."""
+    """Format a row for each prefetcher."""
     direct = TimingStats.of(metrics["seconds"]["direct"])
     rows = []
     for kind, seconds in metrics["seconds"].items():
         if not seconds:
             rows.append([kind, metrics["unavailable"].get(kind, "not measured"), "", ""])
             continue
-        timing_stats = TimingStats.of(seconds)
-        text = f"{1e3 * timing_stats.median:.2f} ({1e3 * timing_stats.low:.2f} to {1e3 * timing_stats.high:.2f})"
-        rows.append(
-            [kind, text, f"{timing_stats.median / direct.median:.2f}", str(timing_stats.count)]
-        )
-    header = ["staging", "wait for a batch, ms", "of direct", "batches"]
+        stats = TimingStats.of(seconds)
+        text = f"{1e3 * stats.median:.2f} ({1e3 * stats.low:.2f} to {1e3 * stats.high:.2f})"
+        rows.append([kind, text, f"{stats.median / direct.median:.2f}", str(stats.count)])
+    header = ["prefetcher", "wait for a batch, ms", "of direct", "batches"]
     return (
         f"steps of {1e3 * metrics['step_seconds']:.0f} ms on {metrics['device']}, "
         f"crop {metrics['crop_size']}, {metrics['depth']} batches ahead\n\n"

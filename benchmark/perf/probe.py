@@ -1,4 +1,4 @@
-"""Running a part of a measurement in its own process, which prints figures as lines of JSON."""
+"""Run a part of a measurement in a separate process, which prints its metrics as lines of JSON."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SUMMARY_CHARACTERS = 400
 def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[dict[str, Any]]:
     """Start `python -m module SETTINGS` and yield every object that it prints.
 
-    The process ends with the iteration, also if the iteration is abandoned. Other lines of its
-    standard output go to standard error.
+    The process is killed if the iteration ends early. Other lines of its standard output go to
+    standard error.
 
     Args:
-        module: the probe; its argument is the settings as JSON.
-        settings: what the probe takes.
-        name: of the process, for messages.
+        module: The probe; its argument is the settings as JSON.
+        settings: Settings of the probe.
+        name: Name of the process in messages.
 
     Raises:
-        BenchmarkError: the process failed. The text has its last message, standard error has the
-        rest.
+        BenchmarkError: The process failed. The text has its last message, standard error the
+        others.
     """
     command = [sys.executable, "-m", module, json.dumps(settings)]
     with (
@@ -56,4 +56,4 @@ def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[d
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:_SUMMARY_CHARACTERS] if lines else "it left no message"
+    return lines[-1][:_SUMMARY_CHARACTERS] if lines else "it printed no message"

@@ -1,6 +1,6 @@
-"""The record of a measurement: one JSON file that is rewritten after every figure.
+"""The record of a measurement: a JSON file that is rewritten as metrics are added.
 
-An interrupted measurement keeps the figures that it has.
+An interrupted measurement keeps the metrics that it has.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from benchmark.machine import describe_machine, describe_versions
 
 
 class RecordFile:
-    """Writes figures with machine, versions and command. Without a path it does nothing."""
+    """Writes metrics with machine, versions and command. Without a path it does nothing."""
 
     def __init__(self, path: Path | None, *, measurement: str) -> None:
-        """BenchmarkError if the folder of the path does not exist."""
+        """Collect machine, versions and command.
+
+        Raises:
+            BenchmarkError: The folder of the path does not exist.
+        """
         self._path = path
         self._is_saved = False
         if path is None:
             return
         if not path.parent.is_dir():
             raise BenchmarkError(
-                f"--json {path}: the folder {path.parent} does not exist; make it first"
+                f"--json {path}: the folder {path.parent} does not exist; create it first"
             )
         self._header = {
             "measurement": measurement,
@@ -39,7 +43,7 @@ class RecordFile:
         }
 
     def save(self, metrics: dict[str, Any], *, is_complete: bool = False) -> None:
-        """Replace the file by a record with these figures, as a whole, never in parts."""
+        """Replace the file atomically by a record with these metrics."""
         if self._path is None:
             return
         record = {**self._header, "is_complete": is_complete, "figures": metrics}
@@ -49,6 +53,6 @@ class RecordFile:
         self._is_saved = True
 
     def save_interrupted(self) -> None:
-        """Make sure that there is a record, even if the measurement had no figure yet."""
+        """Write a record without metrics if none was saved before."""
         if not self._is_saved:
             self.save({})

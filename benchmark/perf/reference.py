@@ -1,4 +1,4 @@
-"""The reference as a peer: a checkout of mlcommons/hpc (folder openfold) that is run, each script in a process of its own."""
+"""Run scripts of the MLCommons reference from a checkout of mlcommons/hpc."""
 
 from __future__ import annotations
 
@@ -25,21 +25,28 @@ _NEEDED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Where it lies, and which Python has what it needs (Biopython, pandas, dacite, torch and more)."""
+    """The MLCommons reference and the interpreter to run it with."""
 
     checkout: Path
+    """Folder openfold of a checkout of mlcommons/hpc."""
     python: str
+    """Python that has Biopython, pandas, dacite, torch and the other packages of the reference."""
 
     def check(self) -> None:
-        """BenchmarkError unless it looks like the reference and its interpreter can import what it needs."""
+        """Check the checkout and the interpreter.
+
+        Raises:
+            BenchmarkError: Files are missing, or the interpreter cannot import the packages.
+        """
         for name in _NEEDED:
             if not (self.checkout / name).is_file():
                 raise BenchmarkError(
-                    f"--reference {self.checkout} has no {name}; name the folder openfold of a checkout of mlcommons/hpc"
+                    f"--reference {self.checkout} has no {name}; expected the folder openfold of "
+                    "a checkout of mlcommons/hpc"
                 )
         modules = "Bio, dacite, pandas, psutil, pympler, scipy, torch, tqdm"
         try:
-            found = subprocess.run(
+            process = subprocess.run(
                 [self.python, "-c", f"import {modules}"],
                 capture_output=True,
                 text=True,
@@ -49,14 +56,18 @@ class Reference:
             raise BenchmarkError(
                 f"--reference-python {self.python} cannot be started: {error}"
             ) from error
-        if found.returncode != 0:
-            reason = found.stderr.strip().splitlines()[-1]
+        if process.returncode != 0:
+            reason = process.stderr.strip().splitlines()[-1]
             raise BenchmarkError(
-                f"--reference-python {self.python} cannot import what the MLCommons reference needs ({modules}): {reason}"
+                f"--reference-python {self.python} cannot import the packages of the MLCommons "
+                f"reference ({modules}): {reason}"
             )
 
     def process(self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path) -> dict[str, float]:
-        """Its two scripts of preprocessing, each in one worker process; seconds of each. Results lie in out/pdb and out/alignments."""
+        """Run both preprocessing scripts with one worker process, and return the seconds of each.
+
+        The results are in out/pdb and out/alignments.
+        """
         pdb_seconds = self._timed(
             [
                 "scripts/preprocess_pdb_mmcif.py",
@@ -88,7 +99,7 @@ class Reference:
     def samples(
         self, processed: Path, chain_ids: Sequence[str], *, repeats: int
     ) -> Iterator[dict[str, Any]]:
-        """One record for each chain that it can train on, and kind."""
+        """Yield a record for each kind of sample and each chain that the reference can use."""
         command = [
             self.python,
             SAMPLES_SCRIPT,
@@ -108,13 +119,17 @@ class Reference:
                 yield json.loads(line)
         if process.returncode != 0:
             raise BenchmarkError(
-                f"the MLCommons reference's sample preparation ended with exit code {process.returncode}; its messages are above"
+                "the MLCommons reference's sample preparation ended with exit code "
+                f"{process.returncode}; see its messages above"
             )
 
     def step(
         self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int
     ) -> dict[str, Any]:
-        """Seconds of training steps and peak memory of the process. features: .npz of a batch in our names and order of dims."""
+        """Return the seconds of training steps and the peak memory of the process.
+
+        features: .npz file of a batch with our feature names and order of dims.
+        """
         per_pass = ",".join(name for name, spec in FEATURES.items() if spec.per_pass)
         command = list(
             map(
@@ -129,7 +144,8 @@ class Reference:
         if finished.returncode != 0:
             print(finished.stderr[-4000:], file=sys.stderr)
             raise BenchmarkError(
-                f"the MLCommons reference's training step ended with exit code {finished.returncode}; its messages are above"
+                "the MLCommons reference's training step ended with exit code "
+                f"{finished.returncode}; see its messages above"
             )
         return json.loads(finished.stdout.splitlines()[-1])
 
@@ -147,13 +163,14 @@ class Reference:
         if finished.returncode != 0:
             print(finished.stdout[-2000:], finished.stderr[-4000:], file=sys.stderr)
             raise BenchmarkError(
-                f"{arguments[0]} of the MLCommons reference ended with exit code {finished.returncode}; its messages are above"
+                f"{arguments[0]} of the MLCommons reference ended with exit code "
+                f"{finished.returncode}; see its messages above"
             )
         return time.perf_counter() - started
 
 
 def _environment(checkout: Path) -> dict[str, str]:
-    """Nothing of this project's surroundings but the search path for programs."""
+    """Return a minimal environment, without variables of this process."""
     return {
         "PYTHONPATH": str(checkout),
         "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -1,9 +1,11 @@
-"""Times sample preparation of the reference. Run by the interpreter that `perf data --reference-python` names, in the checkout of
-mlcommons/hpc (folder openfold) that --reference names; nothing of this project is imported, and nothing of that one is kept.
+"""Time the sample preparation of the MLCommons reference.
 
-    PYTHONPATH=CHECKOUT python reference_samples.py PROCESSED_PDB PROCESSED_ALIGNMENTS REPEATS CHAIN ...
+    PYTHONPATH=CHECKOUT python reference_samples.py PDB ALIGNMENTS REPEATS CHAIN ...
 
-Prints a line of JSON for each chain and kind of sample: {"chain", "kind", "seconds": [...], "bytes"}.
+The interpreter of `perf data --reference-python` runs this script in the checkout of mlcommons/hpc
+(folder openfold) that --reference names. It imports nothing from this project and copies nothing
+from the reference. Prints a line of JSON for each chain and kind of sample: {"chain", "kind",
+"seconds": [...], "bytes"}.
 """
 
 import dataclasses
@@ -15,7 +17,11 @@ from pathlib import Path
 
 
 def admit_old_defaults():
-    """Its configuration has instances of dataclasses as defaults, which Python 3.11 and newer refuse unless they can be hashed."""
+    """Make the dataclasses of the reference hashable.
+
+    Its configuration uses dataclass instances as defaults. Python 3.11 and newer require such
+    defaults to be hashable.
+    """
     original = dataclasses.dataclass
 
     def hashable_dataclass(cls=None, **options):
@@ -27,7 +33,7 @@ def admit_old_defaults():
 
 
 def main():
-    """Training samples as its data set gives them; evaluation samples by the same object, told to evaluate."""
+    """Time training samples, then evaluation samples of the same data set in evaluation mode."""
     admit_old_defaults()
     warnings.simplefilter("ignore")
     import torch
@@ -45,23 +51,25 @@ def main():
         alphafold_config=AlphaFoldConfig.from_preset(stage="initial_training"),
         filter_by_alignments=True,
     )
-    place = {chain["pdb_chain_id"]: number for number, chain in enumerate(dataset.mmcif_chains)}
+    index_of = {chain["pdb_chain_id"]: number for number, chain in enumerate(dataset.mmcif_chains)}
     for kind in ("training", "evaluation"):
         if kind == "evaluation":
             dataset.mode = "eval"
             dataset.template_hit_featurizer.shuffle_top_k_prefiltered = None
         for chain in sys.argv[4:]:
-            if chain in place:
+            if chain in index_of:
                 print(
                     json.dumps(
-                        time_chain(dataset, place[chain], chain=chain, kind=kind, repeats=repeats)
+                        time_chain(
+                            dataset, index_of[chain], chain=chain, kind=kind, repeats=repeats
+                        )
                     ),
                     flush=True,
                 )
 
 
 def time_chain(dataset, index, *, chain, kind, repeats):
-    """One sample is made before the clock runs, so that files are in memory on both sides."""
+    """Time the samples of a chain. An untimed one first brings the files into the page cache."""
     sample = dataset[(index, 0)]
     seconds = []
     for seed in range(1, repeats + 1):

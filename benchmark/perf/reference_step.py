@@ -1,10 +1,13 @@
-"""Times training steps of the reference. Run by the interpreter that `perf step --reference-python` names, with the checkout of
-mlcommons/hpc (folder openfold) that --reference names; nothing of this project is imported, and nothing of that one is kept.
+"""Time training steps of the MLCommons reference.
 
-    PYTHONPATH=CHECKOUT python reference_step.py BLOCKS PASSES REPEATS THREADS FEATURES.npz PER_PASS_NAME,...
+    PYTHONPATH=CHECKOUT python reference_step.py BLOCKS PASSES REPEATS THREADS FEATURES PER_PASS
 
-Does what its training loop does on one device between two batches: forward, loss, backward, clipping, Adam, average.
-Prints one line of JSON: {"seconds": [...], "peak_memory_bytes", "losses": [...]}.
+The interpreter of `perf step --reference-python` runs this script with the checkout of
+mlcommons/hpc (folder openfold) that --reference names. It imports nothing from this project and
+copies nothing from the reference. A step does what the reference's training loop does on one
+device: forward, loss, backward, gradient clipping, Adam, weight average. PASSES is the number of
+recycling iterations, FEATURES an .npz file, PER_PASS the names of features with a dim of passes,
+separated by commas. Prints one line of JSON: {"seconds", "peak_memory_bytes", "losses"}.
 """
 
 import json
@@ -15,7 +18,7 @@ import warnings
 
 
 def admit_old_numpy():
-    """It says np.reshape(newshape=...), which newer NumPy calls shape."""
+    """Accept np.reshape(newshape=...), which newer NumPy renamed to shape."""
     import numpy as np
 
     reshape = np.reshape
@@ -25,8 +28,8 @@ def admit_old_numpy():
 
 
 def main():
-    """Two steps before the clock runs, as on our side."""
-    # found beside this file, as it is run as a script
+    """Time the steps after two untimed ones, as `perf step` does for our code."""
+    # This file runs as a script, so its folder is on the import path.
     from reference_samples import admit_old_defaults
 
     admit_old_defaults()
@@ -50,7 +53,7 @@ def main():
     last = {name: value[..., -1] for name, value in batch.items()}
     model.eval()
     with torch.no_grad():
-        # it makes buffers as it goes; newer PyTorch wants an average to have them from the start
+        # The model creates buffers in forward; newer PyTorch needs them when the average is built.
         model(batch)
     model.train()
     average = AlphaFoldSWA(alphafold=model, enabled=True, decay_rate=0.9)
@@ -70,7 +73,7 @@ def main():
 
 
 def read_batch(path, *, per_pass, num_passes):
-    """Its batches have the dim of passes last, for all features."""
+    """Read a batch and move the dim of passes last for all features, as the reference expects."""
     import numpy as np
     import torch
 

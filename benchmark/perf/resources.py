@@ -1,4 +1,7 @@
-"""`perf resources`: compile every kernel that a training step launches, without a GPU, and read what the compiler gave it."""
+"""`perf resources`: compile every kernel of a training step and report its resources.
+
+Needs no GPU.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 CAPABILITIES = (80, 90, 100)
 WIDEST_HEADS = (64, 128)
-"""Head sizes of the widest models: their attention has different blocks."""
+"""Head sizes of the widest models, whose attention uses other block sizes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default=default,
         choices=preset_names(),
-        help=f"whose shapes (default: {default})",
+        help=f"preset for the shapes (default: {default})",
     )
     add(
         "--capability",
@@ -55,22 +58,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--widest",
         action="store_true",
-        help="also the largest widths that the kernels accept, with sizes that are not multiples of 16",
+        help=(
+            "also use the largest widths that the kernels accept, and sizes that are not "
+            "multiples of 16"
+        ),
     )
     add(
         "--only-memory",
         action="store_true",
-        help="shared memory alone: stop the compiler when it is allocated, a tenth of the time",
+        help="stop the compiler when shared memory is allocated; takes a tenth of the time",
     )
     add(
         "--every-alignment",
         action="store_true",
-        help="also variants with the same blocks for integers with and without the divisor 16",
+        help="also compile variants that differ only in which integers are divisible by 16",
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the resources by capability and precision."""
+    """Compile the kernels and return their resources by capability and precision.
+
+    Raises:
+        BenchmarkError: Triton is missing or set to interpret, or a kernel does not compile.
+    """
     compiling = import_with_triton("openfold_opt.kernels.triton.compiling")
     if import_with_triton("openfold_opt.kernels.triton.launch").IS_INTERPRETED:
         raise BenchmarkError(
@@ -84,7 +94,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for capability in args.capability:
             try:
                 what = f"compile for sm_{capability} in {precision}"
-                found = compiling.compile_launches(
+                kernels = compiling.compile_launches(
                     tracked(launches, what=what, unit="kernel"),
                     capability,
                     only_memory=args.only_memory,
@@ -92,16 +102,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             except ValueError as error:
                 raise BenchmarkError(f"{precision}: {error}") from error
             name = f"sm_{capability} {precision}"
-            metrics["kernels"][name] = [dataclasses.asdict(kernel) for kernel in found]
+            metrics["kernels"][name] = [dataclasses.asdict(kernel) for kernel in kernels]
     return metrics
 
 
 def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
-    """Return the launches of a step for each DAP size, and of the widest models if asked for."""
-    # All blocks of the Evoformer are alike, so one of them launches every kernel.
+    """Return the launches of a step for each DAP size, and of the widest models if requested."""
+    # All Evoformer blocks are the same, so one of them launches every kernel.
     config = with_evoformer_blocks(build_preset(args.preset), 1)
     steps = [
-        (config, AxisGroup.single("dap") if n == 1 else AxisGroup.imagined("dap", size=n))
+        (config, AxisGroup.single("dap") if n == 1 else AxisGroup.fake("dap", size=n))
         for n in args.dap
     ]
     if args.widest:
@@ -132,7 +142,7 @@ def widest_model(config: RunConfig, head_size: int) -> RunConfig:
 
 
 def step_launches(step: MetaStep) -> list[Any]:
-    """All launches of a step and of the optimizer."""
+    """Return all launches of a step and of the optimizer."""
     launches = []
     with import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(
         lambda *launch: launches.append(launch)
@@ -163,7 +173,7 @@ def _update_weights(step: MetaStep, size: int) -> None:
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """Format the largest shared memory of each kernel, then one table per capability and precision."""
+    """Format the shared memory of each kernel, and a table per capability and precision."""
     parts = [_summary(metrics["kernels"])]
     for name, kernels in metrics["kernels"].items():
         columns = ("kernel", "registers", "shared_bytes", "stack_bytes", "spills", "signature")
@@ -174,11 +184,15 @@ def report(metrics: dict[str, Any]) -> str:
 
 
 def _summary(kernels: dict[str, list[dict[str, Any]]]) -> str:
-    """Format a table: the largest shared memory in bytes of each kernel, by chip and precision."""
-    names = sorted({kernel["kernel"] for found in kernels.values() for kernel in found})
-    rows = [[name, *(str(_largest(found, name)) for found in kernels.values())] for name in names]
+    """Format the largest shared memory of each kernel in bytes, by GPU and precision."""
+    names = sorted({kernel["kernel"] for variants in kernels.values() for kernel in variants})
+    rows = [
+        [name, *(str(_largest(variants, name)) for variants in kernels.values())] for name in names
+    ]
     return "shared memory, bytes\n\n" + table(rows, header=["kernel", *kernels])
 
 
-def _largest(found: list[dict[str, Any]], name: str) -> int:
-    return max((kernel["shared_bytes"] for kernel in found if kernel["kernel"] == name), default=0)
+def _largest(variants: list[dict[str, Any]], name: str) -> int:
+    return max(
+        (kernel["shared_bytes"] for kernel in variants if kernel["kernel"] == name), default=0
+    )

@@ -1,4 +1,4 @@
-"""`perf step`: seconds and peak memory of a training step, beside the reference's in turn."""
+"""`perf step`: measure time and peak memory of a training step, and of the MLCommons reference."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="middle",
         choices=preset_names(),
-        help="sizes, precision, device (default: middle, which a CPU can carry)",
+        help="preset for sizes, precision and device (default: middle, which a CPU can run)",
     )
     parser.add_argument(
         "--kernels",
         default="auto",
         choices=IMPLEMENTATIONS,
-        help="implementation of all operations (default: auto, the one for the device)",
+        help="implementation of all operations (default: auto, chosen for the device)",
     )
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the preset's")
     parser.add_argument(
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[0],
         metavar="K",
-        help="recycling passes without gradient (default: 0)",
+        help="numbers of recycling iterations (default: 0)",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)"
@@ -66,44 +66,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         metavar="N",
-        help="how often the sides take turns; 0: only the profile (default: 2)",
+        help="rounds in which ours and the reference alternate; 0: only the profile (default: 2)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of PyTorch on a CPU (default: 1)"
+        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
     )
-    parser.add_argument(
-        "--modules", action="store_true", help="where the time of a step goes, by module"
+    _add_profile_arguments(parser)
+    _add_reference_arguments(parser)
+
+
+def _add_profile_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("profile")
+    group.add_argument("--modules", action="store_true", help="profile a step by module")
+    group.add_argument(
+        "--picture", type=Path, metavar="FILE", help="plot the profile by module (.png or .svg)"
     )
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="that as a picture (.png or .svg)"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--trace",
         type=Path,
         metavar="FILE",
-        help="the profile (.json or .json.gz), for https://ui.perfetto.dev",
+        help="write the profile (.json or .json.gz) for https://ui.perfetto.dev",
     )
-    parser.add_argument(
+
+
+def _add_reference_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("MLCommons reference")
+    group.add_argument(
         "--reference",
         type=Path,
         metavar="CHECKOUT",
-        help="folder openfold of a checkout of mlcommons/hpc; CPU only, float32, its own recomputation",
+        help=(
+            "folder openfold of a checkout of mlcommons/hpc; runs on a CPU in float32 with its "
+            "own recomputation"
+        ),
     )
-    parser.add_argument(
+    group.add_argument(
         "--reference-python",
         default=sys.executable,
         metavar="PYTHON",
-        help="interpreter with what the reference needs (default: this one)",
+        help=(
+            "interpreter that can import the packages of the MLCommons reference (default: this "
+            "one)"
+        ),
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the steps, then the profile if asked for, then what the machine reaches at best.
+    """Measure the steps, then the profile if requested, then the machine's limits.
 
     Returns:
-        Seconds of every step and peak memory of every process, by side and number of passes. A
-        number of passes that fails, for example in the capture of its graph, is a line of
-        "failures"; the others are measured nevertheless.
+        "passes": seconds of every step and peak memory of every process, by number of recycling
+        iterations and implementation. "failures": a line for each number that failed, for example
+        in graph capture; the others are measured nevertheless.
     """
     _check(args)
     reference = None
@@ -135,7 +149,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
             _measure_passes(passes, sides, metrics, args)
         if _has_profile(args):
-            # of the last number of passes
+            # The profile is of the last number of recycling iterations.
             for profile in _ours(args, passes, features, modules=True):
                 metrics["profile"] = profile
                 args.record.save(metrics)
@@ -156,7 +170,9 @@ def _check(args: argparse.Namespace) -> None:
         )
     for path in (args.trace, args.picture):
         if path is not None and not path.parent.is_dir():
-            raise BenchmarkError(f"{path}: the folder {path.parent} does not exist; make it first")
+            raise BenchmarkError(
+                f"{path}: the folder {path.parent} does not exist; create it first"
+            )
 
 
 def _has_profile(args: argparse.Namespace) -> bool:
@@ -164,8 +180,8 @@ def _has_profile(args: argparse.Namespace) -> bool:
 
 
 def _measure_limits(config: RunConfig, metrics: dict[str, Any], args: argparse.Namespace) -> None:
-    """Operations of a step and the speed of a matrix product; times come before them."""
-    if not any(found["ours"]["seconds"] for found in metrics["passes"].values()):
+    """Add the FLOPs of a step and the FLOP/s of a matrix product, if any step was timed."""
+    if not any(sides["ours"]["seconds"] for sides in metrics["passes"].values()):
         return
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
     metrics["flops"] = {str(passes): flops.of_step(passes) for passes in args.passes}
@@ -176,7 +192,10 @@ def _measure_limits(config: RunConfig, metrics: dict[str, Any], args: argparse.N
 
 
 def what_runs(kernels: str, device: str) -> str:
-    """The implementation that a name means on the device of a preset, and why where it is not the fast one."""
+    """Describe the implementation that a kernels option resolves to on a device.
+
+    Includes the reason if "auto" resolves to the reference kernels.
+    """
     resolved = KernelConfig.all(kernels).resolved(resolve_device(device, local_rank=0)).layer_norm
     reason = unsupported_reason() if kernels == "auto" and resolved == "reference" else None
     return f"which are {resolved}" + ("" if reason is None else f": {reason}")
@@ -188,20 +207,20 @@ def _measure_passes(
     metrics: dict[str, Any],
     args: argparse.Namespace,
 ) -> None:
-    """Let the sides take turns, and save the record after every step that a side reports."""
-    found: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
-    metrics["passes"][str(passes)] = found
-    for _ in tracked(range(args.rounds), what=f"{passes} passes", unit="round"):
+    """Alternate the implementations, and save the record after every step that one reports."""
+    times: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
+    metrics["passes"][str(passes)] = times
+    for _ in tracked(range(args.rounds), what=f"{passes} recycling iterations", unit="round"):
         for side, run in sides.items():
-            before = found[side]
+            before = times[side]
             try:
                 for record in run():
                     peaks = [*before["peak_memory_bytes"], record["peak_memory_bytes"]]
                     seconds = before["seconds"] + record["seconds"]
-                    found[side] = {"seconds": seconds, "peak_memory_bytes": peaks}
+                    times[side] = {"seconds": seconds, "peak_memory_bytes": peaks}
                     args.record.save(metrics)
             except BenchmarkError as error:
-                metrics["failures"].append(f"{passes} passes, {side}: {error}")
+                metrics["failures"].append(f"{passes} recycling iterations, {side}: {error}")
                 args.record.save(metrics)
                 return
 
@@ -217,23 +236,24 @@ def _ours(
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """A table by number of passes, with ratios where there is a reference; the mean over the passes; modules by time."""
+    """Format times by number of recycling iterations, their mean, and the profile.
+
+    Ratios to the MLCommons reference are included if it was measured.
+    """
     rows, medians = [], []
     for passes, sides in metrics["passes"].items():
-        timing_stats_of = {
-            side: TimingStats.of(found["seconds"])
-            for side, found in sides.items()
-            if found["seconds"]
+        stats_of = {
+            side: TimingStats.of(times["seconds"])
+            for side, times in sides.items()
+            if times["seconds"]
         }
-        peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in timing_stats_of}
-        if "ours" in timing_stats_of:
-            medians.append(timing_stats_of["ours"].median)
-        for side, timing_stats in timing_stats_of.items():
-            rate = metrics["flops"][passes] / timing_stats.median
+        peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in stats_of}
+        if "ours" in stats_of:
+            medians.append(stats_of["ours"].median)
+        for side, stats in stats_of.items():
+            rate = metrics["flops"][passes] / stats.median
             share = rate / metrics["matmul_flops_per_second"]
-            seconds = (
-                f"{timing_stats.median:.3f} ({timing_stats.low:.3f} to {timing_stats.high:.3f})"
-            )
+            seconds = f"{stats.median:.3f} ({stats.low:.3f} to {stats.high:.3f})"
             rows.append(
                 [
                     f"{passes} {side}",
@@ -243,13 +263,13 @@ def report(metrics: dict[str, Any]) -> str:
                     f"{peaks[side] / _MEBIBYTE:.0f}",
                 ]
             )
-        if {"ours", "reference"} <= timing_stats_of.keys():
-            ratio = timing_stats_of["ours"].ratio_to(timing_stats_of["reference"])
+        if {"ours", "reference"} <= stats_of.keys():
+            ratio = stats_of["ours"].ratio_to(stats_of["reference"])
             seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
             rows.append(
                 [f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"]
             )
-    header = ["passes without gradient", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
+    header = ["recycling iterations", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
     parts = [
         "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads, "
         "graphs: {graphs}".format(**metrics)
@@ -258,7 +278,7 @@ def report(metrics: dict[str, Any]) -> str:
         parts.append(table(rows, header=header))
     if len(medians) > 1:
         mean = sum(medians) / len(medians)
-        parts.append(f"ours, mean over these numbers of passes: {mean:.3f} s/step")
+        parts.append(f"ours, mean over these numbers of iterations: {mean:.3f} s/step")
     if "profile" in metrics:
         parts.append(_profile_report(metrics["profile"]))
     return "\n\n".join(parts)
@@ -271,6 +291,6 @@ def _profile_report(profile: dict[str, Any]) -> str:
         for name, times in modules
     ]
     count = profile["launches"]
-    launches = "" if count is None else f"launches of a step: {count:,}\n\n"
-    header = ["module, all blocks; a module includes its parts", "forward, ms", "backward, ms"]
+    launches = "" if count is None else f"launches per step: {count:,}\n\n"
+    header = ["module (sum over blocks, includes submodules)", "forward, ms", "backward, ms"]
     return launches + table(rows, header=header)

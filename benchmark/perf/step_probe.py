@@ -1,12 +1,11 @@
-"""Times training steps of a preset on made-up features, in a process of its own, so that its peak memory is its own.
+"""Time training steps of a preset in a separate process, to measure its peak memory.
 
     python -m benchmark.perf.step_probe SETTINGS
 
 SETTINGS is JSON: preset, kernels, precision, graphs (true, false, or null for the preset's choice),
-passes, repeats, threads, features (an .npz file), modules (true: where the time goes), trace (a
-file or null). Prints a line of JSON after the profile and after every timed step, with all figures
-so far:
-{"seconds": [...], "peak_memory_bytes", "losses", "graphs", ...}.
+passes (recycling iterations), repeats, threads, features (an .npz file), modules (true: profile by
+module), trace (a file or null). Prints a line of JSON after the profile and after every timed step,
+with all metrics so far: {"seconds", "peak_memory_bytes", "losses", "graphs", ...}.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_
 from openfold_opt.train.step import MicroBatch
 
 _UNTIMED_STEPS = 2
-"""The first allocates, the second has Adam's state."""
+"""The first step allocates memory; the second is the first with Adam's state."""
 
 
 def main() -> None:
-    """Time the steps that the settings ask for."""
+    """Time the steps that the settings describe; exit with the reason if they cannot run."""
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(settings["threads"])
     config = build_preset(settings["preset"])
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """The preset with the kernels, the precision and the graphs of the settings."""
+    """Return the preset with the kernels, precision and graphs of the settings."""
     kernels = KernelConfig.all(settings["kernels"])
     config = dataclasses.replace(config, kernels=kernels, precision=settings["precision"])
     if settings["graphs"] is None:
@@ -70,7 +69,7 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     device, passes = resolve_device(config.device, local_rank=0), settings["passes"]
     if device.type == "cpu":
-        # as training does, and below too
+        # Training does this too.
         keep_freed_memory()
     context = ParallelContext.alone()
     model = build_model(config, seed=1, device=device)
@@ -81,21 +80,24 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
             {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         ).to(device)
     micro_batch = MicroBatch(
-        features=batch, slots=torch.arange(batch.batch_size, device=device), sample_ids=("made up",)
+        features=batch,
+        slots=torch.arange(batch.batch_size, device=device),
+        sample_ids=("synthetic",),
     )
     micro_batches = [micro_batch] * config.accumulation
-    found: dict[str, Any] = {"graphs": config.cuda_graphs}
+    result: dict[str, Any] = {"graphs": config.cuda_graphs}
     if settings["modules"]:
-        # before anything is recorded: inside a replay there are no modules, and a graph keeps its memory from eager work
+        # Profile before the capture: a graph replay runs no module hooks, and the graph's memory
+        # pool is not available to eager steps.
         trace = None if settings["trace"] is None else Path(settings["trace"])
         for _ in range(2):
             step.run(micro_batches, step=1, num_recycling_iterations=passes).read()
-        found |= time_modules(
+        result |= time_modules(
             lambda: step.run(micro_batches, step=1, num_recycling_iterations=passes).read(),
             model,
             trace=trace,
         )
-        print(json.dumps(found), flush=True)
+        print(json.dumps(result), flush=True)
     runner: Any = step
     if config.cuda_graphs:
         runner = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
@@ -109,15 +111,15 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
             seconds.append(time.perf_counter() - started)
             losses.append(metrics.loss)
             if number > _UNTIMED_STEPS:
-                found |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses}
-                found["peak_memory_bytes"] = peak_memory_bytes(device)
-                print(json.dumps(found), flush=True)
+                result |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses}
+                result["peak_memory_bytes"] = peak_memory_bytes(device)
+                print(json.dumps(result), flush=True)
     if settings["modules"] and config.cuda_graphs:
         replay = time_modules(
             lambda: runner.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model
         )
-        found["launches"] = replay["launches"]
-        print(json.dumps(found), flush=True)
+        result["launches"] = replay["launches"]
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Repeated times in few figures."""
+"""Summary statistics of repeated measurements, and text tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class TimingStats:
-    """Median, least and largest of repeated measurements."""
+    """Median, minimum and maximum of repeated measurements."""
 
     median: float
     low: float
@@ -18,7 +18,11 @@ class TimingStats:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> TimingStats:
-        """ValueError if there are none."""
+        """Summarize measurements.
+
+        Raises:
+            ValueError: There are none.
+        """
         if not values:
             raise ValueError("no measurements to summarize")
         return cls(
@@ -26,7 +30,7 @@ class TimingStats:
         )
 
     def ratio_to(self, other: TimingStats) -> TimingStats:
-        """How many times larger this is: of the medians, and at the least and at the most."""
+        """Return the ratio of the medians, with the smallest and the largest possible ratio."""
         return TimingStats(
             median=self.median / other.median,
             low=self.low / other.high,
@@ -36,7 +40,7 @@ class TimingStats:
 
 
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> str:
-    """Rows of text in aligned columns, the first to the left, the others to the right."""
+    """Format a table with aligned columns, the first one to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [
         "  ".join(

@@ -1,1 +1,1 @@
-"""`python -m benchmark preflight`: is everything there that a run will need? Asked before anything expensive starts."""
+"""`python -m benchmark preflight`: check data, checkpoint, disk, nodes and GPUs before a run."""

@@ -1,6 +1,6 @@
 """Check that a CUDA graph can be captured, before a run depends on it.
 
-The capture is tried in a subprocess: a failed one may leave the process unable to use its GPU.
+The capture runs in a subprocess, because a failed capture may leave the GPU unusable for it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def check_capture(
     """Capture a small training step with the kernels and the precision of a preset on a GPU.
 
     Args:
-        config: of the preset, with the accumulation that the ranks need.
-        preset: its name.
-        num_gpus: GPUs that this process sees; without one nothing is tried, and a note says so.
-        timeout_seconds: limit of the subprocess, most of which is the compilation of kernels.
+        config: configuration of the preset with the accumulation of the run.
+        preset: name of the preset.
+        num_gpus: number of GPUs of this process. Without a GPU the check is skipped with a note.
+        timeout_seconds: limit of the subprocess, which mostly compiles kernels.
     """
     if not config.cuda_graphs:
         text = "not tried: the preset has cuda_graphs=False"
@@ -40,7 +40,7 @@ def check_capture(
     except subprocess.TimeoutExpired:
         text = (
             f"the capture of a small step did not end within {timeout_seconds:g} s; raise "
-            f"--timeout-seconds, or find out where it waits: {' '.join(command)}"
+            f"--timeout-seconds, or find where it hangs: {' '.join(command)}"
         )
         return Finding(check=CHECK, passed=False, text=text)
     if finished.returncode != 0:

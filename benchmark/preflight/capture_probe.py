@@ -1,10 +1,10 @@
 """Capture and replay a small training step on a GPU.
 
-    python -m benchmark.preflight.capture_probe PRESET
+    python -m benchmark.preflight.capture_probe PRESET [ACCUMULATION]
 
-Kernels, precision and widths are those of the preset; blocks are few and the data is small, and the
-step runs on one GPU. The exit code is 1, with a message on stderr, if a capture fails or if a
-replayed step gives another loss than an eager one.
+Kernels, precision and widths are those of the preset, with one block per stack and little data, on
+one GPU. The exit code is 1, with a message on stderr, if a capture fails or if the loss of a
+replayed step differs from that of an eager step.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from openfold_opt.train.step import TrainStep
 from openfold_opt.train.warm_up import synthetic_micro_batch
 
 LOSS_TOLERANCE = 0.01
-"""Relative; the first step of both sides starts from the same weights on the same sample."""
+"""Relative tolerance; both runners start from the same weights and samples."""
 
 
 def small_config(config: RunConfig) -> RunConfig:
-    """The same kernels, precision and widths with one block per stack and little data."""
+    """Return a configuration with one block per stack and little data."""
     stacks = {
         name: dataclasses.replace(getattr(config.model, name), num_blocks=1)
         for name in ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
@@ -54,11 +54,14 @@ def small_config(config: RunConfig) -> RunConfig:
 
 
 def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
-    """Raises ValueError if a step cannot be recorded or if a replay differs from an eager step."""
+    """Compare replayed steps with eager steps.
+
+    Raises ValueError if a step cannot be captured or if a replay differs from an eager step.
+    """
     recorded, eager = _new_step(config, device), _new_step(config, device)
     graphs = StepGraphs(recorded, recorder, micro_batch=synthetic_micro_batch(config, device, 0))
     for passes in (1, 0):
-        graphs.rehearse(passes)
+        graphs.warm_up_run(passes)
     for passes in (1, 0):
         graphs.record(passes)
     _copy_state(eager, recorded)
@@ -71,7 +74,7 @@ def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
 
 @torch.no_grad()
 def _copy_state(source: TrainStep, target: TrainStep) -> None:
-    """Undo what the eager runs before the recording changed."""
+    """Copy the weights and the optimizer state, which the warm-up runs changed."""
     ours = vars(target.weight_state())
     for name, value in vars(source.weight_state()).items():
         if value is not None:
@@ -103,10 +106,7 @@ def _new_step(config: RunConfig, device: torch.device) -> TrainStep:
 
 
 def main() -> int:
-    """Probe the preset named on the command line, with an accumulation if one follows.
-
-    Returns the exit code.
-    """
+    """Probe the preset of the command line. Return the exit code."""
     config = build_preset(sys.argv[1])
     if len(sys.argv) > 2:
         config = dataclasses.replace(config, accumulation=int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""`preflight`: one line per check, before anything expensive starts."""
+"""`preflight`: check data, checkpoint, disk, nodes and GPUs before a run."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `preflight`."""
     parser = subparsers.add_parser(
         "preflight",
-        help="is everything there that a run will need?",
-        description="Started on all ranks like the run itself (srun, torchrun): checks the data set's index and the record of `data_prep "
-        "verify`, the initial checkpoint, environment, free space, GPUs, the capture of a CUDA graph "
-        "where the preset has any, that all nodes answer, and the bandwidth between them. Prints a line "
-        "for each; the exit code is 0 if all is well, 1 if not. No shard is read.",
+        help="check data, checkpoint, disk, nodes and GPUs before a run",
+        description="Check the index of the data set and the record of `data_prep verify`, the "
+        "initial checkpoint, environment, free space, GPUs, the capture of a CUDA graph if the "
+        "preset uses any, that all nodes answer, and the bandwidth between them. Start it on all "
+        "ranks like the run (srun, torchrun). It prints a line for each check and reads no shard. "
+        "The exit code is 0 if all checks pass, else 1.",
     )
     parser.add_argument(
         "--preset",
@@ -54,50 +55,62 @@ def add_parser(subparsers) -> None:
         required=True,
         type=Path,
         metavar="D",
-        help="made by `python -m data_prep convert`",
+        help="data set, as `python -m data_prep convert` writes it",
     )
     parser.add_argument(
         "--output-dir",
         required=True,
         type=Path,
         metavar="O",
-        help="below which the runs will write",
+        help="directory in which the runs will write",
     )
     parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
     parser.add_argument(
-        "--runs", type=int, default=1, metavar="N", help="how many runs need space (default: 1)"
+        "--runs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of runs that need space (default: 1)",
     )
     parser.add_argument(
         "--gpus-per-node",
         type=int,
         default=0,
         metavar="N",
-        help="GPUs that every node must have (default: 0)",
+        help="required number of GPUs of each node (default: 0)",
     )
     parser.add_argument(
-        "--gpu-name", default="", metavar="TEXT", help="a part of each GPU's name (default: any)"
+        "--gpu-name",
+        default="",
+        metavar="TEXT",
+        help="required part of each GPU's name (default: any)",
     )
     parser.add_argument(
-        "--gpu-memory-gib", type=float, default=0.0, metavar="X", help="least memory of each GPU"
+        "--gpu-memory-gib",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="required memory of each GPU in GiB",
     )
     parser.add_argument(
         "--min-all-reduce-gb-s",
         type=float,
         default=0.0,
         metavar="X",
-        help="least 1e9 bytes per second sent by a rank",
+        help="required send rate of each rank in an all-reduce, in 1e9 bytes per second",
     )
     parser.add_argument(
         "--timeout-seconds",
         type=float,
         default=180.0,
         metavar="S",
-        help="for all ranks to answer, and for the capture of a CUDA graph (default: 180)",
+        help="limit for the answers of all ranks, and for the capture of a CUDA graph "
+        "(default: 180)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, alike on every rank; the first one prints. Returns the exit code."""
+    """Make the checks; called on every rank, and the first one prints. Return the exit code."""
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     try:
         launch = read_launch_info()
@@ -112,10 +125,10 @@ def run(args: argparse.Namespace) -> int:
         return _first_rank(args, config, launch, rendezvous, own)
     rendezvous.publish(own)
     try:
-        go_on = rendezvous.read()
+        does_communicate = rendezvous.read()
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    if go_on:
+    if does_communicate:
         rendezvous.all_reduce_gb_per_second(
             resolve_device(config.device, local_rank=launch.local_rank)
         )
@@ -126,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
 def _node_findings(
     args: argparse.Namespace, config: RunConfig, launch: LaunchInfo
 ) -> list[Finding]:
-    """Of the first rank of each node."""
+    """Return the findings of this node on its first rank, else an empty list."""
     if launch.local_rank != 0:
         return []
     expected = ExpectedAccelerators(
@@ -143,7 +156,7 @@ def _node_findings(
     try:
         fitted = check_global_batch(config, launch.world_size)
     except ValueError:
-        # check_ranks reports it
+        # check_ranks reports this error.
         fitted = config
     findings.append(check_capture(fitted, args.preset, num_gpus=num_gpus, timeout_seconds=limit))
     return findings
@@ -162,31 +175,31 @@ def _first_rank(
         check_checkpoint(config, args.init_checkpoint),
     ]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
-    found = rendezvous.collect(own)
-    job.append(check_answers(found, launch))
+    answers = rendezvous.collect(own)
+    job.append(check_answers(answers, launch))
     nodes: dict[str, list[Finding]] = {}
-    for answer in found.values():
+    for answer in answers.values():
         nodes.setdefault(answer["host"], []).extend(
             Finding(**values) for values in answer["findings"]
         )
-    job += _check_alike(nodes)
-    is_well = all(
-        finding.passed
-        for finding in [*job, *(finding for of_node in nodes.values() for finding in of_node)]
-    )
-    if is_well and launch.world_size > 1:
+    job += _check_equal_nodes(nodes)
+    of_nodes = [finding for findings in nodes.values() for finding in findings]
+    has_passed = all(finding.passed for finding in [*job, *of_nodes])
+    if has_passed and launch.world_size > 1:
         job.append(_measure(args, config, launch, rendezvous))
-        is_well = job[-1].passed
+        has_passed = job[-1].passed
     else:
         rendezvous.decide(False)
     for line in [*lines_of({"": job}), *lines_of(nodes)]:
         print(line, flush=True)
-    # a rank that did not answer will not take its leave either
-    if len(found) == launch.world_size:
+    # A rank that did not answer does not leave either, so it is not waited for.
+    if len(answers) == launch.world_size:
         rendezvous.leave()
-    verdict = "all is well" if is_well else "something is wrong; nothing was started"
-    print(f"preflight: {verdict}", file=sys.stdout if is_well else sys.stderr, flush=True)
-    return 0 if is_well else 1
+    if has_passed:
+        print("preflight: all checks passed", flush=True)
+        return 0
+    print("preflight failed: see FAIL lines above", file=sys.stderr, flush=True)
+    return 1
 
 
 def _measure(
@@ -194,25 +207,28 @@ def _measure(
 ) -> Finding:
     device = resolve_device(config.device, local_rank=launch.local_rank)
     rendezvous.decide(True)
-    found = rendezvous.all_reduce_gb_per_second(device)
+    rate = rendezvous.all_reduce_gb_per_second(device)
     return check_bandwidth(
-        found, args.min_all_reduce_gb_s, backend="nccl" if device.type == "cuda" else "gloo"
+        rate, args.min_all_reduce_gb_s, backend="nccl" if device.type == "cuda" else "gloo"
     )
 
 
-def _check_alike(nodes: dict[str, list[Finding]]) -> list[Finding]:
-    """Versions and data must be the same on every node."""
-    wrong = []
+def _check_equal_nodes(nodes: dict[str, list[Finding]]) -> list[Finding]:
+    """Return a failure for versions and for data that differ between nodes."""
+    failures = []
     for name in ("environment", "shards"):
         texts = {
             host: finding.text
-            for host, found in nodes.items()
-            for finding in found
+            for host, findings in nodes.items()
+            for finding in findings
             if finding.check == name and finding.passed
         }
         first = next(iter(texts.values()), "")
         different = [host for host, text in texts.items() if text != first]
         if different:
-            text = f"{', '.join(different[:8])} differ from {next(iter(texts))} in {name} (see below); all nodes must see the same files"
-            wrong.append(Finding(check="nodes alike", passed=False, text=text))
-    return wrong
+            text = (
+                f"{', '.join(different[:8])} differ from {next(iter(texts))} in {name} (see "
+                "below); all nodes must see the same files"
+            )
+            failures.append(Finding(check="nodes alike", passed=False, text=text))
+    return failures

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Results of checks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One check on one node."""
+    """Result of one check on one node."""
 
     check: str
-    """Its name."""
+    """Name of the check."""
     passed: bool
     text: str
-    """What was found; after a failure also what was expected and what to do."""
+    """What was found; after a failure also what was expected and how to fix it."""
     is_note: bool = False
-    """Nothing was checked; the text says why."""
+    """Whether the check was skipped; the text says why."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; Finding(**values) is the finding again."""
+        """Return JSON values, from which Finding(**values) restores the finding."""
         return asdict(self)
 
 
 def lines_of(findings: dict[str, list[Finding]]) -> list[str]:
-    """One line per check, with the nodes (host names, the keys) where nodes differ."""
+    """Return a line per check, with the host names if the nodes differ.
+
+    findings: host name -> findings of this node.
+    """
     by_line: dict[tuple[str, str, str], list[str]] = {}
     for host, found in findings.items():
         for finding in found:

@@ -1,4 +1,4 @@
-"""Checks that the first rank makes for the whole job: they look at files that all nodes share."""
+"""Checks of the first rank for the whole job, on files that all nodes share."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER
 from openfold_opt.train.selection import count_chains, validate_counts
 
 BYTES_PER_PARAMETER = 16
-"""Of a checkpoint: float32 weights, two moments, running average."""
+"""Bytes of a checkpoint per parameter: float32 weights, two moments, running average."""
 LOG_BYTES_PER_RUN = 64 * 2**20
-"""Logs and curves of one run; those of the demo are below 10 MiB."""
+"""Limit for logs and curves of one run; those of the demo are below 10 MiB."""
 
 
 def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
-    """Whether so many ranks can be split as the preset says, and what batch that makes."""
+    """Check that the preset can use this number of ranks, and report the batch."""
     try:
         fitted = check_global_batch(config, num_ranks)
         num_training = count_training_ranks(config.parallel, num_ranks)
@@ -43,16 +43,17 @@ def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
         else ""
     )
     text = (
-        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, {parallel.num_evaluation_ranks} to evaluate; "
-        f"global batch {batch}{derived}; {preset_division(config)} division"
+        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, "
+        f"{parallel.num_evaluation_ranks} to evaluate; global batch {batch}{derived}; "
+        f"{preset_division(config)} division"
     )
     return Finding(check="ranks", passed=True, text=text)
 
 
 def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
-    """The index by its checksum, the record of `data_prep verify` for it, and the chains that the preset finds in it.
+    """Check the index, its record of `data_prep verify`, and the chains that the preset selects.
 
-    No shard is read: hashing one's data again is for `data_prep verify`.
+    No shard is read; `data_prep verify` hashes them.
     """
     try:
         index = ShardIndex.load(data_dir)
@@ -104,14 +105,17 @@ def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
 
 
 def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
-    """The weights to start from, by their SHA-256 where the preset fixes it."""
-    name, wanted = "initial checkpoint", config.init_checkpoint_sha256
+    """Check the initial weights, and their SHA-256 if the preset fixes it."""
+    name, expected = "initial checkpoint", config.init_checkpoint_sha256
     if path is None:
-        if wanted is None:
+        if expected is None:
             return Finding(check=name, passed=True, text="none: random weights")
-        text = f"none given, expected the file of sha256 {wanted} (python -m data_prep download): name it by INIT_CHECKPOINT"
+        text = (
+            f"none given, expected the file of sha256 {expected} (python -m data_prep download): "
+            "name it by INIT_CHECKPOINT"
+        )
         return Finding(check=name, passed=False, text=text)
-    if path.is_dir() and wanted is None:
+    if path.is_dir() and expected is None:
         return _check_run_directory(path)
     if not path.is_file():
         return Finding(
@@ -125,8 +129,11 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
             passed=False,
             text=f"{path} cannot be read: {error.strerror or error}; correct INIT_CHECKPOINT",
         )
-    if wanted not in (None, found):
-        text = f"{path} has sha256 {found}, expected {wanted}; fetch it again (python -m data_prep download)"
+    if expected not in (None, found):
+        text = (
+            f"{path} has sha256 {found}, expected {expected}; download it again (python -m "
+            "data_prep download)"
+        )
         return Finding(check=name, passed=False, text=text)
     return Finding(check=name, passed=True, text=f"{path}: sha256 {found}")
 
@@ -142,7 +149,11 @@ def _check_run_directory(path: Path) -> Finding:
 
 
 def needed_bytes(config: RunConfig, num_runs: int) -> int:
-    """What so many runs leave on the disk, with one checkpoint more than they keep, as the next is written before an old one goes."""
+    """Return the bytes that runs need on the disk.
+
+    Each run needs one checkpoint more than it keeps, because the next one is written before an old
+    one is removed.
+    """
     num_checkpoints = config.checkpoint.keep_last + config.checkpoint.keep_best + 1
     return num_runs * (
         num_checkpoints * BYTES_PER_PARAMETER * count_parameters(config) + LOG_BYTES_PER_RUN
@@ -150,17 +161,19 @@ def needed_bytes(config: RunConfig, num_runs: int) -> int:
 
 
 def check_space(output_dir: Path, needed: int) -> Finding:
-    """Whether logs and checkpoints of `needed` bytes fit where the runs will write."""
+    """Check that the file system of output_dir has `needed` free bytes."""
     if not output_dir.is_dir():
         return Finding(
             check="free space",
             passed=False,
-            text=f"{output_dir} is not a directory; make it, or correct LOGDIR",
+            text=f"{output_dir} is not a directory; create it, or correct LOGDIR",
         )
     free = shutil.disk_usage(output_dir).free
     text = f"{free / 2**30:.1f} GiB free in {output_dir}, the runs need {needed / 2**30:.1f} GiB"
     if free < needed:
         return Finding(
-            check="free space", passed=False, text=f"{text}; make room, or name another LOGDIR"
+            check="free space",
+            passed=False,
+            text=f"{text}; free some space, or name another LOGDIR",
         )
     return Finding(check="free space", passed=True, text=text)

@@ -1,4 +1,4 @@
-"""Checks that every node makes for itself."""
+"""Checks that run on every node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
 
 MIN_FREE_SHARE = 0.95
-"""Of a GPU's memory, before a run."""
+"""Required free share of the memory of a GPU before a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +31,16 @@ class Accelerators:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedAccelerators:
-    """What the system's configuration promises of a node."""
+    """GPUs of a node as the configuration of the system states them."""
 
     count: int
     name: str = ""
-    """A part of each GPU's name."""
+    """Part of each GPU's name."""
     memory_gib: float = 0.0
 
 
 def find_accelerators() -> Accelerators:
-    """The GPUs that this process sees."""
+    """Return the GPUs that are visible to this process."""
     if not torch.cuda.is_available():
         return Accelerators()
     numbers = range(torch.cuda.device_count())
@@ -56,18 +56,24 @@ def find_accelerators() -> Accelerators:
 def check_accelerators(
     found: Accelerators, expected: ExpectedAccelerators, *, device: str
 ) -> Finding:
-    """Number, names and memory as expected, and nobody else on them."""
+    """Check number, names and memory of the GPUs, and that no other process uses them."""
     if expected.count == 0 and device != "cuda":
         return Finding(check="GPUs", passed=True, text=f"none expected (device {device!r})")
-    wanted = f"expected {expected.count} of {expected.name or 'any'} with at least {expected.memory_gib:g} GiB"
+    expectation = (
+        f"expected {expected.count} of {expected.name or 'any'} with at least "
+        f"{expected.memory_gib:g} GiB"
+    )
     names = (
         ", ".join(f"{found.names.count(name)} {name}" for name in dict.fromkeys(found.names))
         or "none"
     )
-    remedy = "look at nvidia-smi and dmesg on this node, drain it and take another, or correct the configuration"
+    remedy = (
+        "check nvidia-smi and dmesg on this node, drain it and use another, or correct the "
+        "configuration"
+    )
 
     def failed(what: str) -> Finding:
-        return Finding(check="GPUs", passed=False, text=f"found {what}, {wanted}; {remedy}")
+        return Finding(check="GPUs", passed=False, text=f"found {what}, {expectation}; {remedy}")
 
     if len(found.names) != expected.count or expected.count == 0:
         return failed(names)
@@ -82,12 +88,12 @@ def check_accelerators(
         if free < MIN_FREE_SHARE * whole
     ]
     if busy:
-        return failed(f"memory of GPUs {busy} in use by somebody else")
+        return failed(f"memory of GPUs {busy} in use by other processes")
     return Finding(check="GPUs", passed=True, text=f"{names}, {least:.0f} GiB each, all free")
 
 
 def check_environment(config: RunConfig) -> Finding:
-    """Versions of what a run imports. The text must be the same on every node."""
+    """Check the versions of imported libraries. All nodes must have the same text."""
     versions = describe_versions()
     required = ["torch", "numpy", "h5py", "numba", "mlperf-logging"]
     if "triton" in dataclasses.astuple(config.kernels):
@@ -99,7 +105,10 @@ def check_environment(config: RunConfig) -> Finding:
         and importlib.util.find_spec(name.replace("-", "_")) is None
     ]
     if missing:
-        text = f"{', '.join(missing)} not installed; set up the environment (./run_tests.sh --setup-only) or take another image"
+        text = (
+            f"{', '.join(missing)} not installed; set up the environment (./run_tests.sh "
+            "--setup-only) or use another image"
+        )
         return Finding(check="environment", passed=False, text=text)
     named = ", ".join(
         f"{name} {versions[name]}" for name in ("python", *required, "cuda", "commit")
@@ -108,9 +117,9 @@ def check_environment(config: RunConfig) -> Finding:
 
 
 def check_shards(data_dir: Path) -> Finding:
-    """Whether this node sees every shard at its size, by the index that it sees; the contents are not read.
+    """Check that this node has every shard of its index with the right size.
 
-    The text must be the same on every node.
+    The contents are not read. All nodes must have the same text.
     """
     try:
         index = ShardIndex.load(data_dir)
@@ -121,23 +130,29 @@ def check_shards(data_dir: Path) -> Finding:
         size = path.stat().st_size if path.is_file() else None
         if size != shard.size_bytes:
             found = "is missing" if size is None else f"has {size} bytes"
-            text = f"{path} {found}, expected {shard.size_bytes} bytes; mount the file system, or run `data_prep convert` again"
+            text = (
+                f"{path} {found}, expected {shard.size_bytes} bytes; mount the file system, or run "
+                "`data_prep convert` again"
+            )
             return Finding(check="shards", passed=False, text=text)
     return Finding(
         check="shards",
         passed=True,
-        text=f"all {len(index.shards)} are there at their sizes (index {index.checksum[:12]})",
+        text=f"all {len(index.shards)} exist with the right sizes (index {index.checksum[:12]})",
     )
 
 
 def check_output(output_dir: Path) -> Finding:
-    """Whether this node can write where the runs will write."""
+    """Check that this node can write to the directory of the runs."""
     try:
         with tempfile.TemporaryFile(dir=output_dir) as file:
             file.write(b"written by preflight")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        text = f"cannot write into {output_dir}: {error.strerror or error}; LOGDIR must lie on a file system that all nodes share"
+        text = (
+            f"cannot write into {output_dir}: {error.strerror or error}; LOGDIR must be on a file "
+            "system that all nodes share"
+        )
         return Finding(check="output", passed=False, text=text)
     return Finding(check="output", passed=True, text=f"{output_dir} can be written")

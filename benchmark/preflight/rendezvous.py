@@ -1,4 +1,4 @@
-"""The ranks meet: who answers, and how fast do they sum a tensor together?"""
+"""Exchange findings between the ranks, and measure the bandwidth of an all-reduce."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.store import open_store, read_keys
 
 MESSAGE_BYTES = {"cuda": 2**28, "cpu": 2**24}
-"""Size of the all-reduce by device type: of the order of the gradient (373 MB), or of the demo's."""
+"""Bytes of the all-reduce by device type: similar to the gradients of the benchmark (373 MB) and of
+the demo."""
 REPEATS = 5
-PARTING_SECONDS = 60.0
-"""The first rank does not wait longer for the others to leave: one of them may have died."""
+LEAVE_SECONDS = 60.0
+"""Limit for the first rank to wait until the others leave, as one of them may have died."""
 
 
 class Rendezvous:
-    """The store at which all ranks leave what they found, and from which they learn whether to go on.
+    """The store through which ranks publish findings and rank 0 publishes its decision.
 
-    Raises ValueError where the first rank cannot be reached.
+    Raises ValueError if the first rank cannot be reached.
     """
 
     def __init__(self, launch: LaunchInfo, *, timeout_seconds: float) -> None:
@@ -38,23 +39,23 @@ class Rendezvous:
                 "preflight", open_store(launch, timeout=timedelta(seconds=timeout_seconds))
             )
 
-    def publish(self, found: dict[str, Any]) -> None:
-        """Leave this rank's findings (JSON values)."""
+    def publish(self, answer: dict[str, Any]) -> None:
+        """Publish the answer of this rank (JSON values)."""
         if self._store is not None:
-            self._store.set(f"found/{self._launch.rank}", json.dumps(found))
+            self._store.set(f"found/{self._launch.rank}", json.dumps(answer))
 
     def collect(self, own: dict[str, Any]) -> dict[int, dict[str, Any]]:
-        """First rank: the findings by rank, of all that answered in time."""
-        found = {0: own}
+        """Return the answers by rank of all that answered in time; called on the first rank."""
+        answers = {0: own}
         writers = {f"found/{rank}": rank for rank in range(1, self._launch.world_size)}
         if writers and not self._are_written(writers, self._timeout_seconds):
             writers = {key: rank for key, rank in writers.items() if self._store.check([key])}
         for key, rank in writers.items():
-            found[rank] = json.loads(self._store.get(key))
-        return found
+            answers[rank] = json.loads(self._store.get(key))
+        return answers
 
     def _are_written(self, writers: dict[str, int], timeout_seconds: float) -> bool:
-        """Wait for keys; whether all are there in time."""
+        """Wait for keys. Return whether all exist in time."""
         try:
             read_keys(
                 self._store, writers, self._launch, timeout=timedelta(seconds=timeout_seconds)
@@ -63,15 +64,16 @@ class Rendezvous:
             return False
         return True
 
-    def decide(self, go_on: bool) -> None:
-        """First rank: whether the ranks go on to communicate."""
+    def decide(self, does_communicate: bool) -> None:
+        """Publish whether the ranks measure the bandwidth; called on the first rank."""
         if self._store is not None:
-            self._store.set("go on", "yes" if go_on else "no")
+            self._store.set("go on", "yes" if does_communicate else "no")
 
     def read(self) -> bool:
-        """Every other rank: what the first one decided. It waits for all ranks, so this one waits longer.
+        """Return the decision of the first rank; called on the other ranks.
 
-        Raises ValueError if it does not decide in that time.
+        The limit is longer than that of the first rank, which waits for all answers. Raises
+        ValueError if there is no decision in that time.
         """
         timeout = timedelta(seconds=2 * self._timeout_seconds + 60)
         return (
@@ -79,18 +81,21 @@ class Rendezvous:
         )
 
     def leave(self) -> None:
-        """The store lives in the first rank, which must be the last to leave."""
+        """Leave; the first rank, which hosts the store, waits for the others."""
         if self._store is None:
             return
         self._store.set(f"left/{self._launch.rank}", "")
         if self._launch.rank == 0:
             self._are_written(
                 {f"left/{rank}": rank for rank in range(1, self._launch.world_size)},
-                PARTING_SECONDS,
+                LEAVE_SECONDS,
             )
 
     def all_reduce_gb_per_second(self, device: torch.device) -> float:
-        """Bytes that a rank sends to sum MESSAGE_BYTES over all ranks, per second; alike on every rank (the slowest one's)."""
+        """Return the 1e9 bytes per second that the slowest rank sends in an all-reduce.
+
+        The message has MESSAGE_BYTES. All ranks return the same value.
+        """
         backend = "nccl" if device.type == "cuda" else "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -125,30 +130,34 @@ def _timed_all_reduce(message: torch.Tensor) -> float:
     return time.perf_counter() - started
 
 
-def check_answers(found: dict[int, dict[str, Any]], launch: LaunchInfo) -> Finding:
-    """Whether every rank answered; each value has "host"."""
-    silent = sorted(set(range(launch.world_size)) - found.keys())
-    hosts = list(dict.fromkeys(found[rank]["host"] for rank in sorted(found)))
+def check_answers(answers: dict[int, dict[str, Any]], launch: LaunchInfo) -> Finding:
+    """Check that every rank answered. answers: rank -> answer with the key "host"."""
+    silent = sorted(set(range(launch.world_size)) - answers.keys())
+    hosts = list(dict.fromkeys(answers[rank]["host"] for rank in sorted(answers)))
     if not silent:
         return Finding(
             check="answers",
             passed=True,
             text=f"all {launch.world_size} ranks on {len(hosts)} nodes, {hosts[0]} to {hosts[-1]}",
         )
-    places = sorted({rank // launch.ranks_per_node for rank in silent})
+    nodes = sorted({rank // launch.ranks_per_node for rank in silent})
     text = (
-        f"ranks {_shortened(silent)} did not answer (nodes number {_shortened(places)} of the job, counted from 0); heard were "
-        f"{', '.join(hosts[:8])}{', ...' if len(hosts) > 8 else ''}; look whether they are up (sinfo -N), and leave them out by sbatch --exclude"
+        f"ranks {_shortened(silent)} did not answer (nodes number {_shortened(nodes)} of the job, "
+        f"counted from 0); {', '.join(hosts[:8])}{', ...' if len(hosts) > 8 else ''} answered; "
+        "check whether the others are up (sinfo -N), and exclude them by sbatch --exclude"
     )
     return Finding(check="answers", passed=False, text=text)
 
 
-def check_bandwidth(found_gb_per_second: float, least: float, *, backend: str) -> Finding:
-    """Whether an all-reduce over all ranks is as fast as the configuration demands."""
-    text = f"{found_gb_per_second:.3g} GB/s sent by each rank over {backend}, at least {least:g} expected"
-    if found_gb_per_second >= least:
+def check_bandwidth(gb_per_second: float, least: float, *, backend: str) -> Finding:
+    """Check that an all-reduce over all ranks is as fast as the configuration requires."""
+    text = f"{gb_per_second:.3g} GB/s sent by each rank over {backend}, at least {least:g} expected"
+    if gb_per_second >= least:
         return Finding(check="all-reduce", passed=True, text=text)
-    remedy = "look for a slow link or node (NCCL_DEBUG=INFO tells the network that is used), or correct MIN_ALL_REDUCE_GB_S"
+    remedy = (
+        "look for a slow link or node (NCCL_DEBUG=INFO names the network in use), or correct "
+        "MIN_ALL_REDUCE_GB_S"
+    )
     return Finding(check="all-reduce", passed=False, text=f"{text}; {remedy}")
 
 

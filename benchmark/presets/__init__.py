@@ -1,6 +1,6 @@
 """Complete configurations, one file each with build() -> RunConfig.
 
-The files of this package have names; a file anywhere else is given by its path. A preset may also
+Presets of this package are given by name, and files anywhere else by their path. A preset may also
 have fit_to_data(config, index) -> RunConfig, which takes sizes from the data set.
 """
 
@@ -24,17 +24,17 @@ SUFFIX = ".py"
 
 
 def preset_names() -> list[str]:
-    """Names of all presets of this package, sorted."""
+    """Return the names of all presets of this package, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def is_path(preset: str) -> bool:
-    """Whether a preset is given by the path of a file, which ends with .py."""
+    """Return whether a preset is given by the path of a file, which ends with .py."""
     return preset.endswith(SUFFIX)
 
 
 def preset_label(preset: str) -> str:
-    """Return what a run records: the name, or the absolute path of a file outside this package."""
+    """Return the name of a preset, or the absolute path of a file outside this package."""
     if not is_path(preset):
         return preset
     path = Path(preset).resolve()
@@ -55,7 +55,7 @@ def build_preset(name: str) -> RunConfig:
             f"preset {name} has no function build(); expected build() -> RunConfig"
         )
     config = _call(name, build)
-    # imported here: presets are listed without loading torch
+    # Imported here, so that listing presets does not load torch.
     from openfold_opt.train.config import RunConfig
 
     if not isinstance(config, RunConfig):
@@ -75,9 +75,7 @@ def fit_preset(name: str, config: RunConfig, data_dir: Path) -> RunConfig:
     Presets without fit_to_data return it unchanged, and their data set is not opened. Raises
     BenchmarkError if the data set cannot be used.
     """
-    is_known = is_path(name) or name in preset_names()
-    fit = getattr(_preset_module(name), "fit_to_data", None) if is_known else None
-    if fit is None:
+    if not fits_to_data(name):
         return config
     from openfold_opt.protein.index import ShardIndex
 
@@ -85,7 +83,13 @@ def fit_preset(name: str, config: RunConfig, data_dir: Path) -> RunConfig:
         index = ShardIndex.load(data_dir)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    return _call(name, fit, config, index)
+    return _call(name, _preset_module(name).fit_to_data, config, index)
+
+
+def fits_to_data(name: str) -> bool:
+    """Return whether a preset takes sizes of samples from the data set."""
+    is_known = is_path(name) or name in preset_names()
+    return is_known and hasattr(_preset_module(name), "fit_to_data")
 
 
 def _preset_module(name: str) -> ModuleType:
@@ -94,8 +98,8 @@ def _preset_module(name: str) -> ModuleType:
         return _module_of_file(Path(label)) if is_path(label) else _preset_module(label)
     if name not in preset_names():
         raise BenchmarkError(
-            f"unknown preset {name!r}; there are: {', '.join(preset_names())}; a file of your own is "
-            "given by its path, which ends with .py"
+            f"unknown preset {name!r}; there are: {', '.join(preset_names())}; a file of your own "
+            "is given by its path, which ends with .py"
         )
     return importlib.import_module(f"{__name__}.{name}")
 
@@ -103,13 +107,13 @@ def _preset_module(name: str) -> ModuleType:
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise BenchmarkError(f"preset {path} is not a file; correct --preset")
-    # one module name per file, as two files may have the same name
+    # The module name depends on the path, as two files may have the same name.
     module_name = f"preset_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)
-    # dataclasses of the file look their module up
+    # Dataclasses look up the module that defines them.
     sys.modules[module_name] = module
     try:
         _call(str(path), spec.loader.exec_module, module)
@@ -120,12 +124,12 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _call(name: str, function, *arguments):
-    """Call a function of a preset; whatever it raises is an error of the preset."""
+    """Call a function of a preset, and raise its exceptions as BenchmarkError."""
     try:
         return function(*arguments)
     except BenchmarkError:
         raise
     except ValueError as error:
         raise BenchmarkError(f"preset {name}: {error}") from error
-    except Exception as error:  # code of a user may raise anything
+    except Exception as error:  # Code of a user may raise any exception.
         raise BenchmarkError(f"preset {name}: {type(error).__name__}: {error}") from error

@@ -1,7 +1,7 @@
-"""The front door's run: a small model learns synthetic families from random weights, on two CPU cores or a GPU.
+"""A small model that learns synthetic families from random weights, on two CPU cores or a GPU.
 
-Evaluated are families that it never saw (`data_prep synthesize`). Open division: the model is small, and what
-makes a short run learn slowly is off (clamping, dropout, recycling).
+It is evaluated on families that it was not trained on (`data_prep synthesize`). Open division: the
+model is small, and clamping, dropout and recycling are off, because they slow down a short run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from openfold_opt.train.weight_average import WeightAverageConfig
 
 
 def build() -> RunConfig:
-    """2,800 to 4,200 steps of two chains; docs/lab_log.md tells how the numbers were found."""
+    """Return the demo: 2,800 to 4,200 steps of two chains; docs/lab_log.md explains the values."""
     return RunConfig(
         model=small_model(),
         loss=backbone_first_loss(),

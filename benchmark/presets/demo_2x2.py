@@ -1,4 +1,7 @@
-"""The demo on four ranks: two samples side by side, each spread over two ranks. For `slurm/configs/cpu_2x2.sh`."""
+"""The demo on four ranks: two samples in parallel, each sharded over two ranks.
+
+For `slurm/configs/cpu_2x2.sh`.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +12,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """What demo_dap2 computes on two ranks: one sample for each pair of ranks, where one pair took both."""
+    """Return demo_dap2 with one sample for each pair of ranks."""
     return dataclasses.replace(demo_dap2.build(), local_batch_size=1)

@@ -1,4 +1,4 @@
-"""The demo with a rank that only evaluates: torchrun --nproc-per-node 2, one rank trains and one evaluates."""
+"""The demo with one training rank and one evaluation rank: torchrun --nproc-per-node 2."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """What the demo computes, without stopping for evaluations."""
+    """Return the demo with evaluations that overlap with training."""
     return dataclasses.replace(demo.build(), parallel=ParallelConfig(num_evaluation_ranks=1))

@@ -1,4 +1,4 @@
-"""The beginning of demo_2x2: enough to see a job of four ranks work, too little to learn much."""
+"""The first steps of demo_2x2, to test a job of four ranks."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """100 steps with an evaluation; the target is not reached, which `check --below-target` accepts."""
+    """Return demo_2x2 with 100 steps. It ends below the target (`check --below-target`)."""
     return dataclasses.replace(demo_2x2.build(), max_steps=100)

@@ -1,4 +1,4 @@
-"""The demo with every sample spread over two ranks: torchrun --nproc-per-node 2."""
+"""The demo with every sample sharded over two ranks: torchrun --nproc-per-node 2."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """What the demo computes, by Dynamic Axial Parallelism."""
-    # parts of 18 residues are too small to be cut: by gloo on CPUs a step takes a fifth longer with two pieces (docs/lab_log.md)
+    """Return the demo with Dynamic Axial Parallelism."""
+    # Shards of 18 residues are too small for chunks: with gloo on CPUs, two chunks make a step 20 %
+    # slower (docs/lab_log.md).
     return dataclasses.replace(demo.build(), parallel=ParallelConfig(dap_size=2, dap_chunks=1))

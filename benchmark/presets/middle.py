@@ -1,4 +1,4 @@
-"""Full widths at a size that a CPU can carry: for `python -m benchmark perf step`, not for results. Open division."""
+"""Full widths with sizes for a CPU, for `perf step` and not for results. Open division."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """64 residues, 32 clusters, 64 extra rows, four Evoformer blocks, float32; all else as the closed division has it."""
+    """Return mlperf_reference with small samples, four Evoformer blocks and float32."""
     config = mlperf_reference.build()
     evoformer = dataclasses.replace(config.model.evoformer_stack, num_blocks=4)
     return dataclasses.replace(

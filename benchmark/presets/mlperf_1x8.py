@@ -9,5 +9,8 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """Global batch 128, the smaller one of those whose convergence is published, by sixteen micro-batches on each GPU."""
+    """Return the preset with global batch 128, by 16 micro-batches on each GPU.
+
+    It is the smaller one of the batches whose convergence is published.
+    """
     return dataclasses.replace(mlperf_fast.build(), accumulation=16)

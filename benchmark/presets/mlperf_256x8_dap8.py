@@ -1,6 +1,8 @@
-"""mlperf_fast on 2,048 GPUs that train, eight on a sample, and 32 that evaluate: `slurm/configs/h100_260x8_dap8.sh`.
+"""mlperf_fast on 2,048 training GPUs, eight per sample, and 32 evaluation GPUs.
 
-The fastest published result of MLPerf HPC v3.0 had this split (260 nodes of eight H100, batch 256: 7.5 minutes).
+For `slurm/configs/h100_260x8_dap8.sh`.
+The fastest published result of MLPerf HPC v3.0 had this split: 260 nodes of eight H100, batch 256,
+7.5 minutes.
 """
 
 from __future__ import annotations
@@ -12,5 +14,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """mlperf_128x8_dap8 on twice as many ranks, with global batch 256."""
+    """Return mlperf_128x8_dap8 with global batch 256, for twice the number of training ranks."""
     return dataclasses.replace(mlperf_128x8_dap8.build(), global_batch_size=256)

@@ -1,6 +1,7 @@
-"""mlperf_fast on 872 A100 that train, four on a sample, and 24 that evaluate: `slurm/configs/a100_224x4_dap4.sh`.
+"""mlperf_fast on 872 training A100, four per sample, and 24 evaluation A100.
 
-The result of HPE and LBNL on Perlmutter in MLPerf HPC v3.0 had this split (batch 218: 14.65 minutes).
+For `slurm/configs/a100_224x4_dap4.sh`.
+The result of HPE and LBNL on Perlmutter in MLPerf HPC v3.0 had this split: batch 218, 14.65 minutes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,6 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """Global batch 218."""
+    """Return the preset with global batch 218."""
     parallel = ParallelConfig(dap_size=4, num_evaluation_ranks=24)
     return dataclasses.replace(mlperf_16x8_dap1.build(), parallel=parallel, global_batch_size=218)

@@ -1,8 +1,8 @@
-"""The closed division of MLPerf HPC OpenFold: every value that its rules fix, with its source.
+"""The closed division of MLPerf HPC OpenFold, with the source of every value.
 
 Sources: [R] closed_openfold.yaml of mlperf-logging, ruleset hpc 3.0.0; [A] AlphaFold2 supplement
 (section, table); [P] logs published for MLPerf HPC v3.0; [M] defaults of the MLCommons reference.
-What is not named here keeps the default of its class, and those are the same benchmark's: the sizes of
+Other fields keep the defaults of their classes, which are also those of the benchmark: the sizes of
 the model ([A] 1.5 to 1.9; 93,229,082 parameters [R]) and the constants of the losses ([A] 1.9).
 """
 
@@ -25,7 +25,7 @@ INIT_CHECKPOINT_SHA256 = "b518be4677048f2c0f94889c91e2da73655a73b825a8aa7f8b6f5e
 
 
 def build() -> RunConfig:
-    """One sample at a time per rank, as the reference trains; global batch 128."""
+    """Return the preset: one sample per rank and micro-batch, global batch 128."""
     return RunConfig(
         model=ModelConfig(),
         loss=LossConfig.initial_training(),

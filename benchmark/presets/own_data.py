@@ -1,6 +1,6 @@
-"""A small model on data of one's own: all chains of the data set, some of them held out. Open division.
+"""A small model for your own data: all chains of the data set, with some held out. Open division.
 
-A start, not a recipe: docs/own_data.md describes what to change, by `--set` or in a preset of one's own.
+It is a starting point: docs/own_data.md describes changes by `--set` or in a preset file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LATEST_DATE = "9999-12-31"
 
 
 def build() -> RunConfig:
-    """One chain a step at its own length; a tenth of the clusters is held out and evaluated."""
+    """Return the preset: one chain per step; a tenth of the clusters is held out for evaluation."""
     config = real_smoke.build()
     return dataclasses.replace(
         config,

@@ -1,1 +1,1 @@
-"""Results from MLPerf HPC OpenFold logs, anybody's: read, compared with the reference convergence points, told in tables and pictures."""
+"""Tables and plots of MLPerf HPC OpenFold logs, compared with the reference convergence points."""

@@ -1,4 +1,4 @@
-"""Keeps a finished run among the records, without what names the machine's owner."""
+"""Archive a finished run, without information that identifies the owner of the machine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ from benchmark.results.run_log import LogError, read_run_log
 REMOVED = "(removed)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 REPEATING_KEYS = ("number_of_nodes", "number_of_ranks", "init_checkpoint_sha256")
-"""Of config.json, for the command that repeats a run."""
+"""Keys of config.json that the command that repeats a run depends on."""
 CLEAN_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def archive_run(
     run_directory: Path, folder: Path, *, name: str, command: str | None = None
 ) -> None:
-    """Copy log, configuration and command of a run to a new folder of this name.
+    """Copy the log, the configuration and the command of a run to a new folder of this name.
 
-    command: what repeats the run; made from the configuration if None. BenchmarkError if the run is not a result that others
-    could repeat: unfinished, resumed, against the rules, from code that was not committed, or with paths of this machine in it.
+    Args:
+        run_directory: Output directory of the run.
+        folder: Parent of the new folder.
+        name: Name of the new folder.
+        command: Command that repeats the run; derived from the configuration if None.
+
+    Raises:
+        BenchmarkError: The run is not a result that others can repeat: it is unfinished, resumed or
+        not compliant, its code was not committed, or its files contain paths of this machine.
     """
     target = folder / name
     if not NAME.fullmatch(name):
@@ -36,41 +43,27 @@ def archive_run(
         )
     if target.exists():
         raise BenchmarkError(f"{target} exists; choose another --name")
-    state = _read(run_directory / STATE_FILE)
-    if state.get("status") != "finished" or state.get("continued"):
-        how = (
-            "was resumed"
-            if state.get("continued")
-            else f"is {state.get('status')!r}, expected 'finished'"
-        )
-        raise BenchmarkError(
-            f"{run_directory}: the run {how}; only a run that ended in one go is kept"
-        )
     log_path = run_directory / FIRST_LOG
-    verdict = check_log(log_path)
-    if not verdict.passed:
-        raise BenchmarkError(f"{log_path} does not comply: {verdict.complaints[0].strip()}")
-    try:
-        read_run_log(log_path)
-    except LogError as error:
-        raise BenchmarkError(f"{log_path}: {error}") from error
+    _check_run(run_directory, log_path)
     config = _read(run_directory / "config.json")
-    lacking = missing_keys(config, (*CONFIG_KEYS, *REPEATING_KEYS, "machine.host"))
-    if lacking:
+    missing = missing_keys(config, (*CONFIG_KEYS, *REPEATING_KEYS, "machine.host"))
+    if missing:
         raise BenchmarkError(
-            f"{run_directory}/config.json lacks {', '.join(lacking)}; expected what a run writes"
+            f"{run_directory}/config.json lacks {', '.join(missing)}; expected the file that a "
+            "run writes"
         )
     log = log_path.read_text(encoding="utf-8")
     commit = config["versions"]["commit"]
     if not CLEAN_COMMIT.fullmatch(commit):
         raise BenchmarkError(
-            f"{run_directory}: the code was {commit!r}, expected a whole commit; commit, and run again"
+            f"{run_directory}: the commit of the code is {commit!r}, expected 40 hexadecimal "
+            "digits; commit all changes and repeat the run"
         )
     host = config["machine"]["host"]
     config["machine"]["host"] = REMOVED
     text = json.dumps(config, indent=1) + "\n"
     for file, content in (("config.json", text), (FIRST_LOG, log)):
-        _refuse_traces(content, host=host, where=run_directory / file)
+        _check_no_private_names(content, host=host, path=run_directory / file)
     command = command or repeating_command(config)
     target.mkdir(parents=True)
     (target / "config.json").write_text(text, encoding="utf-8")
@@ -78,11 +71,38 @@ def archive_run(
     (target / "command.txt").write_text(command + "\n", encoding="utf-8")
 
 
+def _check_run(run_directory: Path, log_path: Path) -> None:
+    """Check that the run finished, was not resumed, and has a compliant log."""
+    state = _read(run_directory / STATE_FILE)
+    if state.get("status") != "finished" or state.get("continued"):
+        reason = (
+            "was resumed"
+            if state.get("continued")
+            else f"is {state.get('status')!r}, expected 'finished'"
+        )
+        raise BenchmarkError(
+            f"{run_directory}: the run {reason}; only finished runs that were not resumed are "
+            "archived"
+        )
+    checked = check_log(log_path)
+    if not checked.passed:
+        raise BenchmarkError(f"{log_path} does not comply: {checked.complaints[0].strip()}")
+    try:
+        read_run_log(log_path)
+    except LogError as error:
+        raise BenchmarkError(f"{log_path}: {error}") from error
+
+
 def repeating_command(config: dict[str, Any]) -> str:
-    """For ranks on one node; runs on several have commands that their config.json does not know."""
+    """Return the command that repeats a run on one node.
+
+    Raises:
+        BenchmarkError: The run was on several nodes, so its launcher is not in config.json.
+    """
     if config["number_of_nodes"] > 1:
         raise BenchmarkError(
-            f"the run was on {config['number_of_nodes']} nodes; give the command that repeats it with --command"
+            f"the run was on {config['number_of_nodes']} nodes; give the command that repeats it "
+            "with --command"
         )
     ranks = config["number_of_ranks"]
     start = ["python"] if ranks == 1 else ["torchrun", "--nproc-per-node", str(ranks)]
@@ -103,15 +123,17 @@ def repeating_command(config: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _refuse_traces(content: str, *, host: str, where: Path) -> None:
+def _check_no_private_names(content: str, *, host: str, path: Path) -> None:
     paths = re.findall(r'"(/[^"]+)"', content)
     if paths:
         raise BenchmarkError(
-            f"{where} has a path of this machine in it, {paths[0]}; use relative paths, and run again"
+            f"{path} contains a path of this machine, {paths[0]}; use relative paths and repeat "
+            "the run"
         )
     if re.search(rf"\b{re.escape(host)}\b", content):
         raise BenchmarkError(
-            f"{where} has the name of this host in it, {host}; SUBMISSION_PLATFORM and SUBMISSION_ORG should name it otherwise"
+            f"{path} contains the name of this host, {host}; set SUBMISSION_PLATFORM and "
+            "SUBMISSION_ORG to other names"
         )
 
 
@@ -123,7 +145,5 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: {error}; expected the output directory of a run"
         ) from error
     if not isinstance(content, dict):
-        raise BenchmarkError(
-            f"{path} is not a table of keys; expected the output directory of a run"
-        )
+        raise BenchmarkError(f"{path} is not a JSON object; expected the output directory of a run")
     return content

@@ -1,4 +1,4 @@
-"""`summarize`: tables and pictures from anybody's MLPerf HPC OpenFold logs."""
+"""`summarize`: tables and plots of MLPerf HPC OpenFold logs of any submitter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.errors import BenchmarkError
 from benchmark.results.files import as_csv, as_json
 from benchmark.results.gather import Gathered, ResultSet, gather
-from benchmark.results.metrics import Metrics, compute_metrics, went_side_by_side
+from benchmark.results.metrics import Metrics, compute_metrics, ran_concurrently
 from benchmark.results.peak import PEAK_TFLOP_PER_SECOND
 from benchmark.results.tables import label, markdown
 
@@ -21,49 +21,64 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `summarize`."""
     parser = subparsers.add_parser(
         "summarize",
-        help="tables and pictures from MLPerf logs",
-        description="Read MLPerf HPC OpenFold logs, anybody's, and tell time to train, samples to converge against the MLCommons reference "
-        "convergence points, and speed. Every folder with result_*.txt is a set of runs and a row; other logs are put together "
-        "where they are of one kind. docs/results.md explains the columns.",
-        epilog="The exit code is 0 if every log could be read, 1 if some were left out (they are named; the others are told of), 2 if none "
-        "could. A set that fails the RCP checker is reported, and is no error.",
+        help="tables and plots from MLPerf logs",
+        description=(
+            "Read MLPerf HPC OpenFold logs of any submitter, and report time to train, samples "
+            "to converge against the MLCommons reference convergence points (RCP), and speed. "
+            "Every folder with result_*.txt is a set of runs and a row; other logs are grouped "
+            "if they have the same configuration. docs/results.md explains the columns."
+        ),
+        epilog=(
+            "The exit code is 0 if every log could be read, 1 if some were skipped (they are "
+            "named), 2 if none could be read. A set that fails the RCP checker is reported; that "
+            "is not an error."
+        ),
     )
     parser.add_argument(
         "paths",
         nargs="+",
         type=Path,
         metavar="LOG_OR_DIR",
-        help="log of a run, or folder with logs in it or below it",
+        help="log of a run, or folder to search for logs",
     )
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default=FORMATS[0],
-        help="what is printed (default: %(default)s)",
+        help="format to print (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="also write summary.md, summary.csv, summary.json and the pictures there; made if missing",
+        help=(
+            "also write summary.md, summary.csv, summary.json and the plots to DIR; created if "
+            "missing"
+        ),
     )
     parser.add_argument(
         "--throughput",
         action="store_true",
-        help="the runs of every set went side by side in one job (MLPerf calls it throughput, or weak scaling). Without it, folders "
-        "whose name, or that of one of the two above, ends in 'weak' or 'throughput' are taken for such",
+        help=(
+            "the runs of every set ran concurrently in one job (throughput, or weak scaling, in "
+            "MLPerf). Without this option, a folder is a throughput result if its name, or that "
+            "of one of its two parents, ends in 'weak' or 'throughput'"
+        ),
     )
     parser.add_argument(
         "--accelerator",
         action="append",
         default=[],
         metavar="SYSTEM=NAME",
-        help="accelerator of a system whose logs do not name it, such as perlmutter_224x4=A100; for the share of peak",
+        help=(
+            "accelerator of a system whose logs do not name it, such as perlmutter_224x4=A100; "
+            "needed for the share of peak"
+        ),
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print, write, and return the exit code."""
+    """Print the summary, write the files, and return the exit code."""
     accelerators = _accelerators(args.accelerator)
     gathered = gather(args.paths, is_throughput=args.throughput)
     metrics = [_metrics(each, accelerators) for each in gathered.sets]
@@ -71,18 +86,18 @@ def run(args: argparse.Namespace) -> int:
     print(texts[args.format], end="")
     for line in remarks(gathered, metrics):
         print(f"note: {line}", file=sys.stderr)
-    # in Markdown they are a part of the text
+    # The Markdown text includes the skipped logs.
     for rejection in gathered.rejections if args.format != "markdown" else ():
-        print(f"left out: {rejection.path}: {rejection.reason}", file=sys.stderr)
+        print(f"skipped: {rejection.path}: {rejection.reason}", file=sys.stderr)
     if args.out is not None:
         write(args.out, texts, gathered, metrics)
     if not gathered.sets:
-        raise BenchmarkError("not one log could be read; the reasons are above")
+        raise BenchmarkError("no log could be read; see the reasons above")
     return 1 if gathered.rejections else 0
 
 
 def render(gathered: Gathered, metrics: Sequence[Metrics]) -> dict[str, str]:
-    """The text of every format."""
+    """Return the summary in every format."""
     return {
         "markdown": markdown(metrics, gathered.rejections),
         "csv": as_csv(metrics),
@@ -91,36 +106,44 @@ def render(gathered: Gathered, metrics: Sequence[Metrics]) -> dict[str, str]:
 
 
 def remarks(gathered: Gathered, metrics: Sequence[Metrics]) -> list[str]:
-    """What was taken for granted, or looks odd."""
-    found = [
-        f"{folder}: passed over, it holds results of another benchmark"
-        for folder in gathered.passed_over
+    """Return notes about assumptions that were made and about inconsistencies."""
+    notes = [
+        f"{folder}: skipped, it has results of another benchmark" for folder in gathered.passed_over
     ]
-    for each, of_it in zip(gathered.sets, metrics, strict=True):
-        if of_it.accelerators and of_it.accelerator is None and of_it.reference_samples is not None:
-            found.append(
-                f"{label(of_it)}: its accelerators are not named, so their peak is not known; --accelerator {of_it.system}=NAME tells"
+    for each, of_set in zip(gathered.sets, metrics, strict=True):
+        name = label(of_set)
+        if (
+            of_set.accelerators
+            and of_set.accelerator is None
+            and of_set.reference_samples is not None
+        ):
+            notes.append(
+                f"{name}: the logs do not name the accelerators, so their peak is unknown; give "
+                f"--accelerator {of_set.system}=NAME"
             )
-        if each.place.is_throughput:
-            found.append(
-                f"{label(of_it)}: taken as a throughput result, {of_it.runs} runs side by side"
+        if each.origin.is_throughput:
+            notes.append(
+                f"{name}: assumed to be a throughput result, {of_set.runs} concurrent runs"
             )
-            if not went_side_by_side(each.runs):
-                found.append(
-                    f"{label(of_it)}: but not all of its runs were under way at the same time"
-                )
-        elif went_side_by_side(each.runs):
-            found.append(
-                f"{label(of_it)}: its runs went side by side; if they were one job, --throughput tells its time as a whole"
+            if not ran_concurrently(each.runs):
+                notes.append(f"{name}: but its runs were not all running at the same time")
+        elif ran_concurrently(each.runs):
+            notes.append(
+                f"{name}: its runs were concurrent; if they were one job, --throughput reports "
+                "the time of the whole job"
             )
-    return found
+    return notes
 
 
 def write(
     folder: Path, texts: dict[str, str], gathered: Gathered, metrics: Sequence[Metrics]
 ) -> None:
-    """Everything into one folder. BenchmarkError if that cannot be written."""
-    # matplotlib takes a second to load, and a table does not need it
+    """Write the texts and the plots into one folder.
+
+    Raises:
+        BenchmarkError: A file cannot be written.
+    """
+    # matplotlib takes a second to import, and is needed only here.
     from benchmark.results.pictures import draw_all
 
     try:
@@ -136,20 +159,21 @@ def write(
 
 
 def _metrics(each: ResultSet, accelerators: dict[str, str]) -> Metrics:
-    of_it = compute_metrics(each)
-    name = accelerators.get(of_it.system)
-    return compute_metrics(each, accelerator=name) if name else of_it
+    metrics = compute_metrics(each)
+    name = accelerators.get(metrics.system)
+    return compute_metrics(each, accelerator=name) if name else metrics
 
 
 def _accelerators(pairs: Sequence[str]) -> dict[str, str]:
-    found = {}
+    accelerators = {}
     for pair in pairs:
         system, equals, name = pair.partition("=")
         if not (
             system and equals and any(pattern.search(name) for pattern, _ in PEAK_TFLOP_PER_SECOND)
         ):
             raise BenchmarkError(
-                f"--accelerator {pair}: expected SYSTEM=NAME, where NAME has H100, H200, GH200 or A100 in it"
+                f"--accelerator {pair}: expected SYSTEM=NAME, where NAME contains H100, H200, "
+                "GH200 or A100"
             )
-        found[system] = name
-    return found
+        accelerators[system] = name
+    return accelerators

@@ -1,7 +1,7 @@
-"""Find the logs of runs that were continued, which are not results, and link their parts.
+"""Find the logs of resumed runs, which are not results, and link their parts.
 
-A run that is continued writes a second log, which is marked. Parts belong together if they are in
-one output directory, or in one folder with the same seed.
+A resumed run writes a second log, which is marked. Parts belong together if they are in the same
+output directory, or in the same folder and have the same seed.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from benchmark.result_files import by_number
 
 CONTINUED_PATTERN = CONTINUED_LOG.format("*")
 PREEMPTED_ERRORS = ("PreemptedError", "Terminated")
-"""What run_stop names as the error of a run that a signal stopped."""
+"""Errors in run_stop of a run that a signal stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPart:
-    """What one process of a run wrote into its log."""
+    """The part of a run that one process logged."""
 
     path: Path
     seed: int | None
     number: int
-    """0: the first part. Above: how often the run was continued before."""
+    """0 for the first part, else the number of the continuation."""
     resumed_from_step: int | None
     status: str | None
-    """None: there is no run_stop."""
+    """Status in run_stop, or None without run_stop."""
     error: str | None
     """Type of the error that ended the process, if the log names one."""
     samples: int | None
-    """Samples seen at the end of the last cycle."""
+    """Samples seen at the end of the last training interval."""
 
     @property
     def is_preempted(self) -> bool:
-        """A signal stopped it, so the same command continues it."""
+        """Whether a signal stopped it, so that the same command continues it."""
         return self.error in PREEMPTED_ERRORS
 
     def describe(self) -> str:
-        """Return the name of the log, and how this part began and ended."""
+        """Return the name of the log, and how this part started and ended."""
         step = self.resumed_from_step
         start = "" if step is None else f"resumed from step {step}, "
         end = self.status or "no run_stop"
         if self.is_preempted:
-            end = "pre-empted"
+            end = "preempted"
         elif self.error is not None:
             end = f"{self.status} by {self.error}"
         after = "" if self.samples is None else f" after {self.samples:,} samples"
@@ -58,9 +58,9 @@ class RunPart:
 
 
 def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Return the logs that may be whole runs, and for each other run its first log and the reason.
+    """Return the logs that may be complete runs, and a reason by first log for the other runs.
 
-    A log in an output directory brings the other parts of its run with it.
+    For a log in an output directory, the other parts of its run are included.
     """
     groups: dict[Hashable, list[RunPart]] = defaultdict(list)
     paths = _with_neighbors(paths)
@@ -71,7 +71,7 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
     reasons: dict[Path, str] = {}
     for parts in groups.values():
         if any(part.number > 0 for part in parts):
-            # a run that reached its target was not continued; it has the same seed by chance
+            # A run that reached its target was not resumed; it has the same seed by chance.
             linked = [part for part in parts if part.number > 0 or part.status != SUCCESS]
             whole |= {part.path for part in parts if part not in linked}
             linked.sort(key=lambda part: part.number)
@@ -80,8 +80,8 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
         for part in parts:
             if part.is_preempted:
                 reasons[part.path] = (
-                    f"{part.describe()} was not continued yet, so it is not a whole run; "
-                    "the command that started it continues it"
+                    f"{part.describe()} was not continued yet, so it is not a complete run; "
+                    "run the same command again to continue it"
                 )
             else:
                 whole.add(part.path)
@@ -89,11 +89,11 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
 
 
 def read_part(path: Path) -> RunPart:
-    """Read what a log says about its part of a run; damaged lines are left out."""
+    """Read the part of a run from its log; damaged lines are skipped."""
     try:
         events, _ = read_events(path)
     except OSError:
-        # read_run_log gives the reason
+        # read_run_log reports the error.
         events = []
     last = {event["key"]: event for event in events}
     mark = last.get(CONTINUED_KEY)
@@ -128,7 +128,7 @@ def _with_neighbors(paths: Iterable[Path]) -> list[Path]:
 
 
 def _run_of(part: RunPart) -> Hashable:
-    """Equal for the parts of one run."""
+    """Return a key that is equal for all parts of a run."""
     folder, name = part.path.parent.resolve(), part.path.name
     if name == FIRST_LOG or fnmatch(name, CONTINUED_PATTERN):
         return folder
@@ -136,7 +136,7 @@ def _run_of(part: RunPart) -> Hashable:
 
 
 def _describe_run(parts: Sequence[RunPart]) -> str:
-    first = "" if parts[0].number == 0 else "its first log is not among them, "
+    first = "" if parts[0].number == 0 else "its first log is missing, "
     listed = ", ".join(part.describe() for part in parts)
     noun = "log" if len(parts) == 1 else "logs"
     return f"a resumed run is not a result: {first}one run in {len(parts)} {noun}: {listed}"

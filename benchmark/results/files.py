@@ -1,4 +1,7 @@
-"""Sets of runs as CSV, one row per set, and as JSON, with every run; names and units as in Figures."""
+"""Write sets of runs as CSV, one row per set, and as JSON, with every run.
+
+Names and units are those of Metrics.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from benchmark.results.run_log import RunLog
 
 
 def as_csv(metrics: Sequence[Metrics]) -> str:
-    """An empty cell where the logs do not tell."""
+    """Return CSV with a row per set. Unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Metrics)], lineterminator="\n")
     writer.writeheader()
@@ -26,7 +29,7 @@ def as_csv(metrics: Sequence[Metrics]) -> str:
 def as_json(
     metrics: Sequence[Metrics], runs: Sequence[Sequence[RunLog]], rejections: Sequence[Rejection]
 ) -> str:
-    """runs: those of each set, in the order of figures."""
+    """Return JSON with all sets. runs: the runs of each set, in the order of metrics."""
     content = {
         "sets": [
             asdict(each) | {"each_run": [_run(run) for run in members]}

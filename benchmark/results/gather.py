@@ -1,8 +1,8 @@
-"""From files and folders to sets of runs.
+"""Find logs in files and folders, and group them into sets of runs.
 
-A folder with result_*.txt is one set, whose logs must agree. All other logs, those named one by one and every mlperf.log below
-a folder, are put together with those that agree with them. Logs of resumed runs are linked and
-left out.
+A folder with result_*.txt is one set, whose logs must have the same configuration. All other logs
+(named files, and every mlperf.log below a folder) are grouped by configuration. Logs of resumed
+runs are linked and skipped.
 """
 
 from __future__ import annotations
@@ -16,42 +16,46 @@ from benchmark.errors import BenchmarkError
 from benchmark.output_directory import FIRST_LOG
 from benchmark.result_files import RESULT_PATTERN, by_number
 from benchmark.results.continued import CONTINUED_PATTERN, set_parts_aside
-from benchmark.results.place import Place, describe_place
+from benchmark.results.origin import Origin, describe_origin
 from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """A log, or a folder of logs, that tells of no result, and why."""
+    """A log, or a folder of logs, that is not a result, and the reason."""
 
     path: Path
     reason: str
     is_foreign: bool = False
-    """It is of another benchmark."""
+    """Whether it is of another benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultSet:
-    """Runs of one kind on one system; at least one."""
+    """One or more runs with the same configuration on one system."""
 
-    place: Place
+    origin: Origin
     runs: tuple[RunLog, ...]
     num_rejected: int
-    """Logs of the same folder that tell of no result."""
+    """Logs of the same folder that are not results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """Everything that was found."""
+    """All sets and all skipped logs and folders."""
 
     sets: tuple[ResultSet, ...]
     rejections: tuple[Rejection, ...]
     passed_over: tuple[Path, ...] = ()
-    """Folders that hold results of other benchmarks alone, as those of a whole submission do."""
+    """Folders that have only results of other benchmarks, as in a complete submission."""
 
 
 def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
-    """Read all logs in files and folders. BenchmarkError for a path that does not exist or a folder without logs."""
+    """Read all logs in files and folders.
+
+    Raises:
+        BenchmarkError: A path does not exist, or a folder has no logs.
+    """
     folders, loose = find_logs(paths)
     sets: list[ResultSet] = []
     rejections: list[Rejection] = []
@@ -67,26 +71,32 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
             rejections.append(Rejection(path=folder, reason=_disagreement(runs)))
         elif runs:
             sets.append(
-                ResultSet(place=describe_place(folder), runs=tuple(runs), num_rejected=len(wrong))
+                ResultSet(origin=describe_origin(folder), runs=tuple(runs), num_rejected=len(wrong))
             )
     runs, wrong = _read_all(loose)
     rejections += wrong
-    places: dict[Place, list[RunLog]] = {}
+    by_origin: dict[Origin, list[RunLog]] = {}
     for run in runs:
-        # what config.json tells, such as preset and dap size, must agree too
-        places.setdefault(describe_place(run.path.parent), []).append(run)
-    for place, neighbors in places.items():
+        # Values from config.json, such as preset and DAP size, must be the same too.
+        by_origin.setdefault(describe_origin(run.path.parent), []).append(run)
+    for origin, neighbors in by_origin.items():
         sets += [
-            ResultSet(place=place, runs=tuple(members), num_rejected=0)
+            ResultSet(origin=origin, runs=tuple(members), num_rejected=0)
             for members in _by_kind(neighbors)
         ]
     if is_throughput:
-        sets = [replace(each, place=replace(each.place, is_throughput=True)) for each in sets]
+        sets = [replace(each, origin=replace(each.origin, is_throughput=True)) for each in sets]
     return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
 
 
 def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Folders that hold result files, and single logs; no log twice, whatever it is called, in the order asked for."""
+    """Return the folders that have result files, and the other logs, in the order of `paths`.
+
+    No log is returned twice, even under different names.
+
+    Raises:
+        BenchmarkError: A path does not exist, or a folder has no logs.
+    """
     folders: dict[Path, Path] = {}
     loose: dict[Path, Path] = {}
     for path in paths:
@@ -95,7 +105,8 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             logs = sorted([*path.rglob(FIRST_LOG), *path.rglob(CONTINUED_PATTERN)])
             if not found and not logs:
                 raise BenchmarkError(
-                    f"{path} holds no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it"
+                    f"{path} has no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below "
+                    "it"
                 )
             folders |= {
                 folder.resolve(): folder for folder in found if folder.resolve() not in folders
@@ -105,7 +116,7 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             loose.setdefault(path.resolve(), path)
         else:
             raise BenchmarkError(
-                f"{path} does not exist; expected the log of a run, or a folder of them"
+                f"{path} does not exist; expected the log of a run, or a folder of logs"
             )
     of_folders = {file.resolve() for folder in folders for file in folder.glob(RESULT_PATTERN)}
     return list(folders.values()), [path for file, path in loose.items() if file not in of_folders]
@@ -128,7 +139,7 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
 
 
 def _kind(run: RunLog) -> dict[str, Any]:
-    """What the runs of a set have in common."""
+    """Return the values that are the same for all runs of a set."""
     return {
         "submission_org": run.organization,
         "submission_platform": run.platform,
@@ -155,5 +166,8 @@ def _disagreement(runs: Sequence[RunLog]) -> str:
     for name in _kind(runs[0]):
         values = sorted({str(_kind(run)[name]) for run in runs})
         if len(values) > 1:
-            return f"its logs are not of one kind: {name} is {' and '.join(values)}; expected the same in every {RESULT_PATTERN}"
-    raise AssertionError("logs of several kinds differ in something")
+            return (
+                f"its logs have different configurations: {name} is {' and '.join(values)}; "
+                f"expected the same in every {RESULT_PATTERN}"
+            )
+    raise AssertionError("logs of different kinds have no different value")

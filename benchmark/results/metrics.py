@@ -1,4 +1,4 @@
-"""The figures of a set of runs: everything that tables, files and pictures show of it."""
+"""Compute the metrics of a set of runs that tables, files and plots show."""
 
 from __future__ import annotations
 
@@ -9,48 +9,63 @@ from dataclasses import dataclass
 
 from benchmark.results.gather import ResultSet
 from benchmark.results.peak import peak_tflop_per_second, share_of_peak
-from benchmark.results.reference_points import NORMALISED, PASS, judge, reference_mean, trimmed_mean
+from benchmark.results.reference_points import (
+    NORMALIZED,
+    PASS,
+    check_convergence,
+    reference_mean,
+    trimmed_mean,
+)
 from benchmark.results.run_log import RunLog
 
 PLACEHOLDER = "PLACEHOLDER"
-"""In the logs of some submitters, where their name should be."""
+"""Appears in the logs of some submitters in place of their name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Of one set. None where the logs do not tell; times are of the machine's clock, units end the names."""
+    """Metrics of a set of runs. None means unknown. Times are wall-clock times."""
 
     submitter: str
     system: str
     division: str
     preset: str | None
     is_throughput: bool
-    """The runs went side by side, and the result is the time from the first run_start to the last run_stop."""
+    """Whether the runs were concurrent.
+
+    The result is then the time from the first run_start to the last run_stop.
+    """
     nodes: int
     accelerators: int
-    """Of the whole job; 0 for CPUs alone."""
+    """Number in the whole job; 0 if only CPUs were used."""
     accelerators_per_run: int
-    """Of one run: the same, unless the runs went side by side."""
+    """Number in one run, which differs from the job only for concurrent runs."""
     accelerator: str | None
     ranks: int
     dap_size: int | None
     is_dap_size_inferred: bool
-    """From ranks and batch, since logs do not tell."""
+    """The DAP size was inferred from ranks and batch, because the log does not have it."""
     precision: str | None
     batch: int
     accumulation: int
     counts_micro_steps: bool
-    """Batch and step are those of a part of an optimizer step, as the reference counts."""
+    """Batch and step are those of a micro-step, as in the MLCommons reference."""
     runs: int
     converged: int
     rejected: int
     minutes_min: float | None
     minutes_trimmed_mean: float | None
-    """None of fewer than three runs, or if more than one did not converge: one counts as the slowest."""
+    """None for fewer than three runs, or if more than one did not converge.
+
+    One run that did not converge counts as the slowest.
+    """
     minutes_max: float | None
     """None if a run did not converge."""
     minutes_side_by_side: float | None
-    """First run_start to last run_stop of the runs that converged, as mlperf-logging's summarizer counts; it is not normalized."""
+    """First run_start to last run_stop of the converged runs, not normalized.
+
+    mlperf-logging's summarizer computes it in the same way.
+    """
     samples_trimmed_mean: float | None
     samples_min: int | None
     samples_max: int | None
@@ -59,50 +74,50 @@ class Metrics:
     verdict_message: str
     rcp_factor: float
     minutes_normalized: float | None
-    """The trimmed mean times the factor; None where there is no verdict or a bad one."""
+    """The trimmed mean times the factor; None if the RCP check failed or was not run."""
     seconds_per_step: float | None
-    """Median over the cycles between evaluations, the first of each run left out; evaluation excluded."""
+    """Median over the training intervals, without the first of each run."""
     seconds_per_step_all_cycles: float | None
     samples_per_second: float | None
-    """Of one run."""
+    """Speed of one run."""
     share_of_peak: float | None
     data_wait_seconds_per_step: float | None
-    """Mean, the first cycle of each run left out."""
+    """Mean, without the first training interval of each run."""
     evaluation_seconds: float | None
-    """Median of one evaluation."""
+    """Median duration of an evaluation."""
     evaluation_minutes_alone: float | None
-    """Mean of a run: evaluation while no training cycle was open."""
+    """Mean time per run of evaluation without concurrent training."""
     init_minutes: float | None
-    """Longest of the runs, before the clock; the rules allow 30."""
+    """Longest initialization of a run, before run_start; the rules allow 30."""
 
 
 def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) -> Metrics:
-    """accelerator: its name, if neither log nor place tells."""
-    runs, place = result_set.runs, result_set.place
+    """Compute the metrics of a set. accelerator: its name, if neither log nor path contains it."""
+    runs, origin = result_set.runs, result_set.origin
     first = runs[0]
     samples = [run.samples if run.is_converged else math.inf for run in runs]
     accelerator = (
-        place.accelerator or accelerator or _accelerator_in(f"{first.platform} {place.system}")
+        origin.accelerator or accelerator or _accelerator_in(f"{first.platform} {origin.system}")
     )
     converged = [run for run in runs if run.is_converged]
     per_run, whole = _num_accelerators(result_set)
-    verdict = judge(runs)
+    convergence = check_convergence(runs)
     times = _times(runs)
     trimmed = times["minutes_trimmed_mean"]
-    dap_size = place.dap_size or _infer_dap_size(first)
+    dap_size = origin.dap_size or _infer_dap_size(first)
     return Metrics(
-        submitter=place.submitter or _real_name(first.organization),
-        system=place.system or _real_name(first.platform),
+        submitter=origin.submitter or _real_name(first.organization),
+        system=origin.system or _real_name(first.platform),
         division=first.division,
-        preset=place.preset,
-        is_throughput=place.is_throughput,
+        preset=origin.preset,
+        is_throughput=origin.is_throughput,
         nodes=_num_nodes(result_set),
         accelerators=whole,
         accelerators_per_run=per_run,
         accelerator=accelerator,
         ranks=first.num_ranks,
         dap_size=dap_size,
-        is_dap_size_inferred=place.dap_size is None and dap_size is not None,
+        is_dap_size_inferred=origin.dap_size is None and dap_size is not None,
         precision=first.precision,
         batch=first.batch,
         accumulation=first.accumulation,
@@ -111,17 +126,17 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
         converged=len(converged),
         rejected=result_set.num_rejected,
         minutes_side_by_side=_side_by_side(converged)
-        if place.is_throughput and converged
+        if origin.is_throughput and converged
         else None,
         samples_trimmed_mean=_finite(trimmed_mean(samples)),
         samples_min=_finite(min(samples)),
         samples_max=_finite(max(samples)),
         reference_samples=reference_mean(first.batch) if first.has_closed_sample else None,
-        verdict=verdict.outcome,
-        verdict_message=verdict.message,
-        rcp_factor=verdict.factor,
-        minutes_normalized=trimmed * verdict.factor
-        if verdict.outcome in (PASS, NORMALISED) and trimmed is not None
+        verdict=convergence.outcome,
+        verdict_message=convergence.message,
+        rcp_factor=convergence.factor,
+        minutes_normalized=trimmed * convergence.factor
+        if convergence.outcome in (PASS, NORMALIZED) and trimmed is not None
         else None,
         **times,
         **_speed(runs, num_accelerators=per_run, accelerator=accelerator),
@@ -169,7 +184,7 @@ def _speed(
 
 
 def step_seconds(run: RunLog) -> list[float]:
-    """Mean seconds of a step of `batch` samples, per cycle."""
+    """Return the mean seconds of a step of `batch` samples, for each training interval."""
     return [
         (cycle.stop - cycle.start) * run.batch / (cycle.samples - cycle.samples_before)
         for cycle in run.cycles
@@ -177,7 +192,7 @@ def step_seconds(run: RunLog) -> list[float]:
 
 
 def evaluation_alone(run: RunLog) -> float:
-    """Seconds during which an evaluation went on and no training cycle was under way."""
+    """Return the seconds in which an evaluation was running and training was not."""
     training = [(cycle.start, cycle.stop) for cycle in run.cycles]
     if run.open_cycle_start is not None:
         training.append((run.open_cycle_start, run.minutes * 60))
@@ -192,8 +207,8 @@ def evaluation_alone(run: RunLog) -> float:
     return alone
 
 
-def went_side_by_side(runs: Sequence[RunLog]) -> bool:
-    """All clocks ran at the same time for a while."""
+def ran_concurrently(runs: Sequence[RunLog]) -> bool:
+    """Return whether there was a time when all of several runs were running."""
     return len(runs) > 1 and max(run.run_start_ms for run in runs) < min(
         run.run_stop_ms for run in runs
     )
@@ -204,20 +219,24 @@ def _side_by_side(runs: Sequence[RunLog]) -> float:
 
 
 def _num_accelerators(result_set: ResultSet) -> tuple[int, int]:
-    """(of one run, of the whole job). A rank has one; a log may give the nodes of its own run or those of the whole job."""
+    """Return the number of accelerators of one run and of the whole job.
+
+    A rank has one accelerator. The log of a throughput run may have the nodes of its own run or
+    those of the whole job.
+    """
     run = result_set.runs[0]
-    named = run.num_nodes * run.accelerators_per_node
-    if not named or not result_set.place.is_throughput:
-        return named, named
-    per_run = min(named, run.num_ranks)
-    return per_run, max(named, per_run * len(result_set.runs))
+    logged = run.num_nodes * run.accelerators_per_node
+    if not logged or not result_set.origin.is_throughput:
+        return logged, logged
+    per_run = min(logged, run.num_ranks)
+    return per_run, max(logged, per_run * len(result_set.runs))
 
 
 def _num_nodes(result_set: ResultSet) -> int:
-    """Of the whole job."""
+    """Return the number of nodes of the whole job."""
     run = result_set.runs[0]
     if (
-        not result_set.place.is_throughput
+        not result_set.origin.is_throughput
         or run.num_nodes * run.accelerators_per_node > run.num_ranks
     ):
         return run.num_nodes
@@ -225,9 +244,14 @@ def _num_nodes(result_set: ResultSet) -> int:
 
 
 def _infer_dap_size(run: RunLog) -> int | None:
-    """Ranks that share a sample, if each group has one sample and what is left over evaluates; None where ranks have several, or none."""
-    at_once = run.batch // run.accumulation if run.is_ours else run.batch
-    return (run.num_ranks // at_once or None) if run.accelerators_per_node and at_once else None
+    """Return the number of ranks per sample, assuming that the remaining ranks evaluate.
+
+    Returns None if a rank has several samples, or if there are no accelerators.
+    """
+    micro_batch = run.batch // run.accumulation if run.is_ours else run.batch
+    if not run.accelerators_per_node or not micro_batch:
+        return None
+    return run.num_ranks // micro_batch or None
 
 
 def _real_name(name: str) -> str:
@@ -235,7 +259,7 @@ def _real_name(name: str) -> str:
 
 
 def _accelerator_in(text: str) -> str | None:
-    """A known accelerator's name within the name of a system."""
+    """Return the known accelerator that the name of a system contains, if any."""
     return next((name for name in ("H100", "H200", "A100") if name in text), None)
 
 

@@ -1,17 +1,21 @@
-"""Share of the accelerators' peak that training reaches."""
+"""The share of the accelerators' peak FLOP/s that training reaches."""
 
 from __future__ import annotations
 
 import re
 
 FORWARD_TFLOP = 11.8
-"""Matrix work of one forward pass of a sample of the closed division (crop 256), counted by `perf counts`."""
+"""Matrix products of a forward pass of a closed-division sample (crop 256), from `perf counts`."""
 MEAN_EXTRA_PASSES = 1.5
 STEP_TFLOP = (3 + MEAN_EXTRA_PASSES) * FORWARD_TFLOP
-"""A sample's step: forward, backward (twice that), and on average 1.5 passes without gradient; computing again to save memory does not count."""
+"""TFLOP of a step per sample: forward, backward (twice as much), and 1.5 recycling iterations.
+
+Does not include recomputation.
+"""
 
 PEAK_TFLOP_PER_SECOND = (
-    # name in the description of the system, dense peak by precision; data sheets of NVIDIA (without sparsity)
+    # Accelerator name in the system description, and dense peak by precision, from NVIDIA's data
+    # sheets (without sparsity).
     (re.compile(r"H100\W+PCIE", re.IGNORECASE), {"bf16": 756.0, "tf32": 378.0}),
     (re.compile(r"G?H200|H100", re.IGNORECASE), {"bf16": 989.0, "tf32": 495.0}),
     (re.compile(r"A100", re.IGNORECASE), {"bf16": 312.0, "tf32": 156.0}),
@@ -19,7 +23,7 @@ PEAK_TFLOP_PER_SECOND = (
 
 
 def peak_tflop_per_second(accelerator: str | None, precision: str | None) -> float | None:
-    """Dense peak of one accelerator; None if name or precision is unknown."""
+    """Return the dense peak of one accelerator, or None if its name or the precision is unknown."""
     for pattern, peaks in PEAK_TFLOP_PER_SECOND:
         if accelerator and pattern.search(accelerator):
             return peaks.get(precision or "")
@@ -27,5 +31,9 @@ def peak_tflop_per_second(accelerator: str | None, precision: str | None) -> flo
 
 
 def share_of_peak(samples_per_second: float, *, num_accelerators: int, peak: float) -> float:
-    """0 to 1; num_accelerators are all that the job holds, those that only evaluate too."""
+    """Return the share of peak, 0 to 1.
+
+    num_accelerators: all accelerators of the run, including those that only evaluate. peak: TFLOP/s
+    of one accelerator.
+    """
     return samples_per_second * STEP_TFLOP / (num_accelerators * peak)

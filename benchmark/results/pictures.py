@@ -1,4 +1,4 @@
-"""Pictures of sets of runs: the course of lDDT-Ca, time of a step, strong scaling."""
+"""Plots of sets of runs: lDDT-Ca curves, step time, strong scaling."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from benchmark.results.tables import label
 Curve = tuple[list[float], list[float]]
 """x and y of one run."""
 LOG_SCALE_FROM = 5.0
-"""A quantity that differs between sets by more than this factor has a logarithmic axis."""
+"""An axis is logarithmic if its values span more than this factor."""
 LOWEST_SHARE = 0.03
-"""Of all evaluations, how many of the lowest may fall out of the picture: some runs have a bad one now and then."""
+"""Share of the lowest evaluations that may lie outside the axes: some runs have outliers."""
 
 
 def draw_all(folder: Path, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
-    """lddt_samples.png, lddt_minutes.png, step_time.png and strong_scaling.png."""
+    """Draw lddt_samples.png, lddt_minutes.png, step_time.png and strong_scaling.png."""
     for name, draw in (
         ("lddt_samples", draw_lddt_samples),
         ("lddt_minutes", draw_lddt_minutes),
@@ -41,8 +41,10 @@ def draw_all(folder: Path, sets: Sequence[ResultSet], metrics: Sequence[Metrics]
 
 
 def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
-    """lDDT-Ca over samples seen, and the range of samples in which the reference's 20 runs converge."""
-    _draw_runs(axes, sets, metrics, curve=lambda run: _course(run, lambda each: each.samples / 1e3))
+    """Plot lDDT-Ca over samples, and the range in which the MLCommons reference's runs converge."""
+    _draw_runs(
+        axes, sets, metrics, curve=lambda run: _lddt_curve(run, lambda each: each.samples / 1e3)
+    )
     if any(each.reference_samples for each in metrics):
         for point, shade in zip(reference_points(), ("0.55", "0.75"), strict=False):
             low, high = min(point.samples) / 1e3, max(point.samples) / 1e3
@@ -59,12 +61,16 @@ def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
 
 
 def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
-    """lDDT-Ca over minutes since run_start; bars at the target show when the reference's samples would be through at each set's own pace."""
-    _draw_runs(axes, sets, metrics, curve=lambda run: _course(run, lambda each: each.stop / 60))
+    """Plot lDDT-Ca over minutes since run_start.
+
+    A bar at the target shows, for each set, when it would have processed the samples that the
+    MLCommons reference needs.
+    """
+    _draw_runs(axes, sets, metrics, curve=lambda run: _lddt_curve(run, lambda each: each.stop / 60))
     levels = _lddt_limits(sets)
-    has_pace = [any(run.is_converged and run.samples for run in each.runs) for each in sets]
+    has_speed = [any(run.is_converged and run.samples for run in each.runs) for each in sets]
     bars = [
-        i for i, each in enumerate(metrics) if each.reference_samples is not None and has_pace[i]
+        i for i, each in enumerate(metrics) if each.reference_samples is not None and has_speed[i]
     ]
     for row, i in enumerate(bars):
         low, high = _reference_minutes(sets[i])
@@ -83,7 +89,7 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
             [],
             color="0.4",
             linewidth=4,
-            label="MLCommons reference's samples, at the set's pace",
+            label="MLCommons reference's samples, at the set's speed",
         )
     _finish_lddt(axes, sets)
     _log_scale_if_wide(axes, "x", [run.minutes for each in sets for run in each.runs])
@@ -91,7 +97,7 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
 
 
 def draw_step_time(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
-    """Seconds of a step over the run, one point per cycle between evaluations."""
+    """Plot seconds per step over samples, one point per training interval."""
 
     def curve(run: RunLog) -> Curve:
         return [cycle.samples / 1e3 for cycle in run.cycles], step_seconds(run)
@@ -112,33 +118,39 @@ def _draw_runs(
     *,
     curve: Callable[[RunLog], Curve],
 ) -> None:
-    """Every run as a thin line, and their median as a thick one."""
-    for i, (each, of_it) in enumerate(zip(sets, metrics, strict=True)):
+    """Draw every run as a thin line, and their median as a thick one."""
+    for i, (each, of_set) in enumerate(zip(sets, metrics, strict=True)):
         curves = [curve(run) for run in each.runs if run.evaluations and run.cycles]
         for x, y in curves if len(curves) > 1 else ():
             axes.plot(x, y, color=color(i), linewidth=0.7, alpha=0.35)
         if curves:
-            name = legend_name(f"{label(of_it)}, {len(curves)} run{'s'[: len(curves) - 1]}")
+            name = legend_name(f"{label(of_set)}, {len(curves)} run{'s'[: len(curves) - 1]}")
             axes.plot(*_median_curve(curves), color=color(i), linewidth=2, label=name)
 
 
 def _median_curve(curves: Sequence[Curve]) -> Curve:
-    """Median of the runs up to where half of them have ended; one that has ended keeps its last value, between its points a run is linear."""
+    """Return the median of the runs, up to the point where half of them have ended.
+
+    A run that has ended keeps its last value. Runs are interpolated linearly.
+    """
     first = max(x[0] for x, _ in curves)
     last = statistics.median_high(x[-1] for x, _ in curves)
     grid = sorted({value for x, _ in curves for value in x if first <= value <= last})
     return grid, list(np.median([np.interp(grid, x, y) for x, y in curves], axis=0))
 
 
-def _course(run: RunLog, x: Callable) -> Curve:
+def _lddt_curve(run: RunLog, x: Callable) -> Curve:
     evaluations = sorted(run.evaluations, key=lambda each: each.samples)
     return [x(each) for each in evaluations], [each.lddt_ca for each in evaluations]
 
 
 def _reference_minutes(each: ResultSet) -> tuple[float, float]:
-    """When the fastest and the slowest run of the reference would have ended, samples interpolated to the set's batch as their means are."""
+    """Return when the fastest and the slowest run of the MLCommons reference would have ended.
+
+    Uses the speed of the set. The samples are interpolated to the batch size of the set.
+    """
     points = reference_points()
-    pace = statistics.median(
+    minutes_per_sample = statistics.median(
         run.minutes / run.samples for run in each.runs if run.is_converged and run.samples
     )
     batches = [point.batch for point in points]
@@ -147,11 +159,11 @@ def _reference_minutes(each: ResultSet) -> tuple[float, float]:
         float(np.interp(batch, batches, [choose(point.samples) for point in points]))
         for choose in (min, max)
     )
-    return low * pace, high * pace
+    return low * minutes_per_sample, high * minutes_per_sample
 
 
 def _lddt_limits(sets: Sequence[ResultSet]) -> tuple[float, float]:
-    """Of the axis: nearly all values but those before the first step, and the target."""
+    """Return axis limits for the target and nearly all values after the first step."""
     values = _trained_values(sets)
     values += [run.target for result in sets for run in result.runs]
     low, high = float(np.quantile(values, LOWEST_SHARE)), max(values)
@@ -179,7 +191,7 @@ def _finish_lddt(axes: Axes, sets: Sequence[ResultSet]) -> None:
         axes.text(
             0.01,
             0.02,
-            f"{num_hidden} evaluations lie below",
+            f"{num_hidden} evaluations are below",
             transform=axes.transAxes,
             fontsize=8,
             bbox=box,

@@ -1,4 +1,4 @@
-"""`results`: keeps our own records, and makes the table of them."""
+"""`results`: archive our own runs, and generate the table of all records."""
 
 from __future__ import annotations
 
@@ -17,25 +17,31 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "results",
         help="our own records and their table",
-        description=f"Make results/{TABLE_FILE} from the records in results/measured and results/runs; with --add keep a run there first.",
+        description=(
+            f"Generate results/{TABLE_FILE} from the records in results/measured and "
+            "results/runs. With --add, archive a run first."
+        ),
     )
     parser.add_argument(
         "--results-dir",
         type=Path,
         default=RESULTS,
         metavar="DIR",
-        help="the records (default: results of the checkout)",
+        help="folder of the records (default: results of the checkout)",
     )
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
         "--add",
         action="store_true",
-        help="keep the finished run RUN_DIR: mlperf.log, config.json without the host's name, command",
+        help=(
+            "archive the finished run RUN_DIR: mlperf.log, config.json without the host name, "
+            "command"
+        ),
     )
     action.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit code 1 if the table in the tree is not what would be made",
+        help="write nothing; exit with code 1 if the table is out of date",
     )
     parser.add_argument(
         "run_dir",
@@ -45,32 +51,31 @@ def add_parser(subparsers) -> None:
         help="with --add: output directory of a finished run",
     )
     parser.add_argument(
-        "--name", help="of the folder that a run is kept in, such as demo_seed_1_2026-11-21"
+        "--name", help="with --add: name of the new folder, such as demo_seed_1_2026-11-21"
     )
     parser.add_argument(
         "--command",
         dest="repeat",
         metavar="TEXT",
-        help="the command that repeats the run, if it was on several nodes",
+        help="with --add: command that repeats the run; needed if it was on several nodes",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns the exit code."""
+    """Archive a run if requested, write or check the table, and return the exit code."""
     results = args.results_dir
     if not results.is_dir():
         raise BenchmarkError(f"--results-dir {results} is not a directory")
     if not args.add == (args.run_dir is not None) == (args.name is not None):
-        raise BenchmarkError("--add, RUN_DIR and --name NAME belong together")
+        raise BenchmarkError("--add, RUN_DIR and --name NAME must be given together")
     if args.add:
         archive_run(args.run_dir, results / "runs", name=args.name, command=args.repeat)
     text = format_table(results)
     target = results / TABLE_FILE
     is_current = target.is_file() and target.read_text(encoding="utf-8") == text
     if args.check:
-        print(
-            f"{target} is {'current' if is_current else 'not current; python -m benchmark results makes it anew'}"
-        )
+        stale = "not current; regenerate it with python -m benchmark results"
+        print(f"{target} is {'current' if is_current else stale}")
         return 0 if is_current else 1
     target.write_text(text, encoding="utf-8")
     print(f"{target} {'was current' if is_current else 'written'}")

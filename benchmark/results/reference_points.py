@@ -1,6 +1,7 @@
-"""Reference convergence points (RCP): how many samples the reference needs, and mlperf-logging's verdict on a set of runs.
+"""Reference convergence points (RCP), and the RCP check.
 
-The points, 20 runs of the reference at each of two batch sizes, are in mlperf-logging's own package, ruleset hpc 3.0.0.
+The points are the samples that 20 runs of the MLCommons reference need at each of two batch sizes.
+They are part of the mlperf-logging package, ruleset hpc 3.0.0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmark.check import RULESET, USAGE
 from benchmark.results.run_log import BENCHMARK, RunLog
 
 REQUIRED_RUNS = rcp_checker.submission_runs[USAGE][BENCHMARK]
-PASS, NORMALISED, SHORT, NO_VERDICT = "passes", "passes, normalized", "falls short", "no verdict"
+PASS, NORMALIZED, SHORT, NOT_CHECKED = "passes", "passes, normalized", "falls short", "no verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,28 +32,31 @@ class ReferencePoint:
 
     batch: int
     samples: tuple[int, ...]
-    """Of every run of the reference."""
+    """Samples of every run of the MLCommons reference."""
     mean: float
-    """Without the fastest and the slowest."""
+    """Mean without the fastest and the slowest run."""
     least: float
     """The lowest mean of a submission that the checker accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the RCP checker says of a set of runs."""
+class Convergence:
+    """Result of the RCP checker for a set of runs."""
 
     outcome: str
-    """PASS, NORMALISED, SHORT or NO_VERDICT."""
+    """PASS, NORMALIZED, SHORT or NOT_CHECKED."""
     message: str
-    """The checker's own words, or why it was not asked."""
+    """Message of the checker, or why it was not run."""
     factor: float
-    """The reported time is the trimmed mean times this; 1 if the runs needed as many samples as the reference, or more."""
+    """The reported time is the trimmed mean times this factor.
+
+    It is 1 if the runs needed at least as many samples as the MLCommons reference.
+    """
 
 
 @lru_cache(maxsize=1)
 def reference_points() -> tuple[ReferencePoint, ...]:
-    """In order of batch size."""
+    """Return the points in order of batch size."""
     checker = rcp_checker.RCP_Checker(USAGE, RULESET, BENCHMARK, verbose=False)
     return tuple(
         ReferencePoint(
@@ -66,10 +70,10 @@ def reference_points() -> tuple[ReferencePoint, ...]:
 
 
 def reference_mean(batch: int) -> float | None:
-    """Samples that the reference needs at this batch size.
+    """Return the samples that the MLCommons reference needs at a batch size.
 
-    Between two points linearly interpolated; below the smallest, that one's, which a smaller batch may not beat; None above the
-    largest, where whoever submits has to add a point.
+    Interpolates linearly between two points. Below the smallest batch, returns the samples of that
+    batch. Returns None above the largest batch, where a submitter has to add a point.
     """
     points = reference_points()
     if batch > points[-1].batch:
@@ -80,37 +84,37 @@ def reference_mean(batch: int) -> float | None:
 
 
 def trimmed_mean(values: Sequence[float]) -> float | None:
-    """Mean without the least and the greatest; None of fewer than three."""
+    """Return the mean without the smallest and the largest value; None for fewer than three."""
     return statistics.fmean(sorted(values)[1:-1]) if len(values) >= 3 else None
 
 
-def judge(runs: Sequence[RunLog]) -> Verdict:
-    """The RCP checker's verdict on runs of one kind, asked as the package checker asks it (pruned points)."""
+def check_convergence(runs: Sequence[RunLog]) -> Convergence:
+    """Run the RCP checker on a set of runs, with pruned points as the package checker does."""
     if not all(run.has_closed_sample and run.target == 0.8 for run in runs):
-        return Verdict(
-            outcome=NO_VERDICT, message="not the closed division's model and target", factor=1.0
+        return Convergence(
+            outcome=NOT_CHECKED, message="not the closed division's model and target", factor=1.0
         )
     if len(runs) < REQUIRED_RUNS:
-        return Verdict(
-            outcome=NO_VERDICT, message=f"{len(runs)} of {REQUIRED_RUNS} runs", factor=1.0
+        return Convergence(
+            outcome=NOT_CHECKED, message=f"{len(runs)} of {REQUIRED_RUNS} runs", factor=1.0
         )
     with tempfile.TemporaryDirectory() as folder, _silence():
-        # the checker wants files of a certain name, and may delete others beside them
+        # The checker expects certain file names, and may delete other files in the folder.
         for i, run in enumerate(runs):
             shutil.copyfile(run.path, Path(folder, f"result_{i}.txt"))
         passed, message, factor = rcp_checker.check_directory(
             folder, USAGE, RULESET, False, False, rcp_pass="pruned_rcps"
         )
     factor = float(factor)
-    outcome = (NORMALISED if factor > 1.0 else PASS) if passed else SHORT
+    outcome = (NORMALIZED if factor > 1.0 else PASS) if passed else SHORT
     if message == "Insufficient convergence":
-        outcome = NO_VERDICT
-    return Verdict(outcome=outcome, message=message, factor=factor if passed else 1.0)
+        outcome = NOT_CHECKED
+    return Convergence(outcome=outcome, message=message, factor=factor if passed else 1.0)
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The checker talks to the root logger, and gives it a handler if it has none."""
+    """Disable the root logger, which the checker uses and adds a handler to."""
     logger = logging.getLogger()
     handlers, was_disabled = list(logger.handlers), logger.disabled
     logger.disabled = True

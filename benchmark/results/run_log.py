@@ -1,8 +1,9 @@
-"""One run, read from its MLPerf log: anybody's log of the OpenFold benchmark, not only ours.
+"""Read a run from an MLPerf log of the OpenFold benchmark, of any submitter.
 
-Where submitters differ: evaluation in turn with training or beside it; the wait for a batch under two names; and what a
-step is when gradients are accumulated. The reference logs the samples of one micro-step as global_batch_size and counts
-micro-steps, ours logs the samples of an optimizer step and counts those; in both, samples = steps x global_batch_size.
+Submitters differ in three ways. Evaluation alternates with training or is concurrent. The wait for
+a batch has two names. With gradient accumulation, the MLCommons reference logs the samples of one
+micro-step as global_batch_size and counts micro-steps; we log the samples of an optimizer step and
+count those. In both cases samples = steps x global_batch_size.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmark.output_directory import was_resumed
 BENCHMARK = "openfold"
 OUR_WAIT_KEY = "data_wait_seconds_per_step"
 WAIT_KEYS = (OUR_WAIT_KEY, "avg_perf_next_batch")
-"""Mean wait for a batch in seconds, per cycle: our key, and that of the NVIDIA code, which times the same call."""
+"""Keys of the mean wait for a batch in seconds: ours, and NVIDIA's, which times the same call."""
 SUCCESS = "success"
 CLOSED_SAMPLE = {
     "model_parameters_count": 93_229_082,
@@ -28,24 +29,31 @@ CLOSED_SAMPLE = {
     "max_extra_msa": 1024,
     "max_templates": 4,
 }
-"""Keys that fix the work of a sample in the closed division."""
+"""Keys that determine the work per sample in the closed division."""
 
 
-_BEYOND_ANY = 2.0**63
-"""No time in ms, count or score is as large; JSON has infinity, and whole numbers of any length."""
+_UPPER_BOUND = 2.0**63
+"""Bound of all valid times in ms, counts and scores.
+
+JSON also allows infinity and integers of any size.
+"""
 
 
 class LogError(ValueError):
-    """A file that does not tell of one whole run; the text is the reason."""
+    """A file is not the log of one complete run; the text is the reason."""
 
 
 class ForeignLogError(LogError):
-    """The log of another benchmark."""
+    """A log is of another benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cycle:
-    """Training between two evaluations: samples seen before and after it, seconds from run_start to its begin and end."""
+    """Training between two evaluations.
+
+    `samples_before` and `samples` are the samples seen before and after it; `start` and `stop` are
+    in seconds since run_start.
+    """
 
     samples_before: int
     samples: int
@@ -55,7 +63,7 @@ class Cycle:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """lDDT-Ca (0 to 1) of the weights after `samples`; seconds from run_start to when it began and was known."""
+    """lDDT-Ca (0 to 1) of the weights after `samples`; times in seconds since run_start."""
 
     samples: int
     lddt_ca: float
@@ -65,7 +73,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class RunLog:
-    """A whole run. Times in ms are of the clock of the machine, since 1970."""
+    """A complete run. Times in ms are Unix times."""
 
     path: Path
     organization: str
@@ -77,55 +85,62 @@ class RunLog:
     accelerators_per_node: int
     num_ranks: int
     batch: int
-    """Samples of a step as this log counts steps."""
+    """Samples per step, as this log counts steps."""
     accumulation: int
     is_ours: bool
     target: float
     has_closed_sample: bool
-    """Model and sample are the closed division's."""
+    """Whether model and sample are those of the closed division."""
     init_start_ms: float | None
     run_start_ms: float
     run_stop_ms: float
     status: str
     cycles: tuple[Cycle, ...]
-    """Those that came to their end before the clock stopped."""
+    """Training intervals that ended before run_stop."""
     open_cycle_start: float | None
-    """Seconds from run_start to the begin of the cycle that was under way when the clock stopped, if one was."""
+    """Start of the training interval that was running at run_stop, or None.
+
+    In seconds since run_start.
+    """
     evaluations: tuple[Evaluation, ...]
     data_waits: tuple[float, ...]
-    """Mean wait for a batch in seconds, one per cycle; empty if not logged."""
+    """Mean wait for a batch in seconds, one per training interval; empty if not logged."""
 
     @property
     def is_converged(self) -> bool:
-        """The target was reached."""
+        """Whether the run reached the target."""
         return self.status == SUCCESS
 
     @property
     def minutes(self) -> float:
-        """run_start to run_stop."""
+        """Minutes from run_start to run_stop."""
         return (self.run_stop_ms - self.run_start_ms) / 60e3
 
     @property
     def samples(self) -> int:
-        """Samples behind the weights of the last evaluation, as the RCP checker counts them."""
+        """Samples before the last evaluation, as the RCP checker counts them."""
         return self.evaluations[-1].samples
 
     @property
     def counts_micro_steps(self) -> bool:
-        """`batch` and a step are a part of an optimizer step."""
+        """Whether the log counts micro-steps, so that `batch` is that of a micro-step."""
         return self.accumulation > 1 and not self.is_ours
 
 
 def read_run_log(path: Path) -> RunLog:
-    """LogError, with the reason, if the file is not the log of one whole OpenFold run."""
+    """Read the log of a run.
+
+    Raises:
+        LogError: The file is not the log of one complete OpenFold run; the text is the reason.
+    """
     events = _openfold_events(path)
     values = {event["key"]: event["value"] for event in reversed(events)}
     start, stop = _clock(events, path)
     inside = events[events.index(start) : events.index(stop) + 1]
-    began = start["time_ms"]
+    start_ms = start["time_ms"]
     stats = [as_table(event["value"]) for event in inside if event["key"] == "tracked_stats"]
     is_ours = any(OUR_WAIT_KEY in table for table in stats)
-    evaluations = _evaluations(inside, began)
+    evaluations = _evaluations(inside, start_ms)
     precision, seed = values.get("precision"), values.get("seed")
     num_nodes = _count(values, "number_of_nodes", least=1)
     accelerators_per_node = _count(values, "accelerators_per_node", least=0)
@@ -149,18 +164,18 @@ def read_run_log(path: Path) -> RunLog:
         init_start_ms=next(
             (event["time_ms"] for event in events if event["key"] == "init_start"), None
         ),
-        run_start_ms=began,
+        run_start_ms=start_ms,
         run_stop_ms=stop["time_ms"],
         status=_status(stop),
-        cycles=_cycles(inside, began),
-        open_cycle_start=_open_cycle_start(inside, began),
+        cycles=_cycles(inside, start_ms),
+        open_cycle_start=_open_cycle_start(inside, start_ms),
         evaluations=evaluations,
         data_waits=_data_waits(inside),
     )
 
 
 def _openfold_events(path: Path) -> list[dict[str, Any]]:
-    """All events of an undamaged log of this benchmark, of a run that was not resumed."""
+    """Return all events of an undamaged log of this benchmark, of a run that was not resumed."""
     try:
         events, damage = read_events(path)
     except OSError as error:
@@ -168,7 +183,7 @@ def _openfold_events(path: Path) -> list[dict[str, Any]]:
     if damage:
         raise LogError(f"damaged: {_first(damage)}")
     if not events:
-        raise LogError("no line of it is an MLPerf event (:::MLLOG ...)")
+        raise LogError("it contains no MLPerf event (:::MLLOG ...)")
     benchmark = next(
         (event["value"] for event in events if event["key"] == "submission_benchmark"), None
     )
@@ -176,27 +191,27 @@ def _openfold_events(path: Path) -> list[dict[str, Any]]:
         kind = ForeignLogError if isinstance(benchmark, str) else LogError
         raise kind(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
     if any(event["key"] == CONTINUED_KEY for event in events):
-        raise LogError("of a resumed run, which is not a result")
-    complaints = order_complaints(events)
-    if complaints:
-        raise LogError(_first(complaints))
+        raise LogError("the run was resumed, so it is not a result")
+    errors = order_complaints(events)
+    if errors:
+        raise LogError(_first(errors))
     return events
 
 
-def _first(complaints: list[str]) -> str:
-    more = len(complaints) - 1
-    return complaints[0] + (f" (and {more} more)" if more else "")
+def _first(errors: list[str]) -> str:
+    more = len(errors) - 1
+    return errors[0] + (f" (and {more} more)" if more else "")
 
 
 def _clock(events: list[dict[str, Any]], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     starts = [event for event in events if event["key"] == "run_start"]
     stops = [event for event in events if event["key"] == "run_stop"]
     if not starts:
-        raise LogError("no run_start: the run died before its clock started, or the log is cut off")
+        raise LogError("no run_start: the run ended before its start, or the log is truncated")
     if not stops:
         if was_resumed(path):
-            raise LogError("no run_stop: the run died and was resumed, which is not a result")
-        raise LogError("no run_stop: the run died or is still running, or the log is cut off")
+            raise LogError("no run_stop: the run crashed and was resumed, so it is not a result")
+        raise LogError("no run_stop: the run crashed or is still running, or the log is truncated")
     if stops[0]["time_ms"] == starts[0]["time_ms"]:
         raise LogError(f"run_stop is not after run_start: both have time_ms {stops[0]['time_ms']}")
     return starts[0], stops[0]
@@ -206,38 +221,41 @@ def _status(stop: dict[str, Any]) -> str:
     return str(as_table(stop["metadata"]).get("status"))
 
 
-def _cycles(events: list[dict[str, Any]], began: float) -> tuple[Cycle, ...]:
-    """Cycles that were finished; epoch_num is the number of samples at the end of one."""
+def _cycles(events: list[dict[str, Any]], start_ms: float) -> tuple[Cycle, ...]:
+    """Return the finished training intervals; epoch_num is the number of samples at the end."""
     cycles: list[Cycle] = []
-    opened: dict[str, Any] | None = None
+    started: dict[str, Any] | None = None
     for event in events:
         if event["key"] == "epoch_start":
-            opened = event
-        elif event["key"] == "epoch_stop" and opened is not None:
+            started = event
+        elif event["key"] == "epoch_stop" and started is not None:
             before = cycles[-1].samples if cycles else 0
             samples = _samples(event)
             if samples <= before:
                 reason = f"epoch_stop at {samples} samples does not come after {before} samples"
                 raise LogError(reason)
-            start, stop = ((each["time_ms"] - began) / 1e3 for each in (opened, event))
+            start, stop = ((each["time_ms"] - start_ms) / 1e3 for each in (started, event))
             cycles.append(Cycle(samples_before=before, samples=samples, start=start, stop=stop))
-            opened = None
+            started = None
     return tuple(cycles)
 
 
-def _open_cycle_start(events: list[dict[str, Any]], began: float) -> float | None:
+def _open_cycle_start(events: list[dict[str, Any]], start_ms: float) -> float | None:
     last = next(
         (event for event in reversed(events) if event["key"] in ("epoch_start", "epoch_stop")), None
     )
     return (
-        (last["time_ms"] - began) / 1e3
+        (last["time_ms"] - start_ms) / 1e3
         if last is not None and last["key"] == "epoch_start"
         else None
     )
 
 
-def _evaluations(events: list[dict[str, Any]], began: float) -> tuple[Evaluation, ...]:
-    """In the order in which they were known; those beside training are told apart by their number of samples."""
+def _evaluations(events: list[dict[str, Any]], start_ms: float) -> tuple[Evaluation, ...]:
+    """Return the evaluations in the order of their results.
+
+    The number of samples matches the start and the result of concurrent evaluations.
+    """
     starts: dict[int, float] = {}
     evaluations = []
     for event in events:
@@ -252,8 +270,8 @@ def _evaluations(events: list[dict[str, Any]], began: float) -> tuple[Evaluation
                 Evaluation(
                     samples=samples,
                     lddt_ca=value,
-                    start=(start - began) / 1e3,
-                    stop=(stop - began) / 1e3,
+                    start=(start - start_ms) / 1e3,
+                    stop=(stop - start_ms) / 1e3,
                 )
             )
     return tuple(evaluations)
@@ -284,7 +302,7 @@ def _number(value: Any, name: str) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not -_BEYOND_ANY < value < _BEYOND_ANY
+        or not -_UPPER_BOUND < value < _UPPER_BOUND
     ):
         raise LogError(f"{name} is {value!r}, expected a number")
     return value

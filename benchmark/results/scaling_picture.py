@@ -1,4 +1,4 @@
-"""Strong scaling: time to train over accelerators, of several systems."""
+"""Plot of strong scaling: time to train over accelerators, for several systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from benchmark.results.tables import label
 
 
 def draw_strong_scaling(axes: Axes, metrics: Sequence[Metrics], *, colors: Sequence) -> None:
-    """One point per set: trimmed mean (or the fastest of fewer than three runs), with the range; gray lines have the same product."""
+    """Draw one point per set, with the range of its runs.
+
+    The point is the trimmed mean, or the fastest of fewer than three runs. Gray lines show ideal
+    scaling.
+    """
     drawn = [(each, colors[i]) for i, each in enumerate(metrics) if _minutes(each) is not None]
     for which in ("x", "y"):
         use_log_scale(axes, which)
@@ -21,10 +25,10 @@ def draw_strong_scaling(axes: Axes, metrics: Sequence[Metrics], *, colors: Seque
         size, minutes = _size(each), _minutes(each)
         low, high = each.minutes_min, each.minutes_max or minutes
         name = f"{label(each)}" + (
-            f", one of {each.runs} side by side" if each.is_throughput else ""
+            f", one of {each.runs} concurrent runs" if each.is_throughput else ""
         )
         is_short = each.verdict == SHORT
-        name += ", falls short: no result" if is_short else ""
+        name += ", fails RCP: not a result" if is_short else ""
         axes.errorbar(
             [size],
             [minutes],
@@ -58,14 +62,14 @@ def draw_strong_scaling(axes: Axes, metrics: Sequence[Metrics], *, colors: Seque
             label="RCP-normalized",
         )
     _draw_ideal(axes, [each for each, _ in drawn])
-    axes.set_xlabel("accelerators (ranks, where there are none)")
+    axes.set_xlabel("accelerators (ranks if there are none)")
     axes.set_ylabel("time to train, minutes")
     if drawn:
         add_legend(axes)
 
 
 def _draw_ideal(axes: Axes, metrics: Sequence[Metrics]) -> None:
-    """Through each point the line of the same number of accelerator-minutes: ideal scaling goes along it, a better system is below."""
+    """Draw a line of constant accelerator-minutes through each point; points below are better."""
     if not metrics:
         return
     sizes = [_size(each) for each in metrics]

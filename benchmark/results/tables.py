@@ -1,4 +1,4 @@
-"""Sets of runs as Markdown, for people."""
+"""Format sets of runs as Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from benchmark.results.gather import Rejection
 from benchmark.results.metrics import Metrics
-from benchmark.results.reference_points import NORMALISED
+from benchmark.results.reference_points import NORMALIZED, NOT_CHECKED
 
 UNKNOWN = "-"
 NUMBER = re.compile(r"-$|~?\d[\d,.]*(%|\b)")
@@ -15,19 +15,19 @@ Column = tuple[str, Callable[[Metrics], str]]
 
 
 def markdown(metrics: Sequence[Metrics], rejections: Sequence[Rejection]) -> str:
-    """Three tables (time, convergence, speed), what needs explaining, and what was left out."""
+    """Return tables of time, convergence and speed, with notes and the skipped logs."""
     parts = []
     if metrics:
         parts += [f"### {title}\n\n{table(metrics, columns)}" for title, columns in TABLES]
         parts += ["\n".join(f"- {note}" for note in notes(metrics))]
     if rejections:
         lines = [f"- {rejection.path}: {rejection.reason}" for rejection in rejections]
-        parts += ["### Left out\n\n" + "\n".join(lines)]
+        parts += ["### Skipped\n\n" + "\n".join(lines)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def table(metrics: Sequence[Metrics], columns: Sequence[Column]) -> str:
-    """One row per set."""
+    """Return a Markdown table with one row per set."""
     return markdown_table(
         [[cell(each) for _, cell in columns] for each in metrics],
         header=[name for name, _ in columns],
@@ -35,7 +35,7 @@ def table(metrics: Sequence[Metrics], columns: Sequence[Column]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> str:
-    """Aligned, so that it is readable as plain text too: numbers to the right, all else to the left."""
+    """Return a Markdown table with aligned columns: numbers to the right, text to the left."""
     texts = [
         [" ".join(cell.splitlines()).replace("|", "\\|") for cell in row] for row in (header, *rows)
     ]
@@ -58,59 +58,63 @@ def markdown_table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> s
 
 
 def number(value: float | None, *, digits: int = 4) -> str:
-    """At least `digits` significant digits, never in powers of ten, whole parts never rounded away."""
+    """Format a number with at least `digits` significant digits, without an exponent.
+
+    Integer parts are never rounded.
+    """
     if value is None:
         return UNKNOWN
     if value == 0:
         return "0"
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    leading_zeros = (
-        0
-        if whole
-        else len(f"{abs(value):.10f}".split(".")[1])
-        - len(f"{abs(value):.10f}".split(".")[1].lstrip("0"))
-    )
+    decimals = f"{abs(value):.10f}".split(".")[1]
+    leading_zeros = 0 if whole else len(decimals) - len(decimals.lstrip("0"))
     return f"{value:,.{max(0, digits - whole) + leading_zeros}f}"
 
 
 def label(each: Metrics) -> str:
-    """Submitter and system, with the preset where there is one, in few words."""
+    """Return a short name of a set: submitter, system and preset, if known."""
     name = f"{each.submitter} {each.system}"
     return f"{name} ({each.preset})" if each.preset else name
 
 
 def notes(metrics: Sequence[Metrics]) -> list[str]:
-    """What a reader needs to know about these sets."""
-    found = [
-        "Trimmed mean: of all runs without the fastest and the slowest. Times are run_stop - run_start."
+    """Return notes that explain the tables of these sets."""
+    lines = [
+        "Trimmed mean: mean without the fastest and the slowest run. Times are run_stop - "
+        "run_start."
     ]
     if any(each.is_throughput for each in metrics):
-        found.append(
-            "Side by side: from the first run_start to the last run_stop of all instances; the columns before it are of single instances."
+        lines.append(
+            "Side by side: time from the first run_start to the last run_stop of all concurrent "
+            "runs; the columns before it are of single runs."
         )
     if any(each.is_dap_size_inferred for each in metrics):
-        found.append(
-            "DAP with ~: not in the log; ranks divided by the samples of a batch, the remainder taken for evaluation."
+        lines.append(
+            "DAP with ~: not in the log; inferred as ranks divided by the samples of a batch, "
+            "assuming that the remaining ranks evaluate."
         )
     if any(each.counts_micro_steps for each in metrics):
-        found.append(
-            "Batch 'n (k x)': k micro-steps of n samples make an optimizer step. Where s/step says 'micro', the log counts micro-steps, as the "
-            "MLCommons reference does."
+        lines.append(
+            "Batch 'n (k x)': k micro-steps of n samples make an optimizer step. 'micro' in "
+            "s/step: the log counts micro-steps, as the MLCommons reference does."
         )
     if any(each.reference_samples for each in metrics):
-        found.append(
-            "RCP: verdict of mlperf-logging's RCP checker (hpc 3.0.0). A time that passes is multiplied by the factor."
+        lines.append(
+            "RCP: result of mlperf-logging's RCP checker (hpc 3.0.0). If the set passes, its time "
+            "is multiplied by the factor."
         )
-    found += [
-        f"{label(each)}: no verdict, {each.verdict_message}."
+    lines += [
+        f"{label(each)}: {NOT_CHECKED}, {each.verdict_message}."
         for each in metrics
-        if each.verdict == "no verdict"
+        if each.verdict == NOT_CHECKED
     ]
     if any(each.share_of_peak is not None for each in metrics):
-        found.append(
-            "Share of peak: 53 TFLOP per sample and step over the dense peak of all accelerators in the logged precision."
+        lines.append(
+            "Share of peak: 53 TFLOP per sample and step, divided by the dense peak of all "
+            "accelerators in the logged precision."
         )
-    return found
+    return lines
 
 
 def _batch(each: Metrics) -> str:
@@ -118,7 +122,7 @@ def _batch(each: Metrics) -> str:
 
 
 def _runs(each: Metrics) -> str:
-    return f"{each.runs}" + (f" (+{each.rejected} left out)" if each.rejected else "")
+    return f"{each.runs}" + (f" (+{each.rejected} skipped)" if each.rejected else "")
 
 
 def _dap(each: Metrics) -> str:
@@ -129,8 +133,8 @@ def _dap(each: Metrics) -> str:
     )
 
 
-def _verdict(each: Metrics) -> str:
-    return f"{each.verdict} x {each.rcp_factor:.3f}" if each.verdict == NORMALISED else each.verdict
+def _convergence(each: Metrics) -> str:
+    return f"{each.verdict} x {each.rcp_factor:.3f}" if each.verdict == NORMALIZED else each.verdict
 
 
 def _ratio(each: Metrics) -> str:
@@ -170,12 +174,12 @@ TIME_COLUMNS: tuple[Column, ...] = (
 )
 CONVERGENCE_COLUMNS: tuple[Column, ...] = (
     SET_COLUMN,
-    ("samples, least", lambda each: number(each.samples_min)),
+    ("samples, min", lambda each: number(each.samples_min)),
     ("trimmed mean", lambda each: number(each.samples_trimmed_mean)),
-    ("most", lambda each: number(each.samples_max)),
+    ("max", lambda each: number(each.samples_max)),
     ("reference", lambda each: number(each.reference_samples)),
     ("ratio", _ratio),
-    ("RCP", _verdict),
+    ("RCP", _convergence),
 )
 SPEED_COLUMNS: tuple[Column, ...] = (
     SET_COLUMN,
@@ -189,10 +193,10 @@ SPEED_COLUMNS: tuple[Column, ...] = (
     ("wait for data, ms/step", lambda each: _milliseconds(each.data_wait_seconds_per_step)),
     ("s/evaluation", lambda each: number(each.evaluation_seconds, digits=3)),
     (
-        "training stood for it, min/run",
+        "evaluation only, min/run",
         lambda each: number(each.evaluation_minutes_alone, digits=3),
     ),
-    ("before the clock, min", lambda each: number(each.init_minutes, digits=3)),
+    ("initialization, min", lambda each: number(each.init_minutes, digits=3)),
 )
 TABLES = (
     ("Time to train", TIME_COLUMNS),

@@ -1,1 +1,1 @@
-"""From the logs of ten runs to the directory that MLCommons takes: `submit` and `describe-system`."""
+"""`submit` and `describe-system`: assemble and check an MLCommons submission."""

@@ -1,10 +1,11 @@
-"""mlperf-logging's own checkers on an assembled submission, each in a process of its own.
+"""Run mlperf-logging's checkers on a copy of a submission, each in a separate process.
 
-Of their exit codes only the RCP checker's tells the verdict (4.1.68): the package, repository and system
-description checkers exit with 0 whatever they find (the repository checker's function even returns False in
-either case), and the summarizer prints titles without a table. So verdicts are read from the last words of
-each, and scores from the summarizer's CSV. The package checker and the summarizer write scaling.json beside
-the logs, which is the review committee's to add: all of them are given a copy.
+Only the RCP checker's exit code is its result (4.1.68). The package, repository and system
+description checkers always exit with 0 (the function of the repository checker returns False in
+either case), and the summarizer prints titles without a table. Results are therefore read from the
+final messages, and scores from the summarizer's CSV. The package checker and the summarizer write
+scaling.json next to the logs, which only the review committee may add, so all of them run on a
+copy.
 """
 
 from __future__ import annotations
@@ -25,35 +26,38 @@ TIMEOUT_SECONDS = 1800
 PACKAGE_PASSED = "PACKAGE CHECKER FOUND NO ERRORS, SUCCESS !"
 REPOSITORY_PASSED = "ALL CHECKS PASSED."
 SYSTEM_PASSED = "System description checker passed for"
-COMPLAINTS = ("ERROR", "WARNING", "CRITICAL", "Traceback")
-MAX_COMPLAINT_LINES = 20
+ERROR_PREFIXES = ("ERROR", "WARNING", "CRITICAL", "Traceback")
+MAX_ERROR_LINES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a checker printed (stdout and stderr together), and its exit code."""
+    """Output of a checker (stdout and stderr together), and its exit code."""
 
     text: str
     exit_code: int
 
-    def complaints(self) -> str:
-        """The lines that complain; of a crash, its last line."""
+    def errors(self) -> str:
+        """Return the error lines, and the last line of a crash."""
         lines = [
             line
             for line in self.text.splitlines()
-            if line.startswith(COMPLAINTS) and "Traceback" not in line
+            if line.startswith(ERROR_PREFIXES) and "Traceback" not in line
         ]
         if "Traceback (most recent call last)" in self.text:
-            lines.append("the checker broke off: " + self.text.strip().splitlines()[-1])
+            lines.append("the checker crashed: " + self.text.strip().splitlines()[-1])
         lines = lines or self.text.strip().splitlines()[-1:]
-        return "\n".join(lines[:MAX_COMPLAINT_LINES])
+        return "\n".join(lines[:MAX_ERROR_LINES])
 
 
 class Checkers:
     """Runs the checkers on a copy of a submission.
 
-    folder: the assembled submission; work: an empty directory, in which the copy is made; outputs: where
-    what each checker printed is left, for people.
+    Args:
+        package: Contents of the submission.
+        folder: The assembled submission.
+        work: Empty directory for the copy.
+        outputs: Directory to write the output of each checker to.
     """
 
     def __init__(self, package: Package, folder: Path, *, work: Path, outputs: Path) -> None:
@@ -65,7 +69,7 @@ class Checkers:
         outputs.mkdir(parents=True, exist_ok=True)
 
     def findings(self) -> Iterator[Finding]:
-        """One finding for each checker, as each comes to its end."""
+        """Run the checkers in sequence and yield a finding for each."""
         yield self._system_description()
         yield self._repository()
         yield self._reference_convergence()
@@ -73,56 +77,69 @@ class Checkers:
         yield self._summary()
 
     def _run(self, name: str, *arguments: str) -> Output:
-        """A program of mlperf-logging inside the work directory, where it leaves logs of its own."""
+        """Run a program of mlperf-logging in the work directory, where it writes its logs."""
         command = [sys.executable, "-m", f"mlperf_logging.{name}", *arguments]
         try:
-            shown = subprocess.run(
+            process = subprocess.run(
                 command,
                 cwd=self._work,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=TIMEOUT_SECONDS,
             )
-            output = Output(text=shown.stdout.decode(errors="replace"), exit_code=shown.returncode)
+            output = Output(
+                text=process.stdout.decode(errors="replace"), exit_code=process.returncode
+            )
         except subprocess.TimeoutExpired:
-            output = Output(text=f"ERROR - no answer within {TIMEOUT_SECONDS} s\n", exit_code=1)
+            output = Output(text=f"ERROR - no result within {TIMEOUT_SECONDS} s\n", exit_code=1)
         (self._outputs / f"{name}.txt").write_text(output.text, encoding="utf-8")
         return output
 
-    def _verdict(self, subject: str, output: Output, *, passed: str, remedy: str) -> Finding:
+    def _result(self, subject: str, output: Output, *, passed: str, remedy: str) -> Finding:
         if output.exit_code == 0 and passed in output.text:
-            return Finding(state=PASS, subject=subject, text="mlperf-logging passes it")
-        return Finding(state=FAIL, subject=subject, text=output.complaints(), remedy=remedy)
+            return Finding(state=PASS, subject=subject, text="mlperf-logging accepts it")
+        return Finding(state=FAIL, subject=subject, text=output.errors(), remedy=remedy)
 
     def _system_description(self) -> Finding:
         file = f"{self._package.submitter}/systems/{self._package.system}.json"
         output = self._run("system_desc_checker", file, USAGE, RULESET)
-        remedy = "complete the site's file and describe the system again"
-        return self._verdict(
+        remedy = "complete the site file and run describe-system again"
+        return self._result(
             "system description checker", output, passed=SYSTEM_PASSED, remedy=remedy
         )
 
     def _repository(self) -> Finding:
         output = self._run("repo_checker", self._package.submitter, USAGE, RULESET)
-        remedy = "no blanks and leading dots in names, no file above 50 MB, no broken links; commit the change and make the runs again"
-        return self._verdict("repository checker", output, passed=REPOSITORY_PASSED, remedy=remedy)
+        remedy = (
+            "names must not have spaces or leading dots, files must be at most 50 MB, and links "
+            "must not be broken; commit the change and repeat the runs"
+        )
+        return self._result("repository checker", output, passed=REPOSITORY_PASSED, remedy=remedy)
 
     def _package_checker(self) -> Finding:
         output = self._run("package_checker", self._package.submitter, USAGE, RULESET)
-        remedy = f"it looks at everything in {self._package.submitter}, earlier systems included; package_checker.txt has it all"
-        return self._verdict("package checker", output, passed=PACKAGE_PASSED, remedy=remedy)
+        remedy = (
+            f"it checks everything in {self._package.submitter}, including earlier systems; see "
+            "the full output in package_checker.txt"
+        )
+        return self._result("package checker", output, passed=PACKAGE_PASSED, remedy=remedy)
 
     def _reference_convergence(self) -> Finding:
-        """RCP: does training need as many samples as the MLCommons reference's? Demanded in the closed division alone."""
+        """Run the RCP checker, which only the closed division requires.
+
+        It compares the samples to converge with those of the MLCommons reference.
+        """
         folder = Path(self._package.submitter, self._package.results_folder)
         output = self._run(
             "rcp_checker", str(folder), "--rcp_usage", USAGE, "--rcp_version", RULESET
         )
         lines = [line.partition(" - ")[2] for line in output.text.splitlines()]
-        told = [line for line in lines if "Submission mean epochs" in line or "RCP test" in line]
-        # its verdict is ours to give, and its advice to go round the test nobody should follow
-        told = [line.partition(", RCP test")[0].strip() for line in told]
-        text = "\n".join(told) or output.complaints()
+        messages = [
+            line for line in lines if "Submission mean epochs" in line or "RCP test" in line
+        ]
+        # Remove the checker's advice to bypass the test.
+        messages = [line.partition(", RCP test")[0].strip() for line in messages]
+        text = "\n".join(messages) or output.errors()
         if output.exit_code == 0:
             return Finding(state=PASS, subject="reference convergence", text=text)
         if not self._is_closed:
@@ -130,14 +147,14 @@ class Checkers:
                 state=NOTE,
                 subject="reference convergence",
                 text=text,
-                remedy="the open division does not ask for it",
+                remedy="the open division does not require it",
             )
         return Finding(
             state=FAIL, subject="reference convergence", text=text, remedy=_convergence_remedy(text)
         )
 
     def _summary(self) -> Finding:
-        """The score as mlperf-logging computes it. scaling.json of the package checker's run is in the copy by now."""
+        """Compute the score with mlperf-logging. Uses scaling.json of the package checker."""
         output = self._run(
             "result_summarizer", self._package.submitter, USAGE, RULESET, "--csv", "summary.csv"
         )
@@ -148,8 +165,8 @@ class Checkers:
             return Finding(
                 state=FAIL,
                 subject="summary",
-                text=output.complaints(),
-                remedy="mend what else falls short",
+                text=output.errors(),
+                remedy="fix the other failures first",
             )
         return Finding(state=PASS, subject="summary", text=text)
 
@@ -177,28 +194,40 @@ def _time_to_train(row: dict[str, str]) -> str:
     )
     text = f"{minutes / factor:.3f} min, mean without the fastest and the slowest run"
     if factor != 1:
-        text += f"; normalized by {factor:.4f} to the MLCommons reference's convergence: {minutes:.3f} min"
+        text += (
+            f"; normalized by {factor:.4f} to the MLCommons reference's convergence: "
+            f"{minutes:.3f} min"
+        )
     if row.get(f"{BENCHMARK}:Energy"):
         text += f"; energy {float(row[f'{BENCHMARK}:Energy']) / factor:.0f} J"
     return text
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file in which a second table, with a heading of its own, may follow the first."""
+    """Yield the rows of a CSV file that may contain a second table with its own header."""
     if not file.exists():
         return
-    heading: list[str] = []
+    header: list[str] = []
     with open(file, newline="", encoding="utf-8") as lines:
         for row in csv.reader(lines):
             if row and row[0] == "division":
-                heading = row
+                header = row
             else:
-                yield dict(zip(heading, row, strict=False))
+                yield dict(zip(header, row, strict=False))
 
 
 def _convergence_remedy(text: str) -> str:
     if "Missing RCP" in text:
-        return "the MLCommons reference has no convergence point for this batch size: train with a size between those that it has"
+        return (
+            "the MLCommons reference has no convergence point for this batch size: use a batch "
+            "size between those of its points"
+        )
     if "Insufficient convergence" in text:
-        return "more than one run did not reach the target, so the result is invalid: make a new set of ten runs"
-    return "training needs fewer samples than the MLCommons reference allows: look for what differs from it; `parity` and `rules --preset P` help"
+        return (
+            "more than one run did not reach the target, so the result is invalid: make a new set "
+            "of ten runs"
+        )
+    return (
+        "training needs fewer samples than the MLCommons reference allows: find the difference "
+        "from it with `parity` and `rules --preset P`"
+    )

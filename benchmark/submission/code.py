@@ -14,34 +14,38 @@ COMMIT_LETTERS = 12
 
 
 def resolve_commit(checkout: Path, revision: str) -> str:
-    """Full hash of a revision, "-dirty" left aside; BenchmarkError if this checkout does not have it."""
+    """Return the full hash of a revision, without the "-dirty" mark.
+
+    Raises:
+        BenchmarkError: The checkout does not have this commit.
+    """
     name = revision.removesuffix(DIRTY_MARK)
-    found = _git(checkout, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-    if found.returncode != 0:
-        reason = found.stderr.decode(errors="replace").strip()
+    parsed = _git(checkout, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if parsed.returncode != 0:
+        reason = parsed.stderr.decode(errors="replace").strip()
         raise BenchmarkError(
             f"{checkout} does not have the commit {name}{': ' + reason if reason else ''}; "
             "run `submit` in the git checkout that made the runs"
         )
-    return found.stdout.decode().strip()
+    return parsed.stdout.decode().strip()
 
 
 def has_file(checkout: Path, commit: str, name: str) -> bool:
-    """Return whether a commit has a file. name: relative to the checkout, with slashes."""
+    """Return whether a commit has a file. name: path relative to the checkout, with slashes."""
     return _git(checkout, "cat-file", "-e", f"{commit}:{name}").returncode == 0
 
 
 def commit_digest(checkout: Path, commit: str) -> str:
-    """Return what `code_digest` returns in a clean checkout of a commit."""
+    """Return the digest that `code_digest` computes in a clean checkout of a commit."""
     with _open_commit(checkout, commit) as tar:
         members = [member for member in tar if member.isfile() and is_code(member.name)]
         return digest_files((member.name, tar.extractfile(member).read()) for member in members)
 
 
 def unpack_commit(checkout: Path, commit: str, target: Path) -> list[str]:
-    """Write the tracked files of a commit below target; returns those left out.
+    """Write the tracked files of a commit to target, and return the skipped files.
 
-    Names with a leading dot are left out: mlperf-logging's repository checker refuses them.
+    Names with a leading dot are skipped, because mlperf-logging's repository checker refuses them.
     """
     with _open_commit(checkout, commit) as tar:
         members = tar.getmembers()
@@ -67,7 +71,8 @@ def _is_hidden(name: str) -> bool:
 def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     if not (checkout / ".git").exists():
         raise BenchmarkError(
-            f"{checkout} is not a git checkout, so its tracked files are not known; run `submit` in a clone"
+            f"{checkout} is not a git checkout, so its tracked files are unknown; run `submit` in "
+            "a clone"
         )
     try:
         return subprocess.run(
@@ -75,5 +80,5 @@ def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BenchmarkError(
-            f"git does not run ({error}); install it, the code of a submission is packed with it"
+            f"git cannot run ({error}); install it, `submit` needs it to pack the code"
         ) from error

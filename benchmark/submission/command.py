@@ -1,4 +1,4 @@
-"""`submit`: from the logs of ten runs to a checked submission."""
+"""`submit`: assemble and check a submission from the logs of ten runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmark.errors import BenchmarkError
 from benchmark.machine import CHECKOUT
 from benchmark.submission.checkers import Checkers
 from benchmark.submission.code import resolve_commit
-from benchmark.submission.consistency import REQUIRED_RUNS, judge_logs
-from benchmark.submission.description import judge_description, read_description
+from benchmark.submission.consistency import REQUIRED_RUNS, check_logs
+from benchmark.submission.description import check_description, read_description
 from benchmark.submission.finding import FAIL, NOTE, Finding
 from benchmark.submission.layout import BENCHMARK, Package, assembled
 from benchmark.submission.logs import RunLog, find_logs
-from benchmark.submission.provenance import judge_provenance
+from benchmark.submission.provenance import check_provenance
 
 
 def add_parser(subparsers) -> None:
@@ -28,36 +28,39 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "submit",
         help="assemble and check a submission",
-        description=f"Put the logs of {REQUIRED_RUNS} runs, the system description and the code that ran together as MLCommons wants "
-        "them, in OUT/<submitter>, and check the whole with mlperf-logging's checkers and our own. The directory is left "
-        "there whatever the verdict, so that it can be looked at. The exit code is 0 if nothing that the division demands "
-        "falls short, else 1; 2 if nothing could be assembled.",
+        description=(
+            f"Assemble the logs of {REQUIRED_RUNS} runs, the system description and the code "
+            "that ran in OUT/<submitter>, in the layout of MLCommons, and check them with "
+            "mlperf-logging's checkers and our own. The directory is kept for inspection even "
+            "if a check fails. The exit code is 0 if all requirements of the division are met, "
+            "1 if not, 2 if nothing could be assembled."
+        ),
     )
     parser.add_argument(
         "logs",
         nargs="+",
         type=Path,
         metavar="LOG",
-        help="log of a run, its output directory, or a directory of those",
+        help="log of a run, its output directory, or a directory of output directories",
     )
     parser.add_argument(
         "--system",
         required=True,
         type=Path,
         metavar="SYSTEM.json",
-        help="made by `describe-system`; its name is the system's folder",
+        help="system description made by `describe-system`; its name becomes the system's folder",
     )
     parser.add_argument(
         "--out",
         required=True,
         type=Path,
         metavar="OUT",
-        help="what is there of other systems stays",
+        help="directory of the submission; other systems in it are kept",
     )
     parser.add_argument(
         "--throughput",
         action="store_true",
-        help="the runs were instances side by side (results/<system>/weak)",
+        help="the runs were concurrent instances (results/<system>/weak)",
     )
     parser.add_argument(
         "--include",
@@ -65,12 +68,12 @@ def add_parser(subparsers) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="for the system's folder, such as its Slurm configuration",
+        help="further files for the system's folder, such as its Slurm configuration",
     )
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="put these runs in the place of earlier ones of the same system",
+        help="replace earlier runs of the same system",
     )
 
 
@@ -80,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         return _submit(args)
     except (OSError, subprocess.SubprocessError) as error:
         raise BenchmarkError(
-            f"the submission cannot be written, or a log not be read: {error}; correct --out, or the logs"
+            f"the submission cannot be written, or a log cannot be read: {error}; correct --out "
+            "or the logs"
         ) from error
 
 
@@ -109,39 +113,39 @@ def _submit(args: argparse.Namespace) -> int:
             print("\n".join(finding.lines()), flush=True)
             findings.append(finding)
     failed = [finding.subject for finding in findings if finding.state == FAIL]
-    verdict = (
-        f"falls short in {', '.join(dict.fromkeys(failed))}"
+    result = (
+        f"failed in {', '.join(dict.fromkeys(failed))}"
         if failed
-        else "nothing that the division demands falls short"
+        else "all requirements of the division are met"
     )
     lines = [
         f"submission: {args.out / package.submitter} ({description['division']} division)",
-        f"verdict: {verdict}",
+        f"result: {result}",
     ]
     report = "\n".join([*(line for finding in findings for line in finding.lines()), *lines]) + "\n"
     (outputs / "report.txt").write_text(report, encoding="utf-8")
-    print("\n".join([*lines, f"what the checkers said: {outputs}"]))
+    print("\n".join([*lines, f"output of the checkers: {outputs}"]))
     return 1 if failed else 0
 
 
 def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding]:
     yield from (
-        finding for finding in judge_description(package.description) if finding.state == NOTE
+        finding for finding in check_description(package.description) if finding.state == NOTE
     )
-    yield from judge_logs(package.logs, description=package.description, scaling=package.scaling)
-    yield from judge_provenance(package.logs, commit=package.commit, checkout=CHECKOUT)
+    yield from check_logs(package.logs, description=package.description, scaling=package.scaling)
+    yield from check_provenance(package.logs, commit=package.commit, checkout=CHECKOUT)
     if not any(log.commit for log in package.logs) and uncommitted_files(CHECKOUT):
-        text = f"{CHECKOUT} has changes that are not committed; packed is {package.commit} without them"
+        text = f"{CHECKOUT} has uncommitted changes; {package.commit} is packed without them"
         yield Finding(state=NOTE, subject="code", text=text)
     if package.scaling == "weak" and not any(folder.glob(f"results/*/strong/{BENCHMARK}")):
-        text = "the rules take a throughput only together with a time to train"
-        remedy = "submit ten runs one after the other into the same directory first"
+        text = "the rules accept a throughput result only together with a time to train"
+        remedy = "first submit ten single runs to the same directory"
         yield Finding(state=FAIL, subject="throughput", text=text, remedy=remedy)
     with tempfile.TemporaryDirectory() as work:
         yield from Checkers(package, folder, work=Path(work), outputs=outputs).findings()
 
 
 def _commit_of(logs: Sequence[RunLog]) -> str:
-    """The commit that the first run recorded, else the checkout's own."""
+    """Return the commit that the first run recorded, or the commit of the checkout."""
     recorded: list[Any] = [log.commit for log in logs if log.commit]
     return resolve_commit(CHECKOUT, recorded[0] if recorded else "HEAD")

@@ -1,4 +1,7 @@
-"""What mlperf-logging's checkers do not ask: are these the runs of one system, one code and one configuration, each once?"""
+"""Check that the logs are different runs of one system, one commit and one configuration.
+
+mlperf-logging's checkers do not check this.
+"""
 
 from __future__ import annotations
 
@@ -16,83 +19,94 @@ from benchmark.submission.logs import RECORD_FILE, RunLog
 
 REQUIRED_RUNS = 10
 PER_RUN_KEYS = ("seed", "tracked_stats", "eval_accuracy", "cache_clear")
-"""Log keys whose values belong to a run; all others are the system's or the configuration's."""
+"""Log keys whose values differ between runs; all others belong to the system or configuration."""
 MAX_DIFFERENCES = 20
-"""More of them say only that the runs have nothing to do with one another."""
+"""Largest number of differences to report; with more, the runs are unrelated."""
 POWER_KEYS = ("power_measurement_start", "power_reading", "power_measurement_stop")
-NEW_RUNS = "a log is not mended by hand: put right what made it so, and make a new set of runs in new output directories"
+NEW_RUNS = (
+    "do not edit the log: fix the cause, and make a new set of runs in new output directories"
+)
 
 
-def judge_logs(
+def check_logs(
     logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str
 ) -> list[Finding]:
-    """Findings about the logs as a set, and about each of them."""
+    """Return findings about each log and about the logs as a set."""
     return [
-        _judge_number(logs, scaling=scaling),
-        *_judge_compliance(logs, division=description["division"], scaling=scaling),
-        _judge_seeds(logs),
-        _judge_start_times(logs, scaling=scaling),
-        _judge_sameness(logs),
-        *_judge_system(logs, description=description, scaling=scaling),
-        *_judge_commits(logs),
-        *_judge_power(logs),
-        *_judge_caches(logs),
+        _check_number(logs, scaling=scaling),
+        *_check_compliance(logs, division=description["division"], scaling=scaling),
+        _check_seeds(logs),
+        _check_start_times(logs, scaling=scaling),
+        _check_configuration(logs),
+        *_check_system(logs, description=description, scaling=scaling),
+        *_check_commits(logs),
+        *_check_power(logs),
+        *_check_caches(logs),
     ]
 
 
-def _judge_number(logs: Sequence[RunLog], *, scaling: str) -> Finding:
+def _check_number(logs: Sequence[RunLog], *, scaling: str) -> Finding:
     number, subject = len(logs), "number of runs"
     if number == REQUIRED_RUNS or (scaling == "weak" and number > REQUIRED_RUNS):
         return Finding(state=PASS, subject=subject, text=f"{number}")
-    wanted = f"at least {REQUIRED_RUNS}" if scaling == "weak" else f"exactly {REQUIRED_RUNS}"
-    remedy = f"make {REQUIRED_RUNS - number} more and name all {REQUIRED_RUNS}"
+    expected = f"at least {REQUIRED_RUNS}" if scaling == "weak" else f"exactly {REQUIRED_RUNS}"
+    remedy = f"make {REQUIRED_RUNS - number} more and give all {REQUIRED_RUNS}"
     if number > REQUIRED_RUNS:
-        remedy = f"name those {REQUIRED_RUNS} consecutive ones whose score is the median of all such sets; no others may be chosen"
-    return Finding(state=FAIL, subject=subject, text=f"{number}; expected {wanted}", remedy=remedy)
+        remedy = (
+            f"give the {REQUIRED_RUNS} consecutive runs whose score is the median of all such "
+            "sets; the rules allow no other choice"
+        )
+    return Finding(
+        state=FAIL, subject=subject, text=f"{number}; expected {expected}", remedy=remedy
+    )
 
 
-def _judge_compliance(logs: Sequence[RunLog], *, division: str, scaling: str) -> list[Finding]:
+def _check_compliance(logs: Sequence[RunLog], *, division: str, scaling: str) -> list[Finding]:
     findings = []
     below_target = []
     for log in logs:
-        verdict = check_log(log.path)
-        complaints = list(verdict.complaints)
+        result = check_log(log.path)
+        errors = list(result.complaints)
         if log.was_resumed:
-            complaints.append("the run was resumed by another process, so it is not a result")
-        elif complaints and check_log(log.path, below_target=True).passed:
+            errors.append("the run was resumed by another process, so it is not a result")
+        elif errors and check_log(log.path, below_target=True).passed:
             below_target.append(log.name)
-            complaints = []
-        if division == "closed" and verdict.division != "closed":
-            # the package checker would judge such a log by the open division's rules
-            complaints.append(
-                f"the log is of the {verdict.division} division; expected closed, as the system description says"
+            errors = []
+        if division == "closed" and result.division != "closed":
+            # The package checker would apply the rules of the open division to such a log.
+            errors.append(
+                f"the log is of the {result.division} division; expected closed, as in the system "
+                "description"
             )
-        if complaints:
-            text = "\n".join([f"{log.name}, from {log.path}", *complaints])
+        if errors:
+            text = "\n".join([f"{log.name}, from {log.path}", *errors])
             findings.append(Finding(state=FAIL, subject="compliance", text=text, remedy=NEW_RUNS))
     if below_target:
-        findings.append(_judge_convergence(below_target, scaling=scaling))
+        findings.append(_check_convergence(below_target, scaling=scaling))
     return findings or [
         Finding(state=PASS, subject="compliance", text=f"all {len(logs)} logs, {division} division")
     ]
 
 
-def _judge_convergence(below_target: Sequence[str], *, scaling: str) -> Finding:
-    """Of ten runs one may miss the target and is the slowest; of a throughput none may.
+def _check_convergence(below_target: Sequence[str], *, scaling: str) -> Finding:
+    """Check runs below the target: one of ten may miss it, and none of a throughput result.
 
     Source: training_rules.adoc and hpc_training_rules.adoc of mlcommons/training_policies.
     """
     text = f"{_names(below_target)} did not reach the target"
     if scaling == "strong" and len(below_target) == 1:
-        remedy = "the rules take one such run for the slowest; another run in its place would be a choice among runs"
+        remedy = (
+            "the rules count one such run as the slowest; do not replace it, because that would "
+            "be a selection of runs"
+        )
         return Finding(state=NOTE, subject="target", text=text, remedy=remedy)
-    remedy = "more than one make the result invalid: make a new set of ten runs"
+    remedy = "more than one makes the result invalid: make a new set of ten runs"
     if scaling == "weak":
-        remedy = "leave these instances out, if ten remain"
+        remedy = "omit these instances if at least ten remain"
     return Finding(state=FAIL, subject="target", text=text, remedy=remedy)
 
 
-def _judge_seeds(logs: Sequence[RunLog]) -> Finding:
+def _check_seeds(logs: Sequence[RunLog]) -> Finding:
     seeds = _group(logs, lambda log: log.values.get("seed"))
     lines = [
         f"seed {seed} in {_names(names)}"
@@ -101,15 +115,18 @@ def _judge_seeds(logs: Sequence[RunLog]) -> Finding:
     ]
     lines += [f"no seed in {_names(seeds['null'])}"] if "null" in seeds else []
     if lines:
-        remedy = "every run draws a seed of its own when --seed is not given; of those with the same seed one may stay"
+        remedy = (
+            "without --seed every run draws a different seed; keep one of the runs with the same "
+            "seed and replace the others"
+        )
         return Finding(state=FAIL, subject="seeds", text="\n".join(lines), remedy=remedy)
     return Finding(state=PASS, subject="seeds", text="all different")
 
 
-def _judge_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
-    """No two runs start in the same millisecond, unless they are instances of one job.
+def _check_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
+    """Check that no two runs start in the same millisecond, which indicates copies of a log.
 
-    Instances side by side may start together, but do not stop together as well.
+    Concurrent instances may start together, but do not also stop together.
     """
     keys = ("run_start",) if scaling == "strong" else ("init_start", "run_start", "run_stop")
     groups = _group(logs, lambda log: [log.times.get(key) for key in keys])
@@ -119,23 +136,23 @@ def _judge_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
         if len(names) > 1 and "null" not in times
     ]
     if lines:
-        text = "\n".join([*lines, "expected another time in every log"])
-        remedy = "these are copies of one log; name the logs of different runs"
+        text = "\n".join([*lines, "expected a different time in every log"])
+        remedy = "these are copies of one log; give the logs of different runs"
         return Finding(state=FAIL, subject="start times", text=text, remedy=remedy)
     return Finding(state=PASS, subject="start times", text="all different")
 
 
-def _judge_sameness(logs: Sequence[RunLog]) -> Finding:
-    """Log keys, and what the runs' own records have, that should be the same in all."""
-    facts = {log.name: _lasting_facts(log) for log in logs}
+def _check_configuration(logs: Sequence[RunLog]) -> Finding:
+    """Check that log keys and values of config.json are the same in all runs."""
+    values_of = {log.name: _shared_values(log) for log in logs}
     recorded = [log.name for log in logs if log.record]
     lines = []
-    keys = {key for values in facts.values() for key in values}
-    # what MLCommons sees, the log, before what only we recorded
+    keys = {key for values in values_of.values() for key in values}
+    # List differences of the logs, which MLCommons sees, before those of config.json.
     for key in sorted(keys, key=lambda key: (RECORD_FILE in key, key)):
-        # a log without a record says nothing of what only records have
-        asked = [log for log in logs if RECORD_FILE not in key or log.name in recorded]
-        groups = _group(asked, lambda log, key=key: facts[log.name].get(key))
+        # Logs without config.json do not have its values.
+        having = [log for log in logs if RECORD_FILE not in key or log.name in recorded]
+        groups = _group(having, lambda log, key=key: values_of[log.name].get(key))
         if len(groups) > 1:
             lines.append(
                 f"{key}: "
@@ -144,24 +161,27 @@ def _judge_sameness(logs: Sequence[RunLog]) -> Finding:
     if len(lines) > MAX_DIFFERENCES:
         lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
     if lines:
-        remedy = "runs of different systems or configurations make no result together; name those that belong together"
+        remedy = (
+            "runs of different systems or configurations are not one result; give runs with the "
+            "same configuration"
+        )
         return Finding(
             state=FAIL, subject="one configuration", text="\n".join(lines), remedy=remedy
         )
     return Finding(state=PASS, subject="one configuration", text="the same values in all logs")
 
 
-def _lasting_facts(log: RunLog) -> dict[str, Any]:
-    """What a run has in common with the others of its set: key -> value."""
-    facts = {key: value for key, value in log.values.items() if key not in PER_RUN_KEYS}
+def _shared_values(log: RunLog) -> dict[str, Any]:
+    """Return the values that all runs of a set should share, by key."""
+    logged = {key: value for key, value in log.values.items() if key not in PER_RUN_KEYS}
     record = log.record or {}
-    wanted = {key: record[key] for key in ("preset", "config", "data_checksum") if key in record}
-    if isinstance(wanted.get("config"), Mapping):
-        # depends on the memory that was free, and changes no result
-        config = wanted["config"].items()
-        wanted["config"] = {key: value for key, value in config if key != "recompute"}
-    wanted["accelerator"] = (record.get("machine") or {}).get("accelerator")
-    return facts | {f"{RECORD_FILE} {path}": value for path, value in _leaves(wanted)}
+    shared = {key: record[key] for key in ("preset", "config", "data_checksum") if key in record}
+    if isinstance(shared.get("config"), Mapping):
+        # `recompute` depends on the free memory and does not change results.
+        config = shared["config"].items()
+        shared["config"] = {key: value for key, value in config if key != "recompute"}
+    shared["accelerator"] = (record.get("machine") or {}).get("accelerator")
+    return logged | {f"{RECORD_FILE} {path}": value for path, value in _leaves(shared)}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -172,15 +192,15 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _judge_system(
+def _check_system(
     logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str
 ) -> list[Finding]:
-    """Logs against the system description."""
+    """Compare the logs with the system description."""
     findings = []
     values = logs[0].values
     for key in ("number_of_nodes", "accelerators_per_node"):
         logged, described = values.get(key), int(description[key])
-        # an instance of a throughput measurement has a part of the nodes
+        # A throughput instance uses a part of the nodes.
         is_part = scaling == "weak" and key == "number_of_nodes" and isinstance(logged, int)
         if logged is None or logged == described or (is_part and logged <= described):
             continue
@@ -200,44 +220,47 @@ def _judge_system(
     }
     for key, name in pairs.items():
         if key == "submission_division" and description["division"] == "closed":
-            continue  # told with the compliance of each log
+            continue  # reported with the compliance of each log
         if values.get(key) != description[name]:
-            text = f"{key} is {values.get(key)!r} in the logs, {name} is {description[name]!r} in the system description"
-            remedy = "nobody refuses that; SUBMISSION_ORG and SUBMISSION_STATUS set them for the next runs"
+            text = (
+                f"{key} is {values.get(key)!r} in the logs, {name} is {description[name]!r} in "
+                "the system description"
+            )
+            remedy = (
+                "the checkers accept this; set SUBMISSION_ORG and SUBMISSION_STATUS for the next "
+                "runs"
+            )
             findings.append(Finding(state=NOTE, subject="system", text=text, remedy=remedy))
     return findings
 
 
-def _judge_commits(logs: Sequence[RunLog]) -> list[Finding]:
+def _check_commits(logs: Sequence[RunLog]) -> list[Finding]:
     without_record = [log.name for log in logs if log.record is None]
     unknown = [log for log in logs if log.record is not None and log.commit is None]
     groups = _group([log for log in logs if log.commit is not None], lambda log: log.commit)
     findings = []
     if without_record:
-        text = f"not known for {_names(without_record)}: no {RECORD_FILE} beside the log"
-        remedy = "see to it that the packed code is the code that ran"
+        text = f"unknown for {_names(without_record)}: no {RECORD_FILE} next to the log"
+        remedy = "make sure that the packed code is the code that ran"
         findings.append(Finding(state=NOTE, subject="commit", text=text, remedy=remedy))
     if unknown:
         lines = [f"{log.name}: {log.recorded_commit}" for log in unknown]
-        found = "the runs do not know their commit, so their code cannot be packed"
-        text = "\n".join([found, *lines])
-        remedy = (
-            "run in a git checkout, or in an image that was built with REVISION, and make the runs "
-            "again"
-        )
+        problem = "the runs have no commit in their records, so their code cannot be packed"
+        text = "\n".join([problem, *lines])
+        remedy = "run in a git checkout, or in an image built with REVISION, and repeat the runs"
         findings.append(Finding(state=FAIL, subject="commit", text=text, remedy=remedy))
     lines = [f"{commit} in {_names(names)}" for commit, names in groups.items()]
     if len(groups) > 1:
         text = "\n".join(["the runs are of different commits", *lines])
         findings.append(
-            Finding(state=FAIL, subject="commit", text=text, remedy="name runs of one commit")
+            Finding(state=FAIL, subject="commit", text=text, remedy="give runs of one commit")
         )
     elif any(DIRTY_MARK in commit for commit in groups):
-        found = "files were changed or new and not committed, so the code that ran cannot be packed"
-        text = "\n".join([found, *lines])
+        problem = "changed or new files were not committed, so the code that ran cannot be packed"
+        text = "\n".join([problem, *lines])
         findings.append(
             Finding(
-                state=FAIL, subject="commit", text=text, remedy="commit, and make the runs again"
+                state=FAIL, subject="commit", text=text, remedy="commit them and repeat the runs"
             )
         )
     elif groups and not unknown and not without_record:
@@ -245,18 +268,23 @@ def _judge_commits(logs: Sequence[RunLog]) -> list[Finding]:
     return findings
 
 
-def _judge_power(logs: Sequence[RunLog]) -> list[Finding]:
-    """Readings are voluntary, but then of every run, and whole: mlperf-logging's summarizer dies of one that is not."""
+def _check_power(logs: Sequence[RunLog]) -> list[Finding]:
+    """Check the power readings, which are optional.
+
+    If there are any, every run must have complete ones: mlperf-logging's summarizer crashes on an
+    incomplete reading.
+    """
     if not any(log.power_files for log in logs):
         return []
     lines = []
     for log in logs:
         nodes = [file for file in log.power_files if file.stem.startswith("node_")]
         if not nodes:
-            lines.append(f"{log.name} has no {POWER_FOLDER}/node_0.txt beside its log")
+            lines.append(f"{log.name} has no {POWER_FOLDER}/node_0.txt next to its log")
         elif {file.stem for file in nodes} != {f"node_{index}" for index in range(len(nodes))}:
             lines.append(
-                f"{log.name}: found {', '.join(file.name for file in nodes)}; expected node_0.txt, node_1.txt, ..."
+                f"{log.name}: found {', '.join(file.name for file in nodes)}; expected "
+                "node_0.txt, node_1.txt, ..."
             )
         for file in nodes:
             keys = {event["key"] for event in read_events(file)[0]}
@@ -273,17 +301,17 @@ def _judge_power(logs: Sequence[RunLog]) -> list[Finding]:
     return [Finding(state=PASS, subject="power", text="readings of every run")]
 
 
-def _judge_caches(logs: Sequence[RunLog]) -> list[Finding]:
+def _check_caches(logs: Sequence[RunLog]) -> list[Finding]:
     warm = [log.name for log in logs if log.values.get("cache_clear") is False]
     if not warm:
         return []
     text = f"{_names(warm)} did not clear the page cache before the run"
-    remedy = "the rules want the caches of the nodes cleared; see docs/timing_rules.md"
+    remedy = "the rules require cleared caches on all nodes; see docs/timing_rules.md"
     return [Finding(state=NOTE, subject="caches", text=text, remedy=remedy)]
 
 
 def _group(logs: Sequence[RunLog], value_of: Callable[[RunLog], Any]) -> dict[str, list[str]]:
-    """Value as JSON -> names of the logs that have it."""
+    """Return value as JSON -> names of the logs that have it."""
     groups: dict[str, list[str]] = defaultdict(list)
     for log in logs:
         groups[json.dumps(value_of(log), sort_keys=True)].append(log.name)

@@ -1,4 +1,4 @@
-"""`describe-system`: the description of a system, from the machine and a small file of the site."""
+"""`describe-system`: write a system description from the machine and a site file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.submission.description import MEANINGS, judge_description
+from benchmark.submission.description import MEANINGS, check_description
 from benchmark.submission.finding import FAIL
 from benchmark.submission.machine_description import collect_description
 
@@ -19,37 +19,41 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "describe-system",
         help="the system description of a submission",
-        description="Collect the system description from the node that this runs on (start it on a node that trained, not on a "
-        "login node), complete it from the site's file, and check it. What is still missing is printed as lines for that "
-        "file. The exit code is 0 if the description can be submitted, else 1.",
+        description=(
+            "Collect the system description from this node (run it on a node that trained, not "
+            "on a login node), complete it from the site file, and check it. Missing keys are "
+            "printed as lines for the site file. The exit code is 0 if the description can be "
+            "submitted, else 1."
+        ),
     )
     parser.add_argument(
         "--out",
         required=True,
         type=Path,
         metavar="SYSTEM.json",
-        help="its name without .json is the system's folder",
+        help="file to write; its name without .json becomes the system's folder",
     )
     parser.add_argument(
         "--site",
         type=Path,
         metavar="FILE.toml",
-        help="keys that no machine tells; they win over collected ones",
+        help="site file with keys that cannot be collected; it overrides collected keys",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the description, print what is missing, and return 0 if nothing that is demanded is."""
+    """Write the description, print missing keys, and return 0 if no required key is missing."""
     site = {} if args.site is None else read_site(args.site)
     content = collect_description() | site
     try:
         _write(args.out, content)
     except OSError as error:
         raise BenchmarkError(
-            f"--out {args.out} cannot be written: {error.strerror or error}; name a file of a folder of yours"
+            f"--out {args.out} cannot be written: {error.strerror or error}; give a file in a "
+            "writable folder"
         ) from error
     print(f"wrote {args.out}")
-    findings = judge_description(content)
+    findings = check_description(content)
     for finding in findings:
         print("\n".join(finding.lines()))
     has_accelerators = content["accelerators_per_node"] != "0"
@@ -59,15 +63,13 @@ def run(args: argparse.Namespace) -> int:
         if not content.get(key) and (has_accelerators or not key.startswith("accelerator"))
     ]
     if empty:
-        print(
-            "\nlines for the site's file (--site); what is empty and was not complained of may stay empty:"
-        )
+        print("\nlines for the site file (--site); keys without a message above may stay empty:")
         print("\n".join(f'{key} = ""  # {MEANINGS[key]}' for key in empty))
     return 1 if any(finding.state == FAIL for finding in findings) else 0
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
@@ -79,12 +81,16 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_site(path: Path) -> dict[str, Any]:
-    """The site's keys; BenchmarkError for a file that is none, or a key that no description has."""
+    """Read the keys of the site file.
+
+    Raises:
+        BenchmarkError: The file is not TOML, or has a key that a system description does not have.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchmarkError(
-            f"{path} cannot be read ({error.strerror}); name the site's file with --site"
+            f"{path} cannot be read ({error.strerror}); give the site file with --site"
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise BenchmarkError(
@@ -93,7 +99,8 @@ def read_site(path: Path) -> dict[str, Any]:
     unknown = sorted(content.keys() - MEANINGS.keys())
     if unknown:
         raise BenchmarkError(
-            f"{path} has keys that no system description has: {', '.join(unknown)}; correct or remove them"
+            f"{path} has keys that a system description does not have: {', '.join(unknown)}; "
+            "correct or remove them"
         )
-    # numbers may be written as such in the file; a description has texts
+    # The site file may have numbers, but a description has only strings.
     return {key: value if isinstance(value, dict) else str(value) for key, value in content.items()}

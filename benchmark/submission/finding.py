@@ -1,4 +1,4 @@
-"""What a check of a submission found."""
+"""Findings: results of the checks of a submission."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 PASS = "PASS"
 FAIL = "FAIL"
 NOTE = "NOTE"
-"""Worth knowing, but not demanded by the division."""
+"""For information; not a requirement of the division."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the report; remedy says what to do and is empty where there is nothing to do."""
+    """The result of one check; `remedy` says how to fix it and may be empty."""
 
     state: str
     subject: str
@@ -20,7 +20,7 @@ class Finding:
     remedy: str = ""
 
     def lines(self) -> list[str]:
-        """The finding as text, its further lines indented."""
+        """Format the finding; lines after the first are indented."""
         first, *rest = self.text.splitlines() or [""]
         lines = [f"{self.state}  {self.subject}: {first}"] + [f"        {line}" for line in rest]
         return lines + [f"      -> {line}" for line in self.remedy.splitlines()]

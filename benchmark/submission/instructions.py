@@ -1,4 +1,4 @@
-"""The files of a system's folder in a submission: how its result is set up, run and repeated."""
+"""Write the files of a system's folder in a submission: README, scripts and configuration."""
 
 from __future__ import annotations
 
@@ -34,29 +34,32 @@ prepare_environment run
     --alignments "$data/open_protein_set/processed" --out "$data/shards"
 """
 
-EMBEDDED_DATASETS = """echo "preset {preset}: its embedded data is made by run_and_time.sh, before the clock starts"
+EMBEDDED_DATASETS = """echo "preset {preset}: run_and_time.sh creates its data before the run"
 """
 
 RUN = """exec "$code/run_and_time.sh" {preset}"$@"
 """
 
+CHECKPOINT = "mlperf_hpc_openfold_resumable_checkpoint.pt"
+
 README = """# OpenFold on {system_name}
 
-{submitter}, {division} division of MLPerf HPC 3.0: {nodes} nodes with {accelerators} each, {framework}.
+{submitter}, {division} division of MLPerf HPC 3.0.
+{nodes} nodes with {accelerators} each, {framework}.
 
-| file | what |
+| file | content |
 | --- | --- |
-| `../{implementation}/` | the code of the commit in the folder's name, without files whose names begin with a dot; start at its README.md |
+| `../{implementation}/` | code of the commit in its name, without hidden files; see its README.md |
 | `setup.sh` | installs pinned versions into the code's folder |
 | `init_datasets.sh{data_argument}` | {data_text} |
-| `run_and_time.sh` | one timed run: {run_text} |
+| `run_and_time.sh` | makes one timed run: {run_text} |
 | `{record_name}` | {record_text} |
 {extra_rows}
     ./setup.sh
     ./init_datasets.sh{data_argument}
     ./run_and_time.sh {arguments}
 
-Ten runs, each with a seed drawn from the clock, made the logs in `results/{system}/`.
+The logs in `results/{system}/` are of ten runs, each with a seed drawn from the clock.
 """
 
 
@@ -69,66 +72,86 @@ def write_instructions(
     record: Mapping[str, Any] | None,
     extra_names: Sequence[str] = (),
 ) -> None:
-    """README.md, setup.sh, init_datasets.sh, run_and_time.sh and <system>_<implementation>.json, as MLCommons asks for.
+    """Write README.md, the scripts and <system>_<implementation>.json, as MLCommons requires.
 
-    record: config.json of one of the runs; without it the preset has to be named by hand. extra_names: further
-    files of the folder, for the README to list.
+    Args:
+        folder: The system's folder.
+        system: Name of the system.
+        implementation: Name of the code's folder.
+        description: The system description.
+        record: config.json of one of the runs. Without it, users have to name the preset.
+        extra_names: Further files of the folder, for the README to list.
     """
     preset = str(record["preset"]) if record and "preset" in record else ""
     is_embedded = preset == "demo" or preset.startswith("demo_")
-    record_name = f"{system}_{implementation}.json"
-    told = (
+    content = (
         _without_host(record)
         if record
         else {"note": "the runs came without a record of their configuration"}
     )
-    (folder / record_name).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    record_file = folder / f"{system}_{implementation}.json"
+    record_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _write_scripts(folder, implementation=implementation, preset=preset, is_embedded=is_embedded)
+    text = README.format(
+        system=system,
+        implementation=implementation,
+        record_name=record_file.name,
+        record_text="configuration, versions and machine, as recorded by one of the runs"
+        if record
+        else "the runs have no record",
+        extra_rows="".join(f"| `{name}` | added by the site |\n" for name in extra_names),
+        **_system_fields(description),
+        **_data_fields(preset, is_embedded=is_embedded),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _write_scripts(folder: Path, *, implementation: str, preset: str, is_embedded: bool) -> None:
     find_code = FIND_CODE.format(implementation=implementation)
     datasets = EMBEDDED_DATASETS.format(preset=preset) if is_embedded else find_code + DATASETS
     timed_run = find_code + RUN.format(preset=f"--preset {preset} " if preset else "")
     scripts = {
-        "setup.sh": ("Installs what the runs need.", find_code + SETUP),
-        "init_datasets.sh": ("Makes the data set ready, before any clock starts.", datasets),
-        "run_and_time.sh": ("One timed run; flags are passed on.", timed_run),
+        "setup.sh": ("Install the software of the runs.", find_code + SETUP),
+        "init_datasets.sh": ("Prepare the data set before the timed runs.", datasets),
+        "run_and_time.sh": ("Make one timed run. Flags are passed on.", timed_run),
     }
     for name, (purpose, body) in scripts.items():
         script = folder / name
         script.write_text(SCRIPT_START.format(purpose=purpose) + body, encoding="utf-8")
         script.chmod(0o755)
-    arguments = "" if preset else "--preset PRESET "
-    arguments += (
-        ""
-        if is_embedded
-        else "--data-dir DIR/shards --init-checkpoint DIR/mlperf_hpc_openfold_resumable_checkpoint.pt "
-    )
+
+
+def _system_fields(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of README that depend on the system description."""
     accelerators = description["accelerators_per_node"]
-    text = README.format(
-        system=system,
-        system_name=description["system_name"],
-        submitter=description["submitter"],
-        division=description["division"],
-        nodes=description["number_of_nodes"],
-        accelerators=f"{accelerators} {description['accelerator_model_name']}"
+    return {
+        "system_name": description["system_name"],
+        "submitter": description["submitter"],
+        "division": description["division"],
+        "nodes": description["number_of_nodes"],
+        "accelerators": f"{accelerators} {description['accelerator_model_name']}"
         if accelerators != "0"
         else "no accelerators",
-        framework=description["framework"],
-        implementation=implementation,
-        data_argument="" if is_embedded else " DIR",
-        data_text="the data is embedded: nothing to do"
+        "framework": description["framework"],
+    }
+
+
+def _data_fields(preset: str, *, is_embedded: bool) -> dict[str, str]:
+    """Return the fields of README that depend on the preset and its data."""
+    arguments = "" if preset else "--preset PRESET "
+    if not is_embedded:
+        arguments += f"--data-dir DIR/shards --init-checkpoint DIR/{CHECKPOINT} "
+    return {
+        "data_argument": "" if is_embedded else " DIR",
+        "data_text": "does nothing: the data is embedded"
         if is_embedded
-        else "fetches the data set and the initial checkpoint, makes shards",
-        run_text=f"preset `{preset}`" if preset else "name the preset with `--preset`",
-        record_name=record_name,
-        record_text="configuration, versions and machine, as one of the runs recorded them"
-        if record
-        else "no record came with the runs",
-        extra_rows="".join(f"| `{name}` | the site's own |\n" for name in extra_names),
-        arguments=f"{arguments}--output-dir RUN_1",
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+        else "downloads the data set and the initial checkpoint, and makes shards",
+        "run_text": f"preset `{preset}`" if preset else "give the preset with `--preset`",
+        "arguments": f"{arguments}--output-dir RUN_1",
+    }
 
 
 def _without_host(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run without the name of its node, which is nobody's business but the site's."""
+    """Return the record of a run without the name of its node, which is private."""
     machine = {key: value for key, value in (record.get("machine") or {}).items() if key != "host"}
     return {**record, "machine": machine}

@@ -1,8 +1,8 @@
-"""The directory that MLCommons takes, put together beside its place and moved there whole.
+"""Assemble the submission directory in a temporary directory, then move it to its destination.
 
     <submitter>/systems/<system>.json
-    <submitter>/benchmarks/openfold/implementations/<implementation>/   the code of one commit
-    <submitter>/benchmarks/openfold/implementations/<system>/           README, set-up and run scripts, configuration
+    <submitter>/benchmarks/openfold/implementations/<implementation>/   code of one commit
+    <submitter>/benchmarks/openfold/implementations/<system>/           README, scripts, config
     <submitter>/results/<system>/{strong,weak}/openfold/result_<i>.txt, power/result_<i>/
 
 Source: submission_rules.adoc of mlcommons/policies, and mlcommons/hpc_results_v3.0.
@@ -30,18 +30,18 @@ BENCHMARK = "openfold"
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """What goes into a submission for one system and one kind of scaling."""
+    """Contents of a submission for one system and one kind of scaling."""
 
     description: Mapping[str, Any]
     system: str
     """Name of the system's folder and of its description."""
     scaling: str
-    """strong: time to train. weak: throughput of instances side by side."""
+    """strong: time to train. weak: throughput of concurrent instances."""
     logs: Sequence[RunLog]
     commit: str
     """Full hash of the commit whose code is packed."""
     extra_files: Sequence[Path] = ()
-    """The site's own files for the system's folder, such as its Slurm configuration."""
+    """Further files for the system's folder, such as its Slurm configuration."""
 
     @property
     def submitter(self) -> str:
@@ -50,24 +50,27 @@ class Package:
 
     @property
     def implementation(self) -> str:
-        """Name of the code's folder; that of a commit, so that runs of different code can lie side by side."""
+        """Name of the code's folder, one for each commit."""
         return f"openfold_opt_{self.commit[:COMMIT_LETTERS]}"
 
     @property
     def results_folder(self) -> Path:
-        """Where the logs lie, relative to the submission's folder."""
+        """Folder of the logs, relative to the submission's folder."""
         return Path("results", self.system, self.scaling, BENCHMARK)
 
 
 @contextmanager
 def assembled(package: Package, out: Path, *, checkout: Path, replace: bool) -> Iterator[Path]:
-    """Yields <temporary>/<submitter>, complete; when the block ends without an error it becomes out/<submitter>.
+    """Yield the complete <temporary>/<submitter>, and move it to out/<submitter> afterwards.
 
-    What is in out/<submitter> already, of other systems, stays in it. The same system is refused with
-    BenchmarkError unless replace. The temporary directory lies in out and is removed in the end.
+    Nothing is moved if the block raises an error. Other systems in out/<submitter> are kept. The
+    temporary directory is in `out` and is removed.
+
+    Raises:
+        BenchmarkError: out/<submitter> already has the system, and replace is False.
     """
     target = out / package.submitter
-    _check_place(package, target, replace=replace)
+    _check_target(package, target, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{package.submitter}.", dir=out) as name:
         folder = Path(name, package.submitter)
@@ -78,22 +81,23 @@ def assembled(package: Package, out: Path, *, checkout: Path, replace: bool) -> 
         _move(folder, target, aside=Path(name, "before"))
 
 
-def _check_place(package: Package, target: Path, *, replace: bool) -> None:
+def _check_target(package: Package, target: Path, *, replace: bool) -> None:
     results = target / "results" / package.system
     if results.exists() and not (results / package.scaling).exists():
-        # its description, scripts and configuration would be those of two measurements
+        # The system's description, scripts and configuration can be those of only one measurement.
         raise BenchmarkError(
-            f"{results} has the other kind of measurement; time to train and throughput are described as two systems: "
-            "give --system a file of another name"
+            f"{results} has the other kind of measurement; time to train and throughput need two "
+            "systems: give --system a file with another name"
         )
     if results.exists() and not replace:
         raise BenchmarkError(
-            f"{results} exists; --replace puts these runs in its place, --out names another directory"
+            f"{results} exists; replace its runs with --replace, or give another directory with "
+            "--out"
         )
 
 
 def _move(folder: Path, target: Path, *, aside: Path) -> None:
-    """Put folder in the place of target; on an error, what was there comes back."""
+    """Replace target by folder; on an error, restore target."""
     if not target.exists():
         folder.rename(target)
         return
@@ -117,11 +121,11 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
     if not code.exists():
         code.mkdir(parents=True)
         unpack_commit(checkout, package.commit, code)
-    own = implementations / package.system
-    shutil.rmtree(own, ignore_errors=True)
-    own.mkdir()
+    system_folder = implementations / package.system
+    shutil.rmtree(system_folder, ignore_errors=True)
+    system_folder.mkdir()
     write_instructions(
-        own,
+        system_folder,
         system=package.system,
         implementation=package.implementation,
         description=package.description,
@@ -129,12 +133,12 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
         extra_names=[file.name for file in package.extra_files],
     )
     for file in package.extra_files:
-        if (own / file.name).exists():
+        if (system_folder / file.name).exists():
             raise BenchmarkError(
-                f"{file}: the system's folder has a file of this name already; give it another one"
+                f"{file}: the system's folder already has a file of this name; rename it"
             )
-        shutil.copyfile(file, own / file.name)
-        shutil.copymode(file, own / file.name)
+        shutil.copyfile(file, system_folder / file.name)
+        shutil.copymode(file, system_folder / file.name)
 
 
 def _write_results(logs: Sequence[RunLog], folder: Path) -> None:

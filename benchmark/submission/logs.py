@@ -1,4 +1,4 @@
-"""The runs of a submission: their logs, what was written beside them, and power readings."""
+"""The runs of a submission: their logs, configurations and power readings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ RECORD_FILE = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RunLog:
-    """One run: the log file, and what lies beside it in the run's output directory."""
+    """One run: its log file and the other files of its output directory."""
 
     path: Path
     name: str
-    """What it is called in the package, result_<i>; the log there has the suffix .txt."""
+    """Name in the package, result_<i>; the log there has the suffix .txt."""
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Key -> value of the log's events; of a key that comes more than once, the first value that is not null."""
+        """Key -> first value of the log's events that is not null."""
         values: dict[str, Any] = {}
         for event in read_events(self.path)[0]:
             if event["value"] is not None:
@@ -43,7 +43,7 @@ class RunLog:
 
     @cached_property
     def record(self) -> dict[str, Any] | None:
-        """config.json of the run (preset, configuration, versions, machine); None for a log without one."""
+        """config.json of the run (preset, configuration, versions, machine), or None."""
         file = self.path.parent / RECORD_FILE
         if self.path.name != FIRST_LOG or not file.is_file():
             return None
@@ -51,13 +51,13 @@ class RunLog:
             record = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise BenchmarkError(
-                f"{file} is not JSON ({error}); expected the record that a run writes"
+                f"{file} is not JSON ({error}); expected the file that a run writes"
             ) from error
         return record if isinstance(record, dict) else None
 
     @property
     def recorded_commit(self) -> str:
-        """What the run recorded as its commit: a hash, or a text that says why there is none."""
+        """The recorded commit of the code: a hash, or a text that says why it is unknown."""
         return str(((self.record or {}).get("versions") or {}).get("commit", "not recorded"))
 
     @property
@@ -68,12 +68,12 @@ class RunLog:
 
     @property
     def was_resumed(self) -> bool:
-        """True if another process went on with this run, into a log of its own."""
+        """Whether another process continued this run in a separate log."""
         return was_resumed(self.path)
 
     @property
     def power_files(self) -> list[Path]:
-        """Readings in power/ beside mlperf.log, or in power/result_<i>/ beside result_<i>.txt."""
+        """Readings in power/ next to mlperf.log, or in power/result_<i>/ next to result_<i>.txt."""
         folder = self.path.parent / POWER_FOLDER
         if self.path.name != FIRST_LOG:
             folder = folder / self.path.stem
@@ -81,10 +81,13 @@ class RunLog:
 
 
 def find_logs(paths: list[Path]) -> list[RunLog]:
-    """The logs that files and directories stand for, in the order given; BenchmarkError if there are none.
+    """Return the logs of files and directories, in the order given.
 
-    A directory stands for its mlperf.log; else for its result_<i>.txt; else for every mlperf.log below it,
-    by name, numbers as numbers.
+    For a directory these are its mlperf.log, or else its result_<i>.txt, or else every mlperf.log
+    below it in natural sort order.
+
+    Raises:
+        BenchmarkError: A path does not exist, has no logs, or is given twice.
     """
     found: list[Path] = []
     for path in paths:
@@ -96,7 +99,7 @@ def find_logs(paths: list[Path]) -> list[RunLog]:
     resolved = [path.resolve() for path in found]
     for path in resolved:
         if resolved.count(path) > 1:
-            raise BenchmarkError(f"{path} is named more than once; name every run once")
+            raise BenchmarkError(f"{path} is given more than once; give every run once")
     return [RunLog(path=path, name=f"result_{index}") for index, path in enumerate(found)]
 
 

@@ -1,4 +1,4 @@
-"""What a node tells of itself, as keys of a system description; what it does not tell stays empty."""
+"""Collect the keys of a system description from a node; unknown keys stay empty."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ GPU_QUERY = (
     "pcie.link.gen.max",
     "pcie.link.width.max",
 )
-"""Of nvidia-smi; memory in MiB, clocks in MHz."""
+"""Fields to query from nvidia-smi; memory in MiB, clocks in MHz."""
 CACHES = ("L1d cache", "L1i cache", "L2 cache", "L3 cache")
 
 
 def collect_description() -> dict[str, Any]:
-    """Every key of a system description, from this node, its programs and this Python."""
+    """Return every key of a system description, from this node and this Python environment."""
     content: dict[str, Any] = dict.fromkeys(MEANINGS, "")
     machine = describe_machine()
     content |= processor_keys(_output_of("env", "LC_ALL=C", "lscpu", "-J"))
@@ -45,7 +45,7 @@ def collect_description() -> dict[str, Any]:
 
 
 def processor_keys(lscpu_json: str) -> dict[str, str]:
-    """Processor keys from the output of `lscpu -J`, flat or nested; empty texts where it says nothing."""
+    """Return the processor keys from the output of `lscpu -J`, flat or nested; empty if unknown."""
     fields = _fields(json.loads(lscpu_json)["lscpu"]) if lscpu_json else {}
     frequency = fields.get("CPU max MHz", "").partition(".")[0]
     return {
@@ -60,16 +60,16 @@ def processor_keys(lscpu_json: str) -> dict[str, str]:
 
 
 def _fields(entries: list[dict[str, Any]]) -> dict[str, str]:
-    """field -> data; newer versions of lscpu nest them."""
-    found: dict[str, str] = {}
+    """Return field -> data; newer versions of lscpu nest the fields."""
+    fields: dict[str, str] = {}
     for entry in entries:
-        found |= {entry["field"].rstrip(":"): entry.get("data") or ""}
-        found |= _fields(entry.get("children", []))
-    return found
+        fields |= {entry["field"].rstrip(":"): entry.get("data") or ""}
+        fields |= _fields(entry.get("children", []))
+    return fields
 
 
 def accelerator_keys(nvidia_smi_csv: str) -> dict[str, str]:
-    """Accelerator keys from a line of GPU_QUERY for each GPU; "0" per node where there is none."""
+    """Return the accelerator keys from a CSV line of GPU_QUERY for each GPU."""
     rows = _gpu_rows(nvidia_smi_csv)
     if not rows:
         return {"accelerators_per_node": "0"}
@@ -77,7 +77,7 @@ def accelerator_keys(nvidia_smi_csv: str) -> dict[str, str]:
     generation, width = first["pcie.link.gen.max"], first["pcie.link.width.max"]
     return {
         "accelerators_per_node": str(len(rows)),
-        # a node with different ones is told as it is
+        # List all models of a node with different GPUs.
         "accelerator_model_name": " + ".join(dict.fromkeys(row["name"] for row in rows)),
         "accelerator_memory_capacity": f"{round(int(first['memory.total']) / 1024)} GiB"
         if first["memory.total"].isdigit()
@@ -97,7 +97,7 @@ def _gpu_rows(text: str) -> list[dict[str, str]]:
 
 
 def _software(nvidia_smi_csv: str) -> dict[str, str]:
-    """Versions of Python, CUDA and its libraries as PyTorch uses them, of our libraries, and of kernel and driver."""
+    """Return the versions of Python, libraries, CUDA as used by PyTorch, driver and kernel."""
     rows = _gpu_rows(nvidia_smi_csv)
     versions = {
         f"{name}_version": version
@@ -121,9 +121,9 @@ def _operating_system() -> str:
 
 
 def _output_of(*command: str) -> str:
-    """What a program prints; nothing if it is not there or fails."""
+    """Return the output of a program, or an empty string if it is missing or fails."""
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return shown.stdout if shown.returncode == 0 else ""
+    return process.stdout if process.returncode == 0 else ""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.convert.structures import PackedChain
-from data_prep.parsers.errors import BrokenFile
+from data_prep.parsers.errors import BrokenFile, EntryRejected
 from data_prep.parsers.file_access import read_file
+from data_prep.parsers.mmcif import parse_date
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
 
 _ENTRY_FIELDS = {
@@ -109,6 +110,10 @@ def _name_of(kind: Any) -> str:
 def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
     """The chains of an entry as `convert` packs those of an mmCIF file. BrokenFile if its parts do not fit each other."""
     pdb_id = entry["pdb_id"]
+    try:
+        release_date = parse_date(entry["release_date"]).isoformat()
+    except EntryRejected as error:
+        raise BrokenFile(path, f"entry {pdb_id}: {error}") from error
     author_of, labels_of_entity = (
         entry["mmcif_chain_id_to_author_chain_id"],
         entry["entity_id_to_mmcif_chain_ids"],
@@ -125,6 +130,11 @@ def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
             _array(path, chain_id, name, atoms.get(name), num_residues=len(sequence))
             for name in _ARRAYS
         )
+        if not np.isfinite(positions[mask]).all():
+            raise BrokenFile(
+                path,
+                f"chain {chain_id}: all_atom_positions has a number that is not finite; fetch the file again",
+            )
         labels = tuple(label for label, owner in author_of.items() if owner == author)
         entities = [
             entity
@@ -139,7 +149,7 @@ def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
                 entity_keys=tuple(
                     f"{pdb_id}_{entity}".upper() for entity in dict.fromkeys(entities)
                 ),
-                release_date=entry["release_date"],
+                release_date=release_date,
                 method=entry["exptl_method"],
                 resolution=entry["resolution"],
                 sequence=sequence,

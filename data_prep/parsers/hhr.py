@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import string
 from pathlib import Path
@@ -121,6 +122,11 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
         raise BrokenFile(
             path, f"expected the summary of a hit, found {lines[first + 2][:60]!r}", line=first + 3
         )
+    sum_probs = float(summary.group(2))
+    if not math.isfinite(sum_probs):
+        raise BrokenFile(
+            path, f"Sum_probs is {summary.group(2)}, expected a finite number", line=first + 3
+        )
     query, hit = _Row(), _Row()
     for number in range(first + 3, last):
         line = lines[number]
@@ -149,7 +155,7 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
         index=int(_BLOCK.match(lines[first]).group(1)),
         name=name,
         aligned_cols=aligned_cols,
-        sum_probs=float(summary.group(2)),
+        sum_probs=sum_probs,
         query=query.text,
         hit_sequence=hit.text,
         indices_query=tuple(query.indices),

@@ -184,12 +184,15 @@ def _read_block(path: Path) -> gemmi.cif.Block:
 def _release_date(tags: _Tags) -> str:
     """The earliest revision date as an ISO date; every one of them must be a date."""
     return min(
-        _date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]
+        parse_date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]
     ).isoformat()
 
 
-def _date(text: str) -> datetime.date:
-    """Odd: 2001-2-3 is a date too, as strptime reads it."""
+def parse_date(text: str) -> datetime.date:
+    """The date of a revision. Odd: 2001-2-3 is a date too, as strptime reads it.
+
+    EntryRejected for what is no date, FaultyEntry for a year that cannot be.
+    """
     try:
         date = datetime.datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_prep.parsers.errors import EntryRejected
+from data_prep.parsers.errors import EntryRejected, FaultyEntry
 
 ResidueKey = tuple[str, int, str]
 """(hetero flag, author's number, insertion code). The flag is blank for ATOM, "W" for water, else "H_<residue name>"."""
@@ -38,7 +38,10 @@ class AtomSites:
 
     @classmethod
     def from_tags(cls, tags) -> AtomSites:
-        """tags: a mapping from mmCIF tag to its column of text. EntryRejected for a missing column or a value that is no number."""
+        """tags: a mapping from mmCIF tag to its column of text.
+
+        EntryRejected for a missing column or a value that is no number, FaultyEntry for a coordinate that is not finite.
+        """
         column = {name: tags[f"_atom_site.{name}"] for name in _COLUMNS}
         _numbers(
             column["B_iso_or_equiv"], "B_iso_or_equiv"
@@ -54,9 +57,7 @@ class AtomSites:
             keys=_keys(column),
             altlocs=[" " if value in _UNSET else value for value in column["label_alt_id"]],
             occupancies=_numbers(column["occupancy"], "occupancy"),
-            coordinates=np.stack(
-                [_numbers(column[name], name) for name in ("Cartn_x", "Cartn_y", "Cartn_z")], axis=1
-            ).astype(np.float32),
+            coordinates=_coordinates(column),
         )
 
     def label_to_author_chain(self) -> dict[str, str]:
@@ -106,6 +107,7 @@ class AtomSites:
         ][-1]
 
 
+_AXES = ("Cartn_x", "Cartn_y", "Cartn_z")
 _COLUMNS = (
     "group_PDB",
     "label_atom_id",
@@ -114,9 +116,7 @@ _COLUMNS = (
     "label_asym_id",
     "label_seq_id",
     "pdbx_PDB_ins_code",
-    "Cartn_x",
-    "Cartn_y",
-    "Cartn_z",
+    *_AXES,
     "occupancy",
     "B_iso_or_equiv",
     "auth_seq_id",
@@ -139,6 +139,16 @@ def _check_anisotropy(tags, num_atoms: int) -> None:
     if all(columns):
         for tag, values in zip(_ANISOTROPY, columns):
             _numbers(values[:num_atoms], tag)
+
+
+def _coordinates(column: dict[str, list[str]]) -> np.ndarray:
+    values = np.stack([_numbers(column[name], name) for name in _AXES], axis=1)
+    is_finite = np.abs(values) <= np.finfo(np.float32).max
+    if not is_finite.all():
+        row, axis = np.argwhere(~is_finite)[0]
+        text = column[_AXES[axis]][row]
+        raise FaultyEntry(f"_atom_site.{_AXES[axis]} is {text!r}, expected a finite number")
+    return values.astype(np.float32)
 
 
 def _numbers(values: list[str], name: str) -> np.ndarray:

@@ -82,7 +82,7 @@ def build_atoms(sequence: str) -> tuple[np.ndarray, np.ndarray]:
     """All heavy atoms of a sequence.
 
     Returns:
-        positions float32 [N_res, 37, 3] angstrom, centerd on the CA atoms, and mask bool [N_res, 37].
+        positions float32 [N_res, 37, 3] angstrom, centered on the CA atoms, and mask bool [N_res, 37].
     """
     torsions = backbone_torsions(sequence)
     backbone = torch.from_numpy(build_backbone(sequence, torsions))

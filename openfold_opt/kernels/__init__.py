@@ -1,1 +1,1 @@
-"""The operations that cost the time: plain definitions, fused versions, and the choice between them."""
+"""The expensive operations of the model: reference, CPU and Triton versions, and selection."""

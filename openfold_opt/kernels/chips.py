@@ -1,8 +1,8 @@
-"""Chips that the kernels are compiled for or may run on, and the limits of each.
+"""GPUs that the kernels are compiled for or may run on, and their limits.
 
 Source: NVIDIA, CUDA C++ Programming Guide, section "Technical Specifications per Compute
-Capability", row "Maximum amount of shared memory per thread block". A kernel can ask for that much:
-the shared memory of a multiprocessor minus 1 KiB, which the driver reserves.
+Capability", row "Maximum amount of shared memory per thread block". This is the most that a kernel
+can allocate: the shared memory of a multiprocessor minus 1 KiB, which the driver reserves.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ CHIPS = (
 
 def shared_bytes_of(capability: int) -> int | None:
     """Return the shared memory of one thread block; None for a capability not in CHIPS."""
-    found = (chip.shared_bytes for chip in CHIPS if chip.capability == capability)
-    return next(found, None)
+    matches = (chip.shared_bytes for chip in CHIPS if chip.capability == capability)
+    return next(matches, None)

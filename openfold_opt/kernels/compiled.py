@@ -1,7 +1,8 @@
-"""The plain operations as torch.compile makes them.
+"""The reference operations compiled by torch.compile.
 
-Compiled at the first call with each shape (warm-up does that before the clock). What was compiled stays in TorchInductor's cache, which
-lies in TORCHINDUCTOR_CACHE_DIR or a folder of the user's in /tmp, and later processes take it from there.
+An operation is compiled at its first call with each shape; the warm-up does this before the timed
+run. TorchInductor caches the code in TORCHINDUCTOR_CACHE_DIR or a folder of the user in /tmp,
+where later processes find it.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from collections.abc import Callable, Mapping
 import torch
 
 NOT_COMPILED = {
-    "dropout_masks": "its 64-bit integer products are no gain",
+    "dropout_masks": "its 64-bit integer products do not become faster",
     "weight_update": "it works in place on tensors that outlive it",
 }
-"""Operation -> why it is not offered."""
+"""Operation -> why it is not compiled."""
 _VECTOR_BITS = {"DEFAULT": 1, "AVX2": 256, "AVX512": 512}
-"""Capability of an x86-64 processor as PyTorch names it -> width of its vectors; 1 means none."""
+"""Capability of an x86-64 processor as PyTorch names it -> vector width in bits; 1 means none."""
 
 
 def compile_for_processor(function: Callable, *, fullgraph: bool = False) -> Callable:
     """Return torch.compile of a function for the vector width of this processor.
 
     TorchInductor's cache does not record which instruction set its C++ code was generated for. A
-    process with another one, on another machine with the same cache directory or with another
-    ATEN_CPU_CAPABILITY, would load code that computes only a part of the elements. The width that
-    is passed here is part of the cache's key.
+    process with another one (on another machine with the same cache directory, or with another
+    ATEN_CPU_CAPABILITY) would load code that computes only a part of the elements. The width passed
+    here is part of the cache key.
     """
     options = {}
     if platform.machine() == "x86_64":
@@ -38,13 +39,13 @@ def compile_for_processor(function: Callable, *, fullgraph: bool = False) -> Cal
 
 
 @functools.cache
-def compile_operations(plain: tuple[tuple[str, Callable], ...]) -> Mapping[str, Callable]:
-    """Name -> compiled operation; nothing is compiled before the first call.
+def compile_operations(reference: tuple[tuple[str, Callable], ...]) -> Mapping[str, Callable]:
+    """Return the compiled operations by name; each is compiled at its first call.
 
-    plain: (name, plain version) of all operations.
+    reference: (name, reference version) of all operations.
     """
     return {
-        name: _compile(name, operation) for name, operation in plain if name not in NOT_COMPILED
+        name: _compile(name, operation) for name, operation in reference if name not in NOT_COMPILED
     }
 
 
@@ -57,7 +58,7 @@ def _compile(name: str, operation: Callable) -> Callable:
 
 
 def _compile_self_attention(operation: Callable) -> Callable:
-    """The compiler sees the bias that has arrived, not the waiting for it."""
+    """Call `bias` outside of the compiled function, as the call may wait for a collective."""
 
     def with_tensor(*args, bias, **options):
         return operation(*args, bias=None if bias is None else lambda: bias, **options)

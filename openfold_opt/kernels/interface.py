@@ -1,6 +1,6 @@
-"""KernelSet: one callable for each operation of the model, chosen once and handed down with the ExecutionPlan.
+"""KernelSet: one implementation of each operation, chosen once and passed in the ExecutionPlan.
 
-The signature and the meaning of each operation are those of the function of the same name in kernels/reference.
+The function of the same name in kernels/reference defines signature and semantics of an operation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InvariantPointInputs:
-    """What enters invariant point attention; points are in the global frame."""
+    """Inputs of invariant point attention. Points are in the global frame."""
 
     q: Tensor
     """[batch, N_res, num_heads, c]"""
@@ -28,16 +28,16 @@ class InvariantPointInputs:
     v_points: Tensor
     """[batch, N_res, num_heads, num_v_points, 3]"""
     bias: Tensor
-    """[batch, N_res, N_res, num_heads], projected from the pair representation"""
+    """[batch, N_res, N_res, num_heads], projected from the pair representation."""
     z: Tensor
     """[batch, N_res, N_res, c_z]"""
     point_weights: Tensor
-    """[num_heads], positive"""
+    """[num_heads], positive."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightState:
-    """What a step of the optimizer changes; flat tensors of the same size n."""
+    """State that an optimizer step updates; flat tensors of the same size n."""
 
     values: Tensor
     """[n] float32: the parameters."""
@@ -48,16 +48,16 @@ class WeightState:
     average: Tensor
     """[n] float32: running average of the parameters."""
     num_steps: Tensor
-    """float64 scalar: steps taken. float64, as 1 - 0.999 in float32 is already wrong in the fifth digit."""
+    """float64 scalar: steps taken. In float32, 1 - 0.999 is already wrong in the fifth digit."""
     num_updates: Tensor
-    """float32 scalar: values that went into the average; the first is copied."""
+    """float32 scalar: updates of the average, of which the first copies the values."""
     compute_copy: Tensor | None = None
-    """[n] bfloat16: the parameters as the model computes with them; None where it uses float32."""
+    """[n] bfloat16: copy of the parameters for the model; None if it computes in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdateConstants:
-    """Rates of a step of the optimizer."""
+    """Constants of the optimizer step."""
 
     beta_1: float
     beta_2: float
@@ -65,12 +65,12 @@ class WeightUpdateConstants:
     max_norm: float
     """Largest global norm of the gradient."""
     decay_rate: float
-    """average <- decay_rate * average + (1 - decay_rate) * values"""
+    """average <- decay_rate * average + (1 - decay_rate) * values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelShapes:
-    """Largest sizes that a model asks the operations for; kernels that hold a row in registers have limits."""
+    """Largest sizes of a model. Kernels that hold a row in registers have limits."""
 
     max_norm_channels: int = 0
     max_head_size: int = 0
@@ -86,17 +86,17 @@ class KernelSet:
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalized x"""
     projected_norm: Callable[..., tuple[Tensor, Tensor]]
-    """(x, norm, projection, *, eps) -> normalized x, and its projection"""
+    """(x, norm, projection, *, eps) -> normalized x, its projection"""
     self_attention: Callable[..., Tensor]
-    """(x, projection, output, *, num_heads, mask, mask_inf, bias: when it is wanted) -> update by gated multi-head attention"""
+    """(x, projection, output, *, num_heads, mask, mask_inf, bias) -> gated multi-head attention"""
     global_attention: Callable[..., Tensor]
     """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
     triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(z, norm, projection, mask, *, c_hidden, eps) -> a, b with channels in front, gate of the output"""
+    """(z, norm, projection, mask, *, c_hidden, eps) -> edges a and b, output gate"""
     triangle_update: Callable[..., Tensor]
-    """(z, edges, norm, output, dropout, *, is_outgoing, eps) -> z + gated, projected sums over the third residue"""
+    """(z, edges, norm, output, dropout, *, is_outgoing, eps) -> z + triangle update"""
     outer_product_mean: Callable[..., Tensor]
-    """(z, sides, projection, norm) -> z + projected outer products, averaged over sequences"""
+    """(z, sides, projection, norm) -> z + projected mean of outer products over sequences"""
     transition: Callable[..., Tensor]
     """(x, norm, first, second, *, eps) -> x + two-layer perceptron of normalized x"""
     dropout_residual: Callable[..., Tensor]
@@ -104,6 +104,6 @@ class KernelSet:
     invariant_point_attention: Callable[..., tuple[Tensor, Tensor, Tensor]]
     """(inputs: InvariantPointInputs, *, mask, mask_inf) -> scalar, point and pair results"""
     dropout_masks: Callable[..., Tensor]
-    """(key, places, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
+    """(key, sites, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
     weight_update: Callable[..., Tensor]
-    """(state: WeightState, gradient, *, learning_rate, flag, constants) -> whether the step was taken, norm"""
+    """(state, gradient, *, learning_rate, flag, constants) -> whether the step was taken, norm"""

@@ -1,4 +1,4 @@
-"""The choice of an implementation for every operation, made once at the start of a run."""
+"""Selection of an implementation for every operation, once at the start of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from openfold_opt.kernels.cpu.library import unsupported_reason as no_library_because
+from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
@@ -35,15 +35,17 @@ REFERENCE: dict[str, Callable] = {
     "dropout_masks": dropout_masks,
     "weight_update": weight_update,
 }
-"""operation -> its plain version"""
+"""Operation -> its reference version."""
 
 IMPLEMENTATIONS = ("auto", "reference", "cpu", "compiled", "triton")
-"""What a field of KernelConfig may say; "auto" is "triton" on a GPU, "cpu" elsewhere, and "reference" where there is no C++ compiler for "cpu"."""
+"""Values of the fields of KernelConfig.
+
+"auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelConfig:
-    """Name of the implementation of each operation, one of IMPLEMENTATIONS. There is no fallback from one to another."""
+    """Implementation of each operation, one of IMPLEMENTATIONS, without fallback."""
 
     category: ClassVar[str] = "implementation"
 
@@ -62,33 +64,33 @@ class KernelConfig:
 
     @classmethod
     def all(cls, name: str) -> KernelConfig:
-        """The same implementation of every operation."""
+        """Return a configuration with the same implementation of every operation."""
         return cls(**{field.name: name for field in fields(cls)})
 
     def resolved(self, device: torch.device) -> KernelConfig:
-        """The same with the implementation that "auto" means on a device in its place."""
+        """Return the configuration with "auto" replaced by the implementation for a device."""
         if "auto" not in asdict(self).values():
             return self
         if device.type != "cpu":
             return self.instead_of_auto("triton")
-        return self.instead_of_auto("cpu" if no_library_because() is None else "reference")
+        return self.instead_of_auto("cpu" if cpu_unsupported_reason() is None else "reference")
 
     def instead_of_auto(self, name: str) -> KernelConfig:
-        """The same with another name in place of "auto"."""
+        """Return the configuration with "auto" replaced by another name."""
         return KernelConfig(
             **{
-                operation: name if found == "auto" else found
-                for operation, found in asdict(self).items()
+                operation: name if current == "auto" else current
+                for operation, current in asdict(self).items()
             }
         )
 
     def uses_triton(self, device: torch.device) -> bool:
-        """Whether any operation on the device is Triton's."""
+        """Return whether any operation on the device uses Triton."""
         return "triton" in asdict(self.resolved(device)).values()
 
 
 def describe_tuning(device: torch.device) -> str:
-    """What launch options the Triton kernels have on a device."""
+    """Return a line for the log about the launch options of the Triton kernels on a device."""
     from openfold_opt.kernels.triton.tuning.tables import describe
 
     return describe(device)
@@ -101,14 +103,14 @@ def build_kernel_set(
     *,
     precision: str = "fp32",
 ) -> KernelSet:
-    """Pick the implementations that `config` names. Triton is imported only if it is asked for.
+    """Return the implementations that `config` names. Triton is imported only if it is named.
 
-    shapes: largest sizes that the model asks for; precision: of the run (train/precision.py). On a
-        GPU both decide whether the Triton kernels fit the chip.
+    shapes: largest sizes of the model; precision: of the run (train/precision.py). On a GPU both
+        determine whether the Triton kernels fit the chip.
 
     Raises:
-        ValueError: there is no implementation of that name, or it cannot serve the device, the
-            shapes or the precision. There is no fallback.
+        ValueError: an implementation does not exist or does not support the device, the shapes or
+            the precision. There is no fallback.
     """
     device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
@@ -127,20 +129,20 @@ def _find(
     if name == "reference":
         return REFERENCE[operation]
     if name == "cpu":
-        return _find_for_cpu(operation, device)
+        return _find_cpu(operation, device)
     if name == "compiled":
         return _find_compiled(operation)
     if name != "triton":
         raise ValueError(
-            f"kernel {operation}: found implementation {name!r}, expected one of {list(IMPLEMENTATIONS)}; "
-            "change that field of KernelConfig"
+            f"kernel {operation}: found implementation {name!r}, expected one of "
+            f"{list(IMPLEMENTATIONS)}; change that field of KernelConfig"
         )
     try:
         from openfold_opt.kernels.triton.operations import OPERATIONS, unsupported_reason
     except ImportError as error:
         raise ValueError(
-            f"kernel {operation}: Triton cannot be imported ({error}); install the extra `gpu` of pyproject.toml, "
-            'or set that field of KernelConfig to "reference"'
+            f"kernel {operation}: Triton cannot be imported ({error}); install the extra `gpu` of "
+            'pyproject.toml, or set that field of KernelConfig to "reference"'
         ) from error
     reason = unsupported_reason(operation, shapes, device, precision)
     if reason is not None:
@@ -155,23 +157,24 @@ def _find_compiled(operation: str) -> Callable:
 
     if operation in NOT_COMPILED:
         raise ValueError(
-            f'kernel {operation}: there is no implementation "compiled", as {NOT_COMPILED[operation]}; '
-            'set that field of KernelConfig to "auto" or "reference"'
+            f'kernel {operation}: there is no implementation "compiled", as '
+            f'{NOT_COMPILED[operation]}; set that field of KernelConfig to "auto" or "reference"'
         )
     return compile_operations(tuple(REFERENCE.items()))[operation]
 
 
-def _find_for_cpu(operation: str, device: torch.device) -> Callable:
+def _find_cpu(operation: str, device: torch.device) -> Callable:
     from openfold_opt.kernels.cpu.operations import OPERATIONS
 
     if device.type not in ("cpu", "meta"):
         raise ValueError(
-            f'kernel {operation}: found implementation "cpu" for a model on {device}, which it would slow down; '
-            'set that field of KernelConfig to "triton" or "reference"'
+            f'kernel {operation}: found implementation "cpu" for a model on {device}, but it '
+            'runs on the CPU only; set that field of KernelConfig to "triton" or "reference"'
         )
-    reason = no_library_because() if device.type == "cpu" else None
+    reason = cpu_unsupported_reason() if device.type == "cpu" else None
     if reason is not None:
         raise ValueError(
-            f'kernel {operation}: implementation "cpu" was asked for, but {reason}; mend that, or ask for "reference" (field of KernelConfig, or --kernels)'
+            f'kernel {operation}: implementation "cpu" requested, but {reason}; fix this or use '
+            '"reference" (field of KernelConfig, or --kernels)'
         )
     return OPERATIONS[operation]

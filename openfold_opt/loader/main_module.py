@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 from pathlib import Path
 
-from openfold_opt.parallel.leaving import leave_at_once
+from openfold_opt.parallel.process_exit import exit_immediately
 
 MISSING_GUARD_EXIT_CODE = 78
 """Exit code of a worker whose main module would start workers; EX_CONFIG of sysexits.h."""
@@ -32,7 +32,7 @@ def check_main_module() -> None:
     """
     # Python uses the same attribute in its own check for this case.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        leave_at_once(MISSING_GUARD_EXIT_CODE)
+        exit_immediately(MISSING_GUARD_EXIT_CODE)
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if getattr(main, "__spec__", None) is None and file is not None and not Path(file).exists():

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import select
+import signal
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.main_module import (
@@ -21,6 +23,12 @@ from openfold_opt.loader.worker import Failure, Prepared, Task, Worker
 
 FORKSERVER_PRELOAD = ["openfold_opt.loader.loader"]
 """Modules that the fork server imports once, so that a new worker starts in milliseconds."""
+
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that launchers send to the whole process group.
+
+The consumer handles them and ends its workers.
+"""
 
 
 def prepare_to_start_workers(config: LoaderConfig) -> None:
@@ -97,6 +105,7 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
+            self._block_group_signals()
             while not self._is_stopped:
                 self._assign_positions()
                 for worker in self._wait():
@@ -106,6 +115,17 @@ class Supervisor:
             with self._shared.changed:
                 self._shared.failure = error
                 self._shared.changed.notify_all()
+
+    def _block_group_signals(self) -> None:
+        """Block group signals in this thread and in the processes that it starts.
+
+        Otherwise SIGTERM would end the fork server.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+        if self._config.start_method != "fork":
+            resource_tracker.ensure_running()
+            # The start of the tracker unblocks SIGINT and SIGTERM.
+            signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
 
     def _assign_positions(self) -> None:
         """Assign a position to every idle worker; start workers, also replacements, on demand."""

@@ -1,1 +1,4 @@
-"""AlphaFold2 as the benchmark trains it: one file per module of the paper's supplement; alphafold.py assembles them."""
+"""AlphaFold2 as trained by the benchmark: one file per module of the supplement.
+
+alphafold.py assembles the modules.
+"""

@@ -1,4 +1,4 @@
-"""AlphaFold2: embedders, stacks, structure module and heads put together, with recycling."""
+"""AlphaFold2: embedders, stacks, structure module and heads, with recycling."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from openfold_opt.protein.residue_constants import atom_order, restype_order
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recycled:
-    """What one pass hands to the next, without gradient."""
+    """Outputs of a recycling iteration that are inputs of the next one; they have no gradient."""
 
     first_row: Tensor
-    """[batch, N_res, c_m], first row of the MSA representation"""
+    """[batch, N_res, c_m]: first row of the MSA representation"""
     z: Tensor
     """[batch, N_res, N_res/dap, c_z]"""
     pseudo_beta: Tensor
@@ -44,12 +44,13 @@ class Recycled:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trunk:
-    """What the Evoformer makes of a pass."""
+    """Outputs of the Evoformer in one recycling iteration."""
 
     msa: AsyncCollective | None
-    """Arrives as [batch, N_clust + N_templ, N_res, c_m], in the dtype of the trunk; None in passes whose MSA nobody reads."""
+    """[batch, N_clust + N_templ, N_res, c_m] in the dtype of the trunk; None except in the last
+    iteration, because nothing reads the MSA in the others."""
     pair: SharedResult
-    """Gives [batch, N_res, N_res, c_z] float32"""
+    """[batch, N_res, N_res, c_z] float32"""
     first_row: Tensor
     """[batch, N_res, c_m] float32: first row of the MSA representation"""
     s: Tensor
@@ -60,14 +61,21 @@ class AlphaFold(nn.Module):
     """Algorithm 2 (Inference) without ensembling; in training, Algorithm 31 (RecyclingTraining)."""
 
     def __init__(self, config: ModelConfig, *, seed: int | None = 0) -> None:
-        """Initial weights are a function of seed and names; torch's own random state is neither read nor changed.
+        """Build the modules and initialize their weights.
 
-        seed None leaves the linear layers unset, for weights that will be loaded.
+        Initial weights depend on the seed and the parameter names only. The random state of torch
+        is neither read nor changed.
+
+        Args:
+            config: sizes of the model.
+            seed: seed of the initial weights; None leaves linear layers uninitialized, for weights
+                that are loaded afterward.
         """
         super().__init__()
         c_m, c_z, c_s = config.c_m, config.c_z, config.c_s
         self.config = config
-        # The order of the modules is the order of tensors in checkpoints, to which Adam's state refers by position.
+        # Keep the order of the modules: it is the order of the tensors in checkpoints, and Adam's
+        # state refers to them by position.
         self.input_embedder = InputEmbedder(config.input_embedder, c_m=c_m, c_z=c_z)
         self.recycling_embedder = RecyclingEmbedder(config.recycling_embedder, c_m=c_m, c_z=c_z)
         self.template_angle_embedder = TemplateAngleEmbedder(c_m=c_m)
@@ -87,10 +95,11 @@ class AlphaFold(nn.Module):
             initialize_parameters(self, seed=seed)
 
     def trunk_linear_names(self) -> tuple[str, ...]:
-        """Names of the weights and biases of the linear layers up to the structure module.
+        """Return the names of the parameters of the linear layers before the structure module.
 
-        They may be bfloat16, and the representations then are too. All other parameters (normalizations, structure module, heads)
-        stay float32, as do masks, recycled representations and everything that is made of coordinates.
+        These parameters may be bfloat16, which makes the representations bfloat16. All other
+        parameters (normalizations, structure module, heads) stay float32, as do masks, recycled
+        representations and everything that is computed from coordinates.
         """
         linears = {name for name, module in self.named_modules() if isinstance(module, Linear)}
         beyond_trunk = ("structure_module.", "auxiliary_heads.")
@@ -105,16 +114,20 @@ class AlphaFold(nn.Module):
         num_recycling_iterations: int,
         dropout: DropoutState | None = None,
     ) -> ModelOutputs:
-        """Runs num_recycling_iterations passes without gradient, and one with.
+        """Run num_recycling_iterations iterations without gradient and a last pass with gradient.
 
-        Pass i uses slice i of the per-pass features, so the last one uses slice num_recycling_iterations (the losses want
-        batch.at_pass(num_recycling_iterations)). Dropout, if given, acts in every pass, as in the benchmark.
+        Pass i uses slice i of the per-pass features. The last pass uses slice
+        num_recycling_iterations, and the losses need batch.at_pass(num_recycling_iterations).
+        Dropout acts in every pass, as in the benchmark.
 
         Args:
-            batch: with at least num_recycling_iterations + 1 slices.
-            plan: how to carry it out.
-            num_recycling_iterations: passes before the last one.
-            dropout: None in evaluation.
+            batch: features with at least num_recycling_iterations + 1 slices.
+            plan: kernels, DAP axis and recomputation.
+            num_recycling_iterations: number of passes before the last one.
+            dropout: None disables dropout, as in evaluation.
+
+        Returns:
+            The outputs of the last pass.
 
         Raises:
             ValueError: the batch has too few slices.
@@ -123,28 +136,26 @@ class AlphaFold(nn.Module):
         for pass_index in range(num_recycling_iterations):
             with torch.no_grad():
                 features = batch.at_pass(pass_index)
+                pass_dropout = None if dropout is None else dropout.at_pass(pass_index)
                 trunk, structure = self._run_pass(
-                    features, recycled, (dropout, pass_index), plan, is_last=False
+                    features, recycled, pass_dropout, plan, is_last=False
                 )
                 recycled = _recycle(features, trunk, structure, plan)
         features = batch.at_pass(num_recycling_iterations)
-        trunk, structure = self._run_pass(
-            features, recycled, (dropout, num_recycling_iterations), plan, is_last=True
-        )
+        pass_dropout = None if dropout is None else dropout.at_pass(num_recycling_iterations)
+        trunk, structure = self._run_pass(features, recycled, pass_dropout, plan, is_last=True)
         return self._outputs(features, trunk, structure, plan)
 
     def _run_pass(
         self,
         features: FeatureBatch,
         recycled: Recycled | None,
-        dropout_and_pass: tuple[DropoutState | None, int],
+        dropout: PassDropout | None,
         plan: ExecutionPlan,
         *,
         is_last: bool,
     ) -> tuple[Trunk, Structure]:
-        """One pass."""
-        state, pass_index = dropout_and_pass
-        dropout = None if state is None else state.at_pass(pass_index)
+        """Run the trunk and the structure module once."""
         trunk = self._run_trunk(features, recycled, dropout, plan, is_last=is_last)
         residues = (features.aatype, features.seq_mask)
         structure = self.structure_module(
@@ -161,7 +172,7 @@ class AlphaFold(nn.Module):
         *,
         is_last: bool,
     ) -> Trunk:
-        """Algorithm 2, lines 5-18."""
+        """Run Algorithm 2, lines 5-18."""
         pair_mask = features.seq_mask[:, :, None] * features.seq_mask[:, None, :]
         m, z = self.input_embedder(
             features.target_feat, features.residue_index, features.msa_feat, plan
@@ -183,15 +194,17 @@ class AlphaFold(nn.Module):
         extra = (features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
         e = self.extra_msa_embedder(*(scatter(x, plan.dap, dim=1) for x in extra))
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)
-        # A template's row exists at a residue where its psi, the third torsion, does.
+        # The row of a template exists at residues whose psi, the third torsion angle, exists.
         msa_mask = torch.cat(
             [features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1
         )
         m, z = self.evoformer_stack(
             scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan
         )
-        # They travel in the order in which they are wanted: a row of each rank, of which the first rank's is the MSA's first, far less
-        # than all rows; the pairs, behind what is made of that row; the MSA, behind the structure module.
+        # Start the collectives in the order in which their results are needed. The first gathers
+        # one row per rank, much less than all rows; the row of rank 0 is the first row of the MSA.
+        # The transfer of the pairs overlaps with the computation of the single representation, and
+        # that of the MSA overlaps with the structure module.
         first_rows = start_gather(m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
         pair = start_gather(z, plan.dap, dim=2, length=z.shape[1], what="pairs")
         msa = (
@@ -206,7 +219,7 @@ class AlphaFold(nn.Module):
         )
 
     def _template_rows(self, features: FeatureBatch) -> Tensor:
-        """Torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
+        """Embed the torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
         return self.template_angle_embedder(
             features.template_aatype,
             features.template_torsion_angles_sin_cos,
@@ -222,7 +235,7 @@ class AlphaFold(nn.Module):
         dropout: PassDropout | None,
         plan: ExecutionPlan,
     ) -> Tensor:
-        """Algorithm 2, lines 9-13: update of z from the templates."""
+        """Compute the update of z from the templates (Algorithm 2, lines 9-13)."""
         t = self.template_pair_embedder(
             features.template_aatype,
             features.template_pseudo_beta,
@@ -235,8 +248,8 @@ class AlphaFold(nn.Module):
     def _outputs(
         self, features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan
     ) -> ModelOutputs:
-        """The last pass, with the heads."""
-        # the rows of templates come last
+        """Apply the heads to the last pass and return all outputs."""
+        # Drop the rows of the templates, which are the last ones.
         msa = trunk.msa.wait()[:, : features.msa_feat.shape[1]].float()
         pair, sm_single = trunk.pair(), structure.states[:, -1]
         return ModelOutputs(
@@ -258,7 +271,10 @@ class AlphaFold(nn.Module):
 
 
 def _final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
-    """Atoms of the last block, atom37, zero where the residue type has no such atom: [batch, N_res, 37, 3]."""
+    """Return the atom37 positions of the last block: [batch, N_res, 37, 3] angstrom.
+
+    Atoms that the residue type does not have are zero.
+    """
     return atom14_to_atom37(
         structure.positions[:, -1], features.residx_atom37_to_atom14, features.atom37_atom_exists
     )
@@ -267,6 +283,7 @@ def _final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
 def _recycle(
     features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan
 ) -> Recycled:
+    """Collect the inputs of the next recycling iteration."""
     positions = _final_positions(features, structure)
     is_glycine = (features.aatype == restype_order["G"]).unsqueeze(-1)
     pseudo_beta = torch.where(

@@ -1,4 +1,4 @@
-"""The prediction of torsion angles from the single representation."""
+"""Prediction of torsion angles from the single representation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AngleResnetBlock(nn.Module):
         self.linear_2 = Linear(c_hidden, c_hidden, init="final")
 
     def forward(self, a: Tensor) -> Tensor:
-        """a: [..., c_hidden], updated"""
+        """Update a: [..., c_hidden]."""
         return a + self.linear_2(F.relu(self.linear_1(F.relu(a))))
 
 
@@ -35,7 +35,15 @@ class AngleResnet(nn.Module):
         self.linear_out = Linear(c_hidden, 2 * NUM_ANGLES)
 
     def forward(self, s: Tensor, s_initial: Tensor) -> tuple[Tensor, Tensor]:
-        """s: [..., c_s], s_initial: broadcastable to s -> sine and cosine [..., 7, 2], before and after normalization"""
+        """Predict sine and cosine of the torsion angles.
+
+        Args:
+            s: [..., c_s]
+            s_initial: broadcastable to s.
+
+        Returns:
+            Unnormalized and normalized angles, both [..., 7, 2].
+        """
         a = self.linear_in(F.relu(s)) + self.linear_initial(F.relu(s_initial))
         for layer in self.layers:
             a = layer(a)

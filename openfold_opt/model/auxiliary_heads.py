@@ -1,4 +1,4 @@
-"""The heads beside the structure: confidence, distogram, masked MSA, resolved atoms and TM score."""
+"""Auxiliary heads: lDDT, distogram, masked MSA, experimentally resolved atoms and TM score."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class AuxiliaryHeadsConfig:
     num_bins_lddt: int = 50
     num_bins_distogram: int = 64
     has_tm_score: bool = False
-    """Whether there is a TM-score head (fine-tuning with pTM)."""
+    """Whether the model has a TM-score head (fine-tuning with pTM)."""
     num_bins_aligned_error: int = 64
     max_bin_aligned_error_angstrom: float = 31.0
-    """Last edge of the bins of aligned error; the first is 0."""
+    """Last bin edge of the aligned error; the first edge is 0."""
 
 
 class PerResidueLDDTCaPredictor(nn.Module):
@@ -44,33 +44,34 @@ class PerResidueLDDTCaPredictor(nn.Module):
         self.linear_3 = Linear(c_hidden, config.num_bins_lddt, init="final")
 
     def forward(self, s: Tensor, plan: ExecutionPlan) -> Tensor:
-        """s: [batch, N_res, c_s] -> logits [batch, N_res, num_bins]"""
+        """Map s [batch, N_res, c_s] to logits [batch, N_res, num_bins]."""
         return self.linear_3(F.relu(self.linear_2(F.relu(self.linear_1(self.layer_norm(s, plan))))))
 
 
 class LinearHead(nn.Module):
-    """A head that is one linear layer: masked MSA (1.9.9), resolved atoms (1.9.10), TM score (1.9.7)."""
+    """A head of one linear layer: masked MSA (supplement 1.9.9), resolved atoms (1.9.10), TM score
+    (1.9.7)."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.linear = Linear(c_in, c_out, init="final")
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., c_in] -> logits [..., c_out]"""
+        """Map x [..., c_in] to logits [..., c_out]."""
         return self.linear(x)
 
 
 class DistogramHead(LinearHead):
-    """Supplement 1.9.8: logits that are symmetric in the two residues."""
+    """Distogram head (supplement 1.9.8); its logits are symmetric in the two residues."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [batch, N_res, N_res, c_z] -> logits [batch, N_res, N_res, num_bins]"""
+        """Map x [batch, N_res, N_res, c_z] to logits [batch, N_res, N_res, num_bins]."""
         logits = self.linear(x)
         return logits + logits.transpose(1, 2)
 
 
 class AuxiliaryHeads(nn.Module):
-    """All heads; their outputs have the names of ModelOutputs."""
+    """All auxiliary heads; their outputs are fields of ModelOutputs."""
 
     def __init__(self, config: AuxiliaryHeadsConfig, *, c_m: int, c_z: int, c_s: int) -> None:
         super().__init__()
@@ -85,11 +86,16 @@ class AuxiliaryHeads(nn.Module):
     def forward(
         self, representations: tuple[Tensor, Tensor, Tensor], sm_single: Tensor, plan: ExecutionPlan
     ) -> dict[str, Tensor]:
-        """Runs all heads.
+        """Run all heads.
 
         Args:
-            representations: msa [batch, N_clust, N_res, c_m], pair [batch, N_res, N_res, c_z], single [batch, N_res, c_s]
-            sm_single: [batch, N_res, c_s], last state of the structure module.
+            representations: msa [batch, N_clust, N_res, c_m], pair [batch, N_res, N_res, c_z] and
+                single [batch, N_res, c_s].
+            sm_single: [batch, N_res, c_s], the last state of the structure module.
+            plan: kernels.
+
+        Returns:
+            Fields of ModelOutputs by name.
         """
         msa, pair, single = representations
         lddt_logits = self.plddt(sm_single, plan)
@@ -108,7 +114,7 @@ class AuxiliaryHeads(nn.Module):
 
 
 def _predicted_lddt(logits: Tensor) -> Tensor:
-    """Expected lDDT-Ca, 0..100: [batch, N_res, num_bins] -> [batch, N_res]."""
+    """Compute the expected lDDT-Ca, 0..100: [batch, N_res, num_bins] -> [batch, N_res]."""
     num_bins = logits.shape[-1]
     centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * (
         100.0 / num_bins
@@ -117,9 +123,16 @@ def _predicted_lddt(logits: Tensor) -> Tensor:
 
 
 def _predicted_errors(logits: Tensor, max_bin: float) -> dict[str, Tensor]:
-    """Expected aligned error and TM score (supplement 1.9.7) from logits [batch, N_res, N_res, num_bins].
+    """Compute the expected aligned error and the TM score (supplement 1.9.7).
 
-    The TM score counts every residue of the tensor, padding included, as the benchmark does.
+    The TM score counts every residue of the tensor including padding, as in the benchmark.
+
+    Args:
+        logits: [batch, N_res, N_res, num_bins]
+        max_bin: last bin edge, angstrom.
+
+    Returns:
+        Fields of ModelOutputs by name.
     """
     num_res, num_bins = logits.shape[-2:]
     width = max_bin / (num_bins - 2)

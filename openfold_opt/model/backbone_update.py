@@ -1,4 +1,4 @@
-"""The update of the backbone frames."""
+"""Update of the backbone frames."""
 
 from __future__ import annotations
 
@@ -15,5 +15,8 @@ class BackboneUpdate(nn.Module):
         self.linear = Linear(c_s, 6, init="final")
 
     def forward(self, s: Tensor) -> Tensor:
-        """s: [batch, N_res, c_s] -> [batch, N_res, 6]: b, c, d of the quaternion 1 + bi + cj + dk, and a translation"""
+        """Map s [batch, N_res, c_s] to [batch, N_res, 6].
+
+        The channels are b, c, d of the quaternion 1 + bi + cj + dk, and a translation.
+        """
         return self.linear(s)

@@ -1,4 +1,4 @@
-"""FeatureBatch: the model features of some samples, one tensor field for each feature of the table."""
+"""FeatureBatch: the features of a batch of samples, one tensor field per feature."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from openfold_opt.protein.features import FEATURES, check_features
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureBatch:
-    """Features of a batch; shapes, dtypes and units are in openfold_opt.protein.features.
+    """Features of a batch; openfold_opt.protein.features defines shapes, dtypes and units.
 
-    Shared features are [batch, ...], per-pass ones [batch, num_passes, ...]; after `at_pass` all are [batch, ...].
+    Shared features are [batch, ...], per-pass features [batch, num_passes, ...]. After `at_pass`
+    all are [batch, ...].
     """
 
     aatype: Tensor
@@ -66,10 +67,10 @@ class FeatureBatch:
 
     @classmethod
     def from_features(cls, features: Mapping[str, Tensor]) -> FeatureBatch:
-        """Builds a batch from batched features, name -> tensor.
+        """Build a batch from batched features, name -> tensor.
 
         Raises:
-            ValueError: a feature is missing, unknown, or of another shape or dtype than the table says.
+            ValueError: a feature is missing or unknown, or has a wrong shape or dtype.
         """
         check_features(features, batched=True)
         return cls(**{name: torch.as_tensor(features[name]) for name in FEATURES})
@@ -81,15 +82,15 @@ class FeatureBatch:
 
     @property
     def num_passes(self) -> int:
-        """Number of slices of the per-pass features: recycling passes plus the last one."""
+        """Number of slices of the per-pass features: recycling iterations plus the last pass."""
         if self.msa_mask.ndim != 4:
             raise ValueError(
-                "the batch was already cut to one pass by at_pass, and has no dim of passes"
+                "the batch was already cut to one pass by at_pass and has no dim of passes"
             )
         return self.msa_mask.shape[1]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return FeatureBatch(
             **{
                 item.name: getattr(self, item.name).to(device, non_blocking=non_blocking)
@@ -98,15 +99,15 @@ class FeatureBatch:
         )
 
     def at_pass(self, pass_index: int) -> FeatureBatch:
-        """The batch as one recycling pass sees it: per-pass features lose their dim of passes.
+        """Return the features of one pass: the dim of passes is removed from per-pass features.
 
         Raises:
-            ValueError: there is no such pass.
+            ValueError: the batch has no such pass.
         """
         if not 0 <= pass_index < self.num_passes:
             raise ValueError(
-                f"recycling pass {pass_index} asked for, but the batch has {self.num_passes} slices of per-pass features; "
-                "lower num_recycling_iterations or make samples with more passes"
+                f"pass {pass_index} requested, but the batch has {self.num_passes} slices of "
+                "per-pass features; lower num_recycling_iterations or make samples with more passes"
             )
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""ModelConfig: the sizes of the whole model; the defaults are those of the benchmark."""
+"""ModelConfig: the sizes of the model; the defaults are those of the benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openfold_opt.model.template_pointwise_attention import TemplatePointwiseAtt
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Widths of the representations, which many modules share, and what each module has for itself."""
+    """Widths of the shared representations, and the configuration of each module."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -53,7 +53,7 @@ class ModelConfig:
                 )
 
     def kernel_shapes(self) -> KernelShapes:
-        """The largest sizes that the operations are asked for."""
+        """Return the largest sizes that the kernels have to support."""
         msa_stacks = (self.extra_msa_stack, self.evoformer_stack)
         pair_stacks = (self.template_pair_stack, *msa_stacks)
         hidden = [stack.c_hidden_triangle_multiplication for stack in pair_stacks]

@@ -1,4 +1,4 @@
-"""One-hot distances between residues, as the recycling and template embeddings want them."""
+"""One-hot distances between residues, for the recycling and template embeddings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor
 def one_hot_distances(
     rows: Tensor, cols: Tensor, *, min_bin: float, max_bin: float, num_bins: int, inf: float
 ) -> Tensor:
-    """Bins of the pairwise distances, the last one open; a distance below the first edge, or on an edge, is in no bin.
+    """Return one-hot bins of the pairwise distances.
+
+    The last bin is open. A distance below the first edge or exactly on an edge is in no bin.
 
     Args:
-        rows, cols: positions [..., N_row, 3] and [..., N_col, 3] angstrom
+        rows, cols: positions [..., N_row, 3] and [..., N_col, 3], angstrom.
         min_bin, max_bin: lower edges of the first and the last bin, angstrom.
         num_bins: number of bins.
         inf: upper edge of the last bin, squared angstrom.

@@ -1,7 +1,8 @@
-"""Dropout as a function of seed, optimizer step, slot in the global batch, pass, place in the model and element.
+"""Dropout masks as a function of seed, step, slot in the global batch, pass, site and element.
 
-Supplement 1.11.6. A place is one dropout of one block; its number is fixed here and never depends on how the
-model is run, so plain and fused kernels, recomputation and every way of splitting a batch draw the same masks.
+Supplement 1.11.6. A dropout site is one dropout layer of one block. Its number is defined here and
+does not depend on the execution, so reference and fused kernels, recomputation and every split of a
+batch use the same masks.
 """
 
 from __future__ import annotations
@@ -19,38 +20,38 @@ TEMPLATE_PAIR_STACK, EXTRA_MSA_STACK, EVOFORMER_STACK, STRUCTURE_MODULE = range(
 MSA_ROW_ATTENTION, TRIANGLE_OUTGOING, TRIANGLE_INCOMING, TRIANGLE_STARTING, TRIANGLE_ENDING = range(
     5
 )
-"""Dropouts within a block of one of the stacks."""
+"""Dropout sites within a block of a stack."""
 
 POINT_ATTENTION, STRUCTURE_TRANSITION = range(2)
-"""Dropouts within a block of the structure module."""
+"""Dropout sites within a block of the structure module."""
 
 _BLOCKS_PER_PART, _SITES_PER_BLOCK = 4096, 16
 
 
 def dropout_site(part: int, block: int, site: int) -> int:
-    """Number of one dropout in the model: the second word of the random counter."""
+    """Return the number of a dropout site: the second word of the random counter."""
     return (part * _BLOCKS_PER_PART + block) * _SITES_PER_BLOCK + site
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DropoutState:
-    """What dropout depends on, apart from the place in the model. No state at all (None) means no dropout."""
+    """Inputs of the dropout masks besides the site; None instead of a state disables dropout."""
 
     seed: int | Tensor
-    """Seed of the run; its low 32 bits count."""
+    """Seed of the run; the low 32 bits are used."""
     step: int | Tensor
     """Optimizer step."""
     slots: Tensor
     """[batch] int64: position of each sample in the global batch of the step."""
 
     def at_pass(self, pass_index: int) -> PassDropout:
-        """Dropout of one recycling pass."""
+        """Return the dropout of one pass."""
         return PassDropout(state=self, pass_index=pass_index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PassDropout:
-    """Dropout of one recycling pass."""
+    """Dropout of one pass through the model."""
 
     state: DropoutState
     pass_index: int
@@ -65,10 +66,14 @@ class PassDropout:
         shape: tuple[int, ...],
         rate: float,
     ) -> Tensor:
-        """Masks of the same site in all blocks of a part: [num_blocks, batch, *shape], 0 or 1 / (1 - rate)."""
+        """Return the masks of the same site in all blocks of a part.
+
+        Returns:
+            [num_blocks, batch, *shape], 0 or 1 / (1 - rate).
+        """
         slots = self.state.slots
         first = dropout_site(part, 0, site)
-        places = torch.arange(
+        sites = torch.arange(
             first,
             first + num_blocks * _SITES_PER_BLOCK,
             _SITES_PER_BLOCK,
@@ -77,7 +82,7 @@ class PassDropout:
         )
         return plan.kernels.dropout_masks(
             (self.state.seed, self.state.step),
-            places,
+            sites,
             slots,
             pass_index=self.pass_index,
             shape=shape,

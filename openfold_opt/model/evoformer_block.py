@@ -36,7 +36,7 @@ from openfold_opt.parallel.collectives import start_col_to_row
 
 @dataclass(frozen=True, kw_only=True)
 class EvoformerStackConfig:
-    """Configuration of EvoformerStack; hidden sizes are per head where there are heads."""
+    """Configuration of EvoformerStack; hidden sizes of attention are per head."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -51,9 +51,9 @@ class EvoformerStackConfig:
     msa_dropout_rate: float = 0.15
     pair_dropout_rate: float = 0.25
     mask_inf: float = 1e9
-    """Subtracted from attention logits of what does not exist."""
+    """Subtracted from the attention logits of masked elements."""
     outer_product_eps: float = 1e-3
-    """Added to the number of sequences that the outer product mean divides by."""
+    """Added to the divisor of the outer product mean, a number of sequences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +63,11 @@ class ExtraMSAStackConfig(EvoformerStackConfig):
     num_blocks: int = 4
     c_hidden_msa_attention: int = 8
     global_attention_eps: float = 1e-8
-    """Added to the number of rows that the query of global attention is divided by."""
+    """Added to the divisor of the mean query of global attention, a number of rows."""
 
 
 class EvoformerBlockCore(nn.Module):
-    """Algorithm 6, lines 4-10: transition of the MSA, outer product mean, and the updates of the pair representation."""
+    """Algorithm 6, lines 4-10: MSA transition, outer product mean and pair updates."""
 
     def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int) -> None:
         super().__init__()
@@ -93,11 +93,14 @@ class EvoformerBlockCore(nn.Module):
         dropout: BlockDropout,
         plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
-        """Updates both.
+        """Update both representations.
 
         Args:
             m_col: [batch, N_seq, N_res/dap, c_m]
-            z: arrives as [batch, N_res/dap, N_res, c_z]
+            z: in flight; its result is [batch, N_res/dap, N_res, c_z].
+            masks: masks of the MSA and of the pairs.
+            dropout: dropout masks of this block.
+            plan: kernels and DAP axis.
 
         Returns:
             m_row: [batch, N_seq/dap, N_res, c_m], z_col: [batch, N_res, N_res/dap, c_z]
@@ -105,7 +108,7 @@ class EvoformerBlockCore(nn.Module):
         msa_masks, pair_masks = masks
         num_res = pair_masks.row.shape[2]
         m_col = self.msa_transition(m_col, plan)
-        # the first of the two is wanted at once, the second at the end
+        # The result of the first collective is needed next, that of the second at the end.
         sides = self.outer_product_mean.start_sides(m_col, msa_masks.col, plan, num_res=num_res)
         m = start_col_to_row(
             m_col, plan.dap, row_dim=1, col_dim=2, num_cols=num_res, what="MSA to rows"
@@ -117,7 +120,7 @@ class EvoformerBlockCore(nn.Module):
     def _update_pairs(
         self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
     ) -> Tensor:
-        """Lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]"""
+        """Run lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]."""
         num_res, axis = z_row.shape[2], plan.dap
         z = chunk_sharded(z_row, axis, dim=1)
         z = self.tri_mul_out(z, masks.row, dropout.outgoing, plan)
@@ -131,7 +134,7 @@ class EvoformerBlockCore(nn.Module):
 
 
 class MSABlock(nn.Module):
-    """What EvoformerBlock and ExtraMSABlock share; they differ in the attention along columns."""
+    """Base of EvoformerBlock and ExtraMSABlock, which differ in the attention along columns."""
 
     msa_att_row: MSARowAttentionWithPairBias
     msa_att_col: MSAColumnAttention | MSAColumnGlobalAttention
@@ -145,7 +148,7 @@ class MSABlock(nn.Module):
         dropout: BlockDropout,
         plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
-        """m_row: [batch, N_seq/dap, N_res, c_m] and z_col: [batch, N_res, N_res/dap, c_z], both updated."""
+        """Update m_row [batch, N_seq/dap, N_res, c_m] and z_col [batch, N_res, N_res/dap, c_z]."""
         msa_masks, _ = masks
         bias = self.msa_att_row.start_pair_bias(z_col, plan)
         z_row = start_col_to_row(

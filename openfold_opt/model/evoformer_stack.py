@@ -1,4 +1,4 @@
-"""The Evoformer: the trunk of the model."""
+"""The Evoformer stack, the trunk of the model."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ class EvoformerStack(nn.Module):
         dropout: PassDropout | None,
         plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
-        """Runs all blocks.
+        """Run all blocks.
 
         Args:
             m: [batch, N_seq/dap, N_res, c_m]
             z: [batch, N_res, N_res/dap, c_z]
-            masks: msa_mask [batch, N_seq, N_res], pair_mask [batch, N_res, N_res]
+            masks: msa_mask [batch, N_seq, N_res] and pair_mask [batch, N_res, N_res].
+            dropout: None disables dropout.
+            plan: kernels, DAP axis and recomputation.
 
         Returns:
-            m and z updated.
+            Updated m and z.
         """
         config = self.config
         shape = StackShape(
@@ -61,5 +63,9 @@ class EvoformerStack(nn.Module):
         return m, z
 
     def single(self, first_row: Tensor) -> Tensor:
-        """Algorithm 6, line 12: first row of the MSA [batch, N_res, c_m] -> the single representation [batch, N_res, c_s]"""
+        """Compute the single representation [batch, N_res, c_s] (Algorithm 6, line 12).
+
+        Args:
+            first_row: [batch, N_res, c_m], the first row of the MSA representation.
+        """
         return self.linear(first_row)

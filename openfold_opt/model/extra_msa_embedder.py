@@ -1,4 +1,4 @@
-"""The embedding of the extra MSA."""
+"""Embedding of the extra MSA."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ class ExtraMSAEmbedder(nn.Module):
         self.linear = Linear(EXTRA_MSA_FEAT_CHANNELS, c_e)
 
     def forward(self, extra_msa: Tensor, has_deletion: Tensor, deletion_value: Tensor) -> Tensor:
-        """extra_msa [batch, N_extra, N_res] int64, deletions of the same shape -> [batch, N_extra, N_res, c_e]"""
+        """Embed the extra MSA.
+
+        Args:
+            extra_msa: [batch, N_extra, N_res] int64
+            has_deletion, deletion_value: [batch, N_extra, N_res]
+
+        Returns:
+            [batch, N_extra, N_res, c_e]
+        """
         one_hot = F.one_hot(extra_msa, NUM_MSA_CLASSES).to(deletion_value.dtype)
         features = torch.cat(
             [one_hot, has_deletion.unsqueeze(-1), deletion_value.unsqueeze(-1)], dim=-1

@@ -1,4 +1,4 @@
-"""The stack that brings the unclustered MSA into the pair representation."""
+"""The stack that updates the pair representation from the unclustered MSA."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ class ExtraMSAStack(nn.Module):
         dropout: PassDropout | None,
         plan: ExecutionPlan,
     ) -> Tensor:
-        """Runs all blocks.
+        """Run all blocks.
 
         Args:
             e: [batch, N_extra/dap, N_res, c_e]
             z: [batch, N_res, N_res/dap, c_z]
-            masks: extra_msa_mask [batch, N_extra, N_res], pair_mask [batch, N_res, N_res]
+            masks: extra_msa_mask [batch, N_extra, N_res] and pair_mask [batch, N_res, N_res].
+            dropout: None disables dropout.
+            plan: kernels, DAP axis and recomputation.
 
         Returns:
-            z updated.
+            Updated z.
         """
         config = self.config
         shape = StackShape(

@@ -1,4 +1,4 @@
-"""The projections around gated multi-head self-attention."""
+"""Gated multi-head self-attention with its projections."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import Linear, joined_parameters
+from openfold_opt.model.linear import Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
 
 class GatedSelfAttention(nn.Module):
-    """Lines 2-6 of Algorithms 7, 8, 13 and 14."""
+    """Gated self-attention: lines 2-6 of Algorithms 7, 8, 13 and 14."""
 
     def __init__(self, c: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
         super().__init__()
@@ -26,17 +26,20 @@ class GatedSelfAttention(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan
     ) -> Tensor:
-        """Attention of each group within itself.
+        """Attend within each group.
 
         Args:
             x: [batch, groups, N, c], normalized.
             mask: [batch, groups, N], 1 where an element exists.
-            bias: gives [batch, num_heads, N, N] when it is wanted, or None.
+            bias: called when the bias [batch, num_heads, N, N] is needed; None for no bias.
+            plan: kernels.
 
         Returns:
             [batch, groups, N, c]
         """
-        projection = joined_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        projection = concatenate_parameters(
+            self.linear_q, self.linear_k, self.linear_v, self.linear_g
+        )
         output = (self.linear_o.weight, self.linear_o.bias)
         return plan.kernels.self_attention(
             x,

@@ -1,4 +1,4 @@
-"""Input embeddings: the first MSA and pair representation."""
+"""Input embeddings: the initial MSA and pair representations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class InputEmbedderConfig:
     category: ClassVar[str] = "mathematical"
 
     max_relative_position: int = 32
-    """Distances in sequence beyond this many residues are not told apart."""
+    """Offsets in the sequence are clipped to this number of residues."""
 
 
 class InputEmbedder(nn.Module):
@@ -41,24 +41,31 @@ class InputEmbedder(nn.Module):
     def forward(
         self, target_feat: Tensor, residue_index: Tensor, msa_feat: Tensor, plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
-        """Embeds the features of one pass.
+        """Embed the features of one pass.
 
         Args:
             target_feat: [batch, N_res, 22]
             residue_index: [batch, N_res] int64
             msa_feat: [batch, N_clust, N_res, 49]
+            plan: DAP axis.
 
         Returns:
             m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res/dap, c_z]
         """
         z = self._relative_positions(residue_index, scatter(residue_index, plan.dap, dim=1))
-        of_column = scatter(target_feat, plan.dap, dim=1)
-        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(of_column)[:, None]
+        columns = scatter(target_feat, plan.dap, dim=1)
+        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(columns)[:, None]
         m = self.linear_msa_m(msa_feat) + self.linear_tf_m(target_feat)[:, None]
         return m, z
 
     def _relative_positions(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Algorithm 4 for residue indices of rows and of columns: [batch, N_row, N_col, c_z]. A linear layer on a one-hot vector is a row of its weight."""
+        """Embed relative positions (Algorithm 4): [batch, N_row, N_col, c_z].
+
+        A linear layer applied to a one-hot vector selects a row of its weight, so this is a lookup.
+
+        Args:
+            rows, cols: residue indices [batch, N_row] and [batch, N_col].
+        """
         limit = self.max_relative_position
         offset = rows[:, :, None] - cols[:, None, :]
         bins = offset.clamp(-limit, limit) + limit

@@ -13,7 +13,7 @@ from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.model.linear import Linear, project_together
 from openfold_opt.model.plan import ExecutionPlan
 
-# softplus of it is 1: every head starts with point weight 1.
+# softplus of this value is 1, so every head starts with point weight 1.
 _SOFTPLUS_INVERSE_OF_ONE = math.log(math.e - 1.0)
 
 
@@ -31,7 +31,10 @@ class InvariantPointAttention(nn.Module):
         mask_inf: float,
         eps: float,
     ) -> None:
-        """num_points: points per head of queries and keys, and of values."""
+        """Build the projections.
+
+        num_points: number of points per head of queries and keys, and of values.
+        """
         super().__init__()
         self.num_heads = num_heads
         self.c_hidden = c_hidden
@@ -51,13 +54,14 @@ class InvariantPointAttention(nn.Module):
     def forward(
         self, s: Tensor, z: Tensor, frames: Rigid, mask: Tensor, plan: ExecutionPlan
     ) -> Tensor:
-        """Update of the single representation.
+        """Compute the update of the single representation.
 
         Args:
             s: [batch, N_res, c_s]
             z: [batch, N_res, N_res, c_z], normalized.
-            frames: [batch, N_res], in the structure module's unit of 10 angstrom.
+            frames: [batch, N_res], in the length unit of the structure module (10 angstrom).
             mask: [batch, N_res]
+            plan: kernels.
 
         Returns:
             [batch, N_res, c_s]
@@ -77,7 +81,7 @@ class InvariantPointAttention(nn.Module):
         return self.linear_out(torch.cat(joined, dim=-1))
 
     def _project(self, s: Tensor, z: Tensor, frames: Rigid) -> InvariantPointInputs:
-        """Lines 1-3: scalars, and points moved into the global frame."""
+        """Run lines 1-3: project to scalars, and to points in the global frame."""
         linears = (self.linear_q, self.linear_kv, self.linear_q_points, self.linear_kv_points)
         sizes = tuple(linear.weight.shape[0] for linear in linears)
         q, kv, q_points, kv_points = project_together(s, *linears).split(sizes, dim=-1)

@@ -1,4 +1,4 @@
-"""Linear layers and layer normalization with the paper's initial values (supplement 1.11.4)."""
+"""Linear layers, initialized as in the paper (supplement 1.11.4), and layer normalization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openfold_opt.model.plan import ExecutionPlan
 
 INITS = ("default", "relu", "glorot", "gating", "normal", "final")
 
-# Standard deviation of a standard normal distribution that is cut off at -2 and 2.
+# Standard deviation of a standard normal distribution truncated at -2 and 2.
 _TRUNCATED_NORMAL_STDDEV = 0.87962566103423978
 
 
@@ -21,10 +21,11 @@ class Linear(nn.Module):
     """y = x W^T + b.
 
     Args:
-        c_in, c_out: channels.
-        bias: whether there is a b.
-        init: "default" (LeCun normal), "relu" (He normal), "glorot" (uniform), "gating" (weight 0, bias 1),
-            "normal" (variance 1 / c_in), "final" (zero); biases are zero but for "gating".
+        c_in, c_out: number of input and output channels.
+        bias: whether to add the bias b.
+        init: initialization of the weight: "default" (LeCun normal), "relu" (He normal), "glorot"
+            (uniform), "gating" (zero), "normal" (variance 1 / c_in) or "final" (zero). The bias
+            starts at one for "gating", else at zero.
     """
 
     def __init__(self, c_in: int, c_out: int, *, bias: bool = True, init: str = "default") -> None:
@@ -36,12 +37,12 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(c_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., c_in] -> [..., c_out], in the dtype of the weight"""
+        """Map x [..., c_in] to [..., c_out] in the dtype of the weight."""
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
-        """Draws the initial values."""
+        """Set the initial values."""
         c_out, c_in = self.weight.shape
         if self.init in ("gating", "final"):
             self.weight.zero_()
@@ -62,7 +63,7 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization over the last dim of size c."""
+    """Layer normalization over the last dim, of size c."""
 
     def __init__(self, c: int, *, eps: float = 1e-5) -> None:
         super().__init__()
@@ -71,20 +72,31 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(c))
 
     def forward(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
-        """x: [..., c] -> [..., c]"""
+        """Normalize x [..., c]."""
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
-    def projected(
+    def normalize_and_project(
         self, x: Tensor, projection: tuple[Tensor, Tensor | None], plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
-        """The same, and what a linear layer with that weight [c_out, c] and bias makes of it: [..., c_out] in the dtype of the weight."""
+        """Normalize x [..., c] and apply a linear layer to the result.
+
+        Args:
+            x: [..., c]
+            projection: weight [c_out, c] and bias [c_out] or None.
+            plan: kernels.
+
+        Returns:
+            The normalized x, and its projection [..., c_out] in the dtype of the weight.
+        """
         return plan.kernels.projected_norm(x, (self.weight, self.bias), projection, eps=self.eps)
 
 
-def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
-    """Weight [sum of c_out, c_in] and bias [sum of c_out] of one linear layer that yields what all of them do, side by side.
+def concatenate_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
+    """Concatenate the parameters of several Linears with the same c_in.
 
-    The bias is None where none of them has one.
+    Returns:
+        Weight [sum of c_out, c_in] and bias [sum of c_out] of a Linear whose output is the
+        concatenation of all outputs. The bias is None if no layer has a bias.
     """
     weight = torch.cat([linear.weight for linear in linears])
     if all(linear.bias is None for linear in linears):
@@ -97,17 +109,21 @@ def joined_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
 
 
 def project_together(x: Tensor, *linears: Linear) -> Tensor:
-    """Applies several Linears to the same x [..., c_in] as one matrix product; their outputs lie side by side: [..., sum of c_out]."""
-    weight, bias = joined_parameters(*linears)
+    """Apply several Linears to x [..., c_in] as one matrix product.
+
+    Returns:
+        The concatenated outputs [..., sum of c_out].
+    """
+    weight, bias = concatenate_parameters(*linears)
     return F.linear(x.to(weight.dtype), weight, bias)
 
 
 def initialize_parameters(model: nn.Module, *, seed: int) -> None:
-    """Gives every Linear its initial values, drawn from a stream of its own that depends on seed and name alone."""
+    """Initialize every Linear from a random stream that depends on the seed and its name only."""
     for name, module in model.named_modules():
         if isinstance(module, Linear):
             generator = torch.Generator(device=module.weight.device)
-            # A hash of both, as torch's generator looks at 32 bits of its seed only.
+            # Hash seed and name, because torch's generator uses only 32 bits of its seed.
             digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
             generator.manual_seed(int.from_bytes(digest[:4], "little"))
             module.initialize(generator)

@@ -1,4 +1,4 @@
-"""Attention along the columns of the clustered MSA."""
+"""Self-attention along the columns of the clustered MSA."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class MSAColumnAttention(nn.Module):
         )
 
     def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """The MSA with the update of its columns added.
+        """Add the update of the columns to the MSA.
 
         Args:
-            m: pieces of [batch, N_seq, N_res/dap, c_m], cut along rows.
+            m: chunks of [batch, N_seq, N_res/dap, c_m] along the rows.
             mask: [batch, N_seq, N_res/dap]
+            plan: kernels and DAP axis.
 
         Returns:
             [batch, N_seq, N_res/dap, c_m]

@@ -1,4 +1,4 @@
-"""Attention along the columns of the extra MSA, with one query per column."""
+"""Global attention along the columns of the extra MSA, with one query per column and head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openfold_opt.parallel.chunks import join_replicated
 
 
 class GlobalAttention(nn.Module):
-    """Algorithm 19, lines 2-7."""
+    """Global attention: Algorithm 19, lines 2-7."""
 
     def __init__(
         self, c_e: int, *, c_hidden: int, num_heads: int, mask_inf: float, eps: float
@@ -29,7 +29,16 @@ class GlobalAttention(nn.Module):
         self.linear_o = Linear(c_hidden * num_heads, c_e, init="final")
 
     def forward(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """x: [batch, groups, N, c_e], normalized; mask: [batch, groups, N] -> [batch, groups, N, c_e]"""
+        """Attend within each group.
+
+        Args:
+            x: [batch, groups, N, c_e], normalized.
+            mask: [batch, groups, N]
+            plan: kernels.
+
+        Returns:
+            [batch, groups, N, c_e]
+        """
         total = torch.matmul(mask.unsqueeze(-2).to(x.dtype), x).squeeze(-2)
         mean = total / (mask.sum(-1, keepdim=True) + self.eps)
         projected = project_together(x, self.linear_k, self.linear_v, self.linear_g)
@@ -56,11 +65,12 @@ class MSAColumnGlobalAttention(nn.Module):
         )
 
     def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """The MSA with the update of its columns added.
+        """Add the update of the columns to the MSA.
 
         Args:
-            m: pieces of [batch, N_extra, N_res/dap, c_e], cut along rows.
+            m: chunks of [batch, N_extra, N_res/dap, c_e] along the rows.
             mask: [batch, N_extra, N_res/dap]
+            plan: kernels and DAP axis.
 
         Returns:
             [batch, N_extra, N_res/dap, c_e]

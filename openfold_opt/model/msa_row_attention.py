@@ -1,4 +1,4 @@
-"""Attention along the rows of an MSA."""
+"""Self-attention along the rows of an MSA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openfold_opt.parallel.collectives import start_gather
 
 
 class MSARowAttentionWithPairBias(nn.Module):
-    """Algorithm 7 (MSARowAttentionWithPairBias), also for the extra MSA."""
+    """Algorithm 7 (MSARowAttentionWithPairBias), for both MSA stacks."""
 
     def __init__(
         self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float
@@ -29,8 +29,16 @@ class MSARowAttentionWithPairBias(nn.Module):
         )
 
     def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> AsyncCollective:
-        """Lines 1-3 on columns of the pairs, z [batch, N_res, N_res/dap, c_z]; the bias [batch, num_heads, N_res, N_res] arrives later."""
-        _, bias = self.layer_norm_z.projected(z, (self.linear_z.weight, None), plan)
+        """Compute lines 1-3 on the columns of this rank and start to gather the bias.
+
+        Args:
+            z: [batch, N_res, N_res/dap, c_z]
+            plan: kernels and DAP axis.
+
+        Returns:
+            The bias [batch, num_heads, N_res, N_res], in flight.
+        """
+        _, bias = self.layer_norm_z.normalize_and_project(z, (self.linear_z.weight, None), plan)
         bias = bias.movedim(-1, 1)
         return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
 
@@ -42,20 +50,21 @@ class MSARowAttentionWithPairBias(nn.Module):
         dropout: Tensor | None,
         plan: ExecutionPlan,
     ) -> Iterator[Tensor]:
-        """The MSA with the update of its rows added.
+        """Add the update of the rows to the MSA.
 
         Args:
             m: [batch, N_seq/dap, N_res, c_m]
             bias: from start_pair_bias.
             mask: [batch, N_seq/dap, N_res]
-            dropout: mask of the update, from BlockDropout.
+            dropout: dropout mask of the update, from BlockDropout.
+            plan: kernels and DAP axis.
 
         Yields:
-            Pieces of [batch, N_seq/dap, N_res, c_m], cut along rows.
+            Chunks of [batch, N_seq/dap, N_res, c_m] along the rows.
         """
-        awaited = SharedResult(bias)
+        shared_bias = SharedResult(bias)
         chunks = (chunk_sharded(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
         for chunk, x, chunk_mask in zip(*chunks):
             yield plan.kernels.dropout_residual(
-                chunk, self.mha(x, chunk_mask, awaited, plan), dropout
+                chunk, self.mha(x, chunk_mask, shared_bias, plan), dropout
             )

@@ -1,11 +1,11 @@
-"""From the MSA to the pair representation."""
+"""Update of the pair representation from the MSA."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
+from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.chunks import (
     PendingChunks,
@@ -31,56 +31,63 @@ class OuterProductMean(nn.Module):
     def start_sides(
         self, m: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int
     ) -> tuple[Tensor, PendingChunks]:
-        """Lines 1-2: both sides of the product, of which one is wanted for all residues.
+        """Compute both factors of the product (lines 1-2) and start to gather b for all residues.
 
         Args:
             m: [batch, N_seq, N_res/dap, c_m]
             mask: [batch, N_seq, N_res/dap]
+            plan: kernels and DAP axis.
+            num_res: N_res.
 
         Returns:
-            a: [batch, N_seq, N_res/dap, c], and pieces of b for later: [batch, N_seq, N_res, c], cut along residues
+            a: [batch, N_seq, N_res/dap, c], and the chunks of b: [batch, N_seq, N_res, c] along the
+            residues, in flight.
         """
-        own, collectives = [], []
-        projection = joined_parameters(self.linear_1, self.linear_2)
+        a_chunks, collectives = [], []
+        projection = concatenate_parameters(self.linear_1, self.linear_2)
         chunks = (chunk_sharded(x, plan.dap, dim=2) for x in (m, mask))
         for chunk, chunk_mask, length in zip(*chunks, chunk_lengths(num_res, plan.dap)):
-            _, ab = self.layer_norm.projected(chunk, projection, plan)
+            _, ab = self.layer_norm.normalize_and_project(chunk, projection, plan)
             a, b = (ab * chunk_mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
-            own.append(a)
+            a_chunks.append(a)
             collectives.append(
                 start_gather(b, plan.dap, dim=2, length=length, what="outer product side")
             )
-        return join_sharded(own, dim=2), PendingChunks(collectives)
+        return join_sharded(a_chunks, dim=2), PendingChunks(collectives)
 
     def forward(
         self, z: Tensor, sides: tuple[Tensor, PendingChunks], norm: Tensor, plan: ExecutionPlan
     ) -> Tensor:
-        """z with its update from the MSA added.
+        """Add the update from the MSA to z.
 
         Args:
             z: [batch, N_res/dap, N_res, c_z]
             sides: from start_sides.
             norm: [batch, N_res/dap, N_res, 1] from `outer_product_norm`.
+            plan: kernels and DAP axis.
 
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
-        a, others = sides
+        a, b_chunks = sides
         output = (self.linear_out.weight, self.linear_out.bias)
         chunks = (chunk_replicated(x, plan.dap, dim=2) for x in (z, norm))
         updated = [
             plan.kernels.outer_product_mean(chunk, (a, b), output, chunk_norm)
-            for b, chunk, chunk_norm in zip(others, *chunks)
+            for b, chunk, chunk_norm in zip(b_chunks, *chunks)
         ]
         return join_replicated(updated, plan.dap, dim=2)
 
 
 def outer_product_norm(mask_col: Tensor, mask: Tensor, *, eps: float) -> Tensor:
-    """Number of sequences that cover both residues, plus eps; the same for all blocks of a stack.
+    """Count the sequences that cover both residues of a pair, plus eps.
+
+    The result is the same for all blocks of a stack.
 
     Args:
         mask_col: [batch, N_seq, N_res/dap]
         mask: [batch, N_seq, N_res]
+        eps: added to the count.
 
     Returns:
         [batch, N_res/dap, N_res, 1]

@@ -1,4 +1,4 @@
-"""ModelOutputs: what the last pass through the model gives."""
+"""ModelOutputs: the outputs of the last pass through the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelOutputs:
-    """Outputs of the last pass. Positions are in angstrom; sm_ fields are of the structure module, one slice per block."""
+    """Outputs of the last pass.
+
+    Positions are in angstrom. Fields that start with sm_ come from the structure module and have
+    one slice per block.
+    """
 
     msa: Tensor
     """[batch, N_clust, N_res, c_m], without the rows of template angles"""

@@ -1,4 +1,4 @@
-"""ExecutionPlan: how a forward pass is carried out, as opposed to what it computes."""
+"""ExecutionPlan: how a forward pass is executed, as opposed to what it computes."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.parallel.axis import AxisGroup
 
 ALL_BLOCKS = 2**31
-"""More blocks than any stack has."""
+"""A value of num_recomputed_blocks that recomputes all blocks of every stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionPlan:
-    """Handed into every forward. Training and evaluation have one each; nothing is ever switched."""
+    """Execution options, passed to every forward. Training and evaluation have one plan each."""
 
     kernels: KernelSet
     dap: AxisGroup
-    """Axis of dynamic axial parallelizm, over which rows or columns of MSA and pair representation are spread."""
+    """Axis of dynamic axial parallelism, along which MSA and pair representation are sharded
+    by rows or columns."""
     num_recomputed_blocks: int = 0
-    """So many blocks at the beginning of each stack keep only their inputs, and are computed again in the backward pass."""
+    """Number of blocks at the start of each stack that keep only their inputs and are recomputed
+    in the backward pass."""
 
-    def uncut(self) -> ExecutionPlan:
-        """The same plan for one of several parts that travel by themselves, of which no pieces are made."""
-        return replace(self, dap=self.dap.uncut())
+    def without_chunks(self) -> ExecutionPlan:
+        """Return the same plan without chunks, for one of several groups of templates."""
+        return replace(self, dap=self.dap.without_chunks())
 
     @classmethod
-    def plain(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:
-        """Reference kernels in float32 on one device."""
+    def reference(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:
+        """Return a plan with the reference kernels on one device."""
         kernels = build_kernel_set(KernelConfig(), "cpu")
         return cls(
             kernels=kernels,

@@ -1,4 +1,4 @@
-"""The embedding of what the previous pass predicted."""
+"""Embedding of the outputs of the previous recycling iteration."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ class RecyclingEmbedder(nn.Module):
     def forward(
         self, first_row: Tensor, z: Tensor, pseudo_beta: Tensor, plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
-        """Embeds the previous pass; before the first pass all three are zero.
+        """Embed the outputs of the previous iteration; all three are zero in the first one.
 
         Args:
             first_row: [batch, N_res, c_m], first row of the previous MSA representation.
             z: [batch, N_res, N_res/dap, c_z], previous pair representation.
             pseudo_beta: [batch, N_res, 3] angstrom, previous prediction.
+            plan: kernels and DAP axis.
 
         Returns:
-            Updates of the first MSA row [batch, N_res, c_m] and of the pair representation [batch, N_res, N_res/dap, c_z].
+            Updates of the first MSA row [batch, N_res, c_m] and of the pair representation
+            [batch, N_res, N_res/dap, c_z].
         """
         config = self.config
         bins = one_hot_distances(

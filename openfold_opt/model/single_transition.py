@@ -1,4 +1,4 @@
-"""The transition of the single representation."""
+"""Transition of the single representation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class SingleTransition(nn.Module):
         self.layer_norm = LayerNorm(c_s)
 
     def forward(self, s: Tensor, dropout_mask: Tensor | None, plan: ExecutionPlan) -> Tensor:
-        """s: [batch, N_res, c_s], dropout_mask of the same shape or None -> [batch, N_res, c_s]"""
+        """Update s [batch, N_res, c_s]; dropout_mask has the same shape, or is None."""
         s = s + self.linear_3(F.relu(self.linear_2(F.relu(self.linear_1(s)))))
         return self.layer_norm(s if dropout_mask is None else s * dropout_mask, plan)

@@ -1,4 +1,4 @@
-"""The structure module: from the single and pair representation to atoms."""
+"""The structure module, which predicts atom positions from single and pair representations."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class StructureModuleConfig:
     num_angle_blocks: int = 2
     dropout_rate: float = 0.1
     position_scale_angstrom: float = 10.0
-    """Angstrom per unit of length inside the module."""
+    """Length unit inside the module, in angstrom."""
     mask_inf: float = 1e5
-    """Subtracted from attention logits of what does not exist."""
+    """Subtracted from the attention logits of masked residues."""
     eps: float = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Structure:
-    """What the structure module predicts, one slice per block; fields as in ModelOutputs."""
+    """Predictions of the structure module, one slice per block; fields as in ModelOutputs."""
 
     frames: Tensor
     """[batch, num_blocks, N_res, 7]"""
@@ -107,20 +107,24 @@ class StructureModule(nn.Module):
         *,
         last_block_only: bool = False,
     ) -> Structure:
-        """Predicts the structure, all in float32.
+        """Predict the structure in float32.
 
-        Torsion angles and atoms do not feed back into the blocks, so they are computed for all blocks together.
+        Torsion angles and atoms are not inputs of the blocks, so they are computed for all blocks
+        together.
 
         Args:
             s: [batch, N_res, c_s]
-            z: gives [batch, N_res, N_res, c_z]
-            residues: aatype [batch, N_res] int64, seq_mask [batch, N_res]
-            last_block_only: give the last block alone, with num_blocks 1: all that recycling wants.
+            z: in flight; its result is [batch, N_res, N_res, c_z].
+            residues: aatype [batch, N_res] int64 and seq_mask [batch, N_res].
+            dropout: None disables dropout.
+            plan: kernels.
+            last_block_only: return the last block only (num_blocks 1), which is what recycling
+                needs.
         """
         aatype, seq_mask = residues
         s_initial = self.layer_norm_s(s, plan)
         s_first, masks = self.linear_in(s_initial), self._draw_dropout(s, dropout, plan)
-        # the pairs are wanted from here on
+        # The pairs are needed from here on.
         blocks = self._run_blocks(s_first, self.layer_norm_z(z(), plan), seq_mask, masks, plan)
         if last_block_only:
             blocks = blocks[-1:]
@@ -147,7 +151,11 @@ class StructureModule(nn.Module):
         masks: list[tuple[Tensor | None, Tensor | None]],
         plan: ExecutionPlan,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Lines 4-10 of each block: s, unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3]."""
+        """Run lines 4-10 of all blocks.
+
+        Returns:
+            For each block s, unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3].
+        """
         quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
         quaternion[..., 0] = 1.0
         translation = torch.zeros((*s.shape[:-1], 3), dtype=s.dtype, device=s.device)
@@ -163,14 +171,14 @@ class StructureModule(nn.Module):
             quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
             quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
             blocks.append((s, quaternion, translation))
-            # Line 20: no gradient through the rotations from block to block.
+            # Line 20: no gradient flows through the rotations between blocks.
             quaternion = quaternion.detach()
         return blocks
 
     def _draw_dropout(
         self, s: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
     ) -> list[tuple[Tensor | None, Tensor | None]]:
-        """Masks [batch, N_res, c_s] after attention and after the transition, for each block."""
+        """Draw the masks [batch, N_res, c_s] after attention and transition of each block."""
         num_blocks, rate = self.config.num_blocks, self.config.dropout_rate
         if dropout is None or rate == 0.0:
             return [(None, None)] * num_blocks

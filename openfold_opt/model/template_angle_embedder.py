@@ -1,4 +1,4 @@
-"""The embedding of template torsion angles as further rows of the MSA."""
+"""Embedding of the template torsion angles as additional rows of the MSA."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TemplateAngleEmbedder(nn.Module):
         self.linear_2 = Linear(c_m, c_m, init="relu")
 
     def forward(self, aatype: Tensor, sin_cos: Tensor, alt_sin_cos: Tensor, mask: Tensor) -> Tensor:
-        """Embeds torsions of all templates.
+        """Embed the torsion angles of all templates.
 
         Args:
             aatype: [batch, N_templ, N_res] int64

@@ -1,4 +1,4 @@
-"""The embedding of template distances as a pair representation."""
+"""Embedding of the template distances as a pair representation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class TemplatePairEmbedderConfig:
 class TemplatePairEmbedder(nn.Module):
     """Algorithm 2, line 9, with the features of supplement 1.2.9.
 
-    The three channels of unit vectors between residues are zero, as in the paper's models; their weights stay.
+    The three channels of unit vectors between residues are zero, as in the models of the paper.
+    Their weights are kept for compatibility with the published checkpoint.
     """
 
     def __init__(self, config: TemplatePairEmbedderConfig, *, c_t: int) -> None:
@@ -46,12 +47,14 @@ class TemplatePairEmbedder(nn.Module):
     def forward(
         self, aatype: Tensor, pseudo_beta: Tensor, masks: tuple[Tensor, Tensor], plan: ExecutionPlan
     ) -> Tensor:
-        """Embeds all templates.
+        """Embed all templates.
 
         Args:
             aatype: [batch, N_templ, N_res] int64
             pseudo_beta: [batch, N_templ, N_res, 3] angstrom
-            masks: of pseudo_beta [batch, N_templ, N_res], and of all atoms [batch, N_templ, N_res, 37]
+            masks: masks of pseudo_beta [batch, N_templ, N_res] and of all atoms
+                [batch, N_templ, N_res, 37].
+            plan: DAP axis.
 
         Returns:
             [batch, N_templ, N_res/dap, N_res, c_t]
@@ -72,7 +75,7 @@ class TemplatePairEmbedder(nn.Module):
         one_hot = F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(bins.dtype)
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
         pseudo_beta_mask, all_atom_mask = masks
-        # Integer indices: a list of integers would be copied to the device from the host.
+        # Index with integers: a list of integers would be copied from the host to the device.
         n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
         backbone = n * ca * c
         backbone_pairs = (rows(backbone)[..., :, None] * backbone[..., None, :]).unsqueeze(-1)

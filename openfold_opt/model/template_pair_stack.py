@@ -1,4 +1,4 @@
-"""The stack that refines the pair representation of every template."""
+"""The stack that refines the pair representation of each template."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
 
 @dataclass(frozen=True, kw_only=True)
 class TemplatePairStackConfig:
-    """Configuration of TemplatePairStack; hidden sizes are per head where there are heads."""
+    """Configuration of TemplatePairStack; hidden sizes of attention are per head."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -46,7 +46,7 @@ class TemplatePairStackConfig:
     transition_factor: int = 2
     dropout_rate: float = 0.25
     mask_inf: float = 1e9
-    """Subtracted from attention logits of what does not exist."""
+    """Subtracted from the attention logits of masked elements."""
 
 
 class TemplatePairBlock(nn.Module):
@@ -69,16 +69,19 @@ class TemplatePairBlock(nn.Module):
     def forward(
         self, t_row: Iterable[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
     ) -> list[Tensor]:
-        """t_row: groups of [batch * N_templ, N_res/dap, N_res, c_t], updated. masks and dropout: of all groups."""
+        """Update groups of [batch * N_templ, N_res/dap, N_res, c_t].
+
+        masks and dropout cover all groups.
+        """
         num_res, axis = masks.row.shape[2], plan.dap
         to_col = partial(
             chunks_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns"
         )
-        t = to_col(_each(self.tri_att_start, t_row, masks.row, dropout.starting, plan))
-        t = _each(self.tri_att_end, t, masks.col, dropout.ending, plan)
+        t = to_col(_apply_to_groups(self.tri_att_start, t_row, masks.row, dropout.starting, plan))
+        t = _apply_to_groups(self.tri_att_end, t, masks.col, dropout.ending, plan)
         t = chunks_to_row(t, axis, num_cols=repeat(num_res), what="templates to rows")
-        t = to_col(_each(self.tri_mul_out, t, masks.row, dropout.outgoing, plan))
-        t = _each(self.tri_mul_in, t, masks.col, dropout.incoming, plan)
+        t = to_col(_apply_to_groups(self.tri_mul_out, t, masks.row, dropout.outgoing, plan))
+        t = _apply_to_groups(self.tri_mul_in, t, masks.col, dropout.incoming, plan)
         to_row = partial(
             start_col_to_row,
             axis=axis,
@@ -90,21 +93,28 @@ class TemplatePairBlock(nn.Module):
         return relayout_with_work(t, partial(self.pair_transition, plan=plan), to_row)
 
 
-def _each(
+def _apply_to_groups(
     module: Callable[..., Iterator[Tensor]],
     t: Iterable[Tensor],
     mask: Tensor,
     dropout: Tensor | None,
     plan: ExecutionPlan,
 ) -> Iterator[Tensor]:
-    """module(group) for each group. What they all send to other ranks is under way when the first is finished.
+    """Apply a module to each group of templates.
 
-    mask and dropout: of all groups.
+    The collectives of all groups are in flight before the first group is complete.
+
+    Args:
+        module: an operation on chunks.
+        t: the groups.
+        mask: the mask of all groups.
+        dropout: the dropout mask of all groups, or None.
+        plan: kernels and DAP axis.
     """
     dropouts = repeat(None) if dropout is None else chunk_batch(dropout, plan.dap)
     groups = zip(t, chunk_batch(mask, plan.dap), dropouts)
     started = [
-        module((group,), group_mask, group_dropout, plan.uncut())
+        module((group,), group_mask, group_dropout, plan.without_chunks())
         for group, group_mask, group_dropout in groups
     ]
     return chain.from_iterable(started)
@@ -113,8 +123,8 @@ def _each(
 class TemplatePairStack(nn.Module):
     """Algorithm 16 (TemplatePairStack).
 
-    The templates do not see each other: they are part of the batch. So on several ranks one group of them travels behind the work on
-    the next, and no group is cut into pieces.
+    Templates are independent and are part of the batch dim. On several ranks the transfers of one
+    group of templates overlap with the work on the next group. Groups are not split into chunks.
     """
 
     def __init__(self, config: TemplatePairStackConfig, *, c_t: int) -> None:
@@ -128,11 +138,13 @@ class TemplatePairStack(nn.Module):
     def forward(
         self, t: Tensor, pair_mask: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
     ) -> Tensor:
-        """Refines all templates.
+        """Refine all templates.
 
         Args:
             t: [batch, N_templ, N_res/dap, N_res, c_t]
             pair_mask: [batch, N_res, N_res]
+            dropout: None disables dropout.
+            plan: kernels, DAP axis and recomputation.
 
         Returns:
             [batch, N_templ, N_res, N_res/dap, c_t], normalized.

@@ -1,4 +1,4 @@
-"""Attention of every residue pair over the templates."""
+"""Attention of each residue pair over the templates."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ class TemplatePointwiseAttentionConfig:
     c_hidden: int = 16
     num_heads: int = 4
     mask_inf: float = 1e5
-    """Subtracted from attention logits of templates that do not exist."""
+    """Subtracted from the attention logits of missing templates."""
 
 
 class PointwiseAttention(nn.Module):
-    """Projections of the pointwise attention. Its handful of keys makes products and sums cheaper than matrix products."""
+    """Pointwise attention with its projections.
+
+    With only a few keys, elementwise products and sums are cheaper than matrix products.
+    """
 
     def __init__(self, config: TemplatePointwiseAttentionConfig, *, c_t: int, c_z: int) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class PointwiseAttention(nn.Module):
         self.linear_o = Linear(c_all_heads, c_z, init="final")
 
     def forward(self, t: Tensor, z: Tensor, template_mask: Tensor) -> Tensor:
-        """See TemplatePointwiseAttention."""
+        """Compute the attention; see TemplatePointwiseAttention."""
         config = self.config
         heads = (config.num_heads, config.c_hidden)
         k, v = project_together(t, self.linear_k, self.linear_v).chunk(2, dim=-1)
@@ -58,7 +61,7 @@ class TemplatePointwiseAttention(nn.Module):
         self.mha = PointwiseAttention(config, c_t=c_t, c_z=c_z)
 
     def forward(self, t: Tensor, z: Tensor, template_mask: Tensor) -> Tensor:
-        """Update of the pair representation; zero for samples without any template.
+        """Compute the update of the pair representation; it is zero for samples without templates.
 
         Args:
             t: [batch, N_templ, N_res, N_res/dap, c_t]

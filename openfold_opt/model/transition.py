@@ -1,4 +1,4 @@
-"""Transitions of MSA and pair representation."""
+"""Transitions of the MSA and pair representations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openfold_opt.model.plan import ExecutionPlan
 
 
 class Transition(nn.Module):
-    """Layer normalization and a perceptron that widens the channels `factor`-fold; it looks at one element at a time."""
+    """Layer normalization and a two-layer perceptron with `factor * c` hidden channels."""
 
     def __init__(self, c: int, *, factor: int) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Transition(nn.Module):
         self.linear_2 = Linear(factor * c, c, init="final")
 
     def forward(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
-        """x: [..., c] -> x with its update added"""
+        """Add the update to x [..., c]."""
         norm, first, second = self.layer_norm, self.linear_1, self.linear_2
         return plan.kernels.transition(
             x,

@@ -21,7 +21,7 @@ from openfold_opt.parallel.collectives import start_gather
 
 
 class TriangleAttentionStartingNode(nn.Module):
-    """Algorithm 13 (TriangleAttentionStartingNode): the edges that leave one residue attend to each other."""
+    """Algorithm 13 (TriangleAttentionStartingNode): attention among edges with the same start."""
 
     def __init__(self, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
         super().__init__()
@@ -34,15 +34,16 @@ class TriangleAttentionStartingNode(nn.Module):
     def forward(
         self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
     ) -> Iterator[Tensor]:
-        """The pair representation with its update added. The bias travels from the call on.
+        """Add the update to the pair representation. The call starts to gather the bias.
 
         Args:
-            z: pieces of [batch, N_res/dap, N_res, c_z], cut along rows.
+            z: chunks of [batch, N_res/dap, N_res, c_z] along the rows.
             mask: [batch, N_res/dap, N_res]
-            dropout: mask of the update, from BlockDropout.
+            dropout: dropout mask of the update, from BlockDropout.
+            plan: kernels and DAP axis.
 
         Returns:
-            The pieces of z, computed one by one when asked for.
+            The chunks of z, computed lazily one by one.
         """
         chunks, normalized, biases = zip(*((chunk, *self._normalize(chunk, plan)) for chunk in z))
         bias = self._start_bias(join_sharded(biases, dim=1), plan)
@@ -54,11 +55,19 @@ class TriangleAttentionStartingNode(nn.Module):
         )
 
     def _normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
-        """Normalized pairs and the bias that they make: [.., c_z] -> [.., c_z] and [.., num_heads]"""
-        return self.layer_norm.projected(z, (self.linear.weight, None), plan)
+        """Return the normalized pairs [.., c_z] and their bias [.., num_heads]."""
+        return self.layer_norm.normalize_and_project(z, (self.linear.weight, None), plan)
 
     def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> SharedResult:
-        """bias: of this rank's rows, [batch, N_res/dap, N_res, num_heads]; gives that of all, [batch, num_heads, N_res, N_res]."""
+        """Start to gather the bias of all rows.
+
+        Args:
+            bias: bias of the rows of this rank, [batch, N_res/dap, N_res, num_heads].
+            plan: DAP axis.
+
+        Returns:
+            The bias [batch, num_heads, N_res, N_res], in flight.
+        """
         bias = bias.movedim(-1, 1)
         return SharedResult(
             start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias")
@@ -66,20 +75,21 @@ class TriangleAttentionStartingNode(nn.Module):
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
-    """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pair representation."""
+    """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pairs."""
 
     def forward(
         self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
     ) -> Iterator[Tensor]:
-        """The pair representation with its update added. The bias travels from the call on.
+        """Add the update to the pair representation. The call starts to gather the bias.
 
         Args:
-            z: pieces of [batch, N_res, N_res/dap, c_z], cut along rows.
+            z: chunks of [batch, N_res, N_res/dap, c_z] along the rows.
             mask: [batch, N_res, N_res/dap]
-            dropout: mask of the update, from BlockDropout.
+            dropout: dropout mask of the update, from BlockDropout.
+            plan: kernels and DAP axis.
 
         Returns:
-            The pieces of z, computed when the first is asked for.
+            The chunks of z, all computed when the first one is requested.
         """
         chunks, normalized, biases = zip(
             *((chunk, *self._normalize(chunk.transpose(1, 2), plan)) for chunk in z)
@@ -87,7 +97,7 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
         x, bias = (join_replicated(parts, plan.dap, dim=2) for parts in (normalized, biases))
         bias = self._start_bias(bias, plan)
 
-        def updated() -> Iterator[Tensor]:
+        def updated_chunks() -> Iterator[Tensor]:
             update = self.mha(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)
             dropouts = (
                 repeat(None) if dropout is None else chunk_replicated(dropout, plan.dap, dim=1)
@@ -99,4 +109,4 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
                 dropouts,
             )
 
-        return updated()
+        return updated_chunks()

@@ -7,7 +7,7 @@ from itertools import repeat
 
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, joined_parameters
+from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.chunks import (
@@ -20,12 +20,12 @@ from openfold_opt.parallel.collectives import start_gather
 
 
 class TriangleMultiplication(nn.Module):
-    """What Algorithms 11 and 12 share."""
+    """Base of Algorithms 11 and 12."""
 
     sharded_dim: int
-    """Of z, over the ranks: rows if the edges leave i and j, columns if they enter them."""
+    """Sharded dim of z: rows (1) for outgoing edges, columns (2) for incoming edges."""
     sent_edges: str
-    """Their name in traces."""
+    """Name of the gathered edges in traces."""
 
     def __init__(self, c_z: int, *, c_hidden: int) -> None:
         super().__init__()
@@ -42,46 +42,55 @@ class TriangleMultiplication(nn.Module):
     def forward(
         self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
     ) -> Iterator[Tensor]:
-        """The pair representation with its update added. The edges travel from the call on.
+        """Add the update to the pair representation. The call starts to gather the edges.
+
+        The update of x_ij needs all edges of one residue: of j if rows are sharded, of i if columns
+        are sharded. These edges are gathered in chunks, one for each chunk of the result.
 
         Args:
-            z: pieces of [batch, N_res/dap, N_res, c_z] (outgoing: rows) or [batch, N_res, N_res/dap, c_z] (incoming: columns), cut
-                along the dim that is spread.
-            mask: the whole without c_z.
-            dropout: mask of the update, from BlockDropout.
+            z: chunks of [batch, N_res/dap, N_res, c_z] (outgoing) or [batch, N_res, N_res/dap, c_z]
+                (incoming) along the sharded dim.
+            mask: mask of all chunks, the shape of z without c_z.
+            dropout: dropout mask of the update, from BlockDropout.
+            plan: kernels and DAP axis.
 
         Returns:
-            The same, cut along the other dim, computed one by one when asked for. x_ij needs all edges of one residue, of j for rows i,
-            of i for columns j: as many pieces of them travel as there are pieces of x.
+            The updated pair representation in chunks along the other dim, computed lazily one by
+            one.
         """
-        spread, other = self.sharded_dim, 3 - self.sharded_dim
+        sharded, other = self.sharded_dim, 3 - self.sharded_dim
         chunks, edges, gates, collectives = zip(*self._start(z, mask, plan))
-        own_edge = join_sharded(edges, dim=spread + 1)
+        own_edges = join_sharded(edges, dim=sharded + 1)
         parts = (
-            chunk_replicated(join_sharded(x, dim=spread), plan.dap, dim=other)
+            chunk_replicated(join_sharded(x, dim=sharded), plan.dap, dim=other)
             for x in (chunks, gates)
         )
-        # rows share one mask, so that only columns of it can be cut
+        # All rows share one dropout mask, so it can be chunked along the columns only.
         dropouts = (
             repeat(dropout)
-            if dropout is None or spread == 2
+            if dropout is None or sharded == 2
             else chunk_replicated(dropout, plan.dap, dim=other)
         )
         return (
-            self._update(chunk, (own_edge, collective.wait(), gate), chunk_dropout, plan)
+            self._update(chunk, (own_edges, collective.wait(), gate), chunk_dropout, plan)
             for collective, chunk, gate, chunk_dropout in zip(collectives, *parts, dropouts)
         )
 
     def _start(
         self, z: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, AsyncCollective]]:
-        """Of each piece: itself, its edge that stays, its gate, and its edge that all ranks want. Edges have channels in front."""
-        spread, axis, norm = self.sharded_dim, plan.dap, self.layer_norm_in
-        projection = joined_parameters(
+        """Compute the edges of each chunk and start to gather those that all ranks need.
+
+        Yields:
+            For each chunk of z: the chunk, its local edges [batch, c_hidden, ..], its gate, and its
+            gathered edges, in flight.
+        """
+        sharded, axis, norm = self.sharded_dim, plan.dap, self.layer_norm_in
+        projection = concatenate_parameters(
             self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
         )
-        lengths = chunk_lengths(mask.shape[3 - spread], axis)
-        for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=spread), lengths):
+        lengths = chunk_lengths(mask.shape[3 - sharded], axis)
+        for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=sharded), lengths):
             a, b, gate = plan.kernels.triangle_edges(
                 chunk,
                 (norm.weight, norm.bias),
@@ -90,12 +99,12 @@ class TriangleMultiplication(nn.Module):
                 c_hidden=self.c_hidden,
                 eps=norm.eps,
             )
-            kept, sent = (a, b) if spread == 1 else (b, a)
+            kept, sent = (a, b) if sharded == 1 else (b, a)
             yield (
                 chunk,
                 kept,
                 gate,
-                start_gather(sent, axis, dim=spread + 1, length=length, what=self.sent_edges),
+                start_gather(sent, axis, dim=sharded + 1, length=length, what=self.sent_edges),
             )
 
     def _update(
@@ -105,7 +114,10 @@ class TriangleMultiplication(nn.Module):
         dropout: Tensor | None,
         plan: ExecutionPlan,
     ) -> Tensor:
-        """edges: those that stayed, those that traveled, and the gate."""
+        """Add the update to a chunk of z.
+
+        edges: the local edges, the gathered edges and the gate.
+        """
         norm, output = self.layer_norm_out, self.linear_z
         kept, received, gate = edges
         a, b = (kept, received) if self.sharded_dim == 1 else (received, kept)
@@ -128,7 +140,10 @@ class TriangleMultiplicationOutgoing(TriangleMultiplication):
 
 
 class TriangleMultiplicationIncoming(TriangleMultiplication):
-    """Algorithm 12 (TriangleMultiplicationIncoming), on columns. As in the paper's code, a goes with i and b with j."""
+    """Algorithm 12 (TriangleMultiplicationIncoming), on columns.
+
+    As in the code of the paper, a belongs to i and b belongs to j.
+    """
 
     sharded_dim = 2
     sent_edges = "incoming edges"

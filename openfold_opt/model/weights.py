@@ -1,4 +1,4 @@
-"""Weights by the published checkpoint's names, and precise words when they do not fit the model."""
+"""Loading of weights by name, with error messages that name each mismatch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 RESUMABLE_KEY = "alphafold_state_dict"
-"""Key of the weights in a resumable checkpoint, beside the optimizer's state."""
+"""Key of the weights in a checkpoint that also contains the optimizer state."""
 
 _MAX_NAMES_IN_MESSAGE = 8
 
@@ -19,37 +19,47 @@ class WeightsError(ValueError):
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copies tensors into a model of exactly these names and shapes; WeightsError as `check_weights`, the model is left as it was."""
+    """Copy tensors into a model with exactly these names and shapes.
+
+    Raises:
+        WeightsError: see `check_weights`; the model is unchanged.
+    """
     check_weights(model, tensors, source=source)
     model.load_state_dict(dict(tensors))
 
 
 def check_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Are these the weights of this model?
+    """Check that names and shapes of the tensors are those of the model.
 
     Args:
+        model: the model.
+        tensors: weights by name.
         source: where the tensors come from, for messages.
 
     Raises:
-        WeightsError: tensors are missing, extra or misshapen; the message names them.
+        WeightsError: tensors are missing or extra, or have a wrong shape; names them.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in tensors]
     extra = [name for name in tensors if name not in own]
-    misshapen = [
+    wrong_shape = [
         f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
     problems = [
         f"{len(names)} {what}: {_listed(names)}"
-        for what, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+        for what, names in (
+            ("missing", missing),
+            ("extra", extra),
+            ("with a wrong shape", wrong_shape),
+        )
         if names
     ]
     if problems:

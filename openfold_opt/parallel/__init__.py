@@ -1,1 +1,1 @@
-"""Axes of processes, the collectives over them, and the averaging of gradients."""
+"""Process axes, collectives over them, gradient averaging and failure detection."""

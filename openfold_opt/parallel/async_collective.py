@@ -1,8 +1,9 @@
-"""Collectives that are started at one place of the forward pass and waited for at another (FastFold's Duality Async Operation).
+"""Asynchronous collectives for model code (FastFold's Duality Async Operation).
 
-What is computed between the two runs at the same time as the transfer. In the backward pass the two places change their roles: where
-the result was waited for, the transfer of its gradient starts, and where the transfer was started, that gradient is waited for.
-Autograd goes through the operations in the opposite order, so that the same work lies between them again.
+A collective is started at one point of the forward pass and waited for at a later one, so that it
+overlaps with the computation in between. In the backward pass the roles are swapped: the forward
+wait starts the transfer of the gradient, and the forward start waits for it. Autograd runs the
+operations in reverse order, so the same computation overlaps with that transfer.
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from openfold_opt.parallel.transfers import PendingWork, Transfer
 
 
 class AsyncCollective:
-    """A tensor on its way. `arrive` is called once."""
+    """A collective on one tensor that is in flight. Call `wait` exactly once."""
 
     def __init__(self, x: Tensor, transfer: Transfer | None, *, what: str) -> None:
-        """transfer: None where x goes nowhere, as on an axis of size 1: it arrives as it is. what: name of x in traces."""
+        """Start the transfer of x.
+
+        Args:
+            x: input of the transfer on this rank.
+            transfer: the collective; None returns x unchanged, as on an axis of size 1.
+            what: name of x in traces.
+        """
         self._what = what
         self._transfer = transfer
         self._adjoint = None if transfer is None else transfer.adjoint(x.shape)
         self._pending: PendingWork | None = None
-        # autograd sees an empty tensor go from departure to arrival; the values travel beside it, in buffers of other shapes
+        # Autograd connects start and wait by an empty tensor. The values are kept in separate
+        # buffers, because input and output have different shapes.
         self._token = x if transfer is None else _Start.apply(x, self)
 
     def wait(self) -> Tensor:
-        """Wait for the result."""
+        """Wait for the collective and return its result."""
         if self._transfer is None:
             return self._token
-        # the token leads to this object by way of autograd: kept here it would be a circle, which no reference count ends
+        # The token refers to this object through autograd. Keeping it would create a reference
+        # cycle, which reference counting cannot free.
         token, self._token = self._token, None
         return _Wait.apply(token, self)
 
@@ -43,26 +52,32 @@ class AsyncCollective:
             self._pending = transfer.launch(x)
 
     def _finish(self) -> Tensor:
-        launched, self._pending = self._pending, None
+        pending, self._pending = self._pending, None
         with torch.profiler.record_function(f"{self._transfer.axis.name}: wait for {self._what}"):
-            return launched.wait()
+            return pending.wait()
 
 
 class SharedResult:
-    """What a flight brings, for several who ask: the first of them waits."""
+    """The result of an AsyncCollective for several consumers. The first call waits for it."""
 
     def __init__(
         self, collective: AsyncCollective, finish: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        """finish: what is done with it on arrival, once."""
+        """Wrap a collective.
+
+        Args:
+            collective: the collective in flight.
+            finish: applied once to the received tensor; None returns it unchanged.
+        """
         self._collective: AsyncCollective | None = collective
         self._finish = finish
         self._result: Tensor | None = None
 
     def __call__(self) -> Tensor:
-        """The result."""
+        """Return the result; the first call waits for the collective."""
         if self._collective is not None:
-            # on an axis of size 1 a flight holds its tensor: it is let go, so that only what was made of it is kept
+            # On an axis of size 1 the collective holds its input. Drop it, so that only the
+            # finished result stays in memory.
             collective, self._collective = self._collective, None
             received = collective.wait()
             self._result = received if self._finish is None else self._finish(received)

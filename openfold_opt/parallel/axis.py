@@ -1,4 +1,4 @@
-"""An axis of processes: the ranks that share one kind of work."""
+"""One axis of the process mesh."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ class AxisGroup:
     """
 
     name: str
-    """What is spread along the axis: "data", "dap", "training" or "world"."""
+    """Name of the axis: "data", "dap", "training" or "world"."""
     rank: int
     """Position of this process along the axis, 0 .. size - 1."""
     size: int
     process_group: Any = None
     """torch.distributed.ProcessGroup, or None when size is 1."""
     overlaps: bool = True
-    """Whether what was started runs behind the work that follows; if not, it is waited for at once. The results are the same bits."""
+    """Whether collectives overlap with computation; False waits for each one when it is started.
+    The results are bit-identical."""
     num_chunks: int = 2
-    """Pieces of a tensor, or groups of templates, that travel one behind the work on the other; an axis of size 1 cuts nothing."""
+    """Number of chunks of a tensor, or of groups of templates, that are computed and communicated
+    one after the other. An axis of size 1 makes no chunks."""
     on_launch: Callable[[str, str, int], None] | None = None
-    """Told of each collective of the model: what travels, the kind of collective, and the bytes that this rank sends to others."""
+    """Called for each collective of the model with the name of the tensor, the kind of collective
+    and the bytes that this rank sends to other ranks."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.rank < self.size:
             raise ValueError(
-                f"axis {self.name!r}: rank {self.rank} of size {self.size}; expected 0 <= rank < size"
+                f"axis {self.name!r}: found rank {self.rank} of size {self.size}; "
+                "expected 0 <= rank < size"
             )
         if self.size > 1 and self.process_group is None:
             raise ValueError(
@@ -42,18 +46,21 @@ class AxisGroup:
 
     @classmethod
     def single(cls, name: str) -> AxisGroup:
-        """The axis of a process that is alone."""
+        """Return an axis of size 1."""
         return cls(name=name, rank=0, size=1)
 
     @classmethod
-    def imagined(cls, name: str, *, size: int) -> AxisGroup:
-        """An axis without processes, for tensors on device "meta": they have shapes and no values, and nothing travels."""
-        return cls(name=name, rank=0, size=size, process_group="imagined")
+    def fake(cls, name: str, *, size: int) -> AxisGroup:
+        """Return an axis without processes, for tensors on device "meta".
 
-    def uncut(self) -> AxisGroup:
-        """The same axis for one of several parts that travel by themselves, of which no pieces are made."""
+        Collectives over it compute shapes only and communicate nothing.
+        """
+        return cls(name=name, rank=0, size=size, process_group="fake")
+
+    def without_chunks(self) -> AxisGroup:
+        """Return the same axis with num_chunks=1, for a tensor that is one of several groups."""
         return replace(self, num_chunks=1)
 
     def shard_length(self, length: int) -> int:
-        """Length of one rank's part of a dim of `length`: the last parts are padded where it does not divide."""
+        """Return ceil(length / size), the length of a shard; the last shards may be padded."""
         return -(-length // self.size)

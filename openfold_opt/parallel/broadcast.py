@@ -1,4 +1,4 @@
-"""Agreement between ranks outside the step: weights at the start, small objects, a barrier."""
+"""Collectives outside the training step: broadcast of weights, small objects, barrier."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ T = TypeVar("T")
 
 
 def broadcast_tensor(x: Tensor, axis: AxisGroup) -> None:
-    """Overwrite a contiguous tensor by that of the axis's first rank, in place."""
+    """Overwrite a contiguous tensor in place by that of the first rank of the axis."""
     if axis.size > 1:
         dist.broadcast(x, group=axis.process_group, group_src=0)
 
 
 def broadcast_object(value: T, axis: AxisGroup) -> T:
-    """The first rank's value, on every rank; it must pickle."""
+    """Return the first rank's value on every rank. The value must be picklable."""
     if axis.size == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, group=axis.process_group, group_src=0)
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, group=axis.process_group, group_src=0)
+    return values[0]
 
 
 def gather_objects(value: T, axis: AxisGroup) -> list[T]:
-    """The values of all ranks in rank order, on every rank; they must pickle."""
+    """Return the values of all ranks in rank order on every rank. They must be picklable."""
     if axis.size == 1:
         return [value]
     values: list[T] = [value] * axis.size
@@ -38,13 +38,17 @@ def gather_objects(value: T, axis: AxisGroup) -> list[T]:
 
 
 def barrier(axis: AxisGroup) -> None:
-    """Wait until every rank of the axis is here."""
+    """Wait until every rank of the axis has called this function."""
     if axis.size > 1:
         dist.barrier(group=axis.process_group)
 
 
 def check_same_everywhere(x: Tensor, axis: AxisGroup, *, what: str) -> None:
-    """Raise ValueError on every rank unless all hold the same bits of x (compared by SHA-256)."""
+    """Check that x is bit-identical on all ranks, by SHA-256.
+
+    Raises:
+        ValueError: on every rank, if any rank differs; names the ranks that differ from the first.
+    """
     if axis.size == 1:
         return
     digest = hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
@@ -52,6 +56,6 @@ def check_same_everywhere(x: Tensor, axis: AxisGroup, *, what: str) -> None:
     different = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if different:
         raise ValueError(
-            f"{what} of ranks {different} differ from rank 0; all ranks must run the same code on the same "
-            "versions of its libraries"
+            f"{what} of ranks {different} differ from rank 0; all ranks must run the same code "
+            "with the same library versions"
         )

@@ -1,11 +1,14 @@
-"""Work in pieces, so that the result of one travels while the next is computed.
+"""Splitting of work into chunks, so that the transfer of one overlaps with work on the next.
 
-A piece is the same part of every rank's shard. Of the dim that is spread a rank's piece is a slice; of a dim that it holds whole the
-piece is made of one slice for each rank. So what is computed for the piece number p of a whole dim changes its layout on its own, and
-arrives as piece p of the spread dim. The piece of a whole dim keeps its elements in order, the axis's padding at the end: to the
-collectives it is a shorter tensor, whose shards are the ranks' pieces. One piece is the tensor itself.
+A chunk is the same part of the shard of every rank. Along a sharded dim, the chunk of a rank is a
+slice. Along a replicated dim, a chunk consists of one slice per rank. The result computed from
+chunk p of a replicated dim can therefore change its layout independently of the other chunks, and
+becomes chunk p of the sharded dim. A chunk of a replicated dim keeps the order of its elements,
+with the padding of the axis at the end: collectives treat it as a shorter tensor whose shards are
+the chunks of the ranks. With a single chunk, the chunk is the tensor itself.
 
-What does not see each other is cut into *groups* instead, along the dim that counts it: a group goes all its way by itself.
+Independent samples, such as templates, are split along the batch dim into *groups* instead. Each
+group passes through all operations separately.
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ from openfold_opt.parallel.transfers import pad_to_shards
 
 
 def chunk_sharded(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:
-    """Pieces of a rank's shard, no copies: [.., n/size, ..] -> [.., n_p/size, ..] each."""
+    """Split the shard of this rank into views: [.., n/size, ..] -> [.., n_p/size, ..] each."""
     return (x,) if axis.size == 1 or axis.num_chunks == 1 else x.chunk(axis.num_chunks, dim)
 
 
 def chunk_replicated(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, ...]:
-    """Pieces of a dim that every rank holds whole: [.., n, ..] -> [.., n_p, ..] each."""
+    """Split a replicated dim into chunks: [.., n, ..] -> [.., n_p, ..] each."""
     lengths = chunk_lengths(x.shape[dim], axis)
     if len(lengths) == 1:
         return (x,)
@@ -42,18 +45,21 @@ def chunk_replicated(x: Tensor, axis: AxisGroup, *, dim: int) -> tuple[Tensor, .
 
 
 def chunk_batch(x: Tensor, axis: AxisGroup) -> tuple[Tensor, ...]:
-    """Groups of what does not see each other, no copies: [batch, ..] -> [batch_g, ..] each; never more than batch."""
+    """Split independent samples into at most `batch` groups, without copies.
+
+    [batch, ..] -> [batch_g, ..] each
+    """
     return chunk_sharded(x, axis, dim=0)
 
 
 def join_sharded(chunks: Iterable[Tensor], *, dim: int) -> Tensor:
-    """The opposite of chunk_sharded, and along dim 0 of chunk_batch."""
+    """Undo chunk_sharded; with dim 0, undo chunk_batch."""
     chunks = list(chunks)
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim)
 
 
 def join_replicated(chunks: Iterable[Tensor], axis: AxisGroup, *, dim: int) -> Tensor:
-    """The opposite of chunk_replicated."""
+    """Undo chunk_replicated."""
     chunks = list(chunks)
     if len(chunks) == 1:
         return chunks[0]
@@ -66,7 +72,10 @@ def join_replicated(chunks: Iterable[Tensor], axis: AxisGroup, *, dim: int) -> T
 
 
 def chunk_lengths(length: int, axis: AxisGroup) -> list[int]:
-    """Lengths n_p of the pieces of a whole dim; a shard of one element is one piece."""
+    """Return the lengths n_p of the chunks of a replicated dim of `length`.
+
+    Shards of one element give a single chunk.
+    """
     if axis.size == 1:
         return [length]
     shard = axis.shard_length(length)
@@ -76,7 +85,7 @@ def chunk_lengths(length: int, axis: AxisGroup) -> list[int]:
 
 
 class PendingChunks:
-    """Pieces on their way. To iterate is to let one after the other arrive."""
+    """Chunks in flight. Iteration waits for one chunk after the other."""
 
     def __init__(self, collectives: Sequence[AsyncCollective]) -> None:
         self._collectives = collectives
@@ -88,9 +97,13 @@ class PendingChunks:
 def chunks_to_col(
     chunks: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str
 ) -> PendingChunks:
-    """row_to_col of each piece [batch, R_p/size, C_p, ..], started as soon as the piece is computed, before the next one is.
+    """Start row_to_col of each chunk [batch, R_p/size, C_p, ..] before computing the next one.
 
-    num_rows: R_p of each.
+    Args:
+        chunks: computed lazily, one at a time.
+        axis: the axis of the shards.
+        num_rows: R_p of each chunk.
+        what: name of the tensor in traces.
     """
     start = partial(start_row_to_col, axis=axis, row_dim=1, col_dim=2, what=what)
     return PendingChunks([start(chunk, num_rows=length) for chunk, length in zip(chunks, num_rows)])
@@ -99,7 +112,14 @@ def chunks_to_col(
 def chunks_to_row(
     chunks: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str
 ) -> PendingChunks:
-    """col_to_row of each piece [batch, R_p, C_p/size, ..], as chunks_to_col does it. num_cols: C_p of each."""
+    """Start col_to_row of each chunk [batch, R_p, C_p/size, ..] before computing the next one.
+
+    Args:
+        chunks: computed lazily, one at a time.
+        axis: the axis of the shards.
+        num_cols: C_p of each chunk.
+        what: name of the tensor in traces.
+    """
     start = partial(start_col_to_row, axis=axis, row_dim=1, col_dim=2, what=what)
     return PendingChunks([start(chunk, num_cols=length) for chunk, length in zip(chunks, num_cols)])
 
@@ -109,10 +129,16 @@ def relayout_with_work(
     work: Callable[[Tensor], Tensor],
     start: Callable[[Tensor], AsyncCollective],
 ) -> list[Tensor]:
-    """A change of layout, and work that looks at each element alone, so that it may be done before or after.
+    """Change the layout of each chunk and apply pointwise work to it, overlapping the two.
 
-    The last piece travels first and is worked on where it arrives, the others before they leave: each is under way while another is worked
-    on. start: begins the journey of a piece.
+    The work may run before or after the change of layout. The last chunk is sent first and
+    processed after it is received; the other chunks are processed before they are sent. So the
+    transfer of each chunk overlaps with the work on another one.
+
+    Args:
+        chunks: the chunks of a tensor.
+        work: acts on each position (all channels of one element) separately.
+        start: starts the change of layout of a chunk.
     """
     *others, last = chunks
     early = start(last)

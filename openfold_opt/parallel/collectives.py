@@ -1,21 +1,23 @@
 """Collectives over one axis, with their gradients (Dynamic Axial Parallelism, FastFold).
 
-Every rank of the axis computes the whole loss from its own copy of the parameters. A *replicated* tensor is the same on every rank,
-of a *sharded* one each rank holds ceil(length / size) elements of one dim, the surplus at the end being padding. Each function is a
-map from the tensors of all ranks to the tensors of all ranks, and its gradient is the adjoint of that map, no more:
+Every rank of the axis computes the whole loss from its own copy of the parameters. A *replicated*
+tensor is the same on every rank. Of a *sharded* tensor, each rank holds ceil(length / size)
+elements along one dim; the end is padded. Each function maps the tensors of all ranks to tensors on
+all ranks, and its gradient is the adjoint of that map:
 
     function       in          out         gradient
-    scatter        replicated  sharded     zeros around this rank's part; nothing travels
+    scatter        replicated  sharded     this rank's part padded with zeros; no communication
     gather         sharded     replicated  reduce-scatter
     row_to_col     sharded     sharded     col_to_row
     col_to_row     sharded     sharded     row_to_col
 
-So a rank's gradient of a parameter is that of the sum of all ranks' losses with respect to its own copy, and the true gradient is
-the mean over the ranks of the axis, wherever the parameter was used, in sharded or in replicated work or in both: to the averaging of
-gradients the ranks of a dap group are like ranks with samples of their own. No factor is placed by hand.
+The gradient of a parameter on one rank is therefore the gradient of the sum of all ranks' losses
+with respect to that rank's copy. The true gradient is the mean over the ranks of the axis, whether
+the parameter was used in sharded work, in replicated work or in both. Gradient averaging treats the
+ranks of a DAP group like ranks with different samples, and the model needs no scaling factors.
 
-On an axis of size 1 all of them return their argument itself. The start_ forms begin what `arrive` of the result waits for.
-`what` names the tensor in traces and tables.
+On an axis of size 1 every function returns its argument. The start_ functions start a collective
+and return an AsyncCollective to wait for. `what` names the tensor in traces and tables.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from openfold_opt.parallel.transfers import AllGather, AllToAll, pad_to_shards
 
 
 def scatter(x: Tensor, axis: AxisGroup, *, dim: int) -> Tensor:
-    """Keep this rank's part of a replicated tensor: x [..., n, ...] -> [..., n/size, ...], zero where padded."""
+    """Return this rank's part of a replicated tensor: [..., n, ...] -> [..., n/size, ...].
+
+    Padding is zero.
+    """
     if axis.size == 1:
         return x
     length = axis.shard_length(x.shape[dim])
-    # a copy, so that the whole is not kept for the sake of the part
+    # Copy, so that the part does not keep the whole tensor in memory.
     return (
         pad_to_shards(x, axis, dim)
         .narrow(dim, axis.rank * length, length)
@@ -42,14 +47,14 @@ def scatter(x: Tensor, axis: AxisGroup, *, dim: int) -> Tensor:
 
 
 def gather(x: Tensor, axis: AxisGroup, *, dim: int, length: int, what: str) -> Tensor:
-    """Join the shards of all ranks: [..., n/size, ...] -> [..., length, ...], without the padding."""
+    """Join the shards of all ranks without padding: [..., n/size, ...] -> [..., length, ...]."""
     return start_gather(x, axis, dim=dim, length=length, what=what).wait()
 
 
 def start_gather(
     x: Tensor, axis: AxisGroup, *, dim: int, length: int, what: str
 ) -> AsyncCollective:
-    """gather, to be waited for by `arrive`."""
+    """Start `gather`."""
     return AsyncCollective(
         x, None if axis.size == 1 else AllGather(axis=axis, dim=dim, length=length), what=what
     )
@@ -58,7 +63,10 @@ def start_gather(
 def row_to_col(
     x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_rows: int, what: str
 ) -> Tensor:
-    """From row shards to column shards: [.., R/size, .., C, ..] -> [.., num_rows, .., C/size, ..]."""
+    """Change row shards to column shards.
+
+    [.., R/size, .., C, ..] -> [.., num_rows, .., C/size, ..]
+    """
     return start_row_to_col(
         x, axis, row_dim=row_dim, col_dim=col_dim, num_rows=num_rows, what=what
     ).wait()
@@ -67,7 +75,7 @@ def row_to_col(
 def start_row_to_col(
     x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_rows: int, what: str
 ) -> AsyncCollective:
-    """row_to_col, to be waited for by `arrive`."""
+    """Start `row_to_col`."""
     transfer = AllToAll(axis=axis, split_dim=col_dim, join_dim=row_dim, join_length=num_rows)
     return AsyncCollective(x, None if axis.size == 1 else transfer, what=what)
 
@@ -75,7 +83,10 @@ def start_row_to_col(
 def col_to_row(
     x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_cols: int, what: str
 ) -> Tensor:
-    """From column shards to row shards: [.., R, .., C/size, ..] -> [.., R/size, .., num_cols, ..]."""
+    """Change column shards to row shards.
+
+    [.., R, .., C/size, ..] -> [.., R/size, .., num_cols, ..]
+    """
     return start_col_to_row(
         x, axis, row_dim=row_dim, col_dim=col_dim, num_cols=num_cols, what=what
     ).wait()
@@ -84,6 +95,6 @@ def col_to_row(
 def start_col_to_row(
     x: Tensor, axis: AxisGroup, *, row_dim: int, col_dim: int, num_cols: int, what: str
 ) -> AsyncCollective:
-    """col_to_row, to be waited for by `arrive`."""
+    """Start `col_to_row`."""
     transfer = AllToAll(axis=axis, split_dim=row_dim, join_dim=col_dim, join_length=num_cols)
     return AsyncCollective(x, None if axis.size == 1 else transfer, what=what)

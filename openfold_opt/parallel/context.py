@@ -1,4 +1,4 @@
-"""All process groups of a run, built once."""
+"""Process groups of a run, built once at the start."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ TRAIN, EVALUATE = "train", "evaluate"
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How the ranks share the work."""
+    """Distribution of the work over the ranks."""
 
     category: ClassVar[str] = "implementation"
 
     dap_size: int = 1
-    """Ranks that share one sample (Dynamic Axial Parallelism)."""
+    """Number of ranks that share one sample (Dynamic Axial Parallelism)."""
     overlap: bool = True
-    """Collectives run behind the work that does not wait for them; False waits at once, for measurements."""
+    """Overlap collectives with computation; False disables it, for measurements."""
     dap_chunks: int = 2
-    """Pieces, or groups of templates, into which a dap group's work is cut: one travels behind the work on the next. 1 cuts nothing."""
+    """Number of chunks, or of groups of templates, into which the work of a DAP group is split. The
+    transfer of one chunk overlaps with work on the next; 1 disables chunking."""
     num_evaluation_ranks: int = 0
-    """The last so many ranks only evaluate, while the others train on; 0: all ranks train, and stop training to evaluate."""
+    """Number of ranks, the last ones, that only evaluate while the others train. With 0, all ranks
+    train and pause training to evaluate."""
     evaluation_groups: int = 1
-    """Groups of evaluation ranks that take the snapshots in turn."""
+    """Number of groups of evaluation ranks; snapshots are assigned to the groups round-robin."""
     evaluation_queue: int = 4
-    """Snapshots that may wait or be under evaluation; training waits before it makes another."""
+    """Maximum number of snapshots in the queue or under evaluation; beyond it, training waits."""
     evaluation_dap_min_length: int | None = None
-    """Chains of so many residues are evaluated by a dap group together, or by an evaluation group; None: every chain by one rank."""
+    """Minimum number of residues of a chain that the ranks of a DAP or evaluation group evaluate
+    together; None evaluates every chain on one rank."""
     backend: str | None = None
-    """torch.distributed backend; None takes nccl for GPUs and gloo for CPUs."""
+    """torch.distributed backend; None selects nccl for GPUs and gloo for CPUs."""
     gradient_bucket_bytes: int = 64 * 2**20
-    """Gradients are summed over ranks in pieces of this size, each as soon as the backward pass has filled it."""
+    """Size of a gradient bucket. A bucket is all-reduced when the backward pass has filled it."""
     timeout_seconds: int = 1800
-    """A rank that makes no progress for so long, in a collective or elsewhere, ends the run."""
+    """Time without progress of a rank, in a collective or elsewhere, after which the run ends."""
     heartbeat_seconds: float = 20.0
-    """A rank that was not heard for so long is lost, which ends the run; 0: nobody listens."""
+    """Time without a heartbeat after which a rank is lost and the run ends; 0 disables it."""
 
     def __post_init__(self) -> None:
         sizes = (
@@ -61,48 +64,55 @@ class ParallelConfig:
             or self.num_evaluation_ranks < 0
             or self.heartbeat_seconds < 0
         ):
-            raise ValueError(f"sizes, queue and timeouts must be positive: {self}")
+            raise ValueError(f"expected positive sizes, queue length and timeouts; found {self}")
         if self.num_evaluation_ranks % self.evaluation_groups:
             raise ValueError(
-                f"{self.num_evaluation_ranks} evaluation ranks do not make {self.evaluation_groups} groups of one size; change one of them"
+                f"cannot split {self.num_evaluation_ranks} evaluation ranks into "
+                f"{self.evaluation_groups} groups of equal size; change num_evaluation_ranks or "
+                "evaluation_groups"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bridge:
-    """Between the ranks that train and those that evaluate: the first training rank and the first rank of each evaluation group."""
+    """Connection between training and evaluation ranks.
+
+    It consists of the first training rank and the first rank of each evaluation group.
+    """
 
     process_group: dist.ProcessGroup | None
-    """Of gloo, whatever the others are: weights cross it through the hosts' memory, behind training. None on all other ranks."""
+    """Always gloo: weights are sent through host memory, overlapping with training. None on ranks
+    that are not part of it."""
     evaluators: tuple[int, ...]
-    """World ranks of the groups' first ranks."""
+    """World rank of the first rank of each evaluation group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelContext:
-    """This process's place on every axis."""
+    """All process axes of a run, seen from this process."""
 
     launch: LaunchInfo
     role: str
-    """TRAIN or EVALUATE"""
+    """TRAIN or EVALUATE."""
     world: AxisGroup
     """All ranks."""
     training_ranks: AxisGroup
-    """All ranks of this role that work on the same weights at the same time: the training ranks, or one evaluation group."""
+    """The ranks that work on the same weights at the same time: all training ranks, or on an
+    evaluation rank its evaluation group."""
     data: AxisGroup
-    """Training ranks that see different samples."""
+    """Training ranks with different samples."""
     dap: AxisGroup
-    """Training ranks that share a sample; of an evaluation rank its group, which shares long chains."""
+    """Training ranks that share a sample; on an evaluation rank its group, for long chains."""
     bridge: Bridge | None = None
-    """None where training ranks evaluate."""
+    """None if the training ranks evaluate."""
     evaluation_group: int = 0
-    """Number of this rank's evaluation group."""
+    """Index of the evaluation group of this rank."""
     store: dist.Store | None = None
-    """Where ranks leave words for each other outside of collectives; None for a process that is alone."""
+    """Key-value store for messages outside collectives; None for a single process."""
 
     @classmethod
     def alone(cls) -> ParallelContext:
-        """The context of a single process."""
+        """Return the context of a single process."""
         single = AxisGroup.single
         return cls(
             launch=LaunchInfo(),
@@ -114,7 +124,7 @@ class ParallelContext:
         )
 
     def close(self) -> None:
-        """Leave the process groups; a second call does nothing."""
+        """Destroy the process groups; a second call does nothing."""
         if self.world.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -126,11 +136,18 @@ def build_parallel_context(
     device: torch.device,
     store: dist.Store | None = None,
 ) -> ParallelContext:
-    """Join the other ranks and build the ("data", "dap") mesh of those that train; dap neighbors are neighboring ranks.
+    """Connect to the other ranks and build the ("data", "dap") mesh of the training ranks.
 
-    store: where the ranks have met already; None opens it.
+    Consecutive ranks form a DAP group. All ranks must call this function.
 
-    Raises ValueError if the ranks cannot be split as the configuration says.
+    Args:
+        config: the split of the ranks.
+        launch: rank and world size of this process.
+        device: the device of this rank.
+        store: a store to which all ranks are connected already; None opens it.
+
+    Raises:
+        ValueError: the number of ranks does not fit the configuration.
     """
     num_training = count_training_ranks(config, launch.world_size)
     if launch.world_size == 1:
@@ -148,7 +165,8 @@ def build_parallel_context(
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=timeout,
-        # NCCL connects now and to this GPU, not at the first collective to a GPU that it guesses.
+        # With a device id, NCCL connects now and uses this GPU. Otherwise it would connect at the
+        # first collective and guess the GPU.
         device_id=device if device.type == "cuda" else None,
     )
     world = AxisGroup(
@@ -163,14 +181,7 @@ def build_parallel_context(
         dap=AxisGroup.single("dap"),
         store=store,
     )
-    ranks = torch.arange(num_training).view(-1, config.dap_size)
-    dap_options = _dap_options(backend, timeout)
-    mesh = DeviceMesh(
-        device.type,
-        ranks,
-        mesh_dim_names=("data", "dap"),
-        backend_override=None if dap_options is None else ((None, None), (None, dap_options)),
-    )
+    mesh = _training_mesh(config, num_training, backend, device)
     if context.role == TRAIN:
         context = replace(
             context, data=_axis(mesh, "data"), dap=_for_dap(_axis(mesh, "dap"), config)
@@ -179,19 +190,28 @@ def build_parallel_context(
 
 
 def count_training_ranks(config: ParallelConfig, num_ranks: int) -> int:
-    """Of so many ranks; ValueError says how many to start if they cannot be split as the configuration says."""
+    """Return how many of num_ranks ranks train.
+
+    Raises:
+        ValueError: the number of ranks does not fit the configuration; says how many to start.
+    """
     num_training = num_ranks - config.num_evaluation_ranks
     if num_training < 1 or num_training % config.dap_size:
-        least = config.dap_size + config.num_evaluation_ranks
+        minimum = config.dap_size + config.num_evaluation_ranks
         raise ValueError(
-            f"found {num_ranks} ranks; dap_size={config.dap_size} and num_evaluation_ranks={config.num_evaluation_ranks} want a multiple of "
-            f"{config.dap_size} to train and {config.num_evaluation_ranks} to evaluate: start {least}, for instance by torchrun --nproc-per-node {least}"
+            f"found {num_ranks} ranks; dap_size={config.dap_size} and "
+            f"num_evaluation_ranks={config.num_evaluation_ranks} require a multiple of "
+            f"{config.dap_size} training ranks and {config.num_evaluation_ranks} evaluation ranks: "
+            f"start {minimum}, for instance by torchrun --nproc-per-node {minimum}"
         )
     return num_training
 
 
 def _training_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) -> AxisGroup:
-    """All training ranks, seen from one of them. Every rank of the world calls this."""
+    """Return the axis of all training ranks; an evaluation rank gets a single axis.
+
+    All ranks of the world must call this function.
+    """
     group = dist.group.WORLD
     if num_training != launch.world_size:
         group = dist.new_group(list(range(num_training)), timeout=timeout)
@@ -200,17 +220,30 @@ def _training_axis(launch: LaunchInfo, num_training: int, timeout: timedelta) ->
     return AxisGroup(name="training", rank=launch.rank, size=num_training, process_group=group)
 
 
-def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Options | None:
-    """Options of a dap group: None for another backend than NCCL.
+def _training_mesh(
+    config: ParallelConfig, num_training: int, backend: str, device: torch.device
+) -> DeviceMesh:
+    """Build the ("data", "dap") mesh. All ranks of the world must call this function."""
+    dap_options = _dap_options(backend, timedelta(seconds=config.timeout_seconds))
+    return DeviceMesh(
+        device.type,
+        torch.arange(num_training).view(-1, config.dap_size),
+        mesh_dim_names=("data", "dap"),
+        backend_override=None if dap_options is None else ((None, None), (None, dap_options)),
+    )
 
-    Collectives of a dap group run at the same time as computation that fills the GPU. On a stream
-    of high priority they get the next free multiprocessors, so the work that waits for them starts
-    earlier.
+
+def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Options | None:
+    """Return the options of a DAP group: None unless the backend is NCCL.
+
+    Collectives of a DAP group run concurrently with computation that fills the GPU. On a
+    high-priority stream they get the next free multiprocessors, so that work that depends on them
+    starts earlier.
     """
     if backend != "nccl":
         return None
     options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
-    # DeviceMesh takes the timeout from here if it gets options.
+    # DeviceMesh reads the timeout from the options if there are any.
     options._timeout = timeout
     return options
 
@@ -218,7 +251,10 @@ def _dap_options(backend: str, timeout: timedelta) -> dist.ProcessGroupNCCL.Opti
 def _with_evaluation_ranks(
     context: ParallelContext, config: ParallelConfig, num_training: int, backend: str
 ) -> ParallelContext:
-    """The context with its bridge, and on an evaluation rank with its group. Every rank of the world calls this."""
+    """Add the bridge, and on an evaluation rank its evaluation group.
+
+    All ranks of the world must call this function.
+    """
     if config.num_evaluation_ranks == 0:
         return context
     timeout = timedelta(seconds=config.timeout_seconds)
@@ -229,7 +265,7 @@ def _with_evaluation_ranks(
         members = list(range(first, first + size))
         group = None
         if size > 1:
-            # The group shares long chains as a dap group does.
+            # The ranks of the group share long chains like a DAP group.
             options = _dap_options(backend, timeout)
             group = dist.new_group(members, timeout=timeout, pg_options=options)
         if rank in members:
@@ -243,10 +279,11 @@ def _with_evaluation_ranks(
                 dap=_for_dap(dap, config),
                 evaluation_group=number,
             )
-    over = dist.new_group([0, *firsts], backend="gloo", timeout=timeout)
+    bridge_group = dist.new_group([0, *firsts], backend="gloo", timeout=timeout)
     is_on_bridge = rank == 0 or rank in firsts
     return replace(
-        context, bridge=Bridge(process_group=over if is_on_bridge else None, evaluators=firsts)
+        context,
+        bridge=Bridge(process_group=bridge_group if is_on_bridge else None, evaluators=firsts),
     )
 
 

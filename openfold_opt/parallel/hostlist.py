@@ -1,5 +1,6 @@
-"""Host lists as Slurm packs them: node[01-04,7],gpu[1-2]r[3-4]-ib. `scontrol`, which unpacks them
-too, is not in every container.
+"""Expansion of Slurm host lists, such as node[01-04,7],gpu[1-2]r[3-4]-ib.
+
+`scontrol` also expands them, but is not available in every container.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 def unpack_host_list(packed: str) -> Iterator[str]:
     """Yield the host names in the order in which Slurm numbers the nodes.
 
-    Entries are separated by commas. An entry has any number of groups in brackets, of numbers and
-    ranges, with text before, between and after them; several groups mean all combinations, the last
-    group varying fastest. Numbers keep their leading zeros.
+    Entries are separated by commas. An entry contains any number of bracketed groups of numbers and
+    ranges, with text before, between and after them. Several groups give all combinations; the last
+    group varies fastest. Numbers keep their leading zeros.
 
-    Raises ValueError for anything else.
+    Raises:
+        ValueError: `packed` does not have this form.
     """
     for entry in _split_entries(packed):
         parts = re.split(r"\[([^\[\]]*)\]", entry)
@@ -26,7 +28,7 @@ def unpack_host_list(packed: str) -> Iterator[str]:
             raise ValueError(f"host list {packed!r}: the brackets of {entry!r} do not match")
         texts = [[text] for text in parts[::2]]
         groups = [_numbers(group, packed) for group in parts[1::2]]
-        # texts and groups alternate, beginning and ending with a text
+        # Texts and groups alternate. The first and the last item is a text.
         columns = [
             column
             for pair in itertools.zip_longest(texts, groups)
@@ -38,7 +40,7 @@ def unpack_host_list(packed: str) -> Iterator[str]:
 
 
 def _split_entries(packed: str) -> list[str]:
-    """Split at the commas outside of brackets."""
+    """Split at the commas outside brackets."""
     entries = re.split(r",(?![^\[]*\])", packed.strip())
     if not all(entry and not re.search(r"\s", entry) for entry in entries):
         raise ValueError(
@@ -48,8 +50,8 @@ def _split_entries(packed: str) -> list[str]:
 
 
 def _numbers(group: str, packed: str) -> list[str]:
-    """The numbers of a group: "01-03,7" is 01, 02, 03, 7."""
-    found: list[str] = []
+    """Return the numbers of a group: "01-03,7" gives 01, 02, 03, 7."""
+    numbers: list[str] = []
     for item in group.split(","):
         match = _RANGE.fullmatch(item)
         if match is None:
@@ -59,5 +61,5 @@ def _numbers(group: str, packed: str) -> list[str]:
         first, last = match[1], match[2] or match[1]
         if int(last) < int(first):
             raise ValueError(f"host list {packed!r}: the range {item!r} runs backwards")
-        found += [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    return found
+        numbers += [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    return numbers

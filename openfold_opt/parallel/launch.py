@@ -1,4 +1,4 @@
-"""Who this process is among those that torchrun or srun started."""
+"""Rank and world size of this process, read from the environment of torchrun or srun."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ MAX_PORT = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchInfo:
-    """Places of a process in the world and on its node, and where the processes meet."""
+    """Ranks of a process in the world and on its node, and the rendezvous address."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    """Position on its node, and so the number of its GPU."""
+    """Rank on the node, which is also the index of the GPU."""
     ranks_per_node: int = 1
     master_address: str = "127.0.0.1"
     master_port: int = 29500
     has_store: bool = False
-    """Whether the launcher keeps a store at that address (torchrun), so that no rank has to."""
+    """Whether the launcher (torchrun) hosts a store at this address, so that no rank has to."""
     attempt: int = 0
-    """How many times the launcher has started the ranks anew (torchrun --max-restarts)."""
+    """Number of times that the launcher has restarted the ranks (torchrun --max-restarts)."""
 
     @property
     def number_of_nodes(self) -> int:
-        """Nodes, all with the same number of ranks."""
+        """Number of nodes; all have the same number of ranks."""
         return -(-self.world_size // self.ranks_per_node)
 
 
 def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo:
-    """The launch from RANK, WORLD_SIZE, ... of torchrun, else SLURM_* of srun, else one process alone.
+    """Read the launch from the variables of torchrun (RANK, ...), else of srun (SLURM_*).
 
-    Raises ValueError if an environment is half there or contradicts itself.
+    Without either, return the launch of a single process.
+
+    Args:
+        environment: variables by name; None uses those of this process.
+
+    Raises:
+        ValueError: the environment is incomplete or inconsistent.
     """
     env = os.environ if environment is None else environment
     if "RANK" in env or "WORLD_SIZE" in env:
@@ -47,8 +53,9 @@ def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo
         info = LaunchInfo()
     if not (0 <= info.rank < info.world_size and 0 <= info.local_rank < info.ranks_per_node):
         raise ValueError(
-            f"launch environment contradicts itself: rank {info.rank} of {info.world_size}, "
-            f"local rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or srun"
+            f"launch environment is inconsistent: rank {info.rank} of {info.world_size}, local "
+            f"rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or "
+            "srun"
         )
     if not 1 <= info.master_port <= MAX_PORT:
         raise ValueError(
@@ -76,10 +83,10 @@ def _from_slurm(env: Mapping[str, str]) -> LaunchInfo:
     num_nodes = _integer(env, "SLURM_NNODES", default=1)
     if world_size % num_nodes:
         raise ValueError(
-            f"srun started {world_size} tasks on {num_nodes} nodes; expected the same number on each "
-            "(--ntasks-per-node)"
+            f"srun started {world_size} tasks on {num_nodes} nodes; expected the same number on "
+            "each node (set --ntasks-per-node)"
         )
-    # jobs that share a node must not meet at one port
+    # Jobs that share a node must use different ports.
     port = 20000 + _integer(env, "SLURM_JOB_ID", default=0) % 30000
     return LaunchInfo(
         rank=_integer(env, "SLURM_PROCID"),
@@ -92,7 +99,7 @@ def _from_slurm(env: Mapping[str, str]) -> LaunchInfo:
 
 
 def _first_host(env: Mapping[str, str]) -> str:
-    """First name of the step's host list, which Slurm packs like node[01-04,7]."""
+    """Return the first host name of the job step."""
     packed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
     try:
         return next(unpack_host_list(packed))

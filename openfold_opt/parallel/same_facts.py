@@ -1,5 +1,6 @@
-"""All ranks compare facts before they work together: what differs is named, with both values and
-both ranks, on every rank.
+"""Check that all ranks have the same facts (configuration, code, data) before they work together.
+
+Every rank gets an error that names each difference with both values and both ranks.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.store import read_keys
 
 ABSENT = "nothing"
-"""Shown for a fact that one of two ranks does not have."""
+"""Shown as the value of a fact that a rank does not have."""
 MAX_FACTS, MAX_RANKS = 6, 4
-"""Differing facts of a rank, and ranks, that a message shows."""
-FAREWELL_SECONDS = 10.0
-"""For the other ranks to read the verdict, before a first rank that keeps the store ends."""
+"""Maximum number of differing facts of a rank, and of ranks, in a message."""
+ACKNOWLEDGE_SECONDS = 10.0
+"""Time for the other ranks to read the result before a first rank that hosts the store exits."""
 
 
 def require_same_facts(
@@ -31,71 +32,94 @@ def require_same_facts(
     timeout: timedelta,
     problem: str | None = None,
 ) -> None:
-    """A call of all ranks: return if all have the same facts, and none has a problem.
+    """Return if all ranks have the same facts and none has a problem. All ranks must call this.
 
-    facts: values by name. problem: why this rank cannot take part, whatever its facts are. The
-    first rank must keep the store after this call, as the others may still read the result.
+    The first rank must keep the store open after this call, because other ranks may still read the
+    result.
 
-    Raises ValueError on every rank, which names the ranks, what differs between them and both
-    values, or their problems; and if a rank does not come in time.
+    Args:
+        facts: values by name.
+        store: the store of the run.
+        launch: rank of this process and address of the store.
+        timeout: maximum time to wait for the other ranks.
+        problem: why this rank cannot take part, independent of its facts; None if it can.
+
+    Raises:
+        ValueError: on every rank, if facts differ, a rank has a problem or a rank is missing. The
+            message names the ranks and the differences or problems.
     """
     store = dist.PrefixStore("same facts", store)
     if launch.rank == 0:
-        verdict = _monitor(facts, store, launch, timeout=timeout, problem=problem)
+        errors = _collect_errors(facts, store, launch, timeout=timeout, problem=problem)
     else:
-        complaint = _compare_with_first(facts, store, launch, timeout=timeout, problem=problem)
-        store.set(f"complaint/{launch.rank}", complaint)
-        # longer than the first rank waits: if a rank is missing, the verdict names it
-        longer = timeout + timedelta(seconds=FAREWELL_SECONDS)
-        verdict = read_keys(store, {"verdict": 0}, launch, timeout=longer)["verdict"].decode()
-        store.set(f"heard/{launch.rank}", "")
-    if verdict:
-        raise ValueError(verdict)
+        error = _compare_with_first(facts, store, launch, timeout=timeout, problem=problem)
+        store.set(f"error/{launch.rank}", error)
+        # Wait longer than the first rank: if a rank is missing, the result names it.
+        longer = timeout + timedelta(seconds=ACKNOWLEDGE_SECONDS)
+        errors = read_keys(store, {"errors": 0}, launch, timeout=longer)["errors"].decode()
+        store.set(f"acknowledged/{launch.rank}", "")
+    if errors:
+        raise ValueError(errors)
 
 
-def _monitor(facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None) -> str:
-    """The first rank's part: publish its facts, collect what the others complain of, publish the
-    verdict; "" if all agree.
+def _collect_errors(
+    facts: Mapping[str, str],
+    store: dist.Store,
+    launch: LaunchInfo,
+    *,
+    timeout: timedelta,
+    problem: str | None,
+) -> str:
+    """Publish the facts of the first rank, collect the errors of all ranks and publish them.
+
+    Returns:
+        The joined errors; "" if all ranks agree.
     """
     store.set("host", socket.gethostname())
     store.set("facts", json.dumps(facts))
     store.set("digest", _digest(facts))
     others = range(1, launch.world_size)
     try:
-        keys = {f"complaint/{rank}": rank for rank in others}
-        found = read_keys(store, keys, launch, timeout=timeout)
+        keys = {f"error/{rank}": rank for rank in others}
+        received = read_keys(store, keys, launch, timeout=timeout)
     except ValueError as error:
         if not isinstance(error.__cause__, TimeoutError):
-            raise  # the store is gone
-        complaints = [str(error)]
+            raise  # The store does not respond.
+        errors = [str(error)]
     else:
-        complaints = [text.decode() for text in found.values() if text]
+        errors = [text.decode() for text in received.values() if text]
     if problem is not None:
-        complaints.insert(0, f"rank 0 on {socket.gethostname()}: {problem}")
-    verdict = "; ".join(complaints[:MAX_RANKS])
-    if len(complaints) > MAX_RANKS:
-        verdict += f"; and {len(complaints) - MAX_RANKS} more ranks"
-    store.set("verdict", verdict)
-    if verdict and not launch.has_store:
-        _wait_until_heard(store, launch)
-    return verdict
+        errors.insert(0, f"rank 0 on {socket.gethostname()}: {problem}")
+    joined = "; ".join(errors[:MAX_RANKS])
+    if len(errors) > MAX_RANKS:
+        joined += f"; and {len(errors) - MAX_RANKS} more ranks"
+    store.set("errors", joined)
+    if joined and not launch.has_store:
+        _wait_until_acknowledged(store, launch)
+    return joined
 
 
-def _wait_until_heard(store: dist.Store, launch: LaunchInfo) -> None:
-    """The store is in this process: let the others read the verdict, but do not wait for one that
-    died meanwhile.
+def _wait_until_acknowledged(store: dist.Store, launch: LaunchInfo) -> None:
+    """Let the other ranks read the result from the store in this process.
+
+    A rank that died meanwhile does not delay the exit by more than ACKNOWLEDGE_SECONDS.
     """
-    heard = {f"heard/{rank}": rank for rank in range(1, launch.world_size)}
+    keys = {f"acknowledged/{rank}": rank for rank in range(1, launch.world_size)}
     try:
-        read_keys(store, heard, launch, timeout=timedelta(seconds=FAREWELL_SECONDS))
+        read_keys(store, keys, launch, timeout=timedelta(seconds=ACKNOWLEDGE_SECONDS))
     except ValueError:
         return
 
 
 def _compare_with_first(
-    facts, store, launch: LaunchInfo, *, timeout: timedelta, problem: str | None
+    facts: Mapping[str, str],
+    store: dist.Store,
+    launch: LaunchInfo,
+    *,
+    timeout: timedelta,
+    problem: str | None,
 ) -> str:
-    """What this rank complains of; "" if it has the facts of the first rank."""
+    """Return the error of this rank; "" if it has the facts of the first rank and no problem."""
     keys = {"digest": 0}
     digest = read_keys(store, keys, launch, timeout=timeout)["digest"].decode()
     if digest == _digest(facts) and problem is None:
@@ -104,9 +128,9 @@ def _compare_with_first(
     if problem is not None:
         return f"{here}: {problem}"
     keys = {"facts": 0, "host": 0}
-    found = read_keys(store, keys, launch, timeout=timeout)
-    first = f"rank 0 on {found['host'].decode()}"
-    return _describe(json.loads(found["facts"]), facts, first=first, here=here)
+    received = read_keys(store, keys, launch, timeout=timeout)
+    first = f"rank 0 on {received['host'].decode()}"
+    return _describe(json.loads(received["facts"]), facts, first=first, here=here)
 
 
 def _describe(

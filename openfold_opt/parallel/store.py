@@ -1,4 +1,4 @@
-"""The key-value store at which the ranks meet."""
+"""The key-value store of a run, which all ranks connect to."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from openfold_opt.parallel.launch import LaunchInfo
-from openfold_opt.parallel.waiting import Wait, wait_openly
+from openfold_opt.parallel.waiting import Wait, wait_interruptibly
 
 CONNECT_SECONDS = 1.0
-"""For one attempt to connect; attempts are repeated until the timeout of the call."""
+"""Timeout of one connection attempt; attempts are repeated until the timeout of the call."""
 RETRY_SECONDS = 0.2
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.01, 0.25
 
 
 def open_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
-    """The run's store: torchrun's own where it has one, which outlives any rank, else one that this
-    call starts in rank 0.
+    """Connect to the store of the run.
 
-    Keys of one start of the job are apart from those of the next. While rank 0 does not answer, a
-    line on stderr says so every 30 s, and signals are handled. Raises ValueError if there is no
-    answer in time.
+    Use the store of torchrun if there is one, since it outlives every rank. Otherwise rank 0 starts
+    a store. Keys are prefixed with the number of the start, so that a restarted job does not see
+    old keys. While rank 0 does not respond, a message is written to stderr every 30 s and signals
+    are handled.
+
+    Raises:
+        ValueError: the store does not respond in time.
     """
     if launch.rank == 0 and not launch.has_store:
         return _build(launch, timeout, lambda wait: _serve(launch, timeout, wait))
-    return join_store(launch, timeout=timeout)
+    return connect_store(launch, timeout=timeout)
 
 
-def join_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
-    """Another connection to the store that open_store opened."""
+def connect_store(launch: LaunchInfo, *, timeout: timedelta) -> dist.Store:
+    """Open another connection to the store of `open_store`."""
     return _build(launch, timeout, lambda wait: _connect(launch, timeout, wait))
 
 
@@ -39,7 +42,7 @@ def _build(
     launch: LaunchInfo, timeout: timedelta, body: Callable[[Wait], dist.Store | None]
 ) -> dist.Store:
     try:
-        store = wait_openly(
+        store = wait_interruptibly(
             body, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds()
         )
     except (TimeoutError, dist.DistError, RuntimeError) as error:
@@ -52,9 +55,16 @@ def read_keys(
 ) -> dict[str, bytes]:
     """Wait until other ranks have written keys, and return the values.
 
-    writers: the rank that writes each key. A line on stderr names the ranks that are missing every
-    30 s, and signals are handled. Raises ValueError, which names them too, if a key is not there in
-    time.
+    Every 30 s, a message on stderr names the missing ranks. Signals are handled meanwhile.
+
+    Args:
+        store: the store of the run.
+        writers: the rank that writes each key.
+        launch: rank of this process and address of the store.
+        timeout: maximum time to wait.
+
+    Raises:
+        ValueError: a key was not written in time; names the missing ranks.
     """
 
     def read(wait: Wait[dict[str, bytes]]) -> dict[str, bytes]:
@@ -64,13 +74,15 @@ def read_keys(
             missing = [key for key in missing if not store.check([key])]
             if not missing:
                 return {key: store.get(key) for key in writers}
-            wait.whom = f"{_ranks({writers[key] for key in missing})} at {_address(launch)}"
+            wait.target = f"{_ranks({writers[key] for key in missing})} at {_address(launch)}"
             wait.is_over.wait(pause)
             pause = min(2.0 * pause, LONGEST_POLL_SECONDS)
         return {}
 
     try:
-        return wait_openly(read, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds())
+        return wait_interruptibly(
+            read, who=f"rank {launch.rank}", timeout_seconds=timeout.total_seconds()
+        )
     except TimeoutError as error:
         raise ValueError(
             f"{error}; start all {launch.world_size} ranks, or correct WORLD_SIZE"
@@ -80,26 +92,29 @@ def read_keys(
 
 
 def wait_for_all(store: dist.Store, launch: LaunchInfo, *, timeout: timedelta) -> None:
-    """A call of all ranks, which returns when all are here; it names those that are missing as
-    read_keys does.
+    """Wait until all ranks have called this function; messages name the missing ranks.
 
-    The calls of torch.distributed that come after it wait for other ranks without a word, and deaf
-    to signals.
+    Call it before functions of torch.distributed, which wait for other ranks without messages and
+    without handling signals.
+
+    Raises:
+        ValueError: a rank has not called it in time.
     """
-    store.set(f"here/{launch.rank}", "")
+    store.set(f"ready/{launch.rank}", "")
     if launch.rank == 0:
-        others = {f"here/{rank}": rank for rank in range(1, launch.world_size)}
+        others = {f"ready/{rank}": rank for rank in range(1, launch.world_size)}
         read_keys(store, others, launch, timeout=timeout)
-        store.set("all here", "")
+        store.set("all ready", "")
     else:
-        read_keys(store, {"all here": 0}, launch, timeout=timeout)
+        read_keys(store, {"all ready": 0}, launch, timeout=timeout)
 
 
 def _serve(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store:
-    """Start the store in this process. It connects to itself at the address, which may belong to
-    another host by mistake.
+    """Start the store in this process.
+
+    The store connects to itself, which fails if MASTER_ADDR belongs to another host.
     """
-    wait.whom = f"its own store at {_address(launch)} (MASTER_ADDR must be this host)"
+    wait.target = f"its own store at {_address(launch)} (MASTER_ADDR must be this host)"
     return dist.TCPStore(
         launch.master_address,
         launch.master_port,
@@ -110,20 +125,20 @@ def _serve(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> di
 
 
 def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> dist.Store | None:
-    """Connect once something listens at the address. None if the caller has stopped waiting."""
+    """Connect when something listens at the address; None if the caller has stopped waiting."""
     address = (launch.master_address, launch.master_port)
     while not wait.is_over.is_set():
         try:
-            # TCPStore would write a warning for each failed attempt
+            # Probe with a socket: TCPStore writes a warning for each failed attempt.
             socket.create_connection(address, timeout=CONNECT_SECONDS).close()
             break
         except OSError as error:
-            wait.whom = f"{_keeper(launch)} at {_address(launch)} ({_reason(launch, error)})"
+            wait.target = f"{_host_name(launch)} at {_address(launch)} ({_reason(launch, error)})"
             wait.is_over.wait(RETRY_SECONDS)
     if wait.is_over.is_set():
         return None
-    wait.whom = (
-        f"{_keeper(launch)} at {_address(launch)} (something listens there, but does not answer)"
+    wait.target = (
+        f"{_host_name(launch)} at {_address(launch)} (something listens there, but does not answer)"
     )
     return dist.TCPStore(*address, is_master=False, timeout=timeout, wait_for_workers=False)
 
@@ -131,7 +146,8 @@ def _connect(launch: LaunchInfo, timeout: timedelta, wait: Wait[dist.Store]) -> 
 def _unreachable(launch: LaunchInfo, error: BaseException) -> str:
     return (
         f"rank {launch.rank} cannot reach the store at {_address(launch)}: "
-        f"{str(error).splitlines()[0]}; choose another MASTER_PORT, or look for a rank that did not start"
+        f"{str(error).splitlines()[0]}; choose another MASTER_PORT, "
+        "or check which rank did not start"
     )
 
 
@@ -141,7 +157,8 @@ def _reason(launch: LaunchInfo, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _keeper(launch: LaunchInfo) -> str:
+def _host_name(launch: LaunchInfo) -> str:
+    """Name the process that hosts the store."""
     return "the launcher's store" if launch.has_store else "rank 0"
 
 
@@ -153,5 +170,5 @@ def _address(launch: LaunchInfo) -> str:
 def _ranks(ranks: set[int]) -> str:
     shown = ", ".join(map(str, sorted(ranks)[:8]))
     if len(ranks) > 8:
-        shown += f", ... ({len(ranks)} in all)"
+        shown += f", ... ({len(ranks)} in total)"
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}"

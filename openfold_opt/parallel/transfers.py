@@ -1,7 +1,8 @@
-"""The three ways in which parts of a tensor travel along an axis, each with its adjoint.
+"""All-gather, reduce-scatter and all-to-all along an axis, each with its adjoint.
 
-A transfer maps the tensors of all ranks to tensors of all ranks. Lengths need not divide by the number of ranks: shards have
-ceil(length / size) elements, the surplus at the end is zero when it is sent and dropped when it arrives.
+A transfer maps the tensors of all ranks to tensors on all ranks. Lengths need not be divisible by
+the number of ranks: shards have ceil(length / size) elements. The padding at the end is sent as
+zeros and dropped after it is received.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from torch import Tensor
 
 from openfold_opt.parallel.axis import AxisGroup
 
-# PyTorch renamed both in 2.12
+# PyTorch 2.12 renamed both functions.
 _all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PendingWork:
-    """A transfer under way."""
+    """A transfer in flight."""
 
     work: Any
-    """torch.distributed.Work, or None where nothing travels."""
+    """torch.distributed.Work, or None if there is nothing left to wait for."""
     result: Callable[[], Tensor]
-    """To be called after the work was waited for."""
+    """Returns the result. Call it after waiting for the work."""
 
     def wait(self) -> Tensor:
-        """Wait (on a GPU: let the current stream wait) and give the result."""
+        """Wait for the work and return the result; on a GPU only the current stream waits."""
         if self.work is not None:
             self.work.wait()
         return self.result()
@@ -45,18 +46,18 @@ class Transfer(Protocol):
     axis: AxisGroup
 
     def launch(self, x: Tensor) -> PendingWork:
-        """Send this rank's part."""
+        """Start the collective with x as the input of this rank."""
 
     def adjoint(self, shape: torch.Size) -> Transfer:
-        """The transfer that gradients take, for an x of this shape."""
+        """Return the transfer of the gradient, for an input of this shape."""
 
     def sent_bytes(self, x: Tensor) -> int:
-        """Bytes that this rank sends to other ranks."""
+        """Return the number of bytes that this rank sends to other ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllGather:
-    """[.., n/size, ..] -> [.., length, ..]: every rank gets all parts."""
+    """[.., n/size, ..] -> [.., length, ..]: every rank receives all parts."""
 
     axis: AxisGroup
     dim: int
@@ -78,7 +79,7 @@ class AllGather:
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceScatter:
-    """[.., length, ..] -> [.., n/size, ..]: every rank gets the sum over ranks of its part."""
+    """[.., length, ..] -> [.., n/size, ..]: every rank receives the sum over ranks of its part."""
 
     axis: AxisGroup
     dim: int
@@ -100,7 +101,7 @@ class ReduceScatter:
 
 @dataclass(frozen=True, kw_only=True)
 class AllToAll:
-    """[.., split, .., joined/size, ..] -> [.., split/size, .., joined, ..]: the sharded dim changes."""
+    """[.., split, .., join/size, ..] -> [.., split/size, .., join, ..]: the sharded dim changes."""
 
     axis: AxisGroup
     split_dim: int
@@ -129,13 +130,13 @@ class AllToAll:
 
 
 def pad_to_shards(x: Tensor, axis: AxisGroup, dim: int) -> Tensor:
-    """Zeros at the end of dim (counted from the front) until it divides by the ranks."""
-    surplus = axis.shard_length(x.shape[dim]) * axis.size - x.shape[dim]
-    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, surplus)) if surplus else x
+    """Pad the end of dim (non-negative) with zeros to a multiple of the number of ranks."""
+    padding = axis.shard_length(x.shape[dim]) * axis.size - x.shape[dim]
+    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, padding)) if padding else x
 
 
 def _sent_when_split(x: Tensor, axis: AxisGroup, dim: int) -> int:
-    """All parts but one go to others."""
+    """Return the bytes of all parts except the one that this rank keeps."""
     return (axis.size - 1) * axis.shard_length(x.shape[dim]) * (x.nbytes // max(x.shape[dim], 1))
 
 
@@ -150,10 +151,10 @@ def _issue(collective: Callable[..., Any], output: Tensor, sent: Tensor, axis: A
 
 
 def _split(x: Tensor, axis: AxisGroup, dim: int) -> Tensor:
-    """[.., n, ..] -> [size, .., n/size, ..], contiguous"""
+    """Split dim by rank: [.., n, ..] -> [size, .., n/size, ..], contiguous."""
     return pad_to_shards(x, axis, dim).unflatten(dim, (axis.size, -1)).movedim(dim, 0).contiguous()
 
 
 def _join(parts: Tensor, dim: int, length: int) -> Tensor:
-    """[size, .., n/size, ..] -> [.., length, ..]"""
+    """Join the parts of all ranks: [size, .., n/size, ..] -> [.., length, ..]."""
     return parts.movedim(0, dim).flatten(dim, dim + 1).narrow(dim, 0, length)

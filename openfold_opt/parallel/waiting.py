@@ -1,9 +1,9 @@
-"""Waiting for other ranks: it says for whom, and a signal can end it.
+"""Waiting for other ranks with progress messages and signal handling.
 
-A call into the store may block in C++ for as long as the other end is silent, and Python runs no
-signal handler meanwhile. So such calls are made in a thread, while the calling thread stays open to
-signals. If the calling thread stops waiting and the blocked call does not return, the thread is
-left behind, and the process must end through `leaving.leave`.
+A call into the store may block in C++ as long as the other side does not respond, and Python runs
+no signal handler meanwhile. Such calls are therefore made in a thread, while the calling thread
+handles signals. If the calling thread stops waiting and the blocked call does not return, the
+thread is abandoned, and the process must exit through `process_exit.exit_process`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 REPORT_SECONDS = 30.0
-"""Between two lines that say for whom a rank waits."""
+"""Interval of the messages that say what a rank waits for."""
 ABANDON_SECONDS = 0.5
-"""For the thread to notice that the caller has stopped waiting."""
+"""Time for the thread to notice that the caller has stopped waiting."""
 
 
 class Wait(Generic[T]):
-    """What the waiting thread and the thread that makes the blocking calls share."""
+    """State shared by the waiting thread and the thread that makes the blocking calls."""
 
     def __init__(self, *, timeout_seconds: float) -> None:
-        self.whom = "an answer"
-        """For whom or what is waited; the blocking thread keeps it up to date."""
+        self.target = "an answer"
+        """What is waited for, in messages. The blocking thread updates it."""
         self.is_over = threading.Event()
-        """Set when the caller has stopped waiting. The blocking thread looks at it between two calls."""
+        """Set when the caller has stopped waiting. The blocking thread checks it between calls."""
         self.timeout_seconds = timeout_seconds
         self._started = time.monotonic()
         self._is_done = threading.Event()
@@ -38,39 +38,46 @@ class Wait(Generic[T]):
 
     @property
     def seconds(self) -> float:
-        """Time since the wait began."""
+        """Time since the start of the wait."""
         return time.monotonic() - self._started
 
     def run(self, body: Callable[[Wait[T]], T]) -> None:
-        """The main function of the blocking thread."""
+        """Run `body`; the main function of the blocking thread."""
         try:
             self._result = body(self)
-        except BaseException as error:  # raised again in the thread that waits
+        except BaseException as error:  # `result` raises it in the waiting thread.
             self._error = error
         self._is_done.set()
 
     def result(self, *, who: str) -> T:
-        """Wait for what `body` returns or raises. TimeoutError names whom was waited for."""
+        """Wait for `body`, and return its result or raise its exception.
+
+        Raises:
+            TimeoutError: the body has not finished in time; names what was waited for.
+        """
         next_report = REPORT_SECONDS
         while not self._is_done.wait(_until(min(next_report, self.timeout_seconds) - self.seconds)):
             if self.seconds >= self.timeout_seconds:
-                raise TimeoutError(f"{who} waited {self.seconds:.0f} s for {self.whom}")
+                raise TimeoutError(f"{who} waited {self.seconds:.0f} s for {self.target}")
             if self.seconds >= next_report:
                 next_report += REPORT_SECONDS
                 progress = f"{self.seconds:.0f} s so far, at most {self.timeout_seconds:.0f} s"
-                print(f"{who} waits for {self.whom} ({progress})", file=sys.stderr, flush=True)
+                print(f"{who} waits for {self.target} ({progress})", file=sys.stderr, flush=True)
         if self._error is not None:
             raise self._error
         return self._result
 
 
-def wait_openly(body: Callable[[Wait[T]], T], *, who: str, timeout_seconds: float) -> T:
-    """Run a body that may block in C++, and return its result; signals are handled meanwhile.
+def wait_interruptibly(body: Callable[[Wait[T]], T], *, who: str, timeout_seconds: float) -> T:
+    """Run a function that may block in C++ and return its result; signals are handled meanwhile.
 
-    body: it keeps `whom` up to date and returns soon after `is_over` is set. who: names this rank
-    in messages.
+    Args:
+        body: called in a thread; updates `target` and returns soon after `is_over` is set.
+        who: name of this rank in messages.
+        timeout_seconds: maximum time to wait.
 
-    Raises what the body raises, and TimeoutError after timeout_seconds.
+    Raises:
+        TimeoutError: the body has not finished in time. Exceptions of the body are raised as well.
     """
     wait: Wait[T] = Wait(timeout_seconds=timeout_seconds)
     thread = threading.Thread(

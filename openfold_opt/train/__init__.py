@@ -1,1 +1,1 @@
-"""The training step, the loop around it, checkpoints, evaluation and the observer of a run."""
+"""The training step, the training loop, checkpoints, evaluation and the observer of a run."""

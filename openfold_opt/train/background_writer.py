@@ -1,4 +1,4 @@
-"""Checkpoints written behind the training."""
+"""Write checkpoints in a background thread while training continues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from openfold_opt.train.checkpoint import CheckpointStore, Snapshot
 
 
 class BackgroundWriter:
-    """Writes one checkpoint at a time in a thread of its own. What went wrong is raised when the next one begins, or at `finish`."""
+    """Writes one checkpoint at a time in a thread.
+
+    An error in the thread is raised when the next checkpoint begins, or by `finish`.
+    """
 
     def __init__(
         self,
@@ -19,7 +22,10 @@ class BackgroundWriter:
         before_publishing: Callable[[int], None],
         published: Callable[[Path, int], None],
     ) -> None:
-        """Both are called in the writing thread with the step: before a checkpoint gets its name, and after."""
+        """Both callbacks run in the writer thread and receive the step.
+
+        before_publishing is called before a checkpoint gets its final name, published afterward.
+        """
         self._store = store
         self._before_publishing = before_publishing
         self._published = published
@@ -27,9 +33,9 @@ class BackgroundWriter:
         self._error: OSError | None = None
 
     def begin(self, take: Callable[[], Snapshot]) -> None:
-        """Wait for the checkpoint before; then take a snapshot, and return while it is written.
+        """Wait for the previous checkpoint, take a snapshot, and start to write it.
 
-        Raises OSError if the one before could not be written.
+        Raises OSError if the previous checkpoint could not be written.
         """
         self.finish()
         snapshot = take()
@@ -39,7 +45,10 @@ class BackgroundWriter:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until all is written. Raises OSError if it could not be; what was saved before is still there."""
+        """Wait until the checkpoint is written.
+
+        Raises OSError if it could not be written; earlier checkpoints are still complete.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -48,7 +57,7 @@ class BackgroundWriter:
             raise error
 
     def close(self) -> None:
-        """Wait for the thread, whatever became of its checkpoint; a second call does nothing."""
+        """Wait for the thread and ignore its error. A second call does nothing."""
         if self._thread is not None:
             self._thread.join()
 
@@ -60,8 +69,9 @@ class BackgroundWriter:
             self._published(path, snapshot.step)
         except OSError as error:
             self._error = error
-        except BaseException as error:  # a thread's exceptions are nobody's else
+        except BaseException as error:  # an exception of a thread would otherwise be lost
             self._error = OSError(
-                f"the checkpoint of step {snapshot.step} could not be written: {type(error).__name__}: {error}"
+                f"the checkpoint of step {snapshot.step} could not be written: "
+                f"{type(error).__name__}: {error}"
             )
             self._error.__cause__ = error

@@ -1,7 +1,8 @@
-"""From a RunConfig to a run that is ready to start: device, model, step, evaluator, weights."""
+"""Build a run from its configuration: device, model, training step, evaluator and weights."""
 
 from __future__ import annotations
 
+import hashlib
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from openfold_opt.kernels.cpu.library import unsupported_reason as no_library_because
+from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
 from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.loader.reorder_window import StreamState
@@ -27,7 +28,6 @@ from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER, INIT_WEIGHTS, 
 from openfold_opt.train.memory_plan import plan_recomputation
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.run_state import Progress, RunIdentity, restore_run, share_state
-from openfold_opt.train.seeds import derive_seed
 from openfold_opt.train.step import StepConfig, TrainStep
 
 
@@ -36,11 +36,11 @@ class RunPaths:
     """Files and folders of a run."""
 
     output_dir: Path
-    """Checkpoints go to its folder `checkpoints`; what lies there already is resumed from."""
+    """Its folder `checkpoints` gets the checkpoints; a run resumes from those already there."""
     init_checkpoint: Path | None = None
-    """A file of weights, or the output directory of a run; None starts from random weights."""
+    """File of weights, or output directory of another run; None: start from random weights."""
     init_weights: str = INIT_WEIGHTS[0]
-    """Which weights of a run's checkpoint, one of INIT_WEIGHTS."""
+    """Weights to take from the checkpoint of a run: one of INIT_WEIGHTS."""
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -49,7 +49,7 @@ class RunPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedWeights:
-    """Where the weights of a run come from."""
+    """Origin of the weights of a run."""
 
     progress: Progress
     init_checkpoint_sha256: str | None
@@ -58,7 +58,7 @@ class LoadedWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """Everything that training needs, except data."""
+    """Everything that training needs except the data."""
 
     train_step: TrainStep
     evaluator: Evaluator
@@ -66,42 +66,58 @@ class PreparedRun:
     identity: RunIdentity
     progress: Progress
     stream_state: StreamState | None
-    """What the steps so far have used of this rank's stream of samples; None: what they use in order."""
+    """Part of this rank's sample stream that earlier steps used; None: all of it, in order."""
     init_checkpoint_sha256: str | None
     resumed_from: Path | None
     num_recomputed_blocks: int
-    """Of the training plan."""
+    """num_recomputed_blocks of the training plan."""
 
 
 def resolve_device(name: str, *, local_rank: int) -> torch.device:
-    """ "cpu", "cuda" (this rank's GPU) or "auto". Raises ValueError if a GPU is asked for and there is none."""
+    """Return the device for "cpu", "cuda" (this rank's GPU) or "auto".
+
+    Raises ValueError if a GPU is requested and PyTorch finds none.
+    """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and num_gpus == 0):
         return torch.device("cpu")
     if num_gpus == 0:
         raise ValueError(
-            "this preset needs a GPU and PyTorch sees none; run it on a machine with one, or choose a preset "
-            "for CPUs (demo, real_smoke)"
+            "this preset needs a GPU and PyTorch sees none; run it on a machine with one, or choose "
+            "a preset for CPUs (demo, own_data, real_smoke)"
         )
-    # srun may show every task its own GPU only
+    # With srun, each task may see only its own GPU.
     return torch.device("cuda", local_rank % num_gpus)
 
 
 def describe_device(device: torch.device) -> str:
-    """Name for logs."""
+    """Return the name of the device for logs."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory so far: what PyTorch took of a GPU, where graphs keep theirs between replays, or this process's resident set."""
+    """Return the peak memory of this process so far.
+
+    On a GPU: the memory that PyTorch reserved, which includes the pools of CUDA graphs. On a CPU:
+    the resident set.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    # Linux counts it in KiB
+    # Linux reports ru_maxrss in KiB.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def derive_seed(seed: int, purpose: str) -> int:
+    """Return an independent seed for one purpose, 0 <= result < 2**31, from the seed of a run.
+
+    It is the first bits of a SHA-256 of both.
+    """
+    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
 def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaFold:
-    """The model with random weights that depend on the seed alone, in training mode."""
+    """Return the model in training mode, with random weights that depend only on the seed."""
     return AlphaFold(config.model, seed=derive_seed(seed, "model")).to(device).train()
 
 
@@ -113,7 +129,7 @@ def _build_kernels(config: RunConfig, device: torch.device) -> KernelSet:
 def build_plans(
     config: RunConfig, context: ParallelContext, device: torch.device
 ) -> tuple[ExecutionPlan, ExecutionPlan]:
-    """The execution plans of training and of evaluation."""
+    """Return the execution plans of training and of evaluation."""
     kernels = _build_kernels(config, device)
     train = ExecutionPlan(
         kernels=kernels,
@@ -124,7 +140,7 @@ def build_plans(
 
 
 def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionPlan:
-    """How one rank evaluates a chain."""
+    """Return the plan with which one rank evaluates a chain."""
     kernels = _build_kernels(config, device)
     return ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
 
@@ -136,43 +152,50 @@ def agree_on_kernels(
     *,
     warn: Callable[[str], None],
 ) -> RunConfig:
-    """The same on all ranks: where "auto" would be kernels for a CPU, plain ones if any rank cannot have those, which is told."""
+    """Return the configuration with the same kernels on all ranks.
+
+    On CPUs, "auto" means the CPU kernels. If any rank cannot use them, all ranks use the reference
+    kernels instead, and `warn` gets a line with the reason.
+    """
     if device.type != "cpu" or config.kernels == config.kernels.resolved(device):
         return config
-    reasons = gather_objects(no_library_because(), context.world)
-    lacking = [
-        f"rank {rank} cannot have those for a CPU: {reason}"
+    reasons = gather_objects(cpu_unsupported_reason(), context.world)
+    unsupported = [
+        f"rank {rank} cannot use the CPU kernels: {reason}"
         for rank, reason in enumerate(reasons)
         if reason is not None
     ]
-    if lacking:
-        warn(f"kernels: the plain ones, which are slower, on all ranks, as {lacking[0]}")
+    if unsupported:
+        warn(f"all ranks use the reference kernels, which are slower: {unsupported[0]}")
     return replace(
-        config, kernels=config.kernels.instead_of_auto("reference" if lacking else "cpu")
+        config, kernels=config.kernels.instead_of_auto("reference" if unsupported else "cpu")
     )
 
 
 def _agree_on_recomputation(
     config: RunConfig, context: ParallelContext, device: torch.device
 ) -> int:
-    """The most that any rank needs. ValueError on every rank if a step does not fit on one of them."""
+    """Return the largest number of recomputed blocks that any training rank needs.
+
+    Raises ValueError on every rank if a step does not fit on one of them.
+    """
     if config.recompute != "auto":
         return plan_recomputation(config, device)
     try:
-        found: int | str = plan_recomputation(config, device)
+        number_or_error: int | str = plan_recomputation(config, device)
     except ValueError as error:
-        found = str(error)
-    everyone = gather_objects(found, context.training_ranks)
-    complaints = [answer for answer in everyone if isinstance(answer, str)]
-    if complaints:
-        raise ValueError(complaints[0])
-    return max(everyone)
+        number_or_error = str(error)
+    results = gather_objects(number_or_error, context.training_ranks)
+    errors = [result for result in results if isinstance(result, str)]
+    if errors:
+        raise ValueError(errors[0])
+    return max(results)
 
 
 def build_train_step(
     config: RunConfig, model: AlphaFold, *, plan: ExecutionPlan, context: ParallelContext, seed: int
 ) -> TrainStep:
-    """The step of a run; dropout has a seed of its own."""
+    """Return the training step of a run. Dropout has its own seed, derived from `seed`."""
     step_config = StepConfig(
         optimizer=config.optimizer,
         schedule=config.schedule,
@@ -195,7 +218,10 @@ def build_train_step(
 
 
 def names_without_gradient(model: AlphaFold, loss: LossConfig) -> tuple[str, ...]:
-    """Parameters that the loss does not depend on: those of heads whose term has weight zero."""
+    """Return the names of the parameters that the loss does not depend on.
+
+    These are the parameters of the heads whose loss term has weight zero.
+    """
     heads = [name for name, _ in model.auxiliary_heads.named_children()]
     unused_heads = [name for name in heads if getattr(loss, name).weight == 0.0]
     unused = tuple(f"auxiliary_heads.{name}." for name in unused_heads)
@@ -215,8 +241,8 @@ def prepare_run(
 ) -> PreparedRun:
     """Build the model, then resume, load initial weights, or keep the random ones.
 
-    note: takes a line that says where initial weights come from.
-    Only the first rank reads checkpoints; the others get its state, and all check that they agree.
+    note: receives a line about the origin of the initial weights. Only the first rank reads
+    checkpoints; the others receive its state, and all ranks check that they have the same weights.
     """
     train_plan, evaluation_plan = build_plans(config, context, device)
     model = build_model(config, seed=identity.seed, device=device)
@@ -236,7 +262,7 @@ def prepare_run(
                 note=note,
             )
         except ValueError as error:
-            # the others wait for an answer: they get the error, and every rank ends with it
+            # The other ranks wait for the result, so they get the error and raise it, too.
             loaded = error
     loaded = broadcast_object(loaded, context.training_ranks)
     if isinstance(loaded, ValueError):
@@ -260,25 +286,33 @@ def prepare_run(
 
 
 def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> StreamState | None:
-    """This rank's part. ValueError where the streams of other ranks, or of other micro-batches, are not cut at one place."""
+    """Return the state of this rank's sample stream, or None if all streams were used in order.
+
+    Raises ValueError if streams were not used in order and this run has another number of streams
+    or of micro-batches per step than the checkpoint.
+    """
     if progress.is_in_order:
         return None
     states = progress.stream_states
     if (len(states), progress.accumulation) != (data.size, config.accumulation):
         raise ValueError(
-            f"the checkpoint is of {len(states)} streams of samples, with {progress.accumulation} micro-batches a step, used out of order or "
-            f"with samples left out; this run has {data.size} and {config.accumulation}: resume it as it was, or start anew in another "
-            "output directory"
+            f"the checkpoint has {len(states)} sample streams with {progress.accumulation} "
+            "micro-batches per step, used out of order or with skipped samples; this run has "
+            f"{data.size} and {config.accumulation}. Resume with the numbers of the checkpoint, or "
+            "start a new run in another output directory"
         )
     return states[data.rank]
 
 
 def _load_weights(train_step, store, *, config, paths, identity, warn, note) -> LoadedWeights:
-    """On the first rank: the newest checkpoint of this run, else the initial weights, else the random ones."""
+    """Load the newest checkpoint of this run, else the initial weights, else keep the random ones.
+
+    Only the first rank calls this.
+    """
     store.remove_temporaries()
-    found = store.load_newest(warn=warn)
-    if found is not None:
-        snapshot, path = found
+    newest = store.load_newest(warn=warn)
+    if newest is not None:
+        snapshot, path = newest
         progress = restore_run(train_step, snapshot, identity, path=path)
         return LoadedWeights(
             progress=progress,
@@ -296,8 +330,8 @@ def _load_weights(train_step, store, *, config, paths, identity, warn, note) -> 
         return LoadedWeights(progress=Progress(), init_checkpoint_sha256=sha256, resumed_from=None)
     if config.init_checkpoint_sha256 is not None:
         raise ValueError(
-            f"this preset starts from the checkpoint of SHA-256 {config.init_checkpoint_sha256}; "
-            "give its file with --init-checkpoint"
+            "this preset starts from the checkpoint with the SHA-256 "
+            f"{config.init_checkpoint_sha256}; pass its file with --init-checkpoint"
         )
     return LoadedWeights(progress=Progress(), init_checkpoint_sha256=None, resumed_from=None)
 
@@ -305,7 +339,7 @@ def _load_weights(train_step, store, *, config, paths, identity, warn, note) -> 
 def run_identity(
     config: RunConfig, context: ParallelContext, *, seed: int, data_checksum: str | None
 ) -> RunIdentity:
-    """What resuming compares."""
+    """Return the values that a resumed run must share with the interrupted one."""
     return RunIdentity(
         seed=seed,
         config_hash=config_hash(config),

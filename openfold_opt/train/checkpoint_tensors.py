@@ -1,4 +1,7 @@
-"""The tensors of a checkpoint as torch.distributed.checkpoint keeps them, which takes 46 MiB to import: for who reads or writes one."""
+"""Read and write the tensors of a checkpoint with torch.distributed.checkpoint.
+
+This is a separate module because torch.distributed.checkpoint takes 46 MiB to import.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-# that one process saves and loads alone is meant so
+# A single process saves and loads on purpose.
 warnings.filterwarnings(
     "ignore",
     message="torch.distributed is disabled, unavailable or uninitialized",
@@ -19,10 +22,10 @@ warnings.filterwarnings(
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """To files in the folder, on the disk when this returns. Raises OSError if that fails."""
+    """Write tensors to files in the folder and flush them to the disk. Raises OSError."""
     writer = dcp.FileSystemWriter(folder, sync_files=True)
     try:
-        # every rank holds the same tensors, so one writes all of them and no other takes part
+        # All ranks hold the same tensors, so one rank writes them without the others.
         dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
     except dcp.CheckpointException as error:
         failure = next((failure for failure, _ in error.failures.values()), error)
@@ -31,7 +34,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _system_error(error: BaseException) -> BaseException:
-    """The error of the operating system behind an exception of the writer, or the exception itself."""
+    """Return the OSError that caused an exception of the writer, or the exception itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -39,7 +42,7 @@ def _system_error(error: BaseException) -> BaseException:
 
 
 def read_tensors(folder: Path, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-    """Flat tensors of these sizes by name, float32."""
+    """Read flat float32 tensors by name. sizes: number of elements of each."""
     tensors = {name: torch.empty(size) for name, size in sizes.items()}
     dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=True)
     return tensors

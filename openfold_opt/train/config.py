@@ -1,4 +1,4 @@
-"""RunConfig: everything that decides what a run does, except which data and which seed."""
+"""RunConfig: the complete configuration of a run, except the data directory and the seed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from openfold_opt.train.schedule import ScheduleConfig
 from openfold_opt.train.selection import DataSelectionConfig
 from openfold_opt.train.weight_average import WeightAverageConfig
 
-CLOSED_DIVISION_MARKS = ("mathematical", "free", "implementation")
+CATEGORIES = ("mathematical", "free", "implementation")
+"""What a field changes: the mathematics of training, freely tunable values, or only speed."""
 DEVICES = ("auto", "cpu", "cuda")
 
 _BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
@@ -34,7 +35,7 @@ _IMPLEMENTATION = {"category": "implementation"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The whole of a run; the defaults are the benchmark's, as are those of every part."""
+    """Configuration of a run. The defaults are those of the reference training."""
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -49,34 +50,41 @@ class RunConfig:
     parallel: ParallelConfig = ParallelConfig()
     kernels: KernelConfig = KernelConfig()
     local_batch_size: int = field(default=1, metadata=_FREE)
-    """Samples that go through the model together on a data-parallel rank."""
+    """Samples in a micro-batch of a data-parallel rank."""
     accumulation: int = field(default=1, metadata=_FREE)
-    """Micro-batches of an optimizer step; derived at start where global_batch_size is stated."""
+    """Micro-batches per optimizer step; derived at start if global_batch_size is set."""
     global_batch_size: int | None = field(default=None, metadata=_FREE)
-    """Samples of an optimizer step: data-parallel size x local batch x accumulation.
+    """Samples per optimizer step: data-parallel size x local batch x accumulation.
 
-    Every preset states it. None takes what the ranks make with the stated accumulation.
+    Every preset sets it. None: it follows from the number of ranks and the accumulation.
     """
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
-    """Optimizer steps after which the run ends, after a last evaluation, though the target was not reached."""
+    """Optimizer steps after which the run ends, with a last evaluation, at the latest."""
     use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
-    """False trains without any dropout, whatever the rates of the model."""
+    """False: train without dropout, regardless of the dropout rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
-    """The run refuses to start from a file of another SHA-256; None takes any file, or random weights."""
+    """Required SHA-256 of the initial weights; None: any file, or random weights."""
     precision: str = field(default="tf32", metadata=_IMPLEMENTATION)
-    """"fp32", "tf32", or "bf16" for the trunk with float32 weights, structure module, heads and losses."""
+    """"fp32", "tf32" or "bf16".
+
+    With "bf16", the trunk computes in bfloat16; master weights, structure module, heads and losses
+    stay in float32.
+    """
     recompute: bool | str = field(default=True, metadata=_IMPLEMENTATION)
-    """Blocks keep their inputs only and are computed again in the backward pass: all, none, or "auto", as few as make the rest fit."""
+    """Blocks to recompute in the backward pass: all (True), none (False), or "auto".
+
+    "auto" recomputes the smallest number of blocks with which a step fits into memory.
+    """
     cuda_graphs: bool = field(default=False, metadata=_IMPLEMENTATION)
-    """Steps are recorded as CUDA graphs before the clock runs; needs a GPU and samples of one shape."""
+    """Capture steps as CUDA graphs during the warm-up; needs a GPU and samples of one shape."""
     warm_up: bool = field(default=True, metadata=_IMPLEMENTATION)
-    """Make a step for each number of recycling passes on made-up data before the clock runs."""
+    """Run a step on synthetic data for each number of recycling iterations before training."""
     device: str = field(default="cuda", metadata=_IMPLEMENTATION)
-    """"cuda", "cpu", or in presets for play "auto": a GPU if there is one."""
+    """"cuda", "cpu", or "auto": a GPU if there is one."""
     log_every_steps: int = field(default=10, metadata=_IMPLEMENTATION)
-    """Steps between two progress lines."""
+    """Steps between progress lines."""
     torch_threads: int | None = field(default=None, metadata=_IMPLEMENTATION)
-    """Threads of PyTorch on the CPU per rank; None leaves its default."""
+    """CPU threads of PyTorch per rank; None: PyTorch's default."""
 
     def __post_init__(self) -> None:
         for name in ("local_batch_size", "accumulation", "max_steps", "log_every_steps"):
@@ -96,15 +104,17 @@ class RunConfig:
             )
         if not self.data.pad_to_crop and self.local_batch_size != 1:
             raise ValueError(
-                f"local_batch_size={self.local_batch_size} with data.pad_to_crop=False: samples of different lengths "
-                "do not make a batch; set one of the two otherwise"
+                f"local_batch_size={self.local_batch_size} with data.pad_to_crop=False: samples of "
+                "different lengths cannot form a batch; set local_batch_size=1 or "
+                "data.pad_to_crop=True"
             )
         if self.cuda_graphs and not (
             self.warm_up and self.data.pad_to_crop and self.device == "cuda"
         ):
             raise ValueError(
-                'cuda_graphs=True goes with warm_up=True, data.pad_to_crop=True and device="cuda": graphs are recorded on made-up data '
-                f"of the crop's size; found {self.warm_up}, {self.data.pad_to_crop} and {self.device!r}"
+                "cuda_graphs=True requires warm_up=True, data.pad_to_crop=True and "
+                'device="cuda", because graphs are captured on synthetic data of the crop size; '
+                f"found {self.warm_up}, {self.data.pad_to_crop} and {self.device!r}"
             )
         if self.recompute not in (True, False, "auto"):
             raise ValueError(f'recompute={self.recompute!r}: expected True, False or "auto"')
@@ -113,54 +123,59 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigField:
-    """One leaf of a configuration tree."""
+    """A leaf of a configuration tree."""
 
     path: str
-    """Dotted, from the root: "data.crop_size"."""
+    """Dotted path from the root, such as "data.crop_size"."""
     value: Any
-    mark: str
-    """One of CLOSED_DIVISION_MARKS."""
+    category: str
+    """One of CATEGORIES."""
 
 
 def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
-    """All leaves of a tree of config dataclasses, in the order of their definition.
+    """Yield all leaves of a tree of config dataclasses, in the order of their definition.
 
-    A class has one mark for all its fields, or none, and then each field has its own: a field added to such a class without a thought
-    of the rules is an error. Raises ValueError for a class or a field without a valid mark, and for a field marked otherwise than its class.
+    Either a class has a category for all of its fields, or each field has its own. A new field
+    without a category is thus an error.
+
+    Raises ValueError for a field without a valid category, and for a field with another category
+    than its class.
     """
-    of_class = getattr(type(config), "category", None)
+    class_category = getattr(type(config), "category", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
         if dataclasses.is_dataclass(value):
             yield from config_fields(value, prefix=path + ".")
             continue
-        mark = item.metadata.get("category", of_class)
-        if mark not in CLOSED_DIVISION_MARKS:
+        category = item.metadata.get("category", class_category)
+        if category not in CATEGORIES:
             raise ValueError(
-                f"config field {path} is marked {mark!r}; expected one of {CLOSED_DIVISION_MARKS}"
+                f"config field {path} has category {category!r}; expected one of {CATEGORIES}"
             )
-        if of_class not in (None, mark):
+        if class_category not in (None, category):
             raise ValueError(
-                f"config field {path} is marked {mark!r} and its class {type(config).__name__} {of_class!r}; "
-                "take the mark from the class and give each of its fields one"
+                f"config field {path} has category {category!r} but its class "
+                f"{type(config).__name__} has {class_category!r}; remove the category of the class "
+                "and set one for each of its fields"
             )
-        yield ConfigField(path=path, value=value, mark=mark)
+        yield ConfigField(path=path, value=value, category=category)
 
 
 def config_as_dict(config: Any) -> dict[str, Any]:
-    """The tree as nested dicts of plain values, fit for JSON."""
+    """Return the tree as nested dicts of values that JSON can store."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 over all fields that change what is computed: a resumed run must have the same.
+    """Return a SHA-256 of all fields that change the result. A resumed run must have the same.
 
-    Fields marked "implementation" are left out, so a run may resume with other kernels or step
-    limits. So are the fields of the batch: the run compares the global batch itself.
+    Fields of the category "implementation" are excluded, so that a run may resume with other
+    kernels or another step limit. The fields of the batch size are excluded, too, because the run
+    compares the global batch separately.
     """
     leaves = {
         leaf.path: leaf.value
         for leaf in config_fields(config)
-        if leaf.mark != "implementation" and leaf.path not in _BATCH_FIELDS
+        if leaf.category != "implementation" and leaf.path not in _BATCH_FIELDS
     }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Where a run's samples come from: a door that the loop opens after the clock started."""
+"""Data sources of a run. The trainer opens a source only after run_start."""
 
 from __future__ import annotations
 
@@ -20,15 +20,23 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import select_training, select_validation, validate_counts
+from openfold_opt.train.selection import (
+    held_out_chains,
+    select_training,
+    select_validation,
+    validate_counts,
+)
 
 
 class OpenData(Protocol):
-    """Samples of one rank, ready to be read."""
+    """The samples of one rank, ready to be read."""
 
     train_samples: int
+    """Number of training chains of all ranks."""
     eval_samples: int
-    """Chains to train on and to evaluate, over all ranks."""
+    """Number of evaluation chains of all ranks."""
+    held_out: tuple[str, ...]
+    """Sorted ids of the chains that are never trained on, because their cluster is evaluated."""
 
     def training_batches(
         self,
@@ -38,45 +46,48 @@ class OpenData(Protocol):
         device: torch.device,
         report: Callable[[str], None],
     ) -> Iterator[LoadedBatch]:
-        """Micro-batches of this rank without end, on the device, from optimizer step `start_step` (from 0) on.
+        """Return an endless iterator over the micro-batches of this rank, on the device.
 
-        start: what `training_state` told when the run was interrupted; None: steps were taken in order.
-        report: gets a line for each batch left out and each worker replaced.
+        start_step: first optimizer step, counted from 0. start: value of `training_state` when the
+        run was interrupted; None: samples were used in order. report: receives a line for each
+        skipped batch and each restarted worker.
         """
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
-        """Says that a step has used a training batch."""
+        """Record that a step has used a training batch."""
 
     def training_state(self) -> StreamState | None:
-        """Which part of this rank's stream steps have used."""
+        """Return which part of this rank's sample stream the steps have used."""
 
     def evaluation_chains(
         self, *, device: torch.device, together: bool
     ) -> Iterable[tuple[str, Mapping[str, Tensor]]]:
-        """(chain id, features of a batch of one on the device); may be asked for again.
+        """Return pairs of a chain id and the features of a batch of one, on the device.
 
-        together: the chains that this rank's dap group evaluates as one; else those that this rank evaluates alone.
+        together: True for the chains that the ranks of this rank's DAP group evaluate jointly,
+        False for those that this rank evaluates alone. May be called several times.
         """
 
     def close(self) -> None:
-        """End workers and close files; a second call does nothing."""
+        """Stop workers and close files. A second call does nothing."""
 
 
 class DataSource(Protocol):
-    """A data set that was named but not read."""
+    """A data set that has not been read yet."""
 
     def checksum(self) -> str | None:
-        """Checksum of the index; the only thing that may be read before the clock starts."""
+        """Return the checksum of the index. Nothing else may be read before run_start."""
 
     def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> OpenData:
-        """Select chains. Raises ValueError if nothing is left to train on or evaluate.
+        """Select the chains and return the samples of this rank.
 
-        config: of the run as this start carries it out.
+        config: the configuration with the accumulation and kernels that this run uses.
+        Raises ValueError if there are no chains to train on or to evaluate.
         """
 
 
 class ShardDataSource:
-    """Samples from converted shards."""
+    """Data source for a folder of converted shards."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -84,7 +95,7 @@ class ShardDataSource:
 
     def checksum(self) -> str:
         if self._checksum is None:
-            # asked for twice, and the index of the full data set takes seconds to read
+            # Cached, since the index of the full data set takes seconds to read.
             self._checksum = ShardIndex.load(self._data_dir).checksum
         return self._checksum
 
@@ -93,7 +104,7 @@ class ShardDataSource:
 
 
 class ShardData:
-    """The chains of one rank: a stream to train on, and its part of the validation set."""
+    """The samples of one rank: its training stream and its part of the validation set."""
 
     def __init__(
         self, data_dir: Path, config: RunConfig, context: ParallelContext, *, seed: int
@@ -103,13 +114,14 @@ class ShardData:
         validation = select_validation(index, config.selection)
         self.train_samples = len(chains)
         self.eval_samples = len(validation)
-        complaint = validate_counts(
+        self.held_out = tuple(sorted(held_out_chains(index, config.selection)))
+        count_error = validate_counts(
             train_samples=self.train_samples,
             eval_samples=self.eval_samples,
             config=config.selection,
         )
-        if complaint is not None:
-            raise ValueError(complaint)
+        if count_error is not None:
+            raise ValueError(count_error)
         self._data_dir = data_dir
         self._config = config
         self._dap_axis = context.dap
@@ -172,18 +184,21 @@ class ShardData:
             yield batch.chain_ids[0], decode_batch(batch.arrays, device=device)
 
     def _prepared_evaluation(self, together: bool) -> Iterator[WireBatch]:
-        """As a chain's features depend on its id alone they are prepared once, and kept in the form they have on the wire."""
+        """Prepare the validation chains on the first call and cache them in the wire format.
+
+        The features of a chain depend only on its id.
+        """
         if together in self._evaluation_batches:
             yield from self._evaluation_batches[together]
             return
-        kept = []
+        cached = []
         for batch in self._evaluation[together]:
-            # copies: what was delivered lies in memory that the next delivery may take
-            kept.append(
+            # Copy the arrays: the loader may reuse their memory for the next batch.
+            cached.append(
                 replace(batch, arrays={name: array.copy() for name, array in batch.arrays.items()})
             )
-            yield kept[-1]
-        self._evaluation_batches[together] = kept
+            yield cached[-1]
+        self._evaluation_batches[together] = cached
 
     def close(self) -> None:
         if self._training is not None:
@@ -197,9 +212,10 @@ class ShardData:
 def split_evaluation(
     lengths: Mapping[str, int], context: ParallelContext, min_length_together: int | None
 ) -> dict[bool, tuple[str, ...]]:
-    """Chains of this rank: under True those that its dap group evaluates as one, under False those that it evaluates alone.
+    """Return the chains of this rank, keyed by whether its DAP group evaluates them jointly.
 
-    lengths: residues of each chain.
+    lengths: residues of each chain. min_length_together: chains of at least this length are
+    evaluated jointly; None: no chain is.
     """
     together = {
         chain_id: length
@@ -216,7 +232,11 @@ def split_evaluation(
 
 
 def balanced_share(lengths: Mapping[str, int], axis: AxisGroup) -> tuple[str, ...]:
-    """This rank's chains when each, longest first, goes to the rank with the least work so far; work grows like length squared."""
+    """Return this rank's chains, balanced over the ranks of an axis.
+
+    Each chain, longest first, goes to the rank with the least work so far. The work for a chain is
+    taken as its length squared.
+    """
     work = [0] * axis.size
     shares: list[list[str]] = [[] for _ in range(axis.size)]
     for chain_id in sorted(lengths, key=lambda chain_id: (-lengths[chain_id], chain_id)):

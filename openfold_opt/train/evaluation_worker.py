@@ -1,4 +1,4 @@
-"""The life of a rank that only evaluates."""
+"""The worker of a rank that only evaluates."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_evaluation_plan, build_model
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
+from openfold_opt.train.errors import NonFiniteError, PreemptedError
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.parameter_buffer import ParameterBuffer
 from openfold_opt.train.precision import low_precision_names
-from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.remote_evaluation import (
     END_KEY,
     POLL_SECONDS,
     PREEMPTED,
     STOP_KEY,
-    order_key,
+    request_key,
     scores_key,
 )
-from openfold_opt.train.training_interval import NonFiniteError
 
 
 class EvaluationWorker:
-    """Waits for weights, evaluates them with the others of its group, leaves the scores in the store."""
+    """Receives snapshots, evaluates them with its group, and writes the scores to the store."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class EvaluationWorker:
         stop_request: StopRequest,
     ) -> None:
         self._context = context
-        self._tell_others = note
+        self._set_heartbeat = note
         self._stop_request = stop_request
         model = build_model(config, seed=0, device=device)
         self._buffer = ParameterBuffer(
@@ -57,31 +57,34 @@ class EvaluationWorker:
         )
 
     def run(self, data: OpenData) -> None:
-        """Evaluate until training is over. Raises PreemptedError if it was asked to stop."""
+        """Evaluate until training ends. Raises PreemptedError if the run stops on request."""
         number = self._context.evaluation_group
         while self._wait_for(number):
             if self._receive():
                 self._evaluate(data, number)
             number += len(self._context.bridge.evaluators)
         if self._context.store.get(END_KEY).decode() == PREEMPTED:
-            raise PreemptedError("the run was asked to stop; the same command continues it")
+            raise PreemptedError("the run was asked to stop; the same command resumes it")
 
     def _note(self, *, activity: str, step: int | None = None) -> None:
-        """Said between chains and while waiting: the moment to pass on a request to stop, too."""
-        self._tell_others(activity=activity, step=step)
-        if self._stop_request.is_raised and not self._stop_request.is_heard:
-            self._stop_request.is_heard = True
+        """Update the heartbeat and forward a stop request; called between chains and in waits."""
+        self._set_heartbeat(activity=activity, step=step)
+        if self._stop_request.is_raised and not self._stop_request.is_acknowledged:
+            self._stop_request.is_acknowledged = True
             self._context.store.set(STOP_KEY, "")
 
     def _wait_for(self, number: int) -> bool:
-        """Whether snapshot `number` comes. An order is always followed by its weights, even if the end is near."""
+        """Wait for snapshot `number` and return whether it was requested before the run ended.
+
+        The weights of a requested snapshot are always sent, even if the run then ends.
+        """
         store = self._context.store
         while True:
             self._note(activity="waiting for weights")
             has_ended = store.check([END_KEY])
-            if store.check([order_key(number)]):
+            if store.check([request_key(number)]):
                 self._note(
-                    activity="evaluating", step=json.loads(store.get(order_key(number)))["step"]
+                    activity="evaluating", step=json.loads(store.get(request_key(number)))["step"]
                 )
                 return True
             if has_ended:
@@ -89,7 +92,10 @@ class EvaluationWorker:
             time.sleep(POLL_SECONDS)
 
     def _receive(self) -> bool:
-        """Take the weights; whether anybody still wants them evaluated, decided by the first rank of the group."""
+        """Receive the weights and return whether to evaluate them.
+
+        The first rank of the group decides: there is no evaluation after the end of the run.
+        """
         values = self._buffer.values
         if self._context.training_ranks.rank == 0:
             weights = torch.empty_like(values, device="cpu")
@@ -104,11 +110,11 @@ class EvaluationWorker:
         started = time.perf_counter()
         try:
             scores = self.evaluator.run(data, self._context.training_ranks, note=self._note)
-            answer = {
+            result = {
                 "scores": [asdict(score) for score in scores],
                 "seconds": time.perf_counter() - started,
             }
         except NonFiniteError as error:
-            answer = {"error": str(error)}
+            result = {"error": str(error)}
         if self._context.training_ranks.rank == 0:
-            self._context.store.set(scores_key(number), json.dumps(answer))
+            self._context.store.set(scores_key(number), json.dumps(result))

@@ -1,4 +1,7 @@
-"""How a run gets its evaluations: by stopping to make them, or from other ranks while it trains on (async_evaluations.py)."""
+"""Evaluation during a run: the interface, and evaluation on the training ranks.
+
+remote_evaluation.py has the implementation in which other ranks evaluate while training continues.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,51 @@ from typing import Protocol
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.data_source import OpenData
+from openfold_opt.train.errors import NonFiniteError
 from openfold_opt.train.evaluation import Evaluator, mean_score
 from openfold_opt.train.observer import EvaluationReport, RunObserver
-from openfold_opt.train.training_interval import NonFiniteError
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPoint:
-    """When an evaluation was due."""
+    """The point of a run at which an evaluation is due."""
 
     step: int
-    epoch_num: int
+    samples_at_end: int
+    """As in EvaluationReport."""
 
 
 class Evaluations(Protocol):
-    """Evaluates the averaged weights of the moment it is asked."""
+    """Evaluates the current averaged weights on request."""
 
     num_waits: int
-    """How often training had to wait for an evaluation to be taken over."""
+    """How often training waited because the evaluation queue was full."""
     wait_seconds: float
-    """How long training waited for evaluations, in all."""
-    is_asked_to_stop: bool
-    """Whether a rank that only evaluates was asked to stop the run."""
+    """Total time that training waited for evaluations."""
+    is_stop_requested: bool
+    """Whether an evaluation rank received a request to stop the run."""
 
-    def ask(self, point: EvaluationPoint) -> None:
-        """Begin an evaluation of the weights as they are now, on every rank that trains."""
+    def request(self, point: EvaluationPoint) -> None:
+        """Start an evaluation of the current weights. Every training rank calls this."""
 
     def finished(self) -> Iterable[EvaluationReport]:
-        """Reports that came in since the last call, on the first rank (on all, if they are known everywhere)."""
+        """Return the reports that are new since the last call.
+
+        Only the first rank must return them; the others may return none.
+        """
 
     def drain(self) -> Iterable[EvaluationReport]:
-        """As finished, once all that were asked for are there."""
+        """Wait for all requested evaluations, then return as `finished` does."""
 
     def close(self, *, preempted: bool) -> None:
-        """No more will be asked for; what is still under way is dropped. preempted: as the run was asked to stop."""
+        """End evaluation and drop evaluations in progress.
+
+        preempted: whether the run stops on request.
+        """
 
 
 class InlineEvaluation:
-    """The ranks that train stop to evaluate; all know the report."""
+    """Evaluates on the training ranks, which wait for it. All of them know the reports."""
 
     def __init__(
         self,
@@ -65,10 +75,10 @@ class InlineEvaluation:
         self._reports: list[EvaluationReport] = []
         self.num_waits = 0
         self.wait_seconds = 0.0
-        self.is_asked_to_stop = False
+        self.is_stop_requested = False
 
-    def ask(self, point: EvaluationPoint) -> None:
-        self._observer.evaluation_start(step=point.step, epoch_num=point.epoch_num)
+    def request(self, point: EvaluationPoint) -> None:
+        self._observer.evaluation_start(step=point.step, samples_at_end=point.samples_at_end)
         self._note(activity="evaluating")
         started = time.perf_counter()
         try:
@@ -81,7 +91,7 @@ class InlineEvaluation:
         self._reports.append(
             EvaluationReport(
                 step=point.step,
-                epoch_num=point.epoch_num,
+                samples_at_end=point.samples_at_end,
                 lddt_ca=mean_score(scores),
                 chains=scores,
                 seconds=seconds,
@@ -96,4 +106,4 @@ class InlineEvaluation:
         return self.finished()
 
     def close(self, *, preempted: bool) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: no evaluation is ever in progress."""

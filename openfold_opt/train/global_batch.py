@@ -1,4 +1,4 @@
-"""Derive gradient accumulation from the global batch and the number of ranks."""
+"""Derive gradient accumulation from the global batch size and the number of ranks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from openfold_opt.train.config import RunConfig
 
 
 def fit_accumulation(config: RunConfig, num_streams: int) -> RunConfig:
-    """Return the configuration with the micro-batches that make its global batch.
+    """Return the configuration with the accumulation that gives its global batch.
 
-    num_streams: ranks with samples of their own (data-parallel size). A configuration without
-    global_batch_size is returned unchanged.
+    num_streams: data-parallel size. A configuration without global_batch_size is returned
+    unchanged.
 
-    Raises ValueError if the ranks cannot make the global batch.
+    Raises ValueError if the global batch is not a multiple of the ranks' micro-batches.
     """
     size, micro_batch = config.global_batch_size, num_streams * config.local_batch_size
     if size is None:
@@ -25,7 +25,7 @@ def fit_accumulation(config: RunConfig, num_streams: int) -> RunConfig:
     if size % micro_batch:
         raise ValueError(
             f"global_batch_size={size} is not a multiple of {micro_batch} = {num_streams} "
-            f"data-parallel ranks x local_batch_size={config.local_batch_size}; start a number of "
+            f"data-parallel ranks x local_batch_size={config.local_batch_size}; use a number of "
             "ranks that divides it, or choose a preset with another global_batch_size or "
             "local_batch_size"
         )
@@ -33,9 +33,9 @@ def fit_accumulation(config: RunConfig, num_streams: int) -> RunConfig:
 
 
 def check_global_batch(config: RunConfig, world_size: int) -> RunConfig:
-    """Return the configuration as `world_size` ranks would run it.
+    """Return the configuration with the accumulation that `world_size` ranks would use.
 
-    Raises ValueError if the ranks cannot be split, or cannot make the global batch.
+    Raises ValueError if the ranks cannot be split into groups, or do not divide the global batch.
     """
     num_training = count_training_ranks(config.parallel, world_size)
     return fit_accumulation(config, num_training // config.parallel.dap_size)
@@ -46,39 +46,39 @@ def keep_global_batch(
     context: ParallelContext,
     store: CheckpointStore,
     *,
-    warn: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> RunConfig:
     """Return the configuration with the accumulation that this run needs.
 
-    A resumed run keeps its global batch on any number of ranks. A new run takes the stated one.
+    A resumed run keeps its global batch on any number of ranks. A new run uses the configured one.
+    report: receives a line if the accumulation is not that of the configuration.
 
-    Raises ValueError, on every rank, if the ranks cannot make that batch, or if the resumed run has
-    another batch than the one stated.
+    Raises ValueError on every rank if the ranks do not divide that batch, or if the resumed run
+    has another batch than the configuration.
     """
     records = store.records() if context.training_ranks.rank == 0 else []
     sizes = [r.content["facts"]["global_batch_size"] for r in records if r.content is not None]
     resumed = broadcast_object(sizes[-1] if sizes else None, context.training_ranks)
     if resumed is not None and config.global_batch_size not in (None, resumed):
         raise ValueError(
-            f"the run that is resumed has a global batch of {resumed}, the configuration states "
-            f"global_batch_size={config.global_batch_size}; state {resumed}, or choose another "
+            f"the resumed run has a global batch of {resumed}, the configuration has "
+            f"global_batch_size={config.global_batch_size}; set it to {resumed}, or choose another "
             "output directory"
         )
-    stated = config if resumed is None else replace(config, global_batch_size=resumed)
+    expected = config if resumed is None else replace(config, global_batch_size=resumed)
     try:
-        fitted = fit_accumulation(stated, context.data.size)
+        fitted = fit_accumulation(expected, context.data.size)
     except ValueError as error:
         if resumed is None:
             raise
         raise ValueError(
-            f"the run that is resumed has a global batch of {resumed}; {context.data.size} ranks "
-            f"with samples of their own and local_batch_size={config.local_batch_size} do not "
-            "divide it: start another number of ranks"
+            f"the resumed run has a global batch of {resumed}; {context.data.size} data-parallel "
+            f"ranks with local_batch_size={config.local_batch_size} do not divide it: use another "
+            "number of ranks"
         ) from error
     if fitted.accumulation != config.accumulation:
-        warn(
-            f"accumulation is {fitted.accumulation} instead of {config.accumulation}, so that "
-            f"{context.data.size} data-parallel ranks x {config.local_batch_size} samples make the "
-            f"global batch of {fitted.global_batch_size}"
+        report(
+            f"accumulation {fitted.accumulation}: the global batch of {fitted.global_batch_size} / "
+            f"({context.data.size} data-parallel ranks x {config.local_batch_size} samples)"
         )
     return fitted

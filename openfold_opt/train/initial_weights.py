@@ -1,4 +1,4 @@
-"""The weights that a new run starts from: a published file, or the checkpoint of another run."""
+"""Initial weights of a new run: a published file, or the checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from openfold_opt.model.weights import RESUMABLE_KEY, check_weights, file_sha256
 from openfold_opt.train.checkpoint import (
     DESCRIPTION,
     CheckpointConfig,
-    CheckpointError,
     CheckpointStore,
     load_file,
 )
+from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.step import TrainStep
 
 CHECKPOINT_FOLDER = "checkpoints"
-"""Of the output directory of a run."""
+"""Folder of the checkpoints in the output directory of a run."""
 INIT_WEIGHTS = ("average", "trained")
-"""Weights of a run's checkpoint: the running average, which evaluations use, or the trained ones."""
+"""Weights in the checkpoint of a run: the running average, or the trained weights."""
 _TENSOR_OF = {"average": "average", "trained": "values"}
 
 
@@ -33,14 +33,14 @@ def initialize(
     expected_sha256: str | None,
     note: Callable[[str], None],
 ) -> str:
-    """Start a new run from a file of torch.save, or from the output directory of a run.
+    """Load initial weights from a file of torch.save, or from the output directory of a run.
 
-    which: one of INIT_WEIGHTS, for the directory of a run. note: takes a line that says what was
-    loaded. Returns the SHA-256 of the file, or of the checkpoint's description, which has those of
-    its files.
+    which: one of INIT_WEIGHTS, for the directory of a run. note: receives a line that describes the
+    loaded weights. Returns the SHA-256 of the file, or of the checkpoint's description, which
+    contains the SHA-256 of each file.
 
     Raises CheckpointError if there are no such weights, if they do not fit the model, or if they
-    are not those that the configuration asks for.
+    are not the weights that the configuration requires.
     """
     if path.is_dir():
         return _initialize_from_run(
@@ -48,8 +48,8 @@ def initialize(
         )
     sha256 = initialize_from_file(train_step, path, expected_sha256=expected_sha256)
     has_moments = bool(float(train_step.optimizer.num_steps))
-    rest = "Adam's moments and step count too" if has_moments else "Adam starts afresh"
-    note(f"initial weights: {_count(train_step)} of {path}; {rest}")
+    adam = "with Adam's moments and step count" if has_moments else "Adam starts from zero"
+    note(f"initial weights: {_count(train_step)} of {path}; {adam}")
     return sha256
 
 
@@ -61,37 +61,37 @@ def _initialize_from_run(
     expected_sha256: str | None,
     note: Callable[[str], None],
 ) -> str:
-    """Take one set of weights of the newest whole checkpoint. Adam starts afresh."""
+    """Load one set of weights from the newest complete checkpoint. Adam starts from zero."""
     if expected_sha256 is not None:
         raise CheckpointError(
-            f"initial checkpoint {run_dir} is the directory of a run, and this preset starts from "
-            f"the file of SHA-256 {expected_sha256}; give that file with --init-checkpoint"
+            f"initial checkpoint {run_dir} is the directory of a run, but this preset starts from "
+            f"the file with the SHA-256 {expected_sha256}; pass that file with --init-checkpoint"
         )
     store = CheckpointStore(run_dir / CHECKPOINT_FOLDER, CheckpointConfig())
     try:
-        found = store.load_newest(warn=note)
+        newest = store.load_newest(warn=note)
     except CheckpointError as error:
-        # its advice, to remove that run, is for the run itself
+        # The original message suggests removing the run, which is wrong for another run.
         raise CheckpointError(
-            f"initial checkpoint {run_dir}: none of its checkpoints is whole (the reasons are above); "
-            "name another run, or a file of weights"
+            f"initial checkpoint {run_dir}: none of its checkpoints is complete (the reasons are "
+            "above); choose another run, or a file of weights"
         ) from error
-    if found is None:
+    if newest is None:
         raise CheckpointError(
-            f"{store.folder} has no checkpoint; expected the output directory of a run that wrote one"
+            f"{store.folder} has no checkpoint; expected the output directory of a run with one"
         )
-    snapshot, path = found
+    snapshot, path = newest
     tensors = snapshot.views(_TENSOR_OF[which])
     if which == "average" and not snapshot.facts["num_updates"]:
         raise CheckpointError(
-            f"{path} has no averaged weights yet; take the trained ones with --init-weights trained"
+            f"{path} has no averaged weights yet; use the trained ones with --init-weights trained"
         )
     _restore_weights(train_step, {RESUMABLE_KEY: tensors}, path=path)
     score = "" if snapshot.lddt_ca is None else f", lDDT-Ca {snapshot.lddt_ca:.4f}"
     name = "averaged" if which == "average" else which
     note(
         f"initial weights: {_count(train_step)}, the {name} ones of {path} (step {snapshot.step}"
-        f"{score}); Adam, learning rate and running average start afresh"
+        f"{score}); Adam, learning rate schedule and running average start from the beginning"
     )
     return file_sha256(path / DESCRIPTION)
 
@@ -102,11 +102,13 @@ def _count(train_step: TrainStep) -> str:
 
 
 def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: str | None) -> str:
-    """Start a fresh run from published weights; returns the file's SHA-256.
+    """Load published weights into a new run, and return the SHA-256 of the file.
 
-    Takes a plain state dict, or the resumable form, of which Adam's moments and step count are restored
-    too. The running average starts empty. Raises CheckpointError for another SHA-256 than expected, a
-    file that is no checkpoint, or tensors that are missing, extra or misshapen.
+    The file holds a plain state dict, or the resumable form, from which Adam's moments and step
+    count are also restored. The running average starts empty.
+
+    Raises CheckpointError if the SHA-256 differs from the expected one, if the file is not a
+    checkpoint, or if tensors are missing, unexpected or have other shapes.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -131,14 +133,15 @@ def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Pa
         raise CheckpointError(
             f"{path}: {RESUMABLE_KEY} is a {type(tensors).__name__}, expected names with tensors"
         )
-    strange = [
+    invalid = [
         name
         for name, tensor in tensors.items()
         if not (isinstance(tensor, Tensor) and tensor.is_floating_point())
     ]
-    if strange:
+    if invalid:
         raise CheckpointError(
-            f"{path}: {strange[0]!r} and {len(strange) - 1} more are no tensors of real numbers; expected a state dict"
+            f"{path}: {invalid[0]!r} and {len(invalid) - 1} more are not floating-point tensors; "
+            "expected a state dict"
         )
     try:
         check_weights(train_step.model, tensors, source=path.name)
@@ -151,6 +154,7 @@ def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Pa
             train_step.optimizer.load_state_dict(content["optimizer_state_dict"])
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(
-                f"{path}: optimizer_state_dict is not Adam's for this model ({type(error).__name__}: {error}); expected "
-                "param_groups, and a state with step, exp_avg and exp_avg_sq for each parameter"
+                f"{path}: optimizer_state_dict is not Adam's for this model "
+                f"({type(error).__name__}: {error}); expected param_groups, and a state with step, "
+                "exp_avg and exp_avg_sq for each parameter"
             ) from error

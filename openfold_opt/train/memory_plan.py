@@ -1,7 +1,8 @@
-"""How many blocks must be computed again in the backward pass for a step to fit into memory: as few as possible.
+"""Find the smallest number of recomputed blocks with which a training step fits into memory.
 
-The sizes are those of the tensors that autograd keeps, found by a forward pass on PyTorch's device "meta", which takes seconds and no
-memory. They grow by the same amount for every Evoformer block that is kept.
+The plan uses the sizes of the tensors that autograd saves. They are found by a forward pass on
+PyTorch's device "meta", which takes seconds and no memory. Every Evoformer block that is not
+recomputed adds the same amount.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from openfold_opt.train.precision import meta_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 SHARE_FOR_ACTIVATIONS = 0.85
-"""Of the memory that is free once parameters and moments are; the rest is for what is at work within a block, and for gaps."""
+"""Share of the free memory, after parameters and moments, that saved tensors may take.
+
+The rest is for temporary tensors within a block and for fragmentation.
+"""
 
 _FLAT_TENSORS = 6
-"""Parameters, gradients, two moments, the average, and rounded copies: float32 or less each."""
+"""Parameters, gradients, two moments, the average, and rounded copies; at most float32 each."""
 
 
 def plan_recomputation(config: RunConfig, device: torch.device) -> int:
-    """ExecutionPlan.num_recomputed_blocks for a run, before its model is on the device.
+    """Return ExecutionPlan.num_recomputed_blocks for a run whose model is not on the device yet.
 
-    Raises ValueError if "auto" finds no number with which the step fits.
+    Raises ValueError if recompute="auto" and a step does not fit with all blocks recomputed.
     """
     if config.recompute != "auto":
         return ALL_BLOCKS if config.recompute else 0
@@ -47,7 +51,7 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
             config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size
         )
     )
-    # as long as other stacks have blocks too, each number has a size of its own
+    # Up to the number of blocks of the other stacks, sizes do not change linearly.
     others = min(
         max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks),
         num_blocks,
@@ -57,9 +61,10 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
             return number
     if sizes(num_blocks) > free:
         raise ValueError(
-            f"a step keeps {sizes(num_blocks) / 2**30:.1f} GiB even if all blocks are computed again, and {free / 2**30:.1f} GiB are free "
-            f"for it on {device}, after {graphs / 2**30:.1f} GiB of CUDA graphs; "
-            "lower local_batch_size or the sizes of the data"
+            f"a step saves {sizes(num_blocks) / 2**30:.1f} GiB even if all blocks are recomputed, "
+            f"but only {free / 2**30:.1f} GiB are free for it on {device}, after "
+            f"{graphs / 2**30:.1f} GiB of CUDA graphs; reduce local_batch_size or the sizes of "
+            "the data"
         )
     each = (sizes(others) - sizes(num_blocks)) / (num_blocks - others)
     return min(num_blocks, others + math.ceil((sizes(others) - free) / each))
@@ -68,13 +73,16 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
 def saved_bytes(
     config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int, dap_size: int = 1
 ) -> int:
-    """What forward pass and loss of one micro-batch keep on each rank of a dap group, as kept_bytes counts it."""
+    """Return the bytes that the forward pass and loss of a micro-batch save on each DAP rank.
+
+    They are counted by kept_bytes.
+    """
     model = meta_model(config.model, config.precision)
     with torch.device("meta"):
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
         plan = ExecutionPlan(
             kernels=kernels,
-            dap=AxisGroup.imagined("dap", size=dap_size),
+            dap=AxisGroup.fake("dap", size=dap_size),
             num_recomputed_blocks=num_recomputed_blocks,
         )
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
@@ -87,24 +95,27 @@ def saved_bytes(
 
 
 def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
-    """Bytes of all tensors that a forward pass keeps for the backward pass, the parameters of the module left out."""
+    """Return the bytes of all tensors that a forward pass saves for the backward pass.
+
+    The parameters of the module are not counted.
+    """
     parameters = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
-        # the tensor is held so that no other storage gets its number
+        # Keep the tensor alive, so that no other storage gets the same address.
         kept.setdefault(x.untyped_storage()._cdata, x)
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         forward()
     return sum(
-        x.untyped_storage().nbytes() for number, x in kept.items() if number not in parameters
+        x.untyped_storage().nbytes() for address, x in kept.items() if address not in parameters
     )
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Of a GPU, or of this machine."""
+    """Return the free memory of a GPU, or of this machine for a CPU device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

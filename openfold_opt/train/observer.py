@@ -1,101 +1,99 @@
-"""What a run tells the outside: a protocol of events, and the plain observers.
+"""Observers of a run: the protocol of events, and the basic observers.
 
 Order of the events of a run:
 
     init_start -> preparing * -> init_stop -> run_start -> data_ready
-      -> { block_start -> step * -> block_stop -> evaluation_start -> evaluation -> evaluation_stop } *
+      -> { interval_start -> step * -> interval_stop
+           -> evaluation_start -> evaluation -> evaluation_stop } *
       -> run_stop -> run_end
 
-checkpoint_written (in another thread), checkpoint_saved (in that thread) and warning may come anywhere between run_start and run_end.
-Where other ranks evaluate, evaluation_start comes when an evaluation is asked for, evaluation and evaluation_stop when its result is
-there, between any two steps; run_stop follows the first that meets the target. A block is the training
-between two evaluations. The last step of a run that is out of steps ends its block and is evaluated, so the last block may be
-shorter; a block is left open when the run ends inside it for another reason. A run that dies of an exception
-sends run_failed instead of run_stop and run_end. Events are sent on the first rank only.
+An interval is the training between two evaluations. The last step of a run ends its interval and is
+evaluated, so the last interval may be shorter. An interval has no interval_stop if the run ends
+inside it for another reason.
+
+checkpoint_written, checkpoint_saved (both from the writer thread) and warning may come at any time
+between run_start and run_end. If other ranks evaluate, evaluation_start comes when an evaluation is
+requested; evaluation and evaluation_stop come between two later steps, when the result is known.
+run_stop then follows the first result that meets the target.
+
+A run that fails with an exception sends run_failed instead of run_stop and run_end. Only the first
+rank sends events.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
 
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.errors import PreemptedError
+from openfold_opt.train.evaluation import ChainScore
 from openfold_opt.train.resolved import describe_resolved
-
-if TYPE_CHECKING:
-    from openfold_opt.train.config import RunConfig
+from openfold_opt.train.selection import name_chains
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What is known once the model is built and before any data is touched."""
+    """Facts about a run that are known once the model is built, before any data is read."""
 
     config: RunConfig
-    """Resolved: no field is "auto" except recompute, which recomputed_blocks resolves."""
+    """Resolved: no field is "auto", except recompute, for which there is recomputed_blocks."""
     seed: int
     number_of_ranks: int
     number_of_nodes: int
     ranks_per_node: int
     device: str
-    """"cpu", or the name of the GPU."""
+    """"cpu" or the name of the GPU."""
     global_batch_size: int
     num_parameters: int
     num_tensors: int
     init_checkpoint_sha256: str | None
-    """None when training starts from random weights."""
+    """None if training starts from random weights."""
     resumed_from_step: int
-    """Optimizer steps already done by an earlier process of this run; 0 for a fresh run."""
+    """Optimizer steps that earlier processes of this run made; 0 for a new run."""
     resumed_from: Path | None = None
     data_checksum: str | None = None
-    """Checksum of the index of the data set."""
+    """Checksum of the data set's index."""
     recomputed_blocks: Mapping[str, int] = field(default_factory=dict)
-    """Stack -> blocks of it that are computed again in the backward pass."""
+    """For each stack, the number of blocks that the backward pass recomputes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """One optimizer step; figures are averages over the global batch."""
+    """Metrics of an optimizer step; averages over the global batch."""
 
     step: int
     """Counts from 1."""
     samples_seen: int
-    """Samples trained on so far, this step included."""
+    """Training samples so far, including this step."""
     num_recycling_iterations: int
     loss: float
-    """The differentiated total, scaled by the root of the length."""
+    """The total loss that is differentiated, scaled by the square root of the length."""
     terms: Mapping[str, float]
     """Unweighted loss terms by name."""
     gradient_norm: float
     """Before clipping."""
     learning_rate: float
     step_time_seconds: float
-    """From the beginning of this step to the beginning of the next, data wait included."""
+    """From the start of this step to the start of the next, including the data wait."""
     data_wait_seconds: float
     queue_depth: int
-    """Prepared batches that the first rank's loader had left."""
+    """Prepared batches in the queue of the first rank's loader."""
     reorder_distance: int
-    """How many places the step's batch was ahead of the first that was missing; 0 in strict order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChainScore:
-    """lDDT-Ca of one whole chain, 0 to 1."""
-
-    chain_id: str
-    lddt_ca: float
-    num_residues: int
+    """How far the step's batch was ahead of the first missing one; 0 in strict order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """One evaluation of the averaged weights."""
+    """Result of an evaluation of the averaged weights."""
 
     step: int
-    epoch_num: int
-    """Samples seen at the end of the block of training steps that it follows."""
+    samples_at_end: int
+    """Training samples at the end of the interval that the evaluation follows."""
     lddt_ca: float
     """Mean over chains."""
     chains: tuple[ChainScore, ...]
@@ -104,53 +102,58 @@ class EvaluationReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """Figures of this process's part of the run."""
+    """Result of a run, and metrics of the part that this process ran."""
 
     status: str
-    """"success" (target reached) or "aborted" (out of steps)."""
+    """"success": target reached; "aborted": step limit reached."""
     steps: int
-    """Optimizer steps since the beginning of the run, those before a resumption included."""
+    """Optimizer steps since the beginning of the run, including those before a resumption."""
     samples: int
     resumed_from_step: int
     run_seconds: float
-    """Since run_start."""
+    """From run_start to run_stop."""
     training_seconds: float
     evaluation_seconds: float
-    """That training stood still for evaluations."""
+    """Time that training waited for evaluations."""
     data_wait_seconds: float
     evaluations: tuple[EvaluationReport, ...] = field(default=())
     peak_memory_bytes: int = 0
-    """Of the first rank: on its GPU, or of its process on a CPU."""
+    """Of the first rank: of its GPU, or of its process on a CPU."""
     num_eager_steps: int | None = None
-    """Of the first rank: steps that fitted no graph; None: the run has no graphs."""
+    """Steps of the first rank that did not use a CUDA graph; None: the run has no graphs."""
     num_evaluation_waits: int | None = None
-    """How often training waited for the evaluation ranks; None: there are none."""
+    """How often training waited for evaluation ranks; None: there are none."""
 
     @property
     def outcome(self) -> str:
-        """The status in words for people, who read "aborted" as a failure."""
+        """The status for display; "aborted" would look like a failure."""
         return "target not reached" if self.status == "aborted" else self.status
 
     @property
     def trained_steps(self) -> int:
-        """Optimizer steps of this process."""
+        """Optimizer steps that this process made."""
         return self.steps - self.resumed_from_step
 
     @property
+    def trained_samples(self) -> int:
+        """Samples that this process trained on."""
+        return self.samples * self.trained_steps // self.steps if self.steps else 0
+
+    @property
     def seconds_per_step(self) -> float:
-        """Mean, data wait included; 0 if no step was made."""
+        """Mean time of a step, including the data wait; 0 without steps."""
         return self.training_seconds / self.trained_steps if self.trained_steps else 0.0
 
     @property
     def samples_per_second(self) -> float:
-        """Samples trained per second of training."""
+        """Training samples per second of training time; 0 without steps."""
         if not self.steps or not self.training_seconds:
             return 0.0
         return self.samples / self.steps * self.trained_steps / self.training_seconds
 
 
 class RunObserver(Protocol):
-    """Receiver of a run's events; see the top of the file for their order."""
+    """Receiver of a run's events. The module docstring gives their order."""
 
     def init_start(self, config: RunConfig, *, seed: int) -> None: ...
 
@@ -160,19 +163,23 @@ class RunObserver(Protocol):
 
     def run_start(self, info: RunInfo) -> None: ...
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None: ...
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None: ...
 
-    def block_start(self, *, step: int, epoch_num: int) -> None: ...
+    def interval_start(self, *, step: int, samples_at_end: int) -> None: ...
 
     def step(self, report: StepReport) -> None: ...
 
-    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None: ...
+    def interval_stop(
+        self, *, step: int, samples_at_end: int, samples_per_second: float
+    ) -> None: ...
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None: ...
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None: ...
 
     def evaluation(self, report: EvaluationReport) -> None: ...
 
-    def evaluation_stop(self, *, step: int, epoch_num: int) -> None: ...
+    def evaluation_stop(self, *, step: int, samples_at_end: int) -> None: ...
 
     def checkpoint_written(self, *, step: int) -> None: ...
 
@@ -188,62 +195,68 @@ class RunObserver(Protocol):
 
 
 class NullObserver:
-    """Hears everything and says nothing; a base for observers that want a few events."""
+    """Ignores all events. Base class for observers that handle only some of them."""
 
     def init_start(self, config: RunConfig, *, seed: int) -> None:
-        """A run begins to set itself up."""
+        """Set-up of the run starts."""
 
     def preparing(self, what: str) -> None:
-        """Something before the clock that takes a while is done."""
+        """A part of the set-up is done. what: a line that describes it."""
 
     def init_stop(self, info: RunInfo) -> None:
-        """Model, optimizer and processes are ready; no data was read."""
+        """Model, optimizer and processes are ready. No data has been read."""
 
     def run_start(self, info: RunInfo) -> None:
-        """The clock starts; from here on data may be read."""
+        """The timed part of the run starts. From now on, data may be read."""
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
-        """Chains were selected: so many to train on, so many to evaluate."""
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
+        """Chains were selected.
 
-    def block_start(self, *, step: int, epoch_num: int) -> None:
-        """Training begins after `step` steps; epoch_num as in EvaluationReport."""
+        train_samples, eval_samples: numbers of chains to train on and to evaluate. held_out: ids of
+        the chains that are never trained on, because their cluster is evaluated.
+        """
+
+    def interval_start(self, *, step: int, samples_at_end: int) -> None:
+        """Training starts after `step` steps; samples_at_end as in EvaluationReport."""
 
     def step(self, report: StepReport) -> None:
-        """One optimizer step is over; sent one step late."""
+        """An optimizer step is finished. The event comes one step late."""
 
-    def block_stop(self, *, step: int, epoch_num: int, samples_per_second: float) -> None:
-        """Training stops for an evaluation."""
+    def interval_stop(self, *, step: int, samples_at_end: int, samples_per_second: float) -> None:
+        """An interval ends after `step` steps, and an evaluation follows."""
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
-        """An evaluation begins."""
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
+        """An evaluation starts."""
 
     def evaluation(self, report: EvaluationReport) -> None:
-        """The figure of an evaluation."""
+        """The result of an evaluation is known."""
 
-    def evaluation_stop(self, *, step: int, epoch_num: int) -> None:
-        """An evaluation is over."""
+    def evaluation_stop(self, *, step: int, samples_at_end: int) -> None:
+        """An evaluation is finished."""
 
     def checkpoint_written(self, *, step: int) -> None:
-        """A checkpoint is complete on the disk and about to get its name; sent by the thread that writes it."""
+        """A checkpoint is on the disk and gets its final name next. Sent by the writer thread."""
 
     def checkpoint_saved(self, path: Path, *, step: int) -> None:
-        """A checkpoint has its name; sent by the thread that writes it."""
+        """A checkpoint has its final name. Sent by the writer thread."""
 
     def warning(self, message: str) -> None:
-        """Something that a person should see, but that does not stop the run."""
+        """A message for the user about a problem that does not stop the run."""
 
     def run_stop(self, *, status: str, samples: int) -> None:
-        """The clock stops: "success" or "aborted"."""
+        """The timed part of the run ends. status: "success" or "aborted"."""
 
     def run_end(self, summary: RunSummary) -> None:
-        """Everything is closed."""
+        """The run is finished and its resources are closed."""
 
     def run_failed(self, error: BaseException) -> None:
-        """The run dies of this exception."""
+        """The run fails with this exception."""
 
 
 class CompositeObserver:
-    """Hands every event on to several observers, in their order."""
+    """Sends every event to several observers, in order."""
 
     def __init__(self, *observers: RunObserver) -> None:
         self._observers = observers
@@ -260,9 +273,9 @@ class CompositeObserver:
         return send
 
     def run_failed(self, error: BaseException) -> None:
-        """Every observer hears of a failure, even if another one cannot write, as on a full disk.
+        """Send the failure to every observer, even if one of them fails, as on a full disk.
 
-        What could not be written becomes a note of the error.
+        The failure of an observer becomes a note of the error.
         """
         for observer in self._observers:
             try:
@@ -272,7 +285,7 @@ class CompositeObserver:
 
 
 def format_duration(seconds: float) -> str:
-    """A time for people, to the unit that matters: "42 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Format a duration in suitable units: "42 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -284,7 +297,7 @@ def format_duration(seconds: float) -> str:
 
 
 class ConsoleObserver(NullObserver):
-    """One line per log interval, per evaluation and per checkpoint."""
+    """Prints a line per log interval, evaluation and checkpoint."""
 
     def __init__(self, *, log_every_steps: int = 10, stream: TextIO | None = None) -> None:
         self._log_every_steps = log_every_steps
@@ -292,21 +305,22 @@ class ConsoleObserver(NullObserver):
         self._max_steps: int | None = None
         self._first_step, self._first_time = 0, 0.0
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
     def preparing(self, what: str) -> None:
-        self._say(what)
+        self._print(what)
 
     def init_stop(self, info: RunInfo) -> None:
         start = (
             f"resumed after step {info.resumed_from_step}" if info.resumed_from_step else "fresh"
         )
-        self._say(
-            f"run of {info.number_of_ranks} ranks on {info.device}, global batch {info.global_batch_size}, "
-            f"{info.num_parameters:,} parameters in {info.num_tensors:,} tensors, seed {info.seed}, {start}"
+        self._print(
+            f"run of {info.number_of_ranks} ranks on {info.device}, "
+            f"global batch {info.global_batch_size}, {info.num_parameters:,} parameters in "
+            f"{info.num_tensors:,} tensors, seed {info.seed}, {start}"
         )
-        self._say(
+        self._print(
             describe_resolved(
                 info.config,
                 recomputed_blocks=info.recomputed_blocks,
@@ -314,20 +328,24 @@ class ConsoleObserver(NullObserver):
                 global_batch_size=info.global_batch_size,
             )
         )
-
         self._max_steps, self._first_step = info.config.max_steps, info.resumed_from_step
 
-    def data_ready(self, *, train_samples: int, eval_samples: int) -> None:
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
         self._first_time = time.monotonic()
-        self._say(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
+        self._print(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
+        if held_out:
+            self._print(f"held out of training: {name_chains(held_out)}")
 
     def step(self, report: StepReport) -> None:
         if report.step % self._log_every_steps:
             return
-        self._say(
-            f"step {report.step:>6}{self._total()}  k {report.num_recycling_iterations}  loss {report.loss:9.4f}  "
-            f"lr {report.learning_rate:.2e}  grad norm {report.gradient_norm:9.4f}  "
-            f"{report.step_time_seconds:.3f} s/step  data wait {report.data_wait_seconds:.3f} s"
+        self._print(
+            f"step {report.step:>6}{self._total()}  k {report.num_recycling_iterations}  "
+            f"loss {report.loss:9.4f}  lr {report.learning_rate:.2e}  "
+            f"grad norm {report.gradient_norm:9.4f}  {report.step_time_seconds:.3f} s/step  "
+            f"data wait {report.data_wait_seconds:.3f} s"
             f"{self._time_left(report.step)}"
         )
 
@@ -335,7 +353,7 @@ class ConsoleObserver(NullObserver):
         return "" if self._max_steps is None else f" of {self._max_steps:,}"
 
     def _time_left(self, step: int) -> str:
-        """To the last step, at the pace of this process so far, evaluations included."""
+        """Return the time to the last step at the pace of this process, including evaluations."""
         num_done = step - self._first_step
         if self._max_steps is None or num_done < 1:
             return ""
@@ -344,34 +362,42 @@ class ConsoleObserver(NullObserver):
 
     def evaluation(self, report: EvaluationReport) -> None:
         worst = min(report.chains, key=lambda chain: chain.lddt_ca)
-        self._say(
-            f"evaluation after step {report.step}: lDDT-Ca {report.lddt_ca:.4f} over {len(report.chains)} chains "
-            f"(lowest {worst.lddt_ca:.4f}, {worst.chain_id}), {report.seconds:.1f} s"
+        self._print(
+            f"evaluation after step {report.step}: lDDT-Ca {report.lddt_ca:.4f} over "
+            f"{len(report.chains)} chains (lowest {worst.lddt_ca:.4f}, {worst.chain_id}), "
+            f"{report.seconds:.1f} s"
         )
 
     def checkpoint_saved(self, path: Path, *, step: int) -> None:
-        self._say(f"checkpoint of step {step}: {path}")
+        self._print(f"checkpoint of step {step}: {path}")
 
     def warning(self, message: str) -> None:
-        self._say(f"WARNING: {message}")
+        self._print(f"WARNING: {message}")
 
     def run_end(self, summary: RunSummary) -> None:
-        self._say(
-            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples, {summary.run_seconds:.1f} s "
-            f"(training {summary.training_seconds:.1f}, evaluation {summary.evaluation_seconds:.1f}, "
-            f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
-            f"{summary.samples_per_second:.2f} samples/s, peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
-            + (
-                ""
-                if summary.num_eager_steps is None
-                else f"; {summary.num_eager_steps} steps fitted no CUDA graph"
-            )
-            + (
-                ""
-                if summary.num_evaluation_waits is None
-                else f"; training waited {summary.num_evaluation_waits} times for evaluations"
-            )
+        part = (
+            f"; this part: {summary.trained_steps} steps, {summary.trained_samples:,} samples"
+            if summary.resumed_from_step
+            else ""
         )
+        text = (
+            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples{part}, "
+            f"{summary.run_seconds:.1f} s (training {summary.training_seconds:.1f}, "
+            f"evaluation {summary.evaluation_seconds:.1f}, "
+            f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
+            f"{summary.samples_per_second:.2f} samples/s, "
+            f"peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
+        )
+        if summary.num_eager_steps is not None:
+            text += f"; {summary.num_eager_steps} steps ran without a CUDA graph"
+        if summary.num_evaluation_waits is not None:
+            text += f"; training waited {summary.num_evaluation_waits} times for evaluations"
+        self._print(text)
 
     def run_failed(self, error: BaseException) -> None:
-        self._say(f"run failed: {type(error).__name__}: {error}")
+        if isinstance(error, PreemptedError):
+            self._print(f"run {error}")
+            return
+        # A signal that ends the process at once is no Exception.
+        outcome = "failed" if isinstance(error, Exception) else "stopped"
+        self._print(f"run {outcome}: {type(error).__name__}: {error}")

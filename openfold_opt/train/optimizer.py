@@ -1,4 +1,4 @@
-"""Adam's state on the flat parameter buffer; the step itself is the operation weight_update."""
+"""The state of Adam on the flat parameter buffer. The operation weight_update makes the step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from openfold_opt.train.parameter_buffer import ParameterBuffer
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Adam without weight decay and the clipping in front of it (AF2 suppl. 1.11.3)."""
+    """Adam without weight decay, after gradient clipping (AF2 suppl. 1.11.3)."""
 
     category: ClassVar[str] = "mathematical"
 
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-6
-    """Added to the root of the second moment, after bias correction."""
+    """Added to the square root of the bias-corrected second moment."""
     clip_norm: float = 0.1
-    """Largest global norm of the averaged gradient."""
+    """Maximum global norm of the averaged gradient."""
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.beta_1 < 1.0 and 0.0 <= self.beta_2 < 1.0):
@@ -35,23 +35,23 @@ class OptimizerConfig:
 
 
 class Adam:
-    """Moments of Adam (Kingma & Ba 2015) for every parameter at once.
+    """Moments of Adam (Kingma & Ba 2015) for all parameters in flat tensors.
 
-    exp_avg, exp_avg_sq: [buffer.size] float32, num_steps: float64 scalar, all on the buffer's device.
-    The published form of its state is that of torch.optim.Adam with one group: state keyed by the position of the
-    parameter, which is its line in the state dict.
+    exp_avg, exp_avg_sq: [buffer.size] float32; num_steps: float64 scalar; all on the device of the
+    buffer. The state is published in the form of torch.optim.Adam with one parameter group, whose
+    keys are the positions of the parameters in the state dict of the model.
     """
 
     def __init__(self, buffer: ParameterBuffer) -> None:
         self._buffer = buffer
         self.exp_avg = torch.zeros_like(buffer.values)
         self.exp_avg_sq = torch.zeros_like(buffer.values)
-        # float64: 1 - 0.999 in float32 is already wrong in the fifth digit
+        # float64, because 1 - 0.999 in float32 is wrong in the fifth digit.
         self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore moments and count from the form above, or from torch.optim.Adam itself.
+        """Restore moments and step count from a state dict in the form of torch.optim.Adam.
 
         Raises ValueError if the number of parameters or a shape differs.
         """
@@ -61,8 +61,8 @@ class Adam:
         ]
         if len(positions) != len(buffer.names):
             raise ValueError(
-                f"optimizer state has {len(positions)} parameters, the model has {len(buffer.names)}; "
-                "the checkpoint belongs to another model"
+                f"optimizer state has {len(positions)} parameters, the model has "
+                f"{len(buffer.names)}; the checkpoint belongs to another model"
             )
         self.exp_avg.zero_()
         self.exp_avg_sq.zero_()
@@ -70,13 +70,14 @@ class Adam:
         for position, name in zip(positions, buffer.names, strict=True):
             entry = state_dict["state"].get(position)
             if entry is None:
-                continue  # torch keeps no state for a parameter that never had a gradient
+                continue  # PyTorch has no state for a parameter that never had a gradient.
             counts.add(float(entry["step"]))
             for key, flat in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
                 buffer.copy_in(flat, name, entry[key])
         if len(counts) > 1:
             raise ValueError(
-                f"optimizer state has parameters at different steps {sorted(counts)}; expected one"
+                f"optimizer state has parameters at different steps {sorted(counts)}; expected the "
+                "same step for all"
             )
         self.num_steps.fill_(counts.pop() if counts else 0.0)
 
@@ -89,7 +90,10 @@ def adam_state_dict(
     num_steps: float,
     learning_rate: float,
 ) -> dict[str, Any]:
-    """The form that torch.optim.Adam.load_state_dict accepts, from moments by parameter name in the order of the model; copies."""
+    """Return the state in the form that torch.optim.Adam.load_state_dict accepts.
+
+    first_moments, second_moments: by parameter name, in model order; they are copied.
+    """
     state = {
         position: {
             "step": torch.tensor(num_steps, dtype=torch.float32),

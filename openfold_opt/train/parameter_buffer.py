@@ -1,7 +1,7 @@
-"""All parameters of a model in one piece of memory, and their gradients in another.
+"""Flat buffers for all parameters of a model and for their gradients.
 
-Reduction, norm, Adam and the weight average then are a handful of operations over one tensor instead
-of thousands over small ones, and a flag or a reported figure can ride with the gradients.
+Reduction, norm, Adam and the weight average are then a few operations on one tensor instead of
+thousands on small ones, and flags and metrics can be all-reduced together with the gradients.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 ALIGNMENT = 32
-"""Every parameter starts at a multiple of this many floats (128 bytes), as vector loads like it."""
+"""Every parameter starts at a multiple of this many floats (128 bytes), for vector loads."""
 
 _CHUNK = 2**16
 
@@ -21,13 +21,15 @@ _CHUNK = 2**16
 class ParameterBuffer:
     """Makes the parameters of a model, in state-dict order, views of one float32 tensor.
 
-    values: [size] float32; gradients: [size + num_extras] float32, of which gradients[:size] belongs
-    to the parameters and the rest is free for figures that are to be averaged along with them.
-    The gaps between parameters are zero and stay zero.
+    values: [size] float32. gradients: [size + num_extras] float32, where gradients[:size] belongs
+    to the parameters and the rest is for extra values that are averaged together with them. The
+    gaps between parameters are always zero.
 
-    The parameters named in `low_precision` become bfloat16 in the model: views of `compute_copy`, a rounded copy of values in the same
-    places, with gradients of their own that `collect_gradients` adds to the float32 ones. Without such names compute_copy is None.
-    Raises ValueError for a parameter that is not float32, or for two devices.
+    The parameters named in `low_precision` become bfloat16 in the model: they are views of
+    `compute_copy`, a rounded copy of values with the same offsets, and have bfloat16 gradients,
+    which `collect_gradients` adds to the float32 ones. Without such names, compute_copy is None.
+
+    Raises ValueError if a parameter is not float32, or if parameters are on different devices.
     """
 
     def __init__(
@@ -41,10 +43,10 @@ class ParameterBuffer:
             )
         self.names = tuple(parameters)
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        self._starts: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
         size = 0
         for name, parameter in parameters.items():
-            self._starts[name] = size
+            self._offsets[name] = size
             size += math.ceil(parameter.numel() / ALIGNMENT) * ALIGNMENT
         self.size = size
         device = next(iter(kinds))[1]
@@ -55,69 +57,75 @@ class ParameterBuffer:
         if low_precision:
             self.compute_copy = torch.zeros(size, dtype=torch.bfloat16, device=device)
             self._low_gradients = torch.zeros_like(self.compute_copy)
-        self._adopt(parameters, frozenset(low_precision))
+        self._move_parameters(parameters, frozenset(low_precision))
 
-    def _adopt(self, parameters: dict[str, nn.Parameter], low_precision: frozenset[str]) -> None:
+    def _move_parameters(
+        self, parameters: dict[str, nn.Parameter], low_precision: frozenset[str]
+    ) -> None:
+        """Copy the parameters into the buffer and make them views of it."""
         for name, parameter in parameters.items():
             self.view(self.values, name).copy_(parameter.detach())
             is_low = name in low_precision
-            # the old gradient goes first: PyTorch wants that of a parameter in the parameter's dtype
+            # Remove the gradient first: PyTorch requires it to have the dtype of the parameter.
             parameter.grad = None
             parameter.data = self.view(self.compute_copy if is_low else self.values, name)
-            # autograd adds into a gradient that is already there, so it lands in the buffer
+            # Autograd accumulates into an existing gradient, here a view of the buffer.
             parameter.grad = self.view(self._low_gradients if is_low else self.gradients, name)
         self.refresh_compute_copy()
 
     @torch.no_grad()
     def refresh_compute_copy(self) -> None:
-        """Round the values anew, after they were loaded; a step of the optimizer does it by itself."""
+        """Update compute_copy after values were loaded. An optimizer step updates it anyway."""
         if self.compute_copy is not None:
             self.compute_copy.copy_(self.values)
 
     @torch.no_grad()
     def collect_gradients(self, part: slice | None = None) -> None:
-        """Add the bfloat16 gradients to the float32 ones and clear them: after a backward pass has made them, all or those of a part."""
+        """Add the bfloat16 gradients to the float32 ones, and clear the bfloat16 gradients.
+
+        part: slice of the flat tensors; None: all. Call this after a backward pass.
+        """
         if self._low_gradients is None:
             return
         start, stop, _ = (part or slice(None)).indices(self.size)
-        # by pieces, as PyTorch on a CPU makes a float32 copy of what it adds
+        # In chunks on a CPU, where PyTorch makes a float32 copy of the bfloat16 operand.
         step = self.size if self.gradients.device.type == "cuda" else _CHUNK
         for first in range(start, stop, step):
             chunk = slice(first, min(first + step, stop))
             self.gradients[chunk].add_(self._low_gradients[chunk])
         self._low_gradients[start:stop].zero_()
 
-    def places(self, model: nn.Module) -> dict[nn.Parameter, int]:
-        """Place of the first element of each parameter of the model that this buffer was made for."""
-        return {parameter: self._starts[name] for name, parameter in model.named_parameters()}
+    def offsets(self, model: nn.Module) -> dict[nn.Parameter, int]:
+        """Return the offset of each parameter of the model that this buffer was built for."""
+        return {parameter: self._offsets[name] for name, parameter in model.named_parameters()}
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all parameters, gaps not counted."""
+        """Number of elements of all parameters, without the gaps."""
         return sum(shape.numel() for shape in self._shapes.values())
 
     def zero_gradients(self) -> None:
-        """Clear gradients and riders before the first micro-batch of a step."""
+        """Clear gradients and extra values before the first micro-batch of a step."""
         self.gradients.zero_()
         if self._low_gradients is not None:
             self._low_gradients.zero_()
 
     def view(self, flat: Tensor, name: str) -> Tensor:
-        """The part of a flat tensor [>= size] that belongs to a parameter, in its shape."""
-        start, shape = self._starts[name], self._shapes[name]
+        """Return the view of a flat tensor [>= size] for a parameter, in its shape."""
+        start, shape = self._offsets[name], self._shapes[name]
         return flat[start : start + shape.numel()].view(shape)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """All parts of a flat tensor by parameter name; they share its memory."""
+        """Return the views of a flat tensor by parameter name."""
         return {name: self.view(flat, name) for name in self.names}
 
     def layout(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Place of the first element in a flat tensor, and shape, by parameter name."""
-        return {name: (self._starts[name], tuple(self._shapes[name])) for name in self.names}
+        """Return offset in a flat tensor and shape by parameter name."""
+        return {name: (self._offsets[name], tuple(self._shapes[name])) for name in self.names}
 
     @torch.no_grad()
     def copy_in(self, flat: Tensor, name: str, source: Tensor) -> None:
-        """Write one tensor into its part of a flat tensor; ValueError if the shape differs."""
+        """Copy a tensor into its view of a flat tensor. Raises ValueError if the shape differs."""
         target = self.view(flat, name)
         if source.shape != target.shape:
             raise ValueError(
@@ -127,11 +135,12 @@ class ParameterBuffer:
         target.copy_(source)
 
     def load(self, flat: Tensor, tensors: dict[str, Tensor]) -> None:
-        """Fill a flat tensor from tensors by name; ValueError names what is missing or extra."""
+        """Fill a flat tensor from tensors by name. Raises ValueError if the names differ."""
         missing, extra = set(self.names) - set(tensors), set(tensors) - set(self.names)
         if missing or extra:
             raise ValueError(
-                f"tensors do not belong to this model: missing {sorted(missing)[:5]} ({len(missing)}), "
+                "tensors do not belong to this model: "
+                f"missing {sorted(missing)[:5]} ({len(missing)}), "
                 f"extra {sorted(extra)[:5]} ({len(extra)})"
             )
         for name in self.names:

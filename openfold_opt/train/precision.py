@@ -1,4 +1,4 @@
-"""Precisions of a run: fp32, tf32 and bf16."""
+"""Numerical precision of a run: fp32, tf32 or bf16."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def low_precision_names(model: AlphaFold, precision: str) -> tuple[str, ...]:
-    """Parameters that the model computes with in bfloat16; their values and the optimizer stay float32 (ParameterBuffer)."""
+    """Return the names of the parameters that the model uses in bfloat16.
+
+    Their master values and the optimizer state are float32 (ParameterBuffer).
+    """
     check_precision(precision)
     return model.trunk_linear_names() if precision == "bf16" else ()
 
@@ -33,7 +36,7 @@ def meta_model(config: ModelConfig, precision: str) -> AlphaFold:
 
 
 def check_precision(precision: str) -> None:
-    """ValueError if there is no such precision."""
+    """Raise ValueError if there is no such precision."""
     if precision not in PRECISIONS:
         raise ValueError(
             f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}"

@@ -1,4 +1,4 @@
-"""The wish that a run should stop, and the way it ends then."""
+"""Preemption: the request to stop a run, which a signal handler may set."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class PreemptedError(RuntimeError):
-    """The run was asked to stop, and did so after a checkpoint; the same command continues it."""
-
-
 class StopRequest:
-    """Somebody wants the run to stop at the next step, with a checkpoint. A signal handler may raise it at any time."""
+    """Request to stop the run after the current step, with a checkpoint.
+
+    A signal handler may set `is_raised` at any time.
+    """
 
     def __init__(self) -> None:
         self.is_raised = False
         self.is_watched = False
-        """Whether somebody looks at it now; before training begins and after it nobody does."""
-        self.is_heard = False
-        """Whether all ranks are stopping, because one of them was asked to."""
+        """Whether the training loop checks the request now; False before and after training."""
+        self.is_acknowledged = False
+        """Whether all ranks are stopping because one of them received a request."""
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """While steps are made."""
+        """Set `is_watched` while open."""
         self.is_watched = True
         try:
             yield

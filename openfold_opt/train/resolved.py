@@ -1,22 +1,19 @@
-"""Replace every "auto" in a configuration by what it means on this machine, and describe it."""
+"""Replace every "auto" in a configuration by its meaning on this machine, and describe it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.device_prefetcher import resolve_prefetch
-
-if TYPE_CHECKING:
-    from openfold_opt.kernels.select import KernelConfig
-    from openfold_opt.train.config import RunConfig
+from openfold_opt.train.config import RunConfig
 
 
 def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
-    """Return the configuration with the device, kernels and staging that the run uses.
+    """Return the configuration with the device, kernels and prefetcher that the run uses.
 
     Only `recompute` may still be "auto": `count_recomputed_blocks` resolves it.
     """
@@ -29,9 +26,9 @@ def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
 
 
 def count_recomputed_blocks(config: RunConfig, num_recomputed_blocks: int) -> dict[str, int]:
-    """Return, for each stack, the number of blocks that the backward pass computes again.
+    """Return, for each stack, the number of blocks that the backward pass recomputes.
 
-    num_recomputed_blocks: of the ExecutionPlan, which has one number for all stacks.
+    num_recomputed_blocks: from the ExecutionPlan, which has one number for all stacks.
     """
     names = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
     sizes = {name: getattr(config.model, name).num_blocks for name in names}
@@ -45,7 +42,7 @@ def describe_resolved(
     number_of_ranks: int,
     global_batch_size: int,
 ) -> str:
-    """Return one line for people. config: resolved."""
+    """Return a line that describes a resolved configuration."""
     parallel = config.parallel
     blocks = [f"{number} of {name}" for name, number in recomputed_blocks.items()]
     num_streams = (number_of_ranks - parallel.num_evaluation_ranks) // parallel.dap_size
@@ -59,7 +56,7 @@ def describe_resolved(
 
 
 def _describe_kernels(kernels: KernelConfig) -> str:
-    """Name the implementation of most operations first, then the operations with another one."""
+    """Return the implementation of most operations, and the operations with another one."""
     operations: dict[str, list[str]] = {}
     for operation, name in asdict(kernels).items():
         operations.setdefault(name, []).append(operation)

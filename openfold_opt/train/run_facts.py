@@ -1,4 +1,4 @@
-"""What must be the same on all ranks of a run: data, configuration, code, versions."""
+"""Facts that must be equal on all ranks of a run: data, configuration, code and versions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from openfold_opt.train.config import RunConfig, config_fields
 
 SOURCE_SUFFIXES = (".py", ".cpp", ".h")
 DIGEST_CHARACTERS = 12
-"""Of the SHA-256 of a source file: enough to tell two versions apart in a message."""
+"""Characters of the SHA-256 of a source file that messages show."""
 
 
 def run_facts(
     config: RunConfig, *, data_checksum: str | None, seed: int, device: torch.device
 ) -> dict[str, str]:
-    """Facts by name, as require_same_facts compares them.
+    """Return facts by name, for require_same_facts.
 
     Code is compared by its source files, since a container has no version control.
     """
@@ -39,7 +39,7 @@ def run_facts(
 
 
 def source_digests(package: str) -> dict[str, str]:
-    """Digest of each source file below an imported package."""
+    """Return the digest of each source file of an imported package, by description."""
     folder = Path(sys.modules[package].__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in SOURCE_SUFFIXES)
     return {

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how a run takes it up again."""
+"""Convert the state of a run to a checkpoint, and restore it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.model.weights import RESUMABLE_KEY
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
-from openfold_opt.train.checkpoint import CheckpointError, Snapshot
+from openfold_opt.train.checkpoint import Snapshot
+from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.optimizer import OptimizerConfig, adam_state_dict
 from openfold_opt.train.step import TrainStep
 
 FORMAT_VERSION = 3
 
 SAVED_TENSORS = ("values", "exp_avg", "exp_avg_sq", "average")
-"""Of WeightState."""
+"""Fields of WeightState that a checkpoint holds as tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What must be the same when a run is resumed, or it would be another run."""
+    """Values that must be equal when a run is resumed."""
 
     seed: int
     config_hash: str
@@ -35,26 +36,36 @@ class RunIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is. There is no state of random generators: every draw is a function of seed, step and place in the stream."""
+    """Progress of a run.
+
+    There is no state of random generators: every random number is a function of the seed, the step
+    and the position in the sample stream.
+    """
 
     step: int = 0
-    """Optimizer steps done."""
+    """Finished optimizer steps."""
     samples_seen: int = 0
     lddt_ca: float | None = None
     """Result of the evaluation right after this step, if there was one."""
     stream_states: tuple[StreamState | None, ...] = ()
-    """What the steps have used of the stream of samples of each rank of the data axis; None, or no entry: what these steps use in order."""
+    """For each rank of the data axis, the part of its sample stream that the steps have used.
+
+    None, or no entry: the samples that these steps use in order.
+    """
     is_in_order: bool = True
-    """Whether all streams were used in order without leaving anything out, so that the number of steps says it all."""
+    """Whether all streams were used in order and without skips; `step` then determines them."""
     accumulation: int = 1
-    """Micro-batches of a step, which the streams are counted in."""
+    """Micro-batches per step. Stream positions count micro-batches."""
     is_target_reached: bool = False
 
 
 def take_snapshot(
     train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]
 ) -> Snapshot:
-    """Copies of everything that a step changes, on the CPU; facts: what else is to be remembered, JSON values."""
+    """Copy everything that a step changes to the CPU.
+
+    facts: further values to store; JSON must be able to represent them.
+    """
     buffer, state = train_step.buffer, train_step.weight_state()
     return Snapshot(
         step=progress.step,
@@ -82,9 +93,10 @@ def take_snapshot(
 def restore_run(
     train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity, *, path: Path
 ) -> Progress:
-    """Put everything back as it was when the checkpoint was written, bit for bit.
+    """Restore the state of a run from a checkpoint, bit for bit.
 
-    Raises CheckpointError if it is of another run: other seed, configuration, batch or data.
+    Raises CheckpointError if the checkpoint belongs to a run with another seed, configuration,
+    batch size or data set.
     """
     facts = snapshot.facts
     if facts.get("format_version") != FORMAT_VERSION:
@@ -95,8 +107,8 @@ def restore_run(
     for key, expected in asdict(identity).items():
         if facts[key] != expected:
             raise CheckpointError(
-                f"{path} is of a run with {key}={facts[key]}, this one has {expected}; give the same preset, seed "
-                "and data to resume it, or choose another output directory"
+                f"{path} belongs to a run with {key}={facts[key]}, this one has {expected}; use "
+                "the same preset, seed and data to resume it, or choose another output directory"
             )
     state, buffer = train_step.weight_state(), train_step.buffer
     try:
@@ -124,7 +136,11 @@ def restore_run(
 def published_form(
     snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig
 ) -> dict[str, Any]:
-    """The form {iteration, alphafold_state_dict, optimizer_state_dict} that the benchmark's checkpoints have, and the running average."""
+    """Return a snapshot in the form of published checkpoints, with the running average added.
+
+    Published checkpoints are dicts with the keys iteration, alphafold_state_dict and
+    optimizer_state_dict.
+    """
     first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
     return {
         "iteration": snapshot.step,
@@ -144,7 +160,7 @@ def published_form(
 
 @torch.no_grad()
 def share_state(train_step: TrainStep, axis: AxisGroup) -> None:
-    """Give every rank the weights, moments and average of the first one."""
+    """Broadcast weights, moments and average from the first rank."""
     if axis.size == 1:
         return
     optimizer, average = train_step.optimizer, train_step.weight_average

@@ -1,4 +1,4 @@
-"""The learning rate of each optimizer step."""
+"""Learning rate schedule."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _FREE = {"category": "free"}
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Linear warm-up, then constant."""
+    """Linear warm-up, then a constant rate with optional decays."""
 
     base_learning_rate: float = field(default=1e-3, metadata=_FREE)
     warmup_init_learning_rate: float = field(default=1e-5, metadata=_FREE)
     """Learning rate of step 1 if there is a warm-up."""
     warmup_steps: int = field(default=0, metadata=_FREE)
-    """Step number `warmup_steps` is the first to use the base rate; 0 means no warm-up."""
+    """The first step with the base rate; 0: no warm-up."""
     decay_steps: tuple[int, ...] = field(default=(), metadata=_MATHEMATICAL)
-    """After each of these steps the rate is multiplied by decay_factor; the benchmark has none."""
+    """After each of these steps, the rate is multiplied by decay_factor."""
     decay_factor: float = field(default=1.0, metadata=_MATHEMATICAL)
 
     def __post_init__(self) -> None:
@@ -31,9 +31,10 @@ class ScheduleConfig:
 
 
 def learning_rate(config: ScheduleConfig, step: int) -> float:
-    """Learning rate of an optimizer step; steps count from 1.
+    """Return the learning rate of an optimizer step, counted from 1.
 
-    The warm-up is an inclusive linear space of `warmup_steps` values, rounded to ten decimals.
+    The warm-up rates are `warmup_steps` evenly spaced values, both ends included, rounded to ten
+    decimals. Raises ValueError if step is less than 1.
     """
     if step < 1:
         raise ValueError(f"optimizer steps count from 1, found {step}")

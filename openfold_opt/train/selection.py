@@ -1,9 +1,11 @@
-"""Which chains of a data set are trained on and which are evaluated."""
+"""Select the training and evaluation chains of a data set."""
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,53 +20,77 @@ from openfold_opt.protein.selection import (
 )
 
 VALIDATION_RULES = ("cameo", "release_dates", "chain_ids", "share")
+DATE_FIELDS = ("train_max_release_date", "validation_min_date", "validation_max_date")
 MAX_NAMED = 10
-"""Chains that a message names."""
+"""Maximum number of chains that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSelectionConfig:
-    """Rules that split a data set."""
+    """Rules that select training and evaluation chains."""
 
     category: ClassVar[str] = "mathematical"
 
     train_max_release_date: str = "2021-09-16"
-    """Chains released later are not trained on (ISO date)."""
+    """Latest release date of training chains (ISO date)."""
     train_chain_ids: tuple[str, ...] | None = None
-    """Train on these chains only, out of those that the filter leaves; None takes all of them."""
+    """Train only on these chains, which must pass the filter; None: on all that pass it."""
     validation_rule: str = "cameo"
-    """"cameo": CAMEO targets by submission date; "release_dates": every chain released between the two
-    dates; "chain_ids": the chains listed; "share": a share of the clusters, never trained on."""
+    """How to select evaluation chains.
+
+    "cameo": CAMEO targets by submission date; "release_dates": every chain released between the two
+    dates; "chain_ids": the listed chains; "share": a share of the clusters, which are never trained
+    on.
+    """
     validation_min_date: str = "2021-09-17"
     validation_max_date: str = "2021-12-11"
-    """First and last date of the first two rules, both included (ISO dates)."""
+    """First and last date for "cameo" and "release_dates", both included (ISO dates)."""
     validation_chain_ids: tuple[str, ...] = ()
     validation_share: float = 0.1
-    """Of the clusters, by the rule "share", at least one; 0 evaluates the chains that are trained on."""
+    """Share of the clusters for "share", at least one cluster; 0: evaluate the training chains."""
     exclude_validation: bool = False
-    """True: chains in a cluster of an evaluated chain are not trained on. The rule "share" always does so."""
+    """Do not train on chains in a cluster of an evaluated chain. Always so for "share"."""
     validation_max_length: int = 700
-    """Longer chains are not evaluated (residues)."""
+    """Maximum length of evaluation chains, in residues."""
     expected_train_samples: int | None = None
-    """Chains to train on that the rules demand; None takes any number."""
+    """Required number of training chains; None: any number."""
     expected_eval_samples: int | None = None
-    """Chains to evaluate that the rules demand."""
+    """Required number of evaluation chains; None: any number."""
 
     def __post_init__(self) -> None:
         if self.validation_rule not in VALIDATION_RULES:
             raise ValueError(
-                f"unknown validation_rule {self.validation_rule!r}; expected one of {', '.join(VALIDATION_RULES)}"
+                f"unknown validation_rule {self.validation_rule!r}; expected one of "
+                f"{', '.join(VALIDATION_RULES)}"
             )
+        for name in DATE_FIELDS:
+            _check_date(name, getattr(self, name))
         if not 0 <= self.validation_share < 1:
             share = self.validation_share
             raise ValueError(f"validation_share={share}: expected at least 0 and less than 1")
+        if self.validation_chain_ids and self.validation_rule != "chain_ids":
+            raise ValueError(
+                "selection.validation_chain_ids is set, but selection.validation_rule is "
+                f"{self.validation_rule!r}, which ignores it; set "
+                "selection.validation_rule=chain_ids, or remove the chain ids"
+            )
+
+
+def _check_date(name: str, text: str) -> None:
+    """Raise ValueError unless a date is written as in the index, with which it is compared as text."""
+    try:
+        is_iso = datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        is_iso = False
+    if not is_iso:
+        raise ValueError(f"{name} is {text!r}; expected a date such as 2021-09-16")
 
 
 def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[TrainingChain]:
-    """Chains to train on with their weights, in the order of the index.
+    """Return the training chains with their weights, in the order of the index.
 
-    Raises ValueError if no chain, or not every listed one, passes the filter, or if all chains are
-    held out.
+    Raises ValueError if no chain passes the filter, if a listed chain does not pass it, or if all
+    chains are held out.
     """
     max_release_date = config.train_max_release_date
     chains = training_chains(index, max_release_date=max_release_date)
@@ -73,25 +99,31 @@ def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[Trai
         chains = [chain for chain in chains if chain.chain_id in set(listed)]
         lost = sorted(set(listed) - {chain.chain_id for chain in chains})
         if lost:
-            found = describe_rejected(index, lost, max_release_date=max_release_date)
-            raise ValueError(f"chains to train on that the training filter rejects: {found}")
+            rejected = describe_rejected(index, lost, max_release_date=max_release_date)
+            raise ValueError(f"chains to train on that the training filter rejects: {rejected}")
     if not chains:
         raise ValueError(
-            f"no chain of the data set passes the training filter: {_count_reasons(index, config)}; "
-            "convert other data, or choose another preset"
+            "no chain of the data set passes the training filter: "
+            f"{_count_reasons(index, config)}; convert other data, or choose another preset"
         )
     held_out = held_out_chains(index, config)
     kept = [chain for chain in chains if chain.chain_id not in held_out]
     if not kept:
         raise ValueError(
-            f"all {len(chains)} chains to train on are in a cluster of an evaluated chain; evaluate "
-            "fewer, or set selection.exclude_validation=False"
+            f"all {len(chains)} chains to train on are in a cluster of an evaluated chain; "
+            "evaluate fewer chains, or set selection.exclude_validation=False"
         )
     return kept
 
 
+def name_chains(chain_ids: Sequence[str]) -> str:
+    """Return the ids of the first MAX_NAMED chains, and the number of the others."""
+    more = len(chain_ids) - MAX_NAMED
+    return ", ".join(chain_ids[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def describe_rejected(index: ShardIndex, chain_ids: list[str], *, max_release_date: str) -> str:
-    """Name each chain with all conditions of the training filter that it fails."""
+    """List the chains, each with all conditions of the training filter that it fails."""
     parts = []
     for chain_id in chain_ids[:MAX_NAMED]:
         reasons = filter_reasons(index.by_id[chain_id], max_release_date=max_release_date)
@@ -101,13 +133,13 @@ def describe_rejected(index: ShardIndex, chain_ids: list[str], *, max_release_da
 
 
 def _count_reasons(index: ShardIndex, config: DataSelectionConfig) -> str:
-    """Chains by the first condition that they fail, with an example of each."""
+    """Count the chains by the first condition that they fail, with an example of each."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for chain in index.chains:
         reasons = filter_reasons(chain, max_release_date=config.train_max_release_date)
         reason = next(reasons, "")
-        # the first word names the condition
+        # The first word identifies the condition.
         kind = reason.split(" ")[0]
         counts[kind] += 1
         examples.setdefault(kind, f"{chain.chain_id}: {reason}")
@@ -115,9 +147,9 @@ def _count_reasons(index: ShardIndex, config: DataSelectionConfig) -> str:
 
 
 def held_out_chains(index: ShardIndex, config: DataSelectionConfig) -> frozenset[str]:
-    """Ids of the chains that are never trained on, since their cluster is evaluated.
+    """Return the ids of the chains that are not trained on because their cluster is evaluated.
 
-    Empty where evaluated chains may be trained on.
+    The set is empty if evaluated chains may be trained on.
     """
     if config.validation_rule == "share":
         if config.validation_share == 0:
@@ -131,15 +163,16 @@ def held_out_chains(index: ShardIndex, config: DataSelectionConfig) -> frozenset
 
 
 def _share_of_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[str]:
-    """Chains of the held-out clusters, in the order of the index.
+    """Return the chains of the held-out clusters, in the order of the index.
 
-    Which clusters depends on the ids of their chains alone, not on the seed or the order of files.
+    The choice of clusters depends only on the ids of their chains, not on the seed or the order of
+    files.
     """
     chains = training_chains(index, max_release_date=config.train_max_release_date)
     if config.validation_share == 0:
         return [chain.chain_id for chain in chains]
     cluster_of = {chain.chain_id: index.by_id[chain.chain_id].cluster_id for chain in chains}
-    # a cluster of chains that are too long to be evaluated is of no use there
+    # Skip clusters in which all chains are too long to be evaluated.
     names: dict[int, str] = {}
     for chain_id in sorted(cluster_of):
         if index.by_id[chain_id].sequence_length <= config.validation_max_length:
@@ -150,17 +183,18 @@ def _share_of_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[s
     if number >= num_clusters:
         raise ValueError(
             f"the data set has {num_clusters} clusters to train on, and validation_share="
-            f"{config.validation_share} holds out {number}; nothing is left to train on. Convert more "
-            "entries, or set selection.validation_share=0 to evaluate the chains that are trained on"
+            f"{config.validation_share} holds out {number}, which leaves none for training. "
+            "Convert more entries, or set selection.validation_share=0 to evaluate the training "
+            "chains"
         )
     chosen = set(order[:number])
     return [chain_id for chain_id, cluster in cluster_of.items() if cluster in chosen]
 
 
 def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[str]:
-    """Ids of the chains to evaluate (AF2 suppl. 1.11.7).
+    """Return the ids of the chains to evaluate (AF2 suppl. 1.11.7).
 
-    Raises ValueError if there is none, or if a listed one is missing.
+    Raises ValueError if there are none, or if a listed chain is missing.
     """
     dates = {"min_date": config.validation_min_date, "max_date": config.validation_max_date}
     max_length = config.validation_max_length
@@ -181,14 +215,17 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
     if not chain_ids:
         raise ValueError(
             f"the data set has no chain to evaluate by rule {config.validation_rule!r}, dates "
-            f"{config.validation_min_date} to {config.validation_max_date}, at most {max_length} residues; "
-            "convert other data, or choose another preset"
+            f"{config.validation_min_date} to {config.validation_max_date}, at most {max_length} "
+            "residues; convert other data, or choose another preset"
         )
     return chain_ids
 
 
 def count_chains(index: ShardIndex, config: DataSelectionConfig) -> dict[str, int]:
-    """train_samples and eval_samples, as validate_counts takes them. Raises ValueError where nothing can be selected."""
+    """Return train_samples and eval_samples, the arguments of validate_counts.
+
+    Raises ValueError if no training or no evaluation chain can be selected.
+    """
     return {
         "train_samples": len(select_training(index, config)),
         "eval_samples": len(select_validation(index, config)),
@@ -198,13 +235,14 @@ def count_chains(index: ShardIndex, config: DataSelectionConfig) -> dict[str, in
 def validate_counts(
     *, train_samples: int, eval_samples: int, config: DataSelectionConfig
 ) -> str | None:
-    """What is wrong with the numbers of chains; None if they are as demanded."""
-    found = (train_samples, eval_samples)
+    """Return an error message if the numbers of chains are not the required ones, else None."""
+    numbers = (train_samples, eval_samples)
     expected = (config.expected_train_samples, config.expected_eval_samples)
-    if all(wanted in (None, number) for number, wanted in zip(found, expected)):
+    if all(required in (None, number) for number, required in zip(numbers, expected)):
         return None
-    wanted = tuple("any number" if number is None else f"{number:,}" for number in expected)
+    required = ["any number" if number is None else f"{number:,}" for number in expected]
     return (
-        f"the data set gives {train_samples:,} chains to train on and {eval_samples:,} to evaluate, expected {wanted[0]} and {wanted[1]}; "
-        "convert the benchmark's own data (python -m data_prep download, convert-mlperf), or choose a preset of the open division"
+        f"the data set gives {train_samples:,} chains to train on and {eval_samples:,} to "
+        f"evaluate, expected {required[0]} and {required[1]}; convert the data set that "
+        "this configuration was made for, or choose another preset"
     )

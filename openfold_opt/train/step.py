@@ -1,4 +1,4 @@
-"""One optimizer step: the only place where weights change."""
+"""The optimizer step. No other code changes the weights in training."""
 
 from __future__ import annotations
 
@@ -22,57 +22,57 @@ from openfold_opt.train.schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.weight_average import WeightAverage, WeightAverageConfig
 
 NUM_EXTRAS = 32
-"""Places behind the gradients for the finiteness flag, the loss and its terms, and in the last of them the signals."""
+"""Extra values after the gradients: finiteness flag, loss, its terms; at the end the stop flags."""
 
 STOP_FLAGS = ("target reached", "asked to stop")
-"""What any rank may have to tell all others between two steps. It rides with the gradients, so all ranks hear of it at the same step."""
+"""Flags all-reduced together with the gradients, so that every rank sees them at the same step."""
 
 LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """What a training step does to the weights."""
+    """Configuration of a training step."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_average: WeightAverageConfig = WeightAverageConfig()
     accumulation: int = 1
-    """Micro-batches of a step."""
+    """Micro-batches per step."""
     gradient_bucket_bytes: int = 64 * 2**20
     overlap: bool = True
-    """Gradients are averaged behind the backward pass."""
+    """Overlap the reduction of gradients with the backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """Samples that go through the model together, on the device of the model."""
+    """Samples that the model processes together, on its device."""
 
     features: FeatureBatch
     slots: Tensor
-    """[batch] int64: places of the samples in the global batch."""
+    """[batch] int64: indices of the samples in the global batch."""
     sample_ids: tuple[str, ...]
-    """For messages: chain and seed of each sample."""
+    """Chain and seed of each sample, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """A finished step in plain numbers; loss and terms are means over the global batch."""
+    """Metrics of a finished step on the host. Loss and terms are means over the global batch."""
 
     step: int
     num_recycling_iterations: int
     learning_rate: float
     is_applied: bool
-    """False: something was not finite, and no weight changed."""
+    """False: the loss or a gradient was not finite, and no weight changed."""
     loss: float
     gradient_norm: float
     terms: dict[str, float]
     stop_flags: tuple[str, ...]
-    """Those of SIGNALS that any rank had raised when it made this step."""
+    """The STOP_FLAGS that any rank had raised before this step."""
 
 
 class HostCopy:
-    """A small tensor on its way to the host, behind the work that is queued on the device."""
+    """An asynchronous copy of a small tensor to the host, after the work queued on the device."""
 
     def __init__(self, x: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -84,7 +84,7 @@ class HostCopy:
             self._event.record()
 
     def read(self) -> list[float]:
-        """Wait for the copy to arrive; its values."""
+        """Wait for the copy and return its values."""
         if self._event is not None:
             self._event.synchronize()
         return self._values.tolist()
@@ -92,26 +92,24 @@ class HostCopy:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepResult:
-    """A step that was launched; its figures travel to the host behind it."""
+    """A launched step, whose metrics are copied to the host asynchronously."""
 
     step: int
     num_recycling_iterations: int
     learning_rate: float
     term_names: tuple[str, ...]
     packed: HostCopy
-    """is_applied, gradient norm, signals, loss, terms."""
+    """is_applied, gradient norm, stop flags, loss, terms."""
     local_terms: Tensor
     """[samples of this rank, terms + 1] float32: unweighted terms, then their weighted sum."""
     sample_ids: tuple[str, ...]
-    """Of this rank, in the order of local_terms."""
+    """Samples of this rank, in the order of local_terms."""
 
     def read(self) -> StepMetrics:
-        """Wait for the step to end on the device, and return its figures."""
-        is_applied, norm, *signals_and_loss = self.packed.read()
-        stop_flags, (loss, *terms) = (
-            signals_and_loss[: len(STOP_FLAGS)],
-            signals_and_loss[len(STOP_FLAGS) :],
-        )
+        """Wait until the step has finished on the device, and return its metrics."""
+        is_applied, norm, *flags_and_loss = self.packed.read()
+        stop_flags = flags_and_loss[: len(STOP_FLAGS)]
+        loss, *terms = flags_and_loss[len(STOP_FLAGS) :]
         return StepMetrics(
             step=self.step,
             num_recycling_iterations=self.num_recycling_iterations,
@@ -126,33 +124,34 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepNumbers:
-    """What differs from step to step beside the samples; scalars on the device where the step is recorded once for all."""
+    """Values that differ between steps, besides the samples; device scalars for a captured step."""
 
     step: int | Tensor
-    """From 1; int64."""
+    """Step number, from 1; int64 as a tensor."""
     learning_rate: float | Tensor
-    """float64."""
+    """float64 as a tensor."""
     dropout_seed: int | Tensor | None
-    """int64; None: no dropout."""
+    """int64 as a tensor; None: no dropout."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTensors:
-    """Figures of a step on the device."""
+    """Metrics of a step on the device."""
 
     packed: Tensor
-    """is_applied, gradient norm, signals, loss, terms: float32"""
+    """float32: is_applied, gradient norm, stop flags, loss, terms."""
     local_terms: Tensor
     """As in StepResult."""
     term_names: tuple[str, ...]
 
 
 class TrainStep:
-    """Forward with recycling, losses, backward, averaging, clipping, Adam, running average.
+    """Forward pass with recycling, losses, backward pass, gradient averaging, clipping and Adam.
 
-    Owns everything that a step changes: the parameters (through their buffer), Adam's moments and the
-    averaged weights. If the weighted loss of any sample on any rank, or the gradient norm, is not
-    finite, clipping, Adam and average are no-ops; the device decides that, the host only reads it later.
+    It owns everything that a step changes: the parameters (in their buffer), the moments of Adam
+    and the running average of the weights. If the weighted loss of any sample on any rank or the
+    gradient norm is not finite, the step changes nothing. The device decides this, and the host
+    reads the decision later.
     """
 
     def __init__(
@@ -167,10 +166,11 @@ class TrainStep:
         low_precision: Collection[str] = (),
         without_gradient: Collection[str] = (),
     ) -> None:
-        """Takes the parameters of the model, which are float32 and on its device, into its buffer.
+        """Move the parameters of the model, float32 on its device, into a flat buffer.
 
-        dropout_seed: None trains without dropout. low_precision: parameters that the model is to use in bfloat16.
-        without_gradient: parameters that the loss does not depend on.
+        dropout_seed: None trains without dropout. low_precision: names of the parameters that the
+        model uses in bfloat16. without_gradient: names of the parameters that the loss does not
+        depend on.
         """
         self.model = model
         self.buffer = ParameterBuffer(model, num_extras=NUM_EXTRAS, low_precision=low_precision)
@@ -182,7 +182,7 @@ class TrainStep:
         parameters = dict(model.named_parameters())
         self._reducer = GradientReducer(
             self.buffer.gradients,
-            self.buffer.places(model),
+            self.buffer.offsets(model),
             (context if context is not None else ParallelContext.alone()).training_ranks,
             bucket_bytes=config.gradient_bucket_bytes,
             overlaps=config.overlap,
@@ -201,16 +201,16 @@ class TrainStep:
         )
 
     def raise_stop_flag(self, name: str) -> None:
-        """Let the next step tell all ranks one of SIGNALS; a second call changes nothing."""
+        """Raise one of STOP_FLAGS on all ranks with the next step. Repeated calls do no harm."""
         self._stop_flags[STOP_FLAGS.index(name)].fill_(1.0)
 
     def run(
         self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
     ) -> StepResult:
-        """Make optimizer step number `step` (from 1) out of `accumulation` micro-batches."""
+        """Launch optimizer step `step` (from 1) on `accumulation` micro-batches."""
         sample_ids: list[str] = []
 
-        def noted() -> Iterator[MicroBatch]:
+        def record_ids() -> Iterator[MicroBatch]:
             for batch in micro_batches:
                 sample_ids.extend(batch.sample_ids)
                 yield batch
@@ -220,7 +220,9 @@ class TrainStep:
             learning_rate=learning_rate(self.config.schedule, step),
             dropout_seed=self.dropout_seed,
         )
-        tensors = self.compute(noted(), numbers, num_recycling_iterations=num_recycling_iterations)
+        tensors = self.compute(
+            record_ids(), numbers, num_recycling_iterations=num_recycling_iterations
+        )
         return self.result(
             tensors,
             step=step,
@@ -235,7 +237,10 @@ class TrainStep:
         *,
         num_recycling_iterations: int,
     ) -> StepTensors:
-        """The step as work for the device alone: the host waits for nothing, and reads and sends nothing if the numbers are tensors."""
+        """Run the step without synchronizing the device.
+
+        If the numbers are tensors, nothing is copied between host and device, either.
+        """
         self.buffer.zero_gradients()
         rows: list[Tensor] = []
         names: tuple[str, ...] = ()
@@ -251,7 +256,7 @@ class TrainStep:
         return StepTensors(packed=packed, local_terms=torch.cat(rows), term_names=names)
 
     def check_num_micro_batches(self, found: int, *, step: int | Tensor) -> None:
-        """Raise ValueError if a step did not get the micro-batches that its configuration says."""
+        """Raise ValueError if a step got another number of micro-batches than configured."""
         expected = self.config.accumulation
         if found != expected:
             raise ValueError(f"step {int(step)} got {found} micro-batches, expected {expected}")
@@ -264,7 +269,7 @@ class TrainStep:
         num_recycling_iterations: int,
         sample_ids: tuple[str, ...],
     ) -> StepResult:
-        """What the step's figures can be read from, once they have come to the host."""
+        """Start to copy the metrics of a step to the host."""
         return StepResult(
             step=step,
             num_recycling_iterations=num_recycling_iterations,
@@ -283,9 +288,10 @@ class TrainStep:
         num_recycling_iterations: int,
         is_last: bool = False,
     ) -> LossTerms:
-        """Loss of a micro-batch; its gradients, and its figures behind them, are added to those of the buffer.
+        """Return the loss of a micro-batch, and add its gradients and metrics to the buffer.
 
-        is_last: of the step, so that gradients may be averaged as they are made.
+        is_last: whether this is the last micro-batch of the step. Gradients are then averaged
+        during the backward pass.
         """
         dropout = None
         if numbers.dropout_seed is not None:
@@ -296,11 +302,11 @@ class TrainStep:
             num_recycling_iterations=num_recycling_iterations,
             dropout=dropout,
         )
-        # the pass with gradient works on the slice after those of the passes without
+        # The features of the last iteration follow those of the recycling iterations.
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_iterations))
         self._load_extras(terms)
         if is_last:
-            self._reducer.arm()
+            self._reducer.prepare_for_backward()
         (terms.loss / self.config.accumulation).backward()
         if not is_last:
             self.buffer.collect_gradients()
@@ -308,14 +314,15 @@ class TrainStep:
 
     @torch.no_grad()
     def _load_extras(self, terms: LossTerms) -> None:
-        """Add flag, loss and terms to the tail of the gradients: [flag, loss, term, term, ...].
+        """Add flag, loss and terms to the extra values after the gradients.
 
-        The flag is 0 while all is finite and NaN ever after, so the averaged one is NaN if any rank's is.
+        Their order is flag, loss, terms. The flag is 0 if all micro-batches so far are finite, else
+        NaN, so that the average over ranks is NaN if the flag of any rank is.
         """
         extras = self.buffer.gradients[self.buffer.size :]
-        most = extras.numel() - 2 - len(STOP_FLAGS)
-        if len(terms.terms) > most:
-            raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {most}")
+        max_terms = extras.numel() - 2 - len(STOP_FLAGS)
+        if len(terms.terms) > max_terms:
+            raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {max_terms}")
         is_finite = torch.isfinite(terms.weighted_total).all()
         flag = extras.new_zeros(()).masked_fill(~is_finite, torch.nan)
         means = [value.float().mean() for value in terms.terms.values()]
@@ -326,7 +333,10 @@ class TrainStep:
 
     @torch.no_grad()
     def update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
-        """Average, clip, step. Returns [is_applied, norm, signals ..., loss, terms ...] float32 on the device."""
+        """Average and clip the gradients, and update the weights.
+
+        Returns StepTensors.packed.
+        """
         buffer = self.buffer
         square_sum = self._reducer.finish(buffer.size)
         if square_sum is None:
@@ -343,7 +353,7 @@ class TrainStep:
         return torch.cat([applied_and_norm, extras[-len(STOP_FLAGS) :], extras[1 : 2 + num_terms]])
 
     def weight_state(self) -> WeightState:
-        """What a step changes."""
+        """Return the tensors that a step changes."""
         return WeightState(
             values=self.buffer.values,
             exp_avg=self.optimizer.exp_avg,
@@ -357,7 +367,7 @@ class TrainStep:
 
 @torch.no_grad()
 def local_rows(terms: LossTerms) -> Tensor:
-    """[batch, terms + 1] float32: every term of every sample, and the weighted sum."""
+    """Return the terms of each sample and their weighted sum, [batch, terms + 1] float32."""
     return torch.stack(
         [*(value.float() for value in terms.terms.values()), terms.weighted_total.float()], dim=1
     )

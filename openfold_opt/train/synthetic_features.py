@@ -1,4 +1,7 @@
-"""Features of no protein, right in name, shape and dtype: for warm-up before a clock runs, for measurements and tests."""
+"""Synthetic features with the names, shapes and dtypes of real ones.
+
+They are for warm-up, measurements and tests.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ _STEP_ANGSTROM = 2.2
 def synthetic_batch(
     data: DataConfig, *, batch_size: int, num_passes: int, seed: int = 0
 ) -> dict[str, Tensor]:
-    """All features of a batch of the shapes that training with `data` has; CPU tensors."""
+    """Return all features of a batch with the shapes of training on `data`, on the CPU."""
     sizes = training_sizes(data) | {"num_passes": num_passes}
     samples = [synthetic_sample(sizes, seed=seed + number) for number in range(batch_size)]
     return {name: torch.cat([sample[name] for sample in samples]) for name in FEATURES}
 
 
 def meta_batch(data: DataConfig, *, batch_size: int, num_passes: int) -> FeatureBatch:
-    """The same shapes and dtypes on PyTorch's device "meta", where tensors have no values."""
+    """Return a batch of the same shapes and dtypes on PyTorch's device "meta"."""
     sizes = training_sizes(data) | {"num_passes": num_passes, "batch": batch_size}
 
     def feature(name: str) -> Tensor:
@@ -38,7 +41,7 @@ def meta_batch(data: DataConfig, *, batch_size: int, num_passes: int) -> Feature
 
 
 def training_sizes(data: DataConfig) -> dict[str, int]:
-    """Sizes of the features' dims in training, batch and passes left out."""
+    """Return the sizes of the feature dims in training, except batch and recycling passes."""
     return {
         "N_res": data.crop_size,
         "N_clust": data.max_msa_clusters,
@@ -48,7 +51,7 @@ def training_sizes(data: DataConfig) -> dict[str, int]:
 
 
 def synthetic_sample(sizes: Mapping[str, int], *, seed: int) -> dict[str, Tensor]:
-    """All features of a batch of one; the coordinates follow a random walk.
+    """Return all features of a batch of one. The coordinates follow a random walk.
 
     sizes: N_res, N_clust, N_extra, N_templ, num_passes.
     """

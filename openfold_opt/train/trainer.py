@@ -1,4 +1,4 @@
-"""A run from a configuration: join the other ranks, set up, start the clock, train or evaluate, close."""
+"""Run a configuration: connect the ranks, set up, train or evaluate, and clean up."""
 
 from __future__ import annotations
 
@@ -37,26 +37,25 @@ from openfold_opt.train.build_run import (
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource
+from openfold_opt.train.errors import PreemptedError, SetupError
 from openfold_opt.train.evaluation_worker import EvaluationWorker
 from openfold_opt.train.global_batch import keep_global_batch
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
 from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
 from openfold_opt.train.run_facts import run_facts
+from openfold_opt.train.selection import name_chains
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_loop import TrainingLoop
 from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation
 
 
-class SetupError(ValueError):
-    """The run cannot begin as it was asked for; raised alike on every rank."""
-
-
 @contextmanager
-def _mistakes_as_setup_errors() -> Iterator[None]:
+def _setup_errors() -> Iterator[None]:
+    """Raise each ValueError as a SetupError."""
     try:
         yield
     except ValueError as error:
@@ -64,9 +63,9 @@ def _mistakes_as_setup_errors() -> Iterator[None]:
 
 
 class Trainer:
-    """One run; `run` is called once, alike on every rank.
+    """A run. Every rank calls `run` once.
 
-    If the output directory holds checkpoints of the same run, it goes on from the newest whole one.
+    It resumes from the newest complete checkpoint of the same run in the output directory, if any.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class Trainer:
         stop_request: StopRequest | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> None:
-        """observer: heard on the first rank only. stop_request: may be raised on any rank.
+        """observer: used on the first rank only. stop_request: may be raised on any rank.
 
-        facts: by name, what must be the same on all ranks besides data, configuration, seed,
-        versions and this package's code.
+        facts: further facts by name that must be equal on all ranks, in addition to data,
+        configuration, seed, versions and the code of this package.
         """
         self._config = config
         self._data = data
@@ -101,11 +100,17 @@ class Trainer:
         self._has_failed = False
 
     def run(self) -> RunSummary | None:
-        """Train until the target is reached ("success") or the steps are used up ("aborted": not reached); None on a rank that only evaluates.
+        """Train until the target is reached ("success") or the steps are used up ("aborted").
 
-        Raises SetupError for what a user can mend before training begins, NonFiniteError when a loss or gradient stops being a
-        number, PreemptedError when it was asked to stop, LostRankError when another rank was lost; the observer hears of every
-        exception. A rank that hangs in a collective because another one was lost ends with LOST_RANK_EXIT_CODE.
+        Returns the summary, or None on a rank that only evaluates. The observer receives every
+        exception. A rank that hangs in a collective because another rank was lost exits with
+        LOST_RANK_EXIT_CODE.
+
+        Raises:
+            SetupError: the run cannot start, for a reason that the user can fix.
+            NonFiniteError: a loss, a gradient or a score is not finite.
+            PreemptedError: the run stopped on request.
+            LostRankError: another rank was lost.
         """
         context: ParallelContext | None = None
         try:
@@ -115,11 +120,11 @@ class Trainer:
                 torch.set_num_threads(self._config.torch_threads)
             if device.type == "cpu":
                 keep_freed_memory()
-            store = self._meet(device)
+            store = self._connect_ranks(device)
             context = build_parallel_context(
                 self._config.parallel, self._launch, device=device, store=store
             )
-            self._heartbeat = self._listen(context)
+            self._heartbeat = self._start_heartbeat(context)
             for line in describe_ranks(context, device):
                 self._observer.preparing(line)
             preempted: PreemptedError | None = None
@@ -133,7 +138,7 @@ class Trainer:
                     )
                 except PreemptedError as error:
                     preempted = error
-            # nobody leaves, and no rank that keeps the store least of all, before all are through
+            # No rank exits before all are done, especially not the one that hosts the store.
             barrier(context.world)
             self._heartbeat.close()
             if preempted is not None:
@@ -147,28 +152,28 @@ class Trainer:
         finally:
             if context is not None:
                 context.close()
-            # last, as it ends a rank that hangs in the close before
+            # Last, because the heartbeat ends a rank that hangs in context.close().
             self._heartbeat.close()
         if summary is not None:
             self._observer.run_end(summary)
         return summary
 
-    def _meet(self, device: torch.device) -> Store | None:
-        """Wait until all ranks are here, and compare what must be the same; None for one alone.
+    def _connect_ranks(self, device: torch.device) -> Store | None:
+        """Wait for all ranks and compare their facts. Return the store; None for a single rank.
 
-        Raises SetupError, alike on every rank.
+        Raises SetupError on every rank if facts differ or a rank has a problem.
         """
-        is_alone = self._launch.world_size == 1
+        is_single = self._launch.world_size == 1
         checksum, problem = None, None
         try:
             prepare_to_start_workers(self._config.loader)
-            if not is_alone:
+            if not is_single:
                 checksum = self._data.checksum()
         except (ValueError, OSError) as error:
-            # the other ranks must hear of it
+            # require_same_facts reports the problem to all ranks.
             problem = str(error)
-        with _mistakes_as_setup_errors():
-            if is_alone:
+        with _setup_errors():
+            if is_single:
                 if problem is not None:
                     raise ValueError(problem)
                 return None
@@ -180,7 +185,7 @@ class Trainer:
             )
         return store
 
-    def _listen(self, context: ParallelContext) -> SilentHeartbeat:
+    def _start_heartbeat(self, context: ParallelContext) -> SilentHeartbeat:
         config = self._config.parallel
         if context.world.size == 1 or config.heartbeat_seconds == 0.0:
             return SilentHeartbeat()
@@ -188,13 +193,16 @@ class Trainer:
             context,
             lost_seconds=config.heartbeat_seconds,
             stuck_seconds=config.timeout_seconds,
-            on_failure_report=lambda verdict: self._fail(LostRankError(verdict)),
+            on_failure_report=lambda report: self._fail(LostRankError(report)),
         )
 
     def _find_cause(self, error: BaseException) -> BaseException:
-        """The loss of another rank, if that is what stands behind an exception; else the others are told of this rank's failure."""
+        """Return the loss of another rank if it caused the exception, else the exception.
+
+        In the second case, report this rank's failure to the other ranks.
+        """
         if isinstance(error, PreemptedError):
-            # nothing failed, and every rank comes here
+            # Nothing failed, and every rank raises this.
             return error
         if is_lost_connection(error):
             return self._heartbeat.explain() or error
@@ -202,21 +210,23 @@ class Trainer:
         return error
 
     def _fail(self, error: BaseException) -> None:
-        """Tell the observer, once: this thread or that of the heartbeat."""
+        """Send run_failed once, from this thread or that of the heartbeat."""
         with self._failure_lock:
             if not self._has_failed:
                 self._has_failed = True
                 self._observer.run_failed(error)
 
     def _note(self, what: str) -> None:
-        """A thing of the set-up is done."""
-        self._heartbeat.note(activity=what)
+        """Report a finished part of the set-up."""
+        self._heartbeat.set_status(activity=what)
         self._observer.preparing(what)
 
     def _train(self, context: ParallelContext, device: torch.device) -> RunSummary:
-        with _mistakes_as_setup_errors():
+        with _setup_errors():
             store = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
-            config = keep_global_batch(self._config, context, store, warn=self._observer.warning)
+            config = keep_global_batch(
+                self._config, context, store, report=self._observer.preparing
+            )
             identity = run_identity(
                 config, context, seed=self._seed, data_checksum=self._data.checksum()
             )
@@ -235,36 +245,46 @@ class Trainer:
         if config.kernels.uses_triton(device):
             self._note(describe_tuning(device))
         if config.warm_up:
-            with _mistakes_as_setup_errors():
+            with _setup_errors():
                 runner = warm_up(config, prepared.train_step, prepared.evaluator, report=self._note)
         try:
-            return self._timed(config, context, prepared, runner)
+            return self._run_timed(config, context, prepared, runner)
         finally:
-            # also on a failure, whose traceback keeps everything alive: NCCL does not end while a graph holds its collectives
+            # Also after a failure: its traceback keeps the graphs alive, and NCCL does not shut
+            # down while a graph holds its collectives.
             release(runner, prepared.evaluator)
 
-    def _timed(
+    def _run_timed(
         self,
         config: RunConfig,
         context: ParallelContext,
         prepared: PreparedRun,
         runner: TrainStep | StepGraphs,
     ) -> RunSummary:
-        """From init_stop on."""
+        """Run the timed part, from init_stop on."""
         info = self._describe(config, prepared)
         barrier(context.world)
         self._observer.init_stop(info)
         self._observer.run_start(info)
         started = time.perf_counter()
-        # no rank touches data before the first one has started the clock
+        # No rank reads data before the first rank has sent run_start.
         barrier(context.world)
-        with _mistakes_as_setup_errors():
+        with _setup_errors():
             data = self._data.open(config, context, seed=self._seed)
         try:
             self._observer.data_ready(
-                train_samples=data.train_samples, eval_samples=data.eval_samples
+                train_samples=data.train_samples,
+                eval_samples=data.eval_samples,
+                held_out=data.held_out,
             )
-            course = TrainingLoop(
+            held_out = set(data.held_out)
+            dropped = [c for c in config.selection.train_chain_ids or () if c in held_out]
+            if dropped:
+                self._observer.warning(
+                    "chains of selection.train_chain_ids that are not trained on, because their "
+                    f"cluster is held out for validation: {name_chains(dropped)}"
+                )
+            loop = TrainingLoop(
                 config,
                 prepared,
                 context,
@@ -275,37 +295,37 @@ class Trainer:
                 stop_request=self._stop_request,
             )
             with paused_garbage_collection():
-                return course.run(started=started)
+                return loop.run(started=started)
         finally:
             data.close()
 
     def _evaluate(self, context: ParallelContext, device: torch.device) -> None:
-        """The run of a rank that only evaluates: ready before the clock starts, data opened after."""
-        with _mistakes_as_setup_errors():
-            rank = EvaluationWorker(
+        """Run a rank that only evaluates. It opens the data after run_start."""
+        with _setup_errors():
+            worker = EvaluationWorker(
                 self._config,
                 context,
                 device=device,
-                note=self._heartbeat.note,
+                note=self._heartbeat.set_status,
                 stop_request=self._stop_request,
             )
             graphs = None
             if self._config.warm_up:
-                graphs = warm_up_evaluation(self._config, rank.evaluator, report=self._note)
+                graphs = warm_up_evaluation(self._config, worker.evaluator, report=self._note)
         try:
-            # the training ranks' two: all are ready, and the clock has started
+            # The same two barriers as in _run_timed: all ranks are ready, and run_start was sent.
             barrier(context.world)
             barrier(context.world)
-            with _mistakes_as_setup_errors():
+            with _setup_errors():
                 data = self._data.open(self._config, context, seed=self._seed)
             try:
                 with paused_garbage_collection(), self._stop_request.watched():
-                    rank.run(data)
+                    worker.run(data)
             finally:
                 data.close()
         finally:
             if graphs is not None:
-                rank.evaluator.release_graphs()
+                worker.evaluator.release_graphs()
 
     def _describe(self, config: RunConfig, prepared: PreparedRun) -> RunInfo:
         buffer, launch = prepared.train_step.buffer, self._launch

@@ -1,10 +1,10 @@
-"""A stretch of optimizer steps, with the figures of each read one step late."""
+"""Training between two evaluations. The metrics of each step are read one step late."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,31 +12,13 @@ from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
+from openfold_opt.train.errors import NonFiniteError
 from openfold_opt.train.observer import RunObserver, StepReport
 from openfold_opt.train.step import MicroBatch, StepMetrics, StepResult
 
 
-class NonFiniteError(RuntimeError):
-    """A loss term of non-zero weight, or the gradient norm, is not a number; names step, terms and samples.
-
-    step: the optimizer step, counted from 1; None if the message alone knows it. samples: by training
-    rank, the samples whose loss is not a number.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        step: int | None = None,
-        samples: Mapping[int, tuple[str, ...]] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.step = step
-        self.samples = dict(samples or {})
-
-
 class StepRunner(Protocol):
-    """TrainStep, or the graphs of it."""
+    """TrainStep or StepGraphs."""
 
     def run(
         self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
@@ -45,11 +27,11 @@ class StepRunner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchedStep:
-    """A step whose figures were not read yet."""
+    """A step whose metrics have not been read yet."""
 
     result: StepResult
     started: float
-    """time.perf_counter() before its first batch was asked for."""
+    """time.perf_counter() before its first batch was requested."""
     data_wait_seconds: float
     queue_depth: int
     reorder_distance: int
@@ -57,36 +39,40 @@ class LaunchedStep:
 
 @dataclass(kw_only=True, eq=False)
 class TrainingInterval:
-    """Feeds the training step from the loader, reports every step, and stops the run when figures are not finite."""
+    """Runs training steps on batches of the loader, and reports every step.
+
+    It raises NonFiniteError if a step is not finite.
+    """
 
     train_step: StepRunner
     batches: Iterator[LoadedBatch]
-    """Micro-batches of this rank on its device, from the first step to be run on."""
+    """Micro-batches of this rank on its device, starting with those of the first step to run."""
     mark_consumed: Callable[[LoadedBatch], None]
-    """Told of each micro-batch whose step was launched."""
+    """Called for each micro-batch after its step was launched."""
     accumulation: int
     samples_per_step: int
-    """Global batch."""
+    """The global batch size."""
     recycling: Callable[[int], int]
-    """Passes without gradient of a step, counted from 0."""
+    """Returns the number of recycling iterations of a step, counted from 0."""
     training_ranks: AxisGroup
     observer: RunObserver
     note: Callable[..., None]
-    """Told what this rank does (doing=...) at which step (step=...)."""
+    """Called with what this rank does, and at which step, for the heartbeat."""
     between_steps: Callable[[], None]
     """Called before each step, on every rank."""
     data_wait_seconds: float = 0.0
-    """So far, in all."""
+    """Total so far."""
     warned_terms: set[str] = field(default_factory=set)
 
     def run(self, *, first_step: int, last_step: int) -> tuple[int, tuple[str, ...]]:
-        """Do steps first_step + 1 .. last_step (counted from 1), reports included, or fewer if a signal was heard.
+        """Run and report steps first_step + 1 .. last_step, counted from 1.
 
-        Returns the last step done, and the signals, alike on every rank.
+        A stop flag ends the interval early. Returns the last step and the stop flags, which are
+        the same on every rank.
         """
         launched: LaunchedStep | None = None
-        step, signals = first_step, ()
-        while step < last_step and not signals:
+        step, stop_flags = first_step, ()
+        while step < last_step and not stop_flags:
             step += 1
             self.between_steps()
             started, waited = time.perf_counter(), self.data_wait_seconds
@@ -99,7 +85,7 @@ class TrainingInterval:
             for batch in loaded:
                 self.mark_consumed(batch)
             if launched is not None:
-                signals = self._report(launched, ended=started)
+                stop_flags = self._report(launched, ended=started)
             launched = LaunchedStep(
                 result=result,
                 started=started,
@@ -108,18 +94,19 @@ class TrainingInterval:
                 reorder_distance=max(batch.reorder_distance for batch in loaded),
             )
         if launched is not None:
-            metrics_read = launched.result.read()
-            signals += self._report(launched, ended=time.perf_counter(), metrics=metrics_read)
-        return step, tuple(dict.fromkeys(signals))
+            # Read first: the end of the last step is when its metrics are available.
+            metrics = launched.result.read()
+            stop_flags += self._report(launched, ended=time.perf_counter(), metrics=metrics)
+        return step, tuple(dict.fromkeys(stop_flags))
 
     def _micro_batches(self, step: int, taken: list[LoadedBatch]) -> Iterator[MicroBatch]:
-        """The micro-batches of a step on the device; `taken` gets them as they came."""
+        """Yield the micro-batches of a step, and append the loaded batches to `taken`."""
         for _ in range(self.accumulation):
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             self.note(activity="waiting for data", step=step)
             loaded = next(self.batches)
             self.note(activity="training")
-            self.data_wait_seconds += time.perf_counter() - asked
+            self.data_wait_seconds += time.perf_counter() - requested
             taken.append(loaded)
             if loaded.step != step - 1:
                 raise RuntimeError(
@@ -137,11 +124,11 @@ class TrainingInterval:
     def _report(
         self, launched: LaunchedStep, *, ended: float, metrics: StepMetrics | None = None
     ) -> tuple[str, ...]:
-        """Tell the observer of a step; returns the signals that came with it."""
+        """Send the report of a step to the observer, and return the stop flags of the step."""
         metrics = metrics if metrics is not None else launched.result.read()
         if not metrics.is_applied:
-            raise self._not_finite(launched.result, metrics)
-        self._warn_of_idle_terms(metrics)
+            raise self._not_finite_error(launched.result, metrics)
+        self._warn_about_unused_terms(metrics)
         self.observer.step(
             StepReport(
                 step=metrics.step,
@@ -157,50 +144,56 @@ class TrainingInterval:
                 reorder_distance=launched.reorder_distance,
             )
         )
-        return metrics.signals
+        return metrics.stop_flags
 
-    def _warn_of_idle_terms(self, metrics: StepMetrics) -> None:
-        """The step was applied, so a term that is not finite has weight zero: say so once per term."""
+    def _warn_about_unused_terms(self, metrics: StepMetrics) -> None:
+        """Warn once per loss term that is not finite.
+
+        The step was applied, so the term has weight zero.
+        """
         for name, value in metrics.terms.items():
             if not math.isfinite(value) and name not in self.warned_terms:
                 self.warned_terms.add(name)
                 self.observer.warning(
-                    f"loss term {name} of weight zero is {value} at step {metrics.step}; training goes on"
+                    f"loss term {name} of weight zero is {value} at step {metrics.step}; "
+                    "training continues"
                 )
 
-    def _not_finite(self, result: StepResult, metrics: StepMetrics) -> NonFiniteError:
-        """One error for all ranks: every rank sees the same flag, so every rank comes here."""
-        by_rank = dict(enumerate(gather_objects(_broken_samples(result), self.training_ranks)))
-        found = [
-            f"sample {sample_id}: {why}"
-            for broken in by_rank.values()
-            for sample_id, why in broken.items()
+    def _not_finite_error(self, result: StepResult, metrics: StepMetrics) -> NonFiniteError:
+        """Return the same error on all ranks. Every rank has the same flag, so all call this."""
+        by_rank = dict(enumerate(gather_objects(_non_finite_samples(result), self.training_ranks)))
+        samples = [
+            f"sample {sample_id}: {reason}"
+            for reasons in by_rank.values()
+            for sample_id, reason in reasons.items()
         ]
-        what = (
-            "; ".join(found)
-            if found
+        cause = (
+            "; ".join(samples)
+            if samples
             else f"the gradient norm is {metrics.gradient_norm}, all terms are finite"
         )
         return NonFiniteError(
-            f"step {metrics.step} ({metrics.num_recycling_iterations} passes without gradient) is not finite: {what}. "
-            f"Samples of this rank: {', '.join(result.sample_ids)}. No weight was changed by it. The same command resumes from the newest "
-            "checkpoint, if there is one, and comes here again: leave the sample out of the data, or start another directory and seed",
+            f"step {metrics.step} ({metrics.num_recycling_iterations} recycling iterations) is not "
+            f"finite: {cause}. Samples of this rank: {', '.join(result.sample_ids)}. The step did "
+            "not change the weights. The same command would resume from the newest checkpoint and "
+            "fail at this step again: remove the sample from the data, or start a run with another "
+            "output directory and seed",
             step=metrics.step,
-            samples={rank: tuple(broken) for rank, broken in by_rank.items() if broken},
+            samples={rank: tuple(reasons) for rank, reasons in by_rank.items() if reasons},
         )
 
 
-def _broken_samples(result: StepResult) -> dict[str, str]:
-    """For each sample of this rank whose weighted loss is not finite: its name and its terms that are not."""
-    found = {}
+def _non_finite_samples(result: StepResult) -> dict[str, str]:
+    """Return the samples of this rank whose weighted loss is not finite, with the reason."""
+    reasons = {}
     for sample_id, row in zip(result.sample_ids, result.local_terms.tolist(), strict=True):
         *terms, weighted = row
         if math.isfinite(weighted):
             continue
-        broken = [
+        non_finite = [
             f"{name} = {value}"
             for name, value in zip(result.term_names, terms)
             if not math.isfinite(value)
         ]
-        found[sample_id] = ", ".join(broken) or f"weighted sum = {weighted}"
-    return found
+        reasons[sample_id] = ", ".join(non_finite) or f"weighted sum = {weighted}"
+    return reasons

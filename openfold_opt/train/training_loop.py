@@ -1,4 +1,4 @@
-"""The course of a run: blocks of training, evaluations and checkpoints, until the target or the last step."""
+"""The training loop: training intervals, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
 from openfold_opt.train.checkpoint import Snapshot
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
+from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluations import EvaluationPoint, Evaluations, InlineEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
-from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.remote_evaluation import RemoteEvaluation
 from openfold_opt.train.run_state import Progress, take_snapshot
 from openfold_opt.train.step import TrainStep
@@ -30,7 +31,7 @@ SUCCESS, ABORTED = "success", "aborted"
 
 
 class TrainingLoop:
-    """On every rank that trains."""
+    """Trains on every training rank until the target score or the last step is reached."""
 
     def __init__(
         self,
@@ -55,11 +56,11 @@ class TrainingLoop:
         self._reports: list[EvaluationReport] = []
         self._training_seconds = 0.0
         self._status: str | None = None
-        """Known on the first rank as soon as the clock is stopped, on all when `run` is through."""
+        """Set on the first rank at run_stop, and on all ranks at the end of `run`."""
         self._started = self._run_seconds = 0.0
-        self._block_started = (0.0, 0)
-        """time.perf_counter() and step at the beginning of the running block."""
-        self._note = heartbeat.note
+        self._interval_started = (0.0, 0)
+        """time.perf_counter() and step at the start of the current interval."""
+        self._note = heartbeat.set_status
         self._writer = BackgroundWriter(
             prepared.store,
             before_publishing=lambda step: observer.checkpoint_written(step=step),
@@ -67,7 +68,7 @@ class TrainingLoop:
         )
         device = prepared.train_step.buffer.values.device
         self._evaluations = self._choose_evaluations()
-        self._runner = TrainingInterval(
+        self._interval = TrainingInterval(
             train_step=runner,
             batches=data.training_batches(
                 start_step=prepared.progress.step,
@@ -103,7 +104,10 @@ class TrainingLoop:
         )
 
     def run(self, *, started: float) -> RunSummary:
-        """started: time.perf_counter() at run_start. Raises PreemptedError, after a checkpoint, if the run was asked to stop."""
+        """Run the loop. started: time.perf_counter() at run_start.
+
+        Raises PreemptedError, after a checkpoint, if the run was asked to stop.
+        """
         self._started = started
         try:
             return self._run()
@@ -112,28 +116,28 @@ class TrainingLoop:
 
     def _run(self) -> RunSummary:
         saved_step = self._progress.step
-        signals: tuple[str, ...] = ()
+        stop_flags: tuple[str, ...] = ()
         try:
             with self._stop_request.watched():
-                if self._is_evaluation_owed():
+                if self._is_evaluation_missing():
                     self._evaluate()
                 while (
-                    not signals
+                    not stop_flags
                     and not self._is_over()
                     and self._progress.step < self._config.max_steps
                 ):
-                    signals = self._train(self._next_stop())
-                    if not signals and self._is_evaluation_due(self._progress.step):
+                    stop_flags = self._train(self._next_stop())
+                    if not stop_flags and self._is_evaluation_due(self._progress.step):
                         self._evaluate()
-                    if not signals and self._is_checkpoint_due() and not self._is_over():
+                    if not stop_flags and self._is_checkpoint_due() and not self._is_over():
                         self._begin_checkpoint()
                         saved_step = self._progress.step
-                if "asked to stop" in signals and "target reached" not in signals:
+                if "asked to stop" in stop_flags and "target reached" not in stop_flags:
                     self._stop_early()
-            self._take(self._evaluations.drain() if not signals else ())
+            self._handle_reports(self._evaluations.drain() if not stop_flags else ())
             self._agree_on_status()
         finally:
-            self._evaluations.close(preempted=self._stop_request.is_heard)
+            self._evaluations.close(preempted=self._stop_request.is_acknowledged)
         if saved_step != self._progress.step:
             self._save_last()
         else:
@@ -141,7 +145,7 @@ class TrainingLoop:
         return self._summary()
 
     def _agree_on_status(self) -> None:
-        """Stops the clock, if the target did not before, and tells all ranks how the run ended."""
+        """Send run_stop if it was not sent yet, and broadcast the status to all ranks."""
         if self._status is None:
             self._stop_clock(SUCCESS if self._is_target_reached() else ABORTED)
         self._status = broadcast_object(self._status, self._context.training_ranks)
@@ -161,7 +165,7 @@ class TrainingLoop:
             run_seconds=self._run_seconds,
             training_seconds=self._training_seconds,
             evaluation_seconds=self._evaluations.wait_seconds,
-            data_wait_seconds=self._runner.data_wait_seconds,
+            data_wait_seconds=self._interval.data_wait_seconds,
             evaluations=tuple(self._reports),
             peak_memory_bytes=peak_memory_bytes(self._prepared.train_step.buffer.values.device),
             num_eager_steps=self._step_runner.num_eager_steps
@@ -173,15 +177,18 @@ class TrainingLoop:
         )
 
     def _between_steps(self) -> None:
-        self._take(self._evaluations.finished())
-        if self._stop_request.is_raised or self._evaluations.is_asked_to_stop:
-            self._prepared.train_step.raise_signal("asked to stop")
-        # with evaluations in turn all ranks know, and make no further step
+        self._handle_reports(self._evaluations.finished())
+        if self._stop_request.is_raised or self._evaluations.is_stop_requested:
+            self._prepared.train_step.raise_stop_flag("asked to stop")
+        # Only for remote evaluation: after an inline one, no rank makes another step.
         if self._status == SUCCESS:
-            self._prepared.train_step.raise_signal("target reached")
+            self._prepared.train_step.raise_stop_flag("target reached")
 
-    def _take(self, reports: Iterable[EvaluationReport]) -> None:
-        """Tell of evaluations; the first that reaches the target stops the clock, and those after it do not count."""
+    def _handle_reports(self, reports: Iterable[EvaluationReport]) -> None:
+        """Send evaluation reports to the observer, up to the first one that reaches the target.
+
+        That report ends the timed part of the run. Later ones are ignored.
+        """
         for report in reports:
             if self._status is not None:
                 return
@@ -191,7 +198,7 @@ class TrainingLoop:
                 lddt_ca=report.lddt_ca if report.step == self._progress.step else None,
             )
             self._observer.evaluation(report)
-            self._observer.evaluation_stop(step=report.step, epoch_num=report.epoch_num)
+            self._observer.evaluation_stop(step=report.step, samples_at_end=report.samples_at_end)
             if report.lddt_ca >= self._config.evaluation.target_lddt_ca:
                 self._stop_clock(SUCCESS)
 
@@ -203,7 +210,7 @@ class TrainingLoop:
         )
 
     def _next_stop(self) -> int:
-        """The next step after which something else than training is due."""
+        """Return the next step after which an evaluation, a checkpoint or the end is due."""
         step, config = self._progress.step, self._config
         stops = [_next_multiple(step, config.evaluation.every_steps), config.max_steps]
         if config.checkpoint.every_steps:
@@ -218,7 +225,11 @@ class TrainingLoop:
         return self._status == SUCCESS or self._prepared.progress.is_target_reached
 
     def _is_over(self) -> bool:
-        """Alike on every rank: where other ranks evaluate, the first one may know more, and the next step tells all."""
+        """Return whether the run is over; the same on every rank.
+
+        With remote evaluation, the first rank may already know that the target is reached. The
+        other ranks learn it from the stop flag of the next step.
+        """
         if self._context.bridge is None:
             return self._is_target_reached()
         return self._prepared.progress.is_target_reached
@@ -227,64 +238,74 @@ class TrainingLoop:
         """Return whether an evaluation follows this step: every few steps, and the last one."""
         return step % self._config.evaluation.every_steps == 0 or step == self._config.max_steps
 
-    def _is_evaluation_owed(self) -> bool:
-        """Whether the run was interrupted between a step and the result of the evaluation that was due after it."""
+    def _is_evaluation_missing(self) -> bool:
+        """Return whether the run was interrupted before the result of a due evaluation."""
         step, progress = self._progress.step, self._progress
         is_open = progress.lddt_ca is None and not progress.is_target_reached
         return step > 0 and self._is_evaluation_due(step) and is_open
 
-    def _epoch_num(self, step: int) -> int:
-        """Samples seen at the end of the block between two evaluations that `step` is the last of, or in."""
+    def _samples_at_end(self, step: int) -> int:
+        """Return the number of training samples at the end of the interval that contains `step`."""
         every = self._config.evaluation.every_steps
         last = min(-(-step // every) * every, self._config.max_steps)
-        # a run that was continued with fewer steps is beyond the last one
+        # A run that resumes with a smaller max_steps is already beyond the last step.
         return max(step, last) * self._prepared.identity.global_batch_size
 
     def _train(self, stop: int) -> tuple[str, ...]:
-        """Make steps until `stop`, or until a signal is heard; returns the signals."""
+        """Train up to step `stop`, or until a stop flag is raised. Return the stop flags."""
         first = self._progress.step
         every = self._config.evaluation.every_steps
-        epoch_num = self._epoch_num(stop)
+        samples_at_end = self._samples_at_end(stop)
         if self._status is None and (first % every == 0 or first == self._prepared.progress.step):
-            self._observer.block_start(step=first, epoch_num=epoch_num)
-            self._block_started = (time.perf_counter(), first)
+            self._observer.interval_start(step=first, samples_at_end=samples_at_end)
+            self._interval_started = (time.perf_counter(), first)
         started = time.perf_counter()
-        last, signals = self._runner.run(first_step=first, last_step=stop)
+        last, stop_flags = self._interval.run(first_step=first, last_step=stop)
         self._training_seconds += time.perf_counter() - started
         samples = last * self._prepared.identity.global_batch_size
         self._progress = Progress(step=last, samples_seen=samples)
         if self._is_evaluation_due(last) and self._status is None:
-            begun, begun_step = self._block_started
-            trained = (last - begun_step) * self._prepared.identity.global_batch_size
-            rate = trained / (time.perf_counter() - begun)
-            self._observer.block_stop(step=last, epoch_num=epoch_num, samples_per_second=rate)
-        return signals
+            interval_started, interval_first = self._interval_started
+            trained = (last - interval_first) * self._prepared.identity.global_batch_size
+            rate = trained / (time.perf_counter() - interval_started)
+            self._observer.interval_stop(
+                step=last, samples_at_end=samples_at_end, samples_per_second=rate
+            )
+        return stop_flags
 
     def _evaluate(self) -> None:
         step = self._progress.step
-        # with the clock stopped nobody asks for more; only the rank that knows does anything here
+        # No evaluation is needed after run_stop. With remote evaluation, the other ranks may not
+        # know the status yet, but only the first rank acts on the request.
         if self._status is None:
-            self._evaluations.ask(EvaluationPoint(step=step, epoch_num=self._epoch_num(step)))
-        self._take(self._evaluations.finished())
-        # here, and not in the midst of a step
+            self._evaluations.request(
+                EvaluationPoint(step=step, samples_at_end=self._samples_at_end(step))
+            )
+        self._handle_reports(self._evaluations.finished())
+        # Automatic collection is disabled during training, so collect between intervals.
         gc.collect()
 
     def _stop_early(self) -> None:
-        # signals that come late, or twice, mean the same
-        self._stop_request.is_heard = True
+        # From now on, further requests have no effect.
+        self._stop_request.is_acknowledged = True
         self._save_now()
+        step = self._progress.step
         raise PreemptedError(
-            f"asked to stop, and did so after step {self._progress.step}, whose checkpoint is complete; the same command continues the run"
+            f"stopped on request after step {step}; the checkpoint "
+            f"{self._prepared.store.path(step)} is complete, and the same command continues the run"
         )
 
     def _begin_checkpoint(self) -> None:
-        """Raises OSError on every rank if the first one could not write the checkpoint before."""
+        """Start to write a checkpoint.
+
+        Raises OSError on every rank if the first one could not write the previous checkpoint.
+        """
         self._note(activity="saving")
         states = gather_objects(self._data.training_state(), self._context.training_ranks)
-        # the ranks of a dap group take the same stream
+        # The ranks of a DAP group use the same stream.
         streams = tuple(states[:: self._context.dap.size])
-        place = StreamState(low=self._progress.step * self._config.accumulation)
-        is_in_order = all(stream is None or stream == place for stream in streams)
+        in_order = StreamState(low=self._progress.step * self._config.accumulation)
+        is_in_order = all(stream is None or stream == in_order for stream in streams)
         self._progress = replace(
             self._progress,
             stream_states=streams,
@@ -297,7 +318,7 @@ class TrainingLoop:
         self._on_first_rank(self._writer.finish)
 
     def _on_first_rank(self, write: Callable[[], None]) -> None:
-        """An OSError there is raised on every rank."""
+        """Call `write` on the first rank. Raise its OSError on every rank."""
         failure: OSError | None = None
         if self._context.training_ranks.rank == 0:
             try:
@@ -317,13 +338,13 @@ class TrainingLoop:
         )
 
     def _save_now(self) -> None:
-        """Save whatever became of the checkpoint before, and wait until it is written."""
+        """Write a checkpoint and wait for it, even if the previous one failed."""
         self._finish_or_warn()
         self._begin_checkpoint()
         self._finish_checkpoint()
 
     def _save_last(self) -> None:
-        """The run is over and its log closed: what cannot be saved now is no failure of it."""
+        """Write the last checkpoint. A failure is only a warning, because the run is complete."""
         try:
             self._save_now()
         except OSError as error:

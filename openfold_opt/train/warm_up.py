@@ -1,6 +1,7 @@
-"""Steps on made-up data before the clock runs: what is slow at the first time is not slow in the run, and nothing else remains of it.
+"""Warm-up before the timed part of a run: steps and evaluations on synthetic data.
 
-Compiled kernels, cuBLAS handles and workspaces, the memory that the allocator holds, and the graphs are what stays.
+It compiles kernels, creates cuBLAS handles and workspaces, fills the caching allocator and captures
+CUDA graphs. It leaves weights, optimizer and random states unchanged.
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ def warm_up(
     recorder: Recorder | None = None,
     report: Callable[[str], None],
 ) -> TrainStep | StepGraphs:
-    """A step for each number of recycling passes, and evaluations; weights, optimizer and random state are then as before.
+    """Run a step for each number of recycling iterations, and evaluations, on synthetic data.
 
-    Collective where ranks train together: all of them make the same steps.
+    Weights, optimizer and random states are unchanged afterward. This is a collective operation of
+    all training ranks.
 
     Args:
-        config: of the run.
-        train_step: the step.
-        evaluator: of the run.
-        recorder: makes the graphs if the run has any; None: CUDA's.
-        report: gets a line for each thing done.
+        config: configuration of the run.
+        train_step: training step of the run.
+        evaluator: evaluator of the run.
+        recorder: captures the graphs if the run uses them; None: CudaRecorder.
+        report: receives a line for each finished part.
 
     Returns:
-        What carries out the steps of the run: graphs of the step, or the step itself.
+        The object that runs the steps: graphs of the step, or the step itself.
 
     Raises:
-        CaptureError: a graph could not be recorded.
+        CaptureError: a graph could not be captured.
     """
     device = train_step.buffer.values.device
     runner: TrainStep | StepGraphs = train_step
@@ -54,17 +56,17 @@ def warm_up(
         recorder = recorder if recorder is not None else CudaRecorder(device)
         micro_batch = synthetic_micro_batch(config, device, 0)
         runner = StepGraphs(train_step, recorder, micro_batch=micro_batch)
-    with _as_before(train_step):
-        # most passes first: the memory it takes serves the others
+    with _restore_state(train_step):
+        # Most iterations first: the others can reuse their memory.
         numbers = range(config.data.max_recycling_iterations, -1, -1)
-        for passes in numbers:
+        for number in numbers:
             if isinstance(runner, StepGraphs):
-                runner.warm_up_run(passes)
+                runner.warm_up_run(number)
             else:
                 count = range(config.accumulation)
                 batches = (synthetic_micro_batch(config, device, n) for n in count)
-                runner.run(batches, step=1, num_recycling_iterations=passes).read()
-            report(f"warm-up: step with {passes} passes without gradient")
+                runner.run(batches, step=1, num_recycling_iterations=number).read()
+            report(f"warm-up: step with {number} recycling iterations")
         graphs = (
             EvaluationGraphs(evaluator.compute, recorder)
             if isinstance(runner, StepGraphs)
@@ -72,18 +74,18 @@ def warm_up(
         )
         _evaluate(config, evaluator, graphs, device=device, report=report)
         if isinstance(runner, StepGraphs):
-            # Recorded graphs keep their memory from eager work, so this comes last.
+            # Captured graphs do not share their memory with eager work, so capture last.
             _record(runner, numbers, graphs)
             evaluator.use_graphs(graphs)
-            report(f"warm-up: recorded {len(numbers)} steps and the evaluation")
+            report(f"warm-up: captured {len(numbers)} steps and the evaluation")
     return runner
 
 
 def _record(runner: StepGraphs, numbers: Iterable[int], graphs: EvaluationGraphs) -> None:
-    """Record all graphs, or none if one of them fails."""
+    """Capture all graphs. If one capture fails, release all of them."""
     try:
-        for passes in numbers:
-            runner.record(passes)
+        for number in numbers:
+            runner.record(number)
         graphs.record()
     except Exception:
         # NCCL does not shut down while a graph holds its collectives.
@@ -95,7 +97,7 @@ def _record(runner: StepGraphs, numbers: Iterable[int], graphs: EvaluationGraphs
 def warm_up_evaluation(
     config: RunConfig, evaluator: Evaluator, *, report: Callable[[str], None]
 ) -> EvaluationGraphs | None:
-    """The same for a rank that only evaluates; returns the graphs that it uses from now on, if the run has any."""
+    """Warm up a rank that only evaluates. Return its graphs, or None if the run has none."""
     recorder = CudaRecorder(evaluator.device) if config.cuda_graphs else None
     graphs = EvaluationGraphs(evaluator.compute, recorder) if recorder is not None else None
     _evaluate(config, evaluator, graphs, device=evaluator.device, report=report)
@@ -106,20 +108,20 @@ def warm_up_evaluation(
 
 
 def release(runner: TrainStep | StepGraphs, evaluator: Evaluator) -> None:
-    """Give up what warm_up recorded, before process groups end."""
+    """Release the graphs that warm_up captured. Call this before process groups are destroyed."""
     if isinstance(runner, StepGraphs):
         runner.release()
         evaluator.release_graphs()
 
 
 def synthetic_micro_batch(config: RunConfig, device: torch.device, number: int) -> MicroBatch:
-    """Micro-batch `number` of a step, counted from 0, of synthetic features on the device."""
+    """Return synthetic micro-batch `number` of a step, counted from 0, on the device."""
     size, num_passes = config.local_batch_size, config.data.max_recycling_iterations + 1
     features = synthetic_batch(config.data, batch_size=size, num_passes=num_passes, seed=number)
     return MicroBatch(
         features=FeatureBatch.from_features(features).to(device),
         slots=torch.arange(number * size, (number + 1) * size).to(device),
-        sample_ids=("made up",) * size,
+        sample_ids=("synthetic",) * size,
     )
 
 
@@ -132,7 +134,7 @@ def _evaluate(
     report: Callable[[str], None],
 ) -> None:
     if graphs is None:
-        # kernels are compiled for multiples of 16 and for other sizes by themselves
+        # Kernels are compiled separately for multiples of 16 and for other sizes.
         for length in (config.data.crop_size, config.data.crop_size + 1):
             evaluator.compute(_synthetic_chain(config, length, device))
         report("warm-up: evaluation")
@@ -154,8 +156,8 @@ def _synthetic_chain(config: RunConfig, length: int, device: torch.device) -> Fe
 
 
 @contextmanager
-def _as_before(train_step: TrainStep) -> Iterator[None]:
-    """Puts back what a step changes, to the last bit."""
+def _restore_state(train_step: TrainStep) -> Iterator[None]:
+    """Restore everything that a step changes, and the random states, on exit."""
     state = train_step.weight_state()
     tensors = [x for x in vars(state).values() if x is not None] + [train_step.buffer.gradients]
     copies = [x.clone() for x in tensors]

@@ -1,4 +1,4 @@
-"""The running average of the weights, which is what gets evaluated (AF2 suppl. 1.11.7)."""
+"""The running average of the weights, which evaluations use (AF2 suppl. 1.11.7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openfold_opt.train.parameter_buffer import ParameterBuffer
 
 @dataclass(frozen=True, kw_only=True)
 class WeightAverageConfig:
-    """Exponential moving average; the benchmark calls it SWA."""
+    """Exponential moving average of the weights."""
 
     category: ClassVar[str] = "mathematical"
 
@@ -26,7 +26,7 @@ class WeightAverageConfig:
 
 
 class WeightAverage:
-    """average: [buffer.size] float32, num_updates: float32 scalar; the first update copies."""
+    """average: [buffer.size] float32; num_updates: float32 scalar. The first update copies."""
 
     def __init__(self, buffer: ParameterBuffer) -> None:
         self._buffer = buffer
@@ -34,5 +34,5 @@ class WeightAverage:
         self.num_updates = torch.zeros((), device=buffer.values.device)
 
     def parameters(self) -> dict[str, Tensor]:
-        """The averaged weights by parameter name, as views."""
+        """Return views of the averaged weights by parameter name."""
         return self._buffer.views(self.average)

@@ -1,4 +1,4 @@
-"""Ten ways to alter a log that was right, none of which may be accepted."""
+"""Ten ways to alter a valid log; every altered log must be refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HOUR_MS = 3_600_000
 
 
 def read(line: str) -> dict | None:
-    """The event on a line; None if there is none."""
+    """Return the event on a line, or None."""
     return json.loads(line.partition(MARK)[2]) if MARK in line else None
 
 
-def places(lines: list[str], key: str) -> list[int]:
-    """Indices of the lines with this key."""
+def indices_of(lines: list[str], key: str) -> list[int]:
+    """Return the indices of the lines with this key."""
     return [index for index, line in enumerate(lines) if f'"key": "{key}"' in line]
 
 
@@ -26,26 +26,26 @@ def changed(line: str, **fields) -> str:
 
 
 def stop_before_start(lines: list[str]) -> list[str]:
-    """run_stop on the line before run_start, with its time."""
-    (start,), (stop,) = places(lines, "run_start"), places(lines, "run_stop")
+    """Move run_stop to the line before run_start, with the time of run_start."""
+    (start,), (stop,) = indices_of(lines, "run_start"), indices_of(lines, "run_stop")
     moved = changed(lines[stop], time_ms=read(lines[start])["time_ms"])
     rest = lines[:stop] + lines[stop + 1 :]
     return rest[:start] + [moved] + rest[start:]
 
 
 def stop_an_hour_early(lines: list[str]) -> list[str]:
-    (stop,) = places(lines, "run_stop")
+    (stop,) = indices_of(lines, "run_stop")
     early = [
-        re.sub(r'"time_ms": (\d+)', lambda found: f'"time_ms": {int(found[1]) - HOUR_MS}', line)
+        re.sub(r'"time_ms": (\d+)', lambda match: f'"time_ms": {int(match[1]) - HOUR_MS}', line)
         for line in lines[stop:]
     ]
     return lines[:stop] + early
 
 
 def accuracy_an_hour_back(lines: list[str]) -> list[str]:
-    at = places(lines, "eval_accuracy")[0]
-    back = changed(lines[at], time_ms=read(lines[at])["time_ms"] - HOUR_MS)
-    return lines[:at] + [back] + lines[at + 1 :]
+    index = indices_of(lines, "eval_accuracy")[0]
+    back = changed(lines[index], time_ms=read(lines[index])["time_ms"] - HOUR_MS)
+    return lines[:index] + [back] + lines[index + 1 :]
 
 
 def every_event_twice(lines: list[str]) -> list[str]:
@@ -53,46 +53,46 @@ def every_event_twice(lines: list[str]) -> list[str]:
 
 
 def two_run_starts(lines: list[str]) -> list[str]:
-    (start,) = places(lines, "run_start")
+    (start,) = indices_of(lines, "run_start")
     second = changed(lines[start], time_ms=read(lines[start])["time_ms"] + 1)
-    # after the next line whose time is not earlier, so that only the number of them is wrong
-    at = next(
-        index
-        for index in range(start + 1, len(lines))
-        if MARK in lines[index] and read(lines[index])["time_ms"] > read(lines[start])["time_ms"]
+    # Insert it after the next line with a later time, so that only the number of events is wrong.
+    index = next(
+        i
+        for i in range(start + 1, len(lines))
+        if MARK in lines[i] and read(lines[i])["time_ms"] > read(lines[start])["time_ms"]
     )
-    return lines[:at] + [second] + lines[at:]
+    return lines[:index] + [second] + lines[index:]
 
 
 def two_events_on_a_line(lines: list[str]) -> list[str]:
-    at = places(lines, "eval_accuracy")[-1]
-    return lines[:at] + [lines[at] + lines[at + 1]] + lines[at + 2 :]
+    index = indices_of(lines, "eval_accuracy")[-1]
+    return lines[:index] + [lines[index] + lines[index + 1]] + lines[index + 2 :]
 
 
 def an_event_inside_another(lines: list[str]) -> list[str]:
-    at = places(lines, "eval_accuracy")[-1]
-    whole, middle = lines[at], len(lines[at]) // 2
-    return lines[:at] + [whole[:middle] + lines[at + 1] + whole[middle:]] + lines[at + 2 :]
+    index = indices_of(lines, "eval_accuracy")[-1]
+    whole, middle = lines[index], len(lines[index]) // 2
+    return lines[:index] + [whole[:middle] + lines[index + 1] + whole[middle:]] + lines[index + 2 :]
 
 
 def negative_time(lines: list[str]) -> list[str]:
-    at = next(index for index, line in enumerate(lines) if MARK in line)
-    return lines[:at] + [changed(lines[at], time_ms=-1)] + lines[at + 1 :]
+    index = next(i for i, line in enumerate(lines) if MARK in line)
+    return lines[:index] + [changed(lines[index], time_ms=-1)] + lines[index + 1 :]
 
 
 def fractional_time(lines: list[str]) -> list[str]:
-    at = places(lines, "global_batch_size")[0]
-    time_ms = read(lines[at])["time_ms"]
-    return lines[:at] + [changed(lines[at], time_ms=time_ms + 0.5)] + lines[at + 1 :]
+    index = indices_of(lines, "global_batch_size")[0]
+    time_ms = read(lines[index])["time_ms"]
+    return lines[:index] + [changed(lines[index], time_ms=time_ms + 0.5)] + lines[index + 1 :]
 
 
 def no_accuracy(lines: list[str]) -> list[str]:
-    at = places(lines, "eval_accuracy")[-1]
-    return lines[:at] + lines[at + 1 :]
+    index = indices_of(lines, "eval_accuracy")[-1]
+    return lines[:index] + lines[index + 1 :]
 
 
 def another_status(lines: list[str]) -> list[str]:
-    (stop,) = places(lines, "run_stop")
+    (stop,) = indices_of(lines, "run_stop")
     metadata = read(lines[stop])["metadata"] | {"status": "aborted"}
     return lines[:stop] + [changed(lines[stop], metadata=metadata)] + lines[stop + 1 :]
 
@@ -110,7 +110,7 @@ ALTERATIONS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "no eval_accuracy": (no_accuracy, "run_stop says success, but"),
     "another status": (another_status, "run_stop says aborted, but eval_accuracy on line"),
 }
-"""Name -> what it does to the lines of a log, and a part of the reason that must be given.
+"""Name -> function that alters the lines of a log, and a part of the expected error message.
 
-The kinds are ten: a time that is negative and one that is not whole count as one.
+Negative and fractional times count as one kind, so there are ten kinds.
 """

@@ -1,4 +1,4 @@
-"""Compile the kernels of the benchmark for a chip in a separate process, and read the record."""
+"""Compile the kernels of the benchmark for a GPU in a separate process, and read the record."""
 
 import json
 import os
@@ -17,7 +17,7 @@ OTHERS = ("global_attention", "layer_norm", "triangle_gate", "dropout_residual",
 
 
 def run_perf_resources(*arguments, **environment):
-    """Run `perf resources` in a process that compiles; in this one kernels are interpreted."""
+    """Run `perf resources` in a process that compiles kernels; this one interprets them."""
     command = [sys.executable, "-m", "benchmark", "perf", "resources", *arguments]
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     return subprocess.run(
@@ -26,22 +26,23 @@ def run_perf_resources(*arguments, **environment):
 
 
 def compile_for(capability, *precisions, only_memory):
-    """Return precision -> resources of every kernel; the record stays in artifacts/."""
+    """Return precision -> resources of every kernel; the record is kept in artifacts/."""
     ARTIFACTS.mkdir(exist_ok=True)
     kind = "memory" if only_memory else "resources"
     record = ARTIFACTS / f"kernel_{kind}_sm_{capability}.json"
     arguments = ("--capability", str(capability), "--precision", *precisions, "--json", str(record))
     options = ("--only-memory", "--widest") if only_memory else ()
-    finished = run_perf_resources(*arguments, *options)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    process = run_perf_resources(*arguments, *options)
+    assert process.returncode == 0, process.stderr[-3000:]
     kernels = json.loads(record.read_text())["figures"]["kernels"]
     return {precision: kernels[f"sm_{capability} {precision}"] for precision in precisions}
 
 
 def assert_fits(kernels, precision, capability):
-    """Assert that the kernels fit the chip and need no more than the table says.
+    """Assert that the kernels fit the GPU and need no more than the table lists.
 
-    Blackwell is not in the table: it has the limit of Hopper, and needs are a few bytes larger.
+    Blackwell is not in the table: it has the limit of Hopper, and its kernels need a few bytes
+    more.
     """
     assert {kernel["kernel"].split(".")[0] for kernel in kernels} >= {*WITH_DOT, *OTHERS}
     for kernel in kernels:

@@ -1,4 +1,4 @@
-"""Logs of made-up runs, written by the observer that writes those of real ones."""
+"""Logs of synthetic runs, written by the observer of real runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from benchmark.launch import Submitter
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.presets import build_preset
 from benchmark.submission.description import MEANINGS
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunInfo
 
 DESCRIPTION = {
     "submitter": "Nobody",
@@ -34,9 +35,13 @@ DESCRIPTION = {
 def write_demo_log(
     path, *, seed, scores=(0.5, 0.81), minutes=0.0, global_batch_size=2, num_resumptions=0
 ):
-    """The log of a run of the demo with an evaluation after every 100 steps; scores: lDDT-Ca of each.
+    """Write the log of a demo run with an evaluation after every 100 steps.
 
-    minutes: the run ends so much later than it did. Runs of different seeds start an hour apart.
+    Runs of different seeds start an hour apart.
+
+    Args:
+        scores: lDDT-Ca of each evaluation.
+        minutes: Duration that is added to the run.
     """
     config = build_preset("demo")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,16 +72,16 @@ def write_demo_log(
     log.data_ready(train_samples=368, eval_samples=16)
     for index, score in enumerate(scores):
         step, samples = 100 * (index + 1), 200 * (index + 1)
-        log.block_start(step=step - 100, epoch_num=samples)
-        log.block_stop(step=step, epoch_num=samples, samples_per_second=12.0)
-        log.evaluation_start(step=step, epoch_num=samples)
+        log.interval_start(step=step - 100, samples_at_end=samples)
+        log.interval_stop(step=step, samples_at_end=samples, samples_per_second=12.0)
+        log.evaluation_start(step=step, samples_at_end=samples)
         chains = (ChainScore(chain_id="7abc_A", lddt_ca=score, num_residues=100),)
         log.evaluation(
             EvaluationReport(
-                step=step, epoch_num=samples, lddt_ca=score, chains=chains, seconds=2.0
+                step=step, samples_at_end=samples, lddt_ca=score, chains=chains, seconds=2.0
             )
         )
-        log.evaluation_stop(step=step, epoch_num=samples)
+        log.evaluation_stop(step=step, samples_at_end=samples)
     log.run_stop(status="success" if scores[-1] >= 0.8 else "aborted", samples=200 * len(scores))
     log.close()
     events = [json.loads(line.partition(" ")[2]) for line in path.read_text().splitlines()]
@@ -91,7 +96,7 @@ def write_demo_log(
 
 
 def write_record(folder, *, commit, **changes):
-    """config.json beside a log: what consistency and packing read of it."""
+    """Write config.json with the keys that `submit` reads."""
     record = {
         "preset": "demo",
         "config": {"data": {"crop_size": 36}},
@@ -103,7 +108,7 @@ def write_record(folder, *, commit, **changes):
 
 
 def write_power(folder, *, watts=200.0, seconds=10):
-    """power/node_0.txt beside a log: a reading every second."""
+    """Write power/node_0.txt with a reading every second."""
     log = logging.Logger("power", level=logging.INFO)
     (folder / "power").mkdir()
     log.addHandler(logging.FileHandler(folder / "power" / "node_0.txt"))
@@ -116,6 +121,6 @@ def write_power(folder, *, watts=200.0, seconds=10):
 
 
 def write_description(path, **changes):
-    """A complete system description, empty where nothing is demanded."""
+    """Write a complete system description; optional keys are empty."""
     path.write_text(json.dumps(dict.fromkeys(MEANINGS, "") | DESCRIPTION | changes))
     return path

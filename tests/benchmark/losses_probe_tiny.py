@@ -1,7 +1,9 @@
-"""`python -m tests.benchmark.losses_probe_tiny SETTINGS`: the probe of `perf losses` on a tiny model and samples out of memory.
+"""The probe of `perf losses` on a tiny model and samples in memory.
 
-Faults are planted by --kernels, a word that the tiny preset has no other use for: "triton" stands for a fast side that learns three times as
-fast, "compiled" for one that comes upon a sample that is not a number.
+    python -m tests.benchmark.losses_probe_tiny SETTINGS
+
+The option --kernels, which the tiny preset does not need, selects a fault to inject: "triton"
+triples the learning rate, "compiled" adds a sample with NaN values.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tests.train.synthetic import MemorySource, tiny_config
 
 
 def build_tiny() -> RunConfig:
-    """Constant learning rate from the first step on, so that runs drift apart within a few."""
+    """Return a preset with a constant learning rate, so that runs diverge within a few steps."""
     config = tiny_config(use_dropout=False)
     return dataclasses.replace(
         config,
@@ -31,14 +33,14 @@ def build_tiny() -> RunConfig:
 def main() -> int:
     torch.set_num_threads(1)
     settings = json.loads(sys.argv[1])
-    planted, config = settings["kernels"], build_tiny()
-    if planted in ("triton", "compiled"):
+    fault, config = settings["kernels"], build_tiny()
+    if fault in ("triton", "compiled"):
         settings["kernels"] = "reference"
-    if planted == "triton":
+    if fault == "triton":
         config = dataclasses.replace(
             config, schedule=dataclasses.replace(config.schedule, base_learning_rate=3e-3)
         )
-    data = MemorySource(broken_at=3 if planted == "compiled" else None)
+    data = MemorySource(broken_at=3 if fault == "compiled" else None)
     return train(configuration(config, settings), settings, data=data)
 
 

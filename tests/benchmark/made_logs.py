@@ -1,4 +1,4 @@
-"""MLPerf logs of runs that never were, to be read by `summarize`."""
+"""Synthetic MLPerf logs for the tests of `summarize`."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ CLOSED = {
 
 
 class MadeLog:
-    """Events with a clock of their own, in seconds; settings replace or add keys of the header."""
+    """A log with a simulated clock in seconds; settings replace or add keys of the header."""
 
     def __init__(self, *, start: float = 0.0, **settings) -> None:
         self.lines: list[str] = []
@@ -52,7 +52,7 @@ class MadeLog:
         self.lines.append(":::MLLOG " + json.dumps(fields | {"metadata": metadata}))
 
     def train(self, *, seconds: float, samples: int) -> None:
-        """A cycle that ends at `samples`."""
+        """Add a training interval that ends at `samples`."""
         self.event("epoch_start", epoch_num=samples)
         self.now += seconds
         self.event("epoch_stop", epoch_num=samples)
@@ -72,7 +72,11 @@ class MadeLog:
 def whole_run(
     *, cycles: int = 3, status: str = "success", start: float = 0.0, **settings
 ) -> MadeLog:
-    """20 s before the clock; per cycle 40 steps, 2 s each (the first cycle 3 s), and 10 s of evaluation."""
+    """Return the log of a complete run.
+
+    It has 20 s of initialization. Every cycle has 40 steps of 2 s (3 s in the first cycle) and 10 s
+    of evaluation.
+    """
     log = MadeLog(start=start, **settings)
     log.now += 20
     log.event("run_start")

@@ -42,7 +42,7 @@ def test_a_resumed_run_is_one_run_and_not_one_that_did_not_converge(tmp_path, ca
     assert skipped["path"].endswith("run_3/mlperf.log")
     assert skipped["reason"] == (
         "a resumed run is not a result: one run in 2 logs: "
-        "mlperf.log (pre-empted after 200 samples), "
+        "mlperf.log (preempted after 200 samples), "
         "mlperf_continued_1.log (resumed from step 0, success after 400 samples)"
     )
 
@@ -57,7 +57,7 @@ def test_the_first_log_alone_brings_the_others(tmp_path):
     copy.parent.mkdir()
     shutil.copyfile(tmp_path / "mlperf_continued_1.log", copy)
     whole, reasons = set_parts_aside([copy])
-    assert whole == [] and "its first log is not among them" in reasons[copy]
+    assert whole == [] and "its first log is missing" in reasons[copy]
 
 
 def test_copies_in_one_folder_are_linked_by_their_seed(tmp_path):
@@ -86,7 +86,7 @@ def test_a_preempted_run_that_was_not_continued_is_left_out(tmp_path):
     preempted(tmp_path / "run_2" / "mlperf.log", seed=2)
     found = gather([tmp_path])
     assert [len(each.runs) for each in found.sets] == [2]
-    assert "pre-empted after 200 samples) was not continued yet" in found.rejections[0].reason
+    assert "preempted after 200 samples) was not continued yet" in found.rejections[0].reason
 
 
 def test_a_run_that_failed_otherwise_did_not_converge(tmp_path):

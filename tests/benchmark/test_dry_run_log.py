@@ -70,7 +70,7 @@ def test_every_condition_of_the_published_rules_is_applied(
             key, value if key.startswith(("submission", "cache")) else -1, metadata=metadata
         ),
     )
-    with open(shared / "facts" / "category.tsv", newline="") as file:
+    with open(shared / "facts" / "closed_division.tsv", newline="") as file:
         keys = {row["log_key"] for row in csv.DictReader(file, delimiter="\t")}
     assert len(keys) == 39
     assert keys <= {refusal.key for refusal in closed_refusals(reference, samples=SAMPLES)}

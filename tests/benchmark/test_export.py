@@ -65,8 +65,8 @@ def test_refusals(run_dir, tmp_path, capsys):
     for arguments, message in (
         ([str(run_dir), str(existing)], "exists already"),
         ([str(tmp_path), str(tmp_path / "new")], "expected the output directory of a run"),
-        ([str(run_dir), str(tmp_path / "new"), "--step", "3"], "is not a whole checkpoint"),
-        ([str(run_dir), str(tmp_path / "none" / "new")], "make it first"),
+        ([str(run_dir), str(tmp_path / "new"), "--step", "3"], "is not a complete checkpoint"),
+        ([str(run_dir), str(tmp_path / "none" / "new")], "create it first"),
     ):
         assert main(["export", *arguments]) == 2
         assert message in capsys.readouterr().err

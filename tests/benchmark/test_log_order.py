@@ -11,7 +11,7 @@ from benchmark.check import check_log
 from benchmark.log_events import MARK, read_events
 from benchmark.log_order import order_complaints
 from benchmark.results.run_log import LogError, read_run_log
-from benchmark.submission.consistency import judge_logs
+from benchmark.submission.consistency import check_logs
 from benchmark.submission.finding import FAIL
 from benchmark.submission.logs import find_logs
 from tests.benchmark.altered_logs import ALTERATIONS
@@ -86,7 +86,7 @@ def test_altered_logs_are_refused_by_check_and_summarize(tmp_path, capsys, name)
     capsys.readouterr()
     assert main(["summarize", str(tmp_path / "set")]) == 1
     shown = capsys.readouterr().out
-    assert str(odd) in shown and "2 (+1 left out)" in shown
+    assert str(odd) in shown and "2 (+1 skipped)" in shown
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
@@ -106,7 +106,7 @@ def test_ten_runs_with_one_altered_log_are_refused_by_submit(tmp_path, name):
         write_demo_log(tmp_path / f"result_{index}.txt", seed=index, minutes=10)
     odd = tmp_path / "result_4.txt"
     reason = alter(odd, odd, name)
-    findings = judge_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
+    findings = check_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
     (finding,) = [each for each in findings if each.subject == "compliance"]
     assert finding.state == FAIL and finding.text.startswith("result_4, from")
     assert reason in finding.text
@@ -261,4 +261,4 @@ def test_submit_refuses_ten_published_logs_with_one_altered(
     assert main(command) == 1
     shown = capsys.readouterr().out
     assert "FAIL  compliance: result_1" in shown and reason in shown
-    assert "falls short in compliance" in shown
+    assert "failed in compliance" in shown

@@ -11,7 +11,8 @@ from benchmark.log_events import read_events
 from benchmark.mlperf_log import MLPerfObserver
 from benchmark.presets import build_preset
 from benchmark.presets.mlperf_reference import INIT_CHECKPOINT_SHA256
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunInfo, StepReport
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunInfo, StepReport
 
 INIT_KEYS = (
     "init_start cache_clear submission_benchmark submission_org submission_division submission_status "
@@ -76,16 +77,16 @@ def send_run(observer, info, *, lddt_ca=0.81):
     observer.init_stop(info)
     observer.run_start(info)
     observer.data_ready(train_samples=594595, eval_samples=180)
-    observer.block_start(step=0, epoch_num=5120)
+    observer.interval_start(step=0, samples_at_end=5120)
     observer.step(step_report(1, wait=0.25))
     observer.step(step_report(2, wait=0.75))
-    observer.block_stop(step=40, epoch_num=5120, samples_per_second=64.0)
-    observer.evaluation_start(step=40, epoch_num=5120)
+    observer.interval_stop(step=40, samples_at_end=5120, samples_per_second=64.0)
+    observer.evaluation_start(step=40, samples_at_end=5120)
     chains = (ChainScore(chain_id="7abc_A", lddt_ca=lddt_ca, num_residues=100),)
     observer.evaluation(
-        EvaluationReport(step=40, epoch_num=5120, lddt_ca=lddt_ca, chains=chains, seconds=2.0)
+        EvaluationReport(step=40, samples_at_end=5120, lddt_ca=lddt_ca, chains=chains, seconds=2.0)
     )
-    observer.evaluation_stop(step=40, epoch_num=5120)
+    observer.evaluation_stop(step=40, samples_at_end=5120)
     observer.run_stop(status="success", samples=5120)
 
 

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import OutputDirectory, lock_holder
+from benchmark.output_directory import OutputDirectory, describe_restart, lock_holder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IDENTITY = {"preset": "demo", "data": "abc"}
@@ -64,6 +64,15 @@ def test_fresh_directory(tmp_path):
     directory.close()
 
 
+def test_a_restart_resumes_only_from_a_checkpoint(tmp_path):
+    assert describe_restart(tmp_path).startswith("there is no checkpoint yet")
+    directory = take(tmp_path)
+    assert describe_restart(tmp_path).endswith("the same command starts from the beginning")
+    directory.mark_running()
+    directory.mark_failed({"kind": "signal"})
+    assert describe_restart(tmp_path) == "the same command resumes from the newest checkpoint"
+
+
 def test_given_seed_wins(tmp_path):
     assert take(tmp_path, seed=3).seed == 3
 
@@ -112,8 +121,9 @@ def test_finished_run_refuses(tmp_path):
     directory.mark_running()
     directory.mark_finished(outcome="success")
     directory.close()
-    with pytest.raises(BenchmarkError, match="holds a finished run .success."):
+    with pytest.raises(BenchmarkError, match="holds a finished run .success.") as caught:
         take(tmp_path)
+    assert str(caught.value).endswith(f"--init-checkpoint {tmp_path}")
 
 
 def test_other_preset_does_not_continue_a_dead_run(tmp_path):

@@ -64,7 +64,7 @@ def test_golden_directories_pass(shared, capsys, name):
         assert "resumed update: 2 of 2 within tolerance" in text
     if name == "model_full":
         assert "93,229,082 parameters in 5,044 tensors" in text
-        assert "skipped, as the directory has no: outputs_no_recycling.npz, grads.npz" in text
+        assert "skipped, because the directory lacks: outputs_no_recycling.npz, grads.npz" in text
 
 
 @pytest.mark.compiler
@@ -162,7 +162,7 @@ def test_kernels_that_are_not_offered_are_an_error(shared, capsys):
 
 
 def test_cpu_kernels_without_a_compiler_are_an_error(shared, capsys, monkeypatch):
-    monkeypatch.setattr(select, "no_library_because", lambda: "there is no C++ compiler")
+    monkeypatch.setattr(select, "cpu_unsupported_reason", lambda: "there is no C++ compiler")
     assert main(["parity", "--kernels", "cpu", str(shared / "golden" / "model_tiny")]) == 2
     assert_one_message(capsys, "there is no C++ compiler")
 
@@ -262,7 +262,7 @@ def test_a_dap_group_passes_under_torchrun(shared):
         timeout=300,
     )
     assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-1000:]
-    assert shown.stdout.count("spread over 2 ranks") == 1, "only the first rank speaks"
+    assert shown.stdout.count("sharded over 2 ranks") == 1, "only the first rank prints"
     for section in (
         "outputs: 23 of 23",
         "gradients: 677 of 677",

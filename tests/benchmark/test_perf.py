@@ -1,4 +1,4 @@
-"""`perf`: spreads, tables and records; the protocol with a reference, played by a stub; both loaders over one stream of times."""
+"""`perf`: statistics, tables, records, the MLCommons reference as a stub, and both loaders."""
 
 import argparse
 import importlib
@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 (TRITON,) = PROJECT["optional-dependencies"]["gpu"]
 
 
-def test_spread_and_ratio():
+def test_timing_stats_and_their_ratio():
     ours, theirs = TimingStats.of([2.0, 1.0, 4.0]), TimingStats.of([30.0, 20.0, 10.0])
     assert (ours.median, ours.low, ours.high, ours.count) == (2.0, 1.0, 4.0, 3)
     ratio = theirs.ratio_to(ours)
@@ -63,7 +63,7 @@ def data_dir(raw, tmp_path_factory):
 
 @pytest.fixture
 def reference(tmp_path):
-    """A checkout whose scripts do next to nothing, in the layout of mlcommons/hpc, with stubs of what it imports."""
+    """Return a stub of a checkout of mlcommons/hpc, with stubs of the packages that it imports."""
     root = tmp_path / "openfold_checkout"
     files = {
         "scripts/preprocess_pdb_mmcif.py": "import time; time.sleep(0.2)",
@@ -103,22 +103,22 @@ def reference(tmp_path):
     return root
 
 
-def python_that_sees(checkout, tmp_path):
-    """An interpreter as --reference-python: one that finds the stubs of the checkout, whatever its environment says."""
+def make_reference_python(checkout, tmp_path):
+    """Return an interpreter that imports the stubs of the checkout, whatever its environment is."""
     path = tmp_path / "python"
     path.write_text(f'#!/bin/sh\nPYTHONPATH="{checkout}" exec "{sys.executable}" "$@"\n')
     path.chmod(0o755)
     return str(path)
 
 
-def test_data_without_a_reference(raw, tmp_path, capsys):
+def test_data_without_the_reference(raw, tmp_path, capsys):
     record = tmp_path / "record.json"
     assert main(["perf", "data", *raw, "--repeats", "2", "--json", str(record)]) == 0
     text = capsys.readouterr().out
     assert (
         "conversion of 4 entries on one core" in text
         and "9000_A" in text
-        and "ratio of the median" not in text
+        and "ratio over the chains" not in text
     )
     metrics = json.loads(record.read_text())
     assert (
@@ -130,13 +130,13 @@ def test_data_without_a_reference(raw, tmp_path, capsys):
     assert len(chain["ours"]) == len(chain["expansion"]) == 2 and chain["ours_bytes"] > 1000
 
 
-def test_data_beside_a_reference(raw, reference, tmp_path, capsys):
+def test_data_with_the_reference(raw, reference, tmp_path, capsys):
     picture, record = tmp_path / "times.png", tmp_path / "record.json"
     options = [
         "--reference",
         str(reference),
         "--reference-python",
-        python_that_sees(reference, tmp_path),
+        make_reference_python(reference, tmp_path),
         "--repeats",
         "1",
     ]
@@ -145,7 +145,7 @@ def test_data_beside_a_reference(raw, reference, tmp_path, capsys):
         == 0
     )
     text = capsys.readouterr().out
-    assert "ratio of the median chain" in text and "1.00" in text
+    assert "ratio over the chains" in text and "1.00" in text
     samples = json.loads(record.read_text())["figures"]["samples"]
     assert {
         kind: sorted(name for name in chains if "reference" in chains[name])
@@ -158,12 +158,12 @@ def test_data_beside_a_reference(raw, reference, tmp_path, capsys):
     assert picture.stat().st_size > 1000
 
 
-def test_only_conversion(raw, reference, tmp_path, capsys):
+def test_only_conversion_is_measured(raw, reference, tmp_path, capsys):
     options = [
         "--reference",
         str(reference),
         "--reference-python",
-        python_that_sees(reference, tmp_path),
+        make_reference_python(reference, tmp_path),
         "--only",
         "conversion",
     ]
@@ -172,29 +172,29 @@ def test_only_conversion(raw, reference, tmp_path, capsys):
     assert "ratio" in text and "training samples" not in text
 
 
-def test_mistakes_of_the_command_line(raw, reference, tmp_path, capsys):
-    def refused(*arguments):
+def test_invalid_arguments_are_refused(raw, reference, tmp_path, capsys):
+    def error_of(*arguments):
         assert main(["perf", "data", *raw, *arguments]) == 2
         return capsys.readouterr().err
 
-    assert "has no scripts/preprocess_pdb_mmcif.py" in refused("--reference", str(tmp_path))
-    assert "cannot be started" in refused(
+    assert "has no scripts/preprocess_pdb_mmcif.py" in error_of("--reference", str(tmp_path))
+    assert "cannot be started" in error_of(
         "--reference", str(reference), "--reference-python", str(tmp_path / "none")
     )
     broken = tmp_path / "broken_python"
     broken.write_text("#!/bin/sh\necho ModuleNotFoundError: No module named Bio >&2; exit 1\n")
     broken.chmod(0o755)
-    assert "cannot import what the MLCommons reference needs" in refused(
+    assert "cannot import the packages of the MLCommons reference" in error_of(
         "--reference", str(reference), "--reference-python", str(broken)
     )
-    assert "expected at least 1" in refused("--repeats", "0")
-    assert "9zzz_A" in refused("--chains", "9zzz_A", "--repeats", "1")
-    assert "does not exist; make it first" in refused(
+    assert "expected at least 1" in error_of("--repeats", "0")
+    assert "9zzz_A" in error_of("--chains", "9zzz_A", "--repeats", "1")
+    assert "does not exist; create it first" in error_of(
         "--json", str(tmp_path / "no" / "record.json")
     )
 
 
-def test_a_script_of_the_reference_that_fails_is_named(raw, reference, tmp_path, capsys):
+def test_a_failing_script_of_the_reference_is_named(raw, reference, tmp_path, capsys):
     (reference / "scripts" / "preprocess_open_protein_set.py").write_text(
         "raise SystemExit('no such thing')"
     )
@@ -202,7 +202,7 @@ def test_a_script_of_the_reference_that_fails_is_named(raw, reference, tmp_path,
         "--reference",
         str(reference),
         "--reference-python",
-        python_that_sees(reference, tmp_path),
+        make_reference_python(reference, tmp_path),
     ]
     assert main(["perf", "data", *raw, *options]) == 2
     error = capsys.readouterr().err
@@ -219,19 +219,19 @@ def loader_arguments(*options):
     return parser.parse_args(["--steps", "120", "--step-ms", "2", "--workers", "4", *options])
 
 
-def test_both_loaders_deliver_the_same_stream():
+def test_both_loaders_deliver_the_same_samples():
     metrics = loader.measure(loader_arguments("--window", "60", "--busy", "0.5"))
     in_order, reordered = metrics["loaders"].values()
-    for found in (in_order, reordered):
-        assert (found["delivered"], found["missing"], found["delivered_twice"]) == (120, 0, 0)
-        assert 0 <= found["stall_share"] < 1
+    for result in (in_order, reordered):
+        assert (result["delivered"], result["missing"], result["delivered_twice"]) == (120, 0, 0)
+        assert 0 <= result["stall_share"] < 1
     assert in_order["largest_reorder_distance"] == 0
     assert 0 < reordered["largest_reorder_distance"] <= 60 and reordered["largest_lateness"] <= 60
     text = loader.report(metrics)
     assert "in order" in text and "window 60" in text and "(0 missing, 0 twice)" in text
 
 
-def test_times_are_scaled_to_the_share_that_workers_are_busy():
+def test_times_are_scaled_to_the_busy_share_of_the_workers():
     metrics = loader.measure(loader_arguments("--busy", "0.25"))
     task = loader.ReplayTask(
         seconds=tuple(metrics["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0
@@ -240,7 +240,7 @@ def test_times_are_scaled_to_the_share_that_workers_are_busy():
     assert mean == pytest.approx(0.25 * 4 * 0.002)
 
 
-def test_times_out_of_a_record(tmp_path):
+def test_times_are_read_from_a_record(tmp_path):
     path = tmp_path / "record.json"
     chains = {"a": {"ours": [0.1, 0.3, 0.2], "reference": [2.0]}, "b": {"ours": [0.5]}}
     path.write_text(json.dumps({"figures": {"samples": {"training": chains}}}))
@@ -248,22 +248,22 @@ def test_times_out_of_a_record(tmp_path):
     assert loader.read_times(path, side="reference") == [2.0]
     chains["a"].pop("reference")
     path.write_text(json.dumps({"figures": {"samples": {"training": chains}}}))
-    with pytest.raises(loader.BenchmarkError, match="no times of the side 'reference'"):
+    with pytest.raises(loader.BenchmarkError, match="no times of --side reference"):
         loader.read_times(path, side="reference")
     path.write_text("{}")
-    with pytest.raises(loader.BenchmarkError, match="is no record of `perf data"):
+    with pytest.raises(loader.BenchmarkError, match="is not a record of `perf data"):
         loader.read_times(path, side="ours")
 
 
 @pytest.mark.parametrize(
     "option", ["--busy=1.0", "--steps=0", "--window=0", "--prefetch=0", "--step-ms=0", "--rounds=0"]
 )
-def test_impossible_replays(option):
-    with pytest.raises(loader.BenchmarkError, match=r"expected --.* of at least 1"):
+def test_invalid_replay_options_are_refused(option):
+    with pytest.raises(loader.BenchmarkError, match=r"--.* must be at least 1"):
         loader.measure(loader_arguments(option))
 
 
-def test_only_the_peer_s_dataclasses_are_changed():
+def test_only_dataclasses_of_the_reference_become_hashable():
     import dataclasses
 
     original = dataclasses.dataclass
@@ -275,14 +275,14 @@ def test_only_the_peer_s_dataclasses_are_changed():
             size: int = 1
 
         assert Own.__hash__ is None
-        Peer = dataclasses.dataclass(
+        Foreign = dataclasses.dataclass(
             type(
-                "Peer",
+                "Foreign",
                 (),
                 {"__module__": "openfold.config", "__annotations__": {"size": int}, "size": 1},
             )
         )
-        assert hash(Peer()) == hash(Peer())
+        assert hash(Foreign()) == hash(Foreign())
     finally:
         dataclasses.dataclass = original
 
@@ -290,7 +290,7 @@ def test_only_the_peer_s_dataclasses_are_changed():
 @pytest.mark.parametrize("preset", ["mlperf_fast", "mlperf_reference", "mlperf_128x8_dap8"])
 @pytest.mark.parametrize("measurement", ["agreement", "losses", "precision", "step"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_preset_for_gpus_is_refused_in_one_line(measurement, preset, data_dir, capsys):
+def test_gpu_presets_are_refused_in_one_line_without_a_gpu(measurement, preset, data_dir, capsys):
     data = ["--data-dir", str(data_dir)] if measurement == "losses" else []
     assert main(["perf", measurement, "--preset", preset, *data]) == 2
     message = capsys.readouterr().err
@@ -308,13 +308,13 @@ def test_kernels_that_cannot_run_are_refused_in_one_line(measurement, data_dir, 
 
 def test_every_measurement_can_be_imported_and_has_help(capsys):
     for measurement in MEASUREMENTS:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main(["perf", measurement, "--help"])
-        assert ended.value.code == 0 and "--json" in capsys.readouterr().out
+        assert exit_info.value.code == 0 and "--json" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("measurement", ["counts", "resources"])
-def test_what_to_install_where_there_is_no_triton(measurement, capsys, monkeypatch):
+def test_a_missing_triton_is_reported_with_install_commands(measurement, capsys, monkeypatch):
     def import_module(name):
         if name.startswith("openfold_opt.kernels.triton"):
             raise ModuleNotFoundError("No module named 'triton'", name="triton")

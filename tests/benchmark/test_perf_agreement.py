@@ -1,4 +1,4 @@
-"""`perf agreement`: a step that agrees, planted errors that are found, a variant that fails."""
+"""`perf agreement`: a step that agrees, injected errors, and a variant that fails."""
 
 import json
 
@@ -13,7 +13,7 @@ from benchmark.results.headlines import headline
 
 
 def variants(**losses):
-    """Figures of three variants whose reference in bf16 is off by one percent."""
+    """Return metrics of three variants; the loss of the bf16 reference is off by one percent."""
     values = {TRUTH: 1.0, LOW: 1.01, FUSED: losses.get("fused", 1.005)}
     return {
         name: {
@@ -27,7 +27,7 @@ def variants(**losses):
 
 
 def gradients(*, fused=1.01):
-    """Gradients of two parts; those of the reference in bf16 are off by one percent."""
+    """Return gradients of two model parts; those of the bf16 reference are off by one percent."""
     truth = {"evoformer_stack.w": torch.tensor([3.0, 4.0]), "structure_module.w": torch.ones(4)}
     factors = {TRUTH: 1.0, LOW: 1.01, FUSED: fused}
     return {
@@ -53,7 +53,7 @@ def test_errors_of_twice_the_reference_are_allowed():
 
 
 @pytest.mark.parametrize(
-    "found, gradient, quantity",
+    "losses, gradient, quantity",
     [
         ({"fused": 1.05}, {}, "losses"),
         ({"fused": 1.05}, {}, "gradient norm"),
@@ -62,8 +62,8 @@ def test_errors_of_twice_the_reference_are_allowed():
         ({}, {"fused": float("nan")}, "gradient of all"),
     ],
 )
-def test_planted_errors_are_found(found, gradient, quantity):
-    lines = excesses(compare(variants(**found), gradients(**gradient)))
+def test_injected_errors_are_found(losses, gradient, quantity):
+    lines = excesses(compare(variants(**losses), gradients(**gradient)))
     assert any(line.startswith(f"{quantity}: ") for line in lines), lines
 
 
@@ -76,8 +76,8 @@ def test_a_small_step_agrees(tmp_path, capsys):
     assert text.endswith("the steps agree\n") and "peak memory, MiB" in text
     metrics = json.loads(record.read_text())["figures"]
     assert list(metrics["variants"]) == [FUSED, LOW, TRUTH]
-    assert all(found["peak_memory_bytes"] > 10**8 for found in metrics["variants"].values())
-    # Rounding to bf16 is felt in every part of the model: no part has a gradient of zero.
+    assert all(variant["peak_memory_bytes"] > 10**8 for variant in metrics["variants"].values())
+    # Rounding to bf16 changes the gradient of every part of the model, so none is zero.
     assert all(
         row["low"] > 1e-4
         for name, row in metrics["errors"].items()
@@ -86,7 +86,7 @@ def test_a_small_step_agrees(tmp_path, capsys):
     assert headline("agreement", metrics).endswith("the steps agree")
 
 
-def test_a_variant_that_fails_loses_nothing_of_the_others(tmp_path, monkeypatch, capsys):
+def test_results_are_kept_when_a_variant_fails(tmp_path, monkeypatch, capsys):
     def probe(module, settings, *, name):
         if settings["kernels"] != "reference":
             raise BenchmarkError(f"{name} ended with exit code 1: out of shared memory")

@@ -1,4 +1,4 @@
-"""perf comm: collectives of a step, measured on two gloo ranks and predicted."""
+"""`perf comm`: collectives of a step, measured on two gloo ranks and predicted."""
 
 import json
 import subprocess
@@ -37,13 +37,11 @@ def test_two_ranks_measure_and_predict(tmp_path):
         "--json",
         str(record),
     ]
-    shown = subprocess.run(
+    process = subprocess.run(
         [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=180
     )
-    assert shown.returncode == 0, shown.stderr[-3000:]
-    assert shown.stdout.count("collectives of a step of demo_dap2") == 1, (
-        "only the first rank reports"
-    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.count("collectives of a step of demo_dap2") == 1, "only rank 0 reports"
     metrics = json.loads(record.read_text())["figures"]
     assert {"all-gather", "all-to-all", "reduce-scatter", ALL_REDUCE} == set(metrics["fits"])
     assert all(
@@ -51,10 +49,10 @@ def test_two_ranks_measure_and_predict(tmp_path):
     )
 
 
-def test_passes_without_gradient_have_no_backward_collectives():
+def test_recycling_iterations_have_no_backward_collectives():
     counts = [
-        step_collectives(build_preset("demo_dap2"), dap_size=2, num_passes=passes)
-        for passes in (0, 1)
+        step_collectives(build_preset("demo_dap2"), dap_size=2, num_recycling_iterations=iterations)
+        for iterations in (0, 1)
     ]
     kinds = [
         {

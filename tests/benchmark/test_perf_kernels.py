@@ -1,4 +1,4 @@
-"""`perf kernels` on a CPU at the demo's shapes."""
+"""`perf kernels` on a CPU at the shapes of the demo."""
 
 import json
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_operation_with_gradients_has_a_case_that_runs(precision):
+def test_every_differentiable_operation_has_a_case_that_runs(precision):
     cases = list(CaseMaker(build_preset("demo"), device=CPU, precision=precision).cases())
     assert {case.operation for case in cases} == set(REFERENCE) - {"dropout_masks", "weight_update"}
     for case in cases:
@@ -26,13 +26,13 @@ def test_every_operation_with_gradients_has_a_case_that_runs(precision):
         assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_the_attention_of_pytorch_is_asked_for_the_same():
+def test_the_attention_of_pytorch_computes_the_same():
     for case in CaseMaker(build_preset("demo"), device=CPU, precision="fp32").cases():
         if case.attention is None:
             continue
         sizes = case.attention
         projected, bias = core_leaves(sizes, dtype=torch.float32, device=CPU)
-        found = (
+        theirs = (
             attention_peers(sizes, projected, bias)["SDPA"]()
             .transpose(-2, -3)
             .flatten(-2)
@@ -41,10 +41,10 @@ def test_the_attention_of_pytorch_is_asked_for_the_same():
         mask = torch.ones(sizes.batch, sizes.groups, sizes.length)
         gate = projected[..., -sizes.num_heads * sizes.c_head :]
         ours = attention(projected, num_heads=sizes.num_heads, mask=mask, mask_inf=1e9, bias=bias)
-        torch.testing.assert_close(found * torch.sigmoid(gate), ours, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(theirs * torch.sigmoid(gate), ours, rtol=1e-4, atol=1e-5)
 
 
-def test_table_and_record(tmp_path, capsys):
+def test_times_are_printed_and_recorded(tmp_path, capsys):
     record = tmp_path / "kernels.json"
     assert (
         main(
@@ -75,10 +75,10 @@ def test_table_and_record(tmp_path, capsys):
 
 
 def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
-    def fails(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise RuntimeError("out of shared memory")
 
-    monkeypatch.setitem(REFERENCE, "triangle_update", fails)
+    monkeypatch.setitem(REFERENCE, "triangle_update", fail)
     record = tmp_path / "kernels.json"
     options = ["--preset", "demo", "--repeats", "1", "--only", "triangle", "--json", str(record)]
     assert main(["perf", "kernels", *options, "--without", "SDPA", "FlexAttention"]) == 1
@@ -91,7 +91,7 @@ def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, m
     assert "SDPA" not in cases["attention core"]["seconds"]
 
 
-def test_nothing_to_measure_is_an_error(capsys):
+def test_no_matching_case_is_an_error(capsys):
     assert main(["perf", "kernels", "--preset", "demo", "--only", "magic", "--repeats", "1"]) == 2
     assert "--only magic" in capsys.readouterr().err
 
@@ -101,12 +101,13 @@ LIMITS = ("benchmark.perf.kernels.measure_copy", "benchmark.perf.kernels.measure
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def fixed_limits(monkeypatch):
+    """Skip the measurement of the machine's limits."""
     for name in LIMITS:
         monkeypatch.setattr(name, lambda *_, **__: 1e9)
 
 
-def test_kernels_against_an_earlier_record(tmp_path, capsys, quick):
+def test_kernels_against_an_earlier_record(tmp_path, capsys, fixed_limits):
     earlier, later = tmp_path / "earlier.json", tmp_path / "later.json"
     assert main([*ONE_CASE, "--json", str(earlier)]) == 0
     record = json.loads(earlier.read_text())
@@ -129,10 +130,12 @@ def test_kernels_against_an_earlier_record(tmp_path, capsys, quick):
         ({"preset": "middle"}, "was measured with preset middle, this measurement has demo"),
         ({"device": "cuda:0"}, "was measured with device cuda, this measurement has cpu"),
         ({"cases": []}, "has none of the cases"),
-        ({"cases": 5}, "is no record of `perf kernels --json`"),
+        ({"cases": 5}, "is not a record of `perf kernels --json`"),
     ],
 )
-def test_a_record_that_cannot_be_compared_is_refused(tmp_path, capsys, quick, changes, message):
+def test_a_record_that_cannot_be_compared_is_refused(
+    tmp_path, capsys, fixed_limits, changes, message
+):
     metrics = {"preset": "demo", "precision": "fp32", "device": "cpu", "cases": []} | changes
     earlier = tmp_path / "earlier.json"
     earlier.write_text(json.dumps({"date": "2026-11-29", "figures": metrics}))
@@ -140,45 +143,49 @@ def test_a_record_that_cannot_be_compared_is_refused(tmp_path, capsys, quick, ch
     assert message in capsys.readouterr().err
 
 
-def test_what_is_neither_record_nor_checkout_is_refused(tmp_path, capsys):
+def test_a_path_that_is_neither_record_nor_checkout_is_refused(tmp_path, capsys):
     assert main([*ONE_CASE, "--against", str(tmp_path)]) == 2
     assert "neither a record of `perf kernels --json` nor a checkout" in capsys.readouterr().err
 
 
 OTHER_CHECKOUT = """
 import json, pathlib, sys
-pathlib.Path("turns").open("a").write("their turn\\n")
+pathlib.Path("calls").open("a").write("called\\n")
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
-case = {"operation": "transition", "where": "%s", "seconds": {"ours": {"forward": [1.0, 1.0], "both": [2.0, 2.0]}}}
-metrics = {"preset": options["--preset"], "precision": options["--precision"], "device": "cpu", "cases": [case]}
-pathlib.Path(sys.argv[-1]).write_text(json.dumps({"date": "", "metrics": metrics}))
+seconds = {"forward": [1.0, 1.0], "both": [2.0, 2.0]}
+case = {"operation": "transition", "where": "%s", "seconds": {"ours": seconds}}
+metrics = {"preset": options["--preset"], "precision": options["--precision"]}
+metrics |= {"device": "cpu", "cases": [case]}
+pathlib.Path(sys.argv[-1]).write_text(json.dumps({"date": "", "figures": metrics}))
 """
 
 
-def test_kernels_of_another_checkout_take_turns_with_ours(tmp_path, capsys, quick):
+def test_kernels_of_another_checkout_alternate_with_ours(tmp_path, capsys, fixed_limits):
     maker = CaseMaker(build_preset("demo"), device=CPU, precision="fp32")
-    place = next(case.where for case in maker.cases() if case.operation == "transition")
+    location = next(case.where for case in maker.cases() if case.operation == "transition")
     package = tmp_path / "other" / "benchmark"
     (package / "perf").mkdir(parents=True)
-    (package / "__main__.py").write_text(OTHER_CHECKOUT % place)
+    (package / "__main__.py").write_text(OTHER_CHECKOUT % location)
     (package / "perf" / "kernels.py").touch()
     record = tmp_path / "record.json"
     assert (
         main([*ONE_CASE, "--against", str(package.parent), "--rounds", "3", "--json", str(record)])
         == 0
     )
-    assert (package.parent / "turns").read_text().count("their turn") == 3
+    assert (package.parent / "calls").read_text().count("called") == 3
     cases = {case["where"]: case for case in json.loads(record.read_text())["figures"]["cases"]}
-    assert cases[place]["seconds"]["against"] == {"forward": [1.0] * 6, "both": [2.0] * 6}
-    assert len(cases[place]["seconds"]["ours"]["both"]) == 6
-    assert all("against" in case["unavailable"] for where, case in cases.items() if where != place)
+    assert cases[location]["seconds"]["against"] == {"forward": [1.0] * 6, "both": [2.0] * 6}
+    assert len(cases[location]["seconds"]["ours"]["both"]) == 6
+    assert all(
+        "against" in case["unavailable"] for where, case in cases.items() if where != location
+    )
 
 
-def test_a_checkout_whose_command_fails_is_an_error(tmp_path, capfd, quick):
+def test_a_checkout_whose_command_fails_is_an_error(tmp_path, capfd, fixed_limits):
     package = tmp_path / "benchmark"
     (package / "perf").mkdir(parents=True)
     (package / "perf" / "kernels.py").touch()
     (package / "__main__.py").write_text("import sys; sys.exit('broken kernels')")
     assert main([*ONE_CASE, "--against", str(tmp_path)]) == 2
     message = capfd.readouterr().err
-    assert "broken kernels" in message and "left no record" in message
+    assert "broken kernels" in message and "wrote no record" in message

@@ -1,4 +1,4 @@
-"""`perf loader --only staging`: all stagings, alternating, in one record."""
+"""`perf loader --only staging`: all prefetchers, alternating, in one record."""
 
 import json
 
@@ -27,30 +27,30 @@ OPTIONS = [
 ]
 
 
-def test_all_stagings_are_in_one_record(tmp_path, capsys):
+def test_all_prefetchers_are_in_one_record(tmp_path, capsys):
     record = tmp_path / "loader.json"
     assert main(["perf", "loader", *OPTIONS, "--json", str(record)]) == 0
     text = capsys.readouterr().out
-    found = json.loads(record.read_text())["figures"]["staging"]
+    metrics = json.loads(record.read_text())["figures"]["staging"]
     expected = {"direct", "dali"} | ({"pinned"} if torch.cuda.is_available() else set())
-    assert set(found["seconds"]) == expected and "direct" in text and "dali" in text
-    assert len(found["seconds"]["direct"]) == 4
-    assert len(found["seconds"]["dali"]) == (4 if HAS_DALI else 0)
-    assert ("dali" in found["unavailable"]) != HAS_DALI
+    assert set(metrics["seconds"]) == expected and "direct" in text and "dali" in text
+    assert len(metrics["seconds"]["direct"]) == 4
+    assert len(metrics["seconds"]["dali"]) == (4 if HAS_DALI else 0)
+    assert ("dali" in metrics["unavailable"]) != HAS_DALI
 
 
-def test_stagings_take_turns_and_the_order_alternates(monkeypatch):
-    asked = []
+def test_the_order_of_the_prefetchers_alternates(monkeypatch):
+    order = []
     monkeypatch.setattr(
-        prefetch, "_waits", lambda batches, kind, plan, device: asked.append(kind) or [0.0]
+        prefetch, "_waits", lambda batches, kind, plan, device: order.append(kind) or [0.0]
     )
     plan = PrefetchPlan(crop_size=8, rounds=2, steps=1, step_seconds=0.0, depth=2)
     saved = []
     measure_prefetch(plan, device=torch.device("cpu"), save=saved.append)
-    assert asked == ["direct", "dali", "dali", "direct"] and len(saved) == 4
+    assert order == ["direct", "dali", "dali", "direct"] and len(saved) == 4
 
 
-def test_batches_have_the_sizes_of_training():
+def test_batches_have_training_sizes():
     config = DataConfig(crop_size=8)
     features = decode_batch(next(wire_batches(config)).arrays)
     expected = synthetic_batch(config, batch_size=1, num_passes=config.num_passes)

@@ -1,6 +1,6 @@
 """Every kernel of the benchmark compiles for Hopper in every precision and fits its shared memory.
 
-Other chips are in a file of their own, so that two test processes share the work.
+Other GPUs are tested in a separate file, so that two test processes share the work.
 """
 
 import pytest
@@ -31,12 +31,12 @@ def test_no_kernel_spills_in_bf16(compiled):
     assert [kernel for kernel in compiled if kernel["spills"] or kernel["stack_bytes"]] == []
 
 
-def test_the_allocation_is_that_of_the_whole_compiler(kernels, compiled):
+def test_only_memory_reports_the_allocation_of_the_complete_compilation(kernels, compiled):
     allocated = {(k["kernel"], k["signature"]): k["shared_bytes"] for k in kernels["bf16"]}
     for kernel in compiled:
         assert allocated[kernel["kernel"], kernel["signature"]] == kernel["shared_bytes"], kernel
 
 
 def test_the_interpreter_cannot_compile():
-    finished = run_perf_resources(TRITON_INTERPRET="1")
-    assert finished.returncode == 2 and "TRITON_INTERPRET is set" in finished.stderr
+    process = run_perf_resources(TRITON_INTERPRET="1")
+    assert process.returncode == 2 and "TRITON_INTERPRET is set" in process.stderr

@@ -1,4 +1,4 @@
-"""`perf step`: our side on a small preset, tables with and without a peer, what is refused; the reference's view of a batch."""
+"""`perf step`: times on a small preset, ratios to the reference, refused options, batches."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from benchmark.perf.reference_step import read_batch
 from benchmark.perf.step import report
 
 
-def test_our_side(tmp_path, capsys):
+def test_our_step_is_timed(tmp_path, capsys):
     record = tmp_path / "step.json"
     options = [
         "--preset",
@@ -42,7 +42,7 @@ def test_our_side(tmp_path, capsys):
     assert passes["0"]["ours"]["peak_memory_bytes"][0] > 10**8
 
 
-def test_ratios_beside_a_peer():
+def test_ratios_to_the_reference_are_reported():
     sides = {
         "ours": {"seconds": [1.0, 2.0, 3.0], "peak_memory_bytes": [2**30]},
         "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
@@ -55,14 +55,14 @@ def test_ratios_beside_a_peer():
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
 
-def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
+def test_invalid_options_are_refused(tmp_path, capsys):
     assert main(["perf", "step", "--repeats", "0"]) == 2
     assert "must be at least 1" in capsys.readouterr().err
     assert main(["perf", "step", "--reference", str(tmp_path)]) == 2
     assert "has no scripts/preprocess_pdb_mmcif.py" in capsys.readouterr().err
 
 
-def test_a_profile_alone_needs_something_to_show(capsys):
+def test_zero_rounds_need_a_profile_option(capsys):
     assert main(["perf", "step", "--preset", "demo", "--rounds", "0"]) == 2
     assert "--rounds 0" in capsys.readouterr().err
 
@@ -74,7 +74,7 @@ def test_a_preset_for_a_gpu_is_refused_without_one(capsys):
     assert "needs a GPU" in capsys.readouterr().err
 
 
-def test_a_number_of_passes_that_fails_loses_nothing_of_the_others(tmp_path, monkeypatch, capsys):
+def test_results_are_kept_when_a_number_of_iterations_fails(tmp_path, monkeypatch, capsys):
     def probe(module, settings, *, name):
         for number in range(settings["repeats"]):
             if settings["passes"] == 0 and number == 1:
@@ -87,14 +87,15 @@ def test_a_number_of_passes_that_fails_loses_nothing_of_the_others(tmp_path, mon
     options = ["--passes", "0", "1", "--repeats", "2", "--rounds", "1", "--json", str(record)]
     assert main(["perf", "step", "--preset", "demo", *options]) == 1
     shown = capsys.readouterr()
-    assert "FAILED: 0 passes, ours: operation not permitted" in shown.err and "1 ours" in shown.out
+    expected = "FAILED: 0 recycling iterations, ours: operation not permitted"
+    assert expected in shown.err and "1 ours" in shown.out
     metrics = json.loads(record.read_text())["figures"]
     assert metrics["passes"]["0"]["ours"]["seconds"] == [0.5]
     assert metrics["passes"]["1"]["ours"]["seconds"] == [0.5, 0.5]
     assert len(metrics["failures"]) == 1
 
 
-def test_the_reference_has_the_passes_last(tmp_path):
+def test_batches_of_the_reference_have_the_dim_of_passes_last(tmp_path):
     arrays = {"aatype": np.arange(6).reshape(2, 3), "msa_mask": np.arange(24.0).reshape(2, 2, 3, 2)}
     np.savez(tmp_path / "features.npz", **arrays)
     batch = read_batch(tmp_path / "features.npz", per_pass=["msa_mask"], num_passes=2)
@@ -104,7 +105,7 @@ def test_the_reference_has_the_passes_last(tmp_path):
     assert torch.equal(batch["msa_mask"][..., 1], torch.from_numpy(arrays["msa_mask"][:, 1]))
 
 
-def test_where_the_time_goes(tmp_path, capsys):
+def test_a_step_is_profiled_by_module(tmp_path, capsys):
     picture, trace, record = (
         tmp_path / "modules.png",
         tmp_path / "trace.json.gz",
@@ -144,7 +145,7 @@ def test_where_the_time_goes(tmp_path, capsys):
         assert modules[name]["forward"] > 0.0 and modules[name]["backward"] > 0.0
 
 
-def test_ranges_have_the_names_of_modules_without_numbers_of_blocks():
+def test_range_names_are_module_names_without_block_numbers():
     assert (
         range_name("evoformer_stack.blocks.3.core.tri_mul_in") == "evoformer_stack.core.tri_mul_in"
     )

@@ -1,4 +1,4 @@
-"""The tuner with a timer that makes its times up, and what becomes of its file."""
+"""`perf tune` with a synthetic timer, and the use of its file."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
 from benchmark.perf.meta_step import MetaStep
 from benchmark.perf.resources import step_launches
-from benchmark.perf.tune import format_file, materialise, report, tune
+from benchmark.perf.tune import format_file, materialize, report, tune
 from benchmark.presets import build_preset
 from openfold_opt.kernels.triton.tuning import tables
 
@@ -17,8 +17,8 @@ def launches():
     return step_launches(MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16"))
 
 
-def made_up(kernel, grid, arguments, options):
-    """Four stages are best for attention, more than two too many for the rest; 16 warps do not fit."""
+def synthetic_timer(kernel, grid, arguments, options):
+    """Return times in which four stages are best for attention only; 16 warps do not fit."""
     if options["num_warps"] == 16:
         return None
     is_attention = "attention.forward" in kernel.fn.__module__
@@ -27,10 +27,10 @@ def made_up(kernel, grid, arguments, options):
     return 2.0 / options.get("num_stages", 2)
 
 
-def test_what_is_faster_is_chosen_and_noise_is_not(launches):
-    found = tune(launches, made_up, key_of=tables.launch_key)
-    assert len(found) > 20
-    for key, entry in found.items():
+def test_faster_options_are_chosen_and_noise_is_ignored(launches):
+    tuned = tune(launches, synthetic_timer, key_of=tables.launch_key)
+    assert len(tuned) > 20
+    for key, entry in tuned.items():
         if key.startswith("attention.forward."):
             assert entry["options"]["num_stages"] == 4 and entry["chosen"] == pytest.approx(
                 entry["written"] / 2
@@ -42,9 +42,9 @@ def test_what_is_faster_is_chosen_and_noise_is_not(launches):
         "preset": "demo",
         "precision": "bf16",
         "file": "x.py",
-        "launches": found,
+        "launches": tuned,
     }
-    assert "as written" in report(metrics) and "num_stages" in report(metrics)
+    assert "default" in report(metrics) and "num_stages" in report(metrics)
 
 
 def test_a_kernel_that_cannot_run_is_an_error(launches):
@@ -52,16 +52,16 @@ def test_a_kernel_that_cannot_run_is_an_error(launches):
         tune(launches, lambda *launch: None, key_of=tables.launch_key)
 
 
-def test_the_file_is_found_by_the_name_of_the_chip_and_its_options_are_used(launches, monkeypatch):
+def test_the_options_of_the_file_are_used(launches, monkeypatch):
     kernel, _, arguments, options = launches[0]
     key = tables.launch_key(kernel, arguments, options)
-    found = {
+    tuned = {
         key: {"written": 2.0, "chosen": 1.0, "options": {"num_warps": 2, "num_stages": 4}},
         "other": {"options": {}},
     }
     namespace = {}
     exec(
-        format_file(found, chip="NVIDIA H200", preset="demo", precision="bf16"), namespace
+        format_file(tuned, chip="NVIDIA H200", preset="demo", precision="bf16"), namespace
     )  # the file is Python
     assert namespace["CHIP"] == "NVIDIA H200" and namespace["OPTIONS"] == {
         key: {"num_warps": 2, "num_stages": 4}
@@ -85,42 +85,44 @@ def test_the_file_is_found_by_the_name_of_the_chip_and_its_options_are_used(laun
         ("Unknown", None),
     ],
 )
-def test_names_of_chips(device, name):
+def test_file_names_of_gpus(device, name):
     assert tables.file_name(device) == name
 
 
-def test_an_unknown_chip_is_told(monkeypatch):
+def test_an_unknown_gpu_is_reported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA Z999")
     assert tables.table_for("NVIDIA Z999") is None
-    assert "no tuning data for NVIDIA Z999, so safe launch options" in tables.describe(
+    assert "no tuning data for NVIDIA Z999, using safe launch options" in tables.describe(
         torch.device("cuda")
     )
 
 
-def test_without_a_gpu_there_is_nothing_to_tune(capsys):
+def test_tuning_needs_a_gpu(capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert main(["perf", "tune"]) == 2
-    assert "PyTorch sees none" in capsys.readouterr().err
+    assert "PyTorch finds none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64])
-def test_random_numbers_in_the_strides_of_a_launch(dtype):
+def test_materialized_tensors_have_the_strides_of_the_launch(dtype):
     empty = {"dtype": dtype, "device": "meta"}
     for x in (
         torch.empty(4, 1, 3, **empty).expand(4, 5, 3),
         torch.empty(3, 4, **empty).t(),
         torch.empty((), **empty),
     ):
-        real = materialise(x, "cpu")
+        real = materialize(x, "cpu")
         assert (real.shape, real.stride(), real.dtype) == (x.shape, x.stride(), dtype)
 
 
-def test_who_records_launches_sees_what_the_kernels_were_written_with(launches, monkeypatch):
+def test_recorded_launches_have_the_default_options(launches, monkeypatch):
     monkeypatch.setattr(
         tables,
         "active_table",
         lambda: {tables.launch_key(k, a, o): {"num_warps": 16} for k, _, a, o in launches},
     )
-    again = step_launches(MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16"))
-    assert [options for *_, options in again] == [options for *_, options in launches]
+    repeated = step_launches(
+        MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16")
+    )
+    assert [options for *_, options in repeated] == [options for *_, options in launches]

@@ -56,7 +56,7 @@ def mute_port():
     """
     with socket.socket() as service:
         service.bind(("127.0.0.1", 0))
-        service.receive_decision(8)
+        service.listen(8)
         yield service.getsockname()[1] - 1
 
 

@@ -1,4 +1,4 @@
-"""`results`: the table in the tree is current, runs are kept without traces of their machine, broken records are named."""
+"""`results`: the committed table is current, archived runs are anonymous, bad records are named."""
 
 import json
 import re
@@ -31,23 +31,23 @@ RECORD = {
 }
 
 
-def test_the_table_in_the_tree_is_what_the_records_make():
+def test_the_committed_table_is_current():
     assert (RESULTS / "TABLE.md").read_text(encoding="utf-8") == format_table(RESULTS), (
-        "python -m benchmark results makes it anew"
+        "regenerate it with python -m benchmark results"
     )
 
 
 @pytest.mark.parametrize(
     "path", sorted((RESULTS / "measured").glob("*.json")), ids=lambda path: path.stem
 )
-def test_every_kept_measurement_has_a_headline(path):
+def test_every_archived_measurement_has_a_headline(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["measurement"] in HEADLINES
     assert re.search(r"\d", headline(record["measurement"], record["figures"]))
 
 
 @pytest.mark.parametrize("folder", sorted((RESULTS / "runs").glob("*")), ids=lambda path: path.name)
-def test_kept_runs_comply_and_name_no_place(folder):
+def test_archived_runs_comply_and_have_no_local_paths(folder):
     assert sorted(path.name for path in folder.iterdir()) == sorted(RUN_FILES)
     assert check_log(folder / "mlperf.log").passed
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -59,17 +59,17 @@ def test_kept_runs_comply_and_name_no_place(folder):
 
 
 @pytest.mark.parametrize("folder", sorted((RESULTS / "runs").glob("*")), ids=lambda path: path.name)
-def test_the_commit_of_a_kept_run_is_in_the_history(folder):
+def test_the_commit_of_an_archived_run_is_in_the_history(folder):
     commit = json.loads((folder / "config.json").read_text(encoding="utf-8"))["versions"]["commit"]
-    inside = ["git", "-C", str(RESULTS)]
+    git = ["git", "-C", str(RESULTS)]
     shallow = subprocess.run(
-        [*inside, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True
+        [*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True
     )
     if shallow.stdout.strip() != "false":
-        pytest.skip("no git checkout with the whole history")
+        pytest.skip("needs a git checkout with the complete history")
     assert (
         subprocess.run(
-            [*inside, "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True
+            [*git, "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True
         ).returncode
         == 0
     )
@@ -128,7 +128,7 @@ def add(results, run, *more):
     )
 
 
-def test_table_is_made_checked_and_found_old(results, capsys):
+def test_the_table_is_written_and_an_old_one_is_detected(results, capsys):
     arguments = ["results", "--results-dir", str(results)]
     assert main([*arguments, "--check"]) == 1
     assert main(arguments) == 0
@@ -141,13 +141,16 @@ def test_table_is_made_checked_and_found_old(results, capsys):
     assert (results / "TABLE.md").read_text() == text
 
 
-def test_a_run_is_kept(results, finished_run):
+def test_a_run_is_archived(results, finished_run):
     assert add(results, finished_run) == 0
-    kept = results / "runs" / "demo_seed_3"
-    assert sorted(path.name for path in kept.iterdir()) == sorted(RUN_FILES)
-    assert "secret-host" not in (kept / "config.json").read_text()
-    command = "torchrun --nproc-per-node 2 -m benchmark run --preset demo --seed 3 --data-dir DATA_DIR --output-dir OUTPUT_DIR"
-    assert (kept / "command.txt").read_text() == command + "\n"
+    archived = results / "runs" / "demo_seed_3"
+    assert sorted(path.name for path in archived.iterdir()) == sorted(RUN_FILES)
+    assert "secret-host" not in (archived / "config.json").read_text()
+    command = (
+        "torchrun --nproc-per-node 2 -m benchmark run --preset demo --seed 3 "
+        "--data-dir DATA_DIR --output-dir OUTPUT_DIR"
+    )
+    assert (archived / "command.txt").read_text() == command + "\n"
     row = next(
         line
         for line in (results / "TABLE.md").read_text().splitlines()
@@ -166,17 +169,21 @@ def test_a_run_is_kept(results, finished_run):
     [
         ("run.json", {"status": "running"}, "'running', expected 'finished'"),
         ("run.json", {"continued": True}, "was resumed"),
-        ("config.json", {"versions": {"commit": COMMIT + "-dirty"}}, "expected a whole commit"),
+        (
+            "config.json",
+            {"versions": {"commit": COMMIT + "-dirty"}},
+            "expected 40 hexadecimal digits",
+        ),
         (
             "config.json",
             {"data_dir": "/somewhere/else"},
-            "path of this machine in it, /somewhere/else",
+            "contains a path of this machine, /somewhere/else",
         ),
-        ("config.json", {"preset": "on secret-host"}, "name of this host"),
+        ("config.json", {"preset": "on secret-host"}, "contains the name of this host"),
         ("config.json", {"number_of_nodes": 2}, "--command"),
     ],
 )
-def test_runs_that_others_could_not_repeat_are_refused(
+def test_runs_that_others_cannot_repeat_are_refused(
     results, finished_run, capsys, name, fields, expected
 ):
     change(finished_run / name, **fields)
@@ -185,7 +192,7 @@ def test_runs_that_others_could_not_repeat_are_refused(
     assert not (results / "runs").exists()
 
 
-def test_a_log_against_the_rules_is_refused(results, finished_run, capsys):
+def test_a_log_that_does_not_comply_is_refused(results, finished_run, capsys):
     (finished_run / "mlperf.log").write_text(
         "\n".join(open_log(accuracy=0.7, status="aborted")) + "\n"
     )
@@ -203,15 +210,15 @@ def test_a_log_against_the_rules_is_refused(results, finished_run, capsys):
         (json.dumps(RECORD | {"versions": {}}), "lacks versions.commit;"),
     ],
 )
-def test_a_broken_record_is_named(results, capsys, text, expected):
-    (results / "measured" / "broken.json").write_text(text)
+def test_a_damaged_record_is_named(results, capsys, text, expected):
+    (results / "measured" / "damaged.json").write_text(text)
     assert main(["results", "--results-dir", str(results)]) == 2
     error = capsys.readouterr().err
-    assert "broken.json" in error and expected in error
+    assert "damaged.json" in error and expected in error
 
 
-def test_a_kept_run_without_its_files_is_named(results, capsys):
-    (results / "runs" / "half").mkdir(parents=True)
+def test_an_archived_run_without_its_files_is_named(results, capsys):
+    (results / "runs" / "partial").mkdir(parents=True)
     assert main(["results", "--results-dir", str(results)]) == 2
     assert "lacks mlperf.log, config.json, command.txt" in capsys.readouterr().err
 
@@ -220,11 +227,11 @@ def test_a_kept_run_without_its_files_is_named(results, capsys):
     ("text", "expected"),
     [
         ("[]", "lacks preset, seed"),
-        ("{", "holds no whole run"),
+        ("{", "does not have a complete run"),
         ('{"preset": "demo"}', "lacks seed"),
     ],
 )
-def test_a_kept_run_whose_configuration_was_changed_is_named(
+def test_an_archived_run_with_a_damaged_configuration_is_named(
     results, finished_run, capsys, text, expected
 ):
     assert add(results, finished_run) == 0
@@ -234,9 +241,9 @@ def test_a_kept_run_whose_configuration_was_changed_is_named(
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("[]", "is not a table"), ('{"versions": {}}', "lacks preset")]
+    ("text", "expected"), [("[]", "is not a JSON object"), ('{"versions": {}}', "lacks preset")]
 )
-def test_a_run_without_what_tells_how_to_repeat_it_is_not_kept(
+def test_a_run_without_the_keys_to_repeat_it_is_not_archived(
     results, finished_run, capsys, text, expected
 ):
     (finished_run / "config.json").write_text(text)
@@ -244,7 +251,7 @@ def test_a_run_without_what_tells_how_to_repeat_it_is_not_kept(
     assert expected in capsys.readouterr().err and not (results / "runs").exists()
 
 
-def test_name_and_run_belong_together(results, finished_run, capsys):
+def test_a_run_needs_a_valid_name(results, finished_run, capsys):
     assert main(["results", "--results-dir", str(results), "--add", str(finished_run)]) == 2
     assert (
         main(
@@ -256,5 +263,5 @@ def test_name_and_run_belong_together(results, finished_run, capsys):
     assert not (results / "x").exists()
 
 
-def test_a_measurement_that_is_not_known_is_told_as_such():
+def test_an_unknown_measurement_has_a_placeholder_headline():
     assert headline("weather", {}) == headline("step", {}) == "see the record"

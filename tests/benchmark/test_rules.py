@@ -89,7 +89,7 @@ def test_reference_has_the_values_of_the_ruleset(shared, reference):
         "swa_decay_rate": reference.weight_average.decay_rate,
     }
     checked = 0
-    with open(shared / "facts" / "category.tsv", newline="") as file:
+    with open(shared / "facts" / "closed_division.tsv", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if row["log_key"] in values:
                 assert eval(row["condition"], {"value": values[row["log_key"]]}), row
@@ -108,6 +108,26 @@ def test_rules_names_what_makes_a_preset_open(capsys):
         "keys of the log that the checker of the closed division would refuse: none\n"
         "  taken as the preset expects them, and counted with --data-dir: train_samples, eval_samples\n",
     ]
+
+
+def test_sizes_that_come_from_the_data_are_marked(capsys):
+    note = "every field: (the preset takes the sizes of data.* from the data set; --data-dir"
+    assert main(["rules", "--preset", "own_data", "--list"]) == 0
+    assert note in capsys.readouterr().out
+    assert main(["rules", "--preset", "demo", "--list"]) == 0
+    assert "every field:\n" in capsys.readouterr().out
+
+
+def test_rules_of_changed_fields(capsys):
+    assert main(["rules", "--preset", "mlperf_reference", "--set", "data.crop_size=128"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("preset mlperf_reference, set data.crop_size=128: open division")
+    assert "data.crop_size: 128 (mlperf_reference: 256)" in text
+    free = ["--set", "log_every_steps=3"]
+    assert main(["rules", "--preset", "mlperf_reference", "--require", "closed", *free]) == 1
+    assert "open division" in capsys.readouterr().out
+    assert main(["rules", "--preset", "demo", "--set", "no.such=1"]) == 2
+    assert "no such field" in capsys.readouterr().err
 
 
 def test_unknown_preset_lists_those_that_exist(capsys):

@@ -30,6 +30,8 @@ MADE_OF_NOTHING = {
     "torch_threads": [4],
 }
 """Fields that are None in the reference -> a value."""
+NEEDS_ITS_RULE = "selection.validation_chain_ids"
+"""The only field that cannot change alone: it needs validation_rule="chain_ids"."""
 
 
 def other_values(path: str, value: Any) -> list[Any]:
@@ -89,7 +91,12 @@ def judge_preset(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "path", [leaf.path for leaf in FIELDS.values() if leaf.mark == "mathematical"]
+    "path",
+    [
+        leaf.path
+        for leaf in FIELDS.values()
+        if leaf.category == "mathematical" and leaf.path != NEEDS_ITS_RULE
+    ],
 )
 def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, judge_preset, capsys):
     config, value = change(path)
@@ -104,7 +111,7 @@ def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, jud
 
 
 @pytest.mark.parametrize(
-    "path", [leaf.path for leaf in FIELDS.values() if leaf.mark != "mathematical"]
+    "path", [leaf.path for leaf in FIELDS.values() if leaf.category != "mathematical"]
 )
 def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset, capsys):
     if path == "recompute":
@@ -117,9 +124,20 @@ def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: closed division"
     assert cause.splitlines() == [
-        f"{rules.HEADINGS[FIELDS[path].mark]}:",
+        f"{rules.HEADINGS[FIELDS[path].category]}:",
         f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
+
+
+def test_listed_validation_chains_are_called_open_and_named_with_their_rule(judge_preset, capsys):
+    changes = {"validation_rule": "chain_ids", "validation_chain_ids": ("1abc_A",)}
+    selection = dataclasses.replace(REFERENCE.selection, **changes)
+    config = dataclasses.replace(REFERENCE, selection=selection)
+    assert judge_preset(config, "--require", "closed") == 1
+    head, cause, *_ = capsys.readouterr().out.split("\n\n")
+    assert head == "preset changed: open division"
+    named = [line.split(":")[0].strip() for line in cause.splitlines()[1:]]
+    assert named == [f"selection.{name}" for name in changes]
 
 
 def with_part(name: str, part: Any) -> Any:
@@ -131,7 +149,7 @@ def test_a_new_field_without_a_mark_is_refused():
         "Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True
     )
     with pytest.raises(
-        ValueError, match="config field loader.brand_new is marked None; expected one of"
+        ValueError, match="config field loader.brand_new has category None; expected one of"
     ):
         rules.compare(with_part("loader", grown()), REFERENCE)
 
@@ -141,7 +159,7 @@ def test_a_new_class_without_a_mark_is_refused():
     class UnmarkedConfig:
         brand_new: int = 1
 
-    with pytest.raises(ValueError, match="config field optimizer.brand_new is marked None"):
+    with pytest.raises(ValueError, match="config field optimizer.brand_new has category None"):
         rules.compare(with_part("optimizer", UnmarkedConfig()), REFERENCE)
 
 
@@ -153,7 +171,7 @@ def test_a_class_has_one_mark_or_each_of_its_fields_has():
 
     with pytest.raises(
         ValueError,
-        match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark from the class",
+        match="'mathematical' but its class MixedConfig has 'implementation'; remove the category",
     ):
         list(config_fields(MixedConfig()))
 
@@ -169,7 +187,7 @@ def test_list_has_every_field_with_its_mark(judge_preset, capsys):
     assert judge_preset(REFERENCE, "--list") == 0
     listed = capsys.readouterr().out.partition("every field:\n")[2].splitlines()
     assert [tuple(line.split(": ")[0].split()) for line in listed] == [
-        (leaf.mark, leaf.path) for leaf in FIELDS.values()
+        (leaf.category, leaf.path) for leaf in FIELDS.values()
     ]
 
 

@@ -278,7 +278,7 @@ def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, p
     text, _ = process.communicate(timeout=60)
     assert process.returncode == code, text
     assert (
-        "whose checkpoint is complete" if code == 75 else "stopped by a signal"
+        "is complete, and the same command continues" if code == 75 else "stopped by a signal"
     ) in text and "Traceback" not in text
     stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
     assert [event["metadata"]["status"] for event in stops] == ["aborted"]

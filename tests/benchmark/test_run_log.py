@@ -1,5 +1,6 @@
 """One run from its log: what is read, and why a file is refused."""
 
+import json
 import math
 
 import pytest
@@ -104,8 +105,21 @@ def test_foreign_and_empty_files_are_refused(tmp_path):
     (tmp_path / "bytes.log").write_bytes(bytes(range(256)) * 20)
     (tmp_path / "empty.log").write_text("")
     for path in tmp_path.iterdir():
-        assert "no line of it is an MLPerf event" in reason(path)
+        assert "it contains no MLPerf event" in reason(path)
     assert "cannot be read" in reason(tmp_path)
+
+
+def test_a_line_ends_at_line_feeds_only(tmp_path):
+    """U+2028 and U+0085 need no escape in the texts of JSON."""
+    log = whole_run()
+    path = log.write(tmp_path / "mlperf.log")
+    lines = path.read_text().splitlines()
+    number = next(number for number, line in enumerate(lines) if '"submission_org"' in line)
+    event = json.loads(lines[number].removeprefix(":::MLLOG "))
+    event["value"] = "A\u2028B\u0085C"
+    lines[number] = ":::MLLOG " + json.dumps(event, ensure_ascii=False)
+    path.write_bytes("\r\n".join(lines).encode())
+    assert read_run_log(path).organization == "A\u2028B\u0085C"
 
 
 def test_a_line_that_is_nested_without_end_is_damage(tmp_path):

@@ -10,7 +10,7 @@ from benchmark.rules import division_of_run
 from benchmark.settings import _parse, _type_of, apply_settings
 from benchmark.submission.finding import FAIL
 from benchmark.submission.logs import find_logs
-from benchmark.submission.provenance import _judge_settings
+from benchmark.submission.provenance import _check_settings
 from openfold_opt.train.config import config_fields
 from tests.benchmark.demo_logs import write_demo_log, write_record
 
@@ -98,10 +98,10 @@ def test_submit_refuses_a_run_with_settings(tmp_path):
         write_demo_log(tmp_path / f"run_{number}" / "mlperf.log", seed=number)
         write_record(tmp_path / f"run_{number}", commit="1" * 40)
     logs = find_logs([tmp_path])
-    assert _judge_settings(logs) == []
+    assert _check_settings(logs) == []
     changed = dataclasses.replace(logs[0])
     changed.__dict__["record"] = logs[0].record | {"settings": ["max_steps=9"]}
-    (finding,) = _judge_settings([changed, logs[1]])
+    (finding,) = _check_settings([changed, logs[1]])
     assert (
         finding.state == FAIL and finding.text == "fields changed by --set\nresult_0: max_steps=9"
     )

@@ -1,4 +1,4 @@
-"""`submit`: ten logs become a directory that mlperf-logging's checkers pass; what falls short is named."""
+"""`submit`: ten logs become a directory that the checkers accept; failures are named."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A submission of the open division from ten made-up runs, and what the command printed and returned."""
+    """An open-division submission from ten synthetic runs: folder, command and exit code."""
     root = tmp_path_factory.mktemp("demo")
     for index in range(10):
         folder = root / "runs" / f"run_{index}"
@@ -73,19 +73,19 @@ def test_ten_demo_logs_pass_in_the_open_division(demo):
     assert "FAIL  " not in text
 
 
-def test_score_and_energy_are_means_without_the_extremes(demo):
-    """Energy is that of 200 W for as long as each run took: mlperf-logging stretches readings to the run's own time."""
+def test_score_and_energy_are_trimmed_means(demo):
+    """The energy is 200 W times each run's time: mlperf-logging scales readings to that time."""
     root, _, _ = demo
     minutes, energy = re.search(
         r"PASS  summary: ([0-9.]+) min.*energy ([0-9]+) J", report(root)
     ).groups()
     expected = sum(10 + index**2 for index in range(1, 9)) / 8
-    # the events of a made-up run take some milliseconds
+    # The events of a synthetic run take some milliseconds.
     assert float(minutes) == pytest.approx(expected, abs=0.01)
     assert float(energy) == pytest.approx(200 * 60 * expected, abs=200 * 60 * 0.01)
 
 
-def test_layout_is_that_of_the_rules(demo):
+def test_the_layout_follows_the_rules(demo):
     root, _, _ = demo
     package = root / "out" / "Nobody"
     results = package / "results" / "two_cores" / "strong" / "openfold"
@@ -102,8 +102,8 @@ def test_layout_is_that_of_the_rules(demo):
     implementations = package / "benchmarks" / "openfold" / "implementations"
     code = f"openfold_opt_{head()[:12]}"
     assert sorted(path.name for path in implementations.iterdir()) == sorted([code, "two_cores"])
-    own = sorted(path.name for path in (implementations / "two_cores").iterdir())
-    assert own == sorted(
+    files = sorted(path.name for path in (implementations / "two_cores").iterdir())
+    assert files == sorted(
         [
             "README.md",
             "setup.sh",
@@ -113,11 +113,11 @@ def test_layout_is_that_of_the_rules(demo):
             "site.sh",
         ]
     )
-    # nothing of the assembling is left
+    # The temporary directory is removed.
     assert sorted(path.name for path in (root / "out").iterdir()) == ["Nobody", "Nobody.checks"]
 
 
-def test_code_is_that_of_the_commit(demo):
+def test_the_packed_code_is_that_of_the_commit(demo):
     root, _, _ = demo
     code = next(
         (root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations").glob(
@@ -142,34 +142,34 @@ def test_code_is_that_of_the_commit(demo):
 
 def test_scripts_of_the_system_start_the_packed_code(demo):
     root, _, _ = demo
-    own = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
-    shown = subprocess.run(
-        [own / "run_and_time.sh", "--help"], capture_output=True, text=True, check=True
+    folder = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
+    process = subprocess.run(
+        [folder / "run_and_time.sh", "--help"], capture_output=True, text=True, check=True
     )
-    assert shown.stdout.startswith("usage: ./run_and_time.sh")
-    assert "--preset demo" in (own / "run_and_time.sh").read_text()
-    assert "node17" not in next(own.glob("two_cores_*.json")).read_text()
+    assert process.stdout.startswith("usage: ./run_and_time.sh")
+    assert "--preset demo" in (folder / "run_and_time.sh").read_text()
+    assert "node17" not in next(folder.glob("two_cores_*.json")).read_text()
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_scripts_of_the_system_are_clean(demo):
+def test_scripts_of_the_system_pass_shellcheck(demo):
     root, _, _ = demo
-    own = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
-    shown = subprocess.run(["shellcheck", *own.glob("*.sh")], capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stdout
+    folder = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
+    process = subprocess.run(["shellcheck", *folder.glob("*.sh")], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
 
 
-def test_results_are_not_overwritten_unasked(demo, capsys):
+def test_results_are_replaced_only_on_request(demo, capsys):
     root, command, _ = demo
     before = report(root)
     assert main(command) == 2
     assert "--replace" in capsys.readouterr().err
     assert main([*command, "--throughput"]) == 2
-    assert "described as two systems" in capsys.readouterr().err
+    assert "need two systems" in capsys.readouterr().err
     assert report(root) == before
 
 
-def test_files_of_the_site_do_not_hide_ours(demo, tmp_path, capsys):
+def test_included_files_do_not_replace_ours(demo, tmp_path, capsys):
     root, command, _ = demo
     (tmp_path / "setup.sh").write_text("exit 1\n")
     command = [
@@ -180,7 +180,7 @@ def test_files_of_the_site_do_not_hide_ours(demo, tmp_path, capsys):
         str(tmp_path / "setup.sh"),
     ]
     assert main(command) == 2
-    assert "has a file of this name already" in capsys.readouterr().err
+    assert "already has a file of this name" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -193,13 +193,13 @@ def test_published_logs_pass_in_the_closed_division(shared, tmp_path, capsys):
     assert code == 0, text
     for subject in ("compliance", "reference convergence", "package checker", "seeds"):
         assert f"PASS  {subject}: " in text, text
-    # the table of DESIGN.md: 7.51 minutes; the checkers' factor is 1.072
+    # The published time is 7.51 minutes, and the RCP factor is 1.072.
     assert "PASS  summary: 7.512 min" in text and "normalized by 1.0722" in text
-    # the review committee's to add, not ours
+    # Only the review committee may add scaling.json.
     assert not list((tmp_path / "out").rglob("scaling.json"))
 
 
-def test_published_logs_that_converge_too_fast_fall_short(shared, tmp_path, capsys):
+def test_published_logs_that_converge_too_fast_fail(shared, tmp_path, capsys):
     logs = sorted(
         next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("HPE*__strong")).glob("result_*.txt")
     )
@@ -219,7 +219,7 @@ def test_published_logs_that_converge_too_fast_fall_short(shared, tmp_path, caps
     assert "FAIL  number of runs: 9; expected exactly 10" in text
     assert "FAIL  reference convergence: " in text
     assert "FAIL  package checker: ERROR - Incorrect number of files" in text
-    assert "falls short in number of runs, reference convergence, package checker" in text
+    assert "failed in number of runs, reference convergence, package checker" in text
 
 
 def test_a_preset_that_is_not_committed_is_refused(tmp_path, capsys):
@@ -231,10 +231,10 @@ def test_a_preset_that_is_not_committed_is_refused(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "FAIL  preset: result_0: preset mine; commit" in text
     assert "has no file benchmark/presets/mine.py" in text
-    assert "falls short in number of runs, preset" in text
+    assert "failed in number of runs, preset" in text
 
 
-def test_throughput_is_not_submitted_alone(tmp_path, capsys):
+def test_throughput_needs_a_time_to_train(tmp_path, capsys):
     for index in range(10):
         write_demo_log(tmp_path / "runs" / f"run_{index}" / "mlperf.log", seed=index)
     system = write_description(tmp_path / "two_cores.json", number_of_nodes="10")
@@ -252,9 +252,10 @@ def test_throughput_is_not_submitted_alone(tmp_path, capsys):
     text = capsys.readouterr().out
     assert code == 1
     assert (
-        "FAIL  throughput: the rules take a throughput only together with a time to train" in text
+        "FAIL  throughput: the rules accept a throughput result only together with a time to train"
+        in text
     )
-    assert "verdict: falls short in throughput\n" in text
+    assert "result: failed in throughput\n" in text
     assert "PASS  summary: 10 models in" in text
     assert (
         len(
@@ -268,7 +269,7 @@ def test_throughput_is_not_submitted_alone(tmp_path, capsys):
     )
 
 
-def test_places_that_cannot_be_written_are_told(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path, capsys):
     write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
     system = write_description(tmp_path / "two_cores.json")
     assert (
@@ -277,7 +278,7 @@ def test_places_that_cannot_be_written_are_told(tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_nothing_is_left_of_a_submission_that_cannot_be_assembled(tmp_path, capsys):
+def test_a_submission_that_cannot_be_assembled_writes_nothing(tmp_path, capsys):
     write_demo_log(tmp_path / "run" / "mlperf.log", seed=1)
     write_record(tmp_path / "run", commit="0123456789012345678901234567890123456789")
     system = write_description(tmp_path / "two_cores.json")

@@ -4,7 +4,8 @@ import json
 import struct
 
 from benchmark.summary import SummaryObserver, draw_curve, format_summary, read_evaluations
-from openfold_opt.train.observer import ChainScore, EvaluationReport, RunSummary, StepReport
+from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.observer import EvaluationReport, RunSummary, StepReport
 
 
 def report(step, lddt_ca):
@@ -13,7 +14,7 @@ def report(step, lddt_ca):
         ChainScore(chain_id="2abc_B", lddt_ca=lddt_ca + 0.1, num_residues=40),
     )
     return EvaluationReport(
-        step=step, epoch_num=2 * step, lddt_ca=lddt_ca, chains=chains, seconds=1.5
+        step=step, samples_at_end=2 * step, lddt_ca=lddt_ca, chains=chains, seconds=1.5
     )
 
 
@@ -46,6 +47,9 @@ def test_text_has_speed_waits_and_curve(tmp_path):
 def test_resumed_run_says_so(tmp_path):
     text = format_summary(summary(resumed_from_step=40), [], target_lddt_ca=0.8)
     assert "continued           yes, after step 40" in text
+    assert "optimizer steps     80 in the whole run, 40 in this part" in text
+    assert "samples             160 in the whole run, 80 in this part" in text
+    assert "run time            50.0 s (this and the following lines: this part)" in text
     assert "1.000 s/step" in text
 
 

@@ -1,4 +1,4 @@
-"""`describe-system`: what is collected, what the site adds, and what is complained of."""
+"""`describe-system`: collected keys, keys of the site file, and errors."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
-from benchmark.submission.description import MEANINGS, judge_description, read_description
+from benchmark.submission.description import MEANINGS, check_description, read_description
 from benchmark.submission.finding import FAIL
 from benchmark.submission.machine_description import accelerator_keys, processor_keys
 from tests.benchmark.demo_logs import write_description
@@ -22,15 +22,15 @@ host_memory_capacity = "1 TiB"
 """
 
 
-def faults(path):
+def errors_of(path):
     return [
         finding.text
-        for finding in judge_description(json.loads(path.read_text()))
+        for finding in check_description(json.loads(path.read_text()))
         if finding.state == FAIL
     ]
 
 
-def test_machine_and_site_make_a_description_that_can_be_submitted(tmp_path, capsys):
+def test_collected_and_site_keys_make_a_complete_description(tmp_path, capsys):
     (tmp_path / "site.toml").write_text(SITE)
     out = tmp_path / "two_cores.json"
     assert (
@@ -54,36 +54,39 @@ def test_missing_keys_are_printed_as_lines_for_the_site(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"division": "Closed"}, "division: is 'Closed'; expected one of closed, open"),
-        ({"number_of_nodes": 4}, "number_of_nodes: is 4; expected a text in quotes"),
-        ({"number_of_nodes": "four"}, "number_of_nodes: is 'four'; expected a whole number"),
-        ({"submitter": "A University"}, "submitter: is 'A University'; it names a folder"),
-        ({"host_processor_core_count": ""}, "one of them must be there"),
+        ({"number_of_nodes": 4}, "number_of_nodes: is 4; expected a string"),
+        ({"number_of_nodes": "four"}, "number_of_nodes: is 'four'; expected an integer"),
+        (
+            {"submitter": "A University"},
+            "submitter: is 'A University'; it becomes the name of a folder",
+        ),
+        ({"host_processor_core_count": ""}, "one of them is required"),
         ({"accelerators_per_node": "8"}, "accelerator_memory_capacity: is empty"),
     ],
 )
-def test_wrong_values_are_named(tmp_path, changes, told):
+def test_invalid_values_are_named(tmp_path, changes, expected):
     path = write_description(tmp_path / "x.json", **changes)
-    assert any(told in fault for fault in faults(path)), faults(path)
+    assert any(expected in error for error in errors_of(path)), errors_of(path)
 
 
-def test_key_that_is_missing_altogether_is_named(tmp_path):
+def test_a_missing_key_is_named(tmp_path):
     path = write_description(tmp_path / "x.json")
     path.write_text(
         json.dumps(
             {key: value for key, value in json.loads(path.read_text()).items() if key != "cooling"}
         )
     )
-    assert faults(path) == ["cooling: is missing (air or liquid)"]
+    assert errors_of(path) == ["cooling: is missing (air or liquid)"]
 
 
 def test_published_description_is_complete(shared):
-    assert faults(shared / "facts" / "system_example.json") == []
+    assert errors_of(shared / "facts" / "system_example.json") == []
 
 
-def test_mistaken_files_are_named(tmp_path, capsys):
+def test_invalid_files_are_refused(tmp_path, capsys):
     (tmp_path / "site.toml").write_text("owner = 1\n")
     assert (
         main(
@@ -97,17 +100,17 @@ def test_mistaken_files_are_named(tmp_path, capsys):
         )
         == 2
     )
-    assert "keys that no system description has: owner" in capsys.readouterr().err
-    for place in (tmp_path, tmp_path / "site.toml" / "x.json"):
-        assert main(["describe-system", "--out", str(place)]) == 2
+    assert "keys that a system description does not have: owner" in capsys.readouterr().err
+    for out in (tmp_path, tmp_path / "site.toml" / "x.json"):
+        assert main(["describe-system", "--out", str(out)]) == 2
         assert "cannot be written" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.parent.glob(".*.tmp")) == []
     path = write_description(tmp_path / "two cores.json")
-    with pytest.raises(BenchmarkError, match="that of a folder"):
+    with pytest.raises(BenchmarkError, match="becomes the name of a folder"):
         read_description(path)
 
 
-def test_processors_flat_and_nested():
+def test_processor_keys_from_flat_and_nested_lscpu():
     flat = [{"field": "Socket(s):", "data": "2"}, {"field": "Core(s) per socket:", "data": "56"}]
     flat.append({"field": "CPU max MHz:", "data": "3800.0000"})
     nested = [
@@ -126,7 +129,7 @@ def test_processors_flat_and_nested():
     assert processor_keys("")["host_processors_per_node"] == ""
 
 
-def test_accelerators_from_nvidia_smi():
+def test_accelerator_keys_from_nvidia_smi():
     keys = accelerator_keys("NVIDIA H200, 143771, 570.86.15, 1980, 5, 16\n" * 8)
     assert keys["accelerators_per_node"] == "8"
     assert keys["accelerator_model_name"] == "NVIDIA H200"

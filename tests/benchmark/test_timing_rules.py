@@ -94,7 +94,7 @@ class Story(NullObserver):
     def run_start(self, info):
         self.hear("run_start")
 
-    def data_ready(self, *, train_samples, eval_samples):
+    def data_ready(self, *, train_samples, eval_samples, held_out=()):
         self.hear("data_ready")
 
     def checkpoint_saved(self, path, *, step):

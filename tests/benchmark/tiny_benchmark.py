@@ -21,8 +21,9 @@ import torch
 from benchmark import __main__ as benchmark_main
 from benchmark import run
 from openfold_opt.parallel import waiting
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
+from openfold_opt.train import trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.synthetic import MemorySource, tiny_config
 
@@ -52,6 +53,18 @@ def slow_down(seconds: float) -> None:
     TrainingInterval._report = slow_report
 
 
+def slow_down_warm_up(seconds: float) -> None:
+    """Add a pause, after a line that announces it, to the warm-up before the clock starts."""
+    warm_up = trainer.warm_up
+
+    def slow_warm_up(*args, report, **kwargs):
+        report("pausing in the warm-up")
+        time.sleep(seconds)
+        return warm_up(*args, report=report, **kwargs)
+
+    trainer.warm_up = slow_warm_up
+
+
 class IndexedMemorySource(MemorySource):
     """Samples out of memory; the checksum is that of a real index."""
 
@@ -77,6 +90,8 @@ def main() -> int:
         )
     waiting.REPORT_SECONDS = float(os.environ.get("TINY_REPORT_SECONDS", waiting.REPORT_SECONDS))
     slow_down(float(os.environ.get("TINY_STEP_SECONDS", "0")))
+    if "TINY_WARM_UP_SECONDS" in os.environ:
+        slow_down_warm_up(float(os.environ["TINY_WARM_UP_SECONDS"]))
     return benchmark_main.main(sys.argv[1:])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main
+from openfold_opt.protein.index import ShardIndex
 from tests.data_prep.processed_data import write_processed
 
 PROJECT = Path(__file__).parents[2]
@@ -159,6 +160,10 @@ def set_atoms(name, value):
         ),
         (lambda entries, entry: entry.update(pdb_id="1abc"), "calls itself '1abc'"),
         (
+            lambda entries, entry: entry.update(release_date="2001-13-01"),
+            "revision date '2001-13-01' is not a date",
+        ),
+        (
             lambda entries, entry: entry["sequences"].update(A="MKV"),
             "expected [3, 37, 3] as its sequence says",
         ),
@@ -174,6 +179,13 @@ def set_atoms(name, value):
             set_atoms("all_atom_positions", lambda old: old[0]),
             "not a pair of compressed bytes and shape",
         ),
+        (
+            set_atoms(
+                "all_atom_positions",
+                lambda old: (zlib.compress(b"\xff" * len(zlib.decompress(old[0]))), old[1]),
+            ),
+            "all_atom_positions has a number that is not finite",
+        ),
     ],
 )
 def test_entries_that_do_not_fit(broken, tmp_path, capsys, edit, message):
@@ -181,6 +193,14 @@ def test_entries_that_do_not_fit(broken, tmp_path, capsys, edit, message):
     change(path, edit)
     error = refused(broken, tmp_path, capsys)
     assert str(path) in error and message in error
+
+
+def test_dates_are_stored_as_iso_dates(broken, tmp_path):
+    """As `convert` stores them."""
+    change(broken[0] / "dicts" / "00", lambda entries, entry: entry.update(release_date="2001-2-3"))
+    assert main(arguments(broken, tmp_path / "out")) == 0
+    chains = ShardIndex.load(tmp_path / "out").chains
+    assert "2001-02-03" in {chain.release_date for chain in chains}
 
 
 def test_a_truncated_pickle_and_one_of_something_else(broken, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -107,6 +108,15 @@ def test_a_file_without_a_byte_has_no_hits(tmp_path):
     path = tmp_path / "pdb70_hits.hhr"
     path.write_text("")
     assert parse_hhr(path) == []
+
+
+@pytest.mark.parametrize("text", ["nan", "-nan", "inf"])
+def test_sum_probs_by_which_hits_cannot_be_sorted_are_broken(tmp_path, text):
+    path = tmp_path / "pdb70_hits.hhr"
+    hhr = raw_data.hhr_text("MKTAYIAKQR", [("2abc_A", "MKTAYIAKQR", "MKTAYIAKQR", 9.0)])
+    path.write_text(re.sub(r"Sum_probs=\S+", f"Sum_probs={text}", hhr))
+    with pytest.raises(BrokenFile, match=rf":\d+: Sum_probs is {text}, expected a finite number"):
+        parse_hhr(path)
 
 
 def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: str = ""):

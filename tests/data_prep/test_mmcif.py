@@ -183,6 +183,12 @@ def test_errors_reject_the_entry(parse, rows, reason):
         parse(entry("AG", rows))
 
 
+@pytest.mark.parametrize("x", ["nan", "inf", "-inf", "1e39"])
+def test_a_coordinate_that_is_not_finite_is_faulty(parse, x):
+    with pytest.raises(FaultyEntry, match=f"_atom_site.Cartn_x is '{x}', expected a finite number"):
+        parse(entry("AG", atom(20, "CB", "ALA", 1, x=x)))
+
+
 def test_two_polymers_under_one_author_chain(parse):
     text = entry().replace("\nA 1\nloop_", "\nA 1\nB 1\nloop_")
     with pytest.raises(EntryRejected, match="chain B has no atoms"):

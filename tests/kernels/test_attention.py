@@ -1,4 +1,4 @@
-"""Gated attention against its formula, head by head, in float64."""
+"""Gated attention compared with its formula, head by head, in float64."""
 
 import math
 
@@ -41,7 +41,7 @@ def inputs(*, with_bias, seed=0):
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_values_and_gradients_follow_the_formula(with_bias):
+def test_values_and_gradients_match_the_formula(with_bias):
     projected, heads, mask, bias = inputs(with_bias=with_bias)
     leaves = [x.requires_grad_() for x in (projected, bias) if x is not None]
     found = attention(projected, num_heads=heads, mask=mask, mask_inf=MASK_INF, bias=bias)
@@ -60,5 +60,5 @@ def test_a_fully_masked_group_attends_and_is_not_nan():
     projected = projected.float()
     found = attention(projected, num_heads=heads, mask=mask.float(), mask_inf=MASK_INF)
     _, _, v, gate = projected.chunk(4, dim=-1)
-    # float32 cannot hold a logit beside -1e9, so all keys count alike
+    # Added to -1e9 in float32, the logits are lost, so that all keys have the same weight.
     torch.testing.assert_close(found[0, 1], v[0, 1].mean(0) * gate[0, 1].sigmoid())

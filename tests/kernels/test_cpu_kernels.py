@@ -1,49 +1,15 @@
-"""The operations for a CPU against the plain ones: results and every gradient, also where they work in several pieces."""
+"""CPU kernels compared with the reference: results and every gradient, in one or more tiles."""
 
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint
 
-from openfold_opt.kernels.cpu import tiles
+from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
 from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.kernels.select import REFERENCE
-from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random, random_mask
+from tests.kernels.agreement import random, random_mask
+from tests.kernels.cpu_comparison import compare
 
-pytestmark = pytest.mark.compiler
-
-
-@pytest.fixture(autouse=True, params=[64, 2**20], ids=["pieces of one row", "pieces of cache size"])
-def chunk_bytes(request, monkeypatch):
-    monkeypatch.setattr(tiles, "TILE_BYTES", request.param)
-
-
-@pytest.fixture(autouse=True)
-def on_cpu():
-    """`random` makes tensors on the GPU where there is one; these operations are for the other."""
-    if torch.cuda.is_available():
-        pytest.skip("the operations for a CPU are tested on machines without a GPU")
-
-
-def compare(name, call, leaves, is_low=None):
-    """call(operation) takes the leaves; is_low: which of them are bfloat16 where the precision is, None: not tested so."""
-    assert_same(call(OPERATIONS[name]), call(REFERENCE[name]), leaves)
-    if is_low is not None:
-        assert_bfloat16_rule(call(OPERATIONS[name]), call(REFERENCE[name]), leaves, is_low)
-
-
-def kept_by_the_same(call, leaves):
-    """Shapes of what is kept for the backward pass, once results and gradients are the plain ones, under recomputation too."""
-
-    def recomputed(*leaves):
-        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
-
-    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
-    assert_same(recomputed, call(REFERENCE), leaves)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
-        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
-    return kept
+pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +67,7 @@ def test_self_attention_of_a_transposed_input():
     compare("self_attention", call, leaves)
 
 
-# the gradient through a normalization of one or two channels is nothing but rounding
+# c_z is above 2, as gradients through a normalization of 1 or 2 channels are rounding errors.
 @pytest.mark.parametrize(
     ("batch", "n_1", "n_2", "c_z", "c"), [(2, 3, 5, 4, 6), (1, 1, 1, 3, 1), (1, 9, 9, 8, 8)]
 )
@@ -151,34 +117,6 @@ def test_triangle_update(batch, i, j, k, c_z, c, is_outgoing, has_dropout):
         return run
 
     compare("triangle_update", call, leaves, [True] * 4 + [False] * 2 + [True] * 2)
-
-
-@pytest.mark.parametrize("is_outgoing", [True, False])
-def test_triangle_update_computes_its_edges_again(is_outgoing):
-    batch, n, c_z, c = 2, 5, 4, 6
-    mask = random_mask(batch, n, n)
-    leaves = [
-        random(batch, n, n, c_z),
-        random(c_z, seed=1),
-        random(c_z, seed=2),
-        random(4 * c + c_z, c_z, seed=3),
-        random(4 * c + c_z, seed=4),
-    ]
-    leaves += [random(c, seed=5), random(c, seed=6), random(c_z, c, seed=7), random(c_z, seed=8)]
-
-    def call(operations):
-        def run(z, gamma, beta, weight, bias, *rest):
-            edges = operations["triangle_edges"](
-                z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5
-            )
-            return operations["triangle_update"](
-                z, edges, rest[:2], rest[2:], None, is_outgoing=is_outgoing, eps=1e-5
-            )
-
-        return run
-
-    kept = kept_by_the_same(call, leaves)
-    assert (batch, c, n, n) not in kept and (batch, n, n, c_z) in kept
 
 
 @pytest.mark.parametrize(
@@ -233,8 +171,8 @@ def test_layer_norm(shape):
 
 @pytest.mark.parametrize(("shape", "c_out"), [((2, 3, 5), 4), ((1, 1, 3), 1), ((4, 1, 1, 8), 3)])
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("wanted", [(0, 1), (1,), (0,)])
-def test_projected_norm(shape, c_out, has_bias, wanted):
+@pytest.mark.parametrize("used_results", [(0, 1), (1,), (0,)])
+def test_projected_norm(shape, c_out, has_bias, used_results):
     c = shape[-1]
     leaves = [
         random(*shape),
@@ -247,9 +185,9 @@ def test_projected_norm(shape, c_out, has_bias, wanted):
     def call(operation):
         def run(x, gamma, beta, weight, bias=None):
             results = operation(x, (gamma, beta), (weight, bias), eps=1e-5)
-            # every leaf has a gradient, whatever is wanted
+            # Every leaf gets a gradient, whichever results are used.
             return (
-                *(results[number] for number in wanted),
+                *(results[number] for number in used_results),
                 weight * 1.0,
                 *(() if bias is None else (bias * 1.0,)),
             )
@@ -257,198 +195,6 @@ def test_projected_norm(shape, c_out, has_bias, wanted):
         return run
 
     compare("projected_norm", call, leaves, [True, False, False, True, True][: len(leaves)])
-
-
-@pytest.mark.parametrize("is_projected", [True, False])
-@pytest.mark.parametrize("is_transposed", [True, False])
-def test_self_attention_computes_its_input_again(is_projected, is_transposed):
-    batch, groups, n, c, heads = 2, 3, 5, 6, 2
-    mask = random_mask(batch, groups, n)
-    shape = (batch, n, groups, c) if is_transposed else (batch, groups, n, c)
-    leaves = [
-        random(*shape),
-        random(c, seed=1),
-        random(c, seed=2),
-        random(16, c, seed=4),
-        random(16, seed=5),
-        random(c, 4, seed=6),
-        random(c, seed=7),
-    ]
-    leaves += [random(heads, c, seed=3)] if is_projected else []
-
-    def call(operations):
-        def run(z, gamma, beta, w_in, b_in, w_out, b_out, narrow=None):
-            z = z.transpose(1, 2) if is_transposed else z
-            if narrow is None:
-                x, bias = (
-                    operations["layer_norm"](z, gamma, beta, eps=1e-5),
-                    random(batch, heads, n, n, seed=8),
-                )
-            else:
-                x, projected = operations["projected_norm"](
-                    z, (gamma, beta), (narrow, None), eps=1e-5
-                )
-                bias = random(batch, heads, n, n, seed=8) + projected.mean(1).movedim(
-                    -1, 1
-                ).unsqueeze(-2)
-            weights = (w_in, b_in), (w_out, b_out)
-            return operations["self_attention"](
-                x, *weights, num_heads=heads, mask=mask, mask_inf=1e9, bias=lambda: bias
-            )
-
-        return run
-
-    kept = kept_by_the_same(call, leaves)
-    assert sum(shape.numel() == leaves[0].numel() for shape in kept) == 1, (
-        "only the input of the normalization is kept, not its result"
-    )
-
-
-def test_a_normalized_input_that_was_written_over_is_kept():
-    mask, weights = torch.ones(1, 3, 4), [random(16, 6), random(16), random(6, 4), random(6)]
-
-    def call(operations):
-        def run(z, gamma, beta):
-            x = operations["layer_norm"](z, gamma, beta, eps=1e-5)
-            with torch.no_grad():
-                x.mul_(2.0)
-            return operations["self_attention"](
-                x, weights[:2], weights[2:], num_heads=2, mask=mask, mask_inf=1e9
-            )
-
-        return run
-
-    assert_same(
-        call(OPERATIONS),
-        call(REFERENCE),
-        [random(1, 3, 4, 6), random(6, seed=1), random(6, seed=2)],
-    )
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "layer_norm",
-        "projected_norm",
-        "self_attention",
-        "triangle_edges",
-        "triangle_update",
-        "transition",
-        "outer_product_mean",
-    ],
-)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_comes_out_again(name, bad):
-    x, row, square = random(1, 2, 3, 4), random(4, seed=1), random(4, 4, seed=2)
-    x[0, 1, 2, 3] = bad
-    mask, edges = torch.ones(1, 2, 3), [random(1, 4, 2, 5, seed=3), random(1, 4, 3, 5, seed=4)]
-    calls = {
-        "layer_norm": lambda f: f(x, row, row, eps=1e-5),
-        "projected_norm": lambda f: f(x, (row, row), (square, row), eps=1e-5)[1],
-        "self_attention": lambda f: f(
-            x, (random(16, 4), random(16)), (square, row), num_heads=2, mask=mask, mask_inf=1e9
-        ),
-        "triangle_edges": lambda f: f(
-            x, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
-        )[0],
-        "triangle_update": lambda f: f(
-            x,
-            (*edges, random(1, 2, 3, 4, seed=5)),
-            (row, row),
-            (square, row),
-            None,
-            is_outgoing=True,
-            eps=1e-5,
-        ),
-        "transition": lambda f: f(
-            x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5
-        ),
-        "outer_product_mean": lambda f: f(
-            x, (random(1, 5, 2, 2), random(1, 5, 3, 2)), (square, row), torch.ones(1, 2, 3, 1)
-        ),
-    }
-    found, expected = (calls[name](operations[name]) for operations in (OPERATIONS, REFERENCE))
-    assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
-
-
-def test_what_broadcasts_for_the_plain_versions_does_here():
-    z, row, square = random(2, 3, 4, 6), random(6, seed=1), random(6, 6, seed=2)
-    edges = random(2, 5, 3, 7, seed=3), random(2, 5, 4, 7, seed=4), random(2, 3, 4, 6, seed=5)
-    for shape in ((1, 1, 4, 6), (2, 3, 1, 6), (2, 1, 1, 6)):
-
-        def update(operation, dropout=random_mask(*shape)):
-            return lambda z, *rest: operation(
-                z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5
-            )
-
-        compare(
-            "triangle_update",
-            update,
-            [z, *edges, random(5, seed=6), random(5, seed=7), random(6, 5, seed=8), row],
-        )
-
-    def mean(operation):
-        return lambda z, a, b, weight, bias: operation(
-            z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0)
-        )
-
-    compare(
-        "outer_product_mean", mean, [z, random(2, 5, 3, 2), random(2, 5, 4, 2), random(6, 4), row]
-    )
-    weights = random(24, 6, seed=3), random(24, seed=4), square, row
-    for mask, bias in (
-        (torch.ones(1, 3, 4), (2, 1, 1, 4)),
-        (torch.ones(2, 1, 4), (1, 2, 4, 4)),
-        (torch.ones(2, 3, 1), (2, 2, 1, 4)),
-    ):
-
-        def attend(operation, mask=mask):
-            def run(x, w_in, b_in, w_out, b_out, bias):
-                return operation(
-                    x,
-                    (w_in, b_in),
-                    (w_out, b_out),
-                    num_heads=2,
-                    mask=mask,
-                    mask_inf=1e9,
-                    bias=lambda: bias,
-                )
-
-            return run
-
-        compare("self_attention", attend, [z, *weights, random(*bias, seed=5)])
-
-
-def test_without_templates_there_is_nothing_to_do():
-    z, row, square, mask = (
-        torch.zeros(0, 3, 3, 4, requires_grad=True),
-        random(4),
-        random(4, 4),
-        torch.ones(0, 3, 3),
-    )
-    edges = OPERATIONS["triangle_edges"](
-        z, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
-    )
-    x = OPERATIONS["triangle_update"](
-        z, edges, (row, row), (square, row), None, is_outgoing=True, eps=1e-5
-    )
-    x = OPERATIONS["transition"](
-        x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5
-    )
-    x, bias = OPERATIONS["projected_norm"](
-        OPERATIONS["layer_norm"](x, row, row, eps=1e-5), (row, row), (square, None), eps=1e-5
-    )
-    x = OPERATIONS["self_attention"](
-        x,
-        (random(16, 4), random(16)),
-        (square, row),
-        num_heads=4,
-        mask=mask,
-        mask_inf=1e9,
-        bias=lambda: bias.movedim(-1, 1),
-    )
-    x.sum().backward()
-    assert z.grad.shape == x.shape == (0, 3, 3, 4)
 
 
 @pytest.mark.parametrize(("batch", "n", "heads"), [(2, 5, 3), (1, 1, 1)])
@@ -476,10 +222,8 @@ def test_invariant_point_attention(batch, n, heads):
     compare("invariant_point_attention", call, leaves)
 
 
-def test_near_points_keep_the_digits_of_their_distance():
+def test_distances_of_nearby_points_are_precise():
     points = 1e3 + torch.arange(4.0)[:, None] * 1e-2 * torch.ones(1, 6)
-    from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
-
     found = squared_distances(points, points)
     expected = (points[:, None] - points[None]).double().square().sum(-1).float()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0.0)

@@ -1,4 +1,4 @@
-"""Global attention against Algorithm 19, head by head."""
+"""Global attention compared with Algorithm 19, head by head."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from openfold_opt.kernels.reference.global_attention import global_attention
 
 
-def test_follows_the_formula_and_survives_a_masked_group():
+def test_matches_the_formula_and_is_finite_for_a_masked_group():
     generator = torch.Generator().manual_seed(1)
     batch, groups, num, heads, c = 2, 3, 7, 2, 5
     q = torch.randn(batch, groups, heads * c, generator=generator, dtype=torch.float64)

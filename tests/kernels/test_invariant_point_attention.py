@@ -1,4 +1,4 @@
-"""Invariant point attention against Algorithm 22, pair by pair."""
+"""Invariant point attention compared with Algorithm 22, pair by pair."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ def random_inputs():
     )
 
 
-def test_follows_the_formula():
+def test_matches_the_formula():
     inputs = random_inputs()
     mask = torch.ones(BATCH, NUM_RES, dtype=torch.float64)
     mask[1, 3:] = 0.0
@@ -58,7 +58,7 @@ def test_follows_the_formula():
             )
 
 
-def test_attention_does_not_change_when_all_points_move_together():
+def test_attention_is_invariant_to_a_shift_of_all_points():
     inputs = random_inputs()
     mask = torch.ones(BATCH, NUM_RES, dtype=torch.float64)
     shift = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The library of loops: how it is made and kept, and what a call refuses."""
+"""Native library of the CPU kernels: compilation, cache, and checks of arguments."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.compiler
 
 
 @pytest.fixture
-def anew(monkeypatch, tmp_path):
-    """Folders of a machine that has no library yet."""
+def empty_cache(monkeypatch, tmp_path):
+    """Return the cache folders of a machine without a library."""
     folders = [tmp_path / "first", tmp_path / "second"]
     monkeypatch.setattr(library, "_folders", lambda: iter(folders))
     library.library.cache_clear()
@@ -23,32 +23,32 @@ def anew(monkeypatch, tmp_path):
     library.library.cache_clear()
 
 
-def test_it_is_compiled_once_and_kept(anew, monkeypatch):
-    assert library.library().loops_of_float32 is not None
-    (kept,) = anew[0].iterdir()
+def test_the_library_is_compiled_once_and_cached(empty_cache, monkeypatch):
+    assert library.library().kernels_float32 is not None
+    (cached,) = empty_cache[0].iterdir()
     library.library.cache_clear()
-    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled a second time"))
     library.library()
-    assert list(anew[0].iterdir()) == [kept] and not anew[1].exists()
+    assert list(empty_cache[0].iterdir()) == [cached] and not empty_cache[1].exists()
 
 
-def test_a_folder_that_cannot_be_written_is_passed_over(anew):
-    anew[0].write_text("a file where the folder should be")
+def test_a_folder_that_cannot_be_written_is_skipped(empty_cache):
+    empty_cache[0].write_text("a file where the folder should be")
     library.library()
-    assert len(list(anew[1].iterdir())) == 1
+    assert len(list(empty_cache[1].iterdir())) == 1
 
 
-def test_where_nothing_can_be_written_the_error_names_the_folders(anew):
-    for folder in anew:
+def test_if_no_folder_can_be_written_the_error_names_all_of_them(empty_cache):
+    for folder in empty_cache:
         folder.write_text("a file where the folder should be")
     with pytest.raises(
         library.LibraryError,
-        match="kept in none of .*first .*, .*second .*: make one of them writable",
+        match="stored in any of .*first .*, .*second .*: make one of them writable",
     ):
         library.library()
 
 
-def test_a_compiler_that_fails_is_quoted(anew, monkeypatch, tmp_path):
+def test_the_error_quotes_a_failing_compiler(empty_cache, monkeypatch, tmp_path):
     broken = tmp_path / "broken-c++"
     broken.write_text("#!/bin/sh\necho 'it does not know this processor' >&2\nexit 3\n")
     broken.chmod(stat.S_IRWXU)
@@ -58,10 +58,10 @@ def test_a_compiler_that_fails_is_quoted(anew, monkeypatch, tmp_path):
         library.LibraryError, match="(?s)ended with exit code 3:.it does not know this processor"
     ):
         library.library()
-    assert not anew[0].exists(), "nothing half-made is left"
+    assert not empty_cache[0].exists(), "no partial file may remain"
 
 
-def test_other_sources_are_another_library(monkeypatch, tmp_path):
+def test_changed_sources_have_another_key(monkeypatch, tmp_path):
     before = library._key("c++")
     for path in library.SOURCES.glob("*.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -71,16 +71,16 @@ def test_other_sources_are_another_library(monkeypatch, tmp_path):
     assert library._key("c++") != before
 
 
-def test_a_library_that_cannot_be_loaded_is_made_anew(anew):
+def test_a_library_that_cannot_be_loaded_is_replaced(empty_cache):
     compiler = next(filter(None, map(shutil.which, library.COMPILERS)))
-    kept = anew[0] / f"loops-{library._key(compiler)}.so"
-    anew[0].mkdir()
-    kept.write_bytes(b"cut short")
-    assert library.library().loops_of_float32 is not None
-    assert kept.stat().st_size > 10_000 and not anew[1].exists()
+    cached = empty_cache[0] / f"kernels-{library._key(compiler)}.so"
+    empty_cache[0].mkdir()
+    cached.write_bytes(b"truncated")
+    assert library.library().kernels_float32 is not None
+    assert cached.stat().st_size > 10_000 and not empty_cache[1].exists()
 
 
-def test_a_compiler_that_cannot_be_started_is_named(anew, monkeypatch, tmp_path):
+def test_the_error_names_a_compiler_that_cannot_be_started(empty_cache, monkeypatch, tmp_path):
     (tmp_path / "no-program").write_text("neither script nor program")
     (tmp_path / "no-program").chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -89,7 +89,7 @@ def test_a_compiler_that_cannot_be_started_is_named(anew, monkeypatch, tmp_path)
         library.library()
 
 
-def test_without_a_home_there_are_other_folders(monkeypatch):
+def test_without_a_home_folder_other_folders_are_used(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert [folder.name for folder in library._folders()] == [
         "built",
@@ -109,27 +109,28 @@ def test_without_a_home_there_are_other_folders(monkeypatch):
     ],
     ids=["two types", "not contiguous", "another type", "too short", "too few rows", "missing"],
 )
-def test_a_tensor_that_a_loop_cannot_take_is_refused(rows, offset):
+def test_an_invalid_tensor_argument_is_rejected(rows, offset):
     with pytest.raises(
-        ValueError, match="loop add_to_rows, argument [01]: found|work on float32 and bfloat16"
+        ValueError,
+        match="CPU kernel add_to_rows, argument [01]: found|work on float32 and bfloat16",
     ):
         call("add_to_rows", rows, offset, 2, 3)
 
 
-def test_on_meta_nothing_is_done(monkeypatch):
-    asked = []
-    monkeypatch.setattr(native_functions, "_functions", asked.append)
+def test_a_call_on_meta_tensors_does_nothing(monkeypatch):
+    calls = []
+    monkeypatch.setattr(native_functions, "_functions", calls.append)
     call("add_to_rows", torch.zeros(2, 3, device="meta"), torch.zeros(3, device="meta"), 2, 3)
-    assert asked == []
+    assert calls == []
 
 
-def test_every_loop_of_the_list_is_in_the_library():
+def test_the_library_has_every_listed_function():
     for element in (torch.float32, torch.bfloat16):
         assert set(native_functions._functions(element)) == set(NATIVE_FUNCTIONS)
 
 
 @pytest.mark.parametrize("value", [-200.0, -87.4, -20.0, -1e-4, 0.0, 0.3, 20.0, 87.0, 200.0])
-def test_the_exponential_is_that_of_pytorch(value):
+def test_the_exponential_matches_pytorch(value):
     logits = torch.tensor([[[[value, 0.0]]]]).repeat(1, 1, 2, 1)
     expected = torch.softmax(logits, -1)
     call("softmax", logits, torch.zeros(1, 2), None, 1.0, 1, 1, 2)

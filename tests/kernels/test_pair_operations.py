@@ -1,4 +1,4 @@
-"""Operations on the pair representation, and the small ones, against einsum."""
+"""Operations on the pair representation, transition, normalization and residual, in float64."""
 
 import torch
 
@@ -25,10 +25,10 @@ def test_outer_product_mean_divides_the_bias_too():
     expected = (outer @ weight.T + bias) / norm
     z = random(2, 3, 5, 7, seed=5)
     torch.testing.assert_close(outer_product_mean(z, (a, b), (weight, bias), norm), z + expected)
-    empty = outer_product_mean(
+    zero_update = outer_product_mean(
         torch.zeros_like(z), (torch.zeros_like(a), b), (weight, bias), torch.full_like(norm, 1e-3)
     )
-    torch.testing.assert_close(empty[0, 0, 0], bias / 1e-3)
+    torch.testing.assert_close(zero_update[0, 0, 0], bias / 1e-3)
 
 
 def test_triangle_gate():
@@ -59,10 +59,10 @@ def test_transition():
     torch.testing.assert_close(transition(x, norm, (w1, b1), (w2, b2), eps=1e-5), expected)
 
 
-def test_layer_norm_is_of_biased_variance():
+def test_layer_norm_uses_the_biased_variance():
     x, weight, bias = random(3, 5), random(5, seed=1), random(5, seed=2)
-    centerd = x - x.mean(-1, keepdim=True)
-    expected = centerd / (centerd.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
+    centered = x - x.mean(-1, keepdim=True)
+    expected = centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
     torch.testing.assert_close(layer_norm(x, weight, bias, eps=1e-5), expected)
 
 

@@ -1,4 +1,4 @@
-"""Philox and the dropout masks made of it."""
+"""Philox, and the dropout masks computed from it."""
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ KNOWN_ANSWERS = [
     ),
 ]
 SLOTS = torch.tensor([4, 0, 9])
-PLACES = torch.tensor([16, 32])
+SITES = torch.tensor([16, 32])
 
 
-def masks(*, key=(7, 3), places=PLACES, slots=SLOTS, pass_index=1, shape=(1, 11, 6), rate=0.25):
-    return dropout_masks(key, places, slots, pass_index=pass_index, shape=shape, rate=rate)
+def masks(*, key=(7, 3), sites=SITES, slots=SLOTS, pass_index=1, shape=(1, 11, 6), rate=0.25):
+    return dropout_masks(key, sites, slots, pass_index=pass_index, shape=shape, rate=rate)
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
@@ -35,21 +35,21 @@ def test_values_and_rate():
     assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
 
 
-def test_a_mask_does_not_depend_on_how_places_and_samples_are_grouped():
-    together = masks()
-    for i in range(len(PLACES)):
+def test_a_mask_does_not_depend_on_how_sites_and_samples_are_grouped():
+    grouped = masks()
+    for i in range(len(SITES)):
         for j in range(len(SLOTS)):
-            alone = masks(places=PLACES[i : i + 1], slots=SLOTS[j : j + 1])
-            assert torch.equal(alone[0, 0], together[i, j])
+            single = masks(sites=SITES[i : i + 1], slots=SLOTS[j : j + 1])
+            assert torch.equal(single[0, 0], grouped[i, j])
 
 
-def test_everything_it_depends_on_changes_it():
+def test_every_argument_changes_the_mask():
     base = masks()
     changed = [
         masks(key=(8, 3)),
         masks(key=(7, 4)),
         masks(pass_index=2),
-        masks(places=PLACES + 1),
+        masks(sites=SITES + 1),
         masks(slots=SLOTS + 1),
     ]
     for other in changed:
@@ -62,5 +62,5 @@ def test_seed_and_step_may_be_tensors():
     assert torch.equal(masks(key=(torch.tensor(7), torch.tensor(3))), masks())
 
 
-def test_a_large_seed_counts_by_its_low_word():
+def test_only_the_low_word_of_the_seed_is_used():
     assert torch.equal(masks(key=(7 + (5 << 32), 3)), masks())

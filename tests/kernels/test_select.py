@@ -1,4 +1,4 @@
-"""The choice of kernels."""
+"""Selection of kernels."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from openfold_opt.kernels.cpu import library
-from openfold_opt.kernels.cpu.operations import OPERATIONS as FOR_CPU
+from openfold_opt.kernels.cpu.operations import OPERATIONS as CPU_OPERATIONS
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.kernels.triton.operations import OPERATIONS
@@ -18,13 +18,13 @@ from openfold_opt.kernels.triton.operations import OPERATIONS
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_every_operation_has_a_version_of_each_kind_a_field_and_a_place_in_the_set():
+def test_every_operation_is_in_all_tables_and_configurations():
     names = {field.name for field in dataclasses.fields(KernelSet)}
     assert (
         names
         == set(REFERENCE)
         == set(OPERATIONS)
-        == set(FOR_CPU)
+        == set(CPU_OPERATIONS)
         == {field.name for field in dataclasses.fields(KernelConfig)}
     )
 
@@ -38,62 +38,71 @@ def test_the_default_is_the_reference():
     ("name", "expected"),
     [
         ("triton", OPERATIONS),
-        *(pytest.param(name, FOR_CPU, marks=pytest.mark.compiler) for name in ("cpu", "auto")),
+        *(
+            pytest.param(name, CPU_OPERATIONS, marks=pytest.mark.compiler)
+            for name in ("cpu", "auto")
+        ),
     ],
 )
-def test_one_kind_for_all(name, expected):
+def test_one_implementation_for_all_operations(name, expected):
     kernels = build_kernel_set(KernelConfig.all(name), "cpu")
     assert {operation: getattr(kernels, operation) for operation in expected} == expected
 
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    monkeypatch.setattr(library, "COMPILERS", ("a-compiler-that-nobody-has",))
-    forget = [library.library.cache_clear, library.unsupported_reason.cache_clear]
-    for each in forget:
-        each()
+    monkeypatch.setattr(library, "COMPILERS", ("a-compiler-that-does-not-exist",))
+    cached = (library.library, library.unsupported_reason)
+    for function in cached:
+        function.cache_clear()
     yield
-    for each in forget:
-        each()
+    for function in cached:
+        function.cache_clear()
 
 
-def test_without_a_compiler_auto_means_plain(no_compiler):
+def test_without_a_compiler_auto_means_reference(no_compiler):
     assert KernelConfig.all("auto").resolved(torch.device("cpu")) == KernelConfig()
 
 
-def test_without_a_compiler_the_versions_for_a_cpu_are_refused(no_compiler):
+def test_without_a_compiler_cpu_kernels_are_an_error(no_compiler):
     with pytest.raises(
         ValueError,
-        match='kernel transition: implementation "cpu" was asked for, but there is no C.. compiler',
+        match='kernel transition: implementation "cpu" requested, but there is no C.. compiler',
     ):
         build_kernel_set(KernelConfig(transition="cpu"), "cpu")
 
 
-def test_the_versions_for_a_cpu_refuse_a_gpu():
+def test_cpu_kernels_on_a_gpu_are_an_error():
     with pytest.raises(
         ValueError, match='kernel layer_norm: found implementation "cpu" for a model on cuda'
     ):
         build_kernel_set(KernelConfig(layer_norm="cpu"), "cuda")
 
 
-def test_an_unknown_name_is_an_error_that_lists_what_exists():
+def test_the_error_for_an_unknown_name_lists_the_implementations():
     with pytest.raises(
         ValueError,
-        match=r"kernel self_attention: found implementation 'magic', expected one of \['auto', 'reference', 'cpu', 'compiled', 'triton'\]",
+        match=(
+            r"kernel self_attention: found implementation 'magic', expected one of "
+            r"\['auto', 'reference', 'cpu', 'compiled', 'triton'\]"
+        ),
     ):
         build_kernel_set(KernelConfig(self_attention="magic"), "cpu")
 
 
-def test_asked_for_and_impossible_is_an_error_with_the_reason():
+def test_the_error_for_unsupported_shapes_has_the_reason():
     shapes = KernelShapes(max_transition_channels=384)
     with pytest.raises(
         ValueError,
-        match="kernel transition: transition holds rows of at most 256 channels, found 384; set that field",
+        match=(
+            "kernel transition: transition supports rows of at most 256 channels, found 384; "
+            "set that field"
+        ),
     ):
         build_kernel_set(KernelConfig(transition="triton"), "cpu", shapes)
 
 
-def test_without_triton_the_error_says_how_to_get_it(monkeypatch):
+def test_without_triton_the_error_says_how_to_install_it(monkeypatch):
     for name in [
         name
         for name in sys.modules
@@ -108,7 +117,7 @@ def test_without_triton_the_error_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.compiler
-def test_compiled_operations_equal_the_plain_ones_and_are_compiled_once():
+def test_compiled_operations_match_the_reference_and_are_compiled_once():
     config = KernelConfig(dropout_residual="compiled", layer_norm="compiled")
     compiled = build_kernel_set(config, "cpu")
     x, update, mask = torch.randn(2, 3, 8), torch.randn(2, 3, 8), torch.ones(2, 1, 8)
@@ -130,8 +139,8 @@ torch.testing.assert_close(operation(x, update, mask), expected)
 
 
 @pytest.mark.compiler
-def test_the_cache_of_compiled_operations_serves_several_processors(tmp_path):
-    # the first process fills the cache with code for this processor, the second has no vectors
+def test_compiled_operations_of_several_processors_share_a_cache(tmp_path):
+    # The first process fills the cache with code for this processor; the second has no vectors.
     for capability in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
         environment = {
             **os.environ,
@@ -143,7 +152,7 @@ def test_the_cache_of_compiled_operations_serves_several_processors(tmp_path):
         assert shown.returncode == 0, f"{capability}: {shown.stderr[-3000:]}"
 
 
-def test_not_every_operation_is_compiled():
+def test_the_error_for_an_operation_that_is_not_compiled_has_the_reason():
     with pytest.raises(
         ValueError,
         match='kernel weight_update: there is no implementation "compiled", as it works in place',

@@ -306,6 +306,48 @@ def test_killed_consumer_leaves_no_workers_and_no_memory(tmp_path, start_method,
     ]
 
 
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("moment", ["starting", "running"])
+def test_a_signal_to_the_process_group_leaves_the_workers_alone(tmp_path, start_method, moment):
+    """As a launcher sends it. The consumer decides what it means; here it means nothing."""
+    (tmp_path / "signaled_consumer.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys, time
+            import numpy as np
+            from openfold_opt.loader.config import LoaderConfig
+            from openfold_opt.loader.workers import WorkerStream
+            class Task:
+                def __call__(self, position): return position, {"x": np.zeros(1)}
+                def describe(self, position): return str(position)
+            if __name__ == "__main__":
+                for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                    signal.signal(number, lambda *_: None)
+                config = LoaderConfig(num_workers=2, start_method=sys.argv[1])
+                with WorkerStream(Task(), config=config, report=print) as stream:
+                    if sys.argv[2] == "running":
+                        next(stream)
+                    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                        time.sleep(0.2)
+                        os.killpg(0, number)
+                    print([next(stream).skipped for _ in range(50)] == [()] * 50)
+            """
+        )
+    )
+    root = pathlib.Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "signaled_consumer.py"), start_method, moment],
+        env=dict(os.environ, PYTHONPATH=str(root)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+        start_new_session=True,
+    )
+    assert (result.returncode, result.stdout) == (0, "True\n")
+
+
 def is_running(pid):
     try:
         return "Z" not in pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

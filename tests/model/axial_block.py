@@ -1,4 +1,4 @@
-"""One Evoformer block at the benchmark's sizes on device "meta": shapes and collectives without values."""
+"""An Evoformer stack with the sizes of the benchmark on device "meta", without values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_SEQ, NUM_RES = 128, 256
 
 
 def benchmark_stack(num_blocks: int) -> nn.Module:
-    """The Evoformer stack with bfloat16 linear layers, as in training, on device meta."""
+    """Build the Evoformer stack on device meta with bfloat16 linear layers, as in training."""
     with torch.device("meta"):
         stack = EvoformerStack(
             EvoformerStackConfig(num_blocks=num_blocks), c_m=256, c_z=128, c_s=384
@@ -29,7 +29,7 @@ def benchmark_stack(num_blocks: int) -> nn.Module:
 
 
 def run_stack(stack: nn.Module, dap: AxisGroup, *, kernels: str) -> tuple[torch.Tensor, ...]:
-    """m and z of this rank."""
+    """Run the stack on the shards of one rank and return m and z."""
     with torch.device("meta"):
         plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig.all(kernels), "meta"), dap=dap)
         m = torch.empty(

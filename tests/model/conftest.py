@@ -1,4 +1,4 @@
-"""A small model and random batches for it."""
+"""Fixtures: a small model configuration and random batches."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIZES = {"batch": 2, "num_passes": 3, "N_res": 8, "N_clust": 4, "N_extra": 6, "N
 
 @pytest.fixture
 def small_config() -> ModelConfig:
-    """As tiny_model."""
+    """Return the configuration of tiny_model."""
     return tiny_model()
 
 
 @pytest.fixture
 def random_features() -> dict[str, torch.Tensor]:
-    """Random features of the sizes SIZES; everything exists."""
+    """Return random features of the sizes SIZES; no element is masked."""
     generator = torch.Generator().manual_seed(0)
     features = {}
     for name, spec in FEATURES.items():
@@ -42,15 +42,15 @@ def random_features() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def random_batch(random_features) -> FeatureBatch:
-    """The same as a batch."""
+    """Return the random features as a batch."""
     return FeatureBatch.from_features(random_features)
 
 
 @pytest.fixture
 def without_dropout():
-    """Turns a configuration into one whose dropout rates are all zero."""
+    """Return a function that sets all dropout rates of a configuration to zero."""
 
-    def turn(config: ModelConfig) -> ModelConfig:
+    def set_rates_to_zero(config: ModelConfig) -> ModelConfig:
         stacks = {
             name: dataclasses.replace(
                 getattr(config, name), msa_dropout_rate=0.0, pair_dropout_rate=0.0
@@ -64,4 +64,4 @@ def without_dropout():
             **stacks,
         )
 
-    return turn
+    return set_rates_to_zero

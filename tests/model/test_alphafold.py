@@ -1,4 +1,4 @@
-"""The whole model."""
+"""The whole model: checkpoint layout, gradients, dropout, recycling and padding."""
 
 import csv
 import dataclasses
@@ -11,7 +11,7 @@ from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 
-PLAN = ExecutionPlan.plain()
+PLAN = ExecutionPlan.reference()
 
 
 def dropout(slots=(5, 2), *, seed=1, step=1):
@@ -19,7 +19,7 @@ def dropout(slots=(5, 2), *, seed=1, step=1):
 
 
 def randomized(config, *, seed=0):
-    """A model none of whose layers is zero, as "final" ones are at first."""
+    """Build a model with random values added to all parameters, so that no layer is zero."""
     model = AlphaFold(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -46,10 +46,10 @@ def test_names_shapes_and_order_are_those_of_the_published_checkpoint(shared):
         expected = [tuple(row) for row in csv.reader(file, delimiter="\t")]
     with torch.device("meta"):
         model = AlphaFold(ModelConfig(), seed=None)
-    found = [
+    actual = [
         (name, "x".join(map(str, tensor.shape))) for name, tensor in model.state_dict().items()
     ]
-    assert found == expected
+    assert actual == expected
     assert sum(parameter.numel() for parameter in model.parameters()) == 93_229_082
 
 
@@ -66,18 +66,18 @@ def test_recomputation_gives_the_same_gradients_under_dropout(small_config, rand
         model = randomized(small_config)
         outputs = model(
             random_batch,
-            ExecutionPlan.plain(num_recomputed_blocks=number),
+            ExecutionPlan.reference(num_recomputed_blocks=number),
             num_recycling_iterations=1,
             dropout=dropout(),
         )
         total(outputs).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, *recomputed in zip(*gradients):
+    for expected, *recomputed in zip(*gradients):
         for gradient in recomputed:
-            torch.testing.assert_close(gradient, plain)
+            torch.testing.assert_close(gradient, expected)
 
 
-def test_dropout_of_a_sample_depends_on_its_slot_and_not_on_its_batch(small_config, random_batch):
+def test_dropout_of_a_sample_depends_on_its_slot_and_not_on_the_batch(small_config, random_batch):
     model = randomized(small_config)
     second = dataclasses.replace(
         random_batch,
@@ -87,40 +87,42 @@ def test_dropout_of_a_sample_depends_on_its_slot_and_not_on_its_batch(small_conf
         },
     )
     with torch.no_grad():
-        together = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout((5, 2)))
-        alone = model(second, PLAN, num_recycling_iterations=1, dropout=dropout((2,)))
-        elsewhere = model(second, PLAN, num_recycling_iterations=1, dropout=dropout((5,)))
-    torch.testing.assert_close(alone.pair[0], together.pair[1])
-    assert not torch.allclose(elsewhere.pair[0], together.pair[1], rtol=1e-3)
+        both = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout((5, 2)))
+        same_slot = model(second, PLAN, num_recycling_iterations=1, dropout=dropout((2,)))
+        other_slot = model(second, PLAN, num_recycling_iterations=1, dropout=dropout((5,)))
+    torch.testing.assert_close(same_slot.pair[0], both.pair[1])
+    assert not torch.allclose(other_slot.pair[0], both.pair[1], rtol=1e-3)
 
 
-def test_passes_without_gradient_have_dropout_too(small_config, random_batch, without_dropout):
-    """With dropout in the first pass alone, the second still sees it through recycling."""
+def test_recycling_iterations_use_dropout(small_config, random_batch, without_dropout):
+    """Outputs depend on the dropout rate and the step, and are reproducible."""
     model = randomized(small_config)
-    plain = AlphaFold(without_dropout(small_config))
-    plain.load_state_dict(model.state_dict())
+    zero_rate_model = AlphaFold(without_dropout(small_config))
+    zero_rate_model.load_state_dict(model.state_dict())
     with torch.no_grad():
-        none = model(random_batch, PLAN, num_recycling_iterations=1)
-        zero_rate = plain(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
-        some = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
-        again = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
+        without = model(random_batch, PLAN, num_recycling_iterations=1)
+        zero_rate = zero_rate_model(
+            random_batch, PLAN, num_recycling_iterations=1, dropout=dropout()
+        )
+        first = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
+        second = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout())
         next_step = model(random_batch, PLAN, num_recycling_iterations=1, dropout=dropout(step=2))
-    assert torch.equal(none.pair, zero_rate.pair)
-    assert torch.equal(some.pair, again.pair)
-    assert not torch.allclose(some.pair, none.pair, rtol=1e-3)
-    assert not torch.allclose(some.pair, next_step.pair, rtol=1e-3)
+    assert torch.equal(without.pair, zero_rate.pair)
+    assert torch.equal(first.pair, second.pair)
+    assert not torch.allclose(first.pair, without.pair, rtol=1e-3)
+    assert not torch.allclose(first.pair, next_step.pair, rtol=1e-3)
 
 
-def test_first_pass_draws_dropout(small_config, random_batch):
+def test_the_first_recycling_iteration_uses_dropout(small_config, random_batch):
     model = randomized(small_config)
     state = dropout()
     with torch.no_grad():
-        runs = [
-            model._run_pass(random_batch.at_pass(0), None, (state, index), PLAN, is_last=False)[
-                0
-            ].pair()
-            for index in (0, 0, 1)
-        ]
+        runs = []
+        for index in (0, 0, 1):
+            trunk, _ = model._run_pass(
+                random_batch.at_pass(0), None, state.at_pass(index), PLAN, is_last=False
+            )
+            runs.append(trunk.pair())
     assert torch.equal(runs[0], runs[1])
     assert not torch.allclose(runs[0], runs[2], rtol=1e-3)
 
@@ -131,19 +133,19 @@ def test_each_pass_uses_its_own_slice(small_config, random_batch):
     msa_feat[:, 2] += 1.0
     changed = dataclasses.replace(random_batch, msa_feat=msa_feat)
     with torch.no_grad():
-        for num_passes, is_seen in ((0, False), (1, False), (2, True)):
-            first = model(random_batch, PLAN, num_recycling_iterations=num_passes)
-            second = model(changed, PLAN, num_recycling_iterations=num_passes)
-            assert torch.equal(first.pair, second.pair) is not is_seen
+        for num_iterations, is_used in ((0, False), (1, False), (2, True)):
+            first = model(random_batch, PLAN, num_recycling_iterations=num_iterations)
+            second = model(changed, PLAN, num_recycling_iterations=num_iterations)
+            assert torch.equal(first.pair, second.pair) is not is_used
 
 
 def test_too_few_slices_are_an_error(small_config, random_batch):
-    with pytest.raises(ValueError, match="recycling pass 3 asked for"):
+    with pytest.raises(ValueError, match="pass 3 requested"):
         AlphaFold(small_config)(random_batch, PLAN, num_recycling_iterations=3)
 
 
-def test_padding_does_not_reach_real_residues(small_config, random_batch):
-    """What stands at padded places, whatever it is, changes nothing elsewhere."""
+def test_padding_does_not_affect_other_residues(small_config, random_batch):
+    """The features of padded residues do not change the outputs of the other residues."""
     model = randomized(small_config)
     masks = {
         name: getattr(random_batch, name).clone()

@@ -1,4 +1,7 @@
-"""What dynamic axial parallelizm saves and costs at the benchmark's sizes: bytes kept for the backward pass, and collectives of a block."""
+"""Costs of dynamic axial parallelism with the sizes of the benchmark.
+
+The tests count the bytes kept for the backward pass and the collectives of a block.
+"""
 
 import dataclasses
 from collections import Counter
@@ -14,14 +17,14 @@ TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
 
 
 @pytest.mark.parametrize("kernels", ["reference", "triton"])
-def test_a_rank_keeps_its_share(kernels):
+def test_a_rank_keeps_only_its_share_of_the_activations(kernels):
     if kernels == "triton":
         pytest.importorskip("triton")
     stack = benchmark_stack(1)
 
     def kept(dap_size: int) -> int:
         return kept_bytes(
-            lambda: run_stack(stack, AxisGroup.imagined("dap", size=dap_size), kernels=kernels),
+            lambda: run_stack(stack, AxisGroup.fake("dap", size=dap_size), kernels=kernels),
             stack,
         )
 
@@ -33,18 +36,18 @@ def test_a_rank_keeps_its_share(kernels):
 
 
 def collectives_of_a_block(dap_size: int) -> Counter:
-    """(what, kind, bytes sent) -> times, forward and backward of one block."""
+    """Count (what, kind, bytes sent) in forward and backward of one block."""
     launched: Counter = Counter()
     axis = dataclasses.replace(
-        AxisGroup.imagined("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+        AxisGroup.fake("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
     )
     m, z = run_stack(benchmark_stack(1), axis, kernels="reference")
     (m.sum() + z.sum()).backward()
     return launched
 
 
-def documented() -> Counter:
-    """The same, read from the table of docs/dap.md at DAP-8."""
+def documented_collectives() -> Counter:
+    """Read the same counts at DAP-8 from the table in docs/dap.md."""
     rows = [
         line.strip("| \n").split(" | ")
         for line in TABLE.read_text().splitlines()
@@ -59,11 +62,11 @@ def documented() -> Counter:
     )
 
 
-def test_the_table_of_collectives_is_true():
-    assert collectives_of_a_block(8) == documented()
+def test_the_documented_table_of_collectives_is_correct():
+    assert collectives_of_a_block(8) == documented_collectives()
 
 
-def test_nothing_travels_on_one_rank():
+def test_one_rank_starts_no_collectives():
     launched: list[tuple] = []
     axis = dataclasses.replace(
         AxisGroup.single("dap"), on_launch=lambda *call: launched.append(call)

@@ -1,4 +1,4 @@
-"""A model spread over a dap group gives what one rank gives: outputs, and the gradient of every parameter."""
+"""Outputs and parameter gradients of a DAP group equal those of one rank."""
 
 import dataclasses
 
@@ -26,9 +26,12 @@ from tests.parallel.gloo_ranks import run_on_ranks
 
 DROPOUT = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7]))
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
-"""They shift all logits of a row alike: their gradient is zero but for rounding."""
-SMALL = 1e-6
-"""A gradient of less than this share of the whole one's norm is measured against that share: rounding upstream is all it has more."""
+"""They shift all logits of a row equally, so their gradient is zero up to rounding."""
+MIN_RELATIVE_NORM = 1e-6
+"""Minimum norm in relative errors of a gradient, as a fraction of the norm of all gradients.
+
+Smaller gradients are dominated by rounding.
+"""
 
 
 def plan_for(dap: AxisGroup, *, kernels: str, num_recomputed_blocks: int) -> ExecutionPlan:
@@ -45,7 +48,10 @@ def randomize(module: nn.Module) -> None:
 
 
 def synthetic_batch(num_res: int) -> FeatureBatch:
-    """Two samples, of which the second is shorter by two residues and one sequence; two clusters are fewer rows than four ranks."""
+    """Build two samples; the second one is shorter by two residues and one sequence.
+
+    The two clusters are fewer rows than four ranks.
+    """
     sizes = {"num_passes": 2, "N_res": num_res, "N_clust": 2, "N_extra": 5, "N_templ": 2}
     samples = [synthetic_sample(sizes, seed=seed) for seed in range(2)]
     samples[1]["seq_mask"][:, -2:] = 0.0
@@ -59,7 +65,11 @@ def synthetic_batch(num_res: int) -> FeatureBatch:
 def run_model(
     dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_blocks: int
 ) -> tuple[list[Tensor], nn.Module]:
-    """The whole model with recycling, dropout and losses: outputs, and the module with this rank's gradients."""
+    """Run the model with recycling, dropout and losses.
+
+    Returns:
+        The outputs, and the module with the gradients of this rank.
+    """
     model = AlphaFold(tiny_model(), seed=None)
     randomize(model)
     batch = synthetic_batch(num_res)
@@ -79,7 +89,7 @@ def run_model(
 def run_full_width_block(
     dap: AxisGroup, *, num_res: int, num_chunks: int = 2
 ) -> tuple[list[Tensor], nn.Module]:
-    """One Evoformer block of the benchmark's widths."""
+    """Run one Evoformer block with the widths of the benchmark."""
     dap = dataclasses.replace(dap, num_chunks=num_chunks)
     stack = EvoformerStack(EvoformerStackConfig(num_blocks=1), c_m=256, c_z=128, c_s=384)
     randomize(stack)
@@ -111,7 +121,7 @@ def run_full_width_templates(
     num_chunks: int = 2,
     num_recomputed_blocks: int = 0,
 ) -> tuple[list[Tensor], nn.Module]:
-    """Both blocks of the benchmark's template pair stack."""
+    """Run both blocks of the template pair stack of the benchmark."""
     dap = dataclasses.replace(dap, num_chunks=num_chunks)
     stack = TemplatePairStack(TemplatePairStackConfig(), c_t=64)
     randomize(stack)
@@ -123,7 +133,7 @@ def run_full_width_templates(
     plan = plan_for(dap, kernels="reference", num_recomputed_blocks=num_recomputed_blocks)
     t = stack(scatter(t, dap, dim=2), pair_mask, DROPOUT.at_pass(1), plan)
     t = gather(t, dap, dim=3, length=num_res, what="x")
-    # the last normalization makes all sums of squares alike
+    # Use a random linear loss: after the last normalization, sums of squares are constant.
     (t * torch.randn(t.shape, generator=torch.Generator().manual_seed(2))).mean().backward()
     return [t], stack
 
@@ -142,29 +152,41 @@ def relative(x: Tensor, y: Tensor) -> float:
     return ((x - y).norm() / y.norm()).item()
 
 
-def agreement(context: ParallelContext, kind: str, case: dict) -> tuple[float, float, bool]:
-    """Worst relative error of an output and of a parameter's gradient, and whether waiting at once gives the same bits."""
+def compare_with_one_rank(
+    context: ParallelContext, kind: str, case: dict
+) -> tuple[float, float, bool]:
+    """Compare the DAP group with one rank, and with itself without overlap.
+
+    Returns:
+        The largest relative error of an output and of a parameter gradient, and whether the results
+        without overlap are bit-identical.
+    """
     outputs, module = RUNS[kind](context.dap, **case)
-    expected, alone = RUNS[kind](AxisGroup.single("dap"), **case)
-    waited, waiting = RUNS[kind](dataclasses.replace(context.dap, overlaps=False), **case)
-    found = averaged_gradients(module, context.dap)
-    wanted = averaged_gradients(alone, AxisGroup.single("dap"))
+    expected, single_module = RUNS[kind](AxisGroup.single("dap"), **case)
+    blocking_outputs, blocking_module = RUNS[kind](
+        dataclasses.replace(context.dap, overlaps=False), **case
+    )
+    gradients = averaged_gradients(module, context.dap)
+    expected_gradients = averaged_gradients(single_module, AxisGroup.single("dap"))
     names = [name for name, _ in module.named_parameters()]
-    floor = SMALL * torch.cat([x.flatten() for x in wanted]).norm()
+    floor = MIN_RELATIVE_NORM * torch.cat([x.flatten() for x in expected_gradients]).norm()
     worst = max(
         ((x - y).norm() / y.norm().clamp(min=floor)).item()
-        for name, x, y in zip(names, found, wanted)
+        for name, x, y in zip(names, gradients, expected_gradients)
         if not name.endswith(ZERO_GRADIENTS)
     )
-    again = averaged_gradients(waiting, context.dap)
-    same = all(torch.equal(x, y) for x, y in zip([*outputs, *found], [*waited, *again]))
-    return max(relative(x, y) for x, y in zip(outputs, expected)), worst, same
+    blocking_gradients = averaged_gradients(blocking_module, context.dap)
+    is_same = all(
+        torch.equal(x, y)
+        for x, y in zip([*outputs, *gradients], [*blocking_outputs, *blocking_gradients])
+    )
+    return max(relative(x, y) for x, y in zip(outputs, expected)), worst, is_same
 
 
-def agreements(
+def compare_cases(
     context: ParallelContext, cases: list[tuple[str, dict]]
 ) -> list[tuple[float, float, bool]]:
-    return [agreement(context, kind, case) for kind, case in cases]
+    return [compare_with_one_rank(context, kind, case) for kind, case in cases]
 
 
 def model_case(num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[str, dict]:
@@ -217,9 +239,9 @@ def template_case(num_res: int, num_templates: int, **case: int) -> tuple[str, d
         (8, [block_case(16), block_case(13), template_case(16, 2), template_case(13, 3)]),
     ],
 )
-def test_a_dap_group_gives_what_one_rank_gives(dap_size, cases):
-    for results in run_on_ranks(agreements, dap_size, cases, dap_size=dap_size):
-        for case, (output_error, gradient_error, same) in zip(cases, results):
+def test_a_dap_group_matches_one_rank(dap_size, cases):
+    for results in run_on_ranks(compare_cases, dap_size, cases, dap_size=dap_size):
+        for case, (output_error, gradient_error, is_same) in zip(cases, results):
             assert output_error < 1e-5, case
             assert gradient_error < 1e-4, case
-            assert same, f"overlap changes bits: {case}"
+            assert is_same, f"overlap changes bits: {case}"

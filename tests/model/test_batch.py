@@ -1,4 +1,4 @@
-"""FeatureBatch."""
+"""FeatureBatch: fields, sizes, selection of a pass and validation."""
 
 import dataclasses
 
@@ -9,15 +9,15 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 
 
-def test_fields_are_the_features_in_their_order():
+def test_fields_are_the_features_in_order():
     assert [field.name for field in dataclasses.fields(FeatureBatch)] == list(FEATURES)
 
 
-def test_sizes(random_batch):
+def test_batch_size_and_number_of_passes(random_batch):
     assert (random_batch.batch_size, random_batch.num_passes) == (2, 3)
 
 
-def test_at_pass_cuts_the_features_of_each_pass_and_keeps_the_shared_ones(random_batch):
+def test_at_pass_selects_per_pass_features_and_keeps_shared_ones(random_batch):
     at_pass = random_batch.at_pass(1)
     assert at_pass.aatype is random_batch.aatype
     assert torch.equal(at_pass.msa_feat, random_batch.msa_feat[:, 1])
@@ -25,14 +25,12 @@ def test_at_pass_cuts_the_features_of_each_pass_and_keeps_the_shared_ones(random
 
 
 @pytest.mark.parametrize("index", [3, -1])
-def test_a_pass_that_is_not_there_is_an_error(random_batch, index):
-    with pytest.raises(
-        ValueError, match=f"recycling pass {index} asked for, but the batch has 3 slices"
-    ):
+def test_a_missing_pass_is_an_error(random_batch, index):
+    with pytest.raises(ValueError, match=f"pass {index} requested, but the batch has 3 slices"):
         random_batch.at_pass(index)
 
 
-def test_a_batch_at_a_pass_has_no_passes(random_batch):
+def test_a_batch_at_a_pass_has_no_number_of_passes(random_batch):
     with pytest.raises(ValueError, match="already cut to one pass"):
         _ = random_batch.at_pass(0).num_passes
 

@@ -1,4 +1,4 @@
-"""Embedders whose arithmetic can be said otherwise."""
+"""Embedders compared with equivalent formulations."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def test_relative_positions_are_one_hot_and_clipped():
     initialize_parameters(embedder, seed=0)
     residue_index = torch.tensor([[0, 1, 2, 9, 10, 11]])
     _, z = embedder(
-        torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.plain()
+        torch.zeros(1, 6, 22), residue_index, torch.zeros(1, 2, 6, 49), ExecutionPlan.reference()
     )
     offsets = (residue_index[0][:, None] - residue_index[0][None]).clamp(-3, 3) + 3
     expected = embedder.linear_relpos(F.one_hot(offsets, 7).float())
@@ -26,7 +26,7 @@ def test_relative_positions_are_one_hot_and_clipped():
     torch.testing.assert_close(z[0], expected)
 
 
-def test_distances_fall_into_one_bin_or_none():
+def test_a_distance_is_in_one_bin_or_none():
     positions = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [4.0, 0, 0], [100.0, 0, 0]])
     bins = one_hot_distances(positions, positions, min_bin=2.0, max_bin=6.0, num_bins=3, inf=1e8)
     assert bins.shape == (4, 4, 3)
@@ -36,7 +36,7 @@ def test_distances_fall_into_one_bin_or_none():
     assert bins[3, 0].tolist() == [0, 0, 1]
 
 
-def test_a_sample_without_templates_gets_no_update_from_them():
+def test_a_sample_without_templates_has_a_zero_template_update():
     module = TemplatePointwiseAttention(
         TemplatePointwiseAttentionConfig(c_hidden=3, num_heads=2), c_t=4, c_z=5
     )

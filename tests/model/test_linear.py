@@ -1,4 +1,4 @@
-"""Initial values, and projections done together."""
+"""Initial values of Linear and LayerNorm, and joint projections."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_variance_of_random_initial_values(init, variance):
     assert torch.equal(linear.bias, torch.zeros(300))
 
 
-def test_truncated_normal_ends_at_two_standard_deviations():
+def test_truncated_normal_is_limited_to_two_standard_deviations():
     linear = Linear(100, 300)
     initialize_parameters(linear, seed=0)
     assert linear.weight.abs().max().item() <= 2 * (1.0 / 100) ** 0.5 / 0.8796256610342398 * (
@@ -44,7 +44,7 @@ def two_layers():
     return nn.ModuleDict({"a": Linear(4, 3), "b": Linear(4, 3)})
 
 
-def test_values_depend_on_seed_and_name_alone_and_leave_the_random_state_of_torch_alone():
+def test_values_depend_on_seed_and_name_only_and_keep_the_random_state_of_torch():
     first, second, other = two_layers(), two_layers(), two_layers()
     before = torch.get_rng_state()
     initialize_parameters(first, seed=5)
@@ -57,16 +57,16 @@ def test_values_depend_on_seed_and_name_alone_and_leave_the_random_state_of_torc
     assert torch.equal(first["b"].weight, second["b"].weight)
 
 
-def test_projections_together_equal_projections_one_by_one():
+def test_joint_projections_equal_separate_projections():
     linears = (Linear(5, 3), Linear(5, 4, bias=False), Linear(5, 2))
     for seed, linear in enumerate(linears):
         initialize_parameters(linear, seed=seed)
         if linear.bias is not None:
             nn.init.normal_(linear.bias)
     x = torch.randn(2, 7, 5)
-    found = project_together(x, *linears).split((3, 4, 2), dim=-1)
-    for one, linear in zip(found, linears):
-        torch.testing.assert_close(one, linear(x))
+    outputs = project_together(x, *linears).split((3, 4, 2), dim=-1)
+    for output, linear in zip(outputs, linears):
+        torch.testing.assert_close(output, linear(x))
 
 
 def test_layer_norm_starts_as_the_identity_on_normalized_input():

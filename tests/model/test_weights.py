@@ -1,4 +1,4 @@
-"""Weights by name."""
+"""Loading of weights by name."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_sha256_of_a_file(tmp_path):
     assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_missing_extra_and_misshapen_tensors_are_named_and_nothing_is_loaded():
+def test_mismatched_tensors_are_named_and_nothing_is_loaded():
     target = model()
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     tensors = {name: torch.full_like(tensor, 7.0) for name, tensor in before.items()}
@@ -36,7 +36,7 @@ def test_missing_extra_and_misshapen_tensors_are_named_and_nothing_is_loaded():
         "some file",
         "1 missing: a.bias",
         "1 extra: c.weight",
-        "b.weight [2, 5] instead of [2, 2]",
+        "1 with a wrong shape: b.weight [2, 5] instead of [2, 2]",
     ):
         assert part in str(caught.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())

@@ -1,4 +1,4 @@
-"""The configuration of a very small model."""
+"""Configuration of a very small model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STACK = {
 
 
 def tiny_model() -> ModelConfig:
-    """Every size different, dropout as in the benchmark."""
+    """Return a configuration in which all sizes differ; dropout is that of the benchmark."""
     return ModelConfig(
         c_m=12,
         c_z=10,

@@ -1,4 +1,4 @@
-"""Runs a function on several gloo processes of this machine."""
+"""Helpers to run a function on several gloo processes on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from openfold_opt.parallel.launch import LaunchInfo
 def run_on_ranks(
     body: Callable[..., Any], num_ranks: int, *args: Any, dap_size: int = 1
 ) -> list[Any]:
-    """body(context, *args) on every rank; returns their results in rank order. Results must pickle."""
+    """Run body(context, *args) on every rank and return the results in rank order.
+
+    The results must be picklable.
+    """
     queue = mp.get_context("spawn").SimpleQueue()
     ranks = mp.spawn(
         _one_rank,
@@ -25,7 +28,7 @@ def run_on_ranks(
         join=False,
     )
     results: dict[int, Any] = {}
-    # read before they are joined: a rank does not end while its result fills the pipe
+    # Read results before joining: a rank does not exit while its result fills the pipe.
     while not ranks.join(timeout=0.05):
         while not queue.empty():
             results.update([queue.get()])
@@ -50,6 +53,7 @@ def _one_rank(
 
 
 def free_port() -> int:
+    """Return a free TCP port on the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

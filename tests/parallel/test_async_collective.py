@@ -1,4 +1,4 @@
-"""Collectives run behind the work between their start and their wait, in the forward pass and in the backward pass."""
+"""Collectives overlap with the computation between start and wait, forward and backward."""
 
 import gc
 import weakref
@@ -24,7 +24,7 @@ from openfold_opt.train.synthetic_features import synthetic_sample
 from tests.model.tiny_model import tiny_model
 from tests.parallel.gloo_ranks import run_on_ranks
 
-WORK = (
+COMPUTE_OPS = (
     "aten::bmm",
     "aten::mm",
     "aten::addmm",
@@ -43,7 +43,7 @@ COLLECTIVES = {
     "incoming edges",
     "triangle bias",
 }
-"""All that travels in a block of the Evoformer."""
+"""Names of all collectives of an Evoformer block."""
 TEMPLATE_COLLECTIVES = {
     "templates to rows",
     "templates to columns",
@@ -51,13 +51,13 @@ TEMPLATE_COLLECTIVES = {
     "incoming edges",
     "triangle bias",
 }
-"""All that travels in the template pair stack."""
-AWAITED = "first row"
-"""Wanted by the single representation as soon as the last block is done."""
+"""Names of all collectives of the template pair stack."""
+NOT_OVERLAPPED = "first row"
+"""The single representation needs this tensor immediately after the last block."""
 
 
 def traced_block(context: ParallelContext) -> list[str]:
-    """Names of everything that this rank did in one block of the Evoformer, forward and backward, in order."""
+    """Return the names of all operations of this rank in one Evoformer block, in order."""
     config = EvoformerStackConfig(
         num_blocks=1, c_hidden_msa_attention=4, num_heads_msa=2, c_hidden_triangle_multiplication=6
     )
@@ -70,7 +70,7 @@ def traced_block(context: ParallelContext) -> list[str]:
 
 
 def traced_templates(context: ParallelContext, *, num_templates: int, num_res: int) -> list[str]:
-    """The same for the template pair stack of two blocks."""
+    """Return the names of all operations of a template pair stack of two blocks."""
     stack = TemplatePairStack(
         TemplatePairStackConfig(c_hidden_triangle_attention=4, c_hidden_triangle_multiplication=6),
         c_t=6,
@@ -82,7 +82,7 @@ def traced_templates(context: ParallelContext, *, num_templates: int, num_res: i
 
 
 def traced_model(context: ParallelContext) -> list[str]:
-    """The same for a whole model: a pass without gradient, and the last one."""
+    """Return the names of all operations of a model with one recycling iteration."""
     model = AlphaFold(tiny_model())
     sizes = {"num_passes": 2, "N_res": 7, "N_clust": 2, "N_extra": 5, "N_templ": 2}
     batch = FeatureBatch.from_features(synthetic_sample(sizes, seed=0))
@@ -102,7 +102,7 @@ def traced_model(context: ParallelContext) -> list[str]:
 def traced(
     forward: Callable[[ExecutionPlan], tuple[torch.Tensor, ...]], context: ParallelContext
 ) -> list[str]:
-    """Names of what is done in forward and backward."""
+    """Return the names of all operations in forward and backward, sorted by start time."""
     plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig(), "cpu"), dap=context.dap)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         sum(x.sum() for x in forward(plan)).backward()
@@ -113,20 +113,20 @@ def traced(
 
 
 def spans(names: list[str], what: str) -> list[tuple[int, int]]:
-    """(start, wait) places of each transfer of `what` among the names."""
+    """Return the (start, wait) indices of each transfer of `what`."""
     starts = [
         i
         for i, name in enumerate(names)
         if name.startswith("dap: start") and name.endswith(f" of {what}")
     ]
     waits = [i for i, name in enumerate(names) if name == f"dap: wait for {what}"]
-    # what travels under one name arrives in the order of its departure
+    # Transfers with the same name are waited for in the order in which they were started.
     assert len(starts) == len(waits) > 0
     return list(zip(starts, waits))
 
 
-def departures(names: list[str]) -> Counter:
-    """What travels -> times, forward and backward."""
+def count_starts(names: list[str]) -> Counter:
+    """Return the number of transfers started, by name of the tensor."""
     return Counter(name.partition(" of ")[2] for name in names if name.startswith("dap: start"))
 
 
@@ -140,47 +140,47 @@ def departures(names: list[str]) -> Counter:
         (traced_model, COLLECTIVES | TEMPLATE_COLLECTIVES | {"pairs", "MSA"}),
     ],
 )
-def test_work_lies_between_start_and_wait_of_every_collective_in_both_directions(run, collectives):
+def test_every_collective_overlaps_with_computation_forward_and_backward(run, collectives):
     for names in run_on_ranks(run, 2, dap_size=2):
-        received = departures(names)
-        assert received.keys() - {AWAITED} == collectives
+        started = count_starts(names)
+        assert started.keys() - {NOT_OVERLAPPED} == collectives
         if run is traced_model:
-            assert (received["pairs"], received["MSA"]) == (3, 2), (
-                "the MSA is gathered in the last pass alone"
+            assert (started["pairs"], started["MSA"]) == (3, 2), (
+                "expected the MSA to be gathered in the last pass only"
             )
         for what in collectives:
-            both = spans(names, what)
-            for number, (start, wait) in enumerate(both):
-                assert set(WORK) & set(names[start:wait]), (
-                    f"nothing runs behind {what}, number {number} of {len(both)}"
+            transfers = spans(names, what)
+            for number, (start, wait) in enumerate(transfers):
+                assert set(COMPUTE_OPS) & set(names[start:wait]), (
+                    f"no computation overlaps with {what}, number {number} of {len(transfers)}"
                 )
 
 
-def test_what_is_awaited_keeps_only_what_was_made_of_it():
+def test_a_shared_result_keeps_only_the_finished_tensor():
     x = torch.ones(3)
     alive = weakref.ref(x)
-    awaited = SharedResult(
+    result = SharedResult(
         start_gather(x, AxisGroup.single("dap"), dim=0, length=3, what="x"), torch.Tensor.double
     )
     del x
     assert alive() is not None
-    assert awaited() is awaited() and awaited().dtype == torch.float64
+    assert result() is result() and result().dtype == torch.float64
     assert alive() is None
 
 
-def test_nothing_is_kept_alive_in_a_circle():
-    """Training runs with the garbage collector switched off: what reference counts do not free is never freed."""
-    axis = AxisGroup.imagined("dap", size=2)
+def test_collectives_create_no_reference_cycles():
+    """Training runs with the garbage collector disabled, so reference cycles would leak memory."""
+    axis = AxisGroup.fake("dap", size=2)
     gc.disable()
     try:
         x = torch.empty(4, 6, device="meta", requires_grad=True)
         collective = start_gather(x * 2.0, axis, dim=0, length=8, what="x")
         alive = weakref.ref(collective)
-        awaited = SharedResult(collective)
-        y = awaited()
-        assert awaited() is y
+        result = SharedResult(collective)
+        y = result()
+        assert result() is y
         y.sum().backward()
-        del collective, awaited, y
+        del collective, result, y
         assert alive() is None
     finally:
         gc.enable()

@@ -1,5 +1,8 @@
-"""Collectives inside of a capture: the transfers of dynamic axial parallelizm, and gradients that
-autograd hooks send. A group of one rank makes them run in one process."""
+"""Collectives inside a captured CUDA graph.
+
+The tests cover the transfers of dynamic axial parallelism and the gradients reduced in autograd
+hooks. A process group of one rank runs the collectives in a single process.
+"""
 
 import dataclasses
 
@@ -12,15 +15,21 @@ from openfold_opt.train.graphs.recorder import CudaRecorder
 from tests.support.devices import DEVICES
 from tests.support.lone_group import lone_axis, lone_group, lone_training_context
 from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import StandIn, kernels_for, micro_batch, new_graphs, new_step
+from tests.train.test_step_graphs import (
+    FakeRecorder,
+    kernels_for,
+    micro_batch,
+    new_graphs,
+    new_step,
+)
 
 NUM_REPLAYS = {"cpu": 3, "cuda": 20}
-"""On a CPU a stand-in does the work again, so few replays show a mistake."""
+"""On a CPU the substitute recorder reruns the Python code, so a few replays are sufficient."""
 
 
 def recorder_for(device):
-    """The substitute of the CPU runs the Python of the work again, and with it the collectives."""
-    return CudaRecorder(device) if device.type == "cuda" else StandIn()
+    """Return the recorder of the device; on a CPU it reruns the work including the collectives."""
+    return CudaRecorder(device) if device.type == "cuda" else FakeRecorder()
 
 
 def send(x, transfer):
@@ -28,11 +37,13 @@ def send(x, transfer):
 
 
 def loss_of(x, weight, axis):
-    """Matrix products between an all-to-all and an all-gather, whose gradients are an all-to-all
-    and a reduce-scatter."""
+    """Compute matrix products with an all-to-all and an all-gather.
+
+    Their gradients are an all-to-all and a reduce-scatter.
+    """
     rows = send(x @ weight, AllToAll(axis=axis, split_dim=1, join_dim=0, join_length=x.shape[0]))
-    whole = send(torch.tanh(rows @ weight), AllGather(axis=axis, dim=0, length=x.shape[0]))
-    return whole.square().sum()
+    gathered = send(torch.tanh(rows @ weight), AllGather(axis=axis, dim=0, length=x.shape[0]))
+    return gathered.square().sum()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -46,8 +57,8 @@ def test_axial_collectives_and_their_gradients_are_replayed(device):
         axis = lone_axis("dap", group)
 
         def work():
-            (found,) = torch.autograd.grad(loss_of(x, weight, axis), [weight])
-            gradient.copy_(found)
+            (weight_gradient,) = torch.autograd.grad(loss_of(x, weight, axis), [weight])
+            gradient.copy_(weight_gradient)
 
         recorder = recorder_for(device)
         recorder.warm_up_run(work)
@@ -55,17 +66,17 @@ def test_axial_collectives_and_their_gradients_are_replayed(device):
         for _ in range(NUM_REPLAYS[device.type]):
             x.copy_(torch.randn(8, 16, generator=generator))
             capture.replay()
-            whole = torch.tanh(x @ weight @ weight)
-            (expected,) = torch.autograd.grad(whole.square().sum(), [weight])
+            output = torch.tanh(x @ weight @ weight)
+            (expected,) = torch.autograd.grad(output.square().sum(), [weight])
             torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
-        # NCCL does not end while a graph holds its collectives
+        # NCCL does not shut down while a graph holds its collectives.
         capture.reset()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("device", DEVICES)
-def test_gradients_sent_by_autograd_hooks_are_replayed(device, overlap, accumulation):
+def test_gradients_reduced_in_autograd_hooks_are_replayed(device, overlap, accumulation):
     config = tiny_config(device=device, kernels=kernels_for(device), accumulation=accumulation)
     parallel = dataclasses.replace(config.parallel, overlap=overlap, gradient_bucket_bytes=4096)
     config = dataclasses.replace(config, parallel=parallel)
@@ -73,20 +84,20 @@ def test_gradients_sent_by_autograd_hooks_are_replayed(device, overlap, accumula
     with lone_group(device) as group:
         context = lone_training_context(group)
         graphs, _ = new_graphs(config, recorder_for(device), device, context)
-        eager, alone = new_step(config, device, context), new_step(config, device)
+        eager, single = new_step(config, device, context), new_step(config, device)
         for number in range(1, NUM_REPLAYS[device.type] + 1):
             seeds = [10 * number + micro for micro in range(accumulation)]
             batches = [micro_batch(config, seed, device=device) for seed in seeds]
-            found, expected = (
+            result, expected = (
                 runner.run(iter(batches), step=number, num_recycling_iterations=0).read()
                 for runner in (graphs, eager)
             )
-            assert found.is_applied and found.loss == pytest.approx(expected.loss, rel=1e-3)
-            assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-2)
+            assert result.is_applied and result.loss == pytest.approx(expected.loss, rel=1e-3)
+            assert result.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-2)
             if number == 1:
-                # the sum over one rank divided by two: the gradients went through the group
-                whole = alone.run(iter(batches), step=1, num_recycling_iterations=0).read()
-                assert found.gradient_norm == pytest.approx(whole.gradient_norm / 2, rel=1e-2)
+                # The sum over one rank is divided by two, so the gradients were all-reduced.
+                whole = single.run(iter(batches), step=1, num_recycling_iterations=0).read()
+                assert result.gradient_norm == pytest.approx(whole.gradient_norm / 2, rel=1e-2)
         assert graphs.num_eager_steps == 0
-        # NCCL does not end while a graph holds its collectives
+        # NCCL does not shut down while a graph holds its collectives.
         graphs.release()

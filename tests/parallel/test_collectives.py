@@ -1,4 +1,7 @@
-"""Axial collectives: values and gradients on gloo ranks equal those of one process, for lengths that divide and lengths that do not."""
+"""Axial collectives: values and gradients on gloo ranks equal those of one process.
+
+The lengths include some that are not divisible by the number of ranks.
+"""
 
 import dataclasses
 
@@ -20,7 +23,7 @@ from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
 from tests.parallel.gloo_ranks import run_on_ranks
 
 SIZES = [(4, 6, 3), (5, 7, 3), (1, 3, 2)]
-"""Rows, columns, channels: dividing by 2, not dividing, and fewer rows than ranks."""
+"""Rows, columns, channels: divisible by 2, not divisible, and fewer rows than ranks."""
 
 
 def inputs(sizes):
@@ -32,16 +35,16 @@ def inputs(sizes):
 
 
 def axial_forward(x, weight, axis):
-    """Work on rows, then on columns, and work that needs all rows for its own columns; the weight takes part in all of it."""
+    """Work on rows, then on columns, and on gathered rows; all operations use the weight."""
     num_rows, num_cols, _ = x.shape
     rows = scatter(x, axis, dim=0)
     rows = torch.tanh(rows * scatter(weight, axis, dim=0)) * rows.sum(1, keepdim=True)
-    everything = start_gather(rows * weight[:1], axis, dim=0, length=num_rows, what="x")
+    gathered = start_gather(rows * weight[:1], axis, dim=0, length=num_rows, what="x")
     cols = row_to_col(rows, axis, row_dim=0, col_dim=1, num_rows=num_rows, what="x")
-    my_cols = scatter(torch.arange(1.0, num_cols + 1, dtype=torch.float64), axis, dim=0)
+    local_cols = scatter(torch.arange(1.0, num_cols + 1, dtype=torch.float64), axis, dim=0)
     cols = (
         cols * cols.sum(0, keepdim=True)
-        + (everything.wait() * weight).sum() * my_cols[None, :, None]
+        + (gathered.wait() * weight).sum() * local_cols[None, :, None]
     )
     rows = col_to_row(cols, axis, row_dim=0, col_dim=1, num_cols=num_cols, what="x")
     return gather(rows, axis, dim=0, length=num_rows, what="x") * weight
@@ -58,37 +61,37 @@ def loss_and_gradients(axis, sizes):
 
 
 def on_rank(context):
-    """For each size the loss, and the mean over ranks of the gradients; all with and without overlap."""
+    """Return loss and mean gradients over the ranks for each size, with and without overlap."""
     results = []
     for axis in (context.dap, dataclasses.replace(context.dap, overlaps=False)):
         for sizes in SIZES:
             loss, *gradients = loss_and_gradients(axis, sizes)
-            everyone = gather_objects(gradients, axis)
+            all_gradients = gather_objects(gradients, axis)
             means = [
                 torch.tensor(per_rank, dtype=torch.float64).mean(0).tolist()
-                for per_rank in zip(*everyone)
+                for per_rank in zip(*all_gradients)
             ]
             results.append((loss, *means))
     return results
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
-def test_ranks_equal_one_and_overlap_changes_no_bit(num_ranks):
+def test_ranks_match_one_process_and_overlap_is_bit_identical(num_ranks):
     expected = [loss_and_gradients(AxisGroup.single("dap"), sizes) for sizes in SIZES]
     for results in run_on_ranks(on_rank, num_ranks, dap_size=num_ranks):
-        overlapped, waited = results[: len(SIZES)], results[len(SIZES) :]
-        assert overlapped == waited
-        for found, wanted in zip(overlapped, expected, strict=True):
-            for ours, theirs in zip(found, wanted, strict=True):
+        overlapped, not_overlapped = results[: len(SIZES)], results[len(SIZES) :]
+        assert overlapped == not_overlapped
+        for result, expected_result in zip(overlapped, expected, strict=True):
+            for actual, reference in zip(result, expected_result, strict=True):
                 torch.testing.assert_close(
-                    torch.tensor(ours, dtype=torch.float64),
-                    torch.tensor(theirs, dtype=torch.float64),
+                    torch.tensor(actual, dtype=torch.float64),
+                    torch.tensor(reference, dtype=torch.float64),
                     rtol=1e-10,
                     atol=1e-10,
                 )
 
 
-def test_an_axis_of_one_returns_its_argument():
+def test_collectives_on_an_axis_of_size_one_return_their_argument():
     axis, x = AxisGroup.single("dap"), torch.ones(3, 5)
     assert scatter(x, axis, dim=0) is x
     assert gather(x, axis, dim=0, length=3, what="x") is x
@@ -99,20 +102,20 @@ def test_an_axis_of_one_returns_its_argument():
     assert start_col_to_row(x, axis, row_dim=0, col_dim=1, num_cols=5, what="x").wait() is x
 
 
-def test_adjoints_lead_back_to_the_shape_they_came_from():
-    axis = AxisGroup.imagined("dap", size=4)
+def test_adjoints_restore_the_input_shape():
+    axis = AxisGroup.fake("dap", size=4)
     x = torch.empty(2, 3, 7, device="meta")
-    for transfer, sent, got in (
+    for transfer, input_shape, output_shape in (
         (AllGather(axis=axis, dim=1, length=10), (2, 3, 7), (2, 10, 7)),
         (ReduceScatter(axis=axis, dim=2, length=7), (2, 3, 7), (2, 3, 2)),
         (AllToAll(axis=axis, split_dim=2, join_dim=1, join_length=11), (2, 3, 7), (2, 11, 2)),
     ):
         received = transfer.launch(x).wait()
-        assert received.shape == got
-        assert transfer.adjoint(x.shape).launch(received).wait().shape == sent
+        assert received.shape == output_shape
+        assert transfer.adjoint(x.shape).launch(received).wait().shape == input_shape
 
 
-def test_an_axis_checks_itself():
+def test_an_inconsistent_axis_is_an_error():
     with pytest.raises(ValueError, match="rank 2 of size 2"):
         AxisGroup(name="data", rank=2, size=2, process_group=object())
     with pytest.raises(ValueError, match="no process group"):

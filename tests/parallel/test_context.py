@@ -1,4 +1,4 @@
-"""Mesh of ranks, averaging of gradients and agreement between ranks, on gloo processes."""
+"""Process mesh, gradient averaging and checks that ranks agree, on gloo processes."""
 
 from types import SimpleNamespace
 
@@ -57,12 +57,12 @@ def test_dap_neighbors_are_neighboring_ranks(four_ranks):
 
 def test_gradients_are_averaged_over_the_data_axis_only(four_ranks):
     for rank, result in enumerate(four_ranks):
-        # ranks 0 and 2, and ranks 1 and 3, see different samples
+        # Ranks 0 and 2 have different samples, and so have ranks 1 and 3.
         factor = (1 + 3) / 2 if rank % 2 == 0 else (2 + 4) / 2
         assert result["gradients"] == pytest.approx((torch.arange(10.0) * factor).tolist())
 
 
-def test_ranks_that_differ_are_found_and_broadcast_mends_it(four_ranks):
+def test_differing_ranks_are_named_and_a_broadcast_makes_them_equal(four_ranks):
     for result in four_ranks:
         assert "weights of ranks [1, 2, 3] differ from rank 0" in result["message"]
         assert result["weights"] == [0.0, 0.0, 0.0]
@@ -73,7 +73,7 @@ def test_objects_are_gathered_in_rank_order(four_ranks):
     assert [result["gathered"] for result in four_ranks] == [[0, 20], [10, 30], [0, 20], [10, 30]]
 
 
-def test_one_process_is_alone():
+def test_one_process_needs_no_process_groups():
     context = build_parallel_context(ParallelConfig(), LaunchInfo(), device=torch.device("cpu"))
     assert (context.world.size, context.data.size, context.dap.size) == (1, 1, 1)
     gradients = torch.ones(3)
@@ -83,7 +83,7 @@ def test_one_process_is_alone():
     context.close()
 
 
-def test_ranks_must_divide_by_dap():
+def test_the_number_of_ranks_must_be_divisible_by_dap_size():
     launch = LaunchInfo(rank=0, world_size=3, ranks_per_node=3)
     with pytest.raises(
         ValueError,
@@ -93,7 +93,7 @@ def test_ranks_must_divide_by_dap():
 
 
 class FakeDistributed:
-    """Stands for torch.distributed where there is no NCCL: notes how groups are built."""
+    """Replaces torch.distributed without NCCL and records how groups are built."""
 
     class ProcessGroupNCCL:
         class Options:
@@ -150,20 +150,22 @@ def build(device: torch.device) -> ParallelContext:
     return build_parallel_context(config, launch, device=device)
 
 
-def test_nccl_knows_its_gpu_and_dap_groups_get_streams_of_high_priority(fake):
+def test_nccl_gets_its_gpu_and_dap_groups_get_high_priority_streams(fake):
     assert build(torch.device("cuda", 3)).dap.process_group == "group dap"
     assert fake.init["backend"] == "nccl" and fake.init["device_id"] == torch.device("cuda", 3)
     data, (backend, options) = fake.mesh["backend_override"]
     assert data == (None, None) and backend is None
     training_ranks, evaluation, bridge = fake.new_groups
-    for of_group in (options, evaluation["pg_options"]):
-        assert of_group.is_high_priority_stream and of_group._timeout.total_seconds() == 77
+    for group_options in (options, evaluation["pg_options"]):
+        assert (
+            group_options.is_high_priority_stream and group_options._timeout.total_seconds() == 77
+        )
     assert evaluation["ranks"] == [2, 3] and bridge["backend"] == "gloo"
     assert "pg_options" not in training_ranks and "pg_options" not in bridge
     assert {group["timeout"].total_seconds() for group in fake.new_groups} == {77}
 
 
-def test_gloo_gets_neither_a_device_nor_options_of_nccl(fake):
+def test_gloo_gets_neither_a_device_nor_nccl_options(fake):
     build(torch.device("cpu"))
     assert fake.init["backend"] == "gloo" and fake.init["device_id"] is None
     assert fake.mesh["backend_override"] is None

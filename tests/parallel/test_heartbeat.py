@@ -1,4 +1,4 @@
-"""Dead, hung and failing ranks are found and named; ranks that take leave are not missed."""
+"""Dead, hung and failing ranks are detected and named; ranks that sign off are not."""
 
 import os
 import signal
@@ -19,22 +19,30 @@ from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import ParallelConfig, build_parallel_context
 from openfold_opt.parallel.heartbeat import Heartbeat
 from openfold_opt.parallel.launch import read_launch_info
-how = sys.argv[1]
+behavior = sys.argv[1]
 launch = read_launch_info()
 context = build_parallel_context(ParallelConfig(), launch, device=torch.device("cpu"))
-say = lambda failure_report: print(f"VERDICT {failure_report}", flush=True)
-beat = Heartbeat(context, lost_seconds=3.0, stuck_seconds=4.0 if how == "stuck" else 600.0, on_failure_report=say)
-beat.note(activity="training", step=7)
+show = lambda failure_report: print(f"FAILURE REPORT {failure_report}", flush=True)
+heartbeat = Heartbeat(
+    context,
+    lost_seconds=3.0,
+    stuck_seconds=4.0 if behavior == "stuck" else 600.0,
+    on_failure_report=show,
+)
+heartbeat.set_status(activity="training", step=7)
 barrier(context.world)
 print("READY", flush=True)
-if how == "leave":
-    beat.close()
+if behavior == "sign_off":
+    heartbeat.close()
     time.sleep(0.5 if launch.rank else 6.0)
-elif how == "report_failure" and launch.rank == 1:
-    beat.report_failure(OSError("disk full"))
+elif behavior == "report_failure" and launch.rank == 1:
+    heartbeat.report_failure(OSError("disk full"))
     sys.exit(1)
-elif how == "stuck":
-    beat.note(activity="waiting for data" if launch.rank == 1 else "training", step=8 if launch.rank == 1 else 9)
+elif behavior == "stuck":
+    if launch.rank == 1:
+        heartbeat.set_status(activity="waiting for data", step=8)
+    else:
+        heartbeat.set_status(activity="training", step=9)
     time.sleep(60)
 else:
     time.sleep(60)
@@ -42,11 +50,12 @@ context.close()
 """
 
 
-def start(how: str, num_ranks: int = 3) -> list[subprocess.Popen]:
+def start(behavior: str, num_ranks: int = 3) -> list[subprocess.Popen]:
+    """Start ranks that run SCRIPT with this behavior."""
     port = str(free_port())
     return [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, how],
+            [sys.executable, "-c", SCRIPT, behavior],
             env=os.environ
             | {
                 "RANK": str(rank),
@@ -69,10 +78,11 @@ def wait_until_ready(ranks: list[subprocess.Popen]) -> None:
         while "READY" not in line:
             assert line, "a rank ended before it was ready"
             line = rank.stdout.readline()
-    time.sleep(1.0)  # some rounds, which tell the step
+    time.sleep(1.0)  # Wait for some heartbeats, which contain the step.
 
 
-def ends(ranks: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def results_of(ranks: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    """Wait for the ranks and return their exit codes and outputs."""
     return [(rank.wait(timeout=60), rank.stdout.read()) for rank in ranks]
 
 
@@ -80,14 +90,14 @@ def ends(ranks: list[subprocess.Popen]) -> list[tuple[int, str]]:
     ("victim", "number"),
     [(1, signal.SIGKILL), (2, signal.SIGSTOP), (0, signal.SIGKILL), (0, signal.SIGSTOP)],
 )
-def test_a_lost_rank_ends_the_others_by_name(victim, number):
+def test_the_other_ranks_exit_and_name_a_lost_rank(victim, number):
     ranks = start("sleep")
     try:
         wait_until_ready(ranks)
         ranks[victim].send_signal(number)
         started = time.monotonic()
-        others = [rank for place, rank in enumerate(ranks) if place != victim]
-        for code, text in ends(others):
+        others = [process for rank, process in enumerate(ranks) if rank != victim]
+        for code, text in results_of(others):
             assert code == LOST_RANK_EXIT_CODE, text
             assert f"rank {victim}" in text and "step 7" in text, text
         assert time.monotonic() - started < 30
@@ -96,7 +106,7 @@ def test_a_lost_rank_ends_the_others_by_name(victim, number):
             rank.kill()
 
 
-def test_a_job_that_is_suspended_as_a_whole_goes_on():
+def test_a_suspended_job_continues():
     ranks = start("sleep", num_ranks=2)
     try:
         wait_until_ready(ranks)
@@ -111,17 +121,17 @@ def test_a_job_that_is_suspended_as_a_whole_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("behavior", "words"),
     [
         ("report_failure", ("rank 1 on", "step 7", "OSError: disk full")),
         ("stuck", ("no progress for 4 s", "rank 1 on", "step 8", "data")),
     ],
 )
-def test_a_rank_that_fails_or_hangs_is_named(how, words):
-    ranks = start(how)
+def test_a_rank_that_fails_or_hangs_is_named(behavior, words):
+    ranks = start(behavior)
     try:
         wait_until_ready(ranks)
-        for code, text in ends(ranks[::2]):
+        for code, text in results_of(ranks[::2]):
             assert code == LOST_RANK_EXIT_CODE
             assert all(word in text for word in words), text
     finally:
@@ -129,7 +139,7 @@ def test_a_rank_that_fails_or_hangs_is_named(how, words):
             rank.kill()
 
 
-def test_a_rank_that_took_leave_is_not_missed():
-    ranks = start("leave")
+def test_a_rank_that_signed_off_is_not_lost():
+    ranks = start("sign_off")
     wait_until_ready(ranks)
-    assert [code for code, _ in ends(ranks)] == [0, 0, 0]
+    assert [code for code, _ in results_of(ranks)] == [0, 0, 0]

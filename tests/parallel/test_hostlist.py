@@ -1,4 +1,4 @@
-"""Unpacking Slurm's host lists."""
+"""Expansion of Slurm host lists."""
 
 import pytest
 
@@ -28,16 +28,16 @@ from openfold_opt.parallel.hostlist import unpack_host_list
         ("node[01-02]\n", "node01 node02"),
     ],
 )
-def test_host_lists(packed, hosts):
+def test_host_lists_are_expanded(packed, hosts):
     assert list(unpack_host_list(packed)) == hosts.split()
 
 
-def test_the_first_host_of_a_huge_list_is_found_at_once():
+def test_the_first_host_of_a_huge_list_is_returned_immediately():
     assert next(unpack_host_list("a[0001-9999]b[0001-9999]")) == "a0001b0001"
 
 
 @pytest.mark.parametrize(
-    ("packed", "complaint"),
+    ("packed", "message"),
     [
         ("", "empty entry"),
         ("node1,,node2", "empty entry"),
@@ -52,6 +52,6 @@ def test_the_first_host_of_a_huge_list_is_found_at_once():
         ("node[4-2]", "runs backwards"),
     ],
 )
-def test_what_is_no_host_list_is_an_error(packed, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_an_invalid_host_list_is_an_error(packed, message):
+    with pytest.raises(ValueError, match=message):
         list(unpack_host_list(packed))

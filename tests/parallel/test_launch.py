@@ -1,4 +1,4 @@
-"""Reading the launch from the environment of torchrun and of srun."""
+"""Reading of the launch from the environment of torchrun and srun."""
 
 import pytest
 
@@ -23,17 +23,17 @@ SRUN = {
 }
 
 
-def test_nothing_is_one_process():
+def test_an_empty_environment_is_one_process():
     assert read_launch_info({}) == LaunchInfo()
 
 
-def test_torchrun():
+def test_torchrun_environment_is_read():
     info = read_launch_info(TORCHRUN)
     assert (info.rank, info.world_size, info.local_rank, info.ranks_per_node) == (5, 8, 1, 4)
     assert (info.master_address, info.master_port, info.number_of_nodes) == ("node1", 29400, 2)
 
 
-def test_srun():
+def test_srun_environment_is_read():
     info = read_launch_info(SRUN)
     assert (info.rank, info.world_size, info.local_rank, info.ranks_per_node) == (3, 4, 1, 2)
     assert (info.master_address, info.number_of_nodes) == ("node7", 2)
@@ -59,7 +59,7 @@ def test_an_allocation_without_srun_is_one_process():
         ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected 1 to 65535"),
     ],
 )
-def test_a_broken_environment_is_an_error(change, message):
+def test_an_invalid_environment_is_an_error(change, message):
     with pytest.raises(ValueError, match=message):
         read_launch_info(TORCHRUN | change)
 
@@ -74,14 +74,14 @@ def test_uneven_nodes_are_an_error():
         read_launch_info(SRUN | {"SLURM_NTASKS": "5"})
 
 
-def test_srun_without_scontrol(monkeypatch):
-    """Containers do not have it: the host list is unpacked here."""
+def test_srun_environment_is_read_without_scontrol(monkeypatch):
+    """Containers may not contain scontrol, so the package expands the host list itself."""
     monkeypatch.setenv("PATH", "")
     info = read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "node[01-02]"})
     assert info.master_address == "node01"
 
 
-def test_a_host_list_that_cannot_be_read_asks_for_the_address():
+def test_the_error_of_an_invalid_host_list_names_master_addr():
     with pytest.raises(ValueError, match=r"000x133.*set MASTER_ADDR"):
         read_launch_info(SRUN | {"SLURM_STEP_NODELIST": "bp[000x133]"})
     assert (

@@ -270,7 +270,7 @@ def too_few_nodes_are_refused(cluster: Cluster) -> None:
 def checks_alone_make_no_run(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", PRESET="demo_short", CHECKS_ONLY="1")
     assert job.exit_code() == 0, job.output()
-    assert "preflight: all is well" in job.output() and not (job.folder / "run_1").exists(), (
+    assert "preflight: all checks passed" in job.output() and not (job.folder / "run_1").exists(), (
         job.output()
     )
 

@@ -206,7 +206,7 @@ def gpus(names: list[str], *, memory_gib: float = 79.6, free: float = 0.99) -> A
         (Accelerators(), "found none, expected 8"),
         (gpus(["NVIDIA H100"] * 7 + ["NVIDIA A100"]), "7 NVIDIA H100, 1 NVIDIA A100"),
         (gpus(["NVIDIA H100"] * 8, memory_gib=40), "40.0 GiB, expected"),
-        (gpus(["NVIDIA H100"] * 8, free=0.5), "in use by somebody else"),
+        (gpus(["NVIDIA H100"] * 8, free=0.5), "in use by other processes"),
     ],
 )
 def test_gpus_that_are_not_as_expected(found, words):
@@ -259,7 +259,7 @@ def test_one_process_checks_everything(shards, tmp_path, capsys):
     ]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "FAIL" not in shown and "all is well" in shown
+    assert "FAIL" not in shown and "all checks passed" in shown
     assert main([*arguments, "--gpus-per-node", "4"]) == 1
     assert "FAIL GPUs: found none, expected 4" in capsys.readouterr().out
 

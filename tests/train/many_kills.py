@@ -1,7 +1,10 @@
-"""python -m tests.train.many_kills [TIMES [SEED]]: kill -9 of any one rank of three at a random moment, again and again.
+"""Kill a random rank of a run at a random time, repeatedly.
 
-Two ranks train and one evaluates, under torchrun. Each time the job must end within a minute, name the rank, and a second start must
-go on with the losses of the uninterrupted run. Prints a line for each; the exit code is the number of failures.
+Usage: python -m tests.train.many_kills [TIMES [SEED]]
+
+Two ranks train and one evaluates, under torchrun. After each kill -9, the job must end within a
+minute and name the rank, and a second start must resume with the losses of the uninterrupted run.
+The program prints a line for each kill. Its exit code is the number of failures.
 """
 
 from __future__ import annotations
@@ -63,15 +66,15 @@ def losses(output: Path) -> dict[int, str]:
     return {int(words[1]): words[3] for words in lines if words[:1] == ["step"]}
 
 
-def one_kill(folder: Path, rank: int, moment: float, whole: dict[int, str]) -> str | None:
-    """What went wrong, or None."""
+def kill_once(folder: Path, rank: int, delay: float, expected: dict[int, str]) -> str | None:
+    """Start a run, kill a rank after `delay` seconds, resume. Return an error message, or None."""
     first, second = folder / "first.txt", folder / "second.txt"
     launcher = start(folder / "run", first)
-    time.sleep(moment)
-    # so early the launcher may not have started the ranks yet
+    time.sleep(delay)
+    # The launcher may not have started the ranks yet.
     while (victim := process_of_rank(launcher.pid, rank)) is None:
         if launcher.poll() is not None:
-            return "the run was over before its moment came"
+            return "the run ended before the kill"
         time.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
@@ -84,7 +87,8 @@ def one_kill(folder: Path, rank: int, moment: float, whole: dict[int, str]) -> s
     text = first.read_text()
     done = max(losses(first), default=0)
     print(
-        f"rank {rank} killed {moment:5.1f} s after the start, in step {done + 1}: ended after {seconds:.1f} s",
+        f"rank {rank} killed {delay:5.1f} s after the start, in step {done + 1}: "
+        f"ended after {seconds:.1f} s",
         end="",
         flush=True,
     )
@@ -93,14 +97,12 @@ def one_kill(folder: Path, rank: int, moment: float, whole: dict[int, str]) -> s
     if start(folder / "run", second).wait(timeout=300) != 0:
         return f"the second start failed:\n{second.read_text()[-2000:]}"
     found = losses(second)
-    wrong = [step for step, loss in found.items() if whole[step] != loss]
-    print(f", went on from step {min(found, default=MAX_STEPS + 1)}", flush=True)
-    # killed after its last checkpoint, there is no step left
-    return (
-        f"other losses at steps {wrong}"
-        if wrong or max(found, default=MAX_STEPS) < MAX_STEPS
-        else None
-    )
+    wrong = [step for step, loss in found.items() if expected[step] != loss]
+    print(f", resumed at step {min(found, default=MAX_STEPS + 1)}", flush=True)
+    # A run that was killed after its last checkpoint has no step left.
+    if wrong or max(found, default=MAX_STEPS) < MAX_STEPS:
+        return f"different losses at steps {wrong}"
+    return None
 
 
 def main() -> int:
@@ -109,21 +111,21 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "whole.txt"
-        began = time.monotonic()
+        started = time.monotonic()
         if start(Path(folder) / "whole", output).wait(timeout=300) != 0:
             raise SystemExit(f"the uninterrupted run failed:\n{output.read_text()[-3000:]}")
-        duration = time.monotonic() - began
+        duration = time.monotonic() - started
         print(f"uninterrupted: {duration:.1f} s", flush=True)
         for number in range(times):
             case = Path(folder) / str(number)
             case.mkdir()
-            complaint = one_kill(
+            error = kill_once(
                 case, rng.randrange(NUM_RANKS), rng.uniform(1.0, 0.8 * duration), losses(output)
             )
-            if complaint is not None:
+            if error is not None:
                 failures += 1
-                print(f"\nFAILED: {complaint}", flush=True)
-    print(f"{times - failures} of {times} as they should be")
+                print(f"\nFAILED: {error}", flush=True)
+    print(f"{times - failures} of {times} passed")
     return failures
 
 

@@ -1,8 +1,8 @@
-"""A recorder for tests without a GPU: it records tensor operators, and a replay runs these alone.
+"""A Recorder for tests without a GPU: it records tensor operators, and a replay runs only these.
 
-As with a CUDA graph, a replay runs no Python of the recorded work, reads the memory that was
-recorded on, and overwrites what other graphs left in the shared pool. Operators that need the host
-are no error here: on a CPU, one_hot checks its input by one.
+As with a CUDA graph, a replay runs no Python code of the recorded work, uses the memory of the
+recording, and overwrites the memory of other graphs in the shared pool. Operators that need the
+host are not errors here: on a CPU, one_hot uses one to check its input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNDECLARED_VIEWS = {"aten::_unsafe_view", "aten::lift_fresh"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Call:
-    """An operator that ran."""
+    """A recorded operator call."""
 
     operator: Any
     args: tuple
@@ -30,14 +30,14 @@ class Call:
     """New tensors; empty for an operator that writes to its arguments."""
 
     def run(self) -> None:
-        """Run it again, with its results in the same memory."""
-        found = tree_leaves(self.operator(*self.args, **self.kwargs))
-        for ours, new in zip(self.results, [x for x in found if isinstance(x, Tensor)]):
+        """Repeat the call, with its results in the same memory."""
+        outputs = tree_leaves(self.operator(*self.args, **self.kwargs))
+        for ours, new in zip(self.results, [x for x in outputs if isinstance(x, Tensor)]):
             ours.copy_(new)
 
 
 class Tape(TorchDispatchMode):
-    """Notes each operator that computes something."""
+    """Records each operator that computes something."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class OperatorRecorder:
         return self.captures[-1]
 
     def spoil_pool(self) -> None:
-        """Overwrite what all graphs have allocated, as a graph that shares their memory does."""
+        """Overwrite the memory of all graphs, as a graph that shares it would."""
         for capture in self.captures:
             for call in capture.calls:
                 for x in call.results:
@@ -83,7 +83,7 @@ class OperatorRecorder:
 
 
 class OperatorRecording:
-    """Implements Recording."""
+    """Implements Capture."""
 
     def __init__(self, recorder: OperatorRecorder, calls: list[Call]) -> None:
         self._recorder, self.calls = recorder, calls

@@ -1,4 +1,4 @@
-"""Starts the tiny run on several ranks of this machine, without a launcher that would watch over them."""
+"""Start the tiny run on several ranks of this machine, without a launcher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Ranks:
-    """The processes of one start of a run."""
+    """The processes of a run."""
 
     def __init__(self, folder: Path, num_ranks: int, max_steps: int, **changes) -> None:
         port = str(free_port())
@@ -49,10 +49,10 @@ class Ranks:
             for rank in range(num_ranks)
         ]
         self.lines: list[str] = []
-        """What the first rank said."""
+        """Output of the first rank."""
 
     def wait_for(self, start: str) -> str:
-        """Read what the first rank says up to a line that starts so."""
+        """Read the output of the first rank up to a line with this start, and return the line."""
         for line in self.processes[0].stdout:
             self.lines.append(line.rstrip("\n"))
             if line.startswith(start):
@@ -62,36 +62,39 @@ class Ranks:
         )
 
     def end(self, *, timeout: float = 120.0) -> list[tuple[int, str]]:
-        """Exit code of each rank and what it said, the first rank's since the last `wait_for`."""
+        """Wait for all ranks, and return the exit code and output of each.
+
+        The output of the first rank begins after the last `wait_for`.
+        """
         try:
-            ends = []
+            results = []
             for process in self.processes:
                 text, _ = process.communicate(timeout=timeout)
-                ends.append((process.returncode, text))
+                results.append((process.returncode, text))
         finally:
             self.kill()
-        self.lines += ends[0][1].splitlines()
-        return ends
+        self.lines += results[0][1].splitlines()
+        return results
 
     def kill(self) -> None:
-        """No process outlives a test."""
+        """Kill all processes, so that none is left after a test."""
         for process in self.processes:
             process.kill()
 
-    def said(self, first_word: str) -> list[list[str]]:
-        """Words of the first rank's lines that begin with a word."""
+    def words(self, first_word: str) -> list[list[str]]:
+        """Return the first rank's lines that begin with a word, split into words."""
         return [line.split() for line in self.lines if line.split()[:1] == [first_word]]
 
     def losses(self) -> dict[int, float]:
-        """By step."""
-        return {int(words[1]): float(words[3]) for words in self.said("step")}
+        """Return the losses by step."""
+        return {int(words[1]): float(words[3]) for words in self.words("step")}
 
 
 def finished(folder: Path, num_ranks: int, max_steps: int, **changes) -> Ranks:
-    """A start that must end well."""
+    """Run until the end, and check that every rank succeeds."""
     ranks = Ranks(folder, num_ranks, max_steps, **changes)
-    ends = ranks.end()
-    assert [code for code, _ in ends] == [0] * num_ranks, "\n".join(
-        text[-3000:] for _, text in ends
+    results = ranks.end()
+    assert [code for code, _ in results] == [0] * num_ranks, "\n".join(
+        text[-3000:] for _, text in results
     )
     return ranks

@@ -1,10 +1,10 @@
-"""An observer that remembers everything."""
+"""An observer that records all events."""
 
 from __future__ import annotations
 
 
 class Recorder:
-    """Names of all events in order, and the reports by kind."""
+    """Records the names of all events in order, and their reports."""
 
     def __init__(self) -> None:
         self.names: list[str] = []

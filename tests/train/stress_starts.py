@@ -1,10 +1,10 @@
-"""Start and end tiny runs of two and four ranks again and again, under load, and check how every
-rank ends.
+"""Start and end many tiny runs of two and four ranks under load, and check how each rank ends.
 
 Every rank is forked from this process, which has imported everything and has one thread. A rank
-makes a real run (gloo, heartbeat, staging thread, checkpoint writer, sometimes an evaluation rank)
-and then leaves through the end of the interpreter, where a thread that is still inside a library
-would abort the process. Most runs succeed; some are pre-empted, interrupted, fail, or lose a rank.
+makes a real run (gloo, heartbeat, prefetch thread, checkpoint writer, sometimes an evaluation rank)
+and then exits through the shutdown of the interpreter, where a thread that is still inside a
+library would abort the process. Most runs succeed; some are preempted, interrupted, fail, or lose
+a rank.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.errors import NonFiniteError, PreemptedError
+from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.trainer import Trainer
-from openfold_opt.train.training_interval import NonFiniteError
 from tests.parallel.gloo_ranks import free_port
 from tests.train.synthetic import MemoryData, MemorySource, tiny_config
 
 FAILED, PREEMPTED, INTERRUPTED = 1, 75, 130
-ENDS = {"success": 0.75, "preempted": 0.08, "failed": 0.07, "interrupted": 0.06, "lost": 0.04}
-"""How runs end, with the share of each."""
+OUTCOMES = {"success": 0.75, "preempted": 0.08, "failed": 0.07, "interrupted": 0.06, "lost": 0.04}
+"""How runs end, with the share of each outcome."""
 EXPECTED = {"success": 0, "preempted": PREEMPTED, "failed": FAILED, "lost": LOST_RANK_EXIT_CODE}
 LAYOUTS = (
     (2, {}),
@@ -51,38 +51,39 @@ LAYOUTS = (
     (4, {"dap_size": 2}),
     (4, {"num_evaluation_ranks": 2, "evaluation_groups": 2}),
 )
-"""Numbers of ranks and fields of ParallelConfig."""
+"""Number of ranks and fields of ParallelConfig."""
 FATAL_WORDS = ("terminate called", "Fatal Python error", "THREADS LEFT", "pure virtual method")
 LIMIT_SECONDS = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One start of a run."""
+    """One run."""
 
     number: int
     num_ranks: int
     parallel: dict[str, int]
-    end: str
-    """One of ENDS."""
+    outcome: str
+    """One of OUTCOMES."""
     victim: int
-    """The rank that is asked to stop, or is lost."""
+    """The rank that gets the stop request, or is lost."""
     max_steps: int
-    planted: bool
-    """Whether each rank leaves a thread behind that computes: the program must find it."""
+    has_planted_fault: bool
+    """Whether each rank leaves a running thread behind, which the program must detect."""
 
     def expected(self, rank: int) -> set[int]:
-        """Exit codes that are right for a rank, negative for a signal."""
-        if self.end == "lost" and rank == self.victim:
+        """Return the correct exit codes of a rank, negative for a signal."""
+        if self.outcome == "lost" and rank == self.victim:
             return {-signal.SIGKILL}
-        if self.end == "interrupted":
-            # a rank may hear of the end of another before it comes to its own interrupt; those that evaluate have none
+        if self.outcome == "interrupted":
+            # A rank may see the end of another rank before its own interrupt, and evaluation
+            # ranks are not interrupted.
             return {INTERRUPTED, LOST_RANK_EXIT_CODE}
-        return {EXPECTED[self.end]}
+        return {EXPECTED[self.outcome]}
 
 
-class StagedData(MemoryData):
-    """Samples that a thread makes ahead; at its second batch a rank may be interrupted or lost."""
+class PrefetchedData(MemoryData):
+    """Samples from a prefetch thread. A rank may be interrupted or lost at its second batch."""
 
     def __init__(self, case: Case, rank: int, *args, **options) -> None:
         super().__init__(*args, **options)
@@ -90,14 +91,14 @@ class StagedData(MemoryData):
         self._queue: BackgroundQueue | None = None
 
     def training_batches(self, **options) -> Iterator[LoadedBatch]:
-        self._queue = BackgroundQueue(super().training_batches(**options), depth=2, name="staging")
-        return self._delivered()
+        self._queue = BackgroundQueue(super().training_batches(**options), depth=2, name="prefetch")
+        return self._batches()
 
-    def _delivered(self) -> Iterator[LoadedBatch]:
+    def _batches(self) -> Iterator[LoadedBatch]:
         for number in range(1_000_000):
-            if number == 1 and self._case.end == "interrupted":
-                signal.raise_stop_flag(signal.SIGINT)
-            if number == 1 and self._case.end == "lost" and self._rank == self._case.victim:
+            if number == 1 and self._case.outcome == "interrupted":
+                signal.raise_signal(signal.SIGINT)
+            if number == 1 and self._case.outcome == "lost" and self._rank == self._case.victim:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield self._queue.get()
 
@@ -106,34 +107,36 @@ class StagedData(MemoryData):
             self._queue.close()
 
 
-class StagedSource(MemorySource):
+class PrefetchedSource(MemorySource):
     """Implements DataSource."""
 
     def __init__(self, case: Case, rank: int) -> None:
-        # every layout uses the second sample within two steps
-        super().__init__(broken_at=1 if case.end == "failed" else None)
+        # Every layout uses the second sample within two steps.
+        super().__init__(broken_at=1 if case.outcome == "failed" else None)
         self._case, self._rank = case, rank
 
-    def open(self, config, context, *, seed: int) -> StagedData:
-        return StagedData(self._case, self._rank, config, context, broken_at=self._broken_at)
+    def open(self, config, context, *, seed: int) -> PrefetchedData:
+        return PrefetchedData(self._case, self._rank, config, context, broken_at=self._broken_at)
 
 
-def draw_case(rng: random.Random, number: int, *, only: str | None, planted: bool) -> Case:
-    """A case; training ranks alone are asked to stop or lost."""
+def draw_case(
+    rng: random.Random, number: int, *, only: str | None, has_planted_fault: bool
+) -> Case:
+    """Draw a case. Only training ranks get stop requests or are lost."""
     num_ranks, parallel = LAYOUTS[number % len(LAYOUTS)]
     return Case(
         number=number,
         num_ranks=num_ranks,
         parallel=parallel,
-        end=only or rng.choices(list(ENDS), weights=list(ENDS.values()))[0],
+        outcome=only or rng.choices(list(OUTCOMES), weights=list(OUTCOMES.values()))[0],
         victim=rng.randrange(num_ranks - parallel.get("num_evaluation_ranks", 0)),
         max_steps=rng.choice((2, 3)),
-        planted=planted,
+        has_planted_fault=has_planted_fault,
     )
 
 
 def rank_main(case: Case, rank: int, port: int, folder: Path) -> int:
-    """The run of one rank; returns its exit code."""
+    """Run one rank, and return its exit code."""
     config = tiny_config(max_steps=case.max_steps, warm_up=False)
     config = dataclasses.replace(
         config,
@@ -144,7 +147,7 @@ def rank_main(case: Case, rank: int, port: int, folder: Path) -> int:
         checkpoint=dataclasses.replace(config.checkpoint, every_steps=1),
     )
     stop_request = StopRequest()
-    stop_request.is_raised = case.end == "preempted" and rank == case.victim
+    stop_request.is_raised = case.outcome == "preempted" and rank == case.victim
     launch = LaunchInfo(
         rank=rank,
         world_size=case.num_ranks,
@@ -154,7 +157,7 @@ def rank_main(case: Case, rank: int, port: int, folder: Path) -> int:
     )
     trainer = Trainer(
         config,
-        data=StagedSource(case, rank),
+        data=PrefetchedSource(case, rank),
         paths=RunPaths(output_dir=folder),
         seed=case.number,
         launch=launch,
@@ -175,7 +178,7 @@ def rank_main(case: Case, rank: int, port: int, folder: Path) -> int:
 
 
 def as_rank(case: Case, rank: int, port: int, folder: Path) -> int:
-    """What a forked process does before it leaves."""
+    """Run a forked rank with its output in a file, and return its exit code."""
     with (folder / f"rank{rank}.txt").open("w") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -187,7 +190,7 @@ def as_rank(case: Case, rank: int, port: int, folder: Path) -> int:
     ]
     if left:
         print(f"THREADS LEFT {left}", file=sys.stderr, flush=True)
-    if case.planted:
+    if case.has_planted_fault:
         x = torch.ones(200, 200)
         threading.Thread(target=lambda: [x @ x for _ in range(1_000_000)], daemon=True).start()
         time.sleep(0.05)
@@ -195,7 +198,7 @@ def as_rank(case: Case, rank: int, port: int, folder: Path) -> int:
 
 
 class ForkedRank(Exception):
-    """Carries a forked rank out of the loop of its parent, to the end of the interpreter."""
+    """Takes a forked rank out of the loop of its parent, to the shutdown of the interpreter."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -203,15 +206,22 @@ class ForkedRank(Exception):
 
 
 def prepare_to_fork() -> None:
-    """Import what runs import late, by a run of one rank, so that forked ranks do not have to; no
-    thread may be left.
+    """Run one rank, so that all modules are imported before the forks.
+
+    Raises RuntimeError if the run fails or leaves a thread.
     """
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="stress"))
-    alone = Case(
-        number=0, num_ranks=1, parallel={}, end="success", victim=0, max_steps=2, planted=False
+    single = Case(
+        number=0,
+        num_ranks=1,
+        parallel={},
+        outcome="success",
+        victim=0,
+        max_steps=2,
+        has_planted_fault=False,
     )
-    if rank_main(alone, 0, 0, folder) != 0:
+    if rank_main(single, 0, 0, folder) != 0:
         raise RuntimeError("the run of one rank failed")
     shutil.rmtree(folder)
     gc.freeze()
@@ -223,7 +233,7 @@ def prepare_to_fork() -> None:
 
 
 def start_ranks(case: Case, folder: Path) -> list[int]:
-    """Process ids of the ranks. Raises ForkedRank in each of them."""
+    """Fork the ranks and return their process ids. Raises ForkedRank in each rank."""
     port, processes = free_port(), []
     for rank in range(case.num_ranks):
         process = os.fork()
@@ -234,16 +244,17 @@ def start_ranks(case: Case, folder: Path) -> list[int]:
 
 
 def wait_for_ranks(processes: list[int]) -> list[int | None]:
-    """Exit codes in rank order; None for a rank that was still there after LIMIT_SECONDS, which is
-    then killed.
+    """Return the exit codes in rank order.
+
+    A rank that still runs after LIMIT_SECONDS is killed, and its code is None.
     """
     codes: dict[int, int] = {}
     deadline = time.monotonic() + LIMIT_SECONDS
     while len(codes) < len(processes) and time.monotonic() < deadline:
         for process in processes:
             if process not in codes:
-                found, status = os.waitpid(process, os.WNOHANG)
-                if found:
+                ended, status = os.waitpid(process, os.WNOHANG)
+                if ended:
                     codes[process] = os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     for process in processes:
@@ -254,20 +265,21 @@ def wait_for_ranks(processes: list[int]) -> list[int | None]:
 
 
 def find_faults(case: Case, codes: list[int | None], folder: Path) -> list[str]:
-    """What is wrong with the ends of a case, one line each."""
+    """Return a message for each rank of a case that did not end as expected."""
     faults = []
     for rank, code in enumerate(codes):
         text = (folder / f"rank{rank}.txt").read_text(errors="replace")
         words = [word for word in FATAL_WORDS if word in text]
         if code not in case.expected(rank) or words:
             faults.append(
-                f"{case}: rank {rank} ended with {code}, expected {case.expected(rank)} {words}\n{text[-6000:]}"
+                f"{case}: rank {rank} ended with {code}, expected {case.expected(rank)} {words}\n"
+                f"{text[-6000:]}"
             )
     return faults
 
 
 def start_busy_processes(number: int) -> list[int]:
-    """Processes that compute until they are killed."""
+    """Start processes that compute until they are killed."""
     processes = []
     for _ in range(number):
         process = os.fork()
@@ -279,35 +291,33 @@ def start_busy_processes(number: int) -> list[int]:
 
 
 def main() -> int:
-    """Make the starts, print what went wrong and a summary; returns 1 if anything did."""
+    """Run all cases, and print faults and a summary. Return 1 if there were faults."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.train.stress_starts", description=__doc__
     )
+    parser.add_argument("--starts", type=int, default=500, help="number of runs (default: 500)")
     parser.add_argument(
-        "--starts", type=int, default=500, help="runs to start and end (default: 500)"
+        "--busy", type=int, default=2, help="processes that create load (default: 2)"
     )
-    parser.add_argument(
-        "--busy", type=int, default=2, help="processes that compute meanwhile (default: 2)"
-    )
-    parser.add_argument("--only", choices=list(ENDS), help="let all runs end this way")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of the cases (default: 0)")
+    parser.add_argument("--only", choices=list(OUTCOMES), help="use only this outcome")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default: 0)")
     parser.add_argument(
         "--plant",
         action="store_true",
-        help="leave a computing thread in every rank: ends must be found faulty",
+        help="leave a running thread in every rank, which must be reported as a fault",
     )
     args = parser.parse_args()
     prepare_to_fork()
     rng, counts, started = random.Random(args.seed), Counter(), time.monotonic()
     busy = start_busy_processes(args.busy)
     num_faults = 0
-    # no context manager here: a forked rank leaves through these frames
+    # No context manager here: a forked rank leaves through these frames.
     for number in range(args.starts):
-        case = draw_case(rng, number, only=args.only, planted=args.plant)
+        case = draw_case(rng, number, only=args.only, has_planted_fault=args.plant)
         folder = Path(tempfile.mkdtemp(prefix="stress"))
         faults = find_faults(case, wait_for_ranks(start_ranks(case, folder)), folder)
         shutil.rmtree(folder)
-        counts[f"{case.num_ranks} ranks, {case.end}"] += 1
+        counts[f"{case.num_ranks} ranks, {case.outcome}"] += 1
         num_faults += len(faults)
         for fault in faults:
             print(f"FAULT {fault}", flush=True)

@@ -1,4 +1,4 @@
-"""Random samples in memory with all model features, and a configuration small enough for them."""
+"""Synthetic samples in memory with all model features, and a tiny configuration for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STACK = {
 
 
 def tiny_config(**changes) -> RunConfig:
-    """A whole run of seconds on a CPU: one block of everything, a few channels."""
+    """Return a configuration that trains in seconds on a CPU: one block per stack, few channels."""
     model = ModelConfig(
         c_m=8,
         c_z=8,
@@ -86,7 +86,7 @@ def tiny_config(**changes) -> RunConfig:
 
 
 def random_features(seed: int, *, num_residues: int = SIZES["N_res"]) -> dict[str, Tensor]:
-    """All features of a batch of one."""
+    """Return all features of a batch of one."""
     return synthetic_sample(SIZES | {"N_res": num_residues, "num_passes": NUM_PASSES}, seed=seed)
 
 
@@ -95,6 +95,7 @@ class MemoryData:
 
     train_samples = 10
     eval_samples = 3
+    held_out = ()
 
     def __init__(
         self, config: RunConfig, context: ParallelContext, *, broken_at: int | None
@@ -105,10 +106,10 @@ class MemoryData:
         self._broken_at = broken_at
 
     def mark_consumed(self, batch: LoadedBatch) -> None:
-        """Every batch is used in order."""
+        """Do nothing: batches are used in order."""
 
     def training_state(self) -> None:
-        """The number of steps says it all."""
+        """Return None: samples are used in order."""
 
     def training_batches(
         self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]
@@ -153,7 +154,7 @@ class MemoryData:
             yield chain_id, random_features(1000 + number, num_residues=lengths[chain_id])
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no resources."""
 
 
 class MemorySource:

@@ -1,4 +1,4 @@
-"""A failed capture names the operation and cuda_graphs. A substitute raises as CUDA does."""
+"""A failed capture names the operation and cuda_graphs. A substitute raises the errors of CUDA."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.train import warm_up as warm_up_module
+from openfold_opt.train.errors import SetupError
 from openfold_opt.train.graphs.recorder import CaptureError, CudaRecorder
-from openfold_opt.train.trainer import SetupError
 from tests.train.synthetic import tiny_config
 from tests.train.test_trainer import train
 from tests.train.test_warm_up import as_if_on_a_gpu
@@ -20,7 +20,7 @@ REFUSED = f"CUDA error: {NOT_PERMITTED}\nCUDA kernel errors might be ..."
 
 
 class Refusing(TorchDispatchMode):
-    """An operator that a capture does not permit."""
+    """Makes layer_norm an operator that a capture does not permit."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket._qualified_op_name == "aten::native_layer_norm":
@@ -29,7 +29,7 @@ class Refusing(TorchDispatchMode):
 
 
 class FakeCapture:
-    """Stands for torch.cuda.graph, whose end raises a second error after a broken capture."""
+    """Replaces torch.cuda.graph, whose exit raises a second error after a failed capture."""
 
     def __init__(self, graph, **options) -> None:
         assert options["capture_error_mode"] == "thread_local"
@@ -65,16 +65,16 @@ def test_a_failed_capture_names_the_operation_and_the_remedy():
     assert str(caught.value.__cause__) == REFUSED
 
 
-def test_a_capture_that_fails_outside_of_any_operation():
-    def leave_a_stream_open() -> None:
+def test_a_capture_that_fails_outside_any_operation_says_so():
+    def leave_stream_open() -> None:
         raise RuntimeError("CUDA error: unjoined work")
 
-    place = r"unjoined work \(at the beginning or the end of the capture\)"
-    with pytest.raises(CaptureError, match=place):
-        CudaRecorder(torch.device("cuda")).record(leave_a_stream_open)
+    message = r"unjoined work \(at the beginning or the end of the capture\)"
+    with pytest.raises(CaptureError, match=message):
+        CudaRecorder(torch.device("cuda")).record(leave_stream_open)
 
 
-def test_a_run_ends_with_a_setup_error_and_no_graph_stays(tmp_path, monkeypatch):
+def test_a_run_ends_with_a_setup_error_and_releases_its_graphs(tmp_path, monkeypatch):
     released = []
     monkeypatch.setattr(
         warm_up_module.StepGraphs, "release", lambda self: released.append("step graphs")

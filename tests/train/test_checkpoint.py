@@ -1,7 +1,8 @@
-"""Checkpoints: whole or not there, found again, pruned, and damage passed over loudly."""
+"""Writing, reading and pruning of checkpoints, and the handling of damaged ones."""
 
 import argparse
 import json
+import pickle
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ import torch
 from openfold_opt.train.background_writer import BackgroundWriter
 from openfold_opt.train.checkpoint import (
     CheckpointConfig,
-    CheckpointError,
     CheckpointStore,
     Snapshot,
     load_file,
 )
+from openfold_opt.train.errors import CheckpointError
 
 
 def snapshot(step, lddt_ca=None):
@@ -31,8 +32,8 @@ def store_with(tmp_path, steps, *, keep_last=2, keep_best=1, scores=()):
     store = CheckpointStore(
         tmp_path / "checkpoints", CheckpointConfig(keep_last=keep_last, keep_best=keep_best)
     )
-    for place, step in enumerate(steps):
-        lddt_ca = scores[place] if scores else None
+    for index, step in enumerate(steps):
+        lddt_ca = scores[index] if scores else None
         store.save(snapshot(step, lddt_ca))
     return store
 
@@ -41,14 +42,14 @@ def fail_on_warning(message):
     raise AssertionError(message)
 
 
-def test_empty_store_has_nothing(tmp_path):
+def test_an_empty_store_has_no_checkpoint(tmp_path):
     assert (
         CheckpointStore(tmp_path / "none", CheckpointConfig()).load_newest(warn=fail_on_warning)
         is None
     )
 
 
-def test_newest_comes_back(tmp_path):
+def test_the_newest_checkpoint_is_loaded(tmp_path):
     store = store_with(tmp_path, [3, 12])
     found, path = store.load_newest(warn=fail_on_warning)
     assert (found.step, found.samples_seen, found.facts) == (
@@ -62,7 +63,7 @@ def test_newest_comes_back(tmp_path):
     assert not list(store.folder.glob("*.tmp"))
 
 
-def test_last_and_best_are_kept(tmp_path):
+def test_last_and_best_checkpoints_are_kept(tmp_path):
     store = store_with(
         tmp_path, [1, 2, 3, 4, 5], keep_last=2, keep_best=1, scores=[0.1, 0.9, 0.3, 0.2, 0.1]
     )
@@ -87,7 +88,7 @@ def flip_byte(path):
     [(truncate, "truncated"), (flip_byte, "damaged"), (lambda path: path.unlink(), "missing")],
     ids=["truncated", "flipped byte", "missing"],
 )
-def test_damaged_newest_falls_back_with_a_warning(tmp_path, damage, word):
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(tmp_path, damage, word):
     store = store_with(tmp_path, [3, 12])
     damage(store.path(12) / "__0_0.distcp")
     warnings = []
@@ -96,7 +97,7 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path, damage, word):
     assert len(warnings) == 1 and word in warnings[0] and "step_00000012" in warnings[0]
 
 
-def test_damaged_description_falls_back_too(tmp_path):
+def test_a_checkpoint_with_a_damaged_description_is_skipped(tmp_path):
     store = store_with(tmp_path, [3, 12])
     (store.path(12) / "checkpoint.json").write_text("{")
     warnings = []
@@ -104,8 +105,8 @@ def test_damaged_description_falls_back_too(tmp_path):
     assert len(warnings) == 1
 
 
-def test_a_new_checkpoint_outlives_damaged_ones_beyond_it(tmp_path):
-    """A run that fell back to step 3 must be able to save step 5, whatever lies about of steps 12 and 13."""
+def test_a_new_checkpoint_replaces_damaged_ones_of_later_steps(tmp_path):
+    """A run that resumed from step 3 can save step 5 despite damaged steps 12 and 13."""
     store = store_with(tmp_path, [3, 12, 13], keep_last=3, keep_best=0)
     for step in (12, 13):
         truncate(store.path(step) / "__0_0.distcp")
@@ -113,7 +114,7 @@ def test_a_new_checkpoint_outlives_damaged_ones_beyond_it(tmp_path):
     assert [record.step for record in store.records()] == [3, 5]
 
 
-def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
+def test_an_error_is_raised_if_all_checkpoints_are_damaged(tmp_path):
     store = store_with(tmp_path, [3, 12])
     for step in (3, 12):
         truncate(store.path(step) / "__0_0.distcp")
@@ -121,32 +122,32 @@ def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
         store.load_newest(warn=lambda message: None)
 
 
-@pytest.mark.parametrize("moment", ["while writing", "before publishing"])
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize("phase", ["while writing", "before publishing"])
+def test_a_failed_write_keeps_earlier_checkpoints(tmp_path, monkeypatch, phase):
     store = store_with(tmp_path, [3])
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    if moment == "while writing":
+    if phase == "while writing":
         monkeypatch.setattr("torch.distributed.checkpoint.save", fail)
     with pytest.raises(OSError, match="cannot write checkpoint .*No space left"):
         store.save(snapshot(12), before_publishing=fail)
     assert [path.name for path in store.folder.iterdir()] == ["step_00000003"]
 
 
-def test_the_background_writer_tells_before_and_after(tmp_path):
-    told = []
+def test_the_background_writer_calls_back_before_and_after_the_rename(tmp_path):
+    events = []
     store = CheckpointStore(tmp_path, CheckpointConfig())
     writer = BackgroundWriter(
         store,
-        before_publishing=lambda step: told.append(("written", step, store.path(step).exists())),
-        published=lambda path, step: told.append(("saved", step, path.exists())),
+        before_publishing=lambda step: events.append(("written", step, store.path(step).exists())),
+        published=lambda path, step: events.append(("saved", step, path.exists())),
     )
     for step in (3, 12):
         writer.begin(lambda step=step: snapshot(step))
     writer.finish()
-    assert told == [
+    assert events == [
         ("written", 3, False),
         ("saved", 3, True),
         ("written", 12, False),
@@ -157,7 +158,7 @@ def test_the_background_writer_tells_before_and_after(tmp_path):
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), MemoryError("No space left in memory")]
 )
-def test_the_background_writer_raises_what_went_wrong_once(tmp_path, error):
+def test_the_background_writer_raises_an_error_once(tmp_path, error):
     def fail(step):
         raise error
 
@@ -170,7 +171,7 @@ def test_the_background_writer_raises_what_went_wrong_once(tmp_path, error):
     writer.finish()
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     store = store_with(tmp_path, [3])
     (store.folder / "step_00000009.tmp").mkdir()
     (store.folder / "step_00000009.tmp" / "__0_0.distcp").write_bytes(b"half")
@@ -179,15 +180,15 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     assert [path.name for path in store.folder.iterdir()] == ["step_00000003"]
 
 
-def test_description_is_readable_by_people(tmp_path):
+def test_the_description_has_step_samples_and_score(tmp_path):
     store = store_with(tmp_path, [3], scores=[0.5])
     record = json.loads((store.path(3) / "checkpoint.json").read_text())
     assert record["step"] == 3 and record["samples_seen"] == 6 and record["lddt_ca"] == 0.5
 
 
-def test_file_that_is_no_checkpoint(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path):
     path = tmp_path / "weights.pt"
-    path.write_bytes(b"these are no weights")
+    path.write_bytes(b"these are not weights")
     with pytest.raises(CheckpointError, match="is not a checkpoint"):
         load_file(path)
     torch.save([1, 2], path)
@@ -195,9 +196,31 @@ def test_file_that_is_no_checkpoint(tmp_path):
         load_file(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty; fetch it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "it begins with b'version https://git-'; expected a file of torch.save",
+        ),
+        (pickle.dumps({"alphafold_state_dict": {}}), "expected a file of torch.save"),
+    ],
+    ids=["empty", "pointer", "pickle"],
+)
+def test_what_is_no_checkpoint_is_refused_without_advice_to_load_it(tmp_path, content, reason):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match="is not a checkpoint that torch.load can read"
+    ) as caught:
+        load_file(path)
+    assert reason in str(caught.value) and "weights_only" not in str(caught.value)
+
+
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 def test_a_class_that_is_not_allowed_is_named(tmp_path, is_zip):
-    """As training scripts save their arguments with the weights."""
+    """Training scripts often save their arguments with the weights."""
     path = tmp_path / "weights.pt"
     content = {"alphafold_state_dict": {}, "args": argparse.Namespace(lr=1)}
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)

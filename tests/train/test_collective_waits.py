@@ -1,6 +1,6 @@
-"""Every collective of a training step is waited for: a CUDA graph capture forbids one that is not.
+"""Every collective of a training step is waited for, as a CUDA graph capture requires.
 
-A capture ends with an error if a stream that it forked, such as that of NCCL, was not joined again.
+A capture fails if a stream that it forked, such as that of NCCL, is not joined.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from tests.train.test_step_graphs import micro_batch
 
 
 class CountedCollectives:
-    """Counts collectives that were started and those of them that were waited for."""
+    """Counts started collectives, and those that were waited for."""
 
     def __init__(self) -> None:
         self.num_started = 0
         self.waited: set[int] = set()
 
     def wrap(self, collective):
-        """The same collective; its work counts the wait."""
+        """Return the collective with counting of starts and waits."""
 
         def start(*args, **kwargs):
             work = collective(*args, **kwargs)
@@ -37,7 +37,7 @@ class CountedCollectives:
 
 
 class CountedWork:
-    """Stands for a torch.distributed.Work."""
+    """Replaces a torch.distributed.Work, and counts waits."""
 
     def __init__(self, counted: CountedCollectives, number: int, work) -> None:
         self._counted, self._number, self._work = counted, number, work
@@ -48,7 +48,7 @@ class CountedWork:
 
 
 def deep_config(**changes) -> RunConfig:
-    """The tiny run with two blocks per stack, so that one recomputed block follows another."""
+    """Return the tiny configuration with two blocks per stack."""
     config = tiny_config(accumulation=2, **changes)
     model = config.model
     stacks = {
@@ -59,7 +59,7 @@ def deep_config(**changes) -> RunConfig:
 
 
 def count_step(context: ParallelContext, recompute: bool) -> tuple[int, int]:
-    """Collectives started and waited for: one recycling iteration, two micro-batches."""
+    """Count started and awaited collectives of a step with recycling and two micro-batches."""
     config, device = deep_config(recompute=recompute), torch.device("cpu")
     plan, _ = build_plans(config, context, device)
     model = build_model(config, seed=1, device=device)

@@ -1,4 +1,4 @@
-"""Marks, hash and checks of the configuration."""
+"""Categories, hash and validation of the configuration."""
 
 import dataclasses
 import json
@@ -22,19 +22,24 @@ WITHOUT_MATHEMATICAL_MEANING = {
     "": "max_steps precision recompute cuda_graphs warm_up device log_every_steps torch_threads",
     "loss.": "report_zero_weight_violation",
     "data.": "pad_to_crop",
-    "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts prefetch prefetch_depth",
+    "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts prefetch "
+    "prefetch_depth",
     "checkpoint.": "every_steps keep_last keep_best",
-    "parallel.": "dap_size overlap dap_chunks num_evaluation_ranks evaluation_groups evaluation_queue evaluation_dap_min_length backend "
-    "gradient_bucket_bytes timeout_seconds heartbeat_seconds",
+    "parallel.": "dap_size overlap dap_chunks num_evaluation_ranks evaluation_groups "
+    "evaluation_queue evaluation_dap_min_length backend gradient_bucket_bytes timeout_seconds "
+    "heartbeat_seconds",
     "kernels.": " ".join(item.name for item in dataclasses.fields(KernelConfig)),
 }
-"""Prefix -> fields that may differ in the closed division because they change nothing; a new one is added here on purpose, not by default."""
+"""Prefix -> fields that do not change the result, so that closed-division runs may differ in them.
+
+A new field has to be added here explicitly.
+"""
 
 
-def test_every_field_is_marked_and_only_these_may_differ_in_the_closed_division():
+def test_every_field_has_a_category_and_only_these_may_differ_in_the_closed_division():
     leaves = list(config_fields(RunConfig()))
     assert len({leaf.path for leaf in leaves}) == len(leaves) > 80
-    assert {leaf.path for leaf in leaves if leaf.mark == "free"} == {
+    assert {leaf.path for leaf in leaves if leaf.category == "free"} == {
         "loader.window",
         "schedule.base_learning_rate",
         "schedule.warmup_init_learning_rate",
@@ -43,14 +48,14 @@ def test_every_field_is_marked_and_only_these_may_differ_in_the_closed_division(
         "accumulation",
         "global_batch_size",
     }
-    assert {leaf.path for leaf in leaves if leaf.mark == "implementation"} == {
+    assert {leaf.path for leaf in leaves if leaf.category == "implementation"} == {
         f"{part}{name}"
         for part, names in WITHOUT_MATHEMATICAL_MEANING.items()
         for name in names.split()
     }
 
 
-def test_defaults_are_the_benchmarks():
+def test_defaults_are_those_of_the_benchmark():
     config = RunConfig()
     assert (config.optimizer.beta_1, config.optimizer.beta_2, config.optimizer.epsilon) == (
         0.9,
@@ -67,7 +72,7 @@ def test_defaults_are_the_benchmarks():
     )
 
 
-def test_hash_follows_what_is_computed_and_nothing_else():
+def test_the_hash_depends_only_on_fields_that_change_the_result():
     config = RunConfig()
     slower = dataclasses.replace(
         config, max_steps=7, checkpoint=CheckpointConfig(keep_last=9), precision="fp32"
@@ -77,16 +82,16 @@ def test_hash_follows_what_is_computed_and_nothing_else():
     assert config_hash(other) != config_hash(config)
 
 
-def test_a_config_becomes_json_and_a_field_without_a_mark_is_an_error():
+def test_a_config_is_json_and_a_field_without_a_valid_category_is_an_error():
     assert json.loads(json.dumps(config_as_dict(RunConfig())))["optimizer"]["epsilon"] == 1e-6
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Unmarked:
+    class Invalid:
         category: ClassVar[str] = "sometimes"
         x: int = 1
 
-    with pytest.raises(ValueError, match="config field x is marked 'sometimes'"):
-        list(config_fields(Unmarked()))
+    with pytest.raises(ValueError, match="config field x has category 'sometimes'"):
+        list(config_fields(Invalid()))
 
 
 @pytest.mark.parametrize(
@@ -104,45 +109,41 @@ def test_a_config_becomes_json_and_a_field_without_a_mark_is_an_error():
         ({"precision": "fp8"}, "unknown precision 'fp8'; expected one of fp32, tf32, bf16"),
     ],
 )
-def test_impossible_values_are_refused(change, message):
+def test_invalid_values_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         RunConfig(**change)
 
 
-def test_unknown_names_are_refused_with_those_that_exist():
+def test_errors_about_unknown_names_list_the_valid_ones():
     with pytest.raises(ValueError, match="expected one of cameo, release_dates, chain_ids"):
         DataSelectionConfig(validation_rule="best")
     with pytest.raises(ValueError, match="expected one of fp32, tf32, bf16"):
         check_precision("double")
 
 
-def test_samples_of_different_lengths_make_no_batch():
+def test_samples_of_different_lengths_cannot_form_a_batch():
     with pytest.raises(ValueError, match="local_batch_size=2 with data.pad_to_crop=False"):
         RunConfig(data=DataConfig(pad_to_crop=False), local_batch_size=2)
 
 
-def test_auto_is_settled_for_all_ranks_together(monkeypatch):
-    config, context, cpu = (
-        dataclasses.replace(demo.build(), kernels=KernelConfig.all("auto")),
-        ParallelContext.alone(),
-        torch.device("cpu"),
-    )
-    told = []
-    monkeypatch.setattr(build_run, "no_library_because", lambda: None)
-    assert (
-        build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels
-        == KernelConfig.all("cpu")
-        and not told
-    )
-    # another rank of the same run
+def test_auto_kernels_are_the_same_on_all_ranks(monkeypatch):
+    config = dataclasses.replace(demo.build(), kernels=KernelConfig.all("auto"))
+    context, cpu = ParallelContext.alone(), torch.device("cpu")
+    warnings = []
+
+    def agree(config):
+        return build_run.agree_on_kernels(config, context, cpu, warn=warnings.append)
+
+    monkeypatch.setattr(build_run, "cpu_unsupported_reason", lambda: None)
+    assert agree(config).kernels == KernelConfig.all("cpu") and not warnings
+    # A second rank has no compiler.
     monkeypatch.setattr(
         build_run, "gather_objects", lambda mine, axis: [mine, "there is no C++ compiler"]
     )
-    assert (
-        build_run.agree_on_kernels(config, context, cpu, warn=told.append).kernels == KernelConfig()
-    )
-    assert told == [
-        "kernels: the plain ones, which are slower, on all ranks, as rank 1 cannot have those for a CPU: there is no C++ compiler"
+    assert agree(config).kernels == KernelConfig()
+    assert warnings == [
+        "all ranks use the reference kernels, which are slower: rank 1 cannot use the CPU kernels: "
+        "there is no C++ compiler"
     ]
     explicit = dataclasses.replace(config, kernels=KernelConfig.all("cpu"))
-    assert build_run.agree_on_kernels(explicit, context, cpu, warn=told.append) is explicit
+    assert agree(explicit) is explicit

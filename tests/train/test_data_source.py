@@ -1,4 +1,4 @@
-"""Runs on converted shards: the demanded numbers of chains, and a loader that reorders, through a checkpoint."""
+"""Runs on converted shards: required numbers of chains, sample order and resumption."""
 
 import dataclasses
 import multiprocessing
@@ -16,11 +16,18 @@ from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_iterations
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint import CheckpointStore
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
 from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.selection import DataSelectionConfig
+from openfold_opt.train.observer import ConsoleObserver
+from openfold_opt.train.selection import (
+    DataSelectionConfig,
+    held_out_chains,
+    name_chains,
+    select_training,
+)
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.recorder import Recorder
@@ -35,7 +42,7 @@ SELECTION = DataSelectionConfig(
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Eight synthetic chains."""
+    """Return a folder of shards with eight synthetic chains."""
     folder = tmp_path_factory.mktemp("synthetic")
     raw = folder / "raw"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
@@ -62,11 +69,11 @@ def train(config, data_dir, folder):
 
 
 def test_wrong_numbers_of_chains_end_the_run_right_after_run_start(data_dir, tmp_path):
-    demand = dataclasses.replace(
+    selection = dataclasses.replace(
         SELECTION, expected_train_samples=594_595, expected_eval_samples=180
     )
     trainer, recorder = train(
-        dataclasses.replace(tiny_config(), selection=demand), data_dir, tmp_path
+        dataclasses.replace(tiny_config(), selection=selection), data_dir, tmp_path
     )
     with pytest.raises(
         ValueError, match="6 chains to train on and 1 to evaluate, expected 594,595 and 180"
@@ -80,36 +87,56 @@ def test_wrong_numbers_of_chains_end_the_run_right_after_run_start(data_dir, tmp
     [(Evaluator, "score"), (TrainingInterval, "_report"), (CheckpointStore, "save")],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_run_that_is_broken_off_leaves_no_thread_and_no_process(
+def test_an_aborted_run_leaves_no_thread_and_no_process(
     data_dir, tmp_path, monkeypatch, owner, method, error
 ):
-    """In an evaluation, in a step, and while a checkpoint is written."""
+    """The run is aborted in an evaluation, in a step, or while a checkpoint is written."""
 
-    def broken(*args, **options):
+    def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(owner, method, broken)
+    monkeypatch.setattr(owner, method, fail)
     before = threading.enumerate()
     config = dataclasses.replace(
         tiny_config(max_steps=4), selection=SELECTION, loader=LoaderConfig(num_workers=2)
     )
     trainer, _ = train(config, data_dir, tmp_path)
-    # what goes wrong in the writing thread comes out as an OSError
+    # Errors of the writer thread are raised as OSError.
     with pytest.raises(OSError if owner is CheckpointStore else error):
         trainer.run()
     assert threading.enumerate() == before
     assert not multiprocessing.active_children()
 
 
-def test_right_numbers_of_chains(data_dir, tmp_path):
-    demand = dataclasses.replace(SELECTION, expected_train_samples=6, expected_eval_samples=1)
+def test_a_run_with_the_required_numbers_of_chains_succeeds(data_dir, tmp_path):
+    selection = dataclasses.replace(SELECTION, expected_train_samples=6, expected_eval_samples=1)
     trainer, recorder = train(
-        dataclasses.replace(tiny_config(max_steps=4), selection=demand), data_dir, tmp_path
+        dataclasses.replace(tiny_config(max_steps=4), selection=selection), data_dir, tmp_path
     )
     assert trainer.run().steps == 4
 
 
-def test_a_reordered_run_is_resumed_where_each_rank_stood(data_dir, tmp_path):
+def test_held_out_chains_are_named_and_a_listed_one_is_warned_of(data_dir, tmp_path, capsys):
+    share = {"validation_rule": "share", "train_max_release_date": "9999-12-31"}
+    index = ShardIndex.load(data_dir)
+    held_out = sorted(held_out_chains(index, DataSelectionConfig(**share)))
+    trained = next(c.chain_id for c in select_training(index, DataSelectionConfig(**share)))
+    selection = DataSelectionConfig(train_chain_ids=(trained, held_out[0]), **share)
+    config = dataclasses.replace(tiny_config(max_steps=1), selection=selection)
+    trainer, recorder = train(config, data_dir, tmp_path)
+    trainer.run()
+    (warning,) = [line for line in recorder.warnings if "selection.train_chain_ids" in line]
+    assert warning.endswith(f"is held out for validation: {held_out[0]}")
+    ConsoleObserver().data_ready(train_samples=1, eval_samples=1, held_out=held_out)
+    assert capsys.readouterr().out.endswith(f"held out of training: {', '.join(held_out)}\n")
+
+
+def test_a_message_names_ten_chains_and_counts_the_others():
+    assert name_chains(["a", "b"]) == "a, b"
+    assert name_chains([str(number) for number in range(12)]).endswith("8, 9 and 2 more")
+
+
+def test_a_run_with_a_reordering_loader_is_resumed(data_dir, tmp_path):
     loader = LoaderConfig(num_workers=2, window=8, prefetch_per_worker=4, start_method="fork")
     config = dataclasses.replace(tiny_config(max_steps=4), selection=SELECTION, loader=loader)
     trainer, _ = train(config, data_dir, tmp_path)
@@ -123,7 +150,7 @@ def test_a_reordered_run_is_resumed_where_each_rank_stood(data_dir, tmp_path):
 
 
 def first_batches(data_dir, config, *, rank, size, seed):
-    """Samples of one data-parallel rank's first three micro-batches."""
+    """Return the samples of the first three micro-batches of a data-parallel rank."""
     axis = AxisGroup(
         name="data", rank=rank, size=size, process_group=object() if size > 1 else None
     )
@@ -133,17 +160,19 @@ def first_batches(data_dir, config, *, rank, size, seed):
     batches = data.training_batches(
         start_step=0, start=None, device=torch.device("cpu"), report=print
     )
-    found = [next(batches) for _ in range(3)]
+    first = [next(batches) for _ in range(3)]
     data.close()
-    return [(batch.chain_ids, batch.sample_seeds, batch.slots.tolist()) for batch in found]
+    return [(batch.chain_ids, batch.sample_seeds, batch.slots.tolist()) for batch in first]
 
 
-def test_ranks_take_their_own_samples_of_one_stream(data_dir):
+def test_ranks_use_different_samples_of_one_stream(data_dir):
     loader = LoaderConfig(num_workers=0)
     config = dataclasses.replace(tiny_config(), selection=SELECTION, loader=loader)
-    alone = dataclasses.replace(tiny_config(local_batch_size=2), selection=SELECTION, loader=loader)
+    single = dataclasses.replace(
+        tiny_config(local_batch_size=2), selection=SELECTION, loader=loader
+    )
     ranks = [first_batches(data_dir, config, rank=rank, size=2, seed=5) for rank in range(2)]
-    both = first_batches(data_dir, alone, rank=0, size=1, seed=5)
+    both = first_batches(data_dir, single, rank=0, size=1, seed=5)
     for step in range(3):
         (chains_0, seeds_0, slots_0), (chains_1, seeds_1, slots_1) = ranks[0][step], ranks[1][step]
         assert (slots_0, slots_1) == ([0], [1])
@@ -151,7 +180,7 @@ def test_ranks_take_their_own_samples_of_one_stream(data_dir):
         assert (chains_0 + chains_1, seeds_0 + seeds_1, slots_0 + slots_1) == both[step]
 
 
-def test_the_seed_decides_the_samples(data_dir):
+def test_the_samples_depend_on_the_seed(data_dir):
     config = dataclasses.replace(
         tiny_config(), selection=SELECTION, loader=LoaderConfig(num_workers=0)
     )
@@ -160,21 +189,21 @@ def test_the_seed_decides_the_samples(data_dir):
     )
 
 
-def test_the_seed_decides_weights_and_recycling():
+def test_weights_and_recycling_depend_on_the_seed():
     config = tiny_config()
     weights = [
         build_model(config, seed=seed, device=torch.device("cpu")).state_dict()
         for seed in (1, 1, 2)
     ]
-    drawn = [name for name, tensor in weights[0].items() if tensor.std() > 0]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in drawn)
-    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in drawn)
-    passes = [[num_recycling_iterations(seed, step) for step in range(40)] for seed in (1, 1, 2)]
-    assert passes[0] == passes[1] != passes[2]
+    random_names = [name for name, tensor in weights[0].items() if tensor.std() > 0]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in random_names)
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in random_names)
+    numbers = [[num_recycling_iterations(seed, step) for step in range(40)] for seed in (1, 1, 2)]
+    assert numbers[0] == numbers[1] != numbers[2]
 
 
-def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
-    """The limit of file sizes of a process stands for the disk."""
+def test_a_full_disk_keeps_the_previous_checkpoint(data_dir, tmp_path):
+    """The file size limit of a process simulates a full disk."""
     script = """
         import resource, sys
         from pathlib import Path
@@ -182,7 +211,9 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
         from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore, Snapshot
         def snapshot(step, size):
             tensors = {"values": torch.zeros(size)}
-            return Snapshot(step=step, samples_seen=1, lddt_ca=None, facts={}, layout={}, tensors=tensors)
+            return Snapshot(
+                step=step, samples_seen=1, lddt_ca=None, facts={}, layout={}, tensors=tensors
+            )
         store = CheckpointStore(Path(sys.argv[1]), CheckpointConfig())
         store.save(snapshot(1, 10))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -190,7 +221,8 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
             store.save(snapshot(2, 1_000_000))
         except OSError as error:
             print(error)
-        print([record.step for record in store.records()], sorted(path.name for path in Path(sys.argv[1]).iterdir()))
+        names = sorted(path.name for path in Path(sys.argv[1]).iterdir())
+        print([record.step for record in store.records()], names)
     """
     root = Path(__file__).parents[2]
     finished = subprocess.run(
@@ -208,7 +240,7 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(data_dir, tmp_path):
     assert "[1] ['step_00000001']" in finished.stdout
 
 
-def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_dir, tmp_path):
+def test_a_run_resumed_with_other_micro_batches_uses_the_same_samples(data_dir, tmp_path):
     loader = LoaderConfig(num_workers=0)
 
     def config(max_steps, **sizes):
@@ -216,8 +248,8 @@ def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_d
             tiny_config(max_steps=max_steps, **sizes), selection=SELECTION, loader=loader
         )
 
-    train(config(4, local_batch_size=1, accumulation=2), data_dir, tmp_path / "cut")[0].run()
-    trainer, resumed = train(config(8, local_batch_size=2), data_dir, tmp_path / "cut")
+    train(config(4, local_batch_size=1, accumulation=2), data_dir, tmp_path / "resumed")[0].run()
+    trainer, resumed = train(config(8, local_batch_size=2), data_dir, tmp_path / "resumed")
     assert trainer.run().resumed_from_step == 4
     trainer, whole = train(config(8, local_batch_size=2), data_dir, tmp_path / "whole")
     trainer.run()
@@ -226,12 +258,12 @@ def test_a_run_cut_into_other_micro_batches_goes_on_with_the_same_samples(data_d
         assert found.loss == pytest.approx(expected.loss, abs=1e-5)
 
 
-def test_chains_are_dealt_by_work():
+def test_evaluation_chains_are_balanced_by_work():
     lengths = {"a": 10, "b": 9, "c": 8, "d": 3, "e": 2}
     axes = [
         AxisGroup(name="training", rank=rank, size=2, process_group=object()) for rank in range(2)
     ]
-    # squares: 100 against 81 + 64; 100 + 9 + 4 against 145
+    # The squares are 100 and 81 + 64; then 100 + 9 + 4 and 145.
     assert [balanced_share(lengths, axis) for axis in axes] == [("a", "d", "e"), ("b", "c")]
     assert balanced_share(lengths, AxisGroup.single("training")) == ("a", "b", "c", "d", "e")
     assert [balanced_share({}, axis) for axis in axes] == [(), ()]

@@ -1,4 +1,4 @@
-"""Chains scored by recorded graphs, padded to the length of their range, against chains scored as they are."""
+"""Scores of captured graphs, with padding, against scores without graphs and padding."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.synthetic_features import synthetic_sample, training_sizes
 from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import StandIn, micro_batch, new_step
+from tests.train.test_step_graphs import FakeRecorder, micro_batch, new_step
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def chain(config, length, seed, *, num_passes=2):
 
 
 def new_evaluator(config, device="cpu"):
-    """Of weights that were trained for a few steps, so that their average is not zero."""
+    """Return an evaluator of weights after two steps, so that their average is not zero."""
     step = new_step(config, device)
     for number in (1, 2):
         step.run(
@@ -57,21 +57,21 @@ def test_lengths_of_the_benchmark(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_scores_are_those_of_the_chain_without_padding(precision):
+def test_scores_with_padding_equal_those_without(precision):
     config = tiny_config(precision=precision)
-    recorder = StandIn()
-    replayed, plain = with_graphs(config, recorder), new_evaluator(config)
-    # a long chain before short ones: what it left behind must not count
+    recorder = FakeRecorder()
+    replayed, eager = with_graphs(config, recorder), new_evaluator(config)
+    # A long chain comes before short ones: its data in the static input must not count.
     for seed, length in enumerate((16, 9, 8, 5, 16, 3)):
         features = chain(config, length, seed)
-        found, expected = replayed.score(features), plain.score(features)
+        found, expected = replayed.score(features), eager.score(features)
         tolerance = 1e-6 if length in (8, 16) or precision == "fp32" else 0.02
         assert found == pytest.approx(expected, abs=tolerance), length
     assert recorder.num_replays == 6
 
 
-def test_released_graphs_score_no_more():
-    config, recorder = tiny_config(), StandIn()
+def test_released_graphs_are_not_replayed():
+    config, recorder = tiny_config(), FakeRecorder()
     evaluator = with_graphs(config, recorder)
     evaluator.release_graphs()
     features = chain(config, 8, 1)
@@ -81,22 +81,22 @@ def test_released_graphs_score_no_more():
     )
 
 
-def test_what_fits_no_graph_is_scored_without():
+def test_a_chain_that_fits_no_graph_is_scored_without_one():
     config = tiny_config()
-    recorder = StandIn()
-    replayed, plain = with_graphs(config, recorder), new_evaluator(config)
+    recorder = FakeRecorder()
+    replayed, eager = with_graphs(config, recorder), new_evaluator(config)
     for features in (chain(config, 17, 1), chain(config, 8, 1, num_passes=1)):
-        assert replayed.score(features) == plain.score(features)
+        assert replayed.score(features) == eager.score(features)
     assert recorder.num_replays == 0
 
 
 @pytest.mark.gpu
 def test_cuda_graphs_give_the_same_scores():
     config = tiny_config(device="cuda")
-    replayed, plain = (
+    replayed, eager = (
         with_graphs(config, CudaRecorder(torch.device("cuda")), "cuda"),
         new_evaluator(config, "cuda"),
     )
     for seed, length in enumerate((16, 9, 8, 5)):
         features = chain(config, length, seed)
-        assert replayed.score(features) == pytest.approx(plain.score(features), abs=1e-3)
+        assert replayed.score(features) == pytest.approx(eager.score(features), abs=1e-3)

@@ -1,4 +1,4 @@
-"""The stated global batch on any number of ranks: derived accumulation, or a refusal."""
+"""Accumulation that is derived from the global batch and the number of ranks."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ from tests.train.synthetic import tiny_config
 
 
 @pytest.mark.parametrize(("streams", "expected"), [(1, 8), (2, 4), (4, 2), (8, 1)])
-def test_accumulation_follows_from_the_ranks(streams, expected):
+def test_accumulation_follows_from_the_number_of_ranks(streams, expected):
     config = tiny_config(global_batch_size=16, local_batch_size=2, accumulation=3)
     assert fit_accumulation(config, streams).accumulation == expected
 
 
 @pytest.mark.parametrize("streams", [3, 16])
-def test_ranks_that_cannot_make_the_batch_are_refused(streams):
+def test_ranks_that_do_not_divide_the_batch_are_refused_at_start(streams):
     config = tiny_config(global_batch_size=16, local_batch_size=2)
     with pytest.raises(
         ValueError, match=f"global_batch_size=16 is not a multiple of {2 * streams}"
@@ -25,13 +25,13 @@ def test_ranks_that_cannot_make_the_batch_are_refused(streams):
         fit_accumulation(config, streams)
 
 
-def test_ranks_that_share_a_sample_or_evaluate_do_not_count():
+def test_dap_and_evaluation_ranks_do_not_count():
     parallel = ParallelConfig(dap_size=2, num_evaluation_ranks=1)
     config = tiny_config(global_batch_size=8, local_batch_size=1, parallel=parallel)
     assert check_global_batch(config, 9).accumulation == 2
 
 
-def test_a_configuration_that_states_none_keeps_its_accumulation():
+def test_a_configuration_without_global_batch_keeps_its_accumulation():
     config = tiny_config(accumulation=3)
     assert config.global_batch_size is None and fit_accumulation(config, 5) is config
 
@@ -40,22 +40,19 @@ def test_a_derived_accumulation_is_reported(tmp_path):
     lines = []
     store = CheckpointStore(tmp_path, CheckpointConfig())
     config = tiny_config(global_batch_size=6, local_batch_size=1)
-    found = keep_global_batch(config, ParallelContext.alone(), store, warn=lines.append)
+    found = keep_global_batch(config, ParallelContext.alone(), store, report=lines.append)
     assert found.accumulation == 6
-    assert lines == [
-        "accumulation is 6 instead of 1, so that 1 data-parallel ranks x 1 samples make the global "
-        "batch of 6"
-    ]
+    assert lines == ["accumulation 6: the global batch of 6 / (1 data-parallel ranks x 1 samples)"]
 
 
-def test_a_resumed_run_of_another_batch_is_refused(tmp_path):
+def test_a_resumed_run_with_another_batch_is_refused(tmp_path):
     folder = tmp_path / "step_00000001"
     folder.mkdir()
     text = '{"samples_seen": 4, "lddt_ca": null, "facts": {"global_batch_size": 4}}'
     (folder / "checkpoint.json").write_text(text)
-    store, alone = CheckpointStore(tmp_path, CheckpointConfig()), ParallelContext.alone()
+    store, context = CheckpointStore(tmp_path, CheckpointConfig()), ParallelContext.alone()
     config = tiny_config(global_batch_size=2, local_batch_size=1)
-    with pytest.raises(ValueError, match="a global batch of 4, the configuration states"):
-        keep_global_batch(config, alone, store, warn=print)
-    unstated = dataclasses.replace(config, global_batch_size=None)
-    assert keep_global_batch(unstated, alone, store, warn=print).accumulation == 4
+    with pytest.raises(ValueError, match="a global batch of 4, the configuration has"):
+        keep_global_batch(config, context, store, report=print)
+    without = dataclasses.replace(config, global_batch_size=None)
+    assert keep_global_batch(without, context, store, report=print).accumulation == 4

@@ -9,14 +9,15 @@ from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint import load_checkpoint
+from openfold_opt.train.errors import SetupError
 from openfold_opt.train.run_state import published_form
-from openfold_opt.train.trainer import SetupError, Trainer
+from openfold_opt.train.trainer import Trainer
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
 
 
-class Listener(Recorder):
-    """Also keeps the lines of the set-up."""
+class SetupRecorder(Recorder):
+    """A Recorder that also keeps the lines of the set-up."""
 
     def __init__(self):
         super().__init__()
@@ -31,22 +32,22 @@ class Listener(Recorder):
 
 
 def train(config, folder, **paths):
-    listener = Listener()
+    recorder = SetupRecorder()
     trainer = Trainer(
         config,
         data=MemorySource(),
         paths=RunPaths(output_dir=folder, **paths),
         seed=3,
-        observer=listener,
+        observer=recorder,
         launch=LaunchInfo(),
     )
     trainer.run()
-    return listener
+    return recorder
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
-    """A run of eight steps, and its last checkpoint."""
+    """Return the folder of a run of eight steps, and its last checkpoint."""
     folder = tmp_path_factory.mktemp("parent")
     train(tiny_config(), folder)
     return folder, sorted((folder / "checkpoints").iterdir())[-1]
@@ -58,15 +59,15 @@ def first_loss(folder, **paths):
 
 def test_the_averaged_weights_of_a_run_are_the_default(parent, tmp_path):
     run_dir, checkpoint = parent
-    listener = train(tiny_config(max_steps=1), tmp_path / "new", init_checkpoint=run_dir)
-    (line,) = [line for line in listener.lines if line.startswith("initial weights")]
-    count, tensors = listener.info.num_parameters, listener.info.num_tensors
+    recorder = train(tiny_config(max_steps=1), tmp_path / "new", init_checkpoint=run_dir)
+    (line,) = [line for line in recorder.lines if line.startswith("initial weights")]
+    count, tensors = recorder.info.num_parameters, recorder.info.num_tensors
     assert line.startswith(
         f"initial weights: {count:,} parameters in {tensors} tensors, the averaged ones of "
         f"{checkpoint} (step 8, lDDT-Ca "
     )
-    assert listener.info.init_checkpoint_sha256 == file_sha256(checkpoint / "checkpoint.json")
-    # the same weights as a plain file give the same loss to the last bit
+    assert recorder.info.init_checkpoint_sha256 == file_sha256(checkpoint / "checkpoint.json")
+    # The same weights from a file give a bit-identical loss.
     form = published_form(
         load_checkpoint(checkpoint), learning_rate=1e-3, optimizer=tiny_config().optimizer
     )
@@ -80,34 +81,34 @@ def test_the_averaged_weights_of_a_run_are_the_default(parent, tmp_path):
         found = first_loss(tmp_path / f"run_{name}", init_checkpoint=run_dir, init_weights=name)
         assert found == from_file
         losses[name] = found
-    assert losses["average"] == listener.steps[0].loss
+    assert losses["average"] == recorder.steps[0].loss
     assert len(set(losses.values())) == 3
 
 
-def test_the_parent_is_not_changed_and_the_new_run_starts_at_step_one(parent, tmp_path):
+def test_the_first_run_does_not_change_and_the_new_run_starts_at_step_one(parent, tmp_path):
     run_dir, checkpoint = parent
     before = (checkpoint / "checkpoint.json").read_bytes()
-    listener = train(tiny_config(max_steps=2), tmp_path / "new", init_checkpoint=run_dir)
-    assert [report.step for report in listener.steps] == [1, 2]
+    recorder = train(tiny_config(max_steps=2), tmp_path / "new", init_checkpoint=run_dir)
+    assert [report.step for report in recorder.steps] == [1, 2]
     assert (checkpoint / "checkpoint.json").read_bytes() == before
 
 
-def test_a_file_says_what_was_loaded(parent, tmp_path):
+def test_a_line_describes_what_was_loaded_from_a_file(parent, tmp_path):
     snapshot = load_checkpoint(parent[1])
     form = published_form(snapshot, learning_rate=1e-3, optimizer=tiny_config().optimizer)
     torch.save(form, tmp_path / "whole.pt")
     lines = train(
         tiny_config(max_steps=1), tmp_path / "a", init_checkpoint=tmp_path / "whole.pt"
     ).lines
-    assert any(line.endswith("whole.pt; Adam's moments and step count too") for line in lines)
+    assert any(line.endswith("whole.pt; with Adam's moments and step count") for line in lines)
     torch.save(form["alphafold_state_dict"], tmp_path / "plain.pt")
     lines = train(
         tiny_config(max_steps=1), tmp_path / "b", init_checkpoint=tmp_path / "plain.pt"
     ).lines
-    assert any(line.endswith("plain.pt; Adam starts afresh") for line in lines)
+    assert any(line.endswith("plain.pt; Adam starts from zero") for line in lines)
 
 
-def test_a_directory_that_is_no_run_is_refused(tmp_path):
+def test_a_directory_without_a_run_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         SetupError, match="empty/checkpoints has no checkpoint; expected the output"
@@ -115,15 +116,17 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path):
         train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "empty")
 
 
-def test_a_preset_that_fixes_its_file_refuses_a_run(parent, tmp_path):
+def test_a_preset_with_a_fixed_file_refuses_a_run(parent, tmp_path):
     config = tiny_config(init_checkpoint_sha256="0" * 64)
     with pytest.raises(
-        SetupError, match="is the directory of a run, and this preset starts from the file"
+        SetupError, match="is the directory of a run, but this preset starts from the file"
     ):
         train(config, tmp_path / "new", init_checkpoint=parent[0])
 
 
-def test_a_run_without_averaged_weights_says_how_to_take_the_others(parent, tmp_path):
+def test_the_error_about_missing_averaged_weights_says_how_to_use_the_trained_ones(
+    parent, tmp_path
+):
     run_dir, checkpoint = parent
     copy = tmp_path / "copy" / "checkpoints" / checkpoint.name
     copy.parent.mkdir(parents=True)
@@ -133,14 +136,14 @@ def test_a_run_without_averaged_weights_says_how_to_take_the_others(parent, tmp_
     description = json.loads((copy / "checkpoint.json").read_text())
     description["facts"]["num_updates"] = 0.0
     (copy / "checkpoint.json").write_text(json.dumps(description))
-    with pytest.raises(SetupError, match="take the trained ones with --init-weights trained"):
+    with pytest.raises(SetupError, match="use the trained ones with --init-weights trained"):
         train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "copy")
 
 
-def test_a_run_whose_checkpoints_are_damaged_is_not_to_be_removed(tmp_path):
+def test_the_error_about_damaged_checkpoints_does_not_suggest_removal(tmp_path):
     folder = tmp_path / "parent" / "checkpoints" / "step_00000004"
     folder.mkdir(parents=True)
     (folder / "checkpoint.json").write_text("{")
-    with pytest.raises(SetupError, match="none of its checkpoints is whole") as caught:
+    with pytest.raises(SetupError, match="none of its checkpoints is complete") as caught:
         train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "parent")
     assert str(tmp_path / "parent") in str(caught.value) and "remove" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""How many blocks are computed again, for memories of several sizes."""
+"""Numbers of recomputed blocks for several sizes of free memory."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def config():
-    """Six Evoformer blocks behind two of each other stack."""
+    """Return a configuration with six Evoformer blocks and fewer blocks in the other stacks."""
     config = tiny_config(recompute="auto")
     model = config.model
     stacks = {
@@ -40,32 +40,32 @@ def kept(config):
     ]
 
 
-def test_every_block_that_is_computed_again_saves_memory(kept):
+def test_every_recomputed_block_saves_memory(kept):
     steps = [a - b for a, b in zip(kept, kept[1:])]
     assert all(step > 0 for step in steps)
-    # once the other stacks are through, by the same amount (a mask more or less)
+    # Beyond the blocks of the other stacks, each saves the same amount, except for a mask.
     assert max(steps[2:]) < 1.01 * min(steps[2:])
 
 
 @pytest.mark.parametrize("between", [0.0, 0.5])
 @pytest.mark.parametrize("number", range(7))
-def test_as_few_as_fit(config, kept, number, between, monkeypatch):
+def test_the_plan_recomputes_the_fewest_blocks_that_fit(config, kept, number, between, monkeypatch):
     state = memory_plan._state_bytes(config)
-    wanted = kept[number] + between * (kept[max(number - 1, 0)] - kept[number])
-    needed = state + wanted / memory_plan.SHARE_FOR_ACTIVATIONS
+    available = kept[number] + between * (kept[max(number - 1, 0)] - kept[number])
+    needed = state + available / memory_plan.SHARE_FOR_ACTIVATIONS
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: needed + 1)
     found = plan_recomputation(config, CPU)
     assert found == number
     assert kept[found] <= memory_plan.SHARE_FOR_ACTIVATIONS * (needed + 1 - state)
 
 
-def test_what_cannot_fit_is_an_error(config, monkeypatch):
+def test_a_step_that_cannot_fit_is_an_error(config, monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: 1000)
-    with pytest.raises(ValueError, match="even if all blocks are computed again"):
+    with pytest.raises(ValueError, match="even if all blocks are recomputed"):
         plan_recomputation(config, CPU)
 
 
-def test_all_or_none_need_no_sizes(config):
+def test_recomputing_all_or_no_blocks_needs_no_sizes(config):
     assert plan_recomputation(dataclasses.replace(config, recompute=True), CPU) == ALL_BLOCKS
     assert plan_recomputation(dataclasses.replace(config, recompute=False), CPU) == 0
     with pytest.raises(ValueError, match='expected True, False or "auto"'):
@@ -73,8 +73,10 @@ def test_all_or_none_need_no_sizes(config):
 
 
 def bytes_kept_by(forward, model, device):
-    """What a real forward pass leaves in memory for the backward pass, besides the parameters: on a
-    GPU as the allocator counts it, on a CPU the storages that autograd saves."""
+    """Return the bytes that a real forward pass saves for the backward pass, without parameters.
+
+    On a GPU, they are counted by the allocator; on a CPU, from the storages that autograd saves.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated(device)
@@ -84,16 +86,16 @@ def bytes_kept_by(forward, model, device):
         del result
         return kept
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    found = {}
+    saved = {}
 
     def keep(x):
-        found.setdefault(x.untyped_storage().data_ptr(), x)
+        saved.setdefault(x.untyped_storage().data_ptr(), x)
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         forward()
     return sum(
-        x.untyped_storage().nbytes() for pointer, x in found.items() if pointer not in parameters
+        x.untyped_storage().nbytes() for pointer, x in saved.items() if pointer not in parameters
     )
 
 
@@ -101,29 +103,29 @@ def bytes_kept_by(forward, model, device):
 def test_the_plan_counts_the_bytes_of_a_real_forward_pass(config, device):
     device = torch.device(device)
     if device.type == "cuda":
-        # large enough that the allocator's rounding and cached tables do not count
+        # Large enough that the rounding of the allocator and cached tables do not matter.
         config = dataclasses.replace(build_preset("middle"), recompute="auto")
     model = AlphaFold(config.model).to(device)
     features = synthetic_batch(config.data, batch_size=1, num_passes=1)
     batch = FeatureBatch.from_features(features).to(device)
     kernel_config = KernelConfig.all("triton" if device.type == "cuda" else "reference")
     kernels = build_kernel_set(kernel_config, device, config.model.kernel_shapes())
-    plan = dataclasses.replace(ExecutionPlan.plain(), kernels=kernels)
+    plan = dataclasses.replace(ExecutionPlan.reference(), kernels=kernels)
 
     def forward():
         outputs = model(batch, plan, num_recycling_iterations=0)
         return AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
 
     if device.type == "cuda":
-        forward()  # makes what stays: compiled kernels, workspaces, tables
+        forward()  # Creates compiled kernels, workspaces and tables, which stay in memory.
     expected = saved_bytes(config, kernel_config, num_recomputed_blocks=0)
     tolerance = 0.05 if device.type == "cuda" else 0.02
     assert bytes_kept_by(forward, model, device) == pytest.approx(expected, rel=tolerance)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_step_stays_below_the_memory_that_the_plan_asks_for(config, device):
-    """The most that is ever allocated, against state plus activations over their share."""
+def test_a_step_stays_below_the_planned_memory(config, device):
+    """The peak is at most the state plus the activations divided by their share."""
     device = torch.device(device)
     preset = build_preset("middle") if device.type == "cuda" else config
     kernels = KernelConfig.all("triton" if device.type == "cuda" else "reference")
@@ -144,7 +146,7 @@ def test_a_step_stays_below_the_memory_that_the_plan_asks_for(config, device):
 @pytest.mark.parametrize(
     ("graphs_gib", "numbers"), [(0.0, {80: 0, 40: 15}), (3.8, {80: 0, 40: 18})]
 )
-def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(
+def test_the_fast_preset_fits_into_80_gib_without_recomputation_and_into_40_with_it(
     monkeypatch, graphs_gib, numbers
 ):
     config = build_preset("mlperf_fast")
@@ -156,7 +158,7 @@ def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(
     )
     graphs = graphs_gib * 2**30
     monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs)
-    # GiB, as counted by saved_bytes
+    # In GiB, as counted by saved_bytes.
     sizes.update(
         {
             number: int(gib * 2**30)
@@ -168,8 +170,8 @@ def test_the_fast_preset_fits_into_80_gib_as_a_whole_and_into_40_in_part(
         assert plan_recomputation(config, torch.device("cuda")) == number
 
 
-def test_graphs_take_memory_from_what_a_step_may_keep(config, kept, monkeypatch):
-    """Just enough for two recomputed blocks; with graphs, only if their memory is free as well."""
+def test_graphs_reduce_the_memory_for_saved_tensors(config, kept, monkeypatch):
+    """The memory suffices for two recomputed blocks, with graphs only if theirs is free, too."""
     graphs = 10**9
     monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs)
     needed = memory_plan._state_bytes(config) + kept[2] / memory_plan.SHARE_FOR_ACTIVATIONS + 1
@@ -187,7 +189,7 @@ def test_graphs_take_memory_from_what_a_step_may_keep(config, kept, monkeypatch)
 
 
 @pytest.mark.compiler
-def test_on_a_cpu_the_kernels_for_a_cpu_are_counted(config, monkeypatch):
+def test_the_cpu_kernels_are_counted_on_a_cpu(config, monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: 2**40)
     for name in ("cpu", "auto"):
         assert (
@@ -196,7 +198,7 @@ def test_on_a_cpu_the_kernels_for_a_cpu_are_counted(config, monkeypatch):
         )
 
 
-def test_a_stack_as_short_as_the_others(config, monkeypatch):
+def test_the_plan_handles_an_evoformer_as_short_as_the_other_stacks(config, monkeypatch):
     short = dataclasses.replace(config.model.evoformer_stack, num_blocks=2)
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, evoformer_stack=short)

@@ -1,4 +1,4 @@
-"""Console lines and the handing on of events."""
+"""Lines of the console observer, and the distribution of events."""
 
 import io
 from pathlib import Path
@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from openfold_opt.train.errors import PreemptedError
+from openfold_opt.train.evaluation import ChainScore
 from openfold_opt.train.observer import (
-    ChainScore,
     CompositeObserver,
     ConsoleObserver,
     EvaluationReport,
@@ -50,7 +51,7 @@ def summary(**changes):
     return RunSummary(**(values | changes))
 
 
-def test_a_line_per_interval():
+def test_the_console_prints_a_line_per_log_interval():
     stream = io.StringIO()
     observer = ConsoleObserver(log_every_steps=10, stream=stream)
     for step in range(1, 31):
@@ -69,7 +70,7 @@ def test_a_line_per_interval():
         assert word in lines[1]
 
 
-def test_evaluation_warning_checkpoint_and_end_are_told():
+def test_evaluation_warning_checkpoint_and_end_are_printed():
     stream = io.StringIO()
     observer = ConsoleObserver(stream=stream)
     chains = (
@@ -77,7 +78,7 @@ def test_evaluation_warning_checkpoint_and_end_are_told():
         ChainScore(chain_id="2xyz_B", lddt_ca=0.75, num_residues=60),
     )
     observer.evaluation(
-        EvaluationReport(step=40, epoch_num=160, lddt_ca=0.625, chains=chains, seconds=2.0)
+        EvaluationReport(step=40, samples_at_end=160, lddt_ca=0.625, chains=chains, seconds=2.0)
     )
     observer.warning("look here")
     observer.checkpoint_saved(Path("step_00000040.pt"), step=40)
@@ -95,7 +96,18 @@ def test_evaluation_warning_checkpoint_and_end_are_told():
         assert word in text
 
 
-def test_a_resumed_run_counts_its_own_steps_only():
+def test_a_stop_on_request_is_no_failure():
+    stream = io.StringIO()
+    observer = ConsoleObserver(stream=stream)
+    observer.run_failed(PreemptedError("stopped on request after step 3"))
+    observer.run_failed(KeyboardInterrupt("now"))
+    assert stream.getvalue().splitlines() == [
+        "run stopped on request after step 3",
+        "run stopped: KeyboardInterrupt: now",
+    ]
+
+
+def test_a_resumed_run_counts_only_the_steps_of_this_process():
     resumed = summary(resumed_from_step=20, training_seconds=5.0)
     assert resumed.trained_steps == 10
     assert resumed.seconds_per_step == pytest.approx(0.5)
@@ -104,50 +116,58 @@ def test_a_resumed_run_counts_its_own_steps_only():
     assert idle.seconds_per_step == 0.0 and idle.samples_per_second == 0.0
 
 
-def test_events_reach_all_observers_in_order():
-    heard = []
+def test_the_last_line_of_a_resumed_run_counts_its_part_and_the_whole():
+    stream = io.StringIO()
+    ConsoleObserver(stream=stream).run_end(summary(resumed_from_step=20))
+    expected = "success after 30 steps, 120 samples; this part: 10 steps, 40 samples, 20.0 s"
+    assert stream.getvalue().startswith(expected)
 
-    class Listener(NullObserver):
+
+def test_events_reach_all_observers_in_order():
+    events = []
+
+    class NamedObserver(NullObserver):
         def __init__(self, name):
             self.name = name
 
         def run_stop(self, *, status, samples):
-            heard.append((self.name, status, samples))
+            events.append((self.name, status, samples))
 
-    CompositeObserver(Listener("a"), Listener("b")).run_stop(status="aborted", samples=7)
-    assert heard == [("a", "aborted", 7), ("b", "aborted", 7)]
+    observer = CompositeObserver(NamedObserver("a"), NamedObserver("b"))
+    observer.run_stop(status="aborted", samples=7)
+    assert events == [("a", "aborted", 7), ("b", "aborted", 7)]
 
 
-def test_the_null_observer_hears_every_event():
+def test_the_null_observer_accepts_every_event():
     events = [name for name in vars(RunObserver) if not name.startswith("_")]
     assert len(events) == 17
     assert all(name in vars(NullObserver) for name in events)
 
 
 def test_a_failure_reaches_all_observers_even_if_one_cannot_write():
-    heard = []
+    errors = []
 
     class Full(NullObserver):
         def run_failed(self, error):
             raise OSError(28, "No space left on device")
 
-    class Listener(NullObserver):
+    class FailureObserver(NullObserver):
         def run_failed(self, error):
-            heard.append(error)
+            errors.append(error)
 
     error = ValueError("bad")
-    CompositeObserver(Full(), Listener()).run_failed(error)
-    assert heard == [error]
+    CompositeObserver(Full(), FailureObserver()).run_failed(error)
+    assert errors == [error]
     assert error.__notes__ == ["Full could not record it: [Errno 28] No space left on device"]
 
 
-def test_out_of_steps_is_not_aborted_for_people():
+def test_the_console_shows_aborted_as_target_not_reached():
     stream = io.StringIO()
     ConsoleObserver(stream=stream).run_end(summary(status="aborted"))
     assert stream.getvalue().startswith("target not reached after 30 steps")
 
 
-def test_steps_have_a_total_and_the_time_left(monkeypatch):
+def test_step_lines_show_the_total_and_the_time_left(monkeypatch):
     clock = iter([100.0, 130.0, 160.0])
     monkeypatch.setattr("openfold_opt.train.observer.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("openfold_opt.train.observer.describe_resolved", lambda *_, **__: "")
@@ -171,7 +191,7 @@ def test_steps_have_a_total_and_the_time_left(monkeypatch):
     for step in (20, 1000):
         observer.step(step_report(step))
     first, last = stream.getvalue().splitlines()[-2:]
-    # 10 steps in 30 s, 980 to go
+    # 10 steps took 30 s, and 980 are left.
     assert "step     20 of 1,000  k 2" in first and first.endswith("49 min left at most")
     assert last.endswith("  0 s left at most")
 
@@ -186,5 +206,5 @@ def test_steps_have_a_total_and_the_time_left(monkeypatch):
         (99.6, "100 s"),
     ],
 )
-def test_durations(seconds, text):
+def test_durations_have_suitable_units(seconds, text):
     assert format_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Adam's state and the buffer of parameters; kernels/test_weight_update.py has the step."""
+"""The state of Adam and the parameter buffer; kernels/test_weight_update.py tests the update."""
 
 import copy
 
@@ -32,7 +32,7 @@ def first_state(model):
     return state_of(Adam(buffer), buffer)
 
 
-def test_state_goes_to_torch_adam_and_back():
+def test_state_round_trips_through_torch_adam():
     model = small_model()
     buffer = ParameterBuffer(model)
     adam = Adam(buffer)
@@ -40,7 +40,7 @@ def test_state_goes_to_torch_adam_and_back():
     adam.exp_avg.normal_(generator=generator)
     adam.exp_avg_sq.uniform_(generator=generator)
     adam.num_steps.fill_(3.0)
-    adam.load_state_dict(state_of(adam, buffer))  # clears the gaps between parameters
+    adam.load_state_dict(state_of(adam, buffer))  # Clears the gaps between parameters.
     state = state_of(adam, buffer)
     torch_adam = torch.optim.Adam(model.parameters(), lr=5.0)
     torch_adam.load_state_dict(state)
@@ -52,20 +52,20 @@ def test_state_goes_to_torch_adam_and_back():
     assert other.num_steps.item() == 3
 
 
-def test_state_of_another_model_is_refused():
+def test_the_state_of_another_model_is_refused():
     state = first_state(small_model())
     with pytest.raises(ValueError, match="5 parameters, the model has 2"):
         Adam(ParameterBuffer(nn.Linear(2, 2))).load_state_dict(state)
 
 
-def test_state_with_another_shape_names_the_parameter():
+def test_the_error_about_another_shape_names_the_parameter():
     adam = Adam(ParameterBuffer(nn.Linear(2, 2)))
     state = first_state(nn.Linear(3, 2))
     with pytest.raises(ValueError, match=r"weight: found shape \(2, 3\), expected \(2, 2\)"):
         adam.load_state_dict(state)
 
 
-def test_buffer_keeps_values_order_and_alignment():
+def test_the_buffer_keeps_values_and_order_and_aligns_parameters():
     model = small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     buffer = ParameterBuffer(model, num_extras=4)
@@ -77,7 +77,7 @@ def test_buffer_keeps_values_order_and_alignment():
         assert (value.data_ptr() - buffer.values.data_ptr()) % (4 * ALIGNMENT) == 0
 
 
-def test_backward_adds_into_the_buffer():
+def test_a_backward_pass_accumulates_into_the_buffer():
     model = small_model()
     twin = copy.deepcopy(model)
     buffer = ParameterBuffer(model)
@@ -92,12 +92,12 @@ def test_backward_adds_into_the_buffer():
     assert all(parameter.grad.count_nonzero() == 0 for parameter in model.parameters())
 
 
-def test_buffer_names_missing_and_extra_tensors():
+def test_the_error_about_tensors_names_missing_and_extra_ones():
     buffer = ParameterBuffer(nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"missing \['bias'\] \(1\), extra \['other'\] \(1\)"):
         buffer.load(buffer.values, {"weight": torch.zeros(2, 2), "other": torch.zeros(1)})
 
 
-def test_buffer_refuses_other_dtypes():
+def test_the_buffer_refuses_other_dtypes():
     with pytest.raises(ValueError, match="float32"):
         ParameterBuffer(nn.Linear(2, 2).to(torch.bfloat16))

@@ -1,4 +1,4 @@
-"""Precision of matrix products: what a run sets for the process, and that it is restored."""
+"""A run sets the precision of matrix products of the process, and restores it."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def restored():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("allowed", [True, False])
-def test_bfloat16_products_are_summed_in_float32_while_a_run_lasts(precision, allowed):
+def test_bfloat16_products_are_summed_in_float32_during_a_run(precision, allowed):
     matmul = torch.backends.cuda.matmul
     matmul.allow_bf16_reduced_precision_reduction = allowed
     torch.set_float32_matmul_precision("medium")
@@ -29,6 +29,6 @@ def test_bfloat16_products_are_summed_in_float32_while_a_run_lasts(precision, al
     assert torch.get_float32_matmul_precision() == "medium"
 
 
-def test_an_unknown_precision_is_named():
+def test_the_error_names_an_unknown_precision():
     with pytest.raises(ValueError, match="unknown precision 'fp8'"), matmul_precision("fp8"):
         pass

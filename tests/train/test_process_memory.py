@@ -1,4 +1,4 @@
-"""Freed memory that is taken again costs no page faults."""
+"""Reused memory causes no page faults."""
 
 import platform
 import subprocess
@@ -32,10 +32,8 @@ def faults_of_last_step(setting: str) -> int:
     return int(finished.stdout)
 
 
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="the heap of glibc is what is told to keep memory"
-)
-def test_a_later_step_gets_the_memory_of_the_first() -> None:
-    # a step's 48 MiB are 12,288 pages of 4 KiB, or 24 huge ones
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
+def test_a_later_step_reuses_the_memory_of_the_first() -> None:
+    # The 48 MiB of a step are 12,288 pages of 4 KiB, or 24 huge pages.
     assert faults_of_last_step("default") >= 12
     assert faults_of_last_step("kept") < 12

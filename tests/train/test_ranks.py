@@ -1,4 +1,8 @@
-"""Several ranks: DAP and data parallelizm train like one rank, runs go on with other numbers of ranks, evaluation by ranks of its own."""
+"""Runs on several ranks.
+
+DAP and data parallelism give the results of one rank, runs resume with other numbers of ranks, and
+separate ranks evaluate.
+"""
 
 import pytest
 
@@ -9,14 +13,15 @@ DAP_2 = {"parallel": {"dap_size": 2}}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Where one rank trained on four samples a step, in two micro-batches."""
-    return tmp_path_factory.mktemp("alone")
+def single(tmp_path_factory):
+    """Return the folder of the run of one rank."""
+    return tmp_path_factory.mktemp("single")
 
 
 @pytest.fixture(scope="module")
-def four_samples(alone):
-    return finished(alone, 1, 10, local_batch_size=2, accumulation=2)
+def four_samples(single):
+    """Train on one rank with four samples per step, in two micro-batches."""
+    return finished(single, 1, 10, local_batch_size=2, accumulation=2)
 
 
 def assert_same(found: dict[int, float], expected: dict[int, float], first: int = 1) -> None:
@@ -25,16 +30,16 @@ def assert_same(found: dict[int, float], expected: dict[int, float], first: int 
         assert loss == pytest.approx(expected[step], abs=1e-5), step
 
 
-def test_two_data_by_two_dap_ranks_train_like_one(four_samples, alone, tmp_path):
+def test_two_data_by_two_dap_ranks_train_like_one(four_samples, single, tmp_path):
     ranks = finished(tmp_path, 4, 10, local_batch_size=2, **DAP_2)
     assert_same(ranks.losses(), four_samples.losses())
     found, expected = (
         load_checkpoint(folder / "checkpoints" / "step_00000010").tensors["values"]
-        for folder in (tmp_path, alone)
+        for folder in (tmp_path, single)
     )
     assert (found - expected).norm() < 1e-4 * expected.norm()
     for found, expected in zip(
-        ranks.said("evaluation"), four_samples.said("evaluation"), strict=True
+        ranks.words("evaluation"), four_samples.words("evaluation"), strict=True
     ):
         assert [float(x) for x in found[2:]] == pytest.approx(
             [float(x) for x in expected[2:]], abs=1e-3
@@ -43,7 +48,7 @@ def test_two_data_by_two_dap_ranks_train_like_one(four_samples, alone, tmp_path)
     assert "4 ranks on 1 hosts, backend gloo" in report and "data 2 x dap 2" in report
 
 
-def test_a_run_goes_on_with_fewer_ranks_and_with_another_dap_size(four_samples, tmp_path):
+def test_a_run_resumes_with_fewer_ranks_and_with_another_dap_size(four_samples, tmp_path):
     finished(tmp_path, 4, 4, local_batch_size=1)
     two = finished(tmp_path, 2, 7, local_batch_size=1)
     assert_same(
@@ -51,27 +56,25 @@ def test_a_run_goes_on_with_fewer_ranks_and_with_another_dap_size(four_samples, 
         {step: loss for step, loss in four_samples.losses().items() if step <= 7},
         first=5,
     )
-    assert any("accumulation is 2 instead of 1" in line for line in two.lines)
+    assert any("accumulation 2: the global batch of" in line for line in two.lines)
     dap = finished(tmp_path, 2, 10, local_batch_size=1, **DAP_2)
     assert_same(dap.losses(), four_samples.losses(), first=8)
 
 
-def test_ranks_that_cannot_make_the_batch_are_refused(tmp_path):
+def test_ranks_that_do_not_divide_the_batch_are_refused(tmp_path):
     finished(tmp_path, 2, 2, local_batch_size=1)
     for code, text in Ranks(tmp_path, 3, 4, local_batch_size=1).end():
-        assert (
-            code == 1
-            and "a global batch of 2; 3 ranks" in text
-            and "start another number of ranks" in text
-        )
+        assert code == 1
+        assert "a global batch of 2; 3 data-parallel ranks" in text
+        assert "use another number of ranks" in text
 
 
 @pytest.mark.parametrize(
     ("num_ranks", "parallel"),
     [(2, {"dap_size": 2}), (3, {"num_evaluation_ranks": 2})],
-    ids=["dap", "elsewhere"],
+    ids=["inline", "remote"],
 )
-def test_long_chains_are_evaluated_by_a_group_together(four_samples, tmp_path, num_ranks, parallel):
+def test_long_chains_are_evaluated_jointly_by_a_group(four_samples, tmp_path, num_ranks, parallel):
     ranks = finished(
         tmp_path,
         num_ranks,
@@ -79,43 +82,46 @@ def test_long_chains_are_evaluated_by_a_group_together(four_samples, tmp_path, n
         local_batch_size=4,
         parallel=parallel | {"evaluation_dap_min_length": 7},
     )
-    (found,), expected = ranks.said("evaluation"), four_samples.said("evaluation")[0]
-    assert [float(x) for x in found[2:]] == pytest.approx(
+    (evaluation,), expected = ranks.words("evaluation"), four_samples.words("evaluation")[0]
+    assert [float(x) for x in evaluation[2:]] == pytest.approx(
         [float(x) for x in expected[2:]], abs=1e-3
     )
 
 
-def test_ranks_of_their_own_evaluate_to_the_same_scores(four_samples, tmp_path):
-    """Two training ranks, and two groups of one evaluation rank; every evaluation is made and told, in whatever order."""
+def test_evaluation_ranks_get_the_same_scores(four_samples, tmp_path):
+    """There are two training ranks and two groups of one evaluation rank.
+
+    Every evaluation is made and reported, in any order.
+    """
     parallel = {"num_evaluation_ranks": 2, "evaluation_groups": 2}
     ranks = finished(
         tmp_path, 4, 10, local_batch_size=2, parallel=parallel, evaluation={"every_steps": 2}
     )
     assert_same(ranks.losses(), four_samples.losses())
-    by_step = {int(words[1]): [float(x) for x in words[2:]] for words in ranks.said("evaluation")}
+    by_step = {int(words[1]): [float(x) for x in words[2:]] for words in ranks.words("evaluation")}
     assert sorted(by_step) == [2, 4, 6, 8, 10]
-    for words in four_samples.said("evaluation"):
+    for words in four_samples.words("evaluation"):
         assert by_step[int(words[1])] == pytest.approx([float(x) for x in words[2:]], abs=1e-3)
-    assert ranks.said("summary") == [["summary", "aborted", "10", "waits", "0"]]
+    assert ranks.words("summary") == [["summary", "aborted", "10", "waits", "0"]]
 
 
-def test_scores_elsewhere_are_those_of_the_same_weights_to_the_last_bit(tmp_path):
-    """One rank trains, another evaluates; against one that does both. The training is bit for bit the same, so the weights are."""
-    alone = finished(tmp_path / "alone", 1, 8)
-    beside = finished(tmp_path / "beside", 2, 8, parallel={"num_evaluation_ranks": 1})
-    assert beside.losses() == alone.losses()
-    assert sorted(beside.said("evaluation")) == sorted(alone.said("evaluation"))
+def test_remote_scores_are_bit_identical_to_inline_scores(tmp_path):
+    """One rank trains and another evaluates, compared with one rank that does both."""
+    inline = finished(tmp_path / "inline", 1, 8)
+    remote = finished(tmp_path / "remote", 2, 8, parallel={"num_evaluation_ranks": 1})
+    assert remote.losses() == inline.losses()
+    assert sorted(remote.words("evaluation")) == sorted(inline.words("evaluation"))
 
 
-def test_training_goes_on_until_the_queue_is_full_and_waits_are_counted(tmp_path):
-    """Three chains of 0.4 s each: the second snapshot finds the queue full, the third too."""
+def test_training_waits_for_a_full_evaluation_queue_and_waits_are_counted(tmp_path):
+    """An evaluation takes 3 x 0.4 s, so the queue is full for the second and third snapshot."""
     parallel = {"num_evaluation_ranks": 1, "evaluation_queue": 1}
     ranks = finished(
         tmp_path, 2, 6, parallel=parallel, evaluation={"every_steps": 2}, evaluation_seconds=0.4
     )
-    assert ranks.said("summary") == [["summary", "aborted", "6", "waits", "2"]]
+    assert ranks.words("summary") == [["summary", "aborted", "6", "waits", "2"]]
     assert len([line for line in ranks.lines if line.startswith("warning training waited")]) == 2
-    assert len(ranks.said("evaluation")) == 3
+    assert len(ranks.words("evaluation")) == 3
 
 
 def test_no_step_waits_while_the_queue_has_room(tmp_path):
@@ -124,17 +130,17 @@ def test_no_step_waits_while_the_queue_has_room(tmp_path):
         tmp_path, 2, 8, parallel=parallel, evaluation={"every_steps": 2}, evaluation_seconds=0.8
     )
     first_words = [line.split()[:2] for line in ranks.lines]
-    # more steps are made, and the next evaluation is asked for, before the first result is there
+    # Steps and the request for the next evaluation come before the first result.
     assert (
         first_words.index(["evaluation", "2"])
         > first_words.index(["evaluation_start", "4"])
         > first_words.index(["step", "3"])
     )
-    assert ranks.said("summary") == [["summary", "aborted", "8", "waits", "0"]]
+    assert ranks.words("summary") == [["summary", "aborted", "8", "waits", "0"]]
 
 
-def test_the_first_evaluation_that_meets_the_target_stops_the_clock(tmp_path):
-    """It is told between two steps; those after it that are still under way are dropped, and all ranks end."""
+def test_the_first_evaluation_that_meets_the_target_ends_the_run(tmp_path):
+    """It is reported between two steps. Evaluations in progress are dropped, and all ranks end."""
     parallel = {"num_evaluation_ranks": 1}
     ranks = finished(
         tmp_path,
@@ -151,9 +157,9 @@ def test_the_first_evaluation_that_meets_the_target_stops_the_clock(tmp_path):
         if line.split()[0] in ("evaluation", "run_stop", "summary")
     ]
     assert events == ["evaluation", "run_stop", "summary"]
-    ((_, status, steps, *_),) = ranks.said("summary")
+    ((_, status, steps, *_),) = ranks.words("summary")
     assert status == "success" and 2 <= int(steps) < 200
     again = finished(
         tmp_path, 3, 200, parallel=parallel, evaluation={"every_steps": 2, "target_lddt_ca": 1e-6}
     )
-    assert again.said("summary")[0][1] == "success"
+    assert again.words("summary")[0][1] == "success"

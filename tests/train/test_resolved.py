@@ -1,4 +1,4 @@
-"""What "auto" became: in the configuration that observers get, and in one line for people."""
+"""Resolution of "auto" in the configuration that observers get, and its description."""
 
 import dataclasses
 import io
@@ -20,7 +20,7 @@ STACKS = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
 
 
 def with_blocks(config, *numbers):
-    """The same with these numbers of blocks in STACKS."""
+    """Return the configuration with these numbers of blocks in STACKS."""
     changes = {
         name: dataclasses.replace(getattr(config.model, name), num_blocks=number)
         for name, number in zip(STACKS, numbers, strict=True)
@@ -28,7 +28,7 @@ def with_blocks(config, *numbers):
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
 
-def test_auto_becomes_what_the_device_takes():
+def test_auto_is_resolved_for_the_device():
     config = tiny_config(device="auto", kernels=KernelConfig.all("auto"))
     on_gpu = resolve_config(config, torch.device("cuda", 3))
     assert on_gpu.device == "cuda" and on_gpu.kernels == KernelConfig.all("triton")
@@ -38,7 +38,7 @@ def test_auto_becomes_what_the_device_takes():
     assert on_cpu.kernels == config.kernels.resolved(torch.device("cpu")) != config.kernels
 
 
-def test_what_was_asked_for_by_name_stays():
+def test_explicit_choices_do_not_change():
     kernels = dataclasses.replace(KernelConfig(), layer_norm="compiled")
     config = tiny_config(kernels=kernels)
     loader = dataclasses.replace(config.loader, prefetch="direct")
@@ -50,13 +50,13 @@ def test_what_was_asked_for_by_name_stays():
     ("number", "expected"),
     [(0, (0, 0, 0)), (1, (1, 1, 1)), (3, (2, 3, 3)), (ALL_BLOCKS, (2, 4, 48))],
 )
-def test_blocks_are_counted_stack_by_stack(number, expected):
-    """The plan has one number, which may be larger than a stack."""
+def test_recomputed_blocks_are_counted_per_stack(number, expected):
+    """The plan has one number, which may be larger than the number of blocks of a stack."""
     config = with_blocks(tiny_config(), 2, 4, 48)
     assert tuple(count_recomputed_blocks(config, number).values()) == expected
 
 
-def test_the_line_names_everything():
+def test_the_description_names_every_resolved_value():
     kernels = dataclasses.replace(KernelConfig.all("triton"), dropout_masks="reference")
     config = tiny_config(kernels=kernels, device="cuda", local_batch_size=2, accumulation=3)
     parallel = dataclasses.replace(config.parallel, dap_size=2, num_evaluation_ranks=4)
@@ -71,8 +71,8 @@ def test_the_line_names_everything():
     )
 
 
-def test_observers_get_what_a_run_resolved(tmp_path, monkeypatch):
-    """recompute="auto" finds a number from the memory that is free."""
+def test_observers_get_the_resolved_configuration(tmp_path, monkeypatch):
+    """recompute="auto" becomes a number of blocks, which depends on the free memory."""
     monkeypatch.setattr(build_run, "plan_recomputation", lambda config, device: 1)
     stream = io.StringIO()
     recorder, console = Recorder(), ConsoleObserver(stream=stream)

@@ -1,4 +1,4 @@
-"""Learning rates of single steps."""
+"""Learning rates of individual steps."""
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ def test_warmup_is_an_inclusive_linspace_rounded_to_ten_decimals():
     )
 
 
-def test_no_warmup_and_warmup_of_one_step():
+def test_without_warmup_and_with_a_warmup_of_one_step():
     assert learning_rate(ScheduleConfig(warmup_steps=0), 1) == 1e-3
     assert learning_rate(ScheduleConfig(warmup_steps=1), 1) == 1e-5
 
 
-def test_decay_after_its_steps():
+def test_the_rate_decays_after_the_decay_steps():
     config = ScheduleConfig(decay_steps=(10, 20), decay_factor=0.5)
     assert [learning_rate(config, step) for step in (10, 11, 20, 21)] == [1e-3, 5e-4, 5e-4, 2.5e-4]
 

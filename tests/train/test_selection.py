@@ -57,13 +57,13 @@ INDEX = index_of(
 )
 
 
-def test_training_chains_are_those_up_to_the_date():
+def test_training_chains_are_released_up_to_the_date():
     chains = select_training(INDEX, DataSelectionConfig())
     assert [chain.chain_id for chain in chains] == ["1aaa_A", "1bbb_A"]
     assert [chain.cluster_size for chain in chains] == [2, 2]
 
 
-def test_listed_training_chains():
+def test_listed_training_chains_must_pass_the_filter():
     chains = select_training(INDEX, DataSelectionConfig(train_chain_ids=("1bbb_A",)))
     assert [chain.chain_id for chain in chains] == ["1bbb_A"]
     with pytest.raises(ValueError, match="training filter rejects: 1ccc_A"):
@@ -72,11 +72,11 @@ def test_listed_training_chains():
         select_training(INDEX, DataSelectionConfig(train_chain_ids=("9zzz_A",)))
 
 
-def test_cameo_targets_by_mmcif_chain_id_and_length():
+def test_cameo_targets_are_selected_by_mmcif_chain_id_and_length():
     assert select_validation(INDEX, DataSelectionConfig()) == ["7bgg_X"]
 
 
-def test_validation_by_release_dates_and_by_list():
+def test_validation_chains_are_selected_by_release_date_or_list():
     by_date = DataSelectionConfig(
         validation_rule="release_dates",
         validation_min_date="2021-09-17",
@@ -89,7 +89,14 @@ def test_validation_by_release_dates_and_by_list():
     assert select_validation(INDEX, by_list) == ["1ddd_A", "1aaa_A"]
 
 
-def test_nothing_left_is_a_clear_error():
+@pytest.mark.parametrize("rule", ["cameo", "release_dates", "share"])
+def test_validation_chain_ids_need_their_rule(rule):
+    message = "selection.validation_chain_ids is set, but selection.validation_rule is"
+    with pytest.raises(ValueError, match=f"{message} '{rule}'"):
+        DataSelectionConfig(validation_rule=rule, validation_chain_ids=("1ddd_A",))
+
+
+def test_an_empty_selection_is_a_clear_error():
     with pytest.raises(ValueError, match="no chain of the data set passes the training filter"):
         select_training(INDEX, DataSelectionConfig(train_max_release_date="1990-01-01"))
     with pytest.raises(ValueError, match="no chain to evaluate by rule 'release_dates'"):
@@ -103,15 +110,28 @@ def test_nothing_left_is_a_clear_error():
         )
 
 
-def test_numbers_of_chains_that_the_rules_demand():
-    demand = DataSelectionConfig(expected_train_samples=594_595, expected_eval_samples=180)
-    assert validate_counts(train_samples=594_595, eval_samples=180, config=demand) is None
+@pytest.mark.parametrize(
+    "field", ["train_max_release_date", "validation_min_date", "validation_max_date"]
+)
+@pytest.mark.parametrize(
+    "text", ["2021-9-16", "20210916", "2021-W37-4", "2021-13-01", "yesterday", ""]
+)
+def test_dates_are_compared_as_text_and_so_must_be_iso_dates(field, text):
+    with pytest.raises(
+        ValueError, match=f"{field} is '{text}'; expected a date such as 2021-09-16"
+    ):
+        DataSelectionConfig(**{field: text})
+
+
+def test_numbers_of_chains_must_be_the_required_ones():
+    required = DataSelectionConfig(expected_train_samples=594_595, expected_eval_samples=180)
+    assert validate_counts(train_samples=594_595, eval_samples=180, config=required) is None
     assert validate_counts(train_samples=1, eval_samples=2, config=DataSelectionConfig()) is None
     for train, evaluation in ((594_594, 180), (594_595, 181)):
-        complaint = validate_counts(train_samples=train, eval_samples=evaluation, config=demand)
+        error = validate_counts(train_samples=train, eval_samples=evaluation, config=required)
         assert (
             f"{train:,} chains to train on and {evaluation} to evaluate, expected 594,595 and 180"
-            in complaint
+            in error
         )
 
 
@@ -138,7 +158,7 @@ def test_each_condition_of_the_training_filter_is_named():
     )
 
 
-def test_no_chain_left_counts_the_conditions():
+def test_the_error_about_no_chains_counts_the_conditions():
     chains = (entry("1one_A", "2020-01-01", length=10), entry("1two_A", "2022-02-02"))
     with pytest.raises(ValueError) as caught:
         select_training(index_of(*chains), DataSelectionConfig())
@@ -158,13 +178,13 @@ def test_a_share_of_the_clusters_is_held_out(share, clusters):
     assert set(select_validation(shuffled, config)) == evaluated
 
 
-def test_a_share_of_zero_evaluates_the_chains_that_are_trained_on():
+def test_a_share_of_zero_evaluates_the_training_chains():
     config = DataSelectionConfig(validation_rule="share", validation_share=0.0)
     trained = [chain.chain_id for chain in select_training(clustered(4), config)]
     assert trained == select_validation(clustered(4), config) and len(trained) == 4
 
 
-def test_a_share_that_leaves_nothing_is_refused():
+def test_a_share_that_leaves_no_training_chains_is_refused():
     config = DataSelectionConfig(validation_rule="share", validation_share=0.1)
     with pytest.raises(ValueError, match="has 1 clusters to train on"):
         select_training(clustered(2), config)
@@ -172,7 +192,7 @@ def test_a_share_that_leaves_nothing_is_refused():
         DataSelectionConfig(validation_share=1.0)
 
 
-def test_a_list_is_held_out_with_its_clusters():
+def test_listed_validation_chains_are_held_out_with_their_clusters():
     listed = DataSelectionConfig(validation_rule="chain_ids", validation_chain_ids=("0001_A",))
     assert len(select_training(clustered(6), listed)) == 6
     held = dataclasses.replace(listed, exclude_validation=True)
@@ -182,7 +202,7 @@ def test_a_list_is_held_out_with_its_clusters():
         select_training(clustered(2), held)
 
 
-def test_clusters_that_are_too_long_to_evaluate_are_trained_on():
+def test_clusters_with_only_long_chains_are_trained_on():
     chains = [entry(f"{i}abc_A", "2020-01-01", length=900, cluster=i) for i in range(5)]
     index = index_of(*chains, entry("9abc_A", "2020-01-01", cluster=9))
     config = DataSelectionConfig(validation_rule="share", validation_share=0.5)

@@ -1,4 +1,4 @@
-"""TrainStep on a toy model: equations, batch splits, and what happens when a figure is not a number."""
+"""TrainStep on a toy model: equations, batch splits, and values that are not finite."""
 
 import copy
 import dataclasses
@@ -14,7 +14,7 @@ NAN = float("nan")
 
 
 def run_steps(step_object, num_steps, split, *, rank=0, size=1, num_samples=4):
-    """Train on global batches of 4, of which this rank takes its part in `split` micro-batches."""
+    """Train on global batches of 4, of which this rank uses its part in `split` micro-batches."""
     metrics = []
     share = num_samples // (split * size)
     for step in range(1, num_steps + 1):
@@ -27,7 +27,7 @@ def run_steps(step_object, num_steps, split, *, rank=0, size=1, num_samples=4):
     return metrics
 
 
-def test_steps_equal_plain_torch():
+def test_steps_equal_those_of_plain_pytorch():
     ours = toy_step()
     model = copy.deepcopy(ours.model)
     adam = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-6)
@@ -46,14 +46,14 @@ def test_steps_equal_plain_torch():
         assert metrics.gradient_norm == pytest.approx(norm.item(), rel=1e-5)
         assert metrics.terms["error"] == pytest.approx(terms.terms["error"].mean().item(), rel=1e-5)
         assert metrics.is_applied and metrics.num_recycling_iterations == passes
-    found = torch.cat([parameter.detach().flatten() for parameter in ours.model.parameters()])
-    torch.testing.assert_close(found, values, rtol=1e-5, atol=1e-6)
+    trained = torch.cat([parameter.detach().flatten() for parameter in ours.model.parameters()])
+    torch.testing.assert_close(trained, values, rtol=1e-5, atol=1e-6)
     averaged = torch.cat([value.flatten() for value in ours.weight_average.parameters().values()])
     torch.testing.assert_close(averaged, average, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("split", [2, 4])
-def test_accumulation_equals_one_batch(split):
+def test_accumulated_micro_batches_equal_one_batch(split):
     whole = run_steps(toy_step(), 10, 1)
     parts = run_steps(toy_step(accumulation=split), 10, split)
     for one, other in zip(whole, parts, strict=True):
@@ -96,7 +96,7 @@ def state_of(step):
     ]
 
 
-def broken_batch(step, sample, value):
+def non_finite_batch(step, sample, value):
     features = toy_samples(step, 4)
     features.y[sample] = value
     return features
@@ -104,25 +104,25 @@ def broken_batch(step, sample, value):
 
 @pytest.mark.parametrize("value", [NAN, math.inf])
 @pytest.mark.parametrize("step", [1, 4])
-def test_a_loss_that_is_not_finite_changes_no_bit(value, step):
+def test_a_loss_that_is_not_finite_changes_no_weight(value, step):
     ours = toy_step()
     run_steps(ours, step - 1, 1)
     before = state_of(ours)
     result = ours.run(
-        [micro_batch(broken_batch(step, 2, value), 0, 4)], step=step, num_recycling_iterations=0
+        [micro_batch(non_finite_batch(step, 2, value), 0, 4)], step=step, num_recycling_iterations=0
     )
     metrics = result.read()
     assert not metrics.is_applied
     assert all(torch.equal(old, new) for old, new in zip(before, state_of(ours), strict=True))
     weighted = result.local_terms[:, -1]
     assert [bool(torch.isfinite(value)) for value in weighted] == [True, True, False, True]
-    healthy = ours.run(
+    next_metrics = ours.run(
         [micro_batch(toy_samples(step, 4), 0, 4)], step=step, num_recycling_iterations=0
     ).read()
-    assert healthy.is_applied and not torch.equal(before[0], ours.buffer.values)
+    assert next_metrics.is_applied and not torch.equal(before[0], ours.buffer.values)
 
 
-def test_a_gradient_that_is_not_finite_changes_no_bit():
+def test_a_gradient_that_is_not_finite_changes_no_weight():
     ours = toy_step()
     run_steps(ours, 2, 1)
     before = state_of(ours)
@@ -135,7 +135,7 @@ def test_a_gradient_that_is_not_finite_changes_no_bit():
     assert all(torch.equal(old, new) for old, new in zip(before, state_of(ours), strict=True))
 
 
-def test_a_term_of_weight_zero_may_be_anything():
+def test_a_term_of_weight_zero_need_not_be_finite():
     ours = toy_step()
     features = toy_samples(1, 4)
     features.x[1, 0, 0] = -1.0
@@ -143,17 +143,17 @@ def test_a_term_of_weight_zero_may_be_anything():
     assert math.isnan(metrics.terms["idle"]) and metrics.is_applied
 
 
-def one_rank_breaks(context):
+def non_finite_on_one_rank(context):
     step = toy_step(context=context)
-    features = broken_batch(1, 3, NAN)
+    features = non_finite_batch(1, 3, NAN)
     share = micro_batch(features, 2 * context.data.rank, 2 * context.data.rank + 2)
     before = step.buffer.values.clone()
     metrics = step.run([share], step=1, num_recycling_iterations=0).read()
     return metrics.is_applied, torch.equal(before, step.buffer.values)
 
 
-def test_one_rank_that_breaks_stops_all():
-    assert run_on_ranks(one_rank_breaks, 2) == [(False, True), (False, True)]
+def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all():
+    assert run_on_ranks(non_finite_on_one_rank, 2) == [(False, True), (False, True)]
 
 
 def test_a_wrong_number_of_micro_batches_is_an_error():
@@ -168,7 +168,7 @@ def test_the_toy_has_several_parameters():
 
 
 @pytest.mark.parametrize("passes", [0, 1, 2])
-def test_the_loss_looks_at_the_slice_of_the_last_pass(passes):
+def test_the_loss_uses_the_features_of_the_last_pass(passes):
     features = toy_samples(1, 4)
     metrics = (
         toy_step()
@@ -180,24 +180,24 @@ def test_the_loss_looks_at_the_slice_of_the_last_pass(passes):
     )
 
 
-def test_dropout_is_told_the_step_and_the_slots():
+def test_dropout_gets_the_step_and_the_slots():
     step = toy_step(accumulation=2)
     step.dropout_seed = 77
-    told = []
+    states = []
 
-    class Listening(ToyModel):
+    class RecordingModel(ToyModel):
         def forward(self, batch, plan, *, num_recycling_iterations, dropout=None):
-            told.append((dropout.seed, dropout.step, dropout.slots.tolist()))
+            states.append((dropout.seed, dropout.step, dropout.slots.tolist()))
             return super().forward(batch, plan, num_recycling_iterations=num_recycling_iterations)
 
-    step.model.__class__ = Listening
+    step.model.__class__ = RecordingModel
     run_steps(step, 2, 2)
-    assert told == [(77, 1, [0, 1]), (77, 1, [2, 3]), (77, 2, [0, 1]), (77, 2, [2, 3])]
+    assert states == [(77, 1, [0, 1]), (77, 1, [2, 3]), (77, 2, [0, 1]), (77, 2, [2, 3])]
 
 
-@pytest.mark.parametrize("broken", [0, 1])
-def test_a_broken_sample_in_any_micro_batch_stops_the_step(broken):
-    """Its loss and gradient are finite: only the flag tells."""
+@pytest.mark.parametrize("non_finite", [0, 1])
+def test_a_sample_that_is_not_finite_in_any_micro_batch_skips_the_step(non_finite):
+    """Its differentiated loss and its gradient are finite: only the flag shows it."""
     step = toy_step(accumulation=2)
     calls = iter(range(2))
 
@@ -205,7 +205,7 @@ def test_a_broken_sample_in_any_micro_batch_stops_the_step(broken):
         terms = toy_loss(outputs, batch)
         return (
             dataclasses.replace(terms, weighted_total=terms.weighted_total * NAN)
-            if next(calls) == broken
+            if next(calls) == non_finite
             else terms
         )
 

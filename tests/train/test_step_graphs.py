@@ -1,4 +1,4 @@
-"""Replayed steps against eager ones; without a GPU, two substitutes for CUDA graphs record them."""
+"""Replayed steps against eager ones. Without a GPU, two substitutes for CUDA graphs are used."""
 
 import dataclasses
 
@@ -19,11 +19,12 @@ from tests.support.devices import DEVICES
 from tests.train.operator_recorder import OperatorRecorder
 from tests.train.synthetic import tiny_config
 
-PASSES = (1, 0, 1)
+NUM_ITERATIONS = (1, 0, 1)
+"""Recycling iterations of three steps."""
 
 
-class StandIn:
-    """Replays by doing the work again; like a graph it reads and writes the memory that it was recorded on."""
+class FakeRecorder:
+    """A Recorder whose captures run the work again, on the same memory as a graph would use."""
 
     def __init__(self) -> None:
         self.num_replays = 0
@@ -32,10 +33,10 @@ class StandIn:
         work()
 
     def record(self, work):
-        return StandInCapture(self, work)
+        return FakeCapture(self, work)
 
 
-class StandInCapture:
+class FakeCapture:
     def __init__(self, recorder, work):
         self._recorder, self._work = recorder, work
 
@@ -70,10 +71,10 @@ def new_graphs(config, recorder, device="cpu", context=None):
     step = new_step(config, device, context)
     start = [x.clone() for x in vars(step.weight_state()).values() if x is not None]
     graphs = StepGraphs(step, recorder, micro_batch=micro_batch(config, 99, device=device))
-    for passes in (1, 0):
-        graphs.warm_up_run(passes)
-    for passes in (1, 0):
-        graphs.record(passes)
+    for number in (1, 0):
+        graphs.warm_up_run(number)
+    for number in (1, 0):
+        graphs.record(number)
     with torch.no_grad():
         for tensor, before in zip(
             [x for x in vars(step.weight_state()).values() if x is not None], start
@@ -83,14 +84,14 @@ def new_graphs(config, recorder, device="cpu", context=None):
 
 
 def run(runner, config, device="cpu"):
-    """Figures of the steps, each on different samples."""
+    """Return the metrics of three steps on different samples."""
     metrics = []
-    for number, passes in enumerate(PASSES, start=1):
+    for number, iterations in enumerate(NUM_ITERATIONS, start=1):
         batches = [
-            micro_batch(config, 10 * number + micro, num_passes=passes + 1, device=device)
+            micro_batch(config, 10 * number + micro, num_passes=iterations + 1, device=device)
             for micro in range(config.accumulation)
         ]
-        result = runner.run(iter(batches), step=number, num_recycling_iterations=passes)
+        result = runner.run(iter(batches), step=number, num_recycling_iterations=iterations)
         assert result.sample_ids == tuple(
             sample_id for batch in batches for sample_id in batch.sample_ids
         )
@@ -107,8 +108,10 @@ def kernels_for(device):
 
 
 def assert_equal(found, expected, device="cpu"):
-    """Figures and terms of steps: the same bits on a CPU. On a GPU sums by atomic operations have no
-    fixed order, so that two eager runs differ, too."""
+    """Compare metrics and terms of steps, bit for bit on a CPU.
+
+    On a GPU, sums by atomic operations have no fixed order, so even two eager runs differ.
+    """
     for (ours, our_terms), (theirs, their_terms) in zip(found, expected, strict=True):
         if device == "cuda":
             assert ours.is_applied == theirs.is_applied
@@ -116,13 +119,13 @@ def assert_equal(found, expected, device="cpu"):
             assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-2, nan_ok=True)
             torch.testing.assert_close(our_terms, their_terms, rtol=1e-2, atol=1e-3, equal_nan=True)
             continue
-        # as text, in which NaN equals NaN
+        # Compare text, in which NaN equals NaN.
         assert str(ours) == str(theirs)
         assert torch.equal(our_terms.nan_to_num(7e7), their_terms.nan_to_num(7e7))
 
 
 def assert_same_state(found, expected):
-    """Weights, moments, average and counts of two steps: to the last bit, on a GPU to 1 % of the norm."""
+    """Compare weights, moments, average and counts bit for bit; on a GPU, to 1 % of the norm."""
     for name, value in vars(expected.weight_state()).items():
         if value is None:
             continue
@@ -150,8 +153,10 @@ def test_replays_equal_eager_steps(accumulation, precision, device):
     eager = new_step(config, device)
     assert_equal(run(graphs, config, device), run(eager, config, device), device)
     if device == "cpu":
-        # with one micro-batch the update is part of its graph
-        assert recorder.num_replays == len(PASSES) * (1 if accumulation == 1 else accumulation + 1)
+        # With one micro-batch, the update is part of its graph.
+        assert recorder.num_replays == len(NUM_ITERATIONS) * (
+            1 if accumulation == 1 else accumulation + 1
+        )
         assert len(recorder.captures) == (2 if accumulation == 1 else 3)
     assert graphs.num_eager_steps == 0
     graphs.release()
@@ -215,8 +220,8 @@ def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation, de
     graphs.release()
 
 
-def test_micro_batches_are_asked_for_one_at_a_time():
-    config, recorder = tiny_config(accumulation=3), StandIn()
+def test_micro_batches_are_requested_one_at_a_time():
+    config, recorder = tiny_config(accumulation=3), FakeRecorder()
     graphs, _ = new_graphs(config, recorder)
     replays = []
 
@@ -231,7 +236,7 @@ def test_micro_batches_are_asked_for_one_at_a_time():
 
 def test_a_step_with_too_few_micro_batches_is_refused_before_weights_change():
     config = tiny_config(accumulation=2)
-    graphs, step = new_graphs(config, StandIn())
+    graphs, step = new_graphs(config, FakeRecorder())
     before = step.buffer.values.clone()
     with pytest.raises(ValueError, match="step 5 got 1 micro-batches, expected 2"):
         graphs.run([micro_batch(config, 1)], step=5, num_recycling_iterations=0)
@@ -242,7 +247,7 @@ def test_dropout_differs_from_step_to_step():
     config = tiny_config(
         schedule=dataclasses.replace(tiny_config().schedule, base_learning_rate=0.0)
     )
-    graphs, _ = new_graphs(config, StandIn())
+    graphs, _ = new_graphs(config, FakeRecorder())
     batch = micro_batch(config, 1)
     losses = [
         graphs.run([batch], step=step, num_recycling_iterations=0).read().loss
@@ -251,23 +256,23 @@ def test_dropout_differs_from_step_to_step():
     assert len(set(losses)) == 3 and losses[0] == losses[3]
 
 
-def test_what_fits_no_graph_is_done_eagerly_and_counted():
+def test_a_micro_batch_that_fits_no_graph_runs_eagerly_and_is_counted():
     config = tiny_config()
     longer = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=9))
-    recorder = StandIn()
+    recorder = FakeRecorder()
     graphs, _ = new_graphs(config, recorder)
     eager = new_step(config)
-    for step, (which, passes) in enumerate([(longer, 0), (config, 0), (longer, 1)], start=1):
+    for step, (which, iterations) in enumerate([(longer, 0), (config, 0), (longer, 1)], start=1):
         batch = micro_batch(which, step)
-        found = graphs.run([batch], step=step, num_recycling_iterations=passes).read()
-        assert found == eager.run([batch], step=step, num_recycling_iterations=passes).read()
+        found = graphs.run([batch], step=step, num_recycling_iterations=iterations).read()
+        assert found == eager.run([batch], step=step, num_recycling_iterations=iterations).read()
     assert graphs.num_eager_steps == 2 and recorder.num_replays == 1
 
 
-def test_one_micro_batch_of_two_that_fits_no_graph():
+def test_one_of_two_micro_batches_may_fit_no_graph():
     config = tiny_config(accumulation=2)
     longer = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=9))
-    recorder = StandIn()
+    recorder = FakeRecorder()
     graphs, step = new_graphs(config, recorder)
     eager = new_step(config)
     for number, kinds in enumerate([(longer, config), (config, longer), (config, config)], start=1):
@@ -278,12 +283,12 @@ def test_one_micro_batch_of_two_that_fits_no_graph():
         ]
         assert_equal(*([(result.read(), result.local_terms)] for result in results))
     assert_same_state(step, eager)
-    # the update is replayed in each step
+    # The update is replayed in each step.
     assert graphs.num_eager_steps == 2 and recorder.num_replays == 1 + 1 + 2 + 3
 
 
-def test_released_graphs_are_replayed_no_more():
-    config, recorder = tiny_config(), StandIn()
+def test_released_step_graphs_are_not_replayed():
+    config, recorder = tiny_config(), FakeRecorder()
     graphs, _ = new_graphs(config, recorder)
     graphs.release()
     assert (
@@ -292,9 +297,9 @@ def test_released_graphs_are_replayed_no_more():
     assert recorder.num_replays == 0 and graphs.num_eager_steps == 1
 
 
-def test_figures_read_late_are_those_of_their_step():
+def test_metrics_read_late_are_those_of_their_step():
     config = tiny_config()
-    graphs, _ = new_graphs(config, StandIn())
+    graphs, _ = new_graphs(config, FakeRecorder())
     eager = new_step(config)
     batches = [micro_batch(config, seed) for seed in (1, 2)]
     late = [

@@ -32,7 +32,7 @@ ACCUMULATION = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """One way to carry out a step or an evaluation."""
+    """One way to run a step or an evaluation."""
 
     kernels: str
     precision: str
@@ -59,10 +59,10 @@ def process():
 
 
 def plan_of(device, case):
-    is_alone = case.dap_size == 1
+    is_single = case.dap_size == 1
     return ExecutionPlan(
         kernels=build_kernel_set(KernelConfig.all(case.kernels), device),
-        dap=AxisGroup.single("dap") if is_alone else fake_axis("dap", size=case.dap_size),
+        dap=AxisGroup.single("dap") if is_single else fake_axis("dap", size=case.dap_size),
         num_recomputed_blocks=case.num_recomputed_blocks,
     )
 
@@ -89,7 +89,7 @@ def features_on(device):
 
 
 def compute_step(device, case, num_recycling_iterations):
-    """A function that makes a whole step, as a graph captures it."""
+    """Return a function that runs a complete step, as a graph captures it."""
     train_step = train_step_of(device, case)
     slots = torch.zeros(1, dtype=torch.int64, device=device)
     batch = MicroBatch(features=features_on(device), slots=slots, sample_ids=("none",))
@@ -105,8 +105,8 @@ def compute_step(device, case, num_recycling_iterations):
 def load_tables(device):
     """Copy the tables of openfold_opt.geometry to the device, once per process.
 
-    A run does so in its warm-up.
-    A crossing that ends this step ends the checked one, too, and is reported there.
+    A run does this in its warm-up. A host crossing that ends this step also ends the checked one,
+    where it is reported.
     """
     find_host_crossings(compute_step(device, CASES[0], 0))
 
@@ -125,7 +125,7 @@ def crossings_of_evaluation(device, case):
 
 
 def crossings_with_list_index(device):
-    """Those of a step whose template embedder indexes the atoms with a list of integers."""
+    """Return the crossings of a step whose template embedder indexes atoms with a list."""
 
     def forward(self, aatype, pseudo_beta, masks, plan):
         backbone = masks[1][..., [atom_order[name] for name in ("N", "CA", "C")]].prod(-1)

@@ -1,4 +1,4 @@
-"""Starts and ends under load, as the stress program makes them; it finds a planted fault."""
+"""A short run of the stress program, and its detection of a planted fault."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ def stress(*flags: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_twenty_starts_and_ends():
-    """Every exit code is right, no thread is left, no process is aborted."""
+def test_twenty_runs_end_without_faults():
+    """Every exit code is correct, no thread is left, and no process is aborted."""
     ended = stress("--starts", "20", "--busy", "1", "--seed", "0")
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
     assert "20 starts and ends, 0 faults" in ended.stdout
@@ -31,6 +31,6 @@ def test_twenty_starts_and_ends():
     assert kinds == {"success", "preempted", "failed", "interrupted", "lost"}, ended.stdout
 
 
-def test_a_thread_that_is_left_is_found():
+def test_a_remaining_thread_is_detected():
     ended = stress("--starts", "1", "--busy", "0", "--only", "success", "--plant")
     assert ended.returncode == 1 and "FAULT" in ended.stdout

@@ -1,4 +1,7 @@
-"""Runs that are killed, asked to stop, or die while they save: they end, say why, and go on as if nothing had been."""
+"""Runs that are killed, asked to stop, or killed while they save a checkpoint.
+
+They end with the reason, and resume with the results of an uninterrupted run.
+"""
 
 import os
 import random
@@ -20,7 +23,7 @@ QUICK = {"parallel": {"heartbeat_seconds": 4.0}, "checkpoint": {"every_steps": 1
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The losses of the uninterrupted run of two ranks."""
+    """Return the losses of an uninterrupted run of two ranks."""
     return finished(tmp_path_factory.mktemp("whole"), 2, 12).losses()
 
 
@@ -28,39 +31,39 @@ def last_step(folder) -> int:
     return CheckpointStore(folder / "checkpoints", CheckpointConfig()).records()[-1].step
 
 
-def kill_one_and_go_on(
+def kill_one_and_resume(
     folder, victim: int, after_step: int, whole: dict[int, float], *, delay: float = 0.0
 ) -> str:
-    """kill -9 of a rank while it trains; returns what a surviving rank said."""
+    """Kill a training rank, and resume. Return the output of the surviving rank."""
     ranks = Ranks(folder, 2, 12, step_seconds=0.3, **QUICK)
     ranks.wait_for(f"step {after_step} ")
     time.sleep(delay)
     ranks.processes[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    ends = ranks.end(timeout=60.0)
+    results = ranks.end(timeout=60.0)
     assert time.monotonic() - killed < 60
-    code, text = ends[1 - victim]
+    code, text = results[1 - victim]
     assert code == LOST_RANK_EXIT_CODE or "LostRankError" in text, text
     assert f"rank {victim}" in text and "step" in text, text
     rerun = finished(folder, 2, 12, **QUICK)
-    found = rerun.losses()
-    assert found and found == {step: whole[step] for step in found}
+    losses = rerun.losses()
+    assert losses and losses == {step: whole[step] for step in losses}
     return text
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_run_by_name_and_the_rerun_is_the_same(whole, tmp_path, victim):
-    kill_one_and_go_on(tmp_path, victim, 3, whole, delay=random.Random(victim).uniform(0.0, 0.6))
+def test_a_run_with_a_killed_rank_ends_and_resumes_bit_equal(whole, tmp_path, victim):
+    kill_one_and_resume(tmp_path, victim, 3, whole, delay=random.Random(victim).uniform(0.0, 0.6))
 
 
-@pytest.mark.parametrize("asked", [0, 1])
-def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_path, asked):
+@pytest.mark.parametrize("signaled", [0, 1])
+def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_path, signaled):
     ranks = Ranks(tmp_path, 2, 12, step_seconds=0.2, checkpoint={"every_steps": 0})
     ranks.wait_for("step 2 ")
-    ranks.processes[asked].send_signal(signal.SIGUSR1)
+    ranks.processes[signaled].send_signal(signal.SIGUSR1)
     for code, text in ranks.end():
         assert code == PREEMPTED_EXIT_CODE, text
-    assert any("PreemptedError: asked to stop" in line for line in ranks.lines)
+    assert any("PreemptedError: stopped on request" in line for line in ranks.lines)
     stopped = last_step(tmp_path)
     assert 3 <= stopped < 12
     found = finished(tmp_path, 2, 12).losses()
@@ -68,10 +71,8 @@ def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_
 
 
 @pytest.mark.parametrize("evaluation_ranks", [0, 1])
-def test_an_evaluation_that_was_due_when_the_run_was_stopped_is_made_by_the_rerun(
-    tmp_path, evaluation_ranks
-):
-    """Asked to stop in the step after which an evaluation is due; without it the run would end as aborted."""
+def test_a_resumed_run_makes_the_evaluation_that_was_due_at_the_stop(tmp_path, evaluation_ranks):
+    """The run stops after a step at which an evaluation is due. Without it, it would be aborted."""
     parallel = {"num_evaluation_ranks": evaluation_ranks}
     changes = {"parallel": parallel, "evaluation": {"every_steps": 4, "target_lddt_ca": 1e-6}}
     ranks = Ranks(
@@ -88,30 +89,30 @@ def test_an_evaluation_that_was_due_when_the_run_was_stopped_is_made_by_the_reru
     assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * (1 + evaluation_ranks), (
         ranks.lines
     )
-    assert last_step(tmp_path) == 4 and not ranks.said("evaluation")
+    assert last_step(tmp_path) == 4 and not ranks.words("evaluation")
     rerun = finished(tmp_path, 1 + evaluation_ranks, 4, **changes)
-    assert len(rerun.said("evaluation")) == 1 and rerun.said("summary")[0][1] == "success"
+    assert len(rerun.words("evaluation")) == 1 and rerun.words("summary")[0][1] == "success"
 
 
-def test_a_rank_that_only_evaluates_passes_the_wish_to_stop_on(tmp_path):
+def test_an_evaluation_rank_forwards_a_stop_request(tmp_path):
     ranks = Ranks(tmp_path, 2, 100, step_seconds=0.1, parallel={"num_evaluation_ranks": 1})
     ranks.wait_for("step 3 ")
     ranks.processes[1].send_signal(signal.SIGUSR1)
     assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * 2, ranks.lines
 
 
-def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(whole, tmp_path):
-    """The writing of the second checkpoint is held up, and the process killed meanwhile."""
+def test_a_kill_while_a_checkpoint_is_written_keeps_the_previous_one(whole, tmp_path):
+    """The process is killed while it writes its second checkpoint, which is delayed."""
     script = """
         import sys, time
         from openfold_opt.train import checkpoint
         write = checkpoint._write
-        def held_up(folder, snapshot):
+        def slow_write(folder, snapshot):
             write(folder, snapshot)
             if snapshot.step == 4:
                 print("HALF", flush=True)
                 time.sleep(60)
-        checkpoint._write = held_up
+        checkpoint._write = slow_write
         from tests.train import tiny_run
         sys.argv = ["tiny_run", sys.argv[1], "12"]
         tiny_run.main()
@@ -134,18 +135,20 @@ def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(whole, tmp_
     assert not list((tmp_path / "checkpoints").glob("*.tmp"))
 
 
-def test_torchrun_starts_the_ranks_again_by_itself(whole, tmp_path):
+def test_torchrun_restarts_the_ranks(whole, tmp_path):
     """A rank kills itself at step 5 of the first start."""
     script = """
         import os, signal, sys
         from openfold_opt.train.training_interval import TrainingInterval
         report = TrainingInterval._report
-        def suicidal(self, launched, **others):
-            signals = report(self, launched, **others)
-            if launched.result.step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+        is_victim = os.environ["RANK"] == "1"
+        is_first_start = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        def report_and_kill(self, launched, **others):
+            stop_flags = report(self, launched, **others)
+            if launched.result.step == 5 and is_first_start and is_victim:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return signals
-        TrainingInterval._report = suicidal
+            return stop_flags
+        TrainingInterval._report = report_and_kill
         from tests.train import tiny_run
         tiny_run.main()
     """

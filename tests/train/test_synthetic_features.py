@@ -1,4 +1,4 @@
-"""Made-up features are right in form, differ by seed, and can be trained on."""
+"""Synthetic features have the right shapes, depend on the seed, and are finite."""
 
 import torch
 
@@ -15,13 +15,13 @@ def test_shapes_are_those_of_training():
     assert batch.msa_feat.shape == (2, 3, 3, 9, 49) and batch.template_aatype.shape == (2, 2, 9)
 
 
-def test_a_seed_gives_the_same_and_samples_differ():
+def test_a_seed_is_reproducible_and_samples_differ():
     first, second = (synthetic_batch(DATA, batch_size=2, num_passes=1, seed=5) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["aatype"][0], first["aatype"][1])
 
 
-def test_everything_is_finite():
+def test_all_features_are_finite():
     assert all(
         torch.isfinite(value.float()).all()
         for value in synthetic_batch(DATA, batch_size=1, num_passes=1).values()

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny model: order of events, resumption bit for bit, several ranks, errors."""
+"""Complete runs of a tiny model: events, bit-equal resumption, several ranks, errors."""
 
 import dataclasses
 import json
@@ -16,10 +16,10 @@ import torch
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint import CheckpointConfig, load_checkpoint
+from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.evaluation import EvaluationConfig
 from openfold_opt.train.run_state import published_form
-from openfold_opt.train.trainer import SetupError, Trainer
-from openfold_opt.train.training_interval import NonFiniteError
+from openfold_opt.train.trainer import Trainer
 from tests.train.recorder import Recorder
 from tests.train.synthetic import MemorySource, tiny_config
 
@@ -42,7 +42,7 @@ def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=N
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The uninterrupted run that others are compared with."""
+    """Return an uninterrupted run as the reference for the others."""
     folder = tmp_path_factory.mktemp("whole")
     summary, recorder = train(tiny_config(), folder)
     return summary, recorder, folder
@@ -51,30 +51,30 @@ def whole(tmp_path_factory):
 def test_events_come_in_order(whole):
     _, recorder, _ = whole
     steps = ["step"] * 4
-    block = [
-        "block_start",
+    interval = [
+        "interval_start",
         *steps,
-        "block_stop",
+        "interval_stop",
         "evaluation_start",
         "evaluation",
         "evaluation_stop",
     ]
-    told = [name for name in recorder.names if not name.startswith("checkpoint_")]
+    events = [name for name in recorder.names if not name.startswith("checkpoint_")]
     warm_up = ["preparing"] * 3
-    assert told == [
+    assert events == [
         "init_start",
         *warm_up,
         "init_stop",
         "run_start",
         "data_ready",
-        *block,
-        *block,
+        *interval,
+        *interval,
         "run_stop",
         "run_end",
     ]
 
 
-def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
+def test_a_run_without_success_is_aborted_with_a_complete_summary(whole):
     summary, recorder, _ = whole
     assert (summary.status, summary.steps, summary.samples, summary.resumed_from_step) == (
         "aborted",
@@ -85,7 +85,7 @@ def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
     assert [report.step for report in recorder.steps] == list(range(1, 9))
     assert all(math.isfinite(report.loss) and report.gradient_norm > 0 for report in recorder.steps)
     assert {report.num_recycling_iterations for report in recorder.steps} == {0, 1}
-    assert [report.epoch_num for report in recorder.evaluations] == [4, 8]
+    assert [report.samples_at_end for report in recorder.evaluations] == [4, 8]
     for report in recorder.evaluations:
         assert [chain.chain_id for chain in report.chains] == ["eval0", "eval1", "eval2"]
         assert [chain.num_residues for chain in report.chains] == [6, 7, 8]
@@ -98,14 +98,14 @@ def test_a_run_out_of_steps_is_aborted_with_all_its_figures(whole):
 def test_the_last_step_is_evaluated_between_two_evaluations(tmp_path):
     summary, recorder = train(tiny_config(max_steps=6), tmp_path)
     assert [report.step for report in summary.evaluations] == [4, 6]
-    assert [report.epoch_num for report in recorder.evaluations] == [4, 6]
-    assert recorder.names.count("block_start") == recorder.names.count("block_stop") == 2
-    # its result is in the last checkpoint, so that a rerun has nothing left to do
-    again, recorder = train(tiny_config(max_steps=6), tmp_path)
-    assert (again.status, again.trained_steps, recorder.evaluations) == ("aborted", 0, [])
+    assert [report.samples_at_end for report in recorder.evaluations] == [4, 6]
+    assert recorder.names.count("interval_start") == recorder.names.count("interval_stop") == 2
+    # Its result is in the last checkpoint, so a rerun has no work left.
+    rerun, recorder = train(tiny_config(max_steps=6), tmp_path)
+    assert (rerun.status, rerun.trained_steps, recorder.evaluations) == ("aborted", 0, [])
 
 
-def test_last_and_best_checkpoints_stay(whole):
+def test_a_run_keeps_the_last_and_best_checkpoints(whole):
     _, recorder, folder = whole
     best = max(recorder.evaluations, key=lambda report: (report.lddt_ca, report.step)).step
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {
@@ -118,13 +118,13 @@ def test_the_target_ends_the_run(tmp_path):
     summary, recorder = train(config, tmp_path)
     assert (summary.status, summary.steps) == ("success", 2)
     assert recorder.statuses == ["success"]
-    # the weights that reached it are kept, and the same command then has nothing left to do
-    again, _ = train(config, tmp_path)
-    assert (again.status, again.steps, again.trained_steps) == ("success", 2, 0)
+    # The weights that reached it are saved, and the same command then has no work left.
+    rerun, _ = train(config, tmp_path)
+    assert (rerun.status, rerun.steps, rerun.trained_steps) == ("success", 2, 0)
 
 
 @pytest.mark.parametrize(
-    "stop", [2, 4, 7], ids=["within a block", "after an evaluation", "last step of a process"]
+    "stop", [2, 4, 7], ids=["within an interval", "after an evaluation", "before the last step"]
 )
 def test_resumed_steps_are_those_of_the_whole_run(whole, tmp_path, stop):
     train(tiny_config(max_steps=stop), tmp_path)
@@ -150,7 +150,7 @@ def same_metrics(found, expected):
 
 
 def weights(folder, step=8):
-    """All tensors of a checkpoint as bytes."""
+    """Return all tensors of a checkpoint as bytes."""
     snapshot = checkpoint(folder, step)
     return {
         f"{tensor} {name}": view.numpy().tobytes()
@@ -169,7 +169,7 @@ def start_process(folder, config_steps):
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def test_kill_9_and_the_same_command_again(whole, tmp_path):
+def test_a_killed_run_resumes_with_the_same_command(whole, tmp_path):
     process = start_process(tmp_path, 8)
     for line in process.stdout:
         if line.startswith("step 5"):
@@ -187,7 +187,7 @@ def test_kill_9_and_the_same_command_again(whole, tmp_path):
     assert weights(tmp_path) == weights(whole[2])
 
 
-def test_damaged_newest_checkpoint_falls_back(whole, tmp_path):
+def test_a_run_with_a_damaged_newest_checkpoint_resumes_from_an_earlier_one(whole, tmp_path):
     train(tiny_config(max_steps=4), tmp_path)
     newest = tmp_path / "checkpoints" / "step_00000004" / "__0_0.distcp"
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -213,7 +213,7 @@ def test_checkpoints_of_another_run_are_refused(tmp_path, change, word):
         train(config, tmp_path, seed=seed)
 
 
-def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
+def test_a_sample_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
     config = tiny_config(checkpoint=CheckpointConfig(every_steps=1))
     recorder = Recorder()
     trainer = Trainer(
@@ -232,7 +232,7 @@ def test_a_sample_that_is_not_a_number_stops_the_run_and_is_named(tmp_path):
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "step_00000002"
 
 
-def test_published_form_starts_with_moments_and_an_empty_average(whole, tmp_path):
+def test_a_run_from_the_published_form_has_its_moments_and_an_empty_average(whole, tmp_path):
     content = published_form(
         checkpoint(whole[2]), learning_rate=1e-3, optimizer=tiny_config().optimizer
     )
@@ -249,7 +249,7 @@ def test_published_form_starts_with_moments_and_an_empty_average(whole, tmp_path
     assert torch.equal(after.tensors["values"], after.tensors["average"])
 
 
-@pytest.mark.parametrize("fault", ["missing", "extra", "misshapen", "sha256", "absent", "needed"])
+@pytest.mark.parametrize("fault", ["missing", "extra", "shape", "sha256", "absent", "required"])
 def test_a_wrong_initial_checkpoint_is_refused(tmp_path, whole, fault):
     state = {name: view.clone() for name, view in checkpoint(whole[2]).views("values").items()}
     name = next(iter(state))
@@ -258,25 +258,25 @@ def test_a_wrong_initial_checkpoint_is_refused(tmp_path, whole, fault):
         del state[name]
     elif fault == "extra":
         state["other"] = torch.zeros(1)
-    elif fault == "misshapen":
+    elif fault == "shape":
         state[name] = torch.zeros(1, 1, 1)
-    elif fault in ("sha256", "needed"):
+    elif fault in ("sha256", "required"):
         config = dataclasses.replace(config, init_checkpoint_sha256="0" * 64)
-    if fault not in ("absent", "needed"):
+    if fault not in ("absent", "required"):
         torch.save(state, path)
     word = {
         "missing": name,
         "extra": "other",
-        "misshapen": name,
+        "shape": name,
         "sha256": "0" * 64,
         "absent": "does not exist",
-        "needed": "--init-checkpoint",
+        "required": "--init-checkpoint",
     }[fault]
     with pytest.raises(ValueError, match=word):
-        train(config, tmp_path / "out", init_checkpoint=None if fault == "needed" else path)
+        train(config, tmp_path / "out", init_checkpoint=None if fault == "required" else path)
 
 
-def test_a_gpu_that_is_not_there_is_a_clear_error(tmp_path):
+def test_a_missing_gpu_is_a_clear_error(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="needs a GPU"):
@@ -312,7 +312,7 @@ def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
     for line, report in zip(steps, recorder.steps, strict=True):
         assert int(line[1]) == report.step
         assert float(line[3]) == pytest.approx(report.loss, abs=1e-5)
-    # three chains on two ranks: each once, gathered in the order of their ids
+    # Three chains on two ranks: each is evaluated once, and scores are sorted by chain id.
     evaluations = [line for line in lines if line[0] == "evaluation"]
     for line, report in zip(evaluations, recorder.evaluations, strict=True):
         assert [float(score) for score in line[2:]] == pytest.approx(
@@ -327,16 +327,20 @@ def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
     assert time.monotonic() - started < 60, "the second rank waited for the first"
     words = [" ".join(line) for line in lines]
     assert (
-        sum("SetupError" in line and "a global batch of 1; 2 ranks" in line for line in words) >= 2
+        sum(
+            "SetupError" in line and "a global batch of 1; 2 data-parallel ranks" in line
+            for line in words
+        )
+        >= 2
     )
 
 
-def test_bf16_trains_close_to_fp32(whole, tmp_path):
+def test_bf16_losses_are_close_to_those_of_fp32(whole, tmp_path):
     _, recorder = train(tiny_config(precision="bf16", max_steps=4), tmp_path)
     exact = whole[1].steps[:4]
     for report, reference in zip(recorder.steps, exact, strict=True):
         assert report.loss == pytest.approx(reference.loss, rel=0.05)
-    # with its first weights the trunk's output is nought in either precision
+    # With the initial weights, the output of the trunk is zero in both precisions.
     assert recorder.steps[-1].loss != exact[-1].loss
     saved = checkpoint(tmp_path, step=4)
     assert all(tensor.dtype == torch.float32 for tensor in saved.tensors.values())

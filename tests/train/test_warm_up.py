@@ -1,4 +1,4 @@
-"""Warm-up leaves no trace: a run with it equals a run without it to the last bit."""
+"""Warm-up changes no result: a run with it is bit-equal to a run without it."""
 
 import dataclasses
 import gc
@@ -17,12 +17,12 @@ from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.warm_up import warm_up
 from tests.support.devices import DEVICES
 from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import StandIn, micro_batch, new_step
+from tests.train.test_step_graphs import FakeRecorder, micro_batch, new_step
 from tests.train.test_trainer import train
 
 
 def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
-    """cuda_graphs without its check, for a recorder that needs no GPU."""
+    """Set cuda_graphs without its check, for a recorder that needs no GPU."""
     changed = dataclasses.replace(config)
     object.__setattr__(changed, "cuda_graphs", True)
     return changed
@@ -31,7 +31,7 @@ def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("has_graphs", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
+def test_warm_up_restores_weights_and_random_states(has_graphs, precision, device):
     config = tiny_config(precision=precision, device=device)
     config = dataclasses.replace(
         config, selection=dataclasses.replace(config.selection, validation_max_length=60)
@@ -51,15 +51,15 @@ def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
     on_gpu = torch.cuda.get_rng_state_all()
     _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     lines = []
-    # None: the recorder of CUDA
-    recorder = StandIn() if device == "cpu" else None
+    # None: CudaRecorder.
+    recorder = FakeRecorder() if device == "cpu" else None
     evaluator = Evaluator(step.model, step.weight_average.parameters(), plan=plan)
     runner = warm_up(config, step, evaluator, recorder=recorder, report=lines.append)
     assert isinstance(runner, StepGraphs) == has_graphs
-    assert lines[:2] == [f"warm-up: step with {k} passes without gradient" for k in (1, 0)]
+    assert lines[:2] == [f"warm-up: step with {k} recycling iterations" for k in (1, 0)]
     with_graphs = [
         "warm-up: evaluation of 64 residues",
-        "warm-up: recorded 2 steps and the evaluation",
+        "warm-up: captured 2 steps and the evaluation",
     ]
     assert lines[2:] == (with_graphs if has_graphs else ["warm-up: evaluation"])
     for name, value in vars(step.weight_state()).items():
@@ -72,11 +72,11 @@ def test_state_and_random_numbers_are_as_before(has_graphs, precision, device):
         evaluator.release_graphs()
 
 
-def test_a_run_with_it_equals_one_without(tmp_path):
-    found = []
+def test_a_run_with_warm_up_equals_one_without(tmp_path):
+    reports = []
     for name in (True, False):
         _, recorder = train(tiny_config(warm_up=name), tmp_path / str(name))
-        found.append(
+        reports.append(
             [(report.step, report.loss, report.gradient_norm) for report in recorder.steps]
         )
         assert ("preparing" in recorder.names) == name
@@ -86,23 +86,23 @@ def test_a_run_with_it_equals_one_without(tmp_path):
                 < recorder.names.index("init_stop")
                 < recorder.names.index("run_start")
             )
-    assert found[0] == found[1]
+    assert reports[0] == reports[1]
 
 
-def test_graphs_are_refused_where_they_cannot_be():
+def test_graphs_without_warm_up_or_gpu_are_refused():
     for changes in ({"device": "cpu"}, {"device": "cuda", "warm_up": False}):
-        with pytest.raises(ValueError, match="cuda_graphs=True goes with warm_up=True"):
+        with pytest.raises(ValueError, match="cuda_graphs=True requires warm_up=True"):
             tiny_config(cuda_graphs=True, **changes)
 
 
-def test_no_collection_while_garbage_is_frozen():
+def test_garbage_collection_is_disabled_while_paused():
     with paused_garbage_collection():
         assert not gc.isenabled() and gc.get_freeze_count() > 0
     assert gc.isenabled() and gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_steps_leave_no_cycles_that_hold_tensors(recompute):
+def test_steps_leave_no_reference_cycles_with_tensors(recompute):
     config = tiny_config(recompute=recompute)
     step = new_step(config)
     step.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read()

@@ -1,7 +1,8 @@
 """The tiny run as a program: python -m tests.train.tiny_run OUTPUT_DIR MAX_STEPS [JSON].
 
-The JSON has fields of RunConfig (numbers) and, under "parallel" and "evaluation", fields of those; "step_seconds" and
-"evaluation_seconds" make each step, and each chain's evaluation, take so much longer. SIGUSR1 asks the run to stop.
+The JSON has fields of RunConfig, and under "parallel", "evaluation" and "checkpoint" fields of
+these. "step_seconds" and "evaluation_seconds" add a delay to each step and to the evaluation of
+each chain. SIGUSR1 requests a stop.
 """
 
 import dataclasses
@@ -14,11 +15,12 @@ from pathlib import Path
 import torch
 
 from openfold_opt.parallel.launch import read_launch_info
-from openfold_opt.parallel.leaving import run_program
+from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation import Evaluator
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.preemption import PreemptedError, StopRequest
+from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.train.synthetic import MemorySource, tiny_config
@@ -27,7 +29,7 @@ PREEMPTED_EXIT_CODE = 75
 
 
 class LossPrinter(NullObserver):
-    """One line per step with all digits of the loss, one per evaluation with those of the scores."""
+    """Prints a line per step with the exact loss, and one per evaluation with the exact scores."""
 
     def preparing(self, what: str) -> None:
         print(f"preparing {what}", flush=True)
@@ -38,7 +40,7 @@ class LossPrinter(NullObserver):
             flush=True,
         )
 
-    def evaluation_start(self, *, step: int, epoch_num: int) -> None:
+    def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
         print(f"evaluation_start {step}", flush=True)
 
     def evaluation(self, report: EvaluationReport) -> None:
@@ -62,7 +64,7 @@ class LossPrinter(NullObserver):
 
 
 def slow_down(owner: type, name: str, seconds: float) -> None:
-    """Every call of a method takes so much longer."""
+    """Add a delay to every call of a method."""
     original = getattr(owner, name)
 
     def slower(self, *args, **kwargs):

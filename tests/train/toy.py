@@ -1,4 +1,4 @@
-"""A model of a few parameters and a loss of two terms, with the interfaces of the real ones."""
+"""A small model and a loss of two terms, with the interfaces of the real ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ToyFeatures:
 
 
 class ToyModel(nn.Module):
-    """Two linear layers; earlier passes enter as a constant."""
+    """Two linear layers. Recycling iterations have no gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,10 @@ class ToyModel(nn.Module):
 
 
 def toy_loss(outputs: Tensor, batch: ToyFeatures) -> LossTerms:
-    """ "error" of weight 1 and "idle" of weight 0; an idle term of NaN must stop nothing."""
+    """Return the terms "error" of weight 1 and "idle" of weight 0.
+
+    A step must be applied even if "idle" is NaN.
+    """
     error = (outputs - batch.y) ** 2 + 0.0 * batch.x.sum(-1)
     idle = torch.log(batch.x[:, 0])
     scaled = 2.0 * error
@@ -62,14 +65,14 @@ def toy_loss(outputs: Tensor, batch: ToyFeatures) -> LossTerms:
 
 
 def toy_samples(step: int, num_samples: int, *, num_passes: int = 3) -> ToyFeatures:
-    """The global batch of a step."""
+    """Return the global batch of a step."""
     generator = torch.Generator().manual_seed(step)
     x = torch.rand(num_samples, num_passes, WIDTH, generator=generator) + 0.1
     return ToyFeatures(x=x, y=torch.randn(num_samples, generator=generator))
 
 
 def micro_batch(features: ToyFeatures, first: int, last: int) -> MicroBatch:
-    """Samples first .. last - 1 of a global batch."""
+    """Return samples first .. last - 1 of a global batch."""
     return MicroBatch(
         features=ToyFeatures(x=features.x[first:last], y=features.y[first:last]),
         slots=torch.arange(first, last),
@@ -84,7 +87,7 @@ def toy_step(
     clip_norm: float = 0.1,
     context: ParallelContext | None = None,
 ) -> TrainStep:
-    """A TrainStep over a fresh toy model."""
+    """Return a TrainStep with a new toy model."""
     torch.manual_seed(seed)
     config = StepConfig(
         optimizer=OptimizerConfig(clip_norm=clip_norm),
@@ -93,5 +96,5 @@ def toy_step(
         gradient_bucket_bytes=64,
     )
     return TrainStep(
-        ToyModel(), loss=toy_loss, plan=ExecutionPlan.plain(), config=config, context=context
+        ToyModel(), loss=toy_loss, plan=ExecutionPlan.reference(), config=config, context=context
     )

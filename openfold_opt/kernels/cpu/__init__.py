@@ -1,1 +1,1 @@
-"""Every operation for a CPU: worked through in pieces that stay in its cache, keeping for the backward pass little more than inputs."""
+"""CPU kernels: tiles fit the processor's cache, and the backward pass saves little but inputs."""

@@ -13,16 +13,17 @@ from openfold_opt.kernels.reference import invariant_point_attention as referenc
 def invariant_point_attention(
     inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """kernels/reference/invariant_point_attention.py, which has shapes and meaning."""
+    """Compute kernels.reference.invariant_point_attention; its docstring has the shapes."""
     return reference.invariant_point_attention(
         inputs, mask=mask, mask_inf=mask_inf, squared_distances=squared_distances
     )
 
 
 def squared_distances(q: Tensor, k: Tensor) -> Tensor:
-    """sum_d (q_id - k_jd)^2 of [..., N_i, d] and [..., N_j, d]: [..., N_i, N_j].
+    """Return sum_d (q_id - k_jd)^2 [..., N_i, N_j] of q [..., N_i, d] and k [..., N_j, d].
 
-    One coordinate at a time. The shorter |q|^2 + |k|^2 - 2 q k loses the digits of near points.
+    Adds one coordinate at a time. The shorter |q|^2 + |k|^2 - 2 q k loses precision for nearby
+    points.
     """
     return _SquaredDistances.apply(q, k)
 
@@ -45,7 +46,7 @@ class _SquaredDistances(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, d_total: Tensor) -> tuple[Tensor, Tensor]:
         q, k = ctx.saved_tensors
-        # only differences count, and near the origin they keep their digits
+        # The gradient depends only on differences, which are more precise near the origin.
         center = k.mean(-2, keepdim=True)
         q, k = q - center, k - center
         d_q = q * d_total.sum(-1, keepdim=True) - torch.matmul(d_total, k)

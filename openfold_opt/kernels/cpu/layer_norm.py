@@ -1,4 +1,4 @@
-"""Layer normalization, alone and with a projection behind it. Only the input is kept, as it came."""
+"""Layer normalization, with and without a projection. Only its input is saved."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Parameters = tuple[Tensor, Tensor]
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
-    """kernels/reference/layer_norm.py, which has shapes and meaning."""
+    """Compute kernels.reference.layer_norm; its docstring has the shapes."""
     return _LayerNorm.apply(x, weight, bias, eps)
 
 
 def projected_norm(
     x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor | None], *, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """kernels/reference/layer_norm.py, which has shapes and meaning."""
+    """Compute kernels.reference.layer_norm.projected_norm; its docstring has the shapes."""
     return _ProjectedNorm.apply(x, *norm, *projection, eps)
 
 
 class RecomputableNorm(Recomputable):
-    """The input of a normalization, of which pieces can be normalized again."""
+    """The saved input of a normalization, from which tiles of the result can be recomputed."""
 
     def __init__(self, node: FunctionCtx, results: Sequence[Tensor], eps: float) -> None:
         super().__init__(node, results)
@@ -36,12 +36,12 @@ class RecomputableNorm(Recomputable):
 
     @property
     def input(self) -> Tensor:
-        """[..., c], of any strides"""
-        return self.kept()[0]
+        """Return the input [..., c], with any strides."""
+        return self.saved()[0]
 
     def normalize(self, rows: Tensor, result: Tensor) -> None:
-        """Writes some rows of the input [n, c], contiguous, normalized to result [n, c]."""
-        normalize(rows, self.kept()[1:3], self.eps, result)
+        """Write rows of the input [n, c], contiguous, normalized to result [n, c]."""
+        normalize(rows, self.saved()[1:3], self.eps, result)
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -99,18 +99,18 @@ class _ProjectedNorm(torch.autograd.Function):
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, weight[:, 0])
         rows, d_rows, d_x_rows = as_rows(x), as_rows(d_projected), as_rows(d_x)
         parts = [rows, d_rows, d_x_rows, *([] if d_result is None else [as_rows(d_result)])]
-        for some, d_some, d_x_some, *d_normalized in zip(
+        for x_tile, d_tile, d_x_tile, *d_normalized in zip(
             *(part.split(tile_length(x.shape[-1] * x.element_size())) for part in parts)
         ):
-            normalized = scratch.take("normalized", *some.shape, dtype=some.dtype)
-            statistics = normalize(some, (gamma, beta), ctx.recompute.eps, normalized)
-            add_product(d_weight, d_some.t(), normalized.to(weight.dtype))
-            total = torch.mm(d_some, weight, out=scratch.take("d_normalized", *some.shape)).to(
-                some.dtype
+            normalized = scratch.take("normalized", *x_tile.shape, dtype=x_tile.dtype)
+            statistics = normalize(x_tile, (gamma, beta), ctx.recompute.eps, normalized)
+            add_product(d_weight, d_tile.t(), normalized.to(weight.dtype))
+            total = torch.mm(d_tile, weight, out=scratch.take("d_normalized", *x_tile.shape)).to(
+                x_tile.dtype
             )
             for d in d_normalized:
                 total.add_(d)
-            normalize_backward(total, some, statistics, (gamma, d_gamma, d_beta), d_x_some)
+            normalize_backward(total, x_tile, statistics, (gamma, d_gamma, d_beta), d_x_tile)
         if ctx.has_bias:
             call("add_column_sums", d_rows, d_bias, *d_rows.shape)
         d_bias = d_bias.to(weight.dtype) if ctx.has_bias else None
@@ -118,12 +118,16 @@ class _ProjectedNorm(torch.autograd.Function):
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """[..., c] -> [n, c], contiguous: a view where x is, else a copy."""
+    """Return x [..., c] as contiguous rows [n, c]; copies x if it is not contiguous."""
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
 def normalize(x: Tensor, parameters: Parameters, eps: float, result: Tensor) -> Tensor:
-    """Writes normalized rows of x [n, c] to result [n, c]; returns statistics [n, 2] float32 for normalize_backward."""
+    """Write the normalized rows of x [n, c] to result [n, c].
+
+    Returns:
+        Statistics [n, 2] float32 for normalize_backward.
+    """
     statistics = x.new_empty(len(x), 2, dtype=torch.float32)
     call("norm_rows", x, *parameters, result, statistics, eps, *x.shape)
     return statistics
@@ -138,8 +142,9 @@ def normalize_backward(
     *,
     added: Tensor | None = None,
 ) -> None:
-    """Writes the gradient of x to d_x, plus what is added; all [n, c].
+    """Write the gradient of x, plus `added` if given, to d_x; all [n, c].
 
-    gamma_and_sums: weight of the normalization, and gradients of weight and bias [c] float32, which grow.
+    gamma_and_sums: weight of the normalization, and the accumulated gradients of its weight and
+        bias, [c] float32 each, to which those of these rows are added.
     """
     call("norm_rows_backward", d_y, x, statistics, *gamma_and_sums, added, d_x, *x.shape)

@@ -1,4 +1,4 @@
-"""The library of loops: compiled once on a machine, by its own C++ compiler for its own processor, and kept."""
+"""The native library of the CPU kernels, compiled once per machine for its processor."""
 
 from __future__ import annotations
 
@@ -26,47 +26,53 @@ FLAGS = (
     "-shared",
     "-fPIC",
 )
-"""Not -ffast-math, for which nothing is ever infinite or not a number."""
+"""Without -ffast-math, which assumes that no value is infinite or NaN."""
 _FLAGS_BY_MACHINE = {"x86_64": ("-mprefer-vector-width=512",)}
 
 
 class LibraryError(Exception):
-    """Why there is no library."""
+    """The native library cannot be compiled or loaded; the message gives the reason."""
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The library; the first call on a machine compiles it, which takes some seconds. LibraryError tells why it cannot be had."""
+    """Return the native library. The first call on a machine compiles it in a few seconds.
+
+    Raises:
+        LibraryError: there is no C++ compiler, it failed, or no cache folder can be used.
+    """
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise LibraryError(
-            f"there is no C++ compiler: none of {', '.join(COMPILERS)} is on the PATH (Debian, Ubuntu: apt-get install g++)"
+            f"there is no C++ compiler: none of {', '.join(COMPILERS)} is on the PATH "
+            "(Debian, Ubuntu: apt-get install g++)"
         )
-    name = f"loops-{_key(compiler)}.so"
+    name = f"kernels-{_key(compiler)}.so"
     folders = list(_folders())
     for folder in folders:
         try:
             return ctypes.CDLL(str(folder / name))
         except OSError:
-            # there is none, or none that can be used here
+            # The file is missing or cannot be loaded.
             continue
     with tempfile.TemporaryDirectory() as work:
         _compile(compiler, Path(work, name))
         reasons = []
         for folder in folders:
             try:
-                _keep(Path(work, name), folder)
+                _install(Path(work, name), folder)
                 return ctypes.CDLL(str(folder / name))
             except OSError as error:
                 reasons.append(f"{folder} ({error})")
     raise LibraryError(
-        f"its machine code can be kept in none of {', '.join(reasons)}: make one of them writable, with 1 MB of room, and not noexec"
+        f"the compiled library cannot be stored in any of {', '.join(reasons)}: make one of them "
+        "writable, with 1 MB of free space and without the mount option noexec"
     )
 
 
 @cache
 def unsupported_reason() -> str | None:
-    """Why this machine cannot have the library, or None."""
+    """Return why this machine has no native library; None if it has one."""
     try:
         library()
     except LibraryError as error:
@@ -75,13 +81,13 @@ def unsupported_reason() -> str | None:
 
 
 def _folders() -> Iterator[Path]:
-    """Where machine code may lie, by preference."""
+    """Yield the cache folders in order of preference."""
     yield SOURCES / "built"
     home = os.path.expanduser("~")
     if os.path.isabs(home):
         yield Path(home, ".cache", "openfold_opt")
     shared = Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
-    # where everybody may write, somebody else could have made a folder of that name
+    # Any user can write to the temporary folder, so another user may own this name.
     try:
         shared.mkdir(mode=0o700, exist_ok=True)
     except OSError:
@@ -90,17 +96,17 @@ def _folders() -> Iterator[Path]:
         yield shared
 
 
-def _keep(made: Path, folder: Path) -> None:
-    """Lays a copy into the folder, whole or not at all: another process may do the same at this moment, with the same result."""
+def _install(compiled: Path, folder: Path) -> None:
+    """Copy the library into the folder atomically, as other processes may do the same."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=folder)
     try:
         with open(descriptor, "wb") as file:
-            file.write(made.read_bytes())
+            file.write(compiled.read_bytes())
             file.flush()
             os.fsync(file.fileno())
         os.chmod(part, 0o755)
-        os.replace(part, folder / made.name)
+        os.replace(part, folder / compiled.name)
     except OSError:
         os.unlink(part)
         raise
@@ -111,7 +117,10 @@ def _flags() -> tuple[str, ...]:
 
 
 def _key(compiler: str) -> str:
-    """Stands for all that the machine code depends on; home directories are shared by machines of several kinds."""
+    """Return a hash of all that the machine code depends on.
+
+    It includes the processor, as machines of several kinds may share a home folder.
+    """
     digest = hashlib.sha256(_run([compiler, "--version"]).stdout.encode())
     for path in sorted(SOURCES.glob("*.*")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -120,7 +129,7 @@ def _key(compiler: str) -> str:
 
 
 def _processor() -> str:
-    """Model and abilities of the first processor, as Linux tells them."""
+    """Return model and instruction sets of the first processor, as Linux reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
     except OSError:
@@ -135,7 +144,8 @@ def _compile(compiler: str, out: Path) -> None:
     finished = _run(command)
     if finished.returncode != 0:
         raise LibraryError(
-            f"{' '.join(command)} ended with exit code {finished.returncode}:\n{finished.stderr[-2000:]}"
+            f"{' '.join(command)} ended with exit code {finished.returncode}:\n"
+            f"{finished.stderr[-2000:]}"
         )
 
 

@@ -1,4 +1,4 @@
-"""All operations for a CPU; where PyTorch's own does not do anything needless, it is the plain version."""
+"""Table of the CPU kernels. Operations that gain nothing from one use the reference version."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""Outer product mean by pieces of a few residues i: the [N_i, N_j, c, c] tensor never exists as a whole.
+"""Outer product mean in tiles of residues i: the [N_i, N_j, c, c] tensor is never materialized.
 
-The outer products are made as [N_i, N_j, c_b, c_a], which a product of matrices yields as it is, and the projection is transposed
-instead of them.
+The outer products are [N_i, N_j, c_b, c_a], the layout that a matrix product yields. The channels
+of the projection are swapped instead of theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from openfold_opt.kernels.cpu.tiles import add_product, sums_like, tiles
 def outer_product_mean(
     z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
 ) -> Tensor:
-    """kernels/reference/outer_product_mean.py, which has shapes and meaning; keeps its inputs only."""
+    """Compute kernels.reference.outer_product_mean; its docstring has the shapes.
+
+    Saves only its inputs for the backward pass.
+    """
     return _OuterProductMean.apply(z, *sides, *projection, norm)
 
 
@@ -57,7 +60,7 @@ class _OuterProductMean(torch.autograd.Function):
             d_mean = (d_result[sample, rows] / norm[sample, rows]).flatten(0, 1).to(weight.dtype)
             d_bias.add_(d_mean.sum(0))
             add_product(d_projection, d_mean.t(), _outer(a[sample, rows], b[sample]))
-            # [n, N_j * c_b, c_a]
+            # Shape [n, N_j * c_b, c_a].
             d_outer = torch.mm(d_mean, projection).view(-1, b.shape[-1], c)
             torch.bmm(b[sample].expand(len(d_outer), -1, -1), d_outer, out=d_a[sample, rows])
             for a_row, d_row in zip(a[sample, rows], d_outer):
@@ -70,17 +73,20 @@ class _OuterProductMean(torch.autograd.Function):
 
 
 def _tiles_of(a: Tensor, b: Tensor) -> Iterator[tuple[int, slice]]:
-    """a: [batch, N_i, N_seq, c]; b: [batch, N_seq, N_j * c]"""
+    """Yield sample and residues i of each tile of a [batch, N_i, N_seq, c].
+
+    b: [batch, N_seq, N_j * c]
+    """
     for sample in range(len(a)):
         for rows in tiles(a.shape[1], b.shape[-1] * a.shape[-1] * b.element_size()):
             yield sample, rows
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
-    """[n, N_seq, c], [N_seq, N_j * c] -> [n * N_j, c_b * c_a]"""
+    """Return the outer products [n * N_j, c_b * c_a] of a [n, N_seq, c] and b [N_seq, N_j * c]."""
     return torch.bmm(b.t().expand(len(a), -1, -1), a).view(-1, a.shape[-1] ** 2)
 
 
 def _swap_channels(weight: Tensor, c: int) -> Tensor:
-    """[c_z, c * c] with the two channels in the other order, a copy."""
+    """Return a copy of weight [c_z, c * c] with its two channel dims swapped."""
     return weight.unflatten(-1, (c, c)).transpose(1, 2).flatten(1)

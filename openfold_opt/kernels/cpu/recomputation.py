@@ -1,7 +1,8 @@
-"""The way back from results to what they were made of: whoever needs them in the backward pass need not keep them until then.
+"""Recompute a producer's output in the consumer's backward pass instead of saving it.
 
-A node of autograd that can make its results again carries an attribute `recompute`. Who takes the results in asks for it, keeps nothing, and makes
-them again in its backward pass, which comes before the node's own.
+An autograd node that can recompute its results has the attribute `recompute`. A consumer of the
+results looks it up, saves nothing, and recomputes them in its backward pass, which runs before
+that of the producer.
 """
 
 from __future__ import annotations
@@ -17,41 +18,46 @@ AnyRecomputable = TypeVar("AnyRecomputable", bound="Recomputable")
 
 
 class Recomputable:
-    """What a node keeps, for others too."""
+    """Access to the saved tensors of an autograd node for the node and its consumers."""
 
     def __init__(self, node: FunctionCtx, results: Sequence[Tensor]) -> None:
-        """results: what the node is about to return."""
+        """Remember the node and the tensors that it is about to return."""
         self._node = weakref.ref(node)
         self._versions = _versions(results)
-        self._kept: tuple[Tensor, ...] | None = None
+        self._saved: tuple[Tensor, ...] | None = None
 
-    def kept(self) -> tuple[Tensor, ...]:
-        """The tensors that the node has saved."""
-        # once for all: under recomputation, saved tensors can be unpacked only once
-        if self._kept is None:
-            self._kept = self._node().saved_tensors
-        return self._kept
+    def saved(self) -> tuple[Tensor, ...]:
+        """Return the tensors that the node has saved."""
+        # Under activation checkpointing, saved tensors can be unpacked only once.
+        if self._saved is None:
+            self._saved = self._node().saved_tensors
+        return self._saved
 
-    def is_of(self, results: Sequence[Tensor]) -> bool:
-        """Whether nothing was written over the first results since the node returned them."""
+    def is_unmodified(self, results: Sequence[Tensor]) -> bool:
+        """Return whether the first results were not modified in place since they were returned."""
         return _versions(results) == self._versions[: len(results)]
 
     def release(self) -> tuple[Tensor, ...]:
-        """The same, for the node itself, which comes last."""
-        kept, self._kept = self.kept(), None
-        return kept
+        """Return the saved tensors and drop them. Called by the node itself, which runs last."""
+        saved, self._saved = self.saved(), None
+        return saved
 
 
 def recomputable_of(
     kind: type[AnyRecomputable], results: Sequence[Tensor]
 ) -> AnyRecomputable | None:
-    """None if these tensors, or what autograd knows of them, are not the first results of one such node as they are."""
+    """Return the Recomputable of the node whose first results are these tensors.
+
+    Returns None if they come from several nodes, are in another order, were modified in place, or
+    if their node has no Recomputable of this kind.
+    """
     nodes = {result.grad_fn for result in results}
     is_in_order = [result.output_nr for result in results] == list(range(len(results)))
     recompute = getattr(nodes.pop(), "recompute", None) if len(nodes) == 1 and is_in_order else None
-    return recompute if isinstance(recompute, kind) and recompute.is_of(results) else None
+    is_usable = isinstance(recompute, kind) and recompute.is_unmodified(results)
+    return recompute if is_usable else None
 
 
 def _versions(results: Sequence[Tensor]) -> list[int]:
-    """Counts of what was written to each in place."""
+    """Return how often each tensor was modified in place."""
     return [result._version for result in results]

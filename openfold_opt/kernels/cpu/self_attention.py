@@ -1,4 +1,7 @@
-"""Gated self-attention by pieces of a few groups, from normalized input to update: projections, logits and weights never exist as a whole."""
+"""Gated self-attention in tiles of a few groups, from the normalized input to the update.
+
+Projections, logits and weights are never materialized as a whole.
+"""
 
 from __future__ import annotations
 
@@ -36,39 +39,41 @@ def self_attention(
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """kernels/reference/self_attention.py, which has shapes and meaning; keeps its inputs only and computes the rest again.
+    """Compute kernels.reference.self_attention; its docstring has the shapes.
 
-    An x that comes from a normalization is computed again too.
+    Saves only its inputs for the backward pass and recomputes the rest. If x is the result of a
+    normalization, it is recomputed too.
     """
-    arrived = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
-    return _SelfAttention.apply(x, *projection, *output, mask, arrived, (num_heads, mask_inf))
+    bias_tensor = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
+    return _SelfAttention.apply(x, *projection, *output, mask, bias_tensor, (num_heads, mask_inf))
 
 
 class _Workspace:
-    """Scratch memory for a piece of n groups, and every view of it that a product looks through: making a view takes as long as filling 8 KiB.
+    """Scratch memory for a tile of n groups, with all views of it that the matrix products use.
 
-    n groups of num_heads heads make n * num_heads matrix products.
+    The views are created once, as creating one takes as long as filling 8 KiB. The n groups with
+    num_heads heads are a batch of n * num_heads matrix products.
     """
 
     def __init__(self, sizes: tuple[int, int, int, int], scratch: Scratch) -> None:
-        """sizes: n, N, num_heads and c of a head"""
+        """Allocate; sizes are n, N, num_heads and the channels of a head."""
         n, length, num_heads, c = self.sizes = sizes
         self.joined = scratch.take("joined", n * length, 4 * num_heads * c)
-        """Projections q, k, v and gate, later their gradient"""
+        """Projections q, k, v and gate; in the backward pass later their gradients."""
         self.heads = scratch.take("heads", 3, n * num_heads, length, c)
         self.q, self.k, self.v = self.heads
         self.k_t, self.v_t = self.k.mT, self.v.mT
         self.gate = scratch.take("gate", n * length, num_heads * c)
-        """After its sigmoid"""
+        """Gate after its sigmoid."""
         self.weights = scratch.take("weights", n * num_heads, length, length, dtype=torch.float32)
         self.attended = scratch.take("attended", n * num_heads, length, c)
-        """Later its gradient"""
+        """Weighted sums of v; in the backward pass later their gradient."""
         self.gated = scratch.take("gated", n * length, num_heads * c)
-        """Which are projected to the output"""
+        """Gated weighted sums, the input of the output projection."""
 
 
 class _BackwardWorkspace(_Workspace):
-    """With what only the backward pass needs."""
+    """Workspace with the gradients of the backward pass."""
 
     def __init__(self, sizes: tuple[int, int, int, int], scratch: Scratch) -> None:
         super().__init__(sizes, scratch)
@@ -79,7 +84,7 @@ class _BackwardWorkspace(_Workspace):
 
 
 class _Attention:
-    """What both passes do with a piece. All intermediate results lie in scratch memory, and each is passed over as rarely as can be."""
+    """Computation of a tile in both passes, with all intermediate results in scratch memory."""
 
     def __init__(
         self,
@@ -102,14 +107,20 @@ class _Attention:
         self._group_sizes, self._workspaces = (length, num_heads, c), {}
 
     def tiles(self, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
-        """Sample, mask offset of some groups, and their rows of each tensor [batch, groups, N, c]: [n * N, c]."""
+        """Yield tiles: sample, mask offset [n, N], and rows [n * N, c] of each tensor.
+
+        tensors: [batch, groups, N, c]
+        """
         for sample, mask_offset in enumerate(self._mask_offset):
             parts = zip(*(x[sample].split(self._length) for x in tensors))
             for offset, part in zip(mask_offset.split(self._length), parts):
                 yield sample, offset, *(x.flatten(0, 1).contiguous() for x in part)
 
     def normalized(self, rows: Tensor, recomputable_norm: RecomputableNorm | None) -> Tensor:
-        """What attend wants, of rows [n * N, c_in] of the input, which is that of the normalization if it is done again."""
+        """Return the input of attend for rows [n * N, c_in], in the dtype of the weights.
+
+        rows: of the input of the normalization if it is recomputed, else of its result.
+        """
         if recomputable_norm is not None:
             rows, unnormalized = (
                 self._scratch.take("normalized", *rows.shape, dtype=rows.dtype),
@@ -121,7 +132,10 @@ class _Attention:
     def attend(
         self, x: Tensor, sample: int, mask_offset: Tensor, workspace_type: type[AnyWorkspace]
     ) -> AnyWorkspace:
-        """Fills a room up to what is projected to the output. x: [n * N, c_in] in the dtype of the weights"""
+        """Compute a workspace up to the input of the output projection.
+
+        x: [n * N, c_in] in the dtype of the weights.
+        """
         n, (length, num_heads, _) = len(mask_offset), self._group_sizes
         if n not in self._workspaces:
             self._workspaces[n] = workspace_type((n, *self._group_sizes), self._scratch)
@@ -149,7 +163,10 @@ class _Attention:
     def attend_backward(
         self, workspace: _BackwardWorkspace, d_bias: Tensor | None, d_offset: Tensor
     ) -> None:
-        """From room.d_gated to room.joined; d_bias [num_heads, N, N] and d_offset [4 * num_heads * c], float32, grow."""
+        """Compute workspace.joined, the gradient of the projections, from workspace.d_gated.
+
+        Adds to d_bias [num_heads, N, N] and d_offset [4 * num_heads * c], both float32.
+        """
         n, length, num_heads, _ = workspace.sizes
         call(
             "gate_heads_backward",
@@ -159,7 +176,7 @@ class _Attention:
             workspace.joined,
             *workspace.sizes,
         )
-        # what was attended has become its gradient
+        # workspace.attended now holds its gradient.
         torch.bmm(workspace.low_weights.mT, workspace.attended, out=workspace.d_v)
         d_weights = torch.bmm(workspace.attended, workspace.v_t, out=workspace.d_weights).float()
         call("softmax_backward", d_weights, workspace.weights, d_bias, n, num_heads, length)

@@ -1,4 +1,4 @@
-"""How much of a tensor an operation works on at a time, and how the pieces' shares of a gradient add up."""
+"""Tile sizes, scratch memory, and accumulation of gradients over tiles."""
 
 from __future__ import annotations
 
@@ -9,32 +9,41 @@ import torch
 from torch import Tensor
 
 TILE_BYTES = 2**21
-"""Size of the largest intermediate result of a piece. Matrix products like long pieces, loops like those that stay in the second-level cache."""
+"""Size of the largest intermediate result of a tile.
+
+Matrix products are faster for large tiles; the C++ kernels are faster for tiles that fit the
+second-level cache."""
 
 
 def tile_length(bytes_each: int) -> int:
-    """How many elements, of whose intermediate results the largest has `bytes_each`, make a piece: at least one."""
+    """Return the number of elements in a tile, at least one.
+
+    bytes_each: size of the largest intermediate result of one element.
+    """
     return max(1, TILE_BYTES // max(1, bytes_each))
 
 
 def tiles(count: int, bytes_each: int) -> Iterator[slice]:
-    """Cuts range(count) into slices of tile_length."""
+    """Split range(count) into slices of tile_length."""
     length = tile_length(bytes_each)
     for start in range(0, count, length):
         yield slice(start, min(start + length, count))
 
 
 class Scratch:
-    """Memory that the pieces of one call use in turn: what one wrote is still in the cache when the next writes over it."""
+    """Memory that all tiles of a call share, so that it stays in the cache."""
 
     def __init__(self, like: Tensor) -> None:
-        """like: gives device and, where none is named, dtype."""
+        """Create without memory; `like` gives the device and the default dtype."""
         self._like = like
         self._memory: dict[str, Tensor] = {}
         self._views: dict[str, dict[tuple[int, ...], Tensor]] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Of the shape, with anything in it; the same memory for the same name, so only the newest one holds what was written."""
+        """Return an uninitialized tensor of a shape.
+
+        Tensors of the same name share memory: writing to a new one overwrites the earlier ones.
+        """
         views = self._views.setdefault(name, {})
         if shape not in views:
             size = math.prod(shape)
@@ -46,7 +55,7 @@ class Scratch:
 
 
 def sums_like(*tensors: Tensor) -> list[Tensor]:
-    """Zeros in float32, whatever the dtype of the tensors: many pieces add to them."""
+    """Return contiguous float32 zeros of the shapes of tensors, to accumulate over tiles."""
     return [
         torch.zeros_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
         for x in tensors
@@ -54,7 +63,7 @@ def sums_like(*tensors: Tensor) -> list[Tensor]:
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b; total [n, m] float32, a [n, k] and b [k, m] of one dtype."""
+    """Compute total += a b; total [n, m] float32, a [n, k] and b [k, m] of one dtype."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
     else:
@@ -62,7 +71,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def product_into(result: Tensor, a: Tensor, b: Tensor) -> None:
-    """result = a b; result [n, m] of any dtype, a [n, k] and b [k, m] of one dtype."""
+    """Compute result = a b; result [n, m] of any dtype, a [n, k] and b [k, m] of one dtype."""
     if a.dtype == result.dtype:
         torch.mm(a, b, out=result)
     else:

@@ -1,4 +1,4 @@
-"""Transition by pieces of rows: the widened channels never exist as a whole."""
+"""Transition in tiles of rows: the hidden layer is never materialized as a whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def transition(
     *,
     eps: float,
 ) -> Tensor:
-    """kernels/reference/transition.py, which has shapes and meaning; keeps its inputs only."""
+    """Compute kernels.reference.transition; its docstring has the shapes.
+
+    Saves only its inputs for the backward pass.
+    """
     return _Transition.apply(x, *norm, *first, *second, eps)
 
 
@@ -42,10 +45,10 @@ class _Transition(torch.autograd.Function):
         ctx.eps = eps
         rows = as_rows(x)
         result, scratch, w1_t, w2_t = torch.empty_like(rows), Scratch(w1), w1.t(), w2.t()
-        for some, some_result in _tiles_of(w1, rows, result):
-            hidden = _hidden(some, ((gamma, beta), eps), (w1_t, b1), scratch)[2]
-            update = torch.mm(hidden, w2_t, out=scratch.take("update", *some.shape))
-            call("add_residual", update, b2, None, some, some_result, *some.shape)
+        for tile, result_tile in _tiles_of(w1, rows, result):
+            hidden = _hidden(tile, ((gamma, beta), eps), (w1_t, b1), scratch)[2]
+            update = torch.mm(hidden, w2_t, out=scratch.take("update", *tile.shape))
+            call("add_residual", update, b2, None, tile, result_tile, *tile.shape)
         return result.view(x.shape)
 
     @staticmethod
@@ -55,18 +58,18 @@ class _Transition(torch.autograd.Function):
         rows, d_rows = as_rows(x), as_rows(d_result)
         d_x, scratch, w1_t = torch.empty_like(rows), Scratch(w1), w1.t()
         d_gamma, d_beta, d_w1, d_b1, d_w2 = sums_like(gamma, beta, w1, b1, w2)
-        for some, d_some, d_x_some in _tiles_of(w1, rows, d_rows, d_x):
+        for tile, d_tile, d_x_tile in _tiles_of(w1, rows, d_rows, d_x):
             normalized, statistics, hidden = _hidden(
-                some, ((gamma, beta), ctx.eps), (w1_t, b1), scratch
+                tile, ((gamma, beta), ctx.eps), (w1_t, b1), scratch
             )
-            d_tile = d_some.to(w2.dtype)
-            add_product(d_w2, d_tile.t(), hidden)
-            d_hidden = torch.mm(d_tile, w2, out=scratch.take("d_hidden", *hidden.shape))
+            d_update = d_tile.to(w2.dtype)
+            add_product(d_w2, d_update.t(), hidden)
+            d_hidden = torch.mm(d_update, w2, out=scratch.take("d_hidden", *hidden.shape))
             call("relu_backward", d_hidden, hidden, d_b1, *hidden.shape)
             add_product(d_w1, d_hidden.t(), normalized)
-            d_normalized = torch.mm(d_hidden, w1, out=scratch.take("d_normalized", *some.shape))
+            d_normalized = torch.mm(d_hidden, w1, out=scratch.take("d_normalized", *tile.shape))
             normalize_backward(
-                d_normalized, some, statistics, (gamma, d_gamma, d_beta), d_x_some, added=d_some
+                d_normalized, tile, statistics, (gamma, d_gamma, d_beta), d_x_tile, added=d_tile
             )
         low = (total.to(w1.dtype) for total in (d_w1, d_b1, d_w2, d_rows.sum(0)))
         return d_x.view(x.shape), d_gamma, d_beta, *low, None
@@ -78,7 +81,10 @@ def _hidden(
     first: tuple[Tensor, Tensor],
     scratch: Scratch,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalized rows in the dtype of the weights, their statistics, and what the second layer sees. first: weight, transposed, and bias"""
+    """Return normalized rows in the dtype of the weights, their statistics, and the hidden layer.
+
+    norm: weight and bias of the normalization, and its eps; first: transposed weight, and bias.
+    """
     weight_t, bias = first
     normalized = scratch.take("normalized", *rows.shape)
     statistics = normalize(rows, *norm, normalized)

@@ -1,4 +1,7 @@
-"""The edges of the triangle multiplications by pieces of rows. Projections are made with their channels in front, so nothing is transposed."""
+"""Edges of the triangle multiplications in tiles of rows.
+
+The projections are computed with channels in the first dim, so that no tensor is transposed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ Pair = tuple[Tensor, Tensor]
 def triangle_edges(
     z: Tensor, norm: Pair, projection: Pair, mask: Tensor, *, c_hidden: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """kernels/reference/triangle.py, which has shapes and meaning; keeps its inputs only and computes the rest again."""
+    """Compute kernels.reference.triangle.triangle_edges; its docstring has the shapes.
+
+    Saves only its inputs for the backward pass and recomputes the rest.
+    """
     return _TriangleEdges.apply(z, *norm, *projection, mask, (c_hidden, eps))
 
 
@@ -43,7 +49,7 @@ class _TriangleEdges(torch.autograd.Function):
     def backward(
         ctx: FunctionCtx, d_a: Tensor, d_b: Tensor, d_gate: Tensor
     ) -> tuple[Tensor | None, ...]:
-        recomputable_joined, (z, gamma, beta, weight, bias, mask) = (
+        all_joined, (z, gamma, beta, weight, bias, mask) = (
             ctx.recompute.take_joined(),
             ctx.recompute.release(),
         )
@@ -53,29 +59,29 @@ class _TriangleEdges(torch.autograd.Function):
         d_edges = [d.contiguous().flatten(2) for d in (d_a, d_b)]
         d_gamma, d_beta, d_weight, d_offsets = sums_like(gamma, beta, weight, projection.offsets)
         d_edge_weight, d_gate_weight = d_weight.tensor_split((4 * c,))
-        for number, (sample, some) in enumerate(projection.tiles(rows)):
-            z_rows, d_gate_rows, some_mask = (
-                rows[sample, some],
-                d_gate[sample, some],
-                masks[sample, some],
+        for index, (sample, tile) in enumerate(projection.tiles(rows)):
+            z_rows, d_gate_rows, mask_rows = (
+                rows[sample, tile],
+                d_gate[sample, tile],
+                masks[sample, tile],
             )
             x = scratch.take("x", *z_rows.shape)
             statistics = normalize(z_rows, (gamma, beta), eps, x)
-            if recomputable_joined:
-                joined = recomputable_joined[number]
+            if all_joined:
+                joined = all_joined[index]
             else:
-                unwanted = scratch.take("edge", c, len(x))
-                joined = projection.open(
-                    x, some_mask, (unwanted, unwanted), scratch.take("joined", 4 * c, len(x))
+                unused_edge = scratch.take("edge", c, len(x))
+                joined = projection.gate_edges(
+                    x, mask_rows, (unused_edge, unused_edge), scratch.take("joined", 4 * c, len(x))
                 )
             for (value, gate), d_offset, d_edge in zip(_sides(joined), d_offsets, d_edges):
                 call(
-                    "open_edges_backward",
+                    "gate_edges_backward",
                     value,
                     gate,
                     d_offset,
-                    some_mask,
-                    d_edge[sample, :, some],
+                    mask_rows,
+                    d_edge[sample, :, tile],
                     d_edge.stride(1),
                     *value.shape,
                 )
@@ -83,7 +89,7 @@ class _TriangleEdges(torch.autograd.Function):
             add_product(d_gate_weight, d_gate_rows.t(), x)
             d_x = torch.mm(joined.t(), projection.edge_weight, out=scratch.take("d_x", *x.shape))
             d_x.addmm_(d_gate_rows, projection.gate_weight)
-            normalize_backward(d_x, z_rows, statistics, (gamma, d_gamma, d_beta), d_z[sample, some])
+            normalize_backward(d_x, z_rows, statistics, (gamma, d_gamma, d_beta), d_z[sample, tile])
         d_bias = torch.cat((d_offsets.transpose(0, 1).flatten(), d_gate.sum((0, 1)).float()))
         return (
             d_z.view(z.shape),
@@ -97,9 +103,9 @@ class _TriangleEdges(torch.autograd.Function):
 
 
 class RecomputableEdges(Recomputable):
-    """Edges and gate that were not kept. Of the three tensors only the inputs are, a third of their size.
+    """Edges and output gate, recomputed from the inputs, which have a third of their size.
 
-    The backward pass of the edges comes last and finds here what was computed again on the way.
+    The backward pass of the edges runs last and reuses the projections of the recomputation.
     """
 
     def __init__(
@@ -110,17 +116,20 @@ class RecomputableEdges(Recomputable):
         self._joined: list[Tensor] = []
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """a, b and the output gate."""
-        weight = self.kept()[3]
+        """Return a, b and the output gate, and keep the projections for take_joined."""
+        weight = self.saved()[3]
 
         def workspace(n: int) -> Tensor:
             self._joined.append(weight.new_empty(4 * self.sizes[0], n))
             return self._joined[-1]
 
-        return _compute_edges(self.kept(), self.sizes, workspace)
+        return _compute_edges(self.saved(), self.sizes, workspace)
 
     def take_joined(self) -> list[Tensor]:
-        """The projections of each piece [4 * c_hidden, n]; nothing if they were not computed again."""
+        """Return and drop the projections [4 * c_hidden, n] of each tile.
+
+        The list is empty if they were not recomputed.
+        """
         joined, self._joined = self._joined, []
         return joined
 
@@ -128,7 +137,10 @@ class RecomputableEdges(Recomputable):
 def _compute_edges(
     inputs: tuple[Tensor, ...], sizes: tuple[int, float], workspace: Callable[[int], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """a, b and the output gate; room(n) is where a piece of n rows puts its projections [4 * c_hidden, n]."""
+    """Return a, b and the output gate.
+
+    workspace: returns memory for the projections [4 * c_hidden, n] of a tile of n rows.
+    """
     z, gamma, beta, weight, bias, mask = inputs
     c, eps = sizes
     projection, rows, masks, scratch = (
@@ -140,14 +152,14 @@ def _compute_edges(
     edges = [weight.new_empty(z.shape[0], c, *z.shape[1:3]) for _ in range(2)]
     flat_edges = [edge.flatten(2) for edge in edges]
     output_gate = weight.new_empty(*rows.shape[:2], len(projection.gate_weight))
-    for sample, some in projection.tiles(rows):
-        z_rows, gate_rows = rows[sample, some], output_gate[sample, some]
+    for sample, tile in projection.tiles(rows):
+        z_rows, gate_rows = rows[sample, tile], output_gate[sample, tile]
         x = scratch.take("x", *z_rows.shape)
         normalize(z_rows, (gamma, beta), eps, x)
-        projection.open(
+        projection.gate_edges(
             x,
-            masks[sample, some],
-            [edge[sample, :, some] for edge in flat_edges],
+            masks[sample, tile],
+            [edge[sample, :, tile] for edge in flat_edges],
             workspace(len(x)),
         )
         torch.mm(x, projection.gate_weight.t(), out=gate_rows)
@@ -162,14 +174,14 @@ class _Projection:
     edge_weight: Tensor
     gate_weight: Tensor
     offsets: Tensor
-    """[2, 2, c_hidden]: of a and of b, of value and of gate"""
+    """[2, 2, c_hidden]: bias of value and gate of a, and of value and gate of b."""
     gate_bias: Tensor
     row_bytes: int
-    """Of the projections of a row."""
+    """Size of the projections of a row."""
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, c: int) -> _Projection:
-        """weight [4 * c + c_z, c_z] and bias: values of a and b, their gates, output gate"""
+        """Split weight [4 * c + c_z, c_z] and bias, in the order of triangle_gate."""
         edge_weight, gate_weight = weight.tensor_split((4 * c,))
         edge_bias, gate_bias = bias.tensor_split((4 * c,))
         return cls(
@@ -181,28 +193,32 @@ class _Projection:
         )
 
     def tiles(self, rows: Tensor) -> Iterator[tuple[int, slice]]:
-        """Sample and some of its rows [batch, N, c_z]."""
+        """Yield sample and slice of each tile of rows [batch, N, c_z]."""
         return itertools.product(range(rows.shape[0]), tiles(rows.shape[1], self.row_bytes))
 
-    def open(self, x: Tensor, mask: Tensor, edges: Sequence[Tensor], out: Tensor) -> Tensor:
-        """Writes to the edges a and b [c, n] of x [n, c_z]; returns out [4 * c, n]: values, and gates after the sigmoid."""
+    def gate_edges(self, x: Tensor, mask: Tensor, edges: Sequence[Tensor], out: Tensor) -> Tensor:
+        """Compute the edges a and b [c, n] of x [n, c_z], writing to `edges`.
+
+        Returns:
+            out [4 * c, n]: values of a and b, and their gates after the sigmoid.
+        """
         torch.mm(self.edge_weight, x.t(), out=out)
         for (value, gate), offset, edge in zip(_sides(out), self.offsets, edges):
-            call("open_edges", value, gate, offset, mask, edge, edge.stride(0), *value.shape)
+            call("gate_edges", value, gate, offset, mask, edge, edge.stride(0), *value.shape)
         return out
 
 
 def _sides(joined: Tensor) -> tuple[Pair, Pair]:
-    """Values and gates [c, n] of a and of b; joined: [4 * c, n]"""
+    """Return values and gates [c, n] of a and of b from joined [4 * c, n]."""
     value_a, value_b, gate_a, gate_b = joined.chunk(4)
     return (value_a, gate_a), (value_b, gate_b)
 
 
 def _as_mask(mask: Tensor, z: Tensor) -> Tensor:
-    """[batch, N_1, N_2] -> [batch, N_1 * N_2] float32"""
+    """Return mask [batch, N_1, N_2] as [batch, N_1 * N_2] float32, expanded to the shape of z."""
     return mask.expand(z.shape[:3]).flatten(1).float().contiguous()
 
 
 def _as_rows(x: Tensor) -> Tensor:
-    """[batch, N_1, N_2, c] -> [batch, N_1 * N_2, c]"""
+    """Return x [batch, N_1, N_2, c] as contiguous rows [batch, N_1 * N_2, c]."""
     return x.flatten(1, 2).contiguous()

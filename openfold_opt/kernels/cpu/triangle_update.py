@@ -1,4 +1,7 @@
-"""The updates of the triangle multiplications: a product over edges, normalized with its channels in front, and projected by pieces of rows."""
+"""Updates of the triangle multiplications.
+
+The product over edges is normalized with channels in the first dim and projected in tiles of rows.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ def triangle_update(
     is_outgoing: bool,
     eps: float,
 ) -> Tensor:
-    """kernels/reference/triangle.py, which has shapes and meaning; keeps its inputs only and computes the rest again.
+    """Compute kernels.reference.triangle.triangle_update; its docstring has the shapes.
 
-    Edges that come from triangle_edges are computed again too.
+    Saves only its inputs for the backward pass and recomputes the rest. Edges that are the results
+    of triangle_edges are recomputed too.
     """
     return _TriangleUpdate.apply(z, *edges, *norm, *output, dropout, (is_outgoing, eps))
 
@@ -49,15 +53,12 @@ class _TriangleUpdate(torch.autograd.Function):
             _as_factor(dropout, z),
         )
         result, scratch = torch.empty_like(z), Scratch(weight)
-        for sample, some, columns in _tiles_of(product, weight):
-            x, _ = _normalized(
-                product[sample].flatten(1)[:, columns], ((gamma, beta), eps), scratch
-            )
-            update = torch.mm(
-                x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight))
-            )
-            z_rows, gate_rows, result_rows = (part[sample, some] for part in (z, gate, result))
-            factor, num_factors = _factor(dropout, sample, some)
+        for sample, tile, columns in _tiles_of(product, weight):
+            product_tile = product[sample].flatten(1)[:, columns]
+            x, _ = _normalize(product_tile, ((gamma, beta), eps), scratch)
+            update = _project(x, weight, scratch)
+            z_rows, gate_rows, result_rows = (part[sample, tile] for part in (z, gate, result))
+            factor, num_factors = _factor(dropout, sample, tile)
             call(
                 "gated_residual",
                 update,
@@ -77,7 +78,7 @@ class _TriangleUpdate(torch.autograd.Function):
         gamma, beta, weight, bias, dropout, *edges = ctx.saved_tensors
         a, b, gate = edges or ctx.recomputable_edges.compute()
         is_outgoing, eps = ctx.sizes
-        # becomes its gradient, piece by piece
+        # Each tile of the product is replaced by its gradient.
         product, scratch = _product(a, b, is_outgoing), Scratch(weight)
         gate, dropout, d_rows = (
             gate.contiguous(),
@@ -86,16 +87,14 @@ class _TriangleUpdate(torch.autograd.Function):
         )
         d_gate = torch.empty_like(gate)
         d_gamma, d_beta, d_weight, d_bias = sums_like(gamma, beta, weight, bias)
-        for sample, some, columns in _tiles_of(product, weight):
-            some_product = product[sample].flatten(1)[:, columns]
-            x, statistics = _normalized(some_product, ((gamma, beta), eps), scratch)
-            update = torch.mm(
-                x.t(), weight.t(), out=scratch.take("update", x.shape[1], len(weight))
-            )
+        for sample, tile, columns in _tiles_of(product, weight):
+            product_tile = product[sample].flatten(1)[:, columns]
+            x, statistics = _normalize(product_tile, ((gamma, beta), eps), scratch)
+            update = _project(x, weight, scratch)
             gate_rows, d_result_rows, d_gate_rows = (
-                part[sample, some] for part in (gate, d_rows, d_gate)
+                part[sample, tile] for part in (gate, d_rows, d_gate)
             )
-            factor, num_factors = _factor(dropout, sample, some)
+            factor, num_factors = _factor(dropout, sample, tile)
             call(
                 "gated_residual_backward",
                 update,
@@ -107,56 +106,38 @@ class _TriangleUpdate(torch.autograd.Function):
                 num_factors,
                 *gate_rows.shape,
             )
-            # what was the update has become its gradient
+            # update now holds its gradient.
             add_product(d_weight, update.t(), x.t())
             call("add_column_sums", update, d_bias, *update.shape)
             d_x = torch.mm(weight.t(), update.t(), out=scratch.take("d_x", *x.shape))
-            sums = scratch.take("sums", *statistics.shape, dtype=torch.float32)
-            call(
-                "norm_columns_backward",
-                d_x,
-                some_product,
-                statistics,
-                gamma,
-                d_gamma,
-                d_beta,
-                sums,
-                some_product.stride(0),
-                *x.shape,
-            )
-        if is_outgoing:
-            d_a, d_b = torch.matmul(product, b), torch.matmul(product.mT, a)
-        else:
-            d_a, d_b = torch.matmul(b, product.mT), torch.matmul(a, product)
-        return (
-            d_result,
-            d_a,
-            d_b,
-            d_gate,
-            d_gamma,
-            d_beta,
-            d_weight.to(weight.dtype),
-            d_bias.to(bias.dtype),
-            None,
-            None,
-        )
+            _normalize_backward(d_x, product_tile, statistics, (gamma, d_gamma, d_beta), scratch)
+        d_low = d_weight.to(weight.dtype), d_bias.to(bias.dtype)
+        d_edges = _product_backward(product, a, b, is_outgoing)
+        return d_result, *d_edges, d_gate, d_gamma, d_beta, *d_low, None, None
 
 
 def _product(a: Tensor, b: Tensor, is_outgoing: bool) -> Tensor:
-    """[batch, c, N_i, N_j]"""
+    """Return the product over the third residue [batch, c, N_i, N_j]."""
     return torch.matmul(a, b.mT) if is_outgoing else torch.matmul(a.mT, b)
 
 
+def _product_backward(d_product: Tensor, a: Tensor, b: Tensor, is_outgoing: bool) -> Pair:
+    """Return the gradients of a and b."""
+    if is_outgoing:
+        return torch.matmul(d_product, b), torch.matmul(d_product.mT, a)
+    return torch.matmul(b, d_product.mT), torch.matmul(a, d_product)
+
+
 def _tiles_of(product: Tensor, weight: Tensor) -> Iterator[tuple[int, slice, slice]]:
-    """Sample, some residues i, and the columns that they are in [c, N_i * N_j]."""
+    """Yield sample, residues i, and their columns in [c, N_i * N_j] of each tile."""
     batch, _, num_i, num_j = product.shape
     for sample in range(batch):
-        for some in tiles(num_i, num_j * max(weight.shape) * weight.element_size()):
-            yield sample, some, slice(some.start * num_j, some.stop * num_j)
+        for tile in tiles(num_i, num_j * max(weight.shape) * weight.element_size()):
+            yield sample, tile, slice(tile.start * num_j, tile.stop * num_j)
 
 
-def _normalized(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> Pair:
-    """Columns [c, n] of a product, normalized, and their statistics."""
+def _normalize(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> Pair:
+    """Return columns [c, n] of a product, normalized, and their statistics [2, n]."""
     parameters, eps = norm
     x = scratch.take("x", *product.shape)
     statistics = scratch.take("statistics", 2, x.shape[1], dtype=torch.float32)
@@ -164,16 +145,39 @@ def _normalized(product: Tensor, norm: tuple[Pair, float], scratch: Scratch) -> 
     return x, statistics
 
 
+def _normalize_backward(
+    d_x: Tensor,
+    product: Tensor,
+    statistics: Tensor,
+    gamma_and_sums: tuple[Tensor, Tensor, Tensor],
+    scratch: Scratch,
+) -> None:
+    """Replace columns [c, n] of a product by their gradient.
+
+    gamma_and_sums: weight of the normalization, and the accumulated gradients of its weight and
+        bias, [c] float32 each, to which those of these columns are added.
+    """
+    sums = scratch.take("sums", *statistics.shape, dtype=torch.float32)
+    tensors = (d_x, product, statistics, *gamma_and_sums, sums)
+    call("norm_columns_backward", *tensors, product.stride(0), *d_x.shape)
+
+
+def _project(x: Tensor, weight: Tensor, scratch: Scratch) -> Tensor:
+    """Return the projection [n, c_z] of x [c, n] without its bias."""
+    update = scratch.take("update", x.shape[1], len(weight))
+    return torch.mm(x.t(), weight.t(), out=update)
+
+
 def _as_factor(dropout: Tensor | None, z: Tensor) -> Tensor | None:
-    """[batch, N_i or 1, N_j, c_z] of a mask that broadcasts to z."""
+    """Return a mask that broadcasts to z as [batch, N_i or 1, N_j, c_z] float32."""
     return (
         None if dropout is None else dropout.float().expand(len(z), -1, *z.shape[2:]).contiguous()
     )
 
 
-def _factor(dropout: Tensor | None, sample: int, some: slice) -> tuple[Tensor | None, int]:
-    """What some residues i of a sample are multiplied with: [n or 1, N_j, c_z], and n or 1."""
+def _factor(dropout: Tensor | None, sample: int, tile: slice) -> tuple[Tensor | None, int]:
+    """Return the mask [n or 1, N_j, c_z] of residues i of a sample, and its first size."""
     if dropout is None:
         return None, 1
-    factor = dropout[sample] if dropout.shape[1] == 1 else dropout[sample, some]
+    factor = dropout[sample] if dropout.shape[1] == 1 else dropout[sample, tile]
     return factor, len(factor)

@@ -1,4 +1,4 @@
-"""The optimizer's step in one pass over the flat tensors, in place of one for each operation."""
+"""The optimizer step in one pass over the flat tensors instead of one pass per operation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def weight_update(
     constants: WeightUpdateConstants,
     square_sum: Tensor | None = None,
 ) -> Tensor:
-    """kernels/reference/weight_update.py, which has the meaning, but for the gradient, which is left as it is.
+    """Compute kernels.reference.weight_update without modifying the gradient.
 
-    Where the norm or the flag is not finite, nothing is touched: on a CPU the host may look.
+    If the norm or the flag is not finite, the state is not written: on the CPU, reading them does
+    not block.
     """
     norm = torch.linalg.vector_norm(gradient) if square_sum is None else square_sum.sqrt().float()
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
@@ -45,7 +46,7 @@ def weight_update(
 def _rates(
     state: WeightState, norm: Tensor, learning_rate: float, constants: WeightUpdateConstants
 ) -> Tensor:
-    """Counts the step; what the loop calls rates, [8] float32."""
+    """Increment the step counts and return `rates` [8] float32 of the C++ kernel."""
     state.num_steps.add_(1.0)
     count, is_first = state.num_steps.item(), state.num_updates.item() == 0
     state.num_updates.add_(1.0)

@@ -1,1 +1,1 @@
-"""Plain PyTorch definitions of every operation: slow, readable, and the truth that fused versions are tested against."""
+"""PyTorch definitions of every operation. The other implementations are tested against them."""

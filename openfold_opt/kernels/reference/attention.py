@@ -1,7 +1,8 @@
 """Gated multi-head attention with a mask over keys and a bias shared by all groups.
 
-One operation serves row and column attention over an MSA (Algorithms 7, 8) and triangle attention (13, 14): a *group*
-is whatever attends within itself, an MSA row, an MSA column, or all edges that leave (enter) one residue.
+The operation covers row and column attention over an MSA (Algorithms 7, 8) and triangle attention
+(13, 14). A *group* is a set of elements that attend to each other: an MSA row, an MSA column, or
+all edges that leave (enter) one residue.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 def attention(
     projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None
 ) -> Tensor:
-    """softmax(q k^T / sqrt(c) + (mask - 1) mask_inf + bias) v, times sigmoid(gate).
+    """Compute softmax(q k^T / sqrt(c) + (mask - 1) mask_inf + bias) v * sigmoid(gate).
 
-    The mask is finite on purpose: a group whose keys are all masked attends by its other logits and is never NaN.
+    The mask term is finite, so that the result of a group whose keys are all masked is not NaN.
 
     Args:
-        projected: [batch, groups, N, 4 * num_heads * c]: q, k, v and the gate before its sigmoid, side by side as one matrix
-            product yields them, so that their gradients need not be joined either.
+        projected: [batch, groups, N, 4 * num_heads * c]: q, k, v and the gate before its sigmoid,
+            concatenated as one matrix product yields them.
         mask: [batch, groups, N], 1 where a key exists, else 0.
         mask_inf: subtracted from the logits of keys that do not exist.
         bias: [batch, num_heads, N, N], added to the logits of every group.
@@ -42,5 +43,5 @@ def attention(
 
 
 def _split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """[..., N, num_heads * c] -> [..., num_heads, N, c]"""
+    """Return x [..., N, num_heads * c] as [..., num_heads, N, c]."""
     return x.unflatten(-1, (num_heads, -1)).transpose(-2, -3)

@@ -1,4 +1,4 @@
-"""The addition of a module's update to its residual stream, through gate and dropout."""
+"""Addition of an update to the residual stream, with gate and dropout."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 def dropout_residual(
     residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None
 ) -> Tensor:
-    """residual + update * sigmoid(gate) * mask, without the factors that are None.
+    """Compute residual + update * sigmoid(gate) * mask, without the factors that are None.
 
     Args:
         residual, update: [batch, ..., c]
-        mask: broadcastable to update; 0 where dropped, 1 / (1 - rate) where kept. None: nothing is dropped.
+        mask: broadcastable to update; 0 where dropped, 1 / (1 - rate) where kept. None: no dropout.
         gate: [batch, ..., c], before the sigmoid.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Attention with a single query per group, for the thousands of rows of the extra MSA."""
+"""Attention with a single query per group, for the many rows of the extra MSA."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from torch import Tensor
 def global_attention(
     q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float
 ) -> Tensor:
-    """Algorithm 19, lines 3-6: one query per column attends to all its rows; keys and values are shared by the heads.
+    """Compute Algorithm 19, lines 3-6: one query per column attends to all its rows.
+
+    The heads share keys and values.
 
     Args:
         q: [batch, groups, num_heads * c], the projected mean of the group.
-        projected: [batch, groups, N, 2 * c + num_heads * c]: k, v and the gate before its sigmoid, side by side.
+        projected: [batch, groups, N, 2 * c + num_heads * c]: k, v and the gate before its sigmoid,
+            concatenated.
         mask: [batch, groups, N], 1 where a row exists.
         mask_inf: subtracted from the logits of rows that do not exist.
 

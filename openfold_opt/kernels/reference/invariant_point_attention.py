@@ -1,4 +1,4 @@
-"""Attention over single, pair and three-dimensional points at once."""
+"""Invariant point attention over scalars, pairs and points in space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openfold_opt.kernels.interface import InvariantPointInputs
 
 
 def squared_distances(q: Tensor, k: Tensor) -> Tensor:
-    """sum_d (q_id - k_jd)^2 of [..., N_i, d] and [..., N_j, d]: [..., N_i, N_j]."""
+    """Return sum_d (q_id - k_jd)^2 [..., N_i, N_j] of q [..., N_i, d] and k [..., N_j, d]."""
     return (q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1)
 
 
@@ -23,25 +23,25 @@ def invariant_point_attention(
     mask_inf: float,
     squared_distances: Callable[[Tensor, Tensor], Tensor] = squared_distances,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Algorithm 22, lines 7-10 (the way of the points back into local frames is left to the caller).
+    """Compute Algorithm 22, lines 7-10. The caller transforms the points back to local frames.
 
-    The three kinds of logit have variance 1 each at the start: scalars are divided by sqrt(c), points by
-    sqrt(num_qk_points * 9 / 2) (a squared distance of two standard normal points has variance 9 * 2^2 / 2 per halved
-    term), and their sum by sqrt(3).
+    At initialization each of the three logit terms has variance 1: scalars are divided by sqrt(c),
+    points by sqrt(num_qk_points * 9 / 2) (a squared distance of two standard normal points has
+    variance 9 * 2^2 / 2 per halved term), and their sum by sqrt(3).
 
     Args:
         mask: [batch, N_res], 1 where a residue exists.
-        mask_inf: subtracted from logits of pairs of which one does not exist.
-        squared_distances: how to compute those.
+        mask_inf: subtracted from the logits of pairs with a masked residue.
+        squared_distances: function that computes the squared distances of points.
 
     Returns:
-        scalars [batch, N_res, num_heads, c], points [batch, N_res, num_heads, num_v_points, 3] in the global frame,
-        pairs [batch, N_res, num_heads, c_z]
+        scalars [batch, N_res, num_heads, c], points [batch, N_res, num_heads, num_v_points, 3] in
+        the global frame, pairs [batch, N_res, num_heads, c_z]
     """
     q, k, v = inputs.q.transpose(1, 2), inputs.k.transpose(1, 2), inputs.v.transpose(1, 2)
     logits = torch.matmul(q * math.sqrt(1.0 / (3 * q.shape[-1])), k.transpose(-1, -2))
     logits = logits + math.sqrt(1.0 / 3) * inputs.bias.movedim(-1, 1)
-    logits = logits + _point_weights(inputs) * squared_distances(*_points_in_rows(inputs))
+    logits = logits + _point_weights(inputs) * squared_distances(*_flat_points(inputs))
     pair_mask = mask[:, :, None] * mask[:, None, :]
     logits = logits + (mask_inf * (pair_mask - 1.0))[:, None]
     weights = torch.softmax(logits, dim=-1)
@@ -53,12 +53,12 @@ def invariant_point_attention(
 
 
 def _point_weights(inputs: InvariantPointInputs) -> Tensor:
-    """-1/2 w_head, scaled: [num_heads, 1, 1]"""
+    """Return the scaled point weights -w_head / 2 as [num_heads, 1, 1]."""
     num_points = inputs.q_points.shape[-2]
     scale = math.sqrt(1.0 / (3 * (num_points * 9.0 / 2)))
     return (-0.5 * scale * inputs.point_weights)[:, None, None]
 
 
-def _points_in_rows(inputs: InvariantPointInputs) -> tuple[Tensor, Tensor]:
-    """All coordinates of a head's points side by side: q and k [batch, num_heads, N_res, num_qk_points * 3]."""
+def _flat_points(inputs: InvariantPointInputs) -> tuple[Tensor, Tensor]:
+    """Return the points of q and k as [batch, num_heads, N_res, num_qk_points * 3]."""
     return inputs.q_points.flatten(-2).transpose(1, 2), inputs.k_points.flatten(-2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Layer normalization over the channels, alone and with a projection behind it."""
+"""Layer normalization over the channels, with and without a projection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
-    """Normalizes the last dim, in float32 inside whatever the dtype of x.
+    """Normalize the last dim; bfloat16 input is normalized in float32.
 
     Args:
         x: [..., c]
-        weight, bias: [c], float32 also where x is bfloat16.
+        weight, bias: [c], float32 also if x is bfloat16.
         eps: added to the variance.
 
     Returns:
@@ -33,17 +33,18 @@ def projected_norm(
     eps: float,
     layer_norm: Callable[..., Tensor] = layer_norm,
 ) -> tuple[Tensor, Tensor]:
-    """Layer normalization and a linear layer behind it.
+    """Compute a layer normalization and a linear projection of its result.
 
     Args:
         x: [..., c]
         norm: weight and bias [c] of the normalization.
         projection: weight [c_out, c] and bias [c_out] or None.
         eps: added to the variance.
-        layer_norm: how to normalize.
+        layer_norm: function that normalizes.
 
     Returns:
-        Normalized x, as layer_norm returns it, and its projection [..., c_out] in the dtype of the projection's weight.
+        Normalized x, as returned by layer_norm, and its projection [..., c_out] in the dtype of the
+        weight of the projection.
     """
     normalized = layer_norm(x, *norm, eps=eps)
     return normalized, F.linear(normalized.to(projection[0].dtype), *projection)

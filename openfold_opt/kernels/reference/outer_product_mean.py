@@ -1,4 +1,4 @@
-"""Outer products of two residues' columns, averaged over the sequences."""
+"""Outer products of the MSA columns of two residues, averaged over the sequences."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor
 def outer_product_mean(
     z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
 ) -> Tensor:
-    """Algorithm 10, lines 3-4, with the residual: z_ij + Linear(flatten(sum_s a_si (x) b_sj)) / norm_ij.
+    """Compute Algorithm 10, lines 3-4, with the residual.
 
-    The bias is divided too: where no sequence covers both residues, the result is bias / norm.
+    z_ij + Linear(flatten(sum_s a_si (x) b_sj)) / norm_ij. The bias is divided too: if no sequence
+    covers both residues, the update is bias / norm.
 
     Args:
         z: [batch, N_i, N_j, c_z]
         sides: a [batch, N_seq, N_i, c] and b [batch, N_seq, N_j, c], zero where masked.
         projection: weight [c_z, c * c] and bias [c_z].
-        norm: [batch, N_i, N_j, 1], the number of sequences that cover both residues plus an epsilon.
+        norm: [batch, N_i, N_j, 1], the number of sequences that cover both residues, plus epsilon.
 
     Returns:
         [batch, N_i, N_j, c_z] in the dtype of z.

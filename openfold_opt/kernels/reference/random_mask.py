@@ -1,13 +1,13 @@
-"""Counter-based dropout masks: Philox4x32-10 in integer arithmetic, so that every element can be had on its own.
+"""Counter-based dropout masks: Philox4x32-10, every element independent of the others.
 
-Element e of the mask at one place in the model, for one sample, in one pass, is word e % 4 of
+Element e of the mask of one dropout site of the model, one sample and one pass is word e % 4 of
 
-    Philox4x32-10(key = (seed mod 2^32, step mod 2^32), counter = (e // 4, place, slot, pass))
+    Philox4x32-10(key = (seed mod 2^32, step mod 2^32), counter = (e // 4, site, slot, pass))
 
-and is kept if that word >= floor(rate * 2^32). e is the row-major index into the mask as it would be without
-any splitting, `slot` the sample's position in the global batch of the step. So a mask does not depend on how batch, ranks or
-recomputation cut the work up. Triton gives the same words with
-tl.philox((step << 32) | seed, e // 4, place, slot, pass, n_rounds=10).
+and is kept if that word >= floor(rate * 2^32). e is the row-major index into the unsharded mask,
+`slot` the position of the sample in the global batch of the step. A mask therefore does not depend
+on batch size, number of ranks or recomputation. Triton gives the same words with
+tl.philox((step << 32) | seed, e // 4, site, slot, pass, n_rounds=10).
 
 Philox: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
 """
@@ -30,7 +30,7 @@ Word = Tensor | int
 def philox(
     counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10.
+    """Compute Philox4x32-10.
 
     Args:
         counter: four words, ints or int64 tensors with values in [0, 2^32) that broadcast together.
@@ -42,7 +42,7 @@ def philox(
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # The 64-bit products wrap around in int64, which leaves their bits as they should be.
+        # The 64-bit products wrap around in int64, which does not change their bits.
         product_0, product_1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
         c0, c1, c2, c3 = (
             ((product_1 >> 32) & _WORD) ^ c1 ^ k0,
@@ -56,30 +56,30 @@ def philox(
 
 def dropout_masks(
     key: tuple[Word, Word],
-    places: Tensor,
+    sites: Tensor,
     slots: Tensor,
     *,
     pass_index: int,
     shape: tuple[int, ...],
     rate: float,
 ) -> Tensor:
-    """Dropout masks of several places in the model at once.
+    """Return dropout masks of several dropout sites.
 
     Args:
         key: (seed, optimizer step), ints or int64 0-dim tensors.
-        places: [num_places] int64, numbers of the places in the model.
+        sites: [num_sites] int64, numbers of the dropout sites.
         slots: [batch] int64, positions of the samples in the global batch.
         pass_index: number of the recycling pass.
         shape: shape of one sample's mask.
         rate: probability of dropping, in [0, 1).
 
     Returns:
-        [num_places, batch, *shape] float32: 0 where dropped, 1 / (1 - rate) where kept.
+        [num_sites, batch, *shape] float32: 0 where dropped, 1 / (1 - rate) where kept.
     """
     size = math.prod(shape)
     counters = torch.arange((size + 3) // 4, device=slots.device)
     words = philox(
-        (counters, places[:, None, None], slots[None, :, None], pass_index),
+        (counters, sites[:, None, None], slots[None, :, None], pass_index),
         (key[0] & _WORD, key[1] & _WORD),
     )
     bits = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)[..., :size]

@@ -21,25 +21,26 @@ def self_attention(
     bias: Callable[[], Tensor] | None = None,
     attention: Callable[..., Tensor] = attention,
 ) -> Tensor:
-    """Lines 2-6 of Algorithms 7, 8, 13 and 14.
+    """Compute lines 2-6 of Algorithms 7, 8, 13 and 14.
 
     Args:
         x: [batch, groups, N, c], normalized.
-        projection: weight [4 * num_heads * c_head, c] and bias of queries, keys, values and gates, one under the other.
+        projection: weight [4 * num_heads * c_head, c] and bias of queries, keys, values and gates,
+            concatenated.
         output: weight [c, num_heads * c_head] and bias [c].
         mask: [batch, groups, N], 1 where an element exists.
         mask_inf: subtracted from the logits of keys that do not exist.
-        bias: gives [batch, num_heads, N, N], which is added to the logits of every group. Asked once, behind the projections: until then it
-            may be on its way.
-        attention: what happens between the two projections.
+        bias: returns [batch, num_heads, N, N], which is added to the logits of every group. Called
+            once, after the projections, so that its communication overlaps with them.
+        attention: function that computes the attention between the two projections.
 
     Returns:
         [batch, groups, N, c] in the dtype of the weights.
     """
     weight, offset = projection
     projected = F.linear(x.to(weight.dtype), weight, offset)
-    arrived = None if bias is None else bias()
+    bias_tensor = None if bias is None else bias()
     return F.linear(
-        attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=arrived),
+        attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor),
         *output,
     )

@@ -1,4 +1,4 @@
-"""The transitions of MSA and pair representation."""
+"""Transitions of the MSA and pair representations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def transition(
     *,
     eps: float,
 ) -> Tensor:
-    """x + Linear(ReLU(Linear(LayerNorm(x)))) (Algorithms 9 and 15, with the residual around them).
+    """Compute Algorithm 9 or 15 with the residual: x + Linear(ReLU(Linear(LayerNorm(x)))).
 
     Args:
         x: [..., c]
         norm: weight and bias [c] of the layer normalization.
         first: weight [n * c, c] and bias [n * c] of the first layer.
         second: weight [c, n * c] and bias [c] of the second layer.
-        eps: of the layer normalization.
+        eps: added to the variance.
 
     Returns:
         [..., c] in the dtype of x.

@@ -1,4 +1,4 @@
-"""The triangle multiplications: gated edges, and the update that their products over the third residue make."""
+"""Triangle multiplications: gated edges, and the update from products over the third residue."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from openfold_opt.kernels.reference.layer_norm import layer_norm
 def triangle_gate(
     projected: Tensor, mask: Tensor, *, c_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Algorithm 11, line 2: a, b = mask * sigmoid(gate) * value, with the channels in front, as the product over edges wants them.
+    """Compute Algorithm 11, line 2: a, b = mask * sigmoid(gate) * value.
+
+    a and b have their channels in the first dim, the layout of the product over edges.
 
     Args:
-        projected: [batch, N_1, N_2, 4 * c_hidden + c_z]: values of a and b, gates of a and b before the sigmoid, and the gate of the
-            output (line 3), side by side as one matrix product yields them.
+        projected: [batch, N_1, N_2, 4 * c_hidden + c_z]: values of a and b, gates of a and b before
+            the sigmoid, and the gate of the output (line 3), concatenated.
         mask: [batch, N_1, N_2]
-        c_hidden: channels of a and of b.
+        c_hidden: number of channels of a and of b.
 
     Returns:
         a, b: [batch, c_hidden, N_1, N_2]; output gate, before its sigmoid: [batch, N_1, N_2, c_z]
@@ -48,19 +50,19 @@ def triangle_edges(
     layer_norm: Callable[..., Tensor] = layer_norm,
     gate: Callable[..., tuple[Tensor, Tensor, Tensor]] = triangle_gate,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Algorithm 11, lines 1-3: what enters the product, and the gate of what leaves it.
+    """Compute Algorithm 11, lines 1-3: the factors of the product, and the gate of the output.
 
     Args:
         z: [batch, N_1, N_2, c_z]
         norm: weight and bias [c_z] of the layer normalization.
-        projection: weight [4 * c_hidden + c_z, c_z] and bias, of the parts that `triangle_gate` names.
+        projection: weight [4 * c_hidden + c_z, c_z] and bias; triangle_gate has the order of parts.
         mask: [batch, N_1, N_2]
-        c_hidden: channels of a and of b.
-        eps: of the layer normalization.
-        layer_norm, gate: how to compute those.
+        c_hidden: number of channels of a and of b.
+        eps: added to the variance.
+        layer_norm, gate: functions that compute these steps.
 
     Returns:
-        As triangle_gate.
+        a, b and the output gate, as triangle_gate.
     """
     weight, bias = projection
     return gate(
@@ -82,20 +84,21 @@ def triangle_update(
     layer_norm: Callable[..., Tensor] = layer_norm,
     dropout_residual: Callable[..., Tensor] = dropout_residual,
 ) -> Tensor:
-    """Algorithm 11, line 4, or Algorithm 12, with the residual: z + dropout(sigmoid(gate) * Linear(LayerNorm(sum_k a b))).
+    """Compute Algorithm 11, line 4, or Algorithm 12, with the residual.
 
-    As in the paper's code, a goes with i and b with j in both.
+    z + dropout(sigmoid(gate) * Linear(LayerNorm(sum_k a b))). As in the code of the paper, a has
+    residue i and b residue j in both algorithms.
 
     Args:
         z: [batch, N_i, N_j, c_z]
-        edges: a, b and gate; outgoing: [batch, c, N_i, N_k] and [batch, c, N_j, N_k]; incoming: [batch, c, N_k, N_i] and
-            [batch, c, N_k, N_j]; the gate of z's shape.
+        edges: a, b and gate. Outgoing: a [batch, c, N_i, N_k] and b [batch, c, N_j, N_k]; incoming:
+            a [batch, c, N_k, N_i] and b [batch, c, N_k, N_j]; the gate has the shape of z.
         norm: weight and bias [c] of the normalization of the product.
         output: weight [c_z, c] and bias [c_z].
-        dropout: mask of the update, or None.
-        is_outgoing: which of the two algorithms.
-        eps: of the layer normalization.
-        layer_norm, dropout_residual: how to compute those.
+        dropout: mask that broadcasts to z, or None.
+        is_outgoing: Algorithm 11 if true, else Algorithm 12.
+        eps: added to the variance.
+        layer_norm, dropout_residual: functions that compute these steps.
 
     Returns:
         [batch, N_i, N_j, c_z] in the dtype of z.

@@ -1,4 +1,4 @@
-"""Clipping by the global norm, Adam, and the running average, over all parameters as one flat tensor."""
+"""Clipping by the global norm, Adam, and running average of a flat tensor of all parameters."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def weight_update(
     constants: WeightUpdateConstants,
     square_sum: Tensor | None = None,
 ) -> Tensor:
-    """One step of the optimizer, in place; docs/optimizer.md has the equations.
+    """Take one optimizer step in place; docs/optimizer.md has the equations.
 
-    Where the norm or the flag is not finite, every bit of the state stays as it is; the device decides that.
+    If the norm or the flag is not finite, the state does not change. The device checks this, so
+    that the host does not wait.
 
     Args:
-        state: what the step changes.
+        state: updated in place.
         gradient: [n] float32, averaged over ranks and micro-batches; overwritten.
-        learning_rate: a number, or a scalar on the device of state.
-        flag: scalar, not finite if the step must not be taken.
-        constants: the rates.
-        square_sum: sum of squares of the gradient, float64 scalar, if it is known already.
+        learning_rate: a number, or a scalar tensor on the device of state.
+        flag: scalar; if it is not finite, the step is skipped.
+        constants: of Adam, clipping and averaging.
+        square_sum: sum of squares of the gradient, float64 scalar; None: computed here.
 
     Returns:
         [2] float32 on the device: 1 if the step was taken, and the norm before clipping.
@@ -53,15 +54,15 @@ def _adam(
     constants: WeightUpdateConstants,
 ) -> None:
     grad = torch.where(apply, grad, torch.zeros((), device=grad.device))
-    on = apply.to(torch.float64)
-    state.exp_avg.lerp_(grad, ((1.0 - constants.beta_1) * on).to(torch.float32))
-    decay_2 = (1.0 - (1.0 - constants.beta_2) * on).to(torch.float32)
+    applied = apply.to(torch.float64)
+    state.exp_avg.lerp_(grad, ((1.0 - constants.beta_1) * applied).to(torch.float32))
+    decay_2 = (1.0 - (1.0 - constants.beta_2) * applied).to(torch.float32)
     state.exp_avg_sq.mul_(decay_2).addcmul_(grad, grad, value=1.0 - constants.beta_2)
-    # a skipped first step has no bias correction to divide by
+    # If the first step is skipped, the count is 0 and the bias corrections would be 0.
     count = state.num_steps.clamp(min=1.0)
     correction_1 = 1.0 - constants.beta_1**count
     root_correction_2 = (1.0 - constants.beta_2**count).sqrt()
-    step_size = (on * learning_rate / correction_1).to(torch.float32)
+    step_size = (applied * learning_rate / correction_1).to(torch.float32)
     denominator = (
         state.exp_avg_sq.sqrt().div_(root_correction_2.to(torch.float32)).add_(constants.epsilon)
     )
@@ -70,7 +71,7 @@ def _adam(
 
 
 def _average(state: WeightState, apply: Tensor, constants: WeightUpdateConstants) -> None:
-    # the first value is copied; filled on the device, as a number of the host would have to travel there
+    # The first update copies the values. Filling on the device avoids a copy from the host.
     weight = torch.full_like(state.num_updates, 1.0 - constants.decay_rate).masked_fill(
         state.num_updates == 0, 1.0
     )

@@ -1,1 +1,1 @@
-"""Fused versions of the operations, in Triton; each file has the name of its plain definition in kernels/reference."""
+"""Fused Triton versions of the operations, in files named as in kernels/reference."""

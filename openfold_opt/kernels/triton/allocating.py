@@ -1,7 +1,7 @@
-"""Stopping Triton's compiler as soon as it has allocated shared memory, which takes a tenth of the time.
+"""Compile Triton kernels only up to the allocation of shared memory, in a tenth of the time.
 
-It runs the same passes as Triton 3.6 and 3.7 do up to that point. What follows (LLVM and ptxas) takes
-long for IEEE products of float32 and does not change the allocation.
+Up to that point the passes are those of Triton 3.6 and 3.7. The later stages (LLVM and ptxas) are
+slow for IEEE products of float32 and do not change the allocation.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _UNUSED = {
 
 @contextmanager
 def only_shared_memory() -> Iterator[None]:
-    """Make Triton compile no further than the allocation of shared memory within the block.
+    """Within the block, let Triton compile only up to the allocation of shared memory.
 
-    The results have `metadata.shared` and cannot be launched. They have their own cache entries.
+    The compiled kernels have `metadata.shared` and separate cache entries. They cannot be
+    launched.
     """
     before = triton.knobs.runtime.add_stages_inspection_hook
     triton.knobs.runtime.add_stages_inspection_hook = _replace_stages
@@ -40,7 +41,7 @@ def only_shared_memory() -> Iterator[None]:
 
 
 def _replace_stages(*arguments: Any) -> tuple[str, str] | None:
-    """Replace the stages behind TTGIR. Without arguments Triton asks for a part of the cache key."""
+    """Replace the stages after TTGIR. Without arguments, return a part of the cache key."""
     if not arguments:
         return _KEY, _KEY
     backend, stages, options, _, capability = arguments

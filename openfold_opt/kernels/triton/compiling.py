@@ -1,4 +1,4 @@
-"""Compiling kernels for a GPU that need not be there, and reading what the compiler gave them."""
+"""Compilation of kernels for a GPU that need not be present, and the resources they need."""
 
 import re
 import subprocess
@@ -19,12 +19,12 @@ from openfold_opt.kernels.triton.allocating import only_shared_memory
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 Launch = tuple[Any, tuple[int, ...], tuple, dict[str, Any]]
-"""Kernel, grid, arguments (meta tensors and numbers), options: what `launches_on_meta` is told."""
+"""Kernel, grid, arguments (meta tensors and numbers) and options, as in launches_on_meta."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """One compiled kernel."""
+    """Resources of a compiled kernel."""
 
     kernel: str
     """File and function."""
@@ -32,7 +32,7 @@ class Resources:
     """Types of the tensors, and compile-time constants."""
     shared_bytes: int
     registers: int | None = None
-    """Per thread; like the next two None if only shared memory was allocated."""
+    """Per thread. This and the next two are None if only shared memory was allocated."""
     stack_bytes: int | None = None
     """Per thread, spilled registers included."""
     spills: int | None = None
@@ -42,15 +42,15 @@ class Resources:
 def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = True) -> list[Launch]:
     """Return one launch of each kind that a kernel is compiled for.
 
-    every_alignment: variants that differ only in which integers are 1 or divisible by 16 count as
-        different. They have the same blocks, so their needs differ little.
+    every_alignment: distinguish variants that differ only in which integers are 1 or divisible by
+        16. They have the same blocks, so their resources differ little.
     """
-    found: dict[tuple, Launch] = {}
+    distinct: dict[tuple, Launch] = {}
     for kernel, grid, args, options in launches:
         kinds = map(_specialization if every_alignment else _dtype_of, args)
         key = (kernel.fn.__module__, kernel.fn.__name__, *kinds, *sorted(options.items()))
-        found.setdefault(key, (kernel, grid, args, options))
-    return list(found.values())
+        distinct.setdefault(key, (kernel, grid, args, options))
+    return list(distinct.values())
 
 
 def _dtype_of(argument: Any) -> Any:
@@ -58,7 +58,10 @@ def _dtype_of(argument: Any) -> Any:
 
 
 def _specialization(argument: Any) -> Any:
-    """What Triton compiles a kernel anew for: dtypes, and integers that are 1 or divisible by 16."""
+    """Return the property of an argument that Triton specializes a kernel for.
+
+    This is the dtype of a tensor, and of an integer whether it is 1, divisible by 16, or 64-bit.
+    """
     if isinstance(argument, torch.Tensor):
         return argument.dtype
     if isinstance(argument, int):
@@ -69,16 +72,16 @@ def _specialization(argument: Any) -> Any:
 def compile_launches(
     launches: Iterable[Launch], capability: int, *, only_memory: bool = False
 ) -> list[Resources]:
-    """Compile each launch for a chip. From then on this process compiles for that chip.
+    """Compile each launch for a chip. Afterward this process compiles for that chip.
 
-    only_memory: go no further than the allocation of shared memory, which is much faster.
+    only_memory: compile only up to the allocation of shared memory, which is much faster.
 
     Raises:
         ValueError: the capability is unknown, or kernels need more shared memory than the chip has.
     """
     limit = shared_bytes_of(capability)
     if limit is None:
-        raise ValueError(f"sm_{capability}: no such chip; add it to openfold_opt/kernels/chips.py")
+        raise ValueError(f"sm_{capability}: unknown chip; add it to openfold_opt/kernels/chips.py")
     compiled: dict[str, Resources] = {}
     triton.runtime.driver.set_active(_Target(capability))
     with only_shared_memory() if only_memory else nullcontext():
@@ -87,16 +90,16 @@ def compile_launches(
             if binary.hash not in compiled:
                 compiled[binary.hash] = _read(kernel, args, options, binary, only_memory)
     too_large = [
-        f"{found.kernel} ({found.signature}) needs {found.shared_bytes} bytes"
-        for found in compiled.values()
-        if found.shared_bytes > limit
+        f"{kernel.kernel} ({kernel.signature}) needs {kernel.shared_bytes} bytes"
+        for kernel in compiled.values()
+        if kernel.shared_bytes > limit
     ]
     if too_large:
         raise ValueError(
             f"sm_{capability} has {limit} bytes of shared memory for a thread block, but "
             f"{'; '.join(too_large)}; use smaller blocks for this dtype"
         )
-    return sorted(compiled.values(), key=lambda found: (found.kernel, found.signature))
+    return sorted(compiled.values(), key=lambda kernel: (kernel.kernel, kernel.signature))
 
 
 def _read(
@@ -121,7 +124,7 @@ def _machine_code(binary: Any) -> dict[str, int]:
         file.flush()
         usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
         numbers = dict(re.findall(r"(REG|STACK):(\d+)", usage))
-        # Registers are spilled to the stack: without a stack there is nothing to count.
+        # Registers are spilled to the stack: without a stack there are no spills to count.
         assembly = _tool("nvdisasm", file.name) if int(numbers["STACK"]) else ""
     return {
         "registers": int(numbers["REG"]),
@@ -137,7 +140,7 @@ def _tool(name: str, *args: str) -> str:
 
 
 class _Target:
-    """A driver that knows its chip and can do nothing else."""
+    """Triton driver that reports a chip and cannot run anything."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)
@@ -146,7 +149,7 @@ class _Target:
         return self._target
 
     def get_current_device(self) -> int:
-        # Triton remembers what it compiled by number of device: one for each capability
+        # Triton caches compiled kernels by device number, so each capability has one.
         return self._target.arch
 
     def get_current_stream(self, device: int | None = None) -> int:

@@ -1,9 +1,10 @@
-"""residual + update * sigmoid(gate) * mask in one pass, in place of up to five.
+"""residual + update * sigmoid(gate) * mask in one pass instead of up to five.
 
-Each tensor comes with strides of its own, so a transposed update is read where it lies, and a mask that many rows share has strides of
-0 for them. Gradients:
+Each tensor has its own strides: a transposed update is not copied, and a mask that rows share has
+strides of 0. Gradients:
 
-    d(residual) = dy,   d(update) = dy * sigmoid(gate) * mask,   d(gate) = dy * mask * update * sigmoid(gate) * (1 - sigmoid(gate)).
+    d(residual) = dy,   d(update) = dy * sigmoid(gate) * mask,
+    d(gate) = dy * mask * update * sigmoid(gate) * (1 - sigmoid(gate)).
 """
 
 import torch
@@ -24,10 +25,10 @@ ELEMENTS_PER_PROGRAM = 4096
 
 @triton.jit
 def _forward_kernel(
-    residual_ptr,  # [size_0, size_1, size_2, c]: strides of the three leading dims given, the last one contiguous
-    update_ptr,  # the same
-    gate_ptr,  # the same
-    mask_ptr,  # the same, with a stride for c too
+    residual_ptr,  # [size_0, size_1, size_2, c] with strides for the first three dims
+    update_ptr,  # as residual
+    gate_ptr,  # as residual
+    mask_ptr,  # as residual, with a stride for c
     out_ptr,  # strides of residual
     num_rows,
     size_1,
@@ -86,7 +87,7 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     dout_ptr,  # as residual in _forward_kernel
-    update_ptr,  # as there; read if there is a gate
+    update_ptr,  # as in _forward_kernel; read if HAS_GATE
     gate_ptr,
     mask_ptr,
     dupdate_ptr,  # strides of update
@@ -130,19 +131,19 @@ def _backward_kernel(
     )
     if HAS_GATE:
         gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
-        opened = tl.sigmoid(
+        sigmoid_gate = tl.sigmoid(
             tl.load(gate_ptr + gate_rows[:, None] + columns, mask=inside, other=0.0).to(tl.float32)
         )
         update = tl.load(update_ptr + update_rows[:, None] + columns, mask=inside, other=0.0).to(
             tl.float32
         )
-        dgate = dupdate * update * opened * (1.0 - opened)
+        dgate = dupdate * update * sigmoid_gate * (1.0 - sigmoid_gate)
         tl.store(
             dgate_ptr + rows.to(tl.int64)[:, None] * C + columns,
             dgate.to(dgate_ptr.dtype.element_ty),
             mask=inside,
         )
-        dupdate *= opened
+        dupdate *= sigmoid_gate
     tl.store(
         dupdate_ptr + update_rows[:, None] + columns,
         dupdate.to(dupdate_ptr.dtype.element_ty),
@@ -163,14 +164,14 @@ def _constants(shape: torch.Size, gate: Tensor | None, mask: Tensor | None) -> d
 
 
 def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
-    """Of the three leading dims; zeros for a tensor that is not there."""
+    """Return the strides of the three leading dims; zeros for None."""
     return (0, 0, 0) if tensor is None else tensor.stride()[:3]
 
 
-def _places(
+def _layout(
     shape: torch.Size, tensors: tuple[Tensor | None, ...], mask: Tensor | None
 ) -> tuple[int, ...]:
-    """Number of rows, sizes and strides, as the kernels want them."""
+    """Return number of rows, sizes and strides in the order of the kernel arguments."""
     rows = shape[0] * shape[1] * shape[2]
     strides = [stride for tensor in tensors for stride in _strides(tensor)]
     return (
@@ -185,10 +186,10 @@ def _places(
 def dropout_residual_forward(
     residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None
 ) -> Tensor:
-    """out [size_0, size_1, size_2, c] in dtype and memory layout of residual."""
+    """Return out [size_0, size_1, size_2, c] in dtype and memory layout of residual."""
     out = torch.empty_like(residual)
     constants = _constants(residual.shape, gate, mask)
-    places = _places(residual.shape, (residual, update, gate), mask)
+    layout = _layout(residual.shape, (residual, update, gate), mask)
     tensors = (
         residual,
         update,
@@ -198,9 +199,9 @@ def dropout_residual_forward(
     )
     launch(
         _forward_kernel,
-        (divide_up(places[0], constants["BLOCK_ROWS"]),),
+        (divide_up(layout[0], constants["BLOCK_ROWS"]),),
         *tensors,
-        *places,
+        *layout,
         **constants,
         num_warps=4,
     )
@@ -211,13 +212,13 @@ def dropout_residual_forward(
 def dropout_residual_backward(
     dout: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of update in its dtype and layout, and of gate, contiguous (empty without one)."""
+    """Return the gradients of update, in its dtype and layout, and gate (empty without a gate)."""
     dupdate = torch.empty_like(update)
     dgate = torch.empty(
         update.shape if gate is not None else 0, dtype=update.dtype, device=update.device
     )
     constants = _constants(update.shape, gate, mask)
-    places = _places(update.shape, (dout, update, gate), mask)
+    layout = _layout(update.shape, (dout, update, gate), mask)
     tensors = (
         dout,
         update,
@@ -228,9 +229,9 @@ def dropout_residual_backward(
     )
     launch(
         _backward_kernel,
-        (divide_up(places[0], constants["BLOCK_ROWS"]),),
+        (divide_up(layout[0], constants["BLOCK_ROWS"]),),
         *tensors,
-        *places,
+        *layout,
         **constants,
         num_warps=4,
     )
@@ -258,7 +259,10 @@ class _DropoutResidual(torch.autograd.Function):
 def dropout_residual(
     residual: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None = None
 ) -> Tensor:
-    """kernels.reference.dropout_residual in one launch each way (none backward without gate and mask)."""
+    """Compute kernels.reference.dropout_residual; its docstring has the shapes.
+
+    Makes one launch in each pass, and none in the backward pass without gate and mask.
+    """
     shape = residual.shape
     mask = None if mask is None else mask.expand(shape)
     return _DropoutResidual.apply(
@@ -267,12 +271,12 @@ def dropout_residual(
 
 
 def _three_leading_dims(x: Tensor | None) -> Tensor | None:
-    """[size_0, size_1, size_2, c], a view where that is possible, with contiguous channels."""
+    """Return x as [size_0, size_1, size_2, c], if possible a view, with contiguous channels."""
     if x is None:
         return None
     return _dense(x.flatten(0, x.dim() - 4) if x.dim() > 4 else x[(None,) * (4 - x.dim())])
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Channels contiguous, or shared."""
+    """Return x with channels that are contiguous or have stride 0."""
     return x if x.stride(-1) <= 1 else x.contiguous()

@@ -1,10 +1,12 @@
-"""Global attention, one program for each column of the extra MSA: the rows stream by twice, nothing else reaches memory.
+"""Global attention with one program per column of the extra MSA, which reads the rows twice.
 
-With one query per head the products are too thin for tensor cores; they are sums of products in registers. With s = sigmoid(gate),
-P the softmax over rows, o = P^T v [heads, c] and out = o * s, a gradient d(out) gives
+The products with one query per head are too narrow for tensor cores and are computed as sums in
+registers. With s = sigmoid(gate), P the softmax over rows, o = P^T v [heads, c] and out = o * s, a
+gradient d(out) gives
 
-    do = sum over rows of d(out) * s,   d(gate) = d(out) * o * s * (1 - s),   delta = sum over channels of do * o,
-    dS = P * (v do^T - delta) * scale,   dq = dS^T k,   dk = dS q,   dv = P do.
+    do = sum over rows of d(out) * s,   d(gate) = d(out) * o * s * (1 - s),
+    delta = sum over channels of do * o,   dS = P * (v do^T - delta) * scale,
+    dq = dS^T k,   dk = dS q,   dv = P do.
 """
 
 import math
@@ -21,7 +23,7 @@ ELEMENTS_PER_BLOCK = 4096
 
 @triton.jit
 def _logits(k, q, rows, num_rows, mask_ptr, scale, mask_inf):
-    """[rows, heads] float32 from k [rows, c] and q [heads, c]; -inf beyond the last row."""
+    """Return logits [rows, heads] of k [rows, c] and q [heads, c]; -inf beyond the last row."""
     mask = tl.load(mask_ptr + rows, mask=rows < num_rows, other=0.0).to(tl.float32)
     logits = (
         tl.sum(k[:, None, :] * q[None, :, :], axis=2) * scale + ((mask - 1.0) * mask_inf)[:, None]
@@ -37,7 +39,7 @@ def _forward_kernel(
     out_ptr,  # [columns, rows, num_heads, c]
     o_ptr,  # [columns, num_heads, c] float32
     maximum_ptr,  # [columns, num_heads] float32: maximum of the logits
-    total_ptr,  # the same: sum of exp(logits - maximum)
+    total_ptr,  # as maximum: sum of exp(logits - maximum)
     num_rows,
     scale,
     mask_inf,
@@ -66,9 +68,9 @@ def _forward_kernel(
         logits = _logits(k, q, rows, num_rows, mask_ptr + column * num_rows, scale, mask_inf)
         new_maximum = tl.maximum(maximum, tl.max(logits, axis=0))
         weights = tl.exp(logits - new_maximum[None, :])
-        shrink = tl.exp(maximum - new_maximum)
-        total = total * shrink + tl.sum(weights, axis=0)
-        accumulator = accumulator * shrink[:, None] + tl.sum(
+        rescale = tl.exp(maximum - new_maximum)
+        total = total * rescale + tl.sum(weights, axis=0)
+        accumulator = accumulator * rescale[:, None] + tl.sum(
             weights[:, :, None] * v[:, None, :], axis=0
         )
         maximum = new_maximum
@@ -84,9 +86,9 @@ def _forward_kernel(
             mask=inside,
             other=0.0,
         ).to(tl.float32)
-        places = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
+        out_offsets = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
         tl.store(
-            out_ptr + places,
+            out_ptr + out_offsets,
             (o[None, :, :] * tl.sigmoid(gate)).to(out_ptr.dtype.element_ty),
             mask=inside,
         )
@@ -94,7 +96,7 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    dout_ptr,  # as out in _forward_kernel, and so on
+    dout_ptr,  # as out in _forward_kernel; the next six as there
     q_ptr,
     projected_ptr,
     mask_ptr,
@@ -128,13 +130,13 @@ def _backward_kernel(
         rows = first + tl.arange(0, BLOCK_ROWS)
         inside = (rows < num_rows)[:, None, None] & in_query[None, :, :]
         gate_offsets = 2 * C + rows[:, None, None] * width + in_heads[None, :, :]
-        opened = tl.sigmoid(
+        sigmoid_gate = tl.sigmoid(
             tl.load(projected + gate_offsets, mask=inside, other=0.0).to(tl.float32)
         )
-        places = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
-        dout = tl.load(dout_ptr + places, mask=inside, other=0.0).to(tl.float32)
-        do += tl.sum(dout * opened, axis=0)
-        dgate = dout * o[None, :, :] * opened * (1.0 - opened)
+        out_offsets = (column * num_rows + rows)[:, None, None] * (HEADS * C) + in_heads[None, :, :]
+        dout = tl.load(dout_ptr + out_offsets, mask=inside, other=0.0).to(tl.float32)
+        do += tl.sum(dout * sigmoid_gate, axis=0)
+        dgate = dout * o[None, :, :] * sigmoid_gate * (1.0 - sigmoid_gate)
         tl.store(dprojected + gate_offsets, dgate.to(dprojected_ptr.dtype.element_ty), mask=inside)
     delta = tl.sum(do * o, axis=1)
     maximum = tl.load(maximum_ptr + column * HEADS + heads, mask=heads < HEADS, other=0.0)
@@ -176,7 +178,12 @@ def _constants(q: Tensor, num_heads: int) -> dict[str, int]:
 def global_attention_forward(
     q: Tensor, projected: Tensor, mask: Tensor, num_heads: int, mask_inf: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """out [batch, groups, N, num_heads * c]; o like q and statistics [2, batch, groups, num_heads], float32."""
+    """Compute the gated output and what the backward pass needs.
+
+    Returns:
+        out [batch, groups, N, num_heads * c]; o in the shape of q, float32; statistics
+        [2, batch, groups, num_heads] float32.
+    """
     batch, groups, n, _ = projected.shape
     constants = _constants(q, num_heads)
     out = torch.empty(batch, groups, n, q.shape[-1], dtype=projected.dtype, device=q.device)
@@ -210,7 +217,7 @@ def global_attention_backward(
     num_heads: int,
     mask_inf: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of q and projected."""
+    """Return the gradients of q and projected."""
     batch, groups, n, _ = projected.shape
     constants = _constants(q, num_heads)
     dq, dprojected = torch.empty_like(q), torch.empty_like(projected)
@@ -239,7 +246,7 @@ class _GlobalAttention(torch.autograd.Function):
 def global_attention(
     q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float
 ) -> Tensor:
-    """kernels.reference.global_attention in one launch each way."""
+    """Compute kernels.reference.global_attention with one launch in each pass."""
     return _GlobalAttention.apply(
         q.contiguous(), projected.contiguous(), mask.contiguous(), num_heads, mask_inf
     )

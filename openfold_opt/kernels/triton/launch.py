@@ -1,4 +1,4 @@
-"""What the launchers of the kernels share: how a launch is carried out or merely recorded, sizes, row addressing."""
+"""Shared parts of the launch functions: running or recording a launch, sizes, row addressing."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,18 +19,18 @@ from triton.runtime.interpreter import InterpretedFunction
 from openfold_opt.kernels.triton.tuning.tables import tuned
 
 DOES_NOT_FIT = (OutOfResources, PTXASError, CompilationError)
-"""What a launch raises whose blocks or options the chip or the compiler cannot take."""
+"""Exceptions of a launch whose blocks or options the chip or the compiler does not support."""
 
 Launcher = Callable[[Any, tuple[int, ...], tuple, dict[str, Any]], None]
-"""(kernel, grid, arguments, options) -> nothing"""
+"""(kernel, grid, arguments, options) -> None"""
 
 
 def _run(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
-    # here, so that whoever records launches sees the options that the kernels were written with
+    # Tuned options are applied here, so that recorded launches have the default options.
     try:
         kernel[grid](*args, **tuned(kernel, args, options))
     except OutOfResources as error:
-        # tuning/shared_memory.py refuses what is known not to fit; this is a case it does not list.
+        # tuning/shared_memory.py rejects the known cases before a launch; this one is not listed.
         name = f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}"
         raise ValueError(
             f"kernel {name}: {error}; this chip cannot run it with {options}; set the operation's "
@@ -39,7 +39,7 @@ def _run(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any
 
 
 def _skip(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
-    """Shapes are all that is asked for."""
+    """Do nothing, as only the shapes of the results are needed."""
 
 
 _launcher: ContextVar[Launcher] = ContextVar("launcher", default=_run)
@@ -47,14 +47,14 @@ _shape_launcher: ContextVar[Launcher] = ContextVar("shape_launcher", default=_sk
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """Starts a kernel, unless its operator only works out shapes, or there is nothing to do."""
+    """Launch a kernel, unless the grid is empty or only shapes are computed."""
     if all(grid):
         _launcher.get()(kernel, grid, args, options)
 
 
 @contextmanager
 def launches_on_meta(launcher: Launcher):
-    """Within it, operators on meta tensors hand their launches to `launcher`, which may compile or count them."""
+    """Within the block, pass the launches of operators on meta tensors to `launcher`."""
     token = _shape_launcher.set(launcher)
     try:
         yield
@@ -63,10 +63,12 @@ def launches_on_meta(launcher: Launcher):
 
 
 def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...] = ()) -> Callable:
-    """Makes an operator openfold::<name> of a function that allocates its results and launches kernels.
+    """Register a function that allocates its results and launches kernels as openfold::<name>.
 
-    The same function tells the shapes of the results (meta tensors, torch.compile): it is run with launches left out.
-    mutates: names of the arguments that are written to.
+    The function also computes the shapes of the results for meta tensors and torch.compile: it
+    runs without launches.
+
+    mutates: names of the arguments that are modified in place.
     """
     if launch_function is None:
         return partial(fused_op, mutates=mutates)
@@ -86,17 +88,17 @@ def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...
 
 @triton.jit
 def _probe():
-    """Never launched: tells whether Triton interprets or compiles."""
+    """Test whether Triton interprets or compiles; never launched."""
 
 
 IS_INTERPRETED = isinstance(_probe, InterpretedFunction)
-"""TRITON_INTERPRET=1 was set before Triton was imported: kernels run in numpy, also on CPU tensors."""
+"""TRITON_INTERPRET=1 was set before the import of Triton: kernels run in NumPy, also on the CPU."""
 
 
 def unsupported_reason(
     device: torch.device | str, dtype: torch.dtype = torch.float32
 ) -> str | None:
-    """Why no kernel can run on tensors of this device and dtype; None if they can."""
+    """Return why kernels cannot run on this device and dtype; None if they can."""
     kind = torch.device(device).type
     if kind not in ("cuda", "meta") and not IS_INTERPRETED:
         return f"Triton kernels need a CUDA device, found {kind}"
@@ -106,7 +108,7 @@ def unsupported_reason(
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """How matrix products of float32 are carried out: as torch.set_float32_matmul_precision says."""
+    """Return the precision of matrix products, as set by torch.set_float32_matmul_precision."""
     return (
         "ieee"
         if dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
@@ -115,38 +117,38 @@ def dot_precision(dtype: torch.dtype) -> str:
 
 
 def next_power_of_2(n: int) -> int:
-    """Smallest power of two that is at least n."""
+    """Return the smallest power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
 
 
 def divide_up(n: int, block: int) -> int:
-    """Blocks that cover n."""
+    """Return the number of blocks that cover n elements."""
     return -(-n // block)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows [..., c] of a tensor as a grid of three sizes, each with a stride of its own: no copy for permuted tensors."""
+    """The rows [..., c] of a tensor as three dims with strides; permuted tensors are not copied."""
 
     tensor: Tensor
     sizes: tuple[int, int, int]
     strides: tuple[int, int, int]
     channel_stride: int
-    """1, or the distance of channels that lie in front: [batch, c, N, N] seen as [batch, N, N, c]."""
+    """Stride of the channels: 1, or N * N for [batch, c, N, N] viewed as [batch, N, N, c]."""
 
     @property
     def count(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return self.sizes[0] * self.sizes[1] * self.sizes[2]
 
     @property
-    def place(self) -> tuple[int, ...]:
-        """What `row_offsets` needs: sizes 1 and 2, the strides."""
+    def layout(self) -> tuple[int, ...]:
+        """Return the arguments of row_offsets: sizes 1 and 2, and the strides."""
         return (*self.sizes[1:], *self.strides)
 
     @classmethod
     def of(cls, x: Tensor) -> "Rows":
-        """Merges the leading dims of x [..., c] where their strides allow it; copies x if more than three are left."""
+        """Merge the leading dims of x [..., c] if strides allow; copy x if over three remain."""
         dims: list[tuple[int, int]] = []
         for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
             if size == 1:
@@ -168,7 +170,7 @@ class Rows:
 
 @triton.jit
 def row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2):
-    """Element offsets (int64) of rows counted over the sizes [size_0, size_1, size_2] of `Rows`."""
+    """Return the element offsets (int64) of rows numbered over sizes [size_0, size_1, size_2]."""
     inner = rows % size_2
     middle = (rows // size_2) % size_1
     outer = rows // (size_2 * size_1)

@@ -1,11 +1,13 @@
-"""LayerNorm in one pass over memory: statistics in float32, any leading strides, gradients of weight and bias without atomics.
+"""Layer normalization in one pass over memory, without atomics in the backward pass.
 
-y = (x - mean) * rstd * weight + bias. With g = dy * weight and the normalized n = (x - mean) * rstd,
+Statistics are float32; the leading dims of x may have any strides. y = (x - mean) * rstd * weight +
+bias. With g = dy * weight and the normalized n = (x - mean) * rstd,
 
-    dx = rstd * (g - mean(g) - n * mean(g * n)),   dweight = sum over rows of dy * n,   dbias = sum over rows of dy.
+    dx = rstd * (g - mean(g) - n * mean(g * n)),
+    dweight = sum over rows of dy * n,   dbias = sum over rows of dy.
 
-A program of the backward pass walks over many rows and leaves one partial sum for weight and bias; those are summed afterward, always
-in the same order.
+Each program of the backward pass loops over many rows and writes partial sums for weight and bias,
+which are then summed in a fixed order.
 """
 
 import torch
@@ -24,15 +26,16 @@ from openfold_opt.kernels.triton.launch import (
 )
 
 MAX_CHANNELS = 4096
-"""Channels of a row that a program holds at once."""
+"""Largest number of channels; a program keeps whole rows in registers."""
 ELEMENTS_PER_PROGRAM = 4096
 MAX_PARTIAL_SUMS = 512
-"""Programs of the backward pass, each with a partial sum [2, c]: some for every multiprocessor of a GPU."""
+"""Largest number of programs of the backward pass, each with a partial sum [2, c]; several for
+every multiprocessor of a GPU."""
 
 
 @triton.jit
 def _forward_kernel(
-    x_ptr,  # [size_0, size_1, size_2, c], strides given
+    x_ptr,  # [size_0, size_1, size_2, c] with strides
     weight_ptr,  # [c]
     bias_ptr,  # [c]
     y_ptr,  # [rows, c] contiguous
@@ -61,13 +64,13 @@ def _forward_kernel(
         other=0.0,
     ).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
-    centerd = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / C + eps)
+    centered = tl.where(inside, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / C + eps)
     weight = tl.load(weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    y = centerd * rstd[:, None] * weight[None, :] + bias[None, :]
-    places = y_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :]
-    tl.store(places, y.to(y_ptr.dtype.element_ty), mask=inside)
+    y = centered * rstd[:, None] * weight[None, :] + bias[None, :]
+    y_tile = y_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :]
+    tl.store(y_tile, y.to(y_ptr.dtype.element_ty), mask=inside)
     tl.store(mean_ptr + rows, mean, mask=in_rows)
     tl.store(rstd_ptr + rows, rstd, mask=in_rows)
 
@@ -103,13 +106,13 @@ def _backward_kernel(
         in_rows = rows < num_rows
         inside = in_rows[:, None] & in_columns[None, :]
         offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
-        places = rows.to(tl.int64)[:, None] * C + columns[None, :]
+        dy_offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
         x = tl.load(
             x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride,
             mask=inside,
             other=0.0,
         ).to(tl.float32)
-        dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + dy_offsets, mask=inside, other=0.0).to(tl.float32)
         mean = tl.load(mean_ptr + rows, mask=in_rows, other=0.0)
         rstd = tl.load(rstd_ptr + rows, mask=in_rows, other=0.0)
         normalized = tl.where(inside, (x - mean[:, None]) * rstd[:, None], 0.0)
@@ -135,14 +138,14 @@ def _blocks(c: int) -> dict[str, int]:
 def layer_norm_forward(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y [..., c] contiguous in the dtype of x, and mean and rstd [rows] float32."""
+    """Return y [..., c] contiguous in the dtype of x, and mean and rstd [rows] float32."""
     rows = Rows.of(x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     mean = torch.empty(rows.count, dtype=torch.float32, device=x.device)
     rstd = torch.empty_like(mean)
     blocks = _blocks(x.shape[-1])
     grid = (divide_up(rows.count, blocks["BLOCK_ROWS"]),)
-    place = (rows.count, *rows.place, rows.channel_stride)
+    layout = (rows.count, *rows.layout, rows.channel_stride)
     launch(
         _forward_kernel,
         grid,
@@ -152,7 +155,7 @@ def layer_norm_forward(
         y,
         mean,
         rstd,
-        *place,
+        *layout,
         eps,
         **blocks,
         num_warps=4,
@@ -164,16 +167,21 @@ def layer_norm_forward(
 def layer_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """dx [..., c] in dtype and memory layout of x, and partial sums [programs, 2, c] float32 for weight and bias."""
+    """Compute the gradients.
+
+    Returns:
+        dx [..., c] in dtype and memory layout of x; partial sums [programs, 2, c] float32 for
+        weight and bias.
+    """
     rows, dy = Rows.of(x), dy.contiguous()
     dx = torch.empty_like(rows.tensor)
     if dx.stride() != rows.tensor.stride():
-        # x has gaps, or shares memory with itself: its copy has not
+        # x has gaps or overlapping memory; its copy does not.
         rows, dx = Rows.of(x.contiguous()), torch.empty(x.shape, dtype=x.dtype, device=x.device)
     blocks = _blocks(x.shape[-1])
     programs = max(1, min(MAX_PARTIAL_SUMS, divide_up(rows.count, blocks["BLOCK_ROWS"])))
     partial = torch.empty(programs, 2, x.shape[-1], dtype=torch.float32, device=x.device)
-    place = (rows.count, *rows.place, rows.channel_stride)
+    layout = (rows.count, *rows.layout, rows.channel_stride)
     launch(
         _backward_kernel,
         (programs,),
@@ -184,7 +192,7 @@ def layer_norm_backward(
         rstd,
         dx,
         partial,
-        *place,
+        *layout,
         **blocks,
         num_warps=4,
     )
@@ -207,12 +215,15 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
-    """kernels.reference.layer_norm in one launch each way; under autocast the result keeps the dtype of x."""
+    """Compute kernels.reference.layer_norm with one launch in each pass.
+
+    Under autocast the result keeps the dtype of x.
+    """
     return _LayerNorm.apply(x, weight, bias, eps)
 
 
 def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """None, or why rows of c channels cannot be normalized by this kernel."""
+    """Return why this kernel does not support rows of c channels; None if it does."""
     if c > MAX_CHANNELS:
-        return f"layer_norm holds rows of at most {MAX_CHANNELS} channels, found {c}"
+        return f"layer_norm supports rows of at most {MAX_CHANNELS} channels, found {c}"
     return unsupported_reason(device, dtype)

@@ -1,4 +1,4 @@
-"""All operations that have a fused version, and what each of them can do."""
+"""Table of the fused operations and their limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,14 +42,14 @@ OPERATIONS: dict[str, Callable] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """What an operation checks before it is chosen."""
+    """Limit on the width of an operation."""
 
     supports: Callable[[int, torch.device | str, torch.dtype], str | None]
-    """(width, device, dtype) -> why not, or None."""
+    """(width, device, dtype) -> why the width is not supported, or None."""
     width: str
-    """Field of KernelShapes."""
+    """Field of KernelShapes with the width."""
     kernels: str
-    """Name of its kernels in the table of shared memory."""
+    """Name of its kernels in tuning/shared_memory.py."""
 
 
 _NORM = Limit(supports=layer_norm.supports, width="max_norm_channels", kernels="layer_norm")
@@ -75,7 +75,7 @@ LIMITS: dict[str, Limit] = {
         kernels="invariant_point_attention",
     ),
 }
-"""Operations that have a limit; the others only need a device."""
+"""Operations with a limited width."""
 
 
 def unsupported_reason(
@@ -83,7 +83,7 @@ def unsupported_reason(
 ) -> str | None:
     """Return why an operation cannot be fused for these shapes on this device; None if it can.
 
-    precision: of the run (train/precision.py); the shared memory that a kernel needs depends on it.
+    precision: of the run (train/precision.py), on which the shared memory of a kernel depends.
     """
     reason = launch.unsupported_reason(device)
     if reason is not None:

@@ -1,7 +1,8 @@
-"""Gated and masked edges with the channels in front: gating, masking and transposition in one pass, instead of four.
+"""Gated and masked edges with channels in the first dim, in one pass instead of four.
 
-With v the value, s = sigmoid(gate), ab = v * s * mask. A gradient d(ab) gives d(v) = d(ab) * s * mask and
-d(gate) = d(ab) * mask * v * s * (1 - s); both go straight to their places in the gradient of the joined projection.
+With v the value and s = sigmoid(gate), ab = v * s * mask. A gradient d(ab) gives d(v) = d(ab) * s *
+mask and d(gate) = d(ab) * mask * v * s * (1 - s), both written directly to the gradient of the
+concatenated projection.
 """
 
 import torch
@@ -17,23 +18,28 @@ MAX_BLOCK_CHANNELS = 64
 
 @triton.jit
 def _tile(num_edges, num_channels, width, BLOCK_EDGES: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
-    """Offsets of a tile in [batch, edges, width] and in [batch, channels, edges], its edges, and which of it exists."""
+    """Return the offsets and masks of a tile.
+
+    Returns:
+        Offsets in [batch, edges, width] and in [batch, channels, edges]; offsets and mask of its
+        edges in [batch, edges]; mask of the tile.
+    """
     batch = tl.program_id(2).to(tl.int64)
     edges = tl.program_id(0) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
     channels = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     inside = (edges < num_edges)[:, None] & (channels < num_channels)[None, :]
     projected = (batch * num_edges + edges)[:, None] * width + channels[None, :]
-    in_front = (
+    channels_first = (
         batch * num_channels * num_edges
         + channels.to(tl.int64)[None, :] * num_edges
         + edges[:, None]
     )
-    return projected, in_front, batch * num_edges + edges, edges < num_edges, inside
+    return projected, channels_first, batch * num_edges + edges, edges < num_edges, inside
 
 
 @triton.jit
 def _forward_kernel(
-    projected_ptr,  # [batch, edges, width] contiguous: num_channels values, as many gates, then the output's gate
+    projected_ptr,  # [batch, edges, width] contiguous: num_channels values, gates; output gate
     mask_ptr,  # [batch, edges] contiguous
     ab_ptr,  # [batch, num_channels, edges] contiguous
     num_edges,
@@ -42,23 +48,23 @@ def _forward_kernel(
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    projected, in_front, edges, is_edge, inside = _tile(
+    projected, channels_first, edges, is_edge, inside = _tile(
         num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS
     )
     value = tl.load(projected_ptr + projected, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32)
     mask = tl.load(mask_ptr + edges, mask=is_edge, other=0.0).to(tl.float32)
     ab = value * tl.sigmoid(gate) * mask[:, None]
-    tl.store(ab_ptr + in_front, ab.to(ab_ptr.dtype.element_ty), mask=inside)
+    tl.store(ab_ptr + channels_first, ab.to(ab_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _backward_kernel(
     da_ptr,  # [batch, num_channels / 2, edges] contiguous
-    db_ptr,  # the same
+    db_ptr,  # as da
     projected_ptr,  # as in _forward_kernel
     mask_ptr,
-    dprojected_ptr,  # as projected; the part of the output's gate is not touched
+    dprojected_ptr,  # as projected; the part of the output gate is not written
     num_edges,
     num_channels,
     width,
@@ -71,22 +77,24 @@ def _backward_kernel(
     batch = tl.program_id(2).to(tl.int64)
     half = num_channels // 2
     channels = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    places = tl.program_id(0) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
+    edge_numbers = tl.program_id(0) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
     is_a = (channels < half)[None, :]
     in_half = tl.where(channels < half, channels, channels - half).to(tl.int64)
-    offsets = batch * half * num_edges + in_half[None, :] * num_edges + places[:, None]
+    offsets = batch * half * num_edges + in_half[None, :] * num_edges + edge_numbers[:, None]
     da = tl.load(da_ptr + offsets, mask=inside & is_a, other=0.0).to(tl.float32)
     db = tl.load(db_ptr + offsets, mask=inside & ~is_a, other=0.0).to(tl.float32)
     mask = tl.load(mask_ptr + edges, mask=is_edge, other=0.0).to(tl.float32)
     dab = (da + db) * mask[:, None]
     value = tl.load(projected_ptr + projected, mask=inside, other=0.0).to(tl.float32)
-    opened = tl.sigmoid(
+    sigmoid_gate = tl.sigmoid(
         tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32)
     )
     tl.store(
-        dprojected_ptr + projected, (dab * opened).to(dprojected_ptr.dtype.element_ty), mask=inside
+        dprojected_ptr + projected,
+        (dab * sigmoid_gate).to(dprojected_ptr.dtype.element_ty),
+        mask=inside,
     )
-    dgate = dab * value * opened * (1.0 - opened)
+    dgate = dab * value * sigmoid_gate * (1.0 - sigmoid_gate)
     tl.store(
         dprojected_ptr + projected + num_channels,
         dgate.to(dprojected_ptr.dtype.element_ty),
@@ -104,7 +112,7 @@ def _grid(
 
 @fused_op
 def triangle_gate_forward(projected: Tensor, mask: Tensor, c_hidden: int) -> Tensor:
-    """a and b side by side: [batch, 2 * c_hidden, N_1, N_2]"""
+    """Return a and b concatenated: [batch, 2 * c_hidden, N_1, N_2]."""
     batch, n_1, n_2, width = projected.shape
     ab = torch.empty(batch, 2 * c_hidden, n_1, n_2, dtype=projected.dtype, device=projected.device)
     grid, blocks = _grid(batch, n_1 * n_2, 2 * c_hidden)
@@ -116,7 +124,7 @@ def triangle_gate_forward(projected: Tensor, mask: Tensor, c_hidden: int) -> Ten
 def triangle_gate_backward(
     da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor
 ) -> Tensor:
-    """Gradient of `projected`."""
+    """Return the gradient of `projected`."""
     batch, n_1, n_2, width = projected.shape
     c_hidden = da.shape[1]
     dprojected = torch.empty_like(projected)
@@ -159,5 +167,5 @@ class _TriangleGate(torch.autograd.Function):
 def triangle_gate(
     projected: Tensor, mask: Tensor, *, c_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """kernels.reference.triangle_gate in one launch each way."""
+    """Compute kernels.reference.triangle.triangle_gate with one launch in each pass."""
     return _TriangleGate.apply(projected.contiguous(), mask.contiguous(), c_hidden)

@@ -1,8 +1,10 @@
-"""Clipping, Adam, running average and bf16 copy of all parameters in one launch, behind the norm (two launches).
+"""Clipping, Adam, running average and bf16 copy of all parameters in one launch.
 
-The parameters and their gradients are flat tensors, so the 5,044 tensors of the model are one. What depends on the step (whether it is
-taken, clip scale, bias corrections, learning rate, the first copy of the average) is worked out by a single program between norm and
-update: the host never waits, and a replayed CUDA graph sees new values. Powers of the betas are taken in float64.
+Two launches before it compute the norm and the scalars of the step. The parameters and their
+gradients are flat tensors, so the 5,044 tensors of the model are one. A single program computes
+the values that depend on the step (whether it is taken, clipping scale, bias corrections, learning
+rate, first copy of the average) between norm and update: the host never waits, and a replayed CUDA
+graph uses new values. Powers of the betas are float64.
 """
 
 import math
@@ -23,11 +25,11 @@ IS_APPLIED, NORM, CLIP_SCALE, STEP_SIZE, ROOT_CORRECTION_2, AVERAGE_WEIGHT, NUM_
 
 @triton.jit
 def _square_sum_kernel(gradient_ptr, partial_ptr, size, BLOCK: tl.constexpr):
-    """partial_ptr: [programs] float64: sums of squares of gradient [size]."""
+    """Write sums of squares of gradient [size] to partial [programs] float64."""
     total = tl.zeros([BLOCK], dtype=tl.float32)
     for first in range(tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK):
-        places = first + tl.arange(0, BLOCK)
-        gradient = tl.load(gradient_ptr + places, mask=places < size, other=0.0)
+        offsets = first + tl.arange(0, BLOCK)
+        gradient = tl.load(gradient_ptr + offsets, mask=offsets < size, other=0.0)
         total += gradient * gradient
     tl.store(partial_ptr + tl.program_id(0), tl.sum(total.to(tl.float64), axis=0))
 
@@ -35,7 +37,7 @@ def _square_sum_kernel(gradient_ptr, partial_ptr, size, BLOCK: tl.constexpr):
 @triton.jit
 def _scalars_kernel(
     partial_ptr,  # [num_partial] float64
-    flag_ptr,  # float32: not finite if the step must not be taken
+    flag_ptr,  # float32: not finite if the step is skipped
     learning_rate_ptr,  # float64
     num_steps_ptr,  # float64
     num_updates_ptr,  # float32
@@ -47,23 +49,24 @@ def _scalars_kernel(
     average_weight,
     BLOCK: tl.constexpr,
 ):
-    places = tl.arange(0, BLOCK)
-    squares = tl.load(partial_ptr + places, mask=places < num_partial, other=0.0)
+    offsets = tl.arange(0, BLOCK)
+    squares = tl.load(partial_ptr + offsets, mask=offsets < num_partial, other=0.0)
     norm = tl.sqrt(tl.sum(squares, axis=0)).to(tl.float32)
     flag = tl.load(flag_ptr)
-    # x - x is 0 where x is finite and NaN elsewhere
+    # The difference is 0 for a finite value, else NaN.
     is_applied = (norm - norm == 0.0) & (flag - flag == 0.0)
-    on = is_applied.to(tl.float64)
-    num_steps = tl.load(num_steps_ptr) + on
+    applied = is_applied.to(tl.float64)
+    num_steps = tl.load(num_steps_ptr) + applied
     tl.store(num_steps_ptr, num_steps)
     count = tl.maximum(num_steps, 1.0)
-    # the rounding of a logarithm to float32 moves these by parts in 10^7, where float32 powers would lose five digits
+    # Rounding the logarithms to float32 changes these by a relative 1e-7; powers in float32 would
+    # lose five digits.
     correction_1 = 1.0 - tl.exp(count * log_beta_1)
     correction_2 = 1.0 - tl.exp(count * log_beta_2)
     num_updates = tl.load(num_updates_ptr)
-    tl.store(num_updates_ptr, num_updates + on.to(tl.float32))
+    tl.store(num_updates_ptr, num_updates + applied.to(tl.float32))
     clip_scale = tl.minimum(max_norm / (norm + 1e-6), 1.0)
-    tl.store(scalars_ptr + 0, on.to(tl.float32))
+    tl.store(scalars_ptr + 0, applied.to(tl.float32))
     tl.store(scalars_ptr + 1, norm)
     tl.store(scalars_ptr + 2, clip_scale)
     tl.store(scalars_ptr + 3, (tl.load(learning_rate_ptr) / correction_1).to(tl.float32))
@@ -73,7 +76,7 @@ def _scalars_kernel(
 
 @triton.jit
 def _update_kernel(
-    gradient_ptr,  # [size] float32, as are the next four
+    gradient_ptr,  # [size] float32, like the next four
     values_ptr,
     exp_avg_ptr,
     exp_avg_sq_ptr,
@@ -88,29 +91,31 @@ def _update_kernel(
     HAS_COPY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = places < size
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = offsets < size
     if tl.load(scalars_ptr) != 0.0:
-        gradient = tl.load(gradient_ptr + places, mask=inside, other=0.0) * tl.load(scalars_ptr + 2)
-        exp_avg = tl.load(exp_avg_ptr + places, mask=inside, other=0.0)
+        gradient = tl.load(gradient_ptr + offsets, mask=inside, other=0.0) * tl.load(
+            scalars_ptr + 2
+        )
+        exp_avg = tl.load(exp_avg_ptr + offsets, mask=inside, other=0.0)
         exp_avg += beta_1_complement * (gradient - exp_avg)
-        exp_avg_sq = tl.load(exp_avg_sq_ptr + places, mask=inside, other=0.0)
+        exp_avg_sq = tl.load(exp_avg_sq_ptr + offsets, mask=inside, other=0.0)
         exp_avg_sq = exp_avg_sq * beta_2 + beta_2_complement * gradient * gradient
         denominator = tl.sqrt(exp_avg_sq) / tl.load(scalars_ptr + 4) + epsilon
-        values = tl.load(values_ptr + places, mask=inside, other=0.0)
+        values = tl.load(values_ptr + offsets, mask=inside, other=0.0)
         values -= tl.load(scalars_ptr + 3) * (exp_avg / denominator)
-        average = tl.load(average_ptr + places, mask=inside, other=0.0)
+        average = tl.load(average_ptr + offsets, mask=inside, other=0.0)
         average_weight = tl.load(scalars_ptr + 5)
-        # a weight of 1 copies, to the last bit
+        # A weight of 1 copies the values exactly.
         average = tl.where(
             average_weight == 1.0, values, average + average_weight * (values - average)
         )
-        tl.store(exp_avg_ptr + places, exp_avg, mask=inside)
-        tl.store(exp_avg_sq_ptr + places, exp_avg_sq, mask=inside)
-        tl.store(values_ptr + places, values, mask=inside)
-        tl.store(average_ptr + places, average, mask=inside)
+        tl.store(exp_avg_ptr + offsets, exp_avg, mask=inside)
+        tl.store(exp_avg_sq_ptr + offsets, exp_avg_sq, mask=inside)
+        tl.store(values_ptr + offsets, values, mask=inside)
+        tl.store(average_ptr + offsets, average, mask=inside)
         if HAS_COPY:
-            tl.store(copy_ptr + places, values.to(copy_ptr.dtype.element_ty), mask=inside)
+            tl.store(copy_ptr + offsets, values.to(copy_ptr.dtype.element_ty), mask=inside)
 
 
 @fused_op(
@@ -138,7 +143,10 @@ def fused_weight_update(
     square_sum: Tensor | None,
     constants: list[float],
 ) -> Tensor:
-    """The scalars of the step, [NUM_SCALARS] float32. constants: the fields of WeightUpdateConstants in their order."""
+    """Update the state and return the scalars of the step, [NUM_SCALARS] float32.
+
+    constants: fields of WeightUpdateConstants in order.
+    """
     beta_1, beta_2, epsilon, max_norm, decay_rate = constants
     size = values.numel()
     scalars = torch.empty(NUM_SCALARS, dtype=torch.float32, device=values.device)
@@ -192,7 +200,10 @@ def weight_update(
     constants: WeightUpdateConstants,
     square_sum: Tensor | None = None,
 ) -> Tensor:
-    """kernels.reference.weight_update in three launches, or two if the sum of squares is known; the gradient is left as it is."""
+    """Compute kernels.reference.weight_update without modifying the gradient.
+
+    Makes three launches, or two if the sum of squares is given.
+    """
     rate = torch.as_tensor(learning_rate, dtype=torch.float64, device=state.values.device)
     scalars = fused_weight_update(
         gradient,

@@ -1,1 +1,1 @@
-"""CUDA graphs around the training step; the model does not know of them."""
+"""CUDA graphs of the training step and of evaluation, independent of the model code."""

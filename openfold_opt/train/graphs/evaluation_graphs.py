@@ -1,4 +1,4 @@
-"""Evaluation as graphs, one for each range of lengths: a chain is padded to the longest of its range."""
+"""CUDA graphs of evaluation, one per range of lengths. Chains are padded to the end of a range."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.graphs.recorder import Capture, Recorder
 
 BUCKET = 64
-"""Residues between the lengths that are recorded: at most so many, less one, are padding."""
+"""Residues per range of lengths; a chain gets at most BUCKET - 1 residues of padding."""
 
 
 def bucket_lengths(longest: int) -> list[int]:
-    """Lengths to record for chains up to `longest`, longest first: the memory that one takes serves the others."""
+    """Return the lengths to capture for chains of up to `longest` residues.
+
+    They are in descending order, so that shorter ones can reuse the memory of longer ones.
+    """
     return list(range(-(-longest // BUCKET) * BUCKET, 0, -BUCKET))
 
 
 class EvaluationGraphs:
-    """Scores chains by replaying what was recorded for their range of lengths. Masks keep the padding out of what is scored."""
+    """Scores chains by replaying the graph of their range of lengths. Masks exclude the padding."""
 
     def __init__(self, compute: Callable[[FeatureBatch], Tensor], recorder: Recorder) -> None:
-        """compute: batch of one chain -> its score [1], as work for the device alone."""
+        """compute: returns the score [1] of a batch of one without synchronizing the device."""
         self._compute = compute
         self._recorder = recorder
         self._inputs: dict[int, FeatureBatch] = {}
@@ -32,30 +35,33 @@ class EvaluationGraphs:
         self._captures: dict[int, Capture] = {}
 
     def warm_up_run(self, batches: Iterable[FeatureBatch]) -> Iterator[int]:
-        """Scores each batch of one chain and takes its memory for a graph; yields its length when done."""
+        """Score each batch of one, keep it as the static input of a graph, and yield its length."""
         for batch in batches:
             length = batch.aatype.shape[1]
             self._inputs[length] = batch
             self._scores[length] = torch.empty(1, device=batch.aatype.device)
-            self._recorder.warm_up_run(lambda length=length: self._work(length))
+            self._recorder.warm_up_run(lambda length=length: self._run(length))
             yield length
 
     def record(self) -> None:
-        """Records a graph for each length that was rehearsed."""
+        """Capture a graph for each length of the warm-up run."""
         for length in self._inputs:
-            self._captures[length] = self._recorder.record(lambda length=length: self._work(length))
+            self._captures[length] = self._recorder.record(lambda length=length: self._run(length))
 
     def release(self) -> None:
-        """Give the graphs up; no chain fits one from now on."""
+        """Release the graphs. `score` returns None from now on."""
         for capture in self._captures.values():
             capture.reset()
         self._captures.clear()
 
-    def _work(self, length: int) -> None:
+    def _run(self, length: int) -> None:
         self._scores[length].copy_(self._compute(self._inputs[length]))
 
     def score(self, batch: FeatureBatch) -> Tensor | None:
-        """[1], to be read before the next chain of this range; None if the chain fits no graph."""
+        """Return the score [1] of a chain, or None if no graph fits it.
+
+        Read the score before the next call: the tensor is overwritten.
+        """
         lengths = [length for length in self._captures if length >= batch.aatype.shape[1]]
         if not lengths or not _fits(self._inputs[min(lengths)], batch):
             return None
@@ -66,7 +72,7 @@ class EvaluationGraphs:
 
 
 def _fits(inputs: FeatureBatch, batch: FeatureBatch) -> bool:
-    """Whether all dims but those of residues are the same."""
+    """Return whether all dims except those of residues are equal."""
     for name, spec in FEATURES.items():
         ours, theirs = getattr(inputs, name), getattr(batch, name)
         dims = spec.leading_dims(batched=True) + spec.shape

@@ -1,9 +1,9 @@
-"""Estimate of the memory that CUDA graphs take in addition to the tensors of a step.
+"""Estimate the memory that CUDA graphs take in addition to the tensors of a step.
 
-Each node of a graph (a kernel, a copy, a collective) takes memory on the device. The
-nodes are counted by running the model on PyTorch's device "meta", without a GPU. The graphs' pool
-is not part of this estimate: it holds what one micro-batch keeps for its backward pass, once for
-all graphs, and eager work returns its memory before the first recording.
+Each node of a graph (a kernel, a copy, a collective) takes memory on the device. The nodes are
+counted by running the model on PyTorch's device "meta", without a GPU. The estimate does not
+include the memory pool of the graphs: it holds the tensors that one micro-batch saves for its
+backward pass, once for all graphs, and eager work frees its memory before the first capture.
 """
 
 from __future__ import annotations
@@ -27,44 +27,46 @@ from openfold_opt.train.precision import meta_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
-"""An estimate, not measured here: 17 GB for the 1.7 million nodes that preset mlperf_1x8 had when
-all its micro-batches were recorded."""
+"""An estimate, not a measurement of this code: 17 GB for 1.7 million nodes."""
 
 FUSED_NAMESPACE = "openfold"
-"""Of our own operators, whose launches are counted one by one."""
+"""Namespace of our own operators, whose launches are counted individually."""
 
 META = torch.device("meta")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCounts:
-    """Nodes of graphs on a rank that trains and evaluates."""
+    """Numbers of graph nodes on a rank that trains and evaluates."""
 
     iteration: int
-    """A recycling iteration of training."""
+    """Nodes of a recycling iteration in training."""
     gradient: int
-    """Forward and backward pass of a micro-batch without recycling, all blocks recomputed."""
+    """Nodes of a forward and backward pass without recycling, with all blocks recomputed."""
     evaluation: int
-    """A recycling iteration of a chain that one rank evaluates."""
+    """Nodes of a recycling iteration of a chain that one rank evaluates."""
 
     def of_run(self, config: RunConfig) -> int:
-        """Of all graphs: one per number of recycling iterations, one per range of lengths."""
+        """Return the nodes of all graphs of a run.
+
+        There is one graph per number of recycling iterations and one per range of lengths.
+        """
         numbers = range(config.data.max_recycling_iterations + 1)
         training = sum(self.gradient + number * self.iteration for number in numbers)
         return training + len(_evaluation_lengths(config)) * len(numbers) * self.evaluation
 
 
 def graph_memory_bytes(config: RunConfig, kernels: KernelConfig) -> int:
-    """Nodes and static input of all graphs of a run, on one rank.
+    """Return the memory of the nodes and static inputs of all graphs of a run, on one rank.
 
-    kernels: as KernelConfig.resolved returns them.
+    kernels: a resolved KernelConfig.
     """
     nodes = count_nodes(config, kernels).of_run(config)
     return BYTES_PER_NODE * nodes + _input_bytes(config)
 
 
 def count_nodes(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
-    """Counted with one and with two Evoformer blocks, as each further block adds the same."""
+    """Count the nodes with one and with two Evoformer blocks, and extrapolate to all blocks."""
     further = config.model.evoformer_stack.num_blocks - 1
     one, two = (_count_blocks(with_evoformer_blocks(config, n), kernels) for n in (1, 2))
     counts = {name: a + further * (vars(two)[name] - a) for name, a in vars(one).items()}
@@ -101,16 +103,16 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
 def _count_work(
     work: Callable[[ExecutionPlan], None], kernels: Any, dap_size: int, uses_triton: bool
 ) -> int:
-    """Launches and collectives of work on meta tensors."""
+    """Count kernel launches and collectives of work on meta tensors."""
     counter = LaunchCounter()
     axis = AxisGroup.single("dap")
     if dap_size > 1:
-        axis = AxisGroup.imagined("dap", size=dap_size)
+        axis = AxisGroup.fake("dap", size=dap_size)
     axis = replace(axis, on_launch=lambda what, kind, sent_bytes: counter.add())
     plan = ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=ALL_BLOCKS)
     with ExitStack() as stack:
         if uses_triton:
-            # Triton is imported only where its kernels are used.
+            # Import Triton only if its kernels are used.
             from openfold_opt.kernels.triton.launch import launches_on_meta
 
             stack.enter_context(launches_on_meta(lambda *launch: counter.add()))
@@ -121,14 +123,14 @@ def _count_work(
 
 
 class LaunchCounter(TorchDispatchMode):
-    """Counts operators of PyTorch that launch a kernel, and what else is added."""
+    """Counts PyTorch operators that launch a kernel, and other launches passed to `add`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def add(self) -> None:
-        """Count a launch that is no operator of PyTorch."""
+        """Count a launch that is not an operator of PyTorch."""
         self.count += 1
 
     def __torch_dispatch__(
@@ -140,7 +142,7 @@ class LaunchCounter(TorchDispatchMode):
 
 
 def launches_nothing(func: Any) -> bool:
-    """Whether an operator only makes a view or allocates memory."""
+    """Return whether an operator only creates a view or allocates memory."""
     returns = func._schema.returns
     is_view = any(x.alias_info is not None and not x.alias_info.is_write for x in returns)
     name = func._schema.name
@@ -149,7 +151,7 @@ def launches_nothing(func: Any) -> bool:
 
 
 def with_evoformer_blocks(config: RunConfig, num_blocks: int) -> RunConfig:
-    """The same with another number of Evoformer blocks, which are all alike."""
+    """Return the configuration with another number of Evoformer blocks."""
     stack = replace(config.model.evoformer_stack, num_blocks=num_blocks)
     return replace(config, model=replace(config.model, evoformer_stack=stack))
 
@@ -159,7 +161,7 @@ def _evaluation_lengths(config: RunConfig) -> list[int]:
 
 
 def _input_bytes(config: RunConfig) -> int:
-    """Static input: a micro-batch, and a chain per range of lengths."""
+    """Return the bytes of the static inputs: a micro-batch, and a chain per range of lengths."""
     num_passes = config.data.max_recycling_iterations + 1
 
     def of_batch(length: int, batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Recording work once and launching it as a whole: the seam between the step and CUDA."""
+"""Capture work once and replay it with a single launch, as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -15,34 +15,40 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 class CaptureError(ValueError):
-    """A CUDA graph could not be recorded. The text names the operation and the remedy."""
+    """A CUDA graph could not be captured. The message names the operation and the remedy."""
 
 
 class Capture(Protocol):
-    """Work that was recorded."""
+    """Captured work."""
 
     def replay(self) -> None:
-        """Do the work again, on the memory that it was recorded on."""
+        """Repeat the work on the same memory."""
 
     def reset(self) -> None:
-        """Give the memory back; no replay afterward. To be called before process groups end: NCCL waits for the graphs it is in."""
+        """Release the memory. The capture cannot be replayed afterward.
+
+        Call this before process groups are destroyed: NCCL waits for the graphs that use it.
+        """
 
 
 class Recorder(Protocol):
-    """Turns work into something that repeats it with one launch."""
+    """Captures work, so that it can be repeated with one launch."""
 
     def warm_up_run(self, work: Work) -> None:
-        """Do the work once, so that whatever is made at the first time (handles, compiled kernels, workspaces) is there."""
+        """Run the work without a capture.
+
+        This creates everything that the first run creates: handles, kernels and workspaces.
+        """
 
     def record(self, work: Work) -> Capture:
-        """Recording need not do the work."""
+        """Capture the work. This does not necessarily run it."""
 
 
 class CudaRecorder:
-    """CUDA graphs that share one pool of memory.
+    """Captures CUDA graphs that share one memory pool.
 
-    Whatever the work allocates lives in the pool and is overwritten by the next replay of any of its graphs, so results must be
-    copied to memory from outside before the work ends.
+    Memory that the work allocates belongs to the pool, and the next replay of any of the graphs
+    overwrites it. The work must therefore copy its results to memory outside the pool.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -57,11 +63,11 @@ class CudaRecorder:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def record(self, work: Work) -> Capture:
-        """Raises CaptureError if an operation of the work cannot be captured."""
+        """Capture the work. Raises CaptureError if an operation cannot be captured."""
         graph = torch.cuda.CUDAGraph()
         errors: list[RuntimeError] = []
 
-        def noted() -> None:
+        def keep_error() -> None:
             try:
                 work()
             except RuntimeError as error:
@@ -69,20 +75,20 @@ class CudaRecorder:
                 raise
 
         try:
-            # thread_local: NCCL's watchdog and the stager call CUDA meanwhile, in other threads.
+            # thread_local, because NCCL's watchdog and the prefetcher call CUDA in other threads.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
-                noted()
+                keep_error()
         except RuntimeError as error:
-            # Ending a broken capture raises a second error; the first one names the operation.
+            # The end of a failed capture raises a second error; the first one is specific.
             first = errors[0] if errors else error
             raise CaptureError(_explain(first)) from first
         return graph
 
 
 def _explain(error: RuntimeError) -> str:
-    """Message of a CaptureError: operation, reason, remedy."""
+    """Return the message of a CaptureError: operation, reason and remedy."""
     own_files = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

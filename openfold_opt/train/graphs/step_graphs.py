@@ -1,4 +1,4 @@
-"""The training step as CUDA graphs: one per number of recycling iterations, and one update."""
+"""CUDA graphs of the training step, one per number of recycling iterations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openfold_opt.train.step import (
 
 
 class StepGraphs:
-    """Runs steps as TrainStep does, by replaying graphs on static memory.
+    """Runs the same steps as TrainStep by replaying graphs on static memory.
 
     A graph holds the forward and backward pass of one micro-batch. A step replays it once per
     micro-batch, and gradients accumulate in the parameter buffer. With several micro-batches, the
@@ -30,15 +30,15 @@ class StepGraphs:
     update is part of the micro-batch's graph: the reduction then starts during the backward pass,
     and a capture must contain both the start and the wait of a collective.
 
-    Parameters, moments, gradients and figures are allocated outside the graphs' memory pool, so
-    that graphs may follow each other in any order. A micro-batch of other shapes than the recorded
-    ones is computed without a graph; its step counts in num_eager_steps.
+    Parameters, moments, gradients and metrics are allocated outside the memory pool of the graphs,
+    so graphs can run in any order. A micro-batch with other shapes than the captured ones runs
+    without a graph, and its step is counted in num_eager_steps.
     """
 
     def __init__(
         self, train_step: TrainStep, recorder: Recorder, *, micro_batch: MicroBatch
     ) -> None:
-        """micro_batch: of the shapes to record, on the device; it becomes the static input."""
+        """micro_batch: on the device, with the shapes to capture; it becomes the static input."""
         self._train_step = train_step
         self._recorder = recorder
         self._input = micro_batch
@@ -56,17 +56,17 @@ class StepGraphs:
         self._update_capture: Capture | None = None
         self._term_names: tuple[str, ...] = ()
         self._rows: Tensor | None = None
-        """[batch, terms + 1] float32: what a replay writes, as in StepResult.local_terms."""
+        """[batch, terms + 1] float32: output of a replay, as in StepResult.local_terms."""
         self._packed: Tensor | None = None
-        """What a replay writes, as in StepTensors.packed."""
+        """Output of a replay, as in StepTensors.packed."""
         self.num_eager_steps = 0
-        """Steps so far with a micro-batch that fitted no graph."""
+        """Number of steps with a micro-batch that no graph fits."""
 
     def warm_up_run(self, num_recycling_iterations: int) -> None:
         """Run a micro-batch and the update without a graph. The caller restores the weights.
 
-        Call this for every number of recycling iterations before the first recording, as
-        recorded graphs keep their memory from eager work.
+        Call this for every number of recycling iterations before the first capture, because
+        captured graphs do not share their memory with eager work.
         """
         self._train_step.buffer.zero_gradients()
         self._recorder.warm_up_run(lambda: self._run_graph_work(num_recycling_iterations))
@@ -74,7 +74,7 @@ class StepGraphs:
             self._recorder.warm_up_run(self._run_update)
 
     def record(self, num_recycling_iterations: int) -> None:
-        """Record a micro-batch, and with the first one the update."""
+        """Capture a micro-batch and, with the first one, the update."""
         self._captures[num_recycling_iterations] = self._recorder.record(
             lambda: self._run_graph_work(num_recycling_iterations)
         )
@@ -82,7 +82,7 @@ class StepGraphs:
             self._update_capture = self._recorder.record(self._run_update)
 
     def release(self) -> None:
-        """Give up the graphs; further steps run without one."""
+        """Release the graphs. Further steps run without one."""
         for capture in self._captures.values():
             capture.reset()
         self._captures.clear()
@@ -93,7 +93,10 @@ class StepGraphs:
     def run(
         self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
     ) -> StepResult:
-        """As TrainStep.run. A micro-batch is asked for after the one before it was launched."""
+        """Run a step as TrainStep.run does.
+
+        Each micro-batch is requested after the previous one was launched.
+        """
         rate = learning_rate(self._train_step.config.schedule, step)
         self._numbers.step.fill_(step)
         self._numbers.learning_rate.fill_(rate)
@@ -131,7 +134,7 @@ class StepGraphs:
         )
 
     def _capture_for(self, batch: MicroBatch, num_recycling_iterations: int) -> Capture | None:
-        """The graph that the micro-batch fits, or None."""
+        """Return the graph that fits a micro-batch, or None."""
         num_passes = num_recycling_iterations + 1
         has_same_layout = all(
             (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
@@ -140,12 +143,12 @@ class StepGraphs:
         return self._captures.get(num_recycling_iterations) if has_same_layout else None
 
     def _run_graph_work(self, num_recycling_iterations: int) -> None:
-        """The work of a micro-batch's graph."""
+        """Run the work of a micro-batch's graph."""
         rows = self._run_micro_batch(self._input, num_recycling_iterations)
         self._rows = _store(rows, self._rows)
 
     def _run_micro_batch(self, batch: MicroBatch, num_recycling_iterations: int) -> Tensor:
-        """Forward and backward pass, and with one micro-batch per step the update; the rows."""
+        """Run forward and backward pass, and the update if a step has one micro-batch."""
         terms = self._train_step.forward_backward(
             batch,
             self._numbers,
@@ -158,7 +161,7 @@ class StepGraphs:
         return local_rows(terms)
 
     def _run_update(self) -> None:
-        """The work of the update's graph."""
+        """Run the work of the update's graph."""
         packed = self._train_step.update(
             self._numbers.learning_rate, num_terms=len(self._term_names)
         )
@@ -166,14 +169,14 @@ class StepGraphs:
 
 
 def _store(values: Tensor, memory: Tensor | None) -> Tensor:
-    """Copy into memory that the first call allocates: an eager one, outside the graphs' pool."""
+    """Copy values into `memory`. The first, eager call allocates it outside the graphs' pool."""
     memory = torch.empty_like(values) if memory is None else memory
     memory.copy_(values)
     return memory
 
 
 def _used(batch: MicroBatch, num_passes: int) -> list[Tensor]:
-    """The tensors that a micro-batch with num_passes slices of the per-pass features reads."""
+    """Return the tensors that the model reads, with num_passes slices of per-pass features."""
     features: FeatureBatch = batch.features
     return [
         getattr(features, name)[:, :num_passes] if spec.per_pass else getattr(features, name)

@@ -1,4 +1,7 @@
-"""bfloat16 as hardware has it, for Triton's interpreter: it holds bfloat16 as uint16, truncates casts and multiplies the bits."""
+"""Correct bfloat16 arithmetic for Triton's interpreter.
+
+The interpreter stores bfloat16 as uint16, truncates in casts, and multiplies the bits as integers.
+"""
 
 import numpy as np
 import triton.language as tl
@@ -6,20 +9,20 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 
 def to_float32(bits: np.ndarray) -> np.ndarray:
-    """bfloat16 bits (uint16) -> float32"""
+    """Convert bfloat16 bits (uint16) to float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """float32 -> bfloat16 bits (uint16), rounded to nearest, ties to even; NaN stays NaN."""
+    """Convert float32 to bfloat16 bits (uint16): round to nearest, ties to even; keep NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
-def mend_bfloat16() -> None:
-    """Replace casts and matrix products of the interpreter by right ones; safe to call twice."""
-    if getattr(InterpreterBuilder, "has_right_bfloat16", False):
+def fix_bfloat16() -> None:
+    """Replace the casts and matrix products of the interpreter; a second call does nothing."""
+    if getattr(InterpreterBuilder, "has_correct_bfloat16", False):
         return
     cast, dot, fp_to_fp = (
         InterpreterBuilder.cast_impl,
@@ -27,7 +30,7 @@ def mend_bfloat16() -> None:
         InterpreterBuilder.create_fp_to_fp,
     )
 
-    def right_cast(self, src, dst_type):
+    def correct_cast(self, src, dst_type):
         kinds = src.dtype.scalar, dst_type.scalar
         if kinds == (tl.float32, tl.bfloat16):
             return TensorHandle(to_bfloat16(src.data), tl.bfloat16)
@@ -35,17 +38,17 @@ def mend_bfloat16() -> None:
             return TensorHandle(to_float32(src.data), tl.float32)
         return cast(self, src, dst_type)
 
-    def right_fp_to_fp(self, src, dst_type, rounding_mode):
+    def correct_fp_to_fp(self, src, dst_type, rounding_mode):
         if tl.bfloat16 in (src.dtype.scalar, dst_type.scalar):
-            return right_cast(self, src, dst_type)
+            return correct_cast(self, src, dst_type)
         return fp_to_fp(self, src, dst_type, rounding_mode)
 
-    def right_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
+    def correct_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
         if a.dtype.scalar == tl.bfloat16:
             a, b = (TensorHandle(to_float32(x.data), tl.float32) for x in (a, b))
         return dot(self, a, b, d, input_precision, max_num_imprecise_acc)
 
-    InterpreterBuilder.cast_impl = right_cast
-    InterpreterBuilder.create_fp_to_fp = right_fp_to_fp
-    InterpreterBuilder.create_dot = right_dot
-    InterpreterBuilder.has_right_bfloat16 = True
+    InterpreterBuilder.cast_impl = correct_cast
+    InterpreterBuilder.create_fp_to_fp = correct_fp_to_fp
+    InterpreterBuilder.create_dot = correct_dot
+    InterpreterBuilder.has_correct_bfloat16 = True

@@ -1,8 +1,8 @@
-"""Kernels run in Triton's interpreter where there is no GPU; its bfloat16 is mended first."""
+"""Fix bfloat16 of Triton's interpreter, which runs the kernels on machines without a GPU."""
 
 import torch
 
-from tests.kernels.triton.bf16_interpreter import mend_bfloat16
+from tests.kernels.triton.bf16_interpreter import fix_bfloat16
 
 if not torch.cuda.is_available():
-    mend_bfloat16()
+    fix_bfloat16()

@@ -1,9 +1,9 @@
-"""Gated attention in Triton against the plain one."""
+"""Gated attention in Triton compared with the reference."""
 
 import pytest
 import torch
 
-from openfold_opt.kernels.reference.attention import attention as plain
+from openfold_opt.kernels.reference.attention import attention as reference
 from openfold_opt.kernels.triton.attention.attention import attention, supports
 from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random, random_mask
 
@@ -33,16 +33,18 @@ def without_bias(function, heads, mask):
 def test_values_and_gradients(batch, groups, n, heads, c):
     mask = random_mask(batch, groups, n)
     projected, bias = random(batch, groups, n, 4 * heads * c), random(batch, heads, n, n, seed=1)
-    assert_same(with_bias(attention, heads, mask), with_bias(plain, heads, mask), (projected, bias))
     assert_same(
-        without_bias(attention, heads, mask), without_bias(plain, heads, mask), (projected,)
+        with_bias(attention, heads, mask), with_bias(reference, heads, mask), (projected, bias)
+    )
+    assert_same(
+        without_bias(attention, heads, mask), without_bias(reference, heads, mask), (projected,)
     )
 
 
-def test_groups_that_are_masked_as_a_whole_have_the_plain_gradients():
+def test_fully_masked_groups_have_the_reference_gradients():
     mask = torch.zeros(1, 2, 9, device=DEVICE)
     leaves = random(1, 2, 9, 4 * 2 * 4), random(1, 2, 9, 9, seed=1)
-    assert_same(with_bias(attention, 2, mask), with_bias(plain, 2, mask), leaves)
+    assert_same(with_bias(attention, 2, mask), with_bias(reference, 2, mask), leaves)
 
 
 def test_strided_input_and_bias():
@@ -54,19 +56,21 @@ def test_strided_input_and_bias():
             x.transpose(1, 2)[..., :32], bias.movedim(-1, 1)
         )
 
-    assert_same(call(attention), call(plain), leaves)
+    assert_same(call(attention), call(reference), leaves)
 
 
-def test_more_groups_than_programs_share_a_tile_of_the_bias():
+def test_more_groups_than_programs_for_a_tile_of_the_bias():
     mask = random_mask(1, 19, 5)
     leaves = random(1, 19, 5, 4 * 4), random(1, 1, 5, 5, seed=1)
-    assert_same(with_bias(attention, 1, mask), with_bias(plain, 1, mask), leaves)
+    assert_same(with_bias(attention, 1, mask), with_bias(reference, 1, mask), leaves)
 
 
 def test_large_logits_do_not_overflow():
     mask = random_mask(1, 2, 8)
     leaves = random(1, 2, 8, 4 * 8, scale=30.0), random(1, 2, 8, 8, seed=1)
-    assert_same(with_bias(attention, 2, mask), with_bias(plain, 2, mask), leaves, tolerance=1e-4)
+    assert_same(
+        with_bias(attention, 2, mask), with_bias(reference, 2, mask), leaves, tolerance=1e-4
+    )
 
 
 @pytest.mark.parametrize(("heads", "c", "n"), [(2, 8, 20), (2, 32, 33)])
@@ -74,10 +78,10 @@ def test_bfloat16(heads, c, n):
     mask = random_mask(1, 3, n)
     leaves = random(1, 3, n, 4 * heads * c), random(1, heads, n, n, seed=1)
     assert_bfloat16_rule(
-        with_bias(attention, heads, mask), with_bias(plain, heads, mask), leaves, (True, True)
+        with_bias(attention, heads, mask), with_bias(reference, heads, mask), leaves, (True, True)
     )
 
 
-def test_what_is_not_supported_is_told():
+def test_supports_gives_the_reason():
     assert supports(32, DEVICE, torch.bfloat16) is None
     assert "at most 128 channels, found 200" in supports(200, DEVICE, torch.float32)

@@ -1,8 +1,8 @@
-"""Gate, dropout and residual in Triton against the plain version."""
+"""Gate, dropout and residual in Triton compared with the reference."""
 
 import pytest
 
-from openfold_opt.kernels.reference.dropout_residual import dropout_residual as plain
+from openfold_opt.kernels.reference.dropout_residual import dropout_residual as reference
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random
 
@@ -11,7 +11,7 @@ MASKS = {
     "shared by rows": (2, 1, 6, None),
     "shared by columns": (2, 5, 1, None),
     "whole": (2, 5, 6, None),
-    "one for all": (1,),
+    "one value": (1,),
 }
 
 
@@ -25,35 +25,41 @@ def mask_of(kind, c):
     )
 
 
+def with_gate(function, mask):
+    return lambda r, u, g: function(r, u, mask, g)
+
+
 @pytest.mark.parametrize("c", [1, 7, 64])
 @pytest.mark.parametrize("kind", MASKS)
 def test_values_and_gradients(kind, c):
     mask = mask_of(kind, c)
     leaves = random(2, 5, 6, c), random(2, 5, 6, c, seed=1), random(2, 5, 6, c, seed=2)
-    call = lambda function: lambda r, u, g: function(r, u, mask, g)
-    assert_same(call(dropout_residual), call(plain), leaves)
-    call = lambda function: lambda r, u: function(r, u, mask)
-    assert_same(call(dropout_residual), call(plain), leaves[:2])
+    assert_same(with_gate(dropout_residual, mask), with_gate(reference, mask), leaves)
+
+    def without_gate(function):
+        return lambda r, u: function(r, u, mask)
+
+    assert_same(without_gate(dropout_residual), without_gate(reference), leaves[:2])
 
 
 def test_strided_tensors():
     mask = mask_of("shared by rows", 7)
     leaves = random(2, 6, 5, 7), random(2, 6, 5, 7, seed=1), random(2, 5, 6, 10, seed=2)
-    call = lambda function: (
-        lambda r, u, g: function(r.transpose(1, 2), u.transpose(1, 2), mask, g[..., 3:])
-    )
-    assert_same(call(dropout_residual), call(plain), leaves)
+
+    def call(function):
+        return lambda r, u, g: function(r.transpose(1, 2), u.transpose(1, 2), mask, g[..., 3:])
+
+    assert_same(call(dropout_residual), call(reference), leaves)
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 2, 5, 4), (1, 1, 1, 1)])
 def test_any_number_of_dims(shape):
     leaves = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
     mask = (random(*shape, seed=3) > 0).float()
-    call = lambda function: lambda r, u, g: function(r, u, mask, g)
-    assert_same(call(dropout_residual), call(plain), leaves)
+    assert_same(with_gate(dropout_residual, mask), with_gate(reference, mask), leaves)
 
 
-def test_the_result_lies_in_memory_like_the_residual():
+def test_the_result_has_the_memory_layout_of_the_residual():
     residual = random(2, 6, 5, 8).transpose(1, 2)
     assert dropout_residual(residual, random(2, 5, 6, 8), None).stride() == residual.stride()
 
@@ -61,5 +67,5 @@ def test_the_result_lies_in_memory_like_the_residual():
 def test_bfloat16():
     mask = mask_of("shared by rows", 32)
     leaves = random(2, 5, 6, 32), random(2, 5, 6, 32, seed=1), random(2, 5, 6, 32, seed=2)
-    call = lambda function: lambda r, u, g: function(r, u, mask, g)
-    assert_bfloat16_rule(call(dropout_residual), call(plain), leaves, (True, True, True))
+    fused, expected = with_gate(dropout_residual, mask), with_gate(reference, mask)
+    assert_bfloat16_rule(fused, expected, leaves, (True, True, True))

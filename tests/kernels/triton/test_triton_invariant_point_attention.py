@@ -1,11 +1,11 @@
-"""Invariant point attention in Triton against the plain one."""
+"""Invariant point attention in Triton compared with the reference."""
 
 import pytest
 import torch
 
 from openfold_opt.kernels.interface import InvariantPointInputs
 from openfold_opt.kernels.reference.invariant_point_attention import (
-    invariant_point_attention as plain,
+    invariant_point_attention as reference,
 )
 from openfold_opt.kernels.triton.invariant_point_attention.invariant_point_attention import (
     invariant_point_attention,
@@ -49,22 +49,25 @@ def leaves(batch, n, heads, c, qk, vp, c_z):
 def test_values_and_gradients(sizes):
     mask = random_mask(*sizes[:2])
     assert_same(
-        call(invariant_point_attention, mask), call(plain, mask), leaves(*sizes), tolerance=5e-5
+        call(invariant_point_attention, mask), call(reference, mask), leaves(*sizes), tolerance=5e-5
     )
 
 
 def test_strided_input():
     mask = random_mask(2, 6)
-    double = lambda x: torch.cat([x, x], dim=-1)[..., : x.shape[-1]]
+
+    def double(x):
+        return torch.cat([x, x], dim=-1)[..., : x.shape[-1]]
+
     tensors = leaves(2, 6, 2, 4, 2, 2, 5)
     assert_same(
         call(invariant_point_attention, mask, double),
-        call(plain, mask, double),
+        call(reference, mask, double),
         tensors,
         tolerance=5e-5,
     )
 
 
-def test_what_is_not_supported_is_told():
+def test_supports_gives_the_reason():
     assert supports(128, DEVICE, torch.float32) is None
     assert "at most 256 channels of z, found 300" in supports(300, DEVICE, torch.float32)

@@ -1,9 +1,9 @@
-"""The outer product mean in Triton against the plain one."""
+"""Outer product mean in Triton compared with the reference."""
 
 import pytest
 import torch
 
-from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as plain
+from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as reference
 from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
     outer_product_mean,
     supports,
@@ -34,24 +34,27 @@ SIZES = [
 def test_values_and_gradients(sizes):
     batch, _, num_i, num_j, _, _ = sizes
     norm = random(batch, num_i, num_j, 1, seed=5).abs() + 0.5
-    assert_same(call(outer_product_mean, norm), call(plain, norm), leaves(*sizes), tolerance=5e-5)
+    assert_same(
+        call(outer_product_mean, norm), call(reference, norm), leaves(*sizes), tolerance=5e-5
+    )
 
 
 def test_parts_of_one_projection():
     norm = random(1, 4, 4, 1, seed=5).abs() + 0.5
     z, ab, _, _, bias = leaves(1, 6, 4, 4, 6, 5)
     w = random(5, 9, seed=3)
-    halves = lambda function: (
-        lambda z, ab, w, bias: call(function, norm)(z, *ab.chunk(2, dim=-1), w, bias)
-    )
-    assert_same(halves(outer_product_mean), halves(plain), (z, ab, w, bias))
+
+    def halves(function):
+        return lambda z, ab, w, bias: call(function, norm)(z, *ab.chunk(2, dim=-1), w, bias)
+
+    assert_same(halves(outer_product_mean), halves(reference), (z, ab, w, bias))
 
 
 def test_bfloat16():
     norm = random(1, 9, 7, 1, seed=5).abs() + 0.5
 
     def low(z, a, b, w, bias):
-        return plain(z, (a, b), (w.to(a.dtype), bias.to(a.dtype)), norm)
+        return reference(z, (a, b), (w.to(a.dtype), bias.to(a.dtype)), norm)
 
     assert_bfloat16_rule(
         call(outer_product_mean, norm),
@@ -61,6 +64,6 @@ def test_bfloat16():
     )
 
 
-def test_what_is_not_supported_is_told():
+def test_supports_gives_the_reason():
     assert supports(32, DEVICE, torch.bfloat16) is None
     assert "at most 64 hidden channels, found 65" in supports(65, DEVICE, torch.float32)

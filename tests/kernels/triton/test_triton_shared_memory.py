@@ -1,4 +1,4 @@
-"""A chip whose shared memory is too small for a kernel is refused before anything is launched."""
+"""A chip with too little shared memory for a kernel is rejected before any launch."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ WIDEST = {
     "invariant_point_attention": ipa.MAX_PAIR_CHANNELS,
 }
 TRAINING_CAPABILITIES = (80, 90, 100)
-"""Of the chips that people train on: no operation is refused there."""
+"""Capabilities of the chips used for training, which support every operation."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def gpu(monkeypatch):
     return report
 
 
-def test_the_table_reaches_the_largest_width_of_every_listed_operation():
+def test_the_table_has_the_largest_width_of_every_listed_operation():
     assert set(WIDEST) == set(shared_memory.SHARED_BYTES) == set(shared_memory.WIDTHS)
     assert set(WIDEST) <= {limit.kernels for limit in LIMITS.values()}
     for operation, widest in WIDEST.items():
@@ -47,7 +47,7 @@ def test_the_table_reaches_the_largest_width_of_every_listed_operation():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("capability", TRAINING_CAPABILITIES)
-def test_every_width_fits_the_chips_that_people_train_on(precision, capability):
+def test_every_width_fits_the_training_chips(precision, capability):
     for operation, widths in shared_memory.SHARED_BYTES.items():
         for width in widths:
             needed = shared_memory.bytes_needed(operation, width, precision, capability)
@@ -56,37 +56,38 @@ def test_every_width_fits_the_chips_that_people_train_on(precision, capability):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("capability", TRAINING_CAPABILITIES)
-def test_the_benchmark_runs_on_them(gpu, precision, capability):
+def test_the_benchmark_model_fits_the_training_chips(gpu, precision, capability):
     gpu(capability)
     shapes = ModelConfig().kernel_shapes()
     build_kernel_set(KernelConfig.all("triton"), "cuda", shapes, precision=precision)
 
 
-def test_a_chip_with_less_shared_memory_is_refused_with_both_figures(gpu):
+def test_the_error_for_too_little_shared_memory_has_both_sizes(gpu):
     gpu(89)
     shapes = ModelConfig().kernel_shapes()
     config = KernelConfig(outer_product_mean="triton")
     expected = (
-        r"kernel outer_product_mean: its Triton kernels need \d+ bytes of shared memory in bf16 for a "
-        r"width of 32, and a chip of compute capability 8.9 has 101376; set that field .*reference"
+        r"kernel outer_product_mean: its Triton kernels need \d+ bytes of shared memory in bf16 "
+        r"for a width of 32, and a chip of compute capability 8.9 has 101376; "
+        r"set that field .*reference"
     )
     with pytest.raises(ValueError, match=expected):
         build_kernel_set(config, "cuda", shapes, precision="bf16")
 
 
-def test_what_fits_the_smaller_chip_is_not_refused(gpu):
+def test_a_smaller_chip_accepts_kernels_that_fit(gpu):
     gpu(89)
     config = KernelConfig(layer_norm="triton", self_attention="triton")
     build_kernel_set(config, "cuda", KernelShapes(max_head_size=32), precision="bf16")
 
 
-def test_an_unknown_chip_is_refused(gpu):
+def test_an_unknown_chip_is_rejected(gpu):
     gpu(75)
     with pytest.raises(ValueError, match=r"kernel layer_norm: .* found 7.5 .*chips.py"):
         build_kernel_set(KernelConfig(layer_norm="triton"), "cuda", precision="fp32")
 
 
-def test_a_launch_that_does_not_fit_names_the_kernel_and_the_remedy():
+def test_the_error_for_a_launch_that_does_not_fit_names_kernel_and_fix():
     class TooLarge:
         fn = outer_product_mean.forward_kernel.fn
 

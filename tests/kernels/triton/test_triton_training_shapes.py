@@ -1,4 +1,4 @@
-"""Every Triton operation in bfloat16 at the shapes of training, against the reference."""
+"""Every Triton operation in bfloat16 at the training shapes, compared with the reference."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def name_of(case):
     return f"{case.operation}, {case.where}"
 
 
-# The names do not depend on sizes or device, so tiny cases on the CPU give all of them.
+# The names do not depend on sizes or device, so the tiny cases on the CPU have all of them.
 NAMES = [name_of(case) for case in maker("tiny", "cpu").cases()]
 
 

@@ -1,9 +1,9 @@
-"""The transition in Triton against the plain one."""
+"""Transition in Triton compared with the reference."""
 
 import pytest
 import torch
 
-from openfold_opt.kernels.reference.transition import transition as plain
+from openfold_opt.kernels.reference.transition import transition as reference
 from openfold_opt.kernels.triton.transition.transition import supports, transition
 from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
@@ -30,16 +30,19 @@ def leaves(shape, hidden):
     [((2, 3, 5), 20), ((1, 1), 1), ((3, 50, 33), 70), ((2, 70, 64), 128), ((1, 20, 130), 18)],
 )
 def test_values_and_gradients(shape, hidden):
-    assert_same(call(transition), call(plain), leaves(shape, hidden))
+    assert_same(call(transition), call(reference), leaves(shape, hidden))
 
 
-def test_more_rows_than_programs_share_a_chunk_of_the_weights():
-    assert_same(call(transition), call(plain), leaves((64 * 17 + 3, 4), 5), tolerance=1e-4)
+def test_more_rows_than_programs_for_a_chunk_of_the_weights():
+    assert_same(call(transition), call(reference), leaves((64 * 17 + 3, 4), 5), tolerance=1e-4)
 
 
 def test_strided_input():
-    view = lambda x: x.transpose(0, 1)
-    assert_same(call(transition, view), call(plain, view), leaves((4, 3, 8), 16))
+
+    def view(x):
+        return x.transpose(0, 1)
+
+    assert_same(call(transition, view), call(reference, view), leaves((4, 3, 8), 16))
 
 
 def test_bfloat16():
@@ -51,6 +54,6 @@ def test_bfloat16():
     assert_bfloat16_rule(call(transition), low, leaves((40, 32), 64), (True, *(False,) * 6))
 
 
-def test_what_is_not_supported_is_told():
+def test_supports_gives_the_reason():
     assert supports(256, DEVICE, torch.bfloat16) is None
     assert "at most 256 channels, found 384" in supports(384, DEVICE, torch.float32)

@@ -1,4 +1,4 @@
-"""The optimizer's step in Triton against the plain one, over steps that are clipped, skipped, and taken as they are."""
+"""Optimizer step in Triton compared with the reference, with clipped and skipped steps."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
-from openfold_opt.kernels.reference.weight_update import weight_update as plain
+from openfold_opt.kernels.reference.weight_update import weight_update as reference
 from openfold_opt.kernels.triton.weight_update import weight_update
 from tests.kernels.agreement import DEVICE, random
 
@@ -26,8 +26,8 @@ def new_state(n: int, *, with_copy: bool) -> WeightState:
 
 
 def tensors(state: WeightState) -> dict[str, torch.Tensor]:
-    found = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @pytest.mark.parametrize(("n", "with_copy"), [(1, False), (9001, False), (4096, True)])
@@ -42,7 +42,7 @@ def test_six_steps(n, with_copy):
         before = {name: value.clone() for name, value in tensors(ours).items()}
         found, expected = (
             weight_update(ours, gradient.clone(), **options),
-            plain(theirs, gradient.clone(), **options),
+            reference(theirs, gradient.clone(), **options),
         )
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
         for name, value in tensors(ours).items():

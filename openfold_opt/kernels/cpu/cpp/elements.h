@@ -1,8 +1,10 @@
-// What the loops are made of. A loop is one pass over memory where PyTorch's operations take three to six.
+// Element types and elementary functions of the CPU kernels. A kernel makes one pass over memory
+// where PyTorch's operations make three to six.
 //
-// Element is float or bfloat16; between loading and storing all is float. Memory is contiguous, the last dim the fastest. A loop writes
-// over what its comment says, and nowhere else do its arguments overlap. One thread runs it. Not-a-number goes through as it goes through
-// arithmetic: the only liberty that the compiler has is the order of the sums marked `reduction`.
+// Element is float or bfloat16; arithmetic between load and store is float. Memory is contiguous
+// and row-major. A kernel writes only to the arguments that its comment names, and no two arguments
+// overlap. Each kernel runs in one thread. NaN propagates as in ordinary arithmetic: the compiler
+// may only reorder the sums marked `reduction`.
 
 #pragma once
 
@@ -35,13 +37,14 @@ inline float load(bfloat16 x) { return as_float(static_cast<uint32_t>(x.bits) <<
 
 inline void store(float &to, float x) { to = x; }
 
-// rounded to the nearest, to even among two; rounding could carry the bits of a not-a-number away
+// Rounds to nearest, ties to even. NaN is a separate case, as rounding its bits could overflow.
 inline void store(bfloat16 &to, float x) {
     const uint32_t bits = as_bits(x), rounded = bits + 0x7FFF + ((bits >> 16) & 1);
     to.bits = static_cast<uint16_t>((x == x ? rounded : 0x7FC00000u) >> 16);
 }
 
-// e^x to 2 units in the last place; 0 below e^-87.3, and e^88 above. Cephes' polynomial on [-ln 2 / 2, ln 2 / 2], ln 2 in two parts.
+// e^x to 2 units in the last place; 0 for x < -87.3, e^88 for x > 88. Polynomial of the Cephes
+// library on [-ln 2 / 2, ln 2 / 2], with ln 2 in two parts.
 inline float exponential(float x) {
     const bool is_below = x < -87.3f;
     x = x > 88.0f ? 88.0f : x;
@@ -54,7 +57,8 @@ inline float exponential(float x) {
     p = std::fma(p, r, 4.1665795894e-2f);
     p = std::fma(p, r, 1.6666665459e-1f);
     p = std::fma(p, r, 5.0000001201e-1f);
-    const float y = std::fma(p, r * r, r + 1.0f) * as_float(static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23);
+    const uint32_t exponent_bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
+    const float y = std::fma(p, r * r, r + 1.0f) * as_float(exponent_bits);
     return is_below ? 0.0f : y;
 }
 

@@ -1,1 +1,1 @@
-"""Gated attention with mask and pair bias: kernels of the forward pass, of the backward pass, and the operation made of them."""
+"""Gated attention with mask and pair bias: forward kernel, backward kernels, and the operation."""

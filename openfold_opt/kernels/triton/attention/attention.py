@@ -1,4 +1,4 @@
-"""Gated attention as an operation: launchers, gradient, and the public function."""
+"""Gated attention: launch functions, autograd function, and the public function."""
 
 import math
 from typing import Any
@@ -23,9 +23,9 @@ from openfold_opt.kernels.triton.launch import (
 
 MAX_HEAD_SIZE = 128
 MIN_DOT_SIZE = 16
-"""Smallest size of a matrix product on tensor cores; smaller heads are padded with zeros in registers."""
+"""Smallest dim of a matrix product on tensor cores. Smaller heads are zero-padded in registers."""
 MAX_BIAS_SPLITS = 16
-"""Programs that share the groups of one tile of the bias' gradient."""
+"""Largest number of programs that sum one tile of the bias gradient over the groups."""
 
 
 def _blocks(num_q: int, num_k: int, c: int, dtype: torch.dtype) -> dict[str, int]:
@@ -41,14 +41,21 @@ def _blocks(num_q: int, num_k: int, c: int, dtype: torch.dtype) -> dict[str, int
 
 
 def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v and gate, views of [batch, groups, N, 4 * num_heads * c] whose last dim is contiguous."""
+    """Split projected [batch, groups, N, 4 * num_heads * c] into views: q, k, v and gate.
+
+    The last dim is contiguous.
+    """
     return projected.chunk(4, dim=-1)
 
 
 def _options(
     projected: Tensor, num_heads: int, mask_inf: float
 ) -> tuple[tuple[int, int, int, int], tuple[Any, ...], dict[str, Any]]:
-    """(batch, groups, N, c), the arguments after the strides, and the compile-time ones that all kernels share."""
+    """Return the arguments that all kernels share.
+
+    Returns:
+        (batch, groups, N, c), the arguments after the strides, and the compile-time constants.
+    """
     batch, groups, n, width = projected.shape
     c = width // (4 * num_heads)
     constants = _blocks(n, n, c, projected.dtype) | {
@@ -62,7 +69,11 @@ def _options(
 def attention_forward(
     projected: Tensor, mask: Tensor, bias: Tensor | None, num_heads: int, mask_inf: float
 ) -> tuple[Tensor, Tensor]:
-    """out [batch, groups, N, num_heads * c], and statistics [2, batch, groups, num_heads, N] float32."""
+    """Compute the gated output and the softmax statistics.
+
+    Returns:
+        out [batch, groups, N, num_heads * c]; statistics [2, batch, groups, num_heads, N] float32.
+    """
     (batch, groups, n, c), scales, constants = _options(projected, num_heads, mask_inf)
     q, k, v, gate = _parts(projected)
     out = torch.empty(
@@ -94,7 +105,12 @@ def attention_input_gradient(
     num_heads: int,
     mask_inf: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of `projected` in its dtype, contiguous, and delta [batch, groups, num_heads, N] float32."""
+    """Compute the gradient of `projected`.
+
+    Returns:
+        The gradient, contiguous, in the dtype of `projected`; delta [batch, groups, num_heads, N]
+        float32.
+    """
     (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
     gradient = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
     (q, k, v, gate), (dq, dk, dv, dgate) = _parts(projected), _parts(gradient)
@@ -133,7 +149,7 @@ def attention_bias_gradient(
     num_heads: int,
     mask_inf: float,
 ) -> Tensor:
-    """Partial sums [splits, batch, num_heads, N, N] float32 of the bias' gradient."""
+    """Return partial sums [splits, batch, num_heads, N, N] float32 of the bias gradient."""
     (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
     splits = min(MAX_BIAS_SPLITS, groups)
     dbias = torch.empty(
@@ -181,7 +197,10 @@ class _Attention(torch.autograd.Function):
 def attention(
     projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float, bias: Tensor | None = None
 ) -> Tensor:
-    """kernels.reference.attention without any tensor [..., N, N] but the bias and its gradient."""
+    """Compute kernels.reference.attention; its docstring has the shapes.
+
+    Materializes no tensor [..., N, N] except the bias and its gradient.
+    """
     if projected.stride(-1) != 1:
         projected = projected.contiguous()
     return _Attention.apply(
@@ -194,7 +213,7 @@ def attention(
 
 
 def supports(head_size: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """None, or why heads of this size cannot be attended to by these kernels."""
+    """Return why these kernels do not support heads of this size; None if they do."""
     if head_size > MAX_HEAD_SIZE:
-        return f"attention holds heads of at most {MAX_HEAD_SIZE} channels, found {head_size}"
+        return f"attention supports heads of at most {MAX_HEAD_SIZE} channels, found {head_size}"
     return unsupported_reason(device, dtype)

@@ -1,18 +1,22 @@
-"""Backward pass of gated attention, from the inputs, the gated output and the softmax's statistics.
+"""Backward pass of gated attention from the inputs, the gated output and the softmax statistics.
 
 With s = sigmoid(gate), P the softmax, O = P v and out = O * s, a gradient d(out) gives
 
-    d(gate) = d(out) * out * (1 - s),   dO = d(out) * s,   delta = sum over channels of d(out) * out = sum of dO * O,
-    dP = dO v^T,   dS = P * (dP - delta),   dq = scale * dS k,   dk = scale * dS^T q,   dv = P^T dO,   dbias = sum over groups of dS,
+    d(gate) = d(out) * out * (1 - s),   dO = d(out) * s,
+    delta = sum over channels of d(out) * out = sum over channels of dO * O,
+    dP = dO v^T,   dS = P * (dP - delta),
+    dq = scale * dS k,   dk = scale * dS^T q,   dv = P^T dO,   dbias = sum over groups of dS,
 
-so the output before the gate is never needed. P and dS are computed anew, tile by tile, in each of the three kernels: one owns blocks
-of queries (gate, delta, dq), one blocks of keys (dk, dv), and one tiles of the bias, for which it walks over the groups.
+so the output before the gate is not needed. Each of the three kernels recomputes P and dS by tiles:
+query_gradient_kernel for a block of queries (gate, delta, dq), key_gradient_kernel for a block of
+keys (dk, dv), bias_gradient_kernel for a tile of the bias, with a loop over groups.
 """
 
 import triton
 import triton.language as tl
 
 from openfold_opt.kernels.triton.attention.forward import (
+    head_start,
     head_tile,
     load_head,
     masked_logits,
@@ -22,7 +26,7 @@ from openfold_opt.kernels.triton.attention.forward import (
 
 @triton.jit
 def _weights(logits, maximum_ptr, total_ptr, row, in_queries):
-    """Softmax weights [queries, keys] of logits, from the forward pass's statistics."""
+    """Return the softmax weights [queries, keys] from logits and saved statistics."""
     maximum = tl.load(maximum_ptr + row, mask=in_queries, other=0.0)
     total = tl.load(total_ptr + row, mask=in_queries, other=1.0)
     return tl.exp(logits - maximum[:, None]) / total[:, None]
@@ -39,7 +43,7 @@ def query_gradient_kernel(
     maximum_ptr,
     total_ptr,
     out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
-    dout_ptr,  # the same
+    dout_ptr,  # as out
     dq_ptr,  # strides of q
     dgate_ptr,  # strides of q
     delta_ptr,  # [batch, groups, num_heads, N_q] float32
@@ -65,92 +69,39 @@ def query_gradient_kernel(
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of q and gate, and delta, for a block of queries of one head."""
-    head, place = tl.program_id(1), tl.program_id(2)
-    batch, group = place // num_groups, place % num_groups
+    """Compute the gradients of q and gate, and delta, for a block of queries of one head."""
+    head, batch_group = tl.program_id(1), tl.program_id(2)
+    batch, group = batch_group // num_groups, batch_group % num_groups
     queries = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     in_channels = tl.arange(0, BLOCK_C) < C
     in_queries = (queries < num_q)[:, None] & in_channels[None, :]
     channel = head * C
-    q = load_head(
-        q_ptr,
-        batch,
-        group,
-        queries,
-        num_q,
-        q_stride_batch,
-        q_stride_group,
-        q_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
-    gate = load_head(
-        gate_ptr,
-        batch,
-        group,
-        queries,
-        num_q,
-        q_stride_batch,
-        q_stride_group,
-        q_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
-    out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
+    q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+    q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
+    gate_start = head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+    gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
+    out_tile = out_offsets(batch_group, queries, num_q, num_heads, channel, C, BLOCK_C)
     out = tl.load(out_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
     dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
-    opened = tl.sigmoid(gate.to(tl.float32))
-    dgate = dout * out * (1.0 - opened)
-    dgate_tile = head_tile(
-        dgate_ptr,
-        batch,
-        group,
-        queries,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
+    sigmoid_gate = tl.sigmoid(gate.to(tl.float32))
+    dgate = dout * out * (1.0 - sigmoid_gate)
+    dgate_start = head_start(dgate_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dgate_tile = head_tile(dgate_start, queries, d_stride_element, BLOCK_C)
     tl.store(dgate_tile, dgate.to(dgate_ptr.dtype.element_ty), mask=in_queries)
     delta = tl.sum(dout * out, axis=1)
-    row = (place.to(tl.int64) * num_heads + head) * num_q + queries
+    row = (batch_group.to(tl.int64) * num_heads + head) * num_q + queries
     tl.store(delta_ptr + row, delta, mask=queries < num_q)
-    do = (dout * opened).to(q.dtype)
+    do = (dout * sigmoid_gate).to(q.dtype)
 
-    mask_row = mask_ptr + place.to(tl.int64) * num_k
+    mask_row = mask_ptr + batch_group.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dq = tl.zeros([BLOCK_Q, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
-        k = load_head(
-            k_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        v = load_head(
-            v_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
+        k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        k = load_head(k_start, keys, num_k, k_stride_element, C, BLOCK_C)
+        v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        v = load_head(v_start, keys, num_k, k_stride_element, C, BLOCK_C)
         logits = masked_logits(
             q,
             k,
@@ -169,17 +120,8 @@ def query_gradient_kernel(
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dq += tl.dot(dlogits.to(k.dtype), k, input_precision=PRECISION)
-    dq_tile = head_tile(
-        dq_ptr,
-        batch,
-        group,
-        queries,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
+    dq_start = head_start(dq_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dq_tile = head_tile(dq_start, queries, d_stride_element, BLOCK_C)
     tl.store(dq_tile, (dq * scale).to(dq_ptr.dtype.element_ty), mask=in_queries)
 
 
@@ -219,76 +161,32 @@ def key_gradient_kernel(
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of k and v for a block of keys of one head."""
-    head, place = tl.program_id(1), tl.program_id(2)
-    batch, group = place // num_groups, place % num_groups
+    """Compute the gradients of k and v for a block of keys of one head."""
+    head, batch_group = tl.program_id(1), tl.program_id(2)
+    batch, group = batch_group // num_groups, batch_group % num_groups
     keys = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     in_channels = tl.arange(0, BLOCK_C) < C
     in_keys = (keys < num_k)[:, None] & in_channels[None, :]
     channel = head * C
-    k = load_head(
-        k_ptr,
-        batch,
-        group,
-        keys,
-        num_k,
-        k_stride_batch,
-        k_stride_group,
-        k_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
-    v = load_head(
-        v_ptr,
-        batch,
-        group,
-        keys,
-        num_k,
-        k_stride_batch,
-        k_stride_group,
-        k_stride_element,
-        channel,
-        C,
-        BLOCK_C,
-    )
-    mask_row = mask_ptr + place.to(tl.int64) * num_k
+    k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+    k = load_head(k_start, keys, num_k, k_stride_element, C, BLOCK_C)
+    v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+    v = load_head(v_start, keys, num_k, k_stride_element, C, BLOCK_C)
+    mask_row = mask_ptr + batch_group.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
     dv = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_q, BLOCK_Q):
         queries = first + tl.arange(0, BLOCK_Q)
         in_queries = (queries < num_q)[:, None] & in_channels[None, :]
-        q = load_head(
-            q_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        gate = load_head(
-            gate_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        out_tile = out_offsets(place, queries, num_q, num_heads, channel, C, BLOCK_C)
+        q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        gate_start = head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        out_tile = out_offsets(batch_group, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
-        row = (place.to(tl.int64) * num_heads + head) * num_q + queries
+        row = (batch_group.to(tl.int64) * num_heads + head) * num_q + queries
         delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
         logits = masked_logits(
             q,
@@ -309,28 +207,10 @@ def key_gradient_kernel(
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dlogits = weights * (dweights - delta[:, None])
         dk += tl.dot(tl.trans(dlogits.to(q.dtype)), q, input_precision=PRECISION)
-    dk_tile = head_tile(
-        dk_ptr,
-        batch,
-        group,
-        keys,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
-    dv_tile = head_tile(
-        dv_ptr,
-        batch,
-        group,
-        keys,
-        d_stride_batch,
-        d_stride_group,
-        d_stride_element,
-        channel,
-        BLOCK_C,
-    )
+    dk_start = head_start(dk_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dk_tile = head_tile(dk_start, keys, d_stride_element, BLOCK_C)
+    dv_start = head_start(dv_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dv_tile = head_tile(dv_start, keys, d_stride_element, BLOCK_C)
     tl.store(dk_tile, (dk * scale).to(dk_ptr.dtype.element_ty), mask=in_keys)
     tl.store(dv_tile, dv.to(dv_ptr.dtype.element_ty), mask=in_keys)
 
@@ -347,7 +227,7 @@ def bias_gradient_kernel(
     total_ptr,
     dout_ptr,
     delta_ptr,
-    dbias_ptr,  # [splits, batch, num_heads, N_q, N_k] float32: each split sums a share of the groups
+    dbias_ptr,  # [splits, batch, num_heads, N_q, N_k] float32: each split sums a part of the groups
     num_batch,
     num_groups,
     num_heads,
@@ -367,87 +247,40 @@ def bias_gradient_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A tile of the gradient of the bias, summed over a share of the groups."""
-    head, place = tl.program_id(1), tl.program_id(2)
-    batch, split, num_splits = (
-        place % num_batch,
-        place // num_batch,
-        tl.num_programs(2) // num_batch,
-    )
-    blocks_of_keys = tl.cdiv(num_k, BLOCK_K)
-    queries = (tl.program_id(0) // blocks_of_keys) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    keys = (tl.program_id(0) % blocks_of_keys) * BLOCK_K + tl.arange(0, BLOCK_K)
+    """Compute a tile of the bias gradient, summed over a part of the groups."""
+    head, program = tl.program_id(1), tl.program_id(2)
+    batch, split = program % num_batch, program // num_batch
+    num_splits = tl.num_programs(2) // num_batch
+    num_key_blocks = tl.cdiv(num_k, BLOCK_K)
+    queries = (tl.program_id(0) // num_key_blocks) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    keys = (tl.program_id(0) % num_key_blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
     in_channels = tl.arange(0, BLOCK_C) < C
     in_queries = (queries < num_q)[:, None] & in_channels[None, :]
     channel = head * C
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     dbias = tl.zeros([BLOCK_Q, BLOCK_K], dtype=tl.float32)
-    for turn in range(tl.cdiv(num_groups - split, num_splits)):
-        group = split + turn * num_splits
-        q = load_head(
-            q_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        gate = load_head(
-            gate_ptr,
-            batch,
-            group,
-            queries,
-            num_q,
-            q_stride_batch,
-            q_stride_group,
-            q_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        k = load_head(
-            k_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        v = load_head(
-            v_ptr,
-            batch,
-            group,
-            keys,
-            num_k,
-            k_stride_batch,
-            k_stride_group,
-            k_stride_element,
-            channel,
-            C,
-            BLOCK_C,
-        )
-        whole = batch.to(tl.int64) * num_groups + group
-        out_tile = out_offsets(whole, queries, num_q, num_heads, channel, C, BLOCK_C)
+    for step in range(tl.cdiv(num_groups - split, num_splits)):
+        group = split + step * num_splits
+        q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        q = load_head(q_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        gate_start = head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+        gate = load_head(gate_start, queries, num_q, q_stride_element, C, BLOCK_C)
+        k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        k = load_head(k_start, keys, num_k, k_stride_element, C, BLOCK_C)
+        v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
+        v = load_head(v_start, keys, num_k, k_stride_element, C, BLOCK_C)
+        batch_group = batch.to(tl.int64) * num_groups + group
+        out_tile = out_offsets(batch_group, queries, num_q, num_heads, channel, C, BLOCK_C)
         dout = tl.load(dout_ptr + out_tile, mask=in_queries, other=0.0).to(tl.float32)
         do = (dout * tl.sigmoid(gate.to(tl.float32))).to(q.dtype)
-        row = (whole * num_heads + head) * num_q + queries
+        row = (batch_group * num_heads + head) * num_q + queries
         delta = tl.load(delta_ptr + row, mask=queries < num_q, other=0.0)
         logits = masked_logits(
             q,
             k,
             keys,
             queries,
-            mask_ptr + whole * num_k,
+            mask_ptr + batch_group * num_k,
             bias_plane,
             num_q,
             num_k,
@@ -459,6 +292,6 @@ def bias_gradient_kernel(
         weights = _weights(logits, maximum_ptr, total_ptr, row, queries < num_q)
         dweights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         dbias += weights * (dweights - delta[:, None])
-    plane = (place.to(tl.int64) * num_heads + head) * num_q * num_k
+    plane = (program.to(tl.int64) * num_heads + head) * num_q * num_k
     inside = (queries < num_q)[:, None] & (keys < num_k)[None, :]
     tl.store(dbias_ptr + plane + queries[:, None] * num_k + keys[None, :], dbias, mask=inside)

@@ -1,1 +1,1 @@
-"""Fused invariant point attention: kernels, and the operation made of them."""
+"""Fused invariant point attention: kernels and operation."""

@@ -1,4 +1,4 @@
-"""Invariant point attention as an operation: launchers, gradient, and the public function."""
+"""Invariant point attention: launch functions, autograd function, and the public function."""
 
 import math
 from typing import Any
@@ -22,13 +22,14 @@ from openfold_opt.kernels.triton.launch import (
 MIN_DOT_SIZE = 16
 MAX_PAIR_CHANNELS = 256
 FORWARD_BLOCK_J, BACKWARD_BLOCK_J = 16, 8
-"""Residues j at a time: the forward pass sums over them in a matrix product, the backward pass holds twice as much for each."""
+"""Residues j per step. The forward pass sums over them in a matrix product; the backward pass needs
+twice the memory for each."""
 BACKWARD_BLOCK_CZ = 32
-"""Channels of z at a time in the backward pass."""
+"""Channels of z per step in the backward pass."""
 
 
 def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict[str, Any]:
-    """What both kernels share."""
+    """Return the compile-time constants that both kernels share."""
     sizes = {
         "C": q.shape[-1],
         "QK": q_points.shape[-1],
@@ -45,7 +46,7 @@ def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict
 
 
 def _scales(q: Tensor, q_points: Tensor, mask_inf: float) -> tuple[float, float, float, float]:
-    """Of scalars, points and bias (see the plain version), and mask_inf."""
+    """Return the scales of scalars, points and bias (see the reference version), and mask_inf."""
     num_points = q_points.shape[-1] // 3
     return (
         math.sqrt(1.0 / (3 * q.shape[-1])),
@@ -69,7 +70,12 @@ def invariant_point_attention_forward(
     mask: Tensor,
     mask_inf: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scalars, points (flattened), pairs; statistics [2, batch, N, heads] float32. All inputs contiguous."""
+    """Compute the results and the softmax statistics. All inputs are contiguous.
+
+    Returns:
+        scalars, points [batch, N, heads, 3 * num_v_points], pairs; statistics [2, batch, N, heads]
+        float32.
+    """
     batch, n, heads, _ = q.shape
     scalars, points = torch.empty_like(v), torch.empty_like(v_points)
     pairs = torch.empty(batch, n, heads, z.shape[-1], dtype=z.dtype, device=z.device)
@@ -104,13 +110,17 @@ def invariant_point_attention_forward(
 def invariant_point_attention_backward(
     inputs: list[Tensor], results: list[Tensor], gradients: list[Tensor], mask_inf: float
 ) -> list[Tensor]:
-    """Gradients of q, q_points, bias, z, point_weights per residue; softmax weights and gradient of the logits.
+    """Compute the gradients that belong to residue i, the softmax weights and d(logits).
 
-    inputs: those of the forward pass; results: what it returned; gradients: of scalars, points, pairs.
+    inputs: of the forward pass; results: of the forward pass; gradients: of scalars, points, pairs.
+
+    Returns:
+        Gradients of q, q_points, bias, z and of point_weights per residue [batch, N, heads];
+        softmax weights and gradient of the logits [batch, heads, N, N] float32.
     """
     q, k, _, q_points, _, v_points, bias, z = inputs[:8]
     batch, n, heads, _ = q.shape
-    own = [torch.empty_like(x) for x in (q, q_points, bias, z)]
+    query_gradients = [torch.empty_like(x) for x in (q, q_points, bias, z)]
     dpoint_weights = torch.empty(batch, n, heads, dtype=torch.float32, device=q.device)
     weights = torch.empty(batch, heads, n, n, dtype=torch.float32, device=q.device)
     dlogits = torch.empty_like(weights)
@@ -119,7 +129,7 @@ def invariant_point_attention_backward(
         *results[:3],
         *results[3],
         *gradients,
-        *own,
+        *query_gradients,
         dpoint_weights,
         weights,
         dlogits,
@@ -129,7 +139,7 @@ def invariant_point_attention_backward(
         "BLOCK_CZ": BACKWARD_BLOCK_CZ,
     }
     launch(backward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **constants)
-    return [*own, dpoint_weights, weights, dlogits]
+    return [*query_gradients, dpoint_weights, weights, dlogits]
 
 
 class _InvariantPointAttention(torch.autograd.Function):
@@ -155,26 +165,29 @@ class _InvariantPointAttention(torch.autograd.Function):
 def _key_gradients(
     inputs: list[Tensor], gradients: list[Tensor], weights: Tensor, dlogits: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of k, v, k_points, v_points: sums over the residues that attend, as matrix products."""
+    """Return the gradients of k, v, k_points, v_points as matrix products over residues i."""
     q, _, _, q_points, k_points, _, _, _, point_weights = inputs[:9]
     scalar_scale, point_scale, _, _ = _scales(q, q_points, 0.0)
 
-    def gathered(matrix: Tensor, values: Tensor) -> Tensor:
+    def sum_over_queries(matrix: Tensor, values: Tensor) -> Tensor:
         return torch.matmul(matrix.transpose(-1, -2), values.transpose(1, 2).float()).transpose(
             1, 2
         )
 
-    received = dlogits.sum(-2).transpose(1, 2).unsqueeze(-1)
-    pull = gathered(dlogits, q_points) - received * k_points
-    dk_points = point_scale * point_weights[:, None] * pull
-    dv, dv_points = gathered(weights, gradients[0]), gathered(weights, gradients[1])
-    return scalar_scale * gathered(dlogits, q), dv, dk_points, dv_points
+    dlogits_sum = dlogits.sum(-2).transpose(1, 2).unsqueeze(-1)
+    difference_sum = sum_over_queries(dlogits, q_points) - dlogits_sum * k_points
+    dk_points = point_scale * point_weights[:, None] * difference_sum
+    dv, dv_points = sum_over_queries(weights, gradients[0]), sum_over_queries(weights, gradients[1])
+    return scalar_scale * sum_over_queries(dlogits, q), dv, dk_points, dv_points
 
 
 def invariant_point_attention(
     inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """kernels.reference.invariant_point_attention in one launch forward, and one plus four matrix products backward."""
+    """Compute kernels.reference.invariant_point_attention; its docstring has the shapes.
+
+    Makes one launch forward, and one launch and four matrix products backward.
+    """
     points = [x.flatten(-2) for x in (inputs.q_points, inputs.k_points, inputs.v_points)]
     tensors = (
         inputs.q,
@@ -193,7 +206,10 @@ def invariant_point_attention(
 
 
 def supports(c_z: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """None, or why a pair representation of c_z channels is too wide for these kernels."""
+    """Return why these kernels do not support c_z channels of z; None if they do."""
     if c_z > MAX_PAIR_CHANNELS:
-        return f"invariant_point_attention holds at most {MAX_PAIR_CHANNELS} channels of z, found {c_z}"
+        return (
+            f"invariant_point_attention supports at most {MAX_PAIR_CHANNELS} channels of z, "
+            f"found {c_z}"
+        )
     return unsupported_reason(device, dtype)

@@ -1,8 +1,9 @@
-"""Invariant point attention, one program for each residue i: all heads at once, so that z[i, :, :] is read a single time.
+"""Kernels of invariant point attention, one program per residue i with all heads.
 
-The point term of the logits is a sum over points in registers; no [N, N, heads, points, 3] tensor exists. The backward kernel
-owns a residue i as well and gives whatever belongs to it (q, bias, z, point weights). It leaves the softmax weights and the
-gradient of the logits [heads, N, N], of which plain matrix products make the gradients of keys and values.
+z[i, :, :] is read once. The point term of the logits is a sum over points in registers; no
+[N, N, heads, points, 3] tensor is materialized. The backward kernel computes the gradients that
+belong to residue i (q, bias, z, point weights). It writes the softmax weights and the gradient of
+the logits [heads, N, N], from which matrix products compute the gradients of keys and values.
 """
 
 import triton
@@ -13,50 +14,50 @@ import triton.language as tl
 def load_heads(
     ptr, residues, num_res, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """[residues, heads, BLOCK] of a tensor [N_res, HEADS, SIZE], float32; zero where there is nothing."""
+    """Load [residues, heads, BLOCK] of a tensor [N_res, HEADS, SIZE] as float32; zero outside."""
     channels = tl.arange(0, BLOCK)
     inside = (
         (residues < num_res)[:, None, None]
         & (heads < HEADS)[None, :, None]
         & (channels < SIZE)[None, None, :]
     )
-    places = (
+    offsets = (
         residues[:, None, None] * (HEADS * SIZE)
         + heads[None, :, None] * SIZE
         + channels[None, None, :]
     )
-    return tl.load(ptr + places, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(ptr + offsets, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def load_own(ptr, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """[heads, BLOCK] of one residue of a tensor [N_res, HEADS, SIZE], float32."""
+def load_query(ptr, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """Load [heads, BLOCK] of one residue of a tensor [N_res, HEADS, SIZE] as float32."""
     channels = tl.arange(0, BLOCK)
     inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
-    places = residue * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
-    return tl.load(ptr + places, mask=inside, other=0.0).to(tl.float32)
+    offsets = residue * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
+    return tl.load(ptr + offsets, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def pair_channels(
+def load_channels(
     ptr, row, heads, first, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """[heads, BLOCK] from channel `first` on, of one residue of a tensor [N_res, HEADS, SIZE], float32."""
+    """Load [heads, BLOCK] from channel `first` of one residue of [N_res, HEADS, SIZE]; float32."""
     channels = first + tl.arange(0, BLOCK)
     inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
-    places = row * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
-    return tl.load(ptr + places, mask=inside, other=0.0).to(tl.float32)
+    offsets = row * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
+    return tl.load(ptr + offsets, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def store_own(
+def store_query(
     ptr, value, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Counterpart of load_own."""
+    """Store [heads, BLOCK] of one residue of a tensor [N_res, HEADS, SIZE]."""
     channels = tl.arange(0, BLOCK)
     inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
-    places = residue * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
-    tl.store(ptr + places, value.to(ptr.dtype.element_ty), mask=inside)
+    offsets = residue * (HEADS * SIZE) + heads[:, None] * SIZE + channels[None, :]
+    tl.store(ptr + offsets, value.to(ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -68,7 +69,7 @@ def pair_logits(
     bias_ptr,
     point_weights,
     mask_ptr,
-    own_mask,
+    query_mask,
     row,
     residues,
     heads,
@@ -79,15 +80,15 @@ def pair_logits(
     mask_inf,
     HEADS: tl.constexpr,
 ):
-    """Logits [residues, heads] and squared point distances of the same shape; -inf beyond the last residue."""
+    """Return logits [residues, heads], -inf beyond the last, and squared point distances."""
     exists = residues < num_res
     separation = q_points[None, :, :] - k_points
     squared = tl.sum(separation * separation, axis=2)
-    places = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
+    offsets = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
     bias = tl.load(
-        bias_ptr + places, mask=exists[:, None] & (heads < HEADS)[None, :], other=0.0
+        bias_ptr + offsets, mask=exists[:, None] & (heads < HEADS)[None, :], other=0.0
     ).to(tl.float32)
-    mask = tl.load(mask_ptr + residues, mask=exists, other=0.0).to(tl.float32) * own_mask
+    mask = tl.load(mask_ptr + residues, mask=exists, other=0.0).to(tl.float32) * query_mask
     logits = tl.sum(q[None, :, :] * k, axis=2) * scalar_scale + bias * bias_scale
     logits = (
         logits
@@ -100,10 +101,10 @@ def pair_logits(
 @triton.jit
 def forward_kernel(
     q_ptr,  # [batch, N, HEADS, C]
-    k_ptr,  # the same
-    v_ptr,  # the same
+    k_ptr,  # as q
+    v_ptr,  # as q
     q_points_ptr,  # [batch, N, HEADS, QK]: points times three coordinates
-    k_points_ptr,  # the same
+    k_points_ptr,  # as q_points
     v_points_ptr,  # [batch, N, HEADS, VP]
     bias_ptr,  # [batch, N, N, HEADS]
     z_ptr,  # [batch, N, N, CZ]
@@ -113,7 +114,7 @@ def forward_kernel(
     points_ptr,  # [batch, N, HEADS, VP]
     pairs_ptr,  # [batch, N, HEADS, CZ]
     maximum_ptr,  # [batch, N, HEADS] float32: maximum of the logits
-    total_ptr,  # the same: sum of exp(logits - maximum)
+    total_ptr,  # as maximum: sum of exp(logits - maximum)
     num_res,
     scalar_scale,
     point_scale,
@@ -132,15 +133,15 @@ def forward_kernel(
     BLOCK_J: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Results and softmax statistics of residue i."""
+    """Compute results and softmax statistics of residue i."""
     i, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     first = batch * num_res
     row = first + i
     heads = tl.arange(0, BLOCK_HEADS)
-    q = load_own(q_ptr, row, heads, HEADS, C, BLOCK_C)
-    q_points = load_own(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
+    q = load_query(q_ptr, row, heads, HEADS, C, BLOCK_C)
+    q_points = load_query(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
     point_weights = tl.load(point_weights_ptr + heads, mask=heads < HEADS, other=0.0).to(tl.float32)
-    own_mask = tl.load(mask_ptr + row).to(tl.float32)
+    query_mask = tl.load(mask_ptr + row).to(tl.float32)
     channels_z = tl.arange(0, BLOCK_CZ)
     maximum = tl.full([BLOCK_HEADS], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_HEADS], dtype=tl.float32)
@@ -161,7 +162,7 @@ def forward_kernel(
             bias_ptr,
             point_weights,
             mask_ptr + first,
-            own_mask,
+            query_mask,
             row,
             residues,
             heads,
@@ -174,9 +175,9 @@ def forward_kernel(
         )
         new_maximum = tl.maximum(maximum, tl.max(logits, axis=0))
         weights = tl.exp(logits - new_maximum[None, :])
-        shrink = tl.exp(maximum - new_maximum)
+        rescale = tl.exp(maximum - new_maximum)
         maximum = new_maximum
-        total = total * shrink + tl.sum(weights, axis=0)
+        total = total * rescale + tl.sum(weights, axis=0)
         v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
         v_points = load_heads(
             v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
@@ -187,14 +188,66 @@ def forward_kernel(
             mask=(residues < num_res)[:, None] & (channels_z < CZ)[None, :],
             other=0.0,
         ).to(tl.float32)
-        scalars = scalars * shrink[:, None] + tl.sum(weights[:, :, None] * v, axis=0)
-        points = points * shrink[:, None] + tl.sum(weights[:, :, None] * v_points, axis=0)
-        pairs = pairs * shrink[:, None] + tl.dot(tl.trans(weights), z, input_precision=PRECISION)
-    store_own(scalars_ptr, scalars / total[:, None], row, heads, HEADS, C, BLOCK_C)
-    store_own(points_ptr, points / total[:, None], row, heads, HEADS, VP, BLOCK_VP)
-    store_own(pairs_ptr, pairs / total[:, None], row, heads, HEADS, CZ, BLOCK_CZ)
+        scalars = scalars * rescale[:, None] + tl.sum(weights[:, :, None] * v, axis=0)
+        points = points * rescale[:, None] + tl.sum(weights[:, :, None] * v_points, axis=0)
+        pairs = pairs * rescale[:, None] + tl.dot(tl.trans(weights), z, input_precision=PRECISION)
+    store_query(scalars_ptr, scalars / total[:, None], row, heads, HEADS, C, BLOCK_C)
+    store_query(points_ptr, points / total[:, None], row, heads, HEADS, VP, BLOCK_VP)
+    store_query(pairs_ptr, pairs / total[:, None], row, heads, HEADS, CZ, BLOCK_CZ)
     tl.store(maximum_ptr + row * HEADS + heads, maximum, mask=heads < HEADS)
     tl.store(total_ptr + row * HEADS + heads, total, mask=heads < HEADS)
+
+
+@triton.jit
+def add_pair_delta(
+    delta,
+    pairs_ptr,
+    dpairs_ptr,
+    row,
+    heads,
+    HEADS: tl.constexpr,
+    CZ: tl.constexpr,
+    BLOCK_CZ: tl.constexpr,
+):
+    """Return delta [heads] plus the sum over channels of d(pairs) * pairs of one residue."""
+    for first_z in range(0, CZ, BLOCK_CZ):
+        pairs = load_channels(pairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
+        delta += tl.sum(
+            load_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ) * pairs, axis=1
+        )
+    return delta
+
+
+@triton.jit
+def pair_gradients(
+    dweights,
+    weights,
+    z_ptr,
+    dpairs_ptr,
+    dz_ptr,
+    row,
+    z_rows,
+    exists,
+    heads,
+    HEADS: tl.constexpr,
+    CZ: tl.constexpr,
+    BLOCK_CZ: tl.constexpr,
+):
+    """Store the gradient of z for residues j; return dweights [residues, heads] plus z d(pairs).
+
+    Uses a few channels per step and sums in registers, as a float32 matrix product of these sizes
+    would spill registers.
+    """
+    for first_z in range(0, CZ, BLOCK_CZ):
+        channels_z = first_z + tl.arange(0, BLOCK_CZ)
+        z_offsets = z_rows[:, None] * CZ + channels_z[None, :]
+        in_z = exists[:, None] & (channels_z < CZ)[None, :]
+        z = tl.load(z_ptr + z_offsets, mask=in_z, other=0.0).to(tl.float32)
+        dpairs = load_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
+        dweights += tl.sum(z[:, None, :] * dpairs[None, :, :], axis=2)
+        dz = tl.sum(weights[:, :, None] * dpairs[None, :, :], axis=1)
+        tl.store(dz_ptr + z_offsets, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
+    return dweights
 
 
 @triton.jit
@@ -214,14 +267,14 @@ def backward_kernel(
     pairs_ptr,
     maximum_ptr,
     total_ptr,
-    dscalars_ptr,  # as scalars, and so on
+    dscalars_ptr,  # as scalars; the next six also have the shapes of their tensors
     dpoints_ptr,
     dpairs_ptr,
     dq_ptr,
     dq_points_ptr,
     dbias_ptr,
     dz_ptr,
-    dpoint_weights_ptr,  # [batch, N, HEADS] float32, to be summed over residues
+    dpoint_weights_ptr,  # [batch, N, HEADS] float32, not yet summed over residues
     weights_ptr,  # [batch, HEADS, N, N] float32: softmax weights
     dlogits_ptr,  # [batch, HEADS, N, N] float32
     num_res,
@@ -241,25 +294,21 @@ def backward_kernel(
     BLOCK_CZ: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """Gradients of what belongs to residue i, its softmax weights and the gradient of its logits."""
+    """Compute the gradients of residue i, its softmax weights and the gradient of its logits."""
     i, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     first = batch * num_res
     row = first + i
     heads = tl.arange(0, BLOCK_HEADS)
     is_head = heads < HEADS
-    q = load_own(q_ptr, row, heads, HEADS, C, BLOCK_C)
-    q_points = load_own(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
+    q = load_query(q_ptr, row, heads, HEADS, C, BLOCK_C)
+    q_points = load_query(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
     point_weights = tl.load(point_weights_ptr + heads, mask=is_head, other=0.0).to(tl.float32)
-    own_mask = tl.load(mask_ptr + row).to(tl.float32)
-    dscalars = load_own(dscalars_ptr, row, heads, HEADS, C, BLOCK_C)
-    dpoints = load_own(dpoints_ptr, row, heads, HEADS, VP, BLOCK_VP)
-    delta = tl.sum(dscalars * load_own(scalars_ptr, row, heads, HEADS, C, BLOCK_C), axis=1)
-    delta += tl.sum(dpoints * load_own(points_ptr, row, heads, HEADS, VP, BLOCK_VP), axis=1)
-    for first_z in range(0, CZ, BLOCK_CZ):
-        pairs = pair_channels(pairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
-        delta += tl.sum(
-            pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ) * pairs, axis=1
-        )
+    query_mask = tl.load(mask_ptr + row).to(tl.float32)
+    dscalars = load_query(dscalars_ptr, row, heads, HEADS, C, BLOCK_C)
+    dpoints = load_query(dpoints_ptr, row, heads, HEADS, VP, BLOCK_VP)
+    delta = tl.sum(dscalars * load_query(scalars_ptr, row, heads, HEADS, C, BLOCK_C), axis=1)
+    delta += tl.sum(dpoints * load_query(points_ptr, row, heads, HEADS, VP, BLOCK_VP), axis=1)
+    delta = add_pair_delta(delta, pairs_ptr, dpairs_ptr, row, heads, HEADS, CZ, BLOCK_CZ)
     maximum = tl.load(maximum_ptr + row * HEADS + heads, mask=is_head, other=0.0)
     total = tl.load(total_ptr + row * HEADS + heads, mask=is_head, other=1.0)
     dq = tl.zeros([BLOCK_HEADS, BLOCK_C], dtype=tl.float32)
@@ -280,7 +329,7 @@ def backward_kernel(
             bias_ptr,
             point_weights,
             mask_ptr + first,
-            own_mask,
+            query_mask,
             row,
             residues,
             heads,
@@ -299,20 +348,25 @@ def backward_kernel(
         dweights = tl.sum(v * dscalars[None, :, :], axis=2) + tl.sum(
             v_points * dpoints[None, :, :], axis=2
         )
-        # a few channels at a time, as sums in registers: a float32 matrix product of these sizes would spill
-        for first_z in range(0, CZ, BLOCK_CZ):
-            channels_z = first_z + tl.arange(0, BLOCK_CZ)
-            z_offsets = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
-            in_z = exists[:, None] & (channels_z < CZ)[None, :]
-            z = tl.load(z_ptr + z_offsets, mask=in_z, other=0.0).to(tl.float32)
-            dpairs = pair_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
-            dweights += tl.sum(z[:, None, :] * dpairs[None, :, :], axis=2)
-            dz = tl.sum(weights[:, :, None] * dpairs[None, :, :], axis=1)
-            tl.store(dz_ptr + z_offsets, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
+        z_rows = row * num_res + residues
+        dweights = pair_gradients(
+            dweights,
+            weights,
+            z_ptr,
+            dpairs_ptr,
+            dz_ptr,
+            row,
+            z_rows,
+            exists,
+            heads,
+            HEADS,
+            CZ,
+            BLOCK_CZ,
+        )
         dlogits = weights * (dweights - delta[None, :])
         dq += tl.sum(dlogits[:, :, None] * k, axis=0) * scalar_scale
-        pull = dlogits * point_scale * point_weights[None, :]
-        dq_points -= tl.sum(pull[:, :, None] * (q_points[None, :, :] - k_points), axis=0)
+        dsquared = dlogits * point_scale * point_weights[None, :]
+        dq_points -= tl.sum(dsquared[:, :, None] * (q_points[None, :, :] - k_points), axis=0)
         dpoint_weights -= tl.sum(dlogits * squared, axis=0) * 0.5 * point_scale
         in_pair = exists[:, None] & is_head[None, :]
         bias_offsets = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
@@ -324,6 +378,6 @@ def backward_kernel(
         plane = ((batch * HEADS + heads)[None, :] * num_res + i) * num_res + residues[:, None]
         tl.store(weights_ptr + plane, weights, mask=in_pair)
         tl.store(dlogits_ptr + plane, dlogits, mask=in_pair)
-    store_own(dq_ptr, dq, row, heads, HEADS, C, BLOCK_C)
-    store_own(dq_points_ptr, dq_points, row, heads, HEADS, QK, BLOCK_QK)
+    store_query(dq_ptr, dq, row, heads, HEADS, C, BLOCK_C)
+    store_query(dq_points_ptr, dq_points, row, heads, HEADS, QK, BLOCK_QK)
     tl.store(dpoint_weights_ptr + row * HEADS + heads, dpoint_weights, mask=is_head)

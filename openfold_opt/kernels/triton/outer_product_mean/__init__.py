@@ -1,1 +1,1 @@
-"""The fused outer product mean: kernels, and the operation made of them."""
+"""Fused outer product mean: kernels and operation."""

@@ -1,13 +1,16 @@
 """Outer product mean without its [N_res, N_res, c, c] tensor in memory.
 
-A tile of residues i times a tile of residues j is worked on for a few channels of a at a time: the outer products of that share,
-o[i, j, c, d] = sum over s of a[s, i, c] b[s, j, d], stay in registers and go straight through their part of the projection W[z, (c, d)].
+A program works on a tile of residues i times a tile of residues j, for a few channels of a at a
+time. The outer products o[i, j, c, d] = sum over s of a[s, i, c] b[s, j, d] of these channels stay
+in registers and are multiplied by their part of the projection W[z, (c, d)].
 
-Backward, with g = dz / norm: do[i, j, c, d] = sum over z of g[i, j, z] W[z, (c, d)] is formed tile by tile in the same way, and
+Backward, with g = dz / norm: do[i, j, c, d] = sum over z of g[i, j, z] W[z, (c, d)] is computed
+tile by tile in the same way, and
 
-    da[s, i, c] = sum over j, d of do b[s, j, d],   db[s, j, d] = sum over i, c of do a[s, i, c],   dW = sum over i, j of g o.
+    da[s, i, c] = sum over j, d of do b[s, j, d],   db[s, j, d] = sum over i, c of do a[s, i, c],
+    dW = sum over i, j of g o.
 
-db is da with the roles of the two sides exchanged, so one kernel computes both, told by strides which side it is on.
+db is da with the two sides exchanged. One kernel computes both; strides select the side.
 """
 
 import triton
@@ -18,7 +21,7 @@ import triton.language as tl
 def side_tile(
     ptr, sequences, residues, channels, num_seq, num_res, num_channels, stride_seq, stride_res
 ):
-    """[sequences, residues * channels] of a or b: residues and channels are lists of the same length."""
+    """Load [sequences, n] of a or b, for n pairs of a residue and a channel."""
     inside = (sequences < num_seq)[:, None] & ((residues < num_res) & (channels < num_channels))[
         None, :
     ]
@@ -50,7 +53,7 @@ def outer_products(
     BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """o [BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C] float32: pairs of residues, pairs of channels."""
+    """Return o [BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C] float32: residue pairs, channel pairs."""
     left = tl.arange(0, BLOCK_I * SHARE_C)
     right = tl.arange(0, BLOCK_J * BLOCK_C)
     o = tl.zeros([BLOCK_I * SHARE_C, BLOCK_J * BLOCK_C], dtype=tl.float32)
@@ -95,7 +98,7 @@ def weight_tile(
     BLOCK_C: tl.constexpr,
     SHARE_C: tl.constexpr,
 ):
-    """W [outputs, SHARE_C * BLOCK_C] of a share of channels c."""
+    """Load W [outputs, SHARE_C * BLOCK_C] for a few channels c."""
     pairs = tl.arange(0, SHARE_C * BLOCK_C)
     c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C
     inside = (outputs < num_outputs)[:, None] & ((c < C) & (d < C))[None, :]
@@ -109,8 +112,8 @@ def weight_tile(
 @triton.jit
 def forward_kernel(
     z_ptr,  # [batch, N_i, N_j, c_z] contiguous
-    a_ptr,  # [batch, N_seq, N_i, c], strides given, channels contiguous
-    b_ptr,  # [batch, N_seq, N_j, c], strides given, channels contiguous
+    a_ptr,  # [batch, N_seq, N_i, c] with strides, channels contiguous
+    b_ptr,  # [batch, N_seq, N_j, c] with strides, channels contiguous
     weight_ptr,  # [c_z, c * c] in the dtype of a
     bias_ptr,  # [c_z]
     norm_ptr,  # [batch, N_i, N_j]
@@ -134,7 +137,7 @@ def forward_kernel(
     BLOCK_Z: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A tile of residues i and j of the updated pair representation."""
+    """Compute the updated pair representation for a tile of residues i and j."""
     blocks_j = tl.cdiv(num_j, BLOCK_J)
     first_i, first_j = (
         (tl.program_id(0) // blocks_j) * BLOCK_I,
@@ -175,18 +178,18 @@ def forward_kernel(
     pair = batch * num_i * num_j + i * num_j + j
     bias = tl.load(bias_ptr + outputs, mask=is_output, other=0.0).to(tl.float32)
     norm = tl.load(norm_ptr + pair, mask=is_pair, other=1.0).to(tl.float32)
-    places = pair[:, None] * c_z + outputs[None, :]
+    offsets = pair[:, None] * c_z + outputs[None, :]
     inside = is_pair[:, None] & is_output[None, :]
-    z = tl.load(z_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    z = tl.load(z_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     out = z + (result + bias[None, :]) / norm[:, None]
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def side_gradient_kernel(
-    g_ptr,  # [batch, N_i, N_j, c_z], strides of i and j given: i is the side whose gradient this is
-    other_ptr,  # [batch, N_seq, N_j, c]: the other side, strides given
-    weight_ptr,  # [c_z, c * c]; strides of the own and of the other side's channel given
+    g_ptr,  # [batch, N_i, N_j, c_z] with strides of i and j; the gradient is that of side i
+    other_ptr,  # [batch, N_seq, N_j, c] with strides: the other side
+    weight_ptr,  # [c_z, c * c] with strides of the channels of this side and the other side
     gradient_ptr,  # [batch, N_seq, N_i, c] contiguous
     num_seq,
     num_i,
@@ -209,9 +212,12 @@ def side_gradient_kernel(
     BLOCK_Z: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradient of one side for a tile of residues, a few of their channels, and a block of sequences."""
-    shares = tl.cdiv(C, SHARE_C)
-    first_i, first_c = (tl.program_id(0) // shares) * BLOCK_I, (tl.program_id(0) % shares) * SHARE_C
+    """Compute the gradient of one side for a tile of residues, a few channels, some sequences."""
+    num_parts = tl.cdiv(C, SHARE_C)
+    first_i, first_c = (
+        (tl.program_id(0) // num_parts) * BLOCK_I,
+        (tl.program_id(0) % num_parts) * SHARE_C,
+    )
     sequences = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
     batch = tl.program_id(2).to(tl.int64)
     pairs = tl.arange(0, BLOCK_I * BLOCK_J)
@@ -254,10 +260,10 @@ def side_gradient_kernel(
     residue, channel = first_i + left // SHARE_C, first_c + left % SHARE_C
     inside = ((residue < num_i) & (channel < C))[:, None] & (sequences < num_seq)[None, :]
     start = batch * num_seq * num_i * C
-    places = (
+    offsets = (
         start + (sequences.to(tl.int64) * num_i * C)[None, :] + (residue * C + channel)[:, None]
     )
-    tl.store(gradient_ptr + places, gradient.to(gradient_ptr.dtype.element_ty), mask=inside)
+    tl.store(gradient_ptr + offsets, gradient.to(gradient_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -286,15 +292,15 @@ def weight_gradient_kernel(
     BLOCK_Z: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradient of the weight for a few channels c, summed over a share of the tiles of residue pairs."""
+    """Compute the weight gradient for a few channels c, summed over a part of the pair tiles."""
     first_c = tl.program_id(0) * SHARE_C
     outputs = tl.program_id(1) * BLOCK_Z + tl.arange(0, BLOCK_Z)
     split, num_splits = tl.program_id(2), tl.num_programs(2)
     blocks_i, blocks_j = tl.cdiv(num_i, BLOCK_I), tl.cdiv(num_j, BLOCK_J)
     pairs = tl.arange(0, BLOCK_I * BLOCK_J)
     gradient = tl.zeros([BLOCK_Z, SHARE_C * BLOCK_C], dtype=tl.float32)
-    for turn in range(tl.cdiv(num_batch * blocks_i * blocks_j - split, num_splits)):
-        tile = split + turn * num_splits
+    for step in range(tl.cdiv(num_batch * blocks_i * blocks_j - split, num_splits)):
+        tile = split + step * num_splits
         batch = (tile // (blocks_i * blocks_j)).to(tl.int64)
         first_i, first_j = (tile // blocks_j) % blocks_i * BLOCK_I, tile % blocks_j * BLOCK_J
         i, j = first_i + pairs // BLOCK_J, first_j + pairs % BLOCK_J
@@ -326,5 +332,5 @@ def weight_gradient_kernel(
     pairs = tl.arange(0, SHARE_C * BLOCK_C)
     c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C
     inside = (outputs < c_z)[:, None] & ((c < C) & (d < C))[None, :]
-    places = (split.to(tl.int64) * c_z + outputs)[:, None] * (C * C) + (c * C + d)[None, :]
-    tl.store(gradient_ptr + places, gradient, mask=inside)
+    offsets = (split.to(tl.int64) * c_z + outputs)[:, None] * (C * C) + (c * C + d)[None, :]
+    tl.store(gradient_ptr + offsets, gradient, mask=inside)

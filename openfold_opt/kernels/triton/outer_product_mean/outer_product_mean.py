@@ -1,4 +1,4 @@
-"""The outer product mean as an operation: launchers, gradient, and the public function."""
+"""Outer product mean: launch functions, autograd function, and the public function."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from openfold_opt.kernels.triton.outer_product_mean.kernels import (
 
 MAX_CHANNELS = 64
 MAX_SPLITS = 16
-"""Programs that share the pairs of one tile of the weight's gradient."""
+"""Largest number of programs that sum one tile of the weight gradient over residue pairs."""
 
 
 def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
@@ -29,8 +29,9 @@ def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
     block_c = next_power_of_2(c)
     # Float32 needs twice the bytes of bfloat16, so its tiles are half as long in every dimension.
     divisor = 2 if a.dtype == torch.float32 else 1
-    # Every dimension of a matrix product is at least 16: pairs of residues, pairs of channels, sequences, outputs.
-    # Tiles of more than 32 channels have fewer residues and shares, so that their size stays that of 32 channels.
+    # Every dim of a matrix product is at least 16: pairs of residues, pairs of channels, sequences,
+    # outputs. Tiles of more than 32 channels have fewer residues and parts, so that they are not
+    # larger than those of 32 channels.
     return {
         "C": c,
         "BLOCK_C": block_c,
@@ -48,7 +49,10 @@ def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
 def outer_product_mean_forward(
     z: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, norm: Tensor
 ) -> Tensor:
-    """out like z [batch, N_i, N_j, c_z], contiguous; the weight in the dtype of a."""
+    """Return out [batch, N_i, N_j, c_z] contiguous, in the dtype of z.
+
+    weight: in the dtype of a.
+    """
     batch, num_i, num_j, c_z = z.shape
     out = torch.empty_like(z)
     constants = _constants(a, c_z)
@@ -63,9 +67,10 @@ def outer_product_mean_forward(
 def outer_product_mean_side_gradient(
     g: Tensor, other: Tensor, weight: Tensor, is_first: bool
 ) -> Tensor:
-    """Gradient of one side, [batch, N_seq, N, c] like the other side.
+    """Return the gradient of one side [batch, N_seq, N, c], in the dtype of the other side.
 
-    g: [batch, N_i, N_j, c_z] contiguous; is_first: the gradient is that of a, and `other` is b; else the other way round.
+    g: [batch, N_i, N_j, c_z] contiguous; is_first: return the gradient of a, with b as `other`;
+        else that of b, with a as `other`.
     """
     batch, num_i, num_j, c_z = g.shape
     g_strides = g.stride()
@@ -86,7 +91,7 @@ def outer_product_mean_side_gradient(
 
 @fused_op
 def outer_product_mean_weight_gradient(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Partial sums [splits, c_z, c * c] float32 of the weight's gradient."""
+    """Return partial sums [splits, c_z, c * c] float32 of the weight gradient."""
     batch, num_i, num_j, c_z = g.shape
     c = a.shape[-1]
     constants = _constants(a, c_z)
@@ -122,13 +127,13 @@ class _OuterProductMean(torch.autograd.Function):
 def outer_product_mean(
     z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
 ) -> Tensor:
-    """kernels.reference.outer_product_mean in one launch forward and three backward."""
+    """Compute kernels.reference.outer_product_mean with one launch forward and three backward."""
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
     return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())
 
 
 def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """None, or why c hidden channels are too many for these kernels."""
+    """Return why these kernels do not support c hidden channels; None if they do."""
     if c > MAX_CHANNELS:
-        return f"outer_product_mean holds at most {MAX_CHANNELS} hidden channels, found {c}"
+        return f"outer_product_mean supports at most {MAX_CHANNELS} hidden channels, found {c}"
     return unsupported_reason(device, dtype)

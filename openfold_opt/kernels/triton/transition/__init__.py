@@ -1,1 +1,1 @@
-"""The fused transition: kernels, and the operation made of them."""
+"""Fused transition: kernels and operation."""

@@ -1,8 +1,11 @@
-"""Normalization, two layers and residual in one pass: the hidden layer, n times as wide, lives in registers, a chunk at a time.
+"""Normalization, two linear layers and residual in one pass.
 
-With n the normalized x, u = weight * n + bias, h = ReLU(u W1^T + b1) and y = x + h W2^T + b2, a gradient dy gives
-dh = (dy W2) where h > 0, du = dh W1, dW1 = dh^T u, dW2 = dy^T h. Both backward kernels compute h anew; one owns blocks of rows (du,
-then through the normalization to dx), the other chunks of the hidden layer (dW1, dW2), with the rows split among programs.
+The hidden layer, n times as wide as the input, is kept in registers, one chunk at a time.
+
+With n the normalized x, u = weight * n + bias, h = ReLU(u W1^T + b1) and y = x + h W2^T + b2, a
+gradient dy gives dh = (dy W2) where h > 0, du = dh W1, dW1 = dh^T u, dW2 = dy^T h. Both backward
+kernels recompute h: one for blocks of rows (du, then dx through the normalization), the other for
+chunks of the hidden layer (dW1, dW2), with the rows split among programs.
 """
 
 import triton
@@ -11,14 +14,14 @@ import triton.language as tl
 
 @triton.jit
 def normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
-    """The normalized rows without and with weight and bias, and 1 / standard deviation; float32."""
+    """Return normalized rows without and with weight and bias, and 1 / standard deviation."""
     x = tl.load(
         x_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0
     ).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
-    centerd = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / C + eps)
-    normalized = centerd * rstd[:, None]
+    centered = tl.where(inside, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / C + eps)
+    normalized = centered * rstd[:, None]
     return (
         normalized,
         tl.where(inside, normalized * norm_weight[None, :] + norm_bias[None, :], 0.0),
@@ -37,7 +40,7 @@ def hidden_layer(
     C: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The chunk of W1 [hidden, c] and u W1^T + b1 [rows, hidden] before the ReLU, float32."""
+    """Return a chunk of W1 [hidden, c], and u W1^T + b1 [rows, hidden] float32."""
     inside = (hidden < num_hidden)[:, None] & (columns < C)[None, :]
     weight_1 = tl.load(
         weight_1_ptr + hidden[:, None] * C + columns[None, :], mask=inside, other=0.0
@@ -65,7 +68,7 @@ def forward_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A block of rows, updated."""
+    """Compute a block of updated rows."""
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, BLOCK_C)
     in_columns = columns < C
@@ -79,10 +82,10 @@ def forward_kernel(
     y = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
         hidden = first + tl.arange(0, BLOCK_HIDDEN)
-        weight_1, before = hidden_layer(
+        weight_1, pre_activation = hidden_layer(
             u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION
         )
-        h = tl.maximum(before, 0.0).to(u.dtype)
+        h = tl.maximum(pre_activation, 0.0).to(u.dtype)
         in_weight_2 = in_columns[:, None] & (hidden < num_hidden)[None, :]
         weight_2 = tl.load(
             weight_2_ptr + columns[:, None] * num_hidden + hidden[None, :],
@@ -90,11 +93,11 @@ def forward_kernel(
             other=0.0,
         )
         y += tl.dot(h, tl.trans(weight_2), input_precision=PRECISION)
-    # x is read again rather than kept: registers are scarcer than bandwidth to the cache
-    places = rows.to(tl.int64)[:, None] * C + columns[None, :]
-    x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    # x is reloaded, as registers are scarcer than cache bandwidth.
+    offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
+    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     bias_2 = tl.load(bias_2_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    tl.store(y_ptr + places, (x + y + bias_2[None, :]).to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + offsets, (x + y + bias_2[None, :]).to(y_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -117,7 +120,7 @@ def row_gradient_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradient of a block of rows, and its share of the small gradients."""
+    """Compute the gradient of a block of rows, and its part of the gradients of the vectors."""
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, BLOCK_C)
     in_columns = columns < C
@@ -128,12 +131,12 @@ def row_gradient_kernel(
         x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
     )
     u = scaled.to(x_ptr.dtype.element_ty)
-    places = rows.to(tl.int64)[:, None] * C + columns[None, :]
-    dy = tl.load(dy_ptr + places, mask=inside, other=0.0)
+    offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
+    dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0)
     du = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
         hidden = first + tl.arange(0, BLOCK_HIDDEN)
-        weight_1, before = hidden_layer(
+        weight_1, pre_activation = hidden_layer(
             u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION
         )
         in_weight_2 = in_columns[:, None] & (hidden < num_hidden)[None, :]
@@ -142,16 +145,16 @@ def row_gradient_kernel(
             mask=in_weight_2,
             other=0.0,
         )
-        dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
+        dh = tl.where(pre_activation > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         du += tl.dot(dh.to(u.dtype), weight_1, input_precision=PRECISION)
     normalized, scaled, rstd = normalized_rows(
         x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
     )
     g = du * norm_weight[None, :]
     mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalized, axis=1) / C
-    dy = tl.load(dy_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     dx = dy + rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
-    tl.store(dx_ptr + places, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     partial = partial_ptr + tl.program_id(0).to(tl.int64) * 3 * C + columns
     tl.store(partial, tl.sum(du * normalized, axis=0), mask=in_columns)
     tl.store(partial + C, tl.sum(du, axis=0), mask=in_columns)
@@ -179,7 +182,7 @@ def weight_gradient_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of a chunk of the hidden layer's weights, summed over a share of the rows."""
+    """Compute the weight gradients of a chunk of the hidden layer, for a part of the rows."""
     split, num_splits = tl.program_id(1), tl.num_programs(1)
     hidden = tl.program_id(0) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
     columns = tl.arange(0, BLOCK_C)
@@ -204,18 +207,18 @@ def weight_gradient_kernel(
         dy = tl.load(
             dy_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0
         )
-        weight_1, before = hidden_layer(
+        weight_1, pre_activation = hidden_layer(
             u, weight_1_ptr, bias_1_ptr, hidden, columns, num_hidden, C, PRECISION
         )
-        dh = tl.where(before > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
+        dh = tl.where(pre_activation > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         dbias_1 += tl.sum(dh, axis=0)
         dweight_1 += tl.dot(tl.trans(dh.to(u.dtype)), u, input_precision=PRECISION)
         dweight_2 += tl.dot(
-            tl.trans(tl.maximum(before, 0.0).to(u.dtype)), dy, input_precision=PRECISION
+            tl.trans(tl.maximum(pre_activation, 0.0).to(u.dtype)), dy, input_precision=PRECISION
         )
     start = split.to(tl.int64) * num_hidden
-    places = (start + hidden)[:, None] * C + columns[None, :]
+    offsets = (start + hidden)[:, None] * C + columns[None, :]
     inside = in_hidden[:, None] & in_columns[None, :]
-    tl.store(dweight_1_ptr + places, dweight_1, mask=inside)
-    tl.store(dweight_2_ptr + places, dweight_2, mask=inside)
+    tl.store(dweight_1_ptr + offsets, dweight_1, mask=inside)
+    tl.store(dweight_2_ptr + offsets, dweight_2, mask=inside)
     tl.store(dbias_1_ptr + start + hidden, dbias_1, mask=in_hidden)

@@ -1,4 +1,4 @@
-"""The transition as an operation: launchers, gradient, and the public function."""
+"""Transition: launch functions, autograd function, and the public function."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from openfold_opt.kernels.triton.transition.kernels import (
 MIN_DOT_SIZE = 16
 MAX_CHANNELS = 256
 MAX_SPLITS = 16
-"""Programs that share the rows of one chunk of the weights' gradients."""
+"""Largest number of programs that sum one chunk of the weight gradients over the rows."""
 
 
 def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, An
     is_wide = c > 128
     block_rows = 32 if is_wide and is_backward else 64
     if is_backward and x.dtype == torch.float32:
-        # Float32 needs twice the bytes of bfloat16; the backward kernels hold tiles of rows in shared memory.
+        # The backward kernels keep tiles of rows in shared memory; float32 needs twice the bytes.
         block_rows //= 2
     return {
         "C": c,
         "BLOCK_C": max(MIN_DOT_SIZE, next_power_of_2(c)),
         "BLOCK_ROWS": block_rows,
-        # of wide rows only small chunks of the weights fit into shared memory, twice each for loading ahead
+        # For wide rows, only small chunks of the weights fit into shared memory, double-buffered.
         "BLOCK_HIDDEN": max(
             MIN_DOT_SIZE,
             min(32 if is_wide or (is_backward and c > 64) else 64, next_power_of_2(num_hidden)),
@@ -58,7 +58,10 @@ def transition_forward(
     bias_2: Tensor,
     eps: float,
 ) -> Tensor:
-    """y [rows, c] from x [rows, c] contiguous; the weights in the dtype of x."""
+    """Return y [rows, c].
+
+    x: [rows, c] contiguous; weight_1 and weight_2 have its dtype.
+    """
     y = torch.empty_like(x)
     constants = _constants(x, weight_1.shape[0], is_backward=False)
     tensors = (x, norm_weight, norm_bias, weight_1, bias_1, weight_2, bias_2, y)
@@ -78,7 +81,11 @@ def transition_row_gradient(
     weight_2: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """dx [rows, c], and partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2."""
+    """Compute the gradients of the rows and vectors.
+
+    Returns:
+        dx [rows, c]; partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2.
+    """
     dx = torch.empty_like(x)
     constants = _constants(x, weight_1.shape[0], is_backward=True)
     grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
@@ -99,7 +106,12 @@ def transition_weight_gradient(
     weight_2: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Partial sums, float32: of weight_1 and of weight_2 transposed [splits, num_hidden, c], of bias_1 [splits, num_hidden]."""
+    """Compute the gradients of the hidden layer.
+
+    Returns:
+        Partial sums, float32: of weight_1 and of transposed weight_2 [splits, num_hidden, c], of
+        bias_1 [splits, num_hidden].
+    """
     num_hidden = weight_1.shape[0]
     constants = _constants(x, num_hidden, is_backward=True)
     splits = max(1, min(MAX_SPLITS, divide_up(x.shape[0], constants["BLOCK_ROWS"])))
@@ -159,13 +171,16 @@ def transition(
     *,
     eps: float,
 ) -> Tensor:
-    """kernels.reference.transition in one launch forward and two backward, without the hidden layer in memory."""
+    """Compute kernels.reference.transition; its docstring has the shapes.
+
+    Makes one launch forward and two backward, without the hidden layer in memory.
+    """
     rows = x.reshape(-1, x.shape[-1])
     return _Transition.apply(rows.contiguous(), *norm, *first, *second, eps).view(x.shape)
 
 
 def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """None, or why rows of c channels cannot go through this kernel."""
+    """Return why these kernels do not support rows of c channels; None if they do."""
     if c > MAX_CHANNELS:
-        return f"transition holds rows of at most {MAX_CHANNELS} channels, found {c}"
+        return f"transition supports rows of at most {MAX_CHANNELS} channels, found {c}"
     return unsupported_reason(device, dtype)

@@ -1,6 +1,6 @@
-"""Shared memory that the kernels need, and whether a chip has it.
+"""Shared memory that the kernels need, and a check whether a chip has it.
 
-The figures come from the compiler (`make kernel-resources`); a test compiles the kernels again and
+The numbers come from the compiler (`make kernel-resources`); a test compiles the kernels and
 compares. Kernels that are not listed need less than 48 KiB, which every chip has.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from openfold_opt.kernels.chips import CHIPS, shared_bytes_of
 
 LISTED_ABOVE = 48 * 1024
-"""Operations whose kernels all need at most this number of bytes are not listed."""
+"""Operations whose kernels need at most this number of bytes are not listed."""
 
 WIDTHS = {
     "attention": "C",
@@ -95,8 +95,9 @@ SHARED_BYTES: dict[str, dict[int, dict[str, dict[int, int]]]] = {
 def bytes_needed(operation: str, width: int, precision: str, capability: int) -> int | None:
     """Return the bytes that the kernels of an operation need on a chip; None if it is not listed.
 
-    width: at most the largest listed one; capability: at least the smallest listed one. A capability
-        that is not listed counts as the next lower one (sm_100 needs at most 13 KiB more than sm_90).
+    width: at most the largest listed one; capability: at least the smallest listed one. For a
+        capability that is not listed, the bytes are those of the next lower one (sm_100 needs at
+        most 13 KiB more than sm_90).
     """
     if operation not in SHARED_BYTES:
         return None
@@ -111,7 +112,7 @@ def unsupported_reason(operation: str, width: int, precision: str, capability: i
     if limit is None:
         known = sorted({chip.capability / 10 for chip in CHIPS})
         return (
-            f"the Triton kernels are made for compute capabilities {known}, found {capability / 10} "
+            f"the Triton kernels support compute capabilities {known}, found {capability / 10} "
             "(openfold_opt/kernels/chips.py lists the chips)"
         )
     needed = bytes_needed(operation, width, precision, capability)

@@ -1,4 +1,4 @@
-"""Finding the options of a launch in the file of the chip."""
+"""Lookup of tuned launch options in the file of a chip."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 TUNED = ("num_warps", "num_stages")
-"""Options that change nothing but speed and, in the order of sums, the last digits."""
+"""Options that change the speed and, through the order of sums, the rounding."""
 
 Options = dict[str, int]
 
 
 def launch_key(kernel: Any, args: tuple, options: Mapping[str, Any]) -> str:
-    """Name under which a launch is tuned: kernel, its compile-time constants, dtype of its first tensor."""
+    """Return the key of a launch: kernel, compile-time constants, dtype of the first tensor."""
     dtype = next(
         (str(x.dtype).removeprefix("torch.") for x in args if isinstance(x, torch.Tensor)), "none"
     )
@@ -29,13 +29,13 @@ def launch_key(kernel: Any, args: tuple, options: Mapping[str, Any]) -> str:
 
 
 def file_name(device_name: str) -> str | None:
-    """ "NVIDIA H200" -> "h200"; None if there is no name of a chip in it."""
-    found = re.search(r"\b([A-Z]{1,2}\d{2,4})\b", device_name)
-    return None if found is None else found.group(1).lower()
+    """Return the name of the file of a chip: "h200" for "NVIDIA H200"; None if unknown."""
+    match = re.search(r"\b([A-Z]{1,2}\d{2,4})\b", device_name)
+    return None if match is None else match.group(1).lower()
 
 
 def table_for(device_name: str) -> Mapping[str, Options] | None:
-    """The options of a chip by launch key; None if nobody tuned for it."""
+    """Return the options of a chip by launch key; None if it has no file."""
     name = file_name(device_name)
     module = None if name is None else f"{__package__}.{name}"
     if module is None or importlib.util.find_spec(module) is None:
@@ -44,25 +44,28 @@ def table_for(device_name: str) -> Mapping[str, Options] | None:
 
 
 def describe(device: torch.device) -> str:
-    """What a run says of it at its start."""
+    """Return a line about the tuning of a device for the log of a run."""
     if device.type != "cuda":
         return "kernels: no tuning on this device"
     name = torch.cuda.get_device_name(device)
     table = table_for(name)
     if table is None:
-        return f"kernels: no tuning data for {name}, so safe launch options; `python -m benchmark perf tune` measures better ones"
+        return (
+            f"kernels: no tuning data for {name}, using safe launch options; "
+            "`python -m benchmark perf tune` measures faster ones"
+        )
     return f"kernels: {len(table)} launches tuned for {name}"
 
 
 @functools.cache
 def active_table() -> Mapping[str, Options]:
-    """Of the chip of this process, looked up once; empty where there is none."""
+    """Return the table of the GPU of this process, looked up once; empty without one."""
     if not torch.cuda.is_available():
         return {}
     return table_for(torch.cuda.get_device_name()) or {}
 
 
 def tuned(kernel: Any, args: tuple, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a launch, with what the chip's file says of it."""
+    """Return the options of a launch, updated from the file of the chip."""
     table = active_table()
     return options | table.get(launch_key(kernel, args, options), {}) if table else options

@@ -1,4 +1,4 @@
-"""The end of a program has the right exit code, whatever its threads are doing."""
+"""A program exits with the right code, whatever its threads do."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ import pytest
 
 PROGRAM = """
 import atexit, concurrent.futures, sys, threading, time
-from openfold_opt.parallel.leaving import run_program
-how = sys.argv[1]
-if "thread" in how:
+from openfold_opt.parallel.process_exit import run_program
+case = sys.argv[1]
+if "thread" in case:
     import torch
     a = torch.ones(100, 100)
     def compute():
@@ -17,7 +17,7 @@ if "thread" in how:
             a @ a
     threading.Thread(target=compute, daemon=True).start()
     time.sleep(0.2)
-if "pool" in how:
+if "pool" in case:
     pool = concurrent.futures.ThreadPoolExecutor(2)
     pool.submit(int).result()
 def work():
@@ -27,21 +27,21 @@ threading.Thread(target=work).start()
 atexit.register(print, "cleaned up")
 def main():
     print("main")
-    if "usage" in how:
+    if "usage" in case:
         sys.exit(2)
-    if "text" in how:
+    if "text" in case:
         sys.exit("wrong")
-    if "interrupt" in how:
+    if "interrupt" in case:
         raise KeyboardInterrupt
-    if "error" in how:
+    if "error" in case:
         raise OSError("disk full")
-    return 75 if "code" in how else 0
+    return 75 if "code" in case else 0
 run_program(main)
 """
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "error"),
+    ("case", "code", "error"),
     [
         ("plain", 0, ""),
         ("code", 75, ""),
@@ -56,13 +56,13 @@ run_program(main)
         ("pool thread code", 75, ""),
     ],
 )
-def test_exit_codes(how, code, error):
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=120
+def test_exit_codes(case, code, error):
+    completed = subprocess.run(
+        [sys.executable, "-c", PROGRAM, case], capture_output=True, text=True, timeout=120
     )
-    assert ended.returncode == code, ended.stderr
+    assert completed.returncode == code, completed.stderr
     assert (
-        ended.stdout == "main\nworked\ncleaned up\n"
-        and error in ended.stderr
-        and "terminate" not in ended.stderr
+        completed.stdout == "main\nworked\ncleaned up\n"
+        and error in completed.stderr
+        and "terminate" not in completed.stderr
     )

@@ -1,0 +1,138 @@
+"""CPU kernels with values that are not finite, broadcasting, and empty batches."""
+
+import pytest
+import torch
+
+from openfold_opt.kernels.cpu.operations import OPERATIONS
+from openfold_opt.kernels.select import REFERENCE
+from tests.kernels.agreement import random, random_mask
+from tests.kernels.cpu_comparison import compare
+
+pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layer_norm",
+        "projected_norm",
+        "self_attention",
+        "triangle_edges",
+        "triangle_update",
+        "transition",
+        "outer_product_mean",
+    ],
+)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_propagate(name, bad):
+    x, row, square = random(1, 2, 3, 4), random(4, seed=1), random(4, 4, seed=2)
+    x[0, 1, 2, 3] = bad
+    mask, edges = torch.ones(1, 2, 3), [random(1, 4, 2, 5, seed=3), random(1, 4, 3, 5, seed=4)]
+    calls = {
+        "layer_norm": lambda f: f(x, row, row, eps=1e-5),
+        "projected_norm": lambda f: f(x, (row, row), (square, row), eps=1e-5)[1],
+        "self_attention": lambda f: f(
+            x, (random(16, 4), random(16)), (square, row), num_heads=2, mask=mask, mask_inf=1e9
+        ),
+        "triangle_edges": lambda f: f(
+            x, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
+        )[0],
+        "triangle_update": lambda f: f(
+            x,
+            (*edges, random(1, 2, 3, 4, seed=5)),
+            (row, row),
+            (square, row),
+            None,
+            is_outgoing=True,
+            eps=1e-5,
+        ),
+        "transition": lambda f: f(
+            x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5
+        ),
+        "outer_product_mean": lambda f: f(
+            x, (random(1, 5, 2, 2), random(1, 5, 3, 2)), (square, row), torch.ones(1, 2, 3, 1)
+        ),
+    }
+    found, expected = (calls[name](operations[name]) for operations in (OPERATIONS, REFERENCE))
+    assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
+
+
+def test_broadcasting_matches_the_reference():
+    z, row, square = random(2, 3, 4, 6), random(6, seed=1), random(6, 6, seed=2)
+    edges = random(2, 5, 3, 7, seed=3), random(2, 5, 4, 7, seed=4), random(2, 3, 4, 6, seed=5)
+    for shape in ((1, 1, 4, 6), (2, 3, 1, 6), (2, 1, 1, 6)):
+        dropout = random_mask(*shape)
+
+        def update(operation, dropout=dropout):
+            return lambda z, *rest: operation(
+                z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5
+            )
+
+        compare(
+            "triangle_update",
+            update,
+            [z, *edges, random(5, seed=6), random(5, seed=7), random(6, 5, seed=8), row],
+        )
+
+    def mean(operation):
+        return lambda z, a, b, weight, bias: operation(
+            z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0)
+        )
+
+    compare(
+        "outer_product_mean", mean, [z, random(2, 5, 3, 2), random(2, 5, 4, 2), random(6, 4), row]
+    )
+    weights = random(24, 6, seed=3), random(24, seed=4), square, row
+    for mask, bias_shape in (
+        (torch.ones(1, 3, 4), (2, 1, 1, 4)),
+        (torch.ones(2, 1, 4), (1, 2, 4, 4)),
+        (torch.ones(2, 3, 1), (2, 2, 1, 4)),
+    ):
+
+        def attend(operation, mask=mask):
+            def run(x, w_in, b_in, w_out, b_out, bias):
+                return operation(
+                    x,
+                    (w_in, b_in),
+                    (w_out, b_out),
+                    num_heads=2,
+                    mask=mask,
+                    mask_inf=1e9,
+                    bias=lambda: bias,
+                )
+
+            return run
+
+        compare("self_attention", attend, [z, *weights, random(*bias_shape, seed=5)])
+
+
+def test_operations_accept_an_empty_batch():
+    z, row, square, mask = (
+        torch.zeros(0, 3, 3, 4, requires_grad=True),
+        random(4),
+        random(4, 4),
+        torch.ones(0, 3, 3),
+    )
+    edges = OPERATIONS["triangle_edges"](
+        z, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
+    )
+    x = OPERATIONS["triangle_update"](
+        z, edges, (row, row), (square, row), None, is_outgoing=True, eps=1e-5
+    )
+    x = OPERATIONS["transition"](
+        x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5
+    )
+    x, bias = OPERATIONS["projected_norm"](
+        OPERATIONS["layer_norm"](x, row, row, eps=1e-5), (row, row), (square, None), eps=1e-5
+    )
+    x = OPERATIONS["self_attention"](
+        x,
+        (random(16, 4), random(16)),
+        (square, row),
+        num_heads=4,
+        mask=mask,
+        mask_inf=1e9,
+        bias=lambda: bias.movedim(-1, 1),
+    )
+    x.sum().backward()
+    assert z.grad.shape == x.shape == (0, 3, 3, 4)
