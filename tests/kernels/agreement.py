@@ -16,9 +16,9 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
     return (torch.randn(*shape, generator=generator) * scale).to(DEVICE)
 
 
-def random_mask(*shape: int, seed: int = 0, share: float = 0.7) -> Tensor:
+def random_mask(*shape: int, seed: int = 0, fraction: float = 0.7) -> Tensor:
     """Return ones and zeros; the first row is all zeros, to test rows that are fully masked."""
-    mask = (random(*shape, seed=seed + 1000).abs() < 1.0364 * share / 0.7).float()
+    mask = (random(*shape, seed=seed + 1000).abs() < 1.0364 * fraction / 0.7).float()
     mask.view(-1, shape[-1])[0] = 0.0
     return mask
 
