@@ -63,13 +63,18 @@ def run(args: argparse.Namespace) -> int:
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
     temporary = args.file.with_name(args.file.name + ".tmp")
     try:
-        torch.save(
-            published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), temporary
-        )
+        # into a file of Python, whose error of a full disk torch's own error then has as its context
+        with temporary.open("wb") as file:
+            torch.save(
+                published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), file
+            )
         temporary.replace(args.file)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise BenchmarkError(f"cannot write {args.file}: {str(error).splitlines()[0]}") from error
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise BenchmarkError(
+            f"cannot write {args.file}: {str(cause).splitlines()[0]}; nothing was left there"
+        ) from error
     print(
         f"{path} (step {snapshot.step}) written to {args.file}, {args.file.stat().st_size:,} bytes"
     )

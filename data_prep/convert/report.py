@@ -59,7 +59,7 @@ def _rejections(out: Path, summary: Summary) -> list[str]:
     lines = []
     if entries:
         lines.append(f"rejected entries: {len(entries)}, listed in {listing}:")
-        counts = Counter(each.reason.split(":")[0] for each in entries)
+        counts = Counter(each.reason.split(": ")[0] for each in entries)
         lines.extend(f"  {count} x {reason}" for reason, count in counts.most_common())
     if chains:
         lines.append(f"rejected chains: {len(chains)}, listed in {listing}:")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openfold_opt.parallel.hostlist import unpack_host_list
 
 MAX_PORT = 65535
+OWN_ADDRESS = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class LaunchInfo:
     local_rank: int = 0
     """Rank on the node, which is also the index of the GPU."""
     ranks_per_node: int = 1
-    master_address: str = "127.0.0.1"
+    master_address: str = OWN_ADDRESS
     master_port: int = 29500
     has_store: bool = False
     """Whether the launcher (torchrun) hosts a store at this address, so that no rank has to."""
@@ -57,6 +58,18 @@ def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo
             f"rank {info.local_rank} of {info.ranks_per_node}; start all ranks with torchrun or "
             "srun"
         )
+    if info.ranks_per_node > info.world_size:
+        raise ValueError(
+            f"launch environment is inconsistent: {info.ranks_per_node} ranks on a node, "
+            f"{info.world_size} in all; start all ranks with torchrun or srun"
+        )
+    if not info.master_address:
+        if info.number_of_nodes > 1:
+            raise ValueError(
+                f"launch environment has {info.number_of_nodes} nodes and does not name the host of "
+                "the first rank; set MASTER_ADDR to it"
+            )
+        info = replace(info, master_address=OWN_ADDRESS)
     if not 1 <= info.master_port <= MAX_PORT:
         raise ValueError(
             f"launch environment has MASTER_PORT={info.master_port}; expected 1 to {MAX_PORT}"
@@ -71,7 +84,7 @@ def _from_torchrun(env: Mapping[str, str]) -> LaunchInfo:
         world_size=world_size,
         local_rank=_integer(env, "LOCAL_RANK"),
         ranks_per_node=_integer(env, "LOCAL_WORLD_SIZE", default=world_size),
-        master_address=env.get("MASTER_ADDR", "127.0.0.1"),
+        master_address=env.get("MASTER_ADDR", ""),
         master_port=_integer(env, "MASTER_PORT", default=29500),
         has_store=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         attempt=_integer(env, "TORCHELASTIC_RESTART_COUNT", default=0),
@@ -99,8 +112,10 @@ def _from_slurm(env: Mapping[str, str]) -> LaunchInfo:
 
 
 def _first_host(env: Mapping[str, str]) -> str:
-    """Return the first host name of the job step."""
-    packed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+    """Return the first host name of the job step; empty if Slurm gives no host list."""
+    packed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST")
+    if not packed:
+        return ""
     try:
         return next(unpack_host_list(packed))
     except ValueError as error:

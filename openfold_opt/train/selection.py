@@ -213,10 +213,15 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
             chain_id for chain_id in listed if index.by_id[chain_id].sequence_length <= max_length
         ]
     if not chain_ids:
+        uses_dates = config.validation_rule in ("cameo", "release_dates")
+        days = (
+            f" dates {config.validation_min_date} to {config.validation_max_date},"
+            if uses_dates
+            else ""
+        )
         raise ValueError(
-            f"the data set has no chain to evaluate by rule {config.validation_rule!r}, dates "
-            f"{config.validation_min_date} to {config.validation_max_date}, at most {max_length} "
-            "residues; convert other data, or choose another preset"
+            f"the data set has no chain to evaluate by rule {config.validation_rule!r},{days} "
+            f"at most {max_length} residues; convert other data, or choose another preset"
         )
     return chain_ids
 

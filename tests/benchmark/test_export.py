@@ -1,5 +1,6 @@
 """A checkpoint as the published file, which another run can start from."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_the_file_holds_what_the_checkpoint_does(run_dir, tmp_path, capsys):
         views = snapshot.views(tensor)
         assert list(content[key]) == list(views)
         assert all(torch.equal(content[key][name], view) for name, view in views.items())
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(run_dir, tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        assert main(["export", str(run_dir), str(tmp_path / "weights.pt")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (
+        "weights.pt: [Errno 27] File too large; nothing was left there" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_refusals(run_dir, tmp_path, capsys):

@@ -148,6 +148,15 @@ def test_query_letter_of_pca(case, capsys):
     assert reader.alignment("1abc_A").msa[0, 0] == "ACDEFGHIKLMNPQRSTVWY".index("Q")
 
 
+def test_the_summary_shows_a_rejected_date_whole(case, capsys):
+    root = case("revision_date_unpadded")
+    entry = root / "pdb_mmcif/raw/ab/1abc.cif.gz"
+    text = gzip.decompress(entry.read_bytes()).decode()
+    entry.write_bytes(gzip.compress(text.replace(" 2001-2-3", " 2001-02-03T10:30:00").encode()))
+    assert convert(root) == 0
+    assert "1 x revision date '2001-02-03T10:30:00' is not a date\n" in capsys.readouterr().out
+
+
 def test_revision_date_unpadded(case, capsys):
     root = case("revision_date_unpadded")
     assert convert(root) == 0

@@ -57,6 +57,11 @@ def test_an_allocation_without_srun_is_one_process():
         ({"MASTER_PORT": "ssh"}, "MASTER_PORT='ssh'; expected an integer"),
         ({"MASTER_PORT": "0"}, "MASTER_PORT=0; expected 1 to 65535"),
         ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected 1 to 65535"),
+        (
+            {"MASTER_ADDR": ""},
+            "2 nodes and does not name the host of the first rank; set MASTER_ADDR",
+        ),
+        ({"LOCAL_WORLD_SIZE": "9"}, "9 ranks on a node, 8 in all"),
     ],
 )
 def test_an_invalid_environment_is_an_error(change, message):
@@ -72,6 +77,26 @@ def test_a_missing_variable_is_named():
 def test_uneven_nodes_are_an_error():
     with pytest.raises(ValueError, match="5 tasks on 2 nodes"):
         read_launch_info(SRUN | {"SLURM_NTASKS": "5"})
+
+
+@pytest.mark.parametrize("names", ["", None])
+def test_several_nodes_without_a_host_list_ask_for_the_address(names):
+    """Each node would wait for itself."""
+    env = {name: value for name, value in SRUN.items() if name != "SLURM_STEP_NODELIST"}
+    env |= {} if names is None else {"SLURM_STEP_NODELIST": names}
+    with pytest.raises(
+        ValueError, match="2 nodes and does not name the host of the first rank; set MASTER_ADDR"
+    ):
+        read_launch_info(env)
+    assert read_launch_info(env | {"SLURM_NNODES": "1"}).master_address == "127.0.0.1"
+    assert read_launch_info(env | {"MASTER_ADDR": "node7"}).master_address == "node7"
+
+
+def test_one_node_needs_no_address():
+    env = {name: value for name, value in TORCHRUN.items() if name != "MASTER_ADDR"}
+    assert read_launch_info(env | {"LOCAL_WORLD_SIZE": "8"}).master_address == "127.0.0.1"
+    with pytest.raises(ValueError, match="set MASTER_ADDR"):
+        read_launch_info(env)
 
 
 def test_srun_environment_is_read_without_scontrol(monkeypatch):

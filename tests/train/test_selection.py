@@ -110,6 +110,18 @@ def test_an_empty_selection_is_a_clear_error():
         )
 
 
+def test_dates_are_named_only_by_rules_that_use_them():
+    listed = DataSelectionConfig(validation_rule="chain_ids", validation_chain_ids=("7bly_A",))
+    with pytest.raises(
+        ValueError, match="no chain to evaluate by rule 'chain_ids', at most 700 residues"
+    ):
+        select_validation(INDEX, listed)
+    with pytest.raises(
+        ValueError, match="rule 'cameo', dates 2021-09-17 to 2021-09-17, at most 700 residues"
+    ):
+        select_validation(INDEX, DataSelectionConfig(validation_max_date="2021-09-17"))
+
+
 @pytest.mark.parametrize(
     "field", ["train_max_release_date", "validation_min_date", "validation_max_date"]
 )
