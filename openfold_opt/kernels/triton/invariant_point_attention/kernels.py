@@ -220,33 +220,20 @@ def add_pair_delta(
 
 @triton.jit
 def pair_gradients(
-    dweights,
-    weights,
-    z_ptr,
-    dpairs_ptr,
-    dz_ptr,
-    row,
-    z_rows,
-    exists,
-    heads,
-    HEADS: tl.constexpr,
-    CZ: tl.constexpr,
-    BLOCK_CZ: tl.constexpr,
+    z_ptr, dz_ptr, z_rows, exists, first, weights, dpairs, CZ: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Store the gradient of z for residues j; return dweights [residues, heads] plus z d(pairs).
+    """Store the gradient of z for residues j, and return that of the weights [residues, heads].
 
-    Uses a few channels per step and sums in registers, as a float32 matrix product of these sizes
-    would spill registers.
+    Covers BLOCK channels from `first`, with sums in registers, as a float32 matrix product of these
+    sizes would spill registers. weights: [residues, heads]; dpairs: [heads, BLOCK].
     """
-    for first_z in range(0, CZ, BLOCK_CZ):
-        channels_z = first_z + tl.arange(0, BLOCK_CZ)
-        z_offsets = z_rows[:, None] * CZ + channels_z[None, :]
-        in_z = exists[:, None] & (channels_z < CZ)[None, :]
-        z = tl.load(z_ptr + z_offsets, mask=in_z, other=0.0).to(tl.float32)
-        dpairs = load_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
-        dweights += tl.sum(z[:, None, :] * dpairs[None, :, :], axis=2)
-        dz = tl.sum(weights[:, :, None] * dpairs[None, :, :], axis=1)
-        tl.store(dz_ptr + z_offsets, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
+    channels_z = first + tl.arange(0, BLOCK)
+    z_offsets = z_rows[:, None] * CZ + channels_z[None, :]
+    in_z = exists[:, None] & (channels_z < CZ)[None, :]
+    z = tl.load(z_ptr + z_offsets, mask=in_z, other=0.0).to(tl.float32)
+    dweights = tl.sum(z[:, None, :] * dpairs[None, :, :], axis=2)
+    dz = tl.sum(weights[:, :, None] * dpairs[None, :, :], axis=1)
+    tl.store(dz_ptr + z_offsets, dz.to(dz_ptr.dtype.element_ty), mask=in_z)
     return dweights
 
 
@@ -349,20 +336,11 @@ def backward_kernel(
             v_points * dpoints[None, :, :], axis=2
         )
         z_rows = row * num_res + residues
-        dweights = pair_gradients(
-            dweights,
-            weights,
-            z_ptr,
-            dpairs_ptr,
-            dz_ptr,
-            row,
-            z_rows,
-            exists,
-            heads,
-            HEADS,
-            CZ,
-            BLOCK_CZ,
-        )
+        for first_z in range(0, CZ, BLOCK_CZ):
+            dpairs = load_channels(dpairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
+            dweights += pair_gradients(
+                z_ptr, dz_ptr, z_rows, exists, first_z, weights, dpairs, CZ, BLOCK_CZ
+            )
         dlogits = weights * (dweights - delta[None, :])
         dq += tl.sum(dlogits[:, :, None] * k, axis=0) * scalar_scale
         dsquared = dlogits * point_scale * point_weights[None, :]
@@ -370,11 +348,8 @@ def backward_kernel(
         dpoint_weights -= tl.sum(dlogits * squared, axis=0) * 0.5 * point_scale
         in_pair = exists[:, None] & is_head[None, :]
         bias_offsets = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
-        tl.store(
-            dbias_ptr + bias_offsets,
-            (dlogits * bias_scale).to(dbias_ptr.dtype.element_ty),
-            mask=in_pair,
-        )
+        dbias = (dlogits * bias_scale).to(dbias_ptr.dtype.element_ty)
+        tl.store(dbias_ptr + bias_offsets, dbias, mask=in_pair)
         plane = ((batch * HEADS + heads)[None, :] * num_res + i) * num_res + residues[:, None]
         tl.store(weights_ptr + plane, weights, mask=in_pair)
         tl.store(dlogits_ptr + plane, dlogits, mask=in_pair)
