@@ -3,7 +3,7 @@
 The baseline is the difference between runs that should agree: a reference run and reference runs
 from perturbed weights. A run is {"losses", "gradient_norms": one number for each step,
 "evaluations": [[step, lddt_ca], ...], ...}. Records name the runs "plain" (reference kernels),
-"fast" (optimized path), "nudged 1", ... (perturbed weights) and "seed 2", ... (other seeds).
+"fast" (optimized path), "perturbed 1", ... (perturbed weights) and "seed 2", ... (other seeds).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REFERENCE, FAST, PERTURBED, SEED = "plain", "fast", "nudged", "seed"
+REFERENCE, FAST, PERTURBED, SEED = "plain", "fast", "perturbed", "seed"
 """Names of the runs in records."""
 FIRST_STEPS = 10
 """Steps that are also compared one by one; later the runs have diverged."""

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seed of weights, samples and dropout (default: 1)",
     )
     parser.add_argument(
-        "--nudged",
+        "--perturbed",
         dest="perturbed",
         type=int,
         default=2,
@@ -123,7 +123,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     if min(args.steps, args.perturbed) < 1 or min(args.seeds, args.seed) < 0:
         raise BenchmarkError(
-            "--steps and --nudged must be at least 1, --seeds and --seed at least 0"
+            "--steps and --perturbed must be at least 1, --seeds and --seed at least 0"
         )
     if args.graphs == "on" and not torch.cuda.is_available():
         raise BenchmarkError("--graphs on needs a GPU, and PyTorch finds none; omit it")
@@ -144,7 +144,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "graphs": graphs,
         "ran": what_runs(args.kernels, config.device),
         "padded": sides[FAST]["pads"] and not config.data.pad_to_crop,
-        "nudge": ROUNDING[args.precision],
+        "perturbation": ROUNDING[args.precision],
         "target_lddt_ca": config.evaluation.target_lddt_ca,
         "data_checksum": checksum,
         "sides": {},
@@ -179,14 +179,14 @@ def _sides(
         "precision": "fp32",
         "graphs": False,
         "pads": graphs,
-        "nudge": ROUNDING[args.precision],
-        "nudge_seed": None,
+        "perturbation": ROUNDING[args.precision],
+        "perturbation_seed": None,
     }
     fast = reference | {"kernels": args.kernels, "precision": args.precision, "graphs": graphs}
     configuration(config, fast)
     sides = {FAST: fast, REFERENCE: reference}
     sides |= {
-        f"{PERTURBED} {number}": reference | {"nudge_seed": number}
+        f"{PERTURBED} {number}": reference | {"perturbation_seed": number}
         for number in range(1, args.perturbed + 1)
     }
     return sides | {
@@ -230,7 +230,7 @@ def report(metrics: dict[str, Any]) -> str:
         f"{metrics['preset']}, seed {metrics['seed']}, on {sides[FAST]['device']}. Fast: "
         f"{metrics['kernels']} kernels ({metrics['ran']}) in {metrics['precision']} "
         f"{_graphs(metrics)}. Reference: reference kernels in fp32. Perturbed: reference, from "
-        f"weights changed by up to {metrics['nudge']:.1e}. "
+        f"weights changed by up to {metrics['perturbation']:.1e}. "
         "Differences are relative: the mean over the steps of a window, and the largest of "
         "several runs"
         + ("; samples are padded to the crop size in all runs" if metrics["padded"] else ""),

@@ -3,9 +3,9 @@
     python -m benchmark.perf.losses_probe SETTINGS
 
 SETTINGS is JSON: preset, data_dir, output_dir (an existing folder), steps, seed, kernels,
-precision, graphs, pads (true: pad samples to the crop size even if the preset does not), nudge
-(largest relative perturbation of a weight at the start), nudge_seed (seed of the perturbation;
-null: none). Each line is {"loss", "gradient_norm"} or {"step", "lddt_ca"}, and the last one
+precision, graphs, pads (true: pad samples to the crop size even if the preset does not),
+perturbation (largest relative perturbation of a weight at the start), perturbation_seed (null: no
+perturbation). Each line is {"loss", "gradient_norm"} or {"step", "lddt_ca"}, and the last one
 {"device", "seconds_per_step", "num_eager_steps"}. The messages of the run go to standard error.
 """
 
@@ -108,13 +108,15 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def train(config: RunConfig, settings: dict[str, Any], *, data: DataSource) -> int:
     """Train, and return the exit code of the process."""
     paths = RunPaths(output_dir=Path(settings["output_dir"]))
-    if settings["nudge_seed"] is not None:
-        paths = dataclasses.replace(paths, init_checkpoint=paths.output_dir / "nudged.pt")
+    if settings["perturbation_seed"] is not None:
+        paths = dataclasses.replace(paths, init_checkpoint=paths.output_dir / "perturbed.pt")
         weights = build_model(
             config, seed=settings["seed"], device=torch.device("cpu")
         ).state_dict()
         torch.save(
-            perturbed(weights, perturb=settings["nudge"], seed=settings["nudge_seed"]),
+            perturbed(
+                weights, perturb=settings["perturbation"], seed=settings["perturbation_seed"]
+            ),
             paths.init_checkpoint,
         )
     observer = CompositeObserver(

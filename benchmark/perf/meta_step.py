@@ -46,7 +46,7 @@ class MetaStep:
     dropout: DropoutState | None
     loss: AlphaFoldLoss
     num_recycling_iterations: int = 0
-    """Forward passes without gradient, before the last one."""
+    """Recycling iterations."""
 
     @classmethod
     def build(

@@ -66,8 +66,8 @@ def read_launch_info(environment: Mapping[str, str] | None = None) -> LaunchInfo
     if not info.master_address:
         if info.number_of_nodes > 1:
             raise ValueError(
-                f"launch environment has {info.number_of_nodes} nodes and does not name the host of "
-                "the first rank; set MASTER_ADDR to it"
+                f"launch environment has {info.number_of_nodes} nodes and does not name the host "
+                "of the first rank; set MASTER_ADDR to it"
             )
         info = replace(info, master_address=OWN_ADDRESS)
     if not 1 <= info.master_port <= MAX_PORT:

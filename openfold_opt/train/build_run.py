@@ -83,8 +83,8 @@ def resolve_device(name: str, *, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if num_gpus == 0:
         raise ValueError(
-            "this preset needs a GPU and PyTorch sees none; run it on a machine with one, or choose "
-            "a preset for CPUs (demo, own_data, real_smoke)"
+            "this preset needs a GPU and PyTorch sees none; run it on a machine with one, or "
+            "choose a preset for CPUs (demo, own_data, real_smoke)"
         )
     # With srun, each task may see only its own GPU.
     return torch.device("cuda", local_rank % num_gpus)

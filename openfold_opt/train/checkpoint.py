@@ -287,7 +287,10 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
     if str(error).startswith(_NO_CHECKPOINT):
         with path.open("rb") as file:
             start = file.read(20)
-        return f"it begins with {start!r}; expected a file of torch.save, so fetch it again or save it with torch.save"
+        return (
+            f"it begins with {start!r}; expected a file of torch.save, so fetch it again or save "
+            "it with torch.save"
+        )
     return _first_line(error)
 
 

@@ -115,7 +115,7 @@ def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Return the free memory of a GPU, or of this machine for a CPU device."""
+    """Return the free memory of a GPU, or of this machine if the device is a CPU."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

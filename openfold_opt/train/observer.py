@@ -375,14 +375,12 @@ class ConsoleObserver(NullObserver):
         self._print(f"WARNING: {message}")
 
     def run_end(self, summary: RunSummary) -> None:
-        part = (
-            f"; this part: {summary.trained_steps} steps, {summary.trained_samples:,} samples"
-            if summary.resumed_from_step
-            else ""
-        )
-        text = (
-            f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples{part}, "
-            f"{summary.run_seconds:.1f} s (training {summary.training_seconds:.1f}, "
+        text = f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples"
+        if summary.resumed_from_step:
+            part = f"{summary.trained_steps} steps, {summary.trained_samples:,} samples"
+            text += f"; this part: {part}"
+        text += (
+            f", {summary.run_seconds:.1f} s (training {summary.training_seconds:.1f}, "
             f"evaluation {summary.evaluation_seconds:.1f}, "
             f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
             f"{summary.samples_per_second:.2f} samples/s, "
@@ -398,6 +396,5 @@ class ConsoleObserver(NullObserver):
         if isinstance(error, PreemptedError):
             self._print(f"run {error}")
             return
-        # A signal that ends the process at once is no Exception.
-        outcome = "failed" if isinstance(error, Exception) else "stopped"
+        outcome = "failed" if isinstance(error, Exception) else "stopped"  # by a signal
         self._print(f"run {outcome}: {type(error).__name__}: {error}")

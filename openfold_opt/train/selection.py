@@ -77,7 +77,7 @@ class DataSelectionConfig:
 
 
 def _check_date(name: str, text: str) -> None:
-    """Raise ValueError unless a date is written as in the index, with which it is compared as text."""
+    """Raise ValueError unless a date has the format of the index, as they are compared as text."""
     try:
         is_iso = datetime.date.fromisoformat(text).isoformat() == text
     except ValueError:

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SUFFIXES = ("py", "md", "sh", "toml", "tsv", "json", "npz")
-# what a run or a conversion writes, or what lies outside the checkout: named, but not in the tree
+# Paths that a run or a conversion writes, or that are outside the checkout.
 MADE_LATER = re.compile(r"^(runs|data|OUTPUT_DIR|shards|\.venv|\.\.)/|^shared/")
 
 

@@ -97,7 +97,10 @@ def package_of(module: str) -> str | None:
 
 
 def imported_modules(path: pathlib.Path) -> list[tuple[int, str]]:
-    """(line, full module name) of every import in a file; `from package import name` gives package.name."""
+    """Return (line, full module name) of every import in a file.
+
+    `from package import name` gives package.name.
+    """
     found = []
     package = (
         module_name(path).split(".")
@@ -149,7 +152,7 @@ def test_import_table_has_no_cycle():
 
 
 def find_cycle(graph) -> list[str] | None:
-    """Return the nodes that take part in cycles, or that only lead to them; None without a cycle."""
+    """Return the nodes of cycles and the nodes that lead to them; None without a cycle."""
     remaining = {node: set(others) - {node} for node, others in graph.items()}
     while free := [node for node, others in remaining.items() if not others & remaining.keys()]:
         for node in free:

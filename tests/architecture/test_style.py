@@ -12,8 +12,8 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_KERNEL_LINES = 120
 MAX_ARGUMENTS = 5
-# the two functions that every command module has; data_prep/__main__.py and benchmark/__main__.py describe them
-COMMAND_DOOR = ("add_parser", "run")
+# The two functions of every command module. The __main__.py files describe them.
+COMMAND_FUNCTIONS = ("add_parser", "run")
 FORBIDDEN_WORDS = ("TODO", "FIXME", "XXX", "NotImplementedError")
 
 
@@ -64,7 +64,11 @@ def test_functions_are_not_too_long(path):
 
 
 def is_kernel_or_operator(function) -> bool:
-    """Triton passes everything to a kernel by position, as PyTorch does to operators and to the forward of a Function (first argument ctx)."""
+    """Return whether all arguments of a function are passed by position.
+
+    This holds for Triton kernels, for operators and for the forward of a Function (its first
+    argument is ctx).
+    """
     decorators = " ".join(ast.unparse(decorator) for decorator in function.decorator_list)
     is_forward = bool(function.args.args) and function.args.args[0].arg == "ctx"
     return is_forward or any(name in decorators for name in ("jit", "fused_op", "custom_op"))
@@ -151,7 +155,7 @@ def test_modules_classes_and_public_functions_are_described(path):
     assert ast.get_docstring(tree), "module without docstring"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            described = ast.get_docstring(node) or node.name in COMMAND_DOOR
+            described = ast.get_docstring(node) or node.name in COMMAND_FUNCTIONS
             assert described, f"{node.name} (line {node.lineno}) without docstring"
 
 

@@ -15,7 +15,7 @@ from openfold_opt.train.evaluation import ChainScore
 from openfold_opt.train.observer import EvaluationReport, RunInfo
 
 DESCRIPTION = {
-    "submitter": "Nobody",
+    "submitter": "Example",
     "division": "open",
     "status": "research",
     "system_name": "two cores",
@@ -45,7 +45,7 @@ def write_demo_log(
     """
     config = build_preset("demo")
     path.parent.mkdir(parents=True, exist_ok=True)
-    submitter = Submitter(organization="Nobody", platform="machine")
+    submitter = Submitter(organization="Example", platform="machine")
     log = MLPerfObserver(
         path,
         submitter=submitter,

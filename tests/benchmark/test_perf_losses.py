@@ -50,7 +50,7 @@ def metrics(tmp_path_factory):
             str(folder),
             "--steps",
             str(STEPS),
-            "--nudged",
+            "--perturbed",
             "1",
             "--json",
             str(record),
@@ -71,14 +71,14 @@ def test_the_fast_run_agrees(metrics):
         "demo, 12 steps, auto kernels in bf16: losses agree"
     )
     sides = metrics["sides"]
-    assert list(sides) == ["fast", "plain", "nudged 1", "seed 2"]
+    assert list(sides) == ["fast", "plain", "perturbed 1", "seed 2"]
     assert all(
         len(side["losses"]) == len(side["gradient_norms"]) == STEPS for side in sides.values()
     )
     assert [step for step, _ in sides["plain"]["evaluations"]] == [4, 8, 12]
     # bf16 and perturbed weights change the losses slightly.
     differences = largest_of_first_steps(sides, "losses")
-    assert 0.0 < differences["fast"] < 1e-2 and 0.0 < differences["nudged 1"] < 1e-2
+    assert 0.0 < differences["fast"] < 1e-2 and 0.0 < differences["perturbed 1"] < 1e-2
 
 
 def test_a_different_learning_rate_is_detected(metrics, tiny):
@@ -91,8 +91,8 @@ def test_a_different_learning_rate_is_detected(metrics, tiny):
         "precision": "fp32",
         "graphs": False,
         "pads": False,
-        "nudge": 0.0,
-        "nudge_seed": None,
+        "perturbation": 0.0,
+        "perturbation_seed": None,
     }
     faulty = losses.run_side("fast", settings, Progress(None, what="", unit="step", is_silent=True))
     sides = metrics["sides"] | {"fast": faulty}
@@ -174,8 +174,8 @@ def test_windows_and_summary_of_synthetic_losses():
     reference = [10.0] * 20
     sides = {
         "plain": side(reference),
-        "nudged 1": side([10.1] * 20),
-        "nudged 2": side([9.9, 10.2] * 10),
+        "perturbed 1": side([10.1] * 20),
+        "perturbed 2": side([9.9, 10.2] * 10),
         "seed 2": side([12.0] * 20),
     }
     sides["fast"] = side([10.3, 9.7] * 5 + [10.6] * 10)

@@ -87,7 +87,7 @@ def test_score_and_energy_are_trimmed_means(demo):
 
 def test_the_layout_follows_the_rules(demo):
     root, _, _ = demo
-    package = root / "out" / "Nobody"
+    package = root / "out" / "Example"
     results = package / "results" / "two_cores" / "strong" / "openfold"
     assert sorted(path.name for path in results.glob("*.txt")) == [
         f"result_{index}.txt" for index in range(10)
@@ -98,7 +98,7 @@ def test_the_layout_follows_the_rules(demo):
     assert (results / "result_3.txt").read_bytes() == (
         root / "runs" / "run_3" / "mlperf.log"
     ).read_bytes()
-    assert json.loads((package / "systems" / "two_cores.json").read_text())["submitter"] == "Nobody"
+    assert json.loads((package / "systems" / "two_cores.json").read_text())["submitter"] == "Example"
     implementations = package / "benchmarks" / "openfold" / "implementations"
     code = f"openfold_opt_{head()[:12]}"
     assert sorted(path.name for path in implementations.iterdir()) == sorted([code, "two_cores"])
@@ -114,13 +114,13 @@ def test_the_layout_follows_the_rules(demo):
         ]
     )
     # The temporary directory is removed.
-    assert sorted(path.name for path in (root / "out").iterdir()) == ["Nobody", "Nobody.checks"]
+    assert sorted(path.name for path in (root / "out").iterdir()) == ["Example", "Example.checks"]
 
 
 def test_the_packed_code_is_that_of_the_commit(demo):
     root, _, _ = demo
     code = next(
-        (root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations").glob(
+        (root / "out" / "Example" / "benchmarks" / "openfold" / "implementations").glob(
             "openfold_opt_*"
         )
     )
@@ -142,7 +142,7 @@ def test_the_packed_code_is_that_of_the_commit(demo):
 
 def test_scripts_of_the_system_start_the_packed_code(demo):
     root, _, _ = demo
-    folder = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
+    folder = root / "out" / "Example" / "benchmarks" / "openfold" / "implementations" / "two_cores"
     process = subprocess.run(
         [folder / "run_and_time.sh", "--help"], capture_output=True, text=True, check=True
     )
@@ -154,7 +154,7 @@ def test_scripts_of_the_system_start_the_packed_code(demo):
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_scripts_of_the_system_pass_shellcheck(demo):
     root, _, _ = demo
-    folder = root / "out" / "Nobody" / "benchmarks" / "openfold" / "implementations" / "two_cores"
+    folder = root / "out" / "Example" / "benchmarks" / "openfold" / "implementations" / "two_cores"
     process = subprocess.run(["shellcheck", *folder.glob("*.sh")], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout
 
@@ -261,7 +261,7 @@ def test_throughput_needs_a_time_to_train(tmp_path, capsys):
         len(
             list(
                 (
-                    tmp_path / "out" / "Nobody" / "results" / "two_cores" / "weak" / "openfold"
+                    tmp_path / "out" / "Example" / "results" / "two_cores" / "weak" / "openfold"
                 ).iterdir()
             )
         )

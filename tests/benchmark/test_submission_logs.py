@@ -209,7 +209,7 @@ def test_logs_and_system_must_agree(runs):
         in problems_of(runs, number_of_nodes="4")["system"].text
     )
     finding = problems_of(runs, submitter="Somebody")["system"]
-    assert finding.state == NOTE and "'Nobody'" in finding.text
+    assert finding.state == NOTE and "'Example'" in finding.text
 
 
 def write_power(

@@ -12,7 +12,7 @@ from benchmark.submission.machine_description import accelerator_keys, processor
 from tests.benchmark.demo_logs import write_description
 
 SITE = """
-submitter = "Nobody"
+submitter = "Example"
 division = "open"
 status = "research"
 system_name = "two cores"
