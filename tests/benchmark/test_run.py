@@ -411,7 +411,7 @@ def test_the_front_door_wants_one_directory_for_all_ranks(tmp_path):
         timeout=120,
     )
     assert result.returncode == 2
-    assert "2 ranks need one directory between them; name it with --output-dir" in result.stderr
+    assert "2 ranks need one common directory; name it with --output-dir" in result.stderr
 
 
 def test_only_the_first_rank_reports_at_the_front_door(tmp_path):

@@ -72,20 +72,20 @@ def test_seeds_follow_the_first_and_begin_again_at_the_end(job):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("SEED", "2147483648", "from 0 to 2147483647"),
         ("SEED", "99999999999999999999", "from 0 to 2147483647"),
         ("SEED", "-1", "from 0 to 2147483647"),
-        ("NEXP", "0", "expected a number from 1 on"),
-        ("NEXP", "99999999999999999999", "expected a number from 1 on"),
+        ("NEXP", "0", "expected a number of at least 1"),
+        ("NEXP", "99999999999999999999", "expected a number of at least 1"),
         ("GPUS_PER_NODE", "", "expected a number, 0 for none"),
-        ("LOGDIR", "/dev/null/logs", "cannot be made; correct LOGDIR"),
+        ("LOGDIR", "/dev/null/logs", "cannot be created; correct LOGDIR"),
     ],
 )
-def test_what_nobody_can_mean_is_refused(job, name, value, told):
+def test_invalid_values_are_refused(job, name, value, message):
     shown = job(**{"DATADIR": "shards", name: value})
-    assert shown.returncode == 2 and told in shown.stderr, shown.stderr
+    assert shown.returncode == 2 and message in shown.stderr, shown.stderr
     assert not job.calls.exists()
 
 
