@@ -1,29 +1,31 @@
 #!/usr/bin/env bash
-# Sets up what is missing, then makes one timed run of the benchmark.
+# Sets up the environment if it is missing, then makes one timed run of the benchmark.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D] [--output-dir O] [--init-checkpoint F]
-                         [--init-weights W] [--seed S]
+usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D] [--output-dir O]
+                         [--init-checkpoint F] [--init-weights W] [--seed S]
 
-Sets up what is missing (a .venv in the checkout, unless python3 has everything already), then makes
-one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was reached,
-RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
+Sets up the environment if it is missing (a .venv in the checkout, unless python3 has all modules),
+then makes one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was
+reached, RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
 
-  --preset P            configuration: the name of a file of benchmark/presets, or the path of a file of your own that
-                        ends with .py (default: demo)
-  --set FIELD=VALUE     changes a field of the configuration; may be given several times; open division only
-  --data-dir D          shards made by `python -m data_prep convert`; the presets demo and demo_* have
-                        embedded data, made in data/demo before the clock starts
-  --output-dir O        where logs and checkpoints go (default: runs/<preset>-<date>)
+  --preset P            configuration: the name of a file in benchmark/presets, or the path of your
+                        own file, which ends with .py (default: demo)
+  --set FIELD=VALUE     change a field of the configuration; may be given several times; open
+                        division only
+  --data-dir D          shards written by `python -m data_prep convert`; the presets demo and demo_*
+                        have embedded data, which are created in data/demo before the clock starts
+  --output-dir O        directory for logs and checkpoints (default: runs/<preset>-<date>)
   --init-checkpoint F   weights to start from: a file, or the output directory of a run
-  --init-weights W      of a run: average (default) or trained
-  --seed S              default: drawn from the clock
+  --init-weights W      weights of a run's checkpoint: average (default) or trained
+  --seed S              seed of the run (default: from the clock)
   -h, --help            show this
 
-The submitter is the environment variable SUBMISSION_ORG, else the user's name. data/demo and runs lie in
-the directory OPENFOLD_WORK (default: the checkout; in the containers, the directory this is called from).
+The submitter is the environment variable SUBMISSION_ORG (default: the name of the user). data/demo
+and runs are in the directory OPENFOLD_WORK (default: the checkout; in a container, the current
+directory).
 TEXT
 }
 
@@ -69,24 +71,26 @@ case "$preset" in
     ;;
 esac
 if ! [ -f "$preset_file" ]; then
-    known="$(find "$root/benchmark/presets" -name '[a-z]*.py' -exec basename {} .py \; | sort | paste -s -d ' ')"
+    known="$(find "$root/benchmark/presets" -name '[a-z]*.py' -exec basename {} .py \; | sort |
+        paste -s -d ' ')"
     echo "run_and_time.sh: unknown preset $preset; there are: $known" >&2
     exit 2
 fi
 
-# an image's checkout cannot be written to, so its environment names another place
+# The checkout in an image is read-only, so the environment of an image names another directory.
 work="${OPENFOLD_WORK:-$root}"
 if ! work="$(CDPATH='' cd "$work" 2>/dev/null && pwd)"; then
-    echo "run_and_time.sh: OPENFOLD_WORK names ${OPENFOLD_WORK:-}, which is no directory; make it, or name another" >&2
+    echo "run_and_time.sh: OPENFOLD_WORK names ${OPENFOLD_WORK:-}, which is no directory; create it," \
+        "or name another" >&2
     exit 2
 fi
 
-# the log and the RESULT line name the same submitter; in a container a user may be no more than a number
+# The log and the RESULT line name the same submitter. In a container a user may have no name.
 export SUBMISSION_ORG="${SUBMISSION_ORG:-${USER:-$(id -un 2>/dev/null || id -u)}}"
 case "$SUBMISSION_ORG" in
 *[,\"[:cntrl:]]*)
-    printf 'run_and_time.sh: SUBMISSION_ORG is %q; expected a name without commas, quotes and line ends, which would break the RESULT line\n' \
-        "$SUBMISSION_ORG" >&2
+    printf 'run_and_time.sh: SUBMISSION_ORG is %q; expected a name without %s\n' "$SUBMISSION_ORG" \
+        "commas, quotes and line ends, which would break the RESULT line" >&2
     exit 2
     ;;
 esac
@@ -100,24 +104,26 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 if [ -z "$data_dir" ]; then
     if ! has_embedded_data "$preset"; then
-        echo "run_and_time.sh: preset $preset has no embedded data; name its shards with --data-dir" >&2
+        echo "run_and_time.sh: preset $preset has no embedded data; name its shards with" \
+            "--data-dir" >&2
         exit 2
     fi
     make_embedded_data "$work/data/demo"
     data_dir="$work/data/demo/shards"
 fi
-# torchrun and srun start this script once for every rank; only the first one reports
+# torchrun and srun start this script on every rank; only the first rank reports.
 rank="${RANK:-${SLURM_PROCID:-0}}"
 num_ranks="${WORLD_SIZE:-${SLURM_NTASKS:-1}}"
 if [ -z "$output_dir" ] && [ "$num_ranks" -gt 1 ]; then
-    echo "run_and_time.sh: $num_ranks ranks need one directory between them; name it with --output-dir" >&2
+    echo "run_and_time.sh: $num_ranks ranks need one common directory; name it with" \
+        "--output-dir" >&2
     exit 2
 fi
 if [ -z "$output_dir" ]; then
     output_dir="$work/runs/$preset_name-$(date +%Y%m%dT%H%M%S)"
 fi
 
-# Seconds of a clock that cannot be set. `date` and bash's SECONDS follow the wall clock.
+# Seconds of the monotonic clock, which cannot be set, unlike that of `date` and SECONDS.
 monotonic_seconds() { "$PYTHON" -c 'import time; print(int(time.monotonic()))'; }
 
 start=$(monotonic_seconds)
@@ -160,7 +166,7 @@ done
 end=$(monotonic_seconds)
 report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
 
-# a resumed run is not a result
+# A resumed run is not a result.
 if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; then
     if grep -q '"continued": false' "$output_dir/run.json"; then
         echo "RESULT,OPENFOLD_HPC,,$((end - start)),$SUBMISSION_ORG,$start_text"

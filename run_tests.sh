@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Sets up what is missing, then runs the test suite that CI runs; it needs no GPU.
+# Sets up the environment if it is missing, then runs the test suite of CI, which needs no GPU.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: ./run_tests.sh [--setup-only] [PYTEST ARGUMENT ...]
 
-Sets up what is missing (a .venv in the checkout, unless python3 has everything already), then runs
-the tests in two processes. Further arguments go to pytest, for example: ./run_tests.sh tests/architecture
+Sets up the environment if it is missing (a .venv in the checkout, unless python3 has all modules),
+then runs the tests in two processes. Further arguments go to pytest, for example:
+./run_tests.sh tests/architecture
 
-  --setup-only   set up, run nothing
+  --setup-only   set up the environment without running tests
   -h, --help     show this
 
-Tests against golden results run if OPENFOLD_SHARED names the folder that holds them.
+Tests against golden results run if OPENFOLD_SHARED names the folder with these results.
 TEXT
 }
 
@@ -31,9 +32,9 @@ if [ "${1:-}" = "--setup-only" ]; then
     exit 0
 fi
 
-# two test processes on two cores: more threads in each would only wait for one another
+# There are two test processes for two cores, so each process gets one thread.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-# the environment's own mpiexec goes with its mpi4py
+# mpi4py needs the mpiexec of the same environment.
 PATH="$(dirname "$PYTHON"):$PATH"
 export PATH
 cd "$root"

@@ -305,6 +305,6 @@ def _check_identity(
         if recorded.get(key) != given.get(key):
             raise BenchmarkError(
                 f"output directory {path} holds an unfinished run with {key} "
-                f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first command, "
-                "or name another directory"
+                f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first "
+                "command, or name another directory"
             )

@@ -1,9 +1,9 @@
-"""Which of the pinned requirements an image lacks, and the versions that it has, which an installation must not touch.
+"""List the pinned requirements that an image lacks, and the installed versions to keep.
 
     python3 docker/missing_requirements.py FOLDER [EXTRA ...]
 
-writes FOLDER/missing.txt (requirements) and FOLDER/held.txt (constraints) for pip, and tells what the image brings. Standard library
-only: it runs before anything is installed.
+It writes FOLDER/missing.txt (requirements) and FOLDER/held.txt (constraints) for pip, and prints
+what the image contains. It runs before the installation, so it needs only the standard library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ PROJECT_FILE = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def list_pins(extras: Sequence[str]) -> list[str]:
-    """The requirements of pyproject.toml, "name==version" each, with those of the named extras; ValueError for an unknown one."""
+    """Return the requirements of pyproject.toml and of the extras, as "name==version".
+
+    Raises ValueError for an unknown extra.
+    """
     project = tomllib.loads(PROJECT_FILE.read_text(encoding="utf-8"))["project"]
     groups = project["optional-dependencies"]
     unknown = sorted(set(extras) - set(groups))
@@ -36,11 +39,12 @@ def list_pins(extras: Sequence[str]) -> list[str]:
 
 
 def list_held() -> list[str]:
-    """Constraints, sorted: every installed distribution where the image brings torch, as its builder has fitted them to one another.
+    """Return sorted constraints that keep the installed distributions of an image with torch.
 
-    None on a bare Python, whose pip and setuptools may be older than what is asked for needs.
+    The builder of such an image made its versions compatible. An image without torch has no
+    constraints, as its pip and setuptools may be too old for the requirements.
     """
-    if not is_there("torch"):
+    if not is_installed("torch"):
         return []
     found = {
         item.metadata["Name"]: item.version
@@ -50,8 +54,8 @@ def list_held() -> list[str]:
     return sorted(f"{name}=={version}" for name, version in found.items())
 
 
-def is_there(name: str) -> bool:
-    """True if the distribution is installed, or something else brings its module (Triton has come under several names)."""
+def is_installed(name: str) -> bool:
+    """Return whether a distribution or its module is installed (Triton has had several names)."""
     try:
         importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -60,7 +64,7 @@ def is_there(name: str) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the two files; 2 where the arguments are wrong."""
+    """Write the two files. Return 2 for wrong arguments."""
     if not arguments:
         print("usage: missing_requirements.py FOLDER [EXTRA ...]", file=sys.stderr)
         return 2
@@ -69,13 +73,14 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"missing_requirements.py: {error}", file=sys.stderr)
         return 2
-    missing = [pin for pin in pins if not is_there(pin.partition("==")[0])]
+    missing = [pin for pin in pins if not is_installed(pin.partition("==")[0])]
     kept = [pin for pin in pins if pin not in missing]
     folder = Path(arguments[0])
     (folder / "missing.txt").write_text("".join(f"{pin}\n" for pin in missing), encoding="utf-8")
     (folder / "held.txt").write_text("".join(f"{pin}\n" for pin in list_held()), encoding="utf-8")
     print(
-        f"the image brings, in versions of its own: {', '.join(pin.partition('==')[0] for pin in kept) or 'nothing'}"
+        "the image contains, in its own versions: "
+        f"{', '.join(pin.partition('==')[0] for pin in kept) or 'nothing'}"
     )
     print(f"to be installed: {' '.join(missing) or 'nothing'}")
     return 0

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# slurm/module.sh MODULE ARGUMENT...: python -m MODULE in the environment of run_and_time.sh, which is set up if it is missing.
+# slurm/module.sh MODULE ARGUMENT...: run python -m MODULE in the environment of run_and_time.sh,
+# which is set up if it is missing.
 set -euo pipefail
 root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=tools/environment.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# slurm/prepare.sh PRESET DATA_DIR EMBEDDED_DIR: once in a job, on one node: the environment and, where DATA_DIR is empty, the
-# preset's embedded data, made in EMBEDDED_DIR. Its last line is the data directory.
+# slurm/prepare.sh PRESET DATA_DIR EMBEDDED_DIR: set up the environment and, if DATA_DIR is empty,
+# create the embedded data of the preset in EMBEDDED_DIR. It runs once in a job, on one node. Its
+# last line is the data directory.
 set -euo pipefail
 root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=tools/environment.sh
@@ -17,7 +18,7 @@ if [ -z "$data_dir" ]; then
     }
     make_embedded_data "$3"
     data_dir="$3/shards"
-    # made a moment ago on this machine, but the checks ask for the record
+    # preflight requires the record of data_prep verify.
     "$PYTHON" -m data_prep verify "$data_dir" 2>&1
 fi
 echo "$data_dir"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Sourced first by every file of slurm/configs: takes back what another configuration has set, gives each variable its
-# default, and teaches sbatch to ask for what the configuration says. slurm/README.md explains the variables.
+# Every file of slurm/configs sources this file first. It sets each variable to its default, which
+# removes the values of another configuration, and defines sbatch so that it requests the nodes and
+# tasks of the configuration. slurm/README.md explains the variables.
 
 OPENFOLD_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"
 export OPENFOLD_ROOT
@@ -12,14 +13,14 @@ export MIN_ALL_REDUCE_GB_S=0 BIND=topology
 # shellcheck source=slurm/request.sh
 . "$OPENFOLD_ROOT/slurm/request.sh"
 
-# sbatch cannot read the number of nodes and tasks from the environment. So, for run.sub alone, they come from here;
-# what is given on the command line comes later and wins.
+# sbatch cannot read the number of nodes and tasks from the environment, so this function adds them
+# for run.sub. Options on the command line come later and take precedence.
 sbatch() {
     local argument
     for argument in "$@"; do
         case "$argument" in
         run.sub | */run.sub)
-            # shellcheck disable=SC2046  # options without blanks
+            # shellcheck disable=SC2046  # The options have no spaces.
             command sbatch $(openfold_request) "$@"
             return
             ;;
@@ -27,7 +28,7 @@ sbatch() {
     done
     command sbatch "$@"
 }
-# for the scripts that are started from this shell
+# Scripts that are started from this shell get the function, too.
 if [ -n "${BASH_VERSION:-}" ]; then
     export -f sbatch openfold_request
 fi

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Finds a Python that has the modules that a command needs, or sets one up. Source this file, then call
+# Finds a Python that has the modules that a command needs, or sets one up. Source this file, then
+# call
 #
 #     prepare_environment run|tests [dali]
 #
@@ -87,8 +88,8 @@ print("\n".join(names))
 PYTHON
 }
 
-# install_requirements PYTHON run|tests: install them. Without a GPU it takes the CPU build of torch,
-# which is much smaller.
+# install_requirements PYTHON run|tests: install them. Without a GPU it takes the CPU build of
+# torch, which is much smaller.
 install_requirements() {
     local requirements options=()
     requirements="$(mktemp)"
@@ -151,9 +152,9 @@ prepare_environment() {
     say "ready: $PYTHON"
 }
 
-# add_dali: install DALI for the interpreter in PYTHON, so that the tests of the DALI operations run.
-# It is optional: if this machine has no wheel, or the interpreter is outside the checkout, a line says
-# so and the set-up continues.
+# add_dali: install DALI for the interpreter in PYTHON, so that the tests of the DALI operations
+# run. It is optional: if this machine has no wheel, or the interpreter is outside the checkout, a
+# line says so and the set-up continues.
 add_dali() {
     local folder status=0
     has_modules "$PYTHON" dali && return 0

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in less than nine minutes: correctness, times, profile, tests. Records go to a folder.
+# Runs all measurements and tests that need a GPU in less than nine minutes, and writes records to a
+# folder.
 set -uo pipefail
 
-# After this many seconds a part gets SIGINT, and SIGKILL if it is still there KILL_AFTER seconds later.
+# A part that exceeds its time gets SIGINT, and SIGKILL after this many further seconds.
 KILL_AFTER=15
-# A part is not started with less time than this.
+# A part does not start with less time than this.
 LEAST_SECONDS=5
 
 usage() {
@@ -13,9 +14,11 @@ usage: tools/gpu_suite.sh [--dry-run-on-cpu] OUTPUT_DIR [PYTHON]
 
 Runs on a machine with a GPU and takes less than 540 seconds. The parts, in this order:
 
-  agreement         one full-size step in bf16 with Triton kernels against reference kernels: losses, gradients, memory
-  step_eager        seconds per step without graphs, after 0 and 3 passes without gradient
-  step_graphs       the same with CUDA graphs, after 0, 3, 1 and 2 passes; a capture that fails is a finding
+  agreement         one full-size step in bf16 with Triton kernels against reference kernels: losses,
+                    gradients, memory
+  step_eager        seconds per step without graphs, with 0 and 3 recycling iterations
+  step_graphs       the same with CUDA graphs and 0, 3, 1 and 2 recycling iterations; fails if a
+                    capture fails
   kernels           every operation, fused against reference
   profile           the profile of one step without graphs
   gpu_tests         the tests marked gpu
@@ -23,12 +26,15 @@ Runs on a machine with a GPU and takes less than 540 seconds. The parts, in this
   loader            waiting for batches: direct, pinned and DALI
   kernels_compiled  the operations on pairs against torch.compile
 
-OUTPUT_DIR, which must be empty or absent, gets at most 8 files: a record for each of the first five parts (.json, rewritten after every
-figure), trace.json.gz, summary.txt, and details.tar.gz with the log of every part and the other records. A part that fails or is out of
-time loses nothing of the others. Time that a part leaves goes to the next ones. Commit the records under results/measured/.
+OUTPUT_DIR must be empty or absent. It gets at most 8 files: a record for each of the first five
+parts (.json, rewritten after every measurement), trace.json.gz, summary.txt, and details.tar.gz with
+the log of every part and the other records. A part that fails or is out of time does not affect the others.
+Unused time of a part goes to the next ones. Commit the records under results/measured/.
 
-  --dry-run-on-cpu  no measurement: every part with a small preset on a CPU, to see that the suite itself works. step_graphs fails there
-  PYTHON            interpreter with torch, triton, numpy, h5py, numba, tqdm and pytest, better with pytest-xdist too (default: python3)
+  --dry-run-on-cpu  run every part with a small preset on a CPU, to test the suite itself. It
+                    measures nothing, and step_graphs fails
+  PYTHON            interpreter with torch, triton, numpy, h5py, numba, tqdm, pytest and preferably
+                    pytest-xdist (default: python3)
   -h, --help        show this
 
 Exit code: 0; 1 if a part failed or was out of time; 2 without a GPU or with wrong arguments.
@@ -71,22 +77,22 @@ details="$(mktemp -d)"
 trap 'rm -rf "$details"' EXIT
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 failed=()
-# in seconds since the start of this script, as SECONDS is
+# In seconds since the start of this script, like SECONDS.
 planned_end=0
 
-# note TEXT: a line of the summary
+# note TEXT: add a line to the summary.
 note() {
     echo "$1" | tee -a "$output/summary.txt"
 }
 
-# pack: the small files as one archive, which is replaced as a whole
+# pack: replace the archive of the small files by a new one.
 pack() {
     rm -f "$output"/.*.partial
     tar -czf "$output/.details.partial" -C "$details" . && mv "$output/.details.partial" "$output/details.tar.gz"
 }
 
-# part NAME SECONDS COMMAND...: runs the command until SECONDS after the planned end of the part before. Its output goes to the archive,
-# and the end of it to the terminal.
+# part NAME SECONDS COMMAND...: run a command until at most SECONDS after the planned end of the
+# previous part. Its output goes to the archive, and the end of the output to the terminal.
 part() {
     local name="$1" limit status=0 started=$SECONDS verdict
     planned_end=$((planned_end + $2))
@@ -98,8 +104,9 @@ part() {
         return
     fi
     echo "== $name, at most $limit s: $*"
-    # a shell in the background ignores SIGINT, and so would what it starts
-    env --default-signal=INT timeout --signal=INT --kill-after="$KILL_AFTER" "$limit" "$@" >"$details/$name.txt" 2>&1 || status=$?
+    # A shell in the background ignores SIGINT, and its children inherit that.
+    env --default-signal=INT timeout --signal=INT --kill-after="$KILL_AFTER" "$limit" "$@" \
+        >"$details/$name.txt" 2>&1 || status=$?
     case "$status" in
     0) verdict=passed ;;
     124) verdict="out of time, interrupted" ;;
@@ -112,7 +119,7 @@ part() {
     pack
 }
 
-# perf NAME SECONDS FOLDER ARGUMENT...: a part that is a measurement, with its record in the folder
+# perf NAME SECONDS FOLDER ARGUMENT...: run a measurement as a part, with its record in a folder.
 perf() {
     local name="$1" seconds="$2" folder="$3"
     shift 3
@@ -159,11 +166,13 @@ fi
 { date -u +%FT%TZ; nvidia-smi; } >"$details/gpu.txt" 2>&1
 note "$($is_dry_run && echo 'DRY RUN ON A CPU: these are no measurements; ')$("$python" --version)"
 perf agreement "$(share 175)" "$output" agreement --preset "$preset" --passes "${profile_passes[0]}"
-perf step_eager "$(share 60)" "$output" step --preset "$preset" --graphs off --passes "${passes[@]}" "${few[@]}"
-perf step_graphs "$(share 85)" "$output" step --preset "$preset" --graphs on --passes "${graph_passes[@]}" "${few[@]}"
+perf step_eager "$(share 60)" "$output" step --preset "$preset" --graphs off \
+    --passes "${passes[@]}" "${few[@]}"
+perf step_graphs "$(share 85)" "$output" step --preset "$preset" --graphs on \
+    --passes "${graph_passes[@]}" "${few[@]}"
 perf kernels "$(share 50)" "$output" kernels "${kernels[@]}"
-perf profile "$(share 30)" "$output" step --preset "$preset" --graphs off --passes "${profile_passes[@]}" --repeats 1 --rounds 0 \
-    --modules --trace "$output/trace.json.gz"
+perf profile "$(share 30)" "$output" step --preset "$preset" --graphs off \
+    --passes "${profile_passes[@]}" --repeats 1 --rounds 0 --modules --trace "$output/trace.json.gz"
 part gpu_tests "$(share 35)" "${tests[@]}" -m gpu "${gpu_files[@]}"
 part kernel_tests "$(share 50)" "${tests[@]}" "${kernel_files[@]}"
 perf loader "$(share 10)" "$details" loader --only staging "${staging[@]}"

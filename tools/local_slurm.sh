@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Slurm cluster of virtual nodes on this one machine, to try sbatch and srun without a cluster.
+# Starts a real Slurm cluster of virtual nodes on this machine, to test sbatch and srun.
 set -euo pipefail
 
 usage() {
@@ -7,15 +7,15 @@ usage() {
 usage: tools/local_slurm.sh start DIR [NODES [CPUS_PER_NODE]]
        tools/local_slurm.sh stop DIR
 
-start   makes DIR, with the cluster's configuration, key, logs and state; starts munged, slurmctld and one
-        slurmd for each of NODES virtual nodes (default: 2) of CPUS_PER_NODE (default: 2); waits until all
-        are idle. Several clusters may run side by side, each in a DIR of its own. Afterwards:
+start   creates DIR with the configuration, key, logs and state of the cluster, starts munged,
+        slurmctld and one slurmd for each of NODES virtual nodes (default: 2) with CPUS_PER_NODE
+        (default: 2), and waits until all are idle. Several clusters can run at once, each in its own DIR. Afterward:
             export SLURM_CONF=DIR/slurm.conf; sinfo
-stop    cancels the cluster's jobs and ends exactly the daemons that start started; DIR with its logs stays.
+stop    cancels the jobs of the cluster and ends its daemons. DIR with its logs remains.
 
 Needs root and the commands slurmctld, slurmd and munged (Debian: apt-get install slurm-wlm munge).
-The nodes are called node1, node2, ...: each has a host name of its own, while files, network and processors
-are the machine's.
+The nodes are node1, node2, ... Each has its own host name; they share the files, the network and
+the processors of the machine.
 TEXT
 }
 
@@ -24,7 +24,7 @@ fail() {
     exit 2
 }
 
-# wait_until SECONDS COMMAND...: false if the command has not succeeded by then
+# wait_until SECONDS COMMAND...: repeat a command until it succeeds; false after that time.
 wait_until() {
     local deadline=$((SECONDS + $1))
     shift
@@ -34,7 +34,8 @@ wait_until() {
     done
 }
 
-# daemon NAME COMMAND...: in the background, away from this terminal; noted as "<pid> <start time> <name>"
+# daemon NAME COMMAND...: start a command in the background without a terminal, and record it as
+# "<pid> <start time> <name>".
 daemon() {
     local name="$1"
     shift
@@ -42,20 +43,20 @@ daemon() {
     echo "$! $(start_time "$!") $name" >>"$daemons"
 }
 
-# start_time PID: with the pid it names one process for ever, as pids are used again
+# start_time PID: start time of a process, which identifies it together with its reusable pid.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 
 is_alive() { [ -n "$2" ] && [ "$(start_time "$1")" = "$2" ]; }
 is_gone() { ! is_alive "$@"; }
 
-# choose_slot: a range of ports that nobody listens at, found from DIR's name, so that clusters keep apart
+# choose_slot: choose a free range of ports by the name of DIR, so that clusters use different ones.
 choose_slot() {
     local slot offset
     slot=$(($(printf '%s' "$dir" | cksum | cut -d ' ' -f 1) % SLOTS))
     for ((offset = 0; offset < SLOTS; offset++)); do
         port=$((FIRST_PORT + PORTS_PER_SLOT * ((slot + offset) % SLOTS)))
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            # jobs make the port at which ranks meet from the job's number
+            # Jobs derive the port of the rendezvous from the job number.
             first_job=$((1 + JOBS_PER_SLOT * ((slot + offset) % SLOTS)))
             return
         fi
@@ -83,7 +84,7 @@ SlurmdParameters=config_overrides
 FirstJobId=$first_job
 ReturnToService=2
 KillWait=30
-# neither cgroups nor an account database: neither is to be had in every container
+# No cgroups and no account database, because many containers have neither.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -94,7 +95,8 @@ SelectTypeParameters=CR_CPU
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
     for ((number = 1; number <= nodes; number++)); do
-        echo "NodeName=node$number NodeHostname=node$number NodeAddr=127.0.0.1 Port=$((port + number)) CPUs=$cpus State=UNKNOWN"
+        echo "NodeName=node$number NodeHostname=node$number NodeAddr=127.0.0.1" \
+            "Port=$((port + number)) CPUs=$cpus State=UNKNOWN"
     done >>"$dir/slurm.conf"
     echo "CgroupPlugin=cgroup/v1" >"$dir/cgroup.conf"
     {
@@ -110,10 +112,13 @@ start_daemons() {
     if ! [ -s "$dir/munge/private/key" ]; then
         (umask 077 && head -c 256 /dev/urandom >"$dir/munge/private/key")
     fi
-    # by root and not the user munge, who need not be able to reach DIR; --force: nor need anybody else
+    # Run as root, because the user munge may have no access to DIR. --force accepts the permissions
+    # of the parent folders of DIR.
     daemon munged munged --foreground --force --key-file "$dir/munge/private/key" \
-        --socket "$dir/munge/socket" --pid-file "$dir/munge/pid" --log-file "$dir/munge/log" --seed-file "$dir/munge/private/seed"
-    wait_until 20 munge --no-input --socket "$dir/munge/socket" || fail "munged does not answer; see $dir/munged.out and $dir/munge/log"
+        --socket "$dir/munge/socket" --pid-file "$dir/munge/pid" --log-file "$dir/munge/log" \
+        --seed-file "$dir/munge/private/seed"
+    wait_until 20 munge --no-input --socket "$dir/munge/socket" ||
+        fail "munged does not answer; see $dir/munged.out and $dir/munge/log"
     daemon slurmctld slurmctld -D
     for ((number = 1; number <= nodes; number++)); do
         # shellcheck disable=SC2016  # expanded by the inner shell
@@ -180,8 +185,9 @@ start | stop) verb="$1" ;;
 esac
 [ $# -ge 2 ] || fail "$verb needs a directory; see --help"
 dir="$(realpath -m "$2")"
-# slurm.conf has no way to write one
-[[ "$dir" != *[[:space:]#]* ]] || fail "found a blank or # in $dir; expected a directory without, as slurm.conf cannot name it"
+# slurm.conf cannot quote these characters.
+[[ "$dir" != *[[:space:]#]* ]] ||
+    fail "found a space or # in $dir; expected a directory without them, as slurm.conf cannot name it"
 nodes="${3:-2}"
 cpus="${4:-2}"
 for number in "$nodes" "$cpus"; do

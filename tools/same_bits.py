@@ -28,10 +28,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMING_WORDS = ("seconds", "queue_depth", "reorder_distance")
-"""Parts of the names of numbers that describe the course of a run, not its result."""
+"""Parts of the names of numbers that describe the timing of a run, not its result."""
 
 Values = dict[str, list[str]]
-"""Of each kind of result, all values in the order of their file."""
+"""Kind of result -> all values in the order of their file."""
 
 
 class CaseFailedError(Exception):
@@ -40,17 +40,17 @@ class CaseFailedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One checkout and what runs it."""
+    """A checkout and the interpreter that runs it."""
 
     name: str
     checkout: Path
     python: str
     shared: Path
     data: Path
-    """Folder with the shards `demo` and `real`, the same for both versions."""
+    """Folder with the shards `demo` and `real`, which both versions use."""
 
     def run(self, *arguments: str, num_ranks: int = 1, accepted: tuple[int, ...] = (0,)) -> None:
-        """Run a module of the checkout; CaseFailedError shows the end of its output."""
+        """Run a module of the checkout. Raises CaseFailedError with the end of its output."""
         launcher = [self.python, "-m"]
         if num_ranks > 1:
             torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
@@ -84,7 +84,7 @@ def train(
     command += ["--output-dir", str(run_dir), "--seed", "1"]
     for setting in settings:
         command += ["--set", setting]
-    # exit code 1: the target is out of reach of so few steps
+    # The exit code is 1 because these few steps do not reach the target.
     version.run(*command, num_ranks=dap, accepted=(0, 1))
     version.run("benchmark", "export", str(run_dir), str(weights))
     values = {
@@ -92,9 +92,9 @@ def train(
         "evaluations": numbers_of_lines(run_dir / "evaluations.jsonl"),
         "weights and moments": tensor_digests(weights),
     }
-    empty = [name for name, found in values.items() if not found]
+    empty = [name for name, numbers in values.items() if not numbers]
     if empty:
-        raise CaseFailedError(f"{version.name}: the run left no {', '.join(empty)} in {run_dir}")
+        raise CaseFailedError(f"{version.name}: the run wrote no {', '.join(empty)} in {run_dir}")
     return values
 
 
@@ -118,7 +118,7 @@ CASES: dict[str, Callable[[Version, Path], Values]] = {
 
 
 def numbers_of_lines(path: Path) -> list[str]:
-    """All numbers of a file with one JSON value per line, except those of TIMING_WORDS."""
+    """Return all numbers of a file of JSON lines, except those of TIMING_WORDS."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [number for line in lines for number in _numbers(json.loads(line))]
 
@@ -129,12 +129,12 @@ def _numbers(value: Any) -> list[str]:
         return [number for x in kept for number in _numbers(x)]
     if isinstance(value, list):
         return [number for x in value for number in _numbers(x)]
-    # repr of a float is exact
+    # repr of a float is exact.
     return [repr(value)] if isinstance(value, int | float) else []
 
 
 def tensor_digests(path: Path) -> list[str]:
-    """A hash of each tensor in a file of torch.save, in the order of the file."""
+    """Return a hash of each tensor in a file of torch.save, in the order of the file."""
     import torch
 
     def digests(value: Any) -> Iterator[str]:
@@ -152,17 +152,17 @@ def tensor_digests(path: Path) -> list[str]:
 
 
 def differences(before: Values, after: Values) -> list[str]:
-    """One line for each kind of result that is not the same."""
+    """Return a line for each kind of result that differs."""
     lines = []
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name, []), after.get(name, [])
         if len(old) != len(new):
             lines.append(f"{name}: {len(old)} values before, {len(new)} after")
         elif old != new:
-            places = [place for place, pair in enumerate(zip(old, new)) if pair[0] != pair[1]]
-            first = places[0]
+            positions = [i for i, pair in enumerate(zip(old, new)) if pair[0] != pair[1]]
+            first = positions[0]
             lines.append(
-                f"{name}: {len(places)} of {len(old)} values differ; the first, number {first}: "
+                f"{name}: {len(positions)} of {len(old)} values differ; the first, number {first}: "
                 f"{old[first]} before, {new[first]} after"
             )
     return lines
@@ -170,7 +170,7 @@ def differences(before: Values, after: Values) -> list[str]:
 
 @contextlib.contextmanager
 def checkout_of(revision: str, work: Path) -> Iterator[tuple[Path, str | None]]:
-    """Yield the checkout of a revision and its commit; a directory is used as it is."""
+    """Yield the checkout of a revision and its commit; a directory is used directly."""
     if Path(revision).is_dir():
         yield Path(revision).resolve(), None
         return
@@ -210,7 +210,7 @@ def _convert(version: Version, raw: Path, name: str) -> None:
 def results_of(
     version: Version, cases: list[str], *, commit: str | None, cache: Path
 ) -> dict[str, Values]:
-    """Results of all cases; those of a commit are kept, as they cannot change."""
+    """Return the results of all cases. Those of a commit are cached, as they cannot change."""
     results = {}
     for case in cases:
         kept = cache / f"{commit}-{case}.json" if commit else None
@@ -234,7 +234,11 @@ def main() -> int:
     parser.add_argument("before", metavar="BEFORE", help="git revision or directory")
     parser.add_argument("after", metavar="AFTER", help="git revision or directory")
     parser.add_argument(
-        "--only", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}"
+        "--only",
+        nargs="+",
+        choices=CASES,
+        metavar="CASE",
+        help=f"cases to run, of {', '.join(CASES)}",
     )
     parser.add_argument(
         "--shared",
@@ -246,7 +250,7 @@ def main() -> int:
         "--cache",
         type=Path,
         default=ROOT / "data" / "same_bits",
-        help="keeps shards, and results of commits (default: data/same_bits)",
+        help="folder for shards and results of commits (default: data/same_bits)",
     )
     args = parser.parse_args()
     if args.shared is None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test suite as if on other processors, and the comparison with golden results with one and two threads.
+# Runs the test suite with the instruction sets of other processors, and the comparison with golden
+# results with one and two threads.
 set -uo pipefail
 
 usage() {
@@ -9,16 +10,16 @@ usage: tools/test_processors.sh [--out FILE] [PYTEST ARGUMENT ...]
 Runs the test suite once for each instruction set that PyTorch can be limited to: with
 ATEN_CPU_CAPABILITY=default and, where /proc/cpuinfo lists them, avx2 and avx512. That variable does
 not reach MKL, so the suite runs once more with MKL_CBWR=COMPATIBLE. Then `python -m benchmark
-parity` compares every golden directory with one and with two threads; this is skipped where
+parity` compares every golden directory with one and with two threads; this is skipped if
 OPENFOLD_SHARED does not name the folder with golden results.
-All variants run even if one fails. The last lines say for each of them whether it passed.
+All variants run even if one fails. The last lines have the result of each variant.
 
 Further arguments go to pytest, for example: tools/test_processors.sh tests/model
 
   --out FILE  write the machine, the versions and the results to FILE, too
   -h, --help     show this
 
-Exit code: 0 if no variant failed, 1 if any failed, 2 if nothing could be run.
+Exit code: 0 if no variant failed, 1 if any failed, 2 if nothing could run.
 TEXT
 }
 
@@ -55,7 +56,7 @@ record() {
     fi
 }
 
-# variant NAME COMMAND...: shows the output; the last line of the output goes to the results
+# variant NAME COMMAND...: run a command and show its output, whose last line becomes the result.
 variant() {
     local name="$1" start="$SECONDS" status=passed log
     shift
@@ -68,7 +69,8 @@ variant() {
     rm -f "$log"
 }
 
-# PyTorch does not check the variable: an instruction set that the processor lacks would kill the tests
+# PyTorch does not check the variable: an instruction set that the processor lacks would kill the
+# tests
 capabilities=(default)
 if grep -qw avx2 /proc/cpuinfo; then
     capabilities+=(avx2)
@@ -85,7 +87,8 @@ for threads in 1 2; do
         record "parity, $threads thread(s)" skipped 0 "OPENFOLD_SHARED is not set"
         continue
     fi
-    variant "parity, $threads thread(s)" env "OMP_NUM_THREADS=$threads" "$PYTHON" -m benchmark parity --threads "$threads" \
+    variant "parity, $threads thread(s)" env "OMP_NUM_THREADS=$threads" \
+        "$PYTHON" -m benchmark parity --threads "$threads" \
         "$OPENFOLD_SHARED"/golden/model_{tiny,quirks,full}
 done
 

@@ -65,6 +65,11 @@ def add_parser(subparsers) -> None:
         help="directory in which the runs will write",
     )
     parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
+    _add_requirements(parser)
+
+
+def _add_requirements(parser: argparse.ArgumentParser) -> None:
+    """Declare the requirements on the machine."""
     parser.add_argument(
         "--runs",
         type=int,

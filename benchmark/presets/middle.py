@@ -1,4 +1,4 @@
-"""Full widths with sizes for a CPU, for `perf step` and not for results. Open division."""
+"""Full widths with sizes that fit a CPU, for `perf step` and not for results. Open division."""
 
 from __future__ import annotations
 

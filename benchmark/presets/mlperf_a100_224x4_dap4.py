@@ -1,7 +1,7 @@
 """mlperf_fast on 872 training A100, four per sample, and 24 evaluation A100.
 
 For `slurm/configs/a100_224x4_dap4.sh`.
-The result of HPE and LBNL on Perlmutter in MLPerf HPC v3.0 had this split: batch 218, 14.65 minutes.
+HPE and LBNL had this split on Perlmutter in MLPerf HPC v3.0: batch 218, 14.65 minutes.
 """
 
 from __future__ import annotations

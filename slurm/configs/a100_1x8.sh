@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# One node of eight A100 with 80 GB each: batch 128 by accumulation.
+# One node with eight A100 (80 GB): batch 128 by accumulation.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=a100_1x8

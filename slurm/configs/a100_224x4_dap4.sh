@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# 896 A100 with 40 GB or more on 224 nodes of four: 872 train, four on a sample: batch 218. The last 24 evaluate.
+# 896 A100 (40 GB or more) on 224 nodes: 872 train with four per sample and batch 218, 24 evaluate.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=a100_224x4_dap4

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# For tests: throughput of two instances side by side, the demo on each of two nodes, every sample spread over two ranks.
+# For tests: throughput of two parallel instances of the demo, each on one node with two ranks per
+# sample.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=cpu_throughput
@@ -10,5 +11,5 @@ export DIVISION=open
 export WALLTIME=12:00:00
 export INSTANCES=2
 export MIN_ALL_REDUCE_GB_S=0.01
-# nodes of local_slurm.sh share one set of processors, which must not be given out twice
+# The nodes of local_slurm.sh share the processors of one machine, so their ranks must not be bound.
 export BIND=none

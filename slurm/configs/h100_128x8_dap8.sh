@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# 1,024 H100 on 128 nodes train, eight on a sample: batch 128. The 32 of four more nodes evaluate.
+# 1,024 H100 on 128 nodes train with eight per sample and batch 128; 32 on four more nodes evaluate.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=h100_128x8_dap8

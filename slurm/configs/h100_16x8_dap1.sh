@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# 128 H100 on 16 nodes, a sample on each: batch 128.
+# 128 H100 on 16 nodes with one sample each: batch 128.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=h100_16x8_dap1

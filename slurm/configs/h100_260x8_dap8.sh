@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# 2,048 H100 on 256 nodes train, eight on a sample: batch 256. The 32 of four more nodes evaluate.
+# 2,048 H100 on 256 nodes train with eight per sample and batch 256; 32 on four more nodes evaluate.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=h100_260x8_dap8

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# 64 H100 on eight nodes, two samples on each, one after the other: batch 128.
+# 64 H100 on eight nodes with two micro-batches of one sample: batch 128.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=h100_8x8

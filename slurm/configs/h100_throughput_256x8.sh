@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Throughput: 16 instances side by side, each of 16 nodes of eight H100 and with batch 128. NEXP=1 is one throughput result.
+# Throughput: 16 parallel instances, each with batch 128 on 16 nodes of eight H100. NEXP=1 makes one
+# throughput result.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=h100_throughput_256x8

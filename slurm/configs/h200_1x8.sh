@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# One node of eight H200: batch 128 by accumulation.
+# One node with eight H200: batch 128 by accumulation.
 # shellcheck source=slurm/settings.sh
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
 export SYSTEM=h200_1x8

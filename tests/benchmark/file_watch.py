@@ -1,4 +1,4 @@
-"""What happens to the files of a folder, told by the kernel (inotify): also what C libraries and other processes do."""
+"""File events of a folder from the kernel (inotify), including those of other processes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _HEADER = struct.Struct("iIII")
 
 @dataclass(frozen=True, kw_only=True)
 class FileEvent:
-    """One thing that happened."""
+    """One file event."""
 
     name: str
-    deed: str
+    action: str
     """"read", "opened", "created" or "renamed to"."""
 
 
 class FileWatch:
-    """Collects events from its making on; raises OSError where the system has no inotify."""
+    """Collects events from its creation on. Raises OSError if the system has no inotify."""
 
     def __init__(self, *folders: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -38,7 +38,7 @@ class FileWatch:
                 raise OSError(ctypes.get_errno(), f"{folder} cannot be watched")
 
     def drain(self) -> list[FileEvent]:
-        """Everything since the last call, in the order in which it happened."""
+        """Return the events since the last call in their order."""
         events = []
         while True:
             try:
@@ -51,8 +51,8 @@ class FileWatch:
                 name = data[_HEADER.size : _HEADER.size + length].rstrip(b"\0").decode()
                 data = data[_HEADER.size + length :]
                 events += [
-                    FileEvent(name=name, deed=deed)
-                    for flag, deed in _NAMES.items()
+                    FileEvent(name=name, action=action)
+                    for flag, action in _NAMES.items()
                     if mask & flag and name
                 ]
 

@@ -62,7 +62,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("event", ["{}", "5", '{"key": "seed"}', "[1, 2]"])
-def test_events_that_are_none_are_complaints(tmp_path, event):
+def test_malformed_events_are_errors(tmp_path, event):
     path = tmp_path / "mlperf.log"
     path.write_text(f":::MLLOG {event}\n")
     verdict = check_log(path)
@@ -138,7 +138,7 @@ def test_events_are_found_behind_a_prefix(write):
     assert damage == []
 
 
-def test_exit_code_tells(write, capsys):
+def test_exit_code(write, capsys):
     good, bad = write(open_log()), write(open_log()[:-1], "bad.log")
     assert main(["check", str(good)]) == 0
     assert main(["check", str(good), str(bad)]) == 1
@@ -157,7 +157,7 @@ def test_checking_leaves_the_root_logger_alone(write):
     assert logging.getLogger().disabled is False
 
 
-def test_a_run_directory_stands_for_its_logs(tmp_path, write, capsys):
+def test_all_logs_of_a_run_directory_are_checked(tmp_path, write, capsys):
     write(open_log(), "mlperf.log")
     for number in (10, 2, 1):
         write(open_log(), f"mlperf_continued_{number}.log")

@@ -44,7 +44,7 @@ def test_a_new_file_in_a_folder_of_code_makes_the_commit_dirty(checkout, folder)
     assert uncommitted_files(checkout) == [f"{folder}/new one.py"]
 
 
-def test_a_checkout_whose_state_git_cannot_tell_is_unknown(checkout):
+def test_a_checkout_that_git_cannot_read_is_unknown(checkout):
     (checkout / "docs" / "page.md").write_text("another page\n")
     (checkout / ".git" / "index").write_bytes(b"damaged")
     assert describe_commit(checkout) == "unknown (git refuses the checkout)"
@@ -62,7 +62,7 @@ def test_a_tag_does_not_take_the_place_of_the_hash(checkout, tmp_path):
     assert describe_commit(image) == head
 
 
-def test_what_git_ignores_and_what_is_no_code_does_not(checkout):
+def test_ignored_files_and_other_files_are_not_code(checkout):
     for name in ("benchmark/__pycache__/code.pyc", "slurm/job.log", "notes.txt", "docs/new.md"):
         (checkout / name).parent.mkdir(exist_ok=True)
         (checkout / name).write_text("x\n")

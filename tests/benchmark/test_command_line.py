@@ -1,4 +1,4 @@
-"""The two programs as an installation names them, and how a command line that is wrong is refused."""
+"""The two installed programs, and the refusal of wrong command lines."""
 
 import os
 import subprocess

@@ -81,7 +81,7 @@ def test_a_whole_run_with_the_seed_of_a_resumed_one_counts(tmp_path):
     assert list(reasons) == [tmp_path / "result_1.txt"]
 
 
-def test_a_preempted_run_that_was_not_continued_is_left_out(tmp_path):
+def test_a_preempted_run_that_was_not_continued_is_skipped(tmp_path):
     whole_runs(tmp_path, 2)
     preempted(tmp_path / "run_2" / "mlperf.log", seed=2)
     found = gather([tmp_path])

@@ -125,7 +125,9 @@ def metrics(**changes):
         ({"as they are": 0.8}, "as they are"),
     ],
 )
-def test_exit_code_tells_whether_every_figure_holds(monkeypatch, tmp_path, capsys, changes, failed):
+def test_exit_code_is_0_if_all_scores_are_as_expected(
+    monkeypatch, tmp_path, capsys, changes, failed
+):
     monkeypatch.setattr(controls, "measure", lambda output_dir, data_dir: metrics(**changes))
     code = main(["controls", str(tmp_path), "--data-dir", str(tmp_path)])
     assert code == (0 if failed is None else 1)

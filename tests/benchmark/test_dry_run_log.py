@@ -1,4 +1,4 @@
-"""The log that a preset would write, before the checker: values of the configuration, and the keys that would be refused."""
+"""The log that a preset would write, and the keys that the checker would refuse."""
 
 import csv
 import dataclasses
@@ -21,7 +21,7 @@ def reference():
 
 @pytest.fixture
 def same_model(monkeypatch, reference):
-    """Counting the parameters of the whole model takes a third of a second."""
+    """Skip counting the parameters of the full model, which takes a third of a second."""
     monkeypatch.setattr(dry_run_log, "count_parameters", lambda config: 93_229_082)
 
 
@@ -62,7 +62,7 @@ def test_refused_keys_are_named_with_their_values(same_model, reference, part, v
 def test_every_condition_of_the_published_rules_is_applied(
     shared, same_model, reference, monkeypatch
 ):
-    """A log in which nothing is right: each key with a condition of its own is refused."""
+    """In a log of wrong values, every key with a condition is refused."""
     monkeypatch.setattr(
         dry_run_log.MLPerfObserver,
         "_event",
@@ -87,7 +87,7 @@ def test_a_key_that_is_not_logged_is_refused(same_model, reference, monkeypatch)
     )
 
 
-def test_counts_that_nobody_knows_are_not_judged(same_model, reference):
+def test_unknown_counts_are_not_checked(same_model, reference):
     assert closed_refusals(reference, samples=(None, None)) == []
     assert [refusal.key for refusal in closed_refusals(reference, samples=(None, 179))] == [
         "eval_samples"
@@ -95,13 +95,13 @@ def test_counts_that_nobody_knows_are_not_judged(same_model, reference):
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_is_closed_by_its_fields_exactly_if_the_checker_would_take_its_log(name):
+def test_a_preset_is_closed_if_and_only_if_the_checker_accepts_its_log(name):
     config = build_preset(name)
     refusals = closed_refusals(config, samples=rules.expected_samples(config))
     assert (rules.preset_division(config) == "closed") == (refusals == [])
 
 
-def test_rules_tells_what_the_checker_would_refuse(reference, capsys, monkeypatch, tmp_path):
+def test_rules_prints_what_the_checker_would_refuse(reference, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(dry_run_log, "count_parameters", lambda config: 93_229_081)
     command = ["rules", "--preset", "mlperf_reference", "--json", str(tmp_path / "rules.json")]
     assert main(command) == 0
@@ -121,7 +121,7 @@ def test_rules_tells_what_the_checker_would_refuse(reference, capsys, monkeypatc
     }
 
 
-def test_a_json_file_nowhere_is_refused_before_any_work(capsys, tmp_path):
+def test_a_json_file_in_a_missing_folder_is_refused(capsys, tmp_path):
     assert main(["rules", "--preset", "demo", "--json", str(tmp_path / "none" / "x.json")]) == 2
     assert "does not exist; make it first" in capsys.readouterr().err
     assert main(["rules", "--preset", "demo", "--json", str(tmp_path)]) == 2

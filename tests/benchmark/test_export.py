@@ -42,7 +42,7 @@ def known_preset(monkeypatch):
     monkeypatch.setattr(export, "build_preset", build_tiny)
 
 
-def test_the_file_holds_what_the_checkpoint_does(run_dir, tmp_path, capsys):
+def test_the_file_has_the_content_of_the_checkpoint(run_dir, tmp_path, capsys):
     assert main(["export", str(run_dir), str(tmp_path / "weights.pt"), "--step", "8"]) == 0
     assert "step 8" in capsys.readouterr().out
     content = torch.load(tmp_path / "weights.pt", weights_only=True)

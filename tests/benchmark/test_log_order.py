@@ -27,7 +27,7 @@ SYSTEMS = (
 )
 
 
-def complaints_of(path):
+def errors_of(path):
     """Damage and complaints about the order. mlperf-logging accepts some of these logs."""
     events, damage = read_events(path)
     return damage + order_complaints(events)
@@ -49,7 +49,7 @@ def published(shared):
 def test_all_published_logs_are_in_order(published):
     logs = sorted(published.rglob("result_*.txt"))
     assert len(logs) == 56
-    assert {path: complaints_of(path) for path in logs if complaints_of(path)} == {}
+    assert {path: errors_of(path) for path in logs if errors_of(path)} == {}
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
@@ -57,7 +57,7 @@ def test_all_published_logs_are_in_order(published):
 def test_altered_published_logs_are_refused(published, tmp_path, system, name):
     for source in sorted((published / system).glob("result_*.txt")):
         reason = alter(source, tmp_path / "altered.log", name)
-        found = complaints_of(tmp_path / "altered.log")
+        found = errors_of(tmp_path / "altered.log")
         assert any(reason in complaint for complaint in found), (source, found)
         assert all(re.search(r"\blines? \d|^and \d", each) for each in found), found
     assert not check_log(tmp_path / "altered.log").passed
@@ -66,9 +66,9 @@ def test_altered_published_logs_are_refused(published, tmp_path, system, name):
 
 
 def test_made_logs_are_in_order(tmp_path):
-    assert complaints_of(whole_run().write(tmp_path / "a.log")) == []
-    assert complaints_of(whole_run(status="aborted").write(tmp_path / "b.log")) == []
-    assert complaints_of(write_demo_log(tmp_path / "c.log", seed=1)) == []
+    assert errors_of(whole_run().write(tmp_path / "a.log")) == []
+    assert errors_of(whole_run(status="aborted").write(tmp_path / "b.log")) == []
+    assert errors_of(write_demo_log(tmp_path / "c.log", seed=1)) == []
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
@@ -95,7 +95,7 @@ def test_altered_made_logs_are_refused(tmp_path, name):
     reason = alter(path, path, name)
     with pytest.raises(LogError) as caught:
         read_run_log(path)
-    found = complaints_of(path)
+    found = errors_of(path)
     assert any(reason in complaint for complaint in found)
     assert found[0] in str(caught.value)
 
@@ -134,7 +134,7 @@ def event(key, *, line, time_ms=0, value=None, **metadata):
     }
 
 
-def test_complaints_name_lines_and_values():
+def test_errors_name_lines_and_values():
     events = [event("run_start", line=3, time_ms=50), event("eval_start", line=9, time_ms=20)]
     (complaint,) = order_complaints(events)
     assert complaint == (
@@ -205,12 +205,12 @@ def test_a_time_is_a_whole_number(time_ms):
         ),
     ],
 )
-def test_one_fault_is_one_complaint(events, expected):
+def test_each_fault_is_one_error(events, expected):
     (complaint,) = order_complaints(events)
     assert expected in complaint
 
 
-def test_many_complaints_of_one_kind_are_counted():
+def test_many_errors_of_one_kind_are_counted():
     events = [event("seed", line=line, time_ms=-line) for line in range(1, 21)]
     assert order_complaints(events)[-1] == "and 15 more like the last one"
 
@@ -218,13 +218,13 @@ def test_many_complaints_of_one_kind_are_counted():
 def test_the_target_is_that_of_the_log(tmp_path):
     """A short run for tests has another target."""
     log = whole_run(target_avg_lddt_ca_value=0.9)
-    found = complaints_of(log.write(tmp_path / "a.log"))
+    found = errors_of(log.write(tmp_path / "a.log"))
     assert any("expected 0.9 or more" in text for text in found)
     log = MadeLog(target_avg_lddt_ca_value=0.1)
     log.event("run_start")
     log.evaluate(0.2, seconds=5, samples=10)
     log.event("run_stop", status="success")
-    assert complaints_of(log.write(tmp_path / "b.log")) == []
+    assert errors_of(log.write(tmp_path / "b.log")) == []
 
 
 def test_a_clock_that_was_set_forward_is_found(tmp_path):
@@ -234,7 +234,7 @@ def test_a_clock_that_was_set_forward_is_found(tmp_path):
     last = json.loads(lines[-1].partition(MARK)[2])
     last["metadata"]["monotonic_seconds"] -= 60
     path.write_text("\n".join([*lines[:-1], MARK + json.dumps(last)]) + "\n")
-    (complaint,) = complaints_of(path)
+    (complaint,) = errors_of(path)
     assert "by the wall clock" in complaint and "expected a difference of at most 1.5" in complaint
 
 

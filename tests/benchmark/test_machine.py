@@ -49,7 +49,7 @@ def test_commit_of_an_image(tmp_path, monkeypatch):
     )
 
 
-def test_machine_is_plain_json():
+def test_machine_is_json():
     described = describe_machine()
     assert json.loads(json.dumps(described)) == described
     assert described["cpu_count"] == len(os.sched_getaffinity(0))

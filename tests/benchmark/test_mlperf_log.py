@@ -15,16 +15,19 @@ from openfold_opt.train.evaluation import ChainScore
 from openfold_opt.train.observer import EvaluationReport, RunInfo, StepReport
 
 INIT_KEYS = (
-    "init_start cache_clear submission_benchmark submission_org submission_division submission_status "
-    "submission_platform seed number_of_ranks number_of_nodes accelerators_per_node global_batch_size "
-    "gradient_accumulation_steps target_avg_lddt_ca_value train_max_pdb_release_date val_min_cameo_submission_date "
-    "val_max_cameo_submission_date val_max_sequence_length val_every_iters precision train_sequence_crop_size "
-    "num_recycling_iters max_msa_clusters max_extra_msa templates_enabled max_templates fape_loss_weight "
-    "fape_loss_backbone_weight fape_loss_sidechain_weight supervised_chi_loss_weight distogram_loss_weight "
-    "masked_msa_loss_weight plddt_loss_weight opt_name opt_base_learning_rate opt_adam_beta_1 opt_adam_beta_2 "
-    "opt_adam_epsilon opt_weight_decay opt_amsgrad opt_gradient_clipping opt_gradient_clip_norm "
-    "opt_learning_rate_warmup_init opt_learning_rate_warmup_steps init_checkpoint_sha256sum swa_enabled "
-    "swa_decay_rate model_parameters_count staging_start staging_stop tracked_stats init_stop run_start"
+    "init_start cache_clear submission_benchmark submission_org submission_division "
+    "submission_status submission_platform seed number_of_ranks number_of_nodes "
+    "accelerators_per_node global_batch_size gradient_accumulation_steps "
+    "target_avg_lddt_ca_value train_max_pdb_release_date val_min_cameo_submission_date "
+    "val_max_cameo_submission_date val_max_sequence_length val_every_iters precision "
+    "train_sequence_crop_size num_recycling_iters max_msa_clusters max_extra_msa "
+    "templates_enabled max_templates fape_loss_weight fape_loss_backbone_weight "
+    "fape_loss_sidechain_weight supervised_chi_loss_weight distogram_loss_weight "
+    "masked_msa_loss_weight plddt_loss_weight opt_name opt_base_learning_rate opt_adam_beta_1 "
+    "opt_adam_beta_2 opt_adam_epsilon opt_weight_decay opt_amsgrad opt_gradient_clipping "
+    "opt_gradient_clip_norm opt_learning_rate_warmup_init opt_learning_rate_warmup_steps "
+    "init_checkpoint_sha256sum swa_enabled swa_decay_rate model_parameters_count staging_start "
+    "staging_stop tracked_stats init_stop run_start"
 ).split()
 DATA_KEYS = ["train_samples", "eval_samples", "initial_training_dataloader_type"]
 BLOCK_KEYS = [

@@ -21,7 +21,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from benchmark.output_directory import OutputDirectory
-held = OutputDirectory(Path(sys.argv[1]), identity={"preset": "demo", "data": "abc"}, seed=5, new_seed=9)
+identity = {"preset": "demo", "data": "abc"}
+held = OutputDirectory(Path(sys.argv[1]), identity=identity, seed=5, new_seed=9)
 if sys.argv[2] == "running":
     held.mark_running()
 print("held", flush=True)
@@ -103,7 +104,7 @@ def test_dead_run_is_continued_with_its_seed(tmp_path):
     )
 
 
-def test_second_resumption_has_a_log_of_its_own(tmp_path):
+def test_second_resumption_writes_another_log(tmp_path):
     die_in(tmp_path)
     die_in(tmp_path)
     assert take(tmp_path).log_path.name == "mlperf_continued_2.log"

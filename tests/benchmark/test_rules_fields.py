@@ -1,4 +1,4 @@
-"""`benchmark rules` for every single field of the configuration, and for fields and classes that somebody adds without a mark."""
+"""`benchmark rules` for every field of the configuration, and for fields without a category."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ NAMES_OF_VALUES = {
     "device": ["cpu"],
     "precision": ["bf16"],
 }
-"""Fields that take certain names only -> another of them."""
+"""Fields with a choice of names -> other names."""
 MADE_OF_NOTHING = {
     "selection.train_chain_ids": [("1abc_A",)],
     "parallel.evaluation_dap_min_length": [512],
@@ -35,7 +35,7 @@ NEEDS_ITS_RULE = "selection.validation_chain_ids"
 
 
 def other_values(path: str, value: Any) -> list[Any]:
-    """Values to try in place of a field's, the most likely first."""
+    """Return other values to try for a field."""
     if path in NAMES_OF_VALUES:
         return NAMES_OF_VALUES[path]
     if value is None:
@@ -54,7 +54,7 @@ def other_values(path: str, value: Any) -> list[Any]:
 
 
 def replace_at(config: Any, path: str, value: Any) -> Any:
-    """The tree with one leaf changed."""
+    """Return the configuration with one field changed."""
     name, _, rest = path.partition(".")
     return dataclasses.replace(
         config, **{name: replace_at(getattr(config, name), rest, value) if rest else value}
@@ -62,7 +62,7 @@ def replace_at(config: Any, path: str, value: Any) -> Any:
 
 
 def change(path: str) -> tuple[Any, Any]:
-    """(the reference with another value in this field, that value)."""
+    """Return the reference with another value in this field, and the value."""
     for value in other_values(path, FIELDS[path].value):
         try:
             config = replace_at(REFERENCE, path, value)
@@ -75,7 +75,10 @@ def change(path: str) -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def judge_preset(tmp_path_factory):
-    """Runs the command on a configuration: its exit code with --require closed. The log has tests of its own, which take a model each."""
+    """Return a function that runs the command on a configuration and returns its exit code.
+
+    The check of the log is skipped; test_dry_run_log.py tests it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rules, "closed_refusals", lambda config, samples: [])
 
@@ -98,7 +101,7 @@ def judge_preset(tmp_path_factory):
         if leaf.category == "mathematical" and leaf.path != NEEDS_ITS_RULE
     ],
 )
-def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, judge_preset, capsys):
+def test_a_changed_field_that_the_rules_fix_makes_it_open_and_is_named(path, judge_preset, capsys):
     config, value = change(path)
     assert judge_preset(config) == 0
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
@@ -113,7 +116,7 @@ def test_one_changed_value_that_the_rules_fix_is_called_open_and_named(path, jud
 @pytest.mark.parametrize(
     "path", [leaf.path for leaf in FIELDS.values() if leaf.category != "mathematical"]
 )
-def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset, capsys):
+def test_another_changed_field_keeps_it_closed_and_is_named(path, judge_preset, capsys):
     if path == "recompute":
         config, value = replace_at(REFERENCE, path, "auto"), "auto"
     elif path.startswith("kernels."):
@@ -124,12 +127,12 @@ def test_any_other_changed_value_is_named_and_keeps_it_closed(path, judge_preset
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: closed division"
     assert cause.splitlines() == [
-        f"{rules.HEADINGS[FIELDS[path].category]}:",
+        f"{rules.HEADINGS[FIELDS[path].mark]}:",
         f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
 
 
-def test_listed_validation_chains_are_called_open_and_named_with_their_rule(judge_preset, capsys):
+def test_listed_validation_chains_make_it_open_and_are_named_with_their_rule(judge_preset, capsys):
     changes = {"validation_rule": "chain_ids", "validation_chain_ids": ("1abc_A",)}
     selection = dataclasses.replace(REFERENCE.selection, **changes)
     config = dataclasses.replace(REFERENCE, selection=selection)
@@ -149,7 +152,7 @@ def test_a_new_field_without_a_mark_is_refused():
         "Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True
     )
     with pytest.raises(
-        ValueError, match="config field loader.brand_new has category None; expected one of"
+        ValueError, match="config field loader.brand_new is marked None; expected one of"
     ):
         rules.compare(with_part("loader", grown()), REFERENCE)
 
@@ -159,7 +162,7 @@ def test_a_new_class_without_a_mark_is_refused():
     class UnmarkedConfig:
         brand_new: int = 1
 
-    with pytest.raises(ValueError, match="config field optimizer.brand_new has category None"):
+    with pytest.raises(ValueError, match="config field optimizer.brand_new is marked None"):
         rules.compare(with_part("optimizer", UnmarkedConfig()), REFERENCE)
 
 
@@ -171,19 +174,20 @@ def test_a_class_has_one_mark_or_each_of_its_fields_has():
 
     with pytest.raises(
         ValueError,
-        match="'mathematical' but its class MixedConfig has 'implementation'; remove the category",
+        match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark "
+        "from the class",
     ):
         list(config_fields(MixedConfig()))
 
 
-def test_a_preset_cannot_bring_marks_of_its_own():
+def test_a_preset_cannot_change_categories():
     class CheatingConfig(OptimizerConfig):
         category: ClassVar[str] = "implementation"
 
     assert rules.preset_division(with_part("optimizer", CheatingConfig(clip_norm=1.0))) == "open"
 
 
-def test_list_has_every_field_with_its_mark(judge_preset, capsys):
+def test_list_has_every_field_with_its_category(judge_preset, capsys):
     assert judge_preset(REFERENCE, "--list") == 0
     listed = capsys.readouterr().out.partition("every field:\n")[2].splitlines()
     assert [tuple(line.split(": ")[0].split()) for line in listed] == [
@@ -192,7 +196,7 @@ def test_list_has_every_field_with_its_mark(judge_preset, capsys):
 
 
 @pytest.mark.parametrize(
-    ("path", "is_told"),
+    ("path", "is_named"),
     [
         ("model.c_m", True),
         ("model.evoformer_stack.pair_dropout_rate", False),
@@ -202,15 +206,15 @@ def test_list_has_every_field_with_its_mark(judge_preset, capsys):
         ("local_batch_size", False),
     ],
 )
-def test_another_model_or_validation_set_is_not_of_the_open_division_either(
-    judge_preset, capsys, path, is_told
+def test_another_model_or_validation_set_is_not_in_the_open_division(
+    judge_preset, capsys, path, is_named
 ):
     judge_preset(change(path)[0])
     lines = capsys.readouterr().out.splitlines()
     found = [
-        place
-        for place, line in enumerate(lines)
+        number
+        for number, line in enumerate(lines)
         if line.startswith("not of the open division either")
     ]
-    assert len(found) == is_told
+    assert len(found) == is_named
     assert not found or lines[found[0] + 1] == f"  {path.partition('.')[0]}: 1 of the fields above"

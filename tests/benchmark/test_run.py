@@ -1,10 +1,9 @@
-"""`benchmark run`: its files, its refusals, and what a killed run leaves."""
+"""`benchmark run`: its files, its refusals, and the state of a killed run."""
 
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from benchmark.check import check_log
 from benchmark.code_revision import code_digest
 from benchmark.log_events import read_events
 from benchmark.summary import read_evaluations
-from tests.benchmark.front_door import front_door
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -43,7 +41,7 @@ def run(*args, **keywords):
 
 
 def refusal(result):
-    """The message of a run that could not start: one or few lines, no traceback, exit code 2."""
+    """Return the message of a run that could not start, which has no traceback and exit code 2."""
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.startswith("benchmark run: ")
@@ -52,7 +50,7 @@ def refusal(result):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Output directory of a run that reached its (very low) target, and what it printed."""
+    """Output directory and standard output of a run that reached its very low target."""
     output = tmp_path_factory.mktemp("finished") / "out"
     result = run("tiny_target", output, "--seed", 11)
     assert result.returncode == 0, result.stderr
@@ -85,7 +83,7 @@ def test_files_of_a_run(finished):
     assert clock["disagreement"] is None and clock["wall_seconds"] > 0
 
 
-def test_config_beside_the_log(finished):
+def test_configuration_of_the_log(finished):
     content = json.loads((finished[0] / "config.json").read_text())
     assert content["preset"] == "tiny_target" and content["division"] == "open"
     assert content["seed"] == 11 and content["device"] == "cpu"
@@ -99,7 +97,7 @@ def leaves(tree):
         yield from leaves(value) if isinstance(value, dict) else [value]
 
 
-def test_configuration_is_saved_and_printed_as_it_was_resolved(finished):
+def test_resolved_configuration_is_saved_and_printed(finished):
     output, printed = finished
     config = json.loads((output / "config.json").read_text())["config"]
     assert "auto" not in list(leaves(config))
@@ -128,7 +126,7 @@ def test_log_of_a_run(finished):
     assert values["seed"] == 11
     assert values["submission_division"] == "open"
     assert events[-1]["key"] == "run_stop" and events[-1]["metadata"]["status"] == "success"
-    # everything is there but the score, which this target is far below
+    # Only the score is too low, because the target is far below that of the rules.
     assert check_log(log, below_target=True).passed, check_log(log, below_target=True).complaints
     assert read_evaluations(finished[0])[-1]["lddt_ca"] == values["eval_accuracy"]
 
@@ -149,9 +147,9 @@ def test_target_not_reached_is_exit_code_1(tmp_path):
 
 
 def start_slow(output, *flags):
-    """A slow run, returned when two steps are done and the first checkpoint is written.
+    """Start a slow run, and return it when the first checkpoint, after two steps, is written.
 
-    The six steps left take 24 s: time for another process to start on a busy machine and find this one alive.
+    The remaining six steps take 24 s, in which another process can start on a busy machine.
     """
     process = subprocess.Popen(
         command("tiny", output, *flags),
@@ -184,7 +182,7 @@ def losses(output):
     return by_step
 
 
-def test_killed_run_resumes_bit_for_bit_and_is_no_result(tmp_path):
+def test_killed_run_resumes_bit_for_bit_and_is_not_a_result(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start_slow(killed, "--seed", 5)
     live = run("tiny", killed, "--seed", 5)
@@ -229,7 +227,7 @@ def test_two_ranks_draw_one_seed(tmp_path):
     assert [process.returncode for process in ranks] == [1, 1], outputs
     values = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
     assert values["number_of_ranks"] == 2 and values["global_batch_size"] == 2
-    assert outputs[1][0] == "", "only the first rank speaks"
+    assert outputs[1][0] == "", "only the first rank prints"
 
 
 def test_two_ranks_are_refused_together(finished):
@@ -266,10 +264,10 @@ def test_two_ranks_are_refused_together(finished):
         ((signal.SIGTERM,) * 2, 5.5, 143),
         ((signal.SIGINT,) * 2, 5.5, 130),
     ],
-    ids=["one", "Ctrl-C", "the same by two ways", "a second one", "a second Ctrl-C"],
+    ids=["SIGTERM", "Ctrl-C", "one request by two signals", "second SIGTERM", "second Ctrl-C"],
 )
-def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, pause, code):
-    """The first lets the step end and saves, a second one ends at once."""
+def test_a_signal_closes_the_log_and_leaves_a_resumable_run(tmp_path, numbers, pause, code):
+    """The first signal stops the run after the step with a checkpoint, a second one at once."""
     output = tmp_path / "out"
     process = start_slow(output, "--seed", 5)
     for number in numbers:
@@ -288,7 +286,7 @@ def test_a_signal_closes_the_log_and_leaves_a_run_to_resume(tmp_path, numbers, p
     )
 
 
-def test_a_death_before_the_first_checkpoint_is_no_resumption(tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_is_not_resumed(tmp_path):
     output = tmp_path / "out"
     process = subprocess.Popen(
         command("tiny_target", output, "--seed", 5),
@@ -360,80 +358,6 @@ def test_an_output_directory_below_a_file_is_refused(tmp_path):
     assert "Not a directory" in refusal(run("tiny", tmp_path / "file" / "out"))
 
 
-def make_command(folder, name, text):
-    """An executable in front of PATH."""
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text("#!/usr/bin/env bash\n" + text)
-    (folder / name).chmod(0o755)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
-
-
-def through_the_front_door(folder, path, **variables):
-    """run_and_time.sh, with the preset `tiny_target`, which ends after seconds, for `demo`."""
-    command, changes = front_door(folder, preset="tiny_target")
-    variables = {"PATH": path, "SUBMISSION_ORG": "me"} | changes | variables
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment(**variables)
-    )
-
-
-def test_the_result_does_not_depend_on_the_wall_clock(tmp_path):
-    """`date` goes back an hour at its third call, and at every later one."""
-    calls, date = tmp_path / "calls", shutil.which("date")
-    script = (
-        f'echo call >>"{calls}"\n'
-        f'[ "$(wc -l <"{calls}")" -lt 3 ] || set -- -d "1 hour ago" "$@"\n'
-        f'exec {date} "$@"\n'
-    )
-    path = make_command(tmp_path / "bin", "date", script)
-    result = through_the_front_door(tmp_path, path)
-    assert result.returncode == 0, result.stderr
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
-    name, benchmark, empty, seconds, submitter, start = line.split(",")
-    assert (name, benchmark, empty, submitter) == ("RESULT", "OPENFOLD_HPC", "", "me")
-    assert 0 <= int(seconds) < 300 and len(start) > 10
-
-
-@pytest.mark.parametrize("name", ["A, B", "two\nlines", 'a "name"'])
-def test_names_that_break_the_result_line_are_refused_at_the_front_door(tmp_path, name):
-    result = through_the_front_door(tmp_path, os.environ["PATH"], SUBMISSION_ORG=name)
-    assert result.returncode == 2
-    assert "expected a name without commas, quotes and line ends" in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_front_door_wants_one_directory_for_all_ranks(tmp_path):
-    result = subprocess.run(
-        [ROOT / "run_and_time.sh", "--data-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=environment(RANK="1", WORLD_SIZE="2"),
-        timeout=120,
-    )
-    assert result.returncode == 2
-    assert "2 ranks need one directory between them; name it with --output-dir" in result.stderr
-
-
-def test_only_the_first_rank_reports_at_the_front_door(tmp_path):
-    result = subprocess.run(
-        [
-            ROOT / "run_and_time.sh",
-            "--data-dir",
-            str(tmp_path),
-            "--output-dir",
-            str(tmp_path / "out"),
-            "--seed",
-            "-1",
-        ],
-        capture_output=True,
-        text=True,
-        env=environment(RANK="1", WORLD_SIZE="2"),
-        timeout=120,
-    )
-    assert result.returncode == 2
-    assert "TIMING RUN" not in result.stdout and "RESULT" not in result.stdout
-
-
 def test_fields_that_were_set_are_recorded_and_logged(tmp_path):
     output = tmp_path / "out"
     settings = ("--set", "evaluation.target_lddt_ca=1e-6", "--set", "log_every_steps=3")
@@ -445,7 +369,7 @@ def test_fields_that_were_set_are_recorded_and_logged(tmp_path):
     assert content["settings"] == expected and content["config"]["log_every_steps"] == 3
     events = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
     assert events["changed_fields"] == expected and events["submission_division"] == "open"
-    # the checker takes the key; only the score is too low
+    # The checker accepts the key; only the score is too low.
     (complaint,) = check_log(output / "mlperf.log").complaints
     assert "eval_accuracy" in complaint
     assert "no such field" in refusal(run("tiny", tmp_path / "other", "--set", "no.such=1"))

@@ -1,4 +1,4 @@
-"""What `benchmark run` refuses before it writes anything: one clear message, exit code 2, no traceback."""
+"""Refusals of `benchmark run` before it writes anything: a message and exit code 2."""
 
 import dataclasses
 import errno
@@ -18,7 +18,7 @@ from tests.train.synthetic import tiny_config
 
 @pytest.fixture(autouse=True)
 def tiny_preset(monkeypatch):
-    """One more preset, `tiny`, which needs no GPU."""
+    """Add a preset `tiny`, which needs no GPU."""
     monkeypatch.setattr(
         run_command,
         "build_preset",
@@ -44,7 +44,7 @@ def run(tmp_path, preset="tiny", *flags, data=None):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Call a run, expect it to be refused without a trace on the disk, return the message."""
+    """Return a function that starts a run, which must be refused, and returns the message."""
 
     def check(*args, **keywords):
         assert run(tmp_path, *args, **keywords) == 2
@@ -86,8 +86,8 @@ def test_ranks_that_cannot_make_the_global_batch(refused, monkeypatch):
 def test_an_accumulation_that_does_not_make_the_global_batch(refused):
     message = refused("demo", "--set", "accumulation=4")
     assert (
-        "--set accumulation=4: it follows from global_batch_size=2 and the ranks, and is 1; set global_batch_size"
-        in message
+        "--set accumulation=4: it follows from global_batch_size=2 and the ranks, and is 1; set "
+        "global_batch_size" in message
     )
     assert "data_prep convert" in refused("demo", "--set", "accumulation=1")
 
@@ -102,7 +102,7 @@ def test_empty_data_directory(refused, tmp_path):
     assert "is empty" in refused(data=tmp_path / "empty")
 
 
-def test_data_directory_that_is_something_else(refused, tmp_path):
+def test_a_directory_without_shards(refused, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "cat.jpg").write_bytes(b"x")
@@ -120,7 +120,7 @@ def test_seed_out_of_range(refused):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Change fields of the preset, and replace the data set by nothing."""
+    """Return a function that changes fields of the preset. The data set is empty."""
 
     def replace(**changes):
         config = dataclasses.replace(tiny_config(), **changes)
@@ -157,7 +157,7 @@ def refused_checkpoint(tmp_path, capsys, content):
     assert run(tmp_path, "tiny", "--init-checkpoint", str(path)) == 2
     message = capsys.readouterr().err
     assert "Traceback" not in message and "weights.pt" in message
-    # nothing was trained: the directory is as good as new
+    # Nothing was trained, so the directory is accepted again.
     assert run(tmp_path, "tiny", "--init-checkpoint", str(path)) == 2
     assert "weights.pt" in capsys.readouterr().err
     return message
@@ -170,7 +170,7 @@ def weights():
     return AlphaFold(tiny_config().model).state_dict()
 
 
-def test_checkpoint_that_is_no_checkpoint(tiny, tmp_path, capsys):
+def test_a_damaged_checkpoint(tiny, tmp_path, capsys):
     tiny()
     assert "not a checkpoint" in refused_checkpoint(tmp_path, capsys, b"PK\x03\x04 cut off")
 
@@ -212,7 +212,7 @@ def test_closed_preset_without_its_checkpoint(tiny, tmp_path, capsys):
 
 
 def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
-    """The text of the error is that of tests/train/test_capture_failure.py."""
+    """tests/train/test_capture_failure.py tests the text of the error."""
 
     def fail(*args, **options):
         raise CaptureError("a CUDA graph could not be recorded: set cuda_graphs=False")

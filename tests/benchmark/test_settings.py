@@ -73,7 +73,7 @@ def test_values_have_the_type_of_their_field(demo, setting, read, expected):
         (["precision=fp8"], "unknown precision 'fp8'"),
     ],
 )
-def test_what_cannot_be_set_is_refused(demo, settings, message):
+def test_invalid_settings_are_refused(demo, settings, message):
     with pytest.raises(BenchmarkError, match=message):
         apply_settings(demo, settings)
 

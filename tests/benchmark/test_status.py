@@ -149,7 +149,7 @@ def test_not_finite(tmp_path):
 
 @pytest.mark.parametrize("bytes_per_file", [16_000, 100_000], ids=["from the start", "checkpoint"])
 def test_full_disk(tmp_path, bytes_per_file):
-    """A limit of the size of files stands for a full disk, for which a test would have to be root."""
+    """A limit of the file size replaces a full disk, which a test could only make as root."""
     output = tmp_path / "out"
     limits = (bytes_per_file, bytes_per_file)
     code, text = end(

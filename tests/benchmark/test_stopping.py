@@ -1,4 +1,4 @@
-"""Signals that stop a run: which of them are one request, and what they end a process with."""
+"""Signals that stop a run: which signals are one request, and the exit codes."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 from benchmark import stopping
 from benchmark.stopping import Terminated, stopping_by_signal
 from openfold_opt.train.preemption import StopRequest
-from tests.benchmark.front_door import ROOT, front_door
+from tests.benchmark.run_and_time import ROOT, run_and_time
 
 
 def send(*numbers):
@@ -49,8 +49,8 @@ def test_a_later_signal_ends_the_process(monkeypatch):
     assert request.is_raised and caught.value.exit_code == 143
 
 
-def start_at_the_front_door(folder, **variables):
-    command, changes = front_door(folder, preset="tiny_target")
+def start_script(folder, **variables):
+    command, changes = run_and_time(folder, preset="tiny_target")
     changes |= {"OMP_NUM_THREADS": "1", "SUBMISSION_ORG": "me"} | variables
     return subprocess.Popen(
         command,
@@ -79,8 +79,8 @@ def wait_for_line(process, text):
 
 
 @pytest.mark.parametrize("is_group", [True, False], ids=["process group", "script alone"])
-def test_ctrl_c_during_warm_up_is_130_at_the_front_door(tmp_path, is_group):
-    process = start_at_the_front_door(tmp_path, TINY_WARM_UP_SECONDS="60")
+def test_ctrl_c_during_warm_up_has_exit_code_130(tmp_path, is_group):
+    process = start_script(tmp_path, TINY_WARM_UP_SECONDS="60")
     wait_for_line(process, "pausing in the warm-up")
     (os.killpg if is_group else os.kill)(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
@@ -90,8 +90,8 @@ def test_ctrl_c_during_warm_up_is_130_at_the_front_door(tmp_path, is_group):
     assert f"benchmark run: stopped by a signal; {expected}" in text
 
 
-def test_ctrl_c_while_modules_are_imported_is_130_at_the_front_door(tmp_path):
-    process = start_at_the_front_door(tmp_path, TINY_WARM_UP_SECONDS="60")
+def test_ctrl_c_while_modules_are_imported_has_exit_code_130(tmp_path):
+    process = start_script(tmp_path, TINY_WARM_UP_SECONDS="60")
     wait_for_line(process, "STARTING TIMING RUN")
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
@@ -101,7 +101,7 @@ def test_ctrl_c_while_modules_are_imported_is_130_at_the_front_door(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_group_during_training_is_one_request(tmp_path, number):
-    process = start_at_the_front_door(tmp_path, TINY_STEP_SECONDS="2")
+    process = start_script(tmp_path, TINY_STEP_SECONDS="2")
     wait_for_line(process, "data: ")
     while not (tmp_path / "out" / "steps.jsonl").exists():
         assert process.poll() is None

@@ -44,7 +44,7 @@ def test_text_has_speed_waits_and_curve(tmp_path):
     assert "target reached" in text and "continued           no" in text
 
 
-def test_resumed_run_says_so(tmp_path):
+def test_a_resumed_run_has_its_part_and_the_whole(tmp_path):
     text = format_summary(summary(resumed_from_step=40), [], target_lddt_ca=0.8)
     assert "continued           yes, after step 40" in text
     assert "optimizer steps     80 in the whole run, 40 in this part" in text
@@ -90,7 +90,7 @@ def test_steps_are_json_lines(tmp_path):
     assert line["terms"] == {"fape": 0.5} and line["loss"] == 1.5
 
 
-def test_what_is_no_number_is_null(tmp_path):
+def test_nan_and_infinity_are_null(tmp_path):
     observer = SummaryObserver(tmp_path, target_lddt_ca=0.8)
     observer.step(
         StepReport(
@@ -115,7 +115,7 @@ def test_what_is_no_number_is_null(tmp_path):
     )
 
 
-def test_a_fresh_run_removes_what_a_dead_one_left(tmp_path):
+def test_a_new_run_removes_the_files_of_an_earlier_one(tmp_path):
     (tmp_path / "steps.jsonl").write_text("{}\n")
     SummaryObserver(tmp_path, target_lddt_ca=0.8)
     assert not (tmp_path / "steps.jsonl").exists()

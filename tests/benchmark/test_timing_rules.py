@@ -1,7 +1,7 @@
-"""docs/timing_rules.md says what is inside and outside the clock: its table, compared with a run on shards.
+"""Compare the table of docs/timing_rules.md, what is inside the clock, with a run on shards.
 
-Observers are told of an event after its line is in the log, and in the thread that goes on only then; so whatever the kernel has
-told of files by then happened before it.
+Observers receive an event after its line is in the log, in the thread that then continues. File
+events of the kernel that have arrived by then therefore occurred before the event.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from tests.train.synthetic import tiny_config
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "timing_rules.md"
 CLOCK = ("before", "starts", "inside", "stops", "after")
 LONG_BEFORE = {"set-up"}
-"""Deeds of other processes, which end before the run is started."""
+"""Actions of other processes, which end before the run starts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class Row:
     """A row of the table."""
 
     keys: tuple[str, ...]
-    """Lines of the log; empty for a deed."""
+    """Keys of the log; empty for another action."""
     is_range: bool
-    """Whether lines between the two keys belong to it."""
+    """Whether the row includes the lines between the two keys."""
     text: str
     clock: str
 
@@ -57,7 +57,7 @@ def read_table() -> list[Row]:
 
 
 def tiny_on_shards():
-    """Two steps, a checkpoint, two steps, an evaluation, which reaches its target."""
+    """Return a preset of two steps, a checkpoint, two steps, and an evaluation at the target."""
     config = tiny_config(
         selection=DataSelectionConfig(
             validation_rule="release_dates",
@@ -71,16 +71,16 @@ def tiny_on_shards():
     )
 
 
-class Story(NullObserver):
-    """Everything that is told of a run, by it and by the kernel, in one list of (teller, what)."""
+class Timeline(NullObserver):
+    """The events of a run and the file events of the kernel, as a list of (source, event)."""
 
     def __init__(self, watch: FileWatch) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str]] = []
         self._watch = watch
 
     def hear(self, what: str) -> None:
-        self.told += [(event.name, event.deed) for event in self._watch.drain()]
-        self.told.append(("run", what))
+        self.events += [(event.name, event.action) for event in self._watch.drain()]
+        self.events.append(("run", what))
 
     def init_start(self, config, *, seed):
         self.hear("init_start")
@@ -98,7 +98,7 @@ class Story(NullObserver):
         self.hear("data_ready")
 
     def checkpoint_saved(self, path, *, step):
-        self.told.append(("run", f"checkpoint {step}"))
+        self.events.append(("run", f"checkpoint {step}"))
 
     def run_stop(self, *, status, samples):
         self.hear("run_stop")
@@ -107,23 +107,23 @@ class Story(NullObserver):
         self.hear("run_end")
 
     def between(self, first: str, last: str) -> list[tuple[str, str]]:
-        """What was told after the one event and before the other; "" is the beginning."""
-        start = self.told.index(("run", first)) + 1 if first else 0
-        return self.told[start : self.told.index(("run", last))]
+        """Return the events between two events of the run; "" is the beginning."""
+        start = self.events.index(("run", first)) + 1 if first else 0
+        return self.events[start : self.events.index(("run", last))]
 
-    def phase(self, *what: tuple[str, str]) -> str:
-        """Word of CLOCK for when all of this happened; the phases joined by a comma, where they are several."""
+    def phase(self, *wanted: tuple[str, str]) -> str:
+        """Return the words of CLOCK for the times of some events, joined by commas."""
         phases = {
             "before": self.between("", "run_start"),
             "inside": self.between("run_start", "run_stop"),
             "after": self.between("run_stop", "run_end"),
         }
-        return ", ".join(name for name, told in phases.items() if set(what) & set(told))
+        return ", ".join(name for name, events in phases.items() if set(wanted) & set(events))
 
 
 @pytest.fixture(scope="module")
 def timed_run(tmp_path_factory):
-    """(story of a run, its log's events, names of its shards)"""
+    """Return (timeline of a run, events of its log, names of its shards)."""
     folder = tmp_path_factory.mktemp("timed")
     raw, shards, output = folder / "raw", folder / "shards", folder / "out"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
@@ -139,10 +139,10 @@ def timed_run(tmp_path_factory):
         watch = FileWatch(shards, output)
     except OSError as error:
         pytest.skip(f"files cannot be watched: {error}")
-    story = Story(watch)
+    timeline = Timeline(watch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_command, "build_preset", lambda name: tiny_on_shards())
-        patch.setattr(run_command, "ConsoleObserver", lambda **keywords: story)
+        patch.setattr(run_command, "ConsoleObserver", lambda **keywords: timeline)
         arguments = [
             "run",
             "--preset",
@@ -158,10 +158,10 @@ def timed_run(tmp_path_factory):
     watch.close()
     log = output / "mlperf.log"
     assert check_log(log, below_target=True).passed
-    return story, read_events(log)[0], sorted(path.name for path in shards.glob("*-*.h5"))
+    return timeline, read_events(log)[0], sorted(path.name for path in shards.glob("*-*.h5"))
 
 
-def test_lines_of_the_log_are_on_the_side_of_the_clock_that_the_table_says(timed_run):
+def test_lines_of_the_log_are_on_the_side_of_the_clock_of_the_table(timed_run):
     _, events, _ = timed_run
     keys = [event["key"] for event in events]
     start, stop = keys.index("run_start"), keys.index("run_stop")
@@ -191,7 +191,7 @@ def test_lines_of_the_log_come_in_the_order_of_the_table(timed_run):
     found = [
         key
         for key, _ in itertools.groupby(
-            key for place, key in enumerate(keys) if place not in within
+            key for index, key in enumerate(keys) if index not in within
         )
     ]
     assert found == promised
@@ -203,35 +203,39 @@ def test_rows_are_in_the_order_of_the_clock():
     assert [row.clock for row in rows] == sorted((row.clock for row in rows), key=CLOCK.index)
 
 
-def test_deeds_are_on_the_side_of_the_clock_that_the_table_says(timed_run):
-    story, _, shards = timed_run
+def test_actions_are_on_the_side_of_the_clock_of_the_table(timed_run):
+    timeline, _, shards = timed_run
     measured = {
         "pages dropped": "before"
-        if (shards[0], "opened") in story.between("", "init_start")
+        if (shards[0], "opened") in timeline.between("", "init_start")
         else "not seen",
-        "warm-up": story.phase(("run", "warm-up")),
+        "warm-up": timeline.phase(("run", "warm-up")),
         "chains selected": "inside"
-        if ("index.h5", "read") in story.between("run_start", "data_ready")
+        if ("index.h5", "read") in timeline.between("run_start", "data_ready")
         else "not seen",
-        "shards read": story.phase(*((name, "read") for name in shards)),
-        "checkpoint on the way": story.phase(("run", "checkpoint 2")),
-        "last checkpoint": story.phase(("run", "checkpoint 4")),
-        "summary": story.phase(("summary.txt", "created"), ("evaluation_curve.png", "created")),
+        "shards read": timeline.phase(*((name, "read") for name in shards)),
+        "checkpoint on the way": timeline.phase(("run", "checkpoint 2")),
+        "last checkpoint": timeline.phase(("run", "checkpoint 4")),
+        "summary": timeline.phase(("summary.txt", "created"), ("evaluation_curve.png", "created")),
     }
     promised = {row.text: row.clock for row in read_table() if not row.keys}
     assert measured | dict.fromkeys(LONG_BEFORE, "before") == promised
 
 
-def test_before_the_clock_shards_are_opened_to_drop_their_pages_and_not_touched_again(timed_run):
-    story, _, shards = timed_run
-    early = [(name, deed) for name, deed in story.between("", "init_start") if name in shards]
+def test_shards_are_only_opened_before_the_clock_to_drop_their_pages(timed_run):
+    timeline, _, shards = timed_run
+    early = [
+        (name, action) for name, action in timeline.between("", "init_start") if name in shards
+    ]
     assert sorted(set(early)) == [(name, "opened") for name in shards]
-    late = story.between("init_start", "run_start")
-    assert [what for what in late if what[0] in shards] == []
+    late = timeline.between("init_start", "run_start")
+    assert [event for event in late if event[0] in shards] == []
     assert ("run", "warm-up") in late
-    assert {(name, "opened") for name in shards} <= set(story.between("run_start", "run_stop"))
+    assert {(name, "opened") for name in shards} <= set(timeline.between("run_start", "run_stop"))
 
 
 def test_no_sample_is_read_before_the_chains_are_counted(timed_run):
-    story, _, shards = timed_run
-    assert [what for what in story.between("run_start", "data_ready") if what[0] in shards] == []
+    timeline, _, shards = timed_run
+    assert [
+        event for event in timeline.between("run_start", "data_ready") if event[0] in shards
+    ] == []

@@ -1,9 +1,15 @@
-"""`python -m tests.benchmark.tiny_benchmark ARGUMENT ...`: the benchmark's command line with one more preset, `tiny`.
+"""`python -m tests.benchmark.tiny_benchmark ARGUMENT ...`: the benchmark with a preset `tiny`.
 
-The preset trains random samples out of memory for a few seconds, so that runs can be killed, resumed and
-refused without any data on the disk. In the environment, TINY_STEP_SECONDS slows every step down, TINY_CHANGES has fields of the
-preset (JSON), TINY_REAL_INDEX reads the index of the data directory, TINY_REPORT_SECONDS lets a rank that waits say so sooner,
-TINY_BROKEN_SAMPLE is the number of a sample that has NaN in it, and TINY_HEARTBEAT_SECONDS finds a lost rank sooner.
+The preset trains on random samples in memory for a few seconds, so that runs can be killed, resumed
+and refused without data on the disk. Environment variables:
+
+    TINY_STEP_SECONDS       additional time of each step
+    TINY_WARM_UP_SECONDS    additional time of the warm-up
+    TINY_CHANGES            fields of the preset as JSON
+    TINY_REAL_INDEX         read the index of the data directory
+    TINY_REPORT_SECONDS     interval of the messages of waiting ranks
+    TINY_BROKEN_SAMPLE      number of a sample that contains NaN
+    TINY_HEARTBEAT_SECONDS  time after which a silent rank is lost
 """
 
 from __future__ import annotations
@@ -29,7 +35,10 @@ from tests.train.synthetic import MemorySource, tiny_config
 
 
 def build_tiny(name: str):
-    """The preset: 8 steps, an evaluation every 4; `tiny_target` succeeds at the first one."""
+    """Return a preset of 8 steps with an evaluation every 4 steps.
+
+    `tiny_target` reaches its target at the first evaluation.
+    """
     config = tiny_config(**json.loads(os.environ.get("TINY_CHANGES", "{}")))
     if "TINY_HEARTBEAT_SECONDS" in os.environ:
         seconds = float(os.environ["TINY_HEARTBEAT_SECONDS"])
@@ -43,7 +52,7 @@ def build_tiny(name: str):
 
 
 def slow_down(seconds: float) -> None:
-    """Every step takes so much longer, for whoever wants to kill the run in the middle."""
+    """Make every step slower, so that a test can kill the run in the middle."""
     report = TrainingInterval._report
 
     def slow_report(self, *args, **kwargs):
@@ -66,7 +75,7 @@ def slow_down_warm_up(seconds: float) -> None:
 
 
 class IndexedMemorySource(MemorySource):
-    """Samples out of memory; the checksum is that of a real index."""
+    """Samples in memory with the checksum of a real index."""
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The installation into the GPU image, resolved by pip from the packages that its base brings."""
+"""The installation into the GPU image, which pip resolves with the packages of its base."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from tests.docker.test_container import ROOT, install, missing_requirements
 
 PACKAGES = ROOT / "docker/base_image_packages.txt"
 PYTHON_VERSION = "3.12"
-# Ubuntu 24.04 has glibc 2.39. Every wheel for that or an older glibc will do.
+# Ubuntu 24.04 has glibc 2.39 and accepts wheels for it or an older glibc.
 PLATFORMS = ["manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 40))]
 
 
@@ -41,7 +41,7 @@ def package_index():
 
 
 def resolve(folder: pathlib.Path, packages: list[str], *extras: str):
-    """docker/install_requirements.sh as a dry run; the finished process and the requirements."""
+    """Run docker/install_requirements.sh as a dry run. Return the process and the requirements."""
     installed = folder / "packages"
     for package in packages:
         install(installed, *package.split("=="))
@@ -59,18 +59,18 @@ def resolve(folder: pathlib.Path, packages: list[str], *extras: str):
     return finished, missing
 
 
-def test_dry_run_asks_for_what_the_image_asks_for():
+def test_dry_run_has_the_options_of_the_image():
     script = (ROOT / "docker/install_requirements.sh").read_text(encoding="utf-8")
-    assert '--constraint "$files/held.txt" --requirement "$files/missing.txt"' in script
+    assert '--constraint "$files/held.txt" \\\n    --requirement "$files/missing.txt"' in script
     assert "PIP_CONSTRAINT=''" in script
 
 
-def test_everything_missing_fits_what_the_base_image_brings(tmp_path, package_index):
+def test_missing_requirements_fit_the_base_image(tmp_path, package_index):
     finished, missing = resolve(tmp_path, base_packages(), "mpi", "tests", "dali")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     names = {pin.partition("==")[0] for pin in missing}
     assert names and not names & {"torch", "numpy", "triton"}
-    # nothing was installed
+    # Nothing was installed.
     assert not (tmp_path / "target").exists()
 
 

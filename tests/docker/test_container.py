@@ -1,4 +1,7 @@
-"""The image's files agree with the project and with one another; what only a build can show, docs/containers.md tells how to build."""
+"""The files of the image agree with the project and with each other.
+
+A build tests the rest; docs/containers.md describes it.
+"""
 
 import fnmatch
 import os
@@ -18,7 +21,7 @@ CODE = "/workspace/openfold-opt"
 
 
 def instructions():
-    """(keyword, rest) of every instruction of the Dockerfile, continued lines joined."""
+    """Return (keyword, rest) of every instruction of the Dockerfile."""
     text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
     lines = [
         line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
@@ -32,7 +35,7 @@ def rest_of(keyword):
 
 
 def sections():
-    """Section name -> lines of the Apptainer definition; the header is section "header"."""
+    """Return section name -> lines of the Apptainer definition, with a section "header"."""
     found = {"header": []}
     name = "header"
     for line in (ROOT / "docker/openfold.def").read_text(encoding="utf-8").splitlines():
@@ -63,8 +66,8 @@ def test_every_copied_file_exists():
         assert target == f"{CODE}/{source}"
 
 
-def test_definition_carries_what_the_timed_run_needs():
-    carried = {line.split()[0] for line in sections()["files"]}
+def test_definition_contains_the_files_of_the_timed_run():
+    contained = {line.split()[0] for line in sections()["files"]}
     assert {
         "benchmark",
         "data_prep",
@@ -73,11 +76,11 @@ def test_definition_carries_what_the_timed_run_needs():
         "docker",
         "run_and_time.sh",
         "pyproject.toml",
-    } <= carried
+    } <= contained
 
 
-def test_images_carry_what_a_slurm_job_starts_in_them():
-    """run.sub names every command as seen from the code's folder, in an image as on a node."""
+def test_images_contain_the_scripts_of_a_slurm_job():
+    """run.sub starts every command in the folder of the code, in an image and on a node."""
     jobs = "".join(
         (ROOT / "slurm" / name).read_text(encoding="utf-8") for name in ("run.sub", "steps.sh")
     )
@@ -97,7 +100,7 @@ def test_libraries_come_before_code():
     ]
 
 
-def test_versions_stand_in_pyproject_alone():
+def test_only_pyproject_has_versions():
     for name in ("Dockerfile", "openfold.def", "install_requirements.sh"):
         assert "==" not in (ROOT / "docker" / name).read_text(encoding="utf-8"), name
 
@@ -114,14 +117,14 @@ def test_labels():
     assert f"org.opencontainers.image.version {PROJECT['version']}" in sections()["labels"]
 
 
-def test_runs_as_somebody_who_is_not_root():
+def test_user_is_not_root():
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", rest_of("USER")[-1])
 
 
 def test_default_command_is_the_timed_run():
     assert rest_of("CMD") == [f'["{CODE}/run_and_time.sh"]'] and rest_of("ENTRYPOINT") == []
     assert sections()["runscript"] == [f'exec {CODE}/run_and_time.sh "$@"']
-    # the code lies there, and outputs elsewhere
+    # The outputs are not in the folder of the code.
     assert rest_of("WORKDIR")[0] == CODE and rest_of("WORKDIR")[-1] == "/work"
     assert "OPENFOLD_WORK=." in " ".join(rest_of("ENV"))
 
@@ -153,7 +156,7 @@ def test_dockerignore():
 
 
 def missing_requirements(folder, packages, *extras):
-    """Runs the script in a Python that has the packages of one folder alone; its exit, and the two files' lines."""
+    """Run the script with only the packages of one folder. Return the process and both files."""
     command = [
         sys.executable,
         "-S",
@@ -188,7 +191,7 @@ def test_bare_python_gets_every_pin(tmp_path):
     assert missing == PROJECT["dependencies"] and held == []
 
 
-def test_libraries_of_the_image_are_held(tmp_path):
+def test_libraries_of_the_image_are_kept(tmp_path):
     packages = tmp_path / "packages"
     install(packages, "torch", "2.13.0a0+8145d630e8.nv26.06")
     install(packages, "numpy", "2.1.0")
@@ -208,7 +211,10 @@ def test_unknown_extra_is_refused(tmp_path):
 
 @pytest.fixture()
 def timed_run(tmp_path):
-    """Runs the timed run of a copied checkout whose python writes its arguments down and does nothing; OPENFOLD_WORK is the argument."""
+    """Return a copy of the checkout whose python prints its arguments, and a function to start it.
+
+    The argument of the function is OPENFOLD_WORK.
+    """
     checkout = tmp_path / "checkout"
     for name in (
         "run_and_time.sh",
@@ -224,7 +230,7 @@ def timed_run(tmp_path):
     python.chmod(0o755)
 
     def start(work, *, called_from):
-        # set but empty is as good as not set
+        # An empty variable is the same as no variable.
         environment = {**os.environ, "OPENFOLD_WORK": work}
         return subprocess.run(
             [checkout / "run_and_time.sh"],
@@ -237,7 +243,7 @@ def timed_run(tmp_path):
     return checkout, start
 
 
-def test_timed_run_works_where_it_is_told_and_leaves_the_checkout_alone(tmp_path, timed_run):
+def test_timed_run_writes_to_openfold_work_and_not_to_the_checkout(tmp_path, timed_run):
     checkout, start = timed_run
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -252,7 +258,7 @@ def test_timed_run_works_where_it_is_told_and_leaves_the_checkout_alone(tmp_path
     assert sorted(checkout.rglob("*")) == before
 
 
-def test_timed_run_works_in_the_checkout_by_default(tmp_path, timed_run):
+def test_timed_run_writes_to_the_checkout_by_default(tmp_path, timed_run):
     checkout, start = timed_run
     shown = start("", called_from=tmp_path)
     assert (
@@ -260,7 +266,7 @@ def test_timed_run_works_in_the_checkout_by_default(tmp_path, timed_run):
     )
 
 
-def test_timed_run_refuses_a_place_that_is_not_there(tmp_path, timed_run):
+def test_timed_run_refuses_a_missing_directory(tmp_path, timed_run):
     _, start = timed_run
     shown = start("absent", called_from=tmp_path)
     assert shown.returncode == 2
@@ -268,7 +274,7 @@ def test_timed_run_refuses_a_place_that_is_not_there(tmp_path, timed_run):
 
 
 @pytest.mark.parametrize("flags, code", [(["--help"], 0), (["--fast"], 2), (["--tag"], 2)])
-def test_build_script_explains_itself(flags, code):
+def test_help_and_wrong_arguments_of_the_build_script(flags, code):
     shown = subprocess.run(
         [ROOT / "docker/build_without_docker.sh", *flags], capture_output=True, text=True
     )
@@ -281,21 +287,21 @@ def test_build_script_explains_itself(flags, code):
 
 
 def linter(name):
-    """Path of a linter on PATH or beside the interpreter of these tests."""
+    """Return the path of a linter on PATH or in the environment of the tests."""
     path = shutil.which(name) or shutil.which(name, path=str(pathlib.Path(sys.executable).parent))
     return path or pytest.skip(
         f"{name} is not installed (pip install {name}-{'py' if name == 'shellcheck' else 'bin'})"
     )
 
 
-def test_hadolint_is_content():
+def test_dockerfile_passes_hadolint():
     shown = subprocess.run(
         [linter("hadolint"), "docker/Dockerfile"], cwd=ROOT, capture_output=True, text=True
     )
     assert shown.returncode == 0 and shown.stdout == "", shown.stdout
 
 
-def test_shellcheck_is_content():
+def test_scripts_pass_shellcheck():
     scripts = [ROOT / "run_and_time.sh", ROOT / "run_tests.sh", ROOT / ".ci/run"]
     scripts += [
         path for top in ("docker", "slurm", "tools") for path in sorted((ROOT / top).rglob("*.sh"))

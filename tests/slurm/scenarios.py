@@ -1,7 +1,8 @@
-"""python -m tests.slurm.scenarios [NAME ...]: submission jobs on a real Slurm of two virtual nodes, and what becomes of them.
+"""python -m tests.slurm.scenarios [NAME ...]: submission jobs on a real Slurm of two virtual nodes.
 
-Every job runs from a copy of the checkout with a short preset. Prints a line for each scenario; the exit code is the number of
-failures. Needs root, slurm-wlm and munge. A few minutes on two idle cores.
+Every job runs from a copy of the checkout with a short preset. It prints a line for each scenario;
+the exit code is the number of failures. It needs root, slurm-wlm and munge, and takes a few minutes
+on two idle cores.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = (".git", ".venv", "data", "runs", ".pytest_cache", "shared")
-"""Compiled code is copied, so that the first job need not compile it again."""
+SKIPPED = (".git", ".venv", "data", "runs", ".pytest_cache", "shared")
+"""Folders that are not copied. Compiled code is copied, so that jobs do not compile it again."""
 LIMIT_SECONDS = 900
 PRESET = """
 import dataclasses
@@ -28,17 +29,18 @@ def build():
     config = {base}.build()
     evaluation = dataclasses.replace(config.evaluation, every_steps=2, target_lddt_ca={target})
     checkpoint = dataclasses.replace(config.checkpoint, every_steps=4)
-    return dataclasses.replace(config, evaluation=evaluation, checkpoint=checkpoint, max_steps={max_steps})
+    changes = {{"evaluation": evaluation, "checkpoint": checkpoint, "max_steps": {max_steps}}}
+    return dataclasses.replace(config, **changes)
 """
 
 
 class Cluster:
-    """A cluster of two nodes and a copy of the checkout whose jobs it runs."""
+    """A cluster of two nodes, and a copy of the checkout for its jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.copy = folder / "checkout"
-        shutil.copytree(ROOT, self.copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copytree(ROOT, self.copy, ignore=shutil.ignore_patterns(*SKIPPED))
         if (ROOT / "data/demo/complete").exists():
             shutil.copytree(
                 ROOT / "data/demo", self.copy / "data/demo", ignore=shutil.ignore_patterns("raw")
@@ -66,14 +68,15 @@ class Cluster:
         self._control("stop")
 
     def submit(self, config: str, *options: str, how: str = "sbatch", **variables: str) -> Job:
-        """Source a configuration and sbatch run.sub, as a person does."""
+        """Source a configuration and submit run.sub by sbatch."""
         settings = {
             "LOGDIR": str(self.folder / "logs"),
             "NEXP": "1",
             "CHECK_OPTIONS": "--below-target",
         } | variables
-        script = f". slurm/configs/{config}.sh; export {' '.join(f'{name}={value}' for name, value in settings.items())}; "
-        script += (
+        exports = " ".join(f"{name}={value}" for name, value in settings.items())
+        script = (
+            f". slurm/configs/{config}.sh; export {exports}; "
             f"{how} --parsable --output={self.folder}/job-%j.out {' '.join(options)} slurm/run.sub"
         )
         shown = subprocess.run(
@@ -88,7 +91,7 @@ class Cluster:
         return Job(self, int(shown.stdout), config)
 
     def processes(self) -> dict[int, str]:
-        """Command lines of what works in the copy, by number."""
+        """Return pid -> command line of the processes whose directory is the copy."""
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -101,7 +104,7 @@ class Cluster:
         return found
 
     def process_of(self, words: str, *, rank: int) -> int:
-        """The process with these words in its command that is a rank."""
+        """Return the process of a rank with these words in its command line."""
         for number, command in self.processes().items():
             environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
             if words in command and f"SLURM_PROCID={rank}".encode() in environment:
@@ -135,9 +138,11 @@ class Job:
             time.sleep(0.5)
 
     def exit_code(self) -> int:
-        """When it is over."""
+        """Wait for the end of the job. Return its exit code."""
         self.wait_until(
-            lambda: self.state()["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),
+            lambda: self.state()["JobState"].startswith(
+                ("COMPLETED", "FAILED", "CANCEL", "TIMEOUT")
+            ),
             "end of the job",
         )
         return int(self.state()["ExitCode"].split(":")[0])
@@ -148,7 +153,7 @@ class Job:
         )
 
     def steps(self, run: int = 1) -> int:
-        """The newest step of a run; those after its last checkpoint are made, and noted, again."""
+        """Return the last step of a run. A resumed run repeats the steps after its checkpoint."""
         path = self.folder / f"run_{run}/steps.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return json.loads(lines[-1])["step"] if lines else 0
@@ -165,10 +170,11 @@ def two_runs_comply(cluster: Cluster) -> None:
     assert "ok   all-reduce" in job.output() and "FAIL" not in job.output(), job.output()
 
 
-def meters_are_started_and_stopped(cluster: Cluster) -> None:
+def power_meters_are_started_and_stopped(cluster: Cluster) -> None:
     meter = cluster.folder / "meter"
     meter.write_text(
-        f'#!/bin/sh\nmkdir -p "$1/power" && echo "$0 $(ls "$1")" >> {cluster.folder}/metered && exit "${{METER_CODE:-0}}"\n'
+        f'#!/bin/sh\nmkdir -p "$1/power" && echo "$0 $(ls "$1")" >> {cluster.folder}/metered &&'
+        ' exit "${METER_CODE:-0}"\n'
     )
     meter.chmod(0o755)
     settings = {"PRESET": "demo_short", "POWER_START": str(meter), "POWER_STOP": str(meter)}
@@ -182,7 +188,7 @@ def meters_are_started_and_stopped(cluster: Cluster) -> None:
     assert half.exit_code() == 2 and "POWER_START is empty" in half.output(), half.output()
 
 
-def open_preset_is_refused_where_closed_is_meant(cluster: Cluster) -> None:
+def open_preset_is_refused_in_the_closed_division(cluster: Cluster) -> None:
     nameless = cluster.submit("cpu_2x2", PRESET="demo_short", DIVISION="closed")
     assert nameless.exit_code() == 2 and "SUBMISSION_ORG is not set" in nameless.output(), (
         nameless.output()
@@ -211,7 +217,7 @@ def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:
     assert "'submission_status' but found 0" in job.output(), job.output()
 
 
-def cancelled_job_can_go_on(cluster: Cluster) -> None:
+def canceled_job_can_be_continued(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", PRESET="demo_longer")
     job.wait_until(lambda: job.steps() >= 3, "third step")
     job.signal()
@@ -220,7 +226,7 @@ def cancelled_job_can_go_on(cluster: Cluster) -> None:
     done = job.steps()
     assert json.loads((job.folder / "run_1/run.json").read_text())["status"] == "preempted"
     assert list((job.folder / "run_1/checkpoints").glob("step_*")), "no checkpoint"
-    assert not list(job.folder.rglob("*.tmp")), "a temporary file is left"
+    assert not list(job.folder.rglob("*.tmp")), "a temporary file remains"
     again = cluster.submit("cpu_2x2", PRESET="demo_longer", JOB_DIR=str(job.folder))
     assert again.exit_code() == 1, again.output()
     assert job.steps() == 40 and done < 40, (done, job.steps())
@@ -237,14 +243,14 @@ def preempted_job_is_requeued(cluster: Cluster) -> None:
     assert "resumed run" in (job.folder / "compliance.txt").read_text()
 
 
-def run_that_lost_a_rank_goes_on(cluster: Cluster) -> None:
+def run_that_lost_a_rank_is_resumed(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", PRESET="demo_longer")
     job.wait_until(lambda: job.steps() >= 6, "sixth step")
     subprocess.run(
         ["kill", "-KILL", str(cluster.process_of("-m benchmark run", rank=3))], check=True
     )
     assert job.exit_code() == 1, job.output()
-    assert "run 1 was interrupted and goes on" in job.output(), job.output()
+    assert "run 1 was interrupted and is resumed" in job.output(), job.output()
     assert job.steps() >= 40 and "resumed run" in (job.folder / "compliance.txt").read_text()
 
 
@@ -267,7 +273,7 @@ def too_few_nodes_are_refused(cluster: Cluster) -> None:
     ), job.output()
 
 
-def checks_alone_make_no_run(cluster: Cluster) -> None:
+def checks_only_makes_no_run(cluster: Cluster) -> None:
     job = cluster.submit("cpu_2x2", PRESET="demo_short", CHECKS_ONLY="1")
     assert job.exit_code() == 0, job.output()
     assert "preflight: all checks passed" in job.output() and not (job.folder / "run_1").exists(), (
@@ -290,15 +296,15 @@ def data_that_was_not_verified_stops_the_job(cluster: Cluster) -> None:
 SCENARIOS = (
     too_few_nodes_are_refused,
     two_runs_comply,
-    checks_alone_make_no_run,
+    checks_only_makes_no_run,
     data_that_was_not_verified_stops_the_job,
-    open_preset_is_refused_where_closed_is_meant,
-    meters_are_started_and_stopped,
+    open_preset_is_refused_in_the_closed_division,
+    power_meters_are_started_and_stopped,
     throughput_of_two_instances,
     fault_in_the_log_fails_the_job,
-    cancelled_job_can_go_on,
+    canceled_job_can_be_continued,
     preempted_job_is_requeued,
-    run_that_lost_a_rank_goes_on,
+    run_that_lost_a_rank_is_resumed,
 )
 
 
@@ -306,7 +312,8 @@ def main() -> int:
     missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
     if missing or os.getuid() != 0:
         raise SystemExit(
-            f"these scenarios need root and slurm-wlm and munge; missing: {', '.join(missing) or 'root'}"
+            "these scenarios need root, slurm-wlm and munge; missing: "
+            f"{', '.join(missing) or 'root'}"
         )
     chosen = [
         scenario for scenario in SCENARIOS if not sys.argv[1:] or scenario.__name__ in sys.argv[1:]
@@ -320,7 +327,7 @@ def main() -> int:
                 try:
                     scenario(cluster)
                     left = cluster.processes()
-                    complaint = f"processes are left: {left}" if left else ""
+                    complaint = f"processes remain: {left}" if left else ""
                 except (AssertionError, RuntimeError, OSError, ValueError, KeyError) as error:
                     complaint = f"{type(error).__name__}: {error}"
                 failures += bool(complaint)

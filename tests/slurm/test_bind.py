@@ -1,4 +1,4 @@
-"""bind.sh on made-up machines: a folder in place of /sys, and a program in place of nvidia-smi."""
+"""bind.sh on fake machines: a folder in place of /sys, and a program in place of nvidia-smi."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ BIND = pathlib.Path(__file__).resolve().parents[2] / "slurm/bind.sh"
 
 
 class Machine:
-    """Two sockets of eight cores with two hardware threads; GPUs and network adapters on bridges."""
+    """A machine of two sockets with eight cores of two hardware threads each."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.sys, self.bin = folder / "sys", folder / "bin"
@@ -26,7 +26,7 @@ class Machine:
             (folder / "cpulist").write_text(cpus + "\n")
         (self.sys / "bus/pci/devices").mkdir(parents=True)
         (self.sys / "class/infiniband").mkdir(parents=True)
-        # in place of the real ones, so that the test does not depend on which processors this machine has
+        # They replace the real programs, so that the test does not depend on this machine.
         for name in ("taskset", "numactl"):
             self._program(name, f'echo "{name} $*"; echo "$NCCL_IB_HCA"')
 
@@ -54,13 +54,13 @@ class Machine:
         (folder / "ports/1/state").write_text(state + "\n")
         (folder / "device").symlink_to(self._device(bridges, address, 0))
 
-    def bind(self, place: int, ranks: int, **environment: str) -> list[str]:
-        """What the command is started by, and the adapters that it sees."""
+    def bind(self, index: int, ranks: int, **environment: str) -> list[str]:
+        """Return the command line of the binding, and the value of NCCL_IB_HCA."""
         environment = {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "BIND_SYSFS": str(self.sys),
             "BIND_ALLOWED": "0-31",
-            "SLURM_LOCALID": str(place),
+            "SLURM_LOCALID": str(index),
             "RANKS_PER_NODE": str(ranks),
         } | environment
         shown = subprocess.run([BIND, "true"], env=environment, capture_output=True, text=True)
@@ -88,8 +88,8 @@ def test_ranks_without_gpus_share_whole_cores(machine):
     assert machine.bind(3, 4)[0] == "taskset --cpu-list 12,28,13,29,14,30,15,31 true"
 
 
-def test_uneven_shares_leave_no_core_out(machine):
-    cpus = [machine.bind(place, 3)[0].split()[2].split(",") for place in range(3)]
+def test_uneven_shares_use_all_cores(machine):
+    cpus = [machine.bind(index, 3)[0].split()[2].split(",") for index in range(3)]
     assert sorted(int(cpu) for share in cpus for cpu in share) == list(range(32))
 
 
@@ -104,10 +104,10 @@ def test_ranks_stay_on_the_socket_of_their_gpu(gpu_machine):
         "8,24,9,25,10,26,11,27",
         "12,28,13,29,14,30,15,31",
     ]
-    for place, cpus in enumerate(expected):
+    for index, cpus in enumerate(expected):
         assert (
-            gpu_machine.bind(place, 4)[0]
-            == f"numactl --physcpubind={cpus} --preferred={place // 2} true"
+            gpu_machine.bind(index, 4)[0]
+            == f"numactl --physcpubind={cpus} --preferred={index // 2} true"
         )
 
 
@@ -123,7 +123,7 @@ def test_visible_devices_decide_which_gpu_a_rank_has(gpu_machine):
     assert "--preferred=0" in gpu_machine.bind(1, 2, CUDA_VISIBLE_DEVICES="3,0")[0]
 
 
-def test_adapters_beside_the_gpus_are_named_and_others_not(gpu_machine):
+def test_only_the_adapters_nearest_to_the_gpus_are_named(gpu_machine):
     for number in range(4):
         gpu_machine.add_adapter(
             f"mlx5_{number}",
@@ -131,28 +131,28 @@ def test_adapters_beside_the_gpus_are_named_and_others_not(gpu_machine):
             f"0000:{number + 1}c:00.0",
         )
     gpu_machine.add_adapter("mlx5_10", "pci0000:07", "0000:7c:00.0")
-    assert [gpu_machine.bind(place, 4)[1] for place in range(4)] == [
+    assert [gpu_machine.bind(index, 4)[1] for index in range(4)] == [
         "=mlx5_0,mlx5_1,mlx5_2,mlx5_3"
     ] * 4
 
 
-def test_adapter_that_is_down_is_left_out(gpu_machine):
+def test_adapter_that_is_down_is_skipped(gpu_machine):
     gpu_machine.add_adapter("mlx5_0", "pci0000:00/0000:00:00.0", "0000:1c:00.0", state="1: DOWN")
     gpu_machine.add_adapter("mlx5_1", "pci0000:07", "0000:7c:00.0")
     assert gpu_machine.bind(0, 4)[1] == "=mlx5_1"
 
 
-def test_what_the_site_has_set_stays(gpu_machine):
+def test_a_given_ib_hca_is_kept(gpu_machine):
     gpu_machine.add_adapter("mlx5_0", "pci0000:00/0000:00:00.0", "0000:1c:00.0")
     assert gpu_machine.bind(0, 4, NCCL_IB_HCA="bond0")[1] == "bond0"
 
 
-def test_machine_that_does_not_tell_its_memory_nodes(machine):
+def test_machine_without_memory_nodes(machine):
     machine.add_gpu("pci0000:00", "0000:1b:00.0", -1)
     assert machine.bind(1, 2)[0].startswith("taskset --cpu-list 8,24")
 
 
-def test_binding_can_be_switched_off_and_a_wrong_word_is_refused(machine):
+def test_binding_can_be_switched_off_and_a_wrong_value_is_refused(machine):
     environment = {"PATH": os.environ["PATH"]}
     shown = subprocess.run(
         [BIND, "echo", "done"], env=environment | {"BIND": "none"}, capture_output=True, text=True

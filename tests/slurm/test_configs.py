@@ -14,9 +14,10 @@ from openfold_opt.parallel.context import count_training_ranks
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "slurm/configs").glob("*.sh"))
 VARIABLES = (
-    "SYSTEM NODES RANKS_PER_NODE PRESET WALLTIME INSTANCES CPUS_PER_RANK GPUS_PER_NODE GPU_NAME GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND DIVISION"
+    "SYSTEM NODES RANKS_PER_NODE PRESET WALLTIME INSTANCES CPUS_PER_RANK GPUS_PER_NODE GPU_NAME "
+    "GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND DIVISION"
 ).split()
-# nodes, training ranks of an instance, dap, evaluation ranks, global batch
+# Nodes, training ranks of an instance, dap, evaluation ranks, global batch.
 EXPECTED = {
     "a100_1x8": (1, 8, 1, 0, 128),
     "a100_224x4_dap4": (224, 872, 4, 24, 218),
@@ -33,7 +34,7 @@ EXPECTED = {
 
 
 def sourced(*names: str) -> dict[str, str]:
-    """What the job sees after these configurations were sourced, one after the other."""
+    """Return the environment after sourcing configurations in this order."""
     script = "; ".join(f". slurm/configs/{name}.sh" for name in names) + "; env"
     environment = {"PATH": os.environ["PATH"]}
     shown = subprocess.run(
@@ -50,7 +51,7 @@ def sourced(*names: str) -> dict[str, str]:
 
 @pytest.fixture
 def fake_sbatch(tmp_path):
-    """A PATH on which sbatch writes its arguments."""
+    """Return a PATH with an sbatch that prints its arguments."""
     script = tmp_path / "sbatch"
     script.write_text('#!/bin/sh\necho "$@"\n')
     script.chmod(0o755)
@@ -88,7 +89,7 @@ def test_numbers_fit_the_preset(name):
     batch = training // dap * config.local_batch_size * config.accumulation
     assert batch == config.global_batch_size
     assert (nodes, training, dap, config.parallel.num_evaluation_ranks, batch) == EXPECTED[name]
-    # samples do not cross nodes, where links are slower
+    # The ranks of a sample are on one node, because links between nodes are slower.
     assert int(found["RANKS_PER_NODE"]) % dap == 0
 
 
@@ -103,7 +104,7 @@ def test_presets_of_gpu_systems_are_closed(name):
     )
 
 
-def test_a_configuration_leaves_nothing_of_the_one_before():
+def test_a_configuration_replaces_all_values_of_another():
     for variable in VARIABLES:
         assert sourced("h100_throughput_256x8", "cpu_2x2")[variable] == sourced("cpu_2x2")[variable]
 
@@ -122,8 +123,11 @@ def test_a_shell_with_a_cdpath_finds_the_same_checkout(tmp_path):
         assert shown.stdout == f"{ROOT}\n", shown.stderr
 
 
-def test_sbatch_asks_for_the_nodes_and_the_command_line_wins(fake_sbatch):
-    script = ". slurm/configs/h100_260x8_dap8.sh; sbatch --partition=gpu --time=1 slurm/run.sub; sbatch other.sh; bash -c 'sbatch slurm/run.sub'"
+def test_sbatch_requests_the_nodes_and_the_command_line_takes_precedence(fake_sbatch):
+    script = (
+        ". slurm/configs/h100_260x8_dap8.sh; sbatch --partition=gpu --time=1 slurm/run.sub; "
+        "sbatch other.sh; bash -c 'sbatch slurm/run.sub'"
+    )
     environment = {"PATH": fake_sbatch}
     shown = subprocess.run(
         ["bash", "-euc", script],
@@ -133,15 +137,18 @@ def test_sbatch_asks_for_the_nodes_and_the_command_line_wins(fake_sbatch):
         text=True,
         check=True,
     )
-    asked = "--job-name=openfold-h100_260x8_dap8 --nodes=260 --ntasks-per-node=8 --time=4:00:00 --gpus-per-node=8 --exclusive"
+    options = (
+        "--job-name=openfold-h100_260x8_dap8 --nodes=260 --ntasks-per-node=8 --time=4:00:00 "
+        "--gpus-per-node=8 --exclusive"
+    )
     assert shown.stdout.splitlines() == [
-        f"{asked} --partition=gpu --time=1 slurm/run.sub",
+        f"{options} --partition=gpu --time=1 slurm/run.sub",
         "other.sh",
-        f"{asked} slurm/run.sub",
+        f"{options} slurm/run.sub",
     ]
 
 
-def test_job_without_a_configuration_says_what_to_source():
+def test_job_without_a_configuration_names_one_to_source():
     shown = subprocess.run(
         ["bash", "slurm/run.sub"],
         cwd=ROOT,
@@ -156,9 +163,9 @@ def test_job_without_a_configuration_says_what_to_source():
 def test_readme_has_every_variable_and_configuration():
     text = (ROOT / "slurm/README.md").read_text(encoding="utf-8")
     script = (ROOT / "slurm/run.sub").read_text(encoding="utf-8")
-    of_person = re.findall(r"^([A-Z_]+)=\"\$\{\1:-", script, re.MULTILINE)
-    assert {"NEXP", "LOGDIR", "DATADIR"} <= set(of_person)
-    for name in [*VARIABLES, *of_person]:
+    of_user = re.findall(r"^([A-Z_]+)=\"\$\{\1:-", script, re.MULTILINE)
+    assert {"NEXP", "LOGDIR", "DATADIR"} <= set(of_user)
+    for name in [*VARIABLES, *of_user]:
         assert f"`{name}`" in text, name
     for name in CONFIGS:
         assert f"`{name}`" in text, name

@@ -1,4 +1,4 @@
-"""Every check of preflight passes on what is right, and names what is wrong and what to do."""
+"""Every check of preflight passes for correct inputs, and names faults and their fixes."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Eight chains, verified."""
+    """A verified data set of eight chains."""
     folder = tmp_path_factory.mktemp("preflight")
     raw, out = folder / "raw", folder / "shards"
     assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
@@ -60,7 +60,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
-def test_ranks_that_fit_tell_the_batch():
+def test_ranks_that_fit_have_the_batch_in_the_text():
     found = check_ranks(build_preset("mlperf_256x8_dap8"), 2080)
     assert found.passed
     assert (
@@ -83,13 +83,13 @@ def test_ranks_that_do_not_fit():
     assert not found.passed and "found 3 ranks" in found.text and "start 2" in found.text
 
 
-def test_data_that_is_right(shards):
+def test_correct_data(shards):
     found = by_name(check_data(build_preset("demo"), shards))
     assert all(finding.passed for finding in found.values())
     assert ShardIndex.load(shards).checksum in found["data index"].text
 
 
-def test_data_that_is_not_there(tmp_path):
+def test_missing_data(tmp_path):
     found = by_name(check_data(build_preset("demo"), tmp_path / "nowhere"))
     assert not found["data index"].passed and "does not exist" in found["data index"].text
 
@@ -141,7 +141,7 @@ def test_checkpoint(tmp_path):
 
 def test_space(tmp_path, monkeypatch):
     demo = build_preset("demo")
-    # four checkpoints of 380,642 parameters, and logs
+    # Four checkpoints of 380,642 parameters, and logs.
     assert needed_bytes(demo, 2) == 2 * (4 * 16 * 380_642 + 64 * 2**20)
     monkeypatch.setattr(
         job_checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 * GIB)
@@ -161,12 +161,12 @@ def test_node_that_lacks_a_shard_or_has_a_short_one(shards, tmp_path):
     assert check_shards(shards).passed
     for path in shards.glob("*.h5"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    victim = sorted(tmp_path.glob("alignments*.h5"))[0]
-    os.truncate(victim, 100)
-    assert f"{victim} has 100 bytes" in check_shards(tmp_path).text
-    victim.unlink()
+    shard = sorted(tmp_path.glob("alignments*.h5"))[0]
+    os.truncate(shard, 100)
+    assert f"{shard} has 100 bytes" in check_shards(tmp_path).text
+    shard.unlink()
     found = check_shards(tmp_path)
-    assert not found.passed and f"{victim} is missing" in found.text
+    assert not found.passed and f"{shard} is missing" in found.text
 
 
 def test_output(tmp_path):
@@ -240,7 +240,7 @@ def test_bandwidth():
     assert not found.passed and "1.25 GB/s" in found.text and "at least 15 expected" in found.text
 
 
-def test_lines_name_nodes_only_where_they_differ():
+def test_lines_name_nodes_only_if_they_differ():
     good = Finding(check="GPUs", passed=True, text="8")
     bad = Finding(check="GPUs", passed=False, text="7")
     assert lines_of({"a": [good], "b": [good]}) == ["ok   GPUs: 8"]
@@ -264,7 +264,7 @@ def test_one_process_checks_everything(shards, tmp_path, capsys):
     assert "FAIL GPUs: found none, expected 4" in capsys.readouterr().out
 
 
-def test_two_ranks_meet_and_a_slow_network_is_found(shards, tmp_path):
+def test_two_ranks_detect_a_slow_network(shards, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -301,6 +301,6 @@ def test_two_ranks_meet_and_a_slow_network_is_found(shards, tmp_path):
     assert shown.stdout.count("ok   environment") == 1
 
 
-def test_findings_survive_the_way_to_the_first_rank():
+def test_a_finding_is_restored_from_json():
     finding = Finding(check="GPUs", passed=False, text="none")
     assert Finding(**json.loads(json.dumps(finding.as_json()))) == finding

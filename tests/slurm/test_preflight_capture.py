@@ -1,4 +1,4 @@
-"""Preflight tries the capture of a CUDA graph in a subprocess, which is a substitute here."""
+"""Preflight captures a CUDA graph in a subprocess, which a stub replaces here."""
 
 import dataclasses
 import json
@@ -23,10 +23,10 @@ CPU = torch.device("cpu")
 
 
 def check(monkeypatch, end, *, preset="mlperf_1x8", num_gpus=8) -> Finding:
-    """end: of the subprocess, None if it must not be started."""
+    """end: result of the subprocess; None if it must not be started."""
 
     def run(command, **options):
-        # 128 samples a step on 8 ranks with one sample each
+        # 128 samples per step on 8 ranks with one sample each.
         accumulation = "16"
         module = "benchmark.preflight.capture_probe"
         assert command == [sys.executable, "-m", module, preset, accumulation]
@@ -56,7 +56,7 @@ def test_a_capture_that_fails_shows_the_last_message(monkeypatch):
     assert "exit code 1: a CUDA graph could not be recorded: set cuda_graphs=False" in found.text
 
 
-def test_a_subprocess_that_dies_without_a_word(monkeypatch):
+def test_a_subprocess_that_dies_without_a_message(monkeypatch):
     found = check(monkeypatch, SimpleNamespace(returncode=-11, stdout="", stderr=""))
     assert not found.passed and "exit code -11: no message" in found.text
 
@@ -70,7 +70,7 @@ def test_a_capture_that_does_not_end(monkeypatch):
     ("preset", "num_gpus", "reason"),
     [("mlperf_1x8", 0, "this node has no GPU"), ("mlperf_reference", 8, "cuda_graphs=False")],
 )
-def test_a_note_says_why_nothing_was_tried(monkeypatch, preset, num_gpus, reason):
+def test_a_note_says_why_the_capture_was_skipped(monkeypatch, preset, num_gpus, reason):
     found = check(monkeypatch, None, preset=preset, num_gpus=num_gpus)
     assert found.passed and reason in found.text
     assert line_of(found).startswith("NOTE CUDA graphs: ") and "not tried" in found.text
@@ -97,7 +97,7 @@ def test_the_probe_finds_a_replay_that_computes_something_else():
     class Broken(OperatorRecorder):
         def record(self, work):
             recording = super().record(work)
-            # the first matrix product leaves what was in its memory before
+            # The first matrix product does not write its result.
             names = [str(call.operator) for call in recording.calls]
             first = next(i for i, name in enumerate(names) if "mm" in name)
             call = dataclasses.replace(recording.calls[first], operator=lambda *args, **kwargs: ())

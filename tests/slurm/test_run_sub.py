@@ -1,4 +1,7 @@
-"""run.sub without a cluster: what it refuses, and what its steps are given; srun and scontrol are programs that write their arguments."""
+"""run.sub without a cluster: its refusals and the arguments of its steps.
+
+srun and scontrol are programs that print their arguments.
+"""
 
 import fcntl
 import os
@@ -9,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = {
-    # the first step tells the data directory by its last line
+    # The last line of the first step is the data directory.
     "srun": 'echo "$*" >> "$CALLS"; while [ $# -gt 3 ]; do shift; done; echo "$2"',
     "scontrol": "printf 'n1\\nn2\\n'",
 }
@@ -17,7 +20,10 @@ PROGRAMS = {
 
 @pytest.fixture
 def job(tmp_path):
-    """Runs run.sub as Slurm does after cpu_2x2 was sourced, with variables of the caller's; LOGDIR is logs, relative."""
+    """Return a function that runs run.sub with cpu_2x2 and further variables.
+
+    LOGDIR is the relative path logs.
+    """
     bin_folder, here = tmp_path / "bin", tmp_path / "where sbatch was called"
     bin_folder.mkdir()
     here.mkdir()
@@ -64,7 +70,7 @@ def test_paths_are_those_of_the_caller(job):
     assert (job.here / "logs/cpu_2x2-11/run_2.log").exists()
 
 
-def test_seeds_follow_the_first_and_begin_again_at_the_end(job):
+def test_seeds_follow_the_first_one_modulo_the_range(job):
     assert job(DATADIR="shards", SEED="2147483647").returncode == 0
     assert (job.here / "logs/cpu_2x2-11/seeds.txt").read_text() == "1 2147483647\n2 0\n"
     shown = job(DATADIR="shards", SEED="5")
@@ -72,20 +78,20 @@ def test_seeds_follow_the_first_and_begin_again_at_the_end(job):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("SEED", "2147483648", "from 0 to 2147483647"),
         ("SEED", "99999999999999999999", "from 0 to 2147483647"),
         ("SEED", "-1", "from 0 to 2147483647"),
-        ("NEXP", "0", "expected a number from 1 on"),
-        ("NEXP", "99999999999999999999", "expected a number from 1 on"),
+        ("NEXP", "0", "expected a number of at least 1"),
+        ("NEXP", "99999999999999999999", "expected a number of at least 1"),
         ("GPUS_PER_NODE", "", "expected a number, 0 for none"),
-        ("LOGDIR", "/dev/null/logs", "cannot be made; correct LOGDIR"),
+        ("LOGDIR", "/dev/null/logs", "cannot be created; correct LOGDIR"),
     ],
 )
-def test_what_nobody_can_mean_is_refused(job, name, value, told):
+def test_invalid_values_are_refused(job, name, value, message):
     shown = job(**{"DATADIR": "shards", name: value})
-    assert shown.returncode == 2 and told in shown.stderr, shown.stderr
+    assert shown.returncode == 2 and message in shown.stderr, shown.stderr
     assert not job.calls.exists()
 
 

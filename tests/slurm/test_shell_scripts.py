@@ -1,4 +1,4 @@
-"""Every shell script is free of shellcheck's complaints."""
+"""Every shell script passes shellcheck."""
 
 import pathlib
 import shutil
@@ -7,14 +7,14 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LEFT_OUT = {".git", ".venv", "data", "runs", "build", "shared", "artifacts"}
+SKIPPED = {".git", ".venv", "data", "runs", "build", "shared", "artifacts"}
 
 
 def shell_scripts() -> list[pathlib.Path]:
     """Files that end in .sh or .sub, and others whose first line names bash or sh."""
     found = []
     for path in sorted(ROOT.rglob("*")):
-        if path.relative_to(ROOT).parts[0] in LEFT_OUT or not path.is_file():
+        if path.relative_to(ROOT).parts[0] in SKIPPED or not path.is_file():
             continue
         if path.suffix in (".sh", ".sub"):
             found.append(path)
@@ -38,7 +38,7 @@ def test_all_scripts_are_found():
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("path", shell_scripts(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_script_is_free_of_complaints(path):
+def test_script_passes_shellcheck(path):
     shown = subprocess.run(
         ["shellcheck", "--external-sources", path.relative_to(ROOT)],
         cwd=ROOT,

@@ -1,4 +1,7 @@
-"""steps.sh: what srun is asked for, with and without a container; srun and scontrol are programs that write their arguments."""
+"""steps.sh: the options of srun with and without a container.
+
+srun and scontrol are programs that print their arguments.
+"""
 
 import os
 import pathlib
@@ -29,7 +32,10 @@ SETTINGS = {
 
 @pytest.fixture
 def started(tmp_path):
-    """Runs a command of steps.sh and gives what srun was told: (address and port, arguments)."""
+    """Return a function that runs a command of steps.sh.
+
+    It returns the address with port and the arguments of srun.
+    """
     for name, text in {
         "srun": 'echo "$MASTER_ADDR:$MASTER_PORT $*"',
         "scontrol": "printf 'n1\\nn2\\nn3\\nn4\\n'",
@@ -38,23 +44,24 @@ def started(tmp_path):
         (tmp_path / name).chmod(0o755)
 
     def run(command: str, **changes: str) -> tuple[str, list[str]]:
-        script = f'. slurm/steps.sh; refuse() {{ echo "$*" >&2; exit 2; }}; set_container; {command}; wait_for $!'
+        refuse = 'refuse() { echo "$*" >&2; exit 2; }'
+        script = f". slurm/steps.sh; {refuse}; set_container; {command}; wait_for $!"
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | SETTINGS | changes
         shown = subprocess.run(
             ["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True
         )
         if shown.returncode:
             raise RuntimeError(shown.stderr)
-        place, _, arguments = (tmp_path / "log").read_text().strip().partition(" ")
-        return place, arguments.split()
+        address, _, arguments = (tmp_path / "log").read_text().strip().partition(" ")
+        return address, arguments.split()
 
     run.log = tmp_path / "log"
     return run
 
 
-def test_second_instance_has_the_second_half_of_the_nodes_and_a_port_of_its_own(started):
-    place, arguments = started(f"start_step 2 {started.log} ./run_and_time.sh --seed 1")
-    assert place == f"n3:{20000 + 8 * 11 + 2 * 2}"
+def test_second_instance_has_the_second_half_of_the_nodes_and_another_port(started):
+    address, arguments = started(f"start_step 2 {started.log} ./run_and_time.sh --seed 1")
+    assert address == f"n3:{20000 + 8 * 11 + 2 * 2}"
     assert {
         "--nodes=2",
         "--ntasks=16",
@@ -71,7 +78,7 @@ def test_one_process_alone_is_on_the_first_node(started):
     assert {"--nodes=1", "--ntasks=1", "--nodelist=n1"} <= set(arguments)
 
 
-def test_processors_of_a_rank_are_asked_for(started):
+def test_processors_of_a_rank_are_requested(started):
     _, arguments = started(f"start_step 1 {started.log} true", CPUS_PER_RANK="14")
     assert "--cpus-per-task=14" in arguments
 
@@ -117,14 +124,14 @@ def test_apptainer(started):
     ]
 
 
-def test_wrong_words_are_refused(started):
+def test_wrong_values_are_refused(started):
     with pytest.raises(RuntimeError, match="expected none, pyxis or apptainer"):
         started(f"start_step 1 {started.log} true", CONTAINER="docker")
     with pytest.raises(RuntimeError, match="CONTAINER_IMAGE is empty"):
         started(f"start_step 1 {started.log} true", CONTAINER="pyxis")
 
 
-def test_exit_code_comes_through_a_signal(tmp_path):
+def test_wait_for_returns_the_exit_code_after_a_signal(tmp_path):
     script = (
         ". slurm/steps.sh; trap 'interrupted=1' USR1; bash -c 'sleep 1; exit 75' & "
         "child=$!; (sleep 0.3; kill -USR1 $$) & wait_for $child"

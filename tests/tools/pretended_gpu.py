@@ -1,8 +1,7 @@
-"""Collect tests as on a machine with a GPU that lacks some packages: `python -m
-tests.tools.pretended_gpu PACKAGES TESTS...`.
+"""`python -m tests.tools.pretended_gpu PACKAGES TESTS...`: collect tests as if there were a GPU.
 
-PACKAGES are the missing ones, separated by commas. Tests are collected and not run, so no GPU is
-needed. Exit code: pytest's.
+PACKAGES are missing packages, separated by commas. The tests are not run, so no GPU is needed. The
+exit code is that of pytest.
 """
 
 import importlib
@@ -24,7 +23,7 @@ MEASUREMENTS = (
 
 
 class MissingPackages:
-    """A finder for sys.meta_path to which some packages do not exist."""
+    """A finder for sys.meta_path that reports some packages as missing."""
 
     def __init__(self, names):
         self.names = names

@@ -1,7 +1,4 @@
-"""tools/gpu_suite.sh without a GPU: with a stand-in for Python, and on a CPU with real parts.
-
-Each of the real parts is interrupted.
-"""
+"""tools/gpu_suite.sh without a GPU: with a fake Python, and with interrupted parts on a CPU."""
 
 import json
 import os
@@ -30,9 +27,9 @@ PARTS = (
 RECORDS = PARTS[:5]
 MAX_FILES = 8
 
-# A Python that has a GPU and, as the variables say, xdist. Every part writes a record if it is a
-# measurement. The kernels fail, the eager step runs until SIGINT, the profile ignores even that.
-STAND_IN = """#!/usr/bin/env bash
+# A Python with a GPU and, depending on variables, xdist. Every measurement writes a record. The
+# kernels fail, the eager step runs until SIGINT, and the profile ignores SIGINT.
+FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
 "-c import xdist") exit "${NO_XDIST:-0}" ;;
 -c*) echo "${HAS_GPU:-True}"; exit 0 ;;
@@ -49,14 +46,14 @@ case "$record" in
 */profile.json) trap '' INT; while :; do sleep 0.1; done ;;
 esac
 """
-# `timeout` with short limits; the arguments that it was given go to a log.
+# `timeout` with short limits, which logs its arguments.
 SHORT_TIMEOUT = """#!/usr/bin/env bash
 echo "$1 $2 $3" >>"$TIMEOUT_LOG"
 shift 3
 PATH="$REAL_PATH" exec timeout --signal=INT --kill-after=1 2 "$@"
 """
-# Runs the real interpreter, and interrupts it as `timeout` would once there is a figure in its
-# record or a result in its log.
+# Runs the real interpreter, and interrupts it like `timeout` as soon as its record has a metric or
+# its log has a result.
 INTERRUPTING = """#!{python}
 import json, os, pathlib, signal, subprocess, sys, time
 process = subprocess.Popen([{python!r}, *sys.argv[1:]], process_group=0)
@@ -65,11 +62,11 @@ def has_result():
     if sys.argv[-2] != "--json":
         return any(word in log.read_text() for word in ("PASSED", "SKIPPED"))
     record = pathlib.Path(sys.argv[-1])
-    metrics = json.loads(record.read_text())["metrics"] if record.exists() else {{}}
+    metrics = json.loads(record.read_text())["figures"] if record.exists() else {{}}
     passes = metrics.get("passes", {{}})
     sides = passes.values() if isinstance(passes, dict) else []
     times = [found["ours"]["seconds"] for found in sides]
-    prefetch = metrics.get("prefetch", {{"seconds": {{}}}})["seconds"].values()
+    prefetch = metrics.get("staging", {{"seconds": {{}}}})["seconds"].values()
     found = [metrics.get(name) for name in ("variants", "cases", "profile", "failures")]
     return any([*times, *prefetch, *found])
 if sys.argv[1] == "-m":
@@ -88,11 +85,11 @@ def executable(path, text):
 
 
 @pytest.fixture
-def run_stand_in(tmp_path):
-    """Runs the suite with the stand-in; returns the finished process and the output folder."""
+def run_suite(tmp_path):
+    """Return a function that runs the suite and returns the process and the output folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    python = executable(folder / "python", STAND_IN)
+    python = executable(folder / "python", FAKE_PYTHON)
     executable(folder / "timeout", SHORT_TIMEOUT)
     environment = {
         **os.environ,
@@ -112,7 +109,7 @@ def run_stand_in(tmp_path):
 
 
 def check_files(output):
-    """At most 8 files in one folder, with plain names; returns the texts of the archive by name."""
+    """Check the number and the names of the files. Return name -> text of the archive."""
     files = sorted(path.name for path in output.iterdir())
     assert len(files) <= MAX_FILES and all((output / name).is_file() for name in files)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in files), files
@@ -125,11 +122,11 @@ def check_files(output):
 
 
 @pytest.mark.parametrize("is_background", [False, True], ids=["terminal", "background"])
-def test_a_part_that_fails_or_hangs_loses_nothing_of_the_others(run_stand_in, is_background):
-    # what a shell starts in the background ignores SIGINT
+def test_a_part_that_fails_or_hangs_does_not_affect_the_others(run_suite, is_background):
+    # A process that a shell starts in the background ignores SIGINT.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN if is_background else signal.SIG_DFL)
     try:
-        finished, output = run_stand_in()
+        finished, output = run_suite()
     finally:
         signal.signal(signal.SIGINT, before)
     assert finished.returncode == 1
@@ -151,41 +148,41 @@ def test_a_part_that_fails_or_hangs_loses_nothing_of_the_others(run_stand_in, is
     assert "FlexAttention" in texts["kernels.txt"] and " -n " in texts["kernel_tests.txt"]
 
 
-def test_limits(run_stand_in, tmp_path):
+def test_limits(run_suite, tmp_path):
     shares = [int(value) for value in re.findall(r"\$\(share (\d+)\)", SUITE.read_text())]
     kill_after = int(re.search(r"^KILL_AFTER=(\d+)$", SUITE.read_text(), re.MULTILINE).group(1))
     assert len(shares) == len(PARTS) and sum(shares) + kill_after < 540
-    run_stand_in()
+    run_suite()
     given = [line.split() for line in (tmp_path / "timeouts").read_text().splitlines()]
     assert len(given) == len(PARTS)
     assert all(line[:2] == ["--signal=INT", f"--kill-after={kill_after}"] for line in given)
-    # What earlier parts left goes to later ones, and none has more than the shares up to it.
+    # Unused time goes to later parts, and no part gets more than the sum of the shares up to it.
     limits = [int(line[2]) for line in given]
     assert all(limit <= sum(shares[: number + 1]) for number, limit in enumerate(limits))
     assert limits[-1] > shares[-1]
 
 
-def test_tests_run_in_one_process_without_xdist(run_stand_in):
-    _, output = run_stand_in(NO_XDIST="1")
+def test_tests_run_in_one_process_without_xdist(run_suite):
+    _, output = run_suite(NO_XDIST="1")
     assert "pytest-xdist is not installed" in (output / "summary.txt").read_text()
     assert " -n " not in check_files(output)["kernel_tests.txt"]
 
 
-def test_without_a_gpu_it_says_so_in_one_line(run_stand_in):
-    finished, output = run_stand_in(HAS_GPU="False")
+def test_without_a_gpu_the_error_is_one_line(run_suite):
+    finished, output = run_suite(HAS_GPU="False")
     assert finished.returncode == 2 and finished.stdout == "" and not output.exists()
     assert len(finished.stderr.splitlines()) == 1 and "sees no GPU" in finished.stderr
-    finished, _ = run_stand_in(HAS_GPU="ModuleNotFoundError: No module named 'torch'")
+    finished, _ = run_suite(HAS_GPU="ModuleNotFoundError: No module named 'torch'")
     assert finished.returncode == 2 and "cannot import torch" in finished.stderr
 
 
-def test_records_are_not_mixed_with_others(run_stand_in):
-    run_stand_in()
-    finished, _ = run_stand_in()
+def test_records_are_not_mixed_with_others(run_suite):
+    run_suite()
+    finished, _ = run_suite()
     assert finished.returncode == 2 and "is not empty" in finished.stderr
 
 
-def test_every_part_starts_is_interrupted_and_leaves_a_readable_record(tmp_path):
+def test_an_interrupted_part_has_a_readable_record(tmp_path):
     python = executable(tmp_path / "python", INTERRUPTING.format(python=sys.executable))
     output = tmp_path / "out"
     finished = subprocess.run(
@@ -197,12 +194,12 @@ def test_every_part_starts_is_interrupted_and_leaves_a_readable_record(tmp_path)
     records |= {name: json.loads(texts[f"{name}.json"]) for name in ("loader", "kernels_compiled")}
     for name, record in records.items():
         assert record["figures"] and record["machine"] and record["versions"]["torch"], name
-    # Parts that certainly had more to do when they had their first figure.
+    # These parts were not complete when they had their first metric.
     for name in ("agreement", "step_eager"):
         assert not records[name]["is_complete"] and "interrupted" in texts[f"{name}.txt"], name
     assert list(records["agreement"]["figures"]["variants"]) == ["fused bf16"]
     assert len(records["step_eager"]["figures"]["passes"]["0"]["ours"]["seconds"]) == 1
-    # No graph can be captured on a CPU, which is a finding.
+    # No graph can be captured on a CPU, which the record reports.
     assert "needs a GPU" in records["step_graphs"]["figures"]["failures"][0]
     assert "SKIPPED" in texts["gpu_tests.txt"] and "PASSED" in texts["kernel_tests.txt"]
 
@@ -217,7 +214,7 @@ def pretend_gpu(missing, *tests):
     )
 
 
-def test_suite_needs_only_what_a_machine_for_measurements_has():
+def test_suite_does_not_need_the_packages_of_data_preparation():
     marked = [
         path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()
     ]

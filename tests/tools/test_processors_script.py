@@ -68,7 +68,7 @@ def test_all_variants_run(checkout):
     assert set(results.values()) == {"passed"}
 
 
-def test_a_failing_variant_stops_no_other(checkout):
+def test_a_failing_variant_does_not_stop_the_others(checkout):
     shown = run_script(checkout, "--out", checkout / "kept.txt", FAILING="default")
     assert shown.returncode == 1
     results = results_of(shown)

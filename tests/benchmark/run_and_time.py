@@ -1,4 +1,4 @@
-"""run_and_time.sh with a tiny preset in the place of `demo`."""
+"""Start run_and_time.sh with a preset of tests.benchmark.tiny_benchmark in place of `demo`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def front_door(folder: Path, *, preset: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command of a run into folder/out, and what it needs in the environment.
+def run_and_time(folder: Path, *, preset: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command of a run into folder/out, and the environment variables that it needs.
 
-    preset: of tests.benchmark.tiny_benchmark.
+    preset: name of a preset of tests.benchmark.tiny_benchmark.
     """
     replace = (
         "import os, sys\n"
