@@ -9,7 +9,7 @@ import os
 import random
 from pathlib import Path
 
-from data_prep.parsers.file_access import printable
+from data_prep.errors import printable
 
 _ERRORS = (errno.EACCES, errno.EIO, errno.ESTALE)
 

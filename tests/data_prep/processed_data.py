@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.convert.alignment_sources import read_folder_use
 from data_prep.convert.build_index import commonest_cluster
-from data_prep.parsers.errors import EntryRejected
+from data_prep.errors import EntryRejected
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.tables import read_clusters, read_duplicates
 

@@ -140,6 +140,18 @@ def test_no_entry_at_all_is_left(raw, tmp_path, capsys):
         path.write_bytes(path.read_bytes()[:50])
     assert run_convert(raw, tmp_path / "out") == 1
     assert "all 2 entries were rejected" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'out' / 'rejected.csv'} lists the reasons; fix the input" in error
+    assert "resume" not in error
+
+
+def test_inspect_of_an_interrupted_conversion_advises_to_resume(raw, tmp_path, capsys):
+    assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 0
+    (tmp_path / "out" / "index.h5").unlink()
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "out")]) == 1
+    assert "run the same `convert` again to resume it" in capsys.readouterr().err
 
 
 def test_no_chain_is_left_of_the_entries_that_are(raw, tmp_path, capsys):
@@ -148,6 +160,8 @@ def test_no_chain_is_left_of_the_entries_that_are(raw, tmp_path, capsys):
     assert run_convert(raw, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "1 entries and all chains of the others were rejected; the first: 1abc: " in error
+    assert main(["inspect", str(tmp_path / "out"), "2abc_A"]) == 1
+    assert "rejected.csv lists the reasons; fix the input" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.convert.listings import read_listing
-from data_prep.parsers.errors import BrokenFile, EntryRejected
+from data_prep.errors import BrokenFile, EntryRejected
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.msa import parse_msa
 from openfold_opt.protein.reader import ShardReader

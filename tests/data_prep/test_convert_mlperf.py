@@ -157,10 +157,10 @@ def set_atoms(name, value):
             lambda entries, entry: entry.update(resolution="good"),
             "resolution is a str, expected float or NoneType",
         ),
-        (lambda entries, entry: entry.update(pdb_id="1abc"), "calls itself '1abc'"),
+        (lambda entries, entry: entry.update(pdb_id="1abc"), "has the pdb_id '1abc'"),
         (
             lambda entries, entry: entry["sequences"].update(A="MKV"),
-            "expected [3, 37, 3] as its sequence says",
+            "expected [3, 37, 3] for its sequence",
         ),
         (lambda entries, entry: entry["atoms"].clear(), "has no sequence or no atoms"),
         (lambda entries, entry: entries.pop(entry["pdb_id"]), "has no entry 900"),

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.hhr import parse_hhr
 from tests.data_prep import raw_data
 

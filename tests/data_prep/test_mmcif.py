@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.parsers.errors import EntryRejected, FaultyEntry
+from data_prep.errors import EntryRejected, FaultyEntry
 from data_prep.parsers.mmcif import parse_mmcif
 from openfold_opt.protein.residue_constants import atom_order
 

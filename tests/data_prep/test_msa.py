@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.msa import merge_without_duplicates, parse_msa
 from openfold_opt.protein.hhblits_alphabet import LETTERS
 
@@ -140,7 +140,7 @@ def test_damaged_gzip(tmp_path):
             ":4: continues after the '//' of line 3",
         ),
         ("# STOCKHOLM 1.0\nq ACD\nr AC-D\n//\n", ":3: row 2 has 4 columns, expected 3"),
-        ("# STOCKHOLM 1.0\nq ---\nr ACD\n//\n", "nothing but gaps"),
+        ("# STOCKHOLM 1.0\nq ---\nr ACD\n//\n", "has only gaps"),
         ("# STOCKHOLM 1.0\n//\n", "holds no sequence"),
     ],
 )

@@ -51,7 +51,7 @@ def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
         (TABLES[2], "<html>404</html>", "is a web page"),
         (TABLES[2], "1abc_A,2abc_A\n", "has commas or semicolons"),
         (TABLES[2], "1abc 2abc\n", "expected chains such as 1abc_A"),
-        (TABLES[2], "1abc_A 2abc_A\n1abc_A\n", "stands in two groups"),
+        (TABLES[2], "1abc_A 2abc_A\n1abc_A\n", "is in two groups"),
     ],
 )
 def test_a_table_of_another_kind_is_refused_before_any_work(

@@ -70,7 +70,7 @@ def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
         ("open_protein_set/pdb/1abc_A/uniref90_hits.a3m", "a file of this name is read from a3m/"),
         (
             "open_protein_set/pdb/1abc_A/a3m/uniref90_hits.sto",
-            "the same alignment is read in another form",
+            "the same alignment is read in another format",
         ),
         ("open_protein_set/pdb/1abc_A/a3m/notes.txt", "not an alignment"),
         ("open_protein_set/pdb/1abc_A/a3m/old/mgnify_hits.a3m", "too deep"),
