@@ -1,4 +1,4 @@
-"""What `inspect` prints and writes, and what `verify` records."""
+"""Output of `inspect` and the record of `verify`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_arrays(data_dir, tmp_path):
     assert main(["inspect", str(data_dir), "--npz", str(tmp_path / "y.npz")]) == 1
 
 
-def test_verify_leaves_a_record(data_dir, capsys):
+def test_verify_writes_a_record(data_dir, capsys):
     assert verified_checksum(data_dir) is None
     assert main(["verify", str(data_dir)]) == 0
     assert verified_checksum(data_dir) == ShardIndex.load(data_dir).checksum

@@ -1,4 +1,4 @@
-"""Cluster file, obsolete entries, chains that share an alignment."""
+"""Parsers of the cluster file, of obsolete entries and of chains that share an alignment."""
 
 from __future__ import annotations
 
