@@ -146,14 +146,6 @@ def test_all_entries_are_rejected(raw, tmp_path, capsys):
     assert "resume" not in error
 
 
-def test_inspect_of_an_interrupted_conversion_advises_to_resume(raw, tmp_path, capsys):
-    assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 0
-    (tmp_path / "out" / "index.h5").unlink()
-    capsys.readouterr()
-    assert main(["inspect", str(tmp_path / "out")]) == 1
-    assert "run the same `convert` again to resume it" in capsys.readouterr().err
-
-
 def test_all_entries_and_chains_are_rejected(raw, tmp_path, capsys):
     (raw / "pdb_mmcif" / "raw" / "ab" / "1abc.cif.gz").write_bytes(b"")
     raw_data.write_alignment(raw, "2abc_A", "mgnify_hits.a3m", ">q\nMKV\n")

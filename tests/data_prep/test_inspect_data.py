@@ -81,6 +81,13 @@ def test_verify_writes_a_record(data_dir, capsys):
     assert verified_checksum(data_dir) is None
 
 
+def test_inspect_of_an_interrupted_conversion_advises_to_resume(data_dir, capsys):
+    (data_dir / "index.h5").unlink()
+    capsys.readouterr()
+    assert main(["inspect", str(data_dir)]) == 1
+    assert "run the same `convert` again to resume it" in capsys.readouterr().err
+
+
 def test_help(capsys):
     for command in ([], ["convert"], ["verify"], ["inspect"], ["download"]):
         with pytest.raises(SystemExit) as caught:
