@@ -69,9 +69,10 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
 
 
 def check_duplicates(path: Path) -> None:
-    """BrokenFile if a table of chains that share an alignment is of another kind.
+    """Check a table of chains that share an alignment.
 
-    Also if a chain is in two of its groups.
+    Raises:
+        BrokenFile: the file is not such a table, or a chain is in two of its groups.
     """
     _refuse_web_page_and_commas(path)
     names = read_text(path).split()

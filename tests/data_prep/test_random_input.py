@@ -85,7 +85,7 @@ def read_chain(reader: ShardReader, chain_id: str) -> Expected:
     return Expected(sequence=structure.sequence, positions=positions, rows=rows, hits=hits)
 
 
-@pytest.expected_text.parametrize("batch", range(NUM_BATCHES))
+@pytest.mark.parametrize("batch", range(NUM_BATCHES))
 def test_each_chain_is_correct_or_reported(batch, clean, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shard_format.os, "fsync", lambda _: None)
     raw, expected = clean
