@@ -1,1 +1,4 @@
-"""Raw PDB and OpenProteinSet files to shards. Runs once, before any training; serial or under MPI."""
+"""Conversion of raw PDB and OpenProteinSet files to shards.
+
+It runs once, before training, as one process or under MPI.
+"""

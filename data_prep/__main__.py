@@ -1,4 +1,4 @@
-"""`python -m data_prep <command>`: everything that happens to data before a run."""
+"""The command line `python -m data_prep <command>`: data preparation before a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_prep.errors import DataPrepError
 from data_prep.streams import accept_any_letter, drop_output, program_name
 
 INTERRUPTED_EXIT_CODE = 130
-"""As a program that Ctrl-C ends."""
+"""The exit code of a program that Ctrl-C ended."""
 _COMMANDS = (
     "data_prep.synthesize.command",
     "data_prep.convert.command",
@@ -22,7 +22,10 @@ _COMMANDS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run, and turn an expected error into one message and exit code 1, Ctrl-C into 130."""
+    """Run a command and return its exit code.
+
+    An expected error gives one message and exit code 1, Ctrl-C gives exit code 130.
+    """
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -34,11 +37,11 @@ def _run(arguments: list[str] | None) -> int:
     accept_any_letter()
     parser = argparse.ArgumentParser(
         prog=program_name(script="openfold-data", module="data_prep"),
-        description="Prepare data: raw files to shards, and what goes with it.",
+        description="Prepare data: convert raw files to shards, download, verify and inspect them.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in _COMMANDS:
-        # not at the top of this file: Ctrl-C during an import must not end in a traceback
+        # Commands are imported here so that Ctrl-C during an import does not print a traceback.
         importlib.import_module(name).add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:

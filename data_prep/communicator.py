@@ -1,4 +1,4 @@
-"""The processes of a conversion: rank and size, broadcast, gather, and handing out work."""
+"""Communication between the processes of a conversion, serial or MPI."""
 
 from __future__ import annotations
 
@@ -12,77 +12,79 @@ from typing import Any
 from data_prep.errors import DataPrepError
 from data_prep.launch import is_under_mpi, num_srun_tasks
 
-_ASK, _ANSWER = 11, 12
+_REQUEST_TAG, _REPLY_TAG = 11, 12
 _POLL_SECONDS = 0.002
-"""The serving thread sleeps between looks: a blocking receive of MPI would keep a core busy."""
+"""Sleep of the serving thread between polls. A blocking MPI receive would keep a core busy."""
 
 
 class _Counter:
-    """Counts up to a limit, for several threads."""
+    """A thread-safe counter with a limit."""
 
     def __init__(self, limit: int) -> None:
         self._numbers = iter(range(limit))
         self._lock = threading.Lock()
 
     def next(self) -> int | None:
-        """The next number; None when there is none left."""
+        """Return the next number, or None after the last one."""
         with self._lock:
             return next(self._numbers, None)
 
 
 def _serve(world: Any, counter: _Counter, *, num_clients: int) -> None:
-    """Answers the other ranks until each of them has left, or was told that nothing is left."""
+    """Answer the requests of the other ranks until each has left or received None."""
     while num_clients:
-        if not world.iprobe(tag=_ASK):
+        if not world.iprobe(tag=_REQUEST_TAG):
             time.sleep(_POLL_SECONDS)
             continue
-        rank, is_leaving = world.recv(tag=_ASK)
+        rank, is_leaving = world.recv(tag=_REQUEST_TAG)
         number = None if is_leaving else counter.next()
         if not is_leaving:
-            world.send(number, dest=rank, tag=_ANSWER)
+            world.send(number, dest=rank, tag=_REPLY_TAG)
         num_clients -= number is None
 
 
-def _ask(world: Any, rank: int) -> Iterator[int]:
-    """What rank 0 hands out to this one.
+def _request_numbers(world: Any, rank: int) -> Iterator[int]:
+    """Yield the numbers that rank 0 assigns to this rank.
 
-    Left early, it says so, or rank 0 would wait for the next question.
+    If the iteration ends early, rank 0 is notified, because it would wait for the next request.
     """
     number: int | None = 0
     try:
         while True:
-            world.send((rank, False), dest=0, tag=_ASK)
-            number = world.recv(source=0, tag=_ANSWER)
+            world.send((rank, False), dest=0, tag=_REQUEST_TAG)
+            number = world.recv(source=0, tag=_REPLY_TAG)
             if number is None:
                 return
             yield number
     finally:
         if number is not None:
-            world.send((rank, True), dest=0, tag=_ASK)
+            world.send((rank, True), dest=0, tag=_REQUEST_TAG)
 
 
 class SerialCommunicator:
-    """One process."""
+    """The communicator of a single process."""
 
     rank = 0
     size = 1
 
     def broadcast(self, value: Any) -> Any:
-        """The value of rank 0, on every rank."""
+        """Return the value of rank 0 on every rank."""
         return value
 
-    def gather_everywhere(self, value: Any) -> list[Any]:
-        """The values of all ranks in their order, on every rank. Also a barrier."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in rank order, on every rank. This is also a barrier."""
         return [value]
 
-    def shared_out(self, count: int) -> Iterator[int]:
-        """Numbers 0 .. count - 1, each to one rank, in this order, whenever a rank asks for the
-        next."""
+    def distribute(self, count: int) -> Iterator[int]:
+        """Yield the numbers of 0 .. count - 1 that are assigned to this rank.
+
+        Each number goes to one rank. Numbers are assigned in order, when a rank requests the next.
+        """
         yield from range(count)
 
 
 class MpiCommunicator:
-    """All processes of `mpiexec -n N`."""
+    """The communicator of the processes of `mpiexec -n N`."""
 
     def __init__(self, world: Any) -> None:
         self._world = world
@@ -92,12 +94,12 @@ class MpiCommunicator:
     def broadcast(self, value: Any) -> Any:
         return self._world.bcast(value, root=0)
 
-    def gather_everywhere(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return self._world.allgather(value)
 
-    def shared_out(self, count: int) -> Iterator[int]:
+    def distribute(self, count: int) -> Iterator[int]:
         if self.rank != 0:
-            yield from _ask(self._world, self.rank)
+            yield from _request_numbers(self._world, self.rank)
             return
         counter = _Counter(count)
         server = threading.Thread(
@@ -113,16 +115,19 @@ class MpiCommunicator:
             server.join()
 
     def abort(self) -> None:
-        """End all ranks: one that failed unexpectedly must not leave the others waiting for it."""
+        """End all ranks, so that none waits for a rank that failed unexpectedly."""
         self._world.Abort(1)
 
 
 @contextmanager
 def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
-    """The communicator of this process. Under MPI an error that leaves the block ends every rank.
+    """Open the communicator of this process.
 
-    DataPrepError if several processes were started that do not know each other: each would do all
-    the work.
+    Under MPI an error that leaves the block ends every rank.
+
+    Raises:
+        DataPrepError: several processes were started, but MPI does not connect them. Each would do
+            all the work.
     """
     num_tasks = num_srun_tasks()
     if not is_under_mpi() and num_tasks == 1:
@@ -132,7 +137,7 @@ def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
     try:
         yield communicator
     except DataPrepError:
-        raise  # Known to every rank, as all of them raise it together.
+        raise  # All ranks raise this error together.
     except BaseException:
         traceback.print_exc()
         communicator.abort()
@@ -147,21 +152,20 @@ def _connect(num_tasks: int) -> MpiCommunicator:
         from mpi4py import MPI
     except ImportError as error:
         raise DataPrepError(
-            f"started together with other processes, but mpi4py cannot be imported ({error}), so "
-            "that each of them would do all the work; install the extra `mpi`, or run one process"
+            f"started together with other processes, but mpi4py cannot be imported ({error}). Each "
+            "process would do all the work; install the extra `mpi`, or run one process"
         ) from error
     if MPI.COMM_WORLD.Get_size() == 1:
         launcher = (
             f"srun started {num_tasks}" if num_tasks > 1 else "an MPI launcher started several"
         )
         raise DataPrepError(
-            f"{launcher} processes, but MPI connects none of them, so that each would do all the "
-            "work; "
+            f"{launcher} processes, but MPI connects none of them. Each would do all the work; "
             f"{remedy}"
         )
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise DataPrepError(
-            "this MPI does not let several threads of a process call it (THREAD_MULTIPLE); use one "
-            "that does, such as MPICH"
+            "this MPI does not support calls from several threads of a process (THREAD_MULTIPLE); "
+            "use one that does, such as MPICH"
         )
     return MpiCommunicator(MPI.COMM_WORLD)

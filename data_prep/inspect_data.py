@@ -1,5 +1,7 @@
-"""`python -m data_prep inspect DIR [CHAIN] [--chains] [--npz FILE]`: what is in a data directory,
-or in one chain of it."""
+"""The command `python -m data_prep inspect DIR [CHAIN] [--chains] [--npz FILE]`.
+
+It shows the contents of a data directory or of one of its chains.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,12 @@ from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import hhblits_to_model_order
+from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.templates import featurize_templates, latest_template_date
 from openfold_opt.protein.verified import verified_checksum
 
 LATE_TEMPLATE_DATE = latest_template_date("2030-01-01")
-"""Late enough for any template; the raw features are shown with all of them."""
+"""Later than any template, so that the raw features include templates of all dates."""
 MAX_TEMPLATES = 4
 
 
@@ -28,9 +31,9 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show a data directory, or one chain of it",
-        description="Without CHAIN: counts of what the data directory holds, or with --chains a "
-        "list of all chains. With CHAIN: that chain, or why it was rejected; with --npz its raw "
-        "features as arrays.",
+        description="Without CHAIN: a summary of the data directory, or with --chains a list of "
+        "all chains. With CHAIN: a summary of that chain, or why it was rejected; with --npz its "
+        "raw features as arrays.",
     )
     parser.add_argument(
         "data_dir", type=Path, metavar="DIR", help="a data directory made by convert"
@@ -54,6 +57,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    _check_not_all_rejected(arguments.data_dir)
     if arguments.chain_id is None:
         if arguments.npz is not None:
             raise DataPrepError("--npz needs a CHAIN")
@@ -64,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
             print(describe_data_set(index, arguments.data_dir))
         return 0
     if arguments.chains:
-        raise DataPrepError("--chains lists all chains; leave out CHAIN, or --chains")
+        raise DataPrepError("--chains lists all chains; omit CHAIN or --chains")
     reader = ShardReader(arguments.data_dir)
     if arguments.chain_id not in reader.index.by_id:
-        raise DataPrepError(_why_absent(reader.index, arguments.data_dir, arguments.chain_id))
+        raise DataPrepError(_absence_reason(reader.index, arguments.data_dir, arguments.chain_id))
     if arguments.npz is None:
         print(describe_chain(reader, arguments.chain_id))
         return 0
@@ -79,8 +83,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _why_absent(index: ShardIndex, data_dir: Path, chain_id: str) -> str:
-    """The reason from rejected.csv, of the chain or of its entry."""
+def _check_not_all_rejected(data_dir: Path) -> None:
+    """Raise DataPrepError if a conversion has finished its shards and rejected every chain.
+
+    Such a conversion writes rejected.csv and no index. Running it again does not help.
+    """
+    if (data_dir / shard_format.INDEX_FILE_NAME).exists():
+        return
+    path = data_dir / shard_format.REJECTED_FILE_NAME
+    rejected = {row["entry"] for row in read_listing(path)}
+    shards = [StructureShard(shard) for shard in sorted(data_dir.glob("structures-*.h5"))]
+    chain_ids = {chain_id for shard in shards for chain_id in shard.strings("chain_id")}
+    if rejected and shards and chain_ids <= rejected:
+        raise DataPrepError(
+            f"{data_dir} has no chains: conversion rejected all entries and chains of the input. "
+            f"{path} lists the reasons; fix the input and run the same `convert` again"
+        )
+
+
+def _absence_reason(index: ShardIndex, data_dir: Path, chain_id: str) -> str:
+    """Return why a chain is not in the data set, from rejected.csv if it or its entry is there."""
     pdb_id = chain_id.split("_")[0]
     path = data_dir / shard_format.REJECTED_FILE_NAME
     for row in read_listing(path):
@@ -89,14 +111,14 @@ def _why_absent(index: ShardIndex, data_dir: Path, chain_id: str) -> str:
         if row["entry"].lower() == pdb_id.lower():
             where = f"chain {chain_id} is not in {data_dir}: entry {row['entry']} was rejected"
             return f"{where}: {row['reason']} ({path})"
-    alike = [each for each in index.by_id if each.lower() == chain_id.lower()]
-    others = alike or [each for each in index.by_id if each.split("_")[0] == pdb_id]
+    similar = [known for known in index.by_id if known.lower() == chain_id.lower()]
+    others = similar or [known for known in index.by_id if known.split("_")[0] == pdb_id]
     hint = f"; there are {', '.join(others[:10])}" if others else ""
     return f"chain {chain_id} is not in {data_dir} ({len(index.chains)} chains){hint}"
 
 
 def print_chains(index: ShardIndex) -> None:
-    """One line per chain, columns separated by tabs, with a header."""
+    """Print a header and one line per chain, with columns separated by tabs."""
     print(
         "chain", "residues", "rows", "template_hits", "cluster", "released", "alignment", sep="\t"
     )
@@ -114,7 +136,7 @@ def print_chains(index: ShardIndex) -> None:
 
 
 def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
-    """A few lines about everything."""
+    """Return a summary of the data set in several lines."""
     dates = sorted(chain.release_date for chain in index.chains)
     methods = Counter(chain.method for chain in index.chains)
     verified = (
@@ -123,7 +145,7 @@ def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
         else "no (python -m data_prep verify)"
     )
     with_alignment = [chain for chain in index.chains if chain.has_alignment]
-    alone = [chain for chain in index.chains if chain.num_alignments == 1]
+    query_only = [chain for chain in index.chains if chain.num_alignments == 1]
     rejected = read_listing(data_dir / shard_format.REJECTED_FILE_NAME)
     lines = [
         f"data set            {data_dir}",
@@ -139,8 +161,8 @@ def describe_data_set(index: ShardIndex, data_dir: Path) -> str:
         f"in a cluster        {sum(chain.cluster_id != -1 for chain in index.chains)}",
         f"with an alignment   {len(with_alignment)} "
         f"({len({chain.alignment_id for chain in with_alignment})} different ones)",
-        f"query alone         {len(alone)} chains without another row, "
-        f"{sum(not chain.has_alignment for chain in alone)} of them for lack of an alignment "
+        f"query alone         {len(query_only)} chains without another row, "
+        f"{sum(not chain.has_alignment for chain in query_only)} of them for lack of an alignment "
         "folder",
         f"letters differ      {_num_chains(data_dir / DIFFERENCES_FILE_NAME)} chains "
         f"(query_differences.csv)",
@@ -158,7 +180,7 @@ def _num_chains(listing: Path) -> int:
 
 
 def describe_chain(reader: ShardReader, chain_id: str) -> str:
-    """A few lines about one chain and its template hits."""
+    """Return a summary of a chain and its template hits in several lines."""
     entry = reader.entry(chain_id)
     structure = reader.structure(chain_id)
     alignment = reader.alignment(chain_id)
@@ -179,18 +201,18 @@ def describe_chain(reader: ShardReader, chain_id: str) -> str:
     for hit in reader.template_hits(chain_id):
         note = hit.failure or ("" if hit.release_date <= own_latest else "too late for this chain")
         lines.append(
-            f"template hit        {hit.name:<8} {hit.release_date}  sum_probs {hit.sum_probs:6.1f} "
-            f" "
+            f"template hit        {hit.name:<8} {hit.release_date}  "
+            f"sum_probs {hit.sum_probs:6.1f}  "
             f"{len(hit.query_index):4d} residues  {note}".rstrip()
         )
     return "\n".join(lines)
 
 
 def raw_features(reader: ShardReader, chain_id: str) -> dict[str, np.ndarray]:
-    """Everything the data set knows of a chain.
+    """Return the raw features of a chain; docs/data_format.md lists names, dtypes and shapes.
 
-    Templates: the best four of any date; their aatype one-hot in HHblits order, int32 [n, N_res,
-    22] ((0, N_res) if there is none, as in the benchmark).
+    Templates are the best four of any date. Their aatype is one-hot in HHblits order, int32
+    [n, N_res, 22], or [0, N_res] without templates, as in the benchmark.
     """
     structure = reader.structure(chain_id)
     alignment = reader.alignment(chain_id)

@@ -1,4 +1,4 @@
-"""Progress of a long command: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long command: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ _Item = TypeVar("_Item")
 
 
 class Progress:
-    """Counts work that is done. Use as a context manager.
+    """A progress display. Use as a context manager.
 
-    On a terminal it draws a bar. In a log file a bar would be one endless line, so a line is
-    printed every 15 seconds: how much of how much, and about how long it will take. Work that is
-    finished earlier prints nothing.
+    On a terminal it draws a bar. In a log file a bar would be one endless line, so a line with the
+    progress and the estimated remaining time is printed every 15 seconds. Work that takes less
+    time prints nothing.
     """
 
     def __init__(self, total: int | None, *, what: str, unit: str, is_silent: bool = False) -> None:
-        """total: amount of work in units, None if unknown; unit "B" is printed as KiB, MiB, ..."""
+        """Start the display.
+
+        Args:
+            total: amount of work in units; None if unknown.
+            what: name of the work.
+            unit: name of a unit; "B" is printed as KiB, MiB, ...
+            is_silent: whether to print nothing.
+        """
         self.done = 0
         self._total, self._what, self._unit = total, what, unit
         self._is_silent = is_silent
@@ -42,13 +49,13 @@ class Progress:
             self._bar.close()
 
     def describe(self, what: str) -> None:
-        """Name the part of the work that begins."""
+        """Change the name of the work."""
         self._what = what
         if self._bar is not None:
             self._bar.set_description(what)
 
     def update(self, amount: int = 1) -> None:
-        """Count work that is finished."""
+        """Add an amount of finished work."""
         self.done += amount
         if self._bar is not None:
             self._bar.update(amount)
@@ -85,9 +92,12 @@ class Progress:
 def tracked(
     items: Iterable[_Item], *, what: str, unit: str, total: int | None = None
 ) -> Iterator[_Item]:
-    """Yield the items, and count each as finished when the next one is asked for.
+    """Yield the items and display the progress.
 
-    total: number of items, where they have no length.
+    An item counts as finished when the next one is requested.
+
+    Args:
+        total: number of items, if they have no length.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -98,7 +108,7 @@ def tracked(
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Format a time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

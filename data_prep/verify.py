@@ -1,4 +1,4 @@
-"""`python -m data_prep verify DIR`: re-read and hash everything."""
+"""The command `python -m data_prep verify DIR`: hash all shards of a data directory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Communicator = SerialCommunicator | MpiCommunicator
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "verify",
-        help="re-read and hash a data directory",
+        help="hash all shards of a data directory",
         description="Hash every shard and compare with the index. Success is recorded, so that a "
-        "run can tell without reading again. `mpiexec -n N python -m data_prep verify ...` "
-        "spreads the shards over many processes.",
+        "run need not read the shards to check them. `mpiexec -n N python -m data_prep verify ...` "
+        "distributes the shards over several processes.",
     )
     parser.add_argument(
         "data_dir", type=Path, metavar="DIR", help="a data directory made by convert"
@@ -44,26 +44,26 @@ def add_parser(subparsers) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is wrong with a shard."""
+    """A problem with a shard."""
 
     number: int
-    """Of the shard in the index."""
+    """Position of the shard in the index."""
     text: str
     is_damage: bool
-    """False: the file cannot be read now, and may be right."""
+    """False: the file cannot be read now and may be intact."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 if all is well, 1 otherwise; the errors name each shard and what to do."""
+    """Verify the shards and return the exit code: 0 if all are intact, 1 otherwise."""
     if arguments.threads < 1:
         raise DataPrepError(f"--threads is {arguments.threads}, expected at least 1")
     with open_communicator() as communicator:
         index = ShardIndex.load(arguments.data_dir)
-        found = communicator.gather_everywhere(
+        gathered = communicator.all_gather(
             _problems(arguments.data_dir, index, communicator, arguments.threads)
         )
         problems = sorted(
-            (problem for each in found for problem in each), key=lambda problem: problem.number
+            (problem for part in gathered for problem in part), key=lambda problem: problem.number
         )
         if communicator.rank == 0:
             return _conclude(arguments.data_dir, index, problems)
@@ -73,7 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _problems(
     data_dir: Path, index: ShardIndex, communicator: Communicator, num_threads: int
 ) -> list[Problem]:
-    """What this process finds. Hashing releases Python's lock, so threads are enough."""
+    """Return the problems with the shards of this rank.
+
+    Hashing releases the GIL, so threads run in parallel.
+    """
     total_bytes = sum(shard.size_bytes for shard in index.shards)
     problems = []
     with (
@@ -109,7 +112,7 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
     total_bytes = sum(shard.size_bytes for shard in index.shards)
     print(
         f"{data_dir}: {len(index.shards)} shards, {total_bytes} bytes, {len(index.chains)} chains: "
-        f"all as written"
+        "all as written"
     )
     record = {
         "format_version": index.format_version,
@@ -125,9 +128,9 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
         )
     except OSError as error:
         print(
-            f"The shards are right, but the record of it could not be kept: {error.strerror} "
-            f"({data_dir}). A run will ask for verification again; repeat the command where the "
-            "folder can be written.",
+            "The shards are intact, but the record of it could not be written: "
+            f"{error.strerror} ({data_dir}). A run will ask for verification again; repeat the "
+            "command where the folder can be written.",
             file=sys.stderr,
         )
     return 0
@@ -140,18 +143,18 @@ def _report(index: ShardIndex, problems: list[Problem]) -> None:
         "Remove these files and run the same `convert` again: it makes only what is missing."
     )
     verify_again = "They need not be damaged: correct this and verify again."
-    for found, state, advice in (
+    for group, state, advice in (
         (damaged, "are bad", convert_again),
         (unreadable, "cannot be read", verify_again),
     ):
-        if found:
-            first = f"data_prep verify: {len(found)} of {len(index.shards)} shards {state}:"
-            lines = [first, *(f"  {problem.text}" for problem in found), advice]
+        if group:
+            first = f"data_prep verify: {len(group)} of {len(index.shards)} shards {state}:"
+            lines = [first, *(f"  {problem.text}" for problem in group), advice]
             print("\n".join(lines), file=sys.stderr)
 
 
 def find_problem(data_dir: Path, shards: Sequence[ShardFile], number: int) -> Problem | None:
-    """What is wrong with a shard; None if nothing is."""
+    """Return the problem with a shard, or None if it is intact."""
     shard = shards[number]
     path = data_dir / shard.name
     try:

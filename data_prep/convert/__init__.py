@@ -1,1 +1,1 @@
-"""`python -m data_prep convert`: entries and alignments to shards and an index."""
+"""The command `python -m data_prep convert`: entries and alignments to shards and an index."""

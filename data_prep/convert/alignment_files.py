@@ -1,4 +1,4 @@
-"""Which files of an alignment folder are read, in which order, and why the others are not."""
+"""Selection and order of the files that are read from an alignment folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_prep.convert.alignment_sources import AlignmentUnit
-from data_prep.convert.entry_files import not_used
+from data_prep.convert.entry_files import unused_item
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import file_fingerprint
 from data_prep.parsers.file_access import Item, files_below, list_folder
@@ -16,10 +16,10 @@ from data_prep.parsers.sources import uncompressed_size
 T = TypeVar("T")
 
 MSA_STEMS = ("uniref90_hits", "bfd_uniclust_hits", "mgnify_hits")
-"""The benchmark's databases, in the order in which their rows are put together."""
+"""The benchmark's databases, in the order in which their rows are concatenated."""
 HIT_STEMS = ("pdb70_hits",)
 _MSA_SUFFIXES = (".a3m", ".a3m.gz", ".sto", ".sto.gz")
-"""In the order of preference, if one alignment is there in two forms."""
+"""In order of preference, if an alignment exists in several formats."""
 _HIT_SUFFIXES = (".hhr", ".hhr.gz")
 _OTHER_SEARCHES = ("hmm_output", "pdb_hits")
 """AlphaFold's template searches with hmmsearch: .sto files whose first row is a template, not the
@@ -29,13 +29,15 @@ query."""
 def read_folder(
     folder: Path, members: Sequence[str], *, use_all: bool = False
 ) -> tuple[AlignmentUnit, list[Unused]]:
-    """The files of one folder, which are in it (OpenFold's layout) or one folder deeper
-    (OpenProteinSet's).
+    """Select the files of one folder and return them and the unused ones.
 
-    The benchmark's names are read, in the benchmark's order. Other names are read, after them and
-    by name, where there are none of the benchmark's, or with use_all. The rest of the folder is
-    returned as unused. A file without a byte counts as absent. CannotRead if the folder cannot be
-    listed.
+    The files are in the folder (OpenFold's layout) or one folder deeper (OpenProteinSet's layout).
+    Files with the benchmark's names are read in the benchmark's order. Files with other names are
+    read only if there are none with the benchmark's names, or with use_all; they follow in the
+    order of their names. An empty file counts as absent.
+
+    Raises:
+        CannotRead: the folder cannot be listed.
     """
     present, unused = _files_by_name(folder)
     filled = {name: item for name, item in present.items() if item.size_bytes() != 0}
@@ -44,7 +46,8 @@ def read_folder(
     used = {item.name: item.status() for item in [*msas, *hits]}
     for name, item in present.items():
         if name not in used:
-            unused.append(not_used(item, _why_unused(name, used, is_empty=name not in filled)))
+            reason = _unused_reason(name, used, is_empty=name not in filled)
+            unused.append(unused_item(item, reason))
     unit = AlignmentUnit(
         alignment_id=folder.name,
         msa_paths=tuple(item.path for item in msas),
@@ -63,8 +66,11 @@ def read_folder(
 
 
 def choose_benchmark_files(present: Mapping[str, T]) -> tuple[list[T], list[T]]:
-    """Out of files by name: those with rows, and those with template hits; the benchmark's names
-    only."""
+    """Select the benchmark's files from files by name.
+
+    Returns:
+        The files with alignment rows and the files with template hits.
+    """
     msas = _by_stems(present, MSA_STEMS, _MSA_SUFFIXES)
     return msas, _by_stems(present, HIT_STEMS, _HIT_SUFFIXES)
 
@@ -72,8 +78,10 @@ def choose_benchmark_files(present: Mapping[str, T]) -> tuple[list[T], list[T]]:
 def choose_files(
     present: Mapping[str, T], stems: Sequence[str], suffixes: Sequence[str], *, use_all: bool
 ) -> list[T]:
-    """The benchmark's files in the order of `stems`; with use_all, or if there are none, also those
-    of other names."""
+    """Return the files with the given stems, in this order.
+
+    With use_all, or if there are none, files with other stems follow.
+    """
     chosen = _by_stems(present, stems, suffixes)
     if chosen and not use_all:
         return chosen
@@ -95,9 +103,10 @@ def _stem(name: str) -> str:
 
 
 def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
-    """Files in the folder and in its folders, by name.
+    """Return the files in the folder and in its subfolders by name, and the unused ones.
 
-    Of two with one name the deeper one counts, then the last by folder.
+    Of several files with the same name, one in a subfolder takes precedence over one in the folder
+    itself, and a later subfolder takes precedence over an earlier one.
     """
     loose, deeper, unused = {}, {}, []
     for item in list_folder(folder):
@@ -107,28 +116,30 @@ def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
         for inner in list_folder(item.path):
             if inner.is_folder:
                 reason = "too deep in the alignment folder"
-                unused.extend(not_used(below, reason) for below in files_below(inner))
+                unused.extend(unused_item(below, reason) for below in files_below(inner))
                 continue
             replaced = deeper.get(inner.name)
             if replaced is not None:
-                unused.append(not_used(replaced, f"a file of this name is read from {item.name}/"))
+                unused.append(
+                    unused_item(replaced, f"a file of this name is read from {item.name}/")
+                )
             deeper[inner.name] = inner
     for name in sorted(loose.keys() & deeper.keys()):
         unused.append(
-            not_used(
+            unused_item(
                 loose[name], f"a file of this name is read from {deeper[name].path.parent.name}/"
             )
         )
     return {**loose, **deeper}, unused
 
 
-def _why_unused(name: str, used: Iterable[str], *, is_empty: bool) -> str:
+def _unused_reason(name: str, used: Iterable[str], *, is_empty: bool) -> str:
     if _stem(name) in _OTHER_SEARCHES and name.endswith(_MSA_SUFFIXES):
         return "a template search of hmmsearch; template hits are read from .hhr files"
     if not name.endswith((*_MSA_SUFFIXES, *_HIT_SUFFIXES)):
-        return "not an alignment: expected .a3m, .sto or .hhr, plain or .gz"
+        return "not an alignment: expected .a3m, .sto or .hhr, uncompressed or .gz"
     if is_empty:
         return "is empty"
     if _stem(name) in map(_stem, used):
-        return "the same alignment is read in another form"
+        return "the same alignment is read in another format"
     return "the folder has files of the benchmark's names; others are read with --own-data"

@@ -1,4 +1,4 @@
-"""Which chain uses which alignment folder."""
+"""Assignment of alignment folders to chains."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert.entry_files import not_used
+from data_prep.convert.entry_files import unused_item
 from data_prep.convert.findings import Unused
-from data_prep.errors import DataPrepError
-from data_prep.parsers.file_access import Item, exists, list_folder, printable
+from data_prep.errors import DataPrepError, printable
+from data_prep.parsers.file_access import Item, exists, list_folder
 from data_prep.parsers.sources import FileSlice
 from data_prep.parsers.tables import read_duplicates
 
@@ -21,28 +21,27 @@ _CHAIN_FOLDER = re.compile(r"[0-9A-Za-z]{4,}_\w+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentUnit:
-    """One alignment folder that is in use."""
+    """An alignment folder that at least one chain uses."""
 
     alignment_id: str
     msa_paths: tuple[Path | FileSlice, ...]
     hits_paths: tuple[Path | FileSlice, ...]
     members: tuple[str, ...]
-    """The chains of the data set that use it, in canonical order."""
+    """Chains of the data set that use the alignment, in canonical order."""
     size_bytes: int
     fingerprint: list[Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderUse:
-    """How the chains of a data set and the folders below `pdb/` fit each other."""
+    """The assignment of the folders below `pdb/` to the chains of a data set."""
 
     users: dict[str, list[str]]
     """Folder name -> chains that use it, both in canonical order."""
     missing: list[str]
     """Chains without a folder."""
     similar: dict[str, str]
-    """Of these chains, those with a folder whose name differs in upper and lower case -> the
-    folder."""
+    """Chain without a folder -> folder whose name differs only in upper and lower case."""
     unused: list[Unused]
 
 
@@ -80,12 +79,12 @@ def list_alignment_folders(open_protein_set: Path) -> list[Item]:
 def chains_by_folder(
     chain_ids: Iterable[str], items: Iterable[Item], groups: Iterable[list[str]]
 ) -> FolderUse:
-    """Share out the folders.
+    """Assign the folders to chains.
 
     A chain uses its own folder, or that of any chain in its group (duplicate_pdb_chains.txt).
     """
-    # A folder that cannot be opened is a folder: a chain that uses it must not count as one without
-    # alignment.
+    # A folder that cannot be opened counts as a folder, because its chain must not count as a chain
+    # without an alignment.
     folders = {
         item.name: item
         for item in items
@@ -93,9 +92,10 @@ def chains_by_folder(
     }
     folder_of = {folder: folder for folder in folders}
     for group in groups:
-        named = [chain_id for chain_id in group if chain_id in folders]
-        if named:
-            folder_of.update({chain_id: named[0] for chain_id in group if chain_id not in folders})
+        with_folder = [chain_id for chain_id in group if chain_id in folders]
+        if with_folder:
+            folder = with_folder[0]
+            folder_of.update({chain_id: folder for chain_id in group if chain_id not in folders})
     users: dict[str, list[str]] = {}
     missing = []
     for chain_id in chain_ids:
@@ -107,16 +107,20 @@ def chains_by_folder(
     similar = {
         chain_id: by_case[chain_id.lower()] for chain_id in missing if chain_id.lower() in by_case
     }
-    chain_like = {folder: chain_id for chain_id, folder in similar.items()}
+    similar_chains = {folder: chain_id for chain_id, folder in similar.items()}
     unused = [
-        not_used(item, _why_unused(item, chain_like)) for item in items if item.name not in users
+        unused_item(item, _unused_reason(item, similar_chains))
+        for item in items
+        if item.name not in users
     ]
     return FolderUse(users=users, missing=missing, similar=similar, unused=unused)
 
 
 def read_folder_use(chain_ids: Iterable[str], open_protein_set: Path) -> FolderUse:
-    """As `chains_by_folder`, from the folders and the table of OpenProteinSet; without the table
-    each chain is its own group."""
+    """Call `chains_by_folder` with the folders and the table of duplicates of OpenProteinSet.
+
+    Without the table each chain is its own group.
+    """
     path = open_protein_set / DUPLICATES_NAME
     groups = read_duplicates(path) if exists(path) else []
     return chains_by_folder(chain_ids, list_alignment_folders(open_protein_set), groups)
@@ -126,18 +130,17 @@ def _is_file_name(name: str) -> bool:
     return "." in name
 
 
-def _why_unused(item: Item, chain_like: dict[str, str]) -> str:
-    if item.name in chain_like:
-        return (
-            f"no chain has this name; chain {chain_like[item.name]} differs in upper and lower case"
-        )
+def _unused_reason(item: Item, similar_chains: dict[str, str]) -> str:
+    if item.name in similar_chains:
+        chain_id = similar_chains[item.name]
+        return f"no chain has this name; chain {chain_id} differs in upper and lower case"
     if not item.is_folder:
         return "not in a folder; expected one folder per chain, named <PDB id>_<author chain>"
     return "no chain of the data set uses this folder"
 
 
 def describe_missing(use: FolderUse, root: Path) -> str:
-    """What to do about chains without a folder, for the message."""
+    """Return how to fix chains without a folder, for the error message."""
     text = f"add the folders below {printable(root)} (or lines to {DUPLICATES_NAME})"
     if use.similar:
         chain_id, folder = next(iter(use.similar.items()))

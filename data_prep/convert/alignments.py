@@ -1,5 +1,7 @@
-"""The second half of conversion: alignment folders to alignment shards, with template hits mapped
-onto the chains of the first."""
+"""The second half of conversion: alignment folders to alignment shards.
+
+Template hits are mapped onto the chains of the structure shards.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,7 @@ from data_prep.convert.findings import Findings, QueryDifference
 from data_prep.convert.plan import Chunk
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.template_mapping import map_hits
-from data_prep.parsers.errors import BrokenFile
-from data_prep.parsers.file_access import CannotRead, printable
+from data_prep.errors import BrokenFile, CannotRead, printable
 from data_prep.parsers.hhr import HhrHit, parse_hhr
 from data_prep.parsers.msa import ParsedMsa, merge_without_duplicates, parse_msa
 from data_prep.progress import Progress
@@ -25,27 +26,34 @@ from openfold_opt.protein.shard_format import encode_strings, offsets
 
 KIND = "alignments"
 MAX_DIFFERENT_PERCENT = 5
-"""Of a chain's letters in which its alignment's query may differ."""
+"""Maximum percentage of letters in which a chain and the query of its alignment may differ."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedAlignment:
-    """One alignment with the template hits of each distinct sequence among its chains (as good as
-    always one)."""
+    """An alignment with one set of template hits per distinct sequence among its chains.
+
+    Almost always there is one distinct sequence.
+    """
 
     alignment_id: str
     tokens: np.ndarray
+    """uint8 [N_seq, N_res]."""
     deletion_row_lengths: np.ndarray
+    """Number of columns with deletions in each row, [N_seq]."""
     deletion_column: np.ndarray
+    """uint16 [num_deletions], row by row."""
     deletion_count: np.ndarray
+    """int32 [num_deletions]."""
     token_counts: np.ndarray
+    """int32 [N_res, 22]."""
     members: tuple[tuple[str, int], ...]
-    """(chain id, which of the hit sets)."""
+    """(chain id, index of its hit set)."""
     hit_sets: tuple[list[TemplateHit], ...]
 
 
 class AlignmentShardBuilder:
-    """Makes alignment shards; holds what all of them need."""
+    """Builds the datasets of alignment shards."""
 
     def __init__(self, *, library: TemplateLibrary, obsolete: Mapping[str, str]) -> None:
         self._library = library
@@ -54,9 +62,9 @@ class AlignmentShardBuilder:
     def __call__(
         self, chunk: Chunk, findings: Findings, progress: Progress
     ) -> Mapping[str, np.ndarray]:
-        """Datasets of an alignment shard.
+        """Return the datasets of an alignment shard.
 
-        A file whose contents cannot be used rejects the chains that need it; a file that cannot be
+        If the contents of a file cannot be used, its chains are rejected. A file that cannot be
         read is an error.
         """
         alignments = []
@@ -74,7 +82,7 @@ class AlignmentShardBuilder:
         return _alignment_arrays(alignments)
 
     def _parse(self, unit: AlignmentUnit, findings: Findings) -> ParsedAlignment | None:
-        """None if all chains of the unit are rejected."""
+        """Parse the files of a unit. Return None if all its chains are rejected."""
         parsed = {path: parse_msa(path) for path in unit.msa_paths}
         msas = {path: msa for path, msa in parsed.items() if msa is not None}
         hits = [hit for path in unit.hits_paths for hit in _read_hits(path)]
@@ -132,7 +140,7 @@ def _read_hits(path: Path) -> list[HhrHit]:
     hits = parse_hhr(path)
     for hit in hits:
         try:
-            hit.chain
+            _ = hit.chain  # This raises ValueError for a malformed name.
         except ValueError as error:
             raise BrokenFile(path, str(error)) from error
     return hits
@@ -141,11 +149,14 @@ def _read_hits(path: Path) -> list[HhrHit]:
 def compare_query(
     path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str
 ) -> QueryDifference | None:
-    """The letters in which the first row differs from the chain's sequence; None if there are none.
+    """Return the letters in which the query differs from the chain's sequence, None if equal.
 
-    BrokenFile for another length, and if more than 5 % of the letters differ: the alignment is that
-    of another protein. The benchmark compares nothing. X, on either side, agrees with any letter:
-    tables of modified residues differ between the programs that wrote structures and alignments.
+    X in either sequence agrees with any letter, because the programs that wrote structures and
+    alignments have different tables of modified residues. The benchmark compares nothing.
+
+    Raises:
+        BrokenFile: the lengths differ, or more than 5 % of the letters. The alignment is then that
+            of another protein.
     """
     query = msa.query
     if query == sequence:
@@ -157,17 +168,17 @@ def compare_query(
             line=1,
         )
     different = [
-        (place, expected, found)
-        for place, (found, expected) in enumerate(zip(query, sequence), start=1)
-        if found != expected and "X" not in (found, expected)
+        (position, expected, actual)
+        for position, (actual, expected) in enumerate(zip(query, sequence), start=1)
+        if actual != expected and "X" not in (actual, expected)
     ]
     if 100 * len(different) > MAX_DIFFERENT_PERCENT * len(sequence):
-        place, expected, found = different[0]
+        position, expected, actual = different[0]
         raise BrokenFile(
             path,
             f"its query differs from chain {chain_id} in {len(different)} of {len(sequence)} "
-            f"letters, at most {MAX_DIFFERENT_PERCENT} % may differ; the first: it has {found} at "
-            f"residue {place}, the chain has {expected}",
+            f"letters, at most {MAX_DIFFERENT_PERCENT} % may differ; the first: it has {actual} at "
+            f"residue {position}, the chain has {expected}",
             line=1,
         )
     if not different:
@@ -175,13 +186,13 @@ def compare_query(
     return QueryDifference(
         chain_id=chain_id,
         file=printable(path.name),
-        positions=tuple(place for place, _, _ in different),
-        letters=tuple(f"{expected}>{found}" for _, expected, found in different),
+        positions=tuple(position for position, _, _ in different),
+        letters=tuple(f"{expected}>{actual}" for _, expected, actual in different),
     )
 
 
 def _rows(msas: list[ParsedMsa], sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and deletions of all files; the sequence alone if there is none."""
+    """Return tokens and deletions of all files, or of the sequence alone if there are none."""
     if not msas:
         tokens = sequence_to_tokens(sequence)[None]
         return tokens, np.zeros(tokens.shape, dtype=np.int32)
@@ -189,7 +200,7 @@ def _rows(msas: list[ParsedMsa], sequence: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def count_tokens(tokens: np.ndarray) -> np.ndarray:
-    """How often each token stands in each column: int32 [N_res, 22] from uint8 [N_seq, N_res]."""
+    """Count the tokens in each column: int32 [N_res, 22] from uint8 [N_seq, N_res]."""
     counts = [np.count_nonzero(tokens == token, axis=0) for token in range(NUM_TOKENS)]
     return np.stack(counts, axis=1).astype(np.int32)
 
@@ -209,12 +220,14 @@ def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray
         "row_offset": offsets(len(alignment.tokens) for alignment in alignments),
         "residue_offset": offsets(alignment.tokens.shape[1] for alignment in alignments),
         "msa_offset": offsets(alignment.tokens.size for alignment in alignments),
-        "msa": _joined([alignment.tokens.reshape(-1) for alignment in alignments], np.uint8),
+        "msa": _concatenate([alignment.tokens.reshape(-1) for alignment in alignments], np.uint8),
         "deletion_indptr": indptr,
-        "deletion_column": _joined(
+        "deletion_column": _concatenate(
             [alignment.deletion_column for alignment in alignments], np.uint16
         ),
-        "deletion_count": _joined([alignment.deletion_count for alignment in alignments], np.int32),
+        "deletion_count": _concatenate(
+            [alignment.deletion_count for alignment in alignments], np.int32
+        ),
         "token_counts": np.concatenate(
             [
                 np.zeros((0, NUM_TOKENS), dtype=np.int32),
@@ -237,11 +250,11 @@ def _hit_arrays(hit_sets: list[list[TemplateHit]]) -> dict[str, np.ndarray]:
         "hit_sum_probs": np.array([hit.sum_probs for hit in hits], dtype=np.float64),
         "hit_failure": encode_strings(hit.failure for hit in hits),
         "pair_offset": offsets(len(hit.query_index) for hit in hits),
-        "pair_query": _joined([hit.query_index for hit in hits], np.int32),
-        "pair_template": _joined([hit.template_index for hit in hits], np.int32),
-        "pair_token": _joined([hit.template_tokens for hit in hits], np.uint8),
+        "pair_query": _concatenate([hit.query_index for hit in hits], np.int32),
+        "pair_template": _concatenate([hit.template_index for hit in hits], np.int32),
+        "pair_token": _concatenate([hit.template_tokens for hit in hits], np.uint8),
     }
 
 
-def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype=dtype), *parts])

@@ -1,5 +1,4 @@
-"""The end of conversion: the chain table and the list of shards, and the removal of shards of an
-earlier conversion."""
+"""The end of conversion: the index, and the removal of shards of an earlier conversion."""
 
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
 NO_CLUSTER = -1
 
 ClusterOf = Callable[[str, Sequence[str]], int]
-"""(chain id, its entity keys) -> cluster, or NO_CLUSTER."""
+"""Maps a chain id and its entity keys to the cluster or NO_CLUSTER."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _AlignmentPlace:
-    """Where a chain's alignment and hits are."""
+class _AlignmentLocation:
+    """The location of a chain's alignment and template hits in the shards."""
 
     alignment_id: str
     num_alignments: int
@@ -37,7 +36,7 @@ class _AlignmentPlace:
     hit_set: int
 
 
-_NO_ALIGNMENT = _AlignmentPlace(
+_NO_ALIGNMENT = _AlignmentLocation(
     alignment_id="",
     num_alignments=1,
     num_template_hits=0,
@@ -49,13 +48,13 @@ _NO_ALIGNMENT = _AlignmentPlace(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a conversion gave, for its report."""
+    """The results of a conversion, for its report."""
 
     num_entries: int
     num_chains: int
     num_without_alignment: int
     num_query_alone: int
-    """Chains whose alignment is their sequence; those without alignment among them."""
+    """Chains whose alignment has only their sequence, including chains without an alignment."""
     num_without_cluster: int
     num_shards: int
     size_bytes: int
@@ -72,7 +71,11 @@ def write_index(
     cluster_of: ClusterOf,
     missing_alignments: str,
 ) -> Summary:
-    """Write the listings (rejected.csv and so on) and, last of all, the index."""
+    """Write the listings (rejected.csv and others) and then the index.
+
+    Raises:
+        DataPrepError: all chains were rejected. There is then no index.
+    """
     states = [
         (chunk, read_finished_state(data_dir, chunk))
         for chunk in [*structures.chunks, *alignments.chunks]
@@ -81,17 +84,19 @@ def write_index(
         ShardFile(name=chunk.shard_name, sha256=state.sha256, size_bytes=state.size_bytes)
         for chunk, state in states
     ]
-    found = merge_findings(state for _, state in states)
-    rejected_chains = {each.name for each in found.rejected if each.is_chain}
+    findings = merge_findings(state for _, state in states)
+    rejected_chains = {rejection.name for rejection in findings.rejected if rejection.is_chain}
     chains = _chain_table(data_dir, structures, alignments, cluster_of, rejected=rejected_chains)
-    unused = sorted([*structures.unused, *alignments.unused], key=lambda each: each.path)
-    write_listings(data_dir, rejected=found.rejected, differences=found.differences, unused=unused)
+    unused = sorted([*structures.unused, *alignments.unused], key=lambda item: item.path)
+    write_listings(
+        data_dir, rejected=findings.rejected, differences=findings.differences, unused=unused
+    )
     if not chains:
-        raise DataPrepError(_nothing_left(found.rejected, data_dir))
+        raise DataPrepError(_describe_all_rejected(findings.rejected, data_dir))
     attributes = {
         "missing_alignments": missing_alignments,
         "num_entries": sum(len(chunk.units) for chunk in structures.chunks),
-        "num_rejected_entries": sum(not each.is_chain for each in found.rejected),
+        "num_rejected_entries": sum(not rejection.is_chain for rejection in findings.rejected),
     }
     shard_format.write_atomically(
         data_dir / shard_format.INDEX_FILE_NAME,
@@ -107,8 +112,8 @@ def write_index(
         num_without_cluster=sum(chain.cluster_id == NO_CLUSTER for chain in chains),
         num_shards=len(shards),
         size_bytes=sum(shard.size_bytes for shard in shards),
-        rejected=tuple(found.rejected),
-        differences=tuple(found.differences),
+        rejected=tuple(findings.rejected),
+        differences=tuple(findings.differences),
         unused=tuple(unused),
     )
 
@@ -121,18 +126,20 @@ def _chain_table(
     *,
     rejected: Set[str],
 ) -> list[ChainEntry]:
-    """All chains but the rejected ones, in canonical order."""
+    """Return all chains that are not rejected, in canonical order."""
     shards = [StructureShard(data_dir / chunk.shard_name) for chunk in structures.chunks]
     first_number = len(structures.chunks)
-    places = dict(
-        _alignment_places(data_dir, alignments.chunks, first_number=first_number, rejected=rejected)
+    locations = dict(
+        _alignment_locations(
+            data_dir, alignments.chunks, first_number=first_number, rejected=rejected
+        )
     )
-    entries = _chain_entries(shards, places, cluster_of)
+    entries = _chain_entries(shards, locations, cluster_of)
     return [chain for chain in entries if chain.chain_id not in rejected]
 
 
 def merge_findings(states: Iterable[ChunkState]) -> Findings:
-    """What was found in the inputs of several shards, in their order."""
+    """Merge the findings of several shards in their order."""
     merged = Findings()
     for state in states:
         findings = Findings.from_json(state.findings)
@@ -142,9 +149,10 @@ def merge_findings(states: Iterable[ChunkState]) -> Findings:
 
 
 def read_finished_state(data_dir: Path, chunk: Chunk) -> ChunkState:
-    """The state of a shard that this conversion made or found.
+    """Return the state of a finished shard.
 
-    DataPrepError if it is another one by now.
+    Raises:
+        DataPrepError: the shard vanished, or another conversion replaced it.
     """
     state = read_state(data_dir, chunk.shard_name)
     if state is None or state.made_from != chunk.made_from:
@@ -155,23 +163,23 @@ def read_finished_state(data_dir: Path, chunk: Chunk) -> ChunkState:
     return state
 
 
-def _nothing_left(rejected: Sequence[Rejection], data_dir: Path) -> str:
-    entries = [each for each in rejected if not each.is_chain]
-    chains = [each for each in rejected if each.is_chain]
+def _describe_all_rejected(rejected: Sequence[Rejection], data_dir: Path) -> str:
+    entries = [rejection for rejection in rejected if not rejection.is_chain]
+    chains = [rejection for rejection in rejected if rejection.is_chain]
     if entries and chains:
-        found = f"{len(entries)} entries and all chains of the others were rejected"
+        text = f"{len(entries)} entries and all chains of the others were rejected"
     else:
-        found = f"all {len(rejected)} {'chains' if chains else 'entries'} were rejected"
+        text = f"all {len(rejected)} {'chains' if chains else 'entries'} were rejected"
     first = [*entries, *chains][0]
     return (
-        f"{found}; the first: {first.name}: {first.reason} (all are in "
+        f"{text}; the first: {first.name}: {first.reason} (all are in "
         f"{data_dir / shard_format.REJECTED_FILE_NAME})"
     )
 
 
-def _alignment_places(
+def _alignment_locations(
     data_dir: Path, chunks: Sequence[Chunk], *, first_number: int, rejected: Set[str]
-) -> Iterator[tuple[str, _AlignmentPlace]]:
+) -> Iterator[tuple[str, _AlignmentLocation]]:
     for number, chunk in enumerate(chunks, start=first_number):
         shard = AlignmentShard(data_dir / chunk.shard_name)
         names = shard_format.decode_strings(shard.arrays["alignment_id"])
@@ -185,7 +193,7 @@ def _alignment_places(
         for chain_id, row, hit_set in zip(members, rows, hit_sets):
             yield (
                 chain_id,
-                _AlignmentPlace(
+                _AlignmentLocation(
                     alignment_id=names[row],
                     num_alignments=num_rows[row],
                     num_template_hits=num_hits[hit_set],
@@ -197,19 +205,23 @@ def _alignment_places(
 
 
 def _count_hits(shard: AlignmentShard, rejected: Set[str]) -> list[int]:
-    """Hits of each hit set, without those on chains that were rejected, as the reader leaves them
-    out too."""
+    """Return the number of hits of each hit set, without hits on rejected chains.
+
+    The reader skips hits on rejected chains too.
+    """
     offsets = shard.arrays["hit_offset"]
     if not rejected:
         return (offsets[1:] - offsets[:-1]).tolist()
-    is_taken = [
+    is_counted = [
         name not in rejected for name in shard_format.decode_strings(shard.arrays["hit_name"])
     ]
-    return [sum(is_taken[first:last]) for first, last in itertools.pairwise(offsets.tolist())]
+    return [sum(is_counted[first:last]) for first, last in itertools.pairwise(offsets.tolist())]
 
 
 def _chain_entries(
-    shards: Sequence[StructureShard], places: Mapping[str, _AlignmentPlace], cluster_of: ClusterOf
+    shards: Sequence[StructureShard],
+    locations: Mapping[str, _AlignmentLocation],
+    cluster_of: ClusterOf,
 ) -> Iterator[ChainEntry]:
     names = ("chain_id", "mmcif_chain_ids", "entity_keys", "release_date", "method")
     for number, shard in enumerate(shards):
@@ -218,7 +230,7 @@ def _chain_entries(
             columns
         ):
             sequence = shard.sequence(row)
-            place = places.get(chain_id, _NO_ALIGNMENT)
+            location = locations.get(chain_id, _NO_ALIGNMENT)
             yield ChainEntry(
                 chain_id=chain_id,
                 mmcif_chain_ids=tuple(labels.split(";")),
@@ -230,19 +242,21 @@ def _chain_entries(
                 commonest_letter_count=max(Counter(sequence).values()),
                 structure_shard=number,
                 structure_row=row,
-                **{**dataclasses.asdict(place), "alignment_id": place.alignment_id or None},
+                **{**dataclasses.asdict(location), "alignment_id": location.alignment_id or None},
             )
 
 
 def commonest_cluster(entity_keys: Sequence[str], clusters: Mapping[str, int]) -> int:
-    """The commonest cluster among all entities of the author chain, ligands included; the first of
-    equals."""
-    found = Counter(clusters[key] for key in entity_keys if key in clusters)
-    return found.most_common(1)[0][0] if found else NO_CLUSTER
+    """Return the most common cluster among all entities of an author chain, including ligands.
+
+    The first of several equally common clusters is returned.
+    """
+    counts = Counter(clusters[key] for key in entity_keys if key in clusters)
+    return counts.most_common(1)[0][0] if counts else NO_CLUSTER
 
 
 def _remove_leftovers(data_dir: Path, used: set[str]) -> None:
-    """Shards of an earlier conversion with more of them."""
+    """Remove the shards of an earlier conversion that had more shards."""
     for kind in ("structures", "alignments"):
         for path in data_dir.glob(f"{kind}-*.h5"):
             if path.name not in used:

@@ -1,4 +1,4 @@
-"""`python -m data_prep convert`."""
+"""The command `python -m data_prep convert`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from data_prep.errors import DataPrepError
 
 _MEBIBYTE = 1 << 20
 EXIT_CODES = (
-    "Exit codes: 0 all input was used, or is left out by the benchmark too; 3 the data set is "
-    "complete, but faulty input was left out (rejected.csv), or with --strict some input was not "
-    "used (unused.csv); 1 error: input that cannot be read, for example, or with --strict faulty "
-    "input."
+    "Exit codes: 0 success: all skipped input is input that the benchmark skips too; 3 the data "
+    "set is complete, but faulty input was rejected (rejected.csv), or with --strict some input "
+    "was not used (unused.csv); 1 error, for example input that cannot be read, or with --strict "
+    "faulty input."
 )
 
 
@@ -29,10 +29,10 @@ def add_parser(subparsers) -> None:
         help="raw PDB and OpenProteinSet files -> shards",
         description="Convert raw files to shards. `mpiexec -n N python -m data_prep convert ...` "
         "distributes the work and gives the same bytes; a second run after an interruption "
-        "resumes the first one. What is left out is listed next to the shards: rejected.csv "
-        "(entries and chains, with the reason), query_differences.csv (alignments made for a "
-        "sequence with other letters), unused.csv (files and folders that were not read). "
-        "docs/data_format.md has the layout of the input.",
+        "resumes the first one. Tables next to the shards list the input that was skipped or "
+        "differs: rejected.csv (entries and chains, with the reason), query_differences.csv "
+        "(alignments of a sequence with other letters), unused.csv (files and folders that were "
+        "not read). docs/data_format.md describes the layout of the input.",
         epilog=EXIT_CODES,
     )
     parser.add_argument(
@@ -40,7 +40,7 @@ def add_parser(subparsers) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds raw/ with the entries (.cif.gz or .cif), clusters-by-entity-40.txt, "
+        help="folder with raw/ (entries as .cif.gz or .cif), clusters-by-entity-40.txt and "
         "obsolete.dat",
     )
     parser.add_argument(
@@ -48,55 +48,55 @@ def add_parser(subparsers) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds pdb/ with one folder of alignments per chain (.a3m, .sto, .hhr), and "
+        help="folder with pdb/ (one folder of alignments per chain: .a3m, .sto, .hhr) and "
         "duplicate_pdb_chains.txt",
     )
     parser.add_argument(
         "--own-data",
         action="store_true",
-        help="entries that are in no database: no table is needed, each entity is a cluster, "
-        "alignment files may have any name, ids any length, and a file without _chem_comp.type is "
-        "read by the type of its polymers (open division only)",
+        help="for entries that are in no database (open division only): no table is needed, each "
+        "entity is a cluster, alignment files may have any name, ids any length, and in a file "
+        "without _chem_comp.type proteins are found by _entity_poly.type",
     )
     add_common_arguments(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="write nothing; say what would be done, and how long it should take by a sample of "
-        "the files",
+        help="write nothing; print what would be done, with a time estimated from a sample of the "
+        "files",
     )
     parser.set_defaults(run=run)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all sources have in common."""
+    """Add the arguments that all sources have in common."""
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the data directory to make"
+        "--out", type=Path, required=True, metavar="DIR", help="the data directory to write"
     )
     parser.add_argument(
         "--missing-alignments",
         choices=("error", "query"),
         default="error",
-        help="a chain without alignment: stop (default), or use its sequence alone",
+        help="a chain without an alignment is an error (default), or its sequence alone is used",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="stop at faulty input, which otherwise rejects its entry or chain; exit code 3 if "
-        "some input was not used",
+        help="treat faulty input as an error instead of rejecting its entry or chain; exit code 3 "
+        "if some input was not used",
     )
     parser.add_argument(
         "--shard-size-mib",
         type=int,
         default=DEFAULT_SHARD_SIZE_BYTES // _MEBIBYTE,
         metavar="N",
-        help="largest size of a shard; a process needs about five times as much memory (default: "
+        help="maximum shard size in MiB; peak memory of a process is about 5x (default: "
         "%(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert, or with --dry-run say what that would be; returns the exit code."""
+    """Convert, or with --dry-run describe the conversion, and return the exit code."""
     source = RawSource(
         pdb_mmcif=arguments.pdb_mmcif,
         open_protein_set=arguments.open_protein_set,
@@ -112,14 +112,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def shard_size_bytes(arguments: argparse.Namespace) -> int:
-    """DataPrepError if it is no size."""
+    """Return --shard-size-mib in bytes.
+
+    Raises:
+        DataPrepError: the size is not positive.
+    """
     if arguments.shard_size_mib < 1:
         raise DataPrepError(f"--shard-size-mib is {arguments.shard_size_mib}, expected at least 1")
     return arguments.shard_size_mib * _MEBIBYTE
 
 
 def convert_and_report(source: Source, arguments: argparse.Namespace) -> int:
-    """Convert and print what came of it; returns the exit code."""
+    """Convert, print the report and return the exit code."""
 
     def work(communicator: Communicator) -> tuple[str, int]:
         summary = convert(source, arguments.out, communicator, is_strict=arguments.strict)
@@ -132,9 +136,11 @@ def convert_and_report(source: Source, arguments: argparse.Namespace) -> int:
 def run_on_all_ranks(
     arguments: argparse.Namespace, work: Callable[[Communicator], tuple[str, int]]
 ) -> int:
-    """work(communicator) gives a text and an exit code on every rank.
+    """Run `work` on every rank and return the exit code.
 
-    The first one prints the text, or the error that all raise.
+    Args:
+        work: returns a text and an exit code, the same on every rank, or raises DataPrepError on
+            every rank. Rank 0 prints the text or the error.
     """
     with open_communicator() as communicator:
         try:

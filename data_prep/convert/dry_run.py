@@ -1,5 +1,7 @@
-"""`convert --dry-run`: what would be done, and how long it should take, from units that are
-converted for the purpose and thrown away."""
+"""The report of `convert --dry-run`: the planned work and its estimated time.
+
+The time is estimated by converting a sample of the input and discarding the result.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from typing import Any
 from data_prep.convert.alignment_files import read_folder
 from data_prep.convert.alignment_sources import AlignmentUnit, list_alignment_folders
 from data_prep.convert.alignments import count_tokens
-from data_prep.convert.entry_files import EntryFile, not_used
+from data_prep.convert.entry_files import EntryFile, unused_item
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import Chunk, make_chunks, unfinished
 from data_prep.convert.raw_source import RawSource
 from data_prep.convert.structures import pack_chain
-from data_prep.parsers.errors import BrokenFile, EntryRejected
+from data_prep.errors import BrokenFile, EntryRejected
 from data_prep.parsers.hhr import parse_hhr
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.msa import merge_without_duplicates, parse_msa
@@ -27,23 +29,23 @@ from data_prep.progress import Progress, duration
 
 SAMPLE_UNITS = 40
 SAMPLE_SECONDS = 20.0
-"""Of each kind; whichever comes first."""
+"""The sample of each kind ends at the first of these two limits."""
 _MEBIBYTE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Time of one process for all units of a kind."""
+    """Time that one process needs for all units of a kind, in seconds."""
 
     seconds: float
     low: float
     high: float
-    """Range: with the quicker and with the slower half of the sample alone."""
+    """Range: estimated from the faster and from the slower half of the sample only."""
     num_sampled: int
 
 
 def describe(source: RawSource, *, out: Path, num_processes: int) -> str:
-    """The report, several lines. Reads input files, writes nothing."""
+    """Return the report in several lines. This reads input files and writes nothing."""
     plan = source.plan_structures()
     files = [file for chunk in plan.chunks for file in chunk.units]
     pending = unfinished(plan.chunks, out)
@@ -66,22 +68,22 @@ def describe(source: RawSource, *, out: Path, num_processes: int) -> str:
         f"{_mebibytes(file.size_bytes for file in files)}, {len(plan.chunks)} shards, "
         f"{num_finished} of them finished",
         f"alignment folders: {len(folders):,}, {_mebibytes(unit.size_bytes for unit in folders)}, "
-        f"about {len(alignment_chunks)} shards (folders that no chain uses are left out of them)",
+        f"about {len(alignment_chunks)} shards (folders that no chain uses will be skipped)",
         f"not used:          {len(plan.unused) + len(unused):,} files (unused.csv will list them)",
         f"memory:            about {5 * source.shard_size_bytes // _MEBIBYTE:,} MiB for each "
         "process, or six times the largest alignment",
         "",
         f"time with {num_processes} process{'es' if num_processes > 1 else ''}, as measured on a "
-        f"sample:",
-        _time_line("entries", _left(entries, pending, files), num_processes),
+        "sample:",
+        _time_line("entries", _remaining(entries, pending, files), num_processes),
         _time_line("alignments", alignments, num_processes),
-        "template hits are not in it: they are mapped onto chains that are not read yet",
+        "the time excludes the mapping of template hits, which needs all chains",
     ]
     return "\n".join(lines)
 
 
-def _left(whole: Estimate, pending: Sequence[Chunk], files: Sequence[EntryFile]) -> Estimate:
-    """The part of an estimate that is not finished yet."""
+def _remaining(whole: Estimate, pending: Sequence[Chunk], files: Sequence[EntryFile]) -> Estimate:
+    """Return the share of an estimate that belongs to unfinished shards."""
     total = sum(file.size_bytes for file in files)
     part = sum(file.size_bytes for chunk in pending for file in chunk.units) / max(total, 1)
     return dataclasses.replace(
@@ -90,9 +92,9 @@ def _left(whole: Estimate, pending: Sequence[Chunk], files: Sequence[EntryFile])
 
 
 def _alignment_units(source: RawSource) -> tuple[list[AlignmentUnit], list[Unused]]:
-    """All folders, since the chains are not known yet.
+    """Return the units of all folders, since the chains are not known yet, and the unused files.
 
-    One that cannot be listed is an error, as in conversion.
+    A folder that cannot be listed is an error, as in conversion.
     """
     items = list_alignment_folders(source.open_protein_set)
     units, unused = [], []
@@ -102,7 +104,7 @@ def _alignment_units(source: RawSource) -> tuple[list[AlignmentUnit], list[Unuse
             units.append(unit)
             unused.extend(others)
         else:
-            unused.append(not_used(item, "not in a folder"))
+            unused.append(unused_item(item, "not in a folder"))
     return units, unused
 
 
@@ -113,7 +115,7 @@ def estimate(
     size_of: Callable[[Any], int],
     what: str,
 ) -> Estimate:
-    """Converts units spread over all sizes, and scales up by bytes."""
+    """Convert a sample of units of all sizes and scale the time by bytes."""
     by_size = sorted(units, key=size_of)
     if not by_size:
         return Estimate(seconds=0.0, low=0.0, high=0.0, num_sampled=0)
@@ -121,7 +123,7 @@ def estimate(
     sample = [by_size[(2 * i + 1) * len(by_size) // (2 * count)] for i in range(count)]
     measured = []
     deadline = time.perf_counter() + SAMPLE_SECONDS
-    # from both ends: a sample cut short must not hold small units only
+    # Large and small units alternate, because the time limit may end the sample early.
     with Progress(count, what=f"sample of {what}", unit="unit") as progress:
         for unit in [sample[i // 2] if i % 2 else sample[-1 - i // 2] for i in range(count)]:
             started = time.perf_counter()
@@ -142,9 +144,9 @@ def estimate(
 
 
 def _scaled(measured: Sequence[tuple[int, float]], total_bytes: int, num_units: int) -> float:
-    """Seconds for all units.
+    """Scale measured pairs (bytes, seconds) to the seconds for all units.
 
-    Units without a byte (folders without a file) count by their number.
+    If the sampled units are empty (folders without files), the time is scaled by their number.
     """
     sampled_bytes = sum(size for size, _ in measured)
     if sampled_bytes == 0:
@@ -162,9 +164,9 @@ def _convert_entry(file: EntryFile, *, own_data: bool) -> None:
 
 
 def _convert_alignment(unit: AlignmentUnit) -> None:
-    """As conversion does, without the mapping of hits.
+    """Convert an alignment without the mapping of hits.
 
-    A broken file is for conversion to report.
+    Conversion reports broken files; here they are ignored.
     """
     try:
         msas = [msa for msa in map(parse_msa, unit.msa_paths) if msa is not None]
@@ -180,8 +182,9 @@ def _mebibytes(sizes) -> str:
     return f"{sum(sizes) / _MEBIBYTE:,.1f} MiB"
 
 
-def _time_line(what: str, found: Estimate, num_processes: int) -> str:
+def _time_line(what: str, estimated: Estimate, num_processes: int) -> str:
     seconds, low, high = (
-        duration(value / num_processes) for value in (found.seconds, found.low, found.high)
+        duration(value / num_processes)
+        for value in (estimated.seconds, estimated.low, estimated.high)
     )
-    return f"  {what:11s} {seconds} ({low} to {high}; {found.num_sampled} sampled)"
+    return f"  {what:11s} {seconds} ({low} to {high}; {estimated.num_sampled} sampled)"

@@ -1,4 +1,4 @@
-"""Which files below `raw/` are entries, and which are not used."""
+"""Selection of the files below `raw/` that are entries."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import file_fingerprint
-from data_prep.errors import DataPrepError
-from data_prep.parsers.file_access import Item, exists, files_below, list_folder, printable
+from data_prep.errors import DataPrepError, printable
+from data_prep.parsers.file_access import Item, exists, files_below, list_folder
 
 SUFFIXES = (".cif.gz", ".cif")
-"""In the order of preference. The benchmark's data set has compressed files alone."""
+"""In order of preference. The benchmark's data set has only compressed files."""
 _LAYOUT = "<two middle letters>/<id>.cif.gz"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EntryFile:
-    """One mmCIF file."""
+    """The mmCIF file of an entry."""
 
     path: Path
     size_bytes: int
@@ -30,15 +30,17 @@ class EntryFile:
 
 
 def entry_of(name: str) -> str:
-    """The id in the name of an entry's file."""
+    """Return the id in the name of an entry's file."""
     return name.split(".")[0]
 
 
 def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
-    """The entries below `raw`, by folder and then by file name, and everything else there.
+    """Return the entries below `raw`, by folder and file name, and the unused files.
 
-    Entries directly in `raw` come first; one that is also in a folder is not used. DataPrepError if
-    there is no entry, or if one is in two folders or twice in one.
+    Entries directly in `raw` come first; one that is also in a subfolder is not used.
+
+    Raises:
+        DataPrepError: there is no entry, or an entry is in two subfolders or twice in one.
     """
     if not exists(raw):
         raise DataPrepError(f"{raw} does not exist; expected entries as {raw}/{_LAYOUT}")
@@ -50,61 +52,69 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
             entries, others = _entries_of_folder(list_folder(folder.path))
             chosen.extend(entries)
             unused.extend(others)
-    place_of = _places(chosen)
+    path_of = _paths_by_entry(chosen)
     loose, others = _entries_of_folder([item for item in top if not item.is_folder])
     unused.extend(others)
     for item in loose:
-        place = place_of.get(entry_of(item.name).lower())
-        if place is not None:
-            unused.append(not_used(item, f"the entry is read from a folder; {printable(place)}"))
-    loose = [item for item in loose if entry_of(item.name).lower() not in place_of]
-    _places(loose)
+        path = path_of.get(entry_of(item.name).lower())
+        if path is not None:
+            unused.append(unused_item(item, f"the entry is read from a folder; {printable(path)}"))
+    loose = [item for item in loose if entry_of(item.name).lower() not in path_of]
+    _paths_by_entry(loose)  # Only for its check.
     chosen = loose + chosen
     if not chosen:
-        raise DataPrepError(f"{raw} holds no entries; expected {raw}/{_LAYOUT}{_found(unused)}")
+        raise DataPrepError(
+            f"{raw} holds no entries; expected {raw}/{_LAYOUT}{_first_unused(unused)}"
+        )
     return [_entry_file(item, raw) for item in chosen], unused
 
 
 def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
-    """The entries among the items of one folder, one file for each, and the others."""
+    """Return one file for each entry in a folder, and the unused files."""
     names = {item.name for item in items}
     entries, unused = [], []
     for item in items:
         if item.is_folder:
             reason = f"too deep; expected {_LAYOUT}"
-            unused.extend(not_used(below, reason) for below in files_below(item))
+            unused.extend(unused_item(below, reason) for below in files_below(item))
         elif not item.name.endswith(SUFFIXES) or not entry_of(item.name):
             unused.append(
-                not_used(item, "not an entry: expected a name that ends with .cif.gz or .cif")
+                unused_item(item, "not an entry: expected a name that ends with .cif.gz or .cif")
             )
         elif item.name.endswith(".cif") and item.name + ".gz" in names:
-            unused.append(not_used(item, f"the entry's .cif.gz is read; {printable(item.name)}.gz"))
+            unused.append(
+                unused_item(item, f"the entry's .cif.gz is read; {printable(item.name)}.gz")
+            )
         else:
             entries.append(item)
     return entries, unused
 
 
-def not_used(item: Item, reason: str) -> Unused:
-    """An item for unused.csv.
+def unused_item(item: Item, reason: str) -> Unused:
+    """Return the row of an item for unused.csv.
 
-    The report counts reasons as far as their semicolon; names of files come after it.
+    The report groups reasons by their text before the semicolon; file names follow it.
     """
     if item.problem:
         reason = f"{reason} ({item.problem})"
     return Unused(path=printable(item.path), reason=reason, size_bytes=item.size_bytes())
 
 
-def _places(items: list[Item]) -> dict[str, Path]:
-    """Entry -> its file. DataPrepError if an entry has two."""
-    places: dict[str, Path] = {}
+def _paths_by_entry(items: list[Item]) -> dict[str, Path]:
+    """Map each entry to its file.
+
+    Raises:
+        DataPrepError: an entry has two files.
+    """
+    paths: dict[str, Path] = {}
     for item in items:
-        other = places.setdefault(entry_of(item.name).lower(), item.path)
+        other = paths.setdefault(entry_of(item.name).lower(), item.path)
         if other is not item.path:
             name, *both = map(printable, (item.name, other, item.path))
             raise DataPrepError(
                 f"entry {name} is in two places: {both[0]} and {both[1]}; remove one"
             )
-    return places
+    return paths
 
 
 def _entry_file(item: Item, raw: Path) -> EntryFile:
@@ -116,5 +126,5 @@ def _entry_file(item: Item, raw: Path) -> EntryFile:
     )
 
 
-def _found(unused: list[Unused]) -> str:
+def _first_unused(unused: list[Unused]) -> str:
     return f"; found {unused[0].path} ({unused[0].reason})" if unused else ""

@@ -1,4 +1,4 @@
-"""The tables next to the shards: what of the input is not in the data set, or differs from it."""
+"""The tables next to the shards: rejected, different and unused input."""
 
 from __future__ import annotations
 
@@ -21,34 +21,38 @@ def write_listings(
     differences: Iterable[QueryDifference],
     unused: Iterable[Unused],
 ) -> None:
-    """Write rejected.csv, query_differences.csv and unused.csv, each with its header even where it
-    lists nothing."""
+    """Write rejected.csv, query_differences.csv and unused.csv.
+
+    Each has its header even if it has no rows.
+    """
     _write(
         data_dir / shard_format.REJECTED_FILE_NAME,
         ("entry", "reason"),
-        [(each.name, each.reason) for each in rejected],
+        [(rejection.name, rejection.reason) for rejection in rejected],
     )
     _write(
         data_dir / DIFFERENCES_FILE_NAME,
         ("chain", "positions", "letters", "file"),
         [
-            (each.chain_id, " ".join(map(str, each.positions)), " ".join(each.letters), each.file)
-            for each in differences
+            (row.chain_id, " ".join(map(str, row.positions)), " ".join(row.letters), row.file)
+            for row in differences
         ],
     )
     _write(
         data_dir / UNUSED_FILE_NAME,
         ("path", "reason", "bytes"),
         [
-            (each.path, each.reason, "" if each.size_bytes is None else each.size_bytes)
-            for each in unused
+            (item.path, item.reason, "" if item.size_bytes is None else item.size_bytes)
+            for item in unused
         ],
     )
 
 
 def read_listing(path: Path) -> list[dict[str, str]]:
-    """The rows of one of these tables; none if there is no such file, as in data directories of
-    earlier versions."""
+    """Return the rows of one of these tables.
+
+    Data directories of earlier versions may lack the file; the result is then empty.
+    """
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:

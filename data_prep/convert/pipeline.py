@@ -1,5 +1,4 @@
-"""From input files to a data directory, whatever form the input has: structures, then alignments,
-then the index."""
+"""The conversion of a source to a data directory: structures, then alignments, then the index."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ from data_prep.convert.plan import Chunk, Plan
 from data_prep.convert.structures import KIND as STRUCTURES
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard, make_shards, report_errors
-from data_prep.errors import DataPrepError
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile, DataPrepError
 from openfold_opt.protein import shard_format
 
 T = TypeVar("T")
@@ -29,39 +27,41 @@ Communicator = SerialCommunicator | MpiCommunicator
 
 
 class Source(Protocol):
-    """Input files in some form."""
+    """The input files of a conversion, in one of the supported layouts."""
 
     missing_alignments: str
-    """"error" or "query", as in the command line."""
+    """"error" or "query", as on the command line."""
 
     def plan_structures(self) -> Plan:
-        """What goes into which structure shard.
+        """Assign the entries to structure shards.
 
-        Raises if a table is missing or is of another kind.
+        Raises:
+            DataPrepError, BrokenFile: a table is missing or has the wrong contents.
         """
 
     @property
     def build_structures(self) -> BuildShard:
-        """Makes the datasets of a structure shard."""
+        """A function that builds the datasets of a structure shard."""
 
     def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
-        """What goes into which alignment shard, for the chains of the library."""
+        """Assign the alignments of the chains of the library to alignment shards."""
 
     def read_obsolete(self) -> Mapping[str, str]:
-        """Obsolete PDB id -> successor."""
+        """Return a map from obsolete PDB ids to their successors."""
 
     def read_clusters(self) -> ClusterOf:
-        """Gives the cluster of a chain."""
+        """Return a function that gives the cluster of a chain."""
 
 
 def convert(
     source: Source, out: Path, communicator: Communicator, *, is_strict: bool = False
 ) -> Summary:
-    """Makes what is not there yet.
+    """Make the shards that do not exist yet, and the index.
 
     Every rank returns the same summary or raises the same DataPrepError.
 
-    Input that is faulty rejects its entry or chain; with is_strict it is an error.
+    Args:
+        is_strict: treat faulty input as an error instead of rejecting its entry or chain.
     """
     structures = on_rank_0(communicator, lambda: _prepare(source, out))
     make_shards(
@@ -101,16 +101,23 @@ def _prepare(source: Source, out: Path) -> Plan:
 
 
 def _refuse_faulty(out: Path, chunks: Sequence[Chunk]) -> None:
-    """DataPrepError if input of these shards is faulty."""
-    found = merge_findings(read_finished_state(out, chunk) for chunk in chunks)
-    faulty = [f"{each.name}: {each.reason}" for each in found.rejected if each.is_faulty]
+    """Raise DataPrepError if input of these shards is faulty."""
+    findings = merge_findings(read_finished_state(out, chunk) for chunk in chunks)
+    faulty = [
+        f"{rejection.name}: {rejection.reason}"
+        for rejection in findings.rejected
+        if rejection.is_faulty
+    ]
     if faulty:
         raise DataPrepError(report_errors("in the input (--strict)", faulty))
 
 
 def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
-    """The result of work() on rank 0, given to all; what the user can correct is raised on all of
-    them."""
+    """Run `work` on rank 0 and return its result on all ranks.
+
+    Raises:
+        DataPrepError: on all ranks, if `work` raised an error that the user can fix.
+    """
     result, message = None, None
     if communicator.rank == 0:
         try:
@@ -131,9 +138,12 @@ def check_missing(
     remedy: str,
     what: str = "alignment folder",
 ) -> None:
-    """Raise DataPrepError if there are chains without alignment and they are not allowed.
+    """Raise DataPrepError if chains have no alignment and `source_missing` is "error".
 
-    what: what these chains do not have, for the message.
+    Args:
+        missing: chains without an alignment.
+        remedy: how to fix this, for the message.
+        what: name of the missing input, for the message.
     """
     if missing and source_missing == "error":
         raise DataPrepError(

@@ -1,5 +1,7 @@
-"""What goes into which shard: a pure function of the input files, so that it is the same for any
-number of processes."""
+"""Assignment of inputs to shards.
+
+It is a pure function of the input files, so it is the same for any number of processes.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from openfold_opt.protein import shard_format
 
 DEFAULT_SHARD_SIZE_BYTES = 128 << 20
 _RULES_VERSION = 2
-"""Of the rules by which inputs are read.
+"""Version of the rules for reading inputs.
 
-A shard that another version made is made anew; raise it when the rules change.
+Raise it when the rules change: shards that another version made are then converted again.
 """
 
 
@@ -30,15 +32,17 @@ class Chunk:
     shard_name: str
     units: tuple[Any, ...]
     expected_bytes: int
-    """Rough size, from the sizes of the inputs: how much work it is, too."""
+    """Approximate size, from the sizes of the inputs. It also estimates the amount of work."""
     made_from: str
-    """sha256 over names, sizes and times of the inputs and everything else the shard depends on."""
+    """sha256 of names, sizes and times of the inputs and of everything the shard depends on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChunkState:
-    """A finished shard: written next to it, so that an interrupted conversion resumes and the index
-    needs no second reading."""
+    """The state of a finished shard, stored next to it.
+
+    With it an interrupted conversion resumes, and the index is written without reading the shard.
+    """
 
     made_from: str
     sha256: str
@@ -49,7 +53,7 @@ class ChunkState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The shards of one kind, and the input that goes into none of them."""
+    """The shards of one kind, and the unused input."""
 
     chunks: tuple[Chunk, ...]
     unused: tuple[Unused, ...] = ()
@@ -63,9 +67,9 @@ def make_chunks(
     shard_size_bytes: int,
     depends_on: str,
 ) -> tuple[Chunk, ...]:
-    """Units in their order, in as few shards as the size allows, evenly filled.
+    """Assign units, in their order, to as few shards as the size allows, evenly filled.
 
-    A unit larger than the size has a shard to itself.
+    A unit larger than `shard_size_bytes` gets its own shard.
     """
     sizes = [expected_bytes(unit) for unit in units]
     return tuple(
@@ -85,11 +89,11 @@ def make_chunks(
 
 
 def cut_evenly(sizes: Sequence[int], *, limit: int) -> list[range]:
-    """Cuts a sequence of sizes into ranges whose sums are at most `limit` (but for single sizes
-    beyond it), and much alike.
+    """Cut a sequence of sizes into ranges with similar sums of at most `limit`.
 
-    Cutting wherever the next size would go beyond the limit gives the fewest ranges, and a last one
-    of any size. So the least limit that gives no more ranges is looked for.
+    A single size above the limit gets its own range. Greedy cutting at the limit gives the fewest
+    ranges, but the last range may be small. A bisection therefore finds the smallest limit that
+    gives the same number of ranges.
     """
     fewest = len(_cut_at(sizes, limit))
     low, high = 0, limit
@@ -114,13 +118,16 @@ def _fingerprint(value: Any) -> str:
 
 
 def file_fingerprint(path: Path, root: Path, status: os.stat_result | None = None) -> list[Any]:
-    """Relative name, size and modification time: enough to notice that an input was repaired."""
+    """Return the relative name, size and modification time of a file.
+
+    They change when an input file is repaired.
+    """
     status = path.stat() if status is None else status
     return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
 
 
 def read_state(data_dir: Path, shard_name: str) -> ChunkState | None:
-    """The state of a finished shard that is still there with its size; None otherwise."""
+    """Return the state of a finished shard; None if the shard is missing or has another size."""
     path = state_path(data_dir, shard_name)
     shard = data_dir / shard_name
     if not path.is_file() or not shard.is_file():
@@ -128,7 +135,7 @@ def read_state(data_dir: Path, shard_name: str) -> ChunkState | None:
     try:
         state = ChunkState(**json.loads(path.read_text()))
     except (ValueError, TypeError):
-        return None  # Written by another version, or damaged: the shard is made anew.
+        return None  # The state is damaged or of another version: the shard is made again.
     return state if shard.stat().st_size == state.size_bytes else None
 
 
@@ -139,12 +146,12 @@ def write_state(data_dir: Path, shard_name: str, state: ChunkState) -> None:
 
 
 def state_path(data_dir: Path, shard_name: str) -> Path:
-    """Where the state of a shard is kept."""
+    """Return the path of the state file of a shard."""
     return data_dir / shard_format.STATE_DIR_NAME / f"{shard_name}.json"
 
 
 def unfinished(chunks: Iterable[Chunk], data_dir: Path) -> list[Chunk]:
-    """The chunks whose shard has to be made."""
+    """Return the chunks whose shards are missing or out of date."""
 
     def is_done(chunk: Chunk) -> bool:
         state = read_state(data_dir, chunk.shard_name)

@@ -1,4 +1,4 @@
-"""Raw files as a source: mmCIF entries, and one folder of alignments per chain."""
+"""The source of raw files: mmCIF entries and one folder of alignments per chain."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ from data_prep.convert.table_checks import (
 )
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
-from data_prep.parsers.file_access import exists, printable, read_file
+from data_prep.errors import printable
+from data_prep.parsers.file_access import exists, read_file
 from data_prep.parsers.tables import read_clusters, read_obsolete
 from data_prep.progress import Progress
 
 _MANY_FOLDERS = 10_000
-"""Listing fewer alignment folders takes no time worth a bar."""
+"""Progress is displayed only when listing at least this many alignment folders."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawSource:
-    """The layout of the PDB's mirror and of OpenProteinSet."""
+    """Raw files in the layout of a PDB mirror and of OpenProteinSet."""
 
     pdb_mmcif: Path
-    """Holds raw/, clusters-by-entity-40.txt and obsolete.dat."""
+    """Folder with raw/, clusters-by-entity-40.txt and obsolete.dat."""
     open_protein_set: Path
-    """Holds pdb/ and duplicate_pdb_chains.txt."""
+    """Folder with pdb/ and duplicate_pdb_chains.txt."""
     missing_alignments: str = "error"
-    """"error": a chain without an alignment folder stops conversion; "query": its sequence is
-    used alone."""
+    """"error": a chain without an alignment folder is an error; "query": its sequence alone is
+    used."""
     shard_size_bytes: int = DEFAULT_SHARD_SIZE_BYTES
     own_data: bool = False
-    """Entries that are in no database: each entity is a cluster, no table is needed, alignment
-    files may have any name."""
+    """For entries that are in no database: each entity is a cluster, no table is needed, and
+    alignment files may have any name."""
 
     @property
     def _clusters_path(self) -> Path:
@@ -64,10 +65,11 @@ class RawSource:
         return self.open_protein_set / DUPLICATES_NAME
 
     def plan_structures(self) -> Plan:
-        """All entries.
+        """Assign all entries to structure shards.
 
-        DataPrepError or BrokenFile if a table is missing or of another kind, or if there is no
-        entry.
+        Raises:
+            DataPrepError, BrokenFile: a table is missing or has the wrong contents, or there is no
+                entry.
         """
         inputs = [self.pdb_mmcif / "raw", alignments_root(self.open_protein_set)]
         tables = [self._clusters_path, self._obsolete_path, self._duplicates_path]
@@ -81,7 +83,7 @@ class RawSource:
         )
         if not self.own_data:
             entries = [file.entry for chunk in plan.chunks for file in chunk.units]
-            # Not kept until the end: the table of the whole PDB takes much memory.
+            # The table is read again later, because that of the whole PDB needs much memory.
             check_clusters(self._clusters_path, read_clusters(self._clusters_path), entries)
         return plan
 
@@ -90,9 +92,9 @@ class RawSource:
         return structures.structure_builder(own_data=self.own_data)
 
     def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
-        """One unit per alignment folder in use.
+        """Assign the alignment folders that chains use to alignment shards.
 
-        Their shards depend on all structures too, since these are the templates.
+        These shards depend on all structures, since any structure can be a template.
         """
         use = read_folder_use(library.chain_ids, self.open_protein_set)
         root = alignments_root(self.open_protein_set)
@@ -123,9 +125,9 @@ class RawSource:
         return Plan(chunks=chunks, unused=tuple(unused))
 
     def _check_unread(self, units: Sequence[AlignmentUnit], *, num_chains: int) -> None:
-        """Raise DataPrepError if folders have files but no alignment, and this is not allowed.
+        """Raise DataPrepError if folders have files but no alignment, unless this is allowed.
 
-        An empty folder is a chain without homologs, as in the benchmark's data.
+        An empty folder is allowed: as in the benchmark's data, its chain has no homologs.
         """
         if not units:
             return
@@ -149,17 +151,19 @@ class RawSource:
 
 
 def _number_entities() -> ClusterOf:
-    """Every entity is a cluster, numbered in the order of the chains.
+    """Return a function that makes each entity a cluster, numbered in the order of the chains.
 
-    A chain's own entity is the first of its keys.
+    The first key of a chain is its protein entity.
     """
     numbers: dict[str, int] = {}
     return lambda chain_id, entity_keys: numbers.setdefault(entity_keys[0], len(numbers))
 
 
 def fingerprint_of_templates(structure_chunks: Sequence[Chunk], obsolete_path: Path) -> str:
-    """Changes with the structures and with the table of obsolete entries, which template hits are
-    mapped by."""
+    """Return a hash of the structures and of the table of obsolete entries.
+
+    The mapping of template hits depends on both.
+    """
     digest = hashlib.sha256("".join(chunk.made_from for chunk in structure_chunks).encode())
     if exists(obsolete_path):
         digest.update(read_file(obsolete_path))

@@ -1,40 +1,43 @@
-"""Realignment of a template hit to the sequence that its chain really has, by kalign."""
+"""Realignment of a template hit to the actual sequence of its chain, with kalign."""
 
 from __future__ import annotations
 
 import kalign
 
 MIN_LENGTH = 6
-"""kalign does not take shorter sequences."""
+"""kalign does not accept shorter sequences."""
 MIN_IDENTITY = 0.9
 
 
 class AlignmentError(ValueError):
-    """Two sequences that should be versions of one chain are not alike."""
+    """Two sequences are too different to be versions of one chain."""
 
 
 def realign(old: str, new: str) -> dict[int, int]:
-    """Position in the old sequence -> position in the new one, for all pairs in one column of their alignment.
+    """Map positions of the old sequence to the aligned positions of the new sequence.
 
-    AlignmentError unless both have at least 6 letters and identical pairs make up 90 % of the shorter one.
+    Raises:
+        AlignmentError: a sequence has fewer than 6 letters, or identical pairs are less than 90 %
+            of the shorter sequence.
     """
     if min(len(old), len(new)) < MIN_LENGTH:
         raise AlignmentError(
             f"too short to align: {len(old)} and {len(new)} letters, expected at least {MIN_LENGTH}"
         )
     aligned_old, aligned_new = kalign.align([old, new], seq_type="protein", n_threads=1)
-    places: dict[int, int] = {}
-    old_place = new_place = -1
+    positions: dict[int, int] = {}
+    old_position = new_position = -1
     num_same = 0
     for old_letter, new_letter in zip(aligned_old, aligned_new, strict=True):
-        old_place += old_letter != "-"
-        new_place += new_letter != "-"
+        old_position += old_letter != "-"
+        new_position += new_letter != "-"
         if old_letter != "-" and new_letter != "-":
-            places[old_place] = new_place
+            positions[old_position] = new_position
             num_same += old_letter == new_letter
     identity = num_same / min(len(old), len(new))
     if identity < MIN_IDENTITY:
         raise AlignmentError(
-            f"the chain differs from the hit: {identity:.1%} identical, expected at least {MIN_IDENTITY:.0%}"
+            f"the chain differs from the hit: {identity:.1%} identical, "
+            f"expected at least {MIN_IDENTITY:.0%}"
         )
-    return places
+    return positions

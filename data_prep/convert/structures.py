@@ -13,8 +13,7 @@ from data_prep.convert.entry_files import find_entries
 from data_prep.convert.findings import Findings
 from data_prep.convert.plan import Chunk, Plan, make_chunks
 from data_prep.convert.work import BuildShard
-from data_prep.parsers.errors import EntryRejected, FaultyEntry
-from data_prep.parsers.file_access import CannotRead
+from data_prep.errors import CannotRead, EntryRejected, FaultyEntry
 from data_prep.parsers.mmcif import ParsedChain, ParsedEntry, parse_mmcif
 from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import PACKED_MASK_BYTES, encode_strings, offsets
@@ -22,13 +21,17 @@ from openfold_opt.protein.shard_format import PACKED_MASK_BYTES, encode_strings,
 KIND = "structures"
 
 _COMPRESSED_BYTES_PER_BYTE = 2
-"""A shard's size is estimated from the sizes of its .cif.gz files; of coordinates alone about a
-third is left, here a half at most."""
+"""Divisor from the size of a .cif.gz file to the estimated size in the shard.
+
+The actual size is about a third; a half is an upper limit.
+"""
 
 
 def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int, own_data: bool = False) -> Plan:
-    """All entries below `<pdb_mmcif>/raw`: by folder (the two middle letters of the id), then by
-    file name."""
+    """Assign all entries below `<pdb_mmcif>/raw` to structure shards.
+
+    Entries are ordered by folder (the two middle letters of the id) and file name.
+    """
     files, unused = find_entries(pdb_mmcif / "raw")
     chunks = make_chunks(
         KIND,
@@ -41,20 +44,27 @@ def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int, own_data: bool = 
 
 
 def expected_bytes_of_entry(compressed_bytes: int) -> int:
-    """Bytes in a shard, from the size of the .cif.gz file."""
+    """Estimate the size of an entry in a shard from the size of its .cif.gz file."""
     return compressed_bytes // _COMPRESSED_BYTES_PER_BYTE
 
 
 def structure_builder(*, own_data: bool = False) -> BuildShard:
-    """Makes the datasets of a structure shard from mmCIF files; own_data: as for `parse_mmcif`."""
+    """Return a function that builds the datasets of a structure shard from mmCIF files.
+
+    Args:
+        own_data: as for `parse_mmcif`.
+    """
     return functools.partial(_build_structure_shard, own_data=own_data)
 
 
 def _build_structure_shard(
     chunk: Chunk, findings: Findings, progress: Progress, *, own_data: bool
 ) -> Mapping[str, np.ndarray]:
-    """An entry whose contents cannot be used is rejected with its reason; a file that cannot be
-    read is an error."""
+    """Return the datasets of a structure shard.
+
+    An entry whose contents cannot be used is rejected with its reason. A file that cannot be read
+    is an error.
+    """
     chains: list[PackedChain] = []
     for file in chunk.units:
         try:
@@ -65,13 +75,17 @@ def _build_structure_shard(
         except CannotRead as error:
             findings.add_error(error)
         progress.update()
-    return structure_arrays(chains, [(each.name, each.reason) for each in findings.rejected])
+    return structure_arrays(
+        chains, [(rejection.name, rejection.reason) for rejection in findings.rejected]
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedChain:
-    """A chain without its unresolved atoms: a residue has 8 of 37 on average, and all chains of a
-    shard are held in memory."""
+    """A chain with only its resolved atoms.
+
+    All chains of a shard are in memory, and a residue has on average 8 of the 37 atom types.
+    """
 
     chain_id: str
     mmcif_chain_ids: tuple[str, ...]
@@ -82,13 +96,13 @@ class PackedChain:
     """Angstrom."""
     sequence: str
     atom_mask: np.ndarray
-    """uint8 [N_res, 5]: 37 flags"""
+    """uint8 [N_res, 5]: 37 packed flags per residue."""
     atom_positions: np.ndarray
-    """float32 [num_atoms, 3], angstrom"""
+    """float32 [num_atoms, 3], angstrom."""
 
 
 def pack_chain(entry: ParsedEntry, chain: ParsedChain) -> PackedChain:
-    """A chain of a parsed entry."""
+    """Pack a chain of a parsed entry."""
     return PackedChain(
         chain_id=f"{entry.pdb_id}_{chain.author_chain_id}",
         mmcif_chain_ids=chain.mmcif_chain_ids,
@@ -105,7 +119,11 @@ def pack_chain(entry: ParsedEntry, chain: ParsedChain) -> PackedChain:
 def structure_arrays(
     chains: Sequence[PackedChain], rejected: Sequence[tuple[str, str]]
 ) -> dict[str, np.ndarray]:
-    """Datasets of a structure shard; rejected: (entry, reason)."""
+    """Return the datasets of a structure shard.
+
+    Args:
+        rejected: pairs of entry and reason.
+    """
     resolutions = [np.nan if chain.resolution is None else chain.resolution for chain in chains]
     sequences = "".join(chain.sequence for chain in chains)
     return {

@@ -1,7 +1,7 @@
-"""Whether the tables next to the entries are what they should be, checked before any work is done.
+"""Checks of the tables next to the entries, before any work is done.
 
-A wrong table gives no error later. With a cluster file that knows none of the entries, every chain
-would be in no cluster, and the training filter would leave out all of them.
+A wrong table gives no error later. With a cluster file that contains none of the entries, no chain
+would be in a cluster, and the training filter would exclude all chains.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_prep.errors import DataPrepError
-from data_prep.parsers.errors import BrokenFile
-from data_prep.parsers.file_access import exists, printable
+from data_prep.errors import BrokenFile, DataPrepError, printable
+from data_prep.parsers.file_access import exists
 from data_prep.parsers.sources import read_text
 from data_prep.parsers.tables import read_duplicates
 
 _ENTITY = re.compile(r"[\w-]+_\d+")
 _CHAIN = re.compile(r"[^\W_]+_\S+")
-_FEW = 0.5
-"""A cluster file that knows a smaller part of the entries is reported."""
-_SHOWN = 3
+_MIN_KNOWN_SHARE = 0.5
+"""A cluster file that contains a smaller share of the entries is reported."""
+_NUM_EXAMPLES = 3
 
 
 def check_present(paths: Iterable[Path]) -> None:
-    """DataPrepError that names everything that is not there."""
+    """Raise a DataPrepError that names all missing paths."""
     missing = [path for path in paths if not exists(path)]
     if missing:
         lines = [f"{path} does not exist" for path in missing]
@@ -37,10 +36,16 @@ def check_present(paths: Iterable[Path]) -> None:
 
 
 def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[str]) -> None:
-    """BrokenFile if a table of clusters (`read_clusters`) is of another kind, or knows none of the
-    entries (PDB ids).
+    """Check a table of clusters.
 
-    One that knows few of them is reported on stderr.
+    A table that contains fewer than half of the entries is reported on stderr.
+
+    Args:
+        clusters: the table as `read_clusters` returns it.
+        entries: PDB ids.
+
+    Raises:
+        BrokenFile: the file is not a table of clusters, or it contains none of the entries.
     """
     _refuse_web_page_and_commas(path)
     strange = [key for key in clusters if not _ENTITY.fullmatch(key)]
@@ -59,14 +64,15 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
             f"knows none of the {len(names)} entries ({_examples(names)}); expected the clusters "
             "of these entries. Entries of your own need no clusters with --own-data",
         )
-    if num_known < _FEW * len(names):
+    if num_known < _MIN_KNOWN_SHARE * len(names):
         print(f"{path}: only {num_known} of {len(names)} entries are in a cluster", file=sys.stderr)
 
 
 def check_duplicates(path: Path) -> None:
-    """BrokenFile if a table of chains that share an alignment is of another kind.
+    """Check a table of chains that share an alignment.
 
-    Also if a chain is in two of its groups.
+    Raises:
+        BrokenFile: the file is not such a table, or a chain is in two of its groups.
     """
     _refuse_web_page_and_commas(path)
     names = read_text(path).split()
@@ -79,7 +85,11 @@ def check_duplicates(path: Path) -> None:
 
 
 def check_obsolete(path: Path) -> None:
-    """BrokenFile if a table of obsolete entries is of another kind."""
+    """Check a table of obsolete entries.
+
+    Raises:
+        BrokenFile: the file is not such a table.
+    """
     text = read_text(path)
     if text.strip() and "OBSLTE" not in text and "OBSOLETE" not in text:
         raise BrokenFile(
@@ -93,16 +103,16 @@ def _refuse_web_page_and_commas(path: Path) -> None:
         raise BrokenFile(
             path, f"is a web page ({text.strip()[:40]!r}), not a table; fetch it again"
         )
-    found = re.search("[,;]", text)
-    if found:
-        start = text.rfind("\n", 0, found.start()) + 1
+    separator = re.search("[,;]", text)
+    if separator:
+        start = text.rfind("\n", 0, separator.start()) + 1
+        line = text[start : start + 40].splitlines()[0]
         raise BrokenFile(
             path,
-            f"has commas or semicolons ({text[start : start + 40].splitlines()[0]!r}); expected names "
-            "separated by blanks only",
+            f"has commas or semicolons ({line!r}); expected names separated by blanks only",
         )
 
 
 def _examples(names: list[str]) -> str:
-    more = ", ..." if len(names) > _SHOWN else ""
-    return printable(", ".join(names[:_SHOWN]) + more)
+    more = ", ..." if len(names) > _NUM_EXAMPLES else ""
+    return printable(", ".join(names[:_NUM_EXAMPLES]) + more)

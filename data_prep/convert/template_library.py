@@ -1,4 +1,4 @@
-"""All chains that can serve as templates: the structure shards of this conversion, before there is an index."""
+"""Access to all chains that can be templates: the structure shards of this conversion."""
 
 from __future__ import annotations
 
@@ -17,46 +17,49 @@ _CACHED_CHAINS = 4096
 
 
 class TemplateLibrary:
-    """Looks up chains by id across the structure shards. Loads tables at once, sequences and atoms when asked for."""
+    """Look-up of chains by id across the structure shards.
+
+    Tables are loaded at once, sequences and atoms on demand.
+    """
 
     def __init__(self, shard_paths: Sequence[Path]) -> None:
         self._shards = [StructureShard(path) for path in shard_paths]
-        self._place: dict[str, tuple[int, int]] = {}
+        self._location: dict[str, tuple[int, int]] = {}
         self._chains_of: dict[str, list[str]] = {}
         self.release_dates: dict[str, str] = {}
-        """PDB id -> ISO date."""
+        """Maps a PDB id to its ISO date."""
         for number, shard in enumerate(self._shards):
             rows = zip(shard.strings("chain_id"), shard.strings("release_date"))
             for row, (chain_id, release_date) in enumerate(rows):
                 pdb_id, chain = chain_id.split("_", 1)
-                self._place[chain_id] = number, row
+                self._location[chain_id] = number, row
                 self._chains_of.setdefault(pdb_id, []).append(chain)
                 self.release_dates[pdb_id] = release_date
         self._describe = functools.lru_cache(maxsize=_CACHED_CHAINS)(self._describe_uncached)
 
     @property
     def chain_ids(self) -> dict[str, tuple[int, int]]:
-        """All chains in canonical order (the keys)."""
-        return self._place
+        """Chain ids in canonical order, as the keys of a mapping."""
+        return self._location
 
     def sequence(self, chain_id: str) -> str:
-        shard, row = self._place[chain_id]
+        shard, row = self._location[chain_id]
         return self._shards[shard].sequence(row)
 
     def sequences(self, pdb_id: str) -> dict[str, str]:
-        """Sequences of an entry by author chain, in canonical order."""
+        """Return the sequences of an entry by author chain, in canonical order."""
         return {chain: self.sequence(f"{pdb_id}_{chain}") for chain in self._chains_of[pdb_id]}
 
     def num_atoms(self, chain_id: str) -> np.ndarray:
-        """Resolved atoms per residue: int64 [N_res]."""
+        """Return the number of resolved atoms of each residue: int64 [N_res]."""
         return self._describe(chain_id)[0]
 
     def has_chain_break(self, chain_id: str) -> bool:
-        """Whether two resolved CA atoms of consecutive residues are more than 150 angstrom apart."""
+        """Return whether the CA atoms of two consecutive residues are over 150 angstrom apart."""
         return self._describe(chain_id)[1]
 
     def _describe_uncached(self, chain_id: str) -> tuple[np.ndarray, bool]:
-        shard, row = self._place[chain_id]
+        shard, row = self._location[chain_id]
         positions, mask = self._shards[shard].atoms(row)
         ca = center_atoms(positions, mask)[:, atom_order["CA"]]
         has_ca = mask[:, atom_order["CA"]]

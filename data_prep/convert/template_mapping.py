@@ -1,7 +1,8 @@
-"""Which template hits of a query may ever be used, and which residue of a template stands for which of the query.
+"""Filtering of template hits, and mapping of query residues to template residues.
 
-Filters as in AlphaFold2 supplement 1.2.3, with the benchmark's additions; only the release date is left for later, since it depends
-on the run. Mapping and its fallbacks follow the benchmark, odd ones included.
+The filters are those of AlphaFold2 supplement 1.2.3 with the benchmark's additions. The filter by
+release date depends on the run, so the reader applies it. The mapping and its fallbacks follow the
+benchmark, including its odd cases.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ MIN_ALIGNED_FRACTION = 0.1
 MAX_COPY_FRACTION = 0.95
 MIN_HIT_LETTERS = 10
 MIN_ATOMS = 5
-"""Alanine, the smallest residue with all its atoms but glycine, has five."""
+"""The atoms of one alanine, the smallest residue except glycine."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Match:
-    """Where a hit was found: the chain, the residue type of each pair, and the pairs."""
+    """The chain in which a hit was found, the aligned pairs, and their template residue types."""
 
     chain_id: str
     query_index: list[int]
@@ -42,7 +43,11 @@ def map_hits(
     library: TemplateLibrary,
     obsolete: Mapping[str, str],
 ) -> list[TemplateHit]:
-    """Hits that pass all filters but date and own entry, best sum_probs first; equal ones stay in the order of the file."""
+    """Map the hits that pass all filters except those by release date and own entry.
+
+    Returns:
+        Hits by decreasing sum_probs; equal ones in the order of the file.
+    """
     mapped = []
     for hit in hits:
         pdb_id, chain = hit.chain
@@ -67,7 +72,7 @@ def _map_hit(
     failure = ""
     try:
         match = _find_template(hit.hit_sequence.replace("-", ""), pairs, pdb_id, chain, library)
-        failure = _why_not(match, library)
+        failure = _unusable_reason(match, library)
     except AlignmentError as error:
         match = _Match(chain_id=f"{pdb_id}_{chain}", query_index=[], template_index=[], letters="")
         failure = str(error)
@@ -83,10 +88,11 @@ def _map_hit(
 
 
 def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
-    """Query residue -> position in the ungapped hit.
+    """Map query residues to positions in the ungapped hit.
 
-    The query's offset is the first place where the ungapped hit query occurs in it, not the number in the .hhr. Odd: where it does
-    not occur at all the offset is -1, and what falls before the first residue lands on the last.
+    The offset is the first position at which the ungapped query of the hit occurs in the query
+    sequence, not the number in the .hhr file. Odd: if it does not occur, the offset is -1, and
+    index -1 then denotes the last residue.
     """
     if not hit.query.strip("-") or not hit.hit_sequence.strip("-"):
         return {}
@@ -95,9 +101,9 @@ def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
     first_hit = min(i for i in hit.indices_hit if i >= 0)
     pairs: dict[int, int] = {}
     for q, t in zip(hit.indices_query, hit.indices_hit):
-        place = q - first_query + offset
-        if q >= 0 and t >= 0 and place < len(query_sequence):
-            pairs[place] = t - first_hit
+        position = q - first_query + offset
+        if q >= 0 and t >= 0 and position < len(query_sequence):
+            pairs[position] = t - first_hit
     wrapped = pairs.pop(-1, None)
     if wrapped is not None:
         pairs.setdefault(len(query_sequence) - 1, wrapped)
@@ -107,26 +113,30 @@ def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
 def _find_template(
     letters: str, pairs: dict[int, int], pdb_id: str, chain: str, library: TemplateLibrary
 ) -> _Match:
-    """The hit's letters in the same chain, then in any chain of the entry, then with X as a wildcard, then realigned."""
+    """Find the letters of a hit in an entry.
+
+    They are searched in the chain of the hit, then in all chains of the entry, then with X as a
+    wildcard. If this fails, they are realigned to the chain of the hit.
+    """
     sequences = library.sequences(pdb_id)
-    found = _locate(letters, chain, sequences)
-    if found is not None:
-        found_chain, offset = found
+    location = _locate(letters, chain, sequences)
+    if location is not None:
+        matching_chain, offset = location
         return _Match(
-            chain_id=f"{pdb_id}_{found_chain}",
+            chain_id=f"{pdb_id}_{matching_chain}",
             query_index=list(pairs),
-            template_index=[place + offset for place in pairs.values()],
-            letters="".join(letters[place] for place in pairs.values()),
+            template_index=[position + offset for position in pairs.values()],
+            letters="".join(letters[position] for position in pairs.values()),
         )
     actual = sequences[chain]
-    new_place = realign(letters, actual)
-    # Odd: residues of the hit without a partner in the chain take the chain's last residue.
-    places = [new_place.get(place, len(actual) - 1) for place in pairs.values()]
+    new_position = realign(letters, actual)
+    # Odd: residues of the hit without a partner in the chain are mapped to its last residue.
+    positions = [new_position.get(position, len(actual) - 1) for position in pairs.values()]
     return _Match(
         chain_id=f"{pdb_id}_{chain}",
         query_index=list(pairs),
-        template_index=places,
-        letters="".join(actual[place] for place in places),
+        template_index=positions,
+        letters="".join(actual[position] for position in positions),
     )
 
 
@@ -143,12 +153,15 @@ def _locate(letters: str, chain: str, sequences: Mapping[str, str]) -> tuple[str
     return None
 
 
-def _why_not(match: _Match, library: TemplateLibrary) -> str:
-    """Why the atoms cannot be used; empty if they can."""
+def _unusable_reason(match: _Match, library: TemplateLibrary) -> str:
+    """Return why the atoms cannot be used, or an empty string."""
     num_atoms = library.num_atoms(match.chain_id)
     if library.has_chain_break(match.chain_id):
         return f"consecutive CA atoms of {match.chain_id} are too far apart"
     resolved = int(num_atoms[match.template_index].sum())
     if resolved < MIN_ATOMS:
-        return f"the aligned part of {match.chain_id} has {resolved} atoms, expected at least {MIN_ATOMS}"
+        return (
+            f"the aligned part of {match.chain_id} has {resolved} atoms, "
+            f"expected at least {MIN_ATOMS}"
+        )
     return ""

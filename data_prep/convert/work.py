@@ -1,5 +1,7 @@
-"""Making the shards of one kind: every process takes the next when it is free, each shard whole or
-not at all."""
+"""Making of all shards of one kind.
+
+Each process takes the next shard when it is free. A shard is written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from openfold_opt.protein import shard_format
 MAX_ERRORS_SHOWN = 20
 
 BuildShard = Callable[[Chunk, Findings, Progress], Mapping[str, np.ndarray]]
-"""Turns the units of a chunk into datasets.
+"""Converts the units of a chunk to datasets.
 
-Rejected units go into the findings. If there is an error, no shard is written.
+Rejections and errors are added to the findings. If there is an error, no shard is written.
 """
 
 
@@ -33,34 +35,32 @@ def make_shards(
     data_dir: Path,
     communicator: SerialCommunicator | MpiCommunicator,
 ) -> None:
-    """Make every shard that is not there yet.
+    """Make all shards that are missing or out of date.
 
-    DataPrepError with all messages if any unit failed; finished shards stay.
+    Raises:
+        DataPrepError: units failed; it has all messages. Finished shards are kept.
     """
     pending = communicator.broadcast(_prepare(chunks, data_dir) if communicator.rank == 0 else None)
     errors: list[str] = []
-    num_handed_out = np.cumsum([0, *(len(chunk.units) for chunk in pending)]).tolist()
+    num_assigned = np.cumsum([0, *(len(chunk.units) for chunk in pending)]).tolist()
     is_silent = communicator.rank != 0 or not pending
-    with Progress(num_handed_out[-1], what=kind, unit="unit", is_silent=is_silent) as progress:
-        for number in communicator.shared_out(len(pending)):
-            # Other processes have finished what comes before this one, or are working on it.
-            progress.update(num_handed_out[number] - progress.done)
+    with Progress(num_assigned[-1], what=kind, unit="unit", is_silent=is_silent) as progress:
+        for number in communicator.distribute(len(pending)):
+            # All earlier chunks are finished or being made by other processes.
+            progress.update(num_assigned[number] - progress.done)
             if not _make_shard(
                 pending[number], build, errors, progress=progress, data_dir=data_dir
             ):
                 break
-    messages = [
-        message for messages in communicator.gather_everywhere(errors) for message in messages
-    ]
+    messages = [message for messages in communicator.all_gather(errors) for message in messages]
     if messages:
         raise DataPrepError(report_errors(f"while making {kind}", messages))
 
 
 def _prepare(chunks: Sequence[Chunk], data_dir: Path) -> list[Chunk]:
-    """Which chunks are to be made, the largest first, so that none is left for the end that keeps
-    everybody waiting.
+    """Return the chunks to make, the largest first, so that all processes end at a similar time.
 
-    If there are any, the index is removed: a directory with an index is complete.
+    If there are any, the index is removed, because a directory with an index is complete.
     """
     pending = sorted(unfinished(chunks, data_dir), key=lambda chunk: -chunk.expected_bytes)
     if pending:
@@ -76,9 +76,10 @@ def _prepare(chunks: Sequence[Chunk], data_dir: Path) -> list[Chunk]:
 def _make_shard(
     chunk: Chunk, build: BuildShard, errors: list[str], *, progress: Progress, data_dir: Path
 ) -> bool:
-    """Build and write one shard, unless one of its inputs cannot be read.
+    """Build one shard and write it, unless one of its inputs cannot be read.
 
-    False if it cannot be written: no other one can.
+    Returns:
+        False if the shard cannot be written. Then no other shard can be written either.
     """
     findings = Findings()
     arrays = build(chunk, findings, progress)
@@ -106,7 +107,7 @@ def _make_shard(
 
 
 def report_errors(where: str, messages: Sequence[str]) -> str:
-    """Several errors as one text of many lines."""
+    """Format several errors as one message of several lines."""
     shown = [f"  {message}" for message in messages[:MAX_ERRORS_SHOWN]]
     if len(messages) > len(shown):
         shown.append(f"  ... and {len(messages) - len(shown)} more")

@@ -1,1 +1,1 @@
-"""`convert-mlperf`: the processed data set that MLCommons distributes, to shards."""
+"""The command `convert-mlperf`: the processed data set of MLCommons to shards."""

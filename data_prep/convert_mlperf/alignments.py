@@ -1,4 +1,7 @@
-"""Alignments of a processed data set: files laid end to end in `<n>.db`, and `super.index`, which says where each lies."""
+"""Alignments of a processed data set.
+
+Files are concatenated in `<n>.db`; `super.index` lists their offsets and sizes.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,27 @@ from typing import Any
 from data_prep.convert.alignment_files import choose_benchmark_files
 from data_prep.convert.alignment_sources import AlignmentUnit
 from data_prep.convert.plan import file_fingerprint
-from data_prep.errors import DataPrepError
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile, DataPrepError
 from data_prep.parsers.sources import FileSlice
 
 INDEX_NAME = "super.index"
 
 
 class SuperIndex:
-    """The files of each chain's alignment. BrokenFile, from the constructor, if the index is not what it should be."""
+    """The files of each chain's alignment, from `super.index`."""
 
     def __init__(self, folder: Path) -> None:
+        """Read and check the index.
+
+        Raises:
+            DataPrepError: the index does not exist.
+            BrokenFile: the index is malformed, or a file is outside its database.
+        """
         self.path = folder / INDEX_NAME
         if not self.path.is_file():
             raise DataPrepError(
-                f"{self.path} does not exist; expected the folder of the processed alignments: {INDEX_NAME} and 0.db, 1.db, ..."
+                f"{self.path} does not exist; expected the folder of the processed alignments: "
+                f"{INDEX_NAME} and 0.db, 1.db, ..."
             )
         try:
             self._chains = json.loads(self.path.read_bytes())
@@ -37,7 +46,7 @@ class SuperIndex:
         self._sizes: dict[str, int] = {}
         self._fingerprints: dict[str, list[Any]] = {}
         self._name_of: dict[tuple[Any, ...], str] = {}
-        """(db, files) -> the chain that is listed first with them: the name of the alignment."""
+        """Maps (db, files) to the name of the alignment, which is the first chain with these."""
         self._alignment_of = {
             chain_id: self._name(chain_id, where) for chain_id, where in self._chains.items()
         }
@@ -51,11 +60,12 @@ class SuperIndex:
         except (TypeError, KeyError, ValueError) as error:
             raise BrokenFile(
                 self.path,
-                f"chain {chain_id}: expected {{db, files: [[name, start, size], ...]}}, found {str(where)[:80]}",
+                f"chain {chain_id}: expected {{db, files: [[name, start, size], ...]}}, found "
+                f"{str(where)[:80]}",
             ) from error
         if key not in self._name_of:
             self._check(chain_id, *key)
-        # chains without a file each have an alignment of their own: nothing says that they share one
+        # Each chain without files gets its own alignment, because nothing shows that any share one.
         return self._name_of.setdefault(key, chain_id) if files else chain_id
 
     def _check(self, chain_id: str, database: str, files: tuple[tuple[str, int, int], ...]) -> None:
@@ -63,7 +73,8 @@ class SuperIndex:
         if Path(database).name != database or not path.is_file():
             raise BrokenFile(
                 self.path,
-                f"chain {chain_id} is in {database!r}, which is not in {self.path.parent}; fetch it",
+                f"chain {chain_id} is in {database!r}, which is not in {self.path.parent}; "
+                "fetch it",
             )
         if database not in self._sizes:
             self._sizes[database] = path.stat().st_size
@@ -72,13 +83,18 @@ class SuperIndex:
             if start < 0 or size < 0 or start + size > self._sizes[database]:
                 raise BrokenFile(
                     self.path,
-                    f"{name} of chain {chain_id} is bytes {start} to {start + size} of {path}, which has {self._sizes[database]}; fetch it again",
+                    f"{name} of chain {chain_id} is bytes {start} to {start + size} of {path}, "
+                    f"which has {self._sizes[database]}; fetch it again",
                 )
 
     def chains_by_alignment(
         self, chain_ids: Iterable[str]
     ) -> tuple[dict[str, list[str]], list[str]]:
-        """Alignment -> chains that use it, both in the order of chain_ids; and the chains without one."""
+        """Map alignments to the chains that use them, in the order of chain_ids.
+
+        Returns:
+            The map, and the chains without an alignment.
+        """
         users: dict[str, list[str]] = {}
         missing = []
         for chain_id in chain_ids:
@@ -89,7 +105,7 @@ class SuperIndex:
         return users, missing
 
     def unit(self, alignment_id: str, members: Sequence[str]) -> AlignmentUnit:
-        """The files that count, by the same names as in a folder of OpenProteinSet."""
+        """Return the unit of an alignment, with the files that the benchmark reads."""
         where: Mapping[str, Any] = self._chains[alignment_id]
         path = self.path.parent / where["db"]
         present = {

@@ -1,4 +1,4 @@
-"""`python -m data_prep convert-mlperf`."""
+"""The command `python -m data_prep convert-mlperf`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
 from data_prep.convert_mlperf.alignments import INDEX_NAME, SuperIndex
 from data_prep.convert_mlperf.structures import build_structure_shard, plan_structures
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.tables import read_obsolete
 
 CHAINS_NAME = "chains.csv"
@@ -32,12 +32,12 @@ CHAINS_NAME = "chains.csv"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProcessedSource:
-    """The benchmark's processed data set."""
+    """The source of the benchmark's processed data set."""
 
     pdb_mmcif_processed: Path
-    """Holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat and dicts/."""
+    """Folder with chains.csv, dicts_preprocessing_logs.csv, obsolete.dat and dicts/."""
     alignments: Path
-    """Holds super.index and the .db files, or a folder pdb_alignments that does."""
+    """Folder with super.index and the .db files, or with a folder pdb_alignments that has them."""
     missing_alignments: str = "error"
     shard_size_bytes: int = DEFAULT_SHARD_SIZE_BYTES
 
@@ -55,7 +55,11 @@ class ProcessedSource:
         )
 
     def plan_structures(self) -> Plan:
-        """All entries of the log. DataPrepError or BrokenFile if something is missing or cannot be understood."""
+        """Assign all entries of the log to structure shards.
+
+        Raises:
+            DataPrepError, BrokenFile: a file is missing or malformed.
+        """
         check_present(
             [
                 self.pdb_mmcif_processed / CHAINS_NAME,
@@ -70,7 +74,7 @@ class ProcessedSource:
         return build_structure_shard
 
     def plan_alignments(self, library: TemplateLibrary, structure_chunks: Sequence[Chunk]) -> Plan:
-        """One unit per alignment in use."""
+        """Assign the alignments that chains use to alignment shards."""
         index = SuperIndex(self._alignments_folder)
         users, missing = index.chains_by_alignment(library.chain_ids)
         check_missing(
@@ -92,7 +96,7 @@ class ProcessedSource:
         return read_obsolete(self._obsolete_path)
 
     def read_clusters(self) -> ClusterOf:
-        """From chains.csv, where the clusters of a chain's entities are resolved already."""
+        """Return the clusters of chains.csv, which has one cluster per chain."""
         path = self.pdb_mmcif_processed / CHAINS_NAME
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
@@ -100,7 +104,8 @@ class ProcessedSource:
             if missing:
                 raise BrokenFile(
                     path,
-                    f"has no column {', '.join(sorted(missing))}; expected the chains.csv of the processed data set",
+                    f"has no column {', '.join(sorted(missing))}; expected the chains.csv of the "
+                    "processed data set",
                     line=1,
                 )
             clusters = {row["pdb_chain_id"]: row["pdb_cluster_id"] for row in rows}
@@ -122,9 +127,9 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "convert-mlperf",
         help="the processed data set of MLCommons -> shards",
-        description="Convert the processed data set that MLCommons distributes to shards, the same that `convert` makes of the raw files. "
-        "Works under `mpiexec -n N`; a second run after an interruption goes on where the first one stopped. Pickles are read "
-        "without running anything that is in them.",
+        description="Convert the processed data set of MLCommons to the shards that `convert` "
+        "makes from the raw files. Runs under `mpiexec -n N`; a second run after an interruption "
+        "resumes the first one. Pickles are read without executing code in them.",
         epilog=EXIT_CODES,
     )
     parser.add_argument(
@@ -132,21 +137,21 @@ def add_parser(subparsers) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds chains.csv, dicts_preprocessing_logs.csv, obsolete.dat, dicts/",
+        help="folder with chains.csv, dicts_preprocessing_logs.csv, obsolete.dat and dicts/",
     )
     parser.add_argument(
         "--alignments",
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds super.index and 0.db, 1.db, ... (or pdb_alignments/ with them)",
+        help="folder with super.index and 0.db, 1.db, ..., or with pdb_alignments/, which has them",
     )
     add_common_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert; returns the exit code."""
+    """Convert the data set and return the exit code."""
     source = ProcessedSource(
         pdb_mmcif_processed=arguments.pdb_mmcif_processed,
         alignments=arguments.alignments,

@@ -1,8 +1,9 @@
-"""The pickles of `dicts/`, read without running anything that is in them.
+"""Reader of the pickles of `dicts/` that executes no code in them.
 
-One file per folder of the PDB (the two middle letters of the ids): a dict of entries by PDB id. An entry is a dict of texts,
-numbers, lists and dicts; coordinates are zlib-compressed bytes beside their shape. No class is needed for any of that, so the
-unpickler admits none: a pickle that asks for one is refused before the class is even looked up.
+There is one file per folder of the PDB (the two middle letters of the ids): a dict of entries by
+PDB id. An entry is a dict of texts, numbers, lists and dicts. Coordinates are zlib-compressed bytes
+with their shape. None of these needs a class, so the unpickler refuses a pickle that requests any
+class, before the class is looked up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.convert.structures import PackedChain
-from data_prep.parsers.errors import BrokenFile, EntryRejected
+from data_prep.errors import BrokenFile, EntryRejected
 from data_prep.parsers.file_access import read_file
 from data_prep.parsers.mmcif import parse_date
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
@@ -36,15 +37,15 @@ _ARRAYS = {
     "all_atom_positions": (np.dtype(np.float32), (NUM_ATOM_TYPES, 3)),
     "all_atom_mask": (np.dtype(bool), (NUM_ATOM_TYPES,)),
 }
-"""Name -> dtype, and shape after the residues."""
+"""Maps a name to its dtype and to its shape after the dimension of residues."""
 
 
 class _Refused(Exception):
-    """A pickle asks for something that would have to be imported."""
+    """A pickle requests an import."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Admits what pickle makes without importing anything."""
+class _RestrictedUnpickler(pickle.Unpickler):
+    """An unpickler that imports nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise _Refused(f"it asks for {module}.{name}")
@@ -54,9 +55,13 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_entries(path: Path) -> dict[str, dict[str, Any]]:
-    """All entries of a file, by PDB id. BrokenFile if it holds anything else, or would have to run code to be read."""
+    """Return all entries of a file by PDB id.
+
+    Raises:
+        BrokenFile: the file is malformed, or reading it would execute code.
+    """
     try:
-        entries = _PlainUnpickler(io.BytesIO(read_file(path))).load()
+        entries = _RestrictedUnpickler(io.BytesIO(read_file(path))).load()
     except _Refused as error:
         raise BrokenFile(
             path,
@@ -97,18 +102,25 @@ def _check_entry(path: Path, pdb_id: str, entry: Any) -> None:
         if not isinstance(entry[name], kind):
             raise BrokenFile(
                 path,
-                f"entry {pdb_id}: {name} is a {type(entry[name]).__name__}, expected {_name_of(kind)}",
+                f"entry {pdb_id}: {name} is a {type(entry[name]).__name__}, expected "
+                f"{_name_of(kind)}",
             )
     if entry["pdb_id"] != pdb_id:
-        raise BrokenFile(path, f"entry {pdb_id} calls itself {entry['pdb_id']!r}")
+        raise BrokenFile(
+            path, f"entry {pdb_id} has the pdb_id {entry['pdb_id']!r}; fetch the file again"
+        )
 
 
 def _name_of(kind: Any) -> str:
-    return " or ".join(each.__name__ for each in kind) if isinstance(kind, tuple) else kind.__name__
+    return " or ".join(part.__name__ for part in kind) if isinstance(kind, tuple) else kind.__name__
 
 
 def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
-    """The chains of an entry as `convert` packs those of an mmCIF file. BrokenFile if its parts do not fit each other."""
+    """Return the chains of an entry, packed as `convert` packs those of an mmCIF file.
+
+    Raises:
+        BrokenFile: parts of the entry are missing or inconsistent.
+    """
     pdb_id = entry["pdb_id"]
     try:
         release_date = parse_date(entry["release_date"]).isoformat()
@@ -171,11 +183,12 @@ def _array(path: Path, chain_id: str, name: str, stored: Any, *, num_residues: i
     if tuple(stored_shape) != shape:
         raise BrokenFile(
             path,
-            f"chain {chain_id}: {name} has shape {list(stored_shape)}, expected {list(shape)} as its sequence says",
+            f"chain {chain_id}: {name} has shape {list(stored_shape)}, expected {list(shape)} for "
+            "its sequence",
         )
     expected = int(np.prod(shape)) * dtype.itemsize
     try:
-        # one byte more than expected is enough to know that it is too long
+        # One byte more than expected shows that the data are too long.
         data = zlib.decompressobj().decompress(compressed, expected + 1)
     except zlib.error as error:
         raise BrokenFile(
@@ -184,6 +197,7 @@ def _array(path: Path, chain_id: str, name: str, stored: Any, *, num_residues: i
     if len(data) != expected:
         raise BrokenFile(
             path,
-            f"chain {chain_id}: {name} has {'more' if len(data) > expected else 'less'} than the {expected} bytes expected",
+            f"chain {chain_id}: {name} has {'more' if len(data) > expected else 'less'} than the "
+            f"{expected} bytes expected",
         )
     return np.frombuffer(data, dtype).reshape(shape)

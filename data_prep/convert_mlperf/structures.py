@@ -1,4 +1,4 @@
-"""Entries of a processed data set to structure shards, cut as `convert` cuts those of raw files."""
+"""Conversion of the entries of a processed data set to the structure shards of `convert`."""
 
 from __future__ import annotations
 
@@ -20,35 +20,38 @@ from data_prep.convert.structures import (
     structure_arrays,
 )
 from data_prep.convert_mlperf.pickles import pack_entry, read_entries
-from data_prep.errors import DataPrepError
-from data_prep.parsers.errors import BrokenFile, EntryRejected
-from data_prep.parsers.file_access import CannotRead
+from data_prep.errors import BrokenFile, CannotRead, DataPrepError, EntryRejected
 from data_prep.progress import Progress
 
 LOG_NAME = "dicts_preprocessing_logs.csv"
 _LOG_COLUMNS = ("pdb_id", "subdirname", "mmcif_gz_size", "error")
 _REASONS = {
-    "RuntimeError('legal_polymers are empty')": "no protein: none of the polymers has a monomer of a peptide type"
+    "RuntimeError('legal_polymers are empty')": (
+        "no protein: none of the polymers has a monomer of a peptide type"
+    )
 }
-"""Error in the log -> what `convert` says of such an entry."""
+"""Maps an error in the log to the reason that `convert` gives for such an entry."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProcessedEntry:
-    """An entry that the log of the data set names."""
+    """An entry in the log of the data set."""
 
     pdb_id: str
     path: Path
-    """The pickle that holds it."""
+    """The pickle with the entry."""
     mmcif_gz_bytes: int
-    """Size of the raw file that it was made from."""
+    """Size of the raw file of the entry."""
     error: str
-    """Why it was left out; empty if it was not."""
+    """Why the entry was rejected; empty if it was not."""
     fingerprint: list[Any]
 
 
 def plan_structures(processed: Path, *, shard_size_bytes: int) -> Plan:
-    """All entries in the order of the log, which is that of the raw files' folders and names."""
+    """Assign all entries to structure shards.
+
+    The order is that of the log, which is sorted by the folders and names of the raw files.
+    """
     entries = _read_log(processed)
     chunks = make_chunks(
         KIND,
@@ -65,7 +68,8 @@ def _read_log(processed: Path) -> list[ProcessedEntry]:
     for needed in (path, dicts):
         if not needed.exists():
             raise DataPrepError(
-                f"{needed} does not exist; expected the processed data set with chains.csv, {LOG_NAME}, obsolete.dat and dicts/"
+                f"{needed} does not exist; expected the processed data set with chains.csv, "
+                f"{LOG_NAME}, obsolete.dat and dicts/"
             )
     fingerprints: dict[str, list[Any]] = {}
     entries = []
@@ -114,7 +118,10 @@ def _integer(path: Path, text: str, *, line: int) -> int:
 def build_structure_shard(
     chunk: Chunk, findings: Findings, progress: Progress
 ) -> Mapping[str, np.ndarray]:
-    """Datasets of a structure shard. What cannot be read is an error here: the data set says itself what it left out."""
+    """Return the datasets of a structure shard.
+
+    A file or entry that cannot be read is an error, because the log names all rejected entries.
+    """
     chains: list[PackedChain] = []
     for path, units in itertools.groupby(chunk.units, key=lambda unit: unit.path):
         units = list(units)
@@ -134,7 +141,9 @@ def build_structure_shard(
             except BrokenFile as error:
                 findings.add_error(error)
             progress.update()
-    return structure_arrays(chains, [(each.name, each.reason) for each in findings.rejected])
+    return structure_arrays(
+        chains, [(rejection.name, rejection.reason) for rejection in findings.rejected]
+    )
 
 
 def _find(unit: ProcessedEntry, entries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""`python -m data_prep download`: the published data, fetched once, checked, and resumed after an interruption."""
+"""The command `python -m data_prep download`: resumable, checked download of published data."""

@@ -1,4 +1,4 @@
-"""`python -m data_prep download`."""
+"""The command `python -m data_prep download`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import write_atomically
 
 MANIFEST_NAME = "download_manifest.jsonl"
-"""One line per file that was fetched whole: path, size, sha256."""
+"""One line per completely fetched file: path, size, sha256."""
 DEFAULT_DATA_SETS = ("checkpoint", "processed")
 
 
@@ -24,19 +24,20 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "download",
         help="fetch the published data",
-        description="Fetch published data over HTTPS. Interrupted, the same command goes on. The sha256 of every file goes into "
-        f"{MANIFEST_NAME}; where one was published it must agree. Sets: "
+        description="Fetch published data over HTTPS. After an interruption the same command "
+        f"resumes. The sha256 of every file is written to {MANIFEST_NAME} and compared with the "
+        "published one if there is one. Sets: "
         + "; ".join(f"{name}: {data_set.description}" for name, data_set in names.items()),
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where to put everything"
+        "--out", type=Path, required=True, metavar="DIR", help="the output directory"
     )
     parser.add_argument(
         "--what",
         nargs="+",
         choices=tuple(names),
         default=DEFAULT_DATA_SETS,
-        help="which sets (default: checkpoint processed)",
+        help="data sets to fetch (default: checkpoint processed)",
     )
     parser.add_argument(
         "--processed-root",
@@ -47,7 +48,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="hash files that are here already, and fetch again what has changed",
+        help="hash files that were fetched earlier, and fetch changed ones again",
     )
     parser.set_defaults(run=run)
 
@@ -60,13 +61,21 @@ def run(arguments: argparse.Namespace) -> int:
             data_sets[name], arguments.out, name=name, check_contents=arguments.check
         )
     print(
-        f"{arguments.out}: {num_fetched} files fetched, everything is here; {MANIFEST_NAME} has the checksums"
+        f"{arguments.out}: {num_fetched} files fetched, all files are complete; {MANIFEST_NAME} "
+        "has the checksums"
     )
     return 0
 
 
 def download(data_set: DataSet, out: Path, *, name: str, check_contents: bool) -> int:
-    """Fetch what is not here yet; the number of files fetched. DataPrepError for the first file that cannot be had."""
+    """Fetch the missing files of a data set and return their number.
+
+    Args:
+        check_contents: hash files that were fetched earlier, instead of comparing their sizes.
+
+    Raises:
+        DataPrepError: a file cannot be fetched.
+    """
     out.mkdir(parents=True, exist_ok=True)
     recorded = read_manifest(out)
     lines = "".join(json.dumps(dataclasses.asdict(fetched)) + "\n" for fetched in recorded.values())
@@ -94,7 +103,11 @@ def _all_files(data_set: DataSet) -> Iterator[RemoteFile]:
 
 
 def read_manifest(out: Path) -> dict[str, Fetched]:
-    """Files recorded so far, by path; of several lines for one path the last counts. A line cut by a crash is passed over."""
+    """Return the recorded files by path.
+
+    The last of several lines with the same path counts. Incomplete lines are skipped: a crash
+    leaves them.
+    """
     path = out / MANIFEST_NAME
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""What lies below an address: from folder pages of a web server, or from the listing of an S3 bucket."""
+"""Lists of the files below an address: folder pages of a web server, or an S3 bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_prep.errors import DataPrepError
 
 
 def list_folder(folder: RemoteFolder) -> Iterator[RemoteFile]:
-    """All files below a folder, in the order of the listing."""
+    """Yield all files below a folder in the order of the listing."""
     if folder.kind == "s3":
         return _list_bucket(folder)
     return _list_pages(folder.address, folder.path)
@@ -31,7 +31,10 @@ class _Links(html.parser.HTMLParser):
 
 
 def _list_pages(address: str, path: str) -> Iterator[RemoteFile]:
-    """Links that lead one step down; sorting links (?C=...) and the parent folder do not."""
+    """Yield the files below a folder page.
+
+    Only links to direct children are followed, not those for sorting (?C=...) or to the parent.
+    """
     links = _Links()
     links.feed(read_page(address).decode("utf-8", errors="replace"))
     names = dict.fromkeys(_name_below(address, target) for target in links.targets)
@@ -39,15 +42,15 @@ def _list_pages(address: str, path: str) -> Iterator[RemoteFile]:
     if not names:
         raise DataPrepError(f"{address} lists no files; expected a folder page with links")
     for name in names:
-        plain_name = urllib.parse.unquote(name)
+        file_name = urllib.parse.unquote(name)
         if name.endswith("/"):
-            yield from _list_pages(address + name, f"{path}/{plain_name.rstrip('/')}")
+            yield from _list_pages(address + name, f"{path}/{file_name.rstrip('/')}")
         else:
-            yield RemoteFile(address=address + name, path=f"{path}/{plain_name}")
+            yield RemoteFile(address=address + name, path=f"{path}/{file_name}")
 
 
 def _name_below(address: str, target: str) -> str:
-    """The last step of a link that leads from the address exactly one step down; "" for any other link."""
+    """Return the last part of a link to a direct child of the address, "" for other links."""
     absolute = urllib.parse.urljoin(address, target)
     if not absolute.startswith(address) or "?" in absolute or "#" in absolute:
         return ""

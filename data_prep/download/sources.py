@@ -1,15 +1,16 @@
-"""Where the published data are. Addresses as the benchmark's reference implementation gives them."""
+"""Addresses of the published data, from the benchmark's reference implementation."""
 
 from __future__ import annotations
 
 import dataclasses
 
+DEFAULT_PROCESSED_ROOT = "https://portal.nersc.gov/cfs/m4291/openfold"
 CHECKPOINT_SHA256 = "b518be4677048f2c0f94889c91e2da73655a73b825a8aa7f8b6f5e580d8ffbed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """One file, with its sha256 where it was published."""
+    """A file, with its sha256 if it was published."""
 
     address: str
     path: str
@@ -19,18 +20,20 @@ class RemoteFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteFolder:
-    """Everything below an address. kind "index": pages of links, as web servers list folders; "s3": a bucket's listing."""
+    """All files below an address."""
 
     address: str
     path: str
+    """Relative to the output directory."""
     kind: str
+    """"index": folder pages of a web server; "s3": listing of a bucket."""
     prefix: str = ""
-    """For "s3": only keys that begin so."""
+    """For "s3": only keys with this prefix."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What one name on the command line fetches."""
+    """The files and folders of one value of --what."""
 
     description: str
     files: tuple[RemoteFile, ...] = ()
@@ -38,74 +41,78 @@ class DataSet:
 
 
 def published_data(processed_root: str) -> dict[str, DataSet]:
-    """Data sets by name. processed_root: address of the processed data (a mirror of it may stand in)."""
+    """Return the data sets by name.
+
+    Args:
+        processed_root: address of the processed data and the checkpoint, or of a mirror.
+    """
     root = processed_root.rstrip("/")
     return {
-        "checkpoint": DataSet(
-            description="the checkpoint that the closed division starts from (1.1 GiB)",
-            files=(
-                RemoteFile(
-                    address=f"{root}/mlperf_hpc_openfold_resumable_checkpoint.pt",
-                    path="mlperf_hpc_openfold_resumable_checkpoint.pt",
-                    sha256=CHECKPOINT_SHA256,
-                ),
-            ),
-        ),
-        "processed": DataSet(
-            description="the data set as MLCommons distributes it (616 GiB; about 1,100 files)",
-            folders=(
-                RemoteFolder(
-                    address=f"{root}/pdb_mmcif/processed/", path="pdb_mmcif/processed", kind="index"
-                ),
-                RemoteFolder(
-                    address=f"{root}/open_protein_set/processed/",
-                    path="open_protein_set/processed",
-                    kind="index",
-                ),
-            ),
-        ),
-        "raw-pdb": DataSet(
-            description="all entries of the PDB as they are today, with cluster and obsolete tables (more than 55 GiB)",
-            files=(
-                RemoteFile(
-                    address="https://files.wwpdb.org/pub/pdb/data/status/obsolete.dat",
-                    path="pdb_mmcif/obsolete.dat",
-                ),
-                RemoteFile(
-                    address="https://cdn.rcsb.org/resources/sequence/clusters/clusters-by-entity-40.txt",
-                    path="pdb_mmcif/clusters-by-entity-40.txt",
-                ),
-            ),
-            folders=(
-                RemoteFolder(
-                    address="https://files.wwpdb.org/pub/pdb/data/structures/divided/mmCIF/",
-                    path="pdb_mmcif/raw",
-                    kind="index",
-                ),
-            ),
-        ),
-        "raw-alignments": DataSet(
-            description="OpenProteinSet: alignments of all chains (606 GiB; 524,000 files)",
-            files=(
-                RemoteFile(
-                    address="https://openfold.s3.amazonaws.com/LICENSE",
-                    path="open_protein_set/LICENSE",
-                ),
-                RemoteFile(
-                    address="https://openfold.s3.amazonaws.com/duplicate_pdb_chains.txt",
-                    path="open_protein_set/duplicate_pdb_chains.txt",
-                ),
-            ),
-            folders=(
-                RemoteFolder(
-                    address="https://openfold.s3.amazonaws.com/",
-                    path="open_protein_set",
-                    kind="s3",
-                    prefix="pdb/",
-                ),
-            ),
-        ),
+        "checkpoint": _checkpoint(root),
+        "processed": _processed(root),
+        "raw-pdb": _RAW_PDB,
+        "raw-alignments": _RAW_ALIGNMENTS,
     }
 
 
-DEFAULT_PROCESSED_ROOT = "https://portal.nersc.gov/cfs/m4291/openfold"
+def _checkpoint(root: str) -> DataSet:
+    name = "mlperf_hpc_openfold_resumable_checkpoint.pt"
+    return DataSet(
+        description="the initial checkpoint of the closed division (1.1 GiB)",
+        files=(RemoteFile(address=f"{root}/{name}", path=name, sha256=CHECKPOINT_SHA256),),
+    )
+
+
+def _processed(root: str) -> DataSet:
+    paths = ("pdb_mmcif/processed", "open_protein_set/processed")
+    return DataSet(
+        description="the data set as distributed by MLCommons (616 GiB; about 1,100 files)",
+        folders=tuple(
+            RemoteFolder(address=f"{root}/{path}/", path=path, kind="index") for path in paths
+        ),
+    )
+
+
+_RAW_PDB = DataSet(
+    description="all current entries of the PDB, with cluster and obsolete tables (more than "
+    "55 GiB)",
+    files=(
+        RemoteFile(
+            address="https://files.wwpdb.org/pub/pdb/data/status/obsolete.dat",
+            path="pdb_mmcif/obsolete.dat",
+        ),
+        RemoteFile(
+            address="https://cdn.rcsb.org/resources/sequence/clusters/clusters-by-entity-40.txt",
+            path="pdb_mmcif/clusters-by-entity-40.txt",
+        ),
+    ),
+    folders=(
+        RemoteFolder(
+            address="https://files.wwpdb.org/pub/pdb/data/structures/divided/mmCIF/",
+            path="pdb_mmcif/raw",
+            kind="index",
+        ),
+    ),
+)
+
+_RAW_ALIGNMENTS = DataSet(
+    description="OpenProteinSet: alignments of all chains (606 GiB; 524,000 files)",
+    files=(
+        RemoteFile(
+            address="https://openfold.s3.amazonaws.com/LICENSE",
+            path="open_protein_set/LICENSE",
+        ),
+        RemoteFile(
+            address="https://openfold.s3.amazonaws.com/duplicate_pdb_chains.txt",
+            path="open_protein_set/duplicate_pdb_chains.txt",
+        ),
+    ),
+    folders=(
+        RemoteFolder(
+            address="https://openfold.s3.amazonaws.com/",
+            path="open_protein_set",
+            kind="s3",
+            prefix="pdb/",
+        ),
+    ),
+)

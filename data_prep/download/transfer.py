@@ -1,4 +1,4 @@
-"""Fetching one file over HTTP: resumed where it stopped, checked, and renamed only when whole."""
+"""Resumable transfer of one file over HTTP. A file is checked and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PART_SUFFIX = ".part"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """A file that is here and whole."""
+    """A completely fetched file."""
 
     path: str
     size_bytes: int
@@ -31,12 +31,20 @@ class Fetched:
 
 
 def read_page(address: str) -> bytes:
-    """A small page in memory. DataPrepError if it cannot be had."""
+    """Return the contents of a small page.
+
+    Raises:
+        DataPrepError: the page cannot be read.
+    """
     return _retrying(lambda: _read(address), address)
 
 
 def fetch(file: RemoteFile, out: Path, progress: Progress) -> Fetched:
-    """Fetch a file below `out`. A part that is there is continued (HTTP Range); a wrong sha256 removes it and is an error."""
+    """Fetch a file to a path below `out`. A partial file is continued with an HTTP range request.
+
+    Raises:
+        DataPrepError: the file cannot be fetched, or its sha256 is wrong. It is removed then.
+    """
     target = out / file.path
     part = target.with_name(target.name + _PART_SUFFIX)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +60,14 @@ def fetch(file: RemoteFile, out: Path, progress: Progress) -> Fetched:
 
 
 def _retrying(action, address: str):
-    """Try a few times: of ten thousand requests some fail. An answer such as "not found" is final."""
+    """Call an action several times until it succeeds. A status below 500 is final."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return action()
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == _ATTEMPTS:
                 raise DataPrepError(
-                    f"{address}: the server answers {error.code} {error.reason}"
+                    f"{address}: the server responds {error.code} {error.reason}"
                 ) from error
         except (
             urllib.error.URLError,
@@ -76,34 +84,35 @@ def _retrying(action, address: str):
 
 
 def _read(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as answer:
-        return answer.read()
+    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
+        return response.read()
 
 
 def _continue(address: str, part: Path, progress: Progress) -> None:
-    """Append to the part what it lacks."""
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    """Append the missing bytes to a partial file."""
+    present = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={present}-"} if present else {}
+    request = urllib.request.Request(address, headers=headers)
     try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if (
             error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            and _total_size(error.headers) == have
+            and _total_size(error.headers) == present
         ):
-            return  # The part is already whole.
+            return  # The partial file is already complete.
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
             raise ConnectionError(
-                f"part of {have} bytes does not fit the file at {address}"
+                f"part of {present} bytes does not fit the file at {address}"
             ) from error
         raise
-    with answer:
-        continues = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        expected = int(answer.headers.get("Content-Length", -1))
+    with response:
+        continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        expected = int(response.headers.get("Content-Length", -1))
         received = 0
         with open(part, "ab" if continues else "wb") as out:
-            while block := answer.read(_BLOCK_BYTES):
+            while block := response.read(_BLOCK_BYTES):
                 out.write(block)
                 received += len(block)
                 progress.update(len(block))
@@ -112,13 +121,13 @@ def _continue(address: str, part: Path, progress: Progress) -> None:
 
 
 def _total_size(headers) -> int:
-    """Size of the whole file from `Content-Range: bytes */<size>`; -1 if the server does not say."""
+    """Return the size of the whole file from `Content-Range: bytes */<size>`, -1 if unknown."""
     size = (headers.get("Content-Range") or "").rpartition("/")[2]
     return int(size) if size.isdigit() else -1
 
 
 def is_as_recorded(recorded: Fetched, out: Path, *, check_contents: bool) -> bool:
-    """Whether a file fetched earlier is still there: by size, or by sha256."""
+    """Return whether a recorded file still exists with its size, or its sha256 if checked."""
     path = out / recorded.path
     if not path.is_file() or path.stat().st_size != recorded.size_bytes:
         return False

@@ -1,1 +1,4 @@
-"""One parser per file format of the raw data. Errors name the file, and the line where there is one."""
+"""Parsers of the raw data, one per file format.
+
+Errors name the file and, if known, the line.
+"""

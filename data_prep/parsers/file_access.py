@@ -1,10 +1,9 @@
-"""The one place where input files and folders are opened.
+"""Access to input files and folders. No other module of `data_prep` lists or opens raw input.
 
-It keeps apart "is not there" and "cannot be read". What is not there is for the caller to judge.
-What cannot be read (no permission, an I/O error, a stale handle, a link to a file that is missing)
-is always an error that names the path: a second try may succeed, and a smaller data set must not be
-the result. `Path.glob` and `Path.is_file` hide such errors, so nothing else in `data_prep` lists or
-opens input.
+Absent input and unreadable input are different cases. The caller decides what absent input means.
+Unreadable input (no permission, an I/O error, a stale handle, a link to a missing file) is always
+an error that names the path: a second try may succeed, and the result must not be a smaller data
+set. `Path.glob` and `Path.is_file` hide such errors.
 """
 
 from __future__ import annotations
@@ -15,41 +14,26 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.errors import DataPrepError
+from data_prep.errors import CannotRead, printable
 
 DANGLING = "a link to a path that does not exist"
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
-
-
-class CannotRead(DataPrepError):
-    """Input that is there but cannot be read. The message names the path and the reason."""
-
-    def __init__(self, path: object, reason: str) -> None:
-        super().__init__(
-            f"cannot read {printable(path)}: {reason}; repair this and run the same command again"
-        )
-
-
-def printable(path: object) -> str:
-    """A path as text that can be written as UTF-8; bytes of a name that are not UTF-8 become
-    `\\xe9`."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file name, as Python gives it, is UTF-8 on the disk."""
+    """Return whether the bytes of a file name on the disk are valid UTF-8."""
     return printable(name) == name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """Something in a folder. A link counts as what it leads to."""
+    """A file or folder in a folder. A link counts as its target."""
 
     path: Path
     is_folder: bool
     is_link: bool
     problem: str
-    """Why it can be neither read nor listed: the reason, or empty."""
+    """Why it can be neither read nor listed; empty if it can."""
     _entry: os.DirEntry
 
     @property
@@ -57,7 +41,11 @@ class Item:
         return self.path.name
 
     def status(self) -> os.stat_result:
-        """Size and times; asked of the system once. CannotRead if that fails."""
+        """Return size and times, which the system is asked for once.
+
+        Raises:
+            CannotRead: the system reports an error.
+        """
         if self.problem:
             raise CannotRead(self.path, self.problem)
         try:
@@ -66,12 +54,16 @@ class Item:
             raise CannotRead(self.path, reason_of(error)) from error
 
     def size_bytes(self) -> int | None:
-        """Size of a file for a listing; None for a folder, or where it cannot be found out."""
+        """Return the size of a file; None for a folder or an unreadable item."""
         return None if self.is_folder or self.problem else self.status().st_size
 
 
 def list_folder(path: Path) -> list[Item]:
-    """Everything in a folder, by name. CannotRead if it cannot be listed."""
+    """Return all items of a folder, sorted by name.
+
+    Raises:
+        CannotRead: the folder cannot be listed.
+    """
     try:
         with _scandir(path) as entries:
             return sorted((_item(path, entry) for entry in entries), key=lambda item: item.name)
@@ -81,15 +73,15 @@ def list_folder(path: Path) -> list[Item]:
 
 
 def files_below(folder: Item) -> list[Item]:
-    """The files in a folder and in all folders below it; an empty folder itself.
+    """Return the files in a folder and in all folders below it.
 
-    A link to a folder is returned itself, not entered.
+    An empty folder and a link to a folder are returned themselves. Links are not followed.
     """
     contents = [] if folder.is_link else list_folder(folder.path)
-    found = []
+    files = []
     for item in contents:
-        found.extend(files_below(item) if item.is_folder else [item])
-    return found or [folder]
+        files.extend(files_below(item) if item.is_folder else [item])
+    return files or [folder]
 
 
 def _item(folder: Path, entry: os.DirEntry) -> Item:
@@ -105,19 +97,20 @@ def _item(folder: Path, entry: os.DirEntry) -> Item:
 
 
 def reason_of(error: OSError) -> str:
-    """The system's words for an error, without the path."""
+    """Return the system's description of an error, without the path."""
     return error.strerror or str(error)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something at a path.
+    """Return whether a path exists.
 
-    CannotRead if that cannot be found out, or for a link to nowhere.
+    Raises:
+        CannotRead: the system does not say, or the path is a link to a missing path.
     """
     try:
         os.stat(path)
     except OSError as error:
-        if error.errno not in _NOT_THERE:
+        if error.errno not in _ABSENT:
             raise CannotRead(path, reason_of(error)) from error
         if path.is_symlink():
             raise CannotRead(path, DANGLING) from error
@@ -126,9 +119,10 @@ def exists(path: Path) -> bool:
 
 
 def read_file(path: Path, *, start: int = 0, size: int = -1) -> bytes:
-    """The bytes of a file, or `size` of them from `start`.
+    """Return the bytes of a file, or `size` bytes from `start`.
 
-    CannotRead if the system does not give them.
+    Raises:
+        CannotRead: the file cannot be read.
     """
     try:
         with _open(path) as file:

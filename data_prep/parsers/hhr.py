@@ -1,4 +1,4 @@
-"""Template hits as hhsearch writes them (.hhr)."""
+"""Parser of template hits in the format of hhsearch (.hhr)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import string
 from pathlib import Path
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.sources import read_text
 
 _HEADER_END = "Command"
@@ -28,22 +28,28 @@ _ANNOTATIONS = ("ss_dssp", "ss_pred", "ss_conf", "Consensus", "sa_dssp", "sa_pre
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HhrHit:
-    """One hit. query and hit_sequence are aligned to each other, with '-' for gaps; indices count from 0, -1 at gaps."""
+    """A template hit."""
 
     index: int
+    """Number of the hit in the file, from 1."""
     name: str
     aligned_cols: int
     sum_probs: float
     query: str
+    """Aligned part of the query, with '-' for gaps."""
     hit_sequence: str
+    """Aligned part of the template, of the same length as `query`."""
     indices_query: tuple[int, ...]
+    """Residue of each letter of `query`, from 0; -1 at gaps."""
     indices_hit: tuple[int, ...]
+    """Residue of each letter of `hit_sequence`, from 0; -1 at gaps."""
 
     @property
     def chain(self) -> tuple[str, str]:
-        """The PDB id in lower case and the chain id in its own case, from a name `1ABC_A text`.
+        """The PDB id in lower case and the chain id as written, from a name `1ABC_A text`.
 
-        ValueError if the name does not start with a PDB id, an underscore and a chain id.
+        Raises:
+            ValueError: the name does not start with a PDB id, an underscore and a chain id.
         """
         pdb_id, _, rest = self.name.partition("_")
         chain_id = "".join(itertools.takewhile(_CHAIN_ID_CHARACTERS.__contains__, rest))
@@ -57,19 +63,21 @@ class HhrHit:
 
 
 def parse_hhr(path: Path) -> list[HhrHit]:
-    """All hits in the order of the file (.hhr or .hhr.gz).
+    """Return all hits of a file (.hhr or .hhr.gz) in its order. An empty file has no hits.
 
-    A file without a byte has no hits. BrokenFile if the file is cut: half a header, fewer hits than
-    its table lists, or a last hit with fewer aligned columns than its summary says. Other hits may
-    have fewer, even none: hhsearch writes 1 where its backtrace is empty. The benchmark reads such
-    hits, and its filters judge them.
+    A hit may have fewer aligned columns than its summary says, even none: hhsearch writes 1 if its
+    backtrace is empty. The benchmark reads such hits and applies its filters to them.
+
+    Raises:
+        BrokenFile: the file is truncated: its header is incomplete, it has fewer hits than its
+            table lists, or its last hit has fewer aligned columns than its summary says.
     """
     lines = read_text(path).splitlines()
     try:
         return _parse_lines(path, lines)
     except BrokenFile:
         raise
-    except (ValueError, OverflowError) as error:  # A number that is none, or too large.
+    except (ValueError, OverflowError) as error:  # Text that is not a number, or a large number.
         raise BrokenFile(path, str(error)) from error
 
 
@@ -95,7 +103,7 @@ def _count_table_rows(path: Path, lines: list[str]) -> int:
             while head + 1 + count < len(lines) and _TABLE_ROW.match(lines[head + 1 + count]):
                 count += 1
             return count
-    # a search without hits may leave its header alone, which ends with the command
+    # The file of a search without hits may have only its header, which ends with the command.
     if any(line.strip() for line in lines) and not any(
         line.startswith(_HEADER_END) for line in lines
     ):
@@ -127,28 +135,18 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
         raise BrokenFile(
             path, f"Sum_probs is {summary.group(2)}, expected a finite number", line=first + 3
         )
-    query, hit = _Row(), _Row()
-    for number in range(first + 3, last):
-        line = lines[number]
-        if line[:2] in ("Q ", "T ") and not line[2:].startswith(_ANNOTATIONS):
-            row = query if line[0] == "Q" else hit
-            if not row.extend(line[_SEQUENCE_COLUMN:]):
-                raise BrokenFile(
-                    path,
-                    f"expected a stretch of an aligned sequence, found {line[:60]!r}",
-                    line=number + 1,
-                )
+    query, hit = _read_sequences(path, lines, first + 3, last)
     aligned_cols = int(float(summary.group(1)))
-    found = sum(q != "-" and t != "-" for q, t in zip(query.text, hit.text))
-    is_whole = not (last == len(lines) and _may_be_cut(lines, aligned_cols, found))
+    num_pairs = sum(q != "-" and t != "-" for q, t in zip(query.text, hit.text))
+    is_whole = not (last == len(lines) and _may_be_truncated(lines, aligned_cols, num_pairs))
     if (
         len(query.text) != len(hit.text)
-        or found > aligned_cols
-        or (found < aligned_cols and not is_whole)
+        or num_pairs > aligned_cols
+        or (num_pairs < aligned_cols and not is_whole)
     ):
         raise BrokenFile(
             path,
-            f"cut short: hit has {found} aligned columns, its summary says {aligned_cols}",
+            f"cut short: hit has {num_pairs} aligned columns, its summary says {aligned_cols}",
             line=last,
         )
     return HhrHit(
@@ -163,26 +161,44 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
     )
 
 
-def _may_be_cut(lines: list[str], aligned_cols: int, found: int) -> bool:
-    """Whether the last hit of a file may have lost columns at the end of the file.
+def _read_sequences(
+    path: Path, lines: list[str], first: int, last: int
+) -> tuple[_AlignedSequence, _AlignedSequence]:
+    """Return the query and the template sequence of a hit from its alignment blocks."""
+    query, hit = _AlignedSequence(), _AlignedSequence()
+    for number in range(first, last):
+        line = lines[number]
+        if line[:2] in ("Q ", "T ") and not line[2:].startswith(_ANNOTATIONS):
+            sequence = query if line[0] == "Q" else hit
+            if not sequence.extend(line[_SEQUENCE_COLUMN:]):
+                raise BrokenFile(
+                    path,
+                    f"expected a segment of an aligned sequence, found {line[:60]!r}",
+                    line=number + 1,
+                )
+    return query, hit
 
-    hhsearch ends its file with "Done!". Without it, a hit that has no column where its summary says
-    1 is one without a backtrace.
+
+def _may_be_truncated(lines: list[str], aligned_cols: int, num_pairs: int) -> bool:
+    """Return whether the last hit of a file may have lost columns at the end of the file.
+
+    hhsearch ends its file with "Done!". Without this line, a hit without columns whose summary says
+    1 is a hit with an empty backtrace.
     """
     has_end = any(line.startswith(_FILE_END) for line in lines[-3:])
-    return not has_end and not (found == 0 and aligned_cols == 1)
+    return not has_end and not (num_pairs == 0 and aligned_cols == 1)
 
 
-class _Row:
-    """One of the two sequences of a hit, put together from its stretches."""
+class _AlignedSequence:
+    """One of the two sequences of a hit, concatenated from its segments."""
 
     def __init__(self) -> None:
         self.text = ""
         self.indices: list[int] = []
 
-    def extend(self, stretch: str) -> bool:
-        """Append `<start> <letters> <end> (<length>)`; False if that is not what is there."""
-        match = _SEQUENCE.match(stretch)
+    def extend(self, segment: str) -> bool:
+        """Append `<start> <letters> <end> (<length>)`. Return False if the segment is malformed."""
+        match = _SEQUENCE.match(segment)
         if match is None:
             return False
         number = int(match.group(1)) - 1

@@ -1,10 +1,9 @@
-"""One PDB entry (.cif.gz or .cif) to protein chains with atom37 coordinates.
+"""Parser of PDB entries (.cif.gz or .cif) to protein chains with atom37 coordinates.
 
-Entries are read as by the benchmark's preprocessing.
-
-That preprocessing is built on Biopython, whose choices (which alternative location, which residue name, what counts as an error)
-decide what the model is trained on. They are matched here, odd ones included; the comments say which are odd. Any error rejects
-the whole entry, never a single chain.
+Entries are read as by the benchmark's preprocessing, which uses Biopython. Biopython's choices of
+alternative locations, residue names and errors determine the training data. This parser makes the
+same choices, including odd ones, which the comments name. Any error rejects the whole entry, never
+a single chain.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from data_prep.parsers.errors import EntryRejected, FaultyEntry
-from data_prep.parsers.file_access import is_utf8, printable, read_file
+from data_prep.errors import EntryRejected, FaultyEntry, printable
+from data_prep.parsers.file_access import is_utf8, read_file
 from data_prep.parsers.mmcif_atoms import AtomSites, chain_residues
 from data_prep.parsers.residue_letters import LETTER_OF, UNKNOWN_LETTER
 from data_prep.parsers.sources import DAMAGED_GZIP
@@ -28,9 +27,9 @@ from openfold_opt.protein.residue_constants import atom_order, atom_type_num
 
 _ID_LENGTH = 4
 _ID = re.compile(r"[A-Za-z0-9-]+")
-"""No underscore in an id: it separates the entry's id from the chain's."""
+"""An underscore is not allowed: it separates the id of the entry from that of the chain."""
 _FIRST_YEAR = 1900
-"""Earlier revision dates are mistakes; the PDB was founded in 1971."""
+"""Earlier revision dates are errors: the PDB was founded in 1971."""
 _RESOLUTION_TAGS = (
     "_refine.ls_d_res_high",
     "_em_3d_reconstruction.resolution",
@@ -40,15 +39,18 @@ _RESOLUTION_TAGS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedChain:
-    """A protein chain. Positions float32 [N_res, 37, 3] in angstrom, zero where the mask bool [N_res, 37] is False."""
+    """A protein chain."""
 
     author_chain_id: str
     mmcif_chain_ids: tuple[str, ...]
     entity_keys: tuple[str, ...]
-    """`<ID>_<entity>` in upper case for every entity of this author chain: what the cluster file lists."""
+    """`<ID>_<entity>` of every entity of this author chain in upper case, as in the cluster
+    file."""
     sequence: str
     positions: np.ndarray
+    """float32 [N_res, 37, 3], angstrom; zero where the mask is False."""
     mask: np.ndarray
+    """bool [N_res, 37]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,21 +66,22 @@ class ParsedEntry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Polymer:
-    """A protein polymer under one label id."""
+    """The protein polymer of one label id."""
 
     monomers: tuple[str, ...]
     first_number: int
 
 
 class _Tags:
-    """Columns of an mmCIF block by tag, as lists of unquoted text."""
+    """The columns of an mmCIF block by tag, as lists of unquoted text."""
 
     def __init__(self, block: gemmi.cif.Block) -> None:
         self._block = block
 
     def optional(self, tag: str) -> list[str]:
         values = list(self._block.find_values(tag))
-        joined = "".join(values)  # Most columns hold no quote at all, and atom columns are long.
+        # One search of the joined text is fast: most columns have no quote, and some are long.
+        joined = "".join(values)
         if "'" in joined or '"' in joined or ";" in joined:
             return [unquoted(value) for value in values]
         return values
@@ -91,25 +94,31 @@ class _Tags:
 
 
 def unquoted(value: str) -> str:
-    """The text of a CIF value; '?' and '.' stay as they are, quoted or not, as the benchmark sees no difference."""
+    """Return the text of a CIF value.
+
+    '?' and '.' stay unchanged, quoted or not, as in the benchmark.
+    """
     return gemmi.cif.as_string(value) if value[:1] in ("'", '"', ";") else value
 
 
 def parse_mmcif(path: Path, *, own_data: bool = False) -> ParsedEntry:
     """Read `<id>.cif.gz` or `<id>.cif`.
 
-    own_data: take ids of another length than four, and read files without `_chem_comp.type`, where
-    a polymer is a protein if `_entity_poly.type` says so. EntryRejected with the reason if the
-    entry has no protein or breaks a rule of the benchmark; FaultyEntry if the file is damaged;
-    CannotRead if the system does not give it.
+    Args:
+        own_data: accept ids whose length is not four, and files without `_chem_comp.type`, in
+            which `_entity_poly.type` tells proteins from other polymers.
+
+    Raises:
+        EntryRejected: the entry has no protein or breaks a rule of the benchmark.
+        FaultyEntry: the file is damaged.
+        CannotRead: the file cannot be read.
     """
     try:
         return _parse_entry(path, own_data)
     except EntryRejected:
         raise
-    except (
-        ValueError
-    ) as error:  # Text that is not UTF-8, columns of one category with different lengths.
+    except ValueError as error:
+        # The text is not UTF-8, or columns of one category have different lengths.
         raise FaultyEntry(f"cannot be read: {error}") from error
 
 
@@ -152,9 +161,9 @@ def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
 
 
 def _pdb_id(path: Path, own_data: bool) -> str:
-    """The id in the file's name.
+    """Return the id in the name of the file.
 
-    Odd: the benchmark takes four characters only, so the PDB's longer ids are rejected.
+    Odd: the benchmark accepts only four characters, so the PDB's longer ids are rejected.
     """
     if not is_utf8(path.name):
         raise FaultyEntry(f"the name of the file {printable(path.name)} is not UTF-8; rename it")
@@ -182,16 +191,18 @@ def _read_block(path: Path) -> gemmi.cif.Block:
 
 
 def _release_date(tags: _Tags) -> str:
-    """The earliest revision date as an ISO date; every one of them must be a date."""
+    """Return the earliest revision date as an ISO date. All of them must be dates."""
     return min(
         parse_date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]
     ).isoformat()
 
 
 def parse_date(text: str) -> datetime.date:
-    """The date of a revision. Odd: 2001-2-3 is a date too, as strptime reads it.
+    """Parse a date. Odd: strptime also accepts 2001-2-3.
 
-    EntryRejected for what is no date, FaultyEntry for a year that cannot be.
+    Raises:
+        EntryRejected: the text is not a date.
+        FaultyEntry: the year is impossible.
     """
     try:
         date = datetime.datetime.strptime(text, "%Y-%m-%d").date()
@@ -203,7 +214,10 @@ def parse_date(text: str) -> datetime.date:
 
 
 def _resolution(tags: _Tags) -> float | None:
-    """The largest number under the first tag that exists. Odd: a '?' there means none, and the other tags are not tried."""
+    """Return the largest number under the first tag that exists, or None.
+
+    Odd: if its value is '?', the result is None and the other tags are not tried.
+    """
     for tag in _RESOLUTION_TAGS:
         values = tags.optional(tag)
         if values:
@@ -229,7 +243,10 @@ def _entity_to_label_chains(tags: _Tags) -> dict[str, list[str]]:
 def _protein_polymers(
     tags: _Tags, entity_chains: dict[str, list[str]], own_data: bool
 ) -> dict[str, _Polymer]:
-    """Protein polymers by label id: entities in the order of `_entity_poly_seq`, then `_struct_asym` order."""
+    """Return protein polymers by label id.
+
+    Entities are in the order of `_entity_poly_seq`, label ids in that of `_struct_asym`.
+    """
     monomers: dict[str, list[tuple[int, str]]] = {}
     columns = [tags[f"_entity_poly_seq.{name}"] for name in ("entity_id", "num", "mon_id")]
     for entity, number, name in zip(*columns, strict=True):
@@ -251,9 +268,9 @@ def _protein_polymers(
 
 
 def _protein_entities(monomers: dict[str, list[str]], tags: _Tags, own_data: bool) -> set[str]:
-    """The polymers that are proteins.
+    """Return the polymers that are proteins according to the types of their monomers.
 
-    By the types of their monomers; in a file of one's own that lacks these, by the polymer's type.
+    With own_data, the type of the polymer decides in a file without types of monomers.
     """
     if own_data and not any(value not in ("?", ".") for value in tags.optional("_chem_comp.type")):
         return _proteins_by_polymer_type(monomers, tags)
@@ -268,7 +285,7 @@ def _proteins_by_polymer_type(monomers: dict[str, list[str]], tags: _Tags) -> se
 
 
 def _is_protein(names: list[str], type_of: dict[str, str]) -> bool:
-    """One monomer of a type with "peptide" in it makes a protein. Odd: the type is matched in lower case only."""
+    """Return whether the type of any monomer contains "peptide". Odd: only in lower case."""
     for name in names:
         if name not in type_of:
             raise EntryRejected(f"monomer {name} is not in _chem_comp")
@@ -285,8 +302,11 @@ def _integer(text: str, tag: str) -> int:
 
 
 def _sequences(polymers: dict[str, _Polymer], author_of: dict[str, str]) -> dict[str, str]:
-    """Sequences by author chain. One letter per row of `_entity_poly_seq`: odd, since microheterogeneity gives several rows to
-    one residue, and letters and atoms run out of step after it."""
+    """Return sequences by author chain, with one letter per row of `_entity_poly_seq`.
+
+    Odd: a residue with microheterogeneity has several rows, so that letters and atoms are shifted
+    against each other after it.
+    """
     sequences: dict[str, str] = {}
     for label, polymer in polymers.items():
         if label not in author_of:
@@ -316,7 +336,10 @@ def _entity_keys(
 def _coordinates(
     sites: AtomSites, polymers: dict[str, _Polymer], author_of: dict[str, str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Positions and masks by author chain: keys of residues from model number 1, coordinates from the first model of the file."""
+    """Return positions and masks by author chain.
+
+    Keys of residues come from model number 1, coordinates from the first model of the file.
+    """
     residues = chain_residues(sites)
     keys = sites.residue_keys(set(polymers))
     coordinates = {}
@@ -325,7 +348,8 @@ def _coordinates(
         positions = np.zeros((len(polymer.monomers), atom_type_num, 3), dtype=np.float32)
         mask = np.zeros((len(polymer.monomers), atom_type_num), dtype=bool)
         for number, key in keys[label].items():
-            # Numbers of the polymer only count from its smallest; author numbers and insertion codes are nothing but keys.
+            # The index counts from the smallest polymer number. Author numbers and insertion codes
+            # are only keys.
             index = number - polymer.first_number
             if not 0 <= index < len(polymer.monomers):
                 raise EntryRejected(

@@ -1,7 +1,8 @@
-"""From rows of `_atom_site` to residues: alternative locations and point mutations resolved as Biopython 1.81 does.
+"""Conversion of rows of `_atom_site` to residues.
 
-Rows are handled in runs of one residue. Almost all runs are plain (no alternative location, no name twice) and cost one dictionary;
-the others go atom by atom.
+Alternative locations and point mutations are resolved as by Biopython 1.81. Rows are processed in
+runs of one residue. Almost all runs are simple (no alternative location, no duplicate name) and are
+added with one dictionary; the others are processed atom by atom.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_prep.parsers.errors import EntryRejected, FaultyEntry
+from data_prep.errors import EntryRejected, FaultyEntry
 
 ResidueKey = tuple[str, int, str]
-"""(hetero flag, author's number, insertion code). The flag is blank for ATOM, "W" for water, else "H_<residue name>"."""
+"""(hetero flag, author's number, insertion code).
+
+The flag is " " for ATOM records, "W" for water and "H_<residue name>" otherwise.
+"""
 
 _UNSET = (".", "?")
 _WATERS = ("HOH", "WAT")
@@ -22,7 +26,7 @@ _WATERS = ("HOH", "WAT")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AtomSites:
-    """Columns of `_atom_site`, one element per atom record."""
+    """The columns of `_atom_site`, with one element per atom record."""
 
     atom_names: list[str]
     residue_names: list[str]
@@ -38,14 +42,15 @@ class AtomSites:
 
     @classmethod
     def from_tags(cls, tags) -> AtomSites:
-        """tags: a mapping from mmCIF tag to its column of text.
+        """Read the columns from a mapping of mmCIF tags to columns of text.
 
-        EntryRejected for a missing column or a value that is no number, FaultyEntry for a coordinate that is not finite.
+        Raises:
+            EntryRejected: a column is missing, or a value is not a number.
+            FaultyEntry: a coordinate is not finite.
         """
         column = {name: tags[f"_atom_site.{name}"] for name in _COLUMNS}
-        _numbers(
-            column["B_iso_or_equiv"], "B_iso_or_equiv"
-        )  # Odd: never used, yet an unparseable one rejects the entry.
+        # Odd: B factors are never used, but one that is not a number rejects the entry.
+        _numbers(column["B_iso_or_equiv"], "B_iso_or_equiv")
         _check_anisotropy(tags, num_atoms=len(column["group_PDB"]))
         return cls(
             atom_names=column["label_atom_id"],
@@ -61,7 +66,7 @@ class AtomSites:
         )
 
     def label_to_author_chain(self) -> dict[str, str]:
-        """Author chain of each label chain of model number 1, in the order of the file."""
+        """Return the author chain of each label chain of model number 1, in the file's order."""
         pairs = dict.fromkeys(
             (label, author)
             for label, author, model in zip(self.label_chains, self.author_chains, self.models)
@@ -76,21 +81,22 @@ class AtomSites:
         return author_of
 
     def residue_keys(self, labels: set[str]) -> dict[str, dict[int, ResidueKey]]:
-        """For each of the label chains: number in the polymer -> key of the residue, from model number 1.
+        """Map the numbers in the polymer to residue keys, for each of the label chains.
 
-        Where a position has two residues, the last atom record wins, whatever the occupancies (odd).
+        The keys are from model number 1. Odd: if a position has two residues, the last atom record
+        determines the key, whatever the occupancies.
         """
         keys: dict[str, dict[int, ResidueKey]] = {label: {} for label in labels}
         rows = zip(self.label_chains, self.label_numbers, self.models, self.keys)
-        wanted = {
+        distinct = {
             (label, number, key): None
             for label, number, model, key in rows
             if model == "1" and label in labels
         }
-        last = {}
-        for label, number, key in wanted:
-            last.setdefault((label, number), []).append(key)
-        for (label, number), candidates in last.items():
+        keys_of = {}
+        for label, number, key in distinct:
+            keys_of.setdefault((label, number), []).append(key)
+        for (label, number), candidates in keys_of.items():
             key = candidates[0] if len(candidates) == 1 else self._last_key(label, number)
             try:
                 keys[label][int(number)] = key
@@ -131,9 +137,9 @@ _ANISOTROPY = tuple(
 
 
 def _check_anisotropy(tags, num_atoms: int) -> None:
-    """Reject an entry with a value that is no number, if all six columns are there.
+    """Reject an entry with a value that is not a number, if all six columns exist.
 
-    Odd: the values are never used, like the B factors.
+    Odd: as with the B factors, the values are never used.
     """
     columns = [tags.optional(tag) for tag in _ANISOTROPY]
     if all(columns):
@@ -167,15 +173,15 @@ def _keys(column: dict[str, list[str]]) -> list[ResidueKey]:
         column["pdbx_PDB_ins_code"],
         strict=True,
     )
-    made: dict[tuple[str, str, str, str], ResidueKey] = {}
+    key_of: dict[tuple[str, str, str, str], ResidueKey] = {}
     keys = []
     try:
         for row in rows:
-            key = made.get(row)
+            key = key_of.get(row)
             if key is None:
                 group, name, number, insertion = row
                 flag = " " if group != "HETATM" else "W" if name in _WATERS else f"H_{name}"
-                key = made[row] = (flag, int(number), " " if insertion in _UNSET else insertion)
+                key = key_of[row] = (flag, int(number), " " if insertion in _UNSET else insertion)
             keys.append(key)
     except ValueError as error:
         raise EntryRejected(f"_atom_site.auth_seq_id: {error}") from error
@@ -183,7 +189,7 @@ def _keys(column: dict[str, list[str]]) -> list[ResidueKey]:
 
 
 class _Atom:
-    """The record chosen so far among the alternative locations of one atom."""
+    """The record chosen among the alternative locations of an atom that were read."""
 
     __slots__ = ("row", "occupancy", "has_alternatives")
 
@@ -191,13 +197,13 @@ class _Atom:
         self.row, self.occupancy, self.has_alternatives = row, occupancy, has_alternatives
 
     def offer(self, row: int, occupancy: float) -> None:
-        """The highest occupancy wins; of equal ones the first."""
+        """Choose this record if its occupancy is higher than that of the chosen one."""
         if occupancy > self.occupancy:
             self.row, self.occupancy = row, occupancy
 
 
 class Residue:
-    """A residue under construction: atom name -> chosen record."""
+    """A residue as a map from atom names to chosen records."""
 
     __slots__ = ("name", "atoms", "has_blank_altloc")
 
@@ -207,13 +213,17 @@ class Residue:
         self.has_blank_altloc = False
 
     def atom_rows(self) -> Iterator[tuple[str, int]]:
-        """(atom name, row of `_atom_site`) of every atom."""
+        """Yield the name and the row of `_atom_site` of every atom."""
         return (
             (name, atom if isinstance(atom, int) else atom.row) for name, atom in self.atoms.items()
         )
 
-    def add_plain(self, names: list[str], first_row: int) -> bool:
-        """Add a run of atoms without alternative locations to a new residue; False if a name comes twice."""
+    def add_simple_run(self, names: list[str], first_row: int) -> bool:
+        """Add a run of atoms without alternative locations to a new residue.
+
+        Returns:
+            False if a name occurs twice.
+        """
         self.atoms = dict(zip(names, range(first_row, first_row + len(names))))
         self.has_blank_altloc = True
         return len(self.atoms) == len(names)
@@ -229,7 +239,8 @@ class Residue:
         elif present is None:
             self.atoms[name] = _Atom(row, occupancies[row], True)
         elif isinstance(present, int):
-            # Odd: a marked record that follows an unmarked one is offered first, so that it wins a tie.
+            # Odd: a record with an alternative location that follows one without is chosen if their
+            # occupancies are equal.
             self.atoms[name] = _Atom(row, occupancies[row], True)
             self.atoms[name].offer(present, occupancies[present])
         else:
@@ -237,7 +248,7 @@ class Residue:
 
 
 class _Position:
-    """What stands under one key of a chain: one residue, or several names in turn (a point mutation)."""
+    """The residues with the same key in a chain: one, or several for a point mutation."""
 
     __slots__ = ("residues",)
 
@@ -250,7 +261,10 @@ class _Position:
 
 
 def chain_residues(sites: AtomSites) -> dict[str, dict[ResidueKey, Residue]]:
-    """Residues of the first model of the file by author chain and key. All models are checked: an error in any rejects the entry."""
+    """Return the residues of the first model of the file by author chain and key.
+
+    All models are checked: an error in any model rejects the entry.
+    """
     first: dict[str, dict[ResidueKey, _Position]] | None = None
     chains: dict[str, dict[ResidueKey, _Position]] = {}
     model = None
@@ -267,7 +281,7 @@ def chain_residues(sites: AtomSites) -> dict[str, dict[ResidueKey, Residue]]:
 
 
 def _runs(sites: AtomSites) -> Iterator[tuple[int, int]]:
-    """Stretches of records with the same model, author chain, key and residue name."""
+    """Yield ranges of records with the same model, author chain, key and residue name."""
     begin = 0
     previous = None
     rows = zip(sites.models, sites.author_chains, sites.keys, sites.residue_names)
@@ -283,12 +297,12 @@ def _add_run(sites: AtomSites, chain: dict[ResidueKey, _Position], begin: int, e
     key, name = sites.keys[begin], sites.residue_names[begin]
     altlocs = sites.altlocs[begin:end]
     position = chain.get(key)
-    is_plain = altlocs.count(" ") == len(altlocs)
+    is_simple = altlocs.count(" ") == len(altlocs)
     if position is None:
         residue = Residue(name)
         chain[key] = position = _Position(residue)
-        if is_plain:
-            if not residue.add_plain(sites.atom_names[begin:end], begin):
+        if is_simple:
+            if not residue.add_simple_run(sites.atom_names[begin:end], begin):
                 raise EntryRejected(f"an atom comes twice in residue {name} {key[1]}")
             return
     else:
@@ -296,13 +310,14 @@ def _add_run(sites: AtomSites, chain: dict[ResidueKey, _Position], begin: int, e
     for row in range(begin, end):
         if len(position.residues) > 1 and sites.altlocs[row] == " ":
             raise EntryRejected(
-                f"residue {name} {key[1]}: a point mutation with an atom that has no alternative location"
+                f"residue {name} {key[1]}: a point mutation with an atom that has no alternative "
+                "location"
             )
         residue.add(sites.atom_names[row], sites.altlocs[row], row, sites.occupancies)
 
 
 def _continued(position: _Position, key: ResidueKey, name: str) -> Residue:
-    """The residue to which a later run under the same key belongs."""
+    """Return the residue to which a later run with the same key belongs."""
     if key[0] != " ":
         raise EntryRejected(f"residue {name} {key[1]} comes twice")
     if name in [residue.name for residue in position.residues]:
@@ -313,7 +328,8 @@ def _continued(position: _Position, key: ResidueKey, name: str) -> Residue:
         return position.chosen
     if len(position.residues) == 1 and position.chosen.has_blank_altloc:
         raise EntryRejected(
-            f"residue {name} {key[1]}: a point mutation with an atom that has no alternative location"
+            f"residue {name} {key[1]}: a point mutation with an atom that has no alternative "
+            "location"
         )
     position.residues.append(Residue(name))
     return position.chosen

@@ -1,4 +1,4 @@
-"""Alignments (.a3m, .sto) as arrays, and their union without duplicates."""
+"""Parser of alignments (.a3m, .sto) to arrays, and their union without duplicates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.sources import read_bytes
 from openfold_opt.protein.hhblits_alphabet import ILLEGAL_CODE, INSERTION_CODE, byte_to_token
 
@@ -19,10 +19,12 @@ _IS_ILLEGAL = byte_to_token == ILLEGAL_CODE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedMsa:
-    """Rows of one file. letters: uint8 ASCII [N_seq, N_res], as in the file; deletions: int32 [N_seq, N_res]."""
+    """The aligned rows of one file."""
 
     letters: np.ndarray
+    """uint8 [N_seq, N_res]: ASCII letters as in the file."""
     deletions: np.ndarray
+    """int32 [N_seq, N_res]: number of residues inserted before each column."""
 
     @property
     def query(self) -> str:
@@ -30,7 +32,11 @@ class ParsedMsa:
 
 
 def parse_msa(path: Path) -> ParsedMsa | None:
-    """Read .a3m or .sto, plain or .gz. None for a file of no bytes (which counts as absent); BrokenFile names file and line."""
+    """Read an .a3m or .sto file, uncompressed or .gz. Return None for an empty file.
+
+    Raises:
+        BrokenFile: the file is malformed; it names the file and the line.
+    """
     contents = read_bytes(path)
     if not contents:
         return None
@@ -40,8 +46,11 @@ def parse_msa(path: Path) -> ParsedMsa | None:
 
 
 def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
-    """Rows of equal length once lower-case letters are removed. A deletion count belongs to the next aligned column; lower case
-    after the last one is dropped (odd, but the model has no column for it)."""
+    """Parse rows that have equal length without their lower-case letters.
+
+    A deletion count belongs to the next aligned column. Odd: lower-case letters after the last
+    column are dropped, because the model has no column for them.
+    """
     sequences, header_lines = _fasta_records(path, contents)
     letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -50,19 +59,21 @@ def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
     aligned = np.flatnonzero(~_IS_INSERTION[letters])
     widths = np.diff(np.searchsorted(aligned, np.append(row_starts, len(letters))))
     if widths[0] == 0:
-        found = "is in lower case, so that it" if lengths[0] else "has no letters and"
+        reason = "is in lower case, so that it" if lengths[0] else "has no letters and"
         raise BrokenFile(
-            path, f"the first row (the query) {found} has no aligned column", line=header_lines[0]
+            path, f"the first row (the query) {reason} has no aligned column", line=header_lines[0]
         )
     if np.any(widths != widths[0]):
         row = int(np.argmax(widths != widths[0]))
         raise BrokenFile(
             path,
-            f"row {row + 1} has {widths[row]} aligned columns, expected {widths[0]} as in the first row",
+            f"row {row + 1} has {widths[row]} aligned columns, expected {widths[0]} as in the "
+            "first row",
             line=header_lines[row],
         )
     shape = (len(sequences), int(widths[0]))
-    # Positions skipped since the previous aligned letter are insertions; before the first column they count from the row's start.
+    # Positions between two aligned letters are insertions. Before the first column they count from
+    # the start of the row.
     skipped = np.diff(aligned, prepend=-1) - 1
     skipped = skipped.reshape(shape)
     skipped[:, 0] = aligned.reshape(shape)[:, 0] - row_starts
@@ -70,7 +81,7 @@ def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
 
 
 def _fasta_records(path: Path, contents: bytes) -> tuple[list[bytes], list[int]]:
-    """Sequences, and the line on which the header of each stands (from 1)."""
+    """Return the sequences and the line number of each header, from 1."""
     sequences: list[bytes] = []
     header_lines: list[int] = []
     for number, line in enumerate(contents.splitlines(), start=1):
@@ -92,17 +103,41 @@ def _check_letters(
 ) -> None:
     illegal = _IS_ILLEGAL[letters]
     if illegal.any():
-        place = int(np.argmax(illegal))
-        row = int(np.searchsorted(row_starts, place, side="right")) - 1
+        position = int(np.argmax(illegal))
+        row = int(np.searchsorted(row_starts, position, side="right")) - 1
         raise BrokenFile(
             path,
-            f"row {row + 1} has {chr(letters[place])!r}; expected letters and '-' only",
+            f"row {row + 1} has {chr(letters[position])!r}; expected letters and '-' only",
             line=lines[row],
         )
 
 
 def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
-    """Columns in which the query has a gap are insertions.
+    """Parse a Stockholm file. Columns in which the query has a gap are insertions."""
+    sequences, lines = _stockholm_records(path, contents)
+    for row, sequence in enumerate(sequences):
+        if len(sequence) != len(sequences[0]):
+            raise BrokenFile(
+                path,
+                f"row {row + 1} has {len(sequence)} columns, expected {len(sequences[0])} as in "
+                "the first row",
+                line=lines[row],
+            )
+    letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
+    _check_letters(path, letters, np.arange(len(sequences)) * len(sequences[0]), lines)
+    letters = letters.reshape(len(sequences), -1)
+    kept = np.flatnonzero(letters[0] != _GAP)
+    if len(kept) == 0:
+        raise BrokenFile(path, "the first row has only gaps", line=lines[0])
+    inserted = (letters != _GAP) & (letters[0] == _GAP)
+    inserted_before = np.cumsum(inserted, axis=1, dtype=np.int32)[:, kept]
+    return ParsedMsa(
+        letters=letters[:, kept], deletions=np.diff(inserted_before, axis=1, prepend=0)
+    )
+
+
+def _stockholm_records(path: Path, contents: bytes) -> tuple[list[bytes], list[int]]:
+    """Return the sequences in upper case with '-' for gaps, and the first line of each, from 1.
 
     Sequences may be wrapped over several blocks; "//" ends the file.
     """
@@ -136,32 +171,17 @@ def _parse_stockholm(path: Path, contents: bytes) -> ParsedMsa:
     if not rows:
         raise BrokenFile(path, "holds no sequence")
     sequences = [b"".join(parts).replace(b".", b"-").upper() for parts in rows.values()]
-    lines = list(first_lines.values())
-    for row, sequence in enumerate(sequences):
-        if len(sequence) != len(sequences[0]):
-            raise BrokenFile(
-                path,
-                f"row {row + 1} has {len(sequence)} columns, expected {len(sequences[0])} as in the first row",
-                line=lines[row],
-            )
-    letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
-    _check_letters(path, letters, np.arange(len(sequences)) * len(sequences[0]), lines)
-    letters = letters.reshape(len(sequences), -1)
-    kept = np.flatnonzero(letters[0] != _GAP)
-    if len(kept) == 0:
-        raise BrokenFile(path, "the first row is nothing but gaps", line=lines[0])
-    inserted = (letters != _GAP) & (letters[0] == _GAP)
-    inserted_before = np.cumsum(inserted, axis=1, dtype=np.int32)[:, kept]
-    return ParsedMsa(
-        letters=letters[:, kept], deletions=np.diff(inserted_before, axis=1, prepend=0)
-    )
+    return sequences, list(first_lines.values())
 
 
 def merge_without_duplicates(msas: Sequence[ParsedMsa]) -> tuple[np.ndarray, np.ndarray]:
-    """All rows in the order given, each text once: tokens uint8 [N_seq, N_res] and deletions int32 [N_seq, N_res].
+    """Concatenate the rows of several alignments and drop duplicates.
 
-    Rows are compared as letters, before they become tokens (B and D stay different), and without their insertions; of equal rows
-    the first keeps its deletions.
+    Rows are compared by their letters, not by their tokens (B and D differ), and without their
+    insertions. The first of several equal rows is kept, with its deletions.
+
+    Returns:
+        tokens uint8 [N_seq, N_res] and deletions int32 [N_seq, N_res].
     """
     seen: set[bytes] = set()
     tokens, deletions = [], []

@@ -1,4 +1,4 @@
-"""Contents of input files, plain or compressed."""
+"""Reading of input files, uncompressed or compressed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import gzip
 import zlib
 from pathlib import Path
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.file_access import read_file
 
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-"""What decompression of a damaged file raises."""
+"""The exceptions that decompression of a damaged file raises."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileSlice:
-    """A file inside another one."""
+    """A file that is a range of bytes of another file."""
 
     path: Path
     name: str
@@ -35,7 +35,11 @@ class FileSlice:
         return Path(self.name).suffixes
 
     def read_bytes(self) -> bytes:
-        """BrokenFile if the outer file ends too early."""
+        """Return the bytes of this file.
+
+        Raises:
+            BrokenFile: the containing file is too short.
+        """
         contents = read_file(self.path, start=self.start, size=self.size)
         if len(contents) != self.size:
             raise BrokenFile(
@@ -46,16 +50,18 @@ class FileSlice:
         return contents
 
     def uncompressed_size(self) -> int:
-        """Size in bytes; of a .gz file what its trailer says."""
+        """Return the size in bytes; for a .gz file the size in its trailer."""
         if self.suffix != ".gz" or self.size < 4:
             return self.size
         return int.from_bytes(self.read_bytes()[-4:], "little")
 
 
 def read_bytes(path: Path | FileSlice) -> bytes:
-    """The contents of a file; one named *.gz is decompressed.
+    """Return the contents of a file. A file named *.gz is decompressed.
 
-    BrokenFile if that fails, CannotRead if the system fails.
+    Raises:
+        BrokenFile: decompression failed.
+        CannotRead: the file cannot be read.
     """
     contents = path.read_bytes() if isinstance(path, FileSlice) else read_file(path)
     if path.suffix != ".gz":
@@ -67,7 +73,11 @@ def read_bytes(path: Path | FileSlice) -> bytes:
 
 
 def read_text(path: Path | FileSlice) -> str:
-    """The contents of a text file in UTF-8, without a byte order mark. BrokenFile for other bytes."""
+    """Return the contents of a text file in UTF-8 without the byte order mark.
+
+    Raises:
+        BrokenFile: the file is not UTF-8.
+    """
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,8 +85,10 @@ def read_text(path: Path | FileSlice) -> str:
 
 
 def uncompressed_size(path: Path, size_bytes: int) -> int:
-    """Size in bytes of a file of the given size; of a .gz file what its trailer says (modulo 4
-    GiB)."""
+    """Return the size in bytes of the contents of a file with the given size.
+
+    For a .gz file it is the size in its trailer, which is modulo 4 GiB.
+    """
     if path.suffix != ".gz" or size_bytes < 4:
         return size_bytes
     return int.from_bytes(read_file(path, start=size_bytes - 4, size=4), "little")

@@ -1,20 +1,20 @@
-"""The small tables beside the entries: clusters, obsolete entries, chains that share an alignment."""
+"""Parsers of small tables: clusters, obsolete entries, chains that share an alignment."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.sources import read_text
 
 _OBSOLETE_KEYWORD = "OBSLTE"
 _OBSOLETE_ID = slice(20, 24)
 _FIRST_SUCCESSOR = slice(29, 33)
-"""Columns of a record of obsolete.dat; the keyword and the date come before them."""
+"""Columns of a record of obsolete.dat. The keyword and the date precede them."""
 
 
 def read_clusters(path: Path) -> dict[str, int]:
-    """clusters-by-entity-40.txt: `<ID>_<entity>` in upper case -> line, from 0."""
+    """Map each `<ID>_<entity>` of clusters-by-entity-40.txt, in upper case, to its line, from 0."""
     clusters: dict[str, int] = {}
     for number, line in enumerate(read_text(path).strip().split("\n")):
         clusters.update(dict.fromkeys(line.upper().split(), number))
@@ -26,8 +26,8 @@ def read_clusters(path: Path) -> dict[str, int]:
 def read_obsolete(path: Path) -> dict[str, str]:
     """Map every obsolete PDB id of obsolete.dat to its first successor, both in lower case.
 
-    The title line and records without a successor are left out. A record has a successor if it is
-    longer than 30 characters, blanks at its ends not counted.
+    The title line and records without a successor are skipped. A record has a successor if it is
+    longer than 30 characters without leading and trailing blanks.
     """
     records = (line.strip() for line in read_text(path).splitlines())
     return {
@@ -38,11 +38,15 @@ def read_obsolete(path: Path) -> dict[str, str]:
 
 
 def read_duplicates(path: Path) -> list[list[str]]:
-    """duplicate_pdb_chains.txt: groups of chain ids with the same sequence, one group per line."""
+    """Return the lines of duplicate_pdb_chains.txt: groups of chain ids with the same sequence."""
     groups = [line.split() for line in read_text(path).split("\n") if line.strip()]
     group_of: dict[str, int] = {}
     for number, group in enumerate(groups):
         for chain_id in group:
             if group_of.setdefault(chain_id, number) != number:
-                raise BrokenFile(path, f"chain {chain_id} stands in two groups", line=number + 1)
+                raise BrokenFile(
+                    path,
+                    f"chain {chain_id} is in two groups; a chain must be on one line only",
+                    line=number + 1,
+                )
     return groups

@@ -1,1 +1,1 @@
-"""`python -m data_prep synthesize`: families of proteins that never were, as files like those of real ones."""
+"""The command `python -m data_prep synthesize`: synthetic protein families as raw files."""

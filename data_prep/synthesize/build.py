@@ -1,4 +1,4 @@
-"""From a sequence to atoms: ideal bonds and angles, torsions from the grammar."""
+"""Atom positions of a sequence from ideal bonds and angles and the torsions of the grammar."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OMEGA_DEGREES = 180.0
 def place_atom(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, internal: tuple[float, float, float]
 ) -> np.ndarray:
-    """The atom d bonded to c.
+    """Return the position of an atom d that is bonded to c.
 
     Args:
         a, b, c: [3] angstrom.
@@ -48,10 +48,13 @@ def place_atom(
 
 
 def build_backbone(sequence: str, torsions_degrees: np.ndarray) -> np.ndarray:
-    """N, CA and C of every residue: float64 [N_res, 3, 3] angstrom.
+    """Return N, CA and C of every residue: float64 [N_res, 3, 3] angstrom.
 
-    torsions_degrees: phi and psi, [N_res, 2]. Bonds and angles inside a residue are those of its idealised rigid group,
-    those between residues the mean of the PDB; peptide bonds are trans.
+    Bonds and angles inside a residue are those of its ideal rigid group, those between residues are
+    the means of the PDB. Peptide bonds are trans.
+
+    Args:
+        torsions_degrees: phi and psi, [N_res, 2].
     """
     phi, psi = np.deg2rad(torsions_degrees).T
     omega = np.deg2rad(OMEGA_DEGREES)
@@ -79,15 +82,16 @@ def build_backbone(sequence: str, torsions_degrees: np.ndarray) -> np.ndarray:
 
 
 def build_atoms(sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """All heavy atoms of a sequence.
+    """Return all heavy atoms of a sequence.
 
     Returns:
-        positions float32 [N_res, 37, 3] angstrom, centered on the CA atoms, and mask bool [N_res, 37].
+        positions float32 [N_res, 37, 3] in angstrom, centered on the CA atoms, and mask bool
+        [N_res, 37].
     """
     torsions = backbone_torsions(sequence)
     backbone = torch.from_numpy(build_backbone(sequence, torsions))
     backbone = backbone - backbone[:, 1].mean(dim=0)
-    # origin CA, C on the positive x axis, N in the plane at positive y
+    # The origin is CA, C is on the positive x axis, and N is in the plane at positive y.
     frames = Rigid.from_three_points(
         2 * backbone[:, 1] - backbone[:, 2], backbone[:, 1], backbone[:, 0], eps=0.0
     )

@@ -1,4 +1,4 @@
-"""`synthesize`: write a data set of synthetic protein families as raw files."""
+"""The command `synthesize`: write a data set of synthetic protein families as raw files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from data_prep.synthesize.families import (
 from data_prep.synthesize.files import Chain, write_a3m, write_hhr, write_mmcif
 
 MEMBERS = 2
-"""Chains of a family: an older one, which serves the newer one as a template."""
+"""Chains of a family. The older one is a template of the newer one."""
 MEMBER_MUTATION_RATE = 0.25
 VALIDATION_SHARE = 0.08
 TRAINING_DATES = ("2010-06-01", "2015-06-01")
 VALIDATION_DATES = ("2021-09-20", "2021-12-01")
-"""The validation families' older members lie after the last training date and before the dates that are evaluated."""
+"""Release dates of the members. The older one is after the last training date and before the
+evaluated dates."""
 ALIGNMENT_DEPTHS = (8, 48)
-"""Fewest and most rows of an alignment."""
+"""Minimum and maximum number of rows of an alignment."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -40,19 +41,20 @@ class _Family:
 
 
 def add_parser(subparsers) -> None:
-    """Declare the command line of `synthesize`."""
+    """Add the parser of `synthesize`."""
     parser = subparsers.add_parser(
         "synthesize",
         help="write synthetic protein families as mmCIF, a3m and hhr files",
-        description="Make families of proteins whose structure follows from their sequence, in the layout of the PDB and "
-        "OpenProteinSet, for `convert`. Families released in December 2021 are for validation, the others for training.",
+        description="Write families of synthetic proteins, whose sequence determines their "
+        "structure, in the layout of the PDB and OpenProteinSet, for `convert`. Families released "
+        "in December 2021 are for validation, the others for training.",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds pdb_mmcif/ and open_protein_set/ afterward; must not exist",
+        help="folder to write pdb_mmcif/ and open_protein_set/ to; must be new or empty",
     )
     parser.add_argument(
         "--chains",
@@ -72,10 +74,11 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write everything; returns the exit code."""
+    """Write the data set and return the exit code."""
     if args.chains < 2 * MEMBERS:
         raise DataPrepError(
-            f"--chains is {args.chains}; expected at least {2 * MEMBERS}: a family to train on and one to validate"
+            f"--chains is {args.chains}; expected at least {2 * MEMBERS}: one family for training "
+            "and one for validation"
         )
     if args.seed < 0:
         raise DataPrepError(f"--seed is {args.seed}, expected 0 or more")
@@ -96,13 +99,14 @@ def run(args: argparse.Namespace) -> int:
             progress.update(MEMBERS)
     _write_tables(families, args.out / "pdb_mmcif", args.out / "open_protein_set")
     print(
-        f"{args.out}: {num_families * MEMBERS} chains of {num_families} families, {num_validation} of them for validation"
+        f"{args.out}: {num_families * MEMBERS} chains of {num_families} families, "
+        f"{num_validation} of them for validation"
     )
     return 0
 
 
 def _make_family(number: int, *, seed: int, is_validation: bool) -> _Family:
-    # a stream of its own: a family does not depend on how many there are
+    # Each family has its own random stream, so it does not depend on the number of families.
     random = np.random.default_rng([seed, number])
     fold = draw_fold(random)
     ancestor = draw_member(draw_sequence(fold, random), fold, random, rate=0.5)
@@ -127,7 +131,7 @@ def _make_family(number: int, *, seed: int, is_validation: bool) -> _Family:
 
 
 def _pdb_id(number: int) -> str:
-    """9000, 9001, ... 9zzz: 46,656 ids."""
+    """Return one of the 46,656 ids 9000, 9001, ... 9zzz."""
     if number >= 36**3:
         raise DataPrepError(
             f"{number + 1} chains are too many; there are {36**3} ids for synthetic entries"

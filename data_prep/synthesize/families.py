@@ -1,4 +1,4 @@
-"""Families: a fold as a string of torsion classes, and sequences that fold into it."""
+"""Protein families: folds as strings of torsion classes, and sequences with these folds."""
 
 from __future__ import annotations
 
@@ -22,26 +22,36 @@ TURNS = {
     "EH": ("HPH", "EHPH", "LEHE", "PHPH"),
     "EE": ("ELEH", "LEHP", "LEEL", "HELP"),
 }
-"""Classes of the residues between two blocks: found by trying all turns of two to four residues between the longest blocks and
-keeping, of those whose backbones do not clash, some of those that bring the blocks nearest to each other."""
+"""Classes of the residues between two blocks (helices H, strands E).
+
+All turns of two to four residues between the longest blocks were tried. These are some of those
+whose backbones do not clash and that bring the blocks nearest to each other.
+"""
 
 BLOCK_LENGTHS = {"H": (5, 14), "E": (4, 8)}
-"""Shortest and longest helix and strand, residues."""
+"""Minimum and maximum number of residues of a helix and a strand."""
 NUM_BLOCKS = (2, 4)
 CHAIN_LENGTHS = (24, 36)
-"""Shortest and longest chain, residues: few blocks must be long and many short, so blocks begin anywhere in a chain."""
+"""Minimum and maximum number of residues of a chain.
+
+With these limits few blocks are long and many are short, so blocks begin anywhere in a chain.
+"""
 MIN_CA_DISTANCE_ANGSTROM = 4.0
 MIN_BACKBONE_DISTANCE_ANGSTROM = 2.6
-"""Between CA atoms, and between any of N, CA, C, O and CB, of residues three or more apart in sequence. A hydrogen bond has 2.8."""
+"""Minimum distances of residues three or more apart in sequence: between CA atoms, and between any
+of N, CA, C, O and CB. A hydrogen bond is 2.8 angstrom long."""
 MAX_TRIES = 1000
 _BACKBONE = [atom_order[name] for name in ("N", "CA", "C", "O", "CB")]
 TURN_TRIES = 20
-"""Choices of turns that a set of blocks gets before other blocks are drawn; otherwise short blocks would be favored."""
+"""Number of draws of turns for a set of blocks before other blocks are drawn.
+
+With one draw, short blocks would be favored.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """What a family has in common."""
+    """The fold that the members of a family have in common."""
 
     classes: str
     """Torsion class of each residue."""
@@ -51,15 +61,16 @@ class Fold:
         return len(self.classes)
 
     def letters(self, position: int) -> str:
-        """Letters that keep the fold at a position."""
+        """Return the letters that keep the fold at a position."""
         table = TURN_LETTERS if self.is_turn[position] else BLOCK_LETTERS
         return table[self.classes[position]]
 
 
 def draw_fold(random: np.random.Generator) -> Fold:
-    """Two to four helices and strands with turns between them that do not run into each other.
+    """Draw two to four helices and strands with turns between them that do not clash.
 
-    RuntimeError if no such fold turns up, which means that the tables above are wrong.
+    Raises:
+        RuntimeError: no such fold was drawn, which means that the tables above are wrong.
     """
     for _ in range(MAX_TRIES):
         blocks = [
@@ -73,8 +84,8 @@ def draw_fold(random: np.random.Generator) -> Fold:
             fold = _join(blocks, lengths, random)
             if not CHAIN_LENGTHS[0] <= len(fold) <= CHAIN_LENGTHS[1]:
                 break
-            # the extremes of the letters' torsions must both be free of clashes
-            if all(is_free_of_clashes(_plain_sequence(fold, last)) for last in (False, True)):
+            # The letters with the smallest and the largest torsions must both be free of clashes.
+            if all(is_free_of_clashes(_extreme_sequence(fold, last)) for last in (False, True)):
                 return fold
     raise RuntimeError(f"no fold without clashes in {MAX_TRIES} tries")
 
@@ -88,21 +99,26 @@ def _join(blocks: list[str], lengths: list[int], random: np.random.Generator) ->
     return Fold(classes=classes, is_turn=tuple(is_turn))
 
 
-def _plain_sequence(fold: Fold, last: bool) -> str:
+def _extreme_sequence(fold: Fold, last: bool) -> str:
     return "".join(fold.letters(i)[-1 if last else 0] for i in range(len(fold)))
 
 
 def is_free_of_clashes(sequence: str) -> bool:
-    """Backbones of residues three or more apart keep their distance."""
+    """Return whether residues three or more apart have at least the minimum distances."""
     ca = build_backbone(sequence, backbone_torsions(sequence))[:, 1]
     if _nearest(ca[:, None], np.ones((len(sequence), 1), bool)) < MIN_CA_DISTANCE_ANGSTROM:
-        return False  # most candidates end here, before the dearer test
+        return False  # This cheap test rejects most candidates.
     positions, mask = build_atoms(sequence)
     return _nearest(positions[:, _BACKBONE], mask[:, _BACKBONE]) >= MIN_BACKBONE_DISTANCE_ANGSTROM
 
 
 def _nearest(atoms: np.ndarray, mask: np.ndarray) -> float:
-    """Smallest distance between atoms [N_res, n, 3] of residues three or more apart."""
+    """Return the smallest distance between atoms of residues three or more apart.
+
+    Args:
+        atoms: [N_res, n, 3].
+        mask: [N_res, n].
+    """
     residue = np.nonzero(mask)[0]
     points = atoms[mask]
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
@@ -110,12 +126,12 @@ def _nearest(atoms: np.ndarray, mask: np.ndarray) -> float:
 
 
 def draw_sequence(fold: Fold, random: np.random.Generator) -> str:
-    """A first sequence of a family."""
+    """Draw the first sequence of a family."""
     return "".join(str(random.choice(list(fold.letters(i)))) for i in range(len(fold)))
 
 
 def mutate(sequence: str, fold: Fold, random: np.random.Generator, *, rate: float) -> str:
-    """Every residue is redrawn with the given probability from the letters that keep the fold."""
+    """Redraw each residue with probability `rate` from the letters that keep the fold."""
     letters = list(sequence)
     for i in np.flatnonzero(random.random(len(letters)) < rate):
         letters[i] = str(random.choice(list(fold.letters(i))))
@@ -123,7 +139,11 @@ def mutate(sequence: str, fold: Fold, random: np.random.Generator, *, rate: floa
 
 
 def draw_member(sequence: str, fold: Fold, random: np.random.Generator, *, rate: float) -> str:
-    """A relative of a sequence whose structure is free of clashes too."""
+    """Draw a relative of a sequence whose structure is free of clashes.
+
+    Raises:
+        RuntimeError: no such relative was drawn.
+    """
     for _ in range(MAX_TRIES):
         member = mutate(sequence, fold, random, rate=rate)
         if is_free_of_clashes(member):
@@ -133,24 +153,27 @@ def draw_member(sequence: str, fold: Fold, random: np.random.Generator, *, rate:
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionConfig:
-    """How the rows of an alignment come about."""
+    """Rates of the changes from a sequence to the rows of its alignment."""
 
     mutation_rates: tuple[float, float] = (0.1, 0.7)
-    """A row's share of redrawn residues is drawn between these."""
+    """The share of redrawn residues of a row is drawn between these."""
     drift_rate: float = 0.03
-    """Share of residues that become any letter at all, as where an alignment is wrong."""
+    """Share of residues that become any letter, like errors of an alignment."""
     gap_rate: float = 0.03
     """Probability that a gap starts at a residue."""
     insertion_rate: float = 0.02
     """Probability that an insertion follows a residue."""
     max_run: int = 3
-    """Longest gap and longest insertion, residues."""
+    """Maximum number of residues of a gap and of an insertion."""
 
 
 def evolve_row(
     sequence: str, fold: Fold, random: np.random.Generator, config: EvolutionConfig
 ) -> str:
-    """One row of an a3m alignment to the sequence: capitals and '-' in its columns, insertions in lower case."""
+    """Draw a row of an a3m alignment to the sequence.
+
+    Capitals and '-' are columns, insertions are in lower case.
+    """
     row = list(mutate(sequence, fold, random, rate=random.uniform(*config.mutation_rates)))
     alphabet = "".join(CLASS_LETTERS.values())
     for i in range(len(row)):

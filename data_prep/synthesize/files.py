@@ -1,4 +1,4 @@
-"""Synthetic chains in the formats of real ones: mmCIF, a3m and hhr."""
+"""Writers of synthetic chains as mmCIF, a3m and hhr files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HHR_WIDTH = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """One entry with one chain."""
+    """An entry with one chain."""
 
     pdb_id: str
     """Lower case."""
@@ -25,9 +25,9 @@ class Chain:
     """ISO date."""
     sequence: str
     positions: np.ndarray
-    """float32 [N_res, 37, 3] angstrom"""
+    """float32 [N_res, 37, 3], angstrom."""
     mask: np.ndarray
-    """bool [N_res, 37]"""
+    """bool [N_res, 37]."""
 
     @property
     def chain_id(self) -> str:
@@ -35,7 +35,7 @@ class Chain:
 
 
 def write_mmcif(chain: Chain, folder: Path, *, resolution_angstrom: float = 1.5) -> None:
-    """folder/<two middle letters>/<id>.cif.gz, the same bytes at every call."""
+    """Write folder/<two middle letters>/<id>.cif.gz. The same chain gives the same bytes."""
     entry = chain.pdb_id.upper()
     block = gemmi.cif.Block(entry)
     block.set_pair("_entry.id", entry)
@@ -63,14 +63,14 @@ def write_mmcif(chain: Chain, folder: Path, *, resolution_angstrom: float = 1.5)
     document.add_copied_block(block)
     target = folder / chain.pdb_id[1:3] / f"{chain.pdb_id}.cif.gz"
     target.parent.mkdir(parents=True, exist_ok=True)
-    # no time in the header: the same chain gives the same bytes
+    # The gzip header has no time, so that the same chain gives the same bytes.
     target.write_bytes(gzip.compress(document.as_string().encode(), mtime=0))
 
 
 _ATOM_SITE_COLUMNS = (
-    "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id "
-    "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_comp_id auth_asym_id "
-    "auth_atom_id pdbx_PDB_model_num"
+    "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id "
+    "label_entity_id label_seq_id pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy "
+    "B_iso_or_equiv auth_seq_id auth_comp_id auth_asym_id auth_atom_id pdbx_PDB_model_num"
 ).split()
 
 
@@ -100,13 +100,16 @@ def _add_atoms(block: gemmi.cif.Block, chain: Chain, residues: list[str]) -> Non
 
 
 def write_a3m(rows: list[tuple[str, str]], path: Path) -> None:
-    """rows: (name, aligned row), the query first."""
+    """Write an alignment from pairs of name and aligned row, the query first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f">{name}\n{row}\n" for name, row in rows))
 
 
 def write_hhr(query: Chain, hits: list[Chain], path: Path) -> None:
-    """Hits of equal length that align to the query from end to end, best identity first."""
+    """Write hits with the length of the query that align over its whole length.
+
+    The order is by decreasing identity.
+    """
     ranked = sorted(hits, key=lambda hit: -_identity(query, hit))
     length = len(query.sequence)
     lines = [
@@ -115,13 +118,15 @@ def write_hhr(query: Chain, hits: list[Chain], path: Path) -> None:
         f"No_of_seqs    1 out of {len(hits)}",
         "Command       data_prep synthesize",
         "",
-        " No Hit                             Prob E-value P-value  Score    SS Cols Query HMM  Template HMM",
+        " No Hit                             Prob E-value P-value  Score    SS Cols Query HMM  "
+        "Template HMM",
     ]
     for number, hit in enumerate(ranked, start=1):
         name = f"{hit.pdb_id.upper()}_{AUTHOR_CHAIN} synthetic chain"
         span = f"1-{length}"
         lines.append(
-            f"{number:3d} {name:30.30s} 100.0 1.0E-20 1.0E-22  100.0   0.0 {length:4d} {span:>9s} {span:>9s} ({length})"
+            f"{number:3d} {name:30.30s} 100.0 1.0E-20 1.0E-22  100.0   0.0 {length:4d} "
+            f"{span:>9s} {span:>9s} ({length})"
         )
     for number, hit in enumerate(ranked, start=1):
         lines += ["", f"No {number}", *_hit_lines(query, hit)]
@@ -137,8 +142,9 @@ def _hit_lines(query: Chain, hit: Chain) -> list[str]:
     length, identity = len(query.sequence), _identity(query, hit)
     lines = [
         f">{hit.pdb_id.upper()}_{AUTHOR_CHAIN} synthetic chain",
-        f"Probab=100.00  E-value=1e-20  Score=100.00  Aligned_cols={length}  Identities={identity:.0%}  "
-        f"Similarity=1.000  Sum_probs={length * identity:.1f}  Template_Neff=1.000",
+        f"Probab=100.00  E-value=1e-20  Score=100.00  Aligned_cols={length}  "
+        f"Identities={identity:.0%}  Similarity=1.000  Sum_probs={length * identity:.1f}  "
+        "Template_Neff=1.000",
     ]
     for start in range(0, length, _HHR_WIDTH):
         end = min(start + _HHR_WIDTH, length)

@@ -1,4 +1,4 @@
-"""Conversions of the shared real data, each made once per session."""
+"""Fixtures: conversions of the shared real data, once per session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def convert_shared(shared: Path, name: str, out: Path, **options) -> Path:
 
 @pytest.fixture(scope="session", params=["real", "quirks"])
 def golden_case(request, shared, tmp_path_factory) -> tuple[Path, Path]:
-    """(converted data directory, golden directory) of the two small data sets."""
+    """Return the data directory and the golden directory of each of the two small data sets."""
     golden = {"real": "data", "quirks": "data_quirks"}[request.param]
     out = convert_shared(
         shared, request.param, tmp_path_factory.mktemp("converted") / request.param
@@ -33,7 +33,10 @@ def golden_case(request, shared, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def large_case(shared, tmp_path_factory) -> tuple[Path, Path]:
-    """(converted data directory, golden directory) of the large one; most of its chains have no alignment."""
+    """Return the data directory and the golden directory of the large data set.
+
+    Most of its chains have no alignment.
+    """
     out = tmp_path_factory.mktemp("converted") / "real_large"
     convert_shared(shared, "real_large", out, missing_alignments="query")
     return out, shared / "golden" / "data_large"

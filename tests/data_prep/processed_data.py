@@ -1,4 +1,4 @@
-"""Writes the processed form of raw files, as MLCommons distributes it, for tests."""
+"""Writer of raw files in the processed form of MLCommons, for tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from pathlib import Path
 
 from data_prep.convert.alignment_sources import read_folder_use
 from data_prep.convert.build_index import commonest_cluster
-from data_prep.parsers.errors import EntryRejected
+from data_prep.errors import EntryRejected
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.tables import read_clusters, read_duplicates
 
 
 def write_processed(raw: Path, out: Path) -> tuple[Path, Path]:
-    """raw holds pdb_mmcif and open_protein_set; returns the folders of entries and of alignments."""
+    """Write the processed form of the files in raw/pdb_mmcif and raw/open_protein_set.
+
+    Returns:
+        The folders of entries and of alignments.
+    """
     return _write_entries(raw / "pdb_mmcif", out / "pdb"), _write_alignments(
         raw / "open_protein_set", out / "alignments"
     )
@@ -54,7 +58,7 @@ def _write_entries(pdb_mmcif: Path, out: Path) -> Path:
 
 
 def _entry_dict(entry) -> dict:
-    """One entity per chain is enough: the synthetic entries have no more."""
+    """Return the dict of an entry with one entity per chain, as in all synthetic entries."""
     labels = {
         label: chain.author_chain_id for chain in entry.chains for label in chain.mmcif_chain_ids
     }

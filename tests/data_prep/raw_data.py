@@ -1,4 +1,4 @@
-"""A small set of raw files for tests, written here: two entries with two short chains, alignments and template hits."""
+"""Writer of small raw files for tests: two entries with a short chain, alignments and hits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cif_text(
     extra_rows: str = "",
     monomer_type: str = "'L-peptide linking'",
 ) -> str:
-    """An entry with one chain A. extra_rows goes to the end of `_atom_site`."""
+    """Return an entry with one chain A. extra_rows is appended to `_atom_site`."""
     names = [THREE[letter] for letter in sequence]
     sequence_rows = "\n".join(f"1 {i} {name}" for i, name in enumerate(names, start=1))
     component_rows = "\n".join(f"{name} {monomer_type}" for name in sorted(set(names)))
@@ -31,7 +31,8 @@ def cif_text(
     for i, name in enumerate(names, start=1):
         for j, atom in enumerate(("N", "CA", "C", "O")):
             atoms.append(
-                f"ATOM {len(atoms) + 1} {atom[0]} {atom} . {name} A {i} ? {3.8 * i + j:.3f} {j}.125 1.000 1.00 20.0 {i} A 1"
+                f"ATOM {len(atoms) + 1} {atom[0]} {atom} . {name} A {i} ? "
+                f"{3.8 * i + j:.3f} {j}.125 1.000 1.00 20.0 {i} A 1"
             )
     return (
         f"""data_{pdb_id.upper()}
@@ -82,7 +83,10 @@ _atom_site.pdbx_PDB_model_num
 
 
 def hhr_text(query: str, hits: list[tuple[str, str, str, float]]) -> str:
-    """hits: (name, aligned query, aligned hit, sum_probs); both start at residue 1."""
+    """Return an .hhr file with hits (name, aligned query, aligned hit, sum_probs).
+
+    Query and hits start at residue 1.
+    """
     lines = [
         "Query         q",
         f"Match_columns {len(query)}",
@@ -93,10 +97,10 @@ def hhr_text(query: str, hits: list[tuple[str, str, str, float]]) -> str:
     lines.append("")
     for i, (name, q, t, sum_probs) in enumerate(hits, start=1):
         columns = sum(a != "-" and b != "-" for a, b in zip(q, t))
-        lines += [f"No {i}", f">{name} made up"]
+        lines += [f"No {i}", f">{name} synthetic"]
         lines.append(
-            f"Probab=99.00  E-value=1e-20  Score=100.00  Aligned_cols={columns}  Identities=90%  Similarity=1.500  "
-            f"Sum_probs={sum_probs}  Template_Neff=5.000"
+            f"Probab=99.00  E-value=1e-20  Score=100.00  Aligned_cols={columns}  "
+            f"Identities=90%  Similarity=1.500  Sum_probs={sum_probs}  Template_Neff=5.000"
         )
         for letter, row in (("Q", q), ("T", t)):
             length = len(row.replace("-", ""))
@@ -127,7 +131,7 @@ def write_alignment(root: Path, chain_id: str, name: str, contents: str) -> Path
 
 
 def write_raw_data(root: Path) -> Path:
-    """Two good entries with everything that belongs to them."""
+    """Write two valid entries with their alignments, hits and tables."""
     write_entry(root, "1abc", cif_text("1abc", SEQUENCE_1ABC))
     write_entry(root, "2abc", cif_text("2abc", SEQUENCE_2ABC, date="2000-01-01"))
     (root / "pdb_mmcif" / "clusters-by-entity-40.txt").write_text("9XYZ_1\n1ABC_1 2ABC_1\n")

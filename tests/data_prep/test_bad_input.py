@@ -1,4 +1,4 @@
-"""Bad raw files and bad data directories: a clear message, the right exit code, and nothing lost."""
+"""Bad raw files and bad data directories: clear messages, correct exit codes, no lost data."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_good_data(raw, tmp_path, capsys):
         ),
     ],
 )
-def test_bad_entry_is_rejected_alone(raw, tmp_path, damage, reason, exit_code, capsys):
+def test_only_the_bad_entry_is_rejected(raw, tmp_path, damage, reason, exit_code, capsys):
     damage(raw_data.write_entry(raw, "3abc", raw_data.cif_text("3abc", raw_data.SEQUENCE_1ABC)))
     assert run_convert(raw, tmp_path / "out") == exit_code
     assert list(rejected(tmp_path / "out")) == ["3abc"]
@@ -124,30 +124,36 @@ def test_bad_entry_is_rejected_alone(raw, tmp_path, damage, reason, exit_code, c
     assert (tmp_path / "strict" / "index.h5").exists() == (not exit_code)
 
 
-def test_mended_entry_is_taken_up(raw, tmp_path):
+def test_repaired_entry_is_converted(raw, tmp_path):
     path = raw_data.write_entry(raw, "3abc", raw_data.cif_text("3abc", raw_data.SEQUENCE_1ABC))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-200])
+    original_contents = path.read_bytes()
+    path.write_bytes(original_contents[:-200])
     assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 3
-    path.write_bytes(whole)
+    path.write_bytes(original_contents)
     assert run_convert(raw, tmp_path / "out", "--missing-alignments", "query") == 0
     assert rejected(tmp_path / "out") == {}
     assert len(ShardIndex.load(tmp_path / "out").chains) == 3
 
 
-def test_no_entry_at_all_is_left(raw, tmp_path, capsys):
+def test_all_entries_are_rejected(raw, tmp_path, capsys):
     for path in (raw / "pdb_mmcif" / "raw").rglob("*.cif.gz"):
         path.write_bytes(path.read_bytes()[:50])
     assert run_convert(raw, tmp_path / "out") == 1
     assert "all 2 entries were rejected" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'out' / 'rejected.csv'} lists the reasons; fix the input" in error
+    assert "resume" not in error
 
 
-def test_no_chain_is_left_of_the_entries_that_are(raw, tmp_path, capsys):
+def test_all_entries_and_chains_are_rejected(raw, tmp_path, capsys):
     (raw / "pdb_mmcif" / "raw" / "ab" / "1abc.cif.gz").write_bytes(b"")
     raw_data.write_alignment(raw, "2abc_A", "mgnify_hits.a3m", ">q\nMKV\n")
     assert run_convert(raw, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "1 entries and all chains of the others were rejected; the first: 1abc: " in error
+    assert main(["inspect", str(tmp_path / "out"), "2abc_A"]) == 1
+    assert "rejected.csv lists the reasons; fix the input" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -181,14 +187,14 @@ def test_no_chain_is_left_of_the_entries_that_are(raw, tmp_path, capsys):
         ("pdb70_hits.hhr", None, "cut short"),
     ],
 )
-def test_bad_alignment_file_names_itself_and_the_rest_is_kept(
+def test_bad_alignment_file_is_named_and_other_chains_are_converted(
     raw, tmp_path, name, text, message, capsys
 ):
     if text is None:
-        good = (raw / "open_protein_set/pdb/1abc_A/hhr/pdb70_hits.hhr").read_text()
-        text = good[: len(good) * 2 // 3]
+        complete = (raw / "open_protein_set/pdb/1abc_A/hhr/pdb70_hits.hhr").read_text()
+        text = complete[: len(complete) * 2 // 3]
     path = raw / "open_protein_set/pdb/1abc_A" / ("hhr" if name.endswith("hhr") else "a3m") / name
-    mended = path.read_text() if path.exists() else None
+    original = path.read_text() if path.exists() else None
     path.write_text(text)
     assert run_convert(raw, tmp_path / "rejecting") == 3
     assert list(rejected(tmp_path / "rejecting")) == ["1abc_A"]
@@ -209,18 +215,18 @@ def test_bad_alignment_file_names_itself_and_the_rest_is_kept(
         ShardIndex.load(out)
     assert_nothing_half_written(out)
     finished = (out / "structures-00000.h5").stat().st_mtime_ns
-    if mended is None:
+    if original is None:
         path.unlink()
     else:
-        path.write_text(mended)
+        path.write_text(original)
     assert run_convert(raw, out, "--strict") == 0
     assert (out / "structures-00000.h5").stat().st_mtime_ns == finished
     assert len(ShardIndex.load(out).chains) == 2
 
 
-def test_a_rejected_chain_serves_no_template(raw, tmp_path, capsys):
+def test_a_rejected_chain_is_not_used_as_a_template(raw, tmp_path, capsys):
     alignment = raw / "open_protein_set/pdb/2abc_A/a3m/mgnify_hits.a3m"
-    whole = alignment.read_text()
+    original_contents = alignment.read_text()
     alignment.write_text(">q\nMKT\n")
     assert run_convert(raw, tmp_path / "out") == 3
     reader = ShardReader(tmp_path / "out")
@@ -231,7 +237,7 @@ def test_a_rejected_chain_serves_no_template(raw, tmp_path, capsys):
         "chain 2abc_A was rejected: " in (error := capsys.readouterr().err)
         and "its query has 3 residues" in error
     )
-    alignment.write_text(whole)
+    alignment.write_text(original_contents)
     assert run_convert(raw, tmp_path / "out") == 0
     assert [hit.name for hit in ShardReader(tmp_path / "out").template_hits("1abc_A")] == ["2abc_A"]
 
@@ -281,7 +287,10 @@ def test_missing_raw_files(raw, tmp_path, missing, capsys):
 
 @pytest.mark.parametrize(("num_files_that_fit", "num_shards"), [(0, 0), (2, 1), (3, 2), (5, 2)])
 def test_full_disk(raw, tmp_path, monkeypatch, capsys, num_files_that_fit, num_shards):
-    """A shard or the index does not fit: finished ones stay, nothing is half-written, and the same command finishes later."""
+    """If a shard or the index cannot be written, finished shards stay and no partial file remains.
+
+    The same command later finishes the conversion.
+    """
     written = []
 
     def fsync(_):

@@ -1,5 +1,7 @@
-"""Inputs on which an earlier version gave a wrong result, most of them without an error (shared
-folder, bug_inputs)."""
+"""Inputs for which an earlier version gave a wrong result, mostly without an error.
+
+They are in the folder bug_inputs of the shared data.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.convert.listings import read_listing
-from data_prep.parsers.errors import BrokenFile, EntryRejected
+from data_prep.errors import BrokenFile, EntryRejected
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.msa import parse_msa
 from openfold_opt.protein.reader import ShardReader
@@ -21,7 +23,7 @@ from tests.data_prep import raw_data
 
 @pytest.fixture
 def case(shared, tmp_path):
-    """Copies the raw files of a case; returns their folder."""
+    """Return a function that copies the raw files of a case and returns their folder."""
 
     def copy(name: str) -> Path:
         root = tmp_path / name
@@ -72,7 +74,7 @@ def test_a3m_faulty_first_row(shared, name):
         ("9XYZ_1 8XYZ_1\n", "knows none of the 2 entries"),
     ],
 )
-def test_clusters_of_another_kind(case, capsys, table, message):
+def test_malformed_cluster_table(case, capsys, table, message):
     root = case("clusters_is_an_html_page")
     path = root / "pdb_mmcif" / "clusters-by-entity-40.txt"
     if table is not None:

@@ -1,4 +1,4 @@
-"""Conversion of real entries and alignments against what the benchmark's preprocessing gave: everything exactly."""
+"""Conversion of real data gives exactly the results of the benchmark's preprocessing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(path):
 
 
 def grouped(npz):
-    """{chain: {array name: array}} of an archive whose keys are <chain>/<name>."""
+    """Return {chain: {array name: array}} from an archive with keys <chain>/<name>."""
     groups = {}
     for key in npz.files:
         chain_id, name = key.split("/", 1)
@@ -123,8 +123,8 @@ def test_template_hits_as_parsed(golden_case, shared):
         assert len(hits) == len(expected)
         for hit, fields in zip(hits, expected):
             for name, value in fields.items():
-                found = getattr(hit, name)
-                assert (list(found) if isinstance(found, tuple) else found) == value, (
+                actual = getattr(hit, name)
+                assert (list(actual) if isinstance(actual, tuple) else actual) == value, (
                     chain_id,
                     name,
                 )

@@ -1,4 +1,4 @@
-"""`convert-mlperf`: the same shards as from raw files, and nothing that is in a pickle ever runs."""
+"""`convert-mlperf` gives the same shards as raw files and executes no code of a pickle."""
 
 import os
 import pickle
@@ -37,7 +37,7 @@ def processed(raw, tmp_path_factory):
 
 @pytest.fixture
 def broken(processed, tmp_path):
-    """A copy to be damaged."""
+    """Return a copy that a test can damage."""
     entries, alignments = tmp_path / "pdb", tmp_path / "alignments"
     shutil.copytree(processed[0], entries)
     shutil.copytree(processed[1], alignments)
@@ -72,7 +72,7 @@ def refused(processed, tmp_path, capsys):
     return capsys.readouterr().err
 
 
-def test_the_same_shards_as_from_raw_files(raw, processed, tmp_path):
+def test_shards_equal_those_of_raw_files(raw, processed, tmp_path):
     options = ["--shard-size-mib", "1"]
     raw_arguments = [
         "--pdb-mmcif",
@@ -82,15 +82,15 @@ def test_the_same_shards_as_from_raw_files(raw, processed, tmp_path):
     ]
     assert main(["convert", *raw_arguments, "--out", str(tmp_path / "raw"), *options]) == 0
     assert main(arguments(processed, tmp_path / "processed", *options)) == 0
-    # the reasons for leaving an entry out are the other program's, in another language
-    expected, found = shards(tmp_path / "raw"), shards(tmp_path / "processed")
-    assert list(found) == list(expected)
-    assert found["alignments-00000.h5"] == expected["alignments-00000.h5"]
+    # The reasons for rejected entries differ, because they come from another program.
+    expected, actual = shards(tmp_path / "raw"), shards(tmp_path / "processed")
+    assert list(actual) == list(expected)
+    assert actual["alignments-00000.h5"] == expected["alignments-00000.h5"]
     assert "900z" in (tmp_path / "processed" / "rejected.csv").read_text()
     assert main(["verify", str(tmp_path / "processed")]) == 0
 
 
-def test_all_bytes_without_rejected_entries(tmp_path):
+def test_all_files_are_equal_without_rejected_entries(tmp_path):
     raw = tmp_path / "raw"
     assert main(["synthesize", "--out", str(raw), "--chains", "8", "--seed", "3"]) == 0
     raw_arguments = [
@@ -104,12 +104,12 @@ def test_all_bytes_without_rejected_entries(tmp_path):
     assert shards(tmp_path / "a") == shards(tmp_path / "b")
 
 
-def test_the_alignments_may_be_named_with_or_without_their_inner_folder(processed, tmp_path):
+def test_alignments_path_with_or_without_the_inner_folder(processed, tmp_path):
     assert main(arguments((processed[0], processed[1] / "pdb_alignments"), tmp_path / "out")) == 0
 
 
 class Malicious:
-    """Would leave a file behind if it were unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -118,22 +118,22 @@ class Malicious:
         return (os.mkdir, (str(self.path),))
 
 
-@pytest.mark.parametrize("place", ["entry", "field", "array"])
-def test_a_pickle_that_wants_to_run_something_is_refused(broken, tmp_path, capsys, place):
+@pytest.mark.parametrize("location", ["entry", "field", "array"])
+def test_a_pickle_with_code_is_refused(broken, tmp_path, capsys, location):
     path = broken[0] / "dicts" / "00"
     entries = pickle.loads(path.read_bytes())
     bad = Malicious(tmp_path / "executed")
     first = next(iter(entries.values()))
-    if place == "entry":
+    if location == "entry":
         entries["9000"] = bad
-    elif place == "field":
+    elif location == "field":
         first["resolution"] = bad
     else:
         first["atoms"] = np.zeros(3)
     path.write_bytes(pickle.dumps(entries))
     error = refused(broken, tmp_path, capsys)
     assert str(path) in error and "refused: it asks for" in error
-    assert ("mkdir" in error) == (place != "array")
+    assert ("mkdir" in error) == (location != "array")
     assert not (tmp_path / "executed").exists()
 
 
@@ -158,14 +158,14 @@ def set_atoms(name, value):
             lambda entries, entry: entry.update(resolution="good"),
             "resolution is a str, expected float or NoneType",
         ),
-        (lambda entries, entry: entry.update(pdb_id="1abc"), "calls itself '1abc'"),
+        (lambda entries, entry: entry.update(pdb_id="1abc"), "has the pdb_id '1abc'"),
         (
             lambda entries, entry: entry.update(release_date="2001-13-01"),
             "revision date '2001-13-01' is not a date",
         ),
         (
             lambda entries, entry: entry["sequences"].update(A="MKV"),
-            "expected [3, 37, 3] as its sequence says",
+            "expected [3, 37, 3] for its sequence",
         ),
         (lambda entries, entry: entry["atoms"].clear(), "has no sequence or no atoms"),
         (lambda entries, entry: entries.pop(entry["pdb_id"]), "has no entry 900"),
@@ -188,7 +188,7 @@ def set_atoms(name, value):
         ),
     ],
 )
-def test_entries_that_do_not_fit(broken, tmp_path, capsys, edit, message):
+def test_inconsistent_entries(broken, tmp_path, capsys, edit, message):
     path = broken[0] / "dicts" / "00"
     change(path, edit)
     error = refused(broken, tmp_path, capsys)
@@ -196,14 +196,14 @@ def test_entries_that_do_not_fit(broken, tmp_path, capsys, edit, message):
 
 
 def test_dates_are_stored_as_iso_dates(broken, tmp_path):
-    """As `convert` stores them."""
+    """This is the format that `convert` stores."""
     change(broken[0] / "dicts" / "00", lambda entries, entry: entry.update(release_date="2001-2-3"))
     assert main(arguments(broken, tmp_path / "out")) == 0
     chains = ShardIndex.load(tmp_path / "out").chains
     assert "2001-02-03" in {chain.release_date for chain in chains}
 
 
-def test_a_truncated_pickle_and_one_of_something_else(broken, tmp_path, capsys):
+def test_truncated_pickle_and_pickle_of_another_type(broken, tmp_path, capsys):
     path = broken[0] / "dicts" / "00"
     path.write_bytes(path.read_bytes()[:500])
     assert "damaged pickle" in refused(broken, tmp_path, capsys)
@@ -228,7 +228,7 @@ def test_missing_files_of_entries(broken, tmp_path, capsys, name):
         ("dicts_preprocessing_logs.csv", "mmcif_gz_size", "size", "has no column mmcif_gz_size"),
     ],
 )
-def test_tables_that_do_not_fit(broken, tmp_path, capsys, table, old, new, message):
+def test_inconsistent_tables(broken, tmp_path, capsys, table, old, new, message):
     path = broken[0] / table
     path.write_text(path.read_text().replace(old, new, 1))
     assert message in refused(broken, tmp_path, capsys)
@@ -248,7 +248,7 @@ def test_tables_that_do_not_fit(broken, tmp_path, capsys, table, old, new, messa
         ),
     ],
 )
-def test_an_index_of_alignments_that_does_not_fit(broken, tmp_path, capsys, edit, message):
+def test_inconsistent_alignment_index(broken, tmp_path, capsys, edit, message):
     path = broken[1] / "pdb_alignments" / "super.index"
     path.write_text(edit(path.read_text()))
     assert message in refused(broken, tmp_path, capsys)
@@ -271,5 +271,5 @@ def test_killed_and_resumed(processed, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
-    assert main(arguments(processed, tmp_path / "whole")) == 0
-    assert shards(tmp_path / "out") == shards(tmp_path / "whole")
+    assert main(arguments(processed, tmp_path / "uninterrupted")) == 0
+    assert shards(tmp_path / "out") == shards(tmp_path / "uninterrupted")

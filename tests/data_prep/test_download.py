@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: resumed, checked, and never half there."""
+"""Downloads from a local server: they are resumed and checked, and files are never partial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ CONTENTS = bytes(range(256)) * 4000
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files and folder pages; understands `Range: bytes=N-`, and can break off its first answers."""
+    """A server of files and folder pages that supports `Range: bytes=N-`.
+
+    It can interrupt its first responses.
+    """
 
     def do_GET(self):
         self.server.requests.append((self.path, self.headers.get("Range")))
@@ -31,14 +34,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         path = self.server.root / name.strip("/")
         if not path.is_file():
             return super().do_GET()
-        data, wanted = path.read_bytes(), self.headers.get("Range")
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        data, requested_range = path.read_bytes(), self.headers.get("Range")
+        start = int(requested_range.removeprefix("bytes=").rstrip("-")) if requested_range else 0
         if start >= len(data):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(data)}")
             self.send_header("Content-Length", "0")
             return self.end_headers()
-        self._send(206 if wanted else 200, data[start:])
+        self._send(206 if requested_range else 200, data[start:])
 
     def _send(self, status, data):
         self.send_response(status)
@@ -83,7 +86,7 @@ def one_file(server, sha256=None) -> DataSet:
     )
 
 
-def test_command_fetches_folders_and_remembers(server, tmp_path, capsys):
+def test_command_fetches_folders_and_records_files(server, tmp_path, capsys):
     arguments = [
         "download",
         "--out",
@@ -115,12 +118,12 @@ def test_broken_connections_are_resumed_not_restarted(server, tmp_path):
     server.break_offs = 2
     download(one_file(server), tmp_path / "out", name="x", check_contents=False)
     assert (tmp_path / "out/sub/big").read_bytes() == CONTENTS
-    starts = [wanted for path, wanted in server.requests if path == "/big"]
+    starts = [requested_range for path, requested_range in server.requests if path == "/big"]
     third = len(CONTENTS) // 3
     assert starts[0] is None and starts[1] == f"bytes={third}-" and len(starts) == 3
 
 
-def test_part_of_an_earlier_run_is_continued(server, tmp_path):
+def test_partial_file_of_an_earlier_run_is_continued(server, tmp_path):
     (tmp_path / "out/sub").mkdir(parents=True)
     (tmp_path / "out/sub/big.part").write_bytes(CONTENTS[:1000])
     download(one_file(server), tmp_path / "out", name="x", check_contents=False)
@@ -129,14 +132,14 @@ def test_part_of_an_earlier_run_is_continued(server, tmp_path):
     assert not (tmp_path / "out/sub/big.part").exists()
 
 
-def test_part_that_is_whole_already(server, tmp_path):
+def test_complete_partial_file(server, tmp_path):
     (tmp_path / "out/sub").mkdir(parents=True)
     (tmp_path / "out/sub/big.part").write_bytes(CONTENTS)
     download(one_file(server), tmp_path / "out", name="x", check_contents=False)
     assert (tmp_path / "out/sub/big").read_bytes() == CONTENTS
 
 
-def test_wrong_checksum_is_an_error_and_leaves_nothing(server, tmp_path):
+def test_wrong_checksum_is_an_error_and_removes_the_file(server, tmp_path):
     with pytest.raises(DataPrepError, match="expected 0000"):
         download(
             one_file(server, sha256="0" * 64), tmp_path / "out", name="x", check_contents=False
@@ -185,7 +188,7 @@ def test_no_server(tmp_path, monkeypatch, capsys):
     assert "the same command resumes" in capsys.readouterr().err
 
 
-def test_manifest_with_a_cut_line(server, tmp_path):
+def test_manifest_with_a_truncated_line(server, tmp_path):
     data_set = one_file(server)
     download(data_set, tmp_path / "out", name="x", check_contents=False)
     with open(tmp_path / "out" / MANIFEST_NAME, "a") as file:

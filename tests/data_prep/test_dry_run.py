@@ -1,4 +1,4 @@
-"""`convert --dry-run`: counts, an estimate, and nothing written."""
+"""`convert --dry-run` prints counts and an estimate and writes nothing."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def command(raw, out, *options):
     return ["convert", *data, "--out", str(out), *options]
 
 
-def test_it_counts_and_writes_nothing(raw, tmp_path, capsys):
+def test_input_is_counted_and_nothing_is_written(raw, tmp_path, capsys):
     assert main(command(raw, tmp_path / "out", "--dry-run")) == 0
     report = capsys.readouterr().out
     assert "entries:           8 files" in report and "1 shards, 0 of them finished" in report
@@ -32,7 +32,7 @@ def test_it_counts_and_writes_nothing(raw, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_finished_is_not_counted_again(raw, tmp_path, capsys):
+def test_finished_shards_are_not_counted(raw, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(command(raw, out)) == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -52,14 +52,14 @@ def test_time_is_scaled_by_bytes(monkeypatch):
     def convert(size):
         clock["now"] += size / 100
 
-    found = dry_run.estimate(
+    estimate = dry_run.estimate(
         [100] * 50 + [300] * 50, convert, size_of=lambda size: size, what="units"
     )
-    assert found.num_sampled == 4
-    assert (found.seconds, found.low, found.high) == pytest.approx((200.0, 200.0, 200.0))
+    assert estimate.num_sampled == 4
+    assert (estimate.seconds, estimate.low, estimate.high) == pytest.approx((200.0, 200.0, 200.0))
 
 
-def test_bad_input_is_said_as_in_conversion(raw, tmp_path, capsys):
+def test_bad_input_gives_the_error_of_conversion(raw, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(command(tmp_path / "empty", tmp_path / "out", "--dry-run")) == 1
     assert "does not exist" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The .hhr parser on real files, and on files that were cut."""
+"""The .hhr parser on real files and on truncated files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.hhr import parse_hhr
 from tests.data_prep import raw_data
 
@@ -42,14 +42,14 @@ def test_truncated_real_file(shared):
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.77, 0.9, 0.985])
-def test_cut_anywhere(real_hhr, tmp_path, fraction):
+def test_file_truncated_at_any_position(real_hhr, tmp_path, fraction):
     text = real_hhr.read_text()
     (tmp_path / "pdb70_hits.hhr").write_text(text[: int(len(text) * fraction)])
     with pytest.raises(BrokenFile, match="pdb70_hits.hhr:[0-9]+: "):
         parse_hhr(tmp_path / "pdb70_hits.hhr")
 
 
-def test_last_hit_cut_within_its_blocks(real_hhr, tmp_path):
+def test_last_hit_truncated_within_its_blocks(real_hhr, tmp_path):
     lines = real_hhr.read_text().splitlines()
     last_stretch = max(
         i
@@ -93,18 +93,18 @@ def test_names_of_hits(real_hhr, name, expected):
 def test_names_without_a_chain_are_an_error(real_hhr, name):
     hit = dataclasses.replace(parse_hhr(real_hhr)[0], name=name)
     with pytest.raises(ValueError, match="expected <PDB id>_<chain> at the beginning"):
-        hit.chain
+        _ = hit.chain
 
 
 @pytest.mark.parametrize("text", ["\x00\x01", "Query         9000_A\nMatch_columns 20\n"])
-def test_half_a_header_is_broken(tmp_path, text):
+def test_incomplete_header_is_an_error(tmp_path, text):
     path = tmp_path / "pdb70_hits.hhr"
     path.write_text(text)
     with pytest.raises(BrokenFile, match="expected a header that ends with 'Command'"):
         parse_hhr(path)
 
 
-def test_a_file_without_a_byte_has_no_hits(tmp_path):
+def test_empty_file_has_no_hits(tmp_path):
     path = tmp_path / "pdb70_hits.hhr"
     path.write_text("")
     assert parse_hhr(path) == []
@@ -119,15 +119,19 @@ def test_sum_probs_by_which_hits_cannot_be_sorted_are_broken(tmp_path, text):
         parse_hhr(path)
 
 
-def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: str = ""):
-    """Hits of ten aligned columns whose summaries say other numbers."""
+def hits_with_summaries(
+    tmp_path, summary_columns: list[int], lines_shown: list[bool], end: str = ""
+):
+    """Write hits with ten aligned columns whose summaries have other numbers."""
     query = "MKTAYIAKQR"
     text = raw_data.hhr_text(
-        query, [(f"{number}ABC_A", query, query, 9.0) for number in range(len(claims))]
+        query, [(f"{number}ABC_A", query, query, 9.0) for number in range(len(summary_columns))]
     )
     head, *blocks = text.split("\nNo ")
-    for number, (claim, is_shown) in enumerate(zip(claims, lines_shown, strict=True)):
-        block = blocks[number].replace("Aligned_cols=10", f"Aligned_cols={claim}")
+    for number, (num_columns, is_shown) in enumerate(
+        zip(summary_columns, lines_shown, strict=True)
+    ):
+        block = blocks[number].replace("Aligned_cols=10", f"Aligned_cols={num_columns}")
         blocks[number] = (
             block
             if is_shown
@@ -139,7 +143,7 @@ def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: 
 
 
 @pytest.mark.parametrize(
-    ("claims", "lines_shown", "end"),
+    ("summary_columns", "lines_shown", "end"),
     [
         ([10, 1, 10], [True, False, True], ""),
         ([12, 10], [True, True], ""),
@@ -147,21 +151,23 @@ def hits_with_claims(tmp_path, claims: list[int], lines_shown: list[bool], end: 
         ([10, 12], [True, True], "\nDone!\n"),
     ],
 )
-def test_hits_that_show_fewer_columns_than_they_claim_are_read(tmp_path, claims, lines_shown, end):
-    hits = parse_hhr(hits_with_claims(tmp_path, claims, lines_shown, end))
-    assert [hit.aligned_cols for hit in hits] == claims
+def test_hits_with_fewer_columns_than_their_summaries_are_read(
+    tmp_path, summary_columns, lines_shown, end
+):
+    hits = parse_hhr(hits_with_summaries(tmp_path, summary_columns, lines_shown, end))
+    assert [hit.aligned_cols for hit in hits] == summary_columns
     assert [len(hit.query) for hit in hits] == [10 * is_shown for is_shown in lines_shown]
 
 
 @pytest.mark.parametrize(
-    ("claims", "lines_shown"),
+    ("summary_columns", "lines_shown"),
     [([10, 12], [True, True]), ([10, 10], [True, False]), ([10, 9], [True, True])],
 )
-def test_a_last_hit_with_fewer_columns_is_cut_short(tmp_path, claims, lines_shown):
+def test_last_hit_with_fewer_columns_is_truncated(tmp_path, summary_columns, lines_shown):
     with pytest.raises(BrokenFile, match="cut short"):
-        parse_hhr(hits_with_claims(tmp_path, claims, lines_shown))
+        parse_hhr(hits_with_summaries(tmp_path, summary_columns, lines_shown))
 
 
-def test_a_number_of_columns_that_no_file_can_have_is_broken(tmp_path):
+def test_impossible_number_of_columns_is_an_error(tmp_path):
     with pytest.raises(BrokenFile, match="pdb70_hits.hhr: "):
-        parse_hhr(hits_with_claims(tmp_path, [int("9" * 400), 10], [True, True]))
+        parse_hhr(hits_with_summaries(tmp_path, [int("9" * 400), 10], [True, True]))

@@ -1,4 +1,4 @@
-"""What `inspect` prints and writes, and what `verify` records."""
+"""Output of `inspect` and the record of `verify`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_arrays(data_dir, tmp_path):
     assert main(["inspect", str(data_dir), "--npz", str(tmp_path / "y.npz")]) == 1
 
 
-def test_verify_leaves_a_record(data_dir, capsys):
+def test_verify_writes_a_record(data_dir, capsys):
     assert verified_checksum(data_dir) is None
     assert main(["verify", str(data_dir)]) == 0
     assert verified_checksum(data_dir) == ShardIndex.load(data_dir).checksum
@@ -79,6 +79,13 @@ def test_verify_leaves_a_record(data_dir, capsys):
     assert "verified            yes" in capsys.readouterr().out
     (data_dir / "verified.json").write_text("{")
     assert verified_checksum(data_dir) is None
+
+
+def test_inspect_of_an_interrupted_conversion_advises_to_resume(data_dir, capsys):
+    (data_dir / "index.h5").unlink()
+    capsys.readouterr()
+    assert main(["inspect", str(data_dir)]) == 1
+    assert "run the same `convert` again to resume it" in capsys.readouterr().err
 
 
 def test_help(capsys):

@@ -1,5 +1,4 @@
-"""What the commands say about locks, permissions, pipes, locales and launchers, and how they show
-progress."""
+"""Messages about locks, permissions, pipes, locales and launchers, and the progress display."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A data directory that any user may read, and only its owner may write."""
+    """Return a data directory that any user may read and only its owner may write."""
     with tempfile.TemporaryDirectory() as top:
         os.chmod(top, 0o755)
         raw = raw_data.write_raw_data(Path(top) / "raw")
@@ -43,8 +42,7 @@ def data_dir() -> Iterator[Path]:
 
 @contextmanager
 def without_privileges(*protected: Path, mode: int) -> Iterator[None]:
-    """Give paths a mode, and be a user whom it concerns: root, whom it does not, becomes another
-    one."""
+    """Set the mode of paths. Root, which ignores modes, changes to another user meanwhile."""
     before = [path.stat().st_mode for path in protected]
     is_root = os.geteuid() == 0
     for path in protected:
@@ -60,7 +58,7 @@ def without_privileges(*protected: Path, mode: int) -> Iterator[None]:
             path.chmod(old)
 
 
-def test_a_locked_shard_is_not_called_damaged(data_dir, monkeypatch):
+def test_locked_shard_is_not_reported_as_damaged(data_dir, monkeypatch):
     monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
     shard = data_dir / "structures-00000.h5"
     command = [sys.executable, "-m", "data_prep", "inspect", str(data_dir), "1abc_A"]
@@ -78,7 +76,7 @@ def test_a_locked_shard_is_not_called_damaged(data_dir, monkeypatch):
     assert "HDF5_USE_FILE_LOCKING=FALSE" in locked.stderr and "remove" not in locked.stderr
 
 
-def test_a_shard_without_permission_is_not_called_damaged(data_dir):
+def test_shard_without_permission_is_not_reported_as_damaged(data_dir):
     shard = data_dir / "structures-00000.h5"
     with without_privileges(shard, mode=0):
         with pytest.raises(ShardError) as caught:
@@ -88,7 +86,7 @@ def test_a_shard_without_permission_is_not_called_damaged(data_dir):
     )
 
 
-def test_too_many_open_files_are_no_damage(data_dir, monkeypatch):
+def test_too_many_open_files_are_not_reported_as_damage(data_dir, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -99,13 +97,13 @@ def test_too_many_open_files_are_no_damage(data_dir, monkeypatch):
         shard_format.open_checked(data_dir / "index.h5")
 
 
-def test_verify_in_a_folder_that_may_not_be_written(data_dir, capsys):
+def test_verify_in_a_folder_without_write_permission(data_dir, capsys):
     with without_privileges(data_dir, mode=0o555):
         assert main(["verify", str(data_dir), "--threads", "1"]) == 0
     captured = capsys.readouterr()
     assert "all as written" in captured.out
     assert (
-        "The shards are right, but the record of it could not be kept: Permission denied"
+        "The shards are intact, but the record of it could not be written: Permission denied"
         in captured.err
     )
     assert main(["verify", str(data_dir), "--threads", "1"]) == 0
@@ -124,7 +122,7 @@ def test_verify_of_a_shard_without_permission(data_dir, capsys):
     assert "Remove" not in error and "are bad" not in error
 
 
-def test_a_closed_pipe_ends_quietly(data_dir):
+def test_closed_pipe_prints_no_error(data_dir):
     command = [sys.executable, "-m", "data_prep", "inspect", str(data_dir), "--chains"]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -132,13 +130,13 @@ def test_a_closed_pipe_ends_quietly(data_dir):
 
 
 def run_convert(raw, out, env):
-    """`convert` as a program with this environment."""
+    """Run `convert` as a subprocess with this environment."""
     command = [sys.executable, "-m", "data_prep", *raw_data.convert_arguments(raw, out)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
 
 
 @pytest.mark.parametrize("encoding", [{}, {"PYTHONIOENCODING": "ascii"}])
-def test_a_path_that_the_locale_cannot_show(tmp_path, encoding):
+def test_path_that_the_locale_cannot_encode(tmp_path, encoding):
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **encoding}
     raw = raw_data.write_raw_data(tmp_path / "caf\xe9")
     finished = run_convert(raw, tmp_path / "\xf6ut", env)
@@ -149,7 +147,7 @@ def test_a_path_that_the_locale_cannot_show(tmp_path, encoding):
     )
 
 
-def test_chains_are_listed_and_absent_ones_explained(data_dir, capsys):
+def test_list_of_chains_and_messages_for_absent_ones(data_dir, capsys):
     capsys.readouterr()
     assert main(["inspect", str(data_dir), "--chains"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -203,14 +201,14 @@ def test_tasks_of_srun(no_launcher, variables, expected):
     "variables", [{"SLURM_NTASKS": "64", "SLURM_STEP_ID": "0"}, {"PMI_SIZE": "4"}]
 )
 @pytest.mark.parametrize("has_mpi", [True, False])
-def test_processes_that_do_not_know_each_other_are_refused(no_launcher, variables, has_mpi):
+def test_unconnected_processes_are_refused(no_launcher, variables, has_mpi):
     for name, value in variables.items():
         no_launcher.setenv(name, value)
-    lone = type("World", (), {"Get_size": staticmethod(lambda: 1)})
+    single_process_world = type("World", (), {"Get_size": staticmethod(lambda: 1)})
     module = type(sys)("mpi4py")
-    module.MPI = type("MPI", (), {"COMM_WORLD": lone})
+    module.MPI = type("MPI", (), {"COMM_WORLD": single_process_world})
     no_launcher.setitem(sys.modules, "mpi4py", module if has_mpi else None)
-    with pytest.raises(DataPrepError, match="each (would|of them would) do all the work"):
+    with pytest.raises(DataPrepError, match="Each (process )?would do all the work"):
         with open_communicator():
             pass
 

@@ -1,4 +1,4 @@
-"""The rules about atoms, on entries written for them."""
+"""The rules of the mmCIF parser on synthetic entries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.parsers.errors import EntryRejected, FaultyEntry
+from data_prep.errors import EntryRejected, FaultyEntry
 from data_prep.parsers.mmcif import parse_mmcif
 from openfold_opt.protein.residue_constants import atom_order
 
@@ -43,14 +43,17 @@ def atom(
     model=1,
     chain="A",
 ) -> str:
-    return f"{group} {serial} {name[0]} {name} {altloc} {residue} {chain} {number} ? {x} 0 0 {occupancy} 20.0 {author or number} {chain} {model}\n"
+    return (
+        f"{group} {serial} {name[0]} {name} {altloc} {residue} {chain} {number} ? {x} 0 0 "
+        f"{occupancy} 20.0 {author or number} {chain} {model}\n"
+    )
 
 
 def x_of(chain, residue, name):
     return chain.positions[residue, atom_order[name], 0]
 
 
-def test_plain_entry(parse):
+def test_simple_entry(parse):
     parsed = parse(entry())
     assert (parsed.pdb_id, parsed.release_date, parsed.resolution, parsed.method) == (
         "1abc",
@@ -74,12 +77,12 @@ def test_alternative_locations_are_chosen_atom_by_atom(parse):
     assert x_of(chain, 0, "CB") == 2 and x_of(chain, 0, "OXT") == 1
 
 
-def test_marked_record_after_an_unmarked_one_wins_a_tie(parse):
+def test_record_with_altloc_after_one_without_wins_a_tie(parse):
     text = entry("A", atom(20, "CB", "ALA", 1, x=1) + atom(21, "CB", "ALA", 1, altloc="B", x=2))
     assert x_of(parse(text).chains[0], 0, "CB") == 2
 
 
-def test_two_residue_names_at_one_place_the_last_wins(parse):
+def test_last_of_two_residue_names_at_a_position_wins(parse):
     rows = "".join(
         atom(30 + i, name, residue, 3, altloc=altloc, occupancy=occupancy, x=x)
         for i, (name, residue, altloc, occupancy, x) in enumerate(
@@ -137,7 +140,7 @@ def test_first_model_gives_coordinates(parse):
     assert parse(text).chains[0].positions.max() < 50
 
 
-def test_model_number_one_is_needed(parse):
+def test_model_number_one_is_required(parse):
     text = "".join(
         line.rstrip("1\n") + "2\n" if line.startswith("ATOM") else line
         for line in entry().splitlines(keepends=True)
@@ -147,7 +150,7 @@ def test_model_number_one_is_needed(parse):
 
 
 @pytest.mark.parametrize(
-    ("found", "replacement", "resolution"),
+    ("original", "replacement", "resolution"),
     [
         (
             "_refine.ls_d_res_high 2.10",
@@ -164,8 +167,8 @@ def test_model_number_one_is_needed(parse):
         ("_refine.ls_d_res_high 2.10\n", "", None),
     ],
 )
-def test_resolution(parse, found, replacement, resolution):
-    assert parse(entry().replace(found, replacement)).resolution == resolution
+def test_resolution(parse, original, replacement, resolution):
+    assert parse(entry().replace(original, replacement)).resolution == resolution
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,7 @@ def test_impossible_years_are_faulty(parse, date):
 
 
 @pytest.mark.parametrize("date", ["?", "2001-13-01", "2001-02-30", "2001", "'3 Feb 2001'"])
-def test_what_is_no_date_rejects_the_entry(parse, date):
+def test_text_that_is_not_a_date_rejects_the_entry(parse, date):
     with pytest.raises(EntryRejected, match="is not a date"):
         parse(entry(date=date))
 
@@ -300,9 +303,9 @@ def anisotropy(value: str, columns=("11", "12", "13", "22", "23", "33")) -> str:
     return f"loop_\n_atom_site_anisotrop.id\n{tags}1 {value}{' 0.1' * (len(columns) - 1)}\n"
 
 
-def test_anisotropy_that_is_no_number_rejects_the_entry(parse):
+def test_anisotropy_that_is_not_a_number_rejects_the_entry(parse):
     assert parse(entry() + anisotropy("0.2")).chains
     with pytest.raises(EntryRejected, match="could not convert string to float: '[?]'"):
         parse(entry() + anisotropy("?"))
-    # Without all six columns the benchmark reads none of them.
+    # If a column is missing, the benchmark reads none of the six columns.
     assert parse(entry() + anisotropy("?", columns=("11", "12"))).chains

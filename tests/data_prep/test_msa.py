@@ -1,4 +1,4 @@
-"""Alignment parsers against plain loops, and the rules about duplicates, deletions and letters."""
+"""Alignment parsers against simple loops, and the rules about duplicates, deletions, letters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import gzip
 import numpy as np
 import pytest
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.msa import merge_without_duplicates, parse_msa
 from openfold_opt.protein.hhblits_alphabet import LETTERS
 
 
-def plain_a3m(text):
-    """Letter by letter: aligned rows and deletion counts."""
+def parse_a3m_by_letter(text):
+    """Return aligned rows and deletion counts, parsed letter by letter."""
     rows, deletions = [], []
     for sequence in ["".join(record.split("\n")[1:]) for record in text.split(">")[1:]]:
         row, counts, count = "", [], 0
@@ -44,12 +44,12 @@ def random_a3m(num_rows, width, seed):
 
 
 @pytest.mark.parametrize("name", ["uniref90_hits.a3m", "uniref90_hits.a3m.gz"])
-def test_a3m_against_a_plain_loop(tmp_path, name):
+def test_a3m_equals_parsing_by_letter(tmp_path, name):
     text = random_a3m(40, 31, seed=1)
     path = tmp_path / name
     path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     msa = parse_msa(path)
-    rows, deletions = plain_a3m(text)
+    rows, deletions = parse_a3m_by_letter(text)
     assert [row.tobytes().decode() for row in msa.letters] == rows
     np.testing.assert_array_equal(msa.deletions, deletions)
     assert msa.deletions.dtype == np.int32 and msa.deletions.sum() > 0
@@ -75,7 +75,7 @@ def test_stockholm_equals_its_a3m(tmp_path):
     np.testing.assert_array_equal(from_sto.deletions, from_a3m.deletions)
 
 
-def test_real_stockholm_has_its_query_in_the_first_row(shared):
+def test_query_is_the_first_row_of_a_real_stockholm_file(shared):
     paths = sorted((shared / "data" / "other_alignments").rglob("*.sto*"))
     assert paths
     for path in paths:
@@ -140,7 +140,7 @@ def test_damaged_gzip(tmp_path):
             ":4: continues after the '//' of line 3",
         ),
         ("# STOCKHOLM 1.0\nq ACD\nr AC-D\n//\n", ":3: row 2 has 4 columns, expected 3"),
-        ("# STOCKHOLM 1.0\nq ---\nr ACD\n//\n", "nothing but gaps"),
+        ("# STOCKHOLM 1.0\nq ---\nr ACD\n//\n", "has only gaps"),
         ("# STOCKHOLM 1.0\n//\n", "holds no sequence"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Conversion under MPI and after a kill: the bytes are those of one uninterrupted process."""
+"""Conversion under MPI and after a kill gives the bytes of one uninterrupted process."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_error_ends_all_processes(shared, tmp_path):
 
 
 def python_ranks(launcher: subprocess.Popen) -> list[int]:
-    """Process ids of the ranks below an mpiexec."""
+    """Return the process ids of the ranks of an mpiexec."""
     found, parents = [], [launcher.pid]
     while parents:
         children = Path(f"/proc/{parents[0]}/task/{parents.pop(0)}/children").read_text().split()
@@ -89,7 +89,7 @@ def python_ranks(launcher: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_is_killed_costs_only_what_it_held(shared, serial, tmp_path, victim):
+def test_killed_rank_loses_only_its_shard(shared, serial, tmp_path, victim):
     out = tmp_path / "out"
     command = [mpiexec(), "-n", "2", *convert_command(shared, out)]
     launcher = subprocess.Popen(
@@ -170,7 +170,7 @@ def test_killed_and_resumed(shared, serial, tmp_path, shard_before_kill):
     assert {name: found[name] for name in found if name not in leftovers} == serial
 
 
-def test_smaller_data_set_leaves_no_old_shards(shared, serial, tmp_path):
+def test_smaller_data_set_removes_old_shards(shared, serial, tmp_path):
     out = tmp_path / "out"
     command = convert_command(shared, out)
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
@@ -186,7 +186,7 @@ def test_smaller_data_set_leaves_no_old_shards(shared, serial, tmp_path):
     assert all_bytes(out) == serial
 
 
-def test_launchers_are_noticed(monkeypatch):
+def test_launchers_are_detected(monkeypatch):
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
         monkeypatch.delenv(name, raising=False)
     assert not is_under_mpi()

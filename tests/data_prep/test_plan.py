@@ -1,4 +1,4 @@
-"""Which inputs go into which shard."""
+"""Assignment of inputs to shards."""
 
 import random
 
@@ -8,7 +8,7 @@ from data_prep.convert.plan import cut_evenly
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_shards_are_few_bounded_and_alike(seed):
+def test_shards_are_few_bounded_and_of_similar_size(seed):
     draw = random.Random(seed)
     sizes = [int(draw.paretovariate(1.2) * 1000) for _ in range(draw.randrange(1, 400))]
     limit = draw.choice([5_000, 50_000, 400_000])
@@ -28,7 +28,7 @@ def greedy_count(sizes, limit):
     return count
 
 
-def test_no_small_shard_is_left_at_the_end():
+def test_last_shard_is_not_small():
     sums = [10 * len(group) for group in cut_evenly([10] * 105, limit=1000)]
     assert sums == [530, 520]
 

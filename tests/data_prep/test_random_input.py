@@ -1,8 +1,8 @@
 """Random combinations of misplaced, misnamed, unreadable and truncated input files.
 
-Each chain of the data set must be right, or named in one of the listings or in the error; and
-nothing else may be named. One case in ten has no fault. OPENFOLD_RANDOM_CASES sets the number of
-cases (200 by default).
+Each chain of the data set must be correct, or reported in a listing or in the error. Nothing else
+may be reported. One case in ten has no fault. OPENFOLD_RANDOM_CASES sets the number of cases (200
+by default).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data_prep.parsers import file_access
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.reader import ShardReader
 from tests.data_prep import raw_data
-from tests.data_prep.planted_faults import FAULTS, Planted, Tree
+from tests.data_prep.fault_injection import FAULTS, Fault, Tree
 
 NUM_CASES = int(os.environ.get("OPENFOLD_RANDOM_CASES", "200"))
 NUM_BATCHES = 20
@@ -39,7 +39,7 @@ SEQUENCES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a data set without faults has of a chain."""
+    """The contents of a chain in a data set without faults."""
 
     sequence: str
     positions: bytes
@@ -86,32 +86,32 @@ def read_chain(reader: ShardReader, chain_id: str) -> Expected:
 
 
 @pytest.mark.parametrize("batch", range(NUM_BATCHES))
-def test_every_chain_is_right_or_named(batch, clean, tmp_path, monkeypatch, capsys):
+def test_each_chain_is_correct_or_reported(batch, clean, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shard_format.os, "fsync", lambda _: None)
     raw, expected = clean
     for seed in range(batch, NUM_CASES, NUM_BATCHES):
         root = tmp_path / str(seed)
         shutil.copytree(raw, root, symlinks=True)
-        planted = plant(random.Random(seed), root)
+        faults = add_faults(random.Random(seed), root)
         with monkeypatch.context() as patch:
-            deny(patch, {path: number for each in planted for path, number in each.denied.items()})
+            deny(patch, {path: number for fault in faults for path, number in fault.denied.items()})
             code = main(
                 raw_data.convert_arguments(root, root / "out", "--missing-alignments", "query")
             )
         error = capsys.readouterr().err
-        note = f"seed {seed}: {[each.name for each in planted]}: exit code {code}: {error}"
-        stopping = [each for each in planted if each.stops]
+        note = f"seed {seed}: {[fault.name for fault in faults]}: exit code {code}: {error}"
+        stopping = [fault for fault in faults if fault.stops]
         if stopping:
-            assert code == 1 and any(each.mark in error for each in stopping), note
+            assert code == 1 and any(fault.expected_text in error for fault in stopping), note
         else:
-            assert code == (3 if any(each.is_faulty for each in planted) else 0), note
-            check_chains(root / "out", planted, expected, note)
-            check_listings(root / "out", planted, note)
+            assert code == (3 if any(fault.is_faulty for fault in faults) else 0), note
+            check_chains(root / "out", faults, expected, note)
+            check_listings(root / "out", faults, note)
         shutil.rmtree(root)
 
 
-def plant(draw: random.Random, root: Path) -> list[Planted]:
-    """Up to three faults in different entries. Every tenth case has none."""
+def add_faults(draw: random.Random, root: Path) -> list[Fault]:
+    """Add up to three faults to different entries. Every tenth case has none."""
     if draw.random() < 0.1:
         return []
     targets = draw.sample(sorted(SEQUENCES), draw.choice([1, 1, 2, 3]))
@@ -119,7 +119,7 @@ def plant(draw: random.Random, root: Path) -> list[Planted]:
 
 
 def deny(patch: pytest.MonkeyPatch, denied: dict[Path, int]) -> None:
-    """Let the system refuse to open or list some paths: root may read everything."""
+    """Simulate that the system refuses to open or list paths, since root may read all files."""
 
     def refusing(function: Callable) -> Callable:
         def call(path):
@@ -133,31 +133,40 @@ def deny(patch: pytest.MonkeyPatch, denied: dict[Path, int]) -> None:
     patch.setattr(file_access, "_scandir", refusing(file_access._scandir))
 
 
-def check_chains(
-    out: Path, planted: list[Planted], expected: dict[str, Expected], note: str
-) -> None:
+def check_chains(out: Path, faults: list[Fault], expected: dict[str, Expected], note: str) -> None:
     reader = ShardReader(out)
-    named = {f"{each.pdb_id}_A" for each in planted if each.mark}
-    for chain_id, right in expected.items():
-        if chain_id in named:
+    reported = {f"{fault.pdb_id}_A" for fault in faults if fault.expected_text}
+    for chain_id, reference in expected.items():
+        if chain_id in reported:
             continue
         assert chain_id in reader.index.by_id, note
-        right_hits = tuple(name for name in right.hits if name in reader.index.by_id)
-        assert read_chain(reader, chain_id) == dataclasses.replace(right, hits=right_hits), (
+        reference_hits = tuple(name for name in reference.hits if name in reader.index.by_id)
+        assert read_chain(reader, chain_id) == dataclasses.replace(
+            reference, hits=reference_hits
+        ), (
             chain_id,
             note,
         )
 
 
-def check_listings(out: Path, planted: list[Planted], note: str) -> None:
+def check_listings(out: Path, faults: list[Fault], note: str) -> None:
     rows = [
         " ".join(row.values())
         for name in ("rejected.csv", "unused.csv", "query_differences.csv")
         for row in read_listing(out / name)
     ]
-    for each in planted:
-        assert each.mark is None or any(each.mark in row for row in rows), (each.mark, rows, note)
-    known = [text for each in planted if each.mark for text in (each.mark, f"{each.pdb_id}_A")]
+    for fault in faults:
+        assert fault.expected_text is None or any(fault.expected_text in row for row in rows), (
+            fault.expected_text,
+            rows,
+            note,
+        )
+    known = [
+        text
+        for fault in faults
+        if fault.expected_text
+        for text in (fault.expected_text, f"{fault.pdb_id}_A")
+    ]
     false_alarms = [row for row in rows if not any(text in row for text in known)]
     assert not false_alarms, note
 

@@ -1,4 +1,4 @@
-"""Synthetic families: the same bytes for the same seed, and through the same door as real files."""
+"""Synthetic families: the same seed gives the same bytes; they are converted like real files."""
 
 import hashlib
 from pathlib import Path
@@ -48,14 +48,14 @@ def reader(raw, tmp_path_factory):
     return ShardReader(out)
 
 
-def test_the_seed_decides_every_byte(raw, tmp_path):
+def test_same_seed_gives_the_same_bytes(raw, tmp_path):
     first = digest(raw)
     assert len(first) == 3 * CHAINS + 3
     assert digest(synthesize(tmp_path / "again")) == first
     assert digest(synthesize(tmp_path / "other", seed=1)) != first
 
 
-def test_a_family_does_not_depend_on_how_many_there_are(raw, tmp_path):
+def test_a_family_does_not_depend_on_the_number_of_families(raw, tmp_path):
     fewer = synthesize(tmp_path / "fewer", chains=CHAINS // 2)
     name = "pdb_mmcif/raw/00/9006.cif.gz"
     assert (fewer / name).read_bytes() == (raw / name).read_bytes()
@@ -91,7 +91,7 @@ def test_the_newer_member_has_the_older_one_as_its_template(reader):
         features = featurize_templates(reader, entry.chain_id, max_templates=4)
         assert features["template_all_atom_mask"].shape[0] == 1
         assert [hit.name for hit in reader.template_hits(entry.chain_id)] == [template.chain_id]
-        # the older one may not look into its future
+        # The older member must not use a newer template.
         assert (
             featurize_templates(reader, template.chain_id, max_templates=4)[
                 "template_aatype"
@@ -119,7 +119,7 @@ def test_impossible_options(tmp_path, capsys, options, message):
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path, capsys):
+def test_output_path_that_is_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["synthesize", "--out", str(tmp_path / "file")]) == 1
     assert "is a file, expected a folder" in capsys.readouterr().err

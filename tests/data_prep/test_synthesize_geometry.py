@@ -1,4 +1,4 @@
-"""Synthetic structures are made as real ones are: bonds, angles, chirality, torsions of the grammar, no clashes."""
+"""Geometry of synthetic structures: bonds, angles, chirality, torsions, no clashes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.protein.residue_constants import atom_order, restype_1to3, sequence_to_aatype
 from openfold_opt.protein.stereo_chemistry import bonds_and_angles
 
-N, CA, C, O, CB = (atom_order[name] for name in ("N", "CA", "C", "O", "CB"))
+N, CA, C, CB = (atom_order[name] for name in ("N", "CA", "C", "CB"))
 ALL_LETTERS = "ARNDCQEGHILKMFPSTWYV"
 
 
@@ -30,7 +30,7 @@ def members():
     return [(sequence, *build_atoms(sequence)) for sequence in [*sequences, ALL_LETTERS]]
 
 
-def test_the_grammar_knows_every_letter_once():
+def test_the_grammar_has_each_letter_once():
     assert sorted("".join(CLASS_LETTERS.values())) == sorted(LETTER_CLASS) == sorted(ALL_LETTERS)
 
 
@@ -41,7 +41,7 @@ def test_bonds_inside_residues(members):
                 length = np.linalg.norm(
                     atoms[atom_order[bond.atom_1]] - atoms[atom_order[bond.atom_2]]
                 )
-                # proline's ring closes only as well as its two torsions let it
+                # The ring of proline closes only approximately with two torsions.
                 tolerance = 0.25 if letter == "P" else 0.06
                 assert length == pytest.approx(bond.length, abs=tolerance), (letter, bond)
 
@@ -69,16 +69,16 @@ def test_torsions_are_those_of_the_grammar(members):
             aatype, torch.from_numpy(positions), torch.from_numpy(mask).float()
         )
         omega = np.full((len(sequence), 1), 180.0)
-        wanted = np.deg2rad(
+        expected = np.deg2rad(
             np.concatenate([omega, backbone_torsions(sequence), chi_torsions(sequence)], axis=1)
         )
-        error = np.stack([np.sin(wanted), np.cos(wanted)], axis=-1) - sin_cos.numpy()
+        error = np.stack([np.sin(expected), np.cos(expected)], axis=-1) - sin_cos.numpy()
         assert np.abs(error * exists.numpy()[..., None]).max() < 0.02, sequence
 
 
 def test_backbones_do_not_clash(members):
     for sequence, positions, mask in members[:-1]:
-        atoms = [N, CA, C, O, CB]
+        atoms = [N, CA, C, atom_order["O"], CB]
         points, exists = positions[:, atoms].reshape(-1, 3), mask[:, atoms].reshape(-1)
         residue = np.repeat(np.arange(len(sequence)), len(atoms))
         distance = np.linalg.norm(points[:, None] - points[None], axis=-1)

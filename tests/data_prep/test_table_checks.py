@@ -1,5 +1,4 @@
-"""Tables that are missing or of another kind are refused before any work is done; own data needs
-none."""
+"""Missing or malformed tables are refused before conversion starts; own data needs no tables."""
 
 from __future__ import annotations
 
@@ -51,10 +50,10 @@ def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
         (TABLES[2], "<html>404</html>", "is a web page"),
         (TABLES[2], "1abc_A,2abc_A\n", "has commas or semicolons"),
         (TABLES[2], "1abc 2abc\n", "expected chains such as 1abc_A"),
-        (TABLES[2], "1abc_A 2abc_A\n1abc_A\n", "stands in two groups"),
+        (TABLES[2], "1abc_A 2abc_A\n1abc_A\n", "is in two groups"),
     ],
 )
-def test_a_table_of_another_kind_is_refused_before_any_work(
+def test_malformed_table_is_refused_before_conversion_starts(
     raw, tmp_path, capsys, inner, text, message
 ):
     (raw / inner).write_text(text)
@@ -64,7 +63,7 @@ def test_a_table_of_another_kind_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_that_knows_few_entries_is_counted(raw, tmp_path, capsys):
+def test_cluster_table_with_few_entries_is_reported(raw, tmp_path, capsys):
     for number in range(3):
         pdb_id = f"{number}xyz"
         raw_data.write_entry(raw, pdb_id, raw_data.cif_text(pdb_id, raw_data.SEQUENCE_1ABC))
@@ -83,7 +82,7 @@ def test_a_table_that_knows_few_entries_is_counted(raw, tmp_path, capsys):
         "1ABC_1 AF_AFP12345F1_1 2ABC_1 PDB_00009XYZ_1\n",
     ],
 )
-def test_tables_as_they_are_published_are_taken(raw, tmp_path, text):
+def test_published_tables_are_accepted(raw, tmp_path, text):
     (raw / TABLES[0]).write_text(text)
     assert convert(raw, tmp_path / "out", "--strict") == 0
     assert [chain.cluster_id for chain in ShardReader(tmp_path / "out").index.chains] == [0, 0]

@@ -1,10 +1,10 @@
-"""Cluster file, obsolete entries, chains that share an alignment."""
+"""Parsers of the cluster file, of obsolete entries and of chains that share an alignment."""
 
 from __future__ import annotations
 
 import pytest
 
-from data_prep.parsers.errors import BrokenFile
+from data_prep.errors import BrokenFile
 from data_prep.parsers.residue_letters import LETTER_OF
 from data_prep.parsers.tables import read_clusters, read_duplicates, read_obsolete
 
@@ -31,7 +31,7 @@ def test_duplicates(tmp_path):
     (tmp_path / "d.txt").write_text("1abc_A 1abc_B\n2abc_A\n")
     assert read_duplicates(tmp_path / "d.txt") == [["1abc_A", "1abc_B"], ["2abc_A"]]
     (tmp_path / "d.txt").write_text("1abc_A 1abc_B\n1abc_B\n")
-    with pytest.raises(BrokenFile, match="1abc_B stands in two groups"):
+    with pytest.raises(BrokenFile, match="1abc_B is in two groups"):
         read_duplicates(tmp_path / "d.txt")
 
 

@@ -1,4 +1,4 @@
-"""Where a hit is looked for, and what makes it fall out. Real hits are compared in test_convert_golden.py."""
+"""Mapping and filters of template hits. test_convert_golden.py compares real hits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHAIN = "GSHMKTAYLAKQRQISWVKSHFSRQLEERLG"
 
 
 class Library:
-    """Chains of one entry, 1tpl; every residue has 4 atoms unless said otherwise."""
+    """A template library with the chains of one entry, 1tpl. Residues have 4 atoms by default."""
 
     def __init__(self, sequences, *, atoms_per_residue=4, has_break=False):
         self._sequences, self._atoms, self._has_break = sequences, atoms_per_residue, has_break
@@ -34,9 +34,9 @@ class Library:
 
 
 def hit(query, template, *, name="1TPL_A", sum_probs=10.0, index=1):
-    def places(row):
+    def residue_indices(row):
         ungapped = np.cumsum([letter != "-" for letter in row]) + 4
-        return tuple(-1 if letter == "-" else int(place) for letter, place in zip(row, ungapped))
+        return tuple(-1 if letter == "-" else int(index) for letter, index in zip(row, ungapped))
 
     columns = sum(q != "-" and t != "-" for q, t in zip(query, template))
     return HhrHit(
@@ -46,8 +46,8 @@ def hit(query, template, *, name="1TPL_A", sum_probs=10.0, index=1):
         sum_probs=sum_probs,
         query=query,
         hit_sequence=template,
-        indices_query=places(query),
-        indices_hit=places(template),
+        indices_query=residue_indices(query),
+        indices_hit=residue_indices(template),
     )
 
 
@@ -66,17 +66,17 @@ def test_gaps_and_offsets():
 
 
 def test_same_chain_then_any_chain_then_wildcard():
-    wanted = hit(QUERY[:20], CHAIN[3:23])
-    assert map_one(wanted, Library({"B": CHAIN, "A": CHAIN}))[0].name == "1tpl_A"
-    assert map_one(wanted, Library({"A": "W" * 40, "B": CHAIN}))[0].name == "1tpl_B"
+    template_hit = hit(QUERY[:20], CHAIN[3:23])
+    assert map_one(template_hit, Library({"B": CHAIN, "A": CHAIN}))[0].name == "1tpl_A"
+    assert map_one(template_hit, Library({"A": "W" * 40, "B": CHAIN}))[0].name == "1tpl_B"
     with_unknown = CHAIN.replace("YLA", "YXA")
-    mapped = map_one(wanted, Library({"A": "W" * 40, "C": with_unknown}))[0]
+    mapped = map_one(template_hit, Library({"A": "W" * 40, "C": with_unknown}))[0]
     assert (
         mapped.name == "1tpl_C" and mapped.template_tokens[5] == 9
-    )  # The letter is the hit's own: L.
+    )  # The letter is that of the hit: L.
 
 
-def test_realigned_residues_without_partner_take_the_last():
+def test_realigned_residues_without_partner_map_to_the_last():
     shorter = CHAIN[:8] + CHAIN[9:]
     mapped = map_one(hit(QUERY[:28], CHAIN[3:31]), Library({"A": shorter}))[0]
     assert mapped.is_featurizable
@@ -85,11 +85,11 @@ def test_realigned_residues_without_partner_take_the_last():
         for q, t in zip(mapped.query_index.tolist(), mapped.template_index.tolist())
         if t == len(shorter) - 1
     ]
-    assert len(lost) == 2  # The deleted residue, and the last one itself.
+    assert len(lost) == 2  # The deleted residue and the last residue.
     assert mapped.template_index.max() == len(shorter) - 1
 
 
-def test_unlike_chain_is_a_failure():
+def test_different_chain_is_a_failure():
     mapped = map_one(hit(QUERY[:20], CHAIN[3:23]), Library({"A": "WCWCWCWCWCWCWCWCWCWCWCWCWC"}))[0]
     assert (
         not mapped.is_featurizable
@@ -99,7 +99,7 @@ def test_unlike_chain_is_a_failure():
 
 
 @pytest.mark.parametrize(
-    "fallen",
+    "filtered_hit",
     [
         hit(QUERY[:20], CHAIN[3:23], name="9ZZZ_A"),
         hit(QUERY[:20], CHAIN[3:23], name="1TPL_a"),
@@ -108,11 +108,11 @@ def test_unlike_chain_is_a_failure():
         dataclasses.replace(hit(QUERY[:20], CHAIN[3:23]), aligned_cols=3),
     ],
 )
-def test_filters(fallen):
-    assert map_one(fallen, Library({"A": CHAIN})) == []
+def test_filters(filtered_hit):
+    assert map_one(filtered_hit, Library({"A": CHAIN})) == []
 
 
-def test_copy_of_most_of_the_query_is_no_template_but_of_less_it_is():
+def test_copy_of_most_of_the_query_is_filtered_out():
     assert len(map_one(hit(QUERY[:30], QUERY[:30]), Library({"A": QUERY}))) == 1
     assert len(map_one(hit(QUERY[:31], QUERY[:31]), Library({"A": QUERY}))) == 0
 
@@ -153,7 +153,7 @@ def test_unusable_atoms(library, reason):
 
 
 def test_query_that_does_not_occur_is_shifted_by_one():
-    """Odd, but as the benchmark has it: what falls before the first residue lands on the last."""
+    """Odd, as in the benchmark: a pair before the first residue is mapped to the last residue."""
     (mapped,) = map_one(hit("W" + QUERY[1:20], CHAIN[3:23]), Library({"A": CHAIN}))
     assert sorted(mapped.query_index.tolist()) == [*range(19), len(QUERY) - 1]
 

@@ -1,5 +1,4 @@
-"""Input that is not used is listed; layouts and names that are read; links and folders that cannot
-be read."""
+"""Listing of unused input, supported layouts and names, links and unreadable folders."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ def folder_of(raw) -> Path:
     return raw / "open_protein_set" / "pdb" / "1abc_A"
 
 
-def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
+def test_nothing_is_listed_if_all_input_is_used(raw, tmp_path, capsys):
     assert convert(raw, tmp_path / "out", "--strict") == 0
     assert (tmp_path / "out" / "unused.csv").read_text() == "path,reason,bytes\n"
     assert (
@@ -70,14 +69,14 @@ def test_nothing_is_listed_where_everything_is_used(raw, tmp_path, capsys):
         ("open_protein_set/pdb/1abc_A/uniref90_hits.a3m", "a file of this name is read from a3m/"),
         (
             "open_protein_set/pdb/1abc_A/a3m/uniref90_hits.sto",
-            "the same alignment is read in another form",
+            "the same alignment is read in another format",
         ),
         ("open_protein_set/pdb/1abc_A/a3m/notes.txt", "not an alignment"),
         ("open_protein_set/pdb/1abc_A/a3m/old/mgnify_hits.a3m", "too deep"),
         ("open_protein_set/pdb/1abc_A/pdb_hits.sto", "a template search of hmmsearch"),
     ],
 )
-def test_a_file_that_is_not_used_is_named(raw, tmp_path, inner, reason, capsys):
+def test_unused_file_is_listed(raw, tmp_path, inner, reason, capsys):
     (raw / inner).parent.mkdir(exist_ok=True)
     (raw / inner).write_text("1234567")
     out = tmp_path / "out"
@@ -94,7 +93,7 @@ def test_a_file_that_is_not_used_is_named(raw, tmp_path, inner, reason, capsys):
 
 
 @pytest.mark.parametrize("names", [("ab/1abc.cif.gz", "xy/1ABC.cif"), ("1abc.cif.gz", "1ABC.cif")])
-def test_an_entry_in_two_places_is_an_error(raw, tmp_path, names, capsys):
+def test_entry_in_two_folders_is_an_error(raw, tmp_path, names, capsys):
     entries = raw / "pdb_mmcif" / "raw"
     contents = (entries / "ab" / "1abc.cif.gz").read_bytes()
     (entries / "ab" / "1abc.cif.gz").unlink()
@@ -106,7 +105,7 @@ def test_an_entry_in_two_places_is_an_error(raw, tmp_path, names, capsys):
     assert "is in two places" in error and all(str(entries / name) in error for name in names)
 
 
-def test_the_report_counts_reasons_not_files(raw, tmp_path, capsys):
+def test_the_report_groups_files_by_reason(raw, tmp_path, capsys):
     for path in list((raw / "pdb_mmcif" / "raw" / "ab").iterdir()):
         path.with_suffix("").write_text("data_")
     assert convert(raw, tmp_path / "out") == 0
@@ -114,7 +113,7 @@ def test_the_report_counts_reasons_not_files(raw, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("other", ["uniref90_hits.sto", "bfd_uniref_hits.sto"])
-def test_an_empty_file_does_not_take_the_place_of_another(raw, tmp_path, other):
+def test_an_empty_file_does_not_replace_another(raw, tmp_path, other):
     empty = folder_of(raw) / "a3m" / "uniref90_hits.a3m"
     empty.write_text("")
     rows = f"q {QUERY}\ns {QUERY.replace('Q', 'E')}\n"
@@ -124,7 +123,7 @@ def test_an_empty_file_does_not_take_the_place_of_another(raw, tmp_path, other):
     assert unused(out) == {str(empty): ("is empty", "0")} and num_rows(out) == 2
 
 
-def test_folders_that_no_chain_uses_and_another_case(raw, tmp_path, capsys):
+def test_unused_folders_and_names_in_another_case(raw, tmp_path, capsys):
     shutil.copytree(folder_of(raw), folder_of(raw).with_name("9xyz_A"))
     folder_of(raw).rename(folder_of(raw).with_name("1ABC_A"))
     out = tmp_path / "out"
@@ -166,21 +165,21 @@ def test_openfolds_flat_layout_gives_the_same_bytes(raw, tmp_path):
         assert expected == (tmp_path / "without_pdb" / name).read_bytes()
 
 
-def test_plain_entries_also_directly_in_raw(raw, tmp_path):
+def test_uncompressed_entries_directly_in_raw(raw, tmp_path):
     assert convert(raw, tmp_path / "expected") == 0
     path = raw / "pdb_mmcif/raw/ab/1abc.cif.gz"
     (raw / "pdb_mmcif/raw/1abc.cif").write_bytes(gzip.decompress(path.read_bytes()))
     path.unlink()
     assert convert(raw, tmp_path / "out", "--strict") == 0
-    expected, found = (
+    expected, actual = (
         ShardReader(tmp_path / "expected").structure("1abc_A"),
         ShardReader(tmp_path / "out").structure("1abc_A"),
     )
-    np.testing.assert_array_equal(found.all_atom_positions, expected.all_atom_positions)
+    np.testing.assert_array_equal(actual.all_atom_positions, expected.all_atom_positions)
 
 
 def other_alignments(raw) -> None:
-    """Files with names of one's own: rows by name, and hits from two files."""
+    """Write files with other names: two with rows and one with hits."""
     folder = folder_of(raw)
     (folder / "b_own.a3m").write_text(f">q\n{QUERY}\n>b\n{'W' + QUERY[1:]}\n")
     (folder / "a_own.sto").write_text(f"# STOCKHOLM 1.0\nq {QUERY}\na {'Y' + QUERY[1:]}\n//\n")
@@ -192,7 +191,7 @@ def first_letters(out) -> str:
     return "".join("ACDEFGHIKLMNPQRSTVWYX-"[row[0]] for row in np.asarray(msa))
 
 
-def test_other_names_are_read_where_there_are_none_of_the_benchmarks(raw, tmp_path):
+def test_other_names_are_read_without_benchmark_names(raw, tmp_path):
     other_alignments(raw)
     shutil.rmtree(folder_of(raw) / "a3m")
     shutil.rmtree(folder_of(raw) / "hhr")
@@ -201,7 +200,7 @@ def test_other_names_are_read_where_there_are_none_of_the_benchmarks(raw, tmp_pa
     assert [hit.name for hit in ShardReader(tmp_path / "out").template_hits("1abc_A")] == ["2abc_A"]
 
 
-def test_other_names_come_after_the_benchmarks_with_own_data(raw, tmp_path):
+def test_other_names_follow_the_benchmark_names_with_own_data(raw, tmp_path):
     other_alignments(raw)
     assert convert(raw, tmp_path / "without") == 0
     assert first_letters(tmp_path / "without") == "MM" and len(unused(tmp_path / "without")) == 3
@@ -221,7 +220,7 @@ def test_other_names_come_after_the_benchmarks_with_own_data(raw, tmp_path):
         "open_protein_set/pdb/2abc_A",
     ],
 )
-def test_a_dangling_link_that_is_needed_stops(raw, tmp_path, inner, capsys):
+def test_required_dangling_link_is_an_error(raw, tmp_path, inner, capsys):
     path = raw / inner
     if path.exists():
         shutil.rmtree(path)
@@ -239,7 +238,7 @@ def test_a_dangling_link_that_is_needed_stops(raw, tmp_path, inner, capsys):
         "open_protein_set/pdb/1abc_A/own.a3m",
     ],
 )
-def test_a_dangling_link_that_is_not_needed_is_named(raw, tmp_path, inner):
+def test_unused_dangling_link_is_listed(raw, tmp_path, inner):
     (raw / inner).symlink_to("nowhere")
     assert convert(raw, tmp_path / "out") == 0
     (reason, size) = unused(tmp_path / "out")[str(raw / inner)]
@@ -265,9 +264,8 @@ def test_links_are_followed(raw, tmp_path):
         "open_protein_set/pdb/1abc_A/hhr/pdb70_hits.hhr",
     ],
 )
-def test_what_may_not_be_read_stops(inner, capsys):
-    """With the permissions of the system: root, who may read everything, becomes another user for a
-    moment."""
+def test_unreadable_input_is_an_error(inner, capsys):
+    """Root, which may read all files, changes to another user during the conversion."""
     with tempfile.TemporaryDirectory() as top:
         raw = raw_data.write_raw_data(Path(top) / "raw")
         os.chmod(top, 0o777)
