@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
     temporary = args.file.with_name(args.file.name + ".tmp")
     try:
-        # into a file of Python, whose error of a full disk torch's own error then has as its context
+        # A file opened by Python: on a full disk, its OSError is the context of torch's error.
         with temporary.open("wb") as file:
             torch.save(
                 published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), file

@@ -176,7 +176,8 @@ class MLPerfObserver(NullObserver):
 
     def evaluation(self, report: EvaluationReport) -> None:
         """Log lDDT-Ca, 0 to 1."""
-        self._event(constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=report.samples_at_end, **INSTANCE)
+        samples = report.samples_at_end
+        self._event(constants.EVAL_ACCURACY, report.lddt_ca, epoch_num=samples, **INSTANCE)
 
     def evaluation_stop(self, *, step: int, samples_at_end: int) -> None:
         """Log the end of an evaluation."""

@@ -221,7 +221,8 @@ def field_lines(config: RunConfig, args: argparse.Namespace) -> list[str]:
         heading += (
             " (the preset takes the sizes of data.* from the data set; --data-dir shows them)"
         )
-    fields = [f"  {leaf.category:<14}  {leaf.path}: {leaf.value!r}" for leaf in config_fields(config)]
+    leaves = config_fields(config)
+    fields = [f"  {leaf.category:<14}  {leaf.path}: {leaf.value!r}" for leaf in leaves]
     return ["", heading, *fields]
 
 

@@ -59,7 +59,7 @@ class SummaryObserver(NullObserver):
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the evaluations of a run in the order of their steps (keys as SummaryObserver.evaluation writes them).
+    """Return the lines of SummaryObserver.evaluation in the order of their steps.
 
     A resumed run repeats the steps after its checkpoint; then the later line counts. Incomplete
     lines are skipped.

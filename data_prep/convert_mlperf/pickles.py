@@ -145,7 +145,8 @@ def pack_entry(path: Path, entry: dict[str, Any]) -> list[PackedChain]:
         if not np.isfinite(positions[mask]).all():
             raise BrokenFile(
                 path,
-                f"chain {chain_id}: all_atom_positions has a number that is not finite; fetch the file again",
+                f"chain {chain_id}: all_atom_positions has a number that is not finite; fetch the "
+                "file again",
             )
         labels = tuple(label for label, owner in author_of.items() if owner == author)
         entities = [

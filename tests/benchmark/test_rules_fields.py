@@ -127,7 +127,7 @@ def test_another_changed_field_keeps_it_closed_and_is_named(path, judge_preset, 
     head, cause, *_ = capsys.readouterr().out.split("\n\n")
     assert head == "preset changed: closed division"
     assert cause.splitlines() == [
-        f"{rules.HEADINGS[FIELDS[path].mark]}:",
+        f"{rules.HEADINGS[FIELDS[path].category]}:",
         f"  {path}: {value!r} (mlperf_reference: {FIELDS[path].value!r})",
     ]
 
@@ -152,7 +152,7 @@ def test_a_new_field_without_a_mark_is_refused():
         "Grown", [("brand_new", int, 1)], bases=(LoaderConfig,), frozen=True, kw_only=True
     )
     with pytest.raises(
-        ValueError, match="config field loader.brand_new is marked None; expected one of"
+        ValueError, match="config field loader.brand_new has category None; expected one of"
     ):
         rules.compare(with_part("loader", grown()), REFERENCE)
 
@@ -162,7 +162,7 @@ def test_a_new_class_without_a_mark_is_refused():
     class UnmarkedConfig:
         brand_new: int = 1
 
-    with pytest.raises(ValueError, match="config field optimizer.brand_new is marked None"):
+    with pytest.raises(ValueError, match="config field optimizer.brand_new has category None"):
         rules.compare(with_part("optimizer", UnmarkedConfig()), REFERENCE)
 
 
@@ -174,8 +174,7 @@ def test_a_class_has_one_mark_or_each_of_its_fields_has():
 
     with pytest.raises(
         ValueError,
-        match="marked 'mathematical' and its class MixedConfig 'implementation'; take the mark "
-        "from the class",
+        match="'mathematical' but its class MixedConfig has 'implementation'; remove the category",
     ):
         list(config_fields(MixedConfig()))
 

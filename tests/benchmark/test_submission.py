@@ -98,7 +98,8 @@ def test_the_layout_follows_the_rules(demo):
     assert (results / "result_3.txt").read_bytes() == (
         root / "runs" / "run_3" / "mlperf.log"
     ).read_bytes()
-    assert json.loads((package / "systems" / "two_cores.json").read_text())["submitter"] == "Example"
+    system = json.loads((package / "systems" / "two_cores.json").read_text())
+    assert system["submitter"] == "Example"
     implementations = package / "benchmarks" / "openfold" / "implementations"
     code = f"openfold_opt_{head()[:12]}"
     assert sorted(path.name for path in implementations.iterdir()) == sorted([code, "two_cores"])
