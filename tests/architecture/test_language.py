@@ -43,6 +43,26 @@ def test_text_uses_no_old_words(path):
     assert old_words(path.read_text(encoding="utf-8")) == []
 
 
+BENCHMARK_WORDS = re.compile(r"mlperf|epoch_num|closed_division|-m benchmark", re.IGNORECASE)
+
+
+def benchmark_words(text: str) -> list[str]:
+    """Return `line: word` for each place that names MLPerf or a command of the benchmark."""
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"{n}: {m.group()}" for n, line in lines for m in BENCHMARK_WORDS.finditer(line)]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "openfold_opt").rglob("*.py")), ids=lambda path: str(path.name)
+)
+def test_openfold_opt_does_not_know_the_benchmark(path):
+    assert benchmark_words(path.read_text(encoding="utf-8")) == []
+
+
+def test_benchmark_words_are_found():
+    assert benchmark_words("a\npython -m benchmark run, MLPerf") == ["2: -m benchmark", "2: MLPerf"]
+
+
 def test_old_words_are_found():
     text = "The rank is told\nof the colour.\nThe model is normalized."
     assert old_words(text) == ["1: is told", "2: colour"]

@@ -52,7 +52,7 @@ def describe(device: torch.device) -> str:
     if table is None:
         return (
             f"kernels: no tuning data for {name}, using safe launch options; "
-            "`python -m benchmark perf tune` measures faster ones"
+            "docs/kernels.md describes how to measure faster ones"
         )
     return f"kernels: {len(table)} launches tuned for {name}"
 
