@@ -15,7 +15,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.log_events import read_events
 from benchmark.status import read_status, status_lines
-from tests.benchmark.front_door import front_door
+from tests.benchmark.run_and_time import run_and_time
 from tests.parallel.gloo_ranks import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -113,7 +113,10 @@ def test_out_of_steps_is_target_not_reached_and_the_last_steps_are_evaluated(tmp
 def test_success(tmp_path):
     code, text = end(start(tmp_path / "out", preset="tiny_target"))
     assert code == 0
-    assert f"  python -m benchmark check {tmp_path / 'out'} " in text.partition("next:\n")[2]
+    assert (
+        f"  python -m benchmark check --below-target {tmp_path / 'out'} "
+        in text.partition("next:\n")[2]
+    )
     assert status(tmp_path / "out")[0].startswith("success: target reached after step 4 of 8")
 
 
@@ -241,7 +244,7 @@ def test_ctrl_c_at_a_terminal(tmp_path, door):
     """A terminal sends the signal to every process of the group: launcher, ranks, workers."""
     output = tmp_path / "out"
     variables = {"TINY_STEP_SECONDS": "1", "TINY_CHANGES": '{"max_steps": 100}'}
-    command, changes = front_door(tmp_path, preset="tiny")
+    command, changes = run_and_time(tmp_path, preset="tiny")
     if door == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         command += [
@@ -257,7 +260,7 @@ def test_ctrl_c_at_a_terminal(tmp_path, door):
     wait_for_checkpoint(output, process)
     os.killpg(process.pid, signal.SIGINT)
     code, text = end(process)
-    assert "whose checkpoint is complete" in text
+    assert "is complete, and the same command continues the run" in text
     assert status(output)[0].startswith("preempted: ")
     if door == "run_and_time.sh":
         assert code == 75 and "Traceback" not in text
