@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         for complaint in verdict.complaints:
             print("    " + complaint.replace("\n", "\n    "))
         if verdict.lacks_only_target:
-            print("    No other error: --below-target accepts this log, but not as a result")
+            print("    No other error: --below-target accepts it, but not as a result")
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 

@@ -15,7 +15,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.log_events import read_events
 from benchmark.status import read_status, status_lines
-from tests.benchmark.front_door import front_door
+from tests.benchmark.run_and_time import run_and_time
 from tests.parallel.gloo_ranks import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -236,13 +236,13 @@ def test_ctrl_c_reaches_all_ranks_at_once(tmp_path):
     assert status(output)[0].startswith("preempted: ")
 
 
-@pytest.mark.parametrize("door", ["run_and_time.sh", "torchrun"])
-def test_ctrl_c_at_a_terminal(tmp_path, door):
+@pytest.mark.parametrize("launcher", ["run_and_time.sh", "torchrun"])
+def test_ctrl_c_at_a_terminal(tmp_path, launcher):
     """A terminal sends the signal to every process of the group: launcher, ranks, workers."""
     output = tmp_path / "out"
     variables = {"TINY_STEP_SECONDS": "1", "TINY_CHANGES": '{"max_steps": 100}'}
-    command, changes = front_door(tmp_path, preset="tiny")
-    if door == "torchrun":
+    command, changes = run_and_time(tmp_path, preset="tiny")
+    if launcher == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         command += [
             "--master-port",
@@ -259,7 +259,7 @@ def test_ctrl_c_at_a_terminal(tmp_path, door):
     code, text = end(process)
     assert "whose checkpoint is complete" in text
     assert status(output)[0].startswith("preempted: ")
-    if door == "run_and_time.sh":
+    if launcher == "run_and_time.sh":
         assert code == 75 and "Traceback" not in text
     else:
         # the launcher itself ends with a traceback; no rank does
