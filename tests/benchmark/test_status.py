@@ -239,13 +239,13 @@ def test_ctrl_c_reaches_all_ranks_at_once(tmp_path):
     assert status(output)[0].startswith("preempted: ")
 
 
-@pytest.mark.parametrize("door", ["run_and_time.sh", "torchrun"])
-def test_ctrl_c_at_a_terminal(tmp_path, door):
+@pytest.mark.parametrize("launcher", ["run_and_time.sh", "torchrun"])
+def test_ctrl_c_at_a_terminal(tmp_path, launcher):
     """A terminal sends the signal to every process of the group: launcher, ranks, workers."""
     output = tmp_path / "out"
     variables = {"TINY_STEP_SECONDS": "1", "TINY_CHANGES": '{"max_steps": 100}'}
     command, changes = run_and_time(tmp_path, preset="tiny")
-    if door == "torchrun":
+    if launcher == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         command += [
             "--master-port",
@@ -262,7 +262,7 @@ def test_ctrl_c_at_a_terminal(tmp_path, door):
     code, text = end(process)
     assert "is complete, and the same command continues the run" in text
     assert status(output)[0].startswith("preempted: ")
-    if door == "run_and_time.sh":
+    if launcher == "run_and_time.sh":
         assert code == 75 and "Traceback" not in text
     else:
         # the launcher itself ends with a traceback; no rank does
