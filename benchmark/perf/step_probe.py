@@ -37,7 +37,7 @@ from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
-from openfold_opt.train.step import MicroBatch
+from openfold_opt.train.step import MicroBatch, TrainStep
 
 _UNTIMED_STEPS = 2
 """The first step allocates memory; the second is the first with Adam's state."""
@@ -98,11 +98,12 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
             trace=trace,
         )
         print(json.dumps(result), flush=True)
-    runner: Any = step
+    runner: TrainStep | StepGraphs = step
     if config.cuda_graphs:
-        runner = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
-        runner.rehearse(passes)
-        runner.record(passes)
+        graphs = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
+        graphs.warm_up_run(passes)
+        graphs.record(passes)
+        runner = graphs
     seconds, losses = [], []
     with paused_garbage_collection():
         for number in range(1, settings["repeats"] + _UNTIMED_STEPS + 1):

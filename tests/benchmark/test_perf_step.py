@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
-from benchmark.perf import step
+from benchmark.perf import step, step_probe
 from benchmark.perf.module_times import range_name
 from benchmark.perf.reference_step import read_batch
 from benchmark.perf.step import report
+from openfold_opt.train.synthetic_features import synthetic_batch
 
 
 def test_our_step_is_timed(tmp_path, capsys):
@@ -40,6 +42,51 @@ def test_our_step_is_timed(tmp_path, capsys):
     passes = json.loads(record.read_text())["figures"]["passes"]
     assert [len(passes[k]["ours"]["seconds"]) for k in ("0", "1")] == [2, 2]
     assert passes["0"]["ours"]["peak_memory_bytes"][0] > 10**8
+
+
+class EagerRecorder:
+    """A recorder of graphs that needs no GPU: a replay runs the recorded work again."""
+
+    def __init__(self, device):
+        self.device, self.num_captures = device, 0
+
+    def warm_up_run(self, work):
+        work()
+
+    def record(self, work):
+        self.num_captures += 1
+        return EagerCapture(work)
+
+
+class EagerCapture:
+    def __init__(self, work):
+        self.replay = work
+
+    def reset(self):
+        pass
+
+
+def test_the_step_is_timed_with_graphs(tmp_path, monkeypatch, capsys):
+    """The path that a GPU takes: warm-up run, capture, timed replays."""
+    recorders = []
+
+    def recorder(device):
+        recorders.append(EagerRecorder(device))
+        return recorders[-1]
+
+    monkeypatch.setattr(step_probe, "CudaRecorder", recorder)
+    monkeypatch.setattr(step_probe, "resolve_device", lambda *_, **__: torch.device("cpu"))
+    config = step_probe.build_preset("demo")
+    features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
+    np.savez(tmp_path / "features.npz", **{k: v.numpy() for k, v in features.items()})
+    settings = {"preset": "demo", "kernels": "reference", "precision": "fp32", "graphs": True}
+    settings |= {"passes": 0, "repeats": 1, "threads": 1, "modules": False, "trace": None}
+    settings |= {"features": str(tmp_path / "features.npz")}
+    monkeypatch.setattr(sys, "argv", ["step_probe", json.dumps(settings)])
+    step_probe.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["graphs"] and len(result["seconds"]) == 1
+    assert len(recorders) == 1 and recorders[0].num_captures > 0
 
 
 def test_ratios_to_the_reference_are_reported():
