@@ -16,29 +16,29 @@ from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, p
 from openfold_opt.parallel.process_exit import run_program
 
 COMMANDS = {
-    "run": ("benchmark.run", "one timed run"),
-    "status": ("benchmark.status", "progress of a run, or why it stopped"),
+    "run": ("benchmark.run.command", "one timed run"),
+    "status": ("benchmark.run.status", "progress of a run, or why it stopped"),
     "preflight": (
         "benchmark.preflight.command",
         "check data, checkpoint, disk, nodes and GPUs before a run",
     ),
-    "check": ("benchmark.check", "check MLPerf logs for compliance"),
+    "check": ("benchmark.mlperf.check", "check MLPerf logs for compliance"),
     "summarize": ("benchmark.results.command", "tables and plots from MLPerf logs"),
     "results": ("benchmark.results.records_command", "archive runs, and list the archived results"),
-    "rules": ("benchmark.rules", "compare a preset with the closed division"),
+    "rules": ("benchmark.mlperf.rules", "compare a preset with the closed division"),
     "parity": (
         "benchmark.parity.command",
         "compare model, losses and optimizer with a golden directory",
     ),
     "perf": ("benchmark.perf.command", "measure parts of the code against a named baseline"),
-    "export": ("benchmark.export", "write a checkpoint as one file of torch.save"),
+    "export": ("benchmark.run.export", "write a checkpoint as one file of torch.save"),
     "describe-system": (
         "benchmark.submission.describe",
         "write the system description of a submission",
     ),
     "submit": ("benchmark.submission.command", "assemble and check a submission"),
     "controls": (
-        "benchmark.controls",
+        "benchmark.run.controls",
         "score the model of a finished run on shuffled inputs",
     ),
 }

@@ -27,10 +27,10 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import RESUMABLE_KEY, load_weights
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.optimizer import OptimizerConfig
-from openfold_opt.train.schedule import ScheduleConfig
+from openfold_opt.train.optim.adam import OptimizerConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.step import MicroBatch, StepConfig, StepMetrics, TrainStep
-from openfold_opt.train.weight_average import WeightAverageConfig
 
 WARMUP_STEPS = 3
 """Warm-up steps of the stored trajectory: learning rate 1e-5 to 1e-3."""

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.can_run import device_for
 from benchmark.perf.precision import gradient_errors
-from benchmark.perf.probe import run_probe
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.can_run import device_for
+from benchmark.perf.tools.probe import run_probe
+from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import IMPLEMENTATIONS
 
@@ -27,7 +27,7 @@ FUSED, LOW, TRUTH = "fused bf16", "reference bf16", "reference fp32"
 FACTOR = 2.0
 FLOOR = 2.0**-8
 """Relative errors below this are within one bf16 rounding and always allowed."""
-PROBE = "benchmark.perf.agreement_probe"
+PROBE = "benchmark.perf.subprocesses.agreement_probe"
 _MEBIBYTE = 2**20
 
 

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.meta_step import MetaStep
-from benchmark.perf.timing_stats import TimingStats, table
+from benchmark.perf.tools.meta_step import MetaStep
+from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.parallel.axis import AxisGroup

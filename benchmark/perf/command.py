@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmark.arguments import BriefParser
-from benchmark.perf.record import RecordFile
+from benchmark.perf.tools.perf_record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 
 INTERRUPTED_EXIT_CODE = 130

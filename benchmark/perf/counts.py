@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from benchmark.perf.counting import Counter, Counts, count_each
-from benchmark.perf.meta_step import MetaStep
-from benchmark.perf.needs_triton import import_with_triton
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.counting import Counter, Counts, count_each
+from benchmark.perf.tools.meta_step import MetaStep
+from benchmark.perf.tools.needs_triton import import_with_triton
+from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks

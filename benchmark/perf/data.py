@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.picture import draw_preparation_times
-from benchmark.perf.reference import Reference
-from benchmark.perf.timing_stats import TimingStats, table
+from benchmark.perf.tools.mlcommons_reference import Reference
+from benchmark.perf.tools.picture import draw_preparation_times
+from benchmark.perf.tools.timing_stats import TimingStats, table
 from data_prep.progress import tracked
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
@@ -123,7 +123,7 @@ def _convert(args: argparse.Namespace, out: Path) -> dict[str, float]:
     command = [
         sys.executable,
         "-m",
-        "benchmark.perf.conversion_probe",
+        "benchmark.perf.subprocesses.conversion_probe",
         str(args.pdb_mmcif),
         str(args.open_protein_set),
     ]

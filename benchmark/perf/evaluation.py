@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.timing_stats import TimingStats, table
+from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.build_run import RunPaths, resolve_device
-from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.errors import SetupError

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf import against
-from benchmark.perf.kernel_cases import CaseMaker, KernelCase
-from benchmark.perf.kernel_peers import PEERS, attention_peers, core_leaves
-from benchmark.perf.limits import all_seconds, measure_copy, measure_matmul
-from benchmark.perf.timing_stats import TimingStats, table
+from benchmark.perf.tools import against
+from benchmark.perf.tools.kernel_cases import CaseMaker, KernelCase
+from benchmark.perf.tools.kernel_peers import PEERS, attention_peers, core_leaves
+from benchmark.perf.tools.limits import all_seconds, measure_copy, measure_matmul
+from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.compiled import compile_for_processor

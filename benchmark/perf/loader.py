@@ -23,7 +23,7 @@ import torch
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.prefetch import PrefetchPlan, measure_prefetch, report_prefetch
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.timing_stats import table
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.train.build_run import resolve_device

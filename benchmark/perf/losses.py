@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.can_run import device_for
-from benchmark.perf.loss_windows import (
+from benchmark.perf.step import what_runs
+from benchmark.perf.subprocesses.losses_probe import configuration
+from benchmark.perf.tools.can_run import device_for
+from benchmark.perf.tools.loss_windows import (
     FAST,
     FIRST_STEPS,
     PERTURBED,
@@ -26,10 +28,8 @@ from benchmark.perf.loss_windows import (
     largest_of_first_steps,
     summarize,
 )
-from benchmark.perf.losses_probe import configuration
-from benchmark.perf.probe import run_probe
-from benchmark.perf.step import what_runs
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.probe import run_probe
+from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import Progress
 from openfold_opt.kernels.select import IMPLEMENTATIONS
@@ -39,7 +39,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.precision import PRECISIONS
 
-PROBE = "benchmark.perf.losses_probe"
+PROBE = "benchmark.perf.subprocesses.losses_probe"
 ROUNDING = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
 """Precision -> largest relative rounding error."""
 

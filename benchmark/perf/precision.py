@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.can_run import device_for
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.can_run import device_for
+from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.perf.timing_stats import TimingStats, table
+from benchmark.perf.tools.timing_stats import TimingStats, table
 from data_prep.progress import tracked
 from openfold_opt.loader.batch import WireBatch
 from openfold_opt.loader.config import DataConfig, LoaderConfig

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.meta_step import META, MetaStep
-from benchmark.perf.needs_triton import import_with_triton
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.meta_step import META, MetaStep
+from benchmark.perf.tools.needs_triton import import_with_triton
+from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         BenchmarkError: Triton is missing or set to interpret, or a kernel does not compile.
     """
     compiling = import_with_triton("openfold_opt.kernels.triton.compiling")
-    if import_with_triton("openfold_opt.kernels.triton.launch").IS_INTERPRETED:
+    if import_with_triton("openfold_opt.kernels.triton.launching").IS_INTERPRETED:
         raise BenchmarkError(
             "TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it"
         )
@@ -144,7 +144,7 @@ def widest_model(config: RunConfig, head_size: int) -> RunConfig:
 def step_launches(step: MetaStep) -> list[Any]:
     """Return all launches of a step and of the optimizer."""
     launches = []
-    with import_with_triton("openfold_opt.kernels.triton.launch").launches_on_meta(
+    with import_with_triton("openfold_opt.kernels.triton.launching").launches_on_meta(
         lambda *launch: launches.append(launch)
     ):
         step.run()

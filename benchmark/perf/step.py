@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.can_run import device_for
-from benchmark.perf.limits import measure_matmul
-from benchmark.perf.meta_step import MetaStep
-from benchmark.perf.picture import draw_module_times
-from benchmark.perf.probe import run_probe
-from benchmark.perf.reference import Reference
-from benchmark.perf.timing_stats import TimingStats, table
+from benchmark.perf.tools.can_run import device_for
+from benchmark.perf.tools.limits import measure_matmul
+from benchmark.perf.tools.meta_step import MetaStep
+from benchmark.perf.tools.mlcommons_reference import Reference
+from benchmark.perf.tools.picture import draw_module_times
+from benchmark.perf.tools.probe import run_probe
+from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.kernels.cpu.library import unsupported_reason
@@ -28,6 +28,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.precision import PRECISIONS
 from openfold_opt.train.synthetic_features import synthetic_batch
 
+_PROBE = "benchmark.perf.subprocesses.step_probe"
 _MEBIBYTE = 2**20
 _GRAPHS = {"preset": None, "on": True, "off": False}
 
@@ -232,7 +233,7 @@ def _ours(
     settings |= {"repeats": args.repeats, "graphs": _GRAPHS[args.graphs]}
     settings |= {"passes": passes, "features": str(features), "modules": modules}
     settings["trace"] = str(args.trace) if modules and args.trace is not None else None
-    return run_probe("benchmark.perf.step_probe", settings, name="a process that times our steps")
+    return run_probe(_PROBE, settings, name="a process that times our steps")
 
 
 def report(metrics: dict[str, Any]) -> str:

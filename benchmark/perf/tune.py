@@ -17,11 +17,11 @@ import torch
 
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_versions
-from benchmark.perf.limits import best_seconds
-from benchmark.perf.meta_step import MetaStep
-from benchmark.perf.needs_triton import import_with_triton
 from benchmark.perf.resources import step_launches
-from benchmark.perf.timing_stats import table
+from benchmark.perf.tools.limits import best_seconds
+from benchmark.perf.tools.meta_step import MetaStep
+from benchmark.perf.tools.needs_triton import import_with_triton
+from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
@@ -60,7 +60,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         BenchmarkError: There is no GPU, or its name has no file, or a kernel cannot run on it.
     """
-    tables = import_with_triton("openfold_opt.kernels.triton.tuning.tables")
+    tables = import_with_triton("openfold_opt.kernels.triton.tuning.tuned_options")
     if not torch.cuda.is_available():
         raise BenchmarkError(
             "perf tune times kernels on a GPU, and PyTorch finds none; run it on the machine to "
@@ -154,7 +154,7 @@ def time_on_gpu(
     Returns:
         Seconds, or None if the kernel does not fit on the GPU.
     """
-    does_not_fit = import_with_triton("openfold_opt.kernels.triton.launch").DOES_NOT_FIT
+    does_not_fit = import_with_triton("openfold_opt.kernels.triton.launching").DOES_NOT_FIT
     real = tuple(materialize(x) if isinstance(x, torch.Tensor) else x for x in arguments)
     try:
         return best_seconds(lambda: kernel[grid](*real, **options), device=torch.device("cuda"))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from benchmark.dry_run_log import count_parameters
+from benchmark.mlperf.dry_run_log import count_parameters
+from benchmark.mlperf.rules import preset_division
 from benchmark.preflight.finding import Finding
-from benchmark.rules import preset_division
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.verified import verified_checksum
-from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.dataset_split import count_chains, validate_counts
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER
-from openfold_opt.train.selection import count_chains, validate_counts
 
 BYTES_PER_PARAMETER = 16
 """Bytes of a checkpoint per parameter: float32 weights, two moments, running average."""

@@ -24,8 +24,12 @@ SUFFIX = ".py"
 
 
 def preset_names() -> list[str]:
-    """Return the names of all presets of this package, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Return the names of all presets of this package, sorted.
+
+    A file whose name starts with an underscore has parts of presets and is not one.
+    """
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def is_path(preset: str) -> bool:

@@ -6,15 +6,15 @@ model is small, and clamping, dropout and recycling are off, because they slow d
 
 from __future__ import annotations
 
-from benchmark.small_model import backbone_first_loss, small_model
+from benchmark.presets._small_model import backbone_first_loss, small_model
 from openfold_opt.loader.config import DataConfig, LoaderConfig
-from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.optimizer import OptimizerConfig
-from openfold_opt.train.schedule import ScheduleConfig
-from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.weight_average import WeightAverageConfig
+from openfold_opt.train.dataset_split import DataSelectionConfig
+from openfold_opt.train.evaluation.evaluator import EvaluationConfig
+from openfold_opt.train.optim.adam import OptimizerConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.optim.weight_average import WeightAverageConfig
 
 
 def build() -> RunConfig:

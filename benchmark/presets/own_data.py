@@ -10,7 +10,7 @@ import dataclasses
 from benchmark.presets import real_smoke
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import DataSelectionConfig, select_training
+from openfold_opt.train.dataset_split import DataSelectionConfig, select_training
 
 MAX_CROP_SIZE = 256
 MAX_MSA_CLUSTERS = 16

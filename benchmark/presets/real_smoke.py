@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 
 from benchmark.presets import demo
-from benchmark.small_model import deep_structure_model
+from benchmark.presets._small_model import deep_structure_model
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.optimizer import OptimizerConfig
-from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.weight_average import WeightAverageConfig
+from openfold_opt.train.dataset_split import DataSelectionConfig
+from openfold_opt.train.optim.adam import OptimizerConfig
+from openfold_opt.train.optim.weight_average import WeightAverageConfig
 
 CHAINS = ("1l2y_A", "5hkn_A", "5y2e_A", "3en2_A")
 """Chains of 20, 30, 47 and 101 residues."""

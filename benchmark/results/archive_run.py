@@ -8,11 +8,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from benchmark.check import check_log
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import FIRST_LOG, STATE_FILE
+from benchmark.mlperf.check import check_log
 from benchmark.results.archive import CONFIG_KEYS, missing_keys
 from benchmark.results.run_log import LogError, read_run_log
+from benchmark.run.output_directory import FIRST_LOG, STATE_FILE
 
 REMOVED = "(removed)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")

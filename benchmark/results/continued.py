@@ -13,10 +13,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from benchmark.log_events import CONTINUED_KEY, as_table, read_events
-from benchmark.log_order import SUCCESS
-from benchmark.output_directory import CONTINUED_LOG, FIRST_LOG
-from benchmark.result_files import by_number
+from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.mlperf.log_order import SUCCESS
+from benchmark.mlperf.result_files import by_number
+from benchmark.run.output_directory import CONTINUED_LOG, FIRST_LOG
 
 CONTINUED_PATTERN = CONTINUED_LOG.format("*")
 PREEMPTED_ERRORS = ("PreemptedError", "Terminated")

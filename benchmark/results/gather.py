@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import FIRST_LOG
-from benchmark.result_files import RESULT_PATTERN, by_number
+from benchmark.mlperf.result_files import RESULT_PATTERN, by_number
 from benchmark.results.continued import CONTINUED_PATTERN, set_parts_aside
 from benchmark.results.origin import Origin, describe_origin
 from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
+from benchmark.run.output_directory import FIRST_LOG
 
 
 @dataclass(frozen=True, kw_only=True)

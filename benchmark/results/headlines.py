@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from benchmark.perf.loss_windows import summarize
-from benchmark.perf.timing_stats import TimingStats
+from benchmark.perf.tools.loss_windows import summarize
+from benchmark.perf.tools.timing_stats import TimingStats
 
 Values = dict[str, Any]
 

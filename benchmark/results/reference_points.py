@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from mlperf_logging.rcp_checker import rcp_checker
 
-from benchmark.check import RULESET, USAGE
+from benchmark.mlperf.check import RULESET, USAGE
 from benchmark.results.run_log import BENCHMARK, RunLog
 
 REQUIRED_RUNS = rcp_checker.submission_runs[USAGE][BENCHMARK]

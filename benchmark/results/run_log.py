@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.log_events import CONTINUED_KEY, as_table, read_events
-from benchmark.log_order import order_complaints
-from benchmark.output_directory import was_resumed
+from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.mlperf.log_order import order_complaints
+from benchmark.run.output_directory import was_resumed
 
 BENCHMARK = "openfold"
 OUR_WAIT_KEY = "data_wait_seconds_per_step"

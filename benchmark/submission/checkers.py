@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.check import RULESET, USAGE
+from benchmark.mlperf.check import RULESET, USAGE
 from benchmark.submission.finding import FAIL, NOTE, PASS, Finding
 from benchmark.submission.layout import BENCHMARK, Package
 

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmark.check import check_log
 from benchmark.code_revision import DIRTY_MARK
-from benchmark.log_events import read_events
-from benchmark.output_directory import POWER_FOLDER
+from benchmark.mlperf.check import check_log
+from benchmark.mlperf.log_events import read_events
+from benchmark.run.output_directory import POWER_FOLDER
 from benchmark.submission.finding import FAIL, NOTE, PASS, Finding
 from benchmark.submission.logs import RECORD_FILE, RunLog
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.output_directory import POWER_FOLDER
+from benchmark.run.output_directory import POWER_FOLDER
 from benchmark.submission.code import COMMIT_LETTERS, unpack_commit
 from benchmark.submission.instructions import write_instructions
 from benchmark.submission.logs import RunLog

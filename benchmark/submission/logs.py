@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.log_events import read_events
-from benchmark.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed
-from benchmark.result_files import RESULT_PATTERN, by_number
+from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.result_files import RESULT_PATTERN, by_number
+from benchmark.run.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed
 
 RECORD_FILE = "config.json"
 

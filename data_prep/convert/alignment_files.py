@@ -11,7 +11,7 @@ from data_prep.convert.entry_files import unused_item
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import file_fingerprint
 from data_prep.parsers.file_access import Item, files_below, list_folder
-from data_prep.parsers.sources import uncompressed_size
+from data_prep.parsers.input_files import uncompressed_size
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from data_prep.convert.entry_files import unused_item
 from data_prep.convert.findings import Unused
 from data_prep.errors import DataPrepError, printable
 from data_prep.parsers.file_access import Item, exists, list_folder
-from data_prep.parsers.sources import FileSlice
+from data_prep.parsers.input_files import FileSlice
 from data_prep.parsers.tables import read_duplicates
 
 DUPLICATES_NAME = "duplicate_pdb_chains.txt"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_prep.errors import BrokenFile, DataPrepError, printable
 from data_prep.parsers.file_access import exists
-from data_prep.parsers.sources import read_text
+from data_prep.parsers.input_files import read_text
 from data_prep.parsers.tables import read_duplicates
 
 _ENTITY = re.compile(r"[\w-]+_\d+")

@@ -22,8 +22,8 @@ from data_prep.convert.raw_source import fingerprint_of_templates
 from data_prep.convert.table_checks import check_present
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
-from data_prep.convert_mlperf.alignments import INDEX_NAME, SuperIndex
-from data_prep.convert_mlperf.structures import build_structure_shard, plan_structures
+from data_prep.convert_mlperf.processed_alignments import INDEX_NAME, SuperIndex
+from data_prep.convert_mlperf.processed_structures import build_structure_shard, plan_structures
 from data_prep.errors import BrokenFile
 from data_prep.parsers.tables import read_obsolete
 

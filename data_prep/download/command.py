@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.download.addresses import DEFAULT_PROCESSED_ROOT, DataSet, RemoteFile, published_data
 from data_prep.download.listing import list_folder
-from data_prep.download.sources import DEFAULT_PROCESSED_ROOT, DataSet, RemoteFile, published_data
 from data_prep.download.transfer import Fetched, fetch, is_as_recorded
 from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import write_atomically

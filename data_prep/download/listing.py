@@ -7,7 +7,7 @@ import urllib.parse
 import xml.etree.ElementTree
 from collections.abc import Iterator
 
-from data_prep.download.sources import RemoteFile, RemoteFolder
+from data_prep.download.addresses import RemoteFile, RemoteFolder
 from data_prep.download.transfer import read_page
 from data_prep.errors import DataPrepError
 

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from data_prep.download.sources import RemoteFile
+from data_prep.download.addresses import RemoteFile
 from data_prep.errors import DataPrepError
 from data_prep.progress import Progress
 from openfold_opt.protein.shard_format import sha256_of_file

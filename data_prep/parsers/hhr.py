@@ -10,7 +10,7 @@ import string
 from pathlib import Path
 
 from data_prep.errors import BrokenFile
-from data_prep.parsers.sources import read_text
+from data_prep.parsers.input_files import read_text
 
 _HEADER_END = "Command"
 _FILE_END = "Done!"

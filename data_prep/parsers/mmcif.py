@@ -20,9 +20,9 @@ import numpy as np
 
 from data_prep.errors import EntryRejected, FaultyEntry, printable
 from data_prep.parsers.file_access import is_utf8, read_file
+from data_prep.parsers.input_files import DAMAGED_GZIP
 from data_prep.parsers.mmcif_atoms import AtomSites, chain_residues
 from data_prep.parsers.residue_letters import LETTER_OF, UNKNOWN_LETTER
-from data_prep.parsers.sources import DAMAGED_GZIP
 from openfold_opt.protein.residue_constants import atom_order, atom_type_num
 
 _ID_LENGTH = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.errors import BrokenFile
-from data_prep.parsers.sources import read_bytes
+from data_prep.parsers.input_files import read_bytes
 from openfold_opt.protein.hhblits_alphabet import ILLEGAL_CODE, INSERTION_CODE, byte_to_token
 
 _GAP = ord("-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.errors import BrokenFile
-from data_prep.parsers.sources import read_text
+from data_prep.parsers.input_files import read_text
 
 _OBSOLETE_KEYWORD = "OBSLTE"
 _OBSOLETE_ID = slice(20, 24)

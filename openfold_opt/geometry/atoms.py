@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openfold_opt.geometry.tables import lookup
+from openfold_opt.geometry.residue_tables import lookup
 from openfold_opt.protein.residue_constants import (
     atom_order,
     restype_atom14_is_ambiguous,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from openfold_opt.geometry.atoms import gather_atoms
+from openfold_opt.geometry.residue_tables import lookup
 from openfold_opt.geometry.rigid import Rigid
-from openfold_opt.geometry.tables import lookup
 from openfold_opt.protein.residue_constants import (
     NUM_RIGID_GROUPS,
     atom_order,

@@ -91,7 +91,7 @@ class KernelConfig:
 
 def describe_tuning(device: torch.device) -> str:
     """Return a line for the log about the launch options of the Triton kernels on a device."""
-    from openfold_opt.kernels.triton.tuning.tables import describe
+    from openfold_opt.kernels.triton.tuning.tuned_options import describe
 
     return describe(device)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openfold_opt.geometry.tables import lookup
+from openfold_opt.geometry.residue_tables import lookup
 from openfold_opt.losses.config import ViolationLossConfig
 from openfold_opt.losses.reductions import pairwise_distance
 from openfold_opt.model.batch import FeatureBatch

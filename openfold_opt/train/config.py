@@ -14,13 +14,13 @@ from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.parallel.context import ParallelConfig
-from openfold_opt.train.checkpoint import CheckpointConfig
-from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.optimizer import OptimizerConfig
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
+from openfold_opt.train.dataset_split import DataSelectionConfig
+from openfold_opt.train.evaluation.evaluator import EvaluationConfig
+from openfold_opt.train.optim.adam import OptimizerConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.precision import check_precision
-from openfold_opt.train.schedule import ScheduleConfig
-from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.weight_average import WeightAverageConfig
 
 CATEGORIES = ("mathematical", "free", "implementation")
 """What a field changes: the mathematics of training, freely tunable values, or only speed."""

@@ -20,7 +20,7 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.selection import (
+from openfold_opt.train.dataset_split import (
     held_out_chains,
     select_training,
     select_validation,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from openfold_opt.parallel.broadcast import broadcast_object
 from openfold_opt.parallel.context import ParallelContext, count_training_ranks
-from openfold_opt.train.checkpoint import CheckpointStore
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.config import RunConfig
 
 

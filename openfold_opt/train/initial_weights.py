@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from openfold_opt.model.weights import RESUMABLE_KEY, check_weights, file_sha256
-from openfold_opt.train.checkpoint import (
+from openfold_opt.train.checkpoint.checkpoint_store import (
     DESCRIPTION,
     CheckpointConfig,
     CheckpointStore,

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.dataset_split import name_chains
 from openfold_opt.train.errors import PreemptedError
-from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.resolved import describe_resolved
-from openfold_opt.train.selection import name_chains
 
 
 @dataclass(frozen=True, kw_only=True)

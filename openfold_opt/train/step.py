@@ -16,10 +16,10 @@ from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import GradientReducer
-from openfold_opt.train.optimizer import Adam, OptimizerConfig
-from openfold_opt.train.parameter_buffer import ParameterBuffer
-from openfold_opt.train.schedule import ScheduleConfig, learning_rate
-from openfold_opt.train.weight_average import WeightAverage, WeightAverageConfig
+from openfold_opt.train.optim.adam import Adam, OptimizerConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig, learning_rate
+from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
+from openfold_opt.train.optim.weight_average import WeightAverage, WeightAverageConfig
 
 NUM_EXTRAS = 32
 """Extra values after the gradients: finiteness flag, loss, its terms; at the end the stop flags."""

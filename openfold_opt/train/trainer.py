@@ -34,11 +34,12 @@ from openfold_opt.train.build_run import (
     resolve_device,
     run_identity,
 )
-from openfold_opt.train.checkpoint import CheckpointStore
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource
+from openfold_opt.train.dataset_split import name_chains
 from openfold_opt.train.errors import PreemptedError, SetupError
-from openfold_opt.train.evaluation_worker import EvaluationWorker
+from openfold_opt.train.evaluation.evaluation_worker import EvaluationWorker
 from openfold_opt.train.global_batch import keep_global_batch
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
@@ -47,7 +48,6 @@ from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
 from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
 from openfold_opt.train.run_facts import run_facts
-from openfold_opt.train.selection import name_chains
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_loop import TrainingLoop
 from openfold_opt.train.warm_up import release, warm_up, warm_up_evaluation

@@ -12,18 +12,18 @@ from openfold_opt.loader.sampler import num_recycling_iterations
 from openfold_opt.parallel.broadcast import broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.heartbeat import SilentHeartbeat
-from openfold_opt.train.background_writer import BackgroundWriter
 from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
-from openfold_opt.train.checkpoint import Snapshot
+from openfold_opt.train.checkpoint.background_writer import BackgroundWriter
+from openfold_opt.train.checkpoint.checkpoint_store import Snapshot
+from openfold_opt.train.checkpoint.run_state import Progress, take_snapshot
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
 from openfold_opt.train.errors import PreemptedError
-from openfold_opt.train.evaluations import EvaluationPoint, Evaluations, InlineEvaluation
+from openfold_opt.train.evaluation.inline import EvaluationPoint, Evaluations, InlineEvaluation
+from openfold_opt.train.evaluation.remote import RemoteEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
 from openfold_opt.train.preemption import StopRequest
-from openfold_opt.train.remote_evaluation import RemoteEvaluation
-from openfold_opt.train.run_state import Progress, take_snapshot
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_interval import TrainingInterval
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs

@@ -14,6 +14,8 @@ MAX_KERNEL_LINES = 120
 MAX_ARGUMENTS = 5
 # The two functions of every command module. The __main__.py files describe them.
 COMMAND_FUNCTIONS = ("add_parser", "run")
+# The files that may read environment variables: those of a launcher and of the submitter.
+ENVIRONMENT_FILES = ("launch.py", "submitter.py")
 FORBIDDEN_WORDS = ("TODO", "FIXME", "XXX", "NotImplementedError")
 
 
@@ -93,7 +95,7 @@ def test_functions_take_few_positional_arguments(path):
 def test_no_global_state(path):
     for node in ast.walk(parsed(path)):
         assert not isinstance(node, ast.Global), f"line {node.lineno}: global"
-        if path.name == "launch.py":
+        if path.name in ENVIRONMENT_FILES:
             continue
         is_environ = isinstance(node, ast.Attribute) and node.attr in (
             "environ",
@@ -101,7 +103,7 @@ def test_no_global_state(path):
             "putenv",
         )
         assert not (is_environ and ast.unparse(node.value) == "os"), (
-            f"line {node.lineno}: environment outside launch.py"
+            f"line {node.lineno}: environment outside {ENVIRONMENT_FILES}"
         )
 
 
@@ -168,7 +170,21 @@ def test_configs_are_frozen_and_keyword_only(path):
             assert "frozen=True" in text and "kw_only=True" in text, f"{node.name}: {decorators}"
 
 
-def test_test_files_have_unique_names():
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    assert sorted(names) == sorted(set(names))
+# Folders of tests that are not packages of the product.
+OTHER_TEST_FOLDERS = ("architecture", "docker", "slurm", "support", "tools")
+
+
+def test_tests_mirror_the_packages():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        packages = (ROOT / folder, ROOT / "openfold_opt" / folder)
+        is_mirror = any((package / "__init__.py").is_file() for package in packages)
+        assert is_mirror or str(folder) in OTHER_TEST_FOLDERS, f"{path}: no such package"
+
+
+def test_helpers_of_tests_are_in_support():
     assert not list((ROOT / "tests").rglob("__init__.py"))
+    for path in (ROOT / "tests").rglob("*.py"):
+        is_test = path.name.startswith("test_") or path.name == "conftest.py"
+        is_program = 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+        assert is_test or is_program or path.parent.name == "support", path

@@ -10,7 +10,7 @@ from benchmark.submission.code import commit_digest
 from benchmark.submission.finding import FAIL, PASS
 from benchmark.submission.logs import find_logs
 from benchmark.submission.provenance import check_provenance
-from tests.benchmark.demo_logs import write_demo_log, write_record
+from tests.support.demo_logs import write_demo_log, write_record
 
 FOLDERS = ("benchmark", "openfold_opt", "data_prep", "slurm")
 

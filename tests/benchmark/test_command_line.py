@@ -101,7 +101,7 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capfd):
     def break_down(args):
         raise BrokenPipeError("of a connection")
 
-    monkeypatch.setattr("benchmark.rules.run", break_down)
+    monkeypatch.setattr("benchmark.mlperf.rules.run", break_down)
     with pytest.raises(BrokenPipeError):
         main(["rules", "--preset", "demo"])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import importlib.util
 import os
 from pathlib import Path
 
@@ -16,10 +15,7 @@ from openfold_opt.protein import shard_format
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.shard_format import ShardError
-
-_spec = importlib.util.spec_from_file_location("raw_data", Path(__file__).with_name("raw_data.py"))
-raw_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(raw_data)
+from tests.support import raw_data
 
 
 @pytest.fixture

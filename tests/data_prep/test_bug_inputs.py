@@ -18,7 +18,7 @@ from data_prep.errors import BrokenFile, EntryRejected
 from data_prep.parsers.mmcif import parse_mmcif
 from data_prep.parsers.msa import parse_msa
 from openfold_opt.protein.reader import ShardReader
-from tests.data_prep import raw_data
+from tests.support import raw_data
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from data_prep.__main__ import main
 from openfold_opt.protein.index import ShardIndex
-from tests.data_prep.processed_data import write_processed
+from tests.support.processed_data import write_processed
 
 PROJECT = Path(__file__).parents[2]
 

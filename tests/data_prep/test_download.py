@@ -12,9 +12,9 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.download import transfer
+from data_prep.download.addresses import DataSet, RemoteFile, RemoteFolder
 from data_prep.download.command import MANIFEST_NAME, download
 from data_prep.download.listing import list_folder
-from data_prep.download.sources import DataSet, RemoteFile, RemoteFolder
 from data_prep.errors import DataPrepError
 
 CONTENTS = bytes(range(256)) * 4000

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.errors import BrokenFile
 from data_prep.parsers.hhr import parse_hhr
-from tests.data_prep import raw_data
+from tests.support import raw_data
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,10 +11,7 @@ import pytest
 from data_prep.__main__ import main
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.verified import verified_checksum
-
-_spec = importlib.util.spec_from_file_location("raw_data", Path(__file__).with_name("raw_data.py"))
-raw_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(raw_data)
+from tests.support import raw_data
 
 
 @pytest.fixture

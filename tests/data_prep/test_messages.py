@@ -25,7 +25,7 @@ from data_prep.progress import Progress
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.shard_format import ShardError
-from tests.data_prep import raw_data
+from tests.support import raw_data
 
 PROJECT = Path(__file__).parents[2]
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from data_prep.errors import EntryRejected, FaultyEntry
 from data_prep.parsers.mmcif import parse_mmcif
 from openfold_opt.protein.residue_constants import atom_order
-
-_spec = importlib.util.spec_from_file_location("raw_data", Path(__file__).with_name("raw_data.py"))
-raw_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(raw_data)
+from tests.support import raw_data
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from data_prep.convert.listings import read_listing
 from data_prep.parsers import file_access
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.reader import ShardReader
-from tests.data_prep import raw_data
-from tests.data_prep.fault_injection import FAULTS, Fault, Tree
+from tests.support import raw_data
+from tests.support.fault_injection import FAULTS, Fault, Tree
 
 NUM_CASES = int(os.environ.get("OPENFOLD_RANDOM_CASES", "200"))
 NUM_BATCHES = 20

@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.__main__ import main
 from openfold_opt.protein.reader import ShardReader
-from tests.data_prep import raw_data
+from tests.support import raw_data
 
 
 @pytest.fixture

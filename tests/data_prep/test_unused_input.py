@@ -14,7 +14,7 @@ import pytest
 from data_prep.__main__ import main
 from data_prep.convert.listings import read_listing
 from openfold_opt.protein.reader import ShardReader
-from tests.data_prep import raw_data
+from tests.support import raw_data
 
 QUERY = raw_data.SEQUENCE_1ABC
 

@@ -9,7 +9,7 @@ from openfold_opt.geometry.atoms import (
     pseudo_beta,
 )
 from openfold_opt.protein.residue_constants import atom_order, restype_order, sequence_to_aatype
-from tests.geometry.golden import golden_chains, max_error
+from tests.support.golden_transforms import golden_chains, max_error
 
 
 def test_golden_masks_and_positions(shared):

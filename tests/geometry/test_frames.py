@@ -12,7 +12,7 @@ from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.protein.residue_constants import chi_angles_mask, sequence_to_aatype
-from tests.geometry.golden import golden_chains, max_error
+from tests.support.golden_transforms import golden_chains, max_error
 
 LETTERS = "ARNDCQEGHILKMFPSTWYV"
 

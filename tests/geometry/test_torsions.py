@@ -7,7 +7,7 @@ import torch
 
 from openfold_opt.geometry.torsions import atom37_to_torsion_angles
 from openfold_opt.protein.residue_constants import atom_order, chi_angles_atoms, sequence_to_aatype
-from tests.geometry.golden import golden_chains, max_error
+from tests.support.golden_transforms import golden_chains, max_error
 
 OMEGA, PHI, PSI, CHI_1 = range(4)
 

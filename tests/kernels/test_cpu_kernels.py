@@ -6,8 +6,8 @@ import torch
 from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
 from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
-from tests.kernels.agreement import random, random_mask
-from tests.kernels.cpu_comparison import compare
+from tests.support.cpu_comparison import compare
+from tests.support.kernel_agreement import random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
 

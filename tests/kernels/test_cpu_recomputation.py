@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.select import REFERENCE
-from tests.kernels.agreement import assert_same, random, random_mask
+from tests.support.kernel_agreement import assert_same, random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
 

@@ -16,8 +16,8 @@ from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
 from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
-from tests.loader.raw_samples import make_raw
 from tests.support.devices import DEVICES
+from tests.support.raw_samples import make_raw
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 SIZES = [

@@ -5,9 +5,9 @@ from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.sample import choose_for_training, encode_sample
 from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.protein.features import FEATURES, check_features
-from tests.loader.raw_samples import make_raw
 from tests.support.fake_device import FakeDeviceProcess
 from tests.support.host_crossings import find_host_crossings
+from tests.support.raw_samples import make_raw
 
 CONFIG = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 
@@ -23,7 +23,7 @@ def crossings_of_decoding(device, arrays):
     first, second = (
         find_host_crossings(lambda: decode_batch(arrays, device=device)) for _ in range(2)
     )
-    assert {"geometry/tables.py" in crossing.where for crossing in first} == {True}
+    assert {"geometry/residue_tables.py" in crossing.where for crossing in first} == {True}
     return list(map(str, second))
 
 

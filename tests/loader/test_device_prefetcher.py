@@ -15,8 +15,8 @@ from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.device_prefetcher import build_prefetcher
 from openfold_opt.loader.sample import choose_for_training, encode_sample
 from openfold_opt.loader.wire_format import stack_samples
-from tests.loader.raw_samples import make_raw
 from tests.support.devices import DEVICES
+from tests.support.raw_samples import make_raw
 
 HAS_DALI = (
     importlib.util.find_spec("nvidia") is not None

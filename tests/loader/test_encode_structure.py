@@ -5,7 +5,7 @@ import pytest
 
 from openfold_opt.loader.raw_features import Templates
 from openfold_opt.loader.transforms.encode_structure import encode_structure, encode_templates
-from tests.loader.raw_samples import make_raw
+from tests.support.raw_samples import make_raw
 
 
 def unpacked(flags):

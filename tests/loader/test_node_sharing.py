@@ -16,7 +16,7 @@ from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
-from tests.parallel.gloo_ranks import run_on_ranks
+from tests.support.gloo_ranks import run_on_ranks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from openfold_opt.loader.raw_reading import (
 from openfold_opt.loader.sample import make_training_sample
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
-from tests.loader.raw_samples import decoded
+from tests.support.raw_samples import decoded
 
 NUM_GOLDEN_ROWS = 300
 

@@ -6,7 +6,7 @@ import pytest
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.sample import draw_crop, draw_template_subset
 from openfold_opt.protein.features import FEATURES, check_features
-from tests.loader.raw_samples import evaluation_sample, make_raw, training_sample
+from tests.support.raw_samples import evaluation_sample, make_raw, training_sample
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 

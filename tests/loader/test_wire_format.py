@@ -18,7 +18,7 @@ from openfold_opt.loader.wire_format import (
 )
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.reader import ShardReader
-from tests.loader.raw_samples import make_raw
+from tests.support.raw_samples import make_raw
 
 SMALL = DataConfig(crop_size=12, max_msa_clusters=6, max_extra_msa=9, max_templates=4)
 

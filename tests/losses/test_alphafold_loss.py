@@ -17,7 +17,7 @@ from openfold_opt.losses.config import (
     ViolationLossConfig,
 )
 from openfold_opt.model.outputs import ModelOutputs
-from tests.host_constants import HostConstants
+from tests.support.host_constants import HostConstants
 
 TINY = LossConfig(
     experimentally_resolved=ExperimentallyResolvedLossConfig(weight=0.2),

@@ -11,7 +11,7 @@ from openfold_opt.geometry.atoms import make_atom14_masks
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.protein.features import FEATURES
-from tests.model.tiny_model import tiny_model
+from tests.support.tiny_model import tiny_model
 
 SIZES = {"batch": 2, "num_passes": 3, "N_res": 8, "N_clust": 4, "N_extra": 6, "N_templ": 2}
 

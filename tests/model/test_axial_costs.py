@@ -11,7 +11,7 @@ import pytest
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.memory_plan import kept_bytes
-from tests.model.axial_block import benchmark_stack, run_stack
+from tests.support.axial_block import benchmark_stack, run_stack
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
 

@@ -21,8 +21,8 @@ from openfold_opt.parallel.collectives import gather, scatter
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.train.synthetic_features import synthetic_sample
-from tests.model.tiny_model import tiny_model
-from tests.parallel.gloo_ranks import run_on_ranks
+from tests.support.gloo_ranks import run_on_ranks
+from tests.support.tiny_model import tiny_model
 
 DROPOUT = DropoutState(seed=1, step=2, slots=torch.tensor([4, 7]))
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")

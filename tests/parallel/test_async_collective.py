@@ -21,8 +21,8 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import scatter, start_gather
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.synthetic_features import synthetic_sample
-from tests.model.tiny_model import tiny_model
-from tests.parallel.gloo_ranks import run_on_ranks
+from tests.support.gloo_ranks import run_on_ranks
+from tests.support.tiny_model import tiny_model
 
 COMPUTE_OPS = (
     "aten::bmm",

@@ -14,8 +14,8 @@ from openfold_opt.parallel.transfers import AllGather, AllToAll
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from tests.support.devices import DEVICES
 from tests.support.lone_group import lone_axis, lone_group, lone_training_context
-from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import (
+from tests.support.synthetic_samples import tiny_config
+from tests.train.graphs.test_step_graphs import (
     FakeRecorder,
     kernels_for,
     micro_batch,

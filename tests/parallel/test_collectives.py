@@ -20,7 +20,7 @@ from openfold_opt.parallel.collectives import (
     start_row_to_col,
 )
 from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
-from tests.parallel.gloo_ranks import run_on_ranks
+from tests.support.gloo_ranks import run_on_ranks
 
 SIZES = [(4, 6, 3), (5, 7, 3), (1, 3, 2)]
 """Rows, columns, channels: divisible by 2, not divisible, and fewer rows than ranks."""

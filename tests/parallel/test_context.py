@@ -16,7 +16,7 @@ from openfold_opt.parallel.broadcast import (
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext, build_parallel_context
 from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.parallel.launch import LaunchInfo
-from tests.parallel.gloo_ranks import run_on_ranks
+from tests.support.gloo_ranks import run_on_ranks
 
 
 def exercise(context: ParallelContext):

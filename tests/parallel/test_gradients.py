@@ -7,7 +7,7 @@ from torch import nn
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import GradientReducer, average_gradients
-from tests.parallel.gloo_ranks import run_on_ranks
+from tests.support.gloo_ranks import run_on_ranks
 
 SIZES = (3, 40, 5, 7, 60)
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
-from tests.parallel.gloo_ranks import free_port
+from tests.support.gloo_ranks import free_port
 
 SCRIPT = """
 import sys, time

@@ -13,7 +13,7 @@ from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.same_facts import require_same_facts
 from openfold_opt.parallel.store import connect_store, open_store, read_keys
 from openfold_opt.parallel.waiting import wait_interruptibly
-from tests.parallel.gloo_ranks import free_port
+from tests.support.gloo_ranks import free_port
 
 SHORT = timedelta(seconds=0.6)
 

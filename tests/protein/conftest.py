@@ -1,8 +1,7 @@
-"""A converted data set of two chains from the raw files of tests/data_prep/raw_data.py."""
+"""A converted data set of two chains from the raw files of tests/support/raw_data.py."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,7 @@ import pytest
 from data_prep.communicator import SerialCommunicator
 from data_prep.convert.pipeline import convert
 from data_prep.convert.raw_source import RawSource
-
-_spec = importlib.util.spec_from_file_location(
-    "raw_data", Path(__file__).parents[1] / "data_prep" / "raw_data.py"
-)
-raw_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(raw_data)
+from tests.support import raw_data
 
 
 @pytest.fixture(scope="session")

@@ -203,7 +203,7 @@ def open_preset_is_refused_in_the_closed_division(cluster: Cluster) -> None:
 
 
 def fault_in_the_log_fails_the_job(cluster: Cluster) -> None:
-    source = cluster.copy / "benchmark/mlperf_log.py"
+    source = cluster.copy / "benchmark/mlperf/log.py"
     whole = source.read_text()
     fault = whole.replace("constants.SUBMISSION_STATUS", '"submission_state"')
     assert fault != whole

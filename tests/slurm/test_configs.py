@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+from benchmark.mlperf.rules import preset_division
 from benchmark.presets import build_preset, preset_names
-from benchmark.rules import preset_division
 from openfold_opt.parallel.context import count_training_ranks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -206,7 +206,7 @@ def test_an_interrupted_part_has_a_readable_record(tmp_path):
 
 def pretend_gpu(missing, *tests):
     return subprocess.run(
-        [sys.executable, "-m", "tests.tools.pretended_gpu", missing, *map(str, tests)],
+        [sys.executable, "-m", "tests.support.pretended_gpu", missing, *map(str, tests)],
         cwd=ROOT,
         capture_output=True,
         text=True,

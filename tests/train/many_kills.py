@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.train.ranks import ROOT
+from tests.support.run_ranks import ROOT
 
 NUM_RANKS, MAX_STEPS, STEP_SECONDS = 3, 30, 0.15
 CHANGES = {
@@ -35,7 +35,7 @@ COMMAND = [
     "--standalone",
     f"--nproc-per-node={NUM_RANKS}",
     "-m",
-    "tests.train.tiny_run",
+    "tests.support.tiny_run",
 ]
 
 

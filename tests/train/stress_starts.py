@@ -36,8 +36,8 @@ from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.errors import NonFiniteError, PreemptedError
 from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.trainer import Trainer
-from tests.parallel.gloo_ranks import free_port
-from tests.train.synthetic import MemoryData, MemorySource, tiny_config
+from tests.support.gloo_ranks import free_port
+from tests.support.synthetic_samples import MemoryData, MemorySource, tiny_config
 
 FAILED, PREEMPTED, INTERRUPTED = 1, 75, 130
 OUTCOMES = {"success": 0.75, "preempted": 0.08, "failed": 0.07, "interrupted": 0.06, "lost": 0.04}

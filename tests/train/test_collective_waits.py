@@ -13,9 +13,9 @@ from openfold_opt.parallel import transfers
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_model, build_plans, build_train_step
 from openfold_opt.train.config import RunConfig
-from tests.parallel.gloo_ranks import run_on_ranks
-from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import micro_batch
+from tests.support.gloo_ranks import run_on_ranks
+from tests.support.synthetic_samples import tiny_config
+from tests.train.graphs.test_step_graphs import micro_batch
 
 
 class CountedCollectives:

@@ -12,11 +12,11 @@ from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train import build_run
-from openfold_opt.train.checkpoint import CheckpointConfig
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig, config_as_dict, config_fields, config_hash
+from openfold_opt.train.dataset_split import DataSelectionConfig
+from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.precision import check_precision
-from openfold_opt.train.selection import DataSelectionConfig
-from openfold_opt.train.weight_average import WeightAverageConfig
 
 WITHOUT_MATHEMATICAL_MEANING = {
     "": "max_steps precision recompute cuda_graphs warm_up device log_every_steps torch_threads",

@@ -18,20 +18,20 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.build_run import RunPaths, build_model
-from openfold_opt.train.checkpoint import CheckpointStore
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
-from openfold_opt.train.evaluation import Evaluator
-from openfold_opt.train.observer import ConsoleObserver
-from openfold_opt.train.selection import (
+from openfold_opt.train.dataset_split import (
     DataSelectionConfig,
     held_out_chains,
     name_chains,
     select_training,
 )
+from openfold_opt.train.evaluation.evaluator import Evaluator
+from openfold_opt.train.observer import ConsoleObserver
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
-from tests.train.recorder import Recorder
-from tests.train.synthetic import tiny_config
+from tests.support.recording_observer import Recorder
+from tests.support.synthetic_samples import tiny_config
 
 SELECTION = DataSelectionConfig(
     validation_rule="release_dates",
@@ -208,13 +208,14 @@ def test_a_full_disk_keeps_the_previous_checkpoint(data_dir, tmp_path):
         import resource, sys
         from pathlib import Path
         import torch
-        from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore, Snapshot
+        from openfold_opt.train.checkpoint import checkpoint_store
+        from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, Snapshot
         def snapshot(step, size):
             tensors = {"values": torch.zeros(size)}
             return Snapshot(
                 step=step, samples_seen=1, lddt_ca=None, facts={}, layout={}, tensors=tensors
             )
-        store = CheckpointStore(Path(sys.argv[1]), CheckpointConfig())
+        store = checkpoint_store.CheckpointStore(Path(sys.argv[1]), CheckpointConfig())
         store.save(snapshot(1, 10))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext
-from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.global_batch import check_global_batch, fit_accumulation, keep_global_batch
-from tests.train.synthetic import tiny_config
+from tests.support.synthetic_samples import tiny_config
 
 
 @pytest.mark.parametrize(("streams", "expected"), [(1, 8), (2, 4), (4, 2), (8, 1)])

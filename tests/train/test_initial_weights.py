@@ -8,12 +8,12 @@ import torch
 from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.checkpoint import load_checkpoint
+from openfold_opt.train.checkpoint.checkpoint_store import load_checkpoint
+from openfold_opt.train.checkpoint.run_state import published_form
 from openfold_opt.train.errors import SetupError
-from openfold_opt.train.run_state import published_form
 from openfold_opt.train.trainer import Trainer
-from tests.train.recorder import Recorder
-from tests.train.synthetic import MemorySource, tiny_config
+from tests.support.recording_observer import Recorder
+from tests.support.synthetic_samples import MemorySource, tiny_config
 
 
 class SetupRecorder(Recorder):

@@ -15,8 +15,8 @@ from openfold_opt.train import memory_plan
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
 from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
-from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import micro_batch, new_step
+from tests.support.synthetic_samples import tiny_config
+from tests.train.graphs.test_step_graphs import micro_batch, new_step
 
 CPU = torch.device("cpu")
 

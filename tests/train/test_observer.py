@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from openfold_opt.train.errors import PreemptedError
-from openfold_opt.train.evaluation import ChainScore
+from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import (
     CompositeObserver,
     ConsoleObserver,

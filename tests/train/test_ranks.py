@@ -6,8 +6,8 @@ separate ranks evaluate.
 
 import pytest
 
-from openfold_opt.train.checkpoint import load_checkpoint
-from tests.train.ranks import Ranks, finished
+from openfold_opt.train.checkpoint.checkpoint_store import load_checkpoint
+from tests.support.run_ranks import Ranks, finished
 
 DAP_2 = {"parallel": {"dap_size": 2}}
 

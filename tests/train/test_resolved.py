@@ -13,8 +13,8 @@ from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.observer import ConsoleObserver
 from openfold_opt.train.resolved import count_recomputed_blocks, describe_resolved, resolve_config
 from openfold_opt.train.trainer import Trainer
-from tests.train.recorder import Recorder
-from tests.train.synthetic import MemorySource, tiny_config
+from tests.support.recording_observer import Recorder
+from tests.support.synthetic_samples import MemorySource, tiny_config
 
 STACKS = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
 

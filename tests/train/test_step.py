@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from tests.parallel.gloo_ranks import run_on_ranks
-from tests.train.toy import ToyModel, micro_batch, toy_loss, toy_samples, toy_step
+from tests.support.gloo_ranks import run_on_ranks
+from tests.support.toy_model import ToyModel, micro_batch, toy_loss, toy_samples, toy_step
 
 NAN = float("nan")
 

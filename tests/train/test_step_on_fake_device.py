@@ -19,13 +19,13 @@ from openfold_opt.model.template_pair_embedder import TemplatePairEmbedder
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.residue_constants import atom_order
-from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.step import MicroBatch, StepConfig, StepNumbers, TrainStep
 from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.fake_device import FakeDeviceProcess, fake_axis
 from tests.support.host_crossings import find_host_crossings
-from tests.train.synthetic import tiny_config
+from tests.support.synthetic_samples import tiny_config
 
 ACCUMULATION = 2
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.train.ranks import ROOT
+from tests.support.run_ranks import ROOT
 
 
 def stress(*flags: str) -> subprocess.CompletedProcess:

@@ -14,9 +14,9 @@ import time
 import pytest
 
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
-from openfold_opt.train.checkpoint import CheckpointConfig, CheckpointStore
-from tests.train.ranks import ROOT, Ranks, finished
-from tests.train.tiny_run import PREEMPTED_EXIT_CODE
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
+from tests.support.run_ranks import ROOT, Ranks, finished
+from tests.support.tiny_run import PREEMPTED_EXIT_CODE
 
 QUICK = {"parallel": {"heartbeat_seconds": 4.0}, "checkpoint": {"every_steps": 1}}
 
@@ -105,15 +105,15 @@ def test_a_kill_while_a_checkpoint_is_written_keeps_the_previous_one(whole, tmp_
     """The process is killed while it writes its second checkpoint, which is delayed."""
     script = """
         import sys, time
-        from openfold_opt.train import checkpoint
-        write = checkpoint._write
+        from openfold_opt.train.checkpoint import checkpoint_store as store
+        write = store._write
         def slow_write(folder, snapshot):
             write(folder, snapshot)
             if snapshot.step == 4:
                 print("HALF", flush=True)
                 time.sleep(60)
-        checkpoint._write = slow_write
-        from tests.train import tiny_run
+        store._write = slow_write
+        from tests.support import tiny_run
         sys.argv = ["tiny_run", sys.argv[1], "12"]
         tiny_run.main()
     """
@@ -149,7 +149,7 @@ def test_torchrun_restarts_the_ranks(whole, tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
             return stop_flags
         TrainingInterval._report = report_and_kill
-        from tests.train import tiny_run
+        from tests.support import tiny_run
         tiny_run.main()
     """
     program = tmp_path / "program.py"

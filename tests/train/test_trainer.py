@@ -15,13 +15,13 @@ import torch
 
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.checkpoint import CheckpointConfig, load_checkpoint
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, load_checkpoint
+from openfold_opt.train.checkpoint.run_state import published_form
 from openfold_opt.train.errors import NonFiniteError, SetupError
-from openfold_opt.train.evaluation import EvaluationConfig
-from openfold_opt.train.run_state import published_form
+from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.trainer import Trainer
-from tests.train.recorder import Recorder
-from tests.train.synthetic import MemorySource, tiny_config
+from tests.support.recording_observer import Recorder
+from tests.support.synthetic_samples import MemorySource, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,7 +164,7 @@ def checkpoint(folder, step=8):
 
 
 def start_process(folder, config_steps):
-    arguments = [sys.executable, "-m", "tests.train.tiny_run", str(folder), str(config_steps)]
+    arguments = [sys.executable, "-m", "tests.support.tiny_run", str(folder), str(config_steps)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -291,7 +291,7 @@ def torchrun(folder, num_ranks, local_batch, *, returncode=0):
         "--standalone",
         f"--nproc-per-node={num_ranks}",
         "-m",
-        "tests.train.tiny_run",
+        "tests.support.tiny_run",
         str(folder),
         "10",
         json.dumps({"local_batch_size": local_batch}),

@@ -11,13 +11,13 @@ import torch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_plans
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.evaluation import Evaluator
+from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.warm_up import warm_up
 from tests.support.devices import DEVICES
-from tests.train.synthetic import tiny_config
-from tests.train.test_step_graphs import FakeRecorder, micro_batch, new_step
+from tests.support.synthetic_samples import tiny_config
+from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_step
 from tests.train.test_trainer import train
 
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import (
+from openfold_opt.kernels.triton.launching import (
     divide_up,
     fused_op,
     launch,

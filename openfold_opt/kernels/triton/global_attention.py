@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import fused_op, launch, next_power_of_2
+from openfold_opt.kernels.triton.launching import fused_op, launch, next_power_of_2
 
 ELEMENTS_PER_BLOCK = 4096
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import (
+from openfold_opt.kernels.triton.launching import (
     Rows,
     divide_up,
     fused_op,

@@ -10,7 +10,7 @@ from openfold_opt.kernels.interface import KernelShapes
 from openfold_opt.kernels.reference.layer_norm import projected_norm
 from openfold_opt.kernels.reference.self_attention import self_attention
 from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
-from openfold_opt.kernels.triton import launch, layer_norm
+from openfold_opt.kernels.triton import launching, layer_norm
 from openfold_opt.kernels.triton.attention import attention
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from openfold_opt.kernels.triton.global_attention import global_attention
@@ -85,7 +85,7 @@ def unsupported_reason(
 
     precision: of the run (train/precision.py), on which the shared memory of a kernel depends.
     """
-    reason = launch.unsupported_reason(device)
+    reason = launching.unsupported_reason(device)
     if reason is not None:
         return reason
     limit = LIMITS.get(operation)

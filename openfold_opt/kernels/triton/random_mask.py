@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, fused_op, launch
+from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch
 
 BLOCK_COUNTERS = 256
 

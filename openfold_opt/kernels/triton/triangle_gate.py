@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import divide_up, fused_op, launch, next_power_of_2
+from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch, next_power_of_2
 
 BLOCK_EDGES = 64
 MAX_BLOCK_CHANNELS = 64

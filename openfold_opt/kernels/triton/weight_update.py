@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
-from openfold_opt.kernels.triton.launch import divide_up, fused_op, launch
+from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch
 
 BLOCK = 4096
 NUM_PARTIAL_SUMS = 1024

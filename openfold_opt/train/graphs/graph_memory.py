@@ -113,7 +113,7 @@ def _count_work(
     with ExitStack() as stack:
         if uses_triton:
             # Import Triton only if its kernels are used.
-            from openfold_opt.kernels.triton.launch import launches_on_meta
+            from openfold_opt.kernels.triton.launching import launches_on_meta
 
             stack.enter_context(launches_on_meta(lambda *launch: counter.add()))
         stack.enter_context(torch.device("meta"))

@@ -10,7 +10,7 @@ from torch import Tensor
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.graphs.recorder import Capture, Recorder
-from openfold_opt.train.schedule import learning_rate
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.step import (
     MicroBatch,
     StepNumbers,

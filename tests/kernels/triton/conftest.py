@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.kernels.triton.bf16_interpreter import fix_bfloat16
+from tests.support.bf16_interpreter import fix_bfloat16
 
 if not torch.cuda.is_available():
     fix_bfloat16()

@@ -5,7 +5,13 @@ import torch
 
 from openfold_opt.kernels.reference.attention import attention as reference
 from openfold_opt.kernels.triton.attention.attention import attention, supports
-from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random, random_mask
+from tests.support.kernel_agreement import (
+    DEVICE,
+    assert_bfloat16_rule,
+    assert_same,
+    random,
+    random_mask,
+)
 
 SIZES = [
     (2, 3, 7, 3, 5),

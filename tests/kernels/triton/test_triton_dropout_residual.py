@@ -4,7 +4,7 @@ import pytest
 
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual as reference
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
-from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random
+from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
 MASKS = {
     "none": None,

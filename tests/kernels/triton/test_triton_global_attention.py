@@ -4,7 +4,7 @@ import pytest
 
 from openfold_opt.kernels.reference.global_attention import global_attention as reference
 from openfold_opt.kernels.triton.global_attention import global_attention
-from tests.kernels.agreement import assert_bfloat16_rule, assert_same, random, random_mask
+from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random, random_mask
 
 
 def call(function, heads, mask):

@@ -11,7 +11,7 @@ from openfold_opt.kernels.triton.invariant_point_attention.invariant_point_atten
     invariant_point_attention,
     supports,
 )
-from tests.kernels.agreement import DEVICE, assert_same, random, random_mask
+from tests.support.kernel_agreement import DEVICE, assert_same, random, random_mask
 
 NAMES = ("q", "k", "v", "q_points", "k_points", "v_points", "bias", "z", "point_weights")
 

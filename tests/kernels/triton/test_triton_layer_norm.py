@@ -5,7 +5,7 @@ import torch
 
 from openfold_opt.kernels.reference.layer_norm import layer_norm as reference
 from openfold_opt.kernels.triton.layer_norm import layer_norm, supports
-from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
 def call(function, view=lambda x: x):

@@ -8,7 +8,7 @@ from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
     outer_product_mean,
     supports,
 )
-from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
 def call(function, norm):

@@ -5,7 +5,7 @@ import torch
 
 from openfold_opt.kernels.reference.random_mask import dropout_masks as reference
 from openfold_opt.kernels.triton.random_mask import dropout_masks
-from tests.kernels.agreement import DEVICE
+from tests.support.kernel_agreement import DEVICE
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 3), (7,), (1, 40, 33)])

@@ -7,7 +7,7 @@ from triton.runtime.errors import OutOfResources
 from openfold_opt.kernels.chips import CHIPS, shared_bytes_of
 from openfold_opt.kernels.interface import KernelShapes
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
-from openfold_opt.kernels.triton import launch
+from openfold_opt.kernels.triton import launching
 from openfold_opt.kernels.triton.attention.attention import MAX_HEAD_SIZE
 from openfold_opt.kernels.triton.invariant_point_attention import invariant_point_attention as ipa
 from openfold_opt.kernels.triton.operations import LIMITS
@@ -99,7 +99,7 @@ def test_the_error_for_a_launch_that_does_not_fit_names_kernel_and_fix():
 
     expected = r"outer_product_mean.kernels.forward_kernel: .*262144.*101376.*BLOCK_I.*reference"
     with pytest.raises(ValueError, match=expected):
-        launch.launch(TooLarge(), (1,), BLOCK_I=16)
+        launching.launch(TooLarge(), (1,), BLOCK_I=16)
 
 
 def test_chips_are_listed_once():

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from benchmark.perf.kernel_cases import CaseMaker
+from benchmark.perf.tools.kernel_cases import CaseMaker
 from benchmark.presets import build_preset
 from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
-from tests.kernels.agreement import DEVICE, assert_bfloat16_rule
-from tests.train.synthetic import tiny_config
+from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule
+from tests.support.synthetic_samples import tiny_config
 
 CONFIGS = {"tiny": tiny_config, "benchmark": lambda: build_preset("mlperf_reference")}
 SIZES = ["tiny", pytest.param("benchmark", marks=pytest.mark.gpu)]

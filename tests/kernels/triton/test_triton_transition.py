@@ -5,7 +5,7 @@ import torch
 
 from openfold_opt.kernels.reference.transition import transition as reference
 from openfold_opt.kernels.triton.transition.transition import supports, transition
-from tests.kernels.agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
 def call(function, view=lambda x: x):

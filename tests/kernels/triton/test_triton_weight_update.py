@@ -8,7 +8,7 @@ import torch
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 from openfold_opt.kernels.reference.weight_update import weight_update as reference
 from openfold_opt.kernels.triton.weight_update import weight_update
-from tests.kernels.agreement import DEVICE, random
+from tests.support.kernel_agreement import DEVICE, random
 
 CONSTANTS = WeightUpdateConstants(
     beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9

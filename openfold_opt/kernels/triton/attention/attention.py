@@ -12,7 +12,7 @@ from openfold_opt.kernels.triton.attention.backward import (
     query_gradient_kernel,
 )
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
-from openfold_opt.kernels.triton.launch import (
+from openfold_opt.kernels.triton.launching import (
     divide_up,
     dot_precision,
     fused_op,

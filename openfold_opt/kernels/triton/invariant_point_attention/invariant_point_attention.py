@@ -11,7 +11,7 @@ from openfold_opt.kernels.triton.invariant_point_attention.kernels import (
     backward_kernel,
     forward_kernel,
 )
-from openfold_opt.kernels.triton.launch import (
+from openfold_opt.kernels.triton.launching import (
     dot_precision,
     fused_op,
     launch,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launch import (
+from openfold_opt.kernels.triton.launching import (
     divide_up,
     dot_precision,
     fused_op,

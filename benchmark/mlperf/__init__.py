@@ -1,0 +1,1 @@
+"""The MLPerf log and the rules of the benchmark."""

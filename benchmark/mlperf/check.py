@@ -1,0 +1,163 @@
+"""`check`: check logs for compliance.
+
+The rules are those of mlperf-logging, and our own rules on the order of events and on resumed and
+failed runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlperf_logging.compliance_checker import mlp_compliance
+
+from benchmark.errors import BenchmarkError
+from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.mlperf.log_order import order_complaints
+from benchmark.run.output_directory import CONTINUED_LOG, FIRST_LOG
+
+USAGE = "hpc"
+RULESET = "3.0.0"
+TARGET_COMPLAINT = "Failed checks for eval_accuracy"
+"""Beginning of the error of the checker if no evaluation reached 0.8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The errors of one log. A log without errors complies."""
+
+    path: Path
+    division: str
+    complaints: tuple[str, ...]
+    lacks_only_target: bool = False
+    """Whether the only error is that the run did not reach lDDT-Ca 0.8."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no error."""
+        return not self.complaints
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `check`."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check MLPerf logs for compliance",
+        description=f"Check logs with mlperf-logging (--usage {USAGE} --ruleset {RULESET}). Also "
+        "refuse resumed and failed runs, and logs whose events cannot have occurred in this order "
+        "in one run. The exit code is 0 if every log complies, else 1.",
+    )
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        type=Path,
+        metavar="LOG_OR_RUN_DIR",
+        help="log file of a run, or its output directory: mlperf.log and the continued logs",
+    )
+    parser.add_argument(
+        "--below-target",
+        action="store_true",
+        help="accept a run that stopped below lDDT-Ca 0.8 if it has no other error; for short "
+        "test runs, never for a result",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every log, print a line for each, and return 0 if all comply, else 1."""
+    logs = [log for path in args.logs for log in logs_of(path)]
+    verdicts = [check_log(path, below_target=args.below_target) for path in logs]
+    for verdict in verdicts:
+        print(
+            f"{'PASS' if verdict.passed else 'FAIL'} {verdict.path} ({verdict.division} division)"
+        )
+        for complaint in verdict.complaints:
+            print("    " + complaint.replace("\n", "\n    "))
+        if verdict.lacks_only_target:
+            print("    No other error: --below-target accepts it, but not as a result")
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+def logs_of(path: Path) -> list[Path]:
+    """Return the logs of a run directory in order of time, or the file itself."""
+    if not path.is_dir():
+        return [path]
+    numbers = {
+        log: log.stem.rpartition("_")[2] for log in path.glob(CONTINUED_LOG.format("[0-9]*"))
+    }
+    # Files without a number are copies that somebody made.
+    continued = {int(number): log for log, number in numbers.items() if number.isdecimal()}
+    logs = [log for log in (path / FIRST_LOG,) if log.is_file()]
+    logs += [continued[number] for number in sorted(continued)]
+    if not logs:
+        raise BenchmarkError(
+            f"{path} has no {FIRST_LOG}; expected the output directory of a run, or a log"
+        )
+    return logs
+
+
+def check_log(path: Path, *, below_target: bool = False) -> Verdict:
+    """Check one log file. Raises BenchmarkError if it is no file or cannot be read."""
+    try:
+        if not path.is_file():
+            raise BenchmarkError(
+                f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log"
+            )
+        events, damage = read_events(path)
+    except OSError as error:
+        raise BenchmarkError(
+            f"{path} cannot be read: {error.strerror or error}; fix this and check again"
+        ) from error
+    official = _official_complaints(path)
+    own = damage + order_complaints(events)
+    strict = official + own + _own_complaints(events, below_target=False)
+    lenient = [text for text in official if not text.startswith(TARGET_COMPLAINT)]
+    lenient += own + _own_complaints(events, below_target=True)
+    complaints = lenient if below_target else strict
+    divisions = [event["value"] for event in events if event["key"] == "submission_division"]
+    return Verdict(
+        path=path,
+        division=str(divisions[0]) if divisions else "no",
+        complaints=tuple(complaints),
+        lacks_only_target=bool(complaints) and not lenient,
+    )
+
+
+def _official_complaints(path: Path) -> list[str]:
+    """Return the errors of the checker of mlperf-logging, without its warnings."""
+    # An earlier failure may have left entries in this module-level list.
+    mlp_compliance.enqueued_configs.clear()
+    checker = mlp_compliance.make_checker(USAGE, RULESET, quiet=True, werror=False)
+    logger = logging.getLogger()
+    # The messages of the checker are returned, not logged.
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        valid, *_ = mlp_compliance.main(str(path), f"{USAGE}_{RULESET}/common.yaml", checker)
+    except Exception as error:  # The checker fails in many ways on incomplete events.
+        return [f"mlperf-logging's checker cannot read the log: {type(error).__name__}: {error}"]
+    finally:
+        logger.disabled = was_disabled
+    complaints = [*checker.overwritable.values(), *checker.not_overwritable]
+    if not valid and not complaints:
+        complaints = ["mlperf-logging refuses the log without an error message"]
+    return complaints
+
+
+def _own_complaints(events: list[dict[str, Any]], *, below_target: bool) -> list[str]:
+    complaints = []
+    if any(event["key"] == CONTINUED_KEY for event in events):
+        complaints.append(
+            "the log is of a resumed run, which is not a result; start again in a new directory"
+        )
+    if any(event["key"] == "run_start" for event in events):
+        stops = [event for event in events if event["key"] == "run_stop"]
+        statuses = [as_table(event["metadata"]).get("status") for event in stops]
+        allowed = ("success", "aborted") if below_target else ("success",)
+        complaints += [
+            f"run_stop has status {status!r}; expected 'success'"
+            for status in statuses
+            if status not in allowed
+        ]
+    return complaints

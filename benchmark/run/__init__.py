@@ -1,0 +1,1 @@
+"""A timed run: command, records, status and export."""

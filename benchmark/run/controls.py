@@ -1,0 +1,223 @@
+"""`controls`: check that a finished run learned from its inputs.
+
+It scores the model of the run on shuffled inputs, and the best constant structure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.errors import BenchmarkError
+from benchmark.presets import build_preset, fit_preset
+from benchmark.run.output_directory import STATE_FILE
+from benchmark.run.settings import apply_settings
+from openfold_opt.loader.decode import decode_batch
+from openfold_opt.loader.loader import EvaluationLoader
+from openfold_opt.losses.lddt import lddt
+from openfold_opt.protein.features import FEATURES
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.residue_constants import atom_order
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER, build_evaluation_plan, build_model
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.dataset_split import select_training, select_validation
+from openfold_opt.train.errors import CheckpointError
+from openfold_opt.train.evaluation.evaluator import Evaluator
+
+SHUFFLED_BAR = 0.55
+"""A model that uses its inputs scores below this if they are shuffled."""
+CONSTANT_BAR = 0.5
+"""On suitable data, every constant structure scores below this."""
+REPRODUCTION_TOLERANCE = 1e-4
+"""Allowed difference to the logged lDDT-Ca. The order of sums depends on the number of threads."""
+HELIX_RISE_ANGSTROM, HELIX_RADIUS_ANGSTROM, HELIX_TURN_DEGREES = 1.5, 2.3, 100.0
+STRAND_RISE_ANGSTROM = 3.3
+_TRUTH = ("all_atom_positions", "all_atom_mask")
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `controls`."""
+    parser = subparsers.add_parser(
+        "controls",
+        help="score the model of a finished run on shuffled inputs",
+        description="Evaluate the averaged weights of a finished run on its validation chains, "
+        "unchanged and with sequence, MSA and templates shuffled, and compare with the best "
+        f"constant structure. Exit code: 0 if shuffled inputs score below {SHUFFLED_BAR}, the best "
+        f"constant structure below {CONSTANT_BAR}, and the logged score is reproduced; 1 if not.",
+    )
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="output directory of a finished run"
+    )
+    parser.add_argument(
+        "--data-dir", required=True, type=Path, metavar="D", help="data set of the run"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print three scores and write controls.json. Return the exit code."""
+    try:
+        metrics = measure(args.run_dir, args.data_dir)
+    except (ValueError, OSError) as error:
+        raise BenchmarkError(str(error)) from error
+    verdicts = {
+        "as they are": abs(metrics["as they are"] - metrics["logged"]) <= REPRODUCTION_TOLERANCE,
+        "shuffled": metrics["shuffled"] < SHUFFLED_BAR,
+        "best constant structure": metrics["best constant structure"] < CONSTANT_BAR,
+    }
+    bars = {
+        "as they are": f"logged {metrics['logged']:.4f}",
+        "shuffled": f"below {SHUFFLED_BAR}",
+        "best constant structure": f"below {CONSTANT_BAR}",
+    }
+    for name, passed in verdicts.items():
+        print(
+            f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} "
+            f"{'ok' if passed else 'FAILED'}"
+        )
+    (args.run_dir / "controls.json").write_text(
+        json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
+    )
+    return 0 if all(verdicts.values()) else 1
+
+
+def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
+    """Return the mean lDDT-Ca over the validation chains by name of the measurement.
+
+    Names: "logged" by the run, "as they are" for unchanged inputs, "shuffled" for shuffled inputs,
+    and "best constant structure".
+    """
+    config, logged = _read_run(output_dir, data_dir)
+    evaluator = _load_evaluator(output_dir, config)
+    index = ShardIndex.load(data_dir)
+    validation = select_validation(index, config.selection)
+    as_they_are, shuffled = [], []
+    for chain in EvaluationLoader(data_dir, validation, data=config.data, loader=config.loader):
+        features = decode_batch(chain.arrays)
+        as_they_are.append(evaluator.score(features))
+        shuffled.append(
+            evaluator.score(
+                shuffle_residues(features, seed=zlib.crc32(chain.chain_ids[0].encode()))
+            )
+        )
+    return {
+        "logged": logged,
+        "as they are": float(np.mean(as_they_are)),
+        "shuffled": float(np.mean(shuffled)),
+        "best constant structure": best_constant(ShardReader(data_dir), config, validation),
+    }
+
+
+def _read_run(output_dir: Path, data_dir: Path) -> tuple[RunConfig, float]:
+    """Return the configuration of the run, and lDDT-Ca of its last evaluation."""
+    record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
+    for path in (record, evaluations, output_dir / STATE_FILE):
+        if not path.is_file():
+            raise BenchmarkError(
+                f"{path} does not exist; expected the output directory of a run that evaluated at "
+                "least once"
+            )
+    state = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
+    if state["status"] != "finished":
+        raise BenchmarkError(
+            f"the run in {output_dir} is not finished ({state['status']}); start the same command "
+            "again to finish it"
+        )
+    recorded = json.loads(record.read_text(encoding="utf-8"))
+    config = fit_preset(recorded["preset"], build_preset(recorded["preset"]), data_dir)
+    config = apply_settings(config, recorded.get("settings", []))
+    lines = evaluations.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise BenchmarkError(f"{evaluations} is empty; expected a run that evaluated at least once")
+    return config, float(json.loads(lines[-1])["lddt_ca"])
+
+
+def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
+    store = CheckpointStore(output_dir / CHECKPOINT_FOLDER, config.checkpoint)
+    found = store.load_newest(warn=lambda message: print(f"warning: {message}"))
+    if found is None:
+        raise CheckpointError(f"{store.folder} has no checkpoint; expected that of a finished run")
+    snapshot, _ = found
+    torch.set_num_threads(config.torch_threads or torch.get_num_threads())
+    device = torch.device("cpu")
+    model = build_model(config, seed=0, device=device)
+    return Evaluator(model, snapshot.views("average"), plan=build_evaluation_plan(config, device))
+
+
+def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, Tensor]:
+    """Permute the residues of all inputs except residue_index by one permutation.
+
+    Sequence, MSA and templates still agree with each other, but no longer with the true structure,
+    which keeps its order.
+
+    Args:
+        features: features of a batch by name.
+        seed: seed of the permutation.
+    """
+    num_residues = features["aatype"].shape[-1]
+    permutation = torch.from_numpy(np.random.default_rng(seed).permutation(num_residues))
+    shuffled = {}
+    for name, value in features.items():
+        spec = FEATURES[name]
+        if "N_res" in spec.shape and name not in (*_TRUTH, "residue_index"):
+            dim = len(spec.leading_dims(batched=True)) + spec.shape.index("N_res")
+            value = value.index_select(dim, permutation)
+        shuffled[name] = value
+    return shuffled
+
+
+def best_constant(reader: ShardReader, config: RunConfig, validation: list[str]) -> float:
+    """Return the best mean lDDT-Ca (0 to 1) of one structure, cut to the length of each chain.
+
+    The candidates are the training chains that are long enough, an ideal helix and an ideal strand.
+    """
+    truths = [_ca_atoms(reader, chain_id) for chain_id in validation]
+    longest = max(len(positions) for positions, _ in truths)
+    chain_ids = [chain.chain_id for chain in select_training(reader.index, config.selection)]
+    candidates = [_ideal_helix(longest), _ideal_strand(longest)]
+    for chain_id in chain_ids:
+        positions, mask = _ca_atoms(reader, chain_id)
+        if len(positions) >= longest and bool(mask[:longest].all()):
+            candidates.append(positions)
+    scores = [
+        np.mean(
+            [
+                float(lddt(candidate[: len(mask)], truth, mask, per_residue=False))
+                for truth, mask in truths
+            ]
+        )
+        for candidate in candidates
+    ]
+    return float(max(scores))
+
+
+def _ca_atoms(reader: ShardReader, chain_id: str) -> tuple[Tensor, Tensor]:
+    """Return CA positions [N_res, 3] in angstrom, and their mask [N_res]."""
+    structure, ca = reader.structure(chain_id), atom_order["CA"]
+    return torch.tensor(structure.all_atom_positions[:, ca]), torch.tensor(
+        structure.all_atom_mask[:, ca]
+    ).float()
+
+
+def _ideal_helix(length: int) -> Tensor:
+    number = torch.arange(length, dtype=torch.float32)
+    angle = torch.deg2rad(HELIX_TURN_DEGREES * number)
+    radius = HELIX_RADIUS_ANGSTROM
+    return torch.stack(
+        [radius * angle.cos(), radius * angle.sin(), HELIX_RISE_ANGSTROM * number], dim=-1
+    )
+
+
+def _ideal_strand(length: int) -> Tensor:
+    number = torch.arange(length, dtype=torch.float32)
+    return torch.stack(
+        [STRAND_RISE_ANGSTROM * number, 0.9 * (number % 2), torch.zeros(length)], dim=-1
+    )

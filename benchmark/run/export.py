@@ -1,0 +1,81 @@
+"""`export`: write a checkpoint of a run as one file, in the form of the published checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from benchmark.errors import BenchmarkError
+from benchmark.presets import build_preset
+from benchmark.run.settings import apply_settings
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
+from openfold_opt.train.checkpoint.run_state import published_form
+from openfold_opt.train.errors import CheckpointError
+from openfold_opt.train.optim.lr_schedule import learning_rate
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `export`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write a checkpoint as one file of torch.save",
+        description="Write a checkpoint of a run as {iteration, alphafold_state_dict, "
+        "optimizer_state_dict, weight_average_state_dict}, which --init-checkpoint and torch.load "
+        "read.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file to write; must not exist")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="optimizer step of the checkpoint (default: the newest complete one)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file. Return the exit code."""
+    if args.file.exists():
+        raise BenchmarkError(f"{args.file} exists already; name another file")
+    if not args.file.parent.is_dir():
+        raise BenchmarkError(f"the folder {args.file.parent} does not exist; create it first")
+    record = args.run_dir / "config.json"
+    if not record.is_file():
+        raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
+    recorded = json.loads(record.read_text(encoding="utf-8"))
+    config = apply_settings(build_preset(recorded["preset"]), recorded.get("settings", []))
+    store = CheckpointStore(args.run_dir / CHECKPOINT_FOLDER, config.checkpoint)
+    try:
+        found = (
+            store.load_newest(warn=print)
+            if args.step is None
+            else (load_checkpoint(store.path(args.step)), store.path(args.step))
+        )
+    except CheckpointError as error:
+        raise BenchmarkError(str(error)) from error
+    if found is None:
+        raise BenchmarkError(f"{store.folder} has no checkpoint yet")
+    snapshot, path = found
+    rate = learning_rate(config.schedule, max(snapshot.step, 1))
+    temporary = args.file.with_name(args.file.name + ".tmp")
+    try:
+        # A file opened by Python: on a full disk, its OSError is the context of torch's error.
+        with temporary.open("wb") as file:
+            torch.save(
+                published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), file
+            )
+        temporary.replace(args.file)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise BenchmarkError(
+            f"cannot write {args.file}: {str(cause).splitlines()[0]}; nothing was left there"
+        ) from error
+    print(
+        f"{path} (step {snapshot.step}) written to {args.file}, {args.file.stat().st_size:,} bytes"
+    )
+    return 0

@@ -1,0 +1,64 @@
+"""The last lines of a run: its files, and the commands that come next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from benchmark.mlperf.log_order import DEFAULT_TARGET
+from benchmark.run.output_directory import FIRST_LOG
+from benchmark.run.summary import CURVE_FILE, EVALUATIONS_FILE, STEPS_FILE, SUMMARY_FILE
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER
+from openfold_opt.train.observer import NullObserver, RunSummary
+
+_FILES = {
+    SUMMARY_FILE: "outcome, speed and evaluations as text",
+    CURVE_FILE: "lDDT-Ca over samples",
+    STEPS_FILE: "every step as JSON",
+    EVALUATIONS_FILE: "every evaluation as JSON",
+    "config.json": "the resolved configuration, versions and machine",
+    CHECKPOINT_FOLDER: "weights and the state of training",
+}
+
+
+class NextStepsObserver(NullObserver):
+    """Prints what `describe_next_steps` returns, after the observers that write the files."""
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        self._folder, self._log = folder, log
+
+    def run_end(self, summary: RunSummary) -> None:
+        """Print the files and commands."""
+        # `check` demands the score of the rules, whatever the target of the preset is.
+        best = max((evaluation.lddt_ca for evaluation in summary.evaluations), default=0.0)
+        reached = summary.status == "success" and best >= DEFAULT_TARGET
+        print(describe_next_steps(self._folder, self._log, reached=reached), flush=True)
+
+
+def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
+    """Return the existing files of a run, and commands for its log and its weights.
+
+    Args:
+        folder: output directory of the run.
+        log: the MLPerf log of this process.
+        reached: whether the run reached the target of the MLPerf rules.
+    """
+    files = {log.name: "the MLPerf log"} | _FILES
+    existing = {name: text for name, text in files.items() if (folder / name).exists()}
+    width = max(map(len, existing), default=0)
+    lines = [f"files of this run in {folder}:"]
+    lines += [f"  {name:<{width}}  {text}" for name, text in existing.items()]
+    run_dir = shlex.quote(str(folder))
+    lines.append("next:")
+    # `check` refuses the logs of a continued run, with --below-target too.
+    if log.name == FIRST_LOG:
+        check = "check" if reached else "check --below-target"
+        lines.append(f"  python -m benchmark {check} {run_dir}   # does the log comply?")
+    lines.append(f"  python -m benchmark status {run_dir}   # outcome and last scores")
+    if any((folder / CHECKPOINT_FOLDER).glob("*")):
+        lines.append(f"  python -m benchmark export {run_dir} weights.pt   # one file of weights")
+        lines.append(
+            f"to train these weights further, in another output directory: the same command with "
+            f"--init-checkpoint {run_dir} --output-dir NEW_DIR"
+        )
+    return "\n".join(lines)

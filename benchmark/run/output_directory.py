@@ -1,0 +1,310 @@
+"""Ownership of an output directory, and the state of its run.
+
+A live run holds a lock, which the kernel releases when the process ends for whatever reason. A
+directory left by `kill -9` is therefore distinguished from one in use without guesses from process
+numbers or ages. It is a POSIX record lock, which forked worker processes do not inherit, so that no
+worker that outlives its parent can keep it.
+
+run.json has the state of the run:
+
+    starting -> running -> finished, failed or preempted
+
+`starting` is before the first checkpoint: the next run starts from the beginning. `starting` or
+`running` without the lock is a run that was killed. A run that can still write records why it
+ended: `failed` with the error, or `preempted` if a signal stopped it after a checkpoint.
+`resumable` is whether the next run continues this one.
+
+run.reserve reserves space until the run ends, so that run.json can be written to a full disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shlex
+import socket
+import struct
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
+
+from benchmark.errors import BenchmarkError
+
+STATE_FILE = "run.json"
+LOCK_FILE = "run.lock"
+RESERVE_FILE = "run.reserve"
+RESERVE_BYTES = 32 * 1024
+"""More than run.json needs with the traceback of a failure."""
+STATUSES = ("starting", "running", "finished", "failed", "preempted")
+FIRST_LOG = "mlperf.log"
+CONTINUED_LOG = "mlperf_continued_{}.log"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Error numbers of a file system without locks."""
+POWER_FOLDER = "power"
+"""Folder for the readings of a power meter, which may start before the run."""
+
+
+class OutputDirectory:
+    """An output directory whose lock this process holds.
+
+    Args:
+        path: the directory, which is created if it does not exist.
+        identity: JSON values that must not change when a run is resumed, such as the preset and the
+            checksum of the data. A difference is a BenchmarkError that names it.
+        seed: the seed of the run; None takes that of the run that is resumed, or new_seed.
+        new_seed: the seed of a new run.
+        command: the command line that continues the run.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity: dict[str, Any],
+        seed: int | None,
+        new_seed: int,
+        command: str | None = None,
+    ) -> None:
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise BenchmarkError(f"output directory {path} is a file; name another one")
+        _refuse_foreign_files(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = _take_lock(path)
+        try:
+            state = read_state(path)
+            self.num_resumptions = self._resumptions(state)
+            if self.num_resumptions:
+                _check_identity(path, state, identity=identity, seed=seed)
+                self.seed = int(state["seed"])
+            else:
+                self.seed = new_seed if seed is None else seed
+            self._state = {
+                "status": "starting" if not self.num_resumptions else "running",
+                "continued": self.num_resumptions > 0,
+                "num_resumptions": self.num_resumptions,
+                "seed": self.seed,
+                "identity": identity,
+                "resumable": self.num_resumptions > 0,
+                "command": command,
+            }
+            self._previous = state
+            self._is_marked = False
+            # The threads of the checkpoint writer and the heartbeat also change the state.
+            self._state_lock = Lock()
+            if not self.continued:
+                self._write_state()
+            self._reserve_space()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _resumptions(self, state: dict[str, Any] | None) -> int:
+        if state is None:
+            return 0
+        if state["status"] == "finished":
+            raise BenchmarkError(
+                f"output directory {self.path} holds a finished run "
+                f"({state.get('outcome', 'no outcome')}); name another directory, or remove this "
+                "one. To train its weights further, give the other directory and "
+                f"--init-checkpoint {shlex.quote(str(self.path))}"
+            )
+        return int(state["num_resumptions"]) + 1 if is_resumable(state) else 0
+
+    @property
+    def continued(self) -> bool:
+        """Whether an earlier process of this run ended after it had written a checkpoint."""
+        return self.num_resumptions > 0
+
+    @property
+    def log_path(self) -> Path:
+        """The MLPerf log of this process: mlperf.log, or mlperf_continued_<n>.log."""
+        if not self.continued:
+            return self.path / FIRST_LOG
+        return self.path / CONTINUED_LOG.format(self.num_resumptions)
+
+    def mark_running(self) -> None:
+        """Record that the run can be resumed from now on. A resumed run is counted."""
+        with self._state_lock:
+            if self._is_marked:
+                return
+            self._is_marked = True
+            # The last checkpoint may become complete after the run has failed.
+            status = "running" if self._state["status"] == "starting" else self._state["status"]
+            self._state |= {"status": status, "resumable": True}
+            self._write_state()
+
+    def mark_finished(self, *, outcome: str, clock: dict[str, Any] | None = None) -> None:
+        """Record the outcome of the run. The directory accepts no further run.
+
+        outcome: "success" or "target not reached". clock: durations of the run on the wall clock
+        and on the monotonic clock.
+        """
+        with self._state_lock:
+            self._release_space()
+            # A finished run is not resumed.
+            del self._state["resumable"], self._state["command"]
+            self._state |= {"status": "finished", "outcome": outcome, "clock": clock}
+            self._write_state()
+
+    def mark_failed(self, error: dict[str, Any]) -> None:
+        """Record the error that ended the run, as `describe_failure` returns it."""
+        self._mark_ended({"status": "failed", "error": error})
+
+    def mark_preempted(self) -> None:
+        """Record that a signal stopped the run after a checkpoint."""
+        self._mark_ended({"status": "preempted"})
+
+    def _mark_ended(self, facts: dict[str, Any]) -> None:
+        with self._state_lock:
+            if self._state["status"] == "finished":
+                return
+            self._release_space()
+            if self.continued and not self._is_marked:
+                # The run was refused before its training began: it does not count as resumed.
+                self._state = {key: self._previous[key] for key in self._previous if key != "error"}
+            self._state |= {"resumable": self._is_marked or self.continued} | facts
+            self._write_state()
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._release_space()
+        self._lock.close()
+
+    def _reserve_space(self) -> None:
+        """Raises OSError, which is also recorded in run.json, if there is not enough space."""
+        try:
+            with open(self.path / RESERVE_FILE, "wb") as file:
+                file.write(b"\0" * RESERVE_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(self.path / RESERVE_FILE)
+            # Imported here because it loads torch, which readers of a directory do not need.
+            from benchmark.run.failure import describe_failure
+
+            self.mark_failed(describe_failure(error, step=None))
+            raise
+
+    def _release_space(self) -> None:
+        (self.path / RESERVE_FILE).unlink(missing_ok=True)
+
+    def _write_state(self) -> None:
+        temporary = self.path / f"{STATE_FILE}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(self._state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / STATE_FILE)
+
+
+def was_resumed(log: Path) -> bool:
+    """Return whether another process resumed the run of this log and wrote a further log."""
+    return log.name == FIRST_LOG and any(log.parent.glob(CONTINUED_LOG.format("*")))
+
+
+def _refuse_foreign_files(path: Path) -> None:
+    """Raises BenchmarkError if a directory without a run contains files."""
+    if not path.is_dir() or (path / STATE_FILE).exists():
+        return
+    expected = (LOCK_FILE, RESERVE_FILE, f"{STATE_FILE}.tmp", POWER_FOLDER)
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
+    if foreign:
+        raise BenchmarkError(
+            f"output directory {path} holds files that are not a run's ({', '.join(foreign[:3])}); "
+            "name a new directory"
+        )
+
+
+def _take_lock(path: Path) -> IO[str]:
+    lock = open(path / LOCK_FILE, "a+", encoding="utf-8")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise BenchmarkError(
+            f"output directory {path} is in use by a live run ({owner}); wait for it, or name "
+            "another directory"
+        ) from None
+    except OSError as error:
+        lock.close()
+        if error.errno not in NO_LOCKS:
+            raise
+        raise BenchmarkError(
+            f"the file system of output directory {path} has no locks ({error.strerror}), so a "
+            "second run could write there too; name a directory on another file system, or have it "
+            "mounted with locks (Lustre: -o flock; NFS: without nolock)"
+        ) from error
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
+def lock_holder(path: Path) -> str | None:
+    """Return the process that holds an output directory ("process 12 on node1"), or None.
+
+    It does not take the lock. Raises OSError on a file system without locks.
+    """
+    if not (path / LOCK_FILE).exists():
+        return None
+    with open(path / LOCK_FILE, "rb") as file:
+        # struct flock on Linux: type, whence, start, length, process.
+        layout = "hhqqi4x"
+        query = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_ = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, query))
+        if kind == fcntl.F_UNLCK:
+            return None
+        return file.read().decode(errors="replace").strip() or "unknown process"
+
+
+def is_resumable(state: dict[str, Any]) -> bool:
+    """Return whether the next run continues a run of this state."""
+    return bool(state.get("resumable", state["status"] == "running"))
+
+
+def describe_restart(path: Path) -> str:
+    """Return what the same command does after a run in this directory ended before its time."""
+    state = read_state(path)
+    if state is not None and is_resumable(state):
+        return "the same command resumes from the newest checkpoint"
+    return "there is no checkpoint yet, so the same command starts from the beginning"
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Return the content of run.json, or None if the file does not exist.
+
+    Raises BenchmarkError if it cannot be read.
+    """
+    file = path / STATE_FILE
+    if not file.exists():
+        return None
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if state["status"] not in STATUSES:
+            raise ValueError(f"status {state['status']!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchmarkError(
+            f"{file} cannot be read ({error}); expected the state of a run: name another directory"
+        ) from error
+    return state
+
+
+def _check_identity(
+    path: Path, state: dict[str, Any], *, identity: dict[str, Any], seed: int | None
+) -> None:
+    recorded = dict(state["identity"])
+    given = dict(identity)
+    if seed is not None:
+        recorded["seed"], given["seed"] = state["seed"], seed
+    for key in sorted(recorded.keys() | given.keys()):
+        if recorded.get(key) != given.get(key):
+            raise BenchmarkError(
+                f"output directory {path} holds an unfinished run with {key} "
+                f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first "
+                "command, or name another directory"
+            )

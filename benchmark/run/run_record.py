@@ -1,0 +1,139 @@
+"""Record the state of a run, and the resolved configuration next to every log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
+from benchmark.machine import CHECKOUT, describe_machine, describe_versions
+from benchmark.run.failure import describe_failure
+from benchmark.run.output_directory import OutputDirectory
+from benchmark.run.run_clock import RunClock
+from openfold_opt.train.config import config_as_dict
+from openfold_opt.train.errors import PreemptedError
+from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary, StepReport
+
+MAX_NAMED = 5
+"""Number of uncommitted files that are named on the console."""
+
+
+class RunRecord(NullObserver):
+    """Writes config.json (config_continued_<n>.json if resumed) and the state of the directory.
+
+    The first failure is recorded, with the last step that was reported.
+
+    Args:
+        directory: the output directory.
+        preset: name or path of the preset.
+        division: "closed" or "open".
+        clock: clock of the run's log. run.json has both of its durations; a warning is printed if
+            they disagree.
+        settings: FIELD=VALUE of `--set`.
+    """
+
+    def __init__(
+        self,
+        directory: OutputDirectory,
+        *,
+        preset: str,
+        division: str,
+        clock: RunClock,
+        settings: Sequence[str] = (),
+    ) -> None:
+        self._directory = directory
+        self._preset = preset
+        self._settings = list(settings)
+        self._division = division
+        self._clock = clock
+        self._step: int | None = None
+        self._has_failed = False
+
+    def init_stop(self, info: RunInfo) -> None:
+        """Write everything that determines the run, with the machine and the versions."""
+        self._step = info.resumed_from_step
+        versions = describe_versions()
+        content = {
+            "preset": self._preset,
+            "settings": self._settings,
+            "division": self._division,
+            "seed": info.seed,
+            "continued": self._directory.continued,
+            "resumed_from_step": info.resumed_from_step,
+            "device": info.device,
+            "number_of_ranks": info.number_of_ranks,
+            "number_of_nodes": info.number_of_nodes,
+            "global_batch_size": info.global_batch_size,
+            "data_checksum": info.data_checksum,
+            "init_checkpoint_sha256": info.init_checkpoint_sha256,
+            "config": config_as_dict(info.config) | {"recompute": dict(info.recomputed_blocks)},
+            "code": _describe_code(versions["commit"]),
+            "versions": versions,
+            "machine": describe_machine(),
+        }
+        path = self._directory.log_path
+        target = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
+        target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        _warn_of_commit(versions["commit"], content["code"]["uncommitted"])
+
+    def data_ready(
+        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
+    ) -> None:
+        """Count a resumed run, which can no longer be refused."""
+        if self._directory.continued:
+            self._directory.mark_running()
+
+    def checkpoint_written(self, *, step: int) -> None:
+        """Record that the run can be resumed."""
+        self._directory.mark_running()
+
+    def step(self, report: StepReport) -> None:
+        """Remember the number of the last step."""
+        self._step = report.step
+
+    def run_failed(self, error: BaseException) -> None:
+        """Record in run.json why the run ended. Only the first error is recorded."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        if isinstance(error, PreemptedError):
+            self._directory.mark_preempted()
+        else:
+            self._directory.mark_failed(describe_failure(error, step=self._step))
+
+    def run_end(self, summary: RunSummary) -> None:
+        """Record the outcome. The directory accepts no further run."""
+        self._directory.mark_finished(outcome=summary.outcome, clock=self._clock.as_dict())
+
+    def run_stop(self, *, status: str, samples: int) -> None:
+        """Print a warning if the clocks disagree."""
+        disagreement = self._clock.disagreement()
+        if disagreement is not None:
+            print(f"WARNING: {disagreement}", flush=True)
+
+
+def _describe_code(commit: str) -> dict[str, Any]:
+    """Return the digest of the code files, and the uncommitted files."""
+    # An image has no git history to compare its files with.
+    is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
+    try:
+        uncommitted = uncommitted_files(CHECKOUT) if is_known else []
+    except (OSError, subprocess.SubprocessError):
+        # The commit is marked as dirty already; a run does not fail for the names.
+        uncommitted = []
+    return {"sha256": code_digest(CHECKOUT), "uncommitted": uncommitted}
+
+
+def _warn_of_commit(commit: str, uncommitted: list[str]) -> None:
+    """Print before a long run that `submit` will refuse its code."""
+    if " " in commit:
+        found = f"commit {commit}"
+    elif commit.endswith(DIRTY_MARK):
+        more = [] if len(uncommitted) <= MAX_NAMED else ["..."]
+        named = ", ".join(uncommitted[:MAX_NAMED] + more)
+        found = f"commit {commit}" + (f", not committed: {named}" if named else "")
+    else:
+        return
+    print(f"code: {found}; `submit` refuses this run", flush=True)

@@ -1,0 +1,207 @@
+"""`status`: print the outcome or the progress of a run in one line, then the details."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+from benchmark.run.failure import FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
+from benchmark.run.output_directory import STATE_FILE, is_resumable, lock_holder, read_state
+from benchmark.run.summary import STEPS_FILE, read_evaluations
+
+TAIL_BYTES = 128 * 1024
+"""Number of bytes that are read at the end of steps.jsonl: more than a hundred steps."""
+RECENT_STEPS = 50
+"""Number of steps whose mean duration predicts the time left."""
+NUM_SCORES = 3
+CHECKPOINT_PATTERN = "checkpoints/step_" + "[0-9]" * 8
+FAILURES = {
+    NOT_FINITE: "not finite: a loss, a gradient or a score is NaN or infinite",
+    FULL_DISK: "full disk: a file could not be written",
+    LOST_RANK: "lost rank: another rank died, failed or hung",
+    SIGNAL: "interrupted: a signal ended the run at once",
+    REFUSED: "refused: the run could not start as it was asked for",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """Content of an output directory."""
+
+    state: dict[str, Any]
+    """Content of run.json."""
+    holder: str | None
+    """The process that runs; None if the run is not alive."""
+    config: dict[str, Any]
+    """Content of the newest config.json; empty if the run ended before it was written."""
+    steps: list[dict[str, Any]]
+    """The last lines of steps.jsonl."""
+    evaluations: list[dict[str, Any]]
+    checkpoint: str | None
+    """Name of the newest checkpoint."""
+
+    @property
+    def last_step(self) -> int:
+        """The last optimizer step that was reported; 0 if there is none."""
+        return self.steps[-1]["step"] if self.steps else 0
+
+    @property
+    def max_steps(self) -> int | None:
+        """None if the run ended before its configuration was known."""
+        return self.config["config"]["max_steps"] if self.config else None
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command line of `status`."""
+    parser = subparsers.add_parser(
+        "status",
+        help="progress of a run, or why it stopped",
+        description="Print in one line whether a run is alive, has ended or was killed, and why; "
+        "then its last step, last scores, error, and the time left or the command that continues "
+        "it. Exit code: 0 if the directory could be read, 2 if not.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status."""
+    try:
+        lines = status_lines(read_status(args.run_dir))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BenchmarkError(
+            f"{args.run_dir} cannot be read ({type(error).__name__}: {error}); expected the files "
+            "of a run of this version"
+        ) from error
+    print("\n".join(lines))
+    return 0
+
+
+def read_status(folder: Path) -> RunStatus:
+    """Read an output directory. Raises BenchmarkError if it is not one or cannot be read."""
+    try:
+        state = read_state(folder)
+        if state is None:
+            raise BenchmarkError(
+                f"{folder} has no {STATE_FILE}; expected the output directory of a run"
+            )
+        # The lock is read first: a run that ends in the meantime is reported as alive.
+        holder = lock_holder(folder)
+        if holder is None:
+            # The run may have ended between the two reads.
+            state = read_state(folder) or state
+        configs = sorted(folder.glob("config*.json"), key=lambda path: path.stat().st_mtime)
+        checkpoints = sorted(folder.glob(CHECKPOINT_PATTERN))
+        return RunStatus(
+            state=state,
+            holder=holder,
+            config=json.loads(configs[-1].read_text(encoding="utf-8")) if configs else {},
+            steps=_last_lines(folder / STEPS_FILE),
+            evaluations=read_evaluations(folder),
+            checkpoint=checkpoints[-1].name if checkpoints else None,
+        )
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{folder} cannot be read: {error}") from error
+
+
+def _last_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the last records of a file of JSON lines, without incomplete lines."""
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # The process died while writing, or the tail begins inside this line.
+        records += [record] if isinstance(record, dict) else []
+    return records
+
+
+def status_lines(status: RunStatus) -> list[str]:
+    """Return the outcome, then a line for each detail that is known."""
+    target = status.config["config"]["evaluation"]["target_lddt_ca"] if status.config else None
+    scores = [
+        f"{evaluation['lddt_ca']:.4f} after step {evaluation['step']}"
+        for evaluation in reversed(status.evaluations[-NUM_SCORES:])
+    ]
+    details = {
+        "last step": _progress(status),
+        "last scores": f"lDDT-Ca {', '.join(scores)} (target {target})" if scores else "none",
+        "checkpoint": status.checkpoint or "none",
+        "error": _error(status.state),
+        "time left": _time_left(status) if status.holder is not None else None,
+        "continue": _continue(status) if status.holder is None else None,
+    }
+    return [outcome(status), *(f"{name:<13}{text}" for name, text in details.items() if text)]
+
+
+def outcome(status: RunStatus) -> str:
+    """Return the outcome or the progress of a run in one line."""
+    state, step = status.state, _progress(status)
+    if status.holder is not None:
+        left = _time_left(status)
+        return f"running: step {step} ({status.holder})" + (f", {left}" if left else "")
+    if state["status"] == "finished":
+        score = f", lDDT-Ca {status.evaluations[-1]['lddt_ca']:.4f}" if status.evaluations else ""
+        if state["outcome"] == "success":
+            return f"success: target reached after step {step}{score}"
+        return f"target not reached: out of steps after step {step}{score}"
+    if state["status"] == "preempted":
+        return f"preempted: stopped by a signal after step {step}, with a checkpoint"
+    if state["status"] == "failed":
+        error = state["error"]
+        text = FAILURES.get(error["kind"], f"failed: {error['type']}")
+        at_step = "" if error["step"] is None else f", at step {error['step']}"
+        return text + at_step + _on_rank(error)
+    return f"killed: the process ended without saying why, after step {step}"
+
+
+def _progress(status: RunStatus) -> str:
+    return f"{status.last_step} of {status.max_steps or 'unknown'}"
+
+
+def _on_rank(error: dict[str, Any]) -> str:
+    return "" if error["rank"] is None else f", rank {error['rank']}"
+
+
+def _error(state: dict[str, Any]) -> str | None:
+    error = state.get("error")
+    if error is None:
+        return None
+    samples = f"; samples {', '.join(error['sample_ids'])}" if error["sample_ids"] else ""
+    return f"{error['type']}: {error['message']}{samples} (traceback in {STATE_FILE})"
+
+
+def _time_left(status: RunStatus) -> str | None:
+    """Return the time to the last step at the pace of the recent steps, with evaluations."""
+    if not status.steps or status.max_steps is None:
+        return None
+    config = status.config["config"]
+    recent = [step["step_time_seconds"] for step in status.steps[-RECENT_STEPS:]]
+    per_step = math.fsum(recent) / len(recent)
+    if status.evaluations and config["parallel"]["num_evaluation_ranks"] == 0:
+        per_step += status.evaluations[-1]["seconds"] / config["evaluation"]["every_steps"]
+    seconds = max(0, status.max_steps - status.last_step) * per_step
+    left = timedelta(seconds=round(seconds))
+    return f"at most {left} to step {status.max_steps} ({per_step:.3g} s per step)"
+
+
+def _continue(status: RunStatus) -> str | None:
+    """Return the command that continues the run, or starts it again without a checkpoint."""
+    command = status.state.get("command")
+    if command is None:
+        return None
+    num_ranks = status.config.get("number_of_ranks", 1)
+    ranks = f" (on {num_ranks} ranks, by the launcher of the first start)" if num_ranks > 1 else ""
+    again = "" if is_resumable(status.state) else " (starts again: there is no checkpoint)"
+    return command + ranks + again

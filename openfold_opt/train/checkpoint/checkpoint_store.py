@@ -1,0 +1,315 @@
+"""Write, find, verify and prune the checkpoints of a run.
+
+A checkpoint is a folder such as `step_00000040`. It holds the tensors as
+torch.distributed.checkpoint writes them (.metadata, *.distcp) and `checkpoint.json`, which
+describes the run, the offsets of the parameters in the tensors, and the size and SHA-256 of every
+file. A checkpoint is written under a temporary name, flushed to the disk and then renamed, so a
+folder with a final name is complete unless it was damaged later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from openfold_opt.model.weights import file_sha256
+from openfold_opt.train.errors import CheckpointError
+
+TEMPORARY_SUFFIX = ".tmp"
+DESCRIPTION = "checkpoint.json"
+_FORBIDDEN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
+"""Matches the class name in the message of torch.load when it refuses to load a class."""
+_NO_CHECKPOINT = "Weights only load failed"
+"""Start of the message of torch.load about bytes that are not a checkpoint.
+
+The rest of the message advises loading them without the check.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save checkpoints and which ones to keep."""
+
+    category: ClassVar[str] = "implementation"
+
+    every_steps: int = 40
+    """Optimizer steps between checkpoints; 0: save only at the end of the run."""
+    keep_last: int = 2
+    """Number of newest checkpoints to keep; more than one, since the newest may be damaged."""
+    keep_best: int = 1
+    """Number of checkpoints with the highest lDDT-Ca to keep, of those saved at an evaluation."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 0 or self.keep_last < 1 or self.keep_best < 0:
+            raise ValueError(
+                f"expected every_steps >= 0, keep_last >= 1, keep_best >= 0; found {self}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """Content of a checkpoint."""
+
+    step: int
+    samples_seen: int
+    lddt_ca: float | None
+    """Result of the evaluation right after this step, if there was one."""
+    facts: Mapping[str, Any]
+    """Values that JSON can store."""
+    layout: Mapping[str, tuple[int, tuple[int, ...]]]
+    """For each parameter, in model order: offset of its first element in a tensor, and shape."""
+    tensors: Mapping[str, Tensor]
+    """One-dimensional CPU tensors; each has an entry for every element of every parameter."""
+
+    def views(self, name: str) -> dict[str, Tensor]:
+        """Return the views of one tensor by parameter name."""
+        flat = self.tensors[name]
+        return {
+            parameter: flat[start : start + torch.Size(shape).numel()].view(shape)
+            for parameter, (start, shape) in self.layout.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """Description of a checkpoint, read from its `checkpoint.json`."""
+
+    step: int
+    samples_seen: int
+    lddt_ca: float | None
+    content: Mapping[str, Any] | None
+    """The complete description; None if it cannot be read."""
+
+
+class CheckpointStore:
+    """The folder with the checkpoints of one run. Only one process may write to it."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
+        # Import now, so that the first checkpoint does not delay training.
+        importlib.import_module("openfold_opt.train.checkpoint.tensors")
+        self.folder = folder
+        self._config = config
+
+    def records(self) -> list[CheckpointRecord]:
+        """Return the records of all checkpoints, oldest first."""
+        return [_read_record(path) for path in sorted(self.folder.glob(f"step_{'[0-9]' * 8}"))]
+
+    def path(self, step: int) -> Path:
+        """Return the path of the checkpoint of a step, whether or not it exists."""
+        return self.folder / f"step_{step:08d}"
+
+    def save(
+        self, snapshot: Snapshot, *, before_publishing: Callable[[], None] = lambda: None
+    ) -> Path:
+        """Write one checkpoint, then remove those that are no longer kept. Return its path.
+
+        before_publishing: called when all files are on the disk, before the checkpoint gets its
+        final name. Raises OSError if the disk is full; earlier checkpoints then stay.
+        """
+        path = self.path(snapshot.step)
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        try:
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+            _write(temporary, snapshot)
+            before_publishing()
+            _remove(path)
+            temporary.rename(path)
+            _flush(self.folder)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            free = shutil.disk_usage(_existing(self.folder)).free
+            raise OSError(
+                f"cannot write checkpoint {path} ({_first_line(error)}); {free:,} bytes are free "
+                "there. Earlier checkpoints are complete: free some space, then run the same "
+                "command again, which resumes"
+            ) from error
+        self._prune(snapshot.step)
+        return path
+
+    def load_newest(self, *, warn: Callable[[str], None]) -> tuple[Snapshot, Path] | None:
+        """Return the newest complete checkpoint and its path; None if there are no checkpoints.
+
+        A damaged checkpoint is skipped with a warning. Raises CheckpointError if all are damaged.
+        """
+        records = self.records()
+        for record in reversed(records):
+            path = self.path(record.step)
+            try:
+                return load_checkpoint(path), path
+            except CheckpointError as error:
+                warn(f"{error}; falling back to the previous checkpoint")
+        if records:
+            raise CheckpointError(
+                f"none of the {len(records)} checkpoints in {self.folder} is complete; remove "
+                f"{self.folder.parent} to start a new run, or choose another output directory"
+            )
+        return None
+
+    def remove_temporaries(self) -> None:
+        """Remove the files of a process that was killed while it wrote a checkpoint."""
+        for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
+            _remove(path)
+
+    def _prune(self, newest: int) -> None:
+        """Remove checkpoints that are not kept. newest: step of the one that was just saved.
+
+        Checkpoints of later steps are damaged, since the run did not resume from them; they are
+        removed, too.
+        """
+        all_records = self.records()
+        records = [record for record in all_records if record.step <= newest]
+        scored = [record for record in records if record.lddt_ca is not None]
+        best = sorted(scored, key=lambda record: (record.lddt_ca, record.step))
+        kept = {record.step for record in records[-self._config.keep_last :]}
+        if self._config.keep_best:
+            kept |= {record.step for record in best[-self._config.keep_best :]}
+        for record in all_records:
+            if record.step not in kept:
+                # Rename first: a partly removed checkpoint must not have a final name.
+                path = self.path(record.step)
+                temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+                path.rename(temporary)
+                _remove(temporary)
+
+
+def _write(folder: Path, snapshot: Snapshot) -> None:
+    # Imported here: it takes 46 MiB, which a process without checkpoints does not need.
+    from openfold_opt.train.checkpoint.tensors import write_tensors
+
+    write_tensors(folder, snapshot.tensors)
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    description = {
+        "step": snapshot.step,
+        "samples_seen": snapshot.samples_seen,
+        "lddt_ca": snapshot.lddt_ca,
+        "facts": snapshot.facts,
+        "files": files,
+        "tensors": {name: tensor.numel() for name, tensor in snapshot.tensors.items()},
+        "layout": {name: [start, list(shape)] for name, (start, shape) in snapshot.layout.items()},
+    }
+    path = folder / DESCRIPTION
+    path.write_text(json.dumps(description, indent=1) + "\n")
+    _flush(path)
+    _flush(folder)
+
+
+def _read_record(path: Path) -> CheckpointRecord:
+    """Read the description. It was complete once, so an unreadable one means damage."""
+    digits = path.name.removeprefix("step_")
+    step = int(digits) if digits.isdigit() else -1
+    try:
+        content = json.loads((path / DESCRIPTION).read_text())
+        return CheckpointRecord(
+            step=step,
+            samples_seen=content["samples_seen"],
+            lddt_ca=content["lddt_ca"],
+            content=content,
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, content=None)
+
+
+def load_checkpoint(path: Path) -> Snapshot:
+    """Return the content of a checkpoint folder. Raises CheckpointError if it is not complete."""
+    # Imported here for the reason given in _write.
+    from openfold_opt.train.checkpoint.tensors import read_tensors
+
+    record = _read_record(path)
+    content = record.content
+    if content is None:
+        raise CheckpointError(
+            f"{path} is not a complete checkpoint: its {DESCRIPTION} is missing or unreadable"
+        )
+    for name, expected in content["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(
+                f"checkpoint {path}: the file {name}, which {DESCRIPTION} lists, is missing"
+            )
+        if file.stat().st_size != expected["size"]:
+            raise CheckpointError(
+                f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated"
+            )
+        if file_sha256(file) != expected["sha256"]:
+            raise CheckpointError(f"{file} is damaged: its SHA-256 differs from {DESCRIPTION}")
+    tensors = read_tensors(path, content["tensors"])
+    layout = {name: (start, tuple(shape)) for name, (start, shape) in content["layout"].items()}
+    return Snapshot(
+        step=content["step"],
+        samples_seen=record.samples_seen,
+        lddt_ca=record.lddt_ca,
+        facts=content["facts"],
+        layout=layout,
+        tensors=tensors,
+    )
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Return the content of a file of torch.save, with tensors on the CPU.
+
+    Raises CheckpointError if torch.load cannot read the file, or if it does not hold a dict.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise many types of errors on invalid bytes
+        forbidden = _FORBIDDEN_CLASS.search(str(error))
+        if forbidden is not None:
+            raise CheckpointError(
+                f"{path} holds an object of the class {forbidden[1]}, which is not loaded because "
+                "such objects can run code; expected only tensors, numbers, strings, lists and "
+                "dicts: save only the weights, without that object"
+            ) from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint that torch.load can read: {_why_not_loaded(path, error)}"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")
+    return content
+
+
+def _why_not_loaded(path: Path, error: Exception) -> str:
+    if path.stat().st_size == 0:
+        return "it is empty; fetch it again"
+    if str(error).startswith(_NO_CHECKPOINT):
+        with path.open("rb") as file:
+            start = file.read(20)
+        return (
+            f"it begins with {start!r}; expected a file of torch.save, so fetch it again or save "
+            "it with torch.save"
+        )
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

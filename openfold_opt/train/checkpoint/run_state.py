@@ -1,0 +1,176 @@
+"""Convert the state of a run to a checkpoint, and restore it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.model.weights import RESUMABLE_KEY
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
+from openfold_opt.train.checkpoint.checkpoint_store import Snapshot
+from openfold_opt.train.errors import CheckpointError
+from openfold_opt.train.optim.adam import OptimizerConfig, adam_state_dict
+from openfold_opt.train.step import TrainStep
+
+FORMAT_VERSION = 3
+
+SAVED_TENSORS = ("values", "exp_avg", "exp_avg_sq", "average")
+"""Fields of WeightState that a checkpoint holds as tensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """Values that must be equal when a run is resumed."""
+
+    seed: int
+    config_hash: str
+    global_batch_size: int
+    data_checksum: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Progress of a run.
+
+    There is no state of random generators: every random number is a function of the seed, the step
+    and the position in the sample stream.
+    """
+
+    step: int = 0
+    """Finished optimizer steps."""
+    samples_seen: int = 0
+    lddt_ca: float | None = None
+    """Result of the evaluation right after this step, if there was one."""
+    stream_states: tuple[StreamState | None, ...] = ()
+    """For each rank of the data axis, the part of its sample stream that the steps have used.
+
+    None, or no entry: the samples that these steps use in order.
+    """
+    is_in_order: bool = True
+    """Whether all streams were used in order and without skips; `step` then determines them."""
+    accumulation: int = 1
+    """Micro-batches per step. Stream positions count micro-batches."""
+    is_target_reached: bool = False
+
+
+def take_snapshot(
+    train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]
+) -> Snapshot:
+    """Copy everything that a step changes to the CPU.
+
+    facts: further values to store; JSON must be able to represent them.
+    """
+    buffer, state = train_step.buffer, train_step.weight_state()
+    return Snapshot(
+        step=progress.step,
+        samples_seen=progress.samples_seen,
+        lddt_ca=progress.lddt_ca,
+        facts={
+            "format_version": FORMAT_VERSION,
+            **asdict(identity),
+            "num_steps": float(state.num_steps),
+            "num_updates": float(state.num_updates),
+            "stream_states": [
+                None if stream is None else {"low": stream.low, "above": list(stream.above)}
+                for stream in progress.stream_states
+            ],
+            "is_in_order": progress.is_in_order,
+            "accumulation": progress.accumulation,
+            "is_target_reached": progress.is_target_reached,
+            **facts,
+        },
+        layout=buffer.layout(),
+        tensors={name: getattr(state, name).to("cpu", copy=True) for name in SAVED_TENSORS},
+    )
+
+
+def restore_run(
+    train_step: TrainStep, snapshot: Snapshot, identity: RunIdentity, *, path: Path
+) -> Progress:
+    """Restore the state of a run from a checkpoint, bit for bit.
+
+    Raises CheckpointError if the checkpoint belongs to a run with another seed, configuration,
+    batch size or data set.
+    """
+    facts = snapshot.facts
+    if facts.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {facts.get('format_version')}, expected {FORMAT_VERSION}; "
+            "resume it with the version that wrote it, or choose another output directory"
+        )
+    for key, expected in asdict(identity).items():
+        if facts[key] != expected:
+            raise CheckpointError(
+                f"{path} belongs to a run with {key}={facts[key]}, this one has {expected}; use "
+                "the same preset, seed and data to resume it, or choose another output directory"
+            )
+    state, buffer = train_step.weight_state(), train_step.buffer
+    try:
+        for name in SAVED_TENSORS:
+            buffer.load(getattr(state, name), snapshot.views(name))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    buffer.refresh_compute_copy()
+    state.num_steps.fill_(facts["num_steps"])
+    state.num_updates.fill_(facts["num_updates"])
+    streams = (
+        None if stream is None else StreamState(**stream) for stream in facts["stream_states"]
+    )
+    return Progress(
+        step=snapshot.step,
+        samples_seen=snapshot.samples_seen,
+        lddt_ca=snapshot.lddt_ca,
+        stream_states=tuple(streams),
+        is_in_order=facts["is_in_order"],
+        accumulation=facts["accumulation"],
+        is_target_reached=facts["is_target_reached"],
+    )
+
+
+def published_form(
+    snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig
+) -> dict[str, Any]:
+    """Return a snapshot in the form of published checkpoints, with the running average added.
+
+    Published checkpoints are dicts with the keys iteration, alphafold_state_dict and
+    optimizer_state_dict.
+    """
+    first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
+    return {
+        "iteration": snapshot.step,
+        RESUMABLE_KEY: {name: view.clone() for name, view in snapshot.views("values").items()},
+        "optimizer_state_dict": adam_state_dict(
+            optimizer,
+            first,
+            second,
+            num_steps=snapshot.facts["num_steps"],
+            learning_rate=learning_rate,
+        ),
+        "weight_average_state_dict": {
+            name: view.clone() for name, view in snapshot.views("average").items()
+        },
+    }
+
+
+@torch.no_grad()
+def share_state(train_step: TrainStep, axis: AxisGroup) -> None:
+    """Broadcast weights, moments and average from the first rank."""
+    if axis.size == 1:
+        return
+    optimizer, average = train_step.optimizer, train_step.weight_average
+    for tensor in (
+        train_step.buffer.values,
+        optimizer.exp_avg,
+        optimizer.exp_avg_sq,
+        average.average,
+    ):
+        broadcast_tensor(tensor, axis)
+    counts = broadcast_object((float(optimizer.num_steps), float(average.num_updates)), axis)
+    optimizer.num_steps.fill_(counts[0])
+    average.num_updates.fill_(counts[1])

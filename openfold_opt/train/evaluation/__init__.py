@@ -1,0 +1,1 @@
+"""Evaluation on the training ranks or on separate ranks."""

@@ -1,0 +1,70 @@
+"""`perf comm`: collectives of a step, measured on two gloo ranks and predicted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmark.__main__ import main
+from benchmark.perf.comm import ALL_REDUCE, step_collectives
+from benchmark.presets import build_preset
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_two_ranks_measure_and_predict(tmp_path):
+    record = tmp_path / "comm.json"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "benchmark",
+        "perf",
+        "comm",
+    ]
+    options = [
+        "--preset",
+        "demo_dap2",
+        "--passes",
+        "0",
+        "--repeats",
+        "2",
+        "--device",
+        "cpu",
+        "--json",
+        str(record),
+    ]
+    process = subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=180
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.count("collectives of a step of demo_dap2") == 1, "only rank 0 reports"
+    metrics = json.loads(record.read_text())["figures"]
+    assert {"all-gather", "all-to-all", "reduce-scatter", ALL_REDUCE} == set(metrics["fits"])
+    assert all(
+        len(row["seconds"]) == 2 and row["predicted_seconds"] > 0 for row in metrics["collectives"]
+    )
+
+
+def test_recycling_iterations_have_no_backward_collectives():
+    counts = [
+        step_collectives(build_preset("demo_dap2"), dap_size=2, num_recycling_iterations=iterations)
+        for iterations in (0, 1)
+    ]
+    kinds = [
+        {
+            kind: sum(times for (_, other, _), times in count.items() if other == kind)
+            for kind in ("all-gather", "reduce-scatter")
+        }
+        for count in counts
+    ]
+    assert kinds[1]["reduce-scatter"] == kinds[0]["reduce-scatter"]
+    assert kinds[1]["all-gather"] > kinds[0]["all-gather"]
+
+
+def test_one_rank_is_refused(capsys):
+    assert main(["perf", "comm", "--preset", "demo"]) == 2
+    assert "torchrun --nproc-per-node 2" in capsys.readouterr().err

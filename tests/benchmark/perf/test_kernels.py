@@ -1,0 +1,191 @@
+"""`perf kernels` on a CPU at the shapes of the demo."""
+
+import json
+
+import pytest
+import torch
+
+from benchmark.__main__ import main
+from benchmark.perf.tools.kernel_cases import CaseMaker
+from benchmark.perf.tools.kernel_peers import attention_peers, core_leaves
+from benchmark.presets import build_preset
+from openfold_opt.kernels.reference.attention import attention
+from openfold_opt.kernels.select import REFERENCE
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_differentiable_operation_has_a_case_that_runs(precision):
+    cases = list(CaseMaker(build_preset("demo"), device=CPU, precision=precision).cases())
+    assert {case.operation for case in cases} == set(REFERENCE) - {"dropout_masks", "weight_update"}
+    for case in cases:
+        results = case.call(REFERENCE[case.operation])(*case.leaves)
+        results = results if isinstance(results, tuple) else (results,)
+        gradients = torch.autograd.grad(results, case.leaves, [torch.ones_like(x) for x in results])
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_the_attention_of_pytorch_computes_the_same():
+    for case in CaseMaker(build_preset("demo"), device=CPU, precision="fp32").cases():
+        if case.attention is None:
+            continue
+        sizes = case.attention
+        projected, bias = core_leaves(sizes, dtype=torch.float32, device=CPU)
+        theirs = (
+            attention_peers(sizes, projected, bias)["SDPA"]()
+            .transpose(-2, -3)
+            .flatten(-2)
+            .unflatten(0, (sizes.batch, sizes.groups))
+        )
+        mask = torch.ones(sizes.batch, sizes.groups, sizes.length)
+        gate = projected[..., -sizes.num_heads * sizes.c_head :]
+        ours = attention(projected, num_heads=sizes.num_heads, mask=mask, mask_inf=1e9, bias=bias)
+        torch.testing.assert_close(theirs * torch.sigmoid(gate), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_times_are_printed_and_recorded(tmp_path, capsys):
+    record = tmp_path / "kernels.json"
+    assert (
+        main(
+            [
+                "perf",
+                "kernels",
+                "--preset",
+                "demo",
+                "--repeats",
+                "2",
+                "--only",
+                "triangle",
+                "--json",
+                str(record),
+            ]
+        )
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert (
+        "triangle_update, triangle, and backward" in text
+        and "GB/s" in text
+        and "transition" not in text
+    )
+    cases = json.loads(record.read_text())["figures"]["cases"]
+    assert all(len(times["both"]) == 2 for case in cases for times in case["seconds"].values())
+    assert {"ours", "plain"} <= set(cases[-1]["seconds"])
+
+
+def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of shared memory")
+
+    monkeypatch.setitem(REFERENCE, "triangle_update", fail)
+    record = tmp_path / "kernels.json"
+    options = ["--preset", "demo", "--repeats", "1", "--only", "triangle", "--json", str(record)]
+    assert main(["perf", "kernels", *options, "--without", "SDPA", "FlexAttention"]) == 1
+    expected = "FAILED: triangle_update (triangle), plain: RuntimeError: out of shared memory"
+    assert expected in capsys.readouterr().err
+    metrics = json.loads(record.read_text())["figures"]
+    cases = {case["operation"]: case for case in metrics["cases"]}
+    assert "ours" in cases["triangle_update"]["seconds"] and len(metrics["failures"]) == 1
+    assert {"ours", "plain"} <= set(cases["triangle_edges"]["seconds"])
+    assert "SDPA" not in cases["attention core"]["seconds"]
+
+
+def test_no_matching_case_is_an_error(capsys):
+    assert main(["perf", "kernels", "--preset", "demo", "--only", "magic", "--repeats", "1"]) == 2
+    assert "--only magic" in capsys.readouterr().err
+
+
+ONE_CASE = ["perf", "kernels", "--preset", "demo", "--repeats", "2", "--only", "transition"]
+LIMITS = ("benchmark.perf.kernels.measure_copy", "benchmark.perf.kernels.measure_matmul")
+
+
+@pytest.fixture
+def fixed_limits(monkeypatch):
+    """Skip the measurement of the machine's limits."""
+    for name in LIMITS:
+        monkeypatch.setattr(name, lambda *_, **__: 1e9)
+
+
+def test_kernels_against_an_earlier_record(tmp_path, capsys, fixed_limits):
+    earlier, later = tmp_path / "earlier.json", tmp_path / "later.json"
+    assert main([*ONE_CASE, "--json", str(earlier)]) == 0
+    record = json.loads(earlier.read_text())
+    for case in record["figures"]["cases"]:
+        case["seconds"]["ours"] = {"forward": [3600.0], "both": [7200.0]}
+    earlier.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main([*ONE_CASE, "--json", str(later), "--against", str(earlier)]) == 0
+    text = capsys.readouterr().out
+    assert f"against: the kernels of {earlier}" in text and "against" in text.splitlines()[3]
+    cases = json.loads(later.read_text())["figures"]["cases"]
+    assert cases and all(
+        case["seconds"]["against"] == {"forward": [3600.0], "both": [7200.0]} for case in cases
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "middle"}, "was measured with preset middle, this measurement has demo"),
+        ({"device": "cuda:0"}, "was measured with device cuda, this measurement has cpu"),
+        ({"cases": []}, "has none of the cases"),
+        ({"cases": 5}, "is not a record of `perf kernels --json`"),
+    ],
+)
+def test_a_record_that_cannot_be_compared_is_refused(
+    tmp_path, capsys, fixed_limits, changes, message
+):
+    metrics = {"preset": "demo", "precision": "fp32", "device": "cpu", "cases": []} | changes
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps({"date": "2026-11-29", "figures": metrics}))
+    assert main([*ONE_CASE, "--against", str(earlier)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_path_that_is_neither_record_nor_checkout_is_refused(tmp_path, capsys):
+    assert main([*ONE_CASE, "--against", str(tmp_path)]) == 2
+    assert "neither a record of `perf kernels --json` nor a checkout" in capsys.readouterr().err
+
+
+OTHER_CHECKOUT = """
+import json, pathlib, sys
+pathlib.Path("calls").open("a").write("called\\n")
+options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+seconds = {"forward": [1.0, 1.0], "both": [2.0, 2.0]}
+case = {"operation": "transition", "where": "%s", "seconds": {"ours": seconds}}
+metrics = {"preset": options["--preset"], "precision": options["--precision"]}
+metrics |= {"device": "cpu", "cases": [case]}
+pathlib.Path(sys.argv[-1]).write_text(json.dumps({"date": "", "figures": metrics}))
+"""
+
+
+def test_kernels_of_another_checkout_alternate_with_ours(tmp_path, capsys, fixed_limits):
+    maker = CaseMaker(build_preset("demo"), device=CPU, precision="fp32")
+    location = next(case.where for case in maker.cases() if case.operation == "transition")
+    package = tmp_path / "other" / "benchmark"
+    (package / "perf").mkdir(parents=True)
+    (package / "__main__.py").write_text(OTHER_CHECKOUT % location)
+    (package / "perf" / "kernels.py").touch()
+    record = tmp_path / "record.json"
+    assert (
+        main([*ONE_CASE, "--against", str(package.parent), "--rounds", "3", "--json", str(record)])
+        == 0
+    )
+    assert (package.parent / "calls").read_text().count("called") == 3
+    cases = {case["where"]: case for case in json.loads(record.read_text())["figures"]["cases"]}
+    assert cases[location]["seconds"]["against"] == {"forward": [1.0] * 6, "both": [2.0] * 6}
+    assert len(cases[location]["seconds"]["ours"]["both"]) == 6
+    assert all(
+        "against" in case["unavailable"] for where, case in cases.items() if where != location
+    )
+
+
+def test_a_checkout_whose_command_fails_is_an_error(tmp_path, capfd, fixed_limits):
+    package = tmp_path / "benchmark"
+    (package / "perf").mkdir(parents=True)
+    (package / "perf" / "kernels.py").touch()
+    (package / "__main__.py").write_text("import sys; sys.exit('broken kernels')")
+    assert main([*ONE_CASE, "--against", str(tmp_path)]) == 2
+    message = capfd.readouterr().err
+    assert "broken kernels" in message and "wrote no record" in message

@@ -1,0 +1,42 @@
+"""Every kernel of the benchmark compiles for Hopper in every precision and fits its shared memory.
+
+Other GPUs are tested in a separate file, so that two test processes share the work.
+"""
+
+import pytest
+
+from openfold_opt.train.precision import PRECISIONS
+from tests.support.compiled_kernels import assert_fits, compile_for, run_perf_resources
+
+CAPABILITY = 90
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return compile_for(CAPABILITY, *PRECISIONS, only_memory=True)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_for(CAPABILITY, "bf16", only_memory=False)["bf16"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_kernel_fits(kernels, precision):
+    assert_fits(kernels[precision], precision, CAPABILITY)
+
+
+def test_no_kernel_spills_in_bf16(compiled):
+    assert_fits(compiled, "bf16", CAPABILITY)
+    assert [kernel for kernel in compiled if kernel["spills"] or kernel["stack_bytes"]] == []
+
+
+def test_only_memory_reports_the_allocation_of_the_complete_compilation(kernels, compiled):
+    allocated = {(k["kernel"], k["signature"]): k["shared_bytes"] for k in kernels["bf16"]}
+    for kernel in compiled:
+        assert allocated[kernel["kernel"], kernel["signature"]] == kernel["shared_bytes"], kernel
+
+
+def test_the_interpreter_cannot_compile():
+    process = run_perf_resources(TRITON_INTERPRET="1")
+    assert process.returncode == 2 and "TRITON_INTERPRET is set" in process.stderr

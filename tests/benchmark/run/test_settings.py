@@ -1,0 +1,107 @@
+"""`--set` takes typed values of existing fields, and makes a run open."""
+
+import dataclasses
+
+import pytest
+
+from benchmark.errors import BenchmarkError
+from benchmark.mlperf.rules import division_of_run
+from benchmark.presets import build_preset, preset_names
+from benchmark.run.settings import _parse, _type_of, apply_settings
+from benchmark.submission.finding import FAIL
+from benchmark.submission.logs import find_logs
+from benchmark.submission.provenance import _check_settings
+from openfold_opt.train.config import config_fields
+from tests.support.demo_logs import write_demo_log, write_record
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return build_preset("demo")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_field_of_every_preset_reads_its_own_value_back(name):
+    config = build_preset(name)
+    for leaf in config_fields(config):
+        value = leaf.value
+        text = "none" if value is None else str(value)
+        if isinstance(value, tuple):
+            text = ",".join(map(str, value))
+        assert _parse(text, _type_of(config, leaf.path), path=leaf.path) == value, leaf.path
+
+
+@pytest.mark.parametrize(
+    ("setting", "read", "expected"),
+    [
+        ("data.crop_size=12", lambda c: c.data.crop_size, 12),
+        ("schedule.base_learning_rate=3e-4", lambda c: c.schedule.base_learning_rate, 3e-4),
+        ("use_dropout=True", lambda c: c.use_dropout, True),
+        ("recompute=auto", lambda c: c.recompute, "auto"),
+        ("recompute=false", lambda c: c.recompute, False),
+        ("torch_threads=none", lambda c: c.torch_threads, None),
+        ("torch_threads=3", lambda c: c.torch_threads, 3),
+        ("schedule.decay_steps=5,9", lambda c: c.schedule.decay_steps, (5, 9)),
+        ("schedule.decay_steps=", lambda c: c.schedule.decay_steps, ()),
+        (
+            "selection.train_chain_ids=1abc_A,1abc_B",
+            lambda c: c.selection.train_chain_ids,
+            ("1abc_A", "1abc_B"),
+        ),
+        ("selection.train_chain_ids=none", lambda c: c.selection.train_chain_ids, None),
+        ("model.evoformer_stack.num_blocks=3", lambda c: c.model.evoformer_stack.num_blocks, 3),
+    ],
+)
+def test_values_have_the_type_of_their_field(demo, setting, read, expected):
+    found = read(apply_settings(demo, [setting]))
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.crop_size"], "expected FIELD=VALUE"),
+        (["data.crop_sze=3"], "no such field; did you mean data.crop_size"),
+        (["data=3"], "no such field; did you mean"),
+        (["zzz=3"], "no such field; see `rules --list`"),
+        (["data.crop_size=3.5"], "'3.5' is no value of type int"),
+        (["data.crop_size=0"], "DataConfig.crop_size is 0, expected at least 1"),
+        (["use_dropout=1"], "'1' is no value of type bool"),
+        (["schedule.base_learning_rate=nan"], "'nan' is no value of type float"),
+        (["max_steps=none"], "'none' is no value of type int"),
+        (["max_steps=3", "max_steps=4"], "max_steps is given twice"),
+        (["precision=fp8"], "unknown precision 'fp8'"),
+    ],
+)
+def test_invalid_settings_are_refused(demo, settings, message):
+    with pytest.raises(BenchmarkError, match=message):
+        apply_settings(demo, settings)
+
+
+def test_fields_that_depend_on_each_other_come_in_any_order(demo):
+    settings = ["local_batch_size=4", "global_batch_size=8"]
+    for order in (settings, settings[::-1]):
+        config = apply_settings(demo, order)
+        assert (config.local_batch_size, config.global_batch_size) == (4, 8)
+
+
+def test_any_setting_makes_a_run_open():
+    reference = build_preset("mlperf_reference")
+    assert division_of_run(reference, ()) == "closed"
+    # the rules leave this field free, but no file of the commit has the value
+    settings = ["schedule.warmup_steps=7"]
+    assert division_of_run(apply_settings(reference, settings), settings) == "open"
+
+
+def test_submit_refuses_a_run_with_settings(tmp_path):
+    for number in (1, 2):
+        write_demo_log(tmp_path / f"run_{number}" / "mlperf.log", seed=number)
+        write_record(tmp_path / f"run_{number}", commit="1" * 40)
+    logs = find_logs([tmp_path])
+    assert _check_settings(logs) == []
+    changed = dataclasses.replace(logs[0])
+    changed.__dict__["record"] = logs[0].record | {"settings": ["max_steps=9"]}
+    (finding,) = _check_settings([changed, logs[1]])
+    assert (
+        finding.state == FAIL and finding.text == "fields changed by --set\nresult_0: max_steps=9"
+    )
