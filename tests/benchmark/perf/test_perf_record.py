@@ -1,5 +1,6 @@
 """Records of measurements, and probes that print metrics: interrupted and failing ones."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -9,7 +10,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
 from benchmark.perf import command
-from benchmark.perf.tools.perf_record import RecordFile
+from benchmark.perf.tools.perf_record import RecordFile, from_json
 from benchmark.perf.tools.probe import run_probe
 
 
@@ -124,3 +125,34 @@ def test_closing_the_iterator_ends_the_probe(probe, tmp_path):
     assert (
         not (tmp_path.__class__("/proc") / pid_file.read_text()).exists() or sys.platform != "linux"
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Side:
+    seconds: list[float]
+    peak_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    preset: str
+    sides: dict[str, list[Side]]
+    best: Side | None
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+def test_metrics_are_read_from_the_json_of_their_record():
+    side = Side(seconds=[1.0, 2.0], peak_bytes=3)
+    metrics = Comparison(preset="demo", sides={"ours": [side], "none": []}, best=None)
+    metrics_json = json.loads(json.dumps(dataclasses.asdict(metrics)))
+    assert from_json(Comparison, metrics_json) == metrics
+    assert from_json(Comparison, {**metrics_json, "best": {"seconds": []}}).best == Side(seconds=[])
+
+
+@pytest.mark.parametrize("change", [{"preset": None}, {"unknown": 1}])
+def test_metrics_with_other_fields_are_rejected(change):
+    metrics = {"preset": "demo", "sides": {}, "best": None} | change
+    if metrics["preset"] is None:
+        del metrics["preset"]
+    with pytest.raises(ValueError, match="expected the fields"):
+        from_json(Comparison, metrics)
