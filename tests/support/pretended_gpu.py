@@ -14,11 +14,11 @@ import torch
 MEASUREMENTS = (
     "command",
     "agreement",
-    "agreement_probe",
+    "subprocesses.agreement_probe",
     "kernels",
     "loader",
     "step",
-    "step_probe",
+    "subprocesses.step_probe",
 )
 
 
