@@ -9,19 +9,21 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.precision import gradient_errors
+from benchmark.perf.subprocesses.agreement_probe import AgreementSettings, VariantResult
 from benchmark.perf.tools.can_run import device_for
+from benchmark.perf.tools.options import add_count, add_kernels, add_preset, add_threads
+from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.probe import run_probe
 from benchmark.perf.tools.timing_stats import table
-from benchmark.presets import build_preset, preset_names
-from openfold_opt.kernels.select import IMPLEMENTATIONS
+from benchmark.presets import build_preset
 
 FUSED, LOW, TRUTH = "fused bf16", "reference bf16", "reference fp32"
 FACTOR = 2.0
@@ -31,49 +33,53 @@ PROBE = "benchmark.perf.subprocesses.agreement_probe"
 _MEBIBYTE = 2**20
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuantityErrors:
+    """Relative errors of a quantity against reference kernels in float32."""
+
+    fused: float
+    """Error of the fused kernels in bf16."""
+    low: float
+    """Error of the reference kernels in bf16."""
+    allowed: float
+    """Tolerance for `fused`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementMetrics:
+    """Results and errors of a step."""
+
+    preset: str
+    kernels: str
+    passes: int
+    """Number of recycling iterations."""
+    variants: dict[str, VariantResult] = field(default_factory=dict)
+    """Results keyed by FUSED, LOW and TRUTH."""
+    errors: dict[str, QuantityErrors] = field(default_factory=dict)
+    """Errors of each quantity, if no variant failed."""
+    failures: list[str] = field(default_factory=list)
+    """One line for each variant that failed and each error above its tolerance."""
+
+
+METRICS = AgreementMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--preset",
-        default="middle",
-        choices=preset_names(),
-        help="preset for sizes and device (default: middle)",
-    )
-    parser.add_argument(
-        "--kernels",
-        default="auto",
-        choices=IMPLEMENTATIONS,
-        help="fused kernels to compare (default: auto, chosen for the device)",
-    )
-    parser.add_argument(
-        "--passes",
-        type=int,
-        default=1,
-        metavar="K",
-        help="number of recycling iterations (default: 1)",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
-    )
+    add_preset(parser, default="middle", what="preset for sizes and device")
+    add_kernels(parser, what="fused kernels to compare")
+    add_count(parser, "--passes", default=1, what="number of recycling iterations")
+    add_threads(parser)
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Run the three variants, the fused one first, each in its own process.
-
-    Returns:
-        "variants": losses, gradient norm and peak memory of each variant. "errors": for each
-        quantity, the errors against reference kernels in float32, and the tolerance. "failures":
-        one line for each variant that failed and each error above its tolerance.
-    """
+def measure(args: argparse.Namespace) -> AgreementMetrics:
+    """Run the three variants, the fused one first, each in its own process."""
     if args.threads < 1 or args.passes < 0:
         raise BenchmarkError(
             f"--threads {args.threads} --passes {args.passes}: expected at least 1 and 0"
         )
     device_for(build_preset(args.preset), kernels=args.kernels, precision="bf16")
-    metrics: dict[str, Any] = {
-        name: getattr(args, name) for name in ("preset", "kernels", "passes")
-    }
-    metrics |= {"variants": {}, "errors": {}, "failures": []}
+    metrics = AgreementMetrics(preset=args.preset, kernels=args.kernels, passes=args.passes)
     gradients: dict[str, dict[str, Tensor]] = {}
     with tempfile.TemporaryDirectory(prefix="perf-agreement-") as folder:
         for name, kernels, precision in (
@@ -82,29 +88,35 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             (TRUTH, "reference", "fp32"),
         ):
             file = Path(folder, f"{name.replace(' ', '_')}.pt")
-            settings = {"preset": args.preset, "kernels": kernels, "precision": precision}
-            settings |= {"passes": args.passes, "threads": args.threads, "gradients": str(file)}
+            settings = AgreementSettings(
+                preset=args.preset,
+                kernels=kernels,
+                precision=precision,
+                passes=args.passes,
+                threads=args.threads,
+                gradients=str(file),
+            )
             try:
                 for result in run_probe(PROBE, settings, name=f"the step with {name}"):
-                    metrics["variants"][name] = result
+                    metrics.variants[name] = from_json(VariantResult, result)
             except BenchmarkError as error:
-                metrics["failures"].append(str(error))
+                metrics.failures.append(str(error))
             else:
                 gradients[name] = torch.load(file, weights_only=True, mmap=True)
             args.record.save(metrics)
         if len(gradients) == 3:
-            metrics["errors"] = compare(metrics["variants"], gradients)
-            metrics["failures"] += excesses(metrics["errors"])
+            metrics.errors.update(compare(metrics.variants, gradients))
+            metrics.failures.extend(excesses(metrics.errors))
     return metrics
 
 
 def compare(
-    variants: dict[str, dict[str, Any]], gradients: dict[str, dict[str, Tensor]]
-) -> dict[str, dict[str, float]]:
-    """Compute the relative errors {"fused", "low", "allowed"} of each quantity.
+    variants: dict[str, VariantResult], gradients: dict[str, dict[str, Tensor]]
+) -> dict[str, QuantityErrors]:
+    """Compute the relative errors of each quantity.
 
     Args:
-        variants: What the probe prints, keyed by FUSED, LOW and TRUTH.
+        variants: Results of the probe, keyed by FUSED, LOW and TRUTH.
         gradients: The gradient of every parameter, with the same keys.
 
     Returns:
@@ -113,13 +125,12 @@ def compare(
         gradients, because | |g| - |truth| | <= |g - truth|.
     """
     losses = {
-        name: _loss_error(variants[name]["losses"], variants[TRUTH]["losses"])
-        for name in (FUSED, LOW)
+        name: _loss_error(variants[name].losses, variants[TRUTH].losses) for name in (FUSED, LOW)
     }
     errors = {"losses": _row(losses[FUSED], losses[LOW])}
     parts = gradient_errors(gradients, truth=TRUTH)
-    norm = variants[TRUTH]["gradient_norm"]
-    norms = {name: abs(variants[name]["gradient_norm"] - norm) / norm for name in (FUSED, LOW)}
+    norm = variants[TRUTH].gradient_norm
+    norms = {name: abs(variants[name].gradient_norm - norm) / norm for name in (FUSED, LOW)}
     errors["gradient norm"] = _row(norms[FUSED], norms[LOW], baseline=parts["all"][LOW])
     for part, part_errors in parts.items():
         errors[f"gradient of {part}"] = _row(part_errors[FUSED], part_errors[LOW])
@@ -133,50 +144,57 @@ def _loss_error(losses: dict[str, float], truth: dict[str, float]) -> float:
     return math.sqrt(sum(squares) / len(squares))
 
 
-def _row(fused: float, low: float, *, baseline: float | None = None) -> dict[str, float]:
+def _row(fused: float, low: float, *, baseline: float | None = None) -> QuantityErrors:
     allowed = max(FACTOR * (low if baseline is None else baseline), FLOOR)
-    return {"fused": fused, "low": low, "allowed": allowed}
+    return QuantityErrors(fused=fused, low=low, allowed=allowed)
 
 
-def excesses(errors: dict[str, dict[str, float]]) -> list[str]:
+def excesses(errors: dict[str, QuantityErrors]) -> list[str]:
     """Return a line for every quantity whose error is NaN or above its tolerance."""
     return [
-        f"{name}: the error with fused kernels is {row['fused']:.2e}, expected at most "
-        f"{row['allowed']:.2e}"
+        f"{name}: the error with fused kernels is {row.fused:.2e}, expected at most "
+        f"{row.allowed:.2e}"
         for name, row in errors.items()
-        if not row["fused"] <= row["allowed"]
+        if not row.fused <= row.allowed
     ]
 
 
-def report(metrics: dict[str, Any]) -> str:
-    """Format the metrics of each variant, the errors of each quantity, and the result."""
-    variants = metrics["variants"]
+def report(metrics: AgreementMetrics) -> str:
+    """Format the results of each variant, the errors of each quantity, and the conclusion."""
+    variants = metrics.variants
     parts = [
-        "{preset}, one step with {passes} recycling iterations, fused kernels: {kernels}".format(
-            **metrics
-        )
+        f"{metrics.preset}, one step with {metrics.passes} recycling iterations, fused kernels: "
+        f"{metrics.kernels}"
     ]
     if variants:
-        names = list(next(iter(variants.values()))["losses"])
         rows = [
-            [name, *(f"{variant['losses'][name]:.5f}" for variant in variants.values())]
-            for name in names
+            [name, *(f"{variant.losses[name]:.5f}" for variant in variants.values())]
+            for name in next(iter(variants.values())).losses
         ]
-        rows.append(
-            ["gradient norm", *(f"{variant['gradient_norm']:.5g}" for variant in variants.values())]
-        )
-        peaks = [f"{variant['peak_memory_bytes'] / _MEBIBYTE:.0f}" for variant in variants.values()]
-        rows.append(["peak memory, MiB", *peaks])
+        norms = [f"{variant.gradient_norm:.5g}" for variant in variants.values()]
+        peaks = [f"{variant.peak_memory_bytes / _MEBIBYTE:.0f}" for variant in variants.values()]
+        rows += [["gradient norm", *norms], ["peak memory, MiB", *peaks]]
         parts.append(table(rows, header=["", *variants]))
-    if metrics["errors"]:
+    if metrics.errors:
         rows = [
-            [name, *(f"{row[column]:.1e}" for column in ("fused", "low", "allowed"))]
-            for name, row in metrics["errors"].items()
+            [name, *(f"{error:.1e}" for error in (row.fused, row.low, row.allowed))]
+            for name, row in metrics.errors.items()
         ]
         parts.append(table(rows, header=["error against reference fp32", FUSED, LOW, "allowed"]))
     result = (
         "THE STEPS DO NOT AGREE, or could not be compared"
-        if metrics["failures"]
+        if metrics.failures
         else "the steps agree"
     )
     return "\n\n".join([*parts, result])
+
+
+def headline(metrics: AgreementMetrics) -> str:
+    """Summarize the errors of all gradients."""
+    errors = metrics.errors["gradient of all"]
+    result = "the steps do not agree" if metrics.failures else "the steps agree"
+    return (
+        f"{metrics.preset}: relative error of the gradients in bf16 "
+        f"with fused kernels {errors.fused:.1e}, with reference kernels {errors.low:.1e}; "
+        f"{result}"
+    )

@@ -34,9 +34,11 @@ MEASUREMENTS = {
 }
 """Name -> what it measures.
 
-The module benchmark.perf.<name> has add_arguments(parser), measure(args) -> metrics, and
-report(metrics) -> text. A slow measure() calls args.record.save(metrics) after every step. It adds
-a line to metrics["failures"] for each part that failed; the exit code is then 1.
+The module benchmark.perf.<name> has METRICS, the frozen dataclass of its metrics, and
+add_arguments(parser), measure(args) -> metrics, report(metrics) -> text, and headline(metrics) ->
+one line for the table of results, also for records that were interrupted or are older: fields added
+later have defaults. A slow measure() calls args.record.save(metrics) after every step. If METRICS
+has a field `failures`, it lists the parts that failed, and the exit code is 1 if there are any.
 """
 
 
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     args.record.save(metrics, is_complete=True)
     print(module.report(metrics))
-    failures = metrics.get("failures", [])
+    failures = getattr(metrics, "failures", [])
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if failures else 0

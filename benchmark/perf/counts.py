@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import nn
 
-from benchmark.perf.tools.counting import Counter, Counts, count_each
+from benchmark.perf.tools.can_run import import_with_triton
+from benchmark.perf.tools.counting import Counter, Counts, ModuleCounts, count_each
 from benchmark.perf.tools.meta_step import MetaStep
-from benchmark.perf.tools.needs_triton import import_with_triton
+from benchmark.perf.tools.options import add_preset
+from benchmark.perf.tools.perf_record import json_key
 from benchmark.perf.tools.timing_stats import table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 
@@ -24,31 +26,61 @@ VARIANTS = (("reference", "tf32"), ("reference", "bf16"), ("triton", "bf16"))
 _GIGA = 1e9
 
 
+@dataclass(frozen=True, kw_only=True)
+class VariantCounts:
+    """Counts of a step with one implementation in one precision."""
+
+    both: Counts = json_key("forward and backward")
+    """Forward pass, loss and backward pass."""
+    forward: Counts
+    parts: dict[str, ModuleCounts]
+    """Counts of each part of the model."""
+    evoformer_block: dict[str, ModuleCounts] = json_key("Evoformer block")
+    """Counts of an Evoformer block and its modules."""
+
+    def of_step(
+        self, quantity: Literal["bytes", "flops", "launches"], num_recycling_iterations: float
+    ) -> float:
+        """Return a quantity of a step with a mean number of recycling iterations."""
+        return getattr(self.both, quantity) + num_recycling_iterations * getattr(
+            self.forward, quantity
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountMetrics:
+    """Counts of one preset."""
+
+    preset: str
+    extra_passes: float
+    """Mean number of recycling iterations."""
+    variants: dict[str, VariantCounts]
+    """Counts by kernels and precision."""
+
+
+METRICS = CountMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--preset",
-        default="mlperf_reference",
-        choices=preset_names(),
-        help="preset for the shapes (default: mlperf_reference)",
-    )
+    add_preset(parser, default="mlperf_reference")
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> CountMetrics:
     """Count the step, the model's parts and an Evoformer block's modules, for each variant."""
     import_with_triton("openfold_opt.kernels.triton.operations")
     config = build_preset(args.preset)
-    metrics: dict[str, Any] = {
-        "preset": args.preset,
-        "extra_passes": EXTRA_PASSES if config.data.max_recycling_iterations else 0.0,
-        "variants": {},
-    }
-    for kernels, precision in VARIANTS:
-        metrics["variants"][f"{kernels} {precision}"] = _count_by_blocks(config, kernels, precision)
-    return metrics
+    return CountMetrics(
+        preset=args.preset,
+        extra_passes=EXTRA_PASSES if config.data.max_recycling_iterations else 0.0,
+        variants={
+            f"{kernels} {precision}": _count_by_blocks(config, kernels, precision)
+            for kernels, precision in VARIANTS
+        },
+    )
 
 
-def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
+def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> VariantCounts:
     """Count with one and two Evoformer blocks, and extrapolate: every block adds the same."""
     num_blocks = config.model.evoformer_stack.num_blocks
     one, two = (
@@ -59,13 +91,15 @@ def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> dict[st
 
 
 def _extrapolate(one: Any, two: Any, further: int) -> Any:
-    """Return one + further * (two - one) for all numbers in nested dicts."""
+    """Return one + further * (two - one) for all numbers in nested dataclasses and dicts."""
+    if isinstance(one, int):
+        return one + further * (two - one)
     if isinstance(one, dict):
         return {name: _extrapolate(value, two[name], further) for name, value in one.items()}
-    return one + further * (two - one)
+    return type(one)(**_extrapolate(vars(one), vars(two), further))
 
 
-def _count_variant(config: RunConfig, kernels: str, precision: str) -> dict[str, Any]:
+def _count_variant(config: RunConfig, kernels: str, precision: str) -> VariantCounts:
     step = MetaStep.build(config, kernels=kernels, precision=precision)
     with Counter() as whole:
         step.run()
@@ -74,64 +108,64 @@ def _count_variant(config: RunConfig, kernels: str, precision: str) -> dict[str,
     modules = {name: module for name, module in block.named_children() if name != "core"} | dict(
         block.core.named_children()
     )
-    return {
-        "forward and backward": dataclasses.asdict(whole.counts),
-        "forward": dataclasses.asdict(_count_forward(step)),
-        "parts": _named(step.run, parts),
-        "Evoformer block": _named(step.run, {"whole block": block} | modules),
-    }
-
-
-def _count_forward(step: MetaStep) -> Counts:
-    with Counter() as counter:
+    with Counter() as forward:
         step.forward()
-    return counter.counts
+    return VariantCounts(
+        both=whole.counts,
+        forward=forward.counts,
+        parts=_named(step.run, parts),
+        evoformer_block=_named(step.run, {"whole block": block} | modules),
+    )
 
 
-def _named(run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, Any]:
-    both = count_each(run, modules.values())
-    return {
-        name: {"forward": dataclasses.asdict(forward), "backward": dataclasses.asdict(backward)}
-        for name, (forward, backward) in zip(modules, both, strict=True)
-    }
+def _named(run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, ModuleCounts]:
+    return dict(zip(modules, count_each(run, modules.values()), strict=True))
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: CountMetrics) -> str:
     """Format tables of the step, the parts of the model and the modules of a block."""
-    variants = metrics["variants"]
-    extra = metrics["extra_passes"]
-    rows = []
-    for name, counts in variants.items():
-        total = {
-            key: counts["forward and backward"][key] + extra * counts["forward"][key]
-            for key in ("bytes", "flops", "launches")
-        }
-        rows.append(
-            [
-                name,
-                f"{total['bytes'] / _GIGA:.0f}",
-                f"{total['flops'] / 1e12:.1f}",
-                f"{total['launches']:,.0f}",
-            ]
-        )
+    variants, extra = metrics.variants, metrics.extra_passes
+    rows = [
+        [
+            name,
+            f"{counts.of_step('bytes', extra) / _GIGA:.0f}",
+            f"{counts.of_step('flops', extra) / 1e12:.1f}",
+            f"{counts.of_step('launches', extra):,.0f}",
+        ]
+        for name, counts in variants.items()
+    ]
     text = [
-        f"step of {metrics['preset']} with {extra} recycling iterations, optimizer not counted",
+        f"step of {metrics.preset} with {extra} recycling iterations, optimizer not counted",
         table(rows, header=["kernels", "GB", "TFLOP", "launches"]),
     ]
-    for title in ("parts", "Evoformer block"):
-        text += [f"{title}: GB of forward and backward", _by_module(variants, title)]
+    for title, modules in (
+        ("parts", {name: counts.parts for name, counts in variants.items()}),
+        ("Evoformer block", {name: counts.evoformer_block for name, counts in variants.items()}),
+    ):
+        text += [f"{title}: GB of forward and backward", _by_module(modules)]
     return "\n\n".join(text)
 
 
-def _by_module(variants: dict[str, Any], title: str) -> str:
-    names = list(next(iter(variants.values()))[title])
+def _by_module(variants: Mapping[str, Mapping[str, ModuleCounts]]) -> str:
     rows = []
-    for name in names:
-        both = [
-            sum(counts[title][name][direction]["bytes"] for direction in ("forward", "backward"))
-            for counts in variants.values()
-        ]
+    for name in next(iter(variants.values())):
+        counts = [modules[name] for modules in variants.values()]
+        both = [(each.forward + each.backward).bytes for each in counts]
         rows.append(
             [name, *(f"{count / _GIGA:.2f}" for count in both), f"{both[-2] / both[-1]:.1f}"]
         )
     return table(rows, header=["module", *variants, "ratio in bf16"])
+
+
+def headline(metrics: CountMetrics) -> str:
+    """Summarize the bytes of each variant, and the operations."""
+    extra = metrics.extra_passes
+    volumes = [
+        f"{name} {counts.of_step('bytes', extra) / _GIGA:,.0f} GB"
+        for name, counts in metrics.variants.items()
+    ]
+    flops = next(iter(metrics.variants.values())).of_step("flops", extra)
+    return (
+        f"{metrics.preset}: one sample's step with {extra} recycling iterations moves "
+        f"{', '.join(volumes)}; {flops / 1e12:.1f} TFLOP"
+    )

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.tools.can_run import device_for
+from benchmark.perf.tools.options import add_count, add_preset, add_threads
 from benchmark.perf.tools.timing_stats import table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
@@ -29,30 +30,36 @@ VARIANTS = (("reference", "fp32"), ("reference", "bf16"), ("auto", "fp32"), ("au
 TRUTH = "reference fp32"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrecisionMetrics:
+    """Losses and errors of the variants, which are named "kernels precision"."""
+
+    preset: str
+    steps: int
+    """float32 training steps before the comparison."""
+    losses: dict[str, dict[str, float]]
+    """Loss terms by variant."""
+    gradients: dict[str, dict[str, float]]
+    """Part of the model, or "all" -> variant -> relative error of its gradients."""
+
+
+METRICS = PrecisionMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--preset",
-        default="middle",
-        choices=preset_names(),
-        help="preset for sizes (default: middle)",
-    )
-    parser.add_argument(
+    add_preset(parser, default="middle", what="preset for sizes")
+    add_count(
+        parser,
         "--steps",
-        type=int,
         default=5,
-        metavar="N",
-        help=(
-            "float32 training steps before the comparison, so that no weights are zero (default: 5)"
-        ),
+        what="float32 training steps before the comparison, so that no weights are zero",
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
-    )
+    add_threads(parser)
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Return loss terms by variant, and relative errors of the gradients by part of the model."""
+def measure(args: argparse.Namespace) -> PrecisionMetrics:
+    """Train in float32, then compute losses and gradients of one batch with every variant."""
     if min(args.steps, args.threads) < 1:
         raise BenchmarkError("--steps and --threads must be at least 1")
     torch.set_num_threads(args.threads)
@@ -71,7 +78,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         name = f"{kernels} {precision}"
         losses[name], gradients[name] = _gradients(config, kernels, precision, weights, batch)
     errors = gradient_errors(gradients, truth=TRUTH)
-    return {"preset": args.preset, "steps": args.steps, "losses": losses, "gradients": errors}
+    return PrecisionMetrics(preset=args.preset, steps=args.steps, losses=losses, gradients=errors)
 
 
 def _step(config: RunConfig, kernels: str, precision: str) -> TrainStep:
@@ -143,16 +150,16 @@ def _relative_error(found: dict[str, Tensor], truth: dict[str, Tensor], names: l
     return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: PrecisionMetrics) -> str:
     """Relative errors of losses, then of gradients."""
-    truth = metrics["losses"][TRUTH]
-    others = [name for name in metrics["losses"] if name != TRUTH]
+    truth = metrics.losses[TRUTH]
+    others = [name for name in metrics.losses if name != TRUTH]
     rows = [
         [
             name,
             f"{value:.5f}",
             *(
-                f"{abs(metrics['losses'][other][name] - value) / max(abs(value), 1e-12):.1e}"
+                f"{abs(metrics.losses[other][name] - value) / max(abs(value), 1e-12):.1e}"
                 for other in others
             ),
         ]
@@ -160,13 +167,19 @@ def report(metrics: dict[str, Any]) -> str:
     ]
     gradients = [
         [part, "", *(f"{found[other]:.1e}" for other in others)]
-        for part, found in metrics["gradients"].items()
+        for part, found in metrics.gradients.items()
     ]
     return "\n\n".join(
         [
-            f"{metrics['preset']} after {metrics['steps']} steps on synthetic features: relative "
+            f"{metrics.preset} after {metrics.steps} steps on synthetic features: relative "
             "errors against reference kernels in float32",
             table(rows, header=["loss", "float32", *others]),
             table(gradients, header=["gradient of", "", *others]),
         ]
     )
+
+
+def headline(metrics: PrecisionMetrics) -> str:
+    """Summarize the errors of all gradients."""
+    errors = [f"{name} {value:.1e}" for name, value in metrics.gradients["all"].items()]
+    return f"{metrics.preset}: relative error of all gradients against float32: {', '.join(errors)}"

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.meta_step import META, MetaStep
-from benchmark.perf.tools.needs_triton import import_with_triton
+from benchmark.perf.tools.options import add_preset
 from benchmark.perf.tools.timing_stats import table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from data_prep.progress import tracked
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
 from openfold_opt.parallel.axis import AxisGroup
@@ -28,16 +30,37 @@ WIDEST_HEADS = (64, 128)
 """Head sizes of the widest models, whose attention uses other block sizes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class KernelResources:
+    """Resources of a compiled kernel, as in openfold_opt/kernels/triton/compiling.py."""
+
+    kernel: str
+    signature: str
+    shared_bytes: int
+    registers: int | None
+    """Per thread. This and the next two are None if only shared memory was allocated."""
+    stack_bytes: int | None
+    spills: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceMetrics:
+    """Resources of the kernels of a step."""
+
+    preset: str
+    dap: list[int] = field(default_factory=list)
+    """Sizes of the DAP group."""
+    kernels: dict[str, list[KernelResources]]
+    """Resources by "sm_(compute capability) (precision)"."""
+
+
+METRICS = ResourceMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    default = "mlperf_reference"
+    add_preset(parser, default="mlperf_reference")
     add = parser.add_argument
-    add(
-        "--preset",
-        default=default,
-        choices=preset_names(),
-        help=f"preset for the shapes (default: {default})",
-    )
     add(
         "--capability",
         type=int,
@@ -75,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> ResourceMetrics:
     """Compile the kernels and return their resources by capability and precision.
 
     Raises:
@@ -86,7 +109,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError(
             "TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it"
         )
-    metrics: dict[str, Any] = {"preset": args.preset, "dap": args.dap, "kernels": {}}
+    resources: dict[str, list[KernelResources]] = {}
     for precision in args.precision:
         launches = compiling.distinct_launches(
             _all_launches(args, precision), every_alignment=args.every_alignment
@@ -101,9 +124,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 )
             except ValueError as error:
                 raise BenchmarkError(f"{precision}: {error}") from error
-            name = f"sm_{capability} {precision}"
-            metrics["kernels"][name] = [dataclasses.asdict(kernel) for kernel in kernels]
-    return metrics
+            resources[f"sm_{capability} {precision}"] = [
+                KernelResources(**dataclasses.asdict(kernel)) for kernel in kernels
+            ]
+    return ResourceMetrics(preset=args.preset, dap=args.dap, kernels=resources)
 
 
 def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
@@ -172,27 +196,39 @@ def _update_weights(step: MetaStep, size: int) -> None:
     )
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: ResourceMetrics) -> str:
     """Format the shared memory of each kernel, and a table per capability and precision."""
-    parts = [_summary(metrics["kernels"])]
-    for name, kernels in metrics["kernels"].items():
+    parts = [_summary(metrics.kernels)]
+    for name, kernels in metrics.kernels.items():
         columns = ("kernel", "registers", "shared_bytes", "stack_bytes", "spills", "signature")
-        rows = [[str(kernel[column]) for column in columns] for kernel in kernels]
-        title = f"{name}: {len(kernels)} kernels of a step of {metrics['preset']}"
+        rows = [[str(getattr(kernel, column)) for column in columns] for kernel in kernels]
+        title = f"{name}: {len(kernels)} kernels of a step of {metrics.preset}"
         parts.append(f"{title}\n\n{table(rows, header=list(columns))}")
     return "\n\n".join(parts)
 
 
-def _summary(kernels: dict[str, list[dict[str, Any]]]) -> str:
+def _summary(kernels: dict[str, list[KernelResources]]) -> str:
     """Format the largest shared memory of each kernel in bytes, by GPU and precision."""
-    names = sorted({kernel["kernel"] for variants in kernels.values() for kernel in variants})
+    names = sorted({kernel.kernel for variants in kernels.values() for kernel in variants})
     rows = [
         [name, *(str(_largest(variants, name)) for variants in kernels.values())] for name in names
     ]
     return "shared memory, bytes\n\n" + table(rows, header=["kernel", *kernels])
 
 
-def _largest(variants: list[dict[str, Any]], name: str) -> int:
-    return max(
-        (kernel["shared_bytes"] for kernel in variants if kernel["kernel"] == name), default=0
-    )
+def _largest(variants: list[KernelResources], name: str) -> int:
+    return max((kernel.shared_bytes for kernel in variants if kernel.kernel == name), default=0)
+
+
+def headline(metrics: ResourceMetrics) -> str:
+    """Summarize the kernels of each capability and precision."""
+    parts = [f"{name} {_kernel_summary(kernels)}" for name, kernels in metrics.kernels.items()]
+    return f"{metrics.preset}: {', '.join(parts)}"
+
+
+def _kernel_summary(kernels: list[KernelResources]) -> str:
+    """Summarize spills if the kernels were compiled completely, else the largest shared memory."""
+    spills = [kernel.spills for kernel in kernels if kernel.spills is not None]
+    if spills:
+        return f"{sum(number > 0 for number in spills)} of {len(spills)} kernels spill registers"
+    return f"at most {max(kernel.shared_bytes for kernel in kernels):,} bytes of shared memory"

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.subprocesses.step_probe import ProfiledSteps, StepSettings, TimedSteps
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.limits import measure_matmul
 from benchmark.perf.tools.meta_step import MetaStep
-from benchmark.perf.tools.mlcommons_reference import Reference
+from benchmark.perf.tools.options import (
+    add_count,
+    add_kernels,
+    add_preset,
+    add_reference,
+    add_threads,
+    checked_reference,
+)
+from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.picture import draw_module_times
 from benchmark.perf.tools.probe import run_probe
-from benchmark.perf.tools.timing_stats import TimingStats, table
-from benchmark.presets import build_preset, preset_names
+from benchmark.perf.tools.timing_stats import StepTimes, TimingStats, table
+from benchmark.presets import build_preset
 from data_prep.progress import tracked
 from openfold_opt.kernels.cpu.library import unsupported_reason
-from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig
+from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.precision import PRECISIONS
@@ -32,21 +43,60 @@ _PROBE = "benchmark.perf.subprocesses.step_probe"
 _MEBIBYTE = 2**20
 _GRAPHS = {"preset": None, "on": True, "off": False}
 
+Steps = TypeVar("Steps", bound=TimedSteps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideTimes:
+    """Timed steps of one implementation, of all rounds."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Time of each step."""
+    peak_memory_bytes: list[int] = field(default_factory=list)
+    """Peak memory of the process of each round."""
+
+    def with_round(self, steps: StepTimes) -> SideTimes:
+        """Return these times and those of another round."""
+        return SideTimes(
+            seconds=self.seconds + steps.seconds,
+            peak_memory_bytes=[*self.peak_memory_bytes, steps.peak_memory_bytes],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """Times of training steps."""
+
+    preset: str
+    kernels: str
+    precision: str
+    threads: int
+    graphs: str = "preset"
+    """CUDA graphs: "on", "off", or "preset" for the preset's choice."""
+    ran: str = ""
+    """The implementation that `kernels` resolves to, from what_runs."""
+    passes: dict[str, dict[str, SideTimes]]
+    """Number of recycling iterations -> "ours" or "reference" -> times."""
+    flops: dict[str, int] = field(default_factory=dict)
+    """Floating-point operations of a step by number of recycling iterations."""
+    failures: list[str] = field(default_factory=list)
+    """A line for each number that failed, for example in graph capture. The others are measured."""
+    profile: ProfiledSteps | None = None
+    matmul_flops_per_second: float | None = None
+    """Limit of this machine, if any step was timed."""
+
+
+METRICS = StepMetrics
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--preset",
+    add_preset(
+        parser,
         default="middle",
-        choices=preset_names(),
-        help="preset for sizes, precision and device (default: middle, which a CPU can run)",
+        what="preset for sizes, precision and device; a CPU can run middle",
     )
-    parser.add_argument(
-        "--kernels",
-        default="auto",
-        choices=IMPLEMENTATIONS,
-        help="implementation of all operations (default: auto, chosen for the device)",
-    )
+    add_kernels(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the preset's")
     parser.add_argument(
         "--graphs", default="preset", choices=_GRAPHS, help="CUDA graphs (default: as the preset)"
@@ -59,21 +109,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="numbers of recycling iterations (default: 0)",
     )
-    parser.add_argument(
-        "--repeats", type=int, default=3, metavar="N", help="timed steps of each round (default: 3)"
-    )
-    parser.add_argument(
+    add_count(parser, "--repeats", default=3, what="timed steps of each round")
+    add_count(
+        parser,
         "--rounds",
-        type=int,
         default=2,
-        metavar="N",
-        help="rounds in which ours and the reference alternate; 0: only the profile (default: 2)",
+        what="rounds in which ours and the reference alternate; 0: only the profile",
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="PyTorch CPU threads (default: 1)"
-    )
+    add_threads(parser)
     _add_profile_arguments(parser)
-    _add_reference_arguments(parser)
+    add_reference(
+        parser.add_argument_group("MLCommons reference"),
+        what="; runs on a CPU in float32 with its own recomputation",
+    )
 
 
 def _add_profile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,48 +138,22 @@ def _add_profile_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_reference_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("MLCommons reference")
-    group.add_argument(
-        "--reference",
-        type=Path,
-        metavar="CHECKOUT",
-        help=(
-            "folder openfold of a checkout of mlcommons/hpc; runs on a CPU in float32 with its "
-            "own recomputation"
-        ),
-    )
-    group.add_argument(
-        "--reference-python",
-        default=sys.executable,
-        metavar="PYTHON",
-        help=(
-            "interpreter that can import the packages of the MLCommons reference (default: this "
-            "one)"
-        ),
-    )
-
-
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the steps, then the profile if requested, then the machine's limits.
-
-    Returns:
-        "passes": seconds of every step and peak memory of every process, by number of recycling
-        iterations and implementation. "failures": a line for each number that failed, for example
-        in graph capture; the others are measured nevertheless.
-    """
+def measure(args: argparse.Namespace) -> StepMetrics:
+    """Measure the steps, then the profile if requested, then the machine's limits."""
     _check(args)
-    reference = None
-    if args.reference is not None:
-        reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
-        reference.check()
+    reference = checked_reference(args)
     config = build_preset(args.preset)
     args.precision = args.precision or config.precision
-    names = ("preset", "kernels", "precision", "threads", "graphs")
-    metrics: dict[str, Any] = {name: getattr(args, name) for name in names}
     device_for(config, kernels=args.kernels, precision=args.precision)
-    metrics["ran"] = what_runs(args.kernels, config.device)
-    metrics |= {"passes": {}, "flops": {}, "failures": []}
+    metrics = StepMetrics(
+        preset=args.preset,
+        kernels=args.kernels,
+        precision=args.precision,
+        threads=args.threads,
+        graphs=args.graphs,
+        ran=what_runs(args.kernels, config.device),
+        passes={},
+    )
     with tempfile.TemporaryDirectory(prefix="perf-step-") as folder:
         for passes in args.passes:
             features = Path(folder, f"features_{passes}.npz")
@@ -139,24 +161,27 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 config.data, batch_size=config.local_batch_size, num_passes=passes + 1
             )
             np.savez(features, **{name: value.numpy() for name, value in batch.items()})
-            sides = {"ours": lambda k=passes, f=features: _ours(args, k, f)}
+            sides: dict[str, Callable[[], Iterator[StepTimes]]] = {
+                "ours": partial(_ours, args, passes, features, TimedSteps)
+            }
             if reference is not None:
-                options = {
-                    "blocks": config.model.evoformer_stack.num_blocks,
-                    "passes": passes,
-                    "repeats": args.repeats,
-                    "threads": args.threads,
-                }
-                sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
+                sides["reference"] = partial(
+                    reference.step,
+                    features,
+                    blocks=config.model.evoformer_stack.num_blocks,
+                    passes=passes,
+                    repeats=args.repeats,
+                    threads=args.threads,
+                )
             _measure_passes(passes, sides, metrics, args)
         if _has_profile(args):
             # The profile is of the last number of recycling iterations.
-            for profile in _ours(args, passes, features, modules=True):
-                metrics["profile"] = profile
+            for profile in _ours(args, passes, features, ProfiledSteps):
+                metrics = dataclasses.replace(metrics, profile=profile)
                 args.record.save(metrics)
-    _measure_limits(config, metrics, args)
-    if args.picture is not None:
-        draw_module_times(metrics["profile"]["modules"], args.picture)
+    metrics = _measure_limits(config, metrics, args)
+    if args.picture is not None and metrics.profile is not None:
+        draw_module_times(metrics.profile.modules, args.picture)
     return metrics
 
 
@@ -180,16 +205,17 @@ def _has_profile(args: argparse.Namespace) -> bool:
     return args.modules or args.trace is not None or args.picture is not None
 
 
-def _measure_limits(config: RunConfig, metrics: dict[str, Any], args: argparse.Namespace) -> None:
+def _measure_limits(
+    config: RunConfig, metrics: StepMetrics, args: argparse.Namespace
+) -> StepMetrics:
     """Add the FLOPs of a step and the FLOP/s of a matrix product, if any step was timed."""
-    if not any(sides["ours"]["seconds"] for sides in metrics["passes"].values()):
-        return
+    if not any(sides["ours"].seconds for sides in metrics.passes.values()):
+        return metrics
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
-    metrics["flops"] = {str(passes): flops.of_step(passes) for passes in args.passes}
+    metrics.flops.update({str(passes): flops.of_step(passes) for passes in args.passes})
     args.record.save(metrics)
-    metrics["matmul_flops_per_second"] = measure_matmul(
-        args.precision, device=config.device, threads=args.threads
-    )
+    matmul = measure_matmul(args.precision, device=config.device, threads=args.threads)
+    return dataclasses.replace(metrics, matmul_flops_per_second=matmul)
 
 
 def what_runs(kernels: str, device: str) -> str:
@@ -204,94 +230,106 @@ def what_runs(kernels: str, device: str) -> str:
 
 def _measure_passes(
     passes: int,
-    sides: dict[str, Callable[[], Iterator[dict[str, Any]]]],
-    metrics: dict[str, Any],
+    sides: Mapping[str, Callable[[], Iterator[StepTimes]]],
+    metrics: StepMetrics,
     args: argparse.Namespace,
 ) -> None:
     """Alternate the implementations, and save the record after every step that one reports."""
-    times: dict[str, Any] = {side: {"seconds": [], "peak_memory_bytes": []} for side in sides}
-    metrics["passes"][str(passes)] = times
+    times = {side: SideTimes() for side in sides}
+    metrics.passes[str(passes)] = times
     for _ in tracked(range(args.rounds), what=f"{passes} recycling iterations", unit="round"):
         for side, run in sides.items():
             before = times[side]
             try:
-                for record in run():
-                    peaks = [*before["peak_memory_bytes"], record["peak_memory_bytes"]]
-                    seconds = before["seconds"] + record["seconds"]
-                    times[side] = {"seconds": seconds, "peak_memory_bytes": peaks}
+                for steps in run():
+                    times[side] = before.with_round(steps)
                     args.record.save(metrics)
             except BenchmarkError as error:
-                metrics["failures"].append(f"{passes} recycling iterations, {side}: {error}")
+                metrics.failures.append(f"{passes} recycling iterations, {side}: {error}")
                 args.record.save(metrics)
                 return
 
 
 def _ours(
-    args: argparse.Namespace, passes: int, features: Path, *, modules: bool = False
-) -> Iterator[dict[str, Any]]:
-    settings = {name: getattr(args, name) for name in ("preset", "kernels", "precision", "threads")}
-    settings |= {"repeats": args.repeats, "graphs": _GRAPHS[args.graphs]}
-    settings |= {"passes": passes, "features": str(features), "modules": modules}
-    settings["trace"] = str(args.trace) if modules and args.trace is not None else None
-    return run_probe(_PROBE, settings, name="a process that times our steps")
+    args: argparse.Namespace, passes: int, features: Path, kind: type[Steps]
+) -> Iterator[Steps]:
+    """Run our steps in a separate process; `kind` says whether one is profiled, too."""
+    is_profiled = issubclass(kind, ProfiledSteps)
+    settings = StepSettings(
+        preset=args.preset,
+        kernels=args.kernels,
+        precision=args.precision,
+        graphs=_GRAPHS[args.graphs],
+        passes=passes,
+        repeats=args.repeats,
+        threads=args.threads,
+        features=str(features),
+        modules=is_profiled,
+        trace=str(args.trace) if is_profiled and args.trace is not None else None,
+    )
+    for steps in run_probe(_PROBE, settings, name="a process that times our steps"):
+        yield from_json(kind, steps)
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: StepMetrics) -> str:
     """Format times by number of recycling iterations, their mean, and the profile.
 
     Ratios to the MLCommons reference are included if it was measured.
     """
     rows, medians = [], []
-    for passes, sides in metrics["passes"].items():
+    for passes, sides in metrics.passes.items():
         stats_of = {
-            side: TimingStats.of(times["seconds"])
-            for side, times in sides.items()
-            if times["seconds"]
+            side: TimingStats.of(times.seconds) for side, times in sides.items() if times.seconds
         }
-        peaks = {side: max(sides[side]["peak_memory_bytes"]) for side in stats_of}
+        peaks = {side: max(sides[side].peak_memory_bytes) for side in stats_of}
         if "ours" in stats_of:
             medians.append(stats_of["ours"].median)
         for side, stats in stats_of.items():
-            rate = metrics["flops"][passes] / stats.median
-            share = rate / metrics["matmul_flops_per_second"]
-            seconds = f"{stats.median:.3f} ({stats.low:.3f} to {stats.high:.3f})"
-            rows.append(
-                [
-                    f"{passes} {side}",
-                    seconds,
-                    f"{rate / 1e12:.2f}",
-                    f"{share:.0%}",
-                    f"{peaks[side] / _MEBIBYTE:.0f}",
-                ]
-            )
+            rate = metrics.flops[passes] / stats.median
+            share = rate / (metrics.matmul_flops_per_second or float("nan"))
+            peak = f"{peaks[side] / _MEBIBYTE:.0f}"
+            row = [f"{passes} {side}", stats.text(3), f"{rate / 1e12:.2f}", f"{share:.0%}", peak]
+            rows.append(row)
         if {"ours", "reference"} <= stats_of.keys():
             ratio = stats_of["ours"].ratio_to(stats_of["reference"])
-            seconds = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-            rows.append(
-                [f"{passes} ratio", seconds, "", "", f"{peaks['ours'] / peaks['reference']:.2f}"]
-            )
+            peak = f"{peaks['ours'] / peaks['reference']:.2f}"
+            rows.append([f"{passes} ratio", ratio.text(2), "", "", peak])
     header = ["recycling iterations", "s/step", "TFLOP/s", "of matmul", "peak memory, MiB"]
     parts = [
-        "step of {preset} with {kernels} kernels ({ran}) in {precision}, {threads} CPU threads, "
-        "graphs: {graphs}".format(**metrics)
+        f"step of {metrics.preset} with {metrics.kernels} kernels ({metrics.ran}) in "
+        f"{metrics.precision}, {metrics.threads} CPU threads, graphs: {metrics.graphs}"
     ]
     if rows:
         parts.append(table(rows, header=header))
     if len(medians) > 1:
         mean = sum(medians) / len(medians)
         parts.append(f"ours, mean over these numbers of iterations: {mean:.3f} s/step")
-    if "profile" in metrics:
-        parts.append(_profile_report(metrics["profile"]))
+    if metrics.profile is not None:
+        parts.append(_profile_report(metrics.profile))
     return "\n\n".join(parts)
 
 
-def _profile_report(profile: dict[str, Any]) -> str:
-    modules = sorted(profile["modules"].items(), key=lambda item: -sum(item[1].values()))
+def _profile_report(profile: ProfiledSteps) -> str:
+    modules = sorted(profile.modules.items(), key=lambda item: -item[1].both)
     rows = [
-        [name, f"{1e3 * times['forward']:.1f}", f"{1e3 * times['backward']:.1f}"]
+        [name, f"{1e3 * times.forward:.1f}", f"{1e3 * times.backward:.1f}"]
         for name, times in modules
     ]
-    count = profile["launches"]
+    count = profile.launches
     launches = "" if count is None else f"launches per step: {count:,}\n\n"
     header = ["module (sum over blocks, includes submodules)", "forward, ms", "backward, ms"]
     return launches + table(rows, header=header)
+
+
+def headline(metrics: StepMetrics) -> str:
+    """Summarize the times by number of recycling iterations, and ratios to the reference."""
+    parts = []
+    for passes, sides in metrics.passes.items():
+        ours = TimingStats.of(sides["ours"].seconds)
+        text = f"{passes} recycling iterations {ours.median:.3f} s/step"
+        if "reference" in sides:
+            ratio = TimingStats.of(sides["reference"].seconds).ratio_to(ours)
+            text += f", MLCommons reference {ratio.median:.2f}x as long"
+        parts.append(text)
+    setup = f"{metrics.preset} {metrics.precision}, kernels {metrics.kernels}"
+    return f"{setup}: {'; '.join(parts)}"

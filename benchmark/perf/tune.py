@@ -10,6 +10,7 @@ import datetime
 import itertools
 import pprint
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch
 from benchmark.errors import BenchmarkError
 from benchmark.machine import describe_versions
 from benchmark.perf.resources import step_launches
+from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.limits import best_seconds
 from benchmark.perf.tools.meta_step import MetaStep
-from benchmark.perf.tools.needs_triton import import_with_triton
+from benchmark.perf.tools.options import add_preset
 from benchmark.perf.tools.timing_stats import table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from data_prep.progress import tracked
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
@@ -33,18 +35,40 @@ _WORTH_IT = 0.97
 Smaller differences are noise.
 """
 
-Timer = Callable[[Any, tuple[int, ...], tuple, dict[str, Any]], float | None]
+Timer = Callable[[Any, tuple[int, ...], tuple, dict[str, object]], float | None]
 """(kernel, grid, arguments, options) -> seconds; None if the GPU cannot run it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedLaunch:
+    """The fastest options of one kind of launch."""
+
+    written: float
+    """Seconds of all its launches in a step with the default options."""
+    chosen: float
+    """The same with the chosen options."""
+    options: dict[str, int]
+    """Chosen warps and stages, empty if the defaults are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneMetrics:
+    """Times of the default and the chosen options."""
+
+    chip: str
+    preset: str
+    precision: str
+    file: str
+    """The tuning file that was written."""
+    launches: dict[str, TunedLaunch]
+
+
+METRICS = TuneMetrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--preset",
-        default="mlperf_reference",
-        choices=preset_names(),
-        help="preset for the shapes (default: mlperf_reference)",
-    )
+    add_preset(parser, default="mlperf_reference")
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS, help="default: bf16")
     parser.add_argument(
         "--out",
@@ -54,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> TuneMetrics:
     """Write the tuning file, and return the times of the default and the chosen options.
 
     Raises:
@@ -77,13 +101,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         format_file(tuned, chip=chip, preset=args.preset, precision=args.precision),
         encoding="utf-8",
     )
-    return {
-        "chip": chip,
-        "preset": args.preset,
-        "precision": args.precision,
-        "file": str(output),
-        "launches": tuned,
-    }
+    return TuneMetrics(
+        chip=chip,
+        preset=args.preset,
+        precision=args.precision,
+        file=str(output),
+        launches=tuned,
+    )
 
 
 def _default_file(tables: Any, chip: str) -> Path:
@@ -95,13 +119,13 @@ def _default_file(tables: Any, chip: str) -> Path:
     return Path(tables.__file__).with_name(f"{name}.py")
 
 
-def tune(launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]) -> dict[str, Any]:
+def tune(
+    launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]
+) -> dict[str, TunedLaunch]:
     """Choose the fastest options of each kind of launch, over all its shapes in the step.
 
     Returns:
-        key -> {"written", "chosen", "options"}. "written" and "chosen" are the seconds of all its
-        launches in a step with the default and the chosen options. "options" are the chosen warps
-        and stages, empty if the defaults are kept.
+        Key of the launch -> its options and times.
     """
     by_key: dict[str, list[tuple]] = {}
     for launch in launches:
@@ -113,7 +137,7 @@ def tune(launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]) -> 
     }
 
 
-def _tune_one(launches: list[tuple], timer: Timer) -> dict[str, Any]:
+def _tune_one(launches: list[tuple], timer: Timer) -> TunedLaunch:
     shapes: dict[Any, list] = {}
     for kernel, grid, arguments, options in launches:
         layout = tuple(
@@ -137,17 +161,18 @@ def _tune_one(launches: list[tuple], timer: Timer) -> dict[str, Any]:
             "a kernel cannot run on this GPU with its default options; `perf resources` shows "
             "which and why"
         )
-    chosen, best = {}, written * _WORTH_IT
+    chosen: dict[str, int] = {}
+    best = written * _WORTH_IT
     for warps, stages in itertools.product(WARPS, STAGES):
         changes = {"num_warps": warps, "num_stages": stages}
         candidate = seconds(changes)
         if candidate is not None and candidate < best:
             chosen, best = changes, candidate
-    return {"written": written, "chosen": best if chosen else written, "options": chosen}
+    return TunedLaunch(written=written, chosen=best if chosen else written, options=chosen)
 
 
 def time_on_gpu(
-    kernel: Any, grid: tuple[int, ...], arguments: tuple, options: dict[str, Any]
+    kernel: Any, grid: tuple[int, ...], arguments: tuple, options: dict[str, object]
 ) -> float | None:
     """Time a kernel on random tensors with the shapes and strides of the meta tensors.
 
@@ -170,9 +195,9 @@ def materialize(x: torch.Tensor, device: str = "cuda") -> torch.Tensor:
     return (real.normal_() if x.is_floating_point() else real.zero_()).expand(x.shape)
 
 
-def format_file(tuned: dict[str, Any], *, chip: str, preset: str, precision: str) -> str:
+def format_file(tuned: dict[str, TunedLaunch], *, chip: str, preset: str, precision: str) -> str:
     """Return the source of a GPU's tuning file."""
-    options = {key: entry["options"] for key, entry in tuned.items() if entry["options"]}
+    options = {key: entry.options for key, entry in tuned.items() if entry.options}
     date = datetime.date.today().isoformat()
     command = f"python -m benchmark perf tune --preset {preset} --precision {precision}"
     versions = pprint.pformat(describe_versions(), width=120)
@@ -183,24 +208,35 @@ def format_file(tuned: dict[str, Any], *, chip: str, preset: str, precision: str
     )
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: TuneMetrics) -> str:
     """Format a row for each launch, the slowest first, and the sum."""
-    launches = sorted(metrics["launches"].items(), key=lambda item: -item[1]["written"])
+    launches = sorted(metrics.launches.items(), key=lambda item: -item[1].written)
     rows = [
         [
             key,
-            f"{1e3 * entry['written']:.3f}",
-            f"{1e3 * entry['chosen']:.3f}",
-            str(entry["options"] or "default"),
+            f"{1e3 * entry.written:.3f}",
+            f"{1e3 * entry.chosen:.3f}",
+            str(entry.options or "default"),
         ]
         for key, entry in launches
     ]
-    sums = [
-        f"{1e3 * sum(entry[column] for _, entry in launches):.3f}"
-        for column in ("written", "chosen")
-    ]
+    sums = [f"{1e3 * total:.3f}" for total in _seconds_of_step(metrics)]
     header = ["launch", "default, ms per step", "chosen", "options"]
+    return f"{metrics.chip}, {metrics.preset} in {metrics.precision}: {metrics.file}\n\n" + table(
+        [*rows, ["total", *sums, ""]], header=header
+    )
+
+
+def _seconds_of_step(metrics: TuneMetrics) -> tuple[float, float]:
+    """Return the seconds of all kernels of a step with the default and the chosen options."""
+    launches = metrics.launches.values()
+    return sum(entry.written for entry in launches), sum(entry.chosen for entry in launches)
+
+
+def headline(metrics: TuneMetrics) -> str:
+    """Summarize the time of all kernels of a step."""
+    default, chosen = _seconds_of_step(metrics)
     return (
-        f"{metrics['chip']}, {metrics['preset']} in {metrics['precision']}: {metrics['file']}\n\n"
-        + table([*rows, ["total", *sums, ""]], header=header)
+        f"{metrics.preset} {metrics.precision} on {metrics.chip}: kernels of a step take "
+        f"{1e3 * chosen:.3f} ms, with default options {1e3 * default:.3f} ms"
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.tools.headline import headline
 from benchmark.results.gather import ResultSet, gather
-from benchmark.results.headlines import headline
 from benchmark.results.metrics import Metrics, compute_metrics
 from benchmark.results.origin import describe_origin
 from benchmark.results.run_log import LogError, RunLog, read_run_log

@@ -2,10 +2,7 @@
 
     python -m benchmark.perf.subprocesses.agreement_probe SETTINGS
 
-SETTINGS is JSON: preset, kernels, precision, passes (recycling iterations), threads, gradients (a
-file to write). Prints one line of JSON: {"device", "losses": {term: value}, "gradient_norm",
-"peak_memory_bytes"}. The file maps parameter names to float32 gradients and is written by
-torch.save.
+SETTINGS is the JSON of AgreementSettings. Prints the JSON of a VariantResult in one line.
 """
 
 from __future__ import annotations
@@ -13,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmark.perf.tools.perf_record import from_json, to_json
 from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
@@ -44,26 +41,51 @@ Final layers are initialized to zero, and a zero layer passes no gradient.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class AgreementSettings:
+    """Settings of this probe."""
+
+    preset: str
+    kernels: str
+    precision: str
+    passes: int
+    """Number of recycling iterations."""
+    threads: int
+    gradients: str
+    """File to write with torch.save: parameter name -> float32 gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantResult:
+    """Result of one step."""
+
+    device: str
+    losses: dict[str, float]
+    """Loss terms, and "loss", their weighted sum."""
+    gradient_norm: float
+    peak_memory_bytes: int
+
+
 def main() -> None:
     """Compute the step that the settings describe; exit with the reason if it cannot run."""
-    settings = json.loads(sys.argv[1])
-    torch.set_num_threads(settings["threads"])
+    settings = from_json(AgreementSettings, json.loads(sys.argv[1]))
+    torch.set_num_threads(settings.threads)
     try:
         config = dataclasses.replace(
-            build_preset(settings["preset"]),
-            kernels=KernelConfig.all(settings["kernels"]),
-            precision=settings["precision"],
+            build_preset(settings.preset),
+            kernels=KernelConfig.all(settings.kernels),
+            precision=settings.precision,
         )
         with matmul_precision(config.precision):
-            result, gradients = compute(config, passes=settings["passes"])
+            result, gradients = compute(config, passes=settings.passes)
     except ValueError as error:
         sys.exit(f"{error}")
-    torch.save(gradients, Path(settings["gradients"]))
-    print(json.dumps(result), flush=True)
+    torch.save(gradients, settings.gradients)
+    print(json.dumps(to_json(result)), flush=True)
 
 
-def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the metrics of one step with `passes` recycling iterations, and its gradients.
+def compute(config: RunConfig, *, passes: int) -> tuple[VariantResult, dict[str, Tensor]]:
+    """Return the result of one step with `passes` recycling iterations, and its gradients.
 
     Weights, features and dropout masks depend only on the preset: they are the same for all kernels
     and precisions. The gradients are float32 tensors on the CPU, one for each parameter.
@@ -91,12 +113,12 @@ def compute(config: RunConfig, *, passes: int) -> tuple[dict[str, Any], dict[str
     views = step.buffer.views(step.buffer.gradients)
     gradients = {name: gradient.float().cpu() for name, gradient in views.items()}
     norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).double().norm()
-    result = {
-        "device": describe_device(device),
-        "losses": losses | {"loss": float(terms.loss.detach())},
-        "gradient_norm": float(norm),
-        "peak_memory_bytes": peak_memory_bytes(device),
-    }
+    result = VariantResult(
+        device=describe_device(device),
+        losses=losses | {"loss": float(terms.loss.detach())},
+        gradient_norm=float(norm),
+        peak_memory_bytes=peak_memory_bytes(device),
+    )
     return result, gradients
 
 

@@ -2,10 +2,8 @@
 
     python -m benchmark.perf.subprocesses.step_probe SETTINGS
 
-SETTINGS is JSON: preset, kernels, precision, graphs (true, false, or null for the preset's choice),
-passes (recycling iterations), repeats, threads, features (an .npz file), modules (true: profile by
-module), trace (a file or null). Prints a line of JSON after the profile and after every timed step,
-with all metrics so far: {"seconds", "peak_memory_bytes", "losses", "graphs", ...}.
+SETTINGS is the JSON of StepSettings. Prints a line of JSON after the profile and after every timed
+step, with all metrics so far: TimedSteps, or ProfiledSteps if the settings request a profile.
 """
 
 from __future__ import annotations
@@ -14,13 +12,15 @@ import dataclasses
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmark.perf.tools.module_times import time_modules
+from benchmark.perf.tools.module_times import ModuleProfile, time_modules
+from benchmark.perf.tools.perf_record import from_json, to_json
+from benchmark.perf.tools.timing_stats import StepTimes
 from benchmark.presets import build_preset
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
@@ -43,31 +43,68 @@ _UNTIMED_STEPS = 2
 """The first step allocates memory; the second is the first with Adam's state."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """Settings of this probe."""
+
+    preset: str
+    kernels: str
+    precision: str
+    graphs: bool | None
+    """Whether to use CUDA graphs, None for the preset's choice."""
+    passes: int
+    """Number of recycling iterations."""
+    repeats: int
+    """Number of timed steps."""
+    threads: int
+    features: str
+    """.npz file of a batch."""
+    modules: bool
+    """Whether to profile a step by module."""
+    trace: str | None
+    """File for the profile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedSteps(StepTimes):
+    """Timed steps of our code."""
+
+    graphs: bool
+    """Whether the timed steps were replays of CUDA graphs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfiledSteps(TimedSteps, ModuleProfile):
+    """Timed steps, and the profile of an untimed one."""
+
+
 def main() -> None:
     """Time the steps that the settings describe; exit with the reason if they cannot run."""
-    settings = json.loads(sys.argv[1])
-    torch.set_num_threads(settings["threads"])
-    config = build_preset(settings["preset"])
+    settings = from_json(StepSettings, json.loads(sys.argv[1]))
+    torch.set_num_threads(settings.threads)
     try:
-        config = configuration(config, settings)
+        config = configuration(build_preset(settings.preset), settings)
         with matmul_precision(config.precision):
             _measure(config, settings)
     except ValueError as error:
         sys.exit(f"{error}")
 
 
-def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+def configuration(config: RunConfig, settings: StepSettings) -> RunConfig:
     """Return the preset with the kernels, precision and graphs of the settings."""
-    kernels = KernelConfig.all(settings["kernels"])
-    config = dataclasses.replace(config, kernels=kernels, precision=settings["precision"])
-    if settings["graphs"] is None:
+    kernels = KernelConfig.all(settings.kernels)
+    config = dataclasses.replace(config, kernels=kernels, precision=settings.precision)
+    if settings.graphs is None:
         return config
-    device = {"device": "cuda"} if settings["graphs"] else {}
-    return dataclasses.replace(config, cuda_graphs=settings["graphs"], **device)
+    return dataclasses.replace(
+        config,
+        cuda_graphs=settings.graphs,
+        device="cuda" if settings.graphs else config.device,
+    )
 
 
-def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
-    device, passes = resolve_device(config.device, local_rank=0), settings["passes"]
+def _measure(config: RunConfig, settings: StepSettings) -> None:
+    device, passes = resolve_device(config.device, local_rank=0), settings.passes
     if device.type == "cpu":
         # Training does this too.
         keep_freed_memory()
@@ -75,52 +112,63 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     model = build_model(config, seed=1, device=device)
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=1)
-    with np.load(Path(settings["features"])) as arrays:
+    micro_batch = _read_micro_batch(Path(settings.features), device)
+    runner: TrainStep | StepGraphs = step
+
+    def run(number: int) -> float:
+        micro_batches = [micro_batch] * config.accumulation
+        return runner.run(micro_batches, step=number, num_recycling_iterations=passes).read().loss
+
+    profile: ModuleProfile | None = None
+    seconds: list[float] = []
+    losses: list[float] = []
+
+    def show() -> None:
+        times = TimedSteps(
+            graphs=config.cuda_graphs,
+            seconds=seconds[_UNTIMED_STEPS:],
+            losses=losses,
+            peak_memory_bytes=peak_memory_bytes(device),
+        )
+        result = times if profile is None else ProfiledSteps(**vars(times), **vars(profile))
+        print(json.dumps(to_json(result)), flush=True)
+
+    if settings.modules:
+        # Profile before the capture: a graph replay runs no module hooks, and the graph's memory
+        # pool is not available to eager steps.
+        for _ in range(2):
+            run(1)
+        trace = None if settings.trace is None else Path(settings.trace)
+        profile = time_modules(lambda: run(1), model, trace=trace)
+        show()
+    if config.cuda_graphs:
+        runner = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
+        runner.warm_up_run(passes)
+        runner.record(passes)
+    with paused_garbage_collection():
+        for number in range(1, settings.repeats + _UNTIMED_STEPS + 1):
+            started = time.perf_counter()
+            loss = run(number)
+            seconds.append(time.perf_counter() - started)
+            losses.append(loss)
+            if number > _UNTIMED_STEPS:
+                show()
+    if profile is not None and config.cuda_graphs:
+        replay = time_modules(lambda: run(1), model)
+        profile = dataclasses.replace(profile, launches=replay.launches)
+        show()
+
+
+def _read_micro_batch(features: Path, device: torch.device) -> MicroBatch:
+    with np.load(features) as arrays:
         batch = FeatureBatch.from_features(
             {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         ).to(device)
-    micro_batch = MicroBatch(
+    return MicroBatch(
         features=batch,
         slots=torch.arange(batch.batch_size, device=device),
         sample_ids=("synthetic",),
     )
-    micro_batches = [micro_batch] * config.accumulation
-    result: dict[str, Any] = {"graphs": config.cuda_graphs}
-    if settings["modules"]:
-        # Profile before the capture: a graph replay runs no module hooks, and the graph's memory
-        # pool is not available to eager steps.
-        trace = None if settings["trace"] is None else Path(settings["trace"])
-        for _ in range(2):
-            step.run(micro_batches, step=1, num_recycling_iterations=passes).read()
-        result |= time_modules(
-            lambda: step.run(micro_batches, step=1, num_recycling_iterations=passes).read(),
-            model,
-            trace=trace,
-        )
-        print(json.dumps(result), flush=True)
-    runner: TrainStep | StepGraphs = step
-    if config.cuda_graphs:
-        graphs = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
-        graphs.warm_up_run(passes)
-        graphs.record(passes)
-        runner = graphs
-    seconds, losses = [], []
-    with paused_garbage_collection():
-        for number in range(1, settings["repeats"] + _UNTIMED_STEPS + 1):
-            started = time.perf_counter()
-            metrics = runner.run(micro_batches, step=number, num_recycling_iterations=passes).read()
-            seconds.append(time.perf_counter() - started)
-            losses.append(metrics.loss)
-            if number > _UNTIMED_STEPS:
-                result |= {"seconds": seconds[_UNTIMED_STEPS:], "losses": losses}
-                result["peak_memory_bytes"] = peak_memory_bytes(device)
-                print(json.dumps(result), flush=True)
-    if settings["modules"] and config.cuda_graphs:
-        replay = time_modules(
-            lambda: runner.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model
-        )
-        result["launches"] = replay["launches"]
-        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,25 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.tools.kernel_times import CaseTimes, KernelTimes
+from benchmark.perf.tools.perf_record import from_json
 
 SIDE = "against"
 """Name of these kernels in records and tables."""
 Case = tuple[str, str]
 """Operation and its location in the model."""
-Seconds = dict[str, list[float]]
-"""Times in seconds of "forward", and of "both" forward and backward."""
 
-_SETTINGS = ("preset", "precision")
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What two measurements must have in common."""
+
+    preset: str
+    precision: str
+    device: str
+    """Only its type must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +36,17 @@ class Measured:
 
     source: str
     """Path of the record and its date, or path of the checkout."""
-    seconds: dict[Case, Seconds]
+    seconds: dict[Case, KernelTimes]
 
 
-def check(path: Path, metrics: dict[str, Any]) -> Measured | None:
+def check(path: Path, setting: Setting) -> Measured | None:
     """Return the times of a record, or None if the path is a checkout.
 
     Raises:
         BenchmarkError: The path is neither.
     """
     if path.is_file():
-        return read_record(path, metrics)
+        return read_record(path, setting)
     if not (path / "benchmark" / "perf" / "kernels.py").is_file():
         raise BenchmarkError(
             f"--against {path} is neither a record of `perf kernels --json` nor a checkout of this "
@@ -48,12 +55,12 @@ def check(path: Path, metrics: dict[str, Any]) -> Measured | None:
     return None
 
 
-def read_record(path: Path, metrics: dict[str, Any]) -> Measured:
+def read_record(path: Path, setting: Setting) -> Measured:
     """Read the times of "ours" from a record.
 
     Args:
         path: Record written by `perf kernels --json`.
-        metrics: Metrics of this measurement. Preset, precision and device type must be the same.
+        setting: Setting of this measurement.
 
     Raises:
         BenchmarkError: The file is not such a record, or its settings differ.
@@ -62,38 +69,37 @@ def read_record(path: Path, metrics: dict[str, Any]) -> Measured:
         record = json.loads(path.read_text(encoding="utf-8"))
         recorded = record["figures"]
         cases = {
-            (case["operation"], case["where"]): case["seconds"]["ours"]
+            (case["operation"], case["where"]): from_json(KernelTimes, case["seconds"]["ours"])
             for case in recorded["cases"]
             if "ours" in case["seconds"]
         }
-        settings = {name: recorded[name] for name in _SETTINGS} | {
-            "device": _device_type(recorded["device"])
-        }
+        theirs = Setting(**{name: recorded[name] for name in ("preset", "precision", "device")})
         source = f"{path} of {record['date']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchmarkError(
             f"--against {path} is not a record of `perf kernels --json`: {type(error).__name__} "
             f"{error}"
         ) from error
-    expected = {name: metrics[name] for name in _SETTINGS} | {
-        "device": _device_type(metrics["device"])
-    }
-    for name, value in expected.items():
-        if settings[name] != value:
+    for name, found, expected in (
+        ("preset", theirs.preset, setting.preset),
+        ("precision", theirs.precision, setting.precision),
+        ("device", _device_type(theirs.device), _device_type(setting.device)),
+    ):
+        if found != expected:
             raise BenchmarkError(
-                f"--against {path} was measured with {name} {settings[name]}, this measurement has "
-                f"{value}; repeat one of them with the same settings"
+                f"--against {path} was measured with {name} {found}, this measurement has "
+                f"{expected}; repeat one of them with the same settings"
             )
     return Measured(source=source, seconds=cases)
 
 
-def measure_checkout(checkout: Path, options: Sequence[str], metrics: dict[str, Any]) -> Measured:
+def measure_checkout(checkout: Path, options: Sequence[str], setting: Setting) -> Measured:
     """Run `perf kernels` in another checkout and return the times of its kernels.
 
     Args:
         checkout: Root of the checkout.
         options: Options of `perf kernels`.
-        metrics: Metrics of this measurement.
+        setting: Setting of this measurement.
 
     Raises:
         BenchmarkError: The command wrote no record. Its messages are on standard error.
@@ -110,11 +116,11 @@ def measure_checkout(checkout: Path, options: Sequence[str], metrics: dict[str, 
                 f"--against {checkout}: its `perf kernels` ended with exit code "
                 f"{process.returncode} and wrote no record; see its messages above"
             )
-        measured = read_record(record, metrics)
+        measured = read_record(record, setting)
     return Measured(source=str(checkout), seconds=measured.seconds)
 
 
-def add_times(measured: Measured, cases: list[dict[str, Any]]) -> None:
+def add_times(measured: Measured, cases: Sequence[CaseTimes]) -> None:
     """Add the times to the cases under the name "against".
 
     Raises:
@@ -122,22 +128,16 @@ def add_times(measured: Measured, cases: list[dict[str, Any]]) -> None:
     """
     num_matching = 0
     for case in cases:
-        if "ours" not in case["seconds"]:
+        if "ours" not in case.seconds:
             continue
-        seconds = measured.seconds.get((case["operation"], case["where"]))
+        seconds = measured.seconds.get((case.operation, case.where))
         if seconds is None:
-            case["unavailable"][SIDE] = f"{measured.source} has no time for this case"
+            case.unavailable[SIDE] = f"{measured.source} has no time for this case"
             continue
         num_matching += 1
-        extend(case["seconds"].setdefault(SIDE, {"forward": [], "both": []}), seconds)
+        case.seconds[SIDE] = case.seconds[SIDE] + seconds if SIDE in case.seconds else seconds
     if not num_matching:
         raise BenchmarkError(f"--against: {measured.source} has none of the cases measured here")
-
-
-def extend(times: Seconds, more: Seconds) -> None:
-    """Append the times of another round to `times`, in place."""
-    for direction, values in more.items():
-        times[direction] = [*times[direction], *values]
 
 
 def _device_type(device: str) -> str:

@@ -1,6 +1,9 @@
-"""Check that a preset and its kernels can run on this machine before anything is measured."""
+"""Check that a preset, its kernels and Triton can be used before anything is measured."""
 
 from __future__ import annotations
+
+import importlib
+from types import ModuleType
 
 import torch
 
@@ -32,3 +35,21 @@ def device_for(config: RunConfig, *, kernels: str, precision: str | None = None)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
     return device
+
+
+def import_with_triton(module: str) -> ModuleType:
+    """Import a module that needs Triton, which is not installed in CPU environments.
+
+    Raises:
+        BenchmarkError: Triton is not installed. The message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise BenchmarkError(
+            "this measurement needs Triton, which is not installed in this environment; "
+            "./run_tests.sh --setup-only adds it to .venv; elsewhere run pip install "
+            "triton==3.7.1"
+        ) from error

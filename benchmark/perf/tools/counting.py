@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
+from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.kernel_flops import FLOPS
-from benchmark.perf.tools.needs_triton import import_with_triton
 from openfold_opt.parallel.async_collective import AsyncCollective, SharedResult
 from openfold_opt.parallel.chunks import PendingChunks
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
@@ -38,6 +38,14 @@ class Counts:
             flops=self.flops + other.flops,
             launches=self.launches + other.launches,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleCounts:
+    """Counts of a module."""
+
+    forward: Counts
+    backward: Counts
 
 
 class Counter(TorchDispatchMode):
@@ -74,7 +82,7 @@ class Counter(TorchDispatchMode):
         return result
 
     def _count_launch(
-        self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]
+        self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, object]
     ) -> None:
         self.counts += Counts(bytes=_bytes_of(args), launches=1)
 
@@ -91,8 +99,8 @@ def _size_bytes(x: Tensor) -> int:
     return count * x.element_size()
 
 
-def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[tuple[Counts, Counts]]:
-    """Return forward and backward counts of each module, on the inputs that it gets in `run`."""
+def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[ModuleCounts]:
+    """Return the counts of each module, on the inputs that it gets in `run`."""
     modules = list(modules)
     inputs: dict[nn.Module, tuple[tuple, dict]] = {}
     handles = [
@@ -108,7 +116,7 @@ def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[tup
     return [_count_one(module, *inputs[module]) for module in modules]
 
 
-def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Counts]:
+def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> ModuleCounts:
     args, kwargs = tree_map(_as_leaf, (args, kwargs))
     # Existing gradients would be accumulated into, which counts extra operations.
     module.zero_grad(set_to_none=True)
@@ -118,7 +126,7 @@ def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> tuple[Counts, Co
     outputs = [x for x in tree_leaves(_fields(result)) if isinstance(x, Tensor) and x.requires_grad]
     with Counter() as backward:
         torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
-    return forward.counts, backward.counts
+    return ModuleCounts(forward=forward.counts, backward=backward.counts)
 
 
 def _as_leaf(x: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.perf.tools.kernel_cases import AttentionSizes
 from openfold_opt.kernels.compiled import compile_for_processor
 
-Work = Callable[[], object]
+Work = Callable[[], Tensor]
 
 PEERS = ("SDPA", "FlexAttention", "cuEquivariance")
 """Names of all attentions that attention_peers may return."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.tools.perf_record import from_json
+from benchmark.perf.tools.timing_stats import StepTimes
 from openfold_opt.protein.features import FEATURES
 
 _SCRIPTS = Path(__file__).resolve().parents[1] / "subprocesses"
@@ -126,8 +128,8 @@ class Reference:
 
     def step(
         self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int
-    ) -> dict[str, Any]:
-        """Return the seconds of training steps and the peak memory of the process.
+    ) -> Iterator[StepTimes]:
+        """Time training steps in a separate process, and yield the result once it has ended.
 
         features: .npz file of a batch with our feature names and order of dims.
         """
@@ -148,7 +150,7 @@ class Reference:
                 "the MLCommons reference's training step ended with exit code "
                 f"{finished.returncode}; see its messages above"
             )
-        return json.loads(finished.stdout.splitlines()[-1])
+        yield from_json(StepTimes, json.loads(finished.stdout.splitlines()[-1]))
 
     def _timed(self, arguments: Sequence[Any]) -> float:
         started = time.perf_counter()

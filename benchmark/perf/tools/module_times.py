@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,29 @@ _LAUNCHES = (
     "cudaMemcpyAsync",
     "cudaMemsetAsync",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleTimes:
+    """Seconds of a module, GPU kernel time or CPU time."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+
+    @property
+    def both(self) -> float:
+        """Sum of forward and backward."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleProfile:
+    """Profile of one step."""
+
+    modules: dict[str, ModuleTimes]
+    """Times by range name."""
+    launches: int | None
+    """Number of calls that start work on the GPU, None on a CPU."""
 
 
 def range_name(module_name: str) -> str | None:
@@ -152,17 +177,13 @@ class _Range:
 
 def time_modules(
     step: Callable[[], Any], model: nn.Module, *, trace: Path | None = None
-) -> dict[str, Any]:
+) -> ModuleProfile:
     """Profile one step.
 
     Args:
         step: Runs the step and waits for its end.
         model: The model whose modules get ranges.
         trace: File to write the profile to, .json or .json.gz, for https://ui.perfetto.dev.
-
-    Returns:
-        "modules": name -> {"forward", "backward"} in seconds, GPU kernel time or CPU time.
-        "launches": number of calls that start work on the GPU, None on a CPU.
     """
     on_gpu = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
@@ -171,16 +192,18 @@ def time_modules(
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
     averages = profiler.key_averages()
-    modules: dict[str, dict[str, float]] = {}
+    modules: dict[str, ModuleTimes] = {}
     for event in averages:
         name, _, direction = event.key.rpartition(" ")
         # On a GPU a range is listed a second time, as its span on the device.
-        if event.device_type != DeviceType.CPU:
+        if event.device_type != DeviceType.CPU or direction not in ("forward", "backward"):
             continue
-        if direction in ("forward", "backward"):
-            seconds = (event.device_time_total if on_gpu else event.cpu_time_total) * 1e-6
-            modules.setdefault(name, {"forward": 0.0, "backward": 0.0})[direction] += seconds
-    return {"modules": modules, "launches": count_launches(averages) if on_gpu else None}
+        seconds = (event.device_time_total if on_gpu else event.cpu_time_total) * 1e-6
+        times = modules.get(name, ModuleTimes())
+        modules[name] = dataclasses.replace(
+            times, **{direction: getattr(times, direction) + seconds}
+        )
+    return ModuleProfile(modules=modules, launches=count_launches(averages) if on_gpu else None)
 
 
 def count_launches(averages: Any) -> int:

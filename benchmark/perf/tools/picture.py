@@ -6,6 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmark.perf.tools.module_times import ModuleTimes
+
 
 def _new_figure(width: float, height: float) -> tuple[Any, Any]:
     """Create a figure of a size in inches, and its axes."""
@@ -36,19 +38,18 @@ def draw_preparation_times(samples: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def draw_module_times(modules: dict[str, dict[str, float]], path: Path) -> None:
+def draw_module_times(modules: dict[str, ModuleTimes], path: Path) -> None:
     """Plot the time of a step by module, forward and backward, longest first.
 
     Modules with submodules are represented by their submodules.
     """
     parts = {name for name in modules if not any(other.startswith(name + ".") for other in modules)}
-    names = sorted(parts, key=lambda name: sum(modules[name].values()))
+    names = sorted(parts, key=lambda name: modules[name].both)
     figure, axes = _new_figure(8, 0.8 + 0.24 * len(names))
-    forward = [1e3 * modules[name]["forward"] for name in names]
+    forward = [1e3 * modules[name].forward for name in names]
     axes.barh(names, forward, label="forward")
-    axes.barh(
-        names, [1e3 * modules[name]["backward"] for name in names], left=forward, label="backward"
-    )
+    backward = [1e3 * modules[name].backward for name in names]
+    axes.barh(names, backward, left=forward, label="backward")
     axes.set_xlabel("ms per step, sum over all blocks")
     axes.grid(alpha=0.3, axis="x")
     axes.legend(loc="lower right")

@@ -9,19 +9,21 @@ from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
 from benchmark.perf import agreement
 from benchmark.perf.agreement import FUSED, LOW, TRUTH, compare, excesses
-from benchmark.results.headlines import headline
+from benchmark.perf.subprocesses.agreement_probe import VariantResult
+from benchmark.perf.tools.headline import headline
+from benchmark.perf.tools.perf_record import to_json
 
 
 def variants(**losses):
-    """Return metrics of three variants; the loss of the bf16 reference is off by one percent."""
+    """Return results of three variants; the loss of the bf16 reference is off by one percent."""
     values = {TRUTH: 1.0, LOW: 1.01, FUSED: losses.get("fused", 1.005)}
     return {
-        name: {
-            "losses": {"fape": value},
-            "gradient_norm": 5.0 * value,
-            "peak_memory_bytes": 2**30,
-            "device": "cpu",
-        }
+        name: VariantResult(
+            losses={"fape": value},
+            gradient_norm=5.0 * value,
+            peak_memory_bytes=2**30,
+            device="cpu",
+        )
         for name, value in values.items()
     }
 
@@ -38,9 +40,8 @@ def gradients(*, fused=1.01):
 
 def test_errors_of_twice_the_reference_are_allowed():
     errors = compare(variants(), gradients())
-    assert errors["losses"]["fused"] == pytest.approx(0.005) and errors["losses"][
-        "allowed"
-    ] == pytest.approx(0.02)
+    assert errors["losses"].fused == pytest.approx(0.005)
+    assert errors["losses"].allowed == pytest.approx(0.02)
     names = [
         "losses",
         "gradient norm",
@@ -88,10 +89,10 @@ def test_a_small_step_agrees(tmp_path, capsys):
 
 def test_results_are_kept_when_a_variant_fails(tmp_path, monkeypatch, capsys):
     def probe(module, settings, *, name):
-        if settings["kernels"] != "reference":
+        if settings.kernels != "reference":
             raise BenchmarkError(f"{name} ended with exit code 1: out of shared memory")
-        torch.save(gradients()[TRUTH], settings["gradients"])
-        yield variants()[TRUTH]
+        torch.save(gradients()[TRUTH], settings.gradients)
+        yield to_json(variants()[TRUTH])
 
     monkeypatch.setattr(agreement, "run_probe", probe)
     record = tmp_path / "agreement.json"

@@ -8,6 +8,7 @@ import torch
 from benchmark.__main__ import main
 from benchmark.perf import losses
 from benchmark.perf.subprocesses.losses_probe import configuration, perturbed
+from benchmark.perf.tools.headline import headline
 from benchmark.perf.tools.loss_windows import (
     compare,
     diverging,
@@ -17,7 +18,6 @@ from benchmark.perf.tools.loss_windows import (
     summarize,
 )
 from benchmark.presets import build_preset
-from benchmark.results.headlines import headline
 from data_prep.progress import Progress
 from tests.support.synthetic_samples import MemorySource
 from tests.support.tiny_losses_probe import build_tiny

@@ -29,6 +29,8 @@ def test_timing_stats_and_their_ratio():
     assert (ours.median, ours.low, ours.high, ours.count) == (2.0, 1.0, 4.0, 3)
     ratio = theirs.ratio_to(ours)
     assert (ratio.median, ratio.low, ratio.high) == (10.0, 2.5, 30.0)
+    assert ratio.text(1) == "10.0 (2.5 to 30.0)"
+    assert ours.text(0, scale=1e3) == "2000 (1000 to 4000)"
     with pytest.raises(ValueError, match="no measurements"):
         TimingStats.of([])
 
@@ -321,7 +323,7 @@ def test_a_missing_triton_is_reported_with_install_commands(measurement, capsys,
         return importlib.import_module(name)
 
     monkeypatch.setattr(
-        "benchmark.perf.tools.needs_triton.importlib", SimpleNamespace(import_module=import_module)
+        "benchmark.perf.tools.can_run.importlib", SimpleNamespace(import_module=import_module)
     )
     assert main(["perf", measurement]) == 2
     message = capsys.readouterr().err

@@ -11,10 +11,11 @@ import torch
 from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
 from benchmark.perf import step
-from benchmark.perf.step import report
+from benchmark.perf.step import SideTimes, StepMetrics, report
 from benchmark.perf.subprocesses import step_probe
 from benchmark.perf.subprocesses.reference_step import read_batch
 from benchmark.perf.tools.module_times import range_name
+from benchmark.perf.tools.perf_record import to_json
 from openfold_opt.train.synthetic_features import synthetic_batch
 
 
@@ -80,10 +81,19 @@ def test_the_step_is_timed_with_graphs(tmp_path, monkeypatch, capsys):
     config = step_probe.build_preset("demo")
     features = synthetic_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
     np.savez(tmp_path / "features.npz", **{k: v.numpy() for k, v in features.items()})
-    settings = {"preset": "demo", "kernels": "reference", "precision": "fp32", "graphs": True}
-    settings |= {"passes": 0, "repeats": 1, "threads": 1, "modules": False, "trace": None}
-    settings |= {"features": str(tmp_path / "features.npz")}
-    monkeypatch.setattr(sys, "argv", ["step_probe", json.dumps(settings)])
+    settings = step_probe.StepSettings(
+        preset="demo",
+        kernels="reference",
+        precision="fp32",
+        graphs=True,
+        passes=0,
+        repeats=1,
+        threads=1,
+        features=str(tmp_path / "features.npz"),
+        modules=False,
+        trace=None,
+    )
+    monkeypatch.setattr(sys, "argv", ["step_probe", json.dumps(to_json(settings))])
     step_probe.main()
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["graphs"] and len(result["seconds"]) == 1
@@ -92,13 +102,19 @@ def test_the_step_is_timed_with_graphs(tmp_path, monkeypatch, capsys):
 
 def test_ratios_to_the_reference_are_reported():
     sides = {
-        "ours": {"seconds": [1.0, 2.0, 3.0], "peak_memory_bytes": [2**30]},
-        "reference": {"seconds": [4.0, 4.0, 4.0], "peak_memory_bytes": [2**31]},
+        "ours": SideTimes(seconds=[1.0, 2.0, 3.0], peak_memory_bytes=[2**30]),
+        "reference": SideTimes(seconds=[4.0, 4.0, 4.0], peak_memory_bytes=[2**31]),
     }
-    limits = {"flops": {"0": 4 * 10**12}, "matmul_flops_per_second": 8e12}
-    settings = {"preset": "middle", "kernels": "reference", "ran": "which are reference"}
-    settings |= {"precision": "fp32", "threads": 1, "graphs": "preset"}
-    text = report(settings | {"passes": {"0": sides}} | limits)
+    metrics = StepMetrics(
+        preset="middle",
+        kernels="reference",
+        precision="fp32",
+        threads=1,
+        passes={"0": sides},
+        flops={"0": 4 * 10**12},
+        matmul_flops_per_second=8e12,
+    )
+    text = report(metrics)
     assert "2.00   " in text and "25%" in text
     assert "0.50 (0.25 to 0.75)" in text and text.splitlines()[-1].endswith("0.50")
 
@@ -124,10 +140,11 @@ def test_a_preset_for_a_gpu_is_refused_without_one(capsys):
 
 def test_results_are_kept_when_a_number_of_iterations_fails(tmp_path, monkeypatch, capsys):
     def probe(module, settings, *, name):
-        for number in range(settings["repeats"]):
-            if settings["passes"] == 0 and number == 1:
+        for number in range(settings.repeats):
+            if settings.passes == 0 and number == 1:
                 raise BenchmarkError("operation not permitted when stream is capturing")
-            yield {"seconds": [0.5] * (number + 1), "losses": [], "peak_memory_bytes": 2**30}
+            seconds = [0.5] * (number + 1)
+            yield {"seconds": seconds, "losses": [], "peak_memory_bytes": 2**30, "graphs": False}
 
     monkeypatch.setattr(step, "run_probe", probe)
     monkeypatch.setattr(step, "measure_matmul", lambda *args, **options: 1e12)

@@ -7,7 +7,15 @@ from benchmark.__main__ import main
 from benchmark.errors import BenchmarkError
 from benchmark.perf.resources import step_launches
 from benchmark.perf.tools.meta_step import MetaStep
-from benchmark.perf.tune import format_file, materialize, report, tune
+from benchmark.perf.tune import (
+    TunedLaunch,
+    TuneMetrics,
+    format_file,
+    headline,
+    materialize,
+    report,
+    tune,
+)
 from benchmark.presets import build_preset
 from openfold_opt.kernels.triton.tuning import tuned_options
 
@@ -32,19 +40,14 @@ def test_faster_options_are_chosen_and_noise_is_ignored(launches):
     assert len(tuned) > 20
     for key, entry in tuned.items():
         if key.startswith("attention.forward."):
-            assert entry["options"]["num_stages"] == 4 and entry["chosen"] == pytest.approx(
-                entry["written"] / 2
+            assert entry.options["num_stages"] == 4 and entry.chosen == pytest.approx(
+                entry.written / 2
             )
         else:
-            assert entry["options"] == {} and entry["chosen"] == entry["written"]
-    metrics = {
-        "chip": "X",
-        "preset": "demo",
-        "precision": "bf16",
-        "file": "x.py",
-        "launches": tuned,
-    }
+            assert entry.options == {} and entry.chosen == entry.written
+    metrics = TuneMetrics(chip="X", preset="demo", precision="bf16", file="x.py", launches=tuned)
     assert "default" in report(metrics) and "num_stages" in report(metrics)
+    assert headline(metrics).startswith("demo bf16 on X: kernels of a step take ")
 
 
 def test_a_kernel_that_cannot_run_is_an_error(launches):
@@ -56,8 +59,8 @@ def test_the_options_of_the_file_are_used(launches, monkeypatch):
     kernel, _, arguments, options = launches[0]
     key = tuned_options.launch_key(kernel, arguments, options)
     tuned = {
-        key: {"written": 2.0, "chosen": 1.0, "options": {"num_warps": 2, "num_stages": 4}},
-        "other": {"options": {}},
+        key: TunedLaunch(written=2.0, chosen=1.0, options={"num_warps": 2, "num_stages": 4}),
+        "other": TunedLaunch(written=1.0, chosen=1.0, options={}),
     }
     namespace = {}
     exec(
