@@ -101,7 +101,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     args.record.save(metrics, is_complete=True)
     print(module.report(metrics))
-    failures = metrics.get("failures", [])
+    failures = (
+        metrics.get("failures", [])
+        if isinstance(metrics, dict)
+        else getattr(metrics, "failures", [])
+    )
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -10,27 +10,28 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.tools.perf_record import to_json
 
 _MESSAGE_CHARACTERS = 4000
 _SUMMARY_CHARACTERS = 400
 
 
-def run_probe(module: str, settings: dict[str, Any], *, name: str) -> Iterator[dict[str, Any]]:
-    """Start `python -m module SETTINGS` and yield every object that it prints.
+def run_probe(module: str, settings: Any, *, name: str) -> Iterator[Any]:
+    """Start `python -m module SETTINGS` and yield every JSON object that it prints.
 
     The process is killed if the iteration ends early. Other lines of its standard output go to
     standard error.
 
     Args:
         module: The probe; its argument is the settings as JSON.
-        settings: Settings of the probe.
+        settings: Settings of the probe, a dataclass.
         name: Name of the process in messages.
 
     Raises:
         BenchmarkError: The process failed. The text has its last message, standard error the
         others.
     """
-    command = [sys.executable, "-m", module, json.dumps(settings)]
+    command = [sys.executable, "-m", module, json.dumps(to_json(settings))]
     with (
         tempfile.TemporaryFile("w+") as messages,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True) as process,

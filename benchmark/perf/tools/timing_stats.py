@@ -1,10 +1,21 @@
-"""Summary statistics of repeated measurements, and text tables."""
+"""Repeated measurements, their summary statistics, and text tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """Repeated training steps of one process."""
+
+    seconds: list[float]
+    """Time of each timed step."""
+    losses: list[float]
+    """Loss of each step, untimed ones included."""
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +48,13 @@ class TimingStats:
             high=self.high / other.low,
             count=min(self.count, other.count),
         )
+
+    def text(self, decimals: int, *, scale: float = 1.0) -> str:
+        """Format "median (low to high)", each multiplied by `scale`."""
+        median, low, high = (
+            f"{scale * value:.{decimals}f}" for value in (self.median, self.low, self.high)
+        )
+        return f"{median} ({low} to {high})"
 
 
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> str:
