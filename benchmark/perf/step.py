@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -147,7 +148,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     "repeats": args.repeats,
                     "threads": args.threads,
                 }
-                sides["reference"] = lambda f=features, o=options: iter([reference.step(f, **o)])
+                sides["reference"] = lambda f=features, o=options: map(
+                    dataclasses.asdict, reference.step(f, **o)
+                )
             _measure_passes(passes, sides, metrics, args)
         if _has_profile(args):
             # The profile is of the last number of recycling iterations.

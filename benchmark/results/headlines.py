@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from benchmark.perf.tools.loss_windows import summarize
+from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.timing_stats import TimingStats
 
 Values = dict[str, Any]
@@ -16,8 +18,13 @@ def headline(measurement: str, metrics: Values) -> str:
     """Return the summary of a record, or a placeholder if its format or measurement is unknown."""
     try:
         return HEADLINES[measurement](metrics)
-    except (KeyError, TypeError, IndexError, ZeroDivisionError, statistics.StatisticsError):
+    except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError):
         return "see the record"
+
+
+def _from_module(measurement: str, metrics: Values) -> str:
+    module = importlib.import_module(f"benchmark.perf.{measurement}")
+    return module.headline(from_json(module.METRICS, metrics))
 
 
 def _agreement(metrics: Values) -> str:
@@ -27,16 +34,6 @@ def _agreement(metrics: Values) -> str:
         f"{metrics['preset']}: relative error of the gradients in bf16 "
         f"with fused kernels {errors['fused']:.1e}, with reference kernels {errors['low']:.1e}; "
         f"{result}"
-    )
-
-
-def _comm(metrics: Values) -> str:
-    total = sum(row["times"] * statistics.median(row["seconds"]) for row in metrics["collectives"])
-    volume = sum(row["times"] * row["sent_bytes"] for row in metrics["collectives"])
-    return (
-        f"{metrics['preset']}: collectives of a step on {metrics['num_ranks']} ranks, "
-        f"{metrics['backend']}: {total:.3f} s without overlap, {volume / 1e9:.3f} GB sent by each "
-        "rank"
     )
 
 
@@ -57,41 +54,6 @@ def _counts(metrics: Values) -> str:
     )
 
 
-def _data(metrics: Values) -> str:
-    parts = []
-    if "conversion" in metrics:
-        ours, reference = metrics["conversion"]["ours"], metrics["conversion"].get("reference")
-        text = (
-            f"structures {ours['entries'] / ours['structures_seconds']:.1f} entries/s on one core"
-        )
-        if reference:
-            ratio = reference["structures_seconds"] / ours["structures_seconds"]
-            text += f", MLCommons reference {ratio:.1f}x as long"
-        parts.append(text)
-    for kind, chains in metrics.get("samples", {}).items():
-        ours = statistics.median(statistics.median(chain["ours"]) for chain in chains.values())
-        ratios = [
-            statistics.median(chain["reference"]) / statistics.median(chain["ours"])
-            for chain in chains.values()
-            if "reference" in chain
-        ]
-        ratio = (
-            f", MLCommons reference {statistics.median(ratios):.0f}x as long (medians)"
-            if ratios
-            else ""
-        )
-        parts.append(f"{kind} sample {1e3 * ours:.1f} ms{ratio}")
-    return "; ".join(parts)
-
-
-def _evaluation(metrics: Values) -> str:
-    ratio = statistics.median(metrics["during"]) / statistics.median(metrics["between"])
-    return (
-        f"{metrics['preset']}: a step while other ranks ({metrics['num_evaluation_ranks']}) "
-        f"evaluate takes {ratio:.3f}x the time of a step between evaluations"
-    )
-
-
 def _kernels(metrics: Values) -> str:
     ratios = [
         statistics.median(case["seconds"]["plain"]["both"])
@@ -105,28 +67,6 @@ def _kernels(metrics: Values) -> str:
         f"take {stats.low:.2f}x to {stats.high:.2f}x (median {stats.median:.2f}x) the time of "
         f"ours, forward and backward, {stats.count} cases"
     )
-
-
-def _loader(metrics: Values) -> str:
-    parts = []
-    if "loaders" in metrics:
-        waits = [f"{name} {found['stall_share']:.1%}" for name, found in metrics["loaders"].items()]
-        parts.append(f"share of time that training waits: {', '.join(waits)}")
-    if "staging" in metrics:
-        seconds = metrics["staging"]["seconds"]
-        waits = [
-            f"{kind} {1e3 * statistics.median(times):.2f} ms"
-            for kind, times in seconds.items()
-            if times
-        ]
-        parts.append(f"wait for a batch on {metrics['staging']['device']}: {', '.join(waits)}")
-    return "; ".join(parts)
-
-
-def _losses(metrics: Values) -> str:
-    setup = f"{metrics['kernels']} kernels in {metrics['precision']}"
-    setup += " with CUDA graphs" if metrics["graphs"] else ""
-    return f"{metrics['preset']}, {metrics['steps']} steps, {setup}: {summarize(metrics['sides'])}"
 
 
 def _precision(metrics: Values) -> str:
@@ -164,13 +104,13 @@ def _step(metrics: Values) -> str:
 
 HEADLINES: dict[str, Callable[[Values], str]] = {
     "agreement": _agreement,
-    "comm": _comm,
+    "comm": partial(_from_module, "comm"),
     "counts": _counts,
-    "data": _data,
-    "evaluation": _evaluation,
+    "data": partial(_from_module, "data"),
+    "evaluation": partial(_from_module, "evaluation"),
     "kernels": _kernels,
-    "loader": _loader,
-    "losses": _losses,
+    "loader": partial(_from_module, "loader"),
+    "losses": partial(_from_module, "losses"),
     "precision": _precision,
     "resources": _resources,
     "step": _step,
