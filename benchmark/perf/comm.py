@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.tools.meta_step import MetaStep
+from benchmark.perf.tools.options import add_count, add_preset
 from benchmark.perf.tools.timing_stats import TimingStats, table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier
@@ -33,6 +33,67 @@ ALL_REDUCE = "all-reduce"
 FLOAT_BYTES = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Time of a kind of collective as a function of the bytes that a rank sends."""
+
+    latency_seconds: float
+    bytes_per_second: float
+
+    def seconds(self, sent_bytes: int) -> float:
+        """Predict the time of a collective."""
+        return self.latency_seconds + sent_bytes / self.bytes_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectiveTimes:
+    """Times of one collective of a step."""
+
+    what: str
+    """What is communicated."""
+    kind: str
+    times: int
+    """Number of calls in a step."""
+    sent_bytes: int
+    """Bytes sent by a rank in each call."""
+    seconds: list[float]
+    """Measured times of a call."""
+    predicted_seconds: float
+
+    @property
+    def stats(self) -> TimingStats:
+        """Statistics of the measured times of a call."""
+        return TimingStats.of(self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommMetrics:
+    """Metrics of `perf comm`."""
+
+    preset: str
+    passes: int
+    """Number of recycling iterations."""
+    num_ranks: int
+    backend: str
+    device: str
+    fits: dict[str, Fit]
+    """Kind of collective -> its fit."""
+    collectives: list[CollectiveTimes]
+
+    @property
+    def total_seconds(self) -> float:
+        """Measured time of all calls of a step, without overlap."""
+        return sum(each.times * each.stats.median for each in self.collectives)
+
+    @property
+    def sent_gigabytes(self) -> float:
+        """Data that a rank sends in a step."""
+        return sum(each.times * each.sent_bytes for each in self.collectives) / 1e9
+
+
+METRICS = CommMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
@@ -40,24 +101,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "each from a latency and a bandwidth that are fitted in the same run to collectives of "
         "other sizes. Start with torchrun --nproc-per-node N -m benchmark perf comm."
     )
-    parser.add_argument(
-        "--preset",
-        default="mlperf_fast",
-        choices=preset_names(),
-        help="preset of the training step (default: mlperf_fast)",
-    )
-    parser.add_argument(
-        "--passes", type=int, default=1, help="number of recycling iterations (default: 1)"
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=20, help="timed runs of each collective (default: 20)"
-    )
+    add_preset(parser, default="mlperf_fast", what="preset of the training step")
+    add_count(parser, "--passes", default=1, what="number of recycling iterations")
+    add_count(parser, "--repeats", default=20, what="timed runs of each collective")
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="device (default: auto)"
     )
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> CommMetrics:
     """Return the metrics. Ranks differ only in the times, which each rank measures itself.
 
     Raises:
@@ -89,32 +141,29 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             kind: fit(kind, context.dap, device, args.repeats)
             for kind in sorted({kind for _, kind, _ in calls})
         }
-        rows = [
-            {
-                "what": what,
-                "kind": kind,
-                "times": times,
-                "sent_bytes": sent,
-                "seconds": measure_collective(kind, sent, context.dap, device, args.repeats),
-                "predicted_seconds": fits[kind][0] + sent / fits[kind][1],
-            }
+        collectives = [
+            CollectiveTimes(
+                what=what,
+                kind=kind,
+                times=times,
+                sent_bytes=sent,
+                seconds=measure_collective(kind, sent, context.dap, device, args.repeats),
+                predicted_seconds=fits[kind].seconds(sent),
+            )
             for (what, kind, sent), times in calls.items()
         ]
         backend = dist.get_backend(context.dap.process_group)
     finally:
         context.close()
-    return {
-        "preset": args.preset,
-        "passes": args.passes,
-        "num_ranks": launch.world_size,
-        "backend": backend,
-        "device": str(device),
-        "fits": {
-            kind: {"latency_seconds": latency, "bytes_per_second": bandwidth}
-            for kind, (latency, bandwidth) in fits.items()
-        },
-        "collectives": rows,
-    }
+    return CommMetrics(
+        preset=args.preset,
+        passes=args.passes,
+        num_ranks=launch.world_size,
+        backend=backend,
+        device=str(device),
+        fits=fits,
+        collectives=collectives,
+    )
 
 
 def step_collectives(
@@ -189,13 +238,13 @@ def _collective(
     return lambda: exchange.launch(whole).wait()
 
 
-def fit(kind: str, axis: AxisGroup, device: torch.device, repeats: int) -> tuple[float, float]:
-    """Fit latency (seconds) and bandwidth (bytes per second) to runs of all SIZES.
+def fit(kind: str, axis: AxisGroup, device: torch.device, repeats: int) -> Fit:
+    """Fit latency and bandwidth to runs of all SIZES.
 
     Uses least squares on the relative errors.
     """
     points = [
-        (sent, statistics.median(measure_collective(kind, sent, axis, device, repeats)))
+        (sent, TimingStats.of(measure_collective(kind, sent, axis, device, repeats)).median)
         for sent in SIZES
     ]
     # seconds = latency + sent / bandwidth, each equation divided by its seconds
@@ -207,7 +256,7 @@ def fit(kind: str, axis: AxisGroup, device: torch.device, repeats: int) -> tuple
         .solution.flatten()
         .tolist()
     )
-    return max(latency, 0.0), 1.0 / max(per_byte, 1e-15)
+    return Fit(latency_seconds=max(latency, 0.0), bytes_per_second=1.0 / max(per_byte, 1e-15))
 
 
 def _synchronize(device: torch.device) -> None:
@@ -215,39 +264,42 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: CommMetrics) -> str:
     """Format the fitted latencies and bandwidths, and a row for each collective."""
     fits = [
-        [kind, f"{1e6 * fitted['latency_seconds']:.0f}", f"{fitted['bytes_per_second'] / 1e9:.2f}"]
-        for kind, fitted in metrics["fits"].items()
+        [kind, f"{1e6 * fitted.latency_seconds:.0f}", f"{fitted.bytes_per_second / 1e9:.2f}"]
+        for kind, fitted in metrics.fits.items()
     ]
-    rows, total, predicted, volume = [], 0.0, 0.0, 0
-    for row in sorted(
-        metrics["collectives"], key=lambda row: -row["times"] * statistics.median(row["seconds"])
-    ):
-        seconds = TimingStats.of(row["seconds"])
-        total += row["times"] * seconds.median
-        predicted += row["times"] * row["predicted_seconds"]
-        volume += row["times"] * row["sent_bytes"]
-        rows.append(
-            [
-                f"{row['what']}, {row['kind']}",
-                str(row["times"]),
-                f"{row['sent_bytes']:,}",
-                f"{1e3 * seconds.median:.3f}",
-                f"{1e3 * seconds.low:.3f} to {1e3 * seconds.high:.3f}",
-                f"{1e3 * row['predicted_seconds']:.3f}",
-            ]
-        )
+    collectives = sorted(metrics.collectives, key=lambda each: -each.times * each.stats.median)
+    rows = [
+        [
+            f"{each.what}, {each.kind}",
+            str(each.times),
+            f"{each.sent_bytes:,}",
+            f"{1e3 * each.stats.median:.3f}",
+            f"{1e3 * each.stats.low:.3f} to {1e3 * each.stats.high:.3f}",
+            f"{1e3 * each.predicted_seconds:.3f}",
+        ]
+        for each in collectives
+    ]
+    predicted = sum(each.times * each.predicted_seconds for each in collectives)
     header = ["collective", "calls", "bytes sent", "ms", "range", "predicted ms"]
     return "\n\n".join(
         [
-            f"collectives of a step of {metrics['preset']} with {metrics['passes']} recycling "
-            f"iterations, {metrics['num_ranks']} ranks, {metrics['backend']} on "
-            f"{metrics['device']}",
+            f"collectives of a step of {metrics.preset} with {metrics.passes} recycling "
+            f"iterations, {metrics.num_ranks} ranks, {metrics.backend} on {metrics.device}",
             table(fits, header=["kind", "latency us", "GB/s sent"]),
             table(rows, header=header),
-            f"total without overlap: {total:.3f} s measured, {predicted:.3f} s predicted, "
-            f"{volume / 1e9:.3f} GB sent by each rank",
+            f"total without overlap: {metrics.total_seconds:.3f} s measured, {predicted:.3f} s "
+            f"predicted, {metrics.sent_gigabytes:.3f} GB sent by each rank",
         ]
+    )
+
+
+def headline(metrics: CommMetrics) -> str:
+    """Return one line with the total time and volume of the collectives."""
+    return (
+        f"{metrics.preset}: collectives of a step on {metrics.num_ranks} ranks, "
+        f"{metrics.backend}: {metrics.total_seconds:.3f} s without overlap, "
+        f"{metrics.sent_gigabytes:.3f} GB sent by each rank"
     )

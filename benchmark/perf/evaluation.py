@@ -9,12 +9,13 @@ import argparse
 import dataclasses
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.errors import BenchmarkError
+from benchmark.perf.tools.options import add_count, add_data_dir, add_preset
 from benchmark.perf.tools.timing_stats import TimingStats, table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.build_run import RunPaths, resolve_device
@@ -28,6 +29,33 @@ from openfold_opt.train.trainer import Trainer
 NUM_SETTLING_STEPS = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationMetrics:
+    """Metrics of `perf evaluation`. Times of steps are without the wait for data."""
+
+    preset: str
+    num_ranks: int
+    num_evaluation_ranks: int
+    every_steps: int
+    core_of_rank_0: list[int] | None
+    """Cores that rank 0 is bound to; None if it is not bound."""
+    during: list[float]
+    """Seconds of steps entirely during an evaluation."""
+    between: list[float]
+    """Seconds of steps entirely between evaluations."""
+    evaluation_seconds: list[float]
+    num_waits: int | None = None
+    """How often training waited for an evaluation."""
+
+    @property
+    def ratio(self) -> TimingStats:
+        """Time of a step during evaluations divided by that of a step between them."""
+        return TimingStats.of(self.during).ratio_to(TimingStats.of(self.between))
+
+
+METRICS = EvaluationMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
@@ -35,23 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "evaluations with those between evaluations. Start with torchrun --nproc-per-node 2 -m "
         "benchmark perf evaluation (or more ranks)."
     )
-    parser.add_argument(
-        "--preset", default="demo", choices=preset_names(), help="preset to train (default: demo)"
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        required=True,
-        metavar="D",
-        help="shards made by `python -m data_prep convert`",
-    )
-    parser.add_argument(
-        "--evaluation-ranks", type=int, default=1, help="ranks that only evaluate (default: 1)"
-    )
-    parser.add_argument("--steps", type=int, default=120, help="training steps (default: 120)")
-    parser.add_argument(
-        "--every", type=int, default=12, help="steps between two evaluations (default: 12)"
-    )
+    add_preset(parser, default="demo", what="preset to train")
+    add_data_dir(parser)
+    add_count(parser, "--evaluation-ranks", default=1, what="ranks that only evaluate")
+    add_count(parser, "--steps", default=120, what="training steps")
+    add_count(parser, "--every", default=12, what="steps between two evaluations")
 
 
 class _StepTimes(NullObserver):
@@ -85,7 +101,7 @@ class _StepTimes(NullObserver):
         self.summary = summary
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> EvaluationMetrics:
     """Train, and return the step times; only those of rank 0 are meaningful."""
     launch = read_launch_info()
     if launch.world_size <= args.evaluation_ranks:
@@ -114,17 +130,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             ).run()
         except SetupError as error:
             raise BenchmarkError(str(error)) from error
-    return {
-        "preset": args.preset,
-        "num_ranks": launch.world_size,
-        "num_evaluation_ranks": args.evaluation_ranks,
-        "every_steps": args.every,
-        "core_of_rank_0": cores,
-        "during": times.during,
-        "between": times.between,
-        "evaluation_seconds": times.evaluation_seconds,
-        "num_waits": None if times.summary is None else times.summary.num_evaluation_waits,
-    }
+    return EvaluationMetrics(
+        preset=args.preset,
+        num_ranks=launch.world_size,
+        num_evaluation_ranks=args.evaluation_ranks,
+        every_steps=args.every,
+        core_of_rank_0=cores,
+        during=times.during,
+        between=times.between,
+        evaluation_seconds=times.evaluation_seconds,
+        num_waits=None if times.summary is None else times.summary.num_evaluation_waits,
+    )
 
 
 def _configuration(args: argparse.Namespace) -> RunConfig:
@@ -153,37 +169,42 @@ def _bind_to_cores(launch: LaunchInfo) -> list[int] | None:
     return own
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: EvaluationMetrics) -> str:
     """Format the step times and their ratio.
 
     Raises:
         BenchmarkError: No steps were made during evaluations, or none between them.
     """
-    if not metrics["during"] or not metrics["between"]:
+    if not metrics.during or not metrics.between:
         raise BenchmarkError(
-            f"{len(metrics['during'])} steps were made during evaluations and "
-            f"{len(metrics['between'])} between them, expected some of both; change --every"
+            f"{len(metrics.during)} steps were made during evaluations and "
+            f"{len(metrics.between)} between them, expected some of both; change --every"
         )
-    during, between = TimingStats.of(metrics["during"]), TimingStats.of(metrics["between"])
-    rows = [
-        [
-            name,
-            str(stats.count),
-            f"{stats.median:.4f}",
-            f"{stats.low:.4f} to {stats.high:.4f}",
-        ]
-        for name, stats in (("during evaluations", during), ("between evaluations", between))
-    ]
+    rows = []
+    for name, seconds in (
+        ("during evaluations", metrics.during),
+        ("between evaluations", metrics.between),
+    ):
+        stats = TimingStats.of(seconds)
+        times = [f"{stats.median:.4f}", f"{stats.low:.4f} to {stats.high:.4f}"]
+        rows.append([name, str(stats.count), *times])
     return "\n".join(
         [
-            f"steps of {metrics['preset']} on "
-            f"{metrics['num_ranks'] - metrics['num_evaluation_ranks']} training and "
-            f"{metrics['num_evaluation_ranks']} evaluation ranks, seconds without the wait for "
-            "data",
+            f"steps of {metrics.preset} on {metrics.num_ranks - metrics.num_evaluation_ranks} "
+            f"training and {metrics.num_evaluation_ranks} evaluation ranks, seconds without the "
+            "wait for data",
             table(rows, header=["", "steps", "median s", "range"]),
-            f"ratio of the medians {during.median / between.median:.3f}; "
-            f"{len(metrics['evaluation_seconds'])} evaluations of "
-            f"{TimingStats.of(metrics['evaluation_seconds']).median:.2f} s; training waited "
-            f"{metrics['num_waits']} times",
+            f"ratio of the medians {metrics.ratio.median:.3f}; "
+            f"{len(metrics.evaluation_seconds)} evaluations of "
+            f"{TimingStats.of(metrics.evaluation_seconds).median:.2f} s; training waited "
+            f"{metrics.num_waits} times",
         ]
+    )
+
+
+def headline(metrics: EvaluationMetrics) -> str:
+    """Return one line with the ratio of the step times."""
+    return (
+        f"{metrics.preset}: a step while other ranks ({metrics.num_evaluation_ranks}) evaluate "
+        f"takes {metrics.ratio.median:.3f}x the time of a step between evaluations"
     )

@@ -11,18 +11,25 @@ It also measures how long a step waits for its batch with each prefetcher (bench
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from benchmark.errors import BenchmarkError
-from benchmark.perf.prefetch import PrefetchPlan, measure_prefetch, report_prefetch
+from benchmark.perf.prefetch import (
+    PrefetchMetrics,
+    PrefetchPlan,
+    measure_prefetch,
+    report_prefetch,
+    summarize_prefetch,
+)
+from benchmark.perf.tools.options import Parser, add_count, add_threads
 from benchmark.perf.tools.timing_stats import table
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
@@ -57,6 +64,50 @@ class ReplayTask:
         return f"replayed sample {position}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplayTimes:
+    """Waiting times of one loader, and statistics of the delivered samples."""
+
+    window: int
+    stall_share: float
+    """Share of the time that training waits."""
+    seconds: float
+    longest_wait_seconds: float
+    largest_reorder_distance: int
+    largest_lateness: int
+    delivered: int
+    delivered_twice: int
+    missing: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderMetrics:
+    """Metrics of `perf loader`.
+
+    `staging` is None if only the orders of delivery were measured, and the other fields are None if
+    only the prefetchers were measured.
+    """
+
+    source: str | None = None
+    """Where the preparation times come from."""
+    steps: int | None = None
+    step_seconds: float | None = None
+    workers: int | None = None
+    prefetch_per_worker: int | None = None
+    busy: float | None = None
+    """Mean share of the time that workers are busy."""
+    scale: float | None = None
+    """Factor of the preparation times."""
+    slowest_in_steps: float | None = None
+    """Time of the slowest sample divided by that of a step."""
+    loaders: dict[str, ReplayTimes] | None = None
+    """Order of delivery -> times of its loader."""
+    staging: PrefetchMetrics | None = None
+
+
+METRICS = LoaderMetrics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
@@ -83,106 +134,41 @@ def _add_times_arguments(parser: argparse.ArgumentParser) -> None:
         default="reference",
         help="implementation whose times to take from the record (default: %(default)s)",
     )
-    group.add_argument(
-        "--busy",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="mean share of the time that workers are busy (default: %(default)s)",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="seed of the sequence of times (default: %(default)s)",
-    )
+    _add_real(group, "--busy", default=0.5, what="mean share of the time that workers are busy")
+    add_count(group, "--seed", default=0, what="seed of the sequence of times")
 
 
 def _add_loader_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("loaders, for the orders of delivery")
-    group.add_argument(
-        "--steps",
-        type=int,
-        default=2000,
-        metavar="N",
-        help="samples to deliver (default: %(default)s)",
-    )
-    group.add_argument(
-        "--step-ms",
-        type=float,
-        default=10.0,
-        metavar="T",
-        help="duration of a training step (default: %(default)s)",
-    )
-    group.add_argument(
-        "--workers",
-        type=int,
-        default=8,
-        metavar="W",
-        help="worker processes of each loader (default: %(default)s)",
-    )
-    group.add_argument(
-        "--prefetch",
-        type=int,
-        default=8,
-        metavar="B",
-        help="batches that each worker prepares ahead (default: %(default)s)",
-    )
-    group.add_argument(
-        "--window",
-        type=int,
-        default=256,
-        metavar="P",
-        help="reorder window of the second loader (default: %(default)s)",
-    )
+    add_count(group, "--steps", default=2000, what="samples to deliver")
+    _add_real(group, "--step-ms", default=10.0, what="duration of a training step")
+    add_count(group, "--workers", default=8, what="worker processes of each loader")
+    add_count(group, "--prefetch", default=8, what="batches that each worker prepares ahead")
+    add_count(group, "--window", default=256, what="reorder window of the second loader")
 
 
 def _add_prefetch_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prefetchers")
+    add_count(group, "--crop", default=256, what="residues of a sample")
+    batches = "timed batches of each prefetcher and round"
+    add_count(group, "--staging-steps", default=20, what=batches)
+    add_count(group, "--rounds", default=4, what="rounds in which the prefetchers alternate")
+    _add_real(group, "--staging-step-ms", default=200.0, what="duration of a training step")
+    add_threads(group)
+
+
+def _add_real(group: Parser, name: str, *, default: float, what: str) -> None:
     group.add_argument(
-        "--crop",
-        type=int,
-        default=256,
-        metavar="N",
-        help="residues of a sample (default: %(default)s)",
-    )
-    group.add_argument(
-        "--staging-steps",
-        type=int,
-        default=20,
-        metavar="N",
-        help="timed batches of each prefetcher and round (default: %(default)s)",
-    )
-    group.add_argument(
-        "--rounds",
-        type=int,
-        default=4,
-        metavar="N",
-        help="rounds in which the prefetchers alternate (default: %(default)s)",
-    )
-    group.add_argument(
-        "--staging-step-ms",
-        type=float,
-        default=200.0,
-        metavar="T",
-        help="duration of a training step (default: %(default)s)",
-    )
-    group.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="PyTorch CPU threads (default: %(default)s)",
+        name, type=float, default=default, metavar="T", help=f"{what} (default: {default})"
     )
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> LoaderMetrics:
     """Measure the orders of delivery on one sequence of times, then the prefetchers."""
     _check(args)
-    metrics: dict[str, Any] = {}
+    metrics = LoaderMetrics()
     if args.only != "staging":
-        metrics |= _measure_orders(args)
+        metrics = _measure_orders(args)
         args.record.save(metrics)
     if args.only != "order":
         plan = PrefetchPlan(
@@ -193,12 +179,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             depth=LoaderConfig().prefetch_depth,
         )
         torch.set_num_threads(args.threads)
-        device = resolve_device("auto", local_rank=0)
-        metrics["staging"] = measure_prefetch(
+        staging = measure_prefetch(
             plan,
-            device=device,
-            save=lambda prefetch: args.record.save(metrics | {"staging": prefetch}),
+            device=resolve_device("auto", local_rank=0),
+            save=lambda staging: args.record.save(dataclasses.replace(metrics, staging=staging)),
         )
+        metrics = dataclasses.replace(metrics, staging=staging)
     return metrics
 
 
@@ -223,7 +209,7 @@ def _check(args: argparse.Namespace) -> None:
         )
 
 
-def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
+def _measure_orders(args: argparse.Namespace) -> LoaderMetrics:
     source = BUILT_IN_SECONDS if args.times is None else read_times(args.times, side=args.side)
     step = args.step_ms / 1000
     # Scale by the mean of the drawn times, because the number of rare slow samples varies.
@@ -242,22 +228,22 @@ def _measure_orders(args: argparse.Namespace) -> dict[str, Any]:
         )
         for name, window in (("in order", 0), (f"window {args.window}", args.window))
     }
-    return {
-        "source": "built in" if args.times is None else f"{args.times} ({args.side})",
-        "steps": args.steps,
-        "step_seconds": step,
-        "workers": args.workers,
-        "prefetch_per_worker": args.prefetch,
-        "busy": args.busy,
-        "scale": scale,
-        "slowest_in_steps": max(task.time_of(position) for position in range(args.steps)) / step,
-        "loaders": loaders,
-    }
+    return LoaderMetrics(
+        source="built in" if args.times is None else f"{args.times} ({args.side})",
+        steps=args.steps,
+        step_seconds=step,
+        workers=args.workers,
+        prefetch_per_worker=args.prefetch,
+        busy=args.busy,
+        scale=scale,
+        slowest_in_steps=max(task.time_of(position) for position in range(args.steps)) / step,
+        loaders=loaders,
+    )
 
 
 def replay(
     task: ReplayTask, *, config: LoaderConfig, steps: int, step_seconds: float
-) -> dict[str, Any]:
+) -> ReplayTimes:
     """Run one loader, and return its waiting times and statistics of the delivered samples.
 
     The clock starts at the first delivery.
@@ -278,17 +264,17 @@ def replay(
             distances.append(delivery.reorder_distance)
         total = time.perf_counter() - started
     lateness = [index - position for index, position in enumerate(positions)]
-    return {
-        "window": config.window,
-        "stall_share": sum(waited) / total,
-        "seconds": total,
-        "longest_wait_seconds": max(waited),
-        "largest_reorder_distance": max(distances),
-        "largest_lateness": max(lateness),
-        "delivered": len(positions),
-        "delivered_twice": len(positions) - len(set(positions)),
-        "missing": steps - len(set(positions)),
-    }
+    return ReplayTimes(
+        window=config.window,
+        stall_share=sum(waited) / total,
+        seconds=total,
+        longest_wait_seconds=max(waited),
+        largest_reorder_distance=max(distances),
+        largest_lateness=max(lateness),
+        delivered=len(positions),
+        delivered_twice=len(positions) - len(set(positions)),
+        missing=steps - len(set(positions)),
+    )
 
 
 def read_times(path: Path, *, side: str) -> Sequence[float]:
@@ -309,31 +295,42 @@ def read_times(path: Path, *, side: str) -> Sequence[float]:
     return times
 
 
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: LoaderMetrics) -> str:
     """Format a table of the orders of delivery, and one of the prefetchers."""
-    parts = [_report_orders(metrics)] if "loaders" in metrics else []
-    parts += [report_prefetch(metrics["staging"])] if "staging" in metrics else []
+    parts = [] if metrics.loaders is None else [_report_orders(metrics, metrics.loaders)]
+    parts += [] if metrics.staging is None else [report_prefetch(metrics.staging)]
     return "\n\n".join(parts)
 
 
-def _report_orders(metrics: dict[str, Any]) -> str:
+def _report_orders(metrics: LoaderMetrics, loaders: dict[str, ReplayTimes]) -> str:
+    assert metrics.step_seconds is not None
     rows = [
         [
             name,
-            f"{loader['stall_share']:.1%}",
-            f"{loader['seconds']:.1f} s",
-            f"{loader['longest_wait_seconds'] * 1000:.0f} ms",
-            str(loader["largest_reorder_distance"]),
-            str(loader["largest_lateness"]),
-            f"{loader['delivered']} ({loader['missing']} missing, {loader['delivered_twice']} "
-            "twice)",
+            f"{loader.stall_share:.1%}",
+            f"{loader.seconds:.1f} s",
+            f"{loader.longest_wait_seconds * 1000:.0f} ms",
+            str(loader.largest_reorder_distance),
+            str(loader.largest_lateness),
+            f"{loader.delivered} ({loader.missing} missing, {loader.delivered_twice} twice)",
         ]
-        for name, loader in metrics["loaders"].items()
+        for name, loader in loaders.items()
     ]
     header = ["loader", "waiting", "total", "longest wait", "ahead", "late", "delivered"]
     return (
-        f"{metrics['steps']} steps of {metrics['step_seconds'] * 1000:.0f} ms, "
-        f"{metrics['workers']} workers busy {metrics['busy']:.0%} of the time, the slowest sample "
-        f"takes {metrics['slowest_in_steps']:.0f} steps; times: "
-        f"{metrics['source']}\n\n{table(rows, header=header)}"
+        f"{metrics.steps} steps of {metrics.step_seconds * 1000:.0f} ms, {metrics.workers} workers "
+        f"busy {metrics.busy:.0%} of the time, the slowest sample takes "
+        f"{metrics.slowest_in_steps:.0f} steps; times: {metrics.source}\n\n"
+        f"{table(rows, header=header)}"
     )
+
+
+def headline(metrics: LoaderMetrics) -> str:
+    """Return one line with the waits of each loader and each prefetcher."""
+    parts = []
+    if metrics.loaders is not None:
+        waits = [f"{name} {loader.stall_share:.1%}" for name, loader in metrics.loaders.items()]
+        parts.append(f"share of time that training waits: {', '.join(waits)}")
+    if metrics.staging is not None:
+        parts.append(summarize_prefetch(metrics.staging))
+    return "; ".join(parts)

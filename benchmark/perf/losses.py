@@ -7,15 +7,15 @@ perturbed weights and with other seeds.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.step import what_runs
-from benchmark.perf.subprocesses.losses_probe import configuration
+from benchmark.perf.subprocesses.losses_probe import RunSettings, configuration
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.loss_windows import (
     FAST,
@@ -23,16 +23,20 @@ from benchmark.perf.tools.loss_windows import (
     PERTURBED,
     REFERENCE,
     SEED,
+    Metric,
+    Side,
+    Sides,
     compare,
     first_step_at,
     largest_of_first_steps,
     summarize,
 )
+from benchmark.perf.tools.options import add_count, add_data_dir, add_kernels, add_preset
+from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.probe import run_probe
 from benchmark.perf.tools.timing_stats import table
-from benchmark.presets import build_preset, preset_names
+from benchmark.presets import build_preset
 from data_prep.progress import Progress
-from openfold_opt.kernels.select import IMPLEMENTATIONS
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
@@ -42,6 +46,33 @@ from openfold_opt.train.precision import PRECISIONS
 PROBE = "benchmark.perf.subprocesses.losses_probe"
 ROUNDING = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
 """Precision -> largest relative rounding error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossMetrics:
+    """Metrics of `perf losses`."""
+
+    preset: str
+    steps: int
+    """Steps of each run."""
+    seed: int
+    kernels: str
+    precision: str
+    graphs: bool
+    """Whether the optimized path uses CUDA graphs."""
+    ran: str | None = None
+    """Implementation that `kernels` selects; None in old records."""
+    padded: bool
+    """Whether samples are padded to the crop size although the preset does not do so."""
+    perturbation: float
+    """Largest relative perturbation of a weight in the perturbed runs."""
+    target_lddt_ca: float
+    data_checksum: str
+    sides: dict[str, Side]
+    """Name of a run -> its metrics."""
+
+
+METRICS = LossMetrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,52 +85,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the optimized precision. The exit code is 0 whether the losses agree or not; a loss that "
         "is not finite is an error."
     )
-    parser.add_argument(
-        "--preset", default="demo", choices=preset_names(), help="preset to train (default: demo)"
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        required=True,
-        metavar="D",
-        help="shards made by `python -m data_prep convert`",
-    )
-    parser.add_argument(
-        "--steps", type=int, default=200, metavar="N", help="steps of each run (default: 200)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=1,
-        metavar="S",
-        help="seed of weights, samples and dropout (default: 1)",
-    )
-    parser.add_argument(
-        "--perturbed",
-        dest="perturbed",
-        type=int,
-        default=2,
-        metavar="N",
-        help="reference runs from perturbed weights, the baseline (default: 2)",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="reference runs with the next seeds, to compare with (default: 1)",
-    )
+    add_preset(parser, default="demo", what="preset to train")
+    add_data_dir(parser)
+    add_count(parser, "--steps", default=200, what="steps of each run")
+    add_count(parser, "--seed", default=1, what="seed of weights, samples and dropout")
+    baseline = "reference runs from perturbed weights, the baseline"
+    add_count(parser, "--perturbed", default=2, what=baseline)
+    seeds = "reference runs with the next seeds, to compare with"
+    add_count(parser, "--seeds", default=1, what=seeds)
     _add_optimized_path_arguments(parser)
 
 
 def _add_optimized_path_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimized path")
-    group.add_argument(
-        "--kernels",
-        default="auto",
-        choices=IMPLEMENTATIONS,
-        help="kernels of the optimized path (default: auto, chosen for the device)",
-    )
+    add_kernels(group, what="kernels of the optimized path")
     group.add_argument(
         "--precision",
         default="bf16",
@@ -114,7 +113,7 @@ def _add_optimized_path_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> LossMetrics:
     """Train every run and return its losses, gradient norms and evaluations.
 
     Raises:
@@ -138,28 +137,29 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         device_for(config, kernels=args.kernels, precision=args.precision)
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    names = ("preset", "steps", "seed", "kernels", "precision")
-    metrics: dict[str, Any] = {name: getattr(args, name) for name in names}
-    metrics |= {
-        "graphs": graphs,
-        "ran": what_runs(args.kernels, config.device),
-        "padded": sides[FAST]["pads"] and not config.data.pad_to_crop,
-        "perturbation": ROUNDING[args.precision],
-        "target_lddt_ca": config.evaluation.target_lddt_ca,
-        "data_checksum": checksum,
-        "sides": {},
-    }
+    metrics = LossMetrics(
+        preset=args.preset,
+        steps=args.steps,
+        seed=args.seed,
+        kernels=args.kernels,
+        precision=args.precision,
+        graphs=graphs,
+        ran=what_runs(args.kernels, config.device),
+        padded=sides[FAST].pads and not config.data.pad_to_crop,
+        perturbation=ROUNDING[args.precision],
+        target_lddt_ca=config.evaluation.target_lddt_ca,
+        data_checksum=checksum,
+        sides={},
+    )
     with Progress(len(sides) * args.steps, what="losses", unit="step") as progress:
         for name, settings in sides.items():
             progress.describe(name)
-            metrics["sides"][name] = run_side(name, settings, progress)
+            metrics.sides[name] = run_side(name, settings, progress)
             args.record.save(metrics)
     return metrics
 
 
-def _sides(
-    args: argparse.Namespace, config: RunConfig, *, graphs: bool
-) -> dict[str, dict[str, Any]]:
+def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict[str, RunSettings]:
     """Return the settings of each run, the fast one first, so that it fails early if it cannot run.
 
     Raises:
@@ -170,70 +170,65 @@ def _sides(
             f"preset {args.preset} starts from the published checkpoint, but these runs start "
             "from random weights; use demo or real_smoke"
         )
-    reference = {name: getattr(args, name) for name in ("preset", "steps", "seed")} | {
-        "data_dir": str(args.data_dir)
-    }
-    # CUDA graphs need samples of one shape, and all runs must have the same samples.
-    reference |= {
-        "kernels": "reference",
-        "precision": "fp32",
-        "graphs": False,
-        "pads": graphs,
-        "perturbation": ROUNDING[args.precision],
-        "perturbation_seed": None,
-    }
-    fast = reference | {"kernels": args.kernels, "precision": args.precision, "graphs": graphs}
+    reference = RunSettings(
+        preset=args.preset,
+        data_dir=str(args.data_dir),
+        steps=args.steps,
+        seed=args.seed,
+        kernels="reference",
+        precision="fp32",
+        graphs=False,
+        # CUDA graphs need samples of one shape, and all runs must have the same samples.
+        pads=graphs,
+        perturbation=ROUNDING[args.precision],
+    )
+    fast = dataclasses.replace(
+        reference, kernels=args.kernels, precision=args.precision, graphs=graphs
+    )
     configuration(config, fast)
     sides = {FAST: fast, REFERENCE: reference}
     sides |= {
-        f"{PERTURBED} {number}": reference | {"perturbation_seed": number}
+        f"{PERTURBED} {number}": dataclasses.replace(reference, perturbation_seed=number)
         for number in range(1, args.perturbed + 1)
     }
     return sides | {
-        f"{SEED} {seed}": reference | {"seed": seed}
+        f"{SEED} {seed}": dataclasses.replace(reference, seed=seed)
         for seed in range(args.seed + 1, args.seed + args.seeds + 1)
     }
 
 
-def run_side(name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def run_side(name: str, settings: RunSettings, progress: Progress) -> Side:
     """Train one run in a separate process and return its metrics. Its files are temporary.
 
     Raises:
         BenchmarkError: The run failed; its messages are on standard error.
     """
-    side: dict[str, Any] = {"losses": [], "gradient_norms": [], "evaluations": []}
+    last = None
     with tempfile.TemporaryDirectory(prefix="perf-losses-") as folder:
-        for line in run_probe(PROBE, settings | {"output_dir": folder}, name=f"the run {name!r}"):
-            _add_line(line, side, progress)
-    if len(side["losses"]) != settings["steps"]:
+        settings = dataclasses.replace(settings, output_dir=folder)
+        for line in run_probe(PROBE, settings, name=f"the run {name!r}"):
+            if "step" in line:
+                progress.update()
+            last = line
+    side = from_json(Side, last)
+    if len(side.losses) != settings.steps:
         raise BenchmarkError(
-            f"the run {name!r} reported {len(side['losses'])} steps, expected {settings['steps']}"
+            f"the run {name!r} reported {len(side.losses)} steps, expected {settings.steps}"
         )
     return side
 
 
-def _add_line(line: dict[str, Any], side: dict[str, Any], progress: Progress) -> None:
-    if "loss" in line:
-        side["losses"].append(line["loss"])
-        side["gradient_norms"].append(line["gradient_norm"])
-        progress.update()
-    elif "lddt_ca" in line:
-        side["evaluations"].append([line["step"], line["lddt_ca"]])
-    else:
-        side |= line
-
-
-def report(metrics: dict[str, Any]) -> str:
+def report(metrics: LossMetrics) -> str:
     """Format losses, gradient norms and evaluations, and whether the losses agree."""
-    sides = metrics["sides"]
+    sides = metrics.sides
     parts = [
-        f"{metrics['preset']}, seed {metrics['seed']}, on {sides[FAST]['device']}. Fast: "
-        f"{metrics['kernels']} kernels ({metrics['ran']}) in {metrics['precision']} "
+        f"{metrics.preset}, seed {metrics.seed}, on {sides[FAST].device}. Fast: "
+        f"{metrics.kernels} kernels ({metrics.ran}) in {metrics.precision} "
         f"{_graphs(metrics)}. Reference: reference kernels in fp32. Perturbed: reference, from "
-        f"weights changed by up to {metrics['perturbation']:.1e}. "
+        f"weights changed by up to {metrics.perturbation:.1e}. "
         "Differences are relative: the mean over the steps of a window, and the largest of "
         "several runs"
-        + ("; samples are padded to the crop size in all runs" if metrics["padded"] else ""),
+        + ("; samples are padded to the crop size in all runs" if metrics.padded else ""),
         _windows(sides, "losses", name="loss"),
         _windows(sides, "gradient_norms", name="gradient norm"),
         _evaluations(metrics),
@@ -242,13 +237,13 @@ def report(metrics: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _graphs(metrics: dict[str, Any]) -> str:
-    if not metrics["graphs"]:
+def _graphs(metrics: LossMetrics) -> str:
+    if not metrics.graphs:
         return "without graphs"
-    return f"with CUDA graphs ({metrics['sides'][FAST]['num_eager_steps']} eager steps)"
+    return f"with CUDA graphs ({metrics.sides[FAST].num_eager_steps} eager steps)"
 
 
-def _windows(sides: dict[str, Any], metric: str, *, name: str) -> str:
+def _windows(sides: Sides, metric: Metric, *, name: str) -> str:
     rows = [
         [
             f"{window.first}-{window.last}",
@@ -281,18 +276,25 @@ def _windows(sides: dict[str, Any], metric: str, *, name: str) -> str:
     )
 
 
-def _evaluations(metrics: dict[str, Any]) -> str:
-    target, rows = metrics["target_lddt_ca"], []
-    for name, side in metrics["sides"].items():
+def _evaluations(metrics: LossMetrics) -> str:
+    target, rows = metrics.target_lddt_ca, []
+    for name, side in metrics.sides.items():
         reached = first_step_at(side, target)
-        last_step, last = side["evaluations"][-1]
+        last_step, last = side.evaluations[-1]
         rows.append(
             [
                 name,
                 f"{last:.4f}",
                 str(last_step),
                 "-" if reached is None else str(reached),
-                f"{side['seconds_per_step']:.3f}",
+                f"{side.seconds_per_step:.3f}",
             ]
         )
     return table(rows, header=["run", "lDDT-Ca", "after step", f"{target} after step", "s/step"])
+
+
+def headline(metrics: LossMetrics) -> str:
+    """Return one line that says whether the losses agree."""
+    setup = f"{metrics.kernels} kernels in {metrics.precision}"
+    setup += " with CUDA graphs" if metrics.graphs else ""
+    return f"{metrics.preset}, {metrics.steps} steps, {setup}: {summarize(metrics.sides)}"

@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +39,20 @@ class PrefetchPlan:
     """Duration of a training step, during which batches are prepared ahead."""
     depth: int
     """Number of batches prepared ahead, except for "direct"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefetchMetrics:
+    """Waiting times of the timed steps, with the plan."""
+
+    crop_size: int
+    step_seconds: float
+    depth: int
+    device: str
+    seconds: dict[str, list[float]]
+    """Prefetcher -> waiting times."""
+    unavailable: dict[str, str]
+    """Prefetcher -> reason why it was not measured."""
 
 
 def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) -> RawFeatures:
@@ -96,8 +109,8 @@ def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
 
 
 def measure_prefetch(
-    plan: PrefetchPlan, *, device: torch.device, save: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+    plan: PrefetchPlan, *, device: torch.device, save: Callable[[PrefetchMetrics], None]
+) -> PrefetchMetrics:
     """Measure the wait of each timed step with each prefetcher.
 
     The prefetchers alternate; their order is reversed in every other round.
@@ -106,29 +119,26 @@ def measure_prefetch(
         plan: Sizes and counts.
         device: Device of the batches. "pinned" is measured only on a GPU.
         save: Called with the metrics so far after every round of a prefetcher.
-
-    Returns:
-        "seconds": kind -> waiting times. "unavailable": kind -> reason. The rest is the plan.
     """
     config = DataConfig(crop_size=plan.crop_size)
     kinds = ["direct", *(["pinned"] if device.type == "cuda" else []), "dali"]
-    metrics: dict[str, Any] = {
-        "crop_size": plan.crop_size,
-        "step_seconds": plan.step_seconds,
-        "depth": plan.depth,
-        "device": str(device),
-        "seconds": {kind: [] for kind in kinds},
-        "unavailable": {},
-    }
+    metrics = PrefetchMetrics(
+        crop_size=plan.crop_size,
+        step_seconds=plan.step_seconds,
+        depth=plan.depth,
+        device=str(device),
+        seconds={kind: [] for kind in kinds},
+        unavailable={},
+    )
     batches = wire_batches(config)
     for number in tracked(range(plan.rounds), what="prefetchers", unit="round"):
         for kind in kinds if number % 2 == 0 else reversed(kinds):
-            if kind in metrics["unavailable"]:
+            if kind in metrics.unavailable:
                 continue
             try:
-                metrics["seconds"][kind] += _waits(batches, kind, plan, device)
+                metrics.seconds[kind] += _waits(batches, kind, plan, device)
             except ValueError as error:
-                metrics["unavailable"][kind] = str(error)
+                metrics.unavailable[kind] = str(error)
             save(metrics)
     return metrics
 
@@ -155,20 +165,30 @@ def _waits(
     return seconds[_UNTIMED_BATCHES:]
 
 
-def report_prefetch(metrics: dict[str, Any]) -> str:
+def report_prefetch(metrics: PrefetchMetrics) -> str:
     """Format a row for each prefetcher."""
-    direct = TimingStats.of(metrics["seconds"]["direct"])
+    direct = TimingStats.of(metrics.seconds["direct"])
     rows = []
-    for kind, seconds in metrics["seconds"].items():
+    for kind, seconds in metrics.seconds.items():
         if not seconds:
-            rows.append([kind, metrics["unavailable"].get(kind, "not measured"), "", ""])
+            rows.append([kind, metrics.unavailable.get(kind, "not measured"), "", ""])
             continue
         stats = TimingStats.of(seconds)
-        text = f"{1e3 * stats.median:.2f} ({1e3 * stats.low:.2f} to {1e3 * stats.high:.2f})"
-        rows.append([kind, text, f"{stats.median / direct.median:.2f}", str(stats.count)])
+        ratio = stats.ratio_to(direct)
+        rows.append([kind, stats.text(2, scale=1e3), f"{ratio.median:.2f}", str(stats.count)])
     header = ["prefetcher", "wait for a batch, ms", "of direct", "batches"]
     return (
-        f"steps of {1e3 * metrics['step_seconds']:.0f} ms on {metrics['device']}, "
-        f"crop {metrics['crop_size']}, {metrics['depth']} batches ahead\n\n"
+        f"steps of {1e3 * metrics.step_seconds:.0f} ms on {metrics.device}, "
+        f"crop {metrics.crop_size}, {metrics.depth} batches ahead\n\n"
         f"{table(rows, header=header)}"
     )
+
+
+def summarize_prefetch(metrics: PrefetchMetrics) -> str:
+    """Return one line with the median wait of each prefetcher that was measured."""
+    waits = [
+        f"{kind} {1e3 * TimingStats.of(seconds).median:.2f} ms"
+        for kind, seconds in metrics.seconds.items()
+        if seconds
+    ]
+    return f"wait for a batch on {metrics.device}: {', '.join(waits)}"

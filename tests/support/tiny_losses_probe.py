@@ -14,7 +14,8 @@ import sys
 
 import torch
 
-from benchmark.perf.subprocesses.losses_probe import configuration, train
+from benchmark.perf.subprocesses.losses_probe import RunSettings, configuration, train
+from benchmark.perf.tools.perf_record import from_json
 from openfold_opt.train.config import RunConfig
 from tests.support.synthetic_samples import MemorySource, tiny_config
 
@@ -32,10 +33,10 @@ def build_tiny() -> RunConfig:
 
 def main() -> int:
     torch.set_num_threads(1)
-    settings = json.loads(sys.argv[1])
-    fault, config = settings["kernels"], build_tiny()
+    settings = from_json(RunSettings, json.loads(sys.argv[1]))
+    fault, config = settings.kernels, build_tiny()
     if fault in ("triton", "compiled"):
-        settings["kernels"] = "reference"
+        settings = dataclasses.replace(settings, kernels="reference")
     if fault == "triton":
         config = dataclasses.replace(
             config, schedule=dataclasses.replace(config.schedule, base_learning_rate=3e-3)

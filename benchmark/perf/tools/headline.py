@@ -10,7 +10,6 @@ from typing import Any
 
 from benchmark.perf.command import MEASUREMENTS
 from benchmark.perf.tools.perf_record import from_json
-from benchmark.results.headlines import HEADLINES
 
 PLACEHOLDER = "see the record"
 
@@ -27,8 +26,6 @@ def headline(measurement: str, figures: dict[str, Any]) -> str:
         return PLACEHOLDER
     try:
         module = importlib.import_module(f"benchmark.perf.{measurement}")
-        if not hasattr(module, "METRICS"):
-            return HEADLINES[measurement](figures)
         return module.headline(from_json(module.METRICS, figures))
     except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
         return PLACEHOLDER

@@ -1,16 +1,15 @@
 """Compare training runs: differences of their losses in windows of steps.
 
 The baseline is the difference between runs that should agree: a reference run and reference runs
-from perturbed weights. A run is {"losses", "gradient_norms": one number for each step,
-"evaluations": [[step, lddt_ca], ...], ...}. Records name the runs "plain" (reference kernels),
-"fast" (optimized path), "perturbed 1", ... (perturbed weights) and "seed 2", ... (other seeds).
+from perturbed weights. Records name the runs "plain" (reference kernels), "fast" (optimized path),
+"perturbed 1", ... (perturbed weights) and "seed 2", ... (other seeds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 REFERENCE, FAST, PERTURBED, SEED = "plain", "fast", "perturbed", "seed"
 """Names of the runs in records."""
@@ -23,7 +22,25 @@ A perturbed run is rounded once. The fast run rounds weights and activations in 
 reference kernels in bf16 reached a ratio of 2.03 on the demo.
 """
 
-Sides = dict[str, dict[str, Any]]
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Metrics of one run."""
+
+    losses: list[float]
+    """Loss of each step."""
+    gradient_norms: list[float]
+    """Norm of the gradients of each step."""
+    evaluations: list[list[float]]
+    """[step, lDDT-Ca] of each evaluation."""
+    device: str
+    seconds_per_step: float
+    num_eager_steps: int | None
+    """Steps without a CUDA graph; None if the run uses no graphs."""
+
+
+Sides = dict[str, Side]
+Metric = Literal["losses", "gradient_norms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +91,13 @@ def ranges(steps: int) -> list[tuple[int, int]]:
     return windows
 
 
-def compare(sides: Sides, metric: str) -> list[Window]:
-    """Compare the runs in every window. metric: "losses" or "gradient_norms"."""
-    series = {name: side[metric] for name, side in sides.items()}
+def compare(sides: Sides, metric: Metric) -> list[Window]:
+    """Compare the runs in every window."""
+    series = {name: getattr(side, metric) for name, side in sides.items()}
     return [_window(series, first, last) for first, last in ranges(len(series[REFERENCE]))]
 
 
-def _window(series: dict[str, Sequence[float]], first: int, last: int) -> Window:
+def _window(series: Mapping[str, Sequence[float]], first: int, last: int) -> Window:
     cut = {name: values[first - 1 : last] for name, values in series.items()}
     reference = _mean(cut[REFERENCE])
     differences = {
@@ -102,15 +119,17 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _of_kind(names: Any, kind: str) -> list[str]:
+def _of_kind(names: Iterable[str], kind: str) -> list[str]:
     return [name for name in names if name.startswith(f"{kind} ")]
 
 
-def largest_of_first_steps(sides: Sides, metric: str) -> dict[str, float]:
+def largest_of_first_steps(sides: Sides, metric: Metric) -> dict[str, float]:
     """Return the largest relative difference of each run from the reference in the first steps."""
-    reference = sides[REFERENCE][metric][:FIRST_STEPS]
+    reference = getattr(sides[REFERENCE], metric)[:FIRST_STEPS]
     return {
-        name: max(abs(x - r) / abs(r) for x, r in zip(side[metric], reference, strict=False))
+        name: max(
+            abs(x - r) / abs(r) for x, r in zip(getattr(side, metric), reference, strict=False)
+        )
         for name, side in sides.items()
         if name != REFERENCE
     }
@@ -140,6 +159,6 @@ def summarize(sides: Sides) -> str:
     )
 
 
-def first_step_at(side: dict[str, Any], target: float) -> int | None:
+def first_step_at(side: Side, target: float) -> int | None:
     """Return the step of the first evaluation that reaches a target lDDT-Ca, or None."""
-    return next((step for step, lddt_ca in side["evaluations"] if lddt_ca >= target), None)
+    return next((int(step) for step, lddt_ca in side.evaluations if lddt_ca >= target), None)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.errors import BenchmarkError
 from benchmark.perf.tools.perf_record import from_json
@@ -24,6 +23,25 @@ _NEEDED = (
     "scripts/preprocess_open_protein_set.py",
     "openfold/datasets.py",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceConversion:
+    """Times of the preprocessing scripts."""
+
+    structures_seconds: float
+    alignments_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSamples:
+    """Times of the samples of a chain, as reference_samples.py prints them."""
+
+    chain: str
+    kind: str
+    """"training" or "evaluation"."""
+    seconds: list[float]
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +84,8 @@ class Reference:
                 f"reference ({modules}): {reason}"
             )
 
-    def process(self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path) -> dict[str, float]:
-        """Run both preprocessing scripts with one worker process, and return the seconds of each.
+    def process(self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path) -> ReferenceConversion:
+        """Run both preprocessing scripts with one worker process, and return their times.
 
         The results are in out/pdb and out/alignments.
         """
@@ -97,12 +115,14 @@ class Reference:
                 1,
             ]
         )
-        return {"structures_seconds": pdb_seconds, "alignments_seconds": alignment_seconds}
+        return ReferenceConversion(
+            structures_seconds=pdb_seconds, alignments_seconds=alignment_seconds
+        )
 
     def samples(
         self, processed: Path, chain_ids: Sequence[str], *, repeats: int
-    ) -> Iterator[dict[str, Any]]:
-        """Yield a record for each kind of sample and each chain that the reference can use."""
+    ) -> Iterator[ReferenceSamples]:
+        """Yield the times for each kind of sample and each chain that the reference can use."""
         command = [
             self.python,
             SAMPLES_SCRIPT,
@@ -118,8 +138,9 @@ class Reference:
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
+            assert process.stdout is not None
             for line in process.stdout:
-                yield json.loads(line)
+                yield from_json(ReferenceSamples, json.loads(line))
         if process.returncode != 0:
             raise BenchmarkError(
                 "the MLCommons reference's sample preparation ended with exit code "
@@ -152,7 +173,7 @@ class Reference:
             )
         yield from_json(StepTimes, json.loads(finished.stdout.splitlines()[-1]))
 
-    def _timed(self, arguments: Sequence[Any]) -> float:
+    def _timed(self, arguments: Sequence[object]) -> float:
         started = time.perf_counter()
         command = list(map(str, [self.python, *arguments]))
         finished = subprocess.run(

@@ -21,6 +21,17 @@ def add_preset(parser: Parser, *, default: str, what: str = "preset for the shap
     )
 
 
+def add_data_dir(parser: Parser) -> None:
+    """Declare --data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        required=True,
+        metavar="D",
+        help="shards made by `python -m data_prep convert`",
+    )
+
+
 def add_kernels(parser: Parser, *, what: str = "implementation of all operations") -> None:
     """Declare --kernels."""
     parser.add_argument(

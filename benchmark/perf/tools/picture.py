@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 from benchmark.perf.tools.module_times import ModuleTimes
 
 
-def _new_figure(width: float, height: float) -> tuple[Any, Any]:
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Create a figure of a size in inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -19,17 +23,19 @@ def _new_figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def draw_preparation_times(samples: dict[str, Any], path: Path) -> None:
+def draw_preparation_times(seconds: Mapping[str, Sequence[float]], path: Path) -> None:
     """Plot sorted preparation times of training samples on a logarithmic scale.
 
     Shows the heavy tail, as Figure 4 of the ScaleFold paper does.
+
+    Args:
+        seconds: Label of a curve -> time of each chain.
+        path: Image to write.
     """
     figure, axes = _new_figure(7, 4)
-    chains = samples["training"].values()
-    for side, label in (("reference", "reference"), ("ours", "openfold-opt")):
-        times = sorted(statistics.median(chain[side]) for chain in chains if side in chain)
+    for label, times in seconds.items():
         if times:
-            axes.step(range(1, len(times) + 1), times, where="mid", label=label)
+            axes.step(range(1, len(times) + 1), sorted(times), where="mid", label=label)
     axes.set_yscale("log")
     axes.set_xlabel("training samples, one per chain, sorted by time")
     axes.set_ylabel("preparation time on one core, s")

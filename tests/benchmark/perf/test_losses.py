@@ -1,5 +1,6 @@
 """`perf losses`: runs of a tiny model, an injected fault, refused options, synthetic losses."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 
 from benchmark.__main__ import main
 from benchmark.perf import losses
-from benchmark.perf.subprocesses.losses_probe import configuration, perturbed
-from benchmark.perf.tools.headline import headline
+from benchmark.perf.subprocesses.losses_probe import RunSettings, configuration, perturbed
 from benchmark.perf.tools.loss_windows import (
+    Side,
     compare,
     diverging,
     first_step_at,
@@ -17,12 +18,24 @@ from benchmark.perf.tools.loss_windows import (
     ranges,
     summarize,
 )
+from benchmark.perf.tools.perf_record import from_json
 from benchmark.presets import build_preset
 from data_prep.progress import Progress
 from tests.support.synthetic_samples import MemorySource
 from tests.support.tiny_losses_probe import build_tiny
 
 STEPS = 12
+SETTINGS = RunSettings(
+    preset="demo",
+    data_dir="",
+    steps=50,
+    seed=1,
+    kernels="reference",
+    precision="fp32",
+    graphs=False,
+    pads=False,
+    perturbation=0.0,
+)
 
 
 def use_tiny_probe(monkeypatch):
@@ -56,7 +69,7 @@ def metrics(tmp_path_factory):
             str(record),
         ]
         assert main(["perf", "losses", *options]) == 0
-    return json.loads(record.read_text())["figures"]
+    return from_json(losses.METRICS, json.loads(record.read_text())["figures"])
 
 
 def test_the_fast_run_agrees(metrics):
@@ -67,37 +80,22 @@ def test_the_fast_run_agrees(metrics):
         and "\n11-12 " in text
         and "without graphs" in text
     )
-    assert headline("losses", metrics).startswith(
-        "demo, 12 steps, auto kernels in bf16: losses agree"
-    )
-    sides = metrics["sides"]
+    assert losses.headline(metrics).startswith("demo, 12 steps, auto kernels in bf16: losses agree")
+    sides = metrics.sides
     assert list(sides) == ["fast", "plain", "perturbed 1", "seed 2"]
-    assert all(
-        len(side["losses"]) == len(side["gradient_norms"]) == STEPS for side in sides.values()
-    )
-    assert [step for step, _ in sides["plain"]["evaluations"]] == [4, 8, 12]
+    assert all(len(side.losses) == len(side.gradient_norms) == STEPS for side in sides.values())
+    assert [step for step, _ in sides["plain"].evaluations] == [4, 8, 12]
     # bf16 and perturbed weights change the losses slightly.
     differences = largest_of_first_steps(sides, "losses")
     assert 0.0 < differences["fast"] < 1e-2 and 0.0 < differences["perturbed 1"] < 1e-2
 
 
 def test_a_different_learning_rate_is_detected(metrics, tiny):
-    settings = {
-        "preset": "demo",
-        "data_dir": "",
-        "steps": STEPS,
-        "seed": 1,
-        "kernels": "triton",
-        "precision": "fp32",
-        "graphs": False,
-        "pads": False,
-        "perturbation": 0.0,
-        "perturbation_seed": None,
-    }
+    settings = dataclasses.replace(SETTINGS, steps=STEPS, kernels="triton")
     faulty = losses.run_side("fast", settings, Progress(None, what="", unit="step", is_silent=True))
-    sides = metrics["sides"] | {"fast": faulty}
+    sides = metrics.sides | {"fast": faulty}
     assert diverging(compare(sides, "losses"))
-    assert "LOSSES DO NOT AGREE" in losses.report(metrics | {"sides": sides})
+    assert "LOSSES DO NOT AGREE" in losses.report(dataclasses.replace(metrics, sides=sides))
 
 
 def test_a_loss_that_is_not_finite_is_an_error(tiny, tmp_path, capsys):
@@ -140,7 +138,9 @@ def test_impossible_measurements_are_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_graphs_use_padded_samples():
-    settings = {"kernels": "triton", "precision": "bf16", "graphs": True, "pads": True, "steps": 50}
+    settings = dataclasses.replace(
+        SETTINGS, kernels="triton", precision="bf16", graphs=True, pads=True
+    )
     config = configuration(build_preset("real_smoke"), settings)
     assert (
         config.cuda_graphs
@@ -148,9 +148,8 @@ def test_graphs_use_padded_samples():
         and config.device == "cuda"
         and config.max_steps == config.evaluation.every_steps == 50
     )
-    assert (
-        configuration(build_preset("demo"), settings | {"steps": 200}).evaluation.every_steps == 100
-    )
+    settings = dataclasses.replace(settings, steps=200)
+    assert configuration(build_preset("demo"), settings).evaluation.every_steps == 100
 
 
 def test_perturbed_weights_differ_by_a_rounding_error():
@@ -165,7 +164,14 @@ def test_perturbed_weights_differ_by_a_rounding_error():
 
 
 def side(values):
-    return {"losses": values, "evaluations": [[10, 0.5], [20, 0.8], [30, 0.9]]}
+    return Side(
+        losses=values,
+        gradient_norms=[],
+        evaluations=[[10, 0.5], [20, 0.8], [30, 0.9]],
+        device="cpu",
+        seconds_per_step=1.0,
+        num_eager_steps=None,
+    )
 
 
 def test_windows_and_summary_of_synthetic_losses():

@@ -16,12 +16,18 @@ from benchmark.__main__ import main
 from benchmark.perf import loader
 from benchmark.perf.command import MEASUREMENTS
 from benchmark.perf.subprocesses.reference_samples import admit_old_defaults
-from benchmark.perf.tools.perf_record import RecordFile
+from benchmark.perf.tools.perf_record import RecordFile, from_json, to_json
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from data_prep.__main__ import main as data_prep
 
-PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+ROOT = Path(__file__).parents[3]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 (TRITON,) = PROJECT["optional-dependencies"]["gpu"]
+MEASURED = [
+    path
+    for name in ("comm", "data", "evaluation", "loader", "losses")
+    for path in sorted((ROOT / "results" / "measured").glob(f"*_perf_{name}*.json"))
+]
 
 
 def test_timing_stats_and_their_ratio():
@@ -223,12 +229,12 @@ def loader_arguments(*options):
 
 def test_both_loaders_deliver_the_same_samples():
     metrics = loader.measure(loader_arguments("--window", "60", "--busy", "0.5"))
-    in_order, reordered = metrics["loaders"].values()
+    in_order, reordered = metrics.loaders.values()
     for result in (in_order, reordered):
-        assert (result["delivered"], result["missing"], result["delivered_twice"]) == (120, 0, 0)
-        assert 0 <= result["stall_share"] < 1
-    assert in_order["largest_reorder_distance"] == 0
-    assert 0 < reordered["largest_reorder_distance"] <= 60 and reordered["largest_lateness"] <= 60
+        assert (result.delivered, result.missing, result.delivered_twice) == (120, 0, 0)
+        assert 0 <= result.stall_share < 1
+    assert in_order.largest_reorder_distance == 0
+    assert 0 < reordered.largest_reorder_distance <= 60 and reordered.largest_lateness <= 60
     text = loader.report(metrics)
     assert "in order" in text and "window 60" in text and "(0 missing, 0 twice)" in text
 
@@ -236,7 +242,7 @@ def test_both_loaders_deliver_the_same_samples():
 def test_times_are_scaled_to_the_busy_share_of_the_workers():
     metrics = loader.measure(loader_arguments("--busy", "0.25"))
     task = loader.ReplayTask(
-        seconds=tuple(metrics["scale"] * t for t in loader.BUILT_IN_SECONDS), seed=0
+        seconds=tuple(metrics.scale * t for t in loader.BUILT_IN_SECONDS), seed=0
     )
     mean = sum(task.time_of(position) for position in range(120)) / 120
     assert mean == pytest.approx(0.25 * 4 * 0.002)
@@ -329,3 +335,10 @@ def test_a_missing_triton_is_reported_with_install_commands(measurement, capsys,
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1 and "./run_tests.sh --setup-only" in message
     assert f"pip install {TRITON}" in message
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_archived_metrics_keep_their_format(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    module = importlib.import_module(f"benchmark.perf.{record['measurement']}")
+    assert to_json(from_json(module.METRICS, record["figures"])) == record["figures"]
