@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.batch import Delivery, LoadedBatch, WireFeatures
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.random_streams import evaluation_seed
@@ -16,7 +15,7 @@ from openfold_opt.loader.reorder_window import ConsumedPositions, StreamState
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
 from openfold_opt.loader.wire_format import stack_samples
-from openfold_opt.loader.workers import Delivery, WorkerStream
+from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.reader import ShardReader
 
@@ -48,7 +47,7 @@ class TrainingTask:
         chain_ids, seeds = zip(*(self.sampler.sample(number) for number in numbers))
         return BatchLabel(chain_ids=chain_ids, sample_seeds=seeds)
 
-    def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
+    def __call__(self, position: int) -> tuple[BatchLabel, WireFeatures]:
         label = self.label(position)
         samples = [
             make_training_sample(self.reader, chain_id, seed=seed, config=self.data)
@@ -75,7 +74,7 @@ class EvaluationTask:
     chain_ids: tuple[str, ...]
     data: DataConfig
 
-    def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
+    def __call__(self, position: int) -> tuple[BatchLabel, WireFeatures]:
         chain_id = self.chain_ids[position]
         sample = make_evaluation_sample(self.reader, chain_id, config=self.data)
         return BatchLabel(
@@ -137,10 +136,10 @@ class TrainingLoader:
             timeout_seconds=loader.timeout_seconds * (loader.max_attempts + 1),
         )
 
-    def __iter__(self) -> Iterator[WireBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[WireFeatures]]:
         return self
 
-    def __next__(self) -> WireBatch:
+    def __next__(self) -> LoadedBatch[WireFeatures]:
         delivery = next(self._deliveries)
         for position in delivery.skipped:
             self._consumed.add(position)
@@ -199,7 +198,7 @@ class EvaluationLoader:
     def __len__(self) -> int:
         return len(self._task.chain_ids)
 
-    def __iter__(self) -> Iterator[WireBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[WireFeatures]]:
         # The validation score averages over all chains, so none may be skipped.
         with WorkerStream(
             self._task, config=self._loader, end=len(self), error_budget=0
@@ -208,10 +207,12 @@ class EvaluationLoader:
                 yield _to_batch(delivery, slots=range(1), step=-1, micro=0)
 
 
-def _to_batch(delivery: Delivery, *, slots: range, step: int, micro: int) -> WireBatch:
+def _to_batch(
+    delivery: Delivery, *, slots: range, step: int, micro: int
+) -> LoadedBatch[WireFeatures]:
     label: BatchLabel = delivery.description
-    return WireBatch(
-        arrays=delivery.arrays,
+    return LoadedBatch(
+        features=delivery.arrays,
         chain_ids=label.chain_ids,
         sample_seeds=label.sample_seeds,
         slots=torch.tensor(slots, dtype=torch.int64),

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openfold_opt.loader.array_transfer import receive_arrays, send_arrays_to_all
+from openfold_opt.loader.batch import Delivery
 from openfold_opt.loader.retry_policy import LoaderError, explain
-from openfold_opt.loader.workers import Delivery
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
@@ -45,9 +45,9 @@ class TrainingInterval:
     """
 
     train_step: StepRunner
-    batches: Iterator[LoadedBatch]
+    batches: Iterator[LoadedBatch[ModelFeatures]]
     """Micro-batches of this rank on its device, starting with those of the first step to run."""
-    mark_consumed: Callable[[LoadedBatch], None]
+    mark_consumed: Callable[[LoadedBatch[ModelFeatures]], None]
     """Called for each micro-batch after its step was launched."""
     accumulation: int
     samples_per_step: int
@@ -76,7 +76,7 @@ class TrainingInterval:
             step += 1
             self.between_steps()
             started, waited = time.perf_counter(), self.data_wait_seconds
-            loaded: list[LoadedBatch] = []
+            loaded: list[LoadedBatch[ModelFeatures]] = []
             result = self.train_step.run(
                 self._micro_batches(step, loaded),
                 step=step,
@@ -99,7 +99,9 @@ class TrainingInterval:
             stop_flags += self._report(launched, ended=time.perf_counter(), metrics=metrics)
         return step, tuple(dict.fromkeys(stop_flags))
 
-    def _micro_batches(self, step: int, taken: list[LoadedBatch]) -> Iterator[MicroBatch]:
+    def _micro_batches(
+        self, step: int, taken: list[LoadedBatch[ModelFeatures]]
+    ) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step, and append the loaded batches to `taken`."""
         for _ in range(self.accumulation):
             requested = time.perf_counter()

@@ -37,7 +37,7 @@ def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
     ) as batches:
         for _ in range(num_micro):
             batch = next(batches)
-            decoded = decode_batch(batch.arrays)
+            decoded = decode_batch(batch.features)
             check_features(decoded, batched=True)
             for index, slot in enumerate(batch.slots.tolist()):
                 features = {name: tensor[index].clone() for name, tensor in decoded.items()}
@@ -107,12 +107,12 @@ def test_evaluation_yields_the_same_whole_chains_in_every_iteration(quirks_dir, 
     first, second = list(loader), list(loader)
     assert [batch.chain_ids for batch in first] == [(chain,) for chain in CHAINS]
     for one, other in zip(first, second):
-        features = decode_batch(one.arrays)
+        features = decode_batch(one.features)
         sizes = check_features(features, batched=True)
         assert sizes["batch"] == 1
         assert sizes["N_res"] == reader.entry(one.chain_ids[0]).sequence_length
-        for name, array in one.arrays.items():
-            np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+        for name, array in one.features.items():
+            np.testing.assert_array_equal(array, other.features[name], err_msg=name)
 
 
 def test_evaluation_without_chains_is_empty(quirks_dir):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
@@ -105,7 +105,7 @@ class MemoryData:
         self._context = context
         self._broken_at = broken_at
 
-    def mark_consumed(self, batch: LoadedBatch) -> None:
+    def mark_consumed(self, batch: LoadedBatch[ModelFeatures]) -> None:
         """Do nothing: batches are used in order."""
 
     def training_state(self) -> None:
@@ -113,7 +113,7 @@ class MemoryData:
 
     def training_batches(
         self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]
-    ) -> Iterator[LoadedBatch]:
+    ) -> Iterator[LoadedBatch[ModelFeatures]]:
         local, accumulation = self._config.local_batch_size, self._config.accumulation
         global_batch = local * accumulation * self._axis.size
         step = start_step

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from openfold_opt.loader.background_queue import BackgroundQueue
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
@@ -94,11 +94,11 @@ class PrefetchedData(MemoryData):
         self._case, self._rank = case, rank
         self._queue: BackgroundQueue | None = None
 
-    def training_batches(self, **options) -> Iterator[LoadedBatch]:
+    def training_batches(self, **options) -> Iterator[LoadedBatch[ModelFeatures]]:
         self._queue = BackgroundQueue(super().training_batches(**options), depth=2, name="prefetch")
         return self._batches()
 
-    def _batches(self) -> Iterator[LoadedBatch]:
+    def _batches(self) -> Iterator[LoadedBatch[ModelFeatures]]:
         for number in range(1_000_000):
             if number == 1 and self._case.outcome == "interrupted":
                 signal.raise_signal(signal.SIGINT)
