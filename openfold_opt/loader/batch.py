@@ -27,7 +27,7 @@ class LoadedBatch(Generic[Features]):
     slots: Tensor
     """int64 [batch], indices of the samples in the global batch; they select the dropout masks."""
     step: int
-    """Optimizer step that uses the batch, counted from 0; -1 in evaluation."""
+    """Optimizer step that uses the batch, counted from 1; 0 in evaluation."""
     micro: int
     """Index of the micro-batch in its step, counted from 0."""
     position: int

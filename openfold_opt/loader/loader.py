@@ -32,7 +32,7 @@ class BatchLabel:
 class TrainingTask:
     """Prepares the micro-batches of one rank.
 
-    In strict order, position p is micro-batch p % accumulation of step p // accumulation.
+    In strict order, SampleStream.step_of returns the step and micro-batch of a position.
     """
 
     reader: ShardReader
@@ -42,9 +42,8 @@ class TrainingTask:
 
     def label(self, position: int) -> BatchLabel:
         """Compute the chains and seeds of a micro-batch without reading data."""
-        step, micro = self.stream.step_of(position)
-        numbers = [step * self.stream.global_batch_size + slot for slot in self.stream.slots(micro)]
-        chain_ids, seeds = zip(*(self.sampler.sample(number) for number in numbers))
+        samples = [self.sampler.sample(number) for number in self.stream.sample_numbers(position)]
+        chain_ids, seeds = zip(*samples)
         return BatchLabel(chain_ids=chain_ids, sample_seeds=seeds)
 
     def __call__(self, position: int) -> tuple[BatchLabel, WireFeatures]:
@@ -63,7 +62,7 @@ class TrainingTask:
             for chain_id, seed in zip(label.chain_ids, label.sample_seeds)
         )
         step, micro = self.stream.step_of(position)
-        return f"training step {step + 1}, micro-batch {micro + 1}: {samples}"
+        return f"training step {step}, micro-batch {micro + 1}: {samples}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +100,9 @@ class TrainingLoader:
         loader: configuration of their preparation.
         stream: the part of the global stream that this rank reads.
         dap: the ranks that read the same part. They get the same batches, prepared once per node.
-        start_step: first optimizer step.
-        start: the consumed part of the stream, from `state`; None: what `start_step` steps consume
-            in strict order.
+        first_step: first optimizer step, counted from 1.
+        start: the consumed part of the stream, from `state`; None: what the steps before
+            `first_step` consume in strict order.
         report: called with a message for each skipped batch and each replaced worker.
 
     Raises:
@@ -120,13 +119,13 @@ class TrainingLoader:
         loader: LoaderConfig,
         stream: SampleStream,
         dap: AxisGroup = AxisGroup.single("dap"),
-        start_step: int = 0,
+        first_step: int = 1,
         start: StreamState | None = None,
         report: Callable[[str], None] = warnings.warn,
     ) -> None:
         task = TrainingTask(reader=ShardReader(data_dir), sampler=sampler, data=data, stream=stream)
         self._stream = stream
-        self._num_delivered = start_step * stream.accumulation
+        self._num_delivered = (first_step - 1) * stream.accumulation
         start = StreamState(low=self._num_delivered) if start is None else start
         self._consumed = ConsumedPositions(start)
         self._deliveries = SharedDeliveries(
@@ -204,7 +203,7 @@ class EvaluationLoader:
             self._task, config=self._loader, end=len(self), error_budget=0
         ) as deliveries:
             for delivery in deliveries:
-                yield _to_batch(delivery, slots=range(1), step=-1, micro=0)
+                yield _to_batch(delivery, slots=range(1), step=0, micro=0)
 
 
 def _to_batch(

@@ -41,14 +41,14 @@ class OpenData(Protocol):
     def training_batches(
         self,
         *,
-        start_step: int,
+        first_step: int,
         start: StreamState | None,
         device: torch.device,
         report: Callable[[str], None],
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
         """Return an endless iterator over the micro-batches of this rank, on the device.
 
-        start_step: first optimizer step, counted from 0. start: value of `training_state` when the
+        first_step: first optimizer step, counted from 1. start: value of `training_state` when the
         run was interrupted; None: samples were used in order. report: receives a line for each
         skipped batch and each restarted worker.
         """
@@ -148,7 +148,7 @@ class ShardData:
     def training_batches(
         self,
         *,
-        start_step: int,
+        first_step: int,
         start: StreamState | None,
         device: torch.device,
         report: Callable[[str], None],
@@ -161,7 +161,7 @@ class ShardData:
             loader=self._config.loader,
             stream=self._stream,
             dap=self._dap_axis,
-            start_step=start_step,
+            first_step=first_step,
             start=start,
             report=report,
         )

@@ -53,7 +53,7 @@ class TrainingInterval:
     samples_per_step: int
     """The global batch size."""
     recycling: Callable[[int], int]
-    """Returns the number of recycling iterations of a step, counted from 0."""
+    """Returns the number of recycling iterations of a step."""
     training_ranks: AxisGroup
     observer: RunObserver
     note: Callable[..., None]
@@ -65,13 +65,13 @@ class TrainingInterval:
     warned_terms: set[str] = field(default_factory=set)
 
     def run(self, *, first_step: int, last_step: int) -> tuple[int, tuple[str, ...]]:
-        """Run and report steps first_step + 1 .. last_step, counted from 1.
+        """Run and report steps first_step .. last_step, counted from 1.
 
         A stop flag ends the interval early. Returns the last step and the stop flags, which are
         the same on every rank.
         """
         launched: LaunchedStep | None = None
-        step, stop_flags = first_step, ()
+        step, stop_flags = first_step - 1, ()
         while step < last_step and not stop_flags:
             step += 1
             self.between_steps()
@@ -80,7 +80,7 @@ class TrainingInterval:
             result = self.train_step.run(
                 self._micro_batches(step, loaded),
                 step=step,
-                num_recycling_iterations=self.recycling(step - 1),
+                num_recycling_iterations=self.recycling(step),
             )
             for batch in loaded:
                 self.mark_consumed(batch)
@@ -110,9 +110,9 @@ class TrainingInterval:
             self.note(activity="training")
             self.data_wait_seconds += time.perf_counter() - requested
             taken.append(loaded)
-            if loaded.step != step - 1:
+            if loaded.step != step:
                 raise RuntimeError(
-                    f"the loader is at step {loaded.step}, the training at step {step - 1}"
+                    f"the loader is at step {loaded.step}, the training at step {step}"
                 )
             yield MicroBatch(
                 features=FeatureBatch.from_features(loaded.features),

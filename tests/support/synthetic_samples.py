@@ -112,16 +112,16 @@ class MemoryData:
         """Return None: samples are used in order."""
 
     def training_batches(
-        self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]
+        self, *, first_step: int, start: None, device: torch.device, report: Callable[[str], None]
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
         local, accumulation = self._config.local_batch_size, self._config.accumulation
         global_batch = local * accumulation * self._axis.size
-        step = start_step
+        step = first_step
         while True:
             for micro in range(accumulation):
                 first = (micro * self._axis.size + self._axis.rank) * local
                 slots = list(range(first, first + local))
-                numbers = [step * global_batch + slot for slot in slots]
+                numbers = [(step - 1) * global_batch + slot for slot in slots]
                 yield LoadedBatch(
                     features=self._stack(numbers),
                     chain_ids=tuple(f"chain{number}" for number in numbers),
@@ -129,7 +129,7 @@ class MemoryData:
                     slots=torch.tensor(slots),
                     step=step,
                     micro=micro,
-                    position=step * accumulation + micro,
+                    position=(step - 1) * accumulation + micro,
                     queue_depth=0,
                     reorder_distance=0,
                 )
