@@ -198,7 +198,6 @@ def build_train_step(
     """Return the training step of a run. Dropout has its own seed, derived from `seed`."""
     step_config = StepConfig(
         optimizer=config.optimizer,
-        schedule=config.schedule,
         weight_average=config.weight_average,
         accumulation=config.accumulation,
         gradient_bucket_bytes=config.parallel.gradient_bucket_bytes,

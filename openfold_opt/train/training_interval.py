@@ -21,7 +21,12 @@ class StepRunner(Protocol):
     """TrainStep or StepGraphs."""
 
     def run(
-        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
+        self,
+        micro_batches: Iterable[MicroBatch],
+        *,
+        step: int,
+        learning_rate: float,
+        num_recycling_iterations: int,
     ) -> StepResult: ...
 
 
@@ -52,6 +57,8 @@ class TrainingInterval:
     accumulation: int
     samples_per_step: int
     """The global batch size."""
+    learning_rate: Callable[[int], float]
+    """Returns the learning rate of a step."""
     recycling: Callable[[int], int]
     """Returns the number of recycling iterations of a step."""
     training_ranks: AxisGroup
@@ -80,6 +87,7 @@ class TrainingInterval:
             result = self.train_step.run(
                 self._micro_batches(step, loaded),
                 step=step,
+                learning_rate=self.learning_rate(step),
                 num_recycling_iterations=self.recycling(step),
             )
             for batch in loaded:

@@ -23,6 +23,7 @@ from openfold_opt.train.evaluation.inline import EvaluationPoint, Evaluations, I
 from openfold_opt.train.evaluation.remote import RemoteEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_interval import TrainingInterval
@@ -83,6 +84,7 @@ class TrainingLoop:
             between_steps=self._between_steps,
             training_ranks=context.training_ranks,
             samples_per_step=prepared.identity.global_batch_size,
+            learning_rate=lambda step: learning_rate(config.schedule, step),
             recycling=self._recycling_iterations,
         )
 

@@ -20,6 +20,7 @@ from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.step import MicroBatch, TrainStep
 from openfold_opt.train.synthetic_features import synthetic_batch, synthetic_sample, training_sizes
 
@@ -65,7 +66,12 @@ def warm_up(
             else:
                 count = range(config.accumulation)
                 batches = (synthetic_micro_batch(config, device, n) for n in count)
-                runner.run(batches, step=1, num_recycling_iterations=number).read()
+                runner.run(
+                    batches,
+                    step=1,
+                    learning_rate=learning_rate(config.schedule, 1),
+                    num_recycling_iterations=number,
+                ).read()
             report(f"warm-up: step with {number} recycling iterations")
         graphs = (
             EvaluationGraphs(evaluator.compute, recorder)

@@ -26,6 +26,7 @@ from openfold_opt.train.synthetic_features import synthetic_sample
 
 SIZES = {"N_res": 8, "N_clust": 3, "N_extra": 4, "N_templ": 1}
 NUM_PASSES = 2
+LEARNING_RATE = 1e-3
 STACK = {
     "num_blocks": 1,
     "c_hidden_msa_attention": 4,
@@ -74,7 +75,7 @@ def tiny_config(**changes) -> RunConfig:
             max_templates=1,
             max_recycling_iterations=NUM_PASSES - 1,
         ),
-        "schedule": ScheduleConfig(base_learning_rate=1e-3),
+        "schedule": ScheduleConfig(base_learning_rate=LEARNING_RATE),
         "evaluation": EvaluationConfig(every_steps=4, target_lddt_ca=1.0),
         "checkpoint": CheckpointConfig(every_steps=2, keep_last=2, keep_best=1),
         "max_steps": 8,

@@ -11,10 +11,10 @@ from openfold_opt.losses.alphafold_loss import LossTerms
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optim.adam import OptimizerConfig
-from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.step import MicroBatch, StepConfig, TrainStep
 
 WIDTH = 5
+LEARNING_RATE = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,6 @@ def toy_step(
     torch.manual_seed(seed)
     config = StepConfig(
         optimizer=OptimizerConfig(clip_norm=clip_norm),
-        schedule=ScheduleConfig(base_learning_rate=1e-2),
         accumulation=accumulation,
         gradient_bucket_bytes=64,
     )

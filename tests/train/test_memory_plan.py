@@ -15,7 +15,7 @@ from openfold_opt.train import memory_plan
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
 from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
-from tests.support.synthetic_samples import tiny_config
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
 from tests.train.graphs.test_step_graphs import micro_batch, new_step
 
 CPU = torch.device("cpu")
@@ -134,7 +134,11 @@ def test_a_step_stays_below_the_planned_memory(config, device):
     batch = micro_batch(preset, 1, device=device.type)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    assert step.run([batch], step=1, num_recycling_iterations=1).read().is_applied
+    assert (
+        step.run([batch], step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=1)
+        .read()
+        .is_applied
+    )
     planned = memory_plan._state_bytes(preset)
     planned += (
         saved_bytes(preset, kernels, num_recomputed_blocks=0) / memory_plan.SHARE_FOR_ACTIVATIONS

@@ -35,9 +35,10 @@ from openfold_opt.train.build_run import (
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
-from openfold_opt.train.step import MicroBatch, TrainStep
+from openfold_opt.train.step import MicroBatch, StepMetrics, TrainStep
 
 _UNTIMED_STEPS = 2
 """The first step allocates memory; the second is the first with Adam's state."""
@@ -85,15 +86,24 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
         sample_ids=("synthetic",),
     )
     micro_batches = [micro_batch] * config.accumulation
+
+    def run_step(runner: TrainStep | StepGraphs, number: int) -> StepMetrics:
+        return runner.run(
+            micro_batches,
+            step=number,
+            learning_rate=learning_rate(config.schedule, number),
+            num_recycling_iterations=passes,
+        ).read()
+
     result: dict[str, Any] = {"graphs": config.cuda_graphs}
     if settings["modules"]:
         # Profile before the capture: a graph replay runs no module hooks, and the graph's memory
         # pool is not available to eager steps.
         trace = None if settings["trace"] is None else Path(settings["trace"])
         for _ in range(2):
-            step.run(micro_batches, step=1, num_recycling_iterations=passes).read()
+            run_step(step, 1)
         result |= time_modules(
-            lambda: step.run(micro_batches, step=1, num_recycling_iterations=passes).read(),
+            lambda: run_step(step, 1),
             model,
             trace=trace,
         )
@@ -108,7 +118,7 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     with paused_garbage_collection():
         for number in range(1, settings["repeats"] + _UNTIMED_STEPS + 1):
             started = time.perf_counter()
-            metrics = runner.run(micro_batches, step=number, num_recycling_iterations=passes).read()
+            metrics = run_step(runner, number)
             seconds.append(time.perf_counter() - started)
             losses.append(metrics.loss)
             if number > _UNTIMED_STEPS:
@@ -116,9 +126,7 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
                 result["peak_memory_bytes"] = peak_memory_bytes(device)
                 print(json.dumps(result), flush=True)
     if settings["modules"] and config.cuda_graphs:
-        replay = time_modules(
-            lambda: runner.run(micro_batches, step=1, num_recycling_iterations=passes).read(), model
-        )
+        replay = time_modules(lambda: run_step(runner, 1), model)
         result["launches"] = replay["launches"]
         print(json.dumps(result), flush=True)
 
