@@ -18,8 +18,8 @@ from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.device_prefetcher import build_prefetcher
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.sample import choose_for_training, encode_sample
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.wire_format import stack_samples
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 _SAMPLES = 4
 """Different samples, delivered cyclically."""

@@ -1,6 +1,7 @@
 """Micro-batches of one rank, in the wire format or decoded, and what workers deliver."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -41,6 +42,13 @@ class LoadedBatch(Generic[Features]):
         """Return the same micro-batch with other features, and slots on their device."""
         info = vars(self) | {"features": features, "slots": slots}
         return LoadedBatch(**info)
+
+
+def name_samples(chain_ids: Sequence[str], sample_seeds: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of samples for messages: chain and seed."""
+    return tuple(
+        f"{chain_id} (seed {seed})" for chain_id, seed in zip(chain_ids, sample_seeds, strict=True)
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

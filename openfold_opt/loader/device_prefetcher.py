@@ -20,7 +20,7 @@ import torch
 
 from openfold_opt.loader.background_queue import BackgroundQueue
 from openfold_opt.loader.batch import LoadedBatch, ModelFeatures, WireFeatures
-from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.config import LoaderConfig, Prefetch
 from openfold_opt.loader.decode import decode_batch
 
 
@@ -36,7 +36,7 @@ class DevicePrefetcher(Protocol):
         """Stop threads and drop batches. Close the loader first. Safe to call twice."""
 
 
-def resolve_prefetch(kind: str, device: torch.device) -> str:
+def resolve_prefetch(kind: Prefetch, device: torch.device) -> Prefetch:
     """Return what "auto" means on a device, or the kind itself."""
     if kind != "auto":
         return kind

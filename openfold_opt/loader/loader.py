@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from openfold_opt.loader.batch import Delivery, LoadedBatch, WireFeatures
+from openfold_opt.loader.batch import Delivery, LoadedBatch, WireFeatures, name_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.random_streams import evaluation_seed
@@ -57,10 +57,7 @@ class TrainingTask:
     def describe(self, position: int) -> str:
         """Describe the samples of a micro-batch for messages."""
         label = self.label(position)
-        samples = ", ".join(
-            f"{chain_id} (seed {seed})"
-            for chain_id, seed in zip(label.chain_ids, label.sample_seeds)
-        )
+        samples = ", ".join(name_samples(label.chain_ids, label.sample_seeds))
         step, micro = self.stream.step_of(position)
         return f"training step {step}, micro-batch {micro + 1}: {samples}"
 

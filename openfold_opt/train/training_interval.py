@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures, name_samples
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
@@ -78,7 +78,8 @@ class TrainingInterval:
         the same on every rank.
         """
         launched: LaunchedStep | None = None
-        step, stop_flags = first_step - 1, ()
+        stop_flags: tuple[str, ...] = ()
+        step = first_step - 1
         while step < last_step and not stop_flags:
             step += 1
             self.between_steps()
@@ -125,10 +126,7 @@ class TrainingInterval:
             yield MicroBatch(
                 features=FeatureBatch.from_features(loaded.features),
                 slots=loaded.slots,
-                sample_ids=tuple(
-                    f"{chain_id} (seed {seed})"
-                    for chain_id, seed in zip(loaded.chain_ids, loaded.sample_seeds, strict=True)
-                ),
+                sample_ids=name_samples(loaded.chain_ids, loaded.sample_seeds),
             )
 
     def _report(

@@ -18,13 +18,12 @@ from openfold_opt.train.checkpoint.checkpoint_store import Snapshot
 from openfold_opt.train.checkpoint.run_state import Progress, take_snapshot
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
-from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation.inline import EvaluationPoint, Evaluations, InlineEvaluation
 from openfold_opt.train.evaluation.remote import RemoteEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
 from openfold_opt.train.optim.lr_schedule import learning_rate
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_interval import TrainingInterval
 
@@ -159,6 +158,7 @@ class TrainingLoop:
         self._run_seconds = time.perf_counter() - self._started
 
     def _summary(self) -> RunSummary:
+        assert self._status is not None
         return RunSummary(
             status=self._status,
             steps=self._progress.step,

@@ -33,8 +33,8 @@ from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.errors import NonFiniteError, PreemptedError
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.errors import NonFiniteError
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.trainer import Trainer
 from tests.support.gloo_ranks import free_port
 from tests.support.synthetic_samples import MemoryData, MemorySource, tiny_config

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,22 @@ def configuration(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     return dataclasses.replace(config, cuda_graphs=settings["graphs"], **device)
 
 
+def _run_step(
+    runner: TrainStep | StepGraphs,
+    *,
+    number: int,
+    micro_batches: list[MicroBatch],
+    config: RunConfig,
+    passes: int,
+) -> StepMetrics:
+    return runner.run(
+        micro_batches,
+        step=number,
+        learning_rate=learning_rate(config.schedule, number),
+        num_recycling_iterations=passes,
+    ).read()
+
+
 def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     device, passes = resolve_device(config.device, local_rank=0), settings["passes"]
     if device.type == "cpu":
@@ -86,24 +103,16 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
         sample_ids=("synthetic",),
     )
     micro_batches = [micro_batch] * config.accumulation
-
-    def run_step(runner: TrainStep | StepGraphs, number: int) -> StepMetrics:
-        return runner.run(
-            micro_batches,
-            step=number,
-            learning_rate=learning_rate(config.schedule, number),
-            num_recycling_iterations=passes,
-        ).read()
-
+    run_step = partial(_run_step, micro_batches=micro_batches, config=config, passes=passes)
     result: dict[str, Any] = {"graphs": config.cuda_graphs}
     if settings["modules"]:
         # Profile before the capture: a graph replay runs no module hooks, and the graph's memory
         # pool is not available to eager steps.
         trace = None if settings["trace"] is None else Path(settings["trace"])
         for _ in range(2):
-            run_step(step, 1)
+            run_step(step, number=1)
         result |= time_modules(
-            lambda: run_step(step, 1),
+            lambda: run_step(step, number=1),
             model,
             trace=trace,
         )
@@ -118,7 +127,7 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
     with paused_garbage_collection():
         for number in range(1, settings["repeats"] + _UNTIMED_STEPS + 1):
             started = time.perf_counter()
-            metrics = run_step(runner, number)
+            metrics = run_step(runner, number=number)
             seconds.append(time.perf_counter() - started)
             losses.append(metrics.loss)
             if number > _UNTIMED_STEPS:
@@ -126,7 +135,7 @@ def _measure(config: RunConfig, settings: dict[str, Any]) -> None:
                 result["peak_memory_bytes"] = peak_memory_bytes(device)
                 print(json.dumps(result), flush=True)
     if settings["modules"] and config.cuda_graphs:
-        replay = time_modules(lambda: run_step(runner, 1), model)
+        replay = time_modules(lambda: run_step(runner, number=1), model)
         result["launches"] = replay["launches"]
         print(json.dumps(result), flush=True)
 
