@@ -15,7 +15,7 @@ from openfold_opt.train.graphs.recorder import CudaRecorder
 from tests.support.devices import DEVICES
 from tests.support.lone_group import lone_axis, lone_group, lone_training_context
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
-from tests.train.graphs.test_step_graphs import (
+from tests.support.tiny_steps import (
     FakeRecorder,
     kernels_for,
     micro_batch,

@@ -11,7 +11,7 @@ from openfold_opt.losses.alphafold_loss import LossTerms
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optim.adam import OptimizerConfig
-from openfold_opt.train.step import MicroBatch, StepConfig, TrainStep
+from openfold_opt.train.step import LossFunction, MicroBatch, StepConfig, TrainStep
 
 WIDTH = 5
 LEARNING_RATE = 1e-2
@@ -85,6 +85,7 @@ def toy_step(
     seed: int = 0,
     accumulation: int = 1,
     clip_norm: float = 0.1,
+    loss: LossFunction = toy_loss,
     context: ParallelContext | None = None,
 ) -> TrainStep:
     """Return a TrainStep with a new toy model."""
@@ -95,5 +96,5 @@ def toy_step(
         gradient_bucket_bytes=64,
     )
     return TrainStep(
-        ToyModel(), loss=toy_loss, plan=ExecutionPlan.reference(), config=config, context=context
+        ToyModel(), loss=loss, plan=ExecutionPlan.reference(), config=config, context=context
     )

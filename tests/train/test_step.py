@@ -234,7 +234,6 @@ def test_dropout_gets_the_step_and_the_slots():
 @pytest.mark.parametrize("non_finite", [0, 1])
 def test_a_sample_that_is_not_finite_in_any_micro_batch_skips_the_step(non_finite):
     """Its differentiated loss and its gradient are finite: only the flag shows it."""
-    step = toy_step(accumulation=2)
     calls = iter(range(2))
 
     def loss(outputs, batch):
@@ -245,7 +244,7 @@ def test_a_sample_that_is_not_finite_in_any_micro_batch_skips_the_step(non_finit
             else terms
         )
 
-    step._loss = loss
+    step = toy_step(accumulation=2, loss=loss)
     before = step.buffer.values.clone()
     (metrics,) = run_steps(step, 1, 2)
     assert (

@@ -10,22 +10,14 @@ import torch
 
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_plans
-from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.warm_up import warm_up
 from tests.support.devices import DEVICES
+from tests.support.recording_observer import train
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
-from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_step
-from tests.train.test_trainer import train
-
-
-def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
-    """Set cuda_graphs without its check, for a recorder that needs no GPU."""
-    changed = dataclasses.replace(config)
-    object.__setattr__(changed, "cuda_graphs", True)
-    return changed
+from tests.support.tiny_steps import FakeRecorder, as_if_on_a_gpu, micro_batch, new_step
 
 
 @pytest.mark.parametrize("device", DEVICES)

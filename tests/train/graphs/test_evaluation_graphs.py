@@ -12,7 +12,7 @@ from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.synthetic_features import synthetic_sample, training_sizes
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
-from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_step
+from tests.support.tiny_steps import FakeRecorder, micro_batch, new_step
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from openfold_opt.parallel.context import ParallelConfig, ParallelContext
 from openfold_opt.train.build_run import names_without_gradient
 from tests.support.gloo_ranks import run_on_ranks
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
-from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_graphs, new_step
+from tests.support.tiny_steps import FakeRecorder, micro_batch, new_graphs, new_step
 
 
 def traced_steps(context: ParallelContext) -> dict[int, dict]:

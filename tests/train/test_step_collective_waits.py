@@ -15,7 +15,7 @@ from openfold_opt.train.build_run import build_model, build_plans, build_train_s
 from openfold_opt.train.config import RunConfig
 from tests.support.gloo_ranks import run_on_ranks
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
-from tests.train.graphs.test_step_graphs import micro_batch
+from tests.support.tiny_steps import micro_batch
 
 
 class CountedCollectives:
