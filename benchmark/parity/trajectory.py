@@ -28,12 +28,12 @@ from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import RESUMABLE_KEY, load_weights
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optim.adam import OptimizerConfig
-from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.step import MicroBatch, StepConfig, StepMetrics, TrainStep
 
-WARMUP_STEPS = 3
-"""Warm-up steps of the stored trajectory: learning rate 1e-5 to 1e-3."""
+SCHEDULE = ScheduleConfig(warmup_steps=3)
+"""Schedule of the stored trajectory: learning rate 1e-5 to 1e-3 in the warm-up."""
 NUM_CLOSE_STEPS = 4
 """Number of steps after a stored state in which rounding differences stay small."""
 
@@ -140,7 +140,6 @@ def _train_step(
         plan=plan,
         config=StepConfig(
             optimizer=OptimizerConfig(clip_norm=config.get("clip_grad_max_norm", 0.1)),
-            schedule=ScheduleConfig(warmup_steps=WARMUP_STEPS),
             weight_average=WeightAverageConfig(decay_rate=config.get("swa_decay_rate", 0.9)),
         ),
         context=context,
@@ -170,6 +169,7 @@ def _run_step(
     return train_step.run(
         [micro_batch],
         step=record["iteration"],
+        learning_rate=learning_rate(SCHEDULE, record["iteration"]),
         num_recycling_iterations=record["num_recycling_iters"],
     ).read()
 

@@ -22,6 +22,7 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.step import MicroBatch, StepNumbers, TrainStep
 from openfold_opt.train.synthetic_features import synthetic_batch
@@ -95,7 +96,8 @@ def _trained(config: RunConfig, batch: MicroBatch, steps: int) -> Tensor:
     step = _step(config, *VARIANTS[0])
     with matmul_precision("fp32"):
         for number in range(1, steps + 1):
-            step.run([batch], step=number, num_recycling_iterations=0).read()
+            rate = learning_rate(config.schedule, number)
+            step.run([batch], step=number, learning_rate=rate, num_recycling_iterations=0).read()
     return step.buffer.values.clone()
 
 

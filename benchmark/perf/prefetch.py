@@ -12,13 +12,13 @@ import torch
 
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from data_prep.progress import tracked
-from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.batch import LoadedBatch, WireFeatures
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.device_prefetcher import build_prefetcher
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.sample import choose_for_training, encode_sample
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.wire_format import stack_samples
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 _SAMPLES = 4
 """Different samples, delivered cyclically."""
@@ -78,7 +78,7 @@ def random_chain(*, num_res: int, num_rows: int, num_templates: int, seed: int) 
     )
 
 
-def wire_batches(config: DataConfig) -> Iterator[WireBatch]:
+def wire_batches(config: DataConfig) -> Iterator[LoadedBatch[WireFeatures]]:
     """Return an infinite iterator over batches of one sample, all prepared in advance."""
     arrays = []
     for seed in range(_SAMPLES):
@@ -94,9 +94,9 @@ def wire_batches(config: DataConfig) -> Iterator[WireBatch]:
     return (_wire_batch(arrays[number % _SAMPLES], number) for number in itertools.count())
 
 
-def _wire_batch(arrays: dict[str, np.ndarray], number: int) -> WireBatch:
-    return WireBatch(
-        arrays=arrays,
+def _wire_batch(arrays: WireFeatures, number: int) -> LoadedBatch[WireFeatures]:
+    return LoadedBatch(
+        features=arrays,
         chain_ids=("random",),
         sample_seeds=(number,),
         slots=torch.zeros(1, dtype=torch.int64),
@@ -144,7 +144,10 @@ def measure_prefetch(
 
 
 def _waits(
-    batches: Iterator[WireBatch], kind: str, plan: PrefetchPlan, device: torch.device
+    batches: Iterator[LoadedBatch[WireFeatures]],
+    kind: str,
+    plan: PrefetchPlan,
+    device: torch.device,
 ) -> list[float]:
     count = plan.steps + _UNTIMED_BATCHES
     # A prefetcher takes batches ahead of their use, so it gets a finite part of the stream.

@@ -21,6 +21,7 @@ from openfold_opt.train.build_run import build_model, build_plans, build_train_s
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.warm_up import synthetic_micro_batch
@@ -85,8 +86,9 @@ def _compare(
     config: RunConfig, device: torch.device, graphs: StepGraphs, eager: TrainStep, passes: int
 ) -> None:
     batches = [synthetic_micro_batch(config, device, n) for n in range(config.accumulation)]
+    rate = learning_rate(config.schedule, 1)
     found, expected = (
-        runner.run(batches, step=1, num_recycling_iterations=passes).read()
+        runner.run(batches, step=1, learning_rate=rate, num_recycling_iterations=passes).read()
         for runner in (graphs, eager)
     )
     is_close = math.isclose(found.loss, expected.loss, rel_tol=LOSS_TOLERANCE)

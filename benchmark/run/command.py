@@ -33,11 +33,11 @@ from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.errors import NonFiniteError, PreemptedError, SetupError
+from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
 from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.run_facts import source_digests
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_loop import SUCCESS

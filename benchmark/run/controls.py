@@ -101,7 +101,7 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
     validation = select_validation(index, config.selection)
     as_they_are, shuffled = [], []
     for chain in EvaluationLoader(data_dir, validation, data=config.data, loader=config.loader):
-        features = decode_batch(chain.arrays)
+        features = decode_batch(chain.features)
         as_they_are.append(evaluator.score(features))
         shuffled.append(
             evaluator.score(

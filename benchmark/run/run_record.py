@@ -13,8 +13,8 @@ from benchmark.run.failure import describe_failure
 from benchmark.run.output_directory import OutputDirectory
 from benchmark.run.run_clock import RunClock
 from openfold_opt.train.config import config_as_dict
-from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary, StepReport
+from openfold_opt.train.preemption import PreemptedError
 
 MAX_NAMED = 5
 """Number of uncommitted files that are named on the console."""

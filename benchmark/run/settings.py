@@ -106,7 +106,8 @@ def _value(text: str, annotation: Any) -> Any:
                 continue
         raise ValueError(text)
     if origin is typing.Literal:
-        return _literal(text, arguments)
+        # Any other text is refused by the configuration, whose message names the valid values.
+        return next((value for value in arguments if text == str(value)), text)
     if origin is tuple:
         return tuple(_value(part, arguments[0]) for part in text.split(",") if part)
     if annotation is types.NoneType:

@@ -1,21 +1,34 @@
-"""A micro-batch of one rank: in wire format, as workers send it, and on the device."""
+"""Micro-batches of one rank, in the wire format or decoded, and what workers deliver."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
+from torch import Tensor
+
+WireFeatures = dict[str, np.ndarray]
+"""All features of openfold_opt.loader.wire_format, in host memory."""
+
+ModelFeatures = dict[str, Tensor]
+"""All features of openfold_opt.protein.features, on the device: shared ones [batch, ...], per-pass
+ones [batch, num_passes, ...]."""
+
+Features = TypeVar("Features")
+NewFeatures = TypeVar("NewFeatures")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchInfo:
-    """Metadata of a micro-batch."""
+class LoadedBatch(Generic[Features]):
+    """A micro-batch, with WireFeatures or ModelFeatures."""
 
+    features: Features
     chain_ids: tuple[str, ...]
     sample_seeds: tuple[int, ...]
-    slots: torch.Tensor
+    slots: Tensor
     """int64 [batch], indices of the samples in the global batch; they select the dropout masks."""
     step: int
-    """Optimizer step that uses the batch, counted from 0; -1 in evaluation."""
+    """Optimizer step that uses the batch, counted from 1; 0 in evaluation."""
     micro: int
     """Index of the micro-batch in its step, counted from 0."""
     position: int
@@ -25,26 +38,31 @@ class BatchInfo:
     reorder_distance: int
     """Number of positions by which this one was ahead of the first missing one."""
 
+    def with_features(self, features: NewFeatures, *, slots: Tensor) -> "LoadedBatch[NewFeatures]":
+        """Return the same micro-batch with other features, and slots on their device."""
+        info = vars(self) | {"features": features, "slots": slots}
+        return LoadedBatch(**info)
+
+
+def name_samples(chain_ids: Sequence[str], sample_seeds: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of samples for messages: chain and seed."""
+    return tuple(
+        f"{chain_id} (seed {seed})" for chain_id, seed in zip(chain_ids, sample_seeds, strict=True)
+    )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WireBatch(BatchInfo):
-    """A micro-batch in host memory, in wire format."""
+class Delivery:
+    """A batch that a worker prepared. The stream that delivers it adds the state of the loader."""
 
-    arrays: dict[str, np.ndarray]
-    """All wire features of openfold_opt.loader.wire_format."""
-
-    def loaded(self, features: dict[str, torch.Tensor], *, slots: torch.Tensor) -> "LoadedBatch":
-        """Return the same micro-batch with decoded features in place of the arrays."""
-        info = {item.name: getattr(self, item.name) for item in dataclasses.fields(BatchInfo)}
-        return LoadedBatch(**{**info, "slots": slots}, features=features)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadedBatch(BatchInfo):
-    """A micro-batch on the device.
-
-    `features` has every name of openfold_opt.protein.features: shared features [batch, ...],
-    per-pass features [batch, num_passes, ...].
-    """
-
-    features: dict[str, torch.Tensor]
+    position: int
+    description: Any
+    """What the task returned with the arrays."""
+    arrays: WireFeatures
+    preparation_seconds: float
+    queue_depth: int = 0
+    """Number of prepared batches that remain."""
+    reorder_distance: int = 0
+    """Number of positions by which it was ahead of the first missing batch; 0 to window."""
+    skipped: tuple[int, ...] = ()
+    """Positions skipped since the previous delivery."""

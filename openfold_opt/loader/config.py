@@ -1,9 +1,10 @@
 """Configuration of the samples and of the loader that prepares them."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-PREFETCH_KINDS = ("auto", "direct", "pinned", "dali")
-START_METHODS = ("fork", "forkserver", "spawn")
+Prefetch = Literal["auto", "direct", "pinned", "dali"]
+StartMethod = Literal["fork", "forkserver", "spawn"]
 
 _MATHEMATICAL = {"category": "mathematical"}
 _FREE = {"category": "free"}
@@ -85,7 +86,7 @@ class LoaderConfig:
     """Worker processes per rank; with 0 the training process prepares the batches."""
     prefetch_per_worker: int = field(default=2, metadata=_IMPLEMENTATION)
     """Maximum number of batches per worker that are prepared ahead of use."""
-    start_method: str = field(default="forkserver", metadata=_IMPLEMENTATION)
+    start_method: StartMethod = field(default="forkserver", metadata=_IMPLEMENTATION)
     """How workers start: "forkserver", "spawn", or "fork" (unsafe with threads or a GPU)."""
     timeout_seconds: float = field(default=600.0, metadata=_IMPLEMENTATION)
     """A worker that takes longer for a batch is replaced, and the batch is retried."""
@@ -94,21 +95,21 @@ class LoaderConfig:
     error_budget: int = field(default=0, metadata=_MATHEMATICAL)
     """Number of failed training batches that a rank may skip. Each is reported with its samples;
     one more ends the run."""
-    prefetch: str = field(default="auto", metadata=_IMPLEMENTATION)
+    prefetch: Prefetch = field(default="auto", metadata=_IMPLEMENTATION)
     """How batches are copied to the device: "direct", "pinned", "dali", or "auto", which depends on
     the device. See openfold_opt.loader.device_prefetcher."""
     prefetch_depth: int = field(default=2, metadata=_IMPLEMENTATION)
     """Batches on the device ahead of use; no effect with "direct"."""
 
     def __post_init__(self) -> None:
-        if self.prefetch not in PREFETCH_KINDS:
+        if self.prefetch not in get_args(Prefetch):
             raise ValueError(
-                f"LoaderConfig.prefetch is {self.prefetch!r}, expected one of {PREFETCH_KINDS}"
+                f"LoaderConfig.prefetch is {self.prefetch!r}, expected one of {get_args(Prefetch)}"
             )
-        if self.start_method not in START_METHODS:
+        if self.start_method not in get_args(StartMethod):
             raise ValueError(
                 f"LoaderConfig.start_method is {self.start_method!r}, "
-                f"expected one of {START_METHODS}"
+                f"expected one of {get_args(StartMethod)}"
             )
         minima = {
             "window": 0,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from openfold_opt.loader.background_queue import BackgroundQueue
-from openfold_opt.loader.batch import LoadedBatch, WireBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures, WireFeatures
 from openfold_opt.loader.decode import decode_wire
 from openfold_opt.loader.wire_buffer import BufferEntry, pack_wire, unpack_wire
 from openfold_opt.loader.wire_format import check_wire
@@ -33,18 +33,20 @@ class DaliPrefetcher:
     the source stores it. It also stores the batches that are in the pipeline.
     """
 
-    def __init__(self, batches: Iterator[WireBatch], *, device: torch.device, depth: int) -> None:
+    def __init__(
+        self, batches: Iterator[LoadedBatch[WireFeatures]], *, device: torch.device, depth: int
+    ) -> None:
         self._device = device
         self._batches = batches
-        self._in_pipeline: deque[tuple[WireBatch, dict[str, BufferEntry]]] = deque()
+        self._in_pipeline: deque[tuple[LoadedBatch[WireFeatures], dict[str, BufferEntry]]] = deque()
         self._error: BaseException | None = None
         self._pipeline = self._build(depth)
         self._queue = BackgroundQueue(self._outputs(), depth=depth, name="dali-prefetch")
 
-    def __iter__(self) -> Iterator[LoadedBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[ModelFeatures]]:
         return self
 
-    def __next__(self) -> LoadedBatch:
+    def __next__(self) -> LoadedBatch[ModelFeatures]:
         return self._queue.get()
 
     def close(self) -> None:
@@ -72,15 +74,15 @@ class DaliPrefetcher:
         """Return one micro-batch as bytes. StopIteration signals the end or an error."""
         try:
             batch = next(self._batches)
-            check_wire(batch.arrays)
+            check_wire(batch.features)
         except BaseException as error:
             self._error = error
             raise StopIteration from error
-        buffer, layout = pack_wire(batch.arrays)
+        buffer, layout = pack_wire(batch.features)
         self._in_pipeline.append((batch, layout))
         return buffer.numpy()
 
-    def _outputs(self) -> Iterator[LoadedBatch]:
+    def _outputs(self) -> Iterator[LoadedBatch[ModelFeatures]]:
         while True:
             try:
                 (output,) = self._pipeline.run()
@@ -95,4 +97,4 @@ class DaliPrefetcher:
             feed_ndarray(output[0], bytes_on_device)
             batch, layout = self._in_pipeline.popleft()
             features = decode_wire(unpack_wire(bytes_on_device, layout))
-            yield batch.loaded(features, slots=batch.slots.to(self._device))
+            yield batch.with_features(features, slots=batch.slots.to(self._device))

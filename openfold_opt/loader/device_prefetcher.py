@@ -1,8 +1,8 @@
 """Prefetching of batches to the device, concurrently with compute.
 
 A prefetcher copies micro-batches from host memory to the device and decodes wire features to model
-features there. All prefetchers turn WireBatches into LoadedBatches in the order of the loader, and
-raise whatever ended the loader. They differ in where this happens:
+features there. All prefetchers keep the order of the loader, and raise whatever ended the loader.
+They differ in where this happens:
 
     direct   in the training thread, when it requests the batch
     pinned   in a separate thread, through page-locked memory on a separate CUDA stream, up to
@@ -19,24 +19,24 @@ from typing import Protocol
 import torch
 
 from openfold_opt.loader.background_queue import BackgroundQueue
-from openfold_opt.loader.batch import LoadedBatch, WireBatch
-from openfold_opt.loader.config import LoaderConfig
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures, WireFeatures
+from openfold_opt.loader.config import LoaderConfig, Prefetch
 from openfold_opt.loader.decode import decode_batch
 
 
 class DevicePrefetcher(Protocol):
     """Iterates over batches on the device."""
 
-    def __iter__(self) -> Iterator[LoadedBatch]: ...
+    def __iter__(self) -> Iterator[LoadedBatch[ModelFeatures]]: ...
 
-    def __next__(self) -> LoadedBatch:
+    def __next__(self) -> LoadedBatch[ModelFeatures]:
         """Return the next batch, ready for the current stream. Raises what the loader raised."""
 
     def close(self) -> None:
         """Stop threads and drop batches. Close the loader first. Safe to call twice."""
 
 
-def resolve_prefetch(kind: str, device: torch.device) -> str:
+def resolve_prefetch(kind: Prefetch, device: torch.device) -> Prefetch:
     """Return what "auto" means on a device, or the kind itself."""
     if kind != "auto":
         return kind
@@ -44,7 +44,7 @@ def resolve_prefetch(kind: str, device: torch.device) -> str:
 
 
 def build_prefetcher(
-    batches: Iterator[WireBatch], *, device: torch.device, config: LoaderConfig
+    batches: Iterator[LoadedBatch[WireFeatures]], *, device: torch.device, config: LoaderConfig
 ) -> DevicePrefetcher:
     """Build the prefetcher that the configuration selects; `resolve_prefetch` resolves "auto".
 
@@ -65,17 +65,19 @@ def build_prefetcher(
 class DirectPrefetcher:
     """Copies and decodes in the thread that requests a batch."""
 
-    def __init__(self, batches: Iterator[WireBatch], *, device: torch.device) -> None:
+    def __init__(
+        self, batches: Iterator[LoadedBatch[WireFeatures]], *, device: torch.device
+    ) -> None:
         self._batches = batches
         self._device = device
 
-    def __iter__(self) -> Iterator[LoadedBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[ModelFeatures]]:
         return self
 
-    def __next__(self) -> LoadedBatch:
+    def __next__(self) -> LoadedBatch[ModelFeatures]:
         batch = next(self._batches)
-        return batch.loaded(
-            decode_batch(batch.arrays, device=self._device), slots=batch.slots.to(self._device)
+        return batch.with_features(
+            decode_batch(batch.features, device=self._device), slots=batch.slots.to(self._device)
         )
 
     def close(self) -> None:
@@ -85,15 +87,17 @@ class DirectPrefetcher:
 class PinnedPrefetcher:
     """Copies and decodes in a thread; on a GPU through page-locked memory on a separate stream."""
 
-    def __init__(self, batches: Iterator[WireBatch], *, device: torch.device, depth: int) -> None:
+    def __init__(
+        self, batches: Iterator[LoadedBatch[WireFeatures]], *, device: torch.device, depth: int
+    ) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._queue = BackgroundQueue(map(self._load, batches), depth=depth, name="prefetch")
 
-    def __iter__(self) -> Iterator[LoadedBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[ModelFeatures]]:
         return self
 
-    def __next__(self) -> LoadedBatch:
+    def __next__(self) -> LoadedBatch[ModelFeatures]:
         batch, event = self._queue.get()
         if event is not None:
             current = torch.cuda.current_stream(self._device)
@@ -104,12 +108,16 @@ class PinnedPrefetcher:
                 tensor.record_stream(current)
         return batch
 
-    def _load(self, batch: WireBatch) -> tuple[LoadedBatch, torch.cuda.Event | None]:
+    def _load(
+        self, batch: LoadedBatch[WireFeatures]
+    ) -> tuple[LoadedBatch[ModelFeatures], torch.cuda.Event | None]:
         if self._stream is None:
-            return batch.loaded(decode_batch(batch.arrays), slots=batch.slots), None
+            return batch.with_features(decode_batch(batch.features), slots=batch.slots), None
         with torch.cuda.stream(self._stream):
             slots = batch.slots.pin_memory().to(self._device, non_blocking=True)
-            loaded = batch.loaded(decode_batch(batch.arrays, device=self._device), slots=slots)
+            loaded = batch.with_features(
+                decode_batch(batch.features, device=self._device), slots=slots
+            )
             event = torch.cuda.Event()
             event.record(self._stream)
         return loaded, event

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.batch import Delivery, LoadedBatch, WireFeatures, name_samples
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.random_streams import evaluation_seed
@@ -16,7 +15,7 @@ from openfold_opt.loader.reorder_window import ConsumedPositions, StreamState
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
 from openfold_opt.loader.sampler import SampleStream, TrainingSampler
 from openfold_opt.loader.wire_format import stack_samples
-from openfold_opt.loader.workers import Delivery, WorkerStream
+from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.protein.reader import ShardReader
 
@@ -33,7 +32,7 @@ class BatchLabel:
 class TrainingTask:
     """Prepares the micro-batches of one rank.
 
-    In strict order, position p is micro-batch p % accumulation of step p // accumulation.
+    In strict order, SampleStream.step_of returns the step and micro-batch of a position.
     """
 
     reader: ShardReader
@@ -43,12 +42,11 @@ class TrainingTask:
 
     def label(self, position: int) -> BatchLabel:
         """Compute the chains and seeds of a micro-batch without reading data."""
-        step, micro = self.stream.step_of(position)
-        numbers = [step * self.stream.global_batch_size + slot for slot in self.stream.slots(micro)]
-        chain_ids, seeds = zip(*(self.sampler.sample(number) for number in numbers))
+        samples = [self.sampler.sample(number) for number in self.stream.sample_numbers(position)]
+        chain_ids, seeds = zip(*samples)
         return BatchLabel(chain_ids=chain_ids, sample_seeds=seeds)
 
-    def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
+    def __call__(self, position: int) -> tuple[BatchLabel, WireFeatures]:
         label = self.label(position)
         samples = [
             make_training_sample(self.reader, chain_id, seed=seed, config=self.data)
@@ -59,12 +57,9 @@ class TrainingTask:
     def describe(self, position: int) -> str:
         """Describe the samples of a micro-batch for messages."""
         label = self.label(position)
-        samples = ", ".join(
-            f"{chain_id} (seed {seed})"
-            for chain_id, seed in zip(label.chain_ids, label.sample_seeds)
-        )
+        samples = ", ".join(name_samples(label.chain_ids, label.sample_seeds))
         step, micro = self.stream.step_of(position)
-        return f"training step {step + 1}, micro-batch {micro + 1}: {samples}"
+        return f"training step {step}, micro-batch {micro + 1}: {samples}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +70,7 @@ class EvaluationTask:
     chain_ids: tuple[str, ...]
     data: DataConfig
 
-    def __call__(self, position: int) -> tuple[BatchLabel, dict[str, np.ndarray]]:
+    def __call__(self, position: int) -> tuple[BatchLabel, WireFeatures]:
         chain_id = self.chain_ids[position]
         sample = make_evaluation_sample(self.reader, chain_id, config=self.data)
         return BatchLabel(
@@ -102,9 +97,9 @@ class TrainingLoader:
         loader: configuration of their preparation.
         stream: the part of the global stream that this rank reads.
         dap: the ranks that read the same part. They get the same batches, prepared once per node.
-        start_step: first optimizer step.
-        start: the consumed part of the stream, from `state`; None: what `start_step` steps consume
-            in strict order.
+        first_step: first optimizer step, counted from 1.
+        start: the consumed part of the stream, from `state`; None: what the steps before
+            `first_step` consume in strict order.
         report: called with a message for each skipped batch and each replaced worker.
 
     Raises:
@@ -121,13 +116,13 @@ class TrainingLoader:
         loader: LoaderConfig,
         stream: SampleStream,
         dap: AxisGroup = AxisGroup.single("dap"),
-        start_step: int = 0,
+        first_step: int = 1,
         start: StreamState | None = None,
         report: Callable[[str], None] = warnings.warn,
     ) -> None:
         task = TrainingTask(reader=ShardReader(data_dir), sampler=sampler, data=data, stream=stream)
         self._stream = stream
-        self._num_delivered = start_step * stream.accumulation
+        self._num_delivered = (first_step - 1) * stream.accumulation
         start = StreamState(low=self._num_delivered) if start is None else start
         self._consumed = ConsumedPositions(start)
         self._deliveries = SharedDeliveries(
@@ -137,10 +132,10 @@ class TrainingLoader:
             timeout_seconds=loader.timeout_seconds * (loader.max_attempts + 1),
         )
 
-    def __iter__(self) -> Iterator[WireBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[WireFeatures]]:
         return self
 
-    def __next__(self) -> WireBatch:
+    def __next__(self) -> LoadedBatch[WireFeatures]:
         delivery = next(self._deliveries)
         for position in delivery.skipped:
             self._consumed.add(position)
@@ -199,19 +194,21 @@ class EvaluationLoader:
     def __len__(self) -> int:
         return len(self._task.chain_ids)
 
-    def __iter__(self) -> Iterator[WireBatch]:
+    def __iter__(self) -> Iterator[LoadedBatch[WireFeatures]]:
         # The validation score averages over all chains, so none may be skipped.
         with WorkerStream(
             self._task, config=self._loader, end=len(self), error_budget=0
         ) as deliveries:
             for delivery in deliveries:
-                yield _to_batch(delivery, slots=range(1), step=-1, micro=0)
+                yield _to_batch(delivery, slots=range(1), step=0, micro=0)
 
 
-def _to_batch(delivery: Delivery, *, slots: range, step: int, micro: int) -> WireBatch:
+def _to_batch(
+    delivery: Delivery, *, slots: range, step: int, micro: int
+) -> LoadedBatch[WireFeatures]:
     label: BatchLabel = delivery.description
-    return WireBatch(
-        arrays=delivery.arrays,
+    return LoadedBatch(
+        features=delivery.arrays,
         chain_ids=label.chain_ids,
         sample_seeds=label.sample_seeds,
         slots=torch.tensor(slots, dtype=torch.int64),

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openfold_opt.loader.array_transfer import receive_arrays, send_arrays_to_all
+from openfold_opt.loader.batch import Delivery
 from openfold_opt.loader.retry_policy import LoaderError, explain
-from openfold_opt.loader.workers import Delivery
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
 
@@ -50,7 +50,7 @@ class SharedDeliveries:
             self._source = make()
             return
         address = f"\0openfold-loader-{secrets.token_hex(8)}"
-        nodes = gather_objects((_node_name(), address), axis)
+        nodes = gather_objects((node_name(), address), axis)
         if window and len({node for node, _ in nodes}) > 1:
             raise ValueError(
                 f"the {axis.name} group spans {len({node for node, _ in nodes})} nodes and "
@@ -123,7 +123,7 @@ class SharedDeliveries:
             channel.close()
 
 
-def _node_name() -> str:
+def node_name() -> str:
     """Return a name shared by the processes of one Linux kernel in one network namespace."""
     return f"{_BOOT_ID.read_text().strip()} {Path('/proc/self/ns/net').readlink()}"
 

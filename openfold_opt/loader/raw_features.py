@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ import numpy as np
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, random_stream
 from openfold_opt.loader.raw_features import RawFeatures, Templates
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.records import AlignmentRecord
 from openfold_opt.protein.residue_constants import hhblits_to_model_order, restype_order_with_x
@@ -78,7 +77,7 @@ def _read(
         resolution=float("nan") if structure.resolution is None else structure.resolution,
         msa=alignment.msa,
         class_of_token=CLASS_OF_TOKEN,
-        deletions=_deletions(alignment),
+        deletions=alignment.deletions,
         profile=_profile(alignment),
         templates=Templates(
             aatype=templates["template_aatype"].astype(np.int64),
@@ -95,15 +94,6 @@ def encode_sequence(sequence: str) -> np.ndarray:
     """
     return np.array(
         [restype_order_with_x.get(letter, UNKNOWN_CLASS) for letter in sequence], dtype=np.int64
-    )
-
-
-def _deletions(alignment: AlignmentRecord) -> SparseDeletions:
-    return SparseDeletions(
-        indptr=alignment.deletion_indptr,
-        column=alignment.deletion_column,
-        count=alignment.deletion_count,
-        num_columns=alignment.msa.shape[1],
     )
 
 

@@ -11,8 +11,9 @@ from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, evaluation_seed, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
-from openfold_opt.loader.transforms.encode_msa import draw_passes, encode_msa
+from openfold_opt.loader.transforms.encode_msa import encode_msa
 from openfold_opt.loader.transforms.encode_structure import encode_structure, encode_templates
+from openfold_opt.loader.transforms.msa_draws import draw_passes
 from openfold_opt.loader.wire_format import pad_wire
 from openfold_opt.protein.reader import ShardReader
 

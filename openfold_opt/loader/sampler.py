@@ -1,8 +1,9 @@
 """The global stream of training samples: chain and seed of each sample number, without state.
 
-The stream does not depend on the number of ranks. Optimizer step s uses the samples
-s * G .. (s + 1) * G - 1, where G = data-parallel size x local batch size x accumulation. Within the
-step, `slot` numbers the samples by micro-batch, then rank, then index in the local batch.
+The stream does not depend on the number of ranks. Optimizer steps count from 1, samples from 0.
+Step s uses the samples (s - 1) * G .. s * G - 1, where G = data-parallel size x local batch size x
+accumulation. Within the step, `slot` numbers the samples by micro-batch, then rank, then index in
+the local batch.
 """
 
 from collections.abc import Sequence
@@ -41,8 +42,14 @@ class SampleStream:
         return range(first, first + self.local_batch_size)
 
     def step_of(self, position: int) -> tuple[int, int]:
-        """Return (step, micro) of the micro-batch at a position; all are counted from 0."""
-        return divmod(position, self.accumulation)
+        """Return the step, from 1, and the micro-batch, from 0, at a position, from 0."""
+        num_steps, micro = divmod(position, self.accumulation)
+        return num_steps + 1, micro
+
+    def sample_numbers(self, position: int) -> list[int]:
+        """Return the global sample numbers, from 0, of the micro-batch at a position."""
+        step, micro = self.step_of(position)
+        return [(step - 1) * self.global_batch_size + slot for slot in self.slots(micro)]
 
 
 class TrainingSampler:
@@ -90,12 +97,13 @@ class TrainingSampler:
 
 
 def num_recycling_iterations(seed: int, step: int, *, max_recycling_iterations: int = 3) -> int:
-    """Return the number of recycling iterations of an optimizer step, the same on all ranks.
+    """Return the number of recycling iterations of a step, from 1. It is the same on all ranks.
 
     The numbers are shuffled blocks of 0 .. max_recycling_iterations: every block of
     max_recycling_iterations + 1 steps has each number once.
     """
-    block, index = divmod(step, max_recycling_iterations + 1)
+    # Blocks count from 0: their number is part of the random key, which determines the draws.
+    block, index = divmod(step - 1, max_recycling_iterations + 1)
     return int(
         random_stream(seed, Purpose.RECYCLING, block).permutation(max_recycling_iterations + 1)[
             index

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 
+from openfold_opt.loader.batch import Delivery
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.main_module import (
     MISSING_GUARD,
@@ -19,7 +20,7 @@ from openfold_opt.loader.main_module import (
 from openfold_opt.loader.reorder_window import ReorderWindow
 from openfold_opt.loader.retry_policy import LoaderError, RetryPolicy
 from openfold_opt.loader.socket_folder import use_short_socket_folder
-from openfold_opt.loader.worker import Failure, Prepared, Task, Worker
+from openfold_opt.loader.worker import Failure, Task, Worker
 
 FORKSERVER_PRELOAD = ["openfold_opt.loader.loader"]
 """Modules that the fork server imports once, so that a new worker starts in milliseconds."""
@@ -48,7 +49,7 @@ class SharedState:
     """State shared by the consumer and the supervisor thread; hold `changed` to access it."""
 
     window: ReorderWindow
-    ready: dict[int, Prepared | LoaderError] = field(default_factory=dict)
+    ready: dict[int, Delivery | LoaderError] = field(default_factory=dict)
     """Prepared batches by position. An error ends the stream when its position is due."""
     messages: list[str] = field(default_factory=list)
     """Messages that the consumer has not reported yet: skipped batches, replaced workers."""

@@ -17,10 +17,10 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from openfold_opt.loader.array_transfer import channel_pair, receive_arrays, send_arrays
+from openfold_opt.loader.batch import Delivery, WireFeatures
 
 MAX_TRACEBACK_CHARACTERS = 20_000
 MAX_REQUEST_BYTES = 64
@@ -31,21 +31,11 @@ _PR_SET_PDEATHSIG = 1
 class Task(Protocol):
     """The work of a worker. Must be picklable, because it is sent to another process."""
 
-    def __call__(self, position: int) -> tuple[Any, dict[str, np.ndarray]]:
+    def __call__(self, position: int) -> tuple[Any, WireFeatures]:
         """Prepare batch number `position`; return a small picklable description and its arrays."""
 
     def describe(self, position: int) -> str:
         """Describe the samples of batch number `position` for an error message."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A batch that a worker prepared."""
-
-    description: Any
-    arrays: dict[str, np.ndarray]
-    seconds: float
-    """Duration of the preparation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +45,7 @@ class Failure:
     reason: str
 
 
-def attempt(task: Task, position: int) -> Prepared | Failure:
+def attempt(task: Task, position: int) -> Delivery | Failure:
     """Run the task; convert an exception to a Failure with its traceback."""
     started = time.perf_counter()
     try:
@@ -63,7 +53,12 @@ def attempt(task: Task, position: int) -> Prepared | Failure:
     except Exception as error:
         text = traceback.format_exc()[-MAX_TRACEBACK_CHARACTERS:]
         return Failure(reason=f"{type(error).__name__}: {error}\n{text}")
-    return Prepared(description=description, arrays=arrays, seconds=time.perf_counter() - started)
+    return Delivery(
+        position=position,
+        description=description,
+        arrays=arrays,
+        preparation_seconds=time.perf_counter() - started,
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -96,16 +91,18 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             return
 
-    def receive(self) -> Prepared | Failure | None:
+    def receive(self) -> Delivery | Failure | None:
         """Return the answer once the channel is readable; None if the process has died."""
         try:
             (kind, content, seconds), arrays = receive_arrays(self.channel)
         except EOFError:
             return None
-        self.position = None
+        position, self.position = self.position, None
         if kind == "failure":
             return Failure(reason=content)
-        return Prepared(description=content, arrays=arrays, seconds=seconds)
+        return Delivery(
+            position=position, description=content, arrays=arrays, preparation_seconds=seconds
+        )
 
     def describe_exit(self) -> str:
         """Describe how the process ended."""
@@ -142,7 +139,8 @@ def _serve(channel: socket.socket, task: Task) -> None:
             if isinstance(result, Failure):
                 send_arrays(channel, ("failure", result.reason, 0.0), {})
             else:
-                send_arrays(channel, ("batch", result.description, result.seconds), result.arrays)
+                message = ("batch", result.description, result.preparation_seconds)
+                send_arrays(channel, message, result.arrays)
         except (BrokenPipeError, ConnectionResetError):
             # The consumer has closed its end and no longer needs the batch.
             return

@@ -10,32 +10,14 @@ error.
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-
+from openfold_opt.loader.batch import Delivery
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.reorder_window import ReorderWindow, StreamState
 from openfold_opt.loader.retry_policy import LoaderError, RetryPolicy, explain
 from openfold_opt.loader.supervisor import SharedState, Supervisor
-from openfold_opt.loader.worker import Failure, Prepared, Task, attempt
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """A batch as the consumer gets it, with the state of the loader."""
-
-    position: int
-    description: Any
-    arrays: dict[str, np.ndarray]
-    preparation_seconds: float
-    queue_depth: int
-    """Number of prepared batches that remain."""
-    reorder_distance: int
-    """Number of positions by which it was ahead of the first missing batch; 0 to window."""
-    skipped: tuple[int, ...] = ()
-    """Positions skipped since the previous delivery."""
+from openfold_opt.loader.worker import Failure, Task, attempt
 
 
 class WorkerStream:
@@ -100,11 +82,11 @@ class WorkerStream:
         while (position := self._window.next_to_prepare()) is not None:
             result = self._prepare_in_process(position)
             distance = self._window.deliver(position)
-            if isinstance(result, Prepared):
-                return _delivery(position, result, queue_depth=0, distance=distance)
+            if result is not None:
+                return replace(result, reorder_distance=distance)
         return None
 
-    def _prepare_in_process(self, position: int) -> Prepared | None:
+    def _prepare_in_process(self, position: int) -> Delivery | None:
         """Prepare a batch; return None if it is skipped."""
         while isinstance(result := attempt(self._task, position), Failure):
             outcome = self._retry_policy.record_failure(position, result)
@@ -136,7 +118,7 @@ class WorkerStream:
             distance = self._window.deliver(position)
             depth = len(shared.ready)
         supervisor.wake()
-        return _delivery(position, prepared, queue_depth=depth, distance=distance)
+        return replace(prepared, queue_depth=depth, reorder_distance=distance)
 
     def _raise_if_closed(self) -> None:
         if self._shared.is_closed:
@@ -167,14 +149,3 @@ class WorkerStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _delivery(position: int, prepared: Prepared, *, queue_depth: int, distance: int) -> Delivery:
-    return Delivery(
-        position=position,
-        description=prepared.description,
-        arrays=prepared.arrays,
-        preparation_seconds=prepared.seconds,
-        queue_depth=queue_depth,
-        reorder_distance=distance,
-    )

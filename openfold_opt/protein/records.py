@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from openfold_opt.protein.sparse_deletions import SparseDeletions
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChainEntry:
@@ -101,28 +103,24 @@ class AlignmentRecord:
         """N_seq, including the query."""
         return self.msa.shape[0]
 
+    @property
+    def deletions(self) -> SparseDeletions:
+        """The deletion counts."""
+        return SparseDeletions(
+            indptr=self.deletion_indptr,
+            column=self.deletion_column,
+            count=self.deletion_count,
+            num_columns=self.msa.shape[1],
+        )
+
     def dense_deletions(self, rows: Sequence[int] | np.ndarray | slice | None = None) -> np.ndarray:
         """Return deletion counts as a dense array: int32 [len(rows), N_res].
 
         Args:
             rows: The rows to return, in this order; all rows if None.
         """
-        rows = np.arange(self.num_sequences) if rows is None else rows
-        rows = (
-            np.arange(self.num_sequences)[rows]
-            if isinstance(rows, slice)
-            else np.asarray(rows, dtype=np.int64)
-        )
-        dense = np.zeros((len(rows), self.msa.shape[1]), dtype=np.int32)
-        starts = self.deletion_indptr[rows]
-        counts = self.deletion_indptr[rows + 1] - starts
-        total = int(counts.sum())
-        if total:
-            row_of = np.repeat(np.arange(len(rows)), counts)
-            within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-            source = np.repeat(starts, counts) + within
-            dense[row_of, self.deletion_column[source]] = self.deletion_count[source]
-        return dense
+        chosen = np.arange(self.num_sequences)[slice(None) if rows is None else rows]
+        return self.deletions.dense(chosen, slice(0, self.msa.shape[1]), dtype=np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,7 @@ def _agree_on_recomputation(
     errors = [result for result in results if isinstance(result, str)]
     if errors:
         raise ValueError(errors[0])
-    return max(results)
+    return max(result for result in results if isinstance(result, int))
 
 
 def build_train_step(
@@ -198,7 +198,6 @@ def build_train_step(
     """Return the training step of a run. Dropout has its own seed, derived from `seed`."""
     step_config = StepConfig(
         optimizer=config.optimizer,
-        schedule=config.schedule,
         weight_average=config.weight_average,
         accumulation=config.accumulation,
         gradient_bucket_bytes=config.parallel.gradient_bucket_bytes,
@@ -267,6 +266,7 @@ def prepare_run(
     loaded = broadcast_object(loaded, context.training_ranks)
     if isinstance(loaded, ValueError):
         raise loaded
+    assert loaded is not None
     share_state(train_step, context.training_ranks)
     train_step.buffer.refresh_compute_copy()
     check_same_everywhere(train_step.buffer.values, context.training_ranks, what="initial weights")
@@ -304,7 +304,16 @@ def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> Str
     return states[data.rank]
 
 
-def _load_weights(train_step, store, *, config, paths, identity, warn, note) -> LoadedWeights:
+def _load_weights(
+    train_step: TrainStep,
+    store: CheckpointStore,
+    *,
+    config: RunConfig,
+    paths: RunPaths,
+    identity: RunIdentity,
+    warn: Callable[[str], None],
+    note: Callable[[str], None],
+) -> LoadedWeights:
     """Load the newest checkpoint of this run, else the initial weights, else keep the random ones.
 
     Only the first rank calls this.

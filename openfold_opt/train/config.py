@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.loader.config import DataConfig, LoaderConfig
@@ -20,11 +20,11 @@ from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
-from openfold_opt.train.precision import check_precision
+from openfold_opt.train.precision import Precision, check_precision
 
 CATEGORIES = ("mathematical", "free", "implementation")
 """What a field changes: the mathematics of training, freely tunable values, or only speed."""
-DEVICES = ("auto", "cpu", "cuda")
+Device = Literal["auto", "cpu", "cuda"]
 
 _BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
 
@@ -64,13 +64,13 @@ class RunConfig:
     """False: train without dropout, regardless of the dropout rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
     """Required SHA-256 of the initial weights; None: any file, or random weights."""
-    precision: str = field(default="tf32", metadata=_IMPLEMENTATION)
+    precision: Precision = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32" or "bf16".
 
     With "bf16", the trunk computes in bfloat16; master weights, structure module, heads and losses
     stay in float32.
     """
-    recompute: bool | str = field(default=True, metadata=_IMPLEMENTATION)
+    recompute: bool | Literal["auto"] = field(default=True, metadata=_IMPLEMENTATION)
     """Blocks to recompute in the backward pass: all (True), none (False), or "auto".
 
     "auto" recomputes the smallest number of blocks with which a step fits into memory.
@@ -79,7 +79,7 @@ class RunConfig:
     """Capture steps as CUDA graphs during the warm-up; needs a GPU and samples of one shape."""
     warm_up: bool = field(default=True, metadata=_IMPLEMENTATION)
     """Run a step on synthetic data for each number of recycling iterations before training."""
-    device: str = field(default="cuda", metadata=_IMPLEMENTATION)
+    device: Device = field(default="cuda", metadata=_IMPLEMENTATION)
     """"cuda", "cpu", or "auto": a GPU if there is one."""
     log_every_steps: int = field(default=10, metadata=_IMPLEMENTATION)
     """Steps between progress lines."""
@@ -98,9 +98,9 @@ class RunConfig:
                 f"global_batch_size={size}: expected a positive multiple of "
                 f"local_batch_size={self.local_batch_size}"
             )
-        if self.device not in DEVICES:
+        if self.device not in get_args(Device):
             raise ValueError(
-                f"unknown device {self.device!r}; expected one of {', '.join(DEVICES)}"
+                f"unknown device {self.device!r}; expected one of {', '.join(get_args(Device))}"
             )
         if not self.data.pad_to_crop and self.local_batch_size != 1:
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from openfold_opt.loader.batch import LoadedBatch, WireBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures, WireFeatures
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.device_prefetcher import DevicePrefetcher, build_prefetcher
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
@@ -41,19 +41,19 @@ class OpenData(Protocol):
     def training_batches(
         self,
         *,
-        start_step: int,
+        first_step: int,
         start: StreamState | None,
         device: torch.device,
         report: Callable[[str], None],
-    ) -> Iterator[LoadedBatch]:
+    ) -> Iterator[LoadedBatch[ModelFeatures]]:
         """Return an endless iterator over the micro-batches of this rank, on the device.
 
-        start_step: first optimizer step, counted from 0. start: value of `training_state` when the
+        first_step: first optimizer step, counted from 1. start: value of `training_state` when the
         run was interrupted; None: samples were used in order. report: receives a line for each
         skipped batch and each restarted worker.
         """
 
-    def mark_consumed(self, batch: LoadedBatch) -> None:
+    def mark_consumed(self, batch: LoadedBatch[ModelFeatures]) -> None:
         """Record that a step has used a training batch."""
 
     def training_state(self) -> StreamState | None:
@@ -141,18 +141,18 @@ class ShardData:
                 lengths, context, config.parallel.evaluation_dap_min_length
             ).items()
         }
-        self._evaluation_batches: dict[bool, list[WireBatch]] = {}
+        self._evaluation_batches: dict[bool, list[LoadedBatch[WireFeatures]]] = {}
         self._training: TrainingLoader | None = None
         self._prefetcher: DevicePrefetcher | None = None
 
     def training_batches(
         self,
         *,
-        start_step: int,
+        first_step: int,
         start: StreamState | None,
         device: torch.device,
         report: Callable[[str], None],
-    ) -> Iterator[LoadedBatch]:
+    ) -> Iterator[LoadedBatch[ModelFeatures]]:
         self.close()
         self._training = TrainingLoader(
             self._data_dir,
@@ -161,7 +161,7 @@ class ShardData:
             loader=self._config.loader,
             stream=self._stream,
             dap=self._dap_axis,
-            start_step=start_step,
+            first_step=first_step,
             start=start,
             report=report,
         )
@@ -170,7 +170,7 @@ class ShardData:
         )
         return self._prefetcher
 
-    def mark_consumed(self, batch: LoadedBatch) -> None:
+    def mark_consumed(self, batch: LoadedBatch[ModelFeatures]) -> None:
         if self._training is not None:
             self._training.mark_consumed(batch.position)
 
@@ -181,9 +181,9 @@ class ShardData:
         self, *, device: torch.device, together: bool
     ) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for batch in self._prepared_evaluation(together):
-            yield batch.chain_ids[0], decode_batch(batch.arrays, device=device)
+            yield batch.chain_ids[0], decode_batch(batch.features, device=device)
 
-    def _prepared_evaluation(self, together: bool) -> Iterator[WireBatch]:
+    def _prepared_evaluation(self, together: bool) -> Iterator[LoadedBatch[WireFeatures]]:
         """Prepare the validation chains on the first call and cache them in the wire format.
 
         The features of a chain depend only on its id.
@@ -194,9 +194,8 @@ class ShardData:
         cached = []
         for batch in self._evaluation[together]:
             # Copy the arrays: the loader may reuse their memory for the next batch.
-            cached.append(
-                replace(batch, arrays={name: array.copy() for name, array in batch.arrays.items()})
-            )
+            copies = {name: array.copy() for name, array in batch.features.items()}
+            cached.append(replace(batch, features=copies))
             yield cached[-1]
         self._evaluation_batches[together] = cached
 

@@ -30,7 +30,3 @@ class NonFiniteError(RuntimeError):
         super().__init__(message)
         self.step = step
         self.samples = dict(samples or {})
-
-
-class PreemptedError(RuntimeError):
-    """The run stopped on request, after a checkpoint; the same command resumes it."""

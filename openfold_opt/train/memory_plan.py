@@ -44,7 +44,7 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     kernels = config.kernels.resolved(device)
     # Graphs also have a memory pool; it holds the activations, which are counted below either way.
     graphs = graph_memory_bytes(config, kernels) if config.cuda_graphs else 0
-    free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - _state_bytes(config) - graphs)
+    free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - state_bytes(config) - graphs)
     num_blocks = config.model.evoformer_stack.num_blocks
     sizes = functools.cache(
         lambda number: saved_bytes(
@@ -121,6 +121,7 @@ def free_memory_bytes(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _state_bytes(config: RunConfig) -> int:
+def state_bytes(config: RunConfig) -> int:
+    """Return the bytes of parameters, gradients and the state of the optimizer."""
     model = meta_model(config.model, config.precision)
     return _FLAT_TENSORS * 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -24,15 +24,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import name_chains
-from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation.evaluator import ChainScore
+from openfold_opt.train.preemption import PreemptedError
 from openfold_opt.train.resolved import describe_resolved
 
 
@@ -261,12 +261,12 @@ class CompositeObserver:
     def __init__(self, *observers: RunObserver) -> None:
         self._observers = observers
 
-    def __getattr__(self, event: str):
+    def __getattr__(self, event: str) -> Callable[..., None]:
         if event.startswith("_"):
             raise AttributeError(event)
         receivers = [getattr(observer, event) for observer in self._observers]
 
-        def send(*args, **kwargs) -> None:
+        def send(*args: Any, **kwargs: Any) -> None:
             for receiver in receivers:
                 receiver(*args, **kwargs)
 

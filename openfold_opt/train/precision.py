@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-def low_precision_names(model: AlphaFold, precision: str) -> tuple[str, ...]:
+def low_precision_names(model: AlphaFold, precision: Precision) -> tuple[str, ...]:
     """Return the names of the parameters that the model uses in bfloat16.
 
     Their master values and the optimizer state are float32 (ParameterBuffer).
@@ -22,7 +24,7 @@ def low_precision_names(model: AlphaFold, precision: str) -> tuple[str, ...]:
     return model.trunk_linear_names() if precision == "bf16" else ()
 
 
-def meta_model(config: ModelConfig, precision: str) -> AlphaFold:
+def meta_model(config: ModelConfig, precision: Precision) -> AlphaFold:
     """Return the model on device "meta", with the parameter dtypes of a precision.
 
     Tensors on this device have shapes and dtypes, but no memory.
@@ -44,7 +46,7 @@ def check_precision(precision: str) -> None:
 
 
 @contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
+def matmul_precision(precision: Precision) -> Iterator[None]:
     """Set the precision of matrix products on a GPU while open.
 
     float32 products may use TF32 unless the precision is fp32. bfloat16 products are summed in

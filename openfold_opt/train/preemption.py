@@ -1,4 +1,4 @@
-"""Preemption: the request to stop a run, which a signal handler may set."""
+"""Preemption: a stop request set by a signal handler, and the exception after the checkpoint."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ class StopRequest:
             yield
         finally:
             self.is_watched = False
+
+
+class PreemptedError(RuntimeError):
+    """The run stopped on request, after a checkpoint; the same command resumes it."""

@@ -19,7 +19,7 @@ def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
     """
     return replace(
         config,
-        device=device.type,
+        device="cuda" if device.type == "cuda" else "cpu",
         kernels=config.kernels.resolved(device),
         loader=replace(config.loader, prefetch=resolve_prefetch(config.loader.prefetch, device)),
     )

@@ -40,7 +40,9 @@ def run_facts(
 
 def source_digests(package: str) -> dict[str, str]:
     """Return the digest of each source file of an imported package, by description."""
-    folder = Path(sys.modules[package].__file__).parent
+    file = sys.modules[package].__file__
+    assert file is not None
+    folder = Path(file).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in SOURCE_SUFFIXES)
     return {
         f"the source file {package}/{path.relative_to(folder)}": _digest(path.read_bytes())

@@ -17,7 +17,6 @@ from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import GradientReducer
 from openfold_opt.train.optim.adam import Adam, OptimizerConfig
-from openfold_opt.train.optim.lr_schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 from openfold_opt.train.optim.weight_average import WeightAverage, WeightAverageConfig
 
@@ -35,7 +34,6 @@ class StepConfig:
     """Configuration of a training step."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
     weight_average: WeightAverageConfig = WeightAverageConfig()
     accumulation: int = 1
     """Micro-batches per step."""
@@ -205,7 +203,12 @@ class TrainStep:
         self._stop_flags[STOP_FLAGS.index(name)].fill_(1.0)
 
     def run(
-        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
+        self,
+        micro_batches: Iterable[MicroBatch],
+        *,
+        step: int,
+        learning_rate: float,
+        num_recycling_iterations: int,
     ) -> StepResult:
         """Launch optimizer step `step` (from 1) on `accumulation` micro-batches."""
         sample_ids: list[str] = []
@@ -216,9 +219,7 @@ class TrainStep:
                 yield batch
 
         numbers = StepNumbers(
-            step=step,
-            learning_rate=learning_rate(self.config.schedule, step),
-            dropout_seed=self.dropout_seed,
+            step=step, learning_rate=learning_rate, dropout_seed=self.dropout_seed
         )
         tensors = self.compute(
             record_ids(), numbers, num_recycling_iterations=num_recycling_iterations
@@ -226,6 +227,7 @@ class TrainStep:
         return self.result(
             tensors,
             step=step,
+            learning_rate=learning_rate,
             num_recycling_iterations=num_recycling_iterations,
             sample_ids=tuple(sample_ids),
         )
@@ -266,6 +268,7 @@ class TrainStep:
         tensors: StepTensors,
         *,
         step: int,
+        learning_rate: float,
         num_recycling_iterations: int,
         sample_ids: tuple[str, ...],
     ) -> StepResult:
@@ -273,7 +276,7 @@ class TrainStep:
         return StepResult(
             step=step,
             num_recycling_iterations=num_recycling_iterations,
-            learning_rate=learning_rate(self.config.schedule, step),
+            learning_rate=learning_rate,
             term_names=tensors.term_names,
             packed=HostCopy(tensors.packed),
             local_terms=tensors.local_terms,

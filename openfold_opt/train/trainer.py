@@ -38,13 +38,13 @@ from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import DataSource
 from openfold_opt.train.dataset_split import name_chains
-from openfold_opt.train.errors import PreemptedError, SetupError
+from openfold_opt.train.errors import SetupError
 from openfold_opt.train.evaluation.evaluation_worker import EvaluationWorker
 from openfold_opt.train.global_batch import keep_global_batch
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import NullObserver, RunInfo, RunObserver, RunSummary
 from openfold_opt.train.precision import matmul_precision
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
 from openfold_opt.train.resolved import count_recomputed_blocks, resolve_config
 from openfold_opt.train.run_facts import run_facts
@@ -131,11 +131,10 @@ class Trainer:
             summary: RunSummary | None = None
             with matmul_precision(self._config.precision):
                 try:
-                    summary = (
-                        self._train(context, device)
-                        if context.role == TRAIN
-                        else self._evaluate(context, device)
-                    )
+                    if context.role == TRAIN:
+                        summary = self._train(context, device)
+                    else:
+                        self._evaluate(context, device)
                 except PreemptedError as error:
                     preempted = error
             # No rank exits before all are done, especially not the one that hosts the store.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures, name_samples
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
@@ -21,7 +21,12 @@ class StepRunner(Protocol):
     """TrainStep or StepGraphs."""
 
     def run(
-        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
+        self,
+        micro_batches: Iterable[MicroBatch],
+        *,
+        step: int,
+        learning_rate: float,
+        num_recycling_iterations: int,
     ) -> StepResult: ...
 
 
@@ -45,15 +50,17 @@ class TrainingInterval:
     """
 
     train_step: StepRunner
-    batches: Iterator[LoadedBatch]
+    batches: Iterator[LoadedBatch[ModelFeatures]]
     """Micro-batches of this rank on its device, starting with those of the first step to run."""
-    mark_consumed: Callable[[LoadedBatch], None]
+    mark_consumed: Callable[[LoadedBatch[ModelFeatures]], None]
     """Called for each micro-batch after its step was launched."""
     accumulation: int
     samples_per_step: int
     """The global batch size."""
+    learning_rate: Callable[[int], float]
+    """Returns the learning rate of a step."""
     recycling: Callable[[int], int]
-    """Returns the number of recycling iterations of a step, counted from 0."""
+    """Returns the number of recycling iterations of a step."""
     training_ranks: AxisGroup
     observer: RunObserver
     note: Callable[..., None]
@@ -65,22 +72,24 @@ class TrainingInterval:
     warned_terms: set[str] = field(default_factory=set)
 
     def run(self, *, first_step: int, last_step: int) -> tuple[int, tuple[str, ...]]:
-        """Run and report steps first_step + 1 .. last_step, counted from 1.
+        """Run and report steps first_step .. last_step, counted from 1.
 
         A stop flag ends the interval early. Returns the last step and the stop flags, which are
         the same on every rank.
         """
         launched: LaunchedStep | None = None
-        step, stop_flags = first_step, ()
+        stop_flags: tuple[str, ...] = ()
+        step = first_step - 1
         while step < last_step and not stop_flags:
             step += 1
             self.between_steps()
             started, waited = time.perf_counter(), self.data_wait_seconds
-            loaded: list[LoadedBatch] = []
+            loaded: list[LoadedBatch[ModelFeatures]] = []
             result = self.train_step.run(
                 self._micro_batches(step, loaded),
                 step=step,
-                num_recycling_iterations=self.recycling(step - 1),
+                learning_rate=self.learning_rate(step),
+                num_recycling_iterations=self.recycling(step),
             )
             for batch in loaded:
                 self.mark_consumed(batch)
@@ -99,7 +108,9 @@ class TrainingInterval:
             stop_flags += self._report(launched, ended=time.perf_counter(), metrics=metrics)
         return step, tuple(dict.fromkeys(stop_flags))
 
-    def _micro_batches(self, step: int, taken: list[LoadedBatch]) -> Iterator[MicroBatch]:
+    def _micro_batches(
+        self, step: int, taken: list[LoadedBatch[ModelFeatures]]
+    ) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step, and append the loaded batches to `taken`."""
         for _ in range(self.accumulation):
             requested = time.perf_counter()
@@ -108,17 +119,14 @@ class TrainingInterval:
             self.note(activity="training")
             self.data_wait_seconds += time.perf_counter() - requested
             taken.append(loaded)
-            if loaded.step != step - 1:
+            if loaded.step != step:
                 raise RuntimeError(
-                    f"the loader is at step {loaded.step}, the training at step {step - 1}"
+                    f"the loader is at step {loaded.step}, the training at step {step}"
                 )
             yield MicroBatch(
                 features=FeatureBatch.from_features(loaded.features),
                 slots=loaded.slots,
-                sample_ids=tuple(
-                    f"{chain_id} (seed {seed})"
-                    for chain_id, seed in zip(loaded.chain_ids, loaded.sample_seeds, strict=True)
-                ),
+                sample_ids=name_samples(loaded.chain_ids, loaded.sample_seeds),
             )
 
     def _report(

@@ -18,12 +18,12 @@ from openfold_opt.train.checkpoint.checkpoint_store import Snapshot
 from openfold_opt.train.checkpoint.run_state import Progress, take_snapshot
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
-from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation.inline import EvaluationPoint, Evaluations, InlineEvaluation
 from openfold_opt.train.evaluation.remote import RemoteEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.optim.lr_schedule import learning_rate
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_interval import TrainingInterval
 
@@ -59,7 +59,7 @@ class TrainingLoop:
         """Set on the first rank at run_stop, and on all ranks at the end of `run`."""
         self._started = self._run_seconds = 0.0
         self._interval_started = (0.0, 0)
-        """time.perf_counter() and step at the start of the current interval."""
+        """time.perf_counter() and finished steps at the start of the current interval."""
         self._note = heartbeat.set_status
         self._writer = BackgroundWriter(
             prepared.store,
@@ -71,7 +71,7 @@ class TrainingLoop:
         self._interval = TrainingInterval(
             train_step=runner,
             batches=data.training_batches(
-                start_step=prepared.progress.step,
+                first_step=prepared.progress.step + 1,
                 start=prepared.stream_state,
                 device=device,
                 report=observer.warning,
@@ -83,6 +83,7 @@ class TrainingLoop:
             between_steps=self._between_steps,
             training_ranks=context.training_ranks,
             samples_per_step=prepared.identity.global_batch_size,
+            learning_rate=lambda step: learning_rate(config.schedule, step),
             recycling=self._recycling_iterations,
         )
 
@@ -157,6 +158,7 @@ class TrainingLoop:
         self._run_seconds = time.perf_counter() - self._started
 
     def _summary(self) -> RunSummary:
+        assert self._status is not None
         return RunSummary(
             status=self._status,
             steps=self._progress.step,
@@ -202,10 +204,10 @@ class TrainingLoop:
             if report.lddt_ca >= self._config.evaluation.target_lddt_ca:
                 self._stop_clock(SUCCESS)
 
-    def _recycling_iterations(self, step_index: int) -> int:
+    def _recycling_iterations(self, step: int) -> int:
         return num_recycling_iterations(
             self._prepared.identity.seed,
-            step_index,
+            step,
             max_recycling_iterations=self._config.data.max_recycling_iterations,
         )
 
@@ -253,20 +255,22 @@ class TrainingLoop:
 
     def _train(self, stop: int) -> tuple[str, ...]:
         """Train up to step `stop`, or until a stop flag is raised. Return the stop flags."""
-        first = self._progress.step
+        num_finished = self._progress.step
         every = self._config.evaluation.every_steps
         samples_at_end = self._samples_at_end(stop)
-        if self._status is None and (first % every == 0 or first == self._prepared.progress.step):
-            self._observer.interval_start(step=first, samples_at_end=samples_at_end)
-            self._interval_started = (time.perf_counter(), first)
+        if self._status is None and (
+            num_finished % every == 0 or num_finished == self._prepared.progress.step
+        ):
+            self._observer.interval_start(step=num_finished, samples_at_end=samples_at_end)
+            self._interval_started = (time.perf_counter(), num_finished)
         started = time.perf_counter()
-        last, stop_flags = self._interval.run(first_step=first, last_step=stop)
+        last, stop_flags = self._interval.run(first_step=num_finished + 1, last_step=stop)
         self._training_seconds += time.perf_counter() - started
         samples = last * self._prepared.identity.global_batch_size
         self._progress = Progress(step=last, samples_seen=samples)
         if self._is_evaluation_due(last) and self._status is None:
-            interval_started, interval_first = self._interval_started
-            trained = (last - interval_first) * self._prepared.identity.global_batch_size
+            interval_started, num_at_start = self._interval_started
+            trained = (last - num_at_start) * self._prepared.identity.global_batch_size
             rate = trained / (time.perf_counter() - interval_started)
             self._observer.interval_stop(
                 step=last, samples_at_end=samples_at_end, samples_per_second=rate

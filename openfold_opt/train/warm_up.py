@@ -20,6 +20,7 @@ from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.step import MicroBatch, TrainStep
 from openfold_opt.train.synthetic_features import synthetic_batch, synthetic_sample, training_sizes
 
@@ -52,10 +53,12 @@ def warm_up(
     """
     device = train_step.buffer.values.device
     runner: TrainStep | StepGraphs = train_step
+    graphs: EvaluationGraphs | None = None
     if config.cuda_graphs:
         recorder = recorder if recorder is not None else CudaRecorder(device)
         micro_batch = synthetic_micro_batch(config, device, 0)
         runner = StepGraphs(train_step, recorder, micro_batch=micro_batch)
+        graphs = EvaluationGraphs(evaluator.compute, recorder)
     with _restore_state(train_step):
         # Most iterations first: the others can reuse their memory.
         numbers = range(config.data.max_recycling_iterations, -1, -1)
@@ -65,15 +68,15 @@ def warm_up(
             else:
                 count = range(config.accumulation)
                 batches = (synthetic_micro_batch(config, device, n) for n in count)
-                runner.run(batches, step=1, num_recycling_iterations=number).read()
+                runner.run(
+                    batches,
+                    step=1,
+                    learning_rate=learning_rate(config.schedule, 1),
+                    num_recycling_iterations=number,
+                ).read()
             report(f"warm-up: step with {number} recycling iterations")
-        graphs = (
-            EvaluationGraphs(evaluator.compute, recorder)
-            if isinstance(runner, StepGraphs)
-            else None
-        )
         _evaluate(config, evaluator, graphs, device=device, report=report)
-        if isinstance(runner, StepGraphs):
+        if isinstance(runner, StepGraphs) and graphs is not None:
             # Captured graphs do not share their memory with eager work, so capture last.
             _record(runner, numbers, graphs)
             evaluator.use_graphs(graphs)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from openfold_opt.loader.raw_features import RawFeatures, Templates
-from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 GOLDEN_CHAINS = {
     "data": ("2hhb_A", "2q2k_A", "4zxb_D", "1igy_B"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openfold_opt.loader.reference import clustering
-from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 
 def brute_force_assignment(extra, clusters):

@@ -11,11 +11,11 @@ from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.raw_reading import read_evaluation_features, read_training_features
 from openfold_opt.loader.reference.reference_sample import reference_sample
 from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.wire_buffer import pack_wire, unpack_wire
 from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.protein.features import check_features
 from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 from tests.support.devices import DEVICES
 from tests.support.raw_samples import make_raw
 

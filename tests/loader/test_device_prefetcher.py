@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openfold_opt.loader import device_prefetcher as prefetcher_module
-from openfold_opt.loader.batch import WireBatch
+from openfold_opt.loader.batch import LoadedBatch
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.device_prefetcher import build_prefetcher
@@ -45,8 +45,8 @@ def arrays(num_res, num_rows):
 
 def batch(number):
     """Return a batch of two samples; length, extra rows and deletions vary with the number."""
-    return WireBatch(
-        arrays=arrays(7 + number % 3, 9 if number % 2 else 1),
+    return LoadedBatch(
+        features=arrays(7 + number % 3, 9 if number % 2 else 1),
         chain_ids=(f"c{number}",),
         sample_seeds=(number,),
         slots=torch.tensor([2, 3]),
@@ -83,7 +83,7 @@ def test_batches_are_delivered_in_order_and_unchanged(kind):
 
 
 def assert_features(features, wire_batch, **tolerance):
-    expected = decode_batch(wire_batch.arrays)
+    expected = decode_batch(wire_batch.features)
     assert list(features) == list(expected)
     for name, tensor in expected.items():
         torch.testing.assert_close(

@@ -28,16 +28,16 @@ def loader_config(num_workers, **changes):
     return LoaderConfig(num_workers=num_workers, timeout_seconds=60.0, **changes)
 
 
-def training_samples(data_dir, stream, *, config, num_micro, start_step=0):
+def training_samples(data_dir, stream, *, config, num_micro, first_step=1):
     """Return (step, slot) -> (chain, seed, features) of the first micro-batches of one rank."""
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
     samples = {}
     with TrainingLoader(
-        data_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=start_step
+        data_dir, sampler, data=SMALL, loader=config, stream=stream, first_step=first_step
     ) as batches:
         for _ in range(num_micro):
             batch = next(batches)
-            decoded = decode_batch(batch.arrays)
+            decoded = decode_batch(batch.features)
             check_features(decoded, batched=True)
             for index, slot in enumerate(batch.slots.tolist()):
                 features = {name: tensor[index].clone() for name, tensor in decoded.items()}
@@ -95,9 +95,9 @@ def test_stream_does_not_depend_on_the_start_method(quirks_dir, expected, start_
 def test_resumed_stream_starts_at_a_later_step(quirks_dir, expected):
     stream = SampleStream(local_batch_size=2, accumulation=2)
     resumed = training_samples(
-        quirks_dir, stream, config=loader_config(2), num_micro=2, start_step=1
+        quirks_dir, stream, config=loader_config(2), num_micro=2, first_step=2
     )
-    assert_same(resumed, {key: sample for key, sample in expected.items() if key[0] == 1})
+    assert_same(resumed, {key: sample for key, sample in expected.items() if key[0] == 2})
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -107,12 +107,12 @@ def test_evaluation_yields_the_same_whole_chains_in_every_iteration(quirks_dir, 
     first, second = list(loader), list(loader)
     assert [batch.chain_ids for batch in first] == [(chain,) for chain in CHAINS]
     for one, other in zip(first, second):
-        features = decode_batch(one.arrays)
+        features = decode_batch(one.features)
         sizes = check_features(features, batched=True)
         assert sizes["batch"] == 1
         assert sizes["N_res"] == reader.entry(one.chain_ids[0]).sequence_length
-        for name, array in one.arrays.items():
-            np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+        for name, array in one.features.items():
+            np.testing.assert_array_equal(array, other.features[name], err_msg=name)
 
 
 def test_evaluation_without_chains_is_empty(quirks_dir):
@@ -159,7 +159,7 @@ def test_run_resumed_within_a_window_uses_each_sample_once(quirks_dir):
         state = loader.state()
     assert state.num_consumed == 8
     with TrainingLoader(
-        quirks_dir, sampler, data=SMALL, loader=config, stream=stream, start_step=4, start=state
+        quirks_dir, sampler, data=SMALL, loader=config, stream=stream, first_step=5, start=state
     ) as loader:
         used += take(loader, steps=10, ahead=0)
         state = loader.state()
@@ -167,7 +167,7 @@ def test_run_resumed_within_a_window_uses_each_sample_once(quirks_dir):
     assert len(set(positions)) == len(positions) == 28
     assert set(range(state.low)) <= set(positions)
     for index, batch in enumerate(used):
-        assert (batch.step, batch.micro) == divmod(index, 2)
+        assert (batch.step, batch.micro) == (1 + index // 2, index % 2)
         assert batch.slots.tolist() == [index % 2]
         assert (batch.chain_ids[0], batch.sample_seeds[0]) == sampler.sample(batch.position)
 

@@ -5,8 +5,8 @@ import pytest
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.reference.msa_pass import make_msa_pass, msa_features_of_choice
+from openfold_opt.loader.transforms.msa_draws import RowChoice
 from openfold_opt.loader.transforms.msa_features import make_target_feat
-from openfold_opt.loader.transforms.msa_sampling import RowChoice
 
 
 def golden_pass(golden_transforms, crop, max_extra_msa=1000):

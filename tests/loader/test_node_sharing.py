@@ -95,7 +95,7 @@ def test_other_ranks_get_an_error_if_the_first_rank_is_gone(tmp_path):
 
 
 def refuse(context):
-    node_sharing._node_name = lambda: f"node {context.dap.rank}"
+    node_sharing.node_name = lambda: f"node {context.dap.rank}"
     with pytest.raises(ValueError, match="spans 2 nodes and LoaderConfig.window is 3"):
         SharedDeliveries(lambda: iter(()), axis=context.dap, window=3, timeout_seconds=1.0)
     return True

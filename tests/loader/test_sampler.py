@@ -58,7 +58,7 @@ def test_all_layouts_cover_the_global_batch_once(size, local_batch_size, accumul
         slot for stream in streams for micro in range(accumulation) for slot in stream.slots(micro)
     ]
     assert sorted(slots) == list(range(8))
-    assert streams[0].step_of(accumulation * 5) == (5, 0)
+    assert streams[0].step_of(accumulation * 5) == (6, 0)
 
 
 def test_slot_formula():
@@ -67,13 +67,13 @@ def test_slot_formula():
 
 
 def test_recycling_iterations_are_shuffled_blocks():
-    counts = [num_recycling_iterations(5, step) for step in range(4000)]
+    counts = [num_recycling_iterations(5, step) for step in range(1, 4001)]
     blocks = [tuple(counts[start : start + 4]) for start in range(0, 4000, 4)]
     assert {tuple(sorted(block)) for block in blocks} == {(0, 1, 2, 3)}
     assert set(blocks) == set(itertools.permutations(range(4)))
     firsts = np.bincount([block[0] for block in blocks]) / 1000
     np.testing.assert_allclose(firsts, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / 1000))
-    assert counts[:40] != [num_recycling_iterations(6, step) for step in range(40)]
-    assert {num_recycling_iterations(5, step, max_recycling_iterations=0) for step in range(9)} == {
-        0
-    }
+    assert counts[:40] != [num_recycling_iterations(6, step) for step in range(1, 41)]
+    assert {
+        num_recycling_iterations(5, step, max_recycling_iterations=0) for step in range(1, 10)
+    } == {0}

@@ -14,8 +14,8 @@ from openfold_opt.parallel.transfers import AllGather, AllToAll
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from tests.support.devices import DEVICES
 from tests.support.lone_group import lone_axis, lone_group, lone_training_context
-from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import (
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import (
     FakeRecorder,
     kernels_for,
     micro_batch,
@@ -89,14 +89,21 @@ def test_gradients_reduced_in_autograd_hooks_are_replayed(device, overlap, accum
             seeds = [10 * number + micro for micro in range(accumulation)]
             batches = [micro_batch(config, seed, device=device) for seed in seeds]
             result, expected = (
-                runner.run(iter(batches), step=number, num_recycling_iterations=0).read()
+                runner.run(
+                    iter(batches),
+                    step=number,
+                    learning_rate=LEARNING_RATE,
+                    num_recycling_iterations=0,
+                ).read()
                 for runner in (graphs, eager)
             )
             assert result.is_applied and result.loss == pytest.approx(expected.loss, rel=1e-3)
             assert result.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-2)
             if number == 1:
                 # The sum over one rank is divided by two, so the gradients were all-reduced.
-                whole = single.run(iter(batches), step=1, num_recycling_iterations=0).read()
+                whole = single.run(
+                    iter(batches), step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=0
+                ).read()
                 assert result.gradient_norm == pytest.approx(whole.gradient_norm / 2, rel=1e-2)
         assert graphs.num_eager_steps == 0
         # NCCL does not shut down while a graph holds its collectives.

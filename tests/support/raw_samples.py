@@ -5,8 +5,8 @@ import numpy as np
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.loader.sample import choose_for_evaluation, choose_for_training, encode_sample
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.wire_format import stack_samples
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 
 def make_raw(*, num_res=20, num_rows=30, num_templates=4) -> RawFeatures:

@@ -1,6 +1,11 @@
-"""An observer that records all events."""
+"""An observer that records all events, and a run in this process with it."""
 
 from __future__ import annotations
+
+from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.trainer import Trainer
+from tests.support.synthetic_samples import MemorySource
 
 
 class Recorder:
@@ -32,3 +37,18 @@ class Recorder:
                 self.statuses.append(kwargs["status"])
 
         return receive
+
+
+def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=None):
+    """Run a configuration in this process. Return the summary and the recorded events."""
+    recorder = Recorder()
+    trainer = Trainer(
+        config,
+        data=source or MemorySource(),
+        paths=RunPaths(output_dir=folder, init_checkpoint=init_checkpoint),
+        seed=seed,
+        observer=recorder,
+        launch=launch or LaunchInfo(),
+    )
+    summary = trainer.run()
+    return summary, recorder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
@@ -26,6 +26,7 @@ from openfold_opt.train.synthetic_features import synthetic_sample
 
 SIZES = {"N_res": 8, "N_clust": 3, "N_extra": 4, "N_templ": 1}
 NUM_PASSES = 2
+LEARNING_RATE = 1e-3
 STACK = {
     "num_blocks": 1,
     "c_hidden_msa_attention": 4,
@@ -74,7 +75,7 @@ def tiny_config(**changes) -> RunConfig:
             max_templates=1,
             max_recycling_iterations=NUM_PASSES - 1,
         ),
-        "schedule": ScheduleConfig(base_learning_rate=1e-3),
+        "schedule": ScheduleConfig(base_learning_rate=LEARNING_RATE),
         "evaluation": EvaluationConfig(every_steps=4, target_lddt_ca=1.0),
         "checkpoint": CheckpointConfig(every_steps=2, keep_last=2, keep_best=1),
         "max_steps": 8,
@@ -105,23 +106,23 @@ class MemoryData:
         self._context = context
         self._broken_at = broken_at
 
-    def mark_consumed(self, batch: LoadedBatch) -> None:
+    def mark_consumed(self, batch: LoadedBatch[ModelFeatures]) -> None:
         """Do nothing: batches are used in order."""
 
     def training_state(self) -> None:
         """Return None: samples are used in order."""
 
     def training_batches(
-        self, *, start_step: int, start: None, device: torch.device, report: Callable[[str], None]
-    ) -> Iterator[LoadedBatch]:
+        self, *, first_step: int, start: None, device: torch.device, report: Callable[[str], None]
+    ) -> Iterator[LoadedBatch[ModelFeatures]]:
         local, accumulation = self._config.local_batch_size, self._config.accumulation
         global_batch = local * accumulation * self._axis.size
-        step = start_step
+        step = first_step
         while True:
             for micro in range(accumulation):
                 first = (micro * self._axis.size + self._axis.rank) * local
                 slots = list(range(first, first + local))
-                numbers = [step * global_batch + slot for slot in slots]
+                numbers = [(step - 1) * global_batch + slot for slot in slots]
                 yield LoadedBatch(
                     features=self._stack(numbers),
                     chain_ids=tuple(f"chain{number}" for number in numbers),
@@ -129,7 +130,7 @@ class MemoryData:
                     slots=torch.tensor(slots),
                     step=step,
                     micro=micro,
-                    position=step * accumulation + micro,
+                    position=(step - 1) * accumulation + micro,
                     queue_depth=0,
                     reorder_distance=0,
                 )

@@ -17,10 +17,9 @@ import torch
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.synthetic_samples import MemorySource, tiny_config

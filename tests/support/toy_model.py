@@ -11,10 +11,10 @@ from openfold_opt.losses.alphafold_loss import LossTerms
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optim.adam import OptimizerConfig
-from openfold_opt.train.optim.lr_schedule import ScheduleConfig
-from openfold_opt.train.step import MicroBatch, StepConfig, TrainStep
+from openfold_opt.train.step import LossFunction, MicroBatch, StepConfig, TrainStep
 
 WIDTH = 5
+LEARNING_RATE = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +85,16 @@ def toy_step(
     seed: int = 0,
     accumulation: int = 1,
     clip_norm: float = 0.1,
+    loss: LossFunction = toy_loss,
     context: ParallelContext | None = None,
 ) -> TrainStep:
     """Return a TrainStep with a new toy model."""
     torch.manual_seed(seed)
     config = StepConfig(
         optimizer=OptimizerConfig(clip_norm=clip_norm),
-        schedule=ScheduleConfig(base_learning_rate=1e-2),
         accumulation=accumulation,
         gradient_bucket_bytes=64,
     )
     return TrainStep(
-        ToyModel(), loss=toy_loss, plan=ExecutionPlan.reference(), config=config, context=context
+        ToyModel(), loss=loss, plan=ExecutionPlan.reference(), config=config, context=context
     )

@@ -29,12 +29,12 @@ from pathlib import Path
 import torch
 
 from openfold_opt.loader.background_queue import BackgroundQueue
-from openfold_opt.loader.batch import LoadedBatch
+from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.errors import NonFiniteError, PreemptedError
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.errors import NonFiniteError
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.trainer import Trainer
 from tests.support.gloo_ranks import free_port
 from tests.support.synthetic_samples import MemoryData, MemorySource, tiny_config
@@ -94,11 +94,11 @@ class PrefetchedData(MemoryData):
         self._case, self._rank = case, rank
         self._queue: BackgroundQueue | None = None
 
-    def training_batches(self, **options) -> Iterator[LoadedBatch]:
+    def training_batches(self, **options) -> Iterator[LoadedBatch[ModelFeatures]]:
         self._queue = BackgroundQueue(super().training_batches(**options), depth=2, name="prefetch")
         return self._batches()
 
-    def _batches(self) -> Iterator[LoadedBatch]:
+    def _batches(self) -> Iterator[LoadedBatch[ModelFeatures]]:
         for number in range(1_000_000):
             if number == 1 and self._case.outcome == "interrupted":
                 signal.raise_signal(signal.SIGINT)

@@ -15,8 +15,8 @@ from openfold_opt.train import memory_plan
 from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
 from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
-from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import micro_batch, new_step
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import micro_batch, new_step
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_every_recomputed_block_saves_memory(kept):
 @pytest.mark.parametrize("between", [0.0, 0.5])
 @pytest.mark.parametrize("number", range(7))
 def test_the_plan_recomputes_the_fewest_blocks_that_fit(config, kept, number, between, monkeypatch):
-    state = memory_plan._state_bytes(config)
+    state = memory_plan.state_bytes(config)
     available = kept[number] + between * (kept[max(number - 1, 0)] - kept[number])
     needed = state + available / memory_plan.SHARE_FOR_ACTIVATIONS
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: needed + 1)
@@ -134,8 +134,12 @@ def test_a_step_stays_below_the_planned_memory(config, device):
     batch = micro_batch(preset, 1, device=device.type)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    assert step.run([batch], step=1, num_recycling_iterations=1).read().is_applied
-    planned = memory_plan._state_bytes(preset)
+    assert (
+        step.run([batch], step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=1)
+        .read()
+        .is_applied
+    )
+    planned = memory_plan.state_bytes(preset)
     planned += (
         saved_bytes(preset, kernels, num_recomputed_blocks=0) / memory_plan.SHARE_FOR_ACTIVATIONS
     )
@@ -174,7 +178,7 @@ def test_graphs_reduce_the_memory_for_saved_tensors(config, kept, monkeypatch):
     """The memory suffices for two recomputed blocks, with graphs only if theirs is free, too."""
     graphs = 10**9
     monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs)
-    needed = memory_plan._state_bytes(config) + kept[2] / memory_plan.SHARE_FOR_ACTIVATIONS + 1
+    needed = memory_plan.state_bytes(config) + kept[2] / memory_plan.SHARE_FOR_ACTIVATIONS + 1
     with_graphs = dataclasses.replace(config, device="cuda", cuda_graphs=True)
     for planned, free, number in (
         (config, needed, 2),
@@ -204,7 +208,7 @@ def test_the_plan_handles_an_evoformer_as_short_as_the_other_stacks(config, monk
         config, model=dataclasses.replace(config.model, evoformer_stack=short)
     )
     state, kept = (
-        memory_plan._state_bytes(config),
+        memory_plan.state_bytes(config),
         saved_bytes(config, config.kernels, num_recomputed_blocks=1),
     )
     monkeypatch.setattr(

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from openfold_opt.train.errors import PreemptedError
 from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import (
     CompositeObserver,
@@ -19,6 +18,7 @@ from openfold_opt.train.observer import (
     StepReport,
     format_duration,
 )
+from openfold_opt.train.preemption import PreemptedError
 
 
 def step_report(step):

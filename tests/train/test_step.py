@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from tests.support.gloo_ranks import run_on_ranks
-from tests.support.toy_model import ToyModel, micro_batch, toy_loss, toy_samples, toy_step
+from tests.support.toy_model import (
+    LEARNING_RATE,
+    ToyModel,
+    micro_batch,
+    toy_loss,
+    toy_samples,
+    toy_step,
+)
 
 NAN = float("nan")
 
@@ -22,7 +29,12 @@ def run_steps(step_object, num_steps, split, *, rank=0, size=1, num_samples=4):
         firsts = [(micro * size + rank) * share for micro in range(split)]
         batches = [micro_batch(features, first, first + share) for first in firsts]
         metrics.append(
-            step_object.run(batches, step=step, num_recycling_iterations=(step - 1) % 3).read()
+            step_object.run(
+                batches,
+                step=step,
+                learning_rate=LEARNING_RATE,
+                num_recycling_iterations=(step - 1) % 3,
+            ).read()
         )
     return metrics
 
@@ -109,7 +121,10 @@ def test_a_loss_that_is_not_finite_changes_no_weight(value, step):
     run_steps(ours, step - 1, 1)
     before = state_of(ours)
     result = ours.run(
-        [micro_batch(non_finite_batch(step, 2, value), 0, 4)], step=step, num_recycling_iterations=0
+        [micro_batch(non_finite_batch(step, 2, value), 0, 4)],
+        step=step,
+        learning_rate=LEARNING_RATE,
+        num_recycling_iterations=0,
     )
     metrics = result.read()
     assert not metrics.is_applied
@@ -117,7 +132,10 @@ def test_a_loss_that_is_not_finite_changes_no_weight(value, step):
     weighted = result.local_terms[:, -1]
     assert [bool(torch.isfinite(value)) for value in weighted] == [True, True, False, True]
     next_metrics = ours.run(
-        [micro_batch(toy_samples(step, 4), 0, 4)], step=step, num_recycling_iterations=0
+        [micro_batch(toy_samples(step, 4), 0, 4)],
+        step=step,
+        learning_rate=LEARNING_RATE,
+        num_recycling_iterations=0,
     ).read()
     assert next_metrics.is_applied and not torch.equal(before[0], ours.buffer.values)
 
@@ -128,7 +146,10 @@ def test_a_gradient_that_is_not_finite_changes_no_weight():
     before = state_of(ours)
     hook = ours.model.outer.weight.register_hook(lambda gradient: gradient * math.inf)
     metrics = ours.run(
-        [micro_batch(toy_samples(3, 4), 0, 4)], step=3, num_recycling_iterations=0
+        [micro_batch(toy_samples(3, 4), 0, 4)],
+        step=3,
+        learning_rate=LEARNING_RATE,
+        num_recycling_iterations=0,
     ).read()
     hook.remove()
     assert math.isfinite(metrics.loss) and not metrics.is_applied
@@ -139,7 +160,12 @@ def test_a_term_of_weight_zero_need_not_be_finite():
     ours = toy_step()
     features = toy_samples(1, 4)
     features.x[1, 0, 0] = -1.0
-    metrics = ours.run([micro_batch(features, 0, 4)], step=1, num_recycling_iterations=0).read()
+    metrics = ours.run(
+        [micro_batch(features, 0, 4)],
+        step=1,
+        learning_rate=LEARNING_RATE,
+        num_recycling_iterations=0,
+    ).read()
     assert math.isnan(metrics.terms["idle"]) and metrics.is_applied
 
 
@@ -148,7 +174,9 @@ def non_finite_on_one_rank(context):
     features = non_finite_batch(1, 3, NAN)
     share = micro_batch(features, 2 * context.data.rank, 2 * context.data.rank + 2)
     before = step.buffer.values.clone()
-    metrics = step.run([share], step=1, num_recycling_iterations=0).read()
+    metrics = step.run(
+        [share], step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=0
+    ).read()
     return metrics.is_applied, torch.equal(before, step.buffer.values)
 
 
@@ -159,7 +187,10 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all():
 def test_a_wrong_number_of_micro_batches_is_an_error():
     with pytest.raises(ValueError, match="step 1 got 1 micro-batches, expected 2"):
         toy_step(accumulation=2).run(
-            [micro_batch(toy_samples(1, 4), 0, 4)], step=1, num_recycling_iterations=0
+            [micro_batch(toy_samples(1, 4), 0, 4)],
+            step=1,
+            learning_rate=LEARNING_RATE,
+            num_recycling_iterations=0,
         )
 
 
@@ -172,7 +203,12 @@ def test_the_loss_uses_the_features_of_the_last_pass(passes):
     features = toy_samples(1, 4)
     metrics = (
         toy_step()
-        .run([micro_batch(features, 0, 4)], step=1, num_recycling_iterations=passes)
+        .run(
+            [micro_batch(features, 0, 4)],
+            step=1,
+            learning_rate=LEARNING_RATE,
+            num_recycling_iterations=passes,
+        )
         .read()
     )
     assert metrics.terms["idle"] == pytest.approx(
@@ -198,7 +234,6 @@ def test_dropout_gets_the_step_and_the_slots():
 @pytest.mark.parametrize("non_finite", [0, 1])
 def test_a_sample_that_is_not_finite_in_any_micro_batch_skips_the_step(non_finite):
     """Its differentiated loss and its gradient are finite: only the flag shows it."""
-    step = toy_step(accumulation=2)
     calls = iter(range(2))
 
     def loss(outputs, batch):
@@ -209,7 +244,7 @@ def test_a_sample_that_is_not_finite_in_any_micro_batch_skips_the_step(non_finit
             else terms
         )
 
-    step._loss = loss
+    step = toy_step(accumulation=2, loss=loss)
     before = step.buffer.values.clone()
     (metrics,) = run_steps(step, 1, 2)
     assert (

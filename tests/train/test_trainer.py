@@ -13,31 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, load_checkpoint
 from openfold_opt.train.checkpoint.run_state import published_form
 from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.trainer import Trainer
-from tests.support.recording_observer import Recorder
+from tests.support.recording_observer import Recorder, train
 from tests.support.synthetic_samples import MemorySource, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=None):
-    recorder = Recorder()
-    trainer = Trainer(
-        config,
-        data=source or MemorySource(),
-        paths=RunPaths(output_dir=folder, init_checkpoint=init_checkpoint),
-        seed=seed,
-        observer=recorder,
-        launch=launch or LaunchInfo(),
-    )
-    summary = trainer.run()
-    return summary, recorder
 
 
 @pytest.fixture(scope="module")

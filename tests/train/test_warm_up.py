@@ -10,22 +10,14 @@ import torch
 
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_plans
-from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.process_memory import paused_garbage_collection
 from openfold_opt.train.warm_up import warm_up
 from tests.support.devices import DEVICES
-from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_step
-from tests.train.test_trainer import train
-
-
-def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
-    """Set cuda_graphs without its check, for a recorder that needs no GPU."""
-    changed = dataclasses.replace(config)
-    object.__setattr__(changed, "cuda_graphs", True)
-    return changed
+from tests.support.recording_observer import train
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import FakeRecorder, as_if_on_a_gpu, micro_batch, new_step
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -39,7 +31,7 @@ def test_warm_up_restores_weights_and_random_states(has_graphs, precision, devic
     config = as_if_on_a_gpu(config) if has_graphs else config
     step = new_step(config, device)
     batch = micro_batch(config, 5, device=device)
-    step.run([batch], step=1, num_recycling_iterations=1).read()
+    step.run([batch], step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=1).read()
     before = {
         name: None if x is None else x.clone() for name, x in vars(step.weight_state()).items()
     }
@@ -105,9 +97,16 @@ def test_garbage_collection_is_disabled_while_paused():
 def test_steps_leave_no_reference_cycles_with_tensors(recompute):
     config = tiny_config(recompute=recompute)
     step = new_step(config)
-    step.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read()
+    step.run(
+        [micro_batch(config, 1)], step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=0
+    ).read()
     with paused_garbage_collection():
-        step.run([micro_batch(config, 1)], step=2, num_recycling_iterations=0).read()
+        step.run(
+            [micro_batch(config, 1)],
+            step=2,
+            learning_rate=LEARNING_RATE,
+            num_recycling_iterations=0,
+        ).read()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             gc.collect()

@@ -35,6 +35,7 @@ from openfold_opt.train.build_run import (
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.process_memory import keep_freed_memory, paused_garbage_collection
 from openfold_opt.train.step import MicroBatch, TrainStep
@@ -117,7 +118,13 @@ def _measure(config: RunConfig, settings: StepSettings) -> None:
 
     def run(number: int) -> float:
         micro_batches = [micro_batch] * config.accumulation
-        return runner.run(micro_batches, step=number, num_recycling_iterations=passes).read().loss
+        metrics = runner.run(
+            micro_batches,
+            step=number,
+            learning_rate=learning_rate(config.schedule, number),
+            num_recycling_iterations=passes,
+        )
+        return metrics.read().loss
 
     profile: ModuleProfile | None = None
     seconds: list[float] = []

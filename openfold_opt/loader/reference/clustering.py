@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from openfold_opt.loader.transforms.deletions import SparseDeletions
 from openfold_opt.loader.transforms.msa_features import NUM_AGREEING_CLASSES, NUM_MSA_CLASSES
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 ROWS_PER_CHUNK = 2048
 
@@ -81,11 +81,10 @@ def cluster_deletion_mean(
         float32 [N_clust, stop - start].
     """
     num_clusters, num_columns = len(clustered), columns.stop - columns.start
-    row_index, column, count = deletions.entries_of(np.concatenate([clustered, extra]))
-    inside = (column >= columns.start) & (column < columns.stop)
-    cluster = np.concatenate([np.arange(num_clusters), assignment])[row_index[inside]]
-    bin_index = cluster * num_columns + column[inside] - columns.start
-    total = np.bincount(bin_index, weights=count[inside], minlength=num_clusters * num_columns)
+    row_index, column, count = deletions.entries(np.concatenate([clustered, extra]), columns)
+    cluster = np.concatenate([np.arange(num_clusters), assignment])[row_index]
+    bin_index = cluster * num_columns + column
+    total = np.bincount(bin_index, weights=count, minlength=num_clusters * num_columns)
     total = total.reshape(num_clusters, num_columns).astype(np.float32)
     return total / _cluster_sizes(num_clusters, assignment)[:, None]
 

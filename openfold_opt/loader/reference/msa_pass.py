@@ -5,9 +5,8 @@ import numpy as np
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.reference import clustering
-from openfold_opt.loader.transforms.masking import mask_msa
+from openfold_opt.loader.transforms.msa_draws import RowChoice, draw_pass
 from openfold_opt.loader.transforms.msa_features import deletion_value, has_deletion, make_msa_feat
-from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
 
 
 def make_msa_pass(
@@ -22,14 +21,15 @@ def make_msa_pass(
 
     Rows are clustered over the whole chain; only the features are cropped.
     """
-    rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
-    masked, bert_mask = mask_msa(
-        raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng
-    )
+    drawn = draw_pass(raw, config=config, rows_rng=rows_rng, mask_rng=mask_rng)
     features = msa_features_of_choice(
-        raw, rows=rows, masked_msa=masked, crop=crop, max_extra_msa=config.max_extra_msa
+        raw,
+        rows=drawn.rows,
+        masked_msa=drawn.masked_msa,
+        crop=crop,
+        max_extra_msa=config.max_extra_msa,
     )
-    return features | {"bert_mask": bert_mask[:, crop]}
+    return features | {"bert_mask": drawn.bert_mask[:, crop]}
 
 
 def msa_features_of_choice(

@@ -1,46 +1,17 @@
-"""Wire features of the MSA: all passes of a sample, sampled, masked and clustered together."""
+"""Wire features of the MSA: all passes of a sample, clustered together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from openfold_opt.loader import wire_format
-from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.random_streams import Purpose, random_stream
 from openfold_opt.loader.raw_features import RawFeatures
 from openfold_opt.loader.transforms import fast_clustering
-from openfold_opt.loader.transforms.deletions import SparseDeletions
-from openfold_opt.loader.transforms.masking import mask_msa
-from openfold_opt.loader.transforms.msa_sampling import RowChoice, sample_rows
+from openfold_opt.loader.transforms.msa_draws import MaskedRows
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 CENTER = -1
 """Value in an assignment for a row that is a cluster center."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedRows:
-    """The random choices of one pass."""
-
-    rows: RowChoice
-    masked_msa: np.ndarray
-    """uint8 [N_clust, N_res], classes 0..22, the whole chain."""
-    bert_mask: np.ndarray
-    """bool [N_clust, N_res]"""
-
-
-def draw_passes(raw: RawFeatures, *, config: DataConfig, seed: int) -> list[MaskedRows]:
-    """Draw the rows and the masking of each pass; every pass has its own random streams."""
-    passes = []
-    for number in range(config.num_passes):
-        rows_rng = random_stream(seed, Purpose.MSA_ROWS, number)
-        rows = sample_rows(len(raw.msa), max_msa_clusters=config.max_msa_clusters, rng=rows_rng)
-        mask_rng = random_stream(seed, Purpose.MSA_MASKING, number)
-        masked, bert_mask = mask_msa(
-            raw.classes(rows.clustered), profile=raw.profile, config=config, rng=mask_rng
-        )
-        passes.append(MaskedRows(rows=rows, masked_msa=masked, bert_mask=bert_mask))
-    return passes
 
 
 def encode_msa(
@@ -53,7 +24,7 @@ def encode_msa(
     """
     centers = np.stack([drawn.masked_msa for drawn in passes])
     assignments = fast_clustering.assign_rows(raw.msa, centers, raw.class_of_token)
-    entries = raw.deletions.entries_in(crop)
+    entries = raw.deletions.entries(np.arange(len(raw.msa)), crop)
     parts = []
     for drawn, assignment in zip(passes, assignments):
         assignment[drawn.rows.clustered] = np.arange(len(drawn.rows.clustered))
@@ -130,9 +101,8 @@ def _flag_deletions(
     deletions: SparseDeletions, rows: np.ndarray, crop: slice, tokens: np.ndarray
 ) -> np.ndarray:
     """Set HAS_DELETION in `tokens` [len(rows), crop length]; return counts in row-major order."""
-    row_index, column, count = deletions.entries_of(rows)
-    inside = (column >= crop.start) & (column < crop.stop)
-    flat = row_index[inside] * tokens.shape[1] + column[inside] - crop.start
+    row_index, column, count = deletions.entries(rows, crop)
+    flat = row_index * tokens.shape[1] + column
     order = np.argsort(flat)
     tokens.reshape(-1)[flat] |= wire_format.HAS_DELETION
-    return count[inside][order]
+    return count[order]

@@ -15,7 +15,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_evaluation_plan, build_model
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
-from openfold_opt.train.errors import NonFiniteError, PreemptedError
+from openfold_opt.train.errors import NonFiniteError
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.evaluation.remote import (
     END_KEY,
@@ -27,7 +27,7 @@ from openfold_opt.train.evaluation.remote import (
 )
 from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 from openfold_opt.train.precision import low_precision_names
-from openfold_opt.train.preemption import StopRequest
+from openfold_opt.train.preemption import PreemptedError, StopRequest
 
 
 class EvaluationWorker:
@@ -42,7 +42,9 @@ class EvaluationWorker:
         note: Callable[..., None],
         stop_request: StopRequest,
     ) -> None:
+        assert context.store is not None and context.bridge is not None
         self._context = context
+        self._store, self._bridge = context.store, context.bridge
         self._set_heartbeat = note
         self._stop_request = stop_request
         model = build_model(config, seed=0, device=device)
@@ -62,8 +64,8 @@ class EvaluationWorker:
         while self._wait_for(number):
             if self._receive():
                 self._evaluate(data, number)
-            number += len(self._context.bridge.evaluators)
-        if self._context.store.get(END_KEY).decode() == PREEMPTED:
+            number += len(self._bridge.evaluators)
+        if self._store.get(END_KEY).decode() == PREEMPTED:
             raise PreemptedError("the run was asked to stop; the same command resumes it")
 
     def _note(self, *, activity: str, step: int | None = None) -> None:
@@ -71,14 +73,14 @@ class EvaluationWorker:
         self._set_heartbeat(activity=activity, step=step)
         if self._stop_request.is_raised and not self._stop_request.is_acknowledged:
             self._stop_request.is_acknowledged = True
-            self._context.store.set(STOP_KEY, "")
+            self._store.set(STOP_KEY, "")
 
     def _wait_for(self, number: int) -> bool:
         """Wait for snapshot `number` and return whether it was requested before the run ended.
 
         The weights of a requested snapshot are always sent, even if the run then ends.
         """
-        store = self._context.store
+        store = self._store
         while True:
             self._note(activity="waiting for weights")
             has_ended = store.check([END_KEY])
@@ -99,12 +101,10 @@ class EvaluationWorker:
         values = self._buffer.values
         if self._context.training_ranks.rank == 0:
             weights = torch.empty_like(values, device="cpu")
-            dist.recv(weights, src=0, group=self._context.bridge.process_group)
+            dist.recv(weights, src=0, group=self._bridge.process_group)
             values.copy_(weights)
         broadcast_tensor(values, self._context.training_ranks)
-        return broadcast_object(
-            not self._context.store.check([END_KEY]), self._context.training_ranks
-        )
+        return broadcast_object(not self._store.check([END_KEY]), self._context.training_ranks)
 
     def _evaluate(self, data: OpenData, number: int) -> None:
         started = time.perf_counter()
@@ -117,4 +117,4 @@ class EvaluationWorker:
         except NonFiniteError as error:
             result = {"error": str(error)}
         if self._context.training_ranks.rank == 0:
-            self._context.store.set(scores_key(number), json.dumps(result))
+            self._store.set(scores_key(number), json.dumps(result))

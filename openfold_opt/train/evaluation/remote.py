@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.context import Bridge, ParallelContext
 from openfold_opt.train.errors import NonFiniteError
 from openfold_opt.train.evaluation.evaluator import ChainScore, mean_score
 from openfold_opt.train.evaluation.inline import EvaluationPoint
@@ -64,19 +64,21 @@ class RemoteEvaluation:
         self.num_waits = 0
         self.wait_seconds = 0.0
         self.is_stop_requested = False
+        assert context.store is not None and context.bridge is not None
         self._average = average
-        self._context = context
+        self._store = context.store
         self._queue_size = queue_size
         self._observer = observer
         self._note = note
         self._num_requested = 0
         self._in_progress: dict[int, EvaluationPoint] = {}
         self._reports: list[EvaluationReport] = []
-        self._is_first = context.training_ranks.rank == 0
-        self._sender = _Sender(context) if self._is_first else None
+        self._sender: _Sender | None = None
+        if context.training_ranks.rank == 0:
+            self._sender = _Sender(context.store, context.bridge)
 
     def request(self, point: EvaluationPoint) -> None:
-        if not self._is_first:
+        if self._sender is None:
             return
         self._wait_for_queue()
         self._observer.evaluation_start(step=point.step, samples_at_end=point.samples_at_end)
@@ -85,8 +87,7 @@ class RemoteEvaluation:
         self._sender.send(number, point, self._average.average)
 
     def finished(self) -> Iterable[EvaluationReport]:
-        if self._is_first:
-            self._poll()
+        self._poll()
         reports, self._reports = self._reports, []
         return reports
 
@@ -100,7 +101,7 @@ class RemoteEvaluation:
     def close(self, *, preempted: bool) -> None:
         if self._sender is not None:
             self._sender.close()
-            self._context.store.set(END_KEY, PREEMPTED if preempted else "")
+            self._store.set(END_KEY, PREEMPTED if preempted else "")
 
     def _wait_for_queue(self) -> None:
         """Wait until fewer than `queue_size` snapshots are in progress."""
@@ -121,8 +122,10 @@ class RemoteEvaluation:
 
     def _poll(self) -> None:
         """Collect the reports of finished evaluations, in any order."""
+        if self._sender is None:
+            return
         self._sender.check()
-        store = self._context.store
+        store = self._store
         self.is_stop_requested = self.is_stop_requested or store.check([STOP_KEY])
         for number in list(self._in_progress):
             if store.check([scores_key(number)]):
@@ -147,8 +150,9 @@ class RemoteEvaluation:
 class _Sender:
     """Sends snapshots in order from a thread, and reuses their host memory."""
 
-    def __init__(self, context: ParallelContext) -> None:
-        self._context = context
+    def __init__(self, store: dist.Store, bridge: Bridge) -> None:
+        self._store = store
+        self._bridge = bridge
         self._jobs: queue.Queue[tuple[int, EvaluationPoint, Tensor] | None] = queue.Queue()
         self._spare: queue.Queue[Tensor] = queue.Queue()
         self._error: BaseException | None = None
@@ -187,11 +191,11 @@ class _Sender:
             self._thread.join()
 
     def _run(self) -> None:
-        bridge = self._context.bridge
+        bridge = self._bridge
         try:
             while (job := self._jobs.get()) is not None:
                 number, point, weights = job
-                self._context.store.set(request_key(number), json.dumps(asdict(point)))
+                self._store.set(request_key(number), json.dumps(asdict(point)))
                 dist.send(
                     weights,
                     dst=bridge.evaluators[number % len(bridge.evaluators)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,13 +41,13 @@ class EvaluationGraphs:
             length = batch.aatype.shape[1]
             self._inputs[length] = batch
             self._scores[length] = torch.empty(1, device=batch.aatype.device)
-            self._recorder.warm_up_run(lambda length=length: self._run(length))
+            self._recorder.warm_up_run(partial(self._run, length))
             yield length
 
     def record(self) -> None:
         """Capture a graph for each length of the warm-up run."""
         for length in self._inputs:
-            self._captures[length] = self._recorder.record(lambda length=length: self._run(length))
+            self._captures[length] = self._recorder.record(partial(self._run, length))
 
     def release(self) -> None:
         """Release the graphs. `score` returns None from now on."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.graphs.recorder import Capture, Recorder
-from openfold_opt.train.optim.lr_schedule import learning_rate
 from openfold_opt.train.step import (
     MicroBatch,
     StepNumbers,
@@ -45,9 +44,12 @@ class StepGraphs:
         self._has_one_graph = train_step.config.accumulation == 1
         device = train_step.buffer.values.device
         seed = train_step.dropout_seed
+        # The graphs read these from device memory, so a replay uses the values of its step.
+        self._step = torch.ones((), dtype=torch.int64, device=device)
+        self._learning_rate = torch.zeros((), dtype=torch.float64, device=device)
         self._numbers = StepNumbers(
-            step=torch.ones((), dtype=torch.int64, device=device),
-            learning_rate=torch.zeros((), dtype=torch.float64, device=device),
+            step=self._step,
+            learning_rate=self._learning_rate,
             dropout_seed=None
             if seed is None
             else torch.tensor(seed, dtype=torch.int64, device=device),
@@ -91,15 +93,19 @@ class StepGraphs:
             self._update_capture = None
 
     def run(
-        self, micro_batches: Iterable[MicroBatch], *, step: int, num_recycling_iterations: int
+        self,
+        micro_batches: Iterable[MicroBatch],
+        *,
+        step: int,
+        learning_rate: float,
+        num_recycling_iterations: int,
     ) -> StepResult:
         """Run a step as TrainStep.run does.
 
         Each micro-batch is requested after the previous one was launched.
         """
-        rate = learning_rate(self._train_step.config.schedule, step)
-        self._numbers.step.fill_(step)
-        self._numbers.learning_rate.fill_(rate)
+        self._step.fill_(step)
+        self._learning_rate.fill_(learning_rate)
         self._train_step.buffer.zero_gradients()
         rows: list[Tensor] = []
         sample_ids: list[str] = []
@@ -112,6 +118,7 @@ class StepGraphs:
             else:
                 _fill(self._input, batch, num_passes=num_recycling_iterations + 1)
                 capture.replay()
+                assert self._rows is not None
                 # The next replay overwrites the rows.
                 rows.append(self._rows.clone())
             sample_ids.extend(batch.sample_ids)
@@ -121,6 +128,7 @@ class StepGraphs:
         elif not self._has_one_graph:
             self._run_update()
         self.num_eager_steps += has_eager
+        assert self._packed is not None
         metrics = StepTensors(
             packed=self._packed.clone(),
             local_terms=torch.cat(rows),
@@ -129,6 +137,7 @@ class StepGraphs:
         return self._train_step.result(
             metrics,
             step=step,
+            learning_rate=learning_rate,
             num_recycling_iterations=num_recycling_iterations,
             sample_ids=tuple(sample_ids),
         )
@@ -162,9 +171,7 @@ class StepGraphs:
 
     def _run_update(self) -> None:
         """Run the work of the update's graph."""
-        packed = self._train_step.update(
-            self._numbers.learning_rate, num_terms=len(self._term_names)
-        )
+        packed = self._train_step.update(self._learning_rate, num_terms=len(self._term_names))
         self._packed = _store(packed, self._packed)
 
 

@@ -7,7 +7,7 @@ thousands on small ones, and flags and metrics can be all-reduced together with 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +65,15 @@ class ParameterBuffer:
         """Copy the parameters into the buffer and make them views of it."""
         for name, parameter in parameters.items():
             self.view(self.values, name).copy_(parameter.detach())
-            is_low = name in low_precision
+            values, gradients = self.values, self.gradients
+            if name in low_precision:
+                assert self.compute_copy is not None and self._low_gradients is not None
+                values, gradients = self.compute_copy, self._low_gradients
             # Remove the gradient first: PyTorch requires it to have the dtype of the parameter.
             parameter.grad = None
-            parameter.data = self.view(self.compute_copy if is_low else self.values, name)
+            parameter.data = self.view(values, name)
             # Autograd accumulates into an existing gradient, here a view of the buffer.
-            parameter.grad = self.view(self._low_gradients if is_low else self.gradients, name)
+            parameter.grad = self.view(gradients, name)
         self.refresh_compute_copy()
 
     @torch.no_grad()
@@ -134,7 +137,7 @@ class ParameterBuffer:
             )
         target.copy_(source)
 
-    def load(self, flat: Tensor, tensors: dict[str, Tensor]) -> None:
+    def load(self, flat: Tensor, tensors: Mapping[str, Tensor]) -> None:
         """Fill a flat tensor from tensors by name. Raises ValueError if the names differ."""
         missing, extra = set(self.names) - set(tensors), set(tensors) - set(self.names)
         if missing or extra:

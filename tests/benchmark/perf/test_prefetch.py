@@ -52,7 +52,7 @@ def test_the_order_of_the_prefetchers_alternates(monkeypatch):
 
 def test_batches_have_training_sizes():
     config = DataConfig(crop_size=8)
-    features = decode_batch(next(wire_batches(config)).arrays)
+    features = decode_batch(next(wire_batches(config)).features)
     expected = synthetic_batch(config, batch_size=1, num_passes=config.num_passes)
     assert {name: value.shape for name, value in features.items()} == {
         name: value.shape for name, value in expected.items()

@@ -212,7 +212,7 @@ def test_closed_preset_without_its_checkpoint(tiny, tmp_path, capsys):
 
 
 def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
-    """tests/train/graphs/test_capture_failure.py tests the text of the error."""
+    """tests/train/graphs/test_recorder.py tests the text of the error."""
 
     def fail(*args, **options):
         raise CaptureError("a CUDA graph could not be recorded: set cuda_graphs=False")

@@ -11,8 +11,8 @@ from openfold_opt.train.graphs import evaluation_graphs
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.synthetic_features import synthetic_sample, training_sizes
-from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_step
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import FakeRecorder, micro_batch, new_step
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,10 @@ def new_evaluator(config, device="cpu"):
     step = new_step(config, device)
     for number in (1, 2):
         step.run(
-            [micro_batch(config, number, device=device)], step=number, num_recycling_iterations=0
+            [micro_batch(config, number, device=device)],
+            step=number,
+            learning_rate=LEARNING_RATE,
+            num_recycling_iterations=0,
         ).read()
     _, plan = build_plans(config, ParallelContext.alone(), torch.device(device))
     return Evaluator(step.model, step.weight_average.parameters(), plan=plan)

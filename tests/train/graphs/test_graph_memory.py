@@ -14,7 +14,7 @@ from openfold_opt.train.graphs.graph_memory import (
 )
 from tests.support.operator_recorder import OperatorRecorder
 from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import new_graphs
+from tests.support.tiny_steps import new_graphs
 
 
 @pytest.fixture(scope="module")

@@ -5,82 +5,19 @@ import dataclasses
 import pytest
 import torch
 
-from openfold_opt.kernels.select import KernelConfig
-from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.build_run import build_model, build_plans, build_train_step
+from openfold_opt.train.build_run import build_plans
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs
 from openfold_opt.train.graphs.recorder import CudaRecorder
-from openfold_opt.train.graphs.step_graphs import StepGraphs
-from openfold_opt.train.step import MicroBatch
-from openfold_opt.train.synthetic_features import synthetic_batch
+from openfold_opt.train.optim.lr_schedule import learning_rate
 from tests.support.devices import DEVICES
 from tests.support.operator_recorder import OperatorRecorder
-from tests.support.synthetic_samples import tiny_config
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import FakeRecorder, kernels_for, micro_batch, new_graphs, new_step
 
 NUM_ITERATIONS = (1, 0, 1)
 """Recycling iterations of three steps."""
-
-
-class FakeRecorder:
-    """A Recorder whose captures run the work again, on the same memory as a graph would use."""
-
-    def __init__(self) -> None:
-        self.num_replays = 0
-
-    def warm_up_run(self, work):
-        work()
-
-    def record(self, work):
-        return FakeCapture(self, work)
-
-
-class FakeCapture:
-    def __init__(self, recorder, work):
-        self._recorder, self._work = recorder, work
-
-    def replay(self):
-        self._recorder.num_replays += 1
-        self._work()
-
-    def reset(self):
-        self._work = None
-
-
-def new_step(config, device="cpu", context=None):
-    device, context = torch.device(device), context or ParallelContext.alone()
-    model = build_model(config, seed=1, device=device)
-    plan, _ = build_plans(config, context, device)
-    return build_train_step(config, model, plan=plan, context=context, seed=1)
-
-
-def micro_batch(config, seed, *, num_passes=2, device="cpu"):
-    features = synthetic_batch(
-        config.data, batch_size=config.local_batch_size, num_passes=num_passes, seed=seed
-    )
-    slots = torch.arange(config.local_batch_size, device=device)
-    return MicroBatch(
-        features=FeatureBatch.from_features(features).to(device),
-        slots=slots,
-        sample_ids=(f"sample {seed}",),
-    )
-
-
-def new_graphs(config, recorder, device="cpu", context=None):
-    step = new_step(config, device, context)
-    start = [x.clone() for x in vars(step.weight_state()).values() if x is not None]
-    graphs = StepGraphs(step, recorder, micro_batch=micro_batch(config, 99, device=device))
-    for number in (1, 0):
-        graphs.warm_up_run(number)
-    for number in (1, 0):
-        graphs.record(number)
-    with torch.no_grad():
-        for tensor, before in zip(
-            [x for x in vars(step.weight_state()).values() if x is not None], start
-        ):
-            tensor.copy_(before)
-    return graphs, step
 
 
 def run(runner, config, device="cpu"):
@@ -91,7 +28,12 @@ def run(runner, config, device="cpu"):
             micro_batch(config, 10 * number + micro, num_passes=iterations + 1, device=device)
             for micro in range(config.accumulation)
         ]
-        result = runner.run(iter(batches), step=number, num_recycling_iterations=iterations)
+        result = runner.run(
+            iter(batches),
+            step=number,
+            learning_rate=learning_rate(config.schedule, number),
+            num_recycling_iterations=iterations,
+        )
         assert result.sample_ids == tuple(
             sample_id for batch in batches for sample_id in batch.sample_ids
         )
@@ -101,10 +43,6 @@ def run(runner, config, device="cpu"):
 
 def recorder_for(device):
     return CudaRecorder(torch.device(device)) if device == "cuda" else OperatorRecorder()
-
-
-def kernels_for(device):
-    return KernelConfig.all("triton" if device == "cuda" else "reference")
 
 
 def assert_equal(found, expected, device="cpu"):
@@ -210,7 +148,9 @@ def test_a_step_that_is_not_finite_is_skipped_as_in_eager_steps(accumulation, de
         if number == 2:
             batches[-1].features.chi_angles_sin_cos[:] = torch.nan
         found, expected = (
-            runner.run(iter(batches), step=number, num_recycling_iterations=1)
+            runner.run(
+                iter(batches), step=number, learning_rate=LEARNING_RATE, num_recycling_iterations=1
+            )
             for runner in (graphs, eager)
         )
         assert found.read().is_applied == (number != 2)
@@ -230,7 +170,7 @@ def test_micro_batches_are_requested_one_at_a_time():
             replays.append(recorder.num_replays)
             yield micro_batch(config, number)
 
-    graphs.run(batches(), step=1, num_recycling_iterations=0)
+    graphs.run(batches(), step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=0)
     assert replays == [0, 1, 2] and recorder.num_replays == 4
 
 
@@ -239,18 +179,21 @@ def test_a_step_with_too_few_micro_batches_is_refused_before_weights_change():
     graphs, step = new_graphs(config, FakeRecorder())
     before = step.buffer.values.clone()
     with pytest.raises(ValueError, match="step 5 got 1 micro-batches, expected 2"):
-        graphs.run([micro_batch(config, 1)], step=5, num_recycling_iterations=0)
+        graphs.run(
+            [micro_batch(config, 1)],
+            step=5,
+            learning_rate=LEARNING_RATE,
+            num_recycling_iterations=0,
+        )
     assert torch.equal(step.buffer.values, before)
 
 
 def test_dropout_differs_from_step_to_step():
-    config = tiny_config(
-        schedule=dataclasses.replace(tiny_config().schedule, base_learning_rate=0.0)
-    )
+    config = tiny_config()
     graphs, _ = new_graphs(config, FakeRecorder())
     batch = micro_batch(config, 1)
     losses = [
-        graphs.run([batch], step=step, num_recycling_iterations=0).read().loss
+        graphs.run([batch], step=step, learning_rate=0.0, num_recycling_iterations=0).read().loss
         for step in (1, 2, 3, 1)
     ]
     assert len(set(losses)) == 3 and losses[0] == losses[3]
@@ -264,8 +207,15 @@ def test_a_micro_batch_that_fits_no_graph_runs_eagerly_and_is_counted():
     eager = new_step(config)
     for step, (which, iterations) in enumerate([(longer, 0), (config, 0), (longer, 1)], start=1):
         batch = micro_batch(which, step)
-        found = graphs.run([batch], step=step, num_recycling_iterations=iterations).read()
-        assert found == eager.run([batch], step=step, num_recycling_iterations=iterations).read()
+        found = graphs.run(
+            [batch], step=step, learning_rate=LEARNING_RATE, num_recycling_iterations=iterations
+        ).read()
+        assert (
+            found
+            == eager.run(
+                [batch], step=step, learning_rate=LEARNING_RATE, num_recycling_iterations=iterations
+            ).read()
+        )
     assert graphs.num_eager_steps == 2 and recorder.num_replays == 1
 
 
@@ -278,7 +228,9 @@ def test_one_of_two_micro_batches_may_fit_no_graph():
     for number, kinds in enumerate([(longer, config), (config, longer), (config, config)], start=1):
         batches = [micro_batch(kind, 10 * number + micro) for micro, kind in enumerate(kinds)]
         results = [
-            runner.run(batches, step=number, num_recycling_iterations=1)
+            runner.run(
+                batches, step=number, learning_rate=LEARNING_RATE, num_recycling_iterations=1
+            )
             for runner in (graphs, eager)
         ]
         assert_equal(*([(result.read(), result.local_terms)] for result in results))
@@ -292,7 +244,14 @@ def test_released_step_graphs_are_not_replayed():
     graphs, _ = new_graphs(config, recorder)
     graphs.release()
     assert (
-        graphs.run([micro_batch(config, 1)], step=1, num_recycling_iterations=0).read().is_applied
+        graphs.run(
+            [micro_batch(config, 1)],
+            step=1,
+            learning_rate=LEARNING_RATE,
+            num_recycling_iterations=0,
+        )
+        .read()
+        .is_applied
     )
     assert recorder.num_replays == 0 and graphs.num_eager_steps == 1
 
@@ -303,11 +262,11 @@ def test_metrics_read_late_are_those_of_their_step():
     eager = new_step(config)
     batches = [micro_batch(config, seed) for seed in (1, 2)]
     late = [
-        graphs.run([batch], step=step, num_recycling_iterations=0)
+        graphs.run([batch], step=step, learning_rate=LEARNING_RATE, num_recycling_iterations=0)
         for step, batch in enumerate(batches, start=1)
     ]
     now = [
-        eager.run([batch], step=step, num_recycling_iterations=0)
+        eager.run([batch], step=step, learning_rate=LEARNING_RATE, num_recycling_iterations=0)
         for step, batch in enumerate(batches, start=1)
     ]
     for ours, theirs in zip(late, now):

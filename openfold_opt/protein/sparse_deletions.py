@@ -33,29 +33,28 @@ class SparseDeletions:
             num_columns=dense.shape[1],
         )
 
-    def entries_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the entries of the given rows: (index into `rows`, column, count), int64 each."""
+    def entries(
+        self, rows: np.ndarray, columns: slice
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the entries of the given rows in a range of columns.
+
+        Returns:
+            index into `rows`, column - columns.start, count; int64 each.
+        """
         indptr = np.asarray(self.indptr, dtype=np.int64)
         lengths = indptr[rows + 1] - indptr[rows]
         row_index = np.repeat(np.arange(len(rows)), lengths)
         first_of_row = np.cumsum(lengths) - lengths
         entry = np.arange(row_index.size) - first_of_row[row_index] + indptr[rows][row_index]
-        return row_index, self.column[entry].astype(np.int64), self.count[entry].astype(np.int64)
-
-    def entries_in(self, columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the entries of all rows in a range of columns.
-
-        Returns:
-            row, column - columns.start, count; int64 each.
-        """
-        row, column, count = self.entries_of(np.arange(len(self.indptr) - 1))
+        column, count = self.column[entry].astype(np.int64), self.count[entry].astype(np.int64)
         inside = (column >= columns.start) & (column < columns.stop)
-        return row[inside], column[inside] - columns.start, count[inside]
+        return row_index[inside], column[inside] - columns.start, count[inside]
 
-    def dense(self, rows: np.ndarray, columns: slice) -> np.ndarray:
-        """Return the given rows and range of columns as float32 [len(rows), stop - start]."""
-        row_index, column, count = self.entries_of(rows)
-        inside = (column >= columns.start) & (column < columns.stop)
-        result = np.zeros((len(rows), columns.stop - columns.start), np.float32)
-        result[row_index[inside], column[inside] - columns.start] = count[inside]
+    def dense(
+        self, rows: np.ndarray, columns: slice, *, dtype: type[np.generic] = np.float32
+    ) -> np.ndarray:
+        """Return the given rows and range of columns as a matrix [len(rows), stop - start]."""
+        row_index, column, count = self.entries(rows, columns)
+        result = np.zeros((len(rows), columns.stop - columns.start), dtype)
+        result[row_index, column] = count
         return result

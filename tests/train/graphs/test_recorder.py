@@ -11,9 +11,9 @@ from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.train import warm_up as warm_up_module
 from openfold_opt.train.errors import SetupError
 from openfold_opt.train.graphs.recorder import CaptureError, CudaRecorder
+from tests.support.recording_observer import train
 from tests.support.synthetic_samples import tiny_config
-from tests.train.test_trainer import train
-from tests.train.test_warm_up import as_if_on_a_gpu
+from tests.support.tiny_steps import as_if_on_a_gpu
 
 NOT_PERMITTED = "operation not permitted when stream is capturing"
 REFUSED = f"CUDA error: {NOT_PERMITTED}\nCUDA kernel errors might be ..."

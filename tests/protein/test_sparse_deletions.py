@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openfold_opt.loader.transforms.deletions import SparseDeletions
+from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 
 @pytest.mark.parametrize("rows", [[0], [4, 0, 4], [], list(range(9))])
@@ -31,7 +31,7 @@ def test_entries_in_a_range_of_columns():
     dense = np.random.default_rng(5).integers(0, 400, (9, 12)) * (
         np.random.default_rng(6).random((9, 12)) < 0.4
     )
-    row, column, count = SparseDeletions.from_dense(dense).entries_in(slice(3, 10))
+    row, column, count = SparseDeletions.from_dense(dense).entries(np.arange(9), slice(3, 10))
     found = np.zeros((9, 7), np.int64)
     found[row, column] = count
     np.testing.assert_array_equal(found, dense[:, 3:10])

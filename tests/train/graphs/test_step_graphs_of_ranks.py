@@ -7,8 +7,8 @@ from openfold_opt.losses.config import LossConfig
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext
 from openfold_opt.train.build_run import names_without_gradient
 from tests.support.gloo_ranks import run_on_ranks
-from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import FakeRecorder, micro_batch, new_graphs, new_step
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import FakeRecorder, micro_batch, new_graphs, new_step
 
 
 def traced_steps(context: ParallelContext) -> dict[int, dict]:
@@ -31,7 +31,9 @@ def trace(context: ParallelContext, accumulation: int) -> dict:
         del events[:]
         batches = [micro_batch(config, seed) for seed in seeds]
         results = [
-            runner.run(batches, step=number, num_recycling_iterations=1)
+            runner.run(
+                batches, step=number, learning_rate=LEARNING_RATE, num_recycling_iterations=1
+            )
             for runner in (graphs, theirs)
         ]
         # Only the step of the graphs records events.
@@ -101,6 +103,11 @@ def test_exactly_the_parameters_of_unused_heads_get_no_gradient(loss, num_recycl
     with_gradient = set()
     for name, parameter in step.model.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: with_gradient.add(name))
-    step.run([micro_batch(config, 1)], step=1, num_recycling_iterations=num_recycling_iterations)
+    step.run(
+        [micro_batch(config, 1)],
+        step=1,
+        learning_rate=LEARNING_RATE,
+        num_recycling_iterations=num_recycling_iterations,
+    )
     without = {name for name, _ in step.model.named_parameters()} - with_gradient
     assert without == set(names_without_gradient(step.model, loss))

@@ -14,8 +14,8 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_model, build_plans, build_train_step
 from openfold_opt.train.config import RunConfig
 from tests.support.gloo_ranks import run_on_ranks
-from tests.support.synthetic_samples import tiny_config
-from tests.train.graphs.test_step_graphs import micro_batch
+from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
+from tests.support.tiny_steps import micro_batch
 
 
 class CountedCollectives:
@@ -74,7 +74,11 @@ def count_step(context: ParallelContext, recompute: bool) -> tuple[int, int]:
         ):
             patch.setattr(module, name, counted.wrap(getattr(module, name)))
         batches = [micro_batch(config, seed) for seed in (1, 2)]
-        assert step.run(batches, step=1, num_recycling_iterations=1).read().is_applied
+        assert (
+            step.run(batches, step=1, learning_rate=LEARNING_RATE, num_recycling_iterations=1)
+            .read()
+            .is_applied
+        )
     return counted.num_started, len(counted.waited)
 
 
