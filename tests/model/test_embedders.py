@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.input_embedder import InputEmbedder, InputEmbedderConfig
 from openfold_opt.model.linear import initialize_parameters
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.recycling_embedder import one_hot_distances
 from openfold_opt.model.template_pointwise_attention import (
     TemplatePointwiseAttention,
     TemplatePointwiseAttentionConfig,
