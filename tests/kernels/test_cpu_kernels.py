@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
-from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
+from openfold_opt.kernels.select import CPU
 from tests.support.cpu_comparison import compare
 from tests.support.kernel_agreement import random, random_mask
 
@@ -46,7 +46,7 @@ def test_self_attention(batch, groups, n, heads, c_head, has_bias):
     if batch:
         compare("self_attention", call, leaves, [True] * len(leaves))
     else:
-        assert call(OPERATIONS["self_attention"])(*leaves).shape == (0, groups, n, c)
+        assert call(CPU["self_attention"])(*leaves).shape == (0, groups, n, c)
 
 
 def test_self_attention_of_a_transposed_input():

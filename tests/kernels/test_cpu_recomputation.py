@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openfold_opt.kernels.cpu.operations import OPERATIONS
-from openfold_opt.kernels.select import REFERENCE
+from openfold_opt.kernels.select import CPU, REFERENCE
 from tests.support.kernel_agreement import assert_same, random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
@@ -15,15 +14,15 @@ def compare_and_list_saved(call, leaves):
     """Compare with the reference, also under activation checkpointing; return saved shapes."""
 
     def checkpointed(*leaves):
-        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
+        return checkpoint(call(CPU), *leaves, use_reentrant=False)
 
-    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
+    assert_same(call(CPU), call(REFERENCE), leaves)
     assert_same(checkpointed, call(REFERENCE), leaves)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: saved.append(x.shape) or x, lambda x: x
     ):
-        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
+        call(CPU)(*(leaf.requires_grad_() for leaf in leaves))
     return saved
 
 
@@ -115,7 +114,7 @@ def test_a_normalized_input_that_was_modified_in_place_is_saved():
         return run
 
     assert_same(
-        call(OPERATIONS),
+        call(CPU),
         call(REFERENCE),
         [random(1, 3, 4, 6), random(6, seed=1), random(6, seed=2)],
     )

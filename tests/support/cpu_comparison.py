@@ -1,7 +1,6 @@
 """Comparison of a CPU kernel with the reference."""
 
-from openfold_opt.kernels.cpu.operations import OPERATIONS
-from openfold_opt.kernels.select import REFERENCE
+from openfold_opt.kernels.select import CPU, REFERENCE
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same
 
 
@@ -10,6 +9,6 @@ def compare(name, call, leaves, is_low=None):
 
     is_low: which leaves are bfloat16 in the test of the bfloat16 rule; None: no such test.
     """
-    assert_same(call(OPERATIONS[name]), call(REFERENCE[name]), leaves)
+    assert_same(call(CPU[name]), call(REFERENCE[name]), leaves)
     if is_low is not None:
-        assert_bfloat16_rule(call(OPERATIONS[name]), call(REFERENCE[name]), leaves, is_low)
+        assert_bfloat16_rule(call(CPU[name]), call(REFERENCE[name]), leaves, is_low)
