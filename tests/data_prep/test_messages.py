@@ -18,9 +18,8 @@ import pytest
 
 from data_prep import progress as progress_module
 from data_prep.__main__ import main
-from data_prep.communicator import open_communicator
 from data_prep.errors import DataPrepError
-from data_prep.launch import num_srun_tasks
+from data_prep.launch import num_srun_tasks, open_communicator
 from data_prep.progress import Progress
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.shard_files import StructureShard
