@@ -62,10 +62,8 @@ def test_broadcasting_matches_the_reference():
     for shape in ((1, 1, 4, 6), (2, 3, 1, 6), (2, 1, 1, 6)):
         dropout = random_mask(*shape)
 
-        def update(operation, dropout=dropout):
-            return lambda z, *rest: operation(
-                z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5
-            )
+        def update(operation, z, *rest, dropout=dropout):
+            return operation(z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5)
 
         compare(
             "triangle_update",
@@ -73,10 +71,8 @@ def test_broadcasting_matches_the_reference():
             [z, *edges, random(5, seed=6), random(5, seed=7), random(6, 5, seed=8), row],
         )
 
-    def mean(operation):
-        return lambda z, a, b, weight, bias: operation(
-            z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0)
-        )
+    def mean(operation, z, a, b, weight, bias):
+        return operation(z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0))
 
     compare(
         "outer_product_mean", mean, [z, random(2, 5, 3, 2), random(2, 5, 4, 2), random(6, 4), row]
@@ -88,19 +84,16 @@ def test_broadcasting_matches_the_reference():
         (torch.ones(2, 3, 1), (2, 2, 1, 4)),
     ):
 
-        def attend(operation, mask=mask):
-            def run(x, w_in, b_in, w_out, b_out, bias):
-                return operation(
-                    x,
-                    (w_in, b_in),
-                    (w_out, b_out),
-                    num_heads=2,
-                    mask=mask,
-                    mask_inf=1e9,
-                    bias=lambda: bias,
-                )
-
-            return run
+        def attend(operation, x, w_in, b_in, w_out, b_out, bias, mask=mask):
+            return operation(
+                x,
+                (w_in, b_in),
+                (w_out, b_out),
+                num_heads=2,
+                mask=mask,
+                mask_inf=1e9,
+                bias=lambda: bias,
+            )
 
         compare("self_attention", attend, [z, *weights, random(*bias_shape, seed=5)])
 
