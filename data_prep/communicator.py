@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-
-from data_prep.errors import DataPrepError
-from data_prep.launch import is_under_mpi, num_srun_tasks
 
 _REQUEST_TAG, _REPLY_TAG = 11, 12
 _POLL_SECONDS = 0.002
@@ -117,55 +112,3 @@ class MpiCommunicator:
     def abort(self) -> None:
         """End all ranks, so that none waits for a rank that failed unexpectedly."""
         self._world.Abort(1)
-
-
-@contextmanager
-def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
-    """Open the communicator of this process.
-
-    Under MPI an error that leaves the block ends every rank.
-
-    Raises:
-        DataPrepError: several processes were started, but MPI does not connect them. Each would do
-            all the work.
-    """
-    num_tasks = num_srun_tasks()
-    if not is_under_mpi() and num_tasks == 1:
-        yield SerialCommunicator()
-        return
-    communicator = _connect(num_tasks)
-    try:
-        yield communicator
-    except DataPrepError:
-        raise  # All ranks raise this error together.
-    except BaseException:
-        traceback.print_exc()
-        communicator.abort()
-        raise
-
-
-def _connect(num_tasks: int) -> MpiCommunicator:
-    remedy = (
-        "start it with `mpiexec -n N`, `srun --mpi=pmi2` or `srun --mpi=pmix`, or as one process"
-    )
-    try:
-        from mpi4py import MPI
-    except ImportError as error:
-        raise DataPrepError(
-            f"started together with other processes, but mpi4py cannot be imported ({error}). Each "
-            "process would do all the work; install the extra `mpi`, or run one process"
-        ) from error
-    if MPI.COMM_WORLD.Get_size() == 1:
-        launcher = (
-            f"srun started {num_tasks}" if num_tasks > 1 else "an MPI launcher started several"
-        )
-        raise DataPrepError(
-            f"{launcher} processes, but MPI connects none of them. Each would do all the work; "
-            f"{remedy}"
-        )
-    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-        raise DataPrepError(
-            "this MPI does not support calls from several threads of a process (THREAD_MULTIPLE); "
-            "use one that does, such as MPICH"
-        )
-    return MpiCommunicator(MPI.COMM_WORLD)

@@ -15,12 +15,11 @@ from data_prep.convert.listings import DIFFERENCES_FILE_NAME, UNUSED_FILE_NAME, 
 from data_prep.errors import DataPrepError
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
-from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.index import ShardIndex, verified_checksum
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.residue_constants import hhblits_to_model_order
 from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.templates import featurize_templates, latest_template_date
-from openfold_opt.protein.verified import verified_checksum
 
 LATE_TEMPLATE_DATE = latest_template_date("2030-01-01")
 """Later than any template, so that the raw features include templates of all dates."""

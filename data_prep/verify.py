@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data_prep.communicator import MpiCommunicator, SerialCommunicator, open_communicator
+from data_prep.communicator import MpiCommunicator, SerialCommunicator
 from data_prep.errors import DataPrepError
+from data_prep.launch import open_communicator
 from data_prep.progress import Progress
 from openfold_opt.protein import shard_format
-from openfold_opt.protein.index import ShardFile, ShardIndex
-from openfold_opt.protein.verified import verified_checksum
+from openfold_opt.protein.index import ShardFile, ShardIndex, verified_checksum
 
 Communicator = SerialCommunicator | MpiCommunicator
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from benchmark.mlperf.dry_run_log import count_parameters
 from benchmark.mlperf.rules import preset_division
 from benchmark.preflight.finding import Finding
-from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.context import count_training_ranks
-from openfold_opt.protein.index import ShardIndex
-from openfold_opt.protein.verified import verified_checksum
+from openfold_opt.protein.index import ShardIndex, verified_checksum
+from openfold_opt.protein.shard_format import sha256_of_file
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import count_chains, validate_counts
@@ -122,7 +121,7 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
             check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT"
         )
     try:
-        found = file_sha256(path)
+        found = sha256_of_file(path)
     except OSError as error:
         return Finding(
             check=name,

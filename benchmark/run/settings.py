@@ -89,7 +89,7 @@ def _parse(text: str, annotation: Any, *, path: str) -> Any:
         return _value(text, annotation)
     except ValueError as error:
         name = getattr(annotation, "__name__", None)
-        expected = str(annotation) if name in (None, "tuple") else name
+        expected = str(annotation) if name in (None, "tuple", "Literal") else name
         raise BenchmarkError(f"--set {path}: {text!r} is no value of type {expected}") from error
 
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.communicator import open_communicator
 from data_prep.convert import dry_run, report
 from data_prep.convert.pipeline import Communicator, Source, convert, on_rank_0
 from data_prep.convert.plan import DEFAULT_SHARD_SIZE_BYTES
 from data_prep.convert.raw_source import RawSource
 from data_prep.errors import DataPrepError
+from data_prep.launch import open_communicator
 
 _MEBIBYTE = 1 << 20
 EXIT_CODES = (

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 
+from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_point_attention
+from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
+from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
+from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
+from openfold_opt.kernels.cpu import transition as cpu_transition
+from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
+from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
+from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
 from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
@@ -37,7 +45,21 @@ REFERENCE: dict[str, Callable] = {
 }
 """Operation -> its reference version."""
 
-IMPLEMENTATIONS = ("auto", "reference", "cpu", "compiled", "triton")
+CPU: dict[str, Callable] = REFERENCE | {
+    "layer_norm": cpu_layer_norm.layer_norm,
+    "projected_norm": cpu_layer_norm.projected_norm,
+    "self_attention": cpu_self_attention.self_attention,
+    "triangle_edges": cpu_triangle_edges.triangle_edges,
+    "triangle_update": cpu_triangle_update.triangle_update,
+    "outer_product_mean": cpu_outer_product_mean.outer_product_mean,
+    "transition": cpu_transition.transition,
+    "invariant_point_attention": cpu_invariant_point_attention.invariant_point_attention,
+    "weight_update": cpu_weight_update.weight_update,
+}
+"""Operation -> its CPU kernel. Operations that gain nothing from one use the reference version."""
+
+Implementation = Literal["auto", "reference", "cpu", "compiled", "triton"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 """Values of the fields of KernelConfig.
 
 "auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
@@ -45,25 +67,25 @@ IMPLEMENTATIONS = ("auto", "reference", "cpu", "compiled", "triton")
 
 @dataclass(frozen=True, kw_only=True)
 class KernelConfig:
-    """Implementation of each operation, one of IMPLEMENTATIONS, without fallback."""
+    """Implementation of each operation, without fallback."""
 
     category: ClassVar[str] = "implementation"
 
-    layer_norm: str = "reference"
-    projected_norm: str = "reference"
-    self_attention: str = "reference"
-    global_attention: str = "reference"
-    triangle_edges: str = "reference"
-    triangle_update: str = "reference"
-    outer_product_mean: str = "reference"
-    transition: str = "reference"
-    dropout_residual: str = "reference"
-    invariant_point_attention: str = "reference"
-    dropout_masks: str = "reference"
-    weight_update: str = "reference"
+    layer_norm: Implementation = "reference"
+    projected_norm: Implementation = "reference"
+    self_attention: Implementation = "reference"
+    global_attention: Implementation = "reference"
+    triangle_edges: Implementation = "reference"
+    triangle_update: Implementation = "reference"
+    outer_product_mean: Implementation = "reference"
+    transition: Implementation = "reference"
+    dropout_residual: Implementation = "reference"
+    invariant_point_attention: Implementation = "reference"
+    dropout_masks: Implementation = "reference"
+    weight_update: Implementation = "reference"
 
     @classmethod
-    def all(cls, name: str) -> KernelConfig:
+    def all(cls, name: Implementation) -> KernelConfig:
         """Return a configuration with the same implementation of every operation."""
         return cls(**{field.name: name for field in fields(cls)})
 
@@ -75,7 +97,7 @@ class KernelConfig:
             return self.instead_of_auto("triton")
         return self.instead_of_auto("cpu" if cpu_unsupported_reason() is None else "reference")
 
-    def instead_of_auto(self, name: str) -> KernelConfig:
+    def instead_of_auto(self, name: Implementation) -> KernelConfig:
         """Return the configuration with "auto" replaced by another name."""
         return KernelConfig(
             **{
@@ -164,8 +186,6 @@ def _find_compiled(operation: str) -> Callable:
 
 
 def _find_cpu(operation: str, device: torch.device) -> Callable:
-    from openfold_opt.kernels.cpu.operations import OPERATIONS
-
     if device.type not in ("cpu", "meta"):
         raise ValueError(
             f'kernel {operation}: found implementation "cpu" for a model on {device}, but it '
@@ -177,4 +197,4 @@ def _find_cpu(operation: str, device: torch.device) -> Callable:
             f'kernel {operation}: implementation "cpu" requested, but {reason}; fix this or use '
             '"reference" (field of KernelConfig, or --kernels)'
         )
-    return OPERATIONS[operation]
+    return CPU[operation]

@@ -193,7 +193,7 @@ class AlphaFold(nn.Module):
         z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
         extra = (features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
         e = self.extra_msa_embedder(*(scatter(x, plan.dap, dim=1) for x in extra))
-        z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)
+        z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)[1]
         # The row of a template exists at residues whose psi, the third torsion angle, exists.
         msa_mask = torch.cat(
             [features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1

@@ -1,6 +1,8 @@
-"""The Evoformer stack, the trunk of the model."""
+"""The Evoformer stack, the trunk of the model, and the base of the two MSA stacks."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -11,16 +13,13 @@ from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import MSAMasks, PairMasks, StackShape, draw_dropout, run_block
 
 
-class EvoformerStack(nn.Module):
-    """Algorithm 6 (EvoformerStack)."""
+class MSAStack(nn.Module):
+    """Base of EvoformerStack and ExtraMSAStack, which differ in their blocks."""
 
-    def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int, c_s: int) -> None:
-        super().__init__()
-        self.config = config
-        self.blocks = nn.ModuleList(
-            EvoformerBlock(config, c_m=c_m, c_z=c_z) for _ in range(config.num_blocks)
-        )
-        self.linear = Linear(c_m, c_s)
+    part: ClassVar[int]
+    """Part of the model in the numbers of dropout sites."""
+    config: EvoformerStackConfig
+    blocks: nn.ModuleList
 
     def forward(
         self,
@@ -35,7 +34,7 @@ class EvoformerStack(nn.Module):
         Args:
             m: [batch, N_seq/dap, N_res, c_m]
             z: [batch, N_res, N_res/dap, c_z]
-            masks: msa_mask [batch, N_seq, N_res] and pair_mask [batch, N_res, N_res].
+            masks: the MSA mask [batch, N_seq, N_res] and pair_mask [batch, N_res, N_res].
             dropout: None disables dropout.
             plan: kernels, DAP axis and recomputation.
 
@@ -44,7 +43,7 @@ class EvoformerStack(nn.Module):
         """
         config = self.config
         shape = StackShape(
-            part=EVOFORMER_STACK,
+            part=self.part,
             num_blocks=config.num_blocks,
             num_res=z.shape[1],
             c_pair=z.shape[-1],
@@ -61,6 +60,20 @@ class EvoformerStack(nn.Module):
         ):
             m, z = run_block(block, index, plan, m, z, block_masks, block_dropout)
         return m, z
+
+
+class EvoformerStack(MSAStack):
+    """Algorithm 6 (EvoformerStack)."""
+
+    part = EVOFORMER_STACK
+
+    def __init__(self, config: EvoformerStackConfig, *, c_m: int, c_z: int, c_s: int) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(
+            EvoformerBlock(config, c_m=c_m, c_z=c_z) for _ in range(config.num_blocks)
+        )
+        self.linear = Linear(c_m, c_s)
 
     def single(self, first_row: Tensor) -> Tensor:
         """Compute the single representation [batch, N_res, c_s] (Algorithm 6, line 12).

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
 from openfold_opt.model.linear import LayerNorm, Linear, project_together
+from openfold_opt.model.msa_column_attention import ColumnAttention
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.chunks import join_replicated
 
 
 class GlobalAttention(nn.Module):
@@ -52,7 +50,7 @@ class GlobalAttention(nn.Module):
         return self.linear_o(output)
 
 
-class MSAColumnGlobalAttention(nn.Module):
+class MSAColumnGlobalAttention(ColumnAttention):
     """Algorithm 19 (MSAColumnGlobalAttention)."""
 
     def __init__(
@@ -64,20 +62,6 @@ class MSAColumnGlobalAttention(nn.Module):
             c_e, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf, eps=eps
         )
 
-    def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Add the update of the columns to the MSA.
-
-        Args:
-            m: chunks of [batch, N_extra, N_res/dap, c_e] along the rows.
-            mask: [batch, N_extra, N_res/dap]
-            plan: kernels and DAP axis.
-
-        Returns:
-            [batch, N_extra, N_res/dap, c_e]
-        """
-        chunks, normalized = zip(
-            *((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m)
-        )
-        x = join_replicated(normalized, plan.dap, dim=2)
-        update = self.global_attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
-        return plan.kernels.dropout_residual(join_replicated(chunks, plan.dap, dim=1), update, None)
+    def attend(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Attend within each column."""
+        return self.global_attention(x, mask, plan)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openfold_opt.model.distance_bins import one_hot_distances
 from openfold_opt.model.linear import Linear
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.recycling_embedder import one_hot_distances
 from openfold_opt.model.template_angle_embedder import NUM_TEMPLATE_CLASSES
 from openfold_opt.parallel.collectives import scatter
 from openfold_opt.protein.residue_constants import atom_order

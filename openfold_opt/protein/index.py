@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +100,21 @@ class ShardIndex:
             num_entries=int(attributes["num_entries"]),
             num_rejected_entries=int(attributes["num_rejected_entries"]),
         )
+
+
+def verified_checksum(data_dir: str | Path) -> str | None:
+    """Return the index checksum of the last successful `verify`, or None without a valid record.
+
+    If it is equal to `ShardIndex.checksum`, all shards of this data set were verified.
+    """
+    path = Path(data_dir) / shard_format.VERIFIED_FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        checksum = json.loads(path.read_text())["index_checksum"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return checksum if isinstance(checksum, str) else None
 
 
 def index_image(

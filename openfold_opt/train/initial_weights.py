@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from openfold_opt.model.weights import RESUMABLE_KEY, check_weights, file_sha256
+from openfold_opt.model.weights import RESUMABLE_KEY, check_weights
+from openfold_opt.protein.shard_format import sha256_of_file
 from openfold_opt.train.checkpoint.checkpoint_store import (
     DESCRIPTION,
     CheckpointConfig,
@@ -93,7 +94,7 @@ def _initialize_from_run(
         f"initial weights: {_count(train_step)}, the {name} ones of {path} (step {snapshot.step}"
         f"{score}); Adam, learning rate schedule and running average start from the beginning"
     )
-    return file_sha256(path / DESCRIPTION)
+    return sha256_of_file(path / DESCRIPTION)
 
 
 def _count(train_step: TrainStep) -> str:
@@ -114,7 +115,7 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
         raise CheckpointError(
             f"initial checkpoint {path} does not exist; expected a file written by torch.save"
         )
-    sha256 = file_sha256(path)
+    sha256 = sha256_of_file(path)
     if expected_sha256 is not None and sha256 != expected_sha256:
         raise CheckpointError(
             f"initial checkpoint {path} has SHA-256 {sha256}, expected {expected_sha256}; "

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main
-from openfold_opt.protein.index import ShardIndex
-from openfold_opt.protein.verified import verified_checksum
+from openfold_opt.protein.index import ShardIndex, verified_checksum
 from tests.support import raw_data
 
 

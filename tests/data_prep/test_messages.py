@@ -1,10 +1,9 @@
-"""Messages about locks, permissions, pipes, locales and launchers, and the progress display."""
+"""Messages about locks, permissions, pipes and locales."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import os
 import subprocess
 import sys
@@ -16,12 +15,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from data_prep import progress as progress_module
 from data_prep.__main__ import main
-from data_prep.communicator import open_communicator
-from data_prep.errors import DataPrepError
-from data_prep.launch import num_srun_tasks
-from data_prep.progress import Progress
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.shard_format import ShardError
@@ -129,17 +123,11 @@ def test_closed_pipe_prints_no_error(data_dir):
     assert process.stderr.read() == b"" and process.wait() == 141
 
 
-def run_convert(raw, out, env):
-    """Run `convert` as a subprocess with this environment."""
-    command = [sys.executable, "-m", "data_prep", *raw_data.convert_arguments(raw, out)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)
-
-
 @pytest.mark.parametrize("encoding", [{}, {"PYTHONIOENCODING": "ascii"}])
 def test_path_that_the_locale_cannot_encode(tmp_path, encoding):
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **encoding}
     raw = raw_data.write_raw_data(tmp_path / "caf\xe9")
-    finished = run_convert(raw, tmp_path / "\xf6ut", env)
+    finished = raw_data.run_convert(raw, tmp_path / "\xf6ut", env)
     assert (
         finished.returncode == 0
         and "2 chains of 2 entries" in finished.stdout
@@ -170,101 +158,3 @@ def test_list_of_chains_and_messages_for_absent_ones(data_dir, capsys):
         assert main(["inspect", str(data_dir), chain_id]) == 1
         assert hint in capsys.readouterr().err
     assert main(["inspect", str(data_dir), "1abc_A", "--chains"]) == 1
-
-
-@pytest.fixture
-def no_launcher(monkeypatch) -> pytest.MonkeyPatch:
-    for name in [
-        name for name in os.environ if name.startswith(("SLURM_", "PMI_", "OMPI_", "MPI_", "PMIX_"))
-    ]:
-        monkeypatch.delenv(name)
-    return monkeypatch
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, 1),
-        ({"SLURM_NTASKS": "64", "SLURM_PROCID": "0"}, 1),  # The script of a batch job.
-        ({"SLURM_NTASKS": "64", "SLURM_PROCID": "3", "SLURM_STEP_ID": "0"}, 64),
-        ({"SLURM_NTASKS": "64", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "1"}, 1),
-        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "1"}, 2),
-    ],
-)
-def test_tasks_of_srun(no_launcher, variables, expected):
-    for name, value in variables.items():
-        no_launcher.setenv(name, value)
-    assert num_srun_tasks() == expected
-
-
-@pytest.mark.parametrize(
-    "variables", [{"SLURM_NTASKS": "64", "SLURM_STEP_ID": "0"}, {"PMI_SIZE": "4"}]
-)
-@pytest.mark.parametrize("has_mpi", [True, False])
-def test_unconnected_processes_are_refused(no_launcher, variables, has_mpi):
-    for name, value in variables.items():
-        no_launcher.setenv(name, value)
-    single_process_world = type("World", (), {"Get_size": staticmethod(lambda: 1)})
-    module = type(sys)("mpi4py")
-    module.MPI = type("MPI", (), {"COMM_WORLD": single_process_world})
-    no_launcher.setitem(sys.modules, "mpi4py", module if has_mpi else None)
-    with pytest.raises(DataPrepError, match="Each (process )?would do all the work"):
-        with open_communicator():
-            pass
-
-
-def test_srun_without_mpi_converts_nothing(no_launcher, tmp_path):
-    raw = raw_data.write_raw_data(tmp_path / "raw")
-    env = {**os.environ, "SLURM_NTASKS": "64", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
-    finished = run_convert(raw, tmp_path / "out", env)
-    assert (
-        finished.returncode == 1
-        and "do all the work" in finished.stderr
-        and not (tmp_path / "out").exists()
-    )
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
-    clock = {"now": 100.0}
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock["now"])
-
-    def work(stream: io.StringIO) -> str:
-        monkeypatch.setattr(sys, "stderr", stream)
-        with Progress(1200, what="structures", unit="unit") as progress:
-            for _ in range(4):
-                clock["now"] += 10.0
-                progress.update(200)
-        return stream.getvalue()
-
-    assert work(io.StringIO()).splitlines() == [
-        "structures: 400 of 1,200 units (33%) after 20.0 s, about 40.0 s left",
-        "structures: 800 of 1,200 units (67%) after 40.0 s, about 20.0 s left",
-    ]
-    assert "\r" in work(Terminal()) and "structures" in work(Terminal())
-
-
-def test_progress_of_an_unknown_total_and_of_bytes(monkeypatch):
-    clock = {"now": 0.0}
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with Progress(None, what="download", unit="B") as progress:
-        clock["now"] = 600.0
-        progress.update(3 << 20)
-    assert sys.stderr.getvalue() == "download: 3.0 MiB after 10 min\n"
-
-
-def test_tracked_items_are_counted_and_shown_as_lines_in_a_log(monkeypatch, capsys):
-    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN_LINES", 0.0)
-    assert list(progress_module.tracked("ab", what="tune", unit="kernel")) == ["a", "b"]
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" after")[0] for line in lines] == [
-        "tune: 1 of 2 kernels (50%)",
-        "tune: 2 of 2 kernels (100%)",
-    ]
-    assert list(progress_module.tracked(iter("ab"), what="tune", unit="kernel")) == ["a", "b"]
-    assert capsys.readouterr().err.startswith("tune: 1 kernels after")

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from openfold_opt.kernels.cpu.operations import OPERATIONS
-from openfold_opt.kernels.select import REFERENCE
+from openfold_opt.kernels.select import CPU, REFERENCE
 from tests.support.cpu_comparison import compare
 from tests.support.kernel_agreement import random, random_mask
 
@@ -53,7 +52,7 @@ def test_values_that_are_not_finite_propagate(name, bad):
             x, (random(1, 5, 2, 2), random(1, 5, 3, 2)), (square, row), torch.ones(1, 2, 3, 1)
         ),
     }
-    found, expected = (calls[name](operations[name]) for operations in (OPERATIONS, REFERENCE))
+    found, expected = (calls[name](operations[name]) for operations in (CPU, REFERENCE))
     assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
 
 
@@ -63,10 +62,8 @@ def test_broadcasting_matches_the_reference():
     for shape in ((1, 1, 4, 6), (2, 3, 1, 6), (2, 1, 1, 6)):
         dropout = random_mask(*shape)
 
-        def update(operation, dropout=dropout):
-            return lambda z, *rest: operation(
-                z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5
-            )
+        def update(operation, z, *rest, dropout=dropout):
+            return operation(z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5)
 
         compare(
             "triangle_update",
@@ -74,10 +71,8 @@ def test_broadcasting_matches_the_reference():
             [z, *edges, random(5, seed=6), random(5, seed=7), random(6, 5, seed=8), row],
         )
 
-    def mean(operation):
-        return lambda z, a, b, weight, bias: operation(
-            z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0)
-        )
+    def mean(operation, z, a, b, weight, bias):
+        return operation(z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0))
 
     compare(
         "outer_product_mean", mean, [z, random(2, 5, 3, 2), random(2, 5, 4, 2), random(6, 4), row]
@@ -89,19 +84,16 @@ def test_broadcasting_matches_the_reference():
         (torch.ones(2, 3, 1), (2, 2, 1, 4)),
     ):
 
-        def attend(operation, mask=mask):
-            def run(x, w_in, b_in, w_out, b_out, bias):
-                return operation(
-                    x,
-                    (w_in, b_in),
-                    (w_out, b_out),
-                    num_heads=2,
-                    mask=mask,
-                    mask_inf=1e9,
-                    bias=lambda: bias,
-                )
-
-            return run
+        def attend(operation, x, w_in, b_in, w_out, b_out, bias, mask=mask):
+            return operation(
+                x,
+                (w_in, b_in),
+                (w_out, b_out),
+                num_heads=2,
+                mask=mask,
+                mask_inf=1e9,
+                bias=lambda: bias,
+            )
 
         compare("self_attention", attend, [z, *weights, random(*bias_shape, seed=5)])
 
@@ -113,19 +105,17 @@ def test_operations_accept_an_empty_batch():
         random(4, 4),
         torch.ones(0, 3, 3),
     )
-    edges = OPERATIONS["triangle_edges"](
+    edges = CPU["triangle_edges"](
         z, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
     )
-    x = OPERATIONS["triangle_update"](
+    x = CPU["triangle_update"](
         z, edges, (row, row), (square, row), None, is_outgoing=True, eps=1e-5
     )
-    x = OPERATIONS["transition"](
-        x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5
+    x = CPU["transition"](x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5)
+    x, bias = CPU["projected_norm"](
+        CPU["layer_norm"](x, row, row, eps=1e-5), (row, row), (square, None), eps=1e-5
     )
-    x, bias = OPERATIONS["projected_norm"](
-        OPERATIONS["layer_norm"](x, row, row, eps=1e-5), (row, row), (square, None), eps=1e-5
-    )
-    x = OPERATIONS["self_attention"](
+    x = CPU["self_attention"](
         x,
         (random(16, 4), random(16)),
         (square, row),

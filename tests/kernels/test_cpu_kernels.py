@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
-from openfold_opt.kernels.cpu.operations import OPERATIONS
 from openfold_opt.kernels.interface import InvariantPointInputs
+from openfold_opt.kernels.select import CPU
 from tests.support.cpu_comparison import compare
 from tests.support.kernel_agreement import random, random_mask
 
@@ -29,24 +29,21 @@ def test_self_attention(batch, groups, n, heads, c_head, has_bias):
     ]
     leaves += [random(batch, heads, n, n, seed=5)] if has_bias else []
 
-    def call(operation):
-        def run(x, w_in, b_in, w_out, b_out, bias=None):
-            return operation(
-                x,
-                (w_in, b_in),
-                (w_out, b_out),
-                num_heads=heads,
-                mask=mask,
-                mask_inf=1e9,
-                bias=None if bias is None else lambda: bias,
-            )
-
-        return run
+    def call(operation, x, w_in, b_in, w_out, b_out, bias=None):
+        return operation(
+            x,
+            (w_in, b_in),
+            (w_out, b_out),
+            num_heads=heads,
+            mask=mask,
+            mask_inf=1e9,
+            bias=None if bias is None else lambda: bias,
+        )
 
     if batch:
         compare("self_attention", call, leaves, [True] * len(leaves))
     else:
-        assert call(OPERATIONS["self_attention"])(*leaves).shape == (0, groups, n, c)
+        assert call(CPU["self_attention"], *leaves).shape == (0, groups, n, c)
 
 
 def test_self_attention_of_a_transposed_input():
@@ -59,10 +56,8 @@ def test_self_attention_of_a_transposed_input():
     )
     mask = random_mask(1, 4, 5)
 
-    def call(operation):
-        return lambda x, w, b, v, d: operation(
-            x.transpose(1, 2), (w, b), (v, d), num_heads=2, mask=mask, mask_inf=1e9
-        )
+    def call(operation, x, w, b, v, d):
+        return operation(x.transpose(1, 2), (w, b), (v, d), num_heads=2, mask=mask, mask_inf=1e9)
 
     compare("self_attention", call, leaves)
 
@@ -81,10 +76,8 @@ def test_triangle_edges(batch, n_1, n_2, c_z, c):
         random(width, seed=4),
     )
 
-    def call(operation):
-        return lambda z, gamma, beta, weight, bias: operation(
-            z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5
-        )
+    def call(operation, z, gamma, beta, weight, bias):
+        return operation(z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5)
 
     compare("triangle_edges", call, leaves, [True, False, False, True, True])
 
@@ -102,19 +95,16 @@ def test_triangle_update(batch, i, j, k, c_z, c, is_outgoing, has_dropout):
     leaves += [random(c, seed=4), random(c, seed=5), random(c_z, c, seed=6), random(c_z, seed=7)]
     dropout = random_mask(batch, 1, j, c_z) / 0.7 if has_dropout else None
 
-    def call(operation):
-        def run(z, a, b, gate, gamma, beta, weight, bias):
-            return operation(
-                z,
-                (a, b, gate),
-                (gamma, beta),
-                (weight, bias),
-                dropout,
-                is_outgoing=is_outgoing,
-                eps=1e-5,
-            )
-
-        return run
+    def call(operation, z, a, b, gate, gamma, beta, weight, bias):
+        return operation(
+            z,
+            (a, b, gate),
+            (gamma, beta),
+            (weight, bias),
+            dropout,
+            is_outgoing=is_outgoing,
+            eps=1e-5,
+        )
 
     compare("triangle_update", call, leaves, [True] * 4 + [False] * 2 + [True] * 2)
 
@@ -133,8 +123,8 @@ def test_outer_product_mean(batch, s, i, j, c, c_z):
         random(c_z, seed=4),
     )
 
-    def call(operation):
-        return lambda z, a, b, weight, bias: operation(z, (a, b), (weight, bias), norm)
+    def call(operation, z, a, b, weight, bias):
+        return operation(z, (a, b), (weight, bias), norm)
 
     compare("outer_product_mean", call, leaves, [True] * 5)
 
@@ -150,10 +140,8 @@ def test_transition(shape, factor):
         random(c, seed=6),
     ]
 
-    def call(operation):
-        return lambda x, gamma, beta, w1, b1, w2, b2: operation(
-            x, (gamma, beta), (w1, b1), (w2, b2), eps=1e-5
-        )
+    def call(operation, x, gamma, beta, w1, b1, w2, b2):
+        return operation(x, (gamma, beta), (w1, b1), (w2, b2), eps=1e-5)
 
     compare("transition", call, leaves, [True, False, False, True, True, True, True])
 
@@ -163,7 +151,7 @@ def test_layer_norm(shape):
     leaves = random(*shape), random(shape[-1], seed=1), random(shape[-1], seed=2)
     compare(
         "layer_norm",
-        lambda operation: lambda x, w, b: operation(x, w, b, eps=1e-5),
+        lambda operation, x, w, b: operation(x, w, b, eps=1e-5),
         leaves,
         [True, False, False],
     )
@@ -182,17 +170,14 @@ def test_projected_norm(shape, c_out, has_bias, used_results):
         *([random(c_out, seed=4)] if has_bias else []),
     ]
 
-    def call(operation):
-        def run(x, gamma, beta, weight, bias=None):
-            results = operation(x, (gamma, beta), (weight, bias), eps=1e-5)
-            # Every leaf gets a gradient, whichever results are used.
-            return (
-                *(results[number] for number in used_results),
-                weight * 1.0,
-                *(() if bias is None else (bias * 1.0,)),
-            )
-
-        return run
+    def call(operation, x, gamma, beta, weight, bias=None):
+        results = operation(x, (gamma, beta), (weight, bias), eps=1e-5)
+        # Every leaf gets a gradient, whichever results are used.
+        return (
+            *(results[number] for number in used_results),
+            weight * 1.0,
+            *(() if bias is None else (bias * 1.0,)),
+        )
 
     compare("projected_norm", call, leaves, [True, False, False, True, True][: len(leaves)])
 
@@ -214,8 +199,8 @@ def test_invariant_point_attention(batch, n, heads):
     ]
     names = ("q", "k", "v", "q_points", "k_points", "v_points", "bias", "z", "point_weights")
 
-    def call(operation):
-        return lambda *leaves: operation(
+    def call(operation, *leaves):
+        return operation(
             InvariantPointInputs(**dict(zip(names, leaves, strict=True))), mask=mask, mask_inf=1e5
         )
 

@@ -1,11 +1,12 @@
 """CPU kernels recompute the results of other operations instead of saving them."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openfold_opt.kernels.cpu.operations import OPERATIONS
-from openfold_opt.kernels.select import REFERENCE
+from openfold_opt.kernels.select import CPU, REFERENCE
 from tests.support.kernel_agreement import assert_same, random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
@@ -15,15 +16,15 @@ def compare_and_list_saved(call, leaves):
     """Compare with the reference, also under activation checkpointing; return saved shapes."""
 
     def checkpointed(*leaves):
-        return checkpoint(call(OPERATIONS), *leaves, use_reentrant=False)
+        return checkpoint(call, CPU, *leaves, use_reentrant=False)
 
-    assert_same(call(OPERATIONS), call(REFERENCE), leaves)
-    assert_same(checkpointed, call(REFERENCE), leaves)
+    assert_same(partial(call, CPU), partial(call, REFERENCE), leaves)
+    assert_same(checkpointed, partial(call, REFERENCE), leaves)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: saved.append(x.shape) or x, lambda x: x
     ):
-        call(OPERATIONS)(*(leaf.requires_grad_() for leaf in leaves))
+        call(CPU, *(leaf.requires_grad_() for leaf in leaves))
     return saved
 
 
@@ -40,16 +41,13 @@ def test_triangle_update_recomputes_its_edges(is_outgoing):
     ]
     leaves += [random(c, seed=5), random(c, seed=6), random(c_z, c, seed=7), random(c_z, seed=8)]
 
-    def call(operations):
-        def run(z, gamma, beta, weight, bias, *rest):
-            edges = operations["triangle_edges"](
-                z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5
-            )
-            return operations["triangle_update"](
-                z, edges, rest[:2], rest[2:], None, is_outgoing=is_outgoing, eps=1e-5
-            )
-
-        return run
+    def call(operations, z, gamma, beta, weight, bias, *rest):
+        edges = operations["triangle_edges"](
+            z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5
+        )
+        return operations["triangle_update"](
+            z, edges, rest[:2], rest[2:], None, is_outgoing=is_outgoing, eps=1e-5
+        )
 
     saved = compare_and_list_saved(call, leaves)
     assert (batch, c, n, n) not in saved and (batch, n, n, c_z) in saved
@@ -72,27 +70,22 @@ def test_self_attention_recomputes_its_input(is_projected, is_transposed):
     ]
     leaves += [random(heads, c, seed=3)] if is_projected else []
 
-    def call(operations):
-        def run(z, gamma, beta, w_in, b_in, w_out, b_out, w_bias=None):
-            z = z.transpose(1, 2) if is_transposed else z
-            if w_bias is None:
-                x, bias = (
-                    operations["layer_norm"](z, gamma, beta, eps=1e-5),
-                    random(batch, heads, n, n, seed=8),
-                )
-            else:
-                x, projected = operations["projected_norm"](
-                    z, (gamma, beta), (w_bias, None), eps=1e-5
-                )
-                bias = random(batch, heads, n, n, seed=8) + projected.mean(1).movedim(
-                    -1, 1
-                ).unsqueeze(-2)
-            weights = (w_in, b_in), (w_out, b_out)
-            return operations["self_attention"](
-                x, *weights, num_heads=heads, mask=mask, mask_inf=1e9, bias=lambda: bias
+    def call(operations, z, gamma, beta, w_in, b_in, w_out, b_out, w_bias=None):
+        z = z.transpose(1, 2) if is_transposed else z
+        if w_bias is None:
+            x, bias = (
+                operations["layer_norm"](z, gamma, beta, eps=1e-5),
+                random(batch, heads, n, n, seed=8),
             )
-
-        return run
+        else:
+            x, projected = operations["projected_norm"](z, (gamma, beta), (w_bias, None), eps=1e-5)
+            bias = random(batch, heads, n, n, seed=8) + projected.mean(1).movedim(-1, 1).unsqueeze(
+                -2
+            )
+        weights = (w_in, b_in), (w_out, b_out)
+        return operations["self_attention"](
+            x, *weights, num_heads=heads, mask=mask, mask_inf=1e9, bias=lambda: bias
+        )
 
     saved = compare_and_list_saved(call, leaves)
     assert sum(shape.numel() == leaves[0].numel() for shape in saved) == 1, (
@@ -103,19 +96,16 @@ def test_self_attention_recomputes_its_input(is_projected, is_transposed):
 def test_a_normalized_input_that_was_modified_in_place_is_saved():
     mask, weights = torch.ones(1, 3, 4), [random(16, 6), random(16), random(6, 4), random(6)]
 
-    def call(operations):
-        def run(z, gamma, beta):
-            x = operations["layer_norm"](z, gamma, beta, eps=1e-5)
-            with torch.no_grad():
-                x.mul_(2.0)
-            return operations["self_attention"](
-                x, weights[:2], weights[2:], num_heads=2, mask=mask, mask_inf=1e9
-            )
-
-        return run
+    def call(operations, z, gamma, beta):
+        x = operations["layer_norm"](z, gamma, beta, eps=1e-5)
+        with torch.no_grad():
+            x.mul_(2.0)
+        return operations["self_attention"](
+            x, weights[:2], weights[2:], num_heads=2, mask=mask, mask_inf=1e9
+        )
 
     assert_same(
-        call(OPERATIONS),
-        call(REFERENCE),
+        partial(call, CPU),
+        partial(call, REFERENCE),
         [random(1, 3, 4, 6), random(6, seed=1), random(6, seed=2)],
     )

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from openfold_opt.kernels.cpu import library
-from openfold_opt.kernels.cpu.operations import OPERATIONS as CPU_OPERATIONS
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
-from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+from openfold_opt.kernels.select import CPU, REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.kernels.triton.operations import OPERATIONS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,7 +23,7 @@ def test_every_operation_is_in_all_tables_and_configurations():
         names
         == set(REFERENCE)
         == set(OPERATIONS)
-        == set(CPU_OPERATIONS)
+        == set(CPU)
         == {field.name for field in dataclasses.fields(KernelConfig)}
     )
 
@@ -38,10 +37,7 @@ def test_the_default_is_the_reference():
     ("name", "expected"),
     [
         ("triton", OPERATIONS),
-        *(
-            pytest.param(name, CPU_OPERATIONS, marks=pytest.mark.compiler)
-            for name in ("cpu", "auto")
-        ),
+        *(pytest.param(name, CPU, marks=pytest.mark.compiler) for name in ("cpu", "auto")),
     ],
 )
 def test_one_implementation_for_all_operations(name, expected):

@@ -84,3 +84,12 @@ def test_nan_prediction_keeps_the_names(batch):
 def test_renamed_truth_has_no_gradient(batch):
     predicted = batch.atom14_gt_positions.clone().requires_grad_()
     assert not rename_ground_truth(predicted, batch).atom14_positions.requires_grad
+
+
+def test_ambiguous_atoms_are_renamed_to_fit_the_prediction(truth):
+    kept = rename_ground_truth(truth.atom14_gt_positions, truth)
+    torch.testing.assert_close(kept.atom14_positions, truth.atom14_gt_positions)
+    renamed = rename_ground_truth(truth.atom14_alt_gt_positions, truth)
+    torch.testing.assert_close(renamed.atom14_positions, truth.atom14_alt_gt_positions)
+    torch.testing.assert_close(renamed.rigid_group_frames, truth.rigidgroups_alt_gt_frames)
+    assert not torch.equal(kept.atom14_positions, renamed.atom14_positions)

@@ -19,6 +19,7 @@ from openfold_opt.losses.violation import (
 )
 from openfold_opt.protein import stereo_chemistry as chemistry
 from openfold_opt.protein.residue_constants import residue_atoms, restype_1to3, sequence_to_aatype
+from tests.support.loss_inputs import SEQUENCE
 
 CONFIG = ViolationLossConfig()
 SEQUENCES = ("CWPLA", "RCDXC")
@@ -163,3 +164,27 @@ def test_atoms_that_do_not_exist_have_no_gradient():
     assert torch.isfinite(positions.grad).all()
     assert not positions.grad[batch.atom14_atom_exists == 0.0].any()
     assert positions.grad[batch.atom14_atom_exists == 1.0].any()
+
+
+def test_ideal_backbone_has_no_violations(truth):
+    positions = truth.atom14_gt_positions
+    assert float(peptide_bond_loss(positions, truth, CONFIG)) == pytest.approx(0.0, abs=1e-5)
+    assert float(within_residue_violations(positions, truth, CONFIG)) == pytest.approx(
+        0.0, abs=1e-3
+    )
+
+
+def test_broken_peptide_bond_is_a_violation_except_at_a_gap(truth):
+    positions = truth.atom14_gt_positions.clone()
+    positions[:, 8:] += 5.0
+    assert float(peptide_bond_loss(positions, truth, CONFIG)) > 0.1
+    truth.residue_index = truth.residue_index + (torch.arange(len(SEQUENCE)) >= 8) * 10
+    assert float(peptide_bond_loss(positions, truth, CONFIG)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_coincident_residues_clash_and_have_finite_gradients(truth):
+    positions = torch.zeros_like(truth.atom14_gt_positions).requires_grad_()
+    outputs = SimpleNamespace(sm_positions=positions[:, None])
+    assert float(between_residue_clashes(positions, truth, CONFIG).detach()) > 100.0
+    violation_loss(outputs, truth, CONFIG).sum().backward()
+    assert torch.isfinite(positions.grad).all()

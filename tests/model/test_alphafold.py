@@ -10,22 +10,13 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
+from tests.support.tiny_model import randomized
 
 PLAN = ExecutionPlan.reference()
 
 
 def dropout(slots=(5, 2), *, seed=1, step=1):
     return DropoutState(seed=seed, step=step, slots=torch.tensor(slots))
-
-
-def randomized(config, *, seed=0):
-    """Build a model with random values added to all parameters, so that no layer is zero."""
-    model = AlphaFold(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def total(outputs):
@@ -183,8 +174,3 @@ def test_bfloat16_trunk_stays_close_and_the_structure_is_float32(small_config, r
     assert low.sm_positions.dtype == low.pair.dtype == torch.float32
     assert ((low.pair - exact.pair).norm() / exact.pair.norm()).item() < 0.05
     assert not torch.equal(low.pair, exact.pair)
-
-
-def test_a_width_of_zero_is_an_error():
-    with pytest.raises(ValueError, match="c_z is 0"):
-        ModelConfig(c_z=0)

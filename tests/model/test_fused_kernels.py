@@ -11,7 +11,7 @@ import torch
 from openfold_opt.kernels.select import KernelConfig, build_kernel_set
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ExecutionPlan
-from tests.model.test_alphafold import randomized
+from tests.support.tiny_model import randomized
 
 REFERENCE = ExecutionPlan.reference()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from openfold_opt.model.weights import WeightsError, file_sha256, load_weights
+from openfold_opt.model.weights import WeightsError, load_weights
 
 
 def model():
@@ -15,12 +15,6 @@ def test_all_tensors_are_copied():
     source, target = model(), model()
     load_weights(target, source.state_dict(), source="test")
     assert all(torch.equal(x, y) for x, y in zip(source.parameters(), target.parameters()))
-
-
-def test_sha256_of_a_file(tmp_path):
-    path = tmp_path / "abc"
-    path.write_bytes(b"abc")
-    assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_mismatched_tensors_are_named_and_nothing_is_loaded():

@@ -77,3 +77,12 @@ def test_missing_and_foreign_files_are_errors(tmp_path):
         file["x"] = 1
     with pytest.raises(ShardError, match="has format None, version None; this program reads"):
         shard_format.open_checked(tmp_path / "other.h5")
+
+
+def test_sha256_of_a_file(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert (
+        shard_format.sha256_of_file(path)
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

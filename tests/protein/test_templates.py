@@ -1,6 +1,6 @@
 """Template features of a small data set.
 
-tests/data_prep/test_convert_golden.py compares the features of real templates.
+tests/data_prep/convert/test_convert_golden.py compares the features of real templates.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """Comparison of a CPU kernel with the reference."""
 
-from openfold_opt.kernels.cpu.operations import OPERATIONS
-from openfold_opt.kernels.select import REFERENCE
+from functools import partial
+
+from openfold_opt.kernels.select import CPU, REFERENCE
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same
 
 
 def compare(name, call, leaves, is_low=None):
-    """Compare an operation with its reference; call(operation) takes the leaves.
+    """Compare an operation with its reference; call(operation, *leaves) runs both.
 
     is_low: which leaves are bfloat16 in the test of the bfloat16 rule; None: no such test.
     """
-    assert_same(call(OPERATIONS[name]), call(REFERENCE[name]), leaves)
+    cpu, reference = partial(call, CPU[name]), partial(call, REFERENCE[name])
+    assert_same(cpu, reference, leaves)
     if is_low is not None:
-        assert_bfloat16_rule(call(OPERATIONS[name]), call(REFERENCE[name]), leaves, is_low)
+        assert_bfloat16_rule(cpu, reference, leaves, is_low)

@@ -57,3 +57,19 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def launch_info(rank: int, port: int, **changes) -> LaunchInfo:
+    """Return how a rank of three on this machine was started."""
+    return LaunchInfo(
+        **(
+            {
+                "rank": rank,
+                "world_size": 3,
+                "local_rank": rank,
+                "ranks_per_node": 3,
+                "master_port": port,
+            }
+            | changes
+        )
+    )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
 
 THREE = dict(
     zip(
@@ -164,3 +168,9 @@ def convert_arguments(root: Path, out: Path, *options: str) -> list[str]:
         str(out),
         *options,
     ]
+
+
+def run_convert(raw: Path, out: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run `convert` as a subprocess with this environment."""
+    command = [sys.executable, "-m", "data_prep", *convert_arguments(raw, out)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=env)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+
+from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
@@ -43,3 +46,13 @@ def tiny_model() -> ModelConfig:
         ),
         auxiliary_heads=AuxiliaryHeadsConfig(c_hidden_lddt=11, has_tm_score=True),
     )
+
+
+def randomized(config: ModelConfig, *, seed: int = 0) -> AlphaFold:
+    """Build a model with random values added to all parameters, so that no layer is zero."""
+    model = AlphaFold(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.protein.shard_format import sha256_of_file
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint.checkpoint_store import load_checkpoint
 from openfold_opt.train.checkpoint.run_state import published_form
@@ -66,7 +66,7 @@ def test_the_averaged_weights_of_a_run_are_the_default(parent, tmp_path):
         f"initial weights: {count:,} parameters in {tensors} tensors, the averaged ones of "
         f"{checkpoint} (step 8, lDDT-Ca "
     )
-    assert recorder.info.init_checkpoint_sha256 == file_sha256(checkpoint / "checkpoint.json")
+    assert recorder.info.init_checkpoint_sha256 == sha256_of_file(checkpoint / "checkpoint.json")
     # The same weights from a file give a bit-identical loss.
     form = published_form(
         load_checkpoint(checkpoint), learning_rate=1e-3, optimizer=tiny_config().optimizer

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from openfold_opt.model.weights import file_sha256
+from openfold_opt.protein.shard_format import sha256_of_file
 from openfold_opt.train.errors import CheckpointError
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -189,7 +189,7 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
 
     write_tensors(folder, snapshot.tensors)
     files = {
-        path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        path.name: {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
         for path in sorted(folder.iterdir())
     }
     description = {
@@ -244,7 +244,7 @@ def load_checkpoint(path: Path) -> Snapshot:
             raise CheckpointError(
                 f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated"
             )
-        if file_sha256(file) != expected["sha256"]:
+        if sha256_of_file(file) != expected["sha256"]:
             raise CheckpointError(f"{file} is damaged: its SHA-256 differs from {DESCRIPTION}")
     tensors = read_tensors(path, content["tensors"])
     layout = {name: (start, tuple(shape)) for name, (start, shape) in content["layout"].items()}

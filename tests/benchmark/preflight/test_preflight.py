@@ -31,9 +31,9 @@ from benchmark.preflight.node_checks import (
 from benchmark.preflight.rendezvous import check_answers, check_bandwidth
 from benchmark.presets import build_preset
 from data_prep.__main__ import main as data_prep
-from openfold_opt.model.weights import file_sha256
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.shard_format import sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
@@ -134,8 +134,8 @@ def test_checkpoint(tmp_path):
     path.write_bytes(b"weights")
     assert check_checkpoint(open_preset, path).passed
     wrong = check_checkpoint(closed, path)
-    assert not wrong.passed and file_sha256(path) in wrong.text and "b518be" in wrong.text
-    right = dataclasses.replace(closed, init_checkpoint_sha256=file_sha256(path))
+    assert not wrong.passed and sha256_of_file(path) in wrong.text and "b518be" in wrong.text
+    right = dataclasses.replace(closed, init_checkpoint_sha256=sha256_of_file(path))
     assert check_checkpoint(right, path).passed
 
 

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.launch import is_under_mpi
-
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
@@ -184,13 +182,3 @@ def test_smaller_data_set_removes_old_shards(shared, serial, tmp_path):
     command[-1] = "1"
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     assert all_bytes(out) == serial
-
-
-def test_launchers_are_detected(monkeypatch):
-    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
-        monkeypatch.delenv(name, raising=False)
-    assert not is_under_mpi()
-    monkeypatch.setenv("PMI_SIZE", "1")
-    assert not is_under_mpi()
-    monkeypatch.setenv("PMI_SIZE", "2")
-    assert is_under_mpi()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from data_prep.errors import BrokenFile
-from data_prep.parsers.residue_letters import LETTER_OF
 from data_prep.parsers.tables import read_clusters, read_duplicates, read_obsolete
 
 
@@ -33,10 +32,3 @@ def test_duplicates(tmp_path):
     (tmp_path / "d.txt").write_text("1abc_A 1abc_B\n1abc_B\n")
     with pytest.raises(BrokenFile, match="1abc_B is in two groups"):
         read_duplicates(tmp_path / "d.txt")
-
-
-def test_letters_of_modified_residues():
-    expected = {"ALA": "A", "MSE": "M", "SEC": "A", "ASX": "B", "GLX": "Z", "PBF": "F"}
-    assert {name: LETTER_OF[name] for name in expected} == expected
-    assert "PYL" not in LETTER_OF or LETTER_OF["PYL"] == "X"
-    assert all(len(letter) == 1 for letter in LETTER_OF.values()) and "CRO" not in LETTER_OF

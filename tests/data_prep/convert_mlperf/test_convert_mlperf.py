@@ -17,7 +17,7 @@ from data_prep.__main__ import main
 from openfold_opt.protein.index import ShardIndex
 from tests.support.processed_data import write_processed
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
