@@ -14,7 +14,7 @@ from typing import Any
 
 from mlperf_logging.compliance_checker import mlp_compliance
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
 from benchmark.mlperf.log_order import order_complaints
 from benchmark.run.output_directory import CONTINUED_LOG, FIRST_LOG

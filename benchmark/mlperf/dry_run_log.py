@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log import MLPerfObserver
@@ -35,7 +35,7 @@ class Refusal:
 
     key: str
     """Empty if the error names no key."""
-    value: Any
+    value: object
     """The logged value; None for a missing key."""
     reason: str
     """The condition of the ruleset, or the message of the checker."""
@@ -63,7 +63,7 @@ def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]
     return [refusal for refusal in refusals if refusal.key not in unknown]
 
 
-def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
+def _refusal(complaint: str, values: Mapping[str, object]) -> Refusal:
     named, condition = _KEY.search(complaint), _CONDITION.search(complaint)
     key = "" if named is None else next(filter(None, named.groups()))
     reason = (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.parity.golden_config import model_config
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig

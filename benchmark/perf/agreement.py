@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.precision import gradient_errors
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.probe import run_probe

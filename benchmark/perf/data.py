@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.mlcommons_reference import Reference
 from benchmark.perf.tools.picture import draw_preparation_times
 from benchmark.perf.tools.timing_stats import TimingStats, table

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools import against
 from benchmark.perf.tools.kernel_cases import CaseMaker, KernelCase
 from benchmark.perf.tools.kernel_peers import PEERS, attention_peers, core_leaves

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.prefetch import PrefetchPlan, measure_prefetch, report_prefetch
 from benchmark.perf.tools.timing_stats import table
 from openfold_opt.loader.config import LoaderConfig

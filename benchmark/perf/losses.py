@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.step import what_runs
 from benchmark.perf.subprocesses.losses_probe import configuration
 from benchmark.perf.tools.can_run import device_for

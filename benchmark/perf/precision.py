@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset, preset_names

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.limits import measure_matmul
 from benchmark.perf.tools.meta_step import MetaStep

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.results.gather import ResultSet, gather
 from benchmark.results.headlines import headline
 from benchmark.results.metrics import Metrics, compute_metrics

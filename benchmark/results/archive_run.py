@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.check import check_log
 from benchmark.results.archive import CONFIG_KEYS, missing_keys
 from benchmark.results.run_log import LogError, read_run_log

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.result_files import RESULT_PATTERN, by_number
 from benchmark.results.continued import CONTINUED_PATTERN, set_parts_aside
 from benchmark.results.origin import Origin, describe_origin

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError, add_data_dir_option
 from benchmark.mlperf.log import MLPerfObserver
 from benchmark.mlperf.rules import division_of_run
 from benchmark.mlperf.submitter import Submitter, read_submitter
@@ -19,7 +19,7 @@ from benchmark.run.failure import FULL_DISK_NUMBERS, describe_failure
 from benchmark.run.handshake import broadcast_decision, receive_decision
 from benchmark.run.next_steps import NextStepsObserver
 from benchmark.run.output_directory import OutputDirectory, describe_restart
-from benchmark.run.page_cache import clear_page_cache
+from benchmark.run.page_cache import clear_page_cache, data_files
 from benchmark.run.run_clock import RunClock
 from benchmark.run.run_record import RunRecord
 from benchmark.run.settings import add_set_option, apply_settings
@@ -29,7 +29,6 @@ from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
-from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
@@ -84,13 +83,7 @@ def add_parser(subparsers) -> None:
         help=f"path of a file that ends with .py, or one of: {names}",
     )
     add_set_option(parser)
-    parser.add_argument(
-        "--data-dir",
-        required=True,
-        type=Path,
-        metavar="D",
-        help="data set, as `python -m data_prep convert` writes it",
-    )
+    add_data_dir_option(parser)
     parser.add_argument(
         "--output-dir",
         required=True,
@@ -176,14 +169,6 @@ def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) ->
         # The data cannot be read on this rank. The trainer detects this before the clock starts and
         # ends all ranks with the reason.
         return False
-
-
-def data_files(data_dir: Path) -> list[Path]:
-    """Return the files of a data set from its index."""
-    return [
-        data_dir / INDEX_FILE_NAME,
-        *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards),
-    ]
 
 
 def check_request(args: argparse.Namespace) -> RunRequest:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.presets import build_preset, fit_preset
+from benchmark.replace_file import replace_text
 from benchmark.run.output_directory import STATE_FILE
 from benchmark.run.settings import apply_settings
 from openfold_opt.loader.decode import decode_batch
@@ -83,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
             f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} "
             f"{'ok' if passed else 'FAILED'}"
         )
-    (args.run_dir / "controls.json").write_text(
-        json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
-    )
+    replace_text(args.run_dir / "controls.json", json.dumps(metrics, indent=1) + "\n")
     return 0 if all(verdicts.values()) else 1
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.presets import build_preset
+from benchmark.replace_file import replacing
 from benchmark.run.settings import apply_settings
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
@@ -61,16 +62,12 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"{store.folder} has no checkpoint yet")
     snapshot, path = found
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
-    temporary = args.file.with_name(args.file.name + ".tmp")
+    content = published_form(snapshot, learning_rate=rate, optimizer=config.optimizer)
     try:
         # A file opened by Python: on a full disk, its OSError is the context of torch's error.
-        with temporary.open("wb") as file:
-            torch.save(
-                published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), file
-            )
-        temporary.replace(args.file)
+        with replacing(args.file, "wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise BenchmarkError(
             f"cannot write {args.file}: {str(cause).splitlines()[0]}; nothing was left there"

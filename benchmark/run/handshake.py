@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.distributed import Store
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from openfold_opt.parallel.launch import MAX_PORT, LaunchInfo
 from openfold_opt.parallel.store import open_store, read_keys
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 
 STATE_FILE = "run.json"
 LOCK_FILE = "run.lock"

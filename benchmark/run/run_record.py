@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
 from benchmark.machine import CHECKOUT, describe_machine, describe_versions
+from benchmark.replace_file import replace_text
 from benchmark.run.failure import describe_failure
 from benchmark.run.output_directory import OutputDirectory
 from benchmark.run.run_clock import RunClock
@@ -75,7 +76,7 @@ class RunRecord(NullObserver):
         }
         path = self._directory.log_path
         target = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
-        target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        replace_text(target, json.dumps(content, indent=1) + "\n")
         _warn_of_commit(versions["commit"], content["code"]["uncommitted"])
 
     def data_ready(

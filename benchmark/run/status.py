@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.failure import FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
 from benchmark.run.output_directory import STATE_FILE, is_resumable, lock_holder, read_state
 from benchmark.run.summary import STEPS_FILE, read_evaluations

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmark.replace_file import replace_text
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
 
 STEPS_FILE = "steps.jsonl"
@@ -52,7 +53,7 @@ class SummaryObserver(NullObserver):
         """Write and print the summary, and draw the curve."""
         evaluations = read_evaluations(self._folder)
         text = format_summary(summary, evaluations, target_lddt_ca=self._target)
-        (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+        replace_text(self._folder / SUMMARY_FILE, text)
         print(text, flush=True)
         if evaluations:
             draw_curve(evaluations, self._folder / CURVE_FILE, target_lddt_ca=self._target)

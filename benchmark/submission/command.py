@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.code_revision import uncommitted_files
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, NOTE, Finding
 from benchmark.machine import CHECKOUT
 from benchmark.submission.checkers import Checkers
 from benchmark.submission.code import resolve_commit
 from benchmark.submission.consistency import REQUIRED_RUNS, check_logs
 from benchmark.submission.description import check_description, read_description
-from benchmark.submission.finding import FAIL, NOTE, Finding
 from benchmark.submission.layout import BENCHMARK, Package, assembled
 from benchmark.submission.logs import RunLog, find_logs
 from benchmark.submission.provenance import check_provenance

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmark.code_revision import DIRTY_MARK
+from benchmark.finding import FAIL, NOTE, PASS, Finding
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log_events import read_events
 from benchmark.run.output_directory import POWER_FOLDER
-from benchmark.submission.finding import FAIL, NOTE, PASS, Finding
 from benchmark.submission.logs import RECORD_FILE, RunLog
 
 REQUIRED_RUNS = 10

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
-from benchmark.submission.finding import FAIL, NOTE, Finding
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, NOTE, Finding
 
 MEANINGS = {
     "submitter": "organization; also the name of the submission's folder",

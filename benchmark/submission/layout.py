@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.output_directory import POWER_FOLDER
 from benchmark.submission.code import COMMIT_LETTERS, unpack_commit
 from benchmark.submission.instructions import write_instructions

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.log_events import read_events
 from benchmark.mlperf.result_files import RESULT_PATTERN, by_number
 from benchmark.run.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.finding import FAIL, PASS, Finding
 from benchmark.submission.code import commit_digest, has_file
-from benchmark.submission.finding import FAIL, PASS, Finding
 from benchmark.submission.logs import RECORD_FILE, RunLog
 
 PRESET_FOLDER = "benchmark/presets"

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from benchmark.code_revision import code_digest, describe_commit, uncommitted_files
+from benchmark.finding import FAIL, PASS
 from benchmark.submission.code import commit_digest
-from benchmark.submission.finding import FAIL, PASS
 from benchmark.submission.logs import find_logs
 from benchmark.submission.provenance import check_provenance
 from tests.support.demo_logs import write_demo_log, write_record

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from openfold_opt.protein.features import FEATURES
 
 _SCRIPTS = Path(__file__).resolve().parents[1] / "subprocesses"

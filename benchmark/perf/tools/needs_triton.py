@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 
 
 def import_with_triton(module: str) -> ModuleType:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 
 _MESSAGE_CHARACTERS = 4000
 _SUMMARY_CHARACTERS = 400

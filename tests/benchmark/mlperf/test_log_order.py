@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.finding import FAIL
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log_events import MARK, read_events
 from benchmark.mlperf.log_order import order_complaints
 from benchmark.results.run_log import LogError, read_run_log
 from benchmark.submission.consistency import check_logs
-from benchmark.submission.finding import FAIL
 from benchmark.submission.logs import find_logs
 from tests.support.altered_logs import ALTERATIONS
 from tests.support.demo_logs import DESCRIPTION, write_demo_log

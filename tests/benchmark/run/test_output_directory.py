@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.output_directory import OutputDirectory, describe_restart, lock_holder
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL
 from benchmark.mlperf.rules import division_of_run
 from benchmark.presets import build_preset, preset_names
 from benchmark.run.settings import _parse, _type_of, apply_settings
-from benchmark.submission.finding import FAIL
 from benchmark.submission.logs import find_logs
 from benchmark.submission.provenance import _check_settings
 from openfold_opt.train.config import config_fields

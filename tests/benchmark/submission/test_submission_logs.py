@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, NOTE, PASS
 from benchmark.run.output_directory import OutputDirectory
 from benchmark.submission.consistency import check_logs
-from benchmark.submission.finding import FAIL, NOTE, PASS
 from benchmark.submission.logs import find_logs
 from tests.benchmark.mlperf.test_check import event
 from tests.support.demo_logs import DESCRIPTION, write_demo_log, write_record
