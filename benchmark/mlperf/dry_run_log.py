@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log import MLPerfObserver
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.mlperf.submitter import Submitter
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation.evaluator import ChainScore
@@ -57,7 +57,7 @@ def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]
         path = Path(folder) / "mlperf.log"
         _write_log(path, config, samples=samples)
         complaints = check_log(path).complaints
-        values = {event["key"]: event["value"] for event in read_events(path)[0]}
+        values = {event.key: event.value for event in RunLog.read(path).events}
     unknown = {key for key, number in zip(COUNT_KEYS, samples, strict=True) if number is None}
     refusals = [_refusal(complaint, values) for complaint in complaints]
     return [refusal for refusal in refusals if refusal.key not in unknown]

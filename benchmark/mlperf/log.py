@@ -13,8 +13,8 @@ from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from benchmark.machine import CHECKOUT
-from benchmark.mlperf.log_events import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.mlperf.log_values import training_values
+from benchmark.mlperf.run_log import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.mlperf.submitter import Submitter
 from benchmark.run.run_clock import RunClock
 from openfold_opt.train.config import RunConfig

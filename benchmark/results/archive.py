@@ -16,9 +16,9 @@ from typing import Any
 from benchmark.command_line import BenchmarkError
 from benchmark.results.gather import ResultSet, gather
 from benchmark.results.headlines import headline
+from benchmark.results.logged_run import LogError, LoggedRun, read_logged_run
 from benchmark.results.metrics import Metrics, compute_metrics
 from benchmark.results.origin import describe_origin
-from benchmark.results.run_log import LogError, RunLog, read_run_log
 from benchmark.results.tables import (
     SPEED_COLUMNS,
     TIME_COLUMNS,
@@ -101,7 +101,7 @@ def _runs(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any], str]:
+def _read_run(folder: Path) -> tuple[LoggedRun, dict[str, Any], str]:
     """Return the log, the configuration and the command of an archived run."""
     missing = [name for name in RUN_FILES if not (folder / name).is_file()]
     if missing:
@@ -115,7 +115,7 @@ def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any], str]:
         if missing:
             raise ValueError(f"config.json lacks {', '.join(missing)}")
         return (
-            read_run_log(folder / "mlperf.log"),
+            read_logged_run(folder / "mlperf.log"),
             config,
             (folder / "command.txt").read_text(encoding="utf-8").strip(),
         )
@@ -140,7 +140,7 @@ def _lacks(content: Any, keys: list[str]) -> bool:
     return False
 
 
-def _run_cells(run: RunLog, config: dict[str, Any], metrics: Metrics) -> list[str]:
+def _run_cells(run: LoggedRun, config: dict[str, Any], metrics: Metrics) -> list[str]:
     return [
         datetime.datetime.fromtimestamp(run.run_start_ms / 1e3, datetime.UTC).date().isoformat(),
         f"{config['preset']}, seed {config['seed']}",

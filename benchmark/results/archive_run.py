@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.check import check_log
 from benchmark.results.archive import CONFIG_KEYS, missing_keys
-from benchmark.results.run_log import LogError, read_run_log
+from benchmark.results.logged_run import LogError, read_logged_run
 from benchmark.run.output_directory import FIRST_LOG, STATE_FILE
 
 REMOVED = "(removed)"
@@ -88,7 +88,7 @@ def _check_run(run_directory: Path, log_path: Path) -> None:
     if not checked.passed:
         raise BenchmarkError(f"{log_path} does not comply: {checked.complaints[0].strip()}")
     try:
-        read_run_log(log_path)
+        read_logged_run(log_path)
     except LogError as error:
         raise BenchmarkError(f"{log_path}: {error}") from error
 

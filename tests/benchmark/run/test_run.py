@@ -14,7 +14,7 @@ import torch
 
 from benchmark.code_revision import code_digest
 from benchmark.mlperf.check import check_log
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.run.summary import read_evaluations
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -119,15 +119,15 @@ def test_the_code_that_ran_is_recorded(finished):
 
 
 def test_log_of_a_run(finished):
-    log = finished[0] / "mlperf.log"
-    events, damage = read_events(log)
-    assert damage == []
-    values = {event["key"]: event["value"] for event in events}
+    log = RunLog.read(finished[0] / "mlperf.log")
+    assert log.damage == ()
+    values = {event.key: event.value for event in log.events}
     assert values["seed"] == 11
     assert values["submission_division"] == "open"
-    assert events[-1]["key"] == "run_stop" and events[-1]["metadata"]["status"] == "success"
+    assert log.events[-1].key == "run_stop" and log.events[-1].detail("status") == "success"
     # Only the score is too low, because the target is far below that of the rules.
-    assert check_log(log, below_target=True).passed, check_log(log, below_target=True).complaints
+    result = check_log(log.path, below_target=True)
+    assert result.passed, result.complaints
     assert read_evaluations(finished[0])[-1]["lddt_ca"] == values["eval_accuracy"]
 
 
@@ -225,7 +225,7 @@ def test_two_ranks_draw_one_seed(tmp_path):
     ]
     outputs = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [1, 1], outputs
-    values = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
+    values = RunLog.read(output / "mlperf.log").values
     assert values["number_of_ranks"] == 2 and values["global_batch_size"] == 2
     assert outputs[1][0] == "", "only the first rank prints"
 
@@ -278,8 +278,8 @@ def test_a_signal_closes_the_log_and_leaves_a_resumable_run(tmp_path, numbers, p
     assert (
         "is complete, and the same command continues" if code == 75 else "stopped by a signal"
     ) in text and "Traceback" not in text
-    stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
-    assert [event["metadata"]["status"] for event in stops] == ["aborted"]
+    stops = RunLog.read(output / "mlperf.log").select("run_stop")
+    assert [event.detail("status") for event in stops] == ["aborted"]
     state = json.loads((output / "run.json").read_text())
     assert (
         state["status"] == ("preempted" if code == 75 else "failed") and state["resumable"] is True
@@ -367,7 +367,7 @@ def test_fields_that_were_set_are_recorded_and_logged(tmp_path):
     assert f"run: preset tiny, set {' '.join(expected)} (open division)" in result.stdout
     content = json.loads((output / "config.json").read_text())
     assert content["settings"] == expected and content["config"]["log_every_steps"] == 3
-    events = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
+    events = RunLog.read(output / "mlperf.log").values
     assert events["changed_fields"] == expected and events["submission_division"] == "open"
     # The checker accepts the key; only the score is too low.
     (complaint,) = check_log(output / "mlperf.log").complaints

@@ -9,8 +9,8 @@ from benchmark.finding import FAIL
 from benchmark.mlperf.rules import division_of_run
 from benchmark.presets import build_preset, preset_names
 from benchmark.run.settings import _parse, _type_of, apply_settings
-from benchmark.submission.logs import find_logs
 from benchmark.submission.provenance import _check_settings
+from benchmark.submission.submitted_run import find_runs
 from openfold_opt.train.config import config_fields
 from tests.support.demo_logs import write_demo_log, write_record
 
@@ -97,7 +97,7 @@ def test_submit_refuses_a_run_with_settings(tmp_path):
     for number in (1, 2):
         write_demo_log(tmp_path / f"run_{number}" / "mlperf.log", seed=number)
         write_record(tmp_path / f"run_{number}", commit="1" * 40)
-    logs = find_logs([tmp_path])
+    logs = find_runs([tmp_path])
     assert _check_settings(logs) == []
     changed = dataclasses.replace(logs[0])
     changed.__dict__["record"] = logs[0].record | {"settings": ["max_steps=9"]}

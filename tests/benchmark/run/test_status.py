@@ -13,7 +13,7 @@ import time
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.run.status import read_status, status_lines
 from tests.support.gloo_ranks import free_port
 from tests.support.run_and_time import run_and_time
@@ -102,11 +102,11 @@ def test_out_of_steps_is_target_not_reached_and_the_last_steps_are_evaluated(tmp
     assert lines[0].startswith("target not reached: out of steps after step 6 of 6, lDDT-Ca 0.")
     assert "after step 6, " in detail(lines, "last scores") and "after step 4" in lines[2]
     assert not any(line.startswith(("error", "continue", "time left")) for line in lines)
-    events, _ = read_events(tmp_path / "out" / "mlperf.log")
-    scores = [e["metadata"]["epoch_num"] for e in events if e["key"] == "eval_accuracy"]
+    log = RunLog.read(tmp_path / "out" / "mlperf.log")
+    scores = [event.detail("epoch_num") for event in log.select("eval_accuracy")]
     assert scores == [4, 6]
     # the rules' word stays in the log
-    assert events[-1]["metadata"]["status"] == "aborted"
+    assert log.events[-1].detail("status") == "aborted"
     assert main(["check", "--below-target", str(tmp_path / "out" / "mlperf.log")]) == 0
 
 
