@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, PASS
 from benchmark.parity.comparison import Comparison
 from benchmark.parity.forward import compare_forward, compare_single_pass
 from benchmark.parity.golden_directory import (
@@ -159,9 +160,9 @@ def _compare_and_print(
     num_failed = max(
         gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world)
     )
-    verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
+    result = f"{FAIL}: {num_failed} beyond tolerance" if num_failed else PASS
     print(
-        f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n",
+        f"{result} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n",
         flush=True,
     )
     return comparisons, num_failed > 0 or not comparisons

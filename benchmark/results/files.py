@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any
 
 from benchmark.results.gather import Rejection
 from benchmark.results.logged_run import LoggedRun
@@ -42,7 +41,7 @@ def as_json(
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _run(run: LoggedRun) -> dict[str, Any]:
+def _run(run: LoggedRun) -> dict[str, object]:
     return {
         "path": str(run.path),
         "seed": run.seed,

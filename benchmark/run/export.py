@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
 from benchmark.command_line import BenchmarkError
-from benchmark.presets import build_preset
 from benchmark.replace_file import replacing
-from benchmark.run.settings import apply_settings
+from benchmark.run.settings import read_config
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
 from openfold_opt.train.checkpoint.run_state import published_form
@@ -44,11 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"{args.file} exists already; name another file")
     if not args.file.parent.is_dir():
         raise BenchmarkError(f"the folder {args.file.parent} does not exist; create it first")
-    record = args.run_dir / "config.json"
-    if not record.is_file():
-        raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
-    recorded = json.loads(record.read_text(encoding="utf-8"))
-    config = apply_settings(build_preset(recorded["preset"]), recorded.get("settings", []))
+    config = read_config(args.run_dir)
     store = CheckpointStore(args.run_dir / CHECKPOINT_FOLDER, config.checkpoint)
     try:
         found = (

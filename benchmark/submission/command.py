@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmark.code_revision import uncommitted_files
 from benchmark.command_line import BenchmarkError
@@ -147,5 +146,5 @@ def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding
 
 def _commit_of(runs: Sequence[SubmittedRun]) -> str:
     """Return the commit that the first run recorded, or the commit of the checkout."""
-    recorded: list[Any] = [run.commit for run in runs if run.commit]
+    recorded = [run.commit for run in runs if run.commit]
     return resolve_commit(CHECKOUT, recorded[0] if recorded else "HEAD")

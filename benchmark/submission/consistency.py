@@ -29,12 +29,12 @@ NEW_RUNS = (
 
 
 def check_runs(
-    runs: Sequence[SubmittedRun], *, description: Mapping[str, Any], scaling: str
+    runs: Sequence[SubmittedRun], *, description: Mapping[str, object], scaling: str
 ) -> list[Finding]:
     """Return findings about each log and about the logs as a set."""
     return [
         _check_number(runs, scaling=scaling),
-        *_check_compliance(runs, division=description["division"], scaling=scaling),
+        *_check_compliance(runs, division=str(description["division"]), scaling=scaling),
         _check_seeds(runs),
         _check_start_times(runs, scaling=scaling),
         _check_configuration(runs),
@@ -173,15 +173,17 @@ def _check_configuration(runs: Sequence[SubmittedRun]) -> Finding:
     return Finding(state=PASS, subject="one configuration", text="the same values in all logs")
 
 
-def _time(event: Event | None) -> Any:
+def _time(event: Event | None) -> object:
     return None if event is None else event.time_ms
 
 
-def _shared_values(run: SubmittedRun) -> dict[str, Any]:
+def _shared_values(run: SubmittedRun) -> dict[str, object]:
     """Return the values that all runs of a set should share, by key."""
     logged = {key: value for key, value in run.log.values.items() if key not in PER_RUN_KEYS}
     record = run.record or {}
-    shared = {key: record[key] for key in ("preset", "config", "data_checksum") if key in record}
+    shared: dict[str, Any] = {
+        key: record[key] for key in ("preset", "config", "data_checksum") if key in record
+    }
     if isinstance(shared.get("config"), Mapping):
         # `recompute` depends on the free memory and does not change results.
         config = shared["config"].items()
@@ -190,7 +192,7 @@ def _shared_values(run: SubmittedRun) -> dict[str, Any]:
     return logged | {f"{RECORD_FILE} {path}": value for path, value in _leaves(shared)}
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -199,13 +201,13 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _check_system(
-    runs: Sequence[SubmittedRun], *, description: Mapping[str, Any], scaling: str
+    runs: Sequence[SubmittedRun], *, description: Mapping[str, object], scaling: str
 ) -> list[Finding]:
     """Compare the logs with the system description."""
     findings = []
     values = runs[0].log.values
     for key in ("number_of_nodes", "accelerators_per_node"):
-        logged, described = values.get(key), int(description[key])
+        logged, described = values.get(key), int(str(description[key]))
         # A throughput instance uses a part of the nodes.
         is_part = scaling == "weak" and key == "number_of_nodes" and isinstance(logged, int)
         if logged is None or logged == described or (is_part and logged <= described):
@@ -317,7 +319,7 @@ def _check_caches(runs: Sequence[SubmittedRun]) -> list[Finding]:
 
 
 def _group(
-    runs: Sequence[SubmittedRun], value_of: Callable[[SubmittedRun], Any]
+    runs: Sequence[SubmittedRun], value_of: Callable[[SubmittedRun], object]
 ) -> dict[str, list[str]]:
     """Return value as JSON -> names of the logs that have it."""
     groups: dict[str, list[str]] = defaultdict(list)

@@ -6,7 +6,6 @@ import argparse
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from benchmark.command_line import BenchmarkError
 from benchmark.finding import FAIL
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(finding.state == FAIL for finding in findings) else 0
 
 
-def read_site(path: Path) -> dict[str, Any]:
+def read_site(path: Path) -> dict[str, object]:
     """Read the keys of the site file.
 
     Raises:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.command_line import BenchmarkError
 from benchmark.run.output_directory import POWER_FOLDER
@@ -32,7 +31,7 @@ BENCHMARK = "openfold"
 class Package:
     """Contents of a submission for one system and one kind of scaling."""
 
-    description: Mapping[str, Any]
+    description: Mapping[str, object]
     system: str
     """Name of the system's folder and of its description."""
     scaling: str

@@ -22,7 +22,7 @@ def check_provenance(runs: Sequence[SubmittedRun], *, commit: str, checkout: Pat
         return []
     return [
         _check_presets(recorded, commit=commit, checkout=checkout),
-        *_check_settings(recorded),
+        *check_settings(recorded),
         *_check_files(recorded, commit=commit, checkout=checkout),
     ]
 
@@ -42,7 +42,7 @@ def _check_presets(runs: Sequence[SubmittedRun], *, commit: str, checkout: Path)
     return Finding(state=PASS, subject="preset", text=f"{', '.join(presets)} is in the commit")
 
 
-def _check_settings(runs: Sequence[SubmittedRun]) -> list[Finding]:
+def check_settings(runs: Sequence[SubmittedRun]) -> list[Finding]:
     """Check that no fields were changed by `--set`, because no file of the commit has them."""
     settings = {run.name: (run.record or {}).get("settings") or [] for run in runs}
     lines = [

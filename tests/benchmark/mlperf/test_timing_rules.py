@@ -216,7 +216,9 @@ def test_actions_are_on_the_side_of_the_clock_of_the_table(timed_run):
         "shards read": timeline.phase(*((name, "read") for name in shards)),
         "checkpoint on the way": timeline.phase(("run", "checkpoint 2")),
         "last checkpoint": timeline.phase(("run", "checkpoint 4")),
-        "summary": timeline.phase(("summary.txt", "renamed to"), ("evaluation_curve.png", "created")),
+        "summary": timeline.phase(
+            ("summary.txt", "renamed to"), ("evaluation_curve.png", "created")
+        ),
     }
     promised = {row.text: row.clock for row in read_table() if not row.keys}
     assert measured | dict.fromkeys(LONG_BEFORE, "before") == promised
