@@ -125,7 +125,7 @@ def test_other_code(data, tmp_path):
         shutil.copytree(
             ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    changed = other / "openfold_opt" / "train" / "schedule.py"
+    changed = other / "openfold_opt" / "train" / "optim" / "lr_schedule.py"
     changed.write_text(changed.read_text() + "\n# one line more\n")
     (other / "benchmark" / "extra.py").write_text(
         '"""A file that the first rank does not have."""\n'
