@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from benchmark.arguments import USAGE_EXIT_CODE, BriefParser
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import USAGE_EXIT_CODE, BenchmarkError, BriefParser
 from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, program_name
 from openfold_opt.parallel.process_exit import run_program
 

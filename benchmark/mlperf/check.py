@@ -10,14 +10,15 @@ import argparse
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlperf_logging.compliance_checker import mlp_compliance
 
-from benchmark.errors import BenchmarkError
-from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, PASS
+from benchmark.mlperf.find_logs import CONTINUED_PATTERN, find_logs
 from benchmark.mlperf.log_order import order_complaints
-from benchmark.run.output_directory import CONTINUED_LOG, FIRST_LOG
+from benchmark.mlperf.run_log import CONTINUED_KEY, RunLog
+from benchmark.run.output_directory import FIRST_LOG
 
 USAGE = "hpc"
 RULESET = "3.0.0"
@@ -26,7 +27,7 @@ TARGET_COMPLAINT = "Failed checks for eval_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Compliance:
     """The errors of one log. A log without errors complies."""
 
     path: Path
@@ -68,29 +69,26 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check every log, print a line for each, and return 0 if all comply, else 1."""
     logs = [log for path in args.logs for log in logs_of(path)]
-    verdicts = [check_log(path, below_target=args.below_target) for path in logs]
-    for verdict in verdicts:
-        print(
-            f"{'PASS' if verdict.passed else 'FAIL'} {verdict.path} ({verdict.division} division)"
-        )
-        for complaint in verdict.complaints:
+    results = [check_log(path, below_target=args.below_target) for path in logs]
+    for result in results:
+        state = PASS if result.passed else FAIL
+        print(f"{state} {result.path} ({result.division} division)")
+        for complaint in result.complaints:
             print("    " + complaint.replace("\n", "\n    "))
-        if verdict.lacks_only_target:
+        if result.lacks_only_target:
             print("    No other error: --below-target accepts it, but not as a result")
-    return 0 if all(verdict.passed for verdict in verdicts) else 1
+    return 0 if all(result.passed for result in results) else 1
 
 
 def logs_of(path: Path) -> list[Path]:
     """Return the logs of a run directory in order of time, or the file itself."""
     if not path.is_dir():
         return [path]
-    numbers = {
-        log: log.stem.rpartition("_")[2] for log in path.glob(CONTINUED_LOG.format("[0-9]*"))
-    }
-    # Files without a number are copies that somebody made.
-    continued = {int(number): log for log, number in numbers.items() if number.isdecimal()}
-    logs = [log for log in (path / FIRST_LOG,) if log.is_file()]
-    logs += [continued[number] for number in sorted(continued)]
+    # Continued logs without a number are copies that somebody made.
+    logs = find_logs(path, FIRST_LOG)
+    logs += [
+        log for log in find_logs(path, CONTINUED_PATTERN) if log.stem.rpartition("_")[2].isdecimal()
+    ]
     if not logs:
         raise BenchmarkError(
             f"{path} has no {FIRST_LOG}; expected the output directory of a run, or a log"
@@ -98,28 +96,28 @@ def logs_of(path: Path) -> list[Path]:
     return logs
 
 
-def check_log(path: Path, *, below_target: bool = False) -> Verdict:
+def check_log(path: Path, *, below_target: bool = False) -> Compliance:
     """Check one log file. Raises BenchmarkError if it is no file or cannot be read."""
     try:
         if not path.is_file():
             raise BenchmarkError(
                 f"{path} is not a file; expected the log of a run, such as OUTPUT_DIR/mlperf.log"
             )
-        events, damage = read_events(path)
+        log = RunLog.read(path)
     except OSError as error:
         raise BenchmarkError(
             f"{path} cannot be read: {error.strerror or error}; fix this and check again"
         ) from error
     official = _official_complaints(path)
-    own = damage + order_complaints(events)
-    strict = official + own + _own_complaints(events, below_target=False)
+    own = [*log.damage, *order_complaints(log.events)]
+    strict = official + own + _own_complaints(log, below_target=False)
     lenient = [text for text in official if not text.startswith(TARGET_COMPLAINT)]
-    lenient += own + _own_complaints(events, below_target=True)
+    lenient += own + _own_complaints(log, below_target=True)
     complaints = lenient if below_target else strict
-    divisions = [event["value"] for event in events if event["key"] == "submission_division"]
-    return Verdict(
+    division = log.first("submission_division")
+    return Compliance(
         path=path,
-        division=str(divisions[0]) if divisions else "no",
+        division="no" if division is None else str(division.value),
         complaints=tuple(complaints),
         lacks_only_target=bool(complaints) and not lenient,
     )
@@ -145,15 +143,14 @@ def _official_complaints(path: Path) -> list[str]:
     return complaints
 
 
-def _own_complaints(events: list[dict[str, Any]], *, below_target: bool) -> list[str]:
+def _own_complaints(log: RunLog, *, below_target: bool) -> list[str]:
     complaints = []
-    if any(event["key"] == CONTINUED_KEY for event in events):
+    if log.first(CONTINUED_KEY) is not None:
         complaints.append(
             "the log is of a resumed run, which is not a result; start again in a new directory"
         )
-    if any(event["key"] == "run_start" for event in events):
-        stops = [event for event in events if event["key"] == "run_stop"]
-        statuses = [as_table(event["metadata"]).get("status") for event in stops]
+    if log.first("run_start") is not None:
+        statuses = [event.detail("status") for event in log.select("run_stop")]
         allowed = ("success", "aborted") if below_target else ("success",)
         complaints += [
             f"run_stop has status {status!r}; expected 'success'"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log import MLPerfObserver
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.mlperf.submitter import Submitter
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation.evaluator import ChainScore
@@ -35,7 +35,7 @@ class Refusal:
 
     key: str
     """Empty if the error names no key."""
-    value: Any
+    value: object
     """The logged value; None for a missing key."""
     reason: str
     """The condition of the ruleset, or the message of the checker."""
@@ -57,13 +57,13 @@ def closed_refusals(config: RunConfig, *, samples: tuple[int | None, int | None]
         path = Path(folder) / "mlperf.log"
         _write_log(path, config, samples=samples)
         complaints = check_log(path).complaints
-        values = {event["key"]: event["value"] for event in read_events(path)[0]}
+        values = {event.key: event.value for event in RunLog.read(path).events}
     unknown = {key for key, number in zip(COUNT_KEYS, samples, strict=True) if number is None}
     refusals = [_refusal(complaint, values) for complaint in complaints]
     return [refusal for refusal in refusals if refusal.key not in unknown]
 
 
-def _refusal(complaint: str, values: dict[str, Any]) -> Refusal:
+def _refusal(complaint: str, values: Mapping[str, object]) -> Refusal:
     named, condition = _KEY.search(complaint), _CONDITION.search(complaint)
     key = "" if named is None else next(filter(None, named.groups()))
     reason = (

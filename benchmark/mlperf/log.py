@@ -7,14 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from benchmark.machine import CHECKOUT
-from benchmark.mlperf.log_events import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.mlperf.log_values import training_values
+from benchmark.mlperf.run_log import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.mlperf.submitter import Submitter
 from benchmark.run.run_clock import RunClock
 from openfold_opt.train.config import RunConfig
@@ -71,13 +70,13 @@ class MLPerfObserver(NullObserver):
         self._num_blocks = 0
         self._data_waits: list[float] = []
 
-    def _event(self, key: str, value: Any = None, **metadata: Any) -> None:
+    def _event(self, key: str, value: object = None, **metadata: object) -> None:
         self._log.event(key, value, metadata=metadata)
 
-    def _start(self, key: str, **metadata: Any) -> None:
+    def _start(self, key: str, **metadata: object) -> None:
         self._log.start(key, metadata=metadata)
 
-    def _end(self, key: str, **metadata: Any) -> None:
+    def _end(self, key: str, **metadata: object) -> None:
         self._log.end(key, metadata=metadata)
 
     def init_start(self, config: RunConfig, *, seed: int) -> None:

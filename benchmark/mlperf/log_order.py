@@ -13,10 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from benchmark.mlperf.log_events import EVENT_KEYS, MONOTONIC_KEY, as_table
+from benchmark.mlperf.run_log import EVENT_KEYS, MONOTONIC_KEY, Event, as_table
 from benchmark.run.run_clock import clock_disagreement
-
-Event = dict[str, Any]
 
 ONCE_KEYS = ("init_start", "init_stop", "run_start", "run_stop")
 CYCLE_KEYS = ("epoch_start", "epoch_stop", "eval_start", "eval_accuracy", "eval_stop")
@@ -37,7 +35,7 @@ def order_complaints(events: Sequence[Event]) -> list[str]:
 
     A missing event is no error here, except the evaluation before a success.
 
-    events: as `read_events` returns them.
+    events: those of a RunLog.
     """
     complaints = []
     for rule in RULES:
@@ -52,7 +50,7 @@ def _times(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         if not _has_time(event):
             yield (
-                f"line {event['line']}: time_ms of {event['key']} is {event['time_ms']!r}; "
+                f"line {event.line}: time_ms of {event.key} is {event.time_ms!r}; "
                 "expected a whole number of milliseconds, 0 or more"
             )
 
@@ -60,17 +58,17 @@ def _times(events: Sequence[Event]) -> Iterator[str]:
 def _time_order(events: Sequence[Event]) -> Iterator[str]:
     timed = [event for event in events if _has_time(event)]
     for before, event in zip(timed, timed[1:], strict=False):
-        if event["time_ms"] < before["time_ms"]:
+        if event.time_ms < before.time_ms:
             yield (
-                f"line {event['line']}: {event['key']} has time_ms {event['time_ms']}, "
-                f"{before['time_ms'] - event['time_ms']} ms before {before['key']} on line "
-                f"{before['line']} ({before['time_ms']}); expected times that do not decrease"
+                f"line {event.line}: {event.key} has time_ms {event.time_ms}, "
+                f"{before.time_ms - event.time_ms} ms before {before.key} on line "
+                f"{before.line} ({before.time_ms}); expected times that do not decrease"
             )
 
 
 def _once(events: Sequence[Event]) -> Iterator[str]:
     for key in ONCE_KEYS:
-        lines = [str(event["line"]) for event in events if event["key"] == key]
+        lines = [str(event.line) for event in events if event.key == key]
         if len(lines) > 1:
             yield f"{len(lines)} {key}, on lines {', '.join(lines)}; expected one"
 
@@ -79,82 +77,80 @@ def _clock(events: Sequence[Event]) -> Iterator[str]:
     start, stop = _only(events, "run_start"), _only(events, "run_stop")
     if start is None:
         return
-    if stop is not None and (stop["line"] < start["line"] or _is_earlier(stop, start)):
+    if stop is not None and (stop.line < start.line or _is_earlier(stop, start)):
         yield (
-            f"run_stop is not after run_start: it has line {stop['line']} and time_ms "
-            f"{stop['time_ms']}, run_start has line {start['line']} and time_ms {start['time_ms']}"
+            f"run_stop is not after run_start: it has line {stop.line} and time_ms "
+            f"{stop.time_ms}, run_start has line {start.line} and time_ms {start.time_ms}"
         )
     for event in events:
-        if event["key"] in CYCLE_KEYS and event["line"] < start["line"]:
+        if event.key in CYCLE_KEYS and event.line < start.line:
             yield (
-                f"line {event['line']}: {event['key']} is before run_start on line "
-                f"{start['line']}; expected it after the clock has started"
+                f"line {event.line}: {event.key} is before run_start on line "
+                f"{start.line}; expected it after the clock has started"
             )
 
 
 def _duplicates(events: Sequence[Event]) -> Iterator[str]:
     seen: dict[str, int] = {}
     for event in events:
-        text = json.dumps({key: event[key] for key in EVENT_KEYS}, sort_keys=True)
+        text = json.dumps({key: getattr(event, key) for key in EVENT_KEYS}, sort_keys=True)
         if text in seen:
             yield (
-                f"line {event['line']}: {event['key']} is the same event as on line {seen[text]}; "
+                f"line {event.line}: {event.key} is the same event as on line {seen[text]}; "
                 "expected every event once"
             )
-        seen.setdefault(text, event["line"])
+        seen.setdefault(text, event.line)
 
 
 def _cycles(events: Sequence[Event]) -> Iterator[str]:
     """Check that the number of samples at the end of a cycle increases."""
-    stops = [event for event in events if event["key"] == "epoch_stop" and _is_cycle(event)]
+    stops = [event for event in events if event.key == "epoch_stop" and _is_cycle(event)]
     for before, event in zip(stops, stops[1:], strict=False):
         if _samples(event) <= _samples(before):
             yield (
-                f"line {event['line']}: epoch_stop at {_samples(event)} samples does not come "
-                f"after {_samples(before)} samples on line {before['line']}; expected more samples"
+                f"line {event.line}: epoch_stop at {_samples(event)} samples does not come "
+                f"after {_samples(before)} samples on line {before.line}; expected more samples"
             )
 
 
 def _repeated_cycles(events: Sequence[Event]) -> Iterator[str]:
-    seen: dict[tuple[str, int], int] = {}
+    seen: dict[tuple[str, float], int] = {}
     for event in events:
-        if event["key"] not in CYCLE_KEYS or not _is_cycle(event):
+        if event.key not in CYCLE_KEYS or not _is_cycle(event):
             continue
-        name = event["key"], _samples(event)
+        name = event.key, _samples(event)
         if name in seen:
             yield (
-                f"line {event['line']}: {event['key']} at {_samples(event)} samples is also on "
+                f"line {event.line}: {event.key} at {_samples(event)} samples is also on "
                 f"line {seen[name]}; expected one for each number of samples"
             )
-        seen.setdefault(name, event["line"])
+        seen.setdefault(name, event.line)
 
 
 def _intervals(events: Sequence[Event]) -> Iterator[str]:
     """Check that no interval ends before it begins."""
-    starts: dict[tuple[str, int], list[int]] = defaultdict(list)
+    starts: dict[tuple[str, float], list[int]] = defaultdict(list)
     for event in events:
-        if event["key"] in STARTS.values() and _is_cycle(event):
-            starts[event["key"], _samples(event)].append(event["line"])
+        if event.key in STARTS.values() and _is_cycle(event):
+            starts[event.key, _samples(event)].append(event.line)
     for event in events:
-        if event["key"] not in STARTS or not _is_cycle(event):
+        if event.key not in STARTS or not _is_cycle(event):
             continue
-        key = STARTS[event["key"]]
+        key = STARTS[event.key]
         lines = starts[key, _samples(event)]
-        if lines and min(lines) > event["line"]:
+        if lines and min(lines) > event.line:
             yield (
-                f"line {event['line']}: {event['key']} at {_samples(event)} samples is before its "
+                f"line {event.line}: {event.key} at {_samples(event)} samples is before its "
                 f"{key} on line {min(lines)}; expected it after"
             )
 
 
 def _durations(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
-        for name, value in (as_table(event["value"]) | as_table(event["metadata"])).items():
+        for name, value in ({**as_table(event.value), **as_table(event.metadata)}).items():
             is_duration = any(word in name for word in DURATION_WORDS)
             if is_duration and _is_number(value) and value < 0:
-                yield (
-                    f"line {event['line']}: {name} of {event['key']} is {value}; expected 0 or more"
-                )
+                yield (f"line {event.line}: {name} of {event.key} is {value}; expected 0 or more")
 
 
 def _outcome(events: Sequence[Event]) -> Iterator[str]:
@@ -162,26 +158,26 @@ def _outcome(events: Sequence[Event]) -> Iterator[str]:
     start, stop = _only(events, "run_start"), _only(events, "run_stop")
     if start is None or stop is None:
         return
-    status = as_table(stop["metadata"]).get("status")
-    target = next((e["value"] for e in events if e["key"] == "target_avg_lddt_ca_value"), None)
+    status = stop.detail("status")
+    target = next((e.value for e in events if e.key == "target_avg_lddt_ca_value"), None)
     target = target if _is_number(target) else DEFAULT_TARGET
-    inside = [event for event in events if start["line"] < event["line"] < stop["line"]]
-    scores = [e for e in inside if e["key"] == "eval_accuracy" and _is_number(e["value"])]
-    best = max(scores, key=lambda event: event["value"], default=None)
-    prefix = f"line {stop['line']}: run_stop says {status}"
-    if best is not None and best["value"] >= target and status != SUCCESS:
+    inside = [event for event in events if start.line < event.line < stop.line]
+    scores = [e for e in inside if e.key == "eval_accuracy" and _is_number(e.value)]
+    best = max(scores, key=lambda event: event.value, default=None)
+    prefix = f"line {stop.line}: run_stop says {status}"
+    if best is not None and best.value >= target and status != SUCCESS:
         yield (
-            f"{prefix}, but eval_accuracy on line {best['line']} is {best['value']}, which reaches "
+            f"{prefix}, but eval_accuracy on line {best.line} is {best.value}, which reaches "
             f"the target {target}; expected {SUCCESS}"
         )
     if status != SUCCESS:
         return
     if best is None:
         yield f"{prefix}, but there is no eval_accuracy before it; expected one of {target} or more"
-    elif best["value"] < target:
+    elif best.value < target:
         yield (
-            f"{prefix}, but the best eval_accuracy before it is {best['value']} on line "
-            f"{best['line']}; expected {target} or more"
+            f"{prefix}, but the best eval_accuracy before it is {best.value} on line "
+            f"{best.line}; expected {target} or more"
         )
 
 
@@ -190,13 +186,13 @@ def _clocks_agree(events: Sequence[Event]) -> Iterator[str]:
     start, stop = _only(events, "run_start"), _only(events, "run_stop")
     if start is None or stop is None or not (_has_time(start) and _has_time(stop)):
         return
-    monotonic_seconds = as_table(stop["metadata"]).get(MONOTONIC_KEY)
+    monotonic_seconds = stop.detail(MONOTONIC_KEY)
     if not _is_number(monotonic_seconds):
         return
-    wall_seconds = (stop["time_ms"] - start["time_ms"]) / 1e3
+    wall_seconds = (stop.time_ms - start.time_ms) / 1e3
     complaint = clock_disagreement(wall_seconds, monotonic_seconds)
     if complaint is not None:
-        yield f"lines {start['line']} and {stop['line']}: {complaint}"
+        yield f"lines {start.line} and {stop.line}: {complaint}"
 
 
 RULES: tuple[Callable[[Sequence[Event]], Iterator[str]], ...] = (
@@ -216,16 +212,16 @@ RULES: tuple[Callable[[Sequence[Event]], Iterator[str]], ...] = (
 
 def _only(events: Sequence[Event], key: str) -> Event | None:
     """Return the only event with this key; None if there is not exactly one."""
-    matches = [event for event in events if event["key"] == key]
+    matches = [event for event in events if event.key == key]
     return matches[0] if len(matches) == 1 else None
 
 
 def _is_earlier(event: Event, other: Event) -> bool:
-    return _has_time(event) and _has_time(other) and event["time_ms"] < other["time_ms"]
+    return _has_time(event) and _has_time(other) and event.time_ms < other.time_ms
 
 
 def _has_time(event: Event) -> bool:
-    time_ms = event["time_ms"]
+    time_ms = event.time_ms
     return isinstance(time_ms, int) and not isinstance(time_ms, bool) and 0 <= time_ms < MAX_TIME_MS
 
 
@@ -236,8 +232,8 @@ def _is_number(value: Any) -> bool:
 
 def _is_cycle(event: Event) -> bool:
     """Return whether the event has a number of samples."""
-    return _is_number(as_table(event["metadata"]).get("epoch_num"))
+    return _is_number(event.detail("epoch_num"))
 
 
 def _samples(event: Event) -> float:
-    return event["metadata"]["epoch_num"]
+    return event.detail("epoch_num")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from openfold_opt.train.config import RunConfig
 
+LogValue = str | float | bool
 
-def training_values(config: RunConfig) -> dict[str, Any]:
+
+def training_values(config: RunConfig) -> dict[str, LogValue]:
     """Return the keys and values between `precision` and `init_checkpoint_sha256sum`, in order."""
     return _sample_values(config) | _loss_values(config) | _optimizer_values(config)
 
 
-def _sample_values(config: RunConfig) -> dict[str, Any]:
+def _sample_values(config: RunConfig) -> dict[str, LogValue]:
     data = config.data
     return {
         "train_sequence_crop_size": data.crop_size,
@@ -24,7 +24,7 @@ def _sample_values(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _loss_values(config: RunConfig) -> dict[str, Any]:
+def _loss_values(config: RunConfig) -> dict[str, LogValue]:
     loss = config.loss
     return {
         "fape_loss_weight": loss.fape.weight,
@@ -37,7 +37,7 @@ def _loss_values(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _optimizer_values(config: RunConfig) -> dict[str, Any]:
+def _optimizer_values(config: RunConfig) -> dict[str, LogValue]:
     """Return optimizer values. Our Adam always clips, and has no weight decay and no amsgrad."""
     optimizer, schedule = config.optimizer, config.schedule
     return {

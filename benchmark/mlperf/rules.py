@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError, check_json_option
 from benchmark.mlperf.dry_run_log import COUNT_KEYS, Refusal, closed_refusals
 from benchmark.presets import build_preset, fit_preset, fits_to_data
+from benchmark.replace_file import replace_text
 from benchmark.run.settings import add_set_option, apply_settings
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig, config_fields
@@ -34,14 +34,23 @@ class Difference:
     """A field in which two configurations differ."""
 
     path: str
-    mark: str
+    category: str
     """Category of the field: mathematical, free or implementation."""
-    value: Any
-    reference: Any
+    value: object
+    reference: object
+
+    def as_json(self) -> dict[str, object]:
+        """Return the entry of the file that `--json` writes."""
+        return {
+            "path": self.path,
+            "mark": self.category,
+            "value": self.value,
+            "reference": self.reference,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataVerdict:
+class SelectedData:
     """The chains that a preset selects from a data set."""
 
     train_samples: int
@@ -89,15 +98,12 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the division of a preset, every difference, and the log keys that are refused."""
-    if args.json is not None and not args.json.parent.is_dir():
-        raise BenchmarkError(
-            f"--json {args.json}: the folder {args.json.parent} does not exist; make it first"
-        )
+    check_json_option(args.json)
     config, reference = build_preset(args.preset), build_preset(REFERENCE_PRESET)
     if args.data_dir is not None:
         config = fit_preset(args.preset, config, args.data_dir)
     config = apply_settings(config, args.settings)
-    data = None if args.data_dir is None else judge_data(config, reference, args.data_dir)
+    data = None if args.data_dir is None else count_data(config, reference, args.data_dir)
     differences = compare(config, reference)
     division = OPEN if args.settings else division_of(differences)
     samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)
@@ -115,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         content = {
             "preset": args.preset,
             "division": division,
-            "differences": [asdict(difference) for difference in differences],
+            "differences": [difference.as_json() for difference in differences],
             "refused_keys": [asdict(refusal) for refusal in refusals],
             "data": None if data is None else asdict(data),
         }
@@ -125,10 +131,10 @@ def run(args: argparse.Namespace) -> int:
     return 0 if is_usable and (is_closed or args.require is None) else 1
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     """Raises BenchmarkError if the file cannot be written."""
     try:
-        path.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        replace_text(path, json.dumps(content, indent=1, default=str) + "\n")
     except OSError as error:
         raise BenchmarkError(
             f"--json {path} cannot be written: {error.strerror or error}; name another file"
@@ -138,8 +144,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def difference_lines(differences: list[Difference]) -> list[str]:
     """Return the lines of all differences by category, in the order of HEADINGS."""
     lines = []
-    for mark, heading in HEADINGS.items():
-        members = [difference for difference in differences if difference.mark == mark]
+    for category, heading in HEADINGS.items():
+        members = [difference for difference in differences if difference.category == category]
         if members:
             lines += ["", f"{heading}:"]
         lines += [
@@ -199,7 +205,7 @@ def refusal_lines(refusals: list[Refusal], *, unknown: list[str], is_counted: bo
     return lines
 
 
-def data_lines(data: DataVerdict, data_dir: Path, reference: RunConfig) -> list[str]:
+def data_lines(data: SelectedData, data_dir: Path, reference: RunConfig) -> list[str]:
     """Return the lines on the chains that were counted in a data set."""
     lines = [
         "",
@@ -226,7 +232,7 @@ def field_lines(config: RunConfig, args: argparse.Namespace) -> list[str]:
     return ["", heading, *fields]
 
 
-def judge_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> DataVerdict:
+def count_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> SelectedData:
     """Count the chains that a configuration selects from a data set.
 
     Raises BenchmarkError if it cannot select any.
@@ -235,7 +241,7 @@ def judge_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> DataV
         counts = count_chains(ShardIndex.load(data_dir), config.selection)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    return DataVerdict(
+    return SelectedData(
         **counts,
         complaint=validate_counts(**counts, config=config.selection),
         is_closed=validate_counts(**counts, config=reference.selection) is None,
@@ -258,14 +264,15 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
         expected_value = expected[path].value if path in expected else MISSING
         if value != expected_value:
             differences.append(
-                Difference(path=path, mark=leaf.category, value=value, reference=expected_value)
+                Difference(path=path, category=leaf.category, value=value, reference=expected_value)
             )
     return differences
 
 
 def division_of(differences: list[Difference]) -> str:
     """Return "open" if a field that the rules fix differs, else "closed"."""
-    return OPEN if any(difference.mark == "mathematical" for difference in differences) else CLOSED
+    categories = {difference.category for difference in differences}
+    return OPEN if "mathematical" in categories else CLOSED
 
 
 def division_of_run(config: RunConfig, settings: Sequence[str]) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, PASS
 from benchmark.parity.comparison import Comparison
 from benchmark.parity.forward import compare_forward, compare_single_pass
 from benchmark.parity.golden_directory import (
@@ -27,6 +28,7 @@ from benchmark.parity.golden_directory import (
 from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_steps
+from benchmark.replace_file import replace_text
 from openfold_opt.kernels.interface import KernelSet
 from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig, build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
@@ -134,7 +136,7 @@ def _write_record(path: Path, comparisons: Mapping[str, Sequence[Comparison]]) -
         for directory, rows in comparisons.items()
     }
     try:
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        replace_text(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise BenchmarkError(
             f"cannot write --json {path}: {error.strerror}; name a file in a folder that exists"
@@ -158,9 +160,9 @@ def _compare_and_print(
     num_failed = max(
         gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world)
     )
-    verdict = f"FAIL: {num_failed} beyond tolerance" if num_failed else "PASS"
+    result = f"{FAIL}: {num_failed} beyond tolerance" if num_failed else PASS
     print(
-        f"{verdict} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n",
+        f"{result} ({len(comparisons)} comparisons in {time.monotonic() - start:.1f} s)\n",
         flush=True,
     )
     return comparisons, num_failed > 0 or not comparisons

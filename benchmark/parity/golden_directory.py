@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.parity.golden_config import model_config
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
@@ -23,6 +23,31 @@ from openfold_opt.protein.features import FEATURES
 
 class GoldenDirectoryError(BenchmarkError):
     """A golden directory is missing, incomplete or damaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenStep:
+    """Metrics of an optimizer step of the golden run."""
+
+    step: int
+    num_recycling_iterations: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    terms: Mapping[str, float]
+    """Unweighted loss terms by name."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> GoldenStep:
+        """Read an entry of results.json. Raises KeyError if it lacks a field."""
+        return cls(
+            step=content["iteration"],
+            num_recycling_iterations=content["num_recycling_iters"],
+            loss=content["loss"],
+            learning_rate=content["lr"],
+            gradient_norm=content["grad_norm"],
+            terms=content["losses"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +63,16 @@ class GoldenDirectory:
     batch: FeatureBatch
     results: Mapping[str, Any]
     """Content of results.json."""
+
+    @property
+    def trajectory(self) -> list[GoldenStep]:
+        """The steps in results.json; empty if the golden run made none."""
+        try:
+            return [GoldenStep.from_json(each) for each in self.results.get("trajectory", [])]
+        except KeyError as error:
+            raise GoldenDirectoryError(
+                f"{self.path}/results.json: a step of the trajectory lacks {error}"
+            ) from error
 
     def has(self, name: str) -> bool:
         """Return whether the directory has a file of this name."""

@@ -19,7 +19,7 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
         shown = rows if len(rows) <= MAX_ROWS else _worst(rows)
         num_within = sum(row.is_within for row in rows)
         lines.append(f"{section}: {num_within} of {len(rows)} within tolerance")
-        lines += [f"  {row.name:<72} {row.error:10.2e}  {_verdict(row)}" for row in shown]
+        lines += [f"  {row.name:<72} {row.error:10.2e}  {_limit(row)}" for row in shown]
         if len(shown) < len(rows):
             lines.append(f"  ({len(rows) - len(shown)} more with smaller errors)")
     return "\n".join(lines)
@@ -30,5 +30,5 @@ def _worst(rows: Sequence[Comparison]) -> list[Comparison]:
     return [row for index, row in enumerate(ordered) if index < _WORST_ROWS or not row.is_within]
 
 
-def _verdict(row: Comparison) -> str:
+def _limit(row: Comparison) -> str:
     return f"<= {row.tolerance:.0e}" if row.is_within else f"EXCEEDS {row.tolerance:.0e}"

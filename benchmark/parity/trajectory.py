@@ -20,7 +20,7 @@ from benchmark.parity.comparison import (
     Comparison,
     relative_error,
 )
-from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError
+from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, GoldenStep
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.alphafold import AlphaFold
@@ -66,14 +66,14 @@ def compare_steps(
     train_step = _train_step(golden, loss_config, plan, context)
     average = torch.zeros_like(train_step.weight_average.average)
     comparisons, updates = [], []
-    for record in golden.results["trajectory"]:
+    for record in golden.trajectory:
         metrics = _run_step(train_step, golden, record)
         is_close = metrics.step <= NUM_CLOSE_STEPS
         comparisons += _compare_step("trajectory", metrics, record, is_close=is_close)
         if stored is not None and metrics.step == stored.iteration:
             average.copy_(train_step.weight_average.average)
             updates.append(_compare_stored_state(train_step, golden, stored, is_close=is_close))
-    num_steps = len(golden.results["trajectory"])
+    num_steps = len(golden.trajectory)
     updates += _compare_updates(
         "update", train_step, golden, start=golden.weights, is_close=num_steps <= NUM_CLOSE_STEPS
     )
@@ -88,7 +88,7 @@ def _compare_resumed(
     train_step: TrainStep, golden: GoldenDirectory, stored: StoredState
 ) -> list[Comparison]:
     """Compare the steps after the stored state, which train_step has loaded."""
-    records = [r for r in golden.results["trajectory"] if r["iteration"] > stored.iteration]
+    records = [record for record in golden.trajectory if record.step > stored.iteration]
     comparisons = []
     for record in records:
         metrics = _run_step(train_step, golden, record)
@@ -115,7 +115,7 @@ def _read_stored_state(golden: GoldenDirectory) -> StoredState:
         )
     except Exception as error:  # torch.load raises many types for damaged files.
         raise GoldenDirectoryError(f"{path} is not a resumable checkpoint: {error}") from error
-    steps = [record["iteration"] for record in golden.results["trajectory"]]
+    steps = [record.step for record in golden.trajectory]
     if stored.iteration not in steps:
         raise GoldenDirectoryError(
             f"{path} was stored after step {stored.iteration}, expected one of the steps of the "
@@ -160,31 +160,31 @@ def _load_stored_state(train_step: TrainStep, stored: StoredState, average: Tens
     train_step.weight_average.num_updates.fill_(stored.iteration)
 
 
-def _run_step(
-    train_step: TrainStep, golden: GoldenDirectory, record: Mapping[str, Any]
-) -> StepMetrics:
+def _run_step(train_step: TrainStep, golden: GoldenDirectory, record: GoldenStep) -> StepMetrics:
     slots = torch.arange(golden.batch.batch_size)
     sample_ids = tuple(f"sample {slot}" for slot in slots.tolist())
     micro_batch = MicroBatch(features=golden.batch, slots=slots, sample_ids=sample_ids)
     return train_step.run(
         [micro_batch],
-        step=record["iteration"],
-        learning_rate=learning_rate(SCHEDULE, record["iteration"]),
-        num_recycling_iterations=record["num_recycling_iters"],
+        step=record.step,
+        learning_rate=learning_rate(SCHEDULE, record.step),
+        num_recycling_iterations=record.num_recycling_iterations,
     ).read()
 
 
 def _compare_step(
-    section: str, metrics: StepMetrics, record: Mapping[str, Any], *, is_close: bool
+    section: str, metrics: StepMetrics, record: GoldenStep, *, is_close: bool
 ) -> list[Comparison]:
     """Compare the metrics of a step with its record."""
-    ours = {
-        "loss": metrics.loss,
-        "lr": metrics.learning_rate,
-        "grad_norm": metrics.gradient_norm,
-        **metrics.terms,
-    }
-    theirs = {name: record[name] for name in ("loss", "lr", "grad_norm")} | record["losses"]
+    ours, theirs = (
+        {
+            "loss": each.loss,
+            "lr": each.learning_rate,
+            "grad_norm": each.gradient_norm,
+            **each.terms,
+        }
+        for each in (metrics, record)
+    )
     return [
         Comparison(
             section=section,

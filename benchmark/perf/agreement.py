@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.precision import gradient_errors
 from benchmark.perf.subprocesses.agreement_probe import AgreementSettings, VariantResult
 from benchmark.perf.tools.can_run import device_for

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.options import add_count, add_preset
 from benchmark.perf.tools.timing_stats import TimingStats, table

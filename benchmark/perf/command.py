@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmark.arguments import BriefParser
+from benchmark.command_line import BriefParser
 from benchmark.perf.tools.perf_record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.subprocesses.conversion_probe import ConversionSettings, ConversionTimes
 from benchmark.perf.tools.mlcommons_reference import Reference, ReferenceConversion
 from benchmark.perf.tools.options import add_count, add_reference, checked_reference

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.options import add_count, add_data_dir, add_preset
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset

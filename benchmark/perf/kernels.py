@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools import against
 from benchmark.perf.tools.kernel_cases import AttentionSizes, CaseMaker, KernelCase
 from benchmark.perf.tools.kernel_peers import PEERS, attention_peers, core_leaves

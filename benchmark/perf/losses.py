@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.step import what_runs
 from benchmark.perf.subprocesses.losses_probe import RunSettings, configuration
 from benchmark.perf.tools.can_run import device_for

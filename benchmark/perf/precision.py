@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.options import add_count, add_preset, add_threads
 from benchmark.perf.tools.timing_stats import table

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.meta_step import META, MetaStep
 from benchmark.perf.tools.options import add_preset

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.subprocesses.step_probe import ProfiledSteps, StepSettings, TimedSteps
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.limits import measure_matmul

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.machine import describe_versions
 from benchmark.perf.resources import step_launches
 from benchmark.perf.tools.can_run import import_with_triton

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmark.preflight.finding import Finding
+from benchmark.finding import FAIL, NOTE, PASS, Finding
 from openfold_opt.train.config import RunConfig
 
 CHECK = "CUDA graphs"
@@ -28,10 +28,10 @@ def check_capture(
     """
     if not config.cuda_graphs:
         text = "not tried: the preset has cuda_graphs=False"
-        return Finding(check=CHECK, passed=True, text=text, is_note=True)
+        return Finding(state=NOTE, subject=CHECK, text=text)
     if num_gpus == 0:
         text = "capture not tried: this node has no GPU"
-        return Finding(check=CHECK, passed=True, text=text, is_note=True)
+        return Finding(state=NOTE, subject=CHECK, text=text)
     command = [sys.executable, "-m", PROBE, preset, str(config.accumulation)]
     try:
         finished = subprocess.run(
@@ -42,13 +42,13 @@ def check_capture(
             f"the capture of a small step did not end within {timeout_seconds:g} s; raise "
             f"--timeout-seconds, or find where it hangs: {' '.join(command)}"
         )
-        return Finding(check=CHECK, passed=False, text=text)
+        return Finding(state=FAIL, subject=CHECK, text=text)
     if finished.returncode != 0:
         last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
         text = (
             f"the capture of a small step ended with exit code {finished.returncode}: {last} "
             f"(all messages: {' '.join(command)})"
         )
-        return Finding(check=CHECK, passed=False, text=text)
+        return Finding(state=FAIL, subject=CHECK, text=text)
     text = "a small step with the kernels of the preset was captured and replayed"
-    return Finding(check=CHECK, passed=True, text=text)
+    return Finding(state=PASS, subject=CHECK, text=text)

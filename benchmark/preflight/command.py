@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError, add_data_dir_option
+from benchmark.finding import FAIL, Finding
 from benchmark.preflight.capture import check_capture
-from benchmark.preflight.finding import Finding, lines_of
 from benchmark.preflight.job_checks import (
     check_checkpoint,
     check_data,
@@ -25,12 +26,14 @@ from benchmark.preflight.node_checks import (
     check_shards,
     find_accelerators,
 )
-from benchmark.preflight.rendezvous import Rendezvous, check_answers, check_bandwidth
+from benchmark.preflight.rendezvous import Answer, Rendezvous, check_answers, check_bandwidth
 from benchmark.presets import build_preset, fit_preset, preset_names
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
+
+MAX_NAMED_HOSTS = 8
 
 
 def add_parser(subparsers) -> None:
@@ -50,13 +53,7 @@ def add_parser(subparsers) -> None:
         metavar="P",
         help=f"path of a file, or one of: {', '.join(preset_names())}",
     )
-    parser.add_argument(
-        "--data-dir",
-        required=True,
-        type=Path,
-        metavar="D",
-        help="data set, as `python -m data_prep convert` writes it",
-    )
+    add_data_dir_option(parser)
     parser.add_argument(
         "--output-dir",
         required=True,
@@ -122,10 +119,7 @@ def run(args: argparse.Namespace) -> int:
         rendezvous = Rendezvous(launch, timeout_seconds=args.timeout_seconds)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    own = {
-        "host": platform.node(),
-        "findings": [finding.as_json() for finding in _node_findings(args, config, launch)],
-    }
+    own = Answer(host=platform.node(), findings=tuple(_node_findings(args, config, launch)))
     if launch.rank == 0:
         return _first_rank(args, config, launch, rendezvous, own)
     rendezvous.publish(own)
@@ -172,7 +166,7 @@ def _first_rank(
     config: RunConfig,
     launch: LaunchInfo,
     rendezvous: Rendezvous,
-    own: dict,
+    own: Answer,
 ) -> int:
     job = [
         check_ranks(config, launch.world_size),
@@ -184,9 +178,7 @@ def _first_rank(
     job.append(check_answers(answers, launch))
     nodes: dict[str, list[Finding]] = {}
     for answer in answers.values():
-        nodes.setdefault(answer["host"], []).extend(
-            Finding(**values) for values in answer["findings"]
-        )
+        nodes.setdefault(answer.host, []).extend(answer.findings)
     job += _check_equal_nodes(nodes)
     of_nodes = [finding for findings in nodes.values() for finding in findings]
     has_passed = all(finding.passed for finding in [*job, *of_nodes])
@@ -195,7 +187,7 @@ def _first_rank(
         has_passed = job[-1].passed
     else:
         rendezvous.decide(False)
-    for line in [*lines_of({"": job}), *lines_of(nodes)]:
+    for line in [*lines_by_host({"": job}), *lines_by_host(nodes)]:
         print(line, flush=True)
     # A rank that did not answer does not leave either, so it is not waited for.
     if len(answers) == launch.world_size:
@@ -218,7 +210,7 @@ def _measure(
     )
 
 
-def _check_equal_nodes(nodes: dict[str, list[Finding]]) -> list[Finding]:
+def _check_equal_nodes(nodes: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     """Return a failure for versions and for data that differ between nodes."""
     failures = []
     for name in ("environment", "shards"):
@@ -226,14 +218,34 @@ def _check_equal_nodes(nodes: dict[str, list[Finding]]) -> list[Finding]:
             host: finding.text
             for host, findings in nodes.items()
             for finding in findings
-            if finding.check == name and finding.passed
+            if finding.subject == name and finding.passed
         }
         first = next(iter(texts.values()), "")
         different = [host for host, text in texts.items() if text != first]
         if different:
             text = (
-                f"{', '.join(different[:8])} differ from {next(iter(texts))} in {name} (see "
-                "below); all nodes must see the same files"
+                f"{', '.join(different[:MAX_NAMED_HOSTS])} differ from {next(iter(texts))} in "
+                f"{name} (see below); all nodes must see the same files"
             )
-            failures.append(Finding(check="nodes alike", passed=False, text=text))
+            failures.append(Finding(state=FAIL, subject="nodes alike", text=text))
     return failures
+
+
+def lines_by_host(findings: Mapping[str, Sequence[Finding]]) -> list[str]:
+    """Return a line per finding, with the names of the hosts if not all hosts have it.
+
+    findings: host name -> findings of this node.
+    """
+    by_line: dict[Finding, list[str]] = {}
+    for host, found in findings.items():
+        for finding in found:
+            hosts = by_line.setdefault(finding, [])
+            if host not in hosts:
+                hosts.append(host)
+    lines = []
+    for finding, hosts in by_line.items():
+        more = ", ..." if len(hosts) > MAX_NAMED_HOSTS else ""
+        named = f" [{', '.join(hosts[:MAX_NAMED_HOSTS])}{more}]"
+        where = "" if len(hosts) == len(findings) else named
+        lines.append(f"{finding.state} {finding.subject}{where}: {finding.text}")
+    return lines

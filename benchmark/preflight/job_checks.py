@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from benchmark.finding import FAIL, PASS, Finding
 from benchmark.mlperf.dry_run_log import count_parameters
 from benchmark.mlperf.rules import preset_division
-from benchmark.preflight.finding import Finding
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.protein.index import ShardIndex, verified_checksum
 from openfold_opt.protein.shard_format import sha256_of_file
@@ -30,8 +30,8 @@ def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
         num_training = count_training_ranks(config.parallel, num_ranks)
     except ValueError as error:
         return Finding(
-            check="ranks",
-            passed=False,
+            state=FAIL,
+            subject="ranks",
             text=f"{error}; or choose a preset made for {num_ranks} ranks",
         )
     data, parallel = num_training // config.parallel.dap_size, config.parallel
@@ -46,7 +46,7 @@ def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
         f"{parallel.num_evaluation_ranks} to evaluate; global batch {batch}{derived}; "
         f"{preset_division(config)} division"
     )
-    return Finding(check="ranks", passed=True, text=text)
+    return Finding(state=PASS, subject="ranks", text=text)
 
 
 def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
@@ -57,13 +57,13 @@ def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
     try:
         index = ShardIndex.load(data_dir)
     except ValueError as error:
-        return [Finding(check="data index", passed=False, text=str(error))]
+        return [Finding(state=FAIL, subject="data index", text=str(error))]
     size = sum(shard.size_bytes for shard in index.shards)
     text = (
         f"{data_dir}: sha256 {index.checksum}, {len(index.shards)} shards, {size / 2**30:.1f} GiB"
     )
     findings = [
-        Finding(check="data index", passed=True, text=text),
+        Finding(state=PASS, subject="data index", text=text),
         _check_verified(index, data_dir),
     ]
     return [*findings, _check_chains(config, index)]
@@ -73,21 +73,21 @@ def _check_chains(config: RunConfig, index: ShardIndex) -> Finding:
     try:
         counts = count_chains(index, config.selection)
     except ValueError as error:
-        return Finding(check="chains", passed=False, text=str(error))
+        return Finding(state=FAIL, subject="chains", text=str(error))
     complaint = validate_counts(**counts, config=config.selection)
     text = (
         complaint
         or f"{counts['train_samples']:,} to train on, {counts['eval_samples']:,} to evaluate"
     )
-    return Finding(check="chains", passed=complaint is None, text=text)
+    return Finding(state=PASS if complaint is None else FAIL, subject="chains", text=text)
 
 
 def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
     recorded = verified_checksum(data_dir)
     if recorded == index.checksum:
         return Finding(
-            check="data verified",
-            passed=True,
+            state=PASS,
+            subject="data verified",
             text="every shard was read and hashed for this index",
         )
     found = (
@@ -97,8 +97,8 @@ def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
         f"run `python -m data_prep verify {data_dir}` once (mpiexec -n N in front for many cores)"
     )
     return Finding(
-        check="data verified",
-        passed=False,
+        state=FAIL,
+        subject="data verified",
         text=f"the data set {found}; expected a record for {index.checksum}: {remedy}",
     )
 
@@ -108,24 +108,24 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
     name, expected = "initial checkpoint", config.init_checkpoint_sha256
     if path is None:
         if expected is None:
-            return Finding(check=name, passed=True, text="none: random weights")
+            return Finding(state=PASS, subject=name, text="none: random weights")
         text = (
             f"none given, expected the file of sha256 {expected} (python -m data_prep download): "
             "name it by INIT_CHECKPOINT"
         )
-        return Finding(check=name, passed=False, text=text)
+        return Finding(state=FAIL, subject=name, text=text)
     if path.is_dir() and expected is None:
         return _check_run_directory(path)
     if not path.is_file():
         return Finding(
-            check=name, passed=False, text=f"{path} is not a file; correct INIT_CHECKPOINT"
+            state=FAIL, subject=name, text=f"{path} is not a file; correct INIT_CHECKPOINT"
         )
     try:
         found = sha256_of_file(path)
     except OSError as error:
         return Finding(
-            check=name,
-            passed=False,
+            state=FAIL,
+            subject=name,
             text=f"{path} cannot be read: {error.strerror or error}; correct INIT_CHECKPOINT",
         )
     if expected not in (None, found):
@@ -133,8 +133,8 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
             f"{path} has sha256 {found}, expected {expected}; download it again (python -m "
             "data_prep download)"
         )
-        return Finding(check=name, passed=False, text=text)
-    return Finding(check=name, passed=True, text=f"{path}: sha256 {found}")
+        return Finding(state=FAIL, subject=name, text=text)
+    return Finding(state=PASS, subject=name, text=f"{path}: sha256 {found}")
 
 
 def _check_run_directory(path: Path) -> Finding:
@@ -142,9 +142,9 @@ def _check_run_directory(path: Path) -> Finding:
     whole = [record.step for record in records if record.content is not None]
     if not whole:
         text = f"{path} has no checkpoint of a run; correct INIT_CHECKPOINT"
-        return Finding(check="initial checkpoint", passed=False, text=text)
+        return Finding(state=FAIL, subject="initial checkpoint", text=text)
     text = f"{path}: the run's checkpoint of step {whole[-1]}"
-    return Finding(check="initial checkpoint", passed=True, text=text)
+    return Finding(state=PASS, subject="initial checkpoint", text=text)
 
 
 def needed_bytes(config: RunConfig, num_runs: int) -> int:
@@ -163,16 +163,16 @@ def check_space(output_dir: Path, needed: int) -> Finding:
     """Check that the file system of output_dir has `needed` free bytes."""
     if not output_dir.is_dir():
         return Finding(
-            check="free space",
-            passed=False,
+            state=FAIL,
+            subject="free space",
             text=f"{output_dir} is not a directory; create it, or correct LOGDIR",
         )
     free = shutil.disk_usage(output_dir).free
     text = f"{free / 2**30:.1f} GiB free in {output_dir}, the runs need {needed / 2**30:.1f} GiB"
     if free < needed:
         return Finding(
-            check="free space",
-            passed=False,
+            state=FAIL,
+            subject="free space",
             text=f"{text}; free some space, or name another LOGDIR",
         )
-    return Finding(check="free space", passed=True, text=text)
+    return Finding(state=PASS, subject="free space", text=text)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from benchmark.finding import FAIL, PASS, Finding
 from benchmark.machine import describe_versions
-from benchmark.preflight.finding import Finding
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
 
@@ -58,7 +58,7 @@ def check_accelerators(
 ) -> Finding:
     """Check number, names and memory of the GPUs, and that no other process uses them."""
     if expected.count == 0 and device != "cuda":
-        return Finding(check="GPUs", passed=True, text=f"none expected (device {device!r})")
+        return Finding(state=PASS, subject="GPUs", text=f"none expected (device {device!r})")
     expectation = (
         f"expected {expected.count} of {expected.name or 'any'} with at least "
         f"{expected.memory_gib:g} GiB"
@@ -73,7 +73,7 @@ def check_accelerators(
     )
 
     def failed(what: str) -> Finding:
-        return Finding(check="GPUs", passed=False, text=f"found {what}, {expectation}; {remedy}")
+        return Finding(state=FAIL, subject="GPUs", text=f"found {what}, {expectation}; {remedy}")
 
     if len(found.names) != expected.count or expected.count == 0:
         return failed(names)
@@ -89,7 +89,7 @@ def check_accelerators(
     ]
     if busy:
         return failed(f"memory of GPUs {busy} in use by other processes")
-    return Finding(check="GPUs", passed=True, text=f"{names}, {least:.0f} GiB each, all free")
+    return Finding(state=PASS, subject="GPUs", text=f"{names}, {least:.0f} GiB each, all free")
 
 
 def check_environment(config: RunConfig) -> Finding:
@@ -109,11 +109,11 @@ def check_environment(config: RunConfig) -> Finding:
             f"{', '.join(missing)} not installed; set up the environment (./run_tests.sh "
             "--setup-only) or use another image"
         )
-        return Finding(check="environment", passed=False, text=text)
+        return Finding(state=FAIL, subject="environment", text=text)
     named = ", ".join(
         f"{name} {versions[name]}" for name in ("python", *required, "cuda", "commit")
     )
-    return Finding(check="environment", passed=True, text=named)
+    return Finding(state=PASS, subject="environment", text=named)
 
 
 def check_shards(data_dir: Path) -> Finding:
@@ -124,7 +124,7 @@ def check_shards(data_dir: Path) -> Finding:
     try:
         index = ShardIndex.load(data_dir)
     except ValueError as error:
-        return Finding(check="shards", passed=False, text=str(error))
+        return Finding(state=FAIL, subject="shards", text=str(error))
     for shard in index.shards:
         path = data_dir / shard.name
         size = path.stat().st_size if path.is_file() else None
@@ -134,10 +134,10 @@ def check_shards(data_dir: Path) -> Finding:
                 f"{path} {found}, expected {shard.size_bytes} bytes; mount the file system, or run "
                 "`data_prep convert` again"
             )
-            return Finding(check="shards", passed=False, text=text)
+            return Finding(state=FAIL, subject="shards", text=text)
     return Finding(
-        check="shards",
-        passed=True,
+        state=PASS,
+        subject="shards",
         text=f"all {len(index.shards)} exist with the right sizes (index {index.checksum[:12]})",
     )
 
@@ -154,5 +154,5 @@ def check_output(output_dir: Path) -> Finding:
             f"cannot write into {output_dir}: {error.strerror or error}; LOGDIR must be on a file "
             "system that all nodes share"
         )
-        return Finding(check="output", passed=False, text=text)
-    return Finding(check="output", passed=True, text=f"{output_dir} can be written")
+        return Finding(state=FAIL, subject="output", text=text)
+    return Finding(state=PASS, subject="output", text=f"{output_dir} can be written")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed import Store
 
-from benchmark.preflight.finding import Finding
+from benchmark.finding import FAIL, PASS, Finding
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.store import open_store, read_keys
 
@@ -22,6 +23,26 @@ the demo."""
 REPEATS = 5
 LEAVE_SECONDS = 60.0
 """Limit for the first rank to wait until the others leave, as one of them may have died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one rank found."""
+
+    host: str
+    findings: tuple[Finding, ...] = ()
+    """Findings about its node. Only the first rank of a node has any."""
+
+    def to_json(self) -> str:
+        """Return the text from which `from_json` restores the answer."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Answer:
+        """Restore an answer."""
+        content = json.loads(text)
+        findings = tuple(Finding(**values) for values in content["findings"])
+        return cls(host=content["host"], findings=findings)
 
 
 class Rendezvous:
@@ -39,19 +60,21 @@ class Rendezvous:
                 "preflight", open_store(launch, timeout=timedelta(seconds=timeout_seconds))
             )
 
-    def publish(self, answer: dict[str, Any]) -> None:
-        """Publish the answer of this rank (JSON values)."""
+    def publish(self, answer: Answer) -> None:
+        """Publish the answer of this rank."""
         if self._store is not None:
-            self._store.set(f"found/{self._launch.rank}", json.dumps(answer))
+            self._store.set(f"found/{self._launch.rank}", answer.to_json())
 
-    def collect(self, own: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    def collect(self, own: Answer) -> dict[int, Answer]:
         """Return the answers by rank of all that answered in time; called on the first rank."""
         answers = {0: own}
+        if self._store is None:
+            return answers
         writers = {f"found/{rank}": rank for rank in range(1, self._launch.world_size)}
-        if writers and not self._are_written(writers, self._timeout_seconds):
+        if not self._are_written(writers, self._timeout_seconds):
             writers = {key: rank for key, rank in writers.items() if self._store.check([key])}
         for key, rank in writers.items():
-            answers[rank] = json.loads(self._store.get(key))
+            answers[rank] = Answer.from_json(self._store.get(key))
         return answers
 
     def _are_written(self, writers: dict[str, int], timeout_seconds: float) -> bool:
@@ -130,14 +153,14 @@ def _timed_all_reduce(message: torch.Tensor) -> float:
     return time.perf_counter() - started
 
 
-def check_answers(answers: dict[int, dict[str, Any]], launch: LaunchInfo) -> Finding:
-    """Check that every rank answered. answers: rank -> answer with the key "host"."""
+def check_answers(answers: Mapping[int, Answer], launch: LaunchInfo) -> Finding:
+    """Check that every rank answered. answers: by rank."""
     silent = sorted(set(range(launch.world_size)) - answers.keys())
-    hosts = list(dict.fromkeys(answers[rank]["host"] for rank in sorted(answers)))
+    hosts = list(dict.fromkeys(answers[rank].host for rank in sorted(answers)))
     if not silent:
         return Finding(
-            check="answers",
-            passed=True,
+            state=PASS,
+            subject="answers",
             text=f"all {launch.world_size} ranks on {len(hosts)} nodes, {hosts[0]} to {hosts[-1]}",
         )
     nodes = sorted({rank // launch.ranks_per_node for rank in silent})
@@ -146,19 +169,19 @@ def check_answers(answers: dict[int, dict[str, Any]], launch: LaunchInfo) -> Fin
         f"counted from 0); {', '.join(hosts[:8])}{', ...' if len(hosts) > 8 else ''} answered; "
         "check whether the others are up (sinfo -N), and exclude them by sbatch --exclude"
     )
-    return Finding(check="answers", passed=False, text=text)
+    return Finding(state=FAIL, subject="answers", text=text)
 
 
 def check_bandwidth(gb_per_second: float, least: float, *, backend: str) -> Finding:
     """Check that an all-reduce over all ranks is as fast as the configuration requires."""
     text = f"{gb_per_second:.3g} GB/s sent by each rank over {backend}, at least {least:g} expected"
     if gb_per_second >= least:
-        return Finding(check="all-reduce", passed=True, text=text)
+        return Finding(state=PASS, subject="all-reduce", text=text)
     remedy = (
         "look for a slow link or node (NCCL_DEBUG=INFO names the network in use), or correct "
         "MIN_ALL_REDUCE_GB_S"
     )
-    return Finding(check="all-reduce", passed=False, text=f"{text}; {remedy}")
+    return Finding(state=FAIL, subject="all-reduce", text=f"{text}; {remedy}")
 
 
 def _shortened(numbers: list[int]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 
 if TYPE_CHECKING:
     from openfold_opt.train.config import RunConfig

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.headline import headline
 from benchmark.results.gather import ResultSet, gather
+from benchmark.results.logged_run import LogError, LoggedRun, read_logged_run
 from benchmark.results.metrics import Metrics, compute_metrics
 from benchmark.results.origin import describe_origin
-from benchmark.results.run_log import LogError, RunLog, read_run_log
 from benchmark.results.tables import (
     SPEED_COLUMNS,
     TIME_COLUMNS,
@@ -34,6 +35,67 @@ RUN_FILES = ("mlperf.log", "config.json", "command.txt")
 CONFIG_KEYS = ("preset", "seed", "data_checksum", "machine", "versions")
 TABLE_FILE = "TABLE.md"
 MIN_RUNS_OF_A_SET = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine of a record, without its host name, which is private."""
+
+    processor: str
+    cpu_count: int
+    memory_bytes: int
+    accelerator_count: int
+    accelerator: str
+
+    def describe(self) -> str:
+        """Return the accelerators, or the processors and the memory if there are none."""
+        if self.accelerator_count:
+            return f"{self.accelerator_count} x {self.accelerator}"
+        return f"{self.processor}, {self.cpu_count} CPUs, {self.memory_bytes / 2**30:.0f} GiB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The machine and the code of a record."""
+
+    machine: Machine
+    commit: str
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Setup:
+        """Read a record without missing keys."""
+        machine = Machine(**{key: content["machine"][key] for key in MACHINE_KEYS})
+        return cls(machine=machine, commit=content["versions"]["commit"])
+
+    @property
+    def short_commit(self) -> str:
+        """The beginning of the commit, and whether files were not committed."""
+        commit, _, dirty = self.commit.partition("-")
+        return commit[:10] + (f" ({dirty})" if dirty else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchivedRun:
+    """A run of results/runs."""
+
+    log: LoggedRun
+    preset: str
+    seed: int
+    data_checksum: str
+    setup: Setup
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchivedMeasurement:
+    """A `perf` record of results/measured."""
+
+    measurement: str
+    date: str
+    command: str
+    setup: Setup
+    metrics: dict[str, Any]
+    """As the measurement defines them."""
 
 
 def format_table(results: Path) -> str:
@@ -62,13 +124,13 @@ def _runs(folder: Path) -> str:
         return "None yet."
     rows, commands = [], []
     for each in folders:
-        run, config, command = _read_run(each)
+        run = _read_run(each)
         metrics = compute_metrics(
-            ResultSet(origin=describe_origin(each), runs=(run,), num_rejected=0)
+            ResultSet(origin=describe_origin(each), runs=(run.log,), num_rejected=0)
         )
-        rows.append([f"[{each.name}](runs/{each.name})", *_run_cells(run, config, metrics)])
+        rows.append([f"[{each.name}](runs/{each.name})", *_run_cells(run, metrics)])
         commands.append(
-            f"- {each.name}: `{command}`, on data with checksum {config['data_checksum'][:12]}"
+            f"- {each.name}: `{run.command}`, on data with checksum {run.data_checksum[:12]}"
         )
     header = [
         "run",
@@ -101,8 +163,7 @@ def _runs(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any], str]:
-    """Return the log, the configuration and the command of an archived run."""
+def _read_run(folder: Path) -> ArchivedRun:
     missing = [name for name in RUN_FILES if not (folder / name).is_file()]
     if missing:
         raise BenchmarkError(
@@ -114,16 +175,19 @@ def _read_run(folder: Path) -> tuple[RunLog, dict[str, Any], str]:
         missing = missing_keys(config, CONFIG_KEYS)
         if missing:
             raise ValueError(f"config.json lacks {', '.join(missing)}")
-        return (
-            read_run_log(folder / "mlperf.log"),
-            config,
-            (folder / "command.txt").read_text(encoding="utf-8").strip(),
+        return ArchivedRun(
+            log=read_logged_run(folder / "mlperf.log"),
+            preset=config["preset"],
+            seed=config["seed"],
+            data_checksum=config["data_checksum"],
+            setup=Setup.from_json(config),
+            command=(folder / "command.txt").read_text(encoding="utf-8").strip(),
         )
     except (LogError, ValueError) as error:
         raise BenchmarkError(f"{folder} does not have a complete run: {error}") from error
 
 
-def missing_keys(content: Any, keys: Sequence[str]) -> list[str]:
+def missing_keys(content: object, keys: Sequence[str]) -> list[str]:
     """Return which of these keys, and of the machine and version keys, a JSON object lacks.
 
     content: config.json of a run, or a record. All keys are missing if it is not an object.
@@ -132,7 +196,7 @@ def missing_keys(content: Any, keys: Sequence[str]) -> list[str]:
     return [path for path in required if _lacks(content, path.split("."))]
 
 
-def _lacks(content: Any, keys: list[str]) -> bool:
+def _lacks(content: object, keys: Sequence[str]) -> bool:
     for key in keys:
         if not isinstance(content, dict) or key not in content:
             return True
@@ -140,12 +204,13 @@ def _lacks(content: Any, keys: list[str]) -> bool:
     return False
 
 
-def _run_cells(run: RunLog, config: dict[str, Any], metrics: Metrics) -> list[str]:
+def _run_cells(archived: ArchivedRun, metrics: Metrics) -> list[str]:
+    run = archived.log
     return [
         datetime.datetime.fromtimestamp(run.run_start_ms / 1e3, datetime.UTC).date().isoformat(),
-        f"{config['preset']}, seed {config['seed']}",
+        f"{archived.preset}, seed {archived.seed}",
         run.division,
-        _machine(config["machine"]),
+        archived.setup.machine.describe(),
         str(run.num_ranks),
         UNKNOWN if metrics.dap_size is None else str(metrics.dap_size),
         str(run.batch),
@@ -153,7 +218,7 @@ def _run_cells(run: RunLog, config: dict[str, Any], metrics: Metrics) -> list[st
         number(run.minutes),
         number(run.samples),
         number(metrics.seconds_per_step),
-        _commit(config["versions"]),
+        archived.setup.short_commit,
     ]
 
 
@@ -163,17 +228,17 @@ def _measurements(folder: Path) -> str:
         return "None yet."
     rows, commands = [], []
     for path in files:
-        record = _read_record(path)
+        record = _read_measurement(path)
         rows.append(
             [
-                f"[{record['measurement']}](measured/{path.name})",
-                str(record["date"])[:10],
-                headline(record["measurement"], record["figures"]),
-                _machine(record["machine"]),
-                _commit(record["versions"]),
+                f"[{record.measurement}](measured/{path.name})",
+                record.date[:10],
+                headline(record.measurement, record.metrics),
+                record.setup.machine.describe(),
+                record.setup.short_commit,
             ]
         )
-        commands.append(f"- {path.name}: `{record['command']}`")
+        commands.append(f"- {path.name}: `{record.command}`")
     header = ["measurement", "date", "summary", "machine", "commit"]
     return "\n\n".join(
         [
@@ -184,7 +249,7 @@ def _measurements(folder: Path) -> str:
     )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_measurement(path: Path) -> ArchivedMeasurement:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -196,19 +261,10 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise BenchmarkError(
             f"{path} lacks {', '.join(missing)}; expected a record of `perf --json`"
         )
-    return record
-
-
-def _machine(machine: dict[str, Any]) -> str:
-    """Describe a machine without its host name, which is private."""
-    if machine["accelerator_count"]:
-        return f"{machine['accelerator_count']} x {machine['accelerator']}"
-    return (
-        f"{machine['processor']}, {machine['cpu_count']} CPUs, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB"
+    return ArchivedMeasurement(
+        measurement=record["measurement"],
+        date=str(record["date"]),
+        command=record["command"],
+        setup=Setup.from_json(record),
+        metrics=record["figures"],
     )
-
-
-def _commit(versions: dict[str, str]) -> str:
-    commit, _, dirty = versions["commit"].partition("-")
-    return commit[:10] + (f" ({dirty})" if dirty else "")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.check import check_log
 from benchmark.results.archive import CONFIG_KEYS, missing_keys
-from benchmark.results.run_log import LogError, read_run_log
-from benchmark.run.output_directory import FIRST_LOG, STATE_FILE
+from benchmark.results.logged_run import LogError, read_logged_run
+from benchmark.run.output_directory import FIRST_LOG
+from benchmark.run.state_file import STATE_FILE, read_state
 
 REMOVED = "(removed)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -45,7 +47,7 @@ def archive_run(
         raise BenchmarkError(f"{target} exists; choose another --name")
     log_path = run_directory / FIRST_LOG
     _check_run(run_directory, log_path)
-    config = _read(run_directory / "config.json")
+    config = _read_config(run_directory / "config.json")
     missing = missing_keys(config, (*CONFIG_KEYS, *REPEATING_KEYS, "machine.host"))
     if missing:
         raise BenchmarkError(
@@ -73,13 +75,13 @@ def archive_run(
 
 def _check_run(run_directory: Path, log_path: Path) -> None:
     """Check that the run finished, was not resumed, and has a compliant log."""
-    state = _read(run_directory / STATE_FILE)
-    if state.get("status") != "finished" or state.get("continued"):
-        reason = (
-            "was resumed"
-            if state.get("continued")
-            else f"is {state.get('status')!r}, expected 'finished'"
+    state = read_state(run_directory)
+    if state is None:
+        raise BenchmarkError(
+            f"{run_directory} has no {STATE_FILE}; expected the output directory of a run"
         )
+    if state.status != "finished" or state.continued:
+        reason = "was resumed" if state.continued else f"is {state.status!r}, expected 'finished'"
         raise BenchmarkError(
             f"{run_directory}: the run {reason}; only finished runs that were not resumed are "
             "archived"
@@ -88,12 +90,12 @@ def _check_run(run_directory: Path, log_path: Path) -> None:
     if not checked.passed:
         raise BenchmarkError(f"{log_path} does not comply: {checked.complaints[0].strip()}")
     try:
-        read_run_log(log_path)
+        read_logged_run(log_path)
     except LogError as error:
         raise BenchmarkError(f"{log_path}: {error}") from error
 
 
-def repeating_command(config: dict[str, Any]) -> str:
+def repeating_command(config: Mapping[str, Any]) -> str:
     """Return the command that repeats a run on one node.
 
     Raises:
@@ -137,7 +139,7 @@ def _check_no_private_names(content: str, *, host: str, path: Path) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.replace_file import replace_text
 from benchmark.results.files import as_csv, as_json
 from benchmark.results.gather import Gathered, ResultSet, gather
 from benchmark.results.metrics import Metrics, compute_metrics, ran_concurrently
@@ -149,7 +150,7 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, suffix in zip(FORMATS, ("md", "csv", "json"), strict=True):
-            (folder / f"summary.{suffix}").write_text(texts[name], encoding="utf-8")
+            replace_text(folder / f"summary.{suffix}", texts[name])
         if metrics:
             draw_all(folder, gathered.sets, metrics)
     except OSError as error:

@@ -13,12 +13,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
+from benchmark.mlperf.find_logs import CONTINUED_PATTERN, find_logs
 from benchmark.mlperf.log_order import SUCCESS
-from benchmark.mlperf.result_files import by_number
-from benchmark.run.output_directory import CONTINUED_LOG, FIRST_LOG
+from benchmark.mlperf.run_log import CONTINUED_KEY, Event, RunLog
+from benchmark.run.output_directory import FIRST_LOG
 
-CONTINUED_PATTERN = CONTINUED_LOG.format("*")
 PREEMPTED_ERRORS = ("PreemptedError", "Terminated")
 """Errors in run_stop of a run that a signal stopped."""
 
@@ -91,29 +90,31 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
 def read_part(path: Path) -> RunPart:
     """Read the part of a run from its log; damaged lines are skipped."""
     try:
-        events, _ = read_events(path)
+        log = RunLog.read(path)
     except OSError:
-        # read_run_log reports the error.
-        events = []
-    last = {event["key"]: event for event in events}
-    mark = last.get(CONTINUED_KEY)
-    stop = as_table(last["run_stop"]["metadata"]) if "run_stop" in last else {}
-    seed, number = _value(last, "seed"), _value(last, CONTINUED_KEY)
-    samples = as_table(last.get("epoch_stop", {}).get("metadata")).get("epoch_num")
+        # read_logged_run reports the error.
+        log = RunLog(path=path, events=())
+    mark, stop = log.last(CONTINUED_KEY), log.last("run_stop")
+    seed, number = _value(log.last("seed")), _value(mark)
+    samples = _detail(log.last("epoch_stop"), "epoch_num")
     is_continued = mark is not None or fnmatch(path.name, CONTINUED_PATTERN)
     return RunPart(
         path=path,
         seed=seed if isinstance(seed, int) else None,
         number=number if isinstance(number, int) else int(is_continued),
-        resumed_from_step=as_table((mark or {}).get("metadata")).get("resumed_from_step"),
-        status=stop.get("status"),
-        error=stop.get("error"),
+        resumed_from_step=_detail(mark, "resumed_from_step"),
+        status=_detail(stop, "status"),
+        error=_detail(stop, "error"),
         samples=samples if isinstance(samples, int) else None,
     )
 
 
-def _value(last: dict[str, Any], key: str) -> Any:
-    return last[key]["value"] if key in last else None
+def _value(event: Event | None) -> Any:
+    return None if event is None else event.value
+
+
+def _detail(event: Event | None, name: str) -> Any:
+    return None if event is None else event.detail(name)
 
 
 def _with_neighbors(paths: Iterable[Path]) -> list[Path]:
@@ -122,7 +123,7 @@ def _with_neighbors(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         found.setdefault(path.resolve(), path)
         if path.name == FIRST_LOG:
-            for other in sorted(path.parent.glob(CONTINUED_PATTERN), key=by_number):
+            for other in find_logs(path.parent, CONTINUED_PATTERN):
                 found.setdefault(other.resolve(), other)
     return list(found.values())
 

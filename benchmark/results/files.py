@@ -10,11 +10,10 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any
 
 from benchmark.results.gather import Rejection
+from benchmark.results.logged_run import LoggedRun
 from benchmark.results.metrics import Metrics, step_seconds
-from benchmark.results.run_log import RunLog
 
 
 def as_csv(metrics: Sequence[Metrics]) -> str:
@@ -27,7 +26,7 @@ def as_csv(metrics: Sequence[Metrics]) -> str:
 
 
 def as_json(
-    metrics: Sequence[Metrics], runs: Sequence[Sequence[RunLog]], rejections: Sequence[Rejection]
+    metrics: Sequence[Metrics], runs: Sequence[Sequence[LoggedRun]], rejections: Sequence[Rejection]
 ) -> str:
     """Return JSON with all sets. runs: the runs of each set, in the order of metrics."""
     content = {
@@ -42,7 +41,7 @@ def as_json(
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _run(run: RunLog) -> dict[str, Any]:
+def _run(run: LoggedRun) -> dict[str, object]:
     return {
         "path": str(run.path),
         "seed": run.seed,

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from benchmark.errors import BenchmarkError
-from benchmark.mlperf.result_files import RESULT_PATTERN, by_number
-from benchmark.results.continued import CONTINUED_PATTERN, set_parts_aside
+from benchmark.command_line import BenchmarkError
+from benchmark.mlperf.find_logs import CONTINUED_PATTERN, RESULT_PATTERN, find_logs
+from benchmark.results.continued import set_parts_aside
+from benchmark.results.logged_run import ForeignLogError, LogError, LoggedRun, read_logged_run
 from benchmark.results.origin import Origin, describe_origin
-from benchmark.results.run_log import ForeignLogError, LogError, RunLog, read_run_log
 from benchmark.run.output_directory import FIRST_LOG
 
 
@@ -35,7 +34,7 @@ class ResultSet:
     """One or more runs with the same configuration on one system."""
 
     origin: Origin
-    runs: tuple[RunLog, ...]
+    runs: tuple[LoggedRun, ...]
     num_rejected: int
     """Logs of the same folder that are not results."""
 
@@ -56,12 +55,12 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
     Raises:
         BenchmarkError: A path does not exist, or a folder has no logs.
     """
-    folders, loose = find_logs(paths)
+    folders, loose = _find_sets(paths)
     sets: list[ResultSet] = []
     rejections: list[Rejection] = []
     passed_over: list[Path] = []
     for folder in folders:
-        runs, wrong = _read_all(sorted(folder.glob(RESULT_PATTERN), key=by_number))
+        runs, wrong = _read_all(find_logs(folder, RESULT_PATTERN))
         if not runs and all(each.is_foreign for each in wrong):
             passed_over.append(folder)
             continue
@@ -75,7 +74,7 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
             )
     runs, wrong = _read_all(loose)
     rejections += wrong
-    by_origin: dict[Origin, list[RunLog]] = {}
+    by_origin: dict[Origin, list[LoggedRun]] = {}
     for run in runs:
         # Values from config.json, such as preset and DAP size, must be the same too.
         by_origin.setdefault(describe_origin(run.path.parent), []).append(run)
@@ -89,7 +88,7 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
     return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
 
 
-def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def _find_sets(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the folders that have result files, and the other logs, in the order of `paths`.
 
     No log is returned twice, even under different names.
@@ -100,35 +99,27 @@ def find_logs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     folders: dict[Path, Path] = {}
     loose: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
-            found = [file.parent for file in sorted(path.rglob(RESULT_PATTERN))]
-            logs = sorted([*path.rglob(FIRST_LOG), *path.rglob(CONTINUED_PATTERN)])
-            if not found and not logs:
-                raise BenchmarkError(
-                    f"{path} has no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below "
-                    "it"
-                )
-            folders |= {
-                folder.resolve(): folder for folder in found if folder.resolve() not in folders
-            }
-            loose |= {log.resolve(): log for log in logs if log.resolve() not in loose}
-        elif path.exists():
-            loose.setdefault(path.resolve(), path)
-        else:
+        results = find_logs(path, RESULT_PATTERN, is_deep=True) if path.is_dir() else []
+        logs = find_logs(path, FIRST_LOG, CONTINUED_PATTERN, is_deep=True)
+        if not results and not logs:
             raise BenchmarkError(
-                f"{path} does not exist; expected the log of a run, or a folder of logs"
+                f"{path} has no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it"
             )
-    of_folders = {file.resolve() for folder in folders for file in folder.glob(RESULT_PATTERN)}
+        for file in results:
+            folders.setdefault(file.parent.resolve(), file.parent)
+        for log in logs:
+            loose.setdefault(log.resolve(), log)
+    of_folders = {file.resolve() for each in folders for file in find_logs(each, RESULT_PATTERN)}
     return list(folders.values()), [path for file, path in loose.items() if file not in of_folders]
 
 
-def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
+def _read_all(paths: Iterable[Path]) -> tuple[list[LoggedRun], list[Rejection]]:
     whole, reasons = set_parts_aside(paths)
     runs = []
     rejections = [Rejection(path=path, reason=reason) for path, reason in reasons.items()]
     for path in whole:
         try:
-            runs.append(read_run_log(path))
+            runs.append(read_logged_run(path))
         except LogError as error:
             rejections.append(
                 Rejection(
@@ -138,7 +129,7 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[RunLog], list[Rejection]]:
     return runs, rejections
 
 
-def _kind(run: RunLog) -> dict[str, Any]:
+def _kind(run: LoggedRun) -> dict[str, object]:
     """Return the values that are the same for all runs of a set."""
     return {
         "submission_org": run.organization,
@@ -155,14 +146,14 @@ def _kind(run: RunLog) -> dict[str, Any]:
     }
 
 
-def _by_kind(runs: Sequence[RunLog]) -> list[list[RunLog]]:
-    kinds: dict[tuple, list[RunLog]] = {}
+def _by_kind(runs: Sequence[LoggedRun]) -> list[list[LoggedRun]]:
+    kinds: dict[tuple, list[LoggedRun]] = {}
     for run in runs:
         kinds.setdefault(tuple(_kind(run).values()), []).append(run)
     return list(kinds.values())
 
 
-def _disagreement(runs: Sequence[RunLog]) -> str:
+def _disagreement(runs: Sequence[LoggedRun]) -> str:
     for name in _kind(runs[0]):
         values = sorted({str(_kind(run)[name]) for run in runs})
         if len(values) > 1:

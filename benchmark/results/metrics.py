@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.results.gather import ResultSet
+from benchmark.results.logged_run import LoggedRun
 from benchmark.results.peak import peak_tflop_per_second, share_of_peak
 from benchmark.results.reference_points import (
     NORMALIZED,
@@ -16,7 +17,6 @@ from benchmark.results.reference_points import (
     reference_mean,
     trimmed_mean,
 )
-from benchmark.results.run_log import RunLog
 
 PLACEHOLDER = "PLACEHOLDER"
 """Appears in the logs of some submitters in place of their name."""
@@ -143,7 +143,7 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
     )
 
 
-def _times(runs: Sequence[RunLog]) -> dict[str, float | None]:
+def _times(runs: Sequence[LoggedRun]) -> dict[str, float | None]:
     minutes = [run.minutes if run.is_converged else math.inf for run in runs]
     starts = [run.run_start_ms - run.init_start_ms for run in runs if run.init_start_ms is not None]
     return {
@@ -155,7 +155,7 @@ def _times(runs: Sequence[RunLog]) -> dict[str, float | None]:
 
 
 def _speed(
-    runs: Sequence[RunLog], *, num_accelerators: int, accelerator: str | None
+    runs: Sequence[LoggedRun], *, num_accelerators: int, accelerator: str | None
 ) -> dict[str, float | None]:
     batch = runs[0].batch
     later = [seconds for run in runs for seconds in step_seconds(run)[1:]]
@@ -183,7 +183,7 @@ def _speed(
     }
 
 
-def step_seconds(run: RunLog) -> list[float]:
+def step_seconds(run: LoggedRun) -> list[float]:
     """Return the mean seconds of a step of `batch` samples, for each training interval."""
     return [
         (cycle.stop - cycle.start) * run.batch / (cycle.samples - cycle.samples_before)
@@ -191,7 +191,7 @@ def step_seconds(run: RunLog) -> list[float]:
     ]
 
 
-def evaluation_alone(run: RunLog) -> float:
+def evaluation_alone(run: LoggedRun) -> float:
     """Return the seconds in which an evaluation was running and training was not."""
     training = [(cycle.start, cycle.stop) for cycle in run.cycles]
     if run.open_cycle_start is not None:
@@ -207,14 +207,14 @@ def evaluation_alone(run: RunLog) -> float:
     return alone
 
 
-def ran_concurrently(runs: Sequence[RunLog]) -> bool:
+def ran_concurrently(runs: Sequence[LoggedRun]) -> bool:
     """Return whether there was a time when all of several runs were running."""
     return len(runs) > 1 and max(run.run_start_ms for run in runs) < min(
         run.run_stop_ms for run in runs
     )
 
 
-def _side_by_side(runs: Sequence[RunLog]) -> float:
+def _side_by_side(runs: Sequence[LoggedRun]) -> float:
     return (max(run.run_stop_ms for run in runs) - min(run.run_start_ms for run in runs)) / 60e3
 
 
@@ -243,7 +243,7 @@ def _num_nodes(result_set: ResultSet) -> int:
     return run.num_nodes * len(result_set.runs)
 
 
-def _infer_dap_size(run: RunLog) -> int | None:
+def _infer_dap_size(run: LoggedRun) -> int | None:
     """Return the number of ranks per sample, assuming that the remaining ranks evaluate.
 
     Returns None if a rank has several samples, or if there are no accelerators.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def describe_origin(folder: Path) -> Origin:
     folder = folder.resolve()
     parts = folder.parts
     is_throughput = any(THROUGHPUT_NAME.search(part) for part in parts[-3:])
-    submitter, system, description = None, None, {}
+    submitter, system = None, None
+    description: Mapping[str, Any] = {}
     fields = folder.name.split("__")
     index = max((i for i, part in enumerate(parts[:-1]) if part == "results"), default=0)
     if index > 0 and _is_package(Path(*parts[:index])):
@@ -62,13 +64,13 @@ def _is_package(folder: Path) -> bool:
     return (folder / "systems").is_dir() or (folder / "benchmarks").is_dir()
 
 
-def _lookup(content: Any, *keys: str) -> Any:
+def _lookup(content: object, *keys: str) -> Any:
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
     return content
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
     """Return the object in a JSON file, or an empty one if the file is missing or unreadable."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

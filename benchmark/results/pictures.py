@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 
 from benchmark.results.canvas import add_legend, color, legend_name, new_axes, use_log_scale
 from benchmark.results.gather import ResultSet
+from benchmark.results.logged_run import LoggedRun
 from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.reference_points import reference_points
-from benchmark.results.run_log import RunLog
 from benchmark.results.scaling_picture import draw_strong_scaling
 from benchmark.results.tables import label
 
@@ -99,7 +99,7 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
 def draw_step_time(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:
     """Plot seconds per step over samples, one point per training interval."""
 
-    def curve(run: RunLog) -> Curve:
+    def curve(run: LoggedRun) -> Curve:
         return [cycle.samples / 1e3 for cycle in run.cycles], step_seconds(run)
 
     _draw_runs(axes, sets, metrics, curve=curve)
@@ -116,7 +116,7 @@ def _draw_runs(
     sets: Sequence[ResultSet],
     metrics: Sequence[Metrics],
     *,
-    curve: Callable[[RunLog], Curve],
+    curve: Callable[[LoggedRun], Curve],
 ) -> None:
     """Draw every run as a thin line, and their median as a thick one."""
     for i, (each, of_set) in enumerate(zip(sets, metrics, strict=True)):
@@ -139,7 +139,7 @@ def _median_curve(curves: Sequence[Curve]) -> Curve:
     return grid, list(np.median([np.interp(grid, x, y) for x, y in curves], axis=0))
 
 
-def _lddt_curve(run: RunLog, x: Callable) -> Curve:
+def _lddt_curve(run: LoggedRun, x: Callable) -> Curve:
     evaluations = sorted(run.evaluations, key=lambda each: each.samples)
     return [x(each) for each in evaluations], [each.lddt_ca for each in evaluations]
 

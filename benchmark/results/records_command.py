@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.replace_file import replace_text
 from benchmark.results.archive import TABLE_FILE, format_table
 from benchmark.results.archive_run import archive_run
 
@@ -77,6 +78,6 @@ def run(args: argparse.Namespace) -> int:
         stale = "not current; regenerate it with python -m benchmark results"
         print(f"{target} is {'current' if is_current else stale}")
         return 0 if is_current else 1
-    target.write_text(text, encoding="utf-8")
+    replace_text(target, text)
     print(f"{target} {'was current' if is_current else 'written'}")
     return 0

@@ -20,7 +20,7 @@ import numpy as np
 from mlperf_logging.rcp_checker import rcp_checker
 
 from benchmark.mlperf.check import RULESET, USAGE
-from benchmark.results.run_log import BENCHMARK, RunLog
+from benchmark.results.logged_run import BENCHMARK, LoggedRun
 
 REQUIRED_RUNS = rcp_checker.submission_runs[USAGE][BENCHMARK]
 PASS, NORMALIZED, SHORT, NOT_CHECKED = "passes", "passes, normalized", "falls short", "no verdict"
@@ -88,7 +88,7 @@ def trimmed_mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(sorted(values)[1:-1]) if len(values) >= 3 else None
 
 
-def check_convergence(runs: Sequence[RunLog]) -> Convergence:
+def check_convergence(runs: Sequence[LoggedRun]) -> Convergence:
     """Run the RCP checker on a set of runs, with pruned points as the package checker does."""
     if not all(run.has_closed_sample and run.target == 0.8 for run in runs):
         return Convergence(

@@ -8,18 +8,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError, add_data_dir_option
 from benchmark.mlperf.log import MLPerfObserver
 from benchmark.mlperf.rules import division_of_run
 from benchmark.mlperf.submitter import Submitter, read_submitter
 from benchmark.presets import build_preset, fit_preset, preset_label, preset_names
 from benchmark.run.failure import FULL_DISK_NUMBERS, describe_failure
-from benchmark.run.handshake import broadcast_decision, receive_decision
+from benchmark.run.handshake import Decision, broadcast_decision, receive_decision
 from benchmark.run.next_steps import NextStepsObserver
 from benchmark.run.output_directory import OutputDirectory, describe_restart
-from benchmark.run.page_cache import clear_page_cache
+from benchmark.run.page_cache import clear_page_cache, data_files
 from benchmark.run.run_clock import RunClock
 from benchmark.run.run_record import RunRecord
 from benchmark.run.settings import add_set_option, apply_settings
@@ -29,7 +28,6 @@ from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.protein.index import ShardIndex
-from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
@@ -84,13 +82,7 @@ def add_parser(subparsers) -> None:
         help=f"path of a file that ends with .py, or one of: {names}",
     )
     add_set_option(parser)
-    parser.add_argument(
-        "--data-dir",
-        required=True,
-        type=Path,
-        metavar="D",
-        help="data set, as `python -m data_prep convert` writes it",
-    )
+    add_data_dir_option(parser)
     parser.add_argument(
         "--output-dir",
         required=True,
@@ -137,12 +129,12 @@ def run(args: argparse.Namespace) -> int:
                 lambda decision: _clear(request, launch, decision),
                 timeout_seconds=timeout_seconds,
             )
-            if "refused" in decision:
+            if decision.refusal is not None:
                 raise BenchmarkError(
-                    f"rank {launch.rank}: the first rank refused the run: {decision['refused']}"
+                    f"rank {launch.rank}: the first rank refused the run: {decision.refusal}"
                 )
             return _train(
-                request, launch, seed=decision["seed"], observer=None, stop_request=stop_request
+                request, launch, seed=decision.seed, observer=None, stop_request=stop_request
             )
         except Terminated as end:
             print(
@@ -166,9 +158,9 @@ def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
         )
 
 
-def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) -> bool:
+def _clear(request: RunRequest, launch: LaunchInfo, decision: Decision) -> bool:
     """Clear the page cache on the first rank of a node. Return False if that is not possible."""
-    if "refused" in decision or launch.local_rank != 0:
+    if decision.refusal is not None or launch.local_rank != 0:
         return True
     try:
         return clear_page_cache(data_files(request.data_dir))
@@ -176,14 +168,6 @@ def _clear(request: RunRequest, launch: LaunchInfo, decision: dict[str, Any]) ->
         # The data cannot be read on this rank. The trainer detects this before the clock starts and
         # ends all ranks with the reason.
         return False
-
-
-def data_files(data_dir: Path) -> list[Path]:
-    """Return the files of a data set from its index."""
-    return [
-        data_dir / INDEX_FILE_NAME,
-        *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards),
-    ]
 
 
 def check_request(args: argparse.Namespace) -> RunRequest:
@@ -220,7 +204,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         cache_cleared = _clear_for(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
         message = str(error) + _advice(error)
-        broadcast_decision(launch, {"refused": message}, timeout_seconds=timeout_seconds)
+        broadcast_decision(launch, Decision(refusal=message), timeout_seconds=timeout_seconds)
         raise BenchmarkError(message) from error
     clock = RunClock()
     division = division_of_run(request.config, request.settings)
@@ -229,7 +213,7 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
     )
     try:
         answers = broadcast_decision(
-            launch, {"seed": directory.seed}, timeout_seconds=timeout_seconds
+            launch, Decision(seed=directory.seed), timeout_seconds=timeout_seconds
         )
         log = MLPerfObserver(
             directory.log_path,

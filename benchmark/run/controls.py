@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import BenchmarkError
-from benchmark.presets import build_preset, fit_preset
-from benchmark.run.output_directory import STATE_FILE
-from benchmark.run.settings import apply_settings
+from benchmark.command_line import BenchmarkError
+from benchmark.replace_file import replace_text
+from benchmark.run.settings import read_config
+from benchmark.run.state_file import STATE_FILE, read_state
+from benchmark.run.summary import EVALUATIONS_FILE, read_evaluations
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.loader import EvaluationLoader
 from openfold_opt.losses.lddt import lddt
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         metrics = measure(args.run_dir, args.data_dir)
     except (ValueError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    verdicts = {
+    results = {
         "as they are": abs(metrics["as they are"] - metrics["logged"]) <= REPRODUCTION_TOLERANCE,
         "shuffled": metrics["shuffled"] < SHUFFLED_BAR,
         "best constant structure": metrics["best constant structure"] < CONSTANT_BAR,
@@ -78,15 +79,13 @@ def run(args: argparse.Namespace) -> int:
         "shuffled": f"below {SHUFFLED_BAR}",
         "best constant structure": f"below {CONSTANT_BAR}",
     }
-    for name, passed in verdicts.items():
+    for name, passed in results.items():
         print(
             f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} "
             f"{'ok' if passed else 'FAILED'}"
         )
-    (args.run_dir / "controls.json").write_text(
-        json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
-    )
-    return 0 if all(verdicts.values()) else 1
+    replace_text(args.run_dir / "controls.json", json.dumps(metrics, indent=1) + "\n")
+    return 0 if all(results.values()) else 1
 
 
 def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
@@ -118,26 +117,24 @@ def measure(output_dir: Path, data_dir: Path) -> dict[str, float]:
 
 def _read_run(output_dir: Path, data_dir: Path) -> tuple[RunConfig, float]:
     """Return the configuration of the run, and lDDT-Ca of its last evaluation."""
-    record, evaluations = output_dir / "config.json", output_dir / "evaluations.jsonl"
-    for path in (record, evaluations, output_dir / STATE_FILE):
-        if not path.is_file():
-            raise BenchmarkError(
-                f"{path} does not exist; expected the output directory of a run that evaluated at "
-                "least once"
-            )
-    state = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
-    if state["status"] != "finished":
+    config = read_config(output_dir, data_dir=data_dir)
+    state = read_state(output_dir)
+    if state is None:
         raise BenchmarkError(
-            f"the run in {output_dir} is not finished ({state['status']}); start the same command "
+            f"{output_dir} has no {STATE_FILE}; expected the output directory of a run"
+        )
+    if state.status != "finished":
+        raise BenchmarkError(
+            f"the run in {output_dir} is not finished ({state.status}); start the same command "
             "again to finish it"
         )
-    recorded = json.loads(record.read_text(encoding="utf-8"))
-    config = fit_preset(recorded["preset"], build_preset(recorded["preset"]), data_dir)
-    config = apply_settings(config, recorded.get("settings", []))
-    lines = evaluations.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise BenchmarkError(f"{evaluations} is empty; expected a run that evaluated at least once")
-    return config, float(json.loads(lines[-1])["lddt_ca"])
+    evaluations = read_evaluations(output_dir)
+    if not evaluations:
+        raise BenchmarkError(
+            f"{output_dir / EVALUATIONS_FILE} is empty or does not exist; expected a run that "
+            "evaluated at least once"
+        )
+    return config, evaluations[-1].lddt_ca
 
 
 def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
@@ -182,7 +179,7 @@ def best_constant(reader: ShardReader, config: RunConfig, validation: list[str])
     truths = [_ca_atoms(reader, chain_id) for chain_id in validation]
     longest = max(len(positions) for positions, _ in truths)
     chain_ids = [chain.chain_id for chain in select_training(reader.index, config.selection)]
-    candidates = [_ideal_helix(longest), _ideal_strand(longest)]
+    candidates = [ideal_helix(longest), ideal_strand(longest)]
     for chain_id in chain_ids:
         positions, mask = _ca_atoms(reader, chain_id)
         if len(positions) >= longest and bool(mask[:longest].all()):
@@ -207,7 +204,8 @@ def _ca_atoms(reader: ShardReader, chain_id: str) -> tuple[Tensor, Tensor]:
     ).float()
 
 
-def _ideal_helix(length: int) -> Tensor:
+def ideal_helix(length: int) -> Tensor:
+    """Return the CA positions [length, 3] of an alpha helix, in angstrom."""
     number = torch.arange(length, dtype=torch.float32)
     angle = torch.deg2rad(HELIX_TURN_DEGREES * number)
     radius = HELIX_RADIUS_ANGSTROM
@@ -216,7 +214,8 @@ def _ideal_helix(length: int) -> Tensor:
     )
 
 
-def _ideal_strand(length: int) -> Tensor:
+def ideal_strand(length: int) -> Tensor:
+    """Return the CA positions [length, 3] of a beta strand, in angstrom."""
     number = torch.arange(length, dtype=torch.float32)
     return torch.stack(
         [STRAND_RISE_ANGSTROM * number, 0.9 * (number % 2), torch.zeros(length)], dim=-1

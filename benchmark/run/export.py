@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
-from benchmark.errors import BenchmarkError
-from benchmark.presets import build_preset
-from benchmark.run.settings import apply_settings
+from benchmark.command_line import BenchmarkError
+from benchmark.replace_file import replacing
+from benchmark.run.settings import read_config
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
 from openfold_opt.train.checkpoint.run_state import published_form
@@ -43,11 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"{args.file} exists already; name another file")
     if not args.file.parent.is_dir():
         raise BenchmarkError(f"the folder {args.file.parent} does not exist; create it first")
-    record = args.run_dir / "config.json"
-    if not record.is_file():
-        raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
-    recorded = json.loads(record.read_text(encoding="utf-8"))
-    config = apply_settings(build_preset(recorded["preset"]), recorded.get("settings", []))
+    config = read_config(args.run_dir)
     store = CheckpointStore(args.run_dir / CHECKPOINT_FOLDER, config.checkpoint)
     try:
         found = (
@@ -61,16 +56,12 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"{store.folder} has no checkpoint yet")
     snapshot, path = found
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
-    temporary = args.file.with_name(args.file.name + ".tmp")
+    content = published_form(snapshot, learning_rate=rate, optimizer=config.optimizer)
     try:
         # A file opened by Python: on a full disk, its OSError is the context of torch's error.
-        with temporary.open("wb") as file:
-            torch.save(
-                published_form(snapshot, learning_rate=rate, optimizer=config.optimizer), file
-            )
-        temporary.replace(args.file)
+        with replacing(args.file, "wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise BenchmarkError(
             f"cannot write {args.file}: {str(cause).splitlines()[0]}; nothing was left there"

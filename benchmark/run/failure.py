@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Iterator
-from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.signals import Terminated
+from benchmark.run.state_file import Failure
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LostRankError
 from openfold_opt.train.errors import NonFiniteError, SetupError
@@ -28,8 +28,8 @@ MAX_MESSAGE_CHARACTERS = 4_000
 MAX_SAMPLES = 32
 
 
-def describe_failure(error: BaseException, *, step: int | None) -> dict[str, Any]:
-    """Return a description of the exception that ended a run, as JSON values.
+def describe_failure(error: BaseException, *, step: int | None) -> Failure:
+    """Return a description of the exception that ended a run, for run.json.
 
     The rank is the one that failed; for a LostRankError, the lost rank.
 
@@ -43,15 +43,15 @@ def describe_failure(error: BaseException, *, step: int | None) -> dict[str, Any
     if isinstance(error, LostRankError):
         rank = error.rank
     own_step = error.step if isinstance(error, NonFiniteError) else None
-    return {
-        "kind": failure_kind(error),
-        "type": type(error).__name__,
-        "message": str(error)[:MAX_MESSAGE_CHARACTERS],
-        "step": step if own_step is None else own_step,
-        "rank": rank,
-        "sample_ids": sample_ids[:MAX_SAMPLES],
-        "traceback": "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:],
-    }
+    return Failure(
+        kind=failure_kind(error),
+        type=type(error).__name__,
+        message=str(error)[:MAX_MESSAGE_CHARACTERS],
+        step=step if own_step is None else own_step,
+        rank=rank,
+        sample_ids=tuple(sample_ids[:MAX_SAMPLES]),
+        traceback="".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:],
+    )
 
 
 def failure_kind(error: BaseException) -> str:

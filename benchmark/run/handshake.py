@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from torch.distributed import Store
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from openfold_opt.parallel.launch import MAX_PORT, LaunchInfo
 from openfold_opt.parallel.store import open_store, read_keys
 
@@ -20,9 +19,18 @@ KEY = "decision"
 ANSWER = "answer"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What rank 0 decided: the seed of the run, or why it refused the run."""
+
+    seed: int = 0
+    """0 if the run is refused."""
+    refusal: str | None = None
+
+
 def broadcast_decision(
-    launch: LaunchInfo, decision: dict[str, Any], *, timeout_seconds: int
-) -> list[Any]:
+    launch: LaunchInfo, decision: Decision, *, timeout_seconds: int
+) -> list[bool]:
     """Send a decision from rank 0 to all other ranks and return their answers in rank order.
 
     Without other ranks it returns an empty list. A rank that has not answered is named every 30 s.
@@ -33,7 +41,7 @@ def broadcast_decision(
         return []
     rendezvous = _rendezvous(launch)
     store = _store(rendezvous, timeout_seconds)
-    store.set(KEY, json.dumps(decision))
+    store.set(KEY, json.dumps(asdict(decision)))
     # This process hosts the store, so it waits until the last rank has read the decision.
     writers = {f"{ANSWER}/{rank}": rank for rank in range(1, launch.world_size)}
     answers = _read(store, writers, rendezvous, timeout_seconds)
@@ -41,15 +49,15 @@ def broadcast_decision(
 
 
 def receive_decision(
-    launch: LaunchInfo, answer: Callable[[dict[str, Any]], Any], *, timeout_seconds: int
-) -> dict[str, Any]:
+    launch: LaunchInfo, answer: Callable[[Decision], bool], *, timeout_seconds: int
+) -> Decision:
     """Return the decision of rank 0, after sending the result of answer(decision) back.
 
     Raises BenchmarkError if no decision comes in time.
     """
     rendezvous = _rendezvous(launch)
     store = _store(rendezvous, timeout_seconds)
-    decision = json.loads(_read(store, {KEY: 0}, rendezvous, timeout_seconds)[KEY])
+    decision = Decision(**json.loads(_read(store, {KEY: 0}, rendezvous, timeout_seconds)[KEY]))
     store.set(f"{ANSWER}/{launch.rank}", json.dumps(answer(decision)))
     return decision
 

@@ -5,14 +5,7 @@ directory left by `kill -9` is therefore distinguished from one in use without g
 numbers or ages. It is a POSIX record lock, which forked worker processes do not inherit, so that no
 worker that outlives its parent can keep it.
 
-run.json has the state of the run:
-
-    starting -> running -> finished, failed or preempted
-
-`starting` is before the first checkpoint: the next run starts from the beginning. `starting` or
-`running` without the lock is a run that was killed. A run that can still write records why it
-ended: `failed` with the error, or `preempted` if a signal stopped it after a checkpoint.
-`resumable` is whether the next run continues this one.
+run.json has the state of the run (run/state_file.py).
 
 run.reserve reserves space until the run ends, so that run.json can be written to a full disk.
 """
@@ -21,23 +14,25 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shlex
 import socket
 import struct
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import IO, Literal
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.replace_file import TEMPORARY_SUFFIX
+from benchmark.run.run_clock import RunDurations
+from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state, write_state
 
-STATE_FILE = "run.json"
 LOCK_FILE = "run.lock"
 RESERVE_FILE = "run.reserve"
 RESERVE_BYTES = 32 * 1024
 """More than run.json needs with the traceback of a failure."""
-STATUSES = ("starting", "running", "finished", "failed", "preempted")
 FIRST_LOG = "mlperf.log"
 CONTINUED_LOG = "mlperf_continued_{}.log"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -51,7 +46,7 @@ class OutputDirectory:
 
     Args:
         path: the directory, which is created if it does not exist.
-        identity: JSON values that must not change when a run is resumed, such as the preset and the
+        identity: values that must not change when a run is resumed, such as the preset and the
             checksum of the data. A difference is a BenchmarkError that names it.
         seed: the seed of the run; None takes that of the run that is resumed, or new_seed.
         new_seed: the seed of a new run.
@@ -62,7 +57,7 @@ class OutputDirectory:
         self,
         path: Path,
         *,
-        identity: dict[str, Any],
+        identity: Mapping[str, str | None],
         seed: int | None,
         new_seed: int,
         command: str | None = None,
@@ -76,20 +71,18 @@ class OutputDirectory:
         try:
             state = read_state(path)
             self.num_resumptions = self._resumptions(state)
-            if self.num_resumptions:
-                _check_identity(path, state, identity=identity, seed=seed)
-                self.seed = int(state["seed"])
-            else:
-                self.seed = new_seed if seed is None else seed
-            self._state = {
-                "status": "starting" if not self.num_resumptions else "running",
-                "continued": self.num_resumptions > 0,
-                "num_resumptions": self.num_resumptions,
-                "seed": self.seed,
-                "identity": identity,
-                "resumable": self.num_resumptions > 0,
-                "command": command,
-            }
+            self.seed = new_seed if seed is None else seed
+            if state is not None and self.continued:
+                self.seed = _continued_seed(path, state, identity=identity, seed=seed)
+            self._state = RunState(
+                status="running" if self.continued else "starting",
+                continued=self.continued,
+                num_resumptions=self.num_resumptions,
+                seed=self.seed,
+                identity=identity,
+                resumable=self.continued,
+                command=command,
+            )
             self._previous = state
             self._is_marked = False
             # The threads of the checkpoint writer and the heartbeat also change the state.
@@ -101,17 +94,17 @@ class OutputDirectory:
             self._lock.close()
             raise
 
-    def _resumptions(self, state: dict[str, Any] | None) -> int:
+    def _resumptions(self, state: RunState | None) -> int:
         if state is None:
             return 0
-        if state["status"] == "finished":
+        if state.status == "finished":
             raise BenchmarkError(
                 f"output directory {self.path} holds a finished run "
-                f"({state.get('outcome', 'no outcome')}); name another directory, or remove this "
+                f"({state.outcome or 'no outcome'}); name another directory, or remove this "
                 "one. To train its weights further, give the other directory and "
                 f"--init-checkpoint {shlex.quote(str(self.path))}"
             )
-        return int(state["num_resumptions"]) + 1 if is_resumable(state) else 0
+        return state.num_resumptions + 1 if state.resumable else 0
 
     @property
     def continued(self) -> bool:
@@ -132,40 +125,46 @@ class OutputDirectory:
                 return
             self._is_marked = True
             # The last checkpoint may become complete after the run has failed.
-            status = "running" if self._state["status"] == "starting" else self._state["status"]
-            self._state |= {"status": status, "resumable": True}
+            status = "running" if self._state.status == "starting" else self._state.status
+            self._state = replace(self._state, status=status, resumable=True)
             self._write_state()
 
-    def mark_finished(self, *, outcome: str, clock: dict[str, Any] | None = None) -> None:
+    def mark_finished(self, *, outcome: str, clock: RunDurations | None = None) -> None:
         """Record the outcome of the run. The directory accepts no further run.
 
-        outcome: "success" or "target not reached". clock: durations of the run on the wall clock
-        and on the monotonic clock.
+        outcome: "success" or "target not reached".
         """
         with self._state_lock:
             self._release_space()
-            # A finished run is not resumed.
-            del self._state["resumable"], self._state["command"]
-            self._state |= {"status": "finished", "outcome": outcome, "clock": clock}
+            self._state = replace(
+                self._state, status="finished", resumable=False, outcome=outcome, clock=clock
+            )
             self._write_state()
 
-    def mark_failed(self, error: dict[str, Any]) -> None:
-        """Record the error that ended the run, as `describe_failure` returns it."""
-        self._mark_ended({"status": "failed", "error": error})
+    def mark_failed(self, error: Failure) -> None:
+        """Record the error that ended the run."""
+        self._mark_ended("failed", error)
 
     def mark_preempted(self) -> None:
         """Record that a signal stopped the run after a checkpoint."""
-        self._mark_ended({"status": "preempted"})
+        self._mark_ended("preempted")
 
-    def _mark_ended(self, facts: dict[str, Any]) -> None:
+    def _mark_ended(
+        self, status: Literal["failed", "preempted"], error: Failure | None = None
+    ) -> None:
         with self._state_lock:
-            if self._state["status"] == "finished":
+            if self._state.status == "finished":
                 return
             self._release_space()
-            if self.continued and not self._is_marked:
+            if self._previous is not None and self.continued and not self._is_marked:
                 # The run was refused before its training began: it does not count as resumed.
-                self._state = {key: self._previous[key] for key in self._previous if key != "error"}
-            self._state |= {"resumable": self._is_marked or self.continued} | facts
+                self._state = replace(self._previous, error=None)
+            self._state = replace(
+                self._state,
+                status=status,
+                resumable=self._is_marked or self.continued,
+                error=error or self._state.error,
+            )
             self._write_state()
 
     def close(self) -> None:
@@ -192,12 +191,7 @@ class OutputDirectory:
         (self.path / RESERVE_FILE).unlink(missing_ok=True)
 
     def _write_state(self) -> None:
-        temporary = self.path / f"{STATE_FILE}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(self._state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / STATE_FILE)
+        write_state(self.path, self._state)
 
 
 def was_resumed(log: Path) -> bool:
@@ -209,7 +203,7 @@ def _refuse_foreign_files(path: Path) -> None:
     """Raises BenchmarkError if a directory without a run contains files."""
     if not path.is_dir() or (path / STATE_FILE).exists():
         return
-    expected = (LOCK_FILE, RESERVE_FILE, f"{STATE_FILE}.tmp", POWER_FOLDER)
+    expected = (LOCK_FILE, RESERVE_FILE, STATE_FILE + TEMPORARY_SUFFIX, POWER_FOLDER)
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
     if foreign:
         raise BenchmarkError(
@@ -262,45 +256,26 @@ def lock_holder(path: Path) -> str | None:
         return file.read().decode(errors="replace").strip() or "unknown process"
 
 
-def is_resumable(state: dict[str, Any]) -> bool:
-    """Return whether the next run continues a run of this state."""
-    return bool(state.get("resumable", state["status"] == "running"))
-
-
 def describe_restart(path: Path) -> str:
     """Return what the same command does after a run in this directory ended before its time."""
     state = read_state(path)
-    if state is not None and is_resumable(state):
+    if state is not None and state.resumable:
         return "the same command resumes from the newest checkpoint"
     return "there is no checkpoint yet, so the same command starts from the beginning"
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
-    """Return the content of run.json, or None if the file does not exist.
-
-    Raises BenchmarkError if it cannot be read.
-    """
-    file = path / STATE_FILE
-    if not file.exists():
-        return None
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        if state["status"] not in STATUSES:
-            raise ValueError(f"status {state['status']!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+def _continued_seed(
+    path: Path, state: RunState, *, identity: Mapping[str, str | None], seed: int | None
+) -> int:
+    """Return the seed of a run that is resumed. Raises BenchmarkError if it is another run."""
+    if state.seed is None:
         raise BenchmarkError(
-            f"{file} cannot be read ({error}); expected the state of a run: name another directory"
-        ) from error
-    return state
-
-
-def _check_identity(
-    path: Path, state: dict[str, Any], *, identity: dict[str, Any], seed: int | None
-) -> None:
-    recorded = dict(state["identity"])
-    given = dict(identity)
+            f"{path / STATE_FILE} has no seed; expected the state of a run: name another directory"
+        )
+    recorded: dict[str, str | int | None] = {**state.identity}
+    given: dict[str, str | int | None] = {**identity}
     if seed is not None:
-        recorded["seed"], given["seed"] = state["seed"], seed
+        recorded["seed"], given["seed"] = state.seed, seed
     for key in sorted(recorded.keys() | given.keys()):
         if recorded.get(key) != given.get(key):
             raise BenchmarkError(
@@ -308,3 +283,4 @@ def _check_identity(
                 f"{recorded.get(key)!r}, this one has {given.get(key)!r}; repeat the first "
                 "command, or name another directory"
             )
+    return state.seed

@@ -6,6 +6,17 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.shard_format import INDEX_FILE_NAME
+
+
+def data_files(data_dir: Path) -> list[Path]:
+    """Return the files of a data set from its index."""
+    return [
+        data_dir / INDEX_FILE_NAME,
+        *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards),
+    ]
+
 
 def clear_page_cache(paths: Iterable[Path]) -> bool:
     """Ask the kernel to drop the cached pages of some files.

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 TOLERANCE_SECONDS = 1.0
 TOLERANCE_SHARE = 1e-3
 """Relative tolerance, for time synchronization that slows down or speeds up the wall clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDurations:
+    """Durations of a run in run.json."""
+
+    wall_seconds: float
+    monotonic_seconds: float
+    disagreement: str | None
+    """An error message if they differ too much."""
 
 
 class RunClock:
@@ -35,13 +46,13 @@ class RunClock:
         """Duration on the monotonic clock."""
         return self._monotonic_stop - self._monotonic_start
 
-    def as_dict(self) -> dict[str, float | str | None]:
-        """Return the durations in seconds and the disagreement, for run.json."""
-        return {
-            "wall_seconds": round(self.wall_seconds, 3),
-            "monotonic_seconds": round(self.monotonic_seconds, 3),
-            "disagreement": self.disagreement(),
-        }
+    def durations(self) -> RunDurations:
+        """Return the durations, rounded to milliseconds."""
+        return RunDurations(
+            wall_seconds=round(self.wall_seconds, 3),
+            monotonic_seconds=round(self.monotonic_seconds, 3),
+            disagreement=self.disagreement(),
+        )
 
     def disagreement(self) -> str | None:
         """Return an error message if the clocks disagree, else None."""

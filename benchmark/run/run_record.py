@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
 from benchmark.machine import CHECKOUT, describe_machine, describe_versions
+from benchmark.replace_file import replace_text
 from benchmark.run.failure import describe_failure
 from benchmark.run.output_directory import OutputDirectory
 from benchmark.run.run_clock import RunClock
@@ -18,6 +19,16 @@ from openfold_opt.train.preemption import PreemptedError
 
 MAX_NAMED = 5
 """Number of uncommitted files that are named on the console."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeRecord:
+    """The code of a run."""
+
+    sha256: str
+    """Digest of the code files."""
+    uncommitted: Sequence[str]
+    """Names of the files that differ from the commit."""
 
 
 class RunRecord(NullObserver):
@@ -55,6 +66,7 @@ class RunRecord(NullObserver):
         """Write everything that determines the run, with the machine and the versions."""
         self._step = info.resumed_from_step
         versions = describe_versions()
+        code = _describe_code(versions["commit"])
         content = {
             "preset": self._preset,
             "settings": self._settings,
@@ -69,14 +81,14 @@ class RunRecord(NullObserver):
             "data_checksum": info.data_checksum,
             "init_checkpoint_sha256": info.init_checkpoint_sha256,
             "config": config_as_dict(info.config) | {"recompute": dict(info.recomputed_blocks)},
-            "code": _describe_code(versions["commit"]),
+            "code": asdict(code),
             "versions": versions,
             "machine": describe_machine(),
         }
         path = self._directory.log_path
         target = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
-        target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        _warn_of_commit(versions["commit"], content["code"]["uncommitted"])
+        replace_text(target, json.dumps(content, indent=1) + "\n")
+        _warn_of_commit(versions["commit"], code.uncommitted)
 
     def data_ready(
         self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
@@ -105,7 +117,7 @@ class RunRecord(NullObserver):
 
     def run_end(self, summary: RunSummary) -> None:
         """Record the outcome. The directory accepts no further run."""
-        self._directory.mark_finished(outcome=summary.outcome, clock=self._clock.as_dict())
+        self._directory.mark_finished(outcome=summary.outcome, clock=self._clock.durations())
 
     def run_stop(self, *, status: str, samples: int) -> None:
         """Print a warning if the clocks disagree."""
@@ -114,7 +126,7 @@ class RunRecord(NullObserver):
             print(f"WARNING: {disagreement}", flush=True)
 
 
-def _describe_code(commit: str) -> dict[str, Any]:
+def _describe_code(commit: str) -> CodeRecord:
     """Return the digest of the code files, and the uncommitted files."""
     # An image has no git history to compare its files with.
     is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
@@ -123,16 +135,16 @@ def _describe_code(commit: str) -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         # The commit is marked as dirty already; a run does not fail for the names.
         uncommitted = []
-    return {"sha256": code_digest(CHECKOUT), "uncommitted": uncommitted}
+    return CodeRecord(sha256=code_digest(CHECKOUT), uncommitted=uncommitted)
 
 
-def _warn_of_commit(commit: str, uncommitted: list[str]) -> None:
+def _warn_of_commit(commit: str, uncommitted: Sequence[str]) -> None:
     """Print before a long run that `submit` will refuse its code."""
     if " " in commit:
         found = f"commit {commit}"
     elif commit.endswith(DIRTY_MARK):
         more = [] if len(uncommitted) <= MAX_NAMED else ["..."]
-        named = ", ".join(uncommitted[:MAX_NAMED] + more)
+        named = ", ".join([*uncommitted[:MAX_NAMED], *more])
         found = f"commit {commit}" + (f", not committed: {named}" if named else "")
     else:
         return

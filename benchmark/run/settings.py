@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.presets import build_preset, fit_preset
 from openfold_opt.train.config import RunConfig, config_fields
 
 NONE = "none"
@@ -32,6 +35,23 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_config(run_dir: Path, *, data_dir: Path | None = None) -> RunConfig:
+    """Return the configuration of a run, from the preset and the settings in its config.json.
+
+    data_dir: the data set of the run, for the presets that take sizes of samples from it.
+
+    Raises BenchmarkError if the file or the preset does not exist.
+    """
+    record = run_dir / "config.json"
+    if not record.is_file():
+        raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
+    recorded = json.loads(record.read_text(encoding="utf-8"))
+    config = build_preset(recorded["preset"])
+    if data_dir is not None:
+        config = fit_preset(recorded["preset"], config, data_dir)
+    return apply_settings(config, recorded.get("settings", []))
+
+
 def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     """Return the configuration with the fields of all `FIELD=VALUE` replaced.
 
@@ -40,7 +60,7 @@ def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     Raises BenchmarkError for an unknown field, a field given twice, a value of another type, or
     values that the configuration refuses.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for setting in settings:
         path, separator, text = setting.partition("=")
         if not separator:
@@ -54,9 +74,9 @@ def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         raise BenchmarkError(f"--set {' '.join(settings)}: {error}") from error
 
 
-def _replaced(config: Any, values: dict[str, Any]) -> Any:
-    changes: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {}
+def _replaced(config: Any, values: Mapping[str, object]) -> Any:
+    changes: dict[str, object] = {}
+    parts: dict[str, dict[str, object]] = {}
     for path, value in values.items():
         name, _, rest = path.partition(".")
         if rest:

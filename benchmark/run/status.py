@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.failure import FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
-from benchmark.run.output_directory import STATE_FILE, is_resumable, lock_holder, read_state
+from benchmark.run.output_directory import lock_holder
+from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state
 from benchmark.run.summary import STEPS_FILE, read_evaluations
+from openfold_opt.train.observer import EvaluationReport, StepReport
 
 TAIL_BYTES = 128 * 1024
 """Number of bytes that are read at the end of steps.jsonl: more than a hundred steps."""
@@ -31,30 +34,47 @@ FAILURES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What config.json says about the length of a run."""
+
+    num_ranks: int
+    max_steps: int
+    evaluate_every_steps: int
+    num_evaluation_ranks: int
+    target_lddt_ca: float
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RunPlan:
+        """Read the content of config.json. Raises KeyError or TypeError if it has other fields."""
+        config = content["config"]
+        return cls(
+            num_ranks=content.get("number_of_ranks", 1),
+            max_steps=config["max_steps"],
+            evaluate_every_steps=config["evaluation"]["every_steps"],
+            num_evaluation_ranks=config["parallel"]["num_evaluation_ranks"],
+            target_lddt_ca=config["evaluation"]["target_lddt_ca"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStatus:
     """Content of an output directory."""
 
-    state: dict[str, Any]
-    """Content of run.json."""
+    state: RunState
     holder: str | None
     """The process that runs; None if the run is not alive."""
-    config: dict[str, Any]
-    """Content of the newest config.json; empty if the run ended before it was written."""
-    steps: list[dict[str, Any]]
+    plan: RunPlan | None
+    """None if the run ended before its configuration was known."""
+    steps: Sequence[StepReport]
     """The last lines of steps.jsonl."""
-    evaluations: list[dict[str, Any]]
+    evaluations: Sequence[EvaluationReport]
     checkpoint: str | None
     """Name of the newest checkpoint."""
 
     @property
     def last_step(self) -> int:
         """The last optimizer step that was reported; 0 if there is none."""
-        return self.steps[-1]["step"] if self.steps else 0
-
-    @property
-    def max_steps(self) -> int | None:
-        """None if the run ended before its configuration was known."""
-        return self.config["config"]["max_steps"] if self.config else None
+        return self.steps[-1].step if self.steps else 0
 
 
 def add_parser(subparsers) -> None:
@@ -100,7 +120,7 @@ def read_status(folder: Path) -> RunStatus:
         return RunStatus(
             state=state,
             holder=holder,
-            config=json.loads(configs[-1].read_text(encoding="utf-8")) if configs else {},
+            plan=_read_plan(configs[-1]) if configs else None,
             steps=_last_lines(folder / STEPS_FILE),
             evaluations=read_evaluations(folder),
             checkpoint=checkpoints[-1].name if checkpoints else None,
@@ -109,8 +129,12 @@ def read_status(folder: Path) -> RunStatus:
         raise BenchmarkError(f"{folder} cannot be read: {error}") from error
 
 
-def _last_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the last records of a file of JSON lines, without incomplete lines."""
+def _read_plan(path: Path) -> RunPlan:
+    return RunPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _last_lines(path: Path) -> list[StepReport]:
+    """Return the last steps of steps.jsonl, without incomplete lines."""
     if not path.exists():
         return []
     with open(path, "rb") as file:
@@ -123,22 +147,22 @@ def _last_lines(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue  # The process died while writing, or the tail begins inside this line.
-        records += [record] if isinstance(record, dict) else []
+        records += [StepReport(**record)] if isinstance(record, dict) else []
     return records
 
 
 def status_lines(status: RunStatus) -> list[str]:
     """Return the outcome, then a line for each detail that is known."""
-    target = status.config["config"]["evaluation"]["target_lddt_ca"] if status.config else None
+    target = None if status.plan is None else status.plan.target_lddt_ca
     scores = [
-        f"{evaluation['lddt_ca']:.4f} after step {evaluation['step']}"
+        f"{evaluation.lddt_ca:.4f} after step {evaluation.step}"
         for evaluation in reversed(status.evaluations[-NUM_SCORES:])
     ]
     details = {
         "last step": _progress(status),
         "last scores": f"lDDT-Ca {', '.join(scores)} (target {target})" if scores else "none",
         "checkpoint": status.checkpoint or "none",
-        "error": _error(status.state),
+        "error": _error(status.state.error),
         "time left": _time_left(status) if status.holder is not None else None,
         "continue": _continue(status) if status.holder is None else None,
     }
@@ -151,57 +175,57 @@ def outcome(status: RunStatus) -> str:
     if status.holder is not None:
         left = _time_left(status)
         return f"running: step {step} ({status.holder})" + (f", {left}" if left else "")
-    if state["status"] == "finished":
-        score = f", lDDT-Ca {status.evaluations[-1]['lddt_ca']:.4f}" if status.evaluations else ""
-        if state["outcome"] == "success":
+    if state.status == "finished":
+        score = f", lDDT-Ca {status.evaluations[-1].lddt_ca:.4f}" if status.evaluations else ""
+        if state.outcome == "success":
             return f"success: target reached after step {step}{score}"
         return f"target not reached: out of steps after step {step}{score}"
-    if state["status"] == "preempted":
+    if state.status == "preempted":
         return f"preempted: stopped by a signal after step {step}, with a checkpoint"
-    if state["status"] == "failed":
-        error = state["error"]
-        text = FAILURES.get(error["kind"], f"failed: {error['type']}")
-        at_step = "" if error["step"] is None else f", at step {error['step']}"
-        return text + at_step + _on_rank(error)
+    if state.status == "failed":
+        return _describe(state.error)
     return f"killed: the process ended without saying why, after step {step}"
 
 
 def _progress(status: RunStatus) -> str:
-    return f"{status.last_step} of {status.max_steps or 'unknown'}"
+    return f"{status.last_step} of {'unknown' if status.plan is None else status.plan.max_steps}"
 
 
-def _on_rank(error: dict[str, Any]) -> str:
-    return "" if error["rank"] is None else f", rank {error['rank']}"
+def _describe(error: Failure | None) -> str:
+    if error is None:
+        raise KeyError("error")
+    text = FAILURES.get(error.kind, f"failed: {error.type}")
+    at_step = "" if error.step is None else f", at step {error.step}"
+    return text + at_step + ("" if error.rank is None else f", rank {error.rank}")
 
 
-def _error(state: dict[str, Any]) -> str | None:
-    error = state.get("error")
+def _error(error: Failure | None) -> str | None:
     if error is None:
         return None
-    samples = f"; samples {', '.join(error['sample_ids'])}" if error["sample_ids"] else ""
-    return f"{error['type']}: {error['message']}{samples} (traceback in {STATE_FILE})"
+    samples = f"; samples {', '.join(error.sample_ids)}" if error.sample_ids else ""
+    return f"{error.type}: {error.message}{samples} (traceback in {STATE_FILE})"
 
 
 def _time_left(status: RunStatus) -> str | None:
     """Return the time to the last step at the pace of the recent steps, with evaluations."""
-    if not status.steps or status.max_steps is None:
+    plan = status.plan
+    if not status.steps or plan is None:
         return None
-    config = status.config["config"]
-    recent = [step["step_time_seconds"] for step in status.steps[-RECENT_STEPS:]]
+    recent = [step.step_time_seconds for step in status.steps[-RECENT_STEPS:]]
     per_step = math.fsum(recent) / len(recent)
-    if status.evaluations and config["parallel"]["num_evaluation_ranks"] == 0:
-        per_step += status.evaluations[-1]["seconds"] / config["evaluation"]["every_steps"]
-    seconds = max(0, status.max_steps - status.last_step) * per_step
+    if status.evaluations and plan.num_evaluation_ranks == 0:
+        per_step += status.evaluations[-1].seconds / plan.evaluate_every_steps
+    seconds = max(0, plan.max_steps - status.last_step) * per_step
     left = timedelta(seconds=round(seconds))
-    return f"at most {left} to step {status.max_steps} ({per_step:.3g} s per step)"
+    return f"at most {left} to step {plan.max_steps} ({per_step:.3g} s per step)"
 
 
 def _continue(status: RunStatus) -> str | None:
     """Return the command that continues the run, or starts it again without a checkpoint."""
-    command = status.state.get("command")
+    command = status.state.command
     if command is None:
         return None
-    num_ranks = status.config.get("number_of_ranks", 1)
+    num_ranks = 1 if status.plan is None else status.plan.num_ranks
     ranks = f" (on {num_ranks} ranks, by the launcher of the first start)" if num_ranks > 1 else ""
-    again = "" if is_resumable(status.state) else " (starts again: there is no checkpoint)"
+    again = "" if status.state.resumable else " (starts again: there is no checkpoint)"
     return command + ranks + again

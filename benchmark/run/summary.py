@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmark.replace_file import replace_text
+from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
 
 STEPS_FILE = "steps.jsonl"
@@ -22,6 +25,8 @@ EVALUATIONS_FILE = "evaluations.jsonl"
 SUMMARY_FILE = "summary.txt"
 CURVE_FILE = "evaluation_curve.png"
 BAR_WIDTH = 50
+SAMPLES_KEY = "epoch_num"
+"""Key of samples_at_end in evaluations.jsonl, as in the MLPerf log."""
 
 
 class SummaryObserver(NullObserver):
@@ -43,8 +48,7 @@ class SummaryObserver(NullObserver):
 
     def evaluation(self, report: EvaluationReport) -> None:
         """Write a line for an evaluation, with the score of every chain."""
-        # The file uses the key of the MLPerf log for samples_at_end.
-        names = {"samples_at_end": "epoch_num"}
+        names = {"samples_at_end": SAMPLES_KEY}
         line = {names.get(name, name): value for name, value in asdict(report).items()}
         _append(self._folder / EVALUATIONS_FILE, line)
 
@@ -52,32 +56,34 @@ class SummaryObserver(NullObserver):
         """Write and print the summary, and draw the curve."""
         evaluations = read_evaluations(self._folder)
         text = format_summary(summary, evaluations, target_lddt_ca=self._target)
-        (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+        replace_text(self._folder / SUMMARY_FILE, text)
         print(text, flush=True)
         if evaluations:
             draw_curve(evaluations, self._folder / CURVE_FILE, target_lddt_ca=self._target)
 
 
-def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of SummaryObserver.evaluation in the order of their steps.
+def read_evaluations(folder: Path) -> list[EvaluationReport]:
+    """Return the evaluations that SummaryObserver wrote, in the order of their steps.
 
     A resumed run repeats the steps after its checkpoint; then the later line counts. Incomplete
     lines are skipped.
     """
     path = folder / EVALUATIONS_FILE
-    by_step: dict[int, dict[str, Any]] = {}
+    by_step: dict[int, EvaluationReport] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for line in lines:
         try:
-            evaluation = json.loads(line)
+            values = json.loads(line)
         except ValueError:
             continue  # The process died while it wrote this line.
-        by_step[evaluation["step"]] = evaluation
+        values["samples_at_end"] = values.pop(SAMPLES_KEY)
+        values["chains"] = tuple(ChainScore(**chain) for chain in values["chains"])
+        by_step[values["step"]] = EvaluationReport(**values)
     return [by_step[step] for step in sorted(by_step)]
 
 
 def format_summary(
-    summary: RunSummary, evaluations: list[dict[str, Any]], *, target_lddt_ca: float
+    summary: RunSummary, evaluations: Sequence[EvaluationReport], *, target_lddt_ca: float
 ) -> str:
     """Return outcome, speed, waits, and the evaluation curve as bars, as text."""
     outcome = "target reached" if summary.status == "success" else "target not reached"
@@ -102,29 +108,28 @@ def format_summary(
         "    step    samples  lDDT-Ca",
     ]
     for evaluation in evaluations:
-        bar = "#" * round(BAR_WIDTH * evaluation["lddt_ca"])
+        bar = "#" * round(BAR_WIDTH * evaluation.lddt_ca)
         lines.append(
-            f"{evaluation['step']:>8} {evaluation['epoch_num']:>10}  "
-            f"{evaluation['lddt_ca']:.4f}  {bar}"
+            f"{evaluation.step:>8} {evaluation.samples_at_end:>10}  {evaluation.lddt_ca:.4f}  {bar}"
         )
     if evaluations:
         lines.append(f"{'':>27} {'':<{round(BAR_WIDTH * target_lddt_ca)}}^ {target_lddt_ca}")
     return "\n".join(lines) + "\n"
 
 
-def draw_curve(evaluations: list[dict[str, Any]], path: Path, *, target_lddt_ca: float) -> None:
+def draw_curve(
+    evaluations: Sequence[EvaluationReport], path: Path, *, target_lddt_ca: float
+) -> None:
     """Draw lDDT-Ca over samples as a PNG: the mean, the range over chains, and the target."""
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    samples = [evaluation["epoch_num"] for evaluation in evaluations]
-    scores = [[chain["lddt_ca"] for chain in evaluation["chains"]] for evaluation in evaluations]
+    samples = [evaluation.samples_at_end for evaluation in evaluations]
+    scores = [[chain.lddt_ca for chain in evaluation.chains] for evaluation in evaluations]
     lowest = [min(values) for values in scores]
     highest = [max(values) for values in scores]
     axes.fill_between(samples, lowest, highest, alpha=0.2, label="range over chains")
-    axes.plot(
-        samples, [evaluation["lddt_ca"] for evaluation in evaluations], marker="o", label="mean"
-    )
+    axes.plot(samples, [evaluation.lddt_ca for evaluation in evaluations], marker="o", label="mean")
     axes.axhline(target_lddt_ca, linestyle="--", color="black", label=f"target {target_lddt_ca}")
     axes.set(xlabel="samples", ylabel="lDDT-Ca of the averaged weights", ylim=(0, 1))
     axes.legend(loc="lower right")
@@ -138,7 +143,7 @@ def _end_last_line(path: Path) -> None:
             file.write("\n")
 
 
-def _append(path: Path, record: dict[str, Any]) -> None:
+def _append(path: Path, record: Mapping[str, object]) -> None:
     line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
     try:
         with open(path, "a", encoding="utf-8") as file:

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.finding import FAIL, NOTE, PASS, Finding
 from benchmark.mlperf.check import RULESET, USAGE
-from benchmark.submission.finding import FAIL, NOTE, PASS, Finding
 from benchmark.submission.layout import BENCHMARK, Package
 
 TIMEOUT_SECONDS = 1800

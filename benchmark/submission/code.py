@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from benchmark.code_revision import DIRTY_MARK, digest_files, is_code
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 
 COMMIT_LETTERS = 12
 

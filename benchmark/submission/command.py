@@ -8,19 +8,18 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmark.code_revision import uncommitted_files
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, NOTE, Finding
 from benchmark.machine import CHECKOUT
 from benchmark.submission.checkers import Checkers
 from benchmark.submission.code import resolve_commit
-from benchmark.submission.consistency import REQUIRED_RUNS, check_logs
+from benchmark.submission.consistency import REQUIRED_RUNS, check_runs
 from benchmark.submission.description import check_description, read_description
-from benchmark.submission.finding import FAIL, NOTE, Finding
 from benchmark.submission.layout import BENCHMARK, Package, assembled
-from benchmark.submission.logs import RunLog, find_logs
 from benchmark.submission.provenance import check_provenance
+from benchmark.submission.submitted_run import SubmittedRun, find_runs
 
 
 def add_parser(subparsers) -> None:
@@ -95,14 +94,14 @@ def _submit(args: argparse.Namespace) -> int:
             raise BenchmarkError(
                 f"{file} is not a file; --include takes files for the system's folder"
             )
-    logs = find_logs(args.logs)
+    runs = find_runs(args.logs)
     scaling = "weak" if args.throughput else "strong"
     package = Package(
         description=description,
         system=args.system.stem,
         scaling=scaling,
-        logs=logs,
-        commit=_commit_of(logs),
+        runs=runs,
+        commit=_commit_of(runs),
         extra_files=args.include,
     )
     outputs = args.out / f"{package.submitter}.checks" / f"{package.system}.{scaling}"
@@ -132,9 +131,9 @@ def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding
     yield from (
         finding for finding in check_description(package.description) if finding.state == NOTE
     )
-    yield from check_logs(package.logs, description=package.description, scaling=package.scaling)
-    yield from check_provenance(package.logs, commit=package.commit, checkout=CHECKOUT)
-    if not any(log.commit for log in package.logs) and uncommitted_files(CHECKOUT):
+    yield from check_runs(package.runs, description=package.description, scaling=package.scaling)
+    yield from check_provenance(package.runs, commit=package.commit, checkout=CHECKOUT)
+    if not any(run.commit for run in package.runs) and uncommitted_files(CHECKOUT):
         text = f"{CHECKOUT} has uncommitted changes; {package.commit} is packed without them"
         yield Finding(state=NOTE, subject="code", text=text)
     if package.scaling == "weak" and not any(folder.glob(f"results/*/strong/{BENCHMARK}")):
@@ -145,7 +144,7 @@ def _check(package: Package, folder: Path, *, outputs: Path) -> Iterator[Finding
         yield from Checkers(package, folder, work=Path(work), outputs=outputs).findings()
 
 
-def _commit_of(logs: Sequence[RunLog]) -> str:
+def _commit_of(runs: Sequence[SubmittedRun]) -> str:
     """Return the commit that the first run recorded, or the commit of the checkout."""
-    recorded: list[Any] = [log.commit for log in logs if log.commit]
+    recorded = [run.commit for run in runs if run.commit]
     return resolve_commit(CHECKOUT, recorded[0] if recorded else "HEAD")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmark.code_revision import DIRTY_MARK
+from benchmark.finding import FAIL, NOTE, PASS, Finding
 from benchmark.mlperf.check import check_log
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import Event, RunLog
 from benchmark.run.output_directory import POWER_FOLDER
-from benchmark.submission.finding import FAIL, NOTE, PASS, Finding
-from benchmark.submission.logs import RECORD_FILE, RunLog
+from benchmark.submission.submitted_run import RECORD_FILE, SubmittedRun
 
 REQUIRED_RUNS = 10
 PER_RUN_KEYS = ("seed", "tracked_stats", "eval_accuracy", "cache_clear")
@@ -28,25 +28,25 @@ NEW_RUNS = (
 )
 
 
-def check_logs(
-    logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str
+def check_runs(
+    runs: Sequence[SubmittedRun], *, description: Mapping[str, object], scaling: str
 ) -> list[Finding]:
     """Return findings about each log and about the logs as a set."""
     return [
-        _check_number(logs, scaling=scaling),
-        *_check_compliance(logs, division=description["division"], scaling=scaling),
-        _check_seeds(logs),
-        _check_start_times(logs, scaling=scaling),
-        _check_configuration(logs),
-        *_check_system(logs, description=description, scaling=scaling),
-        *_check_commits(logs),
-        *_check_power(logs),
-        *_check_caches(logs),
+        _check_number(runs, scaling=scaling),
+        *_check_compliance(runs, division=str(description["division"]), scaling=scaling),
+        _check_seeds(runs),
+        _check_start_times(runs, scaling=scaling),
+        _check_configuration(runs),
+        *_check_system(runs, description=description, scaling=scaling),
+        *_check_commits(runs),
+        *_check_power(runs),
+        *_check_caches(runs),
     ]
 
 
-def _check_number(logs: Sequence[RunLog], *, scaling: str) -> Finding:
-    number, subject = len(logs), "number of runs"
+def _check_number(runs: Sequence[SubmittedRun], *, scaling: str) -> Finding:
+    number, subject = len(runs), "number of runs"
     if number == REQUIRED_RUNS or (scaling == "weak" and number > REQUIRED_RUNS):
         return Finding(state=PASS, subject=subject, text=f"{number}")
     expected = f"at least {REQUIRED_RUNS}" if scaling == "weak" else f"exactly {REQUIRED_RUNS}"
@@ -61,16 +61,18 @@ def _check_number(logs: Sequence[RunLog], *, scaling: str) -> Finding:
     )
 
 
-def _check_compliance(logs: Sequence[RunLog], *, division: str, scaling: str) -> list[Finding]:
+def _check_compliance(
+    runs: Sequence[SubmittedRun], *, division: str, scaling: str
+) -> list[Finding]:
     findings = []
     below_target = []
-    for log in logs:
-        result = check_log(log.path)
+    for run in runs:
+        result = check_log(run.path)
         errors = list(result.complaints)
-        if log.was_resumed:
+        if run.was_resumed:
             errors.append("the run was resumed by another process, so it is not a result")
-        elif errors and check_log(log.path, below_target=True).passed:
-            below_target.append(log.name)
+        elif errors and check_log(run.path, below_target=True).passed:
+            below_target.append(run.name)
             errors = []
         if division == "closed" and result.division != "closed":
             # The package checker would apply the rules of the open division to such a log.
@@ -79,12 +81,12 @@ def _check_compliance(logs: Sequence[RunLog], *, division: str, scaling: str) ->
                 "description"
             )
         if errors:
-            text = "\n".join([f"{log.name}, from {log.path}", *errors])
+            text = "\n".join([f"{run.name}, from {run.path}", *errors])
             findings.append(Finding(state=FAIL, subject="compliance", text=text, remedy=NEW_RUNS))
     if below_target:
         findings.append(_check_convergence(below_target, scaling=scaling))
     return findings or [
-        Finding(state=PASS, subject="compliance", text=f"all {len(logs)} logs, {division} division")
+        Finding(state=PASS, subject="compliance", text=f"all {len(runs)} logs, {division} division")
     ]
 
 
@@ -106,8 +108,8 @@ def _check_convergence(below_target: Sequence[str], *, scaling: str) -> Finding:
     return Finding(state=FAIL, subject="target", text=text, remedy=remedy)
 
 
-def _check_seeds(logs: Sequence[RunLog]) -> Finding:
-    seeds = _group(logs, lambda log: log.values.get("seed"))
+def _check_seeds(runs: Sequence[SubmittedRun]) -> Finding:
+    seeds = _group(runs, lambda run: run.log.values.get("seed"))
     lines = [
         f"seed {seed} in {_names(names)}"
         for seed, names in seeds.items()
@@ -123,13 +125,13 @@ def _check_seeds(logs: Sequence[RunLog]) -> Finding:
     return Finding(state=PASS, subject="seeds", text="all different")
 
 
-def _check_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
+def _check_start_times(runs: Sequence[SubmittedRun], *, scaling: str) -> Finding:
     """Check that no two runs start in the same millisecond, which indicates copies of a log.
 
     Concurrent instances may start together, but do not also stop together.
     """
     keys = ("run_start",) if scaling == "strong" else ("init_start", "run_start", "run_stop")
-    groups = _group(logs, lambda log: [log.times.get(key) for key in keys])
+    groups = _group(runs, lambda run: [_time(run.log.first(key)) for key in keys])
     lines = [
         f"{' and '.join(keys)} at {times} ms in {_names(names)}"
         for times, names in groups.items()
@@ -142,17 +144,17 @@ def _check_start_times(logs: Sequence[RunLog], *, scaling: str) -> Finding:
     return Finding(state=PASS, subject="start times", text="all different")
 
 
-def _check_configuration(logs: Sequence[RunLog]) -> Finding:
+def _check_configuration(runs: Sequence[SubmittedRun]) -> Finding:
     """Check that log keys and values of config.json are the same in all runs."""
-    values_of = {log.name: _shared_values(log) for log in logs}
-    recorded = [log.name for log in logs if log.record]
+    values_of = {run.name: _shared_values(run) for run in runs}
+    recorded = [run.name for run in runs if run.record]
     lines = []
     keys = {key for values in values_of.values() for key in values}
     # List differences of the logs, which MLCommons sees, before those of config.json.
     for key in sorted(keys, key=lambda key: (RECORD_FILE in key, key)):
         # Logs without config.json do not have its values.
-        having = [log for log in logs if RECORD_FILE not in key or log.name in recorded]
-        groups = _group(having, lambda log, key=key: values_of[log.name].get(key))
+        having = [run for run in runs if RECORD_FILE not in key or run.name in recorded]
+        groups = _group(having, lambda run, key=key: values_of[run.name].get(key))
         if len(groups) > 1:
             lines.append(
                 f"{key}: "
@@ -171,11 +173,17 @@ def _check_configuration(logs: Sequence[RunLog]) -> Finding:
     return Finding(state=PASS, subject="one configuration", text="the same values in all logs")
 
 
-def _shared_values(log: RunLog) -> dict[str, Any]:
+def _time(event: Event | None) -> object:
+    return None if event is None else event.time_ms
+
+
+def _shared_values(run: SubmittedRun) -> dict[str, object]:
     """Return the values that all runs of a set should share, by key."""
-    logged = {key: value for key, value in log.values.items() if key not in PER_RUN_KEYS}
-    record = log.record or {}
-    shared = {key: record[key] for key in ("preset", "config", "data_checksum") if key in record}
+    logged = {key: value for key, value in run.log.values.items() if key not in PER_RUN_KEYS}
+    record = run.record or {}
+    shared: dict[str, Any] = {
+        key: record[key] for key in ("preset", "config", "data_checksum") if key in record
+    }
     if isinstance(shared.get("config"), Mapping):
         # `recompute` depends on the free memory and does not change results.
         config = shared["config"].items()
@@ -184,7 +192,7 @@ def _shared_values(log: RunLog) -> dict[str, Any]:
     return logged | {f"{RECORD_FILE} {path}": value for path, value in _leaves(shared)}
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -193,13 +201,13 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _check_system(
-    logs: Sequence[RunLog], *, description: Mapping[str, Any], scaling: str
+    runs: Sequence[SubmittedRun], *, description: Mapping[str, object], scaling: str
 ) -> list[Finding]:
     """Compare the logs with the system description."""
     findings = []
-    values = logs[0].values
+    values = runs[0].log.values
     for key in ("number_of_nodes", "accelerators_per_node"):
-        logged, described = values.get(key), int(description[key])
+        logged, described = values.get(key), int(str(description[key]))
         # A throughput instance uses a part of the nodes.
         is_part = scaling == "weak" and key == "number_of_nodes" and isinstance(logged, int)
         if logged is None or logged == described or (is_part and logged <= described):
@@ -234,17 +242,17 @@ def _check_system(
     return findings
 
 
-def _check_commits(logs: Sequence[RunLog]) -> list[Finding]:
-    without_record = [log.name for log in logs if log.record is None]
-    unknown = [log for log in logs if log.record is not None and log.commit is None]
-    groups = _group([log for log in logs if log.commit is not None], lambda log: log.commit)
+def _check_commits(runs: Sequence[SubmittedRun]) -> list[Finding]:
+    without_record = [run.name for run in runs if run.record is None]
+    unknown = [run for run in runs if run.record is not None and run.commit is None]
+    groups = _group([run for run in runs if run.commit is not None], lambda run: run.commit)
     findings = []
     if without_record:
         text = f"unknown for {_names(without_record)}: no {RECORD_FILE} next to the log"
         remedy = "make sure that the packed code is the code that ran"
         findings.append(Finding(state=NOTE, subject="commit", text=text, remedy=remedy))
     if unknown:
-        lines = [f"{log.name}: {log.recorded_commit}" for log in unknown]
+        lines = [f"{run.name}: {run.recorded_commit}" for run in unknown]
         problem = "the runs have no commit in their records, so their code cannot be packed"
         text = "\n".join([problem, *lines])
         remedy = "run in a git checkout, or in an image built with REVISION, and repeat the runs"
@@ -268,26 +276,26 @@ def _check_commits(logs: Sequence[RunLog]) -> list[Finding]:
     return findings
 
 
-def _check_power(logs: Sequence[RunLog]) -> list[Finding]:
+def _check_power(runs: Sequence[SubmittedRun]) -> list[Finding]:
     """Check the power readings, which are optional.
 
     If there are any, every run must have complete ones: mlperf-logging's summarizer crashes on an
     incomplete reading.
     """
-    if not any(log.power_files for log in logs):
+    if not any(run.power_files for run in runs):
         return []
     lines = []
-    for log in logs:
-        nodes = [file for file in log.power_files if file.stem.startswith("node_")]
+    for run in runs:
+        nodes = [file for file in run.power_files if file.stem.startswith("node_")]
         if not nodes:
-            lines.append(f"{log.name} has no {POWER_FOLDER}/node_0.txt next to its log")
+            lines.append(f"{run.name} has no {POWER_FOLDER}/node_0.txt next to its log")
         elif {file.stem for file in nodes} != {f"node_{index}" for index in range(len(nodes))}:
             lines.append(
-                f"{log.name}: found {', '.join(file.name for file in nodes)}; expected "
+                f"{run.name}: found {', '.join(file.name for file in nodes)}; expected "
                 "node_0.txt, node_1.txt, ..."
             )
         for file in nodes:
-            keys = {event["key"] for event in read_events(file)[0]}
+            keys = {event.key for event in RunLog.read(file).events}
             lines += [f"{file} has no event {key}" for key in POWER_KEYS if key not in keys]
     if lines:
         return [
@@ -301,8 +309,8 @@ def _check_power(logs: Sequence[RunLog]) -> list[Finding]:
     return [Finding(state=PASS, subject="power", text="readings of every run")]
 
 
-def _check_caches(logs: Sequence[RunLog]) -> list[Finding]:
-    warm = [log.name for log in logs if log.values.get("cache_clear") is False]
+def _check_caches(runs: Sequence[SubmittedRun]) -> list[Finding]:
+    warm = [run.name for run in runs if run.log.values.get("cache_clear") is False]
     if not warm:
         return []
     text = f"{_names(warm)} did not clear the page cache before the run"
@@ -310,11 +318,13 @@ def _check_caches(logs: Sequence[RunLog]) -> list[Finding]:
     return [Finding(state=NOTE, subject="caches", text=text, remedy=remedy)]
 
 
-def _group(logs: Sequence[RunLog], value_of: Callable[[RunLog], Any]) -> dict[str, list[str]]:
+def _group(
+    runs: Sequence[SubmittedRun], value_of: Callable[[SubmittedRun], object]
+) -> dict[str, list[str]]:
     """Return value as JSON -> names of the logs that have it."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for log in logs:
-        groups[json.dumps(value_of(log), sort_keys=True)].append(log.name)
+    for run in runs:
+        groups[json.dumps(value_of(run), sort_keys=True)].append(run.name)
     return dict(groups)
 
 

@@ -6,11 +6,11 @@ import argparse
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL
+from benchmark.replace_file import replace_text
 from benchmark.submission.description import MEANINGS, check_description
-from benchmark.submission.finding import FAIL
 from benchmark.submission.machine_description import collect_description
 
 
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     site = {} if args.site is None else read_site(args.site)
     content = collect_description() | site
     try:
-        _write(args.out, content)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(args.out, json.dumps(content, indent=4) + "\n")
     except OSError as error:
         raise BenchmarkError(
             f"--out {args.out} cannot be written: {error.strerror or error}; give a file in a "
@@ -68,19 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(finding.state == FAIL for finding in findings) else 0
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write the file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    try:
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink()
-        raise
-
-
-def read_site(path: Path) -> dict[str, Any]:
+def read_site(path: Path) -> dict[str, object]:
     """Read the keys of the site file.
 
     Raises:

@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from benchmark.errors import BenchmarkError
-from benchmark.submission.finding import FAIL, NOTE, Finding
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, NOTE, Finding
 
 MEANINGS = {
     "submitter": "organization; also the name of the submission's folder",
@@ -96,7 +95,7 @@ FOLDER_NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]*")
 """Folder names that the repository checker accepts: no spaces, no leading dot."""
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> Mapping[str, object]:
     """Read a description from its file.
 
     Raises:
@@ -135,9 +134,10 @@ def read_description(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_description(content: Mapping[str, Any]) -> list[Finding]:
+def check_description(content: Mapping[str, object]) -> list[Finding]:
     """Return missing and invalid values (FAIL), and empty values that are tolerated (NOTE)."""
-    required, recommended = REQUIRED, RECOMMENDED
+    required: tuple[str, ...] = REQUIRED
+    recommended: tuple[str, ...] = RECOMMENDED
     if str(content.get("accelerators_per_node", "")).strip() not in ("", "0"):
         required += REQUIRED_OF_ACCELERATORS
         recommended += RECOMMENDED_OF_ACCELERATORS
@@ -177,7 +177,7 @@ def check_description(content: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def _invalid_values(content: Mapping[str, Any]) -> list[str]:
+def _invalid_values(content: Mapping[str, object]) -> list[str]:
     errors = []
     for key in MEANINGS.keys() & content.keys():
         # mlperf-logging's checker joins strings and crashes on a number.

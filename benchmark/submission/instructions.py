@@ -68,7 +68,7 @@ def write_instructions(
     *,
     system: str,
     implementation: str,
-    description: Mapping[str, Any],
+    description: Mapping[str, object],
     record: Mapping[str, Any] | None,
     extra_names: Sequence[str] = (),
 ) -> None:
@@ -121,7 +121,7 @@ def _write_scripts(folder: Path, *, implementation: str, preset: str, is_embedde
         script.chmod(0o755)
 
 
-def _system_fields(description: Mapping[str, Any]) -> dict[str, Any]:
+def _system_fields(description: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of README that depend on the system description."""
     accelerators = description["accelerators_per_node"]
     return {
@@ -151,7 +151,7 @@ def _data_fields(preset: str, *, is_embedded: bool) -> dict[str, str]:
     }
 
 
-def _without_host(record: Mapping[str, Any]) -> dict[str, Any]:
+def _without_host(record: Mapping[str, Any]) -> dict[str, object]:
     """Return the record of a run without the name of its node, which is private."""
     machine = {key: value for key, value in (record.get("machine") or {}).items() if key != "host"}
     return {**record, "machine": machine}

@@ -17,13 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.output_directory import POWER_FOLDER
 from benchmark.submission.code import COMMIT_LETTERS, unpack_commit
 from benchmark.submission.instructions import write_instructions
-from benchmark.submission.logs import RunLog
+from benchmark.submission.submitted_run import SubmittedRun
 
 BENCHMARK = "openfold"
 
@@ -32,12 +31,12 @@ BENCHMARK = "openfold"
 class Package:
     """Contents of a submission for one system and one kind of scaling."""
 
-    description: Mapping[str, Any]
+    description: Mapping[str, object]
     system: str
     """Name of the system's folder and of its description."""
     scaling: str
     """strong: time to train. weak: throughput of concurrent instances."""
-    logs: Sequence[RunLog]
+    runs: Sequence[SubmittedRun]
     commit: str
     """Full hash of the commit whose code is packed."""
     extra_files: Sequence[Path] = ()
@@ -115,7 +114,7 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
     (systems / f"{package.system}.json").write_text(
         json.dumps(package.description, indent=4) + "\n", encoding="utf-8"
     )
-    _write_results(package.logs, folder / package.results_folder)
+    _write_results(package.runs, folder / package.results_folder)
     implementations = folder / "benchmarks" / BENCHMARK / "implementations"
     code = implementations / package.implementation
     if not code.exists():
@@ -129,7 +128,7 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
         system=package.system,
         implementation=package.implementation,
         description=package.description,
-        record=next((log.record for log in package.logs if log.record), None),
+        record=next((run.record for run in package.runs if run.record), None),
         extra_names=[file.name for file in package.extra_files],
     )
     for file in package.extra_files:
@@ -141,14 +140,14 @@ def _write(package: Package, folder: Path, *, checkout: Path) -> None:
         shutil.copymode(file, system_folder / file.name)
 
 
-def _write_results(logs: Sequence[RunLog], folder: Path) -> None:
+def _write_results(runs: Sequence[SubmittedRun], folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    for log in logs:
-        shutil.copyfile(log.path, folder / f"{log.name}.txt")
-        if log.power_files:
-            power = folder / POWER_FOLDER / log.name
+    for run in runs:
+        shutil.copyfile(run.path, folder / f"{run.name}.txt")
+        if run.power_files:
+            power = folder / POWER_FOLDER / run.name
             power.mkdir(parents=True)
-            for file in log.power_files:
+            for file in run.power_files:
                 shutil.copyfile(file, power / file.name)

@@ -6,6 +6,7 @@ import csv
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +26,9 @@ GPU_QUERY = (
 CACHES = ("L1d cache", "L1i cache", "L2 cache", "L3 cache")
 
 
-def collect_description() -> dict[str, Any]:
+def collect_description() -> dict[str, object]:
     """Return every key of a system description, from this node and this Python environment."""
-    content: dict[str, Any] = dict.fromkeys(MEANINGS, "")
+    content: dict[str, object] = dict.fromkeys(MEANINGS, "")
     machine = describe_machine()
     content |= processor_keys(_output_of("env", "LC_ALL=C", "lscpu", "-J"))
     content["host_processor_model_name"] = content["host_processor_model_name"] or str(
@@ -59,7 +60,7 @@ def processor_keys(lscpu_json: str) -> dict[str, str]:
     }
 
 
-def _fields(entries: list[dict[str, Any]]) -> dict[str, str]:
+def _fields(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return field -> data; newer versions of lscpu nest the fields."""
     fields: dict[str, str] = {}
     for entry in entries:

@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.finding import FAIL, PASS, Finding
 from benchmark.submission.code import commit_digest, has_file
-from benchmark.submission.finding import FAIL, PASS, Finding
-from benchmark.submission.logs import RECORD_FILE, RunLog
+from benchmark.submission.submitted_run import RECORD_FILE, SubmittedRun
 
 PRESET_FOLDER = "benchmark/presets"
 
 
-def check_provenance(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> list[Finding]:
+def check_provenance(runs: Sequence[SubmittedRun], *, commit: str, checkout: Path) -> list[Finding]:
     """Return findings about the runs that have config.json next to the log.
 
     commit: full hash of the packed commit.
     """
-    recorded = [log for log in logs if log.record]
+    recorded = [run for run in runs if run.record]
     if not recorded:
         return []
     return [
         _check_presets(recorded, commit=commit, checkout=checkout),
-        *_check_settings(recorded),
+        *check_settings(recorded),
         *_check_files(recorded, commit=commit, checkout=checkout),
     ]
 
 
-def _check_presets(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> Finding:
-    presets = dict.fromkeys(_preset_of(log) for log in logs)
+def _check_presets(runs: Sequence[SubmittedRun], *, commit: str, checkout: Path) -> Finding:
+    presets = dict.fromkeys(_preset_of(run) for run in runs)
     lines = []
     for preset in presets:
         # A preset outside the folder is named by its path, so no commit has this file.
         file = f"{PRESET_FOLDER}/{preset}.py"
         if not has_file(checkout, commit, file):
-            names = ", ".join(log.name for log in logs if _preset_of(log) == preset)
+            names = ", ".join(run.name for run in runs if _preset_of(run) == preset)
             lines.append(f"{names}: preset {preset}; commit {commit} has no file {file}")
     if lines:
         remedy = "commit the preset and repeat the runs"
@@ -42,9 +42,9 @@ def _check_presets(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> Fi
     return Finding(state=PASS, subject="preset", text=f"{', '.join(presets)} is in the commit")
 
 
-def _check_settings(logs: Sequence[RunLog]) -> list[Finding]:
+def check_settings(runs: Sequence[SubmittedRun]) -> list[Finding]:
     """Check that no fields were changed by `--set`, because no file of the commit has them."""
-    settings = {log.name: (log.record or {}).get("settings") or [] for log in logs}
+    settings = {run.name: (run.record or {}).get("settings") or [] for run in runs}
     lines = [
         f"{name}: {' '.join(map(str, changes))}" for name, changes in settings.items() if changes
     ]
@@ -55,13 +55,13 @@ def _check_settings(logs: Sequence[RunLog]) -> list[Finding]:
     return [Finding(state=FAIL, subject="settings", text=text, remedy=remedy)]
 
 
-def _preset_of(log: RunLog) -> str:
-    return str((log.record or {}).get("preset"))
+def _preset_of(run: SubmittedRun) -> str:
+    return str((run.record or {}).get("preset"))
 
 
-def _check_files(logs: Sequence[RunLog], *, commit: str, checkout: Path) -> list[Finding]:
+def _check_files(runs: Sequence[SubmittedRun], *, commit: str, checkout: Path) -> list[Finding]:
     """Compare digests of the files, to detect an image that does not match its REVISION."""
-    digests = {log.name: ((log.record or {}).get("code") or {}).get("sha256") for log in logs}
+    digests = {run.name: ((run.record or {}).get("code") or {}).get("sha256") for run in runs}
     known = {name: digest for name, digest in digests.items() if digest is not None}
     if not known:
         return []

@@ -81,7 +81,7 @@ def test_preset_is_frozen_all_the_way_down(name):
 def test_division_is_that_of_the_differences(name):
     config = build_preset(name)
     mathematical = [
-        d for d in compare(config, build_preset("mlperf_reference")) if d.mark == "mathematical"
+        d for d in compare(config, build_preset("mlperf_reference")) if d.category == "mathematical"
     ]
     assert preset_division(config) == ("open" if mathematical else "closed")
     assert (name in PLAY) == bool(mathematical)

@@ -6,10 +6,10 @@ import subprocess
 import pytest
 
 from benchmark.code_revision import code_digest, describe_commit, uncommitted_files
+from benchmark.finding import FAIL, PASS
 from benchmark.submission.code import commit_digest
-from benchmark.submission.finding import FAIL, PASS
-from benchmark.submission.logs import find_logs
 from benchmark.submission.provenance import check_provenance
+from benchmark.submission.submitted_run import find_runs
 from tests.support.demo_logs import write_demo_log, write_record
 
 FOLDERS = ("benchmark", "openfold_opt", "data_prep", "slurm")
@@ -112,7 +112,7 @@ def judge(checkout, folder, *, commit, code=None, **changes):
     write_demo_log(folder / "mlperf.log", seed=1)
     record = {} if code is None else {"code": {"sha256": code}}
     write_record(folder, commit=commit, **record, **changes)
-    findings = check_provenance(find_logs([folder]), commit=commit, checkout=checkout)
+    findings = check_provenance(find_runs([folder]), commit=commit, checkout=checkout)
     return {finding.subject: finding for finding in findings}
 
 
@@ -141,4 +141,4 @@ def test_an_image_of_other_files_is_refused(checkout, tmp_path):
 
 def test_logs_without_a_record_have_nothing_to_judge(checkout, tmp_path):
     write_demo_log(tmp_path / "result_0.txt", seed=1)
-    assert check_provenance(find_logs([tmp_path]), commit="0" * 40, checkout=checkout) == []
+    assert check_provenance(find_runs([tmp_path]), commit="0" * 40, checkout=checkout) == []

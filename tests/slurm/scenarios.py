@@ -167,7 +167,7 @@ def two_runs_comply(cluster: Cluster) -> None:
     seeds = [json.loads((job.folder / f"run_{run}/run.json").read_text())["seed"] for run in (1, 2)]
     assert seeds[0] != seeds[1], seeds
     assert job.output().count("RESULT,OPENFOLD_HPC") == 2, job.output()
-    assert "ok   all-reduce" in job.output() and "FAIL" not in job.output(), job.output()
+    assert "PASS all-reduce" in job.output() and "FAIL" not in job.output(), job.output()
 
 
 def power_meters_are_started_and_stopped(cluster: Cluster) -> None:

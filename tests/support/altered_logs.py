@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
-from benchmark.mlperf.log_events import MARK
+from benchmark.mlperf.run_log import MARK
 
 HOUR_MS = 3_600_000
 

@@ -73,3 +73,15 @@ def launch_info(rank: int, port: int, **changes) -> LaunchInfo:
             | changes
         )
     )
+
+
+def launch_variables(rank: int, num_ranks: int, *, port: int) -> dict[str, str]:
+    """Return the environment variables of a launcher for a rank of one node."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(num_ranks),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(num_ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }

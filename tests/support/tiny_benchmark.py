@@ -26,6 +26,7 @@ import torch
 
 from benchmark import __main__ as benchmark_main
 from benchmark.run import command as run
+from benchmark.run import page_cache
 from openfold_opt.parallel import waiting
 from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
@@ -94,7 +95,7 @@ def main() -> int:
     else:
         broken_at = int(os.environ.get("TINY_BROKEN_SAMPLE", -1))
         run.ShardDataSource = lambda data_dir: MemorySource(broken_at=broken_at)
-        run.ShardIndex = SimpleNamespace(
+        run.ShardIndex = page_cache.ShardIndex = SimpleNamespace(
             load=lambda data_dir: SimpleNamespace(checksum="memory", shards=())
         )
     waiting.REPORT_SECONDS = float(os.environ.get("TINY_REPORT_SECONDS", waiting.REPORT_SECONDS))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.timing_stats import StepTimes
 from openfold_opt.protein.features import FEATURES

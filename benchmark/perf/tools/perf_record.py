@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import os
 import shlex
 import sys
 import types
@@ -16,8 +15,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import check_json_option
 from benchmark.machine import describe_machine, describe_versions
+from benchmark.replace_file import replace_text
 
 
 class RecordFile:
@@ -33,10 +33,7 @@ class RecordFile:
         self._is_saved = False
         if path is None:
             return
-        if not path.parent.is_dir():
-            raise BenchmarkError(
-                f"--json {path}: the folder {path.parent} does not exist; create it first"
-            )
+        check_json_option(path)
         self._header = {
             "measurement": measurement,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -58,9 +55,7 @@ class RecordFile:
         if self._path is None:
             return
         record = {**self._header, "is_complete": is_complete, "figures": figures}
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self._path)
+        replace_text(self._path, json.dumps(record, indent=1) + "\n")
         self._is_saved = True
 
 

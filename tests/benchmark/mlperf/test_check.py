@@ -7,9 +7,8 @@ import logging
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.mlperf import check
 from benchmark.mlperf.check import check_log, logs_of
-from benchmark.mlperf.log_events import MARK, read_events
+from benchmark.mlperf.run_log import MARK, RunLog
 
 
 def event(key, value=None, kind="POINT_IN_TIME", **metadata):
@@ -65,30 +64,30 @@ def write(tmp_path):
 def test_malformed_events_are_errors(tmp_path, event):
     path = tmp_path / "mlperf.log"
     path.write_text(f":::MLLOG {event}\n")
-    verdict = check_log(path)
-    assert not verdict.passed
-    assert any("line 1 is not a complete event" in complaint for complaint in verdict.complaints)
+    result = check_log(path)
+    assert not result.passed
+    assert any("line 1 is not a complete event" in complaint for complaint in result.complaints)
 
 
 def test_a_complete_open_log_passes(write):
-    verdict = check_log(write(open_log()))
-    assert verdict.passed, verdict.complaints
-    assert verdict.division == "open"
+    result = check_log(write(open_log()))
+    assert result.passed, result.complaints
+    assert result.division == "open"
 
 
 def test_every_published_log_passes(shared):
     logs = sorted((shared / "facts" / "mlperf_hpc_v3.0_logs").rglob("result_*.txt"))
     assert len(logs) >= 40
     for path in logs:
-        verdict = check_log(path)
-        assert verdict.passed, (path, verdict.complaints)
-        assert verdict.division == "closed"
+        result = check_log(path)
+        assert result.passed, (path, result.complaints)
+        assert result.division == "closed"
 
 
 def test_closed_division_asks_for_the_fixed_values(write):
-    verdict = check_log(write(open_log(division="closed")))
-    assert any("train_samples" in complaint for complaint in verdict.complaints)
-    assert any("model_parameters_count" in complaint for complaint in verdict.complaints)
+    result = check_log(write(open_log(division="closed")))
+    assert any("train_samples" in complaint for complaint in result.complaints)
+    assert any("model_parameters_count" in complaint for complaint in result.complaints)
 
 
 def test_a_published_log_with_one_value_changed_fails(shared, write):
@@ -97,8 +96,8 @@ def test_a_published_log_with_one_value_changed_fails(shared, write):
         '"key": "max_extra_msa", "value": 1024', '"key": "max_extra_msa", "value": 512'
     )
     assert text != source.read_text()
-    verdict = check_log(write([text]))
-    assert any("max_extra_msa" in complaint for complaint in verdict.complaints)
+    result = check_log(write([text]))
+    assert any("max_extra_msa" in complaint for complaint in result.complaints)
 
 
 def test_target_not_reached_fails_unless_allowed(write):
@@ -117,8 +116,8 @@ def test_aborted_run_fails_even_above_the_target(write):
 
 
 def test_resumed_run_is_refused(write):
-    verdict = check_log(write(open_log(extra=[event("run_continued", 1)])))
-    assert any("resumed" in complaint for complaint in verdict.complaints)
+    result = check_log(write(open_log(extra=[event("run_continued", 1)])))
+    assert any("resumed" in complaint for complaint in result.complaints)
     assert not check_log(
         write(open_log(extra=[event("run_continued", 1)])), below_target=True
     ).passed
@@ -127,15 +126,15 @@ def test_resumed_run_is_refused(write):
 def test_log_cut_off_in_a_line_fails(write):
     lines = open_log()
     lines[-1] = lines[-1][:60]
-    verdict = check_log(write(lines))
-    assert any("run_stop" in complaint for complaint in verdict.complaints)
-    assert any("not a complete event" in complaint for complaint in verdict.complaints)
+    result = check_log(write(lines))
+    assert any("run_stop" in complaint for complaint in result.complaints)
+    assert any("not a complete event" in complaint for complaint in result.complaints)
 
 
 def test_events_are_found_behind_a_prefix(write):
-    events, damage = read_events(write(["0: " + event("seed", 7), "loss 3.0"]))
-    assert [entry["value"] for entry in events] == [7]
-    assert damage == []
+    log = RunLog.read(write(["0: " + event("seed", 7), "loss 3.0"]))
+    assert [entry.value for entry in log.events] == [7]
+    assert log.damage == ()
 
 
 def test_exit_code(write, capsys):
@@ -178,7 +177,7 @@ def test_a_log_that_cannot_be_read_is_refused_in_one_line(write, capsys, monkeyp
     def fail(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(check, "read_events", fail)
+    monkeypatch.setattr(RunLog, "read", fail)
     assert main(["check", str(path)]) == 2
     message = capsys.readouterr().err
     assert f"{path} cannot be read: Permission denied" in message and message.count("\n") == 1

@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log import MLPerfObserver
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.mlperf.submitter import Submitter, read_submitter
 from benchmark.presets import build_preset
 from benchmark.presets.mlperf_reference import INIT_CHECKPOINT_SHA256
@@ -112,36 +112,34 @@ def events(tmp_path, reference_config):
     observer = new_observer(tmp_path / "mlperf.log")
     send_run(observer, run_info(reference_config))
     observer.close()
-    found, damage = read_events(tmp_path / "mlperf.log")
-    assert damage == []
-    return found
+    log = RunLog.read(tmp_path / "mlperf.log")
+    assert log.damage == ()
+    return log.events
 
 
 def test_keys_and_their_order(events):
-    assert [event["key"] for event in events] == [*INIT_KEYS, *DATA_KEYS, *BLOCK_KEYS, "run_stop"]
+    assert [event.key for event in events] == [*INIT_KEYS, *DATA_KEYS, *BLOCK_KEYS, "run_stop"]
 
 
 def test_order_is_that_of_the_published_logs(shared):
     for path in sorted((shared / "facts" / "mlperf_hpc_v3.0_logs").rglob("result_1.txt")):
-        published, _ = read_events(path)
-        assert [event["key"] for event in published][: len(INIT_KEYS)] == INIT_KEYS, path
+        published = RunLog.read(path).events
+        assert [event.key for event in published][: len(INIT_KEYS)] == INIT_KEYS, path
 
 
 def test_event_types_are_those_of_the_published_logs(shared, events):
-    published, _ = read_events(
-        next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt"))
-    )
-    kinds = {event["key"]: event["event_type"] for event in published}
+    path = next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt"))
+    published = RunLog.read(path).events
+    kinds = {event.key: event.event_type for event in published}
     for event in events:
-        assert event["event_type"] == kinds[event["key"]], event["key"]
+        assert event.event_type == kinds[event.key], event.key
 
 
 def test_fixed_values_are_those_of_the_published_logs(shared, events):
-    published, _ = read_events(
-        next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt"))
-    )
-    expected = {event["key"]: event["value"] for event in published}
-    found = {event["key"]: event["value"] for event in events}
+    path = next((shared / "facts" / "mlperf_hpc_v3.0_logs").glob("TACC*/result_1.txt"))
+    published = RunLog.read(path).events
+    expected = {event.key: event.value for event in published}
+    found = {event.key: event.value for event in events}
     site = {
         "submission_org",
         "submission_platform",
@@ -164,8 +162,8 @@ def test_closed_log_of_the_reference_preset_complies(tmp_path, reference_config)
     observer = new_observer(tmp_path / "mlperf.log")
     send_run(observer, run_info(reference_config))
     observer.close()
-    verdict = check_log(tmp_path / "mlperf.log")
-    assert verdict.passed, verdict.complaints
+    result = check_log(tmp_path / "mlperf.log")
+    assert result.passed, result.complaints
 
 
 def test_open_log_of_a_changed_preset_complies(tmp_path, reference_config):
@@ -180,24 +178,24 @@ def test_open_log_of_a_changed_preset_complies(tmp_path, reference_config):
 
 
 def test_metadata_of_blocks(events):
-    by_key = {event["key"]: event for event in events}
+    by_key = {event.key: event for event in events}
     for key in ("epoch_start", "epoch_stop", "eval_start", "eval_accuracy", "eval_stop"):
-        assert by_key[key]["metadata"]["epoch_num"] == 5120
-    stats = [event for event in events if event["key"] == "tracked_stats"]
-    assert stats[1]["value"] == {"throughput": 64.0} and stats[1]["metadata"]["step"] == 1
-    assert stats[2]["value"] == {"data_wait_seconds_per_step": 0.5}
-    assert by_key["run_stop"]["metadata"]["status"] == "success"
+        assert by_key[key].detail("epoch_num") == 5120
+    stats = [event for event in events if event.key == "tracked_stats"]
+    assert stats[1].value == {"throughput": 64.0} and stats[1].detail("step") == 1
+    assert stats[2].value == {"data_wait_seconds_per_step": 0.5}
+    assert by_key["run_stop"].detail("status") == "success"
 
 
 def test_file_names_are_relative_to_the_checkout(events):
-    assert {event["metadata"]["file"] for event in events} == {"benchmark/mlperf/log.py"}
-    assert len({event["metadata"]["lineno"] for event in events}) > 30
+    assert {event.detail("file") for event in events} == {"benchmark/mlperf/log.py"}
+    assert len({event.detail("lineno") for event in events}) > 30
 
 
 def test_cpu_run_has_no_accelerators(tmp_path, reference_config):
     observer = new_observer(tmp_path / "mlperf.log", cache_cleared=False)
     send_run(observer, run_info(reference_config, device="cpu"))
-    values = {event["key"]: event["value"] for event in read_events(tmp_path / "mlperf.log")[0]}
+    values = RunLog.read(tmp_path / "mlperf.log").values
     assert values["accelerators_per_node"] == 0
     assert values["cache_clear"] is False
 
@@ -205,8 +203,8 @@ def test_cpu_run_has_no_accelerators(tmp_path, reference_config):
 def test_continued_log_is_marked_and_refused(tmp_path, reference_config):
     observer = new_observer(tmp_path / "mlperf.log", num_resumptions=2)
     send_run(observer, run_info(reference_config, resumed_from_step=40))
-    event = next(e for e in read_events(tmp_path / "mlperf.log")[0] if e["key"] == "run_continued")
-    assert event["value"] == 2 and event["metadata"]["resumed_from_step"] == 40
+    event = RunLog.read(tmp_path / "mlperf.log").first("run_continued")
+    assert event.value == 2 and event.detail("resumed_from_step") == 40
     assert not check_log(tmp_path / "mlperf.log").passed
 
 

@@ -7,13 +7,13 @@ import shutil
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.finding import FAIL
 from benchmark.mlperf.check import check_log
-from benchmark.mlperf.log_events import MARK, read_events
 from benchmark.mlperf.log_order import order_complaints
-from benchmark.results.run_log import LogError, read_run_log
-from benchmark.submission.consistency import check_logs
-from benchmark.submission.finding import FAIL
-from benchmark.submission.logs import find_logs
+from benchmark.mlperf.run_log import MARK, Event, RunLog
+from benchmark.results.logged_run import LogError, read_logged_run
+from benchmark.submission.consistency import check_runs
+from benchmark.submission.submitted_run import find_runs
 from tests.support.altered_logs import ALTERATIONS
 from tests.support.demo_logs import DESCRIPTION, write_demo_log
 from tests.support.synthetic_logs import MadeLog, whole_run
@@ -29,8 +29,8 @@ SYSTEMS = (
 
 def errors_of(path):
     """Damage and complaints about the order. mlperf-logging accepts some of these logs."""
-    events, damage = read_events(path)
-    return damage + order_complaints(events)
+    log = RunLog.read(path)
+    return [*log.damage, *order_complaints(log.events)]
 
 
 def alter(source, target, name):
@@ -62,7 +62,7 @@ def test_altered_published_logs_are_refused(published, tmp_path, system, name):
         assert all(re.search(r"\blines? \d|^and \d", each) for each in found), found
     assert not check_log(tmp_path / "altered.log").passed
     with pytest.raises(LogError):
-        read_run_log(tmp_path / "altered.log")
+        read_logged_run(tmp_path / "altered.log")
 
 
 def test_made_logs_are_in_order(tmp_path):
@@ -94,7 +94,7 @@ def test_altered_made_logs_are_refused(tmp_path, name):
     path = whole_run(seed=1).write(tmp_path / "mlperf.log")
     reason = alter(path, path, name)
     with pytest.raises(LogError) as caught:
-        read_run_log(path)
+        read_logged_run(path)
     found = errors_of(path)
     assert any(reason in complaint for complaint in found)
     assert found[0] in str(caught.value)
@@ -106,7 +106,7 @@ def test_ten_runs_with_one_altered_log_are_refused_by_submit(tmp_path, name):
         write_demo_log(tmp_path / f"result_{index}.txt", seed=index, minutes=10)
     odd = tmp_path / "result_4.txt"
     reason = alter(odd, odd, name)
-    findings = check_logs(find_logs([tmp_path]), description=DESCRIPTION, scaling="strong")
+    findings = check_runs(find_runs([tmp_path]), description=DESCRIPTION, scaling="strong")
     (finding,) = [each for each in findings if each.subject == "compliance"]
     assert finding.state == FAIL and finding.text.startswith("result_4, from")
     assert reason in finding.text
@@ -123,15 +123,15 @@ def test_bug_inputs_are_refused(shared, capsys, case):
 
 
 def event(key, *, line, time_ms=0, value=None, **metadata):
-    return {
-        "namespace": "",
-        "event_type": "POINT_IN_TIME",
-        "key": key,
-        "line": line,
-        "time_ms": time_ms,
-        "value": value,
-        "metadata": metadata,
-    }
+    return Event(
+        namespace="",
+        event_type="POINT_IN_TIME",
+        key=key,
+        line=line,
+        time_ms=time_ms,
+        value=value,
+        metadata=metadata,
+    )
 
 
 def test_errors_name_lines_and_values():

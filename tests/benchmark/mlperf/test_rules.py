@@ -40,7 +40,7 @@ def test_free_fields_keep_it_closed(reference):
         "local_batch_size",
         "accumulation",
     }
-    assert {d.mark for d in differences} == {"free"}
+    assert {d.category for d in differences} == {"free"}
     assert preset_division(config) == "closed"
 
 
@@ -69,7 +69,7 @@ def test_fixed_fields_make_it_open(reference, part, values):
     assert (
         difference.path == f"{part}.{name}"
         and difference.value == value
-        and difference.mark == "mathematical"
+        and difference.category == "mathematical"
     )
 
 

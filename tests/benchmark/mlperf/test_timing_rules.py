@@ -13,7 +13,7 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.mlperf.check import check_log
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.run import command as run_command
 from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
@@ -158,12 +158,12 @@ def timed_run(tmp_path_factory):
     watch.close()
     log = output / "mlperf.log"
     assert check_log(log, below_target=True).passed
-    return timeline, read_events(log)[0], sorted(path.name for path in shards.glob("*-*.h5"))
+    return timeline, RunLog.read(log).events, sorted(path.name for path in shards.glob("*-*.h5"))
 
 
 def test_lines_of_the_log_are_on_the_side_of_the_clock_of_the_table(timed_run):
     _, events, _ = timed_run
-    keys = [event["key"] for event in events]
+    keys = [event.key for event in events]
     start, stop = keys.index("run_start"), keys.index("run_stop")
     sides = (
         ["before"] * start
@@ -178,7 +178,7 @@ def test_lines_of_the_log_are_on_the_side_of_the_clock_of_the_table(timed_run):
     first, last = next(row.keys for row in rows if row.is_range)
     fixed_before = {(key, "before") for key in keys[keys.index(first) : keys.index(last)]}
     assert found == promised | fixed_before
-    assert [event["time_ms"] for event in events] == sorted(event["time_ms"] for event in events)
+    assert [event.time_ms for event in events] == sorted(event.time_ms for event in events)
 
 
 def test_lines_of_the_log_come_in_the_order_of_the_table(timed_run):
@@ -186,7 +186,7 @@ def test_lines_of_the_log_come_in_the_order_of_the_table(timed_run):
     rows = [row for row in read_table() if row.keys]
     first, last = next(row.keys for row in rows if row.is_range)
     promised = [key for row in rows for key in row.keys]
-    keys = [event["key"] for event in events]
+    keys = [event.key for event in events]
     within = range(keys.index(first) + 1, keys.index(last))
     found = [
         key
@@ -216,7 +216,9 @@ def test_actions_are_on_the_side_of_the_clock_of_the_table(timed_run):
         "shards read": timeline.phase(*((name, "read") for name in shards)),
         "checkpoint on the way": timeline.phase(("run", "checkpoint 2")),
         "last checkpoint": timeline.phase(("run", "checkpoint 4")),
-        "summary": timeline.phase(("summary.txt", "created"), ("evaluation_curve.png", "created")),
+        "summary": timeline.phase(
+            ("summary.txt", "renamed to"), ("evaluation_curve.png", "created")
+        ),
     }
     promised = {row.text: row.clock for row in read_table() if not row.keys}
     assert measured | dict.fromkeys(LONG_BEFORE, "before") == promised

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark.__main__ import main
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf import agreement
 from benchmark.perf.agreement import FUSED, LOW, TRUTH, compare, excesses
 from benchmark.perf.subprocesses.agreement_probe import VariantResult

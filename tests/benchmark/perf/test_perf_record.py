@@ -8,7 +8,7 @@ import types
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf import command
 from benchmark.perf.tools.perf_record import RecordFile, from_json, json_key, to_json
 from benchmark.perf.tools.probe import run_probe

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.__main__ import main
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf import step
 from benchmark.perf.step import SideTimes, StepMetrics, report
 from benchmark.perf.subprocesses import step_probe

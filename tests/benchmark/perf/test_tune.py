@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.__main__ import main
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.resources import step_launches
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tune import (

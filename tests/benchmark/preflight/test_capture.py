@@ -1,7 +1,6 @@
 """Preflight captures a CUDA graph in a subprocess, which a stub replaces here."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmark.finding import Finding
 from benchmark.preflight import capture, capture_probe
 from benchmark.preflight.capture import check_capture
 from benchmark.preflight.capture_probe import probe, small_config
-from benchmark.preflight.finding import Finding, lines_of
+from benchmark.preflight.command import lines_by_host
 from benchmark.presets import build_preset
 from openfold_opt.train.graphs.recorder import CaptureError
 from tests.support.operator_recorder import OperatorRecorder
@@ -40,14 +40,13 @@ def check(monkeypatch, end, *, preset="mlperf_1x8", num_gpus=8) -> Finding:
 
 
 def line_of(finding: Finding) -> str:
-    finding = Finding(**json.loads(json.dumps(finding.as_json())))
-    (line,) = lines_of({"node": [finding]})
+    (line,) = lines_by_host({"node": [finding]})
     return line
 
 
 def test_a_capture_that_succeeds(monkeypatch):
     found = check(monkeypatch, SimpleNamespace(returncode=0, stdout="", stderr=""))
-    assert found.passed and line_of(found).startswith("ok   CUDA graphs: a small step")
+    assert found.passed and line_of(found).startswith("PASS CUDA graphs: a small step")
 
 
 def test_a_capture_that_fails_shows_the_last_message(monkeypatch):

@@ -1,7 +1,6 @@
 """Every check of preflight passes for correct inputs, and names faults and their fixes."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -11,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.finding import FAIL, PASS, Finding
 from benchmark.preflight import job_checks, node_checks
-from benchmark.preflight.finding import Finding, lines_of
+from benchmark.preflight.command import lines_by_host
 from benchmark.preflight.job_checks import (
     check_checkpoint,
     check_data,
@@ -28,7 +28,7 @@ from benchmark.preflight.node_checks import (
     check_output,
     check_shards,
 )
-from benchmark.preflight.rendezvous import check_answers, check_bandwidth
+from benchmark.preflight.rendezvous import Answer, check_answers, check_bandwidth
 from benchmark.presets import build_preset
 from data_prep.__main__ import main as data_prep
 from openfold_opt.parallel.launch import LaunchInfo
@@ -57,7 +57,7 @@ def shards(tmp_path_factory):
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
-    return {finding.check: finding for finding in findings}
+    return {finding.subject: finding for finding in findings}
 
 
 def test_ranks_that_fit_have_the_batch_in_the_text():
@@ -210,10 +210,10 @@ def gpus(names: list[str], *, memory_gib: float = 79.6, free: float = 0.99) -> A
     ],
 )
 def test_gpus_that_are_not_as_expected(found, words):
-    verdict = check_accelerators(
+    result = check_accelerators(
         found, ExpectedAccelerators(count=8, name="H100", memory_gib=79), device="cuda"
     )
-    assert not verdict.passed and words in verdict.text and "drain it" in verdict.text
+    assert not result.passed and words in result.text and "drain it" in result.text
 
 
 def test_gpus_that_are_as_expected():
@@ -227,11 +227,11 @@ def test_gpus_that_are_as_expected():
 
 def test_ranks_that_do_not_answer():
     launch = LaunchInfo(world_size=8, ranks_per_node=2)
-    found = {rank: {"host": f"node{rank // 2}"} for rank in range(8)}
+    found = {rank: Answer(host=f"node{rank // 2}") for rank in range(8)}
     assert check_answers(found, launch).passed
     del found[4], found[5]
-    verdict = check_answers(found, launch)
-    assert not verdict.passed and "ranks 4, 5 did not answer (nodes number 2" in verdict.text
+    result = check_answers(found, launch)
+    assert not result.passed and "ranks 4, 5 did not answer (nodes number 2" in result.text
 
 
 def test_bandwidth():
@@ -241,10 +241,10 @@ def test_bandwidth():
 
 
 def test_lines_name_nodes_only_if_they_differ():
-    good = Finding(check="GPUs", passed=True, text="8")
-    bad = Finding(check="GPUs", passed=False, text="7")
-    assert lines_of({"a": [good], "b": [good]}) == ["ok   GPUs: 8"]
-    assert lines_of({"a": [good], "b": [bad]}) == ["ok   GPUs [a]: 8", "FAIL GPUs [b]: 7"]
+    good = Finding(state=PASS, subject="GPUs", text="8")
+    bad = Finding(state=FAIL, subject="GPUs", text="7")
+    assert lines_by_host({"a": [good], "b": [good]}) == ["PASS GPUs: 8"]
+    assert lines_by_host({"a": [good], "b": [bad]}) == ["PASS GPUs [a]: 8", "FAIL GPUs [b]: 7"]
 
 
 def test_one_process_checks_everything(shards, tmp_path, capsys):
@@ -295,12 +295,13 @@ def test_two_ranks_detect_a_slow_network(shards, tmp_path):
         timeout=120,
     )
     assert shown.returncode == 1
-    assert "FAIL all-reduce" in shown.stdout and "ok   answers: all 2 ranks" in shown.stdout, (
+    assert "FAIL all-reduce" in shown.stdout and "PASS answers: all 2 ranks" in shown.stdout, (
         shown.stdout + shown.stderr
     )
-    assert shown.stdout.count("ok   environment") == 1
+    assert shown.stdout.count("PASS environment") == 1
 
 
-def test_a_finding_is_restored_from_json():
-    finding = Finding(check="GPUs", passed=False, text="none")
-    assert Finding(**json.loads(json.dumps(finding.as_json()))) == finding
+def test_an_answer_is_restored_from_json():
+    finding = Finding(state=FAIL, subject="GPUs", text="none")
+    answer = Answer(host="node0", findings=(finding,))
+    assert Answer.from_json(answer.to_json()) == answer

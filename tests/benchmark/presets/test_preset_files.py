@@ -6,7 +6,7 @@ import pytest
 
 from benchmark import presets
 from benchmark.__main__ import main
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.presets import build_preset, fit_preset, own_data, preset_label, preset_names
 from tests.train.test_dataset_split import entry, index_of
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 from benchmark.__main__ import main
-from benchmark.mlperf.log_events import MARK
+from benchmark.mlperf.run_log import MARK
 from benchmark.results.continued import set_parts_aside
 from benchmark.results.gather import gather
 from tests.support.demo_logs import write_demo_log

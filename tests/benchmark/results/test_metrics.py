@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.results.gather import gather
 from benchmark.results.metrics import compute_metrics
 from benchmark.results.origin import describe_origin

@@ -58,7 +58,7 @@ def test_the_seed_decides_the_permutation():
 
 
 def test_ideal_structures_have_the_distances_of_real_ones():
-    helix, strand = controls._ideal_helix(12), controls._ideal_strand(12)
+    helix, strand = controls.ideal_helix(12), controls.ideal_strand(12)
     # CA to CA of neighbors, and once around the helix
     np.testing.assert_allclose((helix[1:] - helix[:-1]).norm(dim=-1), 3.8, atol=0.1)
     np.testing.assert_allclose((helix[3:] - helix[:-3]).norm(dim=-1), 5.0, atol=0.2)
@@ -97,7 +97,7 @@ def test_best_constant_is_the_candidate_that_fits_best(monkeypatch):
         "short": walk[:14],
     }
     truth = torch.from_numpy(walk[:15])
-    ideal = [controls._ideal_helix(15), controls._ideal_strand(15)]
+    ideal = [controls.ideal_helix(15), controls.ideal_strand(15)]
     expected = max(
         float(lddt(structure, truth, torch.ones(15), per_residue=False)) for structure in ideal
     )

@@ -36,10 +36,10 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def known_preset(monkeypatch):
-    from benchmark.run import export
+    from benchmark.run import settings
     from tests.support.tiny_benchmark import build_tiny
 
-    monkeypatch.setattr(export, "build_preset", build_tiny)
+    monkeypatch.setattr(settings, "build_preset", build_tiny)
 
 
 def test_the_file_has_the_content_of_the_checkpoint(run_dir, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Live, dead and finished output directories."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -11,11 +12,14 @@ import sys
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
 from benchmark.run.output_directory import OutputDirectory, describe_restart, lock_holder
+from benchmark.run.state_file import Failure
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 IDENTITY = {"preset": "demo", "data": "abc"}
+FAILURE = Failure(kind="other", type="OSError", message="broken", step=None, rank=0)
+ERROR = dataclasses.asdict(FAILURE) | {"sample_ids": []}
 
 HOLDER = """
 import sys, time
@@ -70,7 +74,7 @@ def test_a_restart_resumes_only_from_a_checkpoint(tmp_path):
     directory = take(tmp_path)
     assert describe_restart(tmp_path).endswith("the same command starts from the beginning")
     directory.mark_running()
-    directory.mark_failed({"kind": "signal"})
+    directory.mark_failed(FAILURE)
     assert describe_restart(tmp_path) == "the same command resumes from the newest checkpoint"
 
 
@@ -174,9 +178,6 @@ def test_damaged_state_is_refused(tmp_path, content):
         take(tmp_path)
 
 
-ERROR = {"kind": "other", "type": "OSError", "message": "broken"}
-
-
 def state_of(path):
     return json.loads((path / "run.json").read_text())
 
@@ -186,7 +187,7 @@ def test_failed_run_is_continued_if_it_has_a_checkpoint(tmp_path, has_checkpoint
     directory = take(tmp_path)
     if has_checkpoint:
         directory.mark_running()
-    directory.mark_failed(ERROR)
+    directory.mark_failed(FAILURE)
     directory.close()
     state = state_of(tmp_path)
     assert (state["status"], state["resumable"], state["error"]) == (
@@ -199,7 +200,7 @@ def test_failed_run_is_continued_if_it_has_a_checkpoint(tmp_path, has_checkpoint
 
 def test_a_checkpoint_that_is_complete_after_the_failure_counts(tmp_path):
     directory = take(tmp_path)
-    directory.mark_failed(ERROR)
+    directory.mark_failed(FAILURE)
     directory.mark_running()
     directory.close()
     state = state_of(tmp_path)
@@ -209,7 +210,7 @@ def test_a_checkpoint_that_is_complete_after_the_failure_counts(tmp_path):
 def test_a_continued_run_that_was_refused_does_not_count(tmp_path):
     die_in(tmp_path)
     directory = take(tmp_path)
-    directory.mark_failed(ERROR)
+    directory.mark_failed(FAILURE)
     directory.close()
     state = state_of(tmp_path)
     assert (state["status"], state["num_resumptions"], state["continued"]) == ("failed", 0, False)
@@ -220,7 +221,7 @@ def test_nothing_overrules_a_finished_run(tmp_path):
     directory = take(tmp_path)
     directory.mark_running()
     directory.mark_finished(outcome="success")
-    directory.mark_failed(ERROR)
+    directory.mark_failed(FAILURE)
     assert state_of(tmp_path)["status"] == "finished"
 
 

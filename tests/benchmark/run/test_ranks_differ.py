@@ -14,7 +14,7 @@ import pytest
 
 from openfold_opt.protein.index import index_image
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
-from tests.support.gloo_ranks import free_port
+from tests.support.gloo_ranks import free_port, launch_variables
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -45,12 +45,6 @@ def data(tmp_path):
 
 
 def start(folder, place: Place, rank: int, port: int) -> subprocess.Popen:
-    launch = {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": "2",
-    }
     return subprocess.Popen(
         [
             sys.executable,
@@ -69,9 +63,7 @@ def start(folder, place: Place, rank: int, port: int) -> subprocess.Popen:
         cwd=place.checkout,
         env={
             **os.environ,
-            **launch,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
+            **launch_variables(rank, 2, port=port),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(place.checkout),
             "TINY_REAL_INDEX": "1",

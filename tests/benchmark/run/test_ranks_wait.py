@@ -9,18 +9,12 @@ import sys
 
 import pytest
 
-from tests.support.gloo_ranks import free_port
+from tests.support.gloo_ranks import free_port, launch_variables
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def start(folder, rank: int, port: int) -> subprocess.Popen:
-    launch = {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": "2",
-    }
     return subprocess.Popen(
         [
             sys.executable,
@@ -37,9 +31,7 @@ def start(folder, rank: int, port: int) -> subprocess.Popen:
         cwd=ROOT,
         env={
             **os.environ,
-            **launch,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
+            **launch_variables(rank, 2, port=port),
             "OMP_NUM_THREADS": "1",
             "TINY_REPORT_SECONDS": "0.5",
         },

@@ -14,8 +14,9 @@ import torch
 
 from benchmark.code_revision import code_digest
 from benchmark.mlperf.check import check_log
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.run.summary import read_evaluations
+from tests.support.gloo_ranks import free_port, launch_variables
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -27,6 +28,25 @@ def command(preset, output, *flags, data="unused"):
 
 def environment(**changes):
     return {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+
+
+def run_two_ranks(preset, output, *, code, **variables):
+    """Standard output and standard error of both ranks, which end with the same exit code."""
+    port = free_port()
+    ranks = [
+        subprocess.Popen(
+            command(preset, output),
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(**launch_variables(rank, 2, port=port), **variables),
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [code, code], outputs
+    return outputs
 
 
 def run(*args, **keywords):
@@ -119,16 +139,16 @@ def test_the_code_that_ran_is_recorded(finished):
 
 
 def test_log_of_a_run(finished):
-    log = finished[0] / "mlperf.log"
-    events, damage = read_events(log)
-    assert damage == []
-    values = {event["key"]: event["value"] for event in events}
+    log = RunLog.read(finished[0] / "mlperf.log")
+    assert log.damage == ()
+    values = {event.key: event.value for event in log.events}
     assert values["seed"] == 11
     assert values["submission_division"] == "open"
-    assert events[-1]["key"] == "run_stop" and events[-1]["metadata"]["status"] == "success"
+    assert log.events[-1].key == "run_stop" and log.events[-1].detail("status") == "success"
     # Only the score is too low, because the target is far below that of the rules.
-    assert check_log(log, below_target=True).passed, check_log(log, below_target=True).complaints
-    assert read_evaluations(finished[0])[-1]["lddt_ca"] == values["eval_accuracy"]
+    result = check_log(log.path, below_target=True)
+    assert result.passed, result.complaints
+    assert read_evaluations(finished[0])[-1].lddt_ca == values["eval_accuracy"]
 
 
 def test_finished_directory_is_refused(finished):
@@ -205,52 +225,14 @@ def test_killed_run_resumes_bit_for_bit_and_is_not_a_result(tmp_path):
 
 def test_two_ranks_draw_one_seed(tmp_path):
     output = tmp_path / "out"
-    ranks = [
-        subprocess.Popen(
-            command("tiny", output),
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(
-                RANK=str(rank),
-                WORLD_SIZE="2",
-                LOCAL_RANK=str(rank),
-                LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT="29631",
-            ),
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [1, 1], outputs
-    values = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
+    outputs = run_two_ranks("tiny", output, code=1)
+    values = RunLog.read(output / "mlperf.log").values
     assert values["number_of_ranks"] == 2 and values["global_batch_size"] == 2
     assert outputs[1][0] == "", "only the first rank prints"
 
 
 def test_two_ranks_are_refused_together(finished):
-    ranks = [
-        subprocess.Popen(
-            command("tiny_target", finished[0]),
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(
-                RANK=str(rank),
-                WORLD_SIZE="2",
-                LOCAL_RANK=str(rank),
-                LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT="29641",
-            ),
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [2, 2], outputs
+    outputs = run_two_ranks("tiny_target", finished[0], code=2)
     assert "holds a finished run" in outputs[0][1]
     assert "the first rank refused the run" in outputs[1][1]
 
@@ -278,8 +260,8 @@ def test_a_signal_closes_the_log_and_leaves_a_resumable_run(tmp_path, numbers, p
     assert (
         "is complete, and the same command continues" if code == 75 else "stopped by a signal"
     ) in text and "Traceback" not in text
-    stops = [event for event in read_events(output / "mlperf.log")[0] if event["key"] == "run_stop"]
-    assert [event["metadata"]["status"] for event in stops] == ["aborted"]
+    stops = RunLog.read(output / "mlperf.log").select("run_stop")
+    assert [event.detail("status") for event in stops] == ["aborted"]
     state = json.loads((output / "run.json").read_text())
     assert (
         state["status"] == ("preempted" if code == 75 else "failed") and state["resumable"] is True
@@ -329,27 +311,7 @@ def test_a_log_that_cannot_be_written_ends_the_run(tmp_path):
     ("name", "value", "message"), [("SUBMISSION_STATUS", "bogus", "SUBMISSION_STATUS is 'bogus'")]
 )
 def test_a_wrong_environment_is_refused_by_all_ranks(tmp_path, name, value, message):
-    ranks = [
-        subprocess.Popen(
-            command("tiny", tmp_path / "out"),
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(
-                RANK=str(rank),
-                WORLD_SIZE="2",
-                LOCAL_RANK=str(rank),
-                LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT="29651",
-                **{name: value},
-            ),
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=60) for process in ranks]
-    assert [process.returncode for process in ranks] == [2, 2]
+    outputs = run_two_ranks("tiny", tmp_path / "out", code=2, **{name: value})
     assert all(message in errors and "Traceback" not in errors for _, errors in outputs)
 
 
@@ -367,7 +329,7 @@ def test_fields_that_were_set_are_recorded_and_logged(tmp_path):
     assert f"run: preset tiny, set {' '.join(expected)} (open division)" in result.stdout
     content = json.loads((output / "config.json").read_text())
     assert content["settings"] == expected and content["config"]["log_every_steps"] == 3
-    events = {event["key"]: event["value"] for event in read_events(output / "mlperf.log")[0]}
+    events = RunLog.read(output / "mlperf.log").values
     assert events["changed_fields"] == expected and events["submission_division"] == "open"
     # The checker accepts the key; only the score is too low.
     (complaint,) = check_log(output / "mlperf.log").complaints

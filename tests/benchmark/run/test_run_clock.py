@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.log import MLPerfObserver
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.mlperf.submitter import Submitter
 from benchmark.presets import build_preset
 from benchmark.run.output_directory import OutputDirectory
@@ -104,6 +104,6 @@ def test_a_clock_that_is_left_alone_is_not(tmp_path, capsys):
     clock = run_with(tmp_path / "out", during=lambda: None)
     assert clock["disagreement"] is None
     assert "WARNING" not in capsys.readouterr().out
-    stop = read_events(tmp_path / "out" / "mlperf.log")[0][-1]
-    assert stop["key"] == "run_stop"
-    assert stop["metadata"]["monotonic_seconds"] == clock["monotonic_seconds"]
+    stop = RunLog.read(tmp_path / "out" / "mlperf.log").events[-1]
+    assert stop.key == "run_stop"
+    assert stop.detail("monotonic_seconds") == clock["monotonic_seconds"]

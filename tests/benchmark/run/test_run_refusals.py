@@ -142,6 +142,7 @@ def tiny(monkeypatch):
                 return "none"
 
         monkeypatch.setattr(run_command, "ShardIndex", Index)
+        monkeypatch.setattr("benchmark.run.page_cache.ShardIndex", Index)
         monkeypatch.setattr(run_command, "ShardDataSource", Source)
         return config
 

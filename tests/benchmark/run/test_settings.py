@@ -1,16 +1,16 @@
 """`--set` takes typed values of existing fields, and makes a run open."""
 
-import dataclasses
+import json
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL
 from benchmark.mlperf.rules import division_of_run
 from benchmark.presets import build_preset, preset_names
-from benchmark.run.settings import _parse, _type_of, apply_settings
-from benchmark.submission.finding import FAIL
-from benchmark.submission.logs import find_logs
-from benchmark.submission.provenance import _check_settings
+from benchmark.run.settings import apply_settings
+from benchmark.submission.provenance import check_settings
+from benchmark.submission.submitted_run import find_runs
 from openfold_opt.train.config import config_fields
 from tests.support.demo_logs import write_demo_log, write_record
 
@@ -28,7 +28,7 @@ def test_every_field_of_every_preset_reads_its_own_value_back(name):
         text = "none" if value is None else str(value)
         if isinstance(value, tuple):
             text = ",".join(map(str, value))
-        assert _parse(text, _type_of(config, leaf.path), path=leaf.path) == value, leaf.path
+        assert apply_settings(config, [f"{leaf.path}={text}"]) == config, leaf.path
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_submit_refuses_a_run_with_settings(tmp_path):
     for number in (1, 2):
         write_demo_log(tmp_path / f"run_{number}" / "mlperf.log", seed=number)
         write_record(tmp_path / f"run_{number}", commit="1" * 40)
-    logs = find_logs([tmp_path])
-    assert _check_settings(logs) == []
-    changed = dataclasses.replace(logs[0])
-    changed.__dict__["record"] = logs[0].record | {"settings": ["max_steps=9"]}
-    (finding,) = _check_settings([changed, logs[1]])
+    assert check_settings(find_runs([tmp_path])) == []
+    record = tmp_path / "run_1" / "config.json"
+    content = json.loads(record.read_text()) | {"settings": ["max_steps=9"]}
+    record.write_text(json.dumps(content))
+    (finding,) = check_settings(find_runs([tmp_path]))
     assert (
         finding.state == FAIL and finding.text == "fields changed by --set\nresult_0: max_steps=9"
     )

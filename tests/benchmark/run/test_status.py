@@ -13,9 +13,9 @@ import time
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.mlperf.log_events import read_events
+from benchmark.mlperf.run_log import RunLog
 from benchmark.run.status import read_status, status_lines
-from tests.support.gloo_ranks import free_port
+from tests.support.gloo_ranks import free_port, launch_variables
 from tests.support.run_and_time import run_and_time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -102,11 +102,11 @@ def test_out_of_steps_is_target_not_reached_and_the_last_steps_are_evaluated(tmp
     assert lines[0].startswith("target not reached: out of steps after step 6 of 6, lDDT-Ca 0.")
     assert "after step 6, " in detail(lines, "last scores") and "after step 4" in lines[2]
     assert not any(line.startswith(("error", "continue", "time left")) for line in lines)
-    events, _ = read_events(tmp_path / "out" / "mlperf.log")
-    scores = [e["metadata"]["epoch_num"] for e in events if e["key"] == "eval_accuracy"]
+    log = RunLog.read(tmp_path / "out" / "mlperf.log")
+    scores = [event.detail("epoch_num") for event in log.select("eval_accuracy")]
     assert scores == [4, 6]
     # the rules' word stays in the log
-    assert events[-1]["metadata"]["status"] == "aborted"
+    assert log.events[-1].detail("status") == "aborted"
     assert main(["check", "--below-target", str(tmp_path / "out" / "mlperf.log")]) == 0
 
 
@@ -183,8 +183,7 @@ def test_a_signal_and_the_command_that_continues(tmp_path, number):
 
 def test_a_signal_before_training(tmp_path):
     """The first rank waits for a second one that never comes."""
-    launch = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    launch = launch_variables(0, 2, port=free_port())
     output = tmp_path / "out"
     process = start(output, **launch, TINY_REPORT_SECONDS="0.5")
     for line in process.stdout:
@@ -200,12 +199,8 @@ def test_a_signal_before_training(tmp_path):
 
 
 def start_two(output, **variables):
-    port = str(free_port())
-    launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    return [
-        start(output, **launch, RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=port, **variables)
-        for rank in range(2)
-    ]
+    port = free_port()
+    return [start(output, **launch_variables(rank, 2, port=port), **variables) for rank in range(2)]
 
 
 def test_lost_rank(tmp_path):

@@ -65,8 +65,7 @@ def test_run_end_writes_text_and_picture(tmp_path, capsys):
 
 
 def test_one_evaluation_can_be_drawn(tmp_path):
-    evaluation = {"epoch_num": 80, "lddt_ca": 0.4, "chains": [{"lddt_ca": 0.4}]}
-    draw_curve([evaluation], tmp_path / "curve.png", target_lddt_ca=0.8)
+    draw_curve([report(40, 0.4)], tmp_path / "curve.png", target_lddt_ca=0.8)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
@@ -130,7 +129,7 @@ def test_resumption_after_half_a_line(tmp_path):
     again = SummaryObserver(tmp_path, target_lddt_ca=0.8, continued=True)
     again.evaluation(report(40, 0.31))
     again.evaluation(report(80, 0.41))
-    assert [(e["step"], e["lddt_ca"]) for e in read_evaluations(tmp_path)] == [
+    assert [(e.step, e.lddt_ca) for e in read_evaluations(tmp_path)] == [
         (40, 0.31),
         (80, 0.41),
     ]

@@ -8,12 +8,12 @@ count those. In both cases samples = steps x global_batch_size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmark.mlperf.log_events import CONTINUED_KEY, as_table, read_events
 from benchmark.mlperf.log_order import order_complaints
+from benchmark.mlperf.run_log import CONTINUED_KEY, Event, RunLog, as_table
 from benchmark.run.output_directory import was_resumed
 
 BENCHMARK = "openfold"
@@ -72,8 +72,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunLog:
-    """A complete run. Times in ms are Unix times."""
+class LoggedRun:
+    """A complete run, as its log describes it. Times in ms are Unix times."""
 
     path: Path
     organization: str
@@ -127,24 +127,24 @@ class RunLog:
         return self.accumulation > 1 and not self.is_ours
 
 
-def read_run_log(path: Path) -> RunLog:
+def read_logged_run(path: Path) -> LoggedRun:
     """Read the log of a run.
 
     Raises:
         LogError: The file is not the log of one complete OpenFold run; the text is the reason.
     """
     events = _openfold_events(path)
-    values = {event["key"]: event["value"] for event in reversed(events)}
+    values = {event.key: event.value for event in reversed(events)}
     start, stop = _clock(events, path)
     inside = events[events.index(start) : events.index(stop) + 1]
-    start_ms = start["time_ms"]
-    stats = [as_table(event["value"]) for event in inside if event["key"] == "tracked_stats"]
+    start_ms = start.time_ms
+    stats = [as_table(event.value) for event in inside if event.key == "tracked_stats"]
     is_ours = any(OUR_WAIT_KEY in table for table in stats)
     evaluations = _evaluations(inside, start_ms)
     precision, seed = values.get("precision"), values.get("seed")
     num_nodes = _count(values, "number_of_nodes", least=1)
     accelerators_per_node = _count(values, "accelerators_per_node", least=0)
-    return RunLog(
+    return LoggedRun(
         path=path,
         organization=str(values.get("submission_org", "unknown")),
         platform=str(values.get("submission_platform", "unknown")),
@@ -161,12 +161,10 @@ def read_run_log(path: Path) -> RunLog:
         is_ours=is_ours,
         target=_number(values.get("target_avg_lddt_ca_value", 0.8), "target_avg_lddt_ca_value"),
         has_closed_sample=all(values.get(key) == value for key, value in CLOSED_SAMPLE.items()),
-        init_start_ms=next(
-            (event["time_ms"] for event in events if event["key"] == "init_start"), None
-        ),
+        init_start_ms=next((each.time_ms for each in events if each.key == "init_start"), None),
         run_start_ms=start_ms,
-        run_stop_ms=stop["time_ms"],
-        status=_status(stop),
+        run_stop_ms=stop.time_ms,
+        status=str(stop.detail("status")),
         cycles=_cycles(inside, start_ms),
         open_cycle_start=_open_cycle_start(inside, start_ms),
         evaluations=evaluations,
@@ -174,84 +172,78 @@ def read_run_log(path: Path) -> RunLog:
     )
 
 
-def _openfold_events(path: Path) -> list[dict[str, Any]]:
+def _openfold_events(path: Path) -> Sequence[Event]:
     """Return all events of an undamaged log of this benchmark, of a run that was not resumed."""
     try:
-        events, damage = read_events(path)
+        log = RunLog.read(path)
     except OSError as error:
         raise LogError(f"cannot be read: {error.strerror or error}") from error
-    if damage:
-        raise LogError(f"damaged: {_first(damage)}")
-    if not events:
+    if log.damage:
+        raise LogError(f"damaged: {_first(log.damage)}")
+    if not log.events:
         raise LogError("it contains no MLPerf event (:::MLLOG ...)")
-    benchmark = next(
-        (event["value"] for event in events if event["key"] == "submission_benchmark"), None
-    )
+    named = log.first("submission_benchmark")
+    benchmark = None if named is None else named.value
     if benchmark != BENCHMARK:
         kind = ForeignLogError if isinstance(benchmark, str) else LogError
         raise kind(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
-    if any(event["key"] == CONTINUED_KEY for event in events):
+    if log.first(CONTINUED_KEY) is not None:
         raise LogError("the run was resumed, so it is not a result")
-    errors = order_complaints(events)
+    errors = order_complaints(log.events)
     if errors:
         raise LogError(_first(errors))
-    return events
+    return log.events
 
 
-def _first(errors: list[str]) -> str:
+def _first(errors: Sequence[str]) -> str:
     more = len(errors) - 1
     return errors[0] + (f" (and {more} more)" if more else "")
 
 
-def _clock(events: list[dict[str, Any]], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    starts = [event for event in events if event["key"] == "run_start"]
-    stops = [event for event in events if event["key"] == "run_stop"]
+def _clock(events: Sequence[Event], path: Path) -> tuple[Event, Event]:
+    """Return run_start and run_stop."""
+    starts = [event for event in events if event.key == "run_start"]
+    stops = [event for event in events if event.key == "run_stop"]
     if not starts:
         raise LogError("no run_start: the run ended before its start, or the log is truncated")
     if not stops:
         if was_resumed(path):
             raise LogError("no run_stop: the run crashed and was resumed, so it is not a result")
         raise LogError("no run_stop: the run crashed or is still running, or the log is truncated")
-    if stops[0]["time_ms"] == starts[0]["time_ms"]:
-        raise LogError(f"run_stop is not after run_start: both have time_ms {stops[0]['time_ms']}")
+    if stops[0].time_ms == starts[0].time_ms:
+        raise LogError(f"run_stop is not after run_start: both have time_ms {stops[0].time_ms}")
     return starts[0], stops[0]
 
 
-def _status(stop: dict[str, Any]) -> str:
-    return str(as_table(stop["metadata"]).get("status"))
-
-
-def _cycles(events: list[dict[str, Any]], start_ms: float) -> tuple[Cycle, ...]:
+def _cycles(events: Sequence[Event], start_ms: float) -> tuple[Cycle, ...]:
     """Return the finished training intervals; epoch_num is the number of samples at the end."""
     cycles: list[Cycle] = []
-    started: dict[str, Any] | None = None
+    started: Event | None = None
     for event in events:
-        if event["key"] == "epoch_start":
+        if event.key == "epoch_start":
             started = event
-        elif event["key"] == "epoch_stop" and started is not None:
+        elif event.key == "epoch_stop" and started is not None:
             before = cycles[-1].samples if cycles else 0
             samples = _samples(event)
             if samples <= before:
                 reason = f"epoch_stop at {samples} samples does not come after {before} samples"
                 raise LogError(reason)
-            start, stop = ((each["time_ms"] - start_ms) / 1e3 for each in (started, event))
+            start, stop = ((each.time_ms - start_ms) / 1e3 for each in (started, event))
             cycles.append(Cycle(samples_before=before, samples=samples, start=start, stop=stop))
             started = None
     return tuple(cycles)
 
 
-def _open_cycle_start(events: list[dict[str, Any]], start_ms: float) -> float | None:
+def _open_cycle_start(events: Sequence[Event], start_ms: float) -> float | None:
     last = next(
-        (event for event in reversed(events) if event["key"] in ("epoch_start", "epoch_stop")), None
+        (event for event in reversed(events) if event.key in ("epoch_start", "epoch_stop")), None
     )
     return (
-        (last["time_ms"] - start_ms) / 1e3
-        if last is not None and last["key"] == "epoch_start"
-        else None
+        (last.time_ms - start_ms) / 1e3 if last is not None and last.key == "epoch_start" else None
     )
 
 
-def _evaluations(events: list[dict[str, Any]], start_ms: float) -> tuple[Evaluation, ...]:
+def _evaluations(events: Sequence[Event], start_ms: float) -> tuple[Evaluation, ...]:
     """Return the evaluations in the order of their results.
 
     The number of samples matches the start and the result of concurrent evaluations.
@@ -259,12 +251,12 @@ def _evaluations(events: list[dict[str, Any]], start_ms: float) -> tuple[Evaluat
     starts: dict[int, float] = {}
     evaluations = []
     for event in events:
-        if event["key"] == "eval_start":
-            starts[_samples(event)] = event["time_ms"]
-        elif event["key"] == "eval_accuracy":
+        if event.key == "eval_start":
+            starts[_samples(event)] = event.time_ms
+        elif event.key == "eval_accuracy":
             samples = _samples(event)
-            value = _number(event["value"], "eval_accuracy")
-            stop = event["time_ms"]
+            value = _number(event.value, "eval_accuracy")
+            stop = event.time_ms
             start = starts.get(samples, stop)
             evaluations.append(
                 Evaluation(
@@ -277,28 +269,29 @@ def _evaluations(events: list[dict[str, Any]], start_ms: float) -> tuple[Evaluat
     return tuple(evaluations)
 
 
-def _data_waits(events: list[dict[str, Any]]) -> tuple[float, ...]:
+def _data_waits(events: Sequence[Event]) -> tuple[float, ...]:
     waits = []
     for event in events:
-        if event["key"] == "tracked_stats":
-            stats = as_table(event["value"])
+        if event.key == "tracked_stats":
+            stats = as_table(event.value)
             waits += [_number(stats[key], key) for key in WAIT_KEYS if key in stats]
     return tuple(waits)
 
 
-def _samples(event: dict[str, Any]) -> int:
-    value = as_table(event["metadata"]).get("epoch_num")
-    return int(_number(value, f"epoch_num of {event['key']}"))
+def _samples(event: Event) -> int:
+    return int(_number(event.detail("epoch_num"), f"epoch_num of {event.key}"))
 
 
-def _count(values: dict[str, Any], key: str, *, least: int, default: int | None = None) -> int:
+def _count(
+    values: Mapping[str, object], key: str, *, least: int, default: int | None = None
+) -> int:
     value = _number(values.get(key, default), key)
     if value < least or value != int(value):
         raise LogError(f"{key} is {value}, expected a whole number of at least {least}")
     return int(value)
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: object, name: str) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)

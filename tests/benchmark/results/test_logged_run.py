@@ -5,19 +5,19 @@ import math
 
 import pytest
 
+from benchmark.results.logged_run import LogError, read_logged_run
 from benchmark.results.metrics import evaluation_alone, step_seconds
-from benchmark.results.run_log import LogError, read_run_log
 from tests.support.synthetic_logs import MadeLog, whole_run
 
 
 def reason(path):
     with pytest.raises(LogError) as caught:
-        read_run_log(path)
+        read_logged_run(path)
     return str(caught.value)
 
 
 def test_a_whole_run_is_read(tmp_path):
-    run = read_run_log(whole_run(seed=7).write(tmp_path / "mlperf.log"))
+    run = read_logged_run(whole_run(seed=7).write(tmp_path / "mlperf.log"))
     assert run.is_converged
     assert run.seed == 7
     assert run.has_closed_sample
@@ -38,7 +38,7 @@ def test_evaluation_beside_training_does_not_count_as_alone(tmp_path):
     log.now += 10
     log.event("eval_accuracy", 0.81, epoch_num=1280)
     log.event("run_stop", status="success")
-    run = read_run_log(log.write(tmp_path / "mlperf.log"))
+    run = read_logged_run(log.write(tmp_path / "mlperf.log"))
     assert run.samples == 1280
     assert run.open_cycle_start == 80
     assert evaluation_alone(run) == pytest.approx(0)
@@ -47,15 +47,15 @@ def test_evaluation_beside_training_does_not_count_as_alone(tmp_path):
 def test_events_after_the_clock_do_not_count(tmp_path):
     log = whole_run()
     log.evaluate(0.9, seconds=5, samples=99999)
-    assert read_run_log(log.write(tmp_path / "mlperf.log")).samples == 3 * 40 * 32
+    assert read_logged_run(log.write(tmp_path / "mlperf.log")).samples == 3 * 40 * 32
 
 
 def test_micro_steps_are_told_from_optimizer_steps(tmp_path):
     theirs = whole_run(gradient_accumulation_steps=2)
     ours = "\n".join(theirs.lines).replace("avg_perf_next_batch", "data_wait_seconds_per_step")
     (tmp_path / "ours.log").write_text(ours)
-    assert read_run_log(theirs.write(tmp_path / "theirs.log")).counts_micro_steps
-    assert not read_run_log(tmp_path / "ours.log").counts_micro_steps
+    assert read_logged_run(theirs.write(tmp_path / "theirs.log")).counts_micro_steps
+    assert not read_logged_run(tmp_path / "ours.log").counts_micro_steps
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_line_ends_at_line_feeds_only(tmp_path):
     event["value"] = "A\u2028B\u0085C"
     lines[number] = ":::MLLOG " + json.dumps(event, ensure_ascii=False)
     path.write_bytes("\r\n".join(lines).encode())
-    assert read_run_log(path).organization == "A\u2028B\u0085C"
+    assert read_logged_run(path).organization == "A\u2028B\u0085C"
 
 
 def test_a_line_that_is_nested_without_end_is_damage(tmp_path):
@@ -145,6 +145,6 @@ def test_a_run_that_died_and_was_resumed_is_named_so(tmp_path):
 
 
 def test_a_run_that_did_not_converge_is_a_run(tmp_path):
-    run = read_run_log(whole_run(status="aborted").write(tmp_path / "mlperf.log"))
+    run = read_logged_run(whole_run(status="aborted").write(tmp_path / "mlperf.log"))
     assert not run.is_converged
     assert math.isfinite(run.minutes)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL, NOTE, PASS
 from benchmark.run.output_directory import OutputDirectory
-from benchmark.submission.consistency import check_logs
-from benchmark.submission.finding import FAIL, NOTE, PASS
-from benchmark.submission.logs import find_logs
+from benchmark.submission.consistency import check_runs
+from benchmark.submission.submitted_run import find_runs
 from tests.benchmark.mlperf.test_check import event
 from tests.support.demo_logs import DESCRIPTION, write_demo_log, write_record
 
@@ -25,7 +25,7 @@ def runs(tmp_path):
 
 
 def problems_of(folder, *, scaling="strong", **changes):
-    findings = check_logs(find_logs([folder]), description=DESCRIPTION | changes, scaling=scaling)
+    findings = check_runs(find_runs([folder]), description=DESCRIPTION | changes, scaling=scaling)
     return {finding.subject: finding for finding in findings if finding.state in (FAIL, NOTE)}
 
 
@@ -36,7 +36,7 @@ def test_ten_runs_of_one_system_have_no_findings(runs):
 def test_logs_are_in_numerical_order(tmp_path):
     for index in (0, 1, 2, 10):
         write_demo_log(tmp_path / f"result_{index}.txt", seed=index)
-    assert [log.path.name for log in find_logs([tmp_path])] == [
+    assert [log.path.name for log in find_runs([tmp_path])] == [
         "result_0.txt",
         "result_1.txt",
         "result_2.txt",
@@ -46,12 +46,12 @@ def test_logs_are_in_numerical_order(tmp_path):
 
 def test_paths_without_logs_are_refused(tmp_path):
     with pytest.raises(BenchmarkError, match="does not exist"):
-        find_logs([tmp_path / "absent"])
+        find_runs([tmp_path / "absent"])
     with pytest.raises(BenchmarkError, match="has no logs"):
-        find_logs([tmp_path])
+        find_runs([tmp_path])
     log = write_demo_log(tmp_path / "mlperf.log", seed=1)
     with pytest.raises(BenchmarkError, match="given more than once"):
-        find_logs([log, tmp_path])
+        find_runs([log, tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_published_logs_pass_the_checks(shared):
     for folder in (folder for folder in folders if folder.is_dir()):
         scaling = "weak" if folder.name.endswith("weak") else "strong"
         description = DESCRIPTION | {"division": "closed"}
-        findings = check_logs(find_logs([folder]), description=description, scaling=scaling)
+        findings = check_runs(find_runs([folder]), description=description, scaling=scaling)
         states = {finding.subject: finding.state for finding in findings}
         subjects = ("number of runs", "compliance", "seeds", "start times", "one configuration")
         for subject in subjects:
@@ -190,7 +190,7 @@ def test_incomplete_and_resumed_runs_are_refused(runs):
     log.write_text("\n".join(log.read_text().splitlines()[:-1]) + "\n")
     write_demo_log(runs / "run_5" / "mlperf.log", seed=5, num_resumptions=1)
     (runs / "run_8" / "mlperf_continued_1.log").touch()
-    findings = check_logs(find_logs([runs]), description=DESCRIPTION, scaling="strong")
+    findings = check_runs(find_runs([runs]), description=DESCRIPTION, scaling="strong")
     texts = [finding.text for finding in findings if finding.subject == "compliance"]
     assert len(texts) == 3
     assert "result_2" in texts[0] and "run_stop" in texts[0]

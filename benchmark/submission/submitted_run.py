@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError
-from benchmark.mlperf.log_events import read_events
-from benchmark.mlperf.result_files import RESULT_PATTERN, by_number
+from benchmark.command_line import BenchmarkError
+from benchmark.mlperf.find_logs import RESULT_PATTERN, find_logs
+from benchmark.mlperf.run_log import RunLog
 from benchmark.run.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed
 
 RECORD_FILE = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunLog:
+class SubmittedRun:
     """One run: its log file and the other files of its output directory."""
 
     path: Path
+    """The log."""
     name: str
     """Name in the package, result_<i>; the log there has the suffix .txt."""
 
     @cached_property
-    def values(self) -> dict[str, Any]:
-        """Key -> first value of the log's events that is not null."""
-        values: dict[str, Any] = {}
-        for event in read_events(self.path)[0]:
-            if event["value"] is not None:
-                values.setdefault(event["key"], event["value"])
-        return values
+    def log(self) -> RunLog:
+        """The content of the log."""
+        return RunLog.read(self.path)
 
     @cached_property
-    def times(self) -> dict[str, Any]:
-        """Key -> time_ms of its first event."""
-        times: dict[str, Any] = {}
-        for event in read_events(self.path)[0]:
-            times.setdefault(event["key"], event["time_ms"])
-        return times
-
-    @cached_property
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> Mapping[str, Any] | None:
         """config.json of the run (preset, configuration, versions, machine), or None."""
         file = self.path.parent / RECORD_FILE
         if self.path.name != FIRST_LOG or not file.is_file():
@@ -80,35 +70,29 @@ class RunLog:
         return sorted(file for file in folder.glob("*.txt") if file.is_file())
 
 
-def find_logs(paths: list[Path]) -> list[RunLog]:
-    """Return the logs of files and directories, in the order given.
+def find_runs(paths: Sequence[Path]) -> list[SubmittedRun]:
+    """Return the runs of logs and directories, in the order given.
 
-    For a directory these are its mlperf.log, or else its result_<i>.txt, or else every mlperf.log
-    below it in natural sort order.
+    The logs of a directory are its mlperf.log, or else its result_<i>.txt, or else every mlperf.log
+    below it in natural order.
 
     Raises:
         BenchmarkError: A path does not exist, has no logs, or is given twice.
     """
     found: list[Path] = []
     for path in paths:
-        if not path.exists():
+        logs = (
+            find_logs(path, FIRST_LOG)
+            or find_logs(path, RESULT_PATTERN)
+            or find_logs(path, FIRST_LOG, is_deep=True)
+        )
+        if not logs:
             raise BenchmarkError(
-                f"{path} does not exist; expected the log of a run, or a directory with logs"
+                f"{path} has no logs; expected {FIRST_LOG} in it or below it, or {RESULT_PATTERN}"
             )
-        found += [path] if path.is_file() else _logs_in(path)
+        found += logs
     resolved = [path.resolve() for path in found]
     for path in resolved:
         if resolved.count(path) > 1:
             raise BenchmarkError(f"{path} is given more than once; give every run once")
-    return [RunLog(path=path, name=f"result_{index}") for index, path in enumerate(found)]
-
-
-def _logs_in(folder: Path) -> list[Path]:
-    if (folder / FIRST_LOG).is_file():
-        return [folder / FIRST_LOG]
-    found = list(folder.glob(RESULT_PATTERN)) or list(folder.rglob(FIRST_LOG))
-    if not found:
-        raise BenchmarkError(
-            f"{folder} has no logs; expected {FIRST_LOG} in it or below it, or {RESULT_PATTERN}"
-        )
-    return sorted(found, key=by_number)
+    return [SubmittedRun(path=path, name=f"result_{index}") for index, path in enumerate(found)]

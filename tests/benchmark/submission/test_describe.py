@@ -5,9 +5,9 @@ import json
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.errors import BenchmarkError
+from benchmark.command_line import BenchmarkError
+from benchmark.finding import FAIL
 from benchmark.submission.description import MEANINGS, check_description, read_description
-from benchmark.submission.finding import FAIL
 from benchmark.submission.machine_description import accelerator_keys, processor_keys
 from tests.support.demo_logs import write_description
 

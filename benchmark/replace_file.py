@@ -1,0 +1,50 @@
+"""Write a file under a temporary name, then rename it, so that it is always complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open `<path>.tmp`, and rename it to path after the block, when its content is on the disk.
+
+    If an error occurs, the temporary file is removed and path stays as it was.
+
+    Args:
+        path: the file to create or to replace.
+        mode: "w" for UTF-8 text or "wb".
+
+    Raises:
+        OSError: The file cannot be written; also if the disk is full. It has the name of the file.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file as `replacing` does. Anything but a regular file is written directly.
+
+    Such a file is /dev/stdout or a pipe, which cannot be replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    with replacing(path) as file:
+        file.write(text)
