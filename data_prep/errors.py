@@ -12,15 +12,14 @@ def printable(path: object) -> str:
 
 
 class DataPrepError(RuntimeError):
-    """An error that the user can fix.
+    """A wrong option, a missing file or another error of the whole command.
 
-    It ends a command with its message and without a traceback. The message says what is wrong and
-    how to fix it.
+    The command ends. The message says what is wrong and how to fix it.
     """
 
 
 class CannotRead(DataPrepError):
-    """Input exists but cannot be read. The message names the path and the reason."""
+    """The operating system cannot read an input. The message names the path and the reason."""
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(
@@ -29,9 +28,10 @@ class CannotRead(DataPrepError):
 
 
 class BrokenFile(ValueError):
-    """The contents of an input file cannot be used.
+    """The contents of an input file are damaged or have another format.
 
-    The message names the file and, if known, the line.
+    The conversion reports the file and continues with the next one. The message names the file
+    and, if known, the line.
     """
 
     def __init__(self, path: object, message: str, *, line: int | None = None) -> None:
@@ -41,12 +41,12 @@ class BrokenFile(ValueError):
 class EntryRejected(ValueError):
     """A PDB entry is rejected. The message is the reason that is written to rejected.csv.
 
-    The benchmark's preprocessing rejects the same entries for the same reasons.
+    The MLCommons reference rejects the same entries for the same reasons, except for FaultyEntry.
     """
 
 
 class FaultyEntry(EntryRejected):
     """The file of a PDB entry is damaged.
 
-    The entry is rejected, and the conversion reports it with its exit code.
+    The conversion rejects the entry, continues, and ends with an exit code other than 0.
     """

@@ -41,6 +41,7 @@ class Difference:
 
     def as_json(self) -> dict[str, object]:
         """Return the entry of the file that `--json` writes."""
+        # The key "mark" is part of the file's format.
         return {
             "path": self.path,
             "mark": self.category,
@@ -66,11 +67,12 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "rules",
         help="compare a preset with the closed division",
-        description=f"Compare a preset with {REFERENCE_PRESET} field by field, and check the log "
-        "that it would write with mlperf-logging. A preset is of the closed division if it differs "
-        "only in fields that the rules leave free, or that change nothing mathematically. Exit "
-        "code: 0; 1 with --require closed if the preset is open or the checker would refuse its "
-        "log, and if the preset cannot run on --data-dir; 2 for a wrong argument.",
+        description=f"Compare a preset with {REFERENCE_PRESET} field by field, and use "
+        "mlperf-logging to check the log that it would write. A preset belongs to the closed "
+        "division if it differs only in fields that the rules leave free, or that change nothing "
+        "mathematically. Exit code: 1 if the preset cannot run on --data-dir, or, with --require "
+        "closed, if the preset is open or the checker would refuse its log; 2 for a wrong "
+        "argument; else 0.",
     )
     parser.add_argument(
         "--preset",
@@ -83,7 +85,7 @@ def add_parser(subparsers) -> None:
         "--data-dir",
         type=Path,
         metavar="D",
-        help="also count the chains that the preset selects from this data set (untimed)",
+        help="also count the chains that the preset selects from this data set",
     )
     parser.add_argument(
         "--require",
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     config = apply_settings(config, args.settings)
     data = None if args.data_dir is None else count_data(config, reference, args.data_dir)
     differences = compare(config, reference)
-    division = OPEN if args.settings else division_of(differences)
+    division = OPEN if args.settings else division_of_differences(differences)
     samples = expected_samples(config) if data is None else (data.train_samples, data.eval_samples)
     refusals = closed_refusals(config, samples=samples)
     changed = f", set {' '.join(args.settings)}" if args.settings else ""
@@ -199,8 +201,7 @@ def refusal_lines(refusals: list[Refusal], *, unknown: list[str], is_counted: bo
         lines.append(f"  not checked without --data-dir: {', '.join(unknown)}")
     elif not is_counted:
         lines.append(
-            "  taken as the preset expects them, and counted with --data-dir: "
-            f"{', '.join(COUNT_KEYS)}"
+            f"  assumed from the preset (use --data-dir to count them): {', '.join(COUNT_KEYS)}"
         )
     return lines
 
@@ -249,7 +250,7 @@ def count_data(config: RunConfig, reference: RunConfig, data_dir: Path) -> Selec
 
 
 def expected_samples(config: RunConfig) -> tuple[int | None, int | None]:
-    """Return the required numbers of chains to train on and to evaluate; None is any number."""
+    """Return the required numbers of chains to train on and to evaluate; None means any."""
     return config.selection.expected_train_samples, config.selection.expected_eval_samples
 
 
@@ -269,7 +270,7 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
     return differences
 
 
-def division_of(differences: list[Difference]) -> str:
+def division_of_differences(differences: list[Difference]) -> str:
     """Return "open" if a field that the rules fix differs, else "closed"."""
     categories = {difference.category for difference in differences}
     return OPEN if "mathematical" in categories else CLOSED
@@ -278,11 +279,12 @@ def division_of(differences: list[Difference]) -> str:
 def division_of_run(config: RunConfig, settings: Sequence[str]) -> str:
     """Return the division of a run.
 
-    A run with fields changed by `--set` is open, because no file of the commit has their values.
+    A run with fields changed by `--set` is open, because the submitted source code does not contain
+    their values.
     """
     return OPEN if settings else preset_division(config)
 
 
 def preset_division(config: RunConfig) -> str:
     """Return the division of a configuration: "closed" or "open"."""
-    return division_of(compare(config, build_preset(REFERENCE_PRESET)))
+    return division_of_differences(compare(config, build_preset(REFERENCE_PRESET)))

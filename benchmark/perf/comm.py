@@ -16,6 +16,7 @@ import torch.distributed as dist
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.options import add_count, add_preset
+from benchmark.perf.tools.perf_record import json_key
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset
 from openfold_opt.model.plan import ALL_BLOCKS
@@ -28,7 +29,7 @@ from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22, 2**24)
-"""Bytes sent by a rank in the runs that latency and bandwidth are fitted to."""
+"""Message sizes in bytes per rank, to which latency and bandwidth are fitted."""
 ALL_REDUCE = "all-reduce"
 FLOAT_BYTES = 4
 
@@ -52,8 +53,9 @@ class CollectiveTimes:
     what: str
     """What is communicated."""
     kind: str
-    times: int
-    """Number of calls in a step."""
+    """all-gather, reduce-scatter, all-to-all or all-reduce."""
+    num_calls: int = json_key("times")
+    """Calls in a step."""
     sent_bytes: int
     """Bytes sent by a rank in each call."""
     seconds: list[float]
@@ -71,8 +73,7 @@ class CommMetrics:
     """Metrics of `perf comm`."""
 
     preset: str
-    passes: int
-    """Number of recycling iterations."""
+    num_recycling_iterations: int = json_key("passes")
     num_ranks: int
     backend: str
     device: str
@@ -83,12 +84,12 @@ class CommMetrics:
     @property
     def total_seconds(self) -> float:
         """Measured time of all calls of a step, without overlap."""
-        return sum(each.times * each.stats.median for each in self.collectives)
+        return sum(each.num_calls * each.stats.median for each in self.collectives)
 
     @property
     def sent_gigabytes(self) -> float:
         """Data that a rank sends in a step."""
-        return sum(each.times * each.sent_bytes for each in self.collectives) / 1e9
+        return sum(each.num_calls * each.sent_bytes for each in self.collectives) / 1e9
 
 
 METRICS = CommMetrics
@@ -110,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> CommMetrics:
-    """Return the metrics. Ranks differ only in the times, which each rank measures itself.
+    """Return the metrics. They are equal on all ranks, except for measured and predicted times.
 
     Raises:
         BenchmarkError: Fewer than two ranks, or options out of range, or no such device.
@@ -145,7 +146,7 @@ def measure(args: argparse.Namespace) -> CommMetrics:
             CollectiveTimes(
                 what=what,
                 kind=kind,
-                times=times,
+                num_calls=times,
                 sent_bytes=sent,
                 seconds=measure_collective(kind, sent, context.dap, device, args.repeats),
                 predicted_seconds=fits[kind].seconds(sent),
@@ -157,7 +158,7 @@ def measure(args: argparse.Namespace) -> CommMetrics:
         context.close()
     return CommMetrics(
         preset=args.preset,
-        passes=args.passes,
+        num_recycling_iterations=args.passes,
         num_ranks=launch.world_size,
         backend=backend,
         device=str(device),
@@ -174,24 +175,28 @@ def step_collectives(
     Returns:
         (what, kind, bytes sent by a rank) -> number of calls.
     """
-    launched: Counter = Counter()
-    axis = dataclasses.replace(
-        AxisGroup.fake("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
-    )
+    launched: Counter[tuple[str, str, int]] = Counter()
+
+    def count(what: str, kind: str, sent_bytes: int) -> None:
+        launched[(what, kind, sent_bytes)] += 1
+
+    axis = dataclasses.replace(AxisGroup.fake("dap", size=dap_size), on_launch=count)
     step = MetaStep.build(
         config,
         kernels="reference",
         precision=config.precision,
         num_recycling_iterations=num_recycling_iterations,
         dap=axis,
+        # "auto" depends on the memory of a GPU. Its recomputed collectives are not counted.
         num_recomputed_blocks=ALL_BLOCKS if config.recompute is True else 0,
     )
     with torch.device("meta"):
         step.run()
     gradient_bytes = FLOAT_BYTES * sum(parameter.numel() for parameter in step.model.parameters())
     bucket = config.parallel.gradient_bucket_bytes
-    share = 2 * (dap_size - 1) / dap_size
-    launched[("gradients", ALL_REDUCE, int(share * min(bucket, gradient_bytes)))] = max(
+    # A rank sends 2 (n - 1) / n of the buffer in a ring all-reduce. All buckets count as full.
+    ring_factor = 2 * (dap_size - 1) / dap_size
+    launched[("gradients", ALL_REDUCE, int(ring_factor * min(bucket, gradient_bytes)))] = max(
         1, math.ceil(gradient_bytes / bucket)
     )
     return dict(launched)
@@ -200,7 +205,9 @@ def step_collectives(
 def measure_collective(
     kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device, repeats: int
 ) -> list[float]:
-    """Time a collective in which each rank sends `sent_bytes`, including the copies around it.
+    """Time a collective in which each rank sends `sent_bytes`.
+
+    The time includes the copies that bring tensors into the layout of the collective and back.
 
     Returns:
         Seconds of each of `repeats` runs, after two untimed ones.
@@ -223,13 +230,17 @@ def _collective(
     kind: str, sent_bytes: int, axis: AxisGroup, device: torch.device
 ) -> Callable[[], object]:
     size, num_floats = axis.size, max(1, sent_bytes // FLOAT_BYTES)
+    # Each branch computes the size of the tensor of which a rank sends `num_floats` elements.
     if kind == "all-gather":
+        # The whole part goes to each of the other ranks.
         part = torch.zeros(max(1, num_floats // (size - 1)), device=device)
         transfer = AllGather(axis=axis, dim=0, length=size * part.numel())
         return lambda: transfer.launch(part).wait()
     if kind == ALL_REDUCE:
+        # A ring sends 2 (n - 1) / n of the tensor.
         whole = torch.zeros(max(1, num_floats * size // (2 * (size - 1))), device=device)
         return lambda: dist.all_reduce(whole, group=axis.process_group)
+    # One row for each rank; a rank sends all rows except its own.
     whole = torch.zeros(size, max(1, num_floats // (size - 1)), device=device)
     if kind == "reduce-scatter":
         reduce = ReduceScatter(axis=axis, dim=0, length=size)
@@ -270,11 +281,11 @@ def report(metrics: CommMetrics) -> str:
         [kind, f"{1e6 * fitted.latency_seconds:.0f}", f"{fitted.bytes_per_second / 1e9:.2f}"]
         for kind, fitted in metrics.fits.items()
     ]
-    collectives = sorted(metrics.collectives, key=lambda each: -each.times * each.stats.median)
+    collectives = sorted(metrics.collectives, key=lambda each: -each.num_calls * each.stats.median)
     rows = [
         [
             f"{each.what}, {each.kind}",
-            str(each.times),
+            str(each.num_calls),
             f"{each.sent_bytes:,}",
             f"{1e3 * each.stats.median:.3f}",
             f"{1e3 * each.stats.low:.3f} to {1e3 * each.stats.high:.3f}",
@@ -282,12 +293,13 @@ def report(metrics: CommMetrics) -> str:
         ]
         for each in collectives
     ]
-    predicted = sum(each.times * each.predicted_seconds for each in collectives)
+    predicted = sum(each.num_calls * each.predicted_seconds for each in collectives)
     header = ["collective", "calls", "bytes sent", "ms", "range", "predicted ms"]
     return "\n\n".join(
         [
-            f"collectives of a step of {metrics.preset} with {metrics.passes} recycling "
-            f"iterations, {metrics.num_ranks} ranks, {metrics.backend} on {metrics.device}",
+            f"collectives of a step of {metrics.preset} with {metrics.num_recycling_iterations} "
+            f"recycling iterations, {metrics.num_ranks} ranks, {metrics.backend} on "
+            f"{metrics.device}",
             table(fits, header=["kind", "latency us", "GB/s sent"]),
             table(rows, header=header),
             f"total without overlap: {metrics.total_seconds:.3f} s measured, {predicted:.3f} s "

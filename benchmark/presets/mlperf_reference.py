@@ -2,6 +2,7 @@
 
 Sources: [R] closed_openfold.yaml of mlperf-logging, ruleset hpc 3.0.0; [A] AlphaFold2 supplement
 (section, table); [P] logs published for MLPerf HPC v3.0; [M] defaults of the MLCommons reference.
+"free in [R]" means that a submission to the closed division may change the value.
 Other fields keep the defaults of their classes, which are also those of the benchmark: the sizes of
 the model ([A] 1.5 to 1.9; 93,229,082 parameters [R]) and the constants of the losses ([A] 1.9).
 """
@@ -31,7 +32,7 @@ def build() -> RunConfig:
         loss=LossConfig.initial_training(),
         data=_data(),
         loader=LoaderConfig(
-            window=0,  # InitialTrainingDataloaderPT, [M]; free: [R] allows PQ too
+            window=0,  # 0: batches in order, as [M]. [R] also allows a window (docs/loader.md).
             num_workers=14,  # [M]
         ),
         optimizer=OptimizerConfig(
@@ -55,10 +56,10 @@ def build() -> RunConfig:
         parallel=ParallelConfig(),
         local_batch_size=1,  # [M], free in [R]
         accumulation=1,  # [M], free in [R]
-        global_batch_size=128,  # [P] the smaller one, free in [R]
+        global_batch_size=128,  # [P] the smaller of 128 and 256, free in [R]
         max_steps=2000,  # [M] num_train_iters
         init_checkpoint_sha256=INIT_CHECKPOINT_SHA256,
-        precision="tf32",  # [M]; the published runs had tf32 and bf16 [P]
+        precision="tf32",  # [M]; in [P], some runs have tf32 and others bf16
         device="cuda",
     )
 
@@ -82,7 +83,7 @@ def _data() -> DataConfig:
 def _selection() -> DataSelectionConfig:
     return DataSelectionConfig(
         train_max_release_date="2021-09-16",  # [R] train_max_pdb_release_date
-        validation_rule="cameo",
+        validation_rule="cameo",  # [M] targets of CAMEO
         validation_min_date="2021-09-17",  # [R] val_min_cameo_submission_date
         validation_max_date="2021-12-11",  # [R] val_max_cameo_submission_date
         validation_max_length=700,  # [R] val_max_sequence_length

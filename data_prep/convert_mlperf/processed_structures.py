@@ -1,4 +1,4 @@
-"""Conversion of the entries of a processed data set to the structure shards of `convert`."""
+"""Conversion of the entries of MLCommons' processed data set to the shards of `convert`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REASONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProcessedEntry:
-    """An entry in the log of the data set."""
+    """A row of dicts_preprocessing_logs.csv: a PDB entry that was processed or rejected."""
 
     pdb_id: str
     path: Path
@@ -45,12 +45,13 @@ class ProcessedEntry:
     error: str
     """Why the entry was rejected; empty if it was not."""
     fingerprint: list[Any]
+    """JSON values that identify the input; if they change, the shard is built again."""
 
 
 def plan_structures(processed: Path, *, shard_size_bytes: int) -> Plan:
     """Assign all entries to structure shards.
 
-    The order is that of the log, which is sorted by the folders and names of the raw files.
+    The order is that of dicts_preprocessing_logs.csv: by folder and name of the raw files.
     """
     entries = _read_log(processed)
     chunks = make_chunks(
@@ -58,6 +59,7 @@ def plan_structures(processed: Path, *, shard_size_bytes: int) -> Plan:
         entries,
         expected_bytes=lambda entry: expected_bytes_of_entry(entry.mmcif_gz_bytes),
         shard_size_bytes=shard_size_bytes,
+        # Shards that `convert` made of raw files are not reused.
         depends_on="convert-mlperf",
     )
     return Plan(chunks=chunks)
@@ -83,6 +85,7 @@ def _read_log(processed: Path) -> list[ProcessedEntry]:
                 line=1,
             )
         for row in rows:
+            # One pickle for each folder of the PDB, named after it.
             pickle_path = dicts / row["subdirname"]
             if row["subdirname"] not in fingerprints:
                 if not pickle_path.is_file():
@@ -120,7 +123,8 @@ def build_structure_shard(
 ) -> Mapping[str, np.ndarray]:
     """Return the datasets of a structure shard.
 
-    A file or entry that cannot be read is an error, because the log names all rejected entries.
+    The log lists the rejected entries. Any other entry that cannot be read is therefore damaged,
+    and an error.
     """
     chains: list[PackedChain] = []
     for path, units in itertools.groupby(chunk.units, key=lambda unit: unit.path):
@@ -134,6 +138,7 @@ def build_structure_shard(
         for unit in units:
             try:
                 if unit.error:
+                    # The MLCommons reference rejected it, so its file is not at fault.
                     reason = EntryRejected(_REASONS.get(unit.error, unit.error))
                     findings.reject_entry(unit.pdb_id, reason, is_faulty=False)
                 else:

@@ -15,7 +15,7 @@ _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 """The largest value that glibc accepts."""
 
 _KEPT_BYTES = 2**31 - 1
-"""The largest value of mallopt's int argument."""
+"""Freed bytes at the end of the heap that are kept: the largest value that mallopt accepts."""
 
 
 @contextmanager
@@ -39,8 +39,9 @@ def paused_garbage_collection() -> Iterator[None]:
 def keep_freed_memory() -> bool:
     """Make the process keep freed memory for reuse. Return whether the C library supports this.
 
-    By default, glibc returns the end of its heap and blocks of many MiB to the kernel, which then
-    clears thousands of pages in every training step on a CPU. Only glibc has these settings.
+    By default, glibc returns the end of its heap and large blocks to the operating system. Each
+    training step on a CPU then allocates them again, and the operating system clears thousands of
+    pages. Only glibc has these settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -12,12 +12,13 @@ def outer_product_mean(
 ) -> Tensor:
     """Compute Algorithm 10, lines 3-4, with the residual.
 
-    z_ij + Linear(flatten(sum_s a_si (x) b_sj)) / norm_ij. The bias is divided too: if no sequence
-    covers both residues, the update is bias / norm.
+    z_ij + Linear(flatten(sum_s outer(a_si, b_sj))) / norm_ij. The paper takes the mean before the
+    linear layer; here the bias of the layer is divided, too, as in the MLCommons reference.
 
     Args:
         z: [batch, N_i, N_j, c_z]
-        sides: a [batch, N_seq, N_i, c] and b [batch, N_seq, N_j, c], zero where masked.
+        sides: the factors of the outer product, zero where masked: a [batch, N_seq, N_i, c] and
+            b [batch, N_seq, N_j, c].
         projection: weight [c_z, c * c] and bias [c_z].
         norm: [batch, N_i, N_j, 1], the number of sequences that cover both residues, plus epsilon.
 

@@ -48,9 +48,9 @@ class Progress:
     lddt_ca: float | None = None
     """Result of the evaluation right after this step, if there was one."""
     stream_states: tuple[StreamState | None, ...] = ()
-    """For each rank of the data axis, the part of its sample stream that the steps have used.
+    """For each data-parallel rank, the positions of its sample stream that the steps have used.
 
-    None, or no entry: the samples that these steps use in order.
+    None or a missing entry means the first `step * accumulation` positions.
     """
     is_in_order: bool = True
     """Whether all streams were used in order and without skips; `step` then determines them."""
@@ -62,7 +62,7 @@ class Progress:
 def take_snapshot(
     train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]
 ) -> Snapshot:
-    """Copy everything that a step changes to the CPU.
+    """Return a copy, on the CPU, of everything that a step changes.
 
     facts: further values to store; JSON must be able to represent them.
     """
@@ -74,6 +74,7 @@ def take_snapshot(
         facts={
             "format_version": FORMAT_VERSION,
             **asdict(identity),
+            # Adam and the average have counters of their own: a skipped step does not count.
             "num_steps": float(state.num_steps),
             "num_updates": float(state.num_updates),
             "stream_states": [
@@ -136,10 +137,9 @@ def restore_run(
 def published_form(
     snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig
 ) -> dict[str, Any]:
-    """Return a snapshot in the form of published checkpoints, with the running average added.
+    """Return a snapshot in the format of MLCommons' checkpoints, with the running average added.
 
-    Published checkpoints are dicts with the keys iteration, alphafold_state_dict and
-    optimizer_state_dict.
+    Those are dicts with the keys iteration, alphafold_state_dict and optimizer_state_dict.
     """
     first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
     return {
@@ -160,7 +160,7 @@ def published_form(
 
 @torch.no_grad()
 def share_state(train_step: TrainStep, axis: AxisGroup) -> None:
-    """Broadcast weights, moments and average from the first rank."""
+    """Broadcast weights, moments and average from the first rank of a group."""
     if axis.size == 1:
         return
     optimizer, average = train_step.optimizer, train_step.weight_average

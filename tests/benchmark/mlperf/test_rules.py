@@ -106,7 +106,7 @@ def test_rules_names_what_makes_a_preset_open(capsys):
     assert capsys.readouterr().out.split("\n\n") == [
         "preset mlperf_reference: closed division",
         "keys of the log that the checker of the closed division would refuse: none\n"
-        "  taken as the preset expects them, and counted with --data-dir: train_samples, "
+        "  assumed from the preset (use --data-dir to count them): train_samples, "
         "eval_samples\n",
     ]
 
