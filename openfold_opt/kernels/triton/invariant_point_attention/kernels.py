@@ -11,7 +11,7 @@ import triton.language as tl
 
 
 @triton.jit
-def load_heads(
+def load_rows(
     ptr, residues, num_res, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Load [residues, heads, BLOCK] of a tensor [N_res, HEADS, SIZE] as float32; zero outside."""
@@ -30,7 +30,7 @@ def load_heads(
 
 
 @triton.jit
-def load_query(ptr, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def load_row(ptr, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """Load [heads, BLOCK] of one residue of a tensor [N_res, HEADS, SIZE] as float32."""
     channels = tl.arange(0, BLOCK)
     inside = (heads < HEADS)[:, None] & (channels < SIZE)[None, :]
@@ -50,7 +50,7 @@ def load_channels(
 
 
 @triton.jit
-def store_query(
+def store_row(
     ptr, value, residue, heads, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Store [heads, BLOCK] of one residue of a tensor [N_res, HEADS, SIZE]."""
@@ -80,7 +80,12 @@ def pair_logits(
     mask_inf,
     HEADS: tl.constexpr,
 ):
-    """Return logits [residues, heads], -inf beyond the last, and squared point distances."""
+    """Return logits [residues, heads] of one query residue, and squared point distances.
+
+    Algorithm 22, line 7, with the factors of its terms multiplied out: scalar_scale is
+    sqrt(1 / (3 C)), bias_scale sqrt(1 / 3), point_scale sqrt(2 / (27 points)); point_weights are
+    after the softplus. Logits of residues that do not exist are -inf.
+    """
     exists = residues < num_res
     separation = q_points[None, :, :] - k_points
     squared = tl.sum(separation * separation, axis=2)
@@ -110,11 +115,11 @@ def forward_kernel(
     z_ptr,  # [batch, N, N, CZ]
     point_weights_ptr,  # [HEADS]
     mask_ptr,  # [batch, N]
-    scalars_ptr,  # [batch, N, HEADS, C]
-    points_ptr,  # [batch, N, HEADS, VP]
-    pairs_ptr,  # [batch, N, HEADS, CZ]
-    maximum_ptr,  # [batch, N, HEADS] float32: maximum of the logits
-    total_ptr,  # as maximum: sum of exp(logits - maximum)
+    scalars_ptr,  # out: [batch, N, HEADS, C], weighted sum of v
+    points_ptr,  # out: [batch, N, HEADS, VP], weighted sum of v_points
+    pairs_ptr,  # out: [batch, N, HEADS, CZ], weighted sum of z
+    maximum_ptr,  # out: [batch, N, HEADS] float32, maximum of the logits
+    total_ptr,  # out: as maximum, sum of exp(logits - maximum)
     num_res,
     scalar_scale,
     point_scale,
@@ -135,11 +140,11 @@ def forward_kernel(
 ):
     """Compute results and softmax statistics of residue i."""
     i, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    first = batch * num_res
-    row = first + i
+    batch_start = batch * num_res
+    row = batch_start + i
     heads = tl.arange(0, BLOCK_HEADS)
-    q = load_query(q_ptr, row, heads, HEADS, C, BLOCK_C)
-    q_points = load_query(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
+    q = load_row(q_ptr, row, heads, HEADS, C, BLOCK_C)
+    q_points = load_row(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
     point_weights = tl.load(point_weights_ptr + heads, mask=heads < HEADS, other=0.0).to(tl.float32)
     query_mask = tl.load(mask_ptr + row).to(tl.float32)
     channels_z = tl.arange(0, BLOCK_CZ)
@@ -150,9 +155,9 @@ def forward_kernel(
     pairs = tl.zeros([BLOCK_HEADS, BLOCK_CZ], dtype=tl.float32)
     for first_j in range(0, num_res, BLOCK_J):
         residues = first_j + tl.arange(0, BLOCK_J)
-        k = load_heads(k_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        k_points = load_heads(
-            k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK
+        k = load_rows(k_ptr + batch_start * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
+        k_points = load_rows(
+            k_points_ptr + batch_start * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK
         )
         logits, squared = pair_logits(
             q,
@@ -161,7 +166,7 @@ def forward_kernel(
             k_points,
             bias_ptr,
             point_weights,
-            mask_ptr + first,
+            mask_ptr + batch_start,
             query_mask,
             row,
             residues,
@@ -178,9 +183,9 @@ def forward_kernel(
         rescale = tl.exp(maximum - new_maximum)
         maximum = new_maximum
         total = total * rescale + tl.sum(weights, axis=0)
-        v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        v_points = load_heads(
-            v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
+        v = load_rows(v_ptr + batch_start * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
+        v_points = load_rows(
+            v_points_ptr + batch_start * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
         )
         z_offsets = (row * num_res + residues)[:, None] * CZ + channels_z[None, :]
         z = tl.load(
@@ -191,9 +196,9 @@ def forward_kernel(
         scalars = scalars * rescale[:, None] + tl.sum(weights[:, :, None] * v, axis=0)
         points = points * rescale[:, None] + tl.sum(weights[:, :, None] * v_points, axis=0)
         pairs = pairs * rescale[:, None] + tl.dot(tl.trans(weights), z, input_precision=PRECISION)
-    store_query(scalars_ptr, scalars / total[:, None], row, heads, HEADS, C, BLOCK_C)
-    store_query(points_ptr, points / total[:, None], row, heads, HEADS, VP, BLOCK_VP)
-    store_query(pairs_ptr, pairs / total[:, None], row, heads, HEADS, CZ, BLOCK_CZ)
+    store_row(scalars_ptr, scalars / total[:, None], row, heads, HEADS, C, BLOCK_C)
+    store_row(points_ptr, points / total[:, None], row, heads, HEADS, VP, BLOCK_VP)
+    store_row(pairs_ptr, pairs / total[:, None], row, heads, HEADS, CZ, BLOCK_CZ)
     tl.store(maximum_ptr + row * HEADS + heads, maximum, mask=heads < HEADS)
     tl.store(total_ptr + row * HEADS + heads, total, mask=heads < HEADS)
 
@@ -209,7 +214,11 @@ def add_pair_delta(
     CZ: tl.constexpr,
     BLOCK_CZ: tl.constexpr,
 ):
-    """Return delta [heads] plus the sum over channels of d(pairs) * pairs of one residue."""
+    """Add the part of the pairs to delta [heads] of one residue.
+
+    delta is the sum of output times gradient over all outputs of a head. The gradient of a logit is
+    weight * (dweight - delta), as in the backward pass of every softmax.
+    """
     for first_z in range(0, CZ, BLOCK_CZ):
         pairs = load_channels(pairs_ptr, row, heads, first_z, HEADS, CZ, BLOCK_CZ)
         delta += tl.sum(
@@ -224,8 +233,8 @@ def pair_gradients(
 ):
     """Store the gradient of z for residues j, and return that of the weights [residues, heads].
 
-    Covers BLOCK channels from `first`, with sums in registers, as a float32 matrix product of these
-    sizes would spill registers. weights: [residues, heads]; dpairs: [heads, BLOCK].
+    Covers BLOCK channels from `first`. It uses sums of products, because a float32 tl.dot of these
+    sizes spills registers. weights: [residues, heads]; dpairs: [heads, BLOCK].
     """
     channels_z = first + tl.arange(0, BLOCK)
     z_offsets = z_rows[:, None] * CZ + channels_z[None, :]
@@ -239,7 +248,7 @@ def pair_gradients(
 
 @triton.jit
 def backward_kernel(
-    q_ptr,  # as in forward_kernel, down to total_ptr
+    q_ptr,  # inputs, as in forward_kernel
     k_ptr,
     v_ptr,
     q_points_ptr,
@@ -249,21 +258,21 @@ def backward_kernel(
     z_ptr,
     point_weights_ptr,
     mask_ptr,
-    scalars_ptr,
+    scalars_ptr,  # results of forward_kernel
     points_ptr,
     pairs_ptr,
     maximum_ptr,
     total_ptr,
-    dscalars_ptr,  # as scalars; the next six also have the shapes of their tensors
+    dscalars_ptr,  # gradients of its results
     dpoints_ptr,
     dpairs_ptr,
-    dq_ptr,
+    dq_ptr,  # out: gradients of the inputs, with the shapes of the inputs
     dq_points_ptr,
     dbias_ptr,
     dz_ptr,
-    dpoint_weights_ptr,  # [batch, N, HEADS] float32, not yet summed over residues
-    weights_ptr,  # [batch, HEADS, N, N] float32: softmax weights
-    dlogits_ptr,  # [batch, HEADS, N, N] float32
+    dpoint_weights_ptr,  # out: [batch, N, HEADS] float32, not yet summed over residues
+    weights_ptr,  # out: [batch, HEADS, N, N] float32, softmax weights
+    dlogits_ptr,  # out: [batch, HEADS, N, N] float32
     num_res,
     scalar_scale,
     point_scale,
@@ -283,18 +292,18 @@ def backward_kernel(
 ):
     """Compute the gradients of residue i, its softmax weights and the gradient of its logits."""
     i, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    first = batch * num_res
-    row = first + i
+    batch_start = batch * num_res
+    row = batch_start + i
     heads = tl.arange(0, BLOCK_HEADS)
     is_head = heads < HEADS
-    q = load_query(q_ptr, row, heads, HEADS, C, BLOCK_C)
-    q_points = load_query(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
+    q = load_row(q_ptr, row, heads, HEADS, C, BLOCK_C)
+    q_points = load_row(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
     point_weights = tl.load(point_weights_ptr + heads, mask=is_head, other=0.0).to(tl.float32)
     query_mask = tl.load(mask_ptr + row).to(tl.float32)
-    dscalars = load_query(dscalars_ptr, row, heads, HEADS, C, BLOCK_C)
-    dpoints = load_query(dpoints_ptr, row, heads, HEADS, VP, BLOCK_VP)
-    delta = tl.sum(dscalars * load_query(scalars_ptr, row, heads, HEADS, C, BLOCK_C), axis=1)
-    delta += tl.sum(dpoints * load_query(points_ptr, row, heads, HEADS, VP, BLOCK_VP), axis=1)
+    dscalars = load_row(dscalars_ptr, row, heads, HEADS, C, BLOCK_C)
+    dpoints = load_row(dpoints_ptr, row, heads, HEADS, VP, BLOCK_VP)
+    delta = tl.sum(dscalars * load_row(scalars_ptr, row, heads, HEADS, C, BLOCK_C), axis=1)
+    delta += tl.sum(dpoints * load_row(points_ptr, row, heads, HEADS, VP, BLOCK_VP), axis=1)
     delta = add_pair_delta(delta, pairs_ptr, dpairs_ptr, row, heads, HEADS, CZ, BLOCK_CZ)
     maximum = tl.load(maximum_ptr + row * HEADS + heads, mask=is_head, other=0.0)
     total = tl.load(total_ptr + row * HEADS + heads, mask=is_head, other=1.0)
@@ -304,9 +313,9 @@ def backward_kernel(
     for first_j in range(0, num_res, BLOCK_J):
         residues = first_j + tl.arange(0, BLOCK_J)
         exists = residues < num_res
-        k = load_heads(k_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        k_points = load_heads(
-            k_points_ptr + first * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK
+        k = load_rows(k_ptr + batch_start * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
+        k_points = load_rows(
+            k_points_ptr + batch_start * HEADS * QK, residues, num_res, heads, HEADS, QK, BLOCK_QK
         )
         logits, squared = pair_logits(
             q,
@@ -315,7 +324,7 @@ def backward_kernel(
             k_points,
             bias_ptr,
             point_weights,
-            mask_ptr + first,
+            mask_ptr + batch_start,
             query_mask,
             row,
             residues,
@@ -328,9 +337,9 @@ def backward_kernel(
             HEADS,
         )
         weights = tl.exp(logits - maximum[None, :]) / total[None, :]
-        v = load_heads(v_ptr + first * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
-        v_points = load_heads(
-            v_points_ptr + first * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
+        v = load_rows(v_ptr + batch_start * HEADS * C, residues, num_res, heads, HEADS, C, BLOCK_C)
+        v_points = load_rows(
+            v_points_ptr + batch_start * HEADS * VP, residues, num_res, heads, HEADS, VP, BLOCK_VP
         )
         dweights = tl.sum(v * dscalars[None, :, :], axis=2) + tl.sum(
             v_points * dpoints[None, :, :], axis=2
@@ -343,8 +352,9 @@ def backward_kernel(
             )
         dlogits = weights * (dweights - delta[None, :])
         dq += tl.sum(dlogits[:, :, None] * k, axis=0) * scalar_scale
-        dsquared = dlogits * point_scale * point_weights[None, :]
-        dq_points -= tl.sum(dsquared[:, :, None] * (q_points[None, :, :] - k_points), axis=0)
+        # The factor 0.5 of the logits and the 2 of the square's derivative cancel.
+        point_factor = dlogits * point_scale * point_weights[None, :]
+        dq_points -= tl.sum(point_factor[:, :, None] * (q_points[None, :, :] - k_points), axis=0)
         dpoint_weights -= tl.sum(dlogits * squared, axis=0) * 0.5 * point_scale
         in_pair = exists[:, None] & is_head[None, :]
         bias_offsets = (row * num_res + residues)[:, None] * HEADS + heads[None, :]
@@ -353,6 +363,6 @@ def backward_kernel(
         plane = ((batch * HEADS + heads)[None, :] * num_res + i) * num_res + residues[:, None]
         tl.store(weights_ptr + plane, weights, mask=in_pair)
         tl.store(dlogits_ptr + plane, dlogits, mask=in_pair)
-    store_query(dq_ptr, dq, row, heads, HEADS, C, BLOCK_C)
-    store_query(dq_points_ptr, dq_points, row, heads, HEADS, QK, BLOCK_QK)
+    store_row(dq_ptr, dq, row, heads, HEADS, C, BLOCK_C)
+    store_row(dq_points_ptr, dq_points, row, heads, HEADS, QK, BLOCK_QK)
     tl.store(dpoint_weights_ptr + row * HEADS + heads, dpoint_weights, mask=is_head)
