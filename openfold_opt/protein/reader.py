@@ -12,7 +12,7 @@ import numpy as np
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS, sequence_to_tokens
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.records import AlignmentRecord, ChainEntry, StructureRecord, TemplateHit
-from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
+from openfold_opt.protein.shard_files import AlignmentShard, StructureShard, named_damage
 
 _MAX_OPEN_SHARDS = 256
 """Each open shard uses one file descriptor, and a process usually has a limit of 1,024."""
@@ -56,9 +56,11 @@ class ShardReader:
         """Return the sequence and coordinates of a chain."""
         entry = self.entry(chain_id)
         shard = self._shard(entry.structure_shard, StructureShard)
-        positions, mask = shard.atoms(entry.structure_row)
+        with named_damage(shard.path):
+            positions, mask = shard.atoms(entry.structure_row)
+            sequence = shard.sequence(entry.structure_row)
         return StructureRecord(
-            sequence=shard.sequence(entry.structure_row),
+            sequence=sequence,
             residue_index=np.arange(len(mask), dtype=np.int32),
             all_atom_positions=positions,
             all_atom_mask=mask,
@@ -71,7 +73,9 @@ class ShardReader:
     def sequence(self, chain_id: str) -> str:
         """Return the sequence of a chain, one letter per residue."""
         entry = self.entry(chain_id)
-        return self._shard(entry.structure_shard, StructureShard).sequence(entry.structure_row)
+        shard = self._shard(entry.structure_shard, StructureShard)
+        with named_damage(shard.path):
+            return shard.sequence(entry.structure_row)
 
     def alignment(self, chain_id: str) -> AlignmentRecord:
         """Return the alignment of a chain.
@@ -82,7 +86,9 @@ class ShardReader:
         entry = self.entry(chain_id)
         if entry.alignment_id is None:
             return single_row_alignment(self.sequence(chain_id))
-        return self._shard(entry.alignment_shard, AlignmentShard).alignment(entry.alignment_row)
+        shard = self._shard(entry.alignment_shard, AlignmentShard)
+        with named_damage(shard.path):
+            return shard.alignment(entry.alignment_row)
 
     def template_hits(self, chain_id: str) -> tuple[TemplateHit, ...]:
         """Return the hits that pass every filter except the date, highest sum_probs first.
@@ -93,7 +99,9 @@ class ShardReader:
         entry = self.entry(chain_id)
         if entry.alignment_id is None or entry.num_template_hits == 0:
             return ()
-        hits = self._shard(entry.alignment_shard, AlignmentShard).hits(entry.hit_set)
+        shard = self._shard(entry.alignment_shard, AlignmentShard)
+        with named_damage(shard.path):
+            hits = shard.hits(entry.hit_set)
         known = self.index.by_id
         return tuple(hit for hit in hits if hit.pdb_id != entry.pdb_id and hit.name in known)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -91,20 +93,34 @@ class _OpenShard:
         self.path = path
         self.arrays: dict[str, np.ndarray] = {}
         self._large: dict[str, np.ndarray | _StoredArray] = {}
-        with shard_format.open_checked(path) as file:
+        with named_damage(path), shard_format.open_checked(path) as file:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, descriptor)
-            try:
-                for name, dataset in file.items():
-                    if name in self.large_names:
-                        self._large[name] = _large_array(path, descriptor, dataset)
-                    else:
-                        self.arrays[name] = dataset[()]
-            except (OSError, ValueError) as error:
-                raise ShardError(
-                    f"{path} is damaged ({error}); remove it and run the same `convert` again"
-                ) from error
+            for name, dataset in file.items():
+                if not isinstance(dataset, h5py.Dataset):
+                    raise OSError(f"dataset {name} cannot be opened")
+                if name in self.large_names:
+                    self._large[name] = _large_array(path, descriptor, dataset)
+                else:
+                    self.arrays[name] = dataset[()]
             self.attributes = dict(file.attrs)
+
+
+@contextmanager
+def named_damage(path: Path) -> Iterator[None]:
+    """Raise what HDF5 and NumPy raise for a damaged file as a ShardError that names the file.
+
+    h5py raises RuntimeError for some kinds of damage, and wrong offsets give a LookupError.
+    """
+    try:
+        yield
+    except ShardError:
+        raise
+    except (OSError, ValueError, RuntimeError, LookupError) as error:
+        raise ShardError(
+            f"{path} is damaged ({error}); remove it and run the same `convert` again. "
+            f"`python -m data_prep verify {path.parent}` checks all files of the data set"
+        ) from error
 
 
 def _large_array(path: Path, descriptor: int, dataset: h5py.Dataset) -> np.ndarray | _StoredArray:

@@ -70,6 +70,8 @@ class TrainingInterval:
     data_wait_seconds: float = 0.0
     """Total so far."""
     warned_terms: set[str] = field(default_factory=set)
+    last_gradient_norm: float | None = None
+    """Of the last step that was reported; None before the first one."""
 
     def run(self, *, first_step: int, last_step: int) -> tuple[int, tuple[str, ...]]:
         """Run and report steps first_step .. last_step, counted from 1.
@@ -137,6 +139,7 @@ class TrainingInterval:
         if not metrics.is_applied:
             raise self._not_finite_error(launched.result, metrics)
         self._warn_about_unused_terms(metrics)
+        self.last_gradient_norm = metrics.gradient_norm
         self.observer.step(
             StepReport(
                 step=metrics.step,
@@ -170,6 +173,7 @@ class TrainingInterval:
     def _not_finite_error(self, result: StepResult, metrics: StepMetrics) -> NonFiniteError:
         """Return the same error on all ranks. Every rank has the same flag, so all call this."""
         by_rank = dict(enumerate(gather_objects(_non_finite_samples(result), self.training_ranks)))
+        counts = gather_objects(len(result.sample_ids), self.training_ranks)
         samples = [
             f"sample {sample_id}: {reason}"
             for reasons in by_rank.values()
@@ -180,12 +184,21 @@ class TrainingInterval:
             if samples
             else f"the gradient norm is {metrics.gradient_norm}, all terms are finite"
         )
+        previous = f", the gradient norm of the step before was {self.last_gradient_norm:.3g}"
+        state = f"The learning rate is {metrics.learning_rate:.3g}"
+        state += previous if self.last_gradient_norm is not None else ""
+        remedy = (
+            "All samples of the step are affected, so the weights have probably diverged: start a "
+            "run with a lower learning rate and another output directory"
+            if len(samples) == sum(counts) > 1
+            else "The same command would resume from the newest checkpoint and fail at this step "
+            "again: remove the sample from the data, or start a run with another output directory "
+            "and seed"
+        )
         return NonFiniteError(
             f"step {metrics.step} ({metrics.num_recycling_iterations} recycling iterations) is not "
             f"finite: {cause}. Samples of this rank: {', '.join(result.sample_ids)}. The step did "
-            "not change the weights. The same command would resume from the newest checkpoint and "
-            "fail at this step again: remove the sample from the data, or start a run with another "
-            "output directory and seed",
+            f"not change the weights. {state}. {remedy}",
             step=metrics.step,
             samples={rank: tuple(reasons) for rank, reasons in by_rank.items() if reasons},
         )

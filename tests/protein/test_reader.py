@@ -124,6 +124,32 @@ def test_truncated_shard_raises_an_error(small_data_dir, tmp_path):
             read("1abc_A")
 
 
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["alignments", "structures"])
+def test_damage_is_an_error_that_names_the_file(small_data_dir, tmp_path, kind, seed):
+    """h5py raises errors of several types. The size of the file does not change."""
+    (intact,) = small_data_dir.glob(f"{kind}-*.h5")
+    shutil.copytree(small_data_dir, tmp_path / "data")
+    path = tmp_path / "data" / intact.name
+    generator = np.random.default_rng(seed)
+    num_errors = 0
+    for _ in range(40):
+        contents = bytearray(intact.read_bytes())
+        for start in generator.integers(0, len(contents) - 32, size=8):
+            contents[start : start + 32] = generator.bytes(32)
+        path.write_bytes(contents)
+        try:
+            reader = ShardReader(tmp_path / "data")
+            for chain in reader.index.chains:
+                reader.structure(chain.chain_id)
+                reader.alignment(chain.chain_id)
+                reader.template_hits(chain.chain_id)
+        except ShardError as error:
+            num_errors += 1
+            assert str(path) in str(error)
+    assert num_errors > 10
+
+
 def test_alignments_are_read_only(reader):
     with pytest.raises(ValueError, match="read-only"):
         reader.alignment("1abc_A").msa[0, 0] = 0

@@ -18,6 +18,7 @@ from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, loa
 from openfold_opt.train.checkpoint.run_state import published_form
 from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.trainer import Trainer
 from tests.support.recording_observer import Recorder, train
 from tests.support.synthetic_samples import MemorySource, tiny_config
@@ -215,6 +216,20 @@ def test_a_sample_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
     assert [report.step for report in recorder.steps] == [1, 2]
     assert recorder.names[-1] == "run_failed"
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "step_00000002"
+
+
+def test_a_diverged_run_names_its_learning_rate(tmp_path):
+    schedule = ScheduleConfig(base_learning_rate=1e30)
+    config = tiny_config(schedule=schedule, accumulation=2)
+    trainer = Trainer(
+        config,
+        data=MemorySource(),
+        paths=RunPaths(output_dir=tmp_path),
+        seed=3,
+        observer=Recorder(),
+    )
+    with pytest.raises(NonFiniteError, match=r"learning rate is 1e\+30, .*lower learning rate"):
+        trainer.run()
 
 
 def test_a_run_from_the_published_form_has_its_moments_and_an_empty_average(whole, tmp_path):
