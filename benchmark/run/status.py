@@ -195,7 +195,9 @@ def _describe(error: Failure | None) -> str:
     if error is None:
         raise KeyError("error")
     text = FAILURES.get(error.kind, f"failed: {error.type}")
-    at_step = "" if error.step is None else f", at step {error.step}"
+    # Other errors have no step of their own, but the last one that was reported.
+    where = "at" if error.kind in (NOT_FINITE, LOST_RANK) else "after"
+    at_step = "" if error.step is None else f", {where} step {error.step}"
     return text + at_step + ("" if error.rank is None else f", rank {error.rank}")
 
 
@@ -203,7 +205,22 @@ def _error(error: Failure | None) -> str | None:
     if error is None:
         return None
     samples = f"; samples {', '.join(error.sample_ids)}" if error.sample_ids else ""
-    return f"{error.type}: {error.message}{samples} (traceback in {STATE_FILE})"
+    message = _without_tracebacks(error.message)
+    return f"{error.type}: {message}{samples} (traceback in {STATE_FILE})"
+
+
+def _without_tracebacks(message: str) -> str:
+    """Remove the tracebacks of worker processes, empty lines and repeated lines from a message."""
+    lines: list[str] = []
+    is_in_traceback = False
+    for line in message.splitlines():
+        is_in_traceback = line.startswith("Traceback (most recent call last)") or (
+            is_in_traceback and line.startswith(" ")
+        )
+        is_repeated = any(line in previous for previous in lines)
+        if line and not is_in_traceback and not is_repeated:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _time_left(status: RunStatus) -> str | None:

@@ -14,7 +14,10 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.mlperf.run_log import RunLog
-from benchmark.run.status import read_status, status_lines
+from benchmark.run.failure import describe_failure
+from benchmark.run.state_file import RunState
+from benchmark.run.status import RunStatus, read_status, status_lines
+from openfold_opt.loader.retry_policy import LoaderError
 from tests.support.gloo_ranks import free_port, launch_variables
 from tests.support.run_and_time import run_and_time
 
@@ -303,3 +306,24 @@ def test_files_of_another_version_are_exit_code_2(tmp_path, capsys, file, conten
     assert main(["status", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert "expected the files of a run of this version" in message and message.count("\n") == 1
+
+
+def test_tracebacks_of_workers_are_not_shown():
+    message = (
+        "preparing step 1 failed: OSError: no\n\nTraceback (most recent call last):\n"
+        '  File "loader.py", line 3, in call\n    read()\nOSError: no\n\nfix the cause'
+    )
+    failure = describe_failure(LoaderError(message), step=0)
+    shown = RunStatus(
+        state=RunState(status="failed", identity={}, resumable=True, error=failure),
+        plan=None,
+        holder=None,
+        checkpoint=None,
+        steps=(),
+        evaluations=(),
+    )
+    lines = status_lines(shown)
+    assert lines[0] == "failed: LoaderError, after step 0, rank 0"
+    text = "\n".join(lines)
+    assert "preparing step 1 failed: OSError: no\nfix the cause" in text
+    assert "Traceback" not in text
