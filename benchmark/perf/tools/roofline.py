@@ -41,7 +41,7 @@ EFFICIENCIES: Mapping[LaunchClass, Efficiency] = {
     "mma": Efficiency(memory=0.8, matrix=0.33),
     "fma": Efficiency(memory=0.8, matrix=0.055),
     "memory": Efficiency(memory=0.8, matrix=1.0),
-    "few_programs": Efficiency(memory=0.3, matrix=0.15),
+    "few_programs": Efficiency(memory=0.8, matrix=0.5),
     "cublas": Efficiency(memory=0.8, matrix=0.7),
     "cublas_float32": Efficiency(memory=0.8, matrix=0.35),
     "pytorch": Efficiency(memory=0.7, matrix=1.0),
@@ -56,7 +56,7 @@ at its best.
   inner dimensions here are smaller: 0.5.
 - mma: on Hopper, instructions of a warp reach two thirds of the rate of those of a warpgroup.
 - fma: half of the float32 peak of the CUDA cores, as a share of the matrix rate: 33.5 of 600.
-- few_programs: about a third of the multiprocessors have a program.
+- few_programs: as wgmma, times the share of the multiprocessors that have a program.
 - cublas: inner dimensions of 32 to 512 are too short for the full rate. TF32 has half of it.
 - pytorch: as memory; some operands are permuted and not read in order.
 """
@@ -125,10 +125,12 @@ def floor_seconds(launch: Launch, rates: SustainedRates) -> float:
     return _seconds(launch, rates, Efficiency(memory=1.0, matrix=1.0))
 
 
-def _seconds(launch: Launch, rates: SustainedRates, efficiency: Efficiency) -> float:
+def _seconds(
+    launch: Launch, rates: SustainedRates, efficiency: Efficiency, *, share_of_sms: float = 1.0
+) -> float:
     memory = launch.bytes / (rates.bytes_per_second * efficiency.memory)
     matrix = launch.flops / (rates.matmul_flops_per_second * efficiency.matrix)
-    return max(memory, matrix) + rates.launch_seconds
+    return max(memory, matrix) / share_of_sms + rates.launch_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +153,20 @@ class RooflineModel:
 
     def work(self, launch: Launch) -> Work:
         """Return bytes, operations and times of one launch."""
-        kind = self.classify(launch)
         return Work(
             launches=1,
             bytes=launch.bytes,
             flops=launch.flops,
             floor_seconds=floor_seconds(launch, self.rates),
-            estimate_seconds=0.0
-            if kind is None
-            else _seconds(launch, self.rates, self.efficiencies[kind]),
+            estimate_seconds=self._estimate_seconds(launch),
         )
+
+    def _estimate_seconds(self, launch: Launch) -> float:
+        kind = self.classify(launch)
+        if kind is None:
+            return 0.0
+        share = min(1.0, (launch.programs or self.num_sms) / self.num_sms)
+        return _seconds(launch, self.rates, self.efficiencies[kind], share_of_sms=share)
 
     def sum_by(self, launches: Iterable[Launch], key: Key) -> Sums:
         """Return the sums over the launches with the same key."""

@@ -64,6 +64,14 @@ def test_the_estimate_divides_each_rate_by_the_share_of_the_class():
     assert work.estimate_seconds == pytest.approx(17e-6)
 
 
+def test_programs_on_a_quarter_of_the_multiprocessors_reach_a_quarter_of_the_rates():
+    efficiencies = dict(EFFICIENCIES) | {"few_programs": Efficiency(memory=0.5, matrix=0.5)}
+    model = RooflineModel(rates=RATES, num_sms=132, efficiencies=efficiencies, code={})
+    work = model.work(launch(bytes=5000, programs=33))
+    assert work.floor_seconds == pytest.approx(5e-6 + 1e-6)
+    assert work.estimate_seconds == pytest.approx(4 * 10e-6 + 1e-6)
+
+
 def test_without_machine_code_there_is_a_floor_and_no_estimate():
     model = RooflineModel(rates=RATES, num_sms=132, efficiencies=EFFICIENCIES, code=None)
     work = model.work(launch(flops=10**6))
