@@ -18,7 +18,10 @@ INTERRUPTED_EXIT_CODE = 130
 MEASUREMENTS = {
     "agreement": "losses and gradients of a step with fused bf16 kernels against reference kernels",
     "comm": "measured and predicted times of the collectives of a training step (torchrun)",
-    "counts": "bytes, FLOPs and launches of a training step by module, counted without a GPU",
+    "counts": (
+        "bytes, FLOPs and launches of a training step by module, counted without a GPU; with "
+        "--roofline, its least time on a GPU, launch by launch, and an estimate"
+    ),
     "data": "conversion and sample preparation on one core, compared with the MLCommons reference",
     "evaluation": "step time while other ranks evaluate, and between evaluations (torchrun)",
     "kernels": "operations against reference kernels, torch.compile and other attention libraries",

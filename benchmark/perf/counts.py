@@ -1,21 +1,37 @@
-"""`perf counts`: count bytes and operations of a step, with reference and with fused kernels."""
+"""`perf counts`: count bytes and operations of a step, with reference and with fused kernels.
+
+With --roofline, count launch by launch what fused kernels need at least on a GPU.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
+from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.counting import Counter, Counts, ModuleCounts, count_each
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.options import add_preset
 from benchmark.perf.tools.perf_record import json_key
+from benchmark.perf.tools.roofline import EFFICIENCIES, RooflineModel, read_efficiencies
+from benchmark.perf.tools.roofline_count import (
+    RooflineMetrics,
+    build_metrics,
+    check_memory,
+    compile_kernels,
+    fast_config,
+    trace_steps,
+)
+from benchmark.perf.tools.roofline_report import format_roofline, roofline_headline
 from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset
+from openfold_opt.kernels.chips import CHIPS, chip_named
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 
@@ -54,8 +70,10 @@ class CountMetrics:
     preset: str
     extra_passes: float
     """Mean number of recycling iterations."""
-    variants: dict[str, VariantCounts]
-    """Counts by kernels and precision."""
+    variants: dict[str, VariantCounts] = field(default_factory=dict)
+    """Counts by kernels and precision; empty with --roofline."""
+    roofline: RooflineMetrics | None = None
+    """Only with --roofline."""
 
 
 METRICS = CountMetrics
@@ -64,12 +82,36 @@ METRICS = CountMetrics
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_preset(parser, default="mlperf_reference")
+    add = parser.add_argument
+    add(
+        "--roofline",
+        action="store_true",
+        help=(
+            "instead, count fused bf16 kernels launch by launch, compile them for --device, and "
+            "print the least time of a step, an estimate, and what each kernel's machine code says"
+        ),
+    )
+    names = [chip.name for chip in CHIPS]
+    add("--device", default="h200", choices=names, help="with --roofline: GPU (default: h200)")
+    add("--dap", type=int, default=1, metavar="P", help="with --roofline: GPUs of a sample")
+    add(
+        "--efficiencies",
+        type=Path,
+        metavar="FILE",
+        help="with --roofline: JSON file of the share of the rates that each class reaches",
+    )
 
 
 def measure(args: argparse.Namespace) -> CountMetrics:
     """Count the step, the model's parts and an Evoformer block's modules, for each variant."""
     import_with_triton("openfold_opt.kernels.triton.operations")
     config = build_preset(args.preset)
+    if args.roofline:
+        return CountMetrics(
+            preset=args.preset,
+            extra_passes=config.data.max_recycling_iterations / 2,
+            roofline=_measure_roofline(args, config),
+        )
     return CountMetrics(
         preset=args.preset,
         extra_passes=EXTRA_PASSES if config.data.max_recycling_iterations else 0.0,
@@ -78,6 +120,25 @@ def measure(args: argparse.Namespace) -> CountMetrics:
             for kernels, precision in VARIANTS
         },
     )
+
+
+def _measure_roofline(args: argparse.Namespace, config: RunConfig) -> RooflineMetrics:
+    if args.dap < 1:
+        raise BenchmarkError(f"--dap {args.dap}: expected at least 1")
+    chip = chip_named(args.device)
+    efficiencies = (
+        EFFICIENCIES if args.efficiencies is None else read_efficiencies(args.efficiencies)
+    )
+    config = fast_config(config, dap_size=args.dap)
+    check_memory(config, chip)
+    traces = trace_steps(config)
+    model = RooflineModel(
+        rates=chip.sustained,
+        num_sms=chip.num_sms,
+        efficiencies=efficiencies,
+        code=compile_kernels(traces, chip),
+    )
+    return build_metrics(config, traces, model, chip)
 
 
 def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> VariantCounts:
@@ -124,6 +185,8 @@ def _named(run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, M
 
 def report(metrics: CountMetrics) -> str:
     """Format tables of the step, the parts of the model and the modules of a block."""
+    if metrics.roofline is not None:
+        return format_roofline(metrics.preset, metrics.roofline)
     variants, extra = metrics.variants, metrics.extra_passes
     rows = [
         [
@@ -159,6 +222,8 @@ def _by_module(variants: Mapping[str, Mapping[str, ModuleCounts]]) -> str:
 
 def headline(metrics: CountMetrics) -> str:
     """Summarize the bytes of each variant, and the operations."""
+    if metrics.roofline is not None:
+        return roofline_headline(metrics.preset, metrics.roofline)
     extra = metrics.extra_passes
     volumes = [
         f"{name} {counts.of_step('bytes', extra) / _GIGA:,.0f} GB"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmark.command_line import BenchmarkError
-from benchmark.perf.tools.can_run import import_with_triton
+from benchmark.perf.tools.can_run import import_compiler, import_with_triton
 from benchmark.perf.tools.meta_step import META, MetaStep
 from benchmark.perf.tools.options import add_preset
 from benchmark.perf.tools.timing_stats import table
@@ -38,9 +38,15 @@ class KernelResources:
     signature: str
     shared_bytes: int
     registers: int | None
-    """Per thread. This and the next two are None if only shared memory was allocated."""
+    """Per thread. This and all below are None if only shared memory was allocated."""
     stack_bytes: int | None
     spills: int | None
+    wgmma: int | None = None
+    """Matrix instructions of a warpgroup (HGMMA)."""
+    mma: int | None = None
+    """Matrix instructions of a warp (HMMA)."""
+    fma: int | None = None
+    """Multiply-add instructions of the CUDA cores (FFMA)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +110,7 @@ def measure(args: argparse.Namespace) -> ResourceMetrics:
     Raises:
         BenchmarkError: Triton is missing or set to interpret, or a kernel does not compile.
     """
-    compiling = import_with_triton("openfold_opt.kernels.triton.compiling")
-    if import_with_triton("openfold_opt.kernels.triton.launching").IS_INTERPRETED:
-        raise BenchmarkError(
-            "TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it"
-        )
+    compiling = import_compiler()
     resources: dict[str, list[KernelResources]] = {}
     for precision in args.precision:
         launches = compiling.distinct_launches(

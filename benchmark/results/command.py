@@ -12,8 +12,8 @@ from benchmark.replace_file import replace_text
 from benchmark.results.files import as_csv, as_json
 from benchmark.results.gather import Gathered, ResultSet, gather
 from benchmark.results.metrics import Metrics, compute_metrics, ran_concurrently
-from benchmark.results.peak import PEAK_TFLOP_PER_SECOND
 from benchmark.results.tables import label, markdown
+from openfold_opt.kernels.chips import CHIPS, find_chip
 
 FORMATS = ("markdown", "csv", "json")
 
@@ -169,12 +169,10 @@ def _accelerators(pairs: Sequence[str]) -> dict[str, str]:
     accelerators = {}
     for pair in pairs:
         system, equals, name = pair.partition("=")
-        if not (
-            system and equals and any(pattern.search(name) for pattern, _ in PEAK_TFLOP_PER_SECOND)
-        ):
+        if not (system and equals and find_chip(name)):
+            known = ", ".join(dict.fromkeys(chip.short_name for chip in CHIPS))
             raise BenchmarkError(
-                f"--accelerator {pair}: expected SYSTEM=NAME, where NAME contains H100, H200, "
-                "GH200 or A100"
+                f"--accelerator {pair}: expected SYSTEM=NAME, where NAME contains one of {known}"
             )
         accelerators[system] = name
     return accelerators

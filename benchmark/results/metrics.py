@@ -17,6 +17,7 @@ from benchmark.results.reference_points import (
     reference_mean,
     trimmed_mean,
 )
+from openfold_opt.kernels.chips import find_chip
 
 PLACEHOLDER = "PLACEHOLDER"
 """Appears in the logs of some submitters in place of their name."""
@@ -260,7 +261,8 @@ def _real_name(name: str) -> str:
 
 def _accelerator_in(text: str) -> str | None:
     """Return the known accelerator that the name of a system contains, if any."""
-    return next((name for name in ("H100", "H200", "A100") if name in text), None)
+    chip = find_chip(text)
+    return None if chip is None else chip.short_name
 
 
 def _finite(value: float | None) -> float | None:

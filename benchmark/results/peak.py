@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from openfold_opt.kernels.chips import find_chip
 
 FORWARD_TFLOP = 11.8
 """Matrix products of a forward pass of a closed-division sample (crop 256), from `perf counts`."""
@@ -13,21 +13,15 @@ STEP_TFLOP = (3 + MEAN_EXTRA_PASSES) * FORWARD_TFLOP
 Does not include recomputation.
 """
 
-PEAK_TFLOP_PER_SECOND = (
-    # Accelerator name in the system description, and dense peak by precision, from NVIDIA's data
-    # sheets (without sparsity).
-    (re.compile(r"H100\W+PCIE", re.IGNORECASE), {"bf16": 756.0, "tf32": 378.0}),
-    (re.compile(r"G?H200|H100", re.IGNORECASE), {"bf16": 989.0, "tf32": 495.0}),
-    (re.compile(r"A100", re.IGNORECASE), {"bf16": 312.0, "tf32": 156.0}),
-)
+_PRECISIONS = ("bf16", "tf32")
+"""Precisions whose products run on the tensor cores."""
 
 
 def peak_tflop_per_second(accelerator: str | None, precision: str | None) -> float | None:
     """Return the dense peak of one accelerator, or None if its name or the precision is unknown."""
-    for pattern, peaks in PEAK_TFLOP_PER_SECOND:
-        if accelerator and pattern.search(accelerator):
-            return peaks.get(precision or "")
-    return None
+    chip = find_chip(accelerator or "")
+    rate = chip.peak.of_precision(precision) if chip and precision in _PRECISIONS else None
+    return None if rate is None else rate / 1e12
 
 
 def share_of_peak(samples_per_second: float, *, num_accelerators: int, peak: float) -> float:

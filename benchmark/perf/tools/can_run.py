@@ -53,3 +53,17 @@ def import_with_triton(module: str) -> ModuleType:
             "./run_tests.sh --setup-only adds it to .venv; elsewhere run pip install "
             "triton==3.7.1"
         ) from error
+
+
+def import_compiler() -> ModuleType:
+    """Import openfold_opt.kernels.triton.compiling.
+
+    Raises:
+        BenchmarkError: Triton is not installed, or it is set to interpret kernels.
+    """
+    compiling = import_with_triton("openfold_opt.kernels.triton.compiling")
+    if import_with_triton("openfold_opt.kernels.triton.launching").IS_INTERPRETED:
+        raise BenchmarkError(
+            "TRITON_INTERPRET is set: Triton interprets kernels and cannot compile them; unset it"
+        )
+    return compiling

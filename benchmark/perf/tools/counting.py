@@ -78,16 +78,17 @@ class Counter(TorchDispatchMode):
         elif not launches_nothing(func):
             formula = flop_registry.get(func.overloadpacket)
             flops = formula(*args, **(kwargs or {}), out_val=result) if formula is not None else 0
-            self.counts += Counts(bytes=_bytes_of((args, kwargs, result)), flops=flops, launches=1)
+            self.counts += Counts(bytes=bytes_of((args, kwargs, result)), flops=flops, launches=1)
         return result
 
     def _count_launch(
         self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, object]
     ) -> None:
-        self.counts += Counts(bytes=_bytes_of(args), launches=1)
+        self.counts += Counts(bytes=bytes_of(args), launches=1)
 
 
-def _bytes_of(tree: Any) -> int:
+def bytes_of(tree: Any) -> int:
+    """Return the bytes of all tensors in nested tuples, lists and dicts."""
     return sum(_size_bytes(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 

@@ -18,6 +18,14 @@ from openfold_opt.kernels.triton.allocating import only_shared_memory
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
+_SASS = {
+    "spills": "STL|LDL",
+    "wgmma": "HGMMA|UTCHMMA",
+    "mma": "HMMA",
+    "fma": "FFMA2?",
+}
+"""Field of Resources -> names of its instructions."""
+
 Launch = tuple[Any, tuple[int, ...], tuple, dict[str, Any]]
 """Kernel, grid, arguments (meta tensors and numbers) and options, as in launches_on_meta."""
 
@@ -32,11 +40,31 @@ class Resources:
     """Types of the tensors, and compile-time constants."""
     shared_bytes: int
     registers: int | None = None
-    """Per thread. This and the next two are None if only shared memory was allocated."""
+    """Per thread. This and all below are None if only shared memory was allocated."""
     stack_bytes: int | None = None
     """Per thread, spilled registers included."""
     spills: int | None = None
     """Instructions that store to or load from local memory."""
+    wgmma: int | None = None
+    """Matrix instructions of a warpgroup (SASS: HGMMA), or of sm_100 (UTCHMMA)."""
+    mma: int | None = None
+    """Matrix instructions of a warp (SASS: HMMA)."""
+    fma: int | None = None
+    """Multiply-add instructions of the CUDA cores (SASS: FFMA)."""
+
+
+def kernel_name(kernel: Any) -> str:
+    """Return the file and function of a kernel, such as layer_norm._forward_kernel."""
+    return f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}"
+
+
+def signature_of(args: tuple, options: dict[str, Any]) -> str:
+    """Return the types of the tensors, and the compile-time constants, of a launch."""
+    dtypes = [
+        str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)
+    ]
+    constants = [f"{name}={value}" for name, value in options.items()]
+    return " ".join([",".join(dict.fromkeys(dtypes)), *constants])
 
 
 def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = True) -> list[Launch]:
@@ -105,32 +133,24 @@ def compile_launches(
 def _read(
     kernel: Any, args: tuple, options: dict[str, Any], binary: Any, only_memory: bool
 ) -> Resources:
-    dtypes = [
-        str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)
-    ]
-    constants = [f"{name}={value}" for name, value in options.items()]
     return Resources(
-        kernel=f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}",
-        signature=" ".join([",".join(dict.fromkeys(dtypes)), *constants]),
+        kernel=kernel_name(kernel),
+        signature=signature_of(args, options),
         shared_bytes=int(binary.metadata.shared),
         **({} if only_memory else _machine_code(binary)),
     )
 
 
 def _machine_code(binary: Any) -> dict[str, int]:
-    """Return registers, stack and spills of a compiled kernel."""
+    """Return registers, stack, spills and kinds of instructions of a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
         usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
         numbers = dict(re.findall(r"(REG|STACK):(\d+)", usage))
-        # Registers are spilled to the stack: without a stack there are no spills to count.
-        assembly = _tool("nvdisasm", file.name) if int(numbers["STACK"]) else ""
-    return {
-        "registers": int(numbers["REG"]),
-        "stack_bytes": int(numbers["STACK"]),
-        "spills": len(re.findall(r"\b(?:STL|LDL)\b", assembly)),
-    }
+        assembly = _tool("nvdisasm", file.name)
+    counts = {name: len(re.findall(rf"\b(?:{kind})\b", assembly)) for name, kind in _SASS.items()}
+    return {"registers": int(numbers["REG"]), "stack_bytes": int(numbers["STACK"]), **counts}
 
 
 def _tool(name: str, *args: str) -> str:

@@ -8,6 +8,7 @@ from benchmark.command_line import BenchmarkError
 from benchmark.results.gather import gather
 from benchmark.results.metrics import compute_metrics
 from benchmark.results.origin import describe_origin
+from benchmark.results.peak import peak_tflop_per_second
 from benchmark.results.reference_points import (
     NORMALIZED,
     NOT_CHECKED,
@@ -74,6 +75,14 @@ def test_share_of_peak_only_for_the_closed_sample_on_a_known_accelerator(tmp_pat
     assert compute_metrics(
         gather([unknown]).sets[0], accelerator="A100"
     ).share_of_peak == pytest.approx(16 * 53.1 / (32 * 312))
+
+
+def test_the_share_of_peak_needs_a_precision_of_the_tensor_cores():
+    assert peak_tflop_per_second("NVIDIA H100 80GB HBM3", "bf16") == 989.0
+    assert peak_tflop_per_second("NVIDIA A100-SXM4-80GB", "tf32") == 156.0
+    assert peak_tflop_per_second("NVIDIA H100 80GB HBM3", "fp32") is None
+    assert peak_tflop_per_second("box", "bf16") is None
+    assert peak_tflop_per_second(None, None) is None
 
 
 def converging(folder, samples, *, batch):
