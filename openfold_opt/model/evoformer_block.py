@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from openfold_opt.model.axial_schedule import attend_within_msa, update_msa_and_pairs
 from openfold_opt.model.msa_column_attention import MSAColumnAttention
 from openfold_opt.model.msa_column_global_attention import MSAColumnGlobalAttention
 from openfold_opt.model.msa_row_attention import MSARowAttentionWithPairBias
@@ -23,15 +24,6 @@ from openfold_opt.model.triangle_multiplication import (
     TriangleMultiplicationIncoming,
     TriangleMultiplicationOutgoing,
 )
-from openfold_opt.parallel.async_collective import AsyncCollective
-from openfold_opt.parallel.chunks import (
-    chunk_lengths,
-    chunk_sharded,
-    chunks_to_col,
-    chunks_to_row,
-    join_replicated,
-)
-from openfold_opt.parallel.collectives import start_col_to_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +80,7 @@ class EvoformerBlockCore(nn.Module):
     def forward(
         self,
         m_col: Tensor,
-        z: AsyncCollective,
+        z_row: Callable[[], Tensor],
         masks: tuple[MSAMasks, PairMasks],
         dropout: BlockDropout,
         plan: ExecutionPlan,
@@ -97,7 +89,7 @@ class EvoformerBlockCore(nn.Module):
 
         Args:
             m_col: [batch, N_seq, N_res/dap, c_m]
-            z: in flight; its result is [batch, N_res/dap, N_res, c_z].
+            z_row: waits for [batch, N_res/dap, N_res, c_z] and returns it.
             masks: masks of the MSA and of the pairs.
             dropout: dropout masks of this block.
             plan: kernels and DAP axis.
@@ -105,32 +97,7 @@ class EvoformerBlockCore(nn.Module):
         Returns:
             m_row: [batch, N_seq/dap, N_res, c_m], z_col: [batch, N_res, N_res/dap, c_z]
         """
-        msa_masks, pair_masks = masks
-        num_res = pair_masks.row.shape[2]
-        m_col = self.msa_transition(m_col, plan)
-        # The result of the first collective is needed next, that of the second at the end.
-        sides = self.outer_product_mean.start_sides(m_col, msa_masks.col, plan, num_res=num_res)
-        m = start_col_to_row(
-            m_col, plan.dap, row_dim=1, col_dim=2, num_cols=num_res, what="MSA to rows"
-        )
-        z_row = self.outer_product_mean(z.wait(), sides, msa_masks.norm, plan)
-        z_col = self._update_pairs(z_row, pair_masks, dropout, plan)
-        return m.wait(), z_col
-
-    def _update_pairs(
-        self, z_row: Tensor, masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
-    ) -> Tensor:
-        """Run lines 6-10: [batch, N_res/dap, N_res, c_z] -> [batch, N_res, N_res/dap, c_z]."""
-        num_res, axis = z_row.shape[2], plan.dap
-        z = chunk_sharded(z_row, axis, dim=1)
-        z = self.tri_mul_out(z, masks.row, dropout.outgoing, plan)
-        z = chunks_to_col(z, axis, num_rows=repeat(num_res), what="pairs to columns")
-        z = self.tri_mul_in(z, masks.col, dropout.incoming, plan)
-        z = chunks_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
-        z = self.tri_att_start(z, masks.row, dropout.starting, plan)
-        z = chunks_to_col(z, axis, num_rows=chunk_lengths(num_res, axis), what="pairs to columns")
-        z = self.tri_att_end(z, masks.col, dropout.ending, plan)
-        return self.pair_transition(join_replicated(z, axis, dim=1), plan)
+        return update_msa_and_pairs(self, m_col, z_row, masks, dropout=dropout, plan=plan)
 
 
 class MSABlock(nn.Module):
@@ -149,16 +116,7 @@ class MSABlock(nn.Module):
         plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
         """Update m_row [batch, N_seq/dap, N_res, c_m] and z_col [batch, N_res, N_res/dap, c_z]."""
-        msa_masks, _ = masks
-        bias = self.msa_att_row.start_pair_bias(z_col, plan)
-        z_row = start_col_to_row(
-            z_col, plan.dap, row_dim=1, col_dim=2, num_cols=z_col.shape[1], what="pairs to rows"
-        )
-        m = self.msa_att_row(m_row, bias, msa_masks.row, dropout.msa_row, plan)
-        m = chunks_to_col(
-            m, plan.dap, num_rows=chunk_lengths(msa_masks.num_seq, plan.dap), what="MSA to columns"
-        )
-        m_col = self.msa_att_col(m, msa_masks.col, plan)
+        m_col, z_row = attend_within_msa(self, m_row, z_col, masks[0], dropout=dropout, plan=plan)
         return self.core(m_col, z_row, masks, dropout, plan)
 
 

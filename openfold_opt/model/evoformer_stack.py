@@ -58,7 +58,7 @@ class MSAStack(nn.Module):
         for index, (block, block_dropout) in enumerate(
             zip(self.blocks, draw_dropout(shape, dropout, plan))
         ):
-            m, z = run_block(block, index, plan, m, z, block_masks, block_dropout)
+            m, z = run_block(plan.recomputes(index), block, m, z, block_masks, block_dropout, plan)
         return m, z
 
 

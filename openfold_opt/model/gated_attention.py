@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -50,3 +51,18 @@ class GatedSelfAttention(nn.Module):
             mask_inf=self.mask_inf,
             bias=bias,
         )
+
+
+class ResidualAttention(nn.Module):
+    """Base of the modules of Algorithms 7, 8, 13, 14 and 19, which add attention to their input.
+
+    Their stages are methods on tensors, whole or sharded. `forward` runs the algorithm on one
+    device; model/axial_schedule.py runs the same stages on the chunks of a DAP group.
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend", "add")
+    """Methods that do the work of the module, in the order of the algorithm."""
+
+    def add(self, x: Tensor, update: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
+        """Add the update [batch, .., c], after dropout, to x of the same shape."""
+        return plan.kernels.dropout_residual(x, update, dropout)

@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from openfold_opt.model.gated_attention import GatedSelfAttention
+from openfold_opt.model.gated_attention import GatedSelfAttention, ResidualAttention
 from openfold_opt.model.linear import LayerNorm
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.chunks import join_replicated
 
 
-class ColumnAttention(nn.Module):
-    """Base of MSAColumnAttention and MSAColumnGlobalAttention, which differ in `attend`."""
+class ColumnAttention(ResidualAttention):
+    """Base of MSAColumnAttention and MSAColumnGlobalAttention."""
 
     layer_norm_m: LayerNorm
-    attend: Callable[[Tensor, Tensor, ExecutionPlan], Tensor]
+    attention: Callable[[Tensor, Tensor, ExecutionPlan], Tensor]
     """(x [batch, N_res/dap, N_seq, c_m], mask [batch, N_res/dap, N_seq], plan) -> update of x"""
 
-    def forward(self, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan) -> Tensor:
+    def forward(self, m: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Add the update of the columns to the MSA.
 
         Args:
-            m: chunks of [batch, N_seq, N_res/dap, c_m] along the rows.
+            m: [batch, N_seq, N_res, c_m]
+            mask: [batch, N_seq, N_res]
+            plan: kernels.
+
+        Returns:
+            [batch, N_seq, N_res, c_m]
+        """
+        x = self.normalize(m, plan)
+        return self.add(m, self.attend(x, mask, plan), None, plan)
+
+    def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Transpose and normalize the MSA.
+
+        [batch, N_seq, N_res/dap, c_m] -> [batch, N_res/dap, N_seq, c_m]
+        """
+        return self.layer_norm_m(m.transpose(1, 2), plan)
+
+    def attend(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Compute the update by attention within each column.
+
+        Args:
+            x: [batch, N_res/dap, N_seq, c_m], from normalize.
             mask: [batch, N_seq, N_res/dap]
-            plan: kernels and DAP axis.
+            plan: kernels.
 
         Returns:
             [batch, N_seq, N_res/dap, c_m]
         """
-        chunks, normalized = zip(
-            *((chunk, self.layer_norm_m(chunk.transpose(1, 2), plan)) for chunk in m)
-        )
-        x = join_replicated(normalized, plan.dap, dim=2)
-        update = self.attend(x, mask.transpose(1, 2), plan).transpose(1, 2)
-        return plan.kernels.dropout_residual(join_replicated(chunks, plan.dap, dim=1), update, None)
+        return self.attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
 
 
 class MSAColumnAttention(ColumnAttention):
@@ -48,6 +63,6 @@ class MSAColumnAttention(ColumnAttention):
             c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf
         )
 
-    def attend(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Attend within each column."""
+    def attention(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Apply multi-head attention (lines 2-6)."""
         return self.mha(x, mask, None, plan)

@@ -62,6 +62,6 @@ class MSAColumnGlobalAttention(ColumnAttention):
             c_e, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf, eps=eps
         )
 
-    def attend(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Attend within each column."""
+    def attention(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Apply global attention (lines 2-7)."""
         return self.global_attention(x, mask, plan)

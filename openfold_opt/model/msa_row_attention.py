@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from openfold_opt.model.gated_attention import GatedSelfAttention
+from openfold_opt.model.gated_attention import GatedSelfAttention, ResidualAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.async_collective import AsyncCollective, SharedResult
-from openfold_opt.parallel.chunks import chunk_sharded
-from openfold_opt.parallel.collectives import start_gather
 
 
-class MSARowAttentionWithPairBias(nn.Module):
+class MSARowAttentionWithPairBias(ResidualAttention):
     """Algorithm 7 (MSARowAttentionWithPairBias), for both MSA stacks."""
+
+    stages = ("pair_bias", "normalize", "attend", "add")
 
     def __init__(
         self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float
@@ -28,43 +27,48 @@ class MSARowAttentionWithPairBias(nn.Module):
             c_m, c_hidden=c_hidden, num_heads=num_heads, mask_inf=mask_inf
         )
 
-    def start_pair_bias(self, z: Tensor, plan: ExecutionPlan) -> AsyncCollective:
-        """Compute lines 1-3 on the columns of this rank and start to gather the bias.
-
-        Args:
-            z: [batch, N_res, N_res/dap, c_z]
-            plan: kernels and DAP axis.
-
-        Returns:
-            The bias [batch, num_heads, N_res, N_res], in flight.
-        """
-        _, bias = self.layer_norm_z.normalize_and_project(z, (self.linear_z.weight, None), plan)
-        bias = bias.movedim(-1, 1)
-        return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
-
     def forward(
-        self,
-        m: Tensor,
-        bias: AsyncCollective,
-        mask: Tensor,
-        dropout: Tensor | None,
-        plan: ExecutionPlan,
-    ) -> Iterator[Tensor]:
+        self, m: Tensor, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Tensor:
         """Add the update of the rows to the MSA.
 
         Args:
-            m: [batch, N_seq/dap, N_res, c_m]
-            bias: from start_pair_bias.
-            mask: [batch, N_seq/dap, N_res]
+            m: [batch, N_seq, N_res, c_m]
+            z: [batch, N_res, N_res, c_z]
+            mask: [batch, N_seq, N_res]
             dropout: dropout mask of the update, from BlockDropout.
-            plan: kernels and DAP axis.
+            plan: kernels.
 
-        Yields:
-            Chunks of [batch, N_seq/dap, N_res, c_m] along the rows.
+        Returns:
+            [batch, N_seq, N_res, c_m]
         """
-        shared_bias = SharedResult(bias)
-        chunks = (chunk_sharded(x, plan.dap, dim=1) for x in (m, self.layer_norm_m(m, plan), mask))
-        for chunk, x, chunk_mask in zip(*chunks):
-            yield plan.kernels.dropout_residual(
-                chunk, self.mha(x, chunk_mask, shared_bias, plan), dropout
-            )
+        bias, x = self.pair_bias(z, plan), self.normalize(m, plan)
+        return self.add(m, self.attend(x, mask, lambda: bias, plan), dropout, plan)
+
+    def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Compute the bias from the pairs (line 3).
+
+        [batch, N_res, N_res/dap, c_z] -> [batch, num_heads, N_res, N_res/dap]
+        """
+        _, bias = self.layer_norm_z.normalize_and_project(z, (self.linear_z.weight, None), plan)
+        return bias.movedim(-1, 1)
+
+    def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Normalize m [batch, N_seq/dap, N_res, c_m] (line 1)."""
+        return self.layer_norm_m(m, plan)
+
+    def attend(
+        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+    ) -> Tensor:
+        """Compute the update by attention within each row (lines 2 and 4-7).
+
+        Args:
+            x: [batch, N_seq/dap, N_res, c_m], normalized.
+            mask: [batch, N_seq/dap, N_res]
+            bias: called when the bias [batch, num_heads, N_res, N_res] is needed.
+            plan: kernels.
+
+        Returns:
+            [batch, N_seq/dap, N_res, c_m]
+        """
+        return self.mha(x, mask, bias, plan)

@@ -24,6 +24,10 @@ class ExecutionPlan:
     """Number of blocks at the start of each stack that keep only their inputs and are recomputed
     in the backward pass."""
 
+    def recomputes(self, index: int) -> bool:
+        """Whether the block at this index of a stack is recomputed in the backward pass."""
+        return index < self.num_recomputed_blocks
+
     def without_chunks(self) -> ExecutionPlan:
         """Return the same plan without chunks, for one of several groups of templates."""
         return replace(self, dap=self.dap.without_chunks())

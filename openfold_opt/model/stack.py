@@ -1,20 +1,15 @@
 """Common parts of the three stacks of blocks: masks, dropout and recomputation.
 
-Dynamic axial parallelism (FastFold): a tensor is sharded over its *rows* (the first of the two
-dims, suffix _row) or over its *columns* (suffix _col). The layout changes before an operation that
-runs along the sharded dim. Between blocks, the MSA is sharded over rows and the pair representation
-over columns: its change to rows overlaps with the work on the MSA, and the change of the MSA back
-to rows overlaps with the work on the pairs. Template pairs are sharded over rows between blocks.
-Within a block, operations exchange chunks (parallel/chunks.py). Sharded dims are written N_res/dap.
-They are padded if the length is not divisible; values in the padding are finite and never used. On
-one device every change of layout is the identity.
+Suffix _row: sharded over rows; suffix _col: sharded over columns (model/axial_schedule.py). Sharded
+dims are written N_res/dap. They are padded if the length is not divisible; values in the padding
+are finite and never used. On one device nothing is sharded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +20,9 @@ from openfold_opt.model.dropout import PassDropout
 from openfold_opt.model.outer_product_mean import outer_product_norm
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.collectives import scatter
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,20 +141,20 @@ def draw_dropout(
     ]
 
 
-def run_block(block: Callable[..., Any], index: int, plan: ExecutionPlan, *args: Any) -> Any:
-    """Call block(*args, plan), with recomputation in the backward pass if the plan requires it.
-
-    Args:
-        block: one block of a stack.
-        index: index of the block in the stack.
-        plan: execution options.
-        args: further arguments of the block.
-    """
-    if index < plan.num_recomputed_blocks and torch.is_grad_enabled():
+def run_block(
+    is_recomputed: bool, block: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
+) -> Result:
+    """Call block(*args, **kwargs), with recomputation in the backward pass if is_recomputed."""
+    if is_recomputed and torch.is_grad_enabled():
         # No random state has to be saved, because dropout masks are arguments. early_stop=False:
         # with an early stop, collectives that the block has started would not be waited for, and
         # the capture of a CUDA graph forbids that.
         return checkpoint(
-            block, *args, plan, use_reentrant=False, preserve_rng_state=False, early_stop=False
+            block,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            early_stop=False,
+            **kwargs,
         )
-    return block(*args, plan)
+    return block(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,7 +27,6 @@ from openfold_opt.model.invariant_point_attention import InvariantPointAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.single_transition import SingleTransition
-from openfold_opt.parallel.async_collective import SharedResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class StructureModule(nn.Module):
     def forward(
         self,
         s: Tensor,
-        z: SharedResult,
+        z: Callable[[], Tensor],
         residues: tuple[Tensor, Tensor],
         dropout: PassDropout | None,
         plan: ExecutionPlan,
@@ -114,7 +114,7 @@ class StructureModule(nn.Module):
 
         Args:
             s: [batch, N_res, c_s]
-            z: in flight; its result is [batch, N_res, N_res, c_z].
+            z: called when the pairs [batch, N_res, N_res, c_z] are needed.
             residues: aatype [batch, N_res] int64 and seq_mask [batch, N_res].
             dropout: None disables dropout.
             plan: kernels.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, repeat
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -14,6 +12,11 @@ from openfold_opt.model.dropout import TEMPLATE_PAIR_STACK, PassDropout
 from openfold_opt.model.linear import LayerNorm
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.stack import BlockDropout, PairMasks, StackShape, draw_dropout, run_block
+from openfold_opt.model.template_schedule import (
+    normalize_in_columns,
+    split_groups,
+    update_templates,
+)
 from openfold_opt.model.transition import PairTransition
 from openfold_opt.model.triangle_attention import (
     TriangleAttentionEndingNode,
@@ -23,14 +26,6 @@ from openfold_opt.model.triangle_multiplication import (
     TriangleMultiplicationIncoming,
     TriangleMultiplicationOutgoing,
 )
-from openfold_opt.parallel.chunks import (
-    chunk_batch,
-    chunks_to_col,
-    chunks_to_row,
-    join_sharded,
-    relayout_with_work,
-)
-from openfold_opt.parallel.collectives import start_col_to_row, start_row_to_col
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,64 +62,19 @@ class TemplatePairBlock(nn.Module):
         self.pair_transition = PairTransition(c_t, factor=config.transition_factor)
 
     def forward(
-        self, t_row: Iterable[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
+        self, t_row: Sequence[Tensor], masks: PairMasks, dropout: BlockDropout, plan: ExecutionPlan
     ) -> list[Tensor]:
         """Update groups of [batch * N_templ, N_res/dap, N_res, c_t].
 
         masks and dropout cover all groups.
         """
-        num_res, axis = masks.row.shape[2], plan.dap
-        to_col = partial(
-            chunks_to_col, axis=axis, num_rows=repeat(num_res), what="templates to columns"
-        )
-        t = to_col(_apply_to_groups(self.tri_att_start, t_row, masks.row, dropout.starting, plan))
-        t = _apply_to_groups(self.tri_att_end, t, masks.col, dropout.ending, plan)
-        t = chunks_to_row(t, axis, num_cols=repeat(num_res), what="templates to rows")
-        t = to_col(_apply_to_groups(self.tri_mul_out, t, masks.row, dropout.outgoing, plan))
-        t = _apply_to_groups(self.tri_mul_in, t, masks.col, dropout.incoming, plan)
-        to_row = partial(
-            start_col_to_row,
-            axis=axis,
-            row_dim=1,
-            col_dim=2,
-            num_cols=num_res,
-            what="templates to rows",
-        )
-        return relayout_with_work(t, partial(self.pair_transition, plan=plan), to_row)
-
-
-def _apply_to_groups(
-    module: Callable[..., Iterator[Tensor]],
-    t: Iterable[Tensor],
-    mask: Tensor,
-    dropout: Tensor | None,
-    plan: ExecutionPlan,
-) -> Iterator[Tensor]:
-    """Apply a module to each group of templates.
-
-    The collectives of all groups are in flight before the first group is complete.
-
-    Args:
-        module: an operation on chunks.
-        t: the groups.
-        mask: the mask of all groups.
-        dropout: the dropout mask of all groups, or None.
-        plan: kernels and DAP axis.
-    """
-    dropouts = repeat(None) if dropout is None else chunk_batch(dropout, plan.dap)
-    groups = zip(t, chunk_batch(mask, plan.dap), dropouts)
-    started = [
-        module((group,), group_mask, group_dropout, plan.without_chunks())
-        for group, group_mask, group_dropout in groups
-    ]
-    return chain.from_iterable(started)
+        return update_templates(self, t_row, masks, dropout, plan)
 
 
 class TemplatePairStack(nn.Module):
     """Algorithm 16 (TemplatePairStack).
 
-    Templates are independent and are part of the batch dim. On several ranks the transfers of one
-    group of templates overlap with the work on the next group. Groups are not split into chunks.
+    Templates are independent and are part of the batch dim.
     """
 
     def __init__(self, config: TemplatePairStackConfig, *, c_t: int) -> None:
@@ -159,18 +109,10 @@ class TemplatePairStack(nn.Module):
             leading=(num_templates,),
         )
         masks = PairMasks.build(pair_mask.repeat_interleave(num_templates, dim=0), plan)
-        t_row = chunk_batch(t.flatten(0, 1), plan.dap)
+        t_row: Sequence[Tensor] = split_groups(t.flatten(0, 1), plan)
         for index, (block, block_dropout) in enumerate(
             zip(self.blocks, draw_dropout(shape, dropout, plan))
         ):
-            t_row = run_block(block, index, plan, t_row, masks, block_dropout)
-        to_col = partial(
-            start_row_to_col,
-            axis=plan.dap,
-            row_dim=1,
-            col_dim=2,
-            num_rows=num_res,
-            what="templates to columns",
-        )
-        t_col = relayout_with_work(t_row, partial(self.layer_norm, plan=plan), to_col)
-        return join_sharded(t_col, dim=0).unflatten(0, (batch, num_templates))
+            t_row = run_block(plan.recomputes(index), block, t_row, masks, block_dropout, plan)
+        t_col = normalize_in_columns(t_row, self.layer_norm, plan)
+        return t_col.unflatten(0, (batch, num_templates))

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import repeat
+from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from openfold_opt.model.gated_attention import GatedSelfAttention
+from openfold_opt.model.gated_attention import GatedSelfAttention, ResidualAttention
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.parallel.async_collective import SharedResult
-from openfold_opt.parallel.chunks import (
-    chunk_replicated,
-    chunk_sharded,
-    join_replicated,
-    join_sharded,
-)
-from openfold_opt.parallel.collectives import start_gather
 
 
-class TriangleAttentionStartingNode(nn.Module):
+class TriangleAttentionStartingNode(ResidualAttention):
     """Algorithm 13 (TriangleAttentionStartingNode): attention among edges with the same start."""
 
     def __init__(self, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float) -> None:
@@ -32,81 +23,65 @@ class TriangleAttentionStartingNode(nn.Module):
         )
 
     def forward(
-        self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
-    ) -> Iterator[Tensor]:
-        """Add the update to the pair representation. The call starts to gather the bias.
+        self, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Tensor:
+        """Add the update to the pair representation.
 
         Args:
-            z: chunks of [batch, N_res/dap, N_res, c_z] along the rows.
-            mask: [batch, N_res/dap, N_res]
+            z: [batch, N_res, N_res, c_z]
+            mask: [batch, N_res, N_res]
             dropout: dropout mask of the update, from BlockDropout.
-            plan: kernels and DAP axis.
+            plan: kernels.
 
         Returns:
-            The chunks of z, computed lazily one by one.
+            [batch, N_res, N_res, c_z]
         """
-        chunks, normalized, biases = zip(*((chunk, *self._normalize(chunk, plan)) for chunk in z))
-        bias = self._start_bias(join_sharded(biases, dim=1), plan)
-        return (
-            plan.kernels.dropout_residual(chunk, self.mha(x, chunk_mask, bias, plan), dropout)
-            for chunk, x, chunk_mask in zip(
-                chunks, normalized, chunk_sharded(mask, plan.dap, dim=1)
-            )
-        )
+        x, bias = self.normalize(z, plan)
+        update = self.attend(x, mask, lambda: bias.movedim(-1, 1), plan)
+        return self.add(z, update, dropout, plan)
 
-    def _normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
-        """Return the normalized pairs [.., c_z] and their bias [.., num_heads]."""
+    def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Normalize the pairs and compute their bias (lines 1 and 3).
+
+        Args:
+            z: [batch, N_res/dap, N_res, c_z]
+            plan: kernels.
+
+        Returns:
+            x: [batch, N_res/dap, N_res, c_z], bias: [batch, N_res/dap, N_res, num_heads]
+        """
         return self.layer_norm.normalize_and_project(z, (self.linear.weight, None), plan)
 
-    def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> SharedResult:
-        """Start to gather the bias of all rows.
+    def attend(
+        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+    ) -> Tensor:
+        """Compute the update by attention within each row (lines 2 and 4-7).
 
         Args:
-            bias: bias of the rows of this rank, [batch, N_res/dap, N_res, num_heads].
-            plan: DAP axis.
+            x: [batch, N_res/dap, N_res, c_z], from normalize.
+            mask: [batch, N_res/dap, N_res]
+            bias: called when the bias [batch, num_heads, N_res, N_res] is needed.
+            plan: kernels.
 
         Returns:
-            The bias [batch, num_heads, N_res, N_res], in flight.
+            [batch, N_res/dap, N_res, c_z]
         """
-        bias = bias.movedim(-1, 1)
-        return SharedResult(
-            start_gather(bias, plan.dap, dim=2, length=bias.shape[3], what="triangle bias")
-        )
+        return self.mha(x, mask, bias, plan)
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
-    """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pairs."""
+    """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pairs.
 
-    def forward(
-        self, z: Iterable[Tensor], mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
-    ) -> Iterator[Tensor]:
-        """Add the update to the pair representation. The call starts to gather the bias.
+    z, its mask and its update are sharded over columns: [batch, N_res, N_res/dap, c_z]. Between
+    `normalize` and `attend` the pairs are transposed.
+    """
 
-        Args:
-            z: chunks of [batch, N_res, N_res/dap, c_z] along the rows.
-            mask: [batch, N_res, N_res/dap]
-            dropout: dropout mask of the update, from BlockDropout.
-            plan: kernels and DAP axis.
+    def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Transpose and normalize the pairs, and compute their bias."""
+        return super().normalize(z.transpose(1, 2), plan)
 
-        Returns:
-            The chunks of z, all computed when the first one is requested.
-        """
-        chunks, normalized, biases = zip(
-            *((chunk, *self._normalize(chunk.transpose(1, 2), plan)) for chunk in z)
-        )
-        x, bias = (join_replicated(parts, plan.dap, dim=2) for parts in (normalized, biases))
-        bias = self._start_bias(bias, plan)
-
-        def updated_chunks() -> Iterator[Tensor]:
-            update = self.mha(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)
-            dropouts = (
-                repeat(None) if dropout is None else chunk_replicated(dropout, plan.dap, dim=1)
-            )
-            yield from map(
-                plan.kernels.dropout_residual,
-                chunks,
-                chunk_replicated(update, plan.dap, dim=1),
-                dropouts,
-            )
-
-        return updated_chunks()
+    def attend(
+        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+    ) -> Tensor:
+        """Compute the update by attention within each column."""
+        return super().attend(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)

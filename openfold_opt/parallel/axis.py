@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
+
+import torch.distributed as dist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class AxisGroup:
     rank: int
     """Position of this process along the axis, 0 .. size - 1."""
     size: int
-    process_group: Any = None
-    """torch.distributed.ProcessGroup, or None when size is 1."""
+    process_group: dist.ProcessGroup | Literal["fake"] | None = None
+    """None when size is 1; "fake" for an axis without processes."""
     overlaps: bool = True
     """Whether collectives overlap with computation; False waits for each one when it is started.
     The results are bit-identical."""

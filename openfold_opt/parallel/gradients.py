@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,7 +38,7 @@ class _Bucket:
     """Number of parameters in the bucket that get a gradient."""
     num_missing: int = 0
     """Number of parameters whose gradient the current backward pass has not computed yet."""
-    work: Any = None
+    work: dist.Work | None = None
 
 
 class GradientReducer:

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import torch.distributed as dist
 
@@ -35,6 +34,9 @@ GRACE_SECONDS = 5.0
 """Time for the main thread to exit by itself after a failure report."""
 
 _REPORT_KEY = "failure report"
+
+Beat = list[int | str] | str | None
+"""A heartbeat: [number, step, activity, host], "left" after the end, None before the first one."""
 
 
 class LostRankError(RuntimeError):
@@ -95,7 +97,7 @@ class Heartbeat(SilentHeartbeat):
         self._store = connect_store(context.launch, timeout=timedelta(seconds=lost_seconds))
         self._state: tuple[int, str, float] = (0, "setting up", time.monotonic())
         self._last_round = time.monotonic()
-        self._neighbor: tuple[Any, float] = (None, time.monotonic())
+        self._neighbor: tuple[Beat, float] = (None, time.monotonic())
         self._failure_report: str | None = None
         self._has_failure_report, self._is_closing = threading.Event(), threading.Event()
         # Set together with either of the two events; the monitor waits for it.
@@ -195,7 +197,7 @@ class Heartbeat(SilentHeartbeat):
         """Whether this process itself was stopped, for example because the job was suspended."""
         return time.monotonic() - since > 0.5 * self._lost_seconds
 
-    def _read(self, rank: int) -> Any:
+    def _read(self, rank: int) -> Beat:
         key = f"alive/{rank}"
         return json.loads(self._store.get(key)) if self._store.check([key]) else None
 
@@ -261,7 +263,7 @@ def is_lost_connection(error: BaseException) -> bool:
     )
 
 
-def _describe(rank: int, beat: Any) -> str:
+def _describe(rank: int, beat: Beat) -> str:
     if not isinstance(beat, list):
         return f"rank {rank}, which never sent a heartbeat,"
     _, step, activity, host = beat

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -27,8 +27,8 @@ _reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.re
 class PendingWork:
     """A transfer in flight."""
 
-    work: Any
-    """torch.distributed.Work, or None if there is nothing left to wait for."""
+    work: dist.Work | None
+    """None if there is nothing left to wait for."""
     result: Callable[[], Tensor]
     """Returns the result. Call it after waiting for the work."""
 
@@ -140,7 +140,9 @@ def _sent_when_split(x: Tensor, axis: AxisGroup, dim: int) -> int:
     return (axis.size - 1) * axis.shard_length(x.shape[dim]) * (x.nbytes // max(x.shape[dim], 1))
 
 
-def _issue(collective: Callable[..., Any], output: Tensor, sent: Tensor, axis: AxisGroup) -> Any:
+def _issue(
+    collective: Callable[..., dist.Work | None], output: Tensor, sent: Tensor, axis: AxisGroup
+) -> dist.Work | None:
     if sent.is_meta or sent.numel() == 0:
         return None
     work = collective(output.view(-1), sent.view(-1), group=axis.process_group, async_op=True)

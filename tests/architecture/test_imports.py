@@ -147,6 +147,22 @@ def test_imports_follow_the_table(path):
     assert violations(path) == []
 
 
+def files_importing(folder: str, package: str) -> list[str]:
+    """Return the names of the files in a folder that import a package or module."""
+    return [
+        path.name
+        for path in sorted((ROOT / folder).glob("*.py"))
+        if any(f"{module}.".startswith(f"{package}.") for _, module in imported_modules(path))
+    ]
+
+
+def test_few_model_files_know_about_ranks():
+    parallel = files_importing("openfold_opt/model", "openfold_opt.parallel")
+    assert len(parallel) <= 8, parallel
+    chunks = files_importing("openfold_opt/model", "openfold_opt.parallel.chunks")
+    assert chunks == ["axial_schedule.py"]
+
+
 def test_import_table_has_no_cycle():
     assert find_cycle(ALLOWED) is None
 

@@ -91,6 +91,14 @@ def test_functions_take_few_positional_arguments(path):
         )
 
 
+@pytest.mark.parametrize(
+    "path", python_files("openfold_opt/model", "openfold_opt/parallel"), ids=name_of
+)
+def test_model_and_parallel_state_their_types(path):
+    names = {node.id for node in ast.walk(parsed(path)) if isinstance(node, ast.Name)}
+    assert "Any" not in names
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_no_global_state(path):
     for node in ast.walk(parsed(path)):

@@ -7,7 +7,6 @@ import torch
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.chunks import (
-    chunk_batch,
     chunk_lengths,
     chunk_replicated,
     chunk_sharded,
@@ -40,21 +39,6 @@ def test_a_replicated_chunk_scatters_into_the_sharded_chunks_of_the_ranks(size, 
             assert len(sharded) == len(replicated)
             for shard_chunk, chunk in zip(sharded, replicated):
                 assert torch.equal(shard_chunk, scatter(chunk, axis, dim=0))
-
-
-@pytest.mark.parametrize("num_chunks", [1, 2, 3])
-def test_a_batch_is_split_into_groups_without_copies(num_chunks):
-    axis = ranks(4, num_chunks)[1]
-    for length in range(1, 8):
-        x = torch.randn(length, 5)
-        groups = chunk_batch(x, axis)
-        assert torch.equal(join_sharded(groups, dim=0), x)
-        # Two or more samples give at least two groups.
-        assert min(length, num_chunks, 2) <= len(groups) <= num_chunks
-        assert len({group.untyped_storage().data_ptr() for group in groups}) == 1, "no copies"
-        assert all(part is x for part in chunk_batch(x, axis.without_chunks())) and all(
-            part is x for part in chunk_batch(x, AxisGroup.single("dap"))
-        )
 
 
 def test_gradients_flow_through_chunks():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.kernel_flops import FLOPS
-from openfold_opt.parallel.async_collective import AsyncCollective, SharedResult
-from openfold_opt.parallel.chunks import PendingChunks
+from benchmark.perf.tools.module_times import stages_of
+from openfold_opt.parallel.async_collective import SharedResult
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
 
@@ -101,29 +102,42 @@ def _size_bytes(x: Tensor) -> int:
 
 
 def count_each(run: Callable[[], Any], modules: Iterable[nn.Module]) -> list[ModuleCounts]:
-    """Return the counts of each module, on the inputs that it gets in `run`."""
+    """Return the counts of each module, on the inputs that it gets in `run`, on one device.
+
+    A block may call the stages of a module instead of its forward (model/axial_schedule.py). An
+    argument of forward has the same name in the stages, and forward calls all of them.
+    """
     modules = list(modules)
-    inputs: dict[nn.Module, tuple[tuple, dict]] = {}
-    handles = [
-        module.register_forward_pre_hook(
-            lambda module, args, kwargs: inputs.setdefault(module, (args, kwargs)) and None,
-            with_kwargs=True,
-        )
-        for module in modules
-    ]
+    inputs: dict[nn.Module, dict[str, Any]] = {module: {} for module in modules}
+    for module, arguments in inputs.items():
+        for stage in stages_of(module):
+            setattr(module, stage, _recorded(getattr(module, stage), arguments))
     run()
-    for handle in handles:
-        handle.remove()
-    return [_count_one(module, *inputs[module]) for module in modules]
+    for module in modules:
+        for stage in stages_of(module):
+            delattr(module, stage)
+    return [_count_one(module, inputs[module]) for module in modules]
 
 
-def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> ModuleCounts:
-    args, kwargs = tree_map(_as_leaf, (args, kwargs))
+def _recorded(stage: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Any]:
+    """Return the stage; its first call adds its arguments by name to `arguments`."""
+    signature = inspect.signature(stage)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            arguments.setdefault(name, value)
+        return stage(*args, **kwargs)
+
+    return run
+
+
+def _count_one(module: nn.Module, arguments: dict[str, Any]) -> ModuleCounts:
+    names = inspect.signature(module.forward).parameters
+    inputs = tree_map(_as_leaf, {name: arguments[name] for name in names if name in arguments})
     # Existing gradients would be accumulated into, which counts extra operations.
     module.zero_grad(set_to_none=True)
     with Counter() as forward:
-        result = module(*args, **kwargs)
-        result = list(result) if isinstance(result, Iterator) else result
+        result = module(**inputs)
     outputs = [x for x in tree_leaves(_fields(result)) if isinstance(x, Tensor) and x.requires_grad]
     with Counter() as backward:
         torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
@@ -131,13 +145,9 @@ def _count_one(module: nn.Module, args: tuple, kwargs: dict) -> ModuleCounts:
 
 
 def _as_leaf(x: Any) -> Any:
-    if isinstance(x, AsyncCollective):
-        # On one rank the result is complete.
-        return AsyncCollective(_as_leaf(x.wait()), None, what="a counted input")
     if isinstance(x, SharedResult):
-        return SharedResult(AsyncCollective(_as_leaf(x()), None, what="a counted input"))
-    if isinstance(x, PendingChunks):
-        return tuple(_as_leaf(chunk) for chunk in x)
+        leaf = _as_leaf(x())
+        return lambda: leaf
     return x.detach().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x
 
 

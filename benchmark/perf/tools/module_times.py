@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._pytree import tree_map
 
 from openfold_opt.model.linear import LayerNorm, Linear
-from openfold_opt.parallel.chunks import PendingChunks
 
 _DEEPEST = 3
 """Components of the longest range name, such as evoformer_stack.core.tri_att_start."""
@@ -68,74 +69,65 @@ def module_ranges(model: nn.Module) -> Iterator[None]:
 
     On a GPU the ranges are also NVTX ranges. Single linear layers and normalizations get no range.
     """
-    handles = []
+    wrapped = []
     for module_name, module in model.named_modules():
         name = range_name(module_name)
         if name is None or isinstance(module, (nn.ModuleList, Linear, LayerNorm)):
             continue
         ranges = _ModuleRanges(name)
-        handles += [
-            module.register_forward_pre_hook(ranges.before),
-            module.register_forward_hook(ranges.after),
-        ]
+        for stage in stages_of(module):
+            # An attribute of the object hides the method of the class.
+            setattr(module, stage, ranges.around(getattr(module, stage)))
+            wrapped.append((module, stage))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for module, stage in wrapped:
+            delattr(module, stage)
+
+
+def stages_of(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the methods that do the work of a module."""
+    return getattr(module, "stages", ("forward",))
 
 
 class _ModuleRanges:
-    """Hooks that open and close both ranges of a module.
+    """Opens and closes both ranges of a module around its stages.
 
-    Arguments and results may be tensors or iterators of chunks. The backward range is open from the
-    gradient of a result to the last gradient of an argument.
+    The backward range is open from the gradient of a result of a stage to the last gradient of its
+    arguments.
     """
 
     def __init__(self, name: str) -> None:
         self._forward, self._backward = _Range(f"{name} forward"), _Range(f"{name} backward")
 
-    def before(self, module: nn.Module, args: tuple) -> tuple:
-        self._forward.enter()
-        is_waiting: list[bool] = []
+    def around(self, stage: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the stage with ranges."""
 
-        def close() -> None:
-            is_waiting.pop()
-            if not is_waiting:
-                self._backward.leave()
-
-        def mark(x: Any) -> Any:
-            if isinstance(x, (PendingChunks, tuple)):
-                chunks = map(mark, x)
-                return tuple(chunks) if isinstance(x, tuple) else chunks
-            if isinstance(x, Tensor) and x.requires_grad:
-                is_waiting.append(True)
-            return _marked(x, close)
-
-        return tuple(mark(x) for x in args)
-
-    def after(self, module: nn.Module, args: tuple, result: Any) -> Any:
-        self._forward.leave()
-        return (
-            self._each(result)
-            if isinstance(result, Iterator)
-            else _marked(result, self._backward.enter)
-        )
-
-    def _each(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yield the chunks; the forward range is open while the module computes one."""
-        self._forward.enter()
-        for chunk in chunks:
-            self._forward.leave()
-            yield _marked(chunk, self._backward.enter)
+        def run(*args: Any, **kwargs: Any) -> Any:
             self._forward.enter()
-        self._forward.leave()
+            is_waiting: list[bool] = []
+
+            def close() -> None:
+                is_waiting.pop()
+                if not is_waiting:
+                    self._backward.leave()
+
+            def mark(x: Any) -> Any:
+                if isinstance(x, Tensor) and x.requires_grad:
+                    is_waiting.append(True)
+                return _marked(x, close)
+
+            args, kwargs = tree_map(mark, (args, kwargs))
+            result = tree_map(partial(_marked, action=self._backward.enter), stage(*args, **kwargs))
+            self._forward.leave()
+            return result
+
+        return run
 
 
 def _marked(x: Any, action: Callable[[], None]) -> Any:
-    """Return x. `action` is called when the gradient of x, or of a tensor in x, is ready."""
-    if isinstance(x, tuple):
-        return tuple(_marked(each, action) for each in x)
+    """Return x. If x is a tensor, `action` is called when its gradient is ready."""
     return _Mark.apply(x, action) if isinstance(x, Tensor) and x.requires_grad else x
 
 
