@@ -11,6 +11,7 @@ import torch
 from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_point_attention
 from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
 from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
+from openfold_opt.kernels.cpu import projected_norm as cpu_projected_norm
 from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
 from openfold_opt.kernels.cpu import transition as cpu_transition
 from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
@@ -18,15 +19,17 @@ from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
 from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
 from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
+from openfold_opt.kernels.reference.dropout_masks import dropout_masks
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.global_attention import global_attention
 from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
-from openfold_opt.kernels.reference.layer_norm import layer_norm, projected_norm
+from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
-from openfold_opt.kernels.reference.random_mask import dropout_masks
+from openfold_opt.kernels.reference.projected_norm import projected_norm
 from openfold_opt.kernels.reference.self_attention import self_attention
 from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
+from openfold_opt.kernels.reference.triangle_edges import triangle_edges
+from openfold_opt.kernels.reference.triangle_update import triangle_update
 from openfold_opt.kernels.reference.weight_update import weight_update
 
 REFERENCE: dict[str, Callable] = {
@@ -47,7 +50,7 @@ REFERENCE: dict[str, Callable] = {
 
 CPU: dict[str, Callable] = REFERENCE | {
     "layer_norm": cpu_layer_norm.layer_norm,
-    "projected_norm": cpu_layer_norm.projected_norm,
+    "projected_norm": cpu_projected_norm.projected_norm,
     "self_attention": cpu_self_attention.self_attention,
     "triangle_edges": cpu_triangle_edges.triangle_edges,
     "triangle_update": cpu_triangle_update.triangle_update,

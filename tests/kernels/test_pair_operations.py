@@ -6,7 +6,7 @@ from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle import triangle_gate
+from openfold_opt.kernels.reference.triangle_edges import triangle_gate
 
 
 def random(*shape, seed=0):

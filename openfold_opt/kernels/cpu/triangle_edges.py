@@ -24,7 +24,7 @@ Pair = tuple[Tensor, Tensor]
 def triangle_edges(
     z: Tensor, norm: Pair, projection: Pair, mask: Tensor, *, c_hidden: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute kernels.reference.triangle.triangle_edges; its docstring has the shapes.
+    """Compute kernels.reference.triangle_edges; its docstring has the shapes.
 
     Saves only its inputs for the backward pass and recomputes the rest.
     """

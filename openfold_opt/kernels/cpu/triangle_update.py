@@ -29,7 +29,7 @@ def triangle_update(
     is_outgoing: bool,
     eps: float,
 ) -> Tensor:
-    """Compute kernels.reference.triangle.triangle_update; its docstring has the shapes.
+    """Compute kernels.reference.triangle_update; its docstring has the shapes.
 
     Saves only its inputs for the backward pass and recomputes the rest. Edges that are the results
     of triangle_edges are recomputed too.

@@ -19,7 +19,6 @@ def self_attention(
     mask: Tensor,
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
-    attention: Callable[..., Tensor] = attention,
 ) -> Tensor:
     """Compute lines 2-6 of Algorithms 7, 8, 13 and 14.
 
@@ -32,7 +31,6 @@ def self_attention(
         mask_inf: subtracted from the logits of keys that do not exist.
         bias: returns [batch, num_heads, N, N], which is added to the logits of every group. Called
             once, after the projections, so that its communication overlaps with them.
-        attention: function that computes the attention between the two projections.
 
     Returns:
         [batch, groups, N, c] in the dtype of the weights.

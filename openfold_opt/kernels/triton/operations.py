@@ -2,35 +2,32 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from openfold_opt.kernels.interface import KernelShapes
-from openfold_opt.kernels.reference.layer_norm import projected_norm
-from openfold_opt.kernels.reference.self_attention import self_attention
-from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
 from openfold_opt.kernels.triton import launching, layer_norm
 from openfold_opt.kernels.triton.attention import attention
+from openfold_opt.kernels.triton.dropout_masks import dropout_masks
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from openfold_opt.kernels.triton.global_attention import global_attention
 from openfold_opt.kernels.triton.invariant_point_attention import invariant_point_attention
 from openfold_opt.kernels.triton.outer_product_mean import outer_product_mean
-from openfold_opt.kernels.triton.random_mask import dropout_masks
+from openfold_opt.kernels.triton.projected_norm import projected_norm
+from openfold_opt.kernels.triton.self_attention import self_attention
 from openfold_opt.kernels.triton.transition import transition
-from openfold_opt.kernels.triton.triangle_gate import triangle_gate
+from openfold_opt.kernels.triton.triangle_edges import triangle_edges
+from openfold_opt.kernels.triton.triangle_update import triangle_update
 from openfold_opt.kernels.triton.tuning import shared_memory
 from openfold_opt.kernels.triton.weight_update import weight_update
 
 OPERATIONS: dict[str, Callable] = {
     "layer_norm": layer_norm.layer_norm,
-    "projected_norm": partial(projected_norm, layer_norm=layer_norm.layer_norm),
-    "self_attention": partial(self_attention, attention=attention.attention),
+    "projected_norm": projected_norm,
+    "self_attention": self_attention,
     "global_attention": global_attention,
-    "triangle_edges": partial(triangle_edges, layer_norm=layer_norm.layer_norm, gate=triangle_gate),
-    "triangle_update": partial(
-        triangle_update, layer_norm=layer_norm.layer_norm, dropout_residual=dropout_residual
-    ),
+    "triangle_edges": triangle_edges,
+    "triangle_update": triangle_update,
     "outer_product_mean": outer_product_mean.outer_product_mean,
     "transition": transition.transition,
     "dropout_residual": dropout_residual,

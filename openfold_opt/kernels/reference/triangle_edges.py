@@ -1,14 +1,11 @@
-"""Triangle multiplications: gated edges, and the update from products over the third residue."""
+"""Triangle multiplications: the gated edges."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
 
@@ -47,8 +44,6 @@ def triangle_edges(
     *,
     c_hidden: int,
     eps: float,
-    layer_norm: Callable[..., Tensor] = layer_norm,
-    gate: Callable[..., tuple[Tensor, Tensor, Tensor]] = triangle_gate,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute Algorithm 11, lines 1-3: the factors of the product, and the gate of the output.
 
@@ -59,57 +54,13 @@ def triangle_edges(
         mask: [batch, N_1, N_2]
         c_hidden: number of channels of a and of b.
         eps: added to the variance.
-        layer_norm, gate: functions that compute these steps.
 
     Returns:
         a, b and the output gate, as triangle_gate.
     """
     weight, bias = projection
-    return gate(
+    return triangle_gate(
         F.linear(layer_norm(z, *norm, eps=eps).to(weight.dtype), weight, bias),
         mask,
         c_hidden=c_hidden,
     )
-
-
-def triangle_update(
-    z: Tensor,
-    edges: tuple[Tensor, Tensor, Tensor],
-    norm: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
-    dropout: Tensor | None,
-    *,
-    is_outgoing: bool,
-    eps: float,
-    layer_norm: Callable[..., Tensor] = layer_norm,
-    dropout_residual: Callable[..., Tensor] = dropout_residual,
-) -> Tensor:
-    """Compute Algorithm 11, line 4, or Algorithm 12, with the residual.
-
-    z + dropout(sigmoid(gate) * Linear(LayerNorm(sum_k a b))). As in the code of the paper, a has
-    residue i and b residue j in both algorithms.
-
-    Args:
-        z: [batch, N_i, N_j, c_z]
-        edges: a, b and gate. Outgoing: a [batch, c, N_i, N_k] and b [batch, c, N_j, N_k]; incoming:
-            a [batch, c, N_k, N_i] and b [batch, c, N_k, N_j]; the gate has the shape of z.
-        norm: weight and bias [c] of the normalization of the product.
-        output: weight [c_z, c] and bias [c_z].
-        dropout: mask that broadcasts to z, or None.
-        is_outgoing: Algorithm 11 if true, else Algorithm 12.
-        eps: added to the variance.
-        layer_norm, dropout_residual: functions that compute these steps.
-
-    Returns:
-        [batch, N_i, N_j, c_z] in the dtype of z.
-    """
-    a, b, gate = edges
-    product = (
-        torch.matmul(a, b.transpose(-1, -2))
-        if is_outgoing
-        else torch.matmul(a.transpose(-1, -2), b)
-    )
-    update = F.linear(
-        layer_norm(product.movedim(1, -1), *norm, eps=eps).to(output[0].dtype), *output
-    )
-    return dropout_residual(z, update, dropout, gate)

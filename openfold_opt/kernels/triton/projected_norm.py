@@ -1,0 +1,18 @@
+"""Layer normalization in one launch, and the linear projection of its result."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from openfold_opt.kernels.triton.layer_norm import layer_norm
+
+
+def projected_norm(
+    x: Tensor,
+    norm: tuple[Tensor, Tensor],
+    projection: tuple[Tensor, Tensor | None],
+    *,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Compute kernels.reference.projected_norm; its docstring has the shapes."""
+    normalized = layer_norm(x, *norm, eps=eps)
+    return normalized, F.linear(normalized.to(projection[0].dtype), *projection)
