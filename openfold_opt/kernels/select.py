@@ -61,7 +61,7 @@ CPU: dict[str, Callable] = REFERENCE | {
 }
 """Operation -> its CPU kernel. Operations that gain nothing from one use the reference version."""
 
-Implementation = Literal["auto", "reference", "cpu", "compiled", "triton"]
+Implementation = Literal["auto", "reference", "cpu", "triton"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 """Values of the fields of KernelConfig.
 
@@ -155,8 +155,6 @@ def _find(
         return REFERENCE[operation]
     if name == "cpu":
         return _find_cpu(operation, device)
-    if name == "compiled":
-        return _find_compiled(operation)
     if name != "triton":
         raise ValueError(
             f"kernel {operation}: found implementation {name!r}, expected one of "
@@ -175,17 +173,6 @@ def _find(
             f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"'
         )
     return OPERATIONS[operation]
-
-
-def _find_compiled(operation: str) -> Callable:
-    from openfold_opt.kernels.compiled import NOT_COMPILED, compile_operations
-
-    if operation in NOT_COMPILED:
-        raise ValueError(
-            f'kernel {operation}: there is no implementation "compiled", as '
-            f'{NOT_COMPILED[operation]}; set that field of KernelConfig to "auto" or "reference"'
-        )
-    return compile_operations(tuple(REFERENCE.items()))[operation]
 
 
 def _find_cpu(operation: str, device: torch.device) -> Callable:

@@ -1,9 +1,6 @@
 """Selection of kernels."""
 
 import dataclasses
-import os
-import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -13,8 +10,6 @@ from openfold_opt.kernels.cpu import library
 from openfold_opt.kernels.interface import KernelSet, KernelShapes
 from openfold_opt.kernels.select import CPU, REFERENCE, KernelConfig, build_kernel_set
 from openfold_opt.kernels.triton.operations import OPERATIONS
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_every_operation_is_in_all_tables_and_configurations():
@@ -80,7 +75,7 @@ def test_the_error_for_an_unknown_name_lists_the_implementations():
         ValueError,
         match=(
             r"kernel self_attention: found implementation 'magic', expected one of "
-            r"\['auto', 'reference', 'cpu', 'compiled', 'triton'\]"
+            r"\['auto', 'reference', 'cpu', 'triton'\]"
         ),
     ):
         build_kernel_set(KernelConfig(self_attention="magic"), "cpu")
@@ -110,47 +105,3 @@ def test_without_triton_the_error_says_how_to_install_it(monkeypatch):
         ValueError, match="kernel layer_norm: Triton cannot be imported .* install the extra `gpu`"
     ):
         build_kernel_set(KernelConfig(layer_norm="triton"), "cpu")
-
-
-@pytest.mark.compiler
-def test_compiled_operations_match_the_reference_and_are_compiled_once():
-    config = KernelConfig(dropout_residual="compiled", layer_norm="compiled")
-    compiled = build_kernel_set(config, "cpu")
-    x, update, mask = torch.randn(2, 3, 8), torch.randn(2, 3, 8), torch.ones(2, 1, 8)
-    torch.testing.assert_close(
-        compiled.dropout_residual(x, update, mask), REFERENCE["dropout_residual"](x, update, mask)
-    )
-    assert build_kernel_set(config, "cpu").dropout_residual is compiled.dropout_residual
-
-
-COMPARISON = """
-import torch
-from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
-
-operation = build_kernel_set(KernelConfig(dropout_residual="compiled"), "cpu").dropout_residual
-x, update, mask = torch.randn(2, 3, 64), torch.randn(2, 3, 64), torch.ones(2, 1, 64)
-expected = REFERENCE["dropout_residual"](x, update, mask)
-torch.testing.assert_close(operation(x, update, mask), expected)
-"""
-
-
-@pytest.mark.compiler
-def test_compiled_operations_of_several_processors_share_a_cache(tmp_path):
-    # The first process fills the cache with code for this processor; the second has no vectors.
-    for capability in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
-        environment = {
-            **os.environ,
-            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
-            "ATEN_CPU_CAPABILITY": capability,
-        }
-        command = [sys.executable, "-c", COMPARISON]
-        shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert shown.returncode == 0, f"{capability}: {shown.stderr[-3000:]}"
-
-
-def test_the_error_for_an_operation_that_is_not_compiled_has_the_reason():
-    with pytest.raises(
-        ValueError,
-        match='kernel weight_update: there is no implementation "compiled", as it works in place',
-    ):
-        build_kernel_set(KernelConfig(weight_update="compiled"), "cpu")

@@ -39,7 +39,7 @@ def test_auto_is_resolved_for_the_device():
 
 
 def test_explicit_choices_do_not_change():
-    kernels = dataclasses.replace(KernelConfig(), layer_norm="compiled")
+    kernels = dataclasses.replace(KernelConfig(), layer_norm="cpu")
     config = tiny_config(kernels=kernels)
     loader = dataclasses.replace(config.loader, prefetch="direct")
     config = dataclasses.replace(config, loader=loader)

@@ -155,12 +155,6 @@ def assert_one_message(capsys, text: str) -> None:
     assert shown.count("\n") == 1 and "Traceback" not in shown
 
 
-def test_kernels_that_are_not_offered_are_an_error(shared, capsys):
-    golden = str(shared / "golden" / "model_tiny")
-    assert main(["parity", "--kernels", "compiled", golden]) == 2
-    assert_one_message(capsys, "--kernels compiled cannot run here: kernel dropout_masks")
-
-
 def test_cpu_kernels_without_a_compiler_are_an_error(shared, capsys, monkeypatch):
     monkeypatch.setattr(select, "cpu_unsupported_reason", lambda: "there is no C++ compiler")
     assert main(["parity", "--kernels", "cpu", str(shared / "golden" / "model_tiny")]) == 2

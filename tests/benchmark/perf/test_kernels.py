@@ -1,6 +1,10 @@
 """`perf kernels` on a CPU at the shapes of the demo."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from openfold_opt.kernels.reference.attention import attention
 from openfold_opt.kernels.select import REFERENCE
 
 CPU = torch.device("cpu")
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -189,3 +194,28 @@ def test_a_checkout_whose_command_fails_is_an_error(tmp_path, capfd, fixed_limit
     assert main([*ONE_CASE, "--against", str(tmp_path)]) == 2
     message = capfd.readouterr().err
     assert "broken kernels" in message and "wrote no record" in message
+
+
+COMPARISON = """
+import torch
+from benchmark.perf.tools.kernel_peers import compile_for_processor
+from openfold_opt.kernels.reference.dropout_residual import dropout_residual
+
+x, update, mask = torch.randn(2, 3, 64), torch.randn(2, 3, 64), torch.ones(2, 1, 64)
+compiled = compile_for_processor(dropout_residual)
+torch.testing.assert_close(compiled(x, update, mask), dropout_residual(x, update, mask))
+"""
+
+
+@pytest.mark.compiler
+def test_compiled_operations_of_several_processors_share_a_cache(tmp_path):
+    # The first process fills the cache with code for this processor; the second has no vectors.
+    for capability in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+            "ATEN_CPU_CAPABILITY": capability,
+        }
+        command = [sys.executable, "-c", COMPARISON]
+        shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert shown.returncode == 0, f"{capability}: {shown.stderr[-3000:]}"
