@@ -30,9 +30,10 @@ from benchmark.perf.tools.options import add_count, add_threads
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
-from openfold_opt.kernels.interface import KernelSet
+from openfold_opt.kernels.interface import KernelConfig, KernelSet
+from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention as reference_attention
-from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
@@ -194,7 +195,7 @@ def _add_case(case: CaseTimes, metrics: KernelMetrics, args: argparse.Namespace)
 
 
 def _measure_case(case: KernelCase, ours: Call, args: argparse.Namespace) -> CaseTimes:
-    reference = case.call(REFERENCE[case.operation])
+    reference = case.call(OPERATIONS[case.operation].reference)
     sides = {"ours": case.call(ours), "plain": reference}
     if args.compile:
         # Compilations of earlier cases count toward Dynamo's recompilation limit.

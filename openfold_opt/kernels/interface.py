@@ -1,4 +1,4 @@
-"""KernelSet: one implementation of each operation, chosen once and passed in the ExecutionPlan.
+"""Types of the kernels: KernelConfig names the implementation of each operation, KernelSet has it.
 
 The function of the same name in kernels/reference defines signature and semantics of an operation.
 """
@@ -6,9 +6,19 @@ The function of the same name in kernels/reference defines signature and semanti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Precision of a run; train/precision.py describes the values."""
+
+Implementation = Literal["auto", "reference", "cpu", "triton"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+"""Values of the fields of KernelConfig.
+
+"auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,3 +117,28 @@ class KernelSet:
     """(key, sites, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
     weight_update: Callable[..., Tensor]
     """(state, gradient, *, learning_rate, flag, constants) -> whether the step was taken, norm"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig:
+    """Implementation of each operation, without fallback."""
+
+    category: ClassVar[str] = "implementation"
+
+    layer_norm: Implementation = "reference"
+    projected_norm: Implementation = "reference"
+    self_attention: Implementation = "reference"
+    global_attention: Implementation = "reference"
+    triangle_edges: Implementation = "reference"
+    triangle_update: Implementation = "reference"
+    outer_product_mean: Implementation = "reference"
+    transition: Implementation = "reference"
+    dropout_residual: Implementation = "reference"
+    invariant_point_attention: Implementation = "reference"
+    dropout_masks: Implementation = "reference"
+    weight_update: Implementation = "reference"
+
+    @classmethod
+    def all(cls, name: Implementation) -> KernelConfig:
+        """Return a configuration with the same implementation of every operation."""
+        return cls(**{field.name: name for field in fields(cls)})

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from openfold_opt.kernels.select import CPU, REFERENCE
-from tests.support.cpu_comparison import compare
+from tests.support.cpu_comparison import CPU, REFERENCE, compare
 from tests.support.kernel_agreement import random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]

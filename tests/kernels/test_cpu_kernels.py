@@ -5,8 +5,7 @@ import torch
 
 from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
 from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.kernels.select import CPU
-from tests.support.cpu_comparison import compare
+from tests.support.cpu_comparison import CPU, compare
 from tests.support.kernel_agreement import random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]

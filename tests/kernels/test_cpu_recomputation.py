@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openfold_opt.kernels.select import CPU, REFERENCE
+from tests.support.cpu_comparison import CPU, REFERENCE
 from tests.support.kernel_agreement import assert_same, random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]

@@ -1,43 +1,36 @@
 """Selection of kernels."""
 
-import dataclasses
 import sys
 
 import pytest
 import torch
 
 from openfold_opt.kernels.cpu import library
-from openfold_opt.kernels.interface import KernelSet, KernelShapes
-from openfold_opt.kernels.select import CPU, REFERENCE, KernelConfig, build_kernel_set
-from openfold_opt.kernels.triton.operations import OPERATIONS
-
-
-def test_every_operation_is_in_all_tables_and_configurations():
-    names = {field.name for field in dataclasses.fields(KernelSet)}
-    assert (
-        names
-        == set(REFERENCE)
-        == set(OPERATIONS)
-        == set(CPU)
-        == {field.name for field in dataclasses.fields(KernelConfig)}
-    )
+from openfold_opt.kernels.interface import KernelConfig, KernelShapes
+from openfold_opt.kernels.operations import OPERATIONS, Operation
+from openfold_opt.kernels.select import build_kernel_set, resolve_auto
 
 
 def test_the_default_is_the_reference():
     kernels = build_kernel_set(KernelConfig(), "cpu")
-    assert {name: getattr(kernels, name) for name in REFERENCE} == REFERENCE
+    for name, operation in OPERATIONS.items():
+        assert getattr(kernels, name) is operation.reference
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("triton", OPERATIONS),
-        *(pytest.param(name, CPU, marks=pytest.mark.compiler) for name in ("cpu", "auto")),
+        ("triton", Operation.for_triton),
+        *(
+            pytest.param(name, Operation.for_cpu, marks=pytest.mark.compiler)
+            for name in ("cpu", "auto")
+        ),
     ],
 )
 def test_one_implementation_for_all_operations(name, expected):
     kernels = build_kernel_set(KernelConfig.all(name), "cpu")
-    assert {operation: getattr(kernels, operation) for operation in expected} == expected
+    for operation in OPERATIONS.values():
+        assert getattr(kernels, operation.name) is expected(operation)
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def no_compiler(monkeypatch):
 
 
 def test_without_a_compiler_auto_means_reference(no_compiler):
-    assert KernelConfig.all("auto").resolved(torch.device("cpu")) == KernelConfig()
+    assert resolve_auto(KernelConfig.all("auto"), torch.device("cpu")) == KernelConfig()
 
 
 def test_without_a_compiler_cpu_kernels_are_an_error(no_compiler):

@@ -1,8 +1,8 @@
 """Attention of other libraries (PyTorch, cuEquivariance) and torch.compile, to compare with.
 
-The attentions have neither our gate nor our input and output projections, so they are timed against the core
-of our attention. They get q, k and v as views of one matrix product, and the pair bias as an
-additive mask.
+The attentions have neither our gate nor our input and output projections, so they are timed against
+the core of our attention. They get q, k and v as views of one matrix product, and the pair bias as
+an additive mask.
 """
 
 from __future__ import annotations

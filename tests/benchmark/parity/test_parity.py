@@ -23,7 +23,8 @@ from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_steps
 from openfold_opt.kernels import select
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext

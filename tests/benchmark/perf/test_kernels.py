@@ -1,5 +1,6 @@
 """`perf kernels` on a CPU at the shapes of the demo."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,8 +14,8 @@ from benchmark.__main__ import main
 from benchmark.perf.tools.kernel_cases import CaseMaker
 from benchmark.perf.tools.kernel_peers import attention_peers, core_leaves
 from benchmark.presets import build_preset
+from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention
-from openfold_opt.kernels.select import REFERENCE
 
 CPU = torch.device("cpu")
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -23,9 +24,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_differentiable_operation_has_a_case_that_runs(precision):
     cases = list(CaseMaker(build_preset("demo"), device=CPU, precision=precision).cases())
-    assert {case.operation for case in cases} == set(REFERENCE) - {"dropout_masks", "weight_update"}
+    assert {case.operation for case in cases} == set(OPERATIONS) - {
+        "dropout_masks",
+        "weight_update",
+    }
     for case in cases:
-        results = case.call(REFERENCE[case.operation])(*case.leaves)
+        results = case.call(OPERATIONS[case.operation].reference)(*case.leaves)
         results = results if isinstance(results, tuple) else (results,)
         gradients = torch.autograd.grad(results, case.leaves, [torch.ones_like(x) for x in results])
         assert all(torch.isfinite(gradient).all() for gradient in gradients)
@@ -83,7 +87,8 @@ def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, m
     def fail(*args, **kwargs):
         raise RuntimeError("out of shared memory")
 
-    monkeypatch.setitem(REFERENCE, "triangle_update", fail)
+    failing = dataclasses.replace(OPERATIONS["triangle_update"], reference=fail)
+    monkeypatch.setitem(OPERATIONS, "triangle_update", failing)
     record = tmp_path / "kernels.json"
     options = ["--preset", "demo", "--repeats", "1", "--only", "triangle", "--json", str(record)]
     assert main(["perf", "kernels", *options, "--without", "SDPA", "FlexAttention"]) == 1

@@ -1,14 +1,12 @@
 """Outer product mean in Triton compared with the reference."""
 
 import pytest
-import torch
 
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as reference
 from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
     outer_product_mean,
-    supports,
 )
-from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
 
 def call(function, norm):
@@ -62,8 +60,3 @@ def test_bfloat16():
         leaves(1, 33, 9, 7, 16, 12),
         (True, True, True, False, False),
     )
-
-
-def test_supports_gives_the_reason():
-    assert supports(32, DEVICE, torch.bfloat16) is None
-    assert "at most 64 hidden channels, found 65" in supports(65, DEVICE, torch.float32)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from openfold_opt.kernels.reference.transition import transition as reference
-from openfold_opt.kernels.triton.transition.transition import supports, transition
-from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from openfold_opt.kernels.triton.transition.transition import transition
+from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
 
 def call(function, view=lambda x: x):
@@ -52,8 +52,3 @@ def test_bfloat16():
         return x + (hidden @ w2.to(x.dtype).t() + b2.to(x.dtype))
 
     assert_bfloat16_rule(call(transition), low, leaves((40, 32), 64), (True, *(False,) * 6))
-
-
-def test_supports_gives_the_reason():
-    assert supports(256, DEVICE, torch.bfloat16) is None
-    assert "at most 256 channels, found 384" in supports(384, DEVICE, torch.float32)

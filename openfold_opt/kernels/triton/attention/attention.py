@@ -18,10 +18,8 @@ from openfold_opt.kernels.triton.launching import (
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 
-MAX_HEAD_SIZE = 128
 MIN_DOT_SIZE = 16
 """Smallest dim of a matrix product on tensor cores. Smaller heads are zero-padded in registers."""
 MAX_BIAS_SPLITS = 16
@@ -210,10 +208,3 @@ def attention(
         num_heads,
         mask_inf,
     )
-
-
-def supports(head_size: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support heads of this size; None if they do."""
-    if head_size > MAX_HEAD_SIZE:
-        return f"attention supports heads of at most {MAX_HEAD_SIZE} channels, found {head_size}"
-    return unsupported_reason(device, dtype)

@@ -11,7 +11,6 @@ from openfold_opt.kernels.triton.launching import (
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     forward_kernel,
@@ -19,7 +18,6 @@ from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     weight_gradient_kernel,
 )
 
-MAX_CHANNELS = 64
 MAX_SPLITS = 16
 """Largest number of programs that sum one tile of the weight gradient over residue pairs."""
 
@@ -130,10 +128,3 @@ def outer_product_mean(
     """Compute kernels.reference.outer_product_mean with one launch forward and three backward."""
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
     return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())
-
-
-def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support c hidden channels; None if they do."""
-    if c > MAX_CHANNELS:
-        return f"outer_product_mean supports at most {MAX_CHANNELS} hidden channels, found {c}"
-    return unsupported_reason(device, dtype)

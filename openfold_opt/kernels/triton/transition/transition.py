@@ -11,7 +11,6 @@ from openfold_opt.kernels.triton.launching import (
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 from openfold_opt.kernels.triton.transition.kernels import (
     forward_kernel,
@@ -20,7 +19,6 @@ from openfold_opt.kernels.triton.transition.kernels import (
 )
 
 MIN_DOT_SIZE = 16
-MAX_CHANNELS = 256
 MAX_SPLITS = 16
 """Largest number of programs that sum one chunk of the weight gradients over the rows."""
 
@@ -177,10 +175,3 @@ def transition(
     """
     rows = x.reshape(-1, x.shape[-1])
     return _Transition.apply(rows.contiguous(), *norm, *first, *second, eps).view(x.shape)
-
-
-def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support rows of c channels; None if they do."""
-    if c > MAX_CHANNELS:
-        return f"transition supports rows of at most {MAX_CHANNELS} channels, found {c}"
-    return unsupported_reason(device, dtype)
