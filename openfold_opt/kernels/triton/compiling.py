@@ -7,18 +7,20 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
+from triton.runtime.jit import JITFunction
 
 from openfold_opt.kernels.chips import shared_bytes_of
 from openfold_opt.kernels.triton.allocating import only_shared_memory
+from openfold_opt.kernels.triton.tuning.tuned_options import Options
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
-Launch = tuple[Any, tuple[int, ...], tuple, dict[str, Any]]
+Launch = tuple[JITFunction, tuple[int, ...], tuple, Options]
 """Kernel, grid, arguments (meta tensors and numbers) and options, as in launches_on_meta."""
 
 
@@ -53,11 +55,11 @@ def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = Tru
     return list(distinct.values())
 
 
-def _dtype_of(argument: Any) -> Any:
+def _dtype_of(argument: object) -> object:
     return argument.dtype if isinstance(argument, torch.Tensor) else type(argument)
 
 
-def _specialization(argument: Any) -> Any:
+def _specialization(argument: object) -> object:
     """Return the property of an argument that Triton specializes a kernel for.
 
     This is the dtype of a tensor, and of an integer whether it is 1, divisible by 16, or 64-bit.
@@ -103,7 +105,7 @@ def compile_launches(
 
 
 def _read(
-    kernel: Any, args: tuple, options: dict[str, Any], binary: Any, only_memory: bool
+    kernel: JITFunction, args: tuple, options: Options, binary: CompiledKernel, only_memory: bool
 ) -> Resources:
     dtypes = [
         str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)
@@ -117,7 +119,7 @@ def _read(
     )
 
 
-def _machine_code(binary: Any) -> dict[str, int]:
+def _machine_code(binary: CompiledKernel) -> dict[str, int]:
     """Return registers, stack and spills of a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])

@@ -1,7 +1,6 @@
 """Gated attention: launch functions, autograd function, and the public function."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from openfold_opt.kernels.triton.attention.backward import (
 )
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
 from openfold_opt.kernels.triton.launching import (
+    Options,
     divide_up,
     dot_precision,
     fused_op,
@@ -48,7 +48,7 @@ def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _options(
     projected: Tensor, num_heads: int, mask_inf: float
-) -> tuple[tuple[int, int, int, int], tuple[Any, ...], dict[str, Any]]:
+) -> tuple[tuple[int, int, int, int], tuple[float, float], Options]:
     """Return the arguments that all kernels share.
 
     Returns:

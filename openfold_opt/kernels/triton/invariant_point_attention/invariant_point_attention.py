@@ -1,7 +1,6 @@
 """Invariant point attention: launch functions, autograd function, and the public function."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from openfold_opt.kernels.triton.invariant_point_attention.kernels import (
     forward_kernel,
 )
 from openfold_opt.kernels.triton.launching import (
+    Options,
     dot_precision,
     fused_op,
     launch,
@@ -26,7 +26,7 @@ BACKWARD_BLOCK_CZ = 32
 """Channels of z per step in the backward pass."""
 
 
-def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict[str, Any]:
+def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> Options:
     """Return the compile-time constants that both kernels share."""
     sizes = {
         "C": q.shape[-1],

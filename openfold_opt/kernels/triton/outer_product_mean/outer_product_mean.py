@@ -1,11 +1,10 @@
 """Outer product mean: launch functions, autograd function, and the public function."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from openfold_opt.kernels.triton.launching import (
+    Options,
     divide_up,
     dot_precision,
     fused_op,
@@ -22,7 +21,7 @@ MAX_SPLITS = 16
 """Largest number of programs that sum one tile of the weight gradient over residue pairs."""
 
 
-def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
+def _constants(a: Tensor, c_z: int) -> Options:
     c = a.shape[-1]
     block_c = next_power_of_2(c)
     # Float32 needs twice the bytes of bfloat16, so its tiles are half as long in every dimension.

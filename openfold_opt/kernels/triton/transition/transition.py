@@ -1,11 +1,10 @@
 """Transition: launch functions, autograd function, and the public function."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from openfold_opt.kernels.triton.launching import (
+    Options,
     divide_up,
     dot_precision,
     fused_op,
@@ -23,7 +22,7 @@ MAX_SPLITS = 16
 """Largest number of programs that sum one chunk of the weight gradients over the rows."""
 
 
-def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, Any]:
+def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> Options:
     c = x.shape[-1]
     is_wide = c > 128
     block_rows = 32 if is_wide and is_backward else 64
