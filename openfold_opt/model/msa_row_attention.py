@@ -38,7 +38,7 @@ class MSARowAttentionWithPairBias(nn.Module):
         Returns:
             The bias [batch, num_heads, N_res, N_res], in flight.
         """
-        _, bias = self.layer_norm_z.normalize_and_project(z, (self.linear_z.weight, None), plan)
+        _, bias = self.layer_norm_z.normalize_and_project(z, self.linear_z.weights, plan)
         bias = bias.movedim(-1, 1)
         return start_gather(bias, plan.dap, dim=3, length=z.shape[1], what="pair bias")
 

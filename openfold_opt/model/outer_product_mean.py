@@ -70,7 +70,7 @@ class OuterProductMean(nn.Module):
             [batch, N_res/dap, N_res, c_z]
         """
         a, b_chunks = sides
-        output = (self.linear_out.weight, self.linear_out.bias)
+        output = self.linear_out.weights
         chunks = (chunk_replicated(x, plan.dap, dim=2) for x in (z, norm))
         updated = [
             plan.kernels.outer_product_mean(chunk, (a, b), output, chunk_norm)

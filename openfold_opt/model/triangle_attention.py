@@ -56,7 +56,7 @@ class TriangleAttentionStartingNode(nn.Module):
 
     def _normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Return the normalized pairs [.., c_z] and their bias [.., num_heads]."""
-        return self.layer_norm.normalize_and_project(z, (self.linear.weight, None), plan)
+        return self.layer_norm.normalize_and_project(z, self.linear.weights, plan)
 
     def _start_bias(self, bias: Tensor, plan: ExecutionPlan) -> SharedResult:
         """Start to gather the bias of all rows.

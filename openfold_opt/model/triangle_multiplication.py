@@ -85,7 +85,7 @@ class TriangleMultiplication(nn.Module):
             For each chunk of z: the chunk, its local edges [batch, c_hidden, ..], its gate, and its
             gathered edges, in flight.
         """
-        sharded, axis, norm = self.sharded_dim, plan.dap, self.layer_norm_in
+        sharded, axis = self.sharded_dim, plan.dap
         projection = concatenate_parameters(
             self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
         )
@@ -93,11 +93,10 @@ class TriangleMultiplication(nn.Module):
         for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=sharded), lengths):
             a, b, gate = plan.kernels.triangle_edges(
                 chunk,
-                (norm.weight, norm.bias),
+                self.layer_norm_in.weights,
                 projection,
                 chunk_mask,
                 c_hidden=self.c_hidden,
-                eps=norm.eps,
             )
             kept, sent = (a, b) if sharded == 1 else (b, a)
             yield (
@@ -118,17 +117,15 @@ class TriangleMultiplication(nn.Module):
 
         edges: the local edges, the gathered edges and the gate.
         """
-        norm, output = self.layer_norm_out, self.linear_z
         kept, received, gate = edges
         a, b = (kept, received) if self.sharded_dim == 1 else (received, kept)
         return plan.kernels.triangle_update(
             z,
             (a, b, gate),
-            (norm.weight, norm.bias),
-            (output.weight, output.bias),
+            self.layer_norm_out.weights,
+            self.linear_z.weights,
             dropout,
             is_outgoing=self.sharded_dim == 1,
-            eps=norm.eps,
         )
 
 

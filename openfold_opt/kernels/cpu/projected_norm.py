@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.layer_norm import (
-    Parameters,
     RecomputableNorm,
     as_rows,
     normalize,
@@ -15,13 +14,14 @@ from openfold_opt.kernels.cpu.layer_norm import (
 )
 from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tile_length
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 
 def projected_norm(
-    x: Tensor, norm: Parameters, projection: tuple[Tensor, Tensor | None], *, eps: float
+    x: Tensor, norm: NormWeights, projection: LinearWeights
 ) -> tuple[Tensor, Tensor]:
     """Compute kernels.reference.projected_norm; its docstring has the shapes."""
-    return _ProjectedNorm.apply(x, *norm, *projection, eps)
+    return _ProjectedNorm.apply(x, norm.weight, norm.bias, *projection, norm.eps)
 
 
 class _ProjectedNorm(torch.autograd.Function):

@@ -23,6 +23,7 @@ from openfold_opt.kernels.cpu.tiles import (
     sums_like,
     tile_length,
 )
+from openfold_opt.kernels.interface import LinearWeights
 
 _FLOAT32_BYTES = 4
 
@@ -31,8 +32,8 @@ AnyWorkspace = TypeVar("AnyWorkspace", bound="_Workspace")
 
 def self_attention(
     x: Tensor,
-    projection: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
+    projection: LinearWeights,
+    output: LinearWeights,
     *,
     num_heads: int,
     mask: Tensor,

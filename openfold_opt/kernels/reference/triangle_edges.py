@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
 
@@ -38,29 +39,24 @@ def triangle_gate(
 
 def triangle_edges(
     z: Tensor,
-    norm: tuple[Tensor, Tensor],
-    projection: tuple[Tensor, Tensor],
+    norm: NormWeights,
+    projection: LinearWeights,
     mask: Tensor,
     *,
     c_hidden: int,
-    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute Algorithm 11, lines 1-3: the factors of the product, and the gate of the output.
 
     Args:
         z: [batch, N_1, N_2, c_z]
-        norm: weight and bias [c_z] of the layer normalization.
-        projection: weight [4 * c_hidden + c_z, c_z] and bias; triangle_gate has the order of parts.
+        norm: of c_z channels.
+        projection: from c_z to 4 * c_hidden + c_z channels; triangle_gate has the order of parts.
         mask: [batch, N_1, N_2]
         c_hidden: number of channels of a and of b.
-        eps: added to the variance.
 
     Returns:
         a, b and the output gate, as triangle_gate.
     """
-    weight, bias = projection
-    return triangle_gate(
-        F.linear(layer_norm(z, *norm, eps=eps).to(weight.dtype), weight, bias),
-        mask,
-        c_hidden=c_hidden,
-    )
+    normalized = layer_norm(z, norm.weight, norm.bias, eps=norm.eps)
+    projected = F.linear(normalized.to(projection.weight.dtype), *projection)
+    return triangle_gate(projected, mask, c_hidden=c_hidden)

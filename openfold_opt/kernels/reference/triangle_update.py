@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
@@ -13,12 +14,11 @@ from openfold_opt.kernels.reference.layer_norm import layer_norm
 def triangle_update(
     z: Tensor,
     edges: tuple[Tensor, Tensor, Tensor],
-    norm: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
+    norm: NormWeights,
+    output: LinearWeights,
     dropout: Tensor | None,
     *,
     is_outgoing: bool,
-    eps: float,
 ) -> Tensor:
     """Compute Algorithm 11, line 4, or Algorithm 12, with the residual.
 
@@ -29,11 +29,10 @@ def triangle_update(
         z: [batch, N_i, N_j, c_z]
         edges: a, b and gate. Outgoing: a [batch, c, N_i, N_k] and b [batch, c, N_j, N_k]; incoming:
             a [batch, c, N_k, N_i] and b [batch, c, N_k, N_j]; the gate has the shape of z.
-        norm: weight and bias [c] of the normalization of the product.
-        output: weight [c_z, c] and bias [c_z].
+        norm: of the product, of c channels.
+        output: from c to c_z channels.
         dropout: mask that broadcasts to z, or None.
         is_outgoing: Algorithm 11 if true, else Algorithm 12.
-        eps: added to the variance.
 
     Returns:
         [batch, N_i, N_j, c_z] in the dtype of z.
@@ -44,7 +43,6 @@ def triangle_update(
         if is_outgoing
         else torch.matmul(a.transpose(-1, -2), b)
     )
-    update = F.linear(
-        layer_norm(product.movedim(1, -1), *norm, eps=eps).to(output[0].dtype), *output
-    )
+    normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
+    update = F.linear(normalized.to(output.weight.dtype), *output)
     return dropout_residual(z, update, dropout, gate)

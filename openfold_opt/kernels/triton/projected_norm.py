@@ -3,16 +3,15 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.layer_norm import layer_norm
 
 
 def projected_norm(
     x: Tensor,
-    norm: tuple[Tensor, Tensor],
-    projection: tuple[Tensor, Tensor | None],
-    *,
-    eps: float,
+    norm: NormWeights,
+    projection: LinearWeights,
 ) -> tuple[Tensor, Tensor]:
     """Compute kernels.reference.projected_norm; its docstring has the shapes."""
-    normalized = layer_norm(x, *norm, eps=eps)
-    return normalized, F.linear(normalized.to(projection[0].dtype), *projection)
+    normalized = layer_norm(x, norm.weight, norm.bias, eps=norm.eps)
+    return normalized, F.linear(normalized.to(projection.weight.dtype), *projection)

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.attention.attention import attention
 
 
 def self_attention(
     x: Tensor,
-    projection: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
+    projection: LinearWeights,
+    output: LinearWeights,
     *,
     num_heads: int,
     mask: Tensor,
@@ -19,8 +20,7 @@ def self_attention(
     bias: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """Compute kernels.reference.self_attention; its docstring has the shapes."""
-    weight, offset = projection
-    projected = F.linear(x.to(weight.dtype), weight, offset)
+    projected = F.linear(x.to(projection.weight.dtype), *projection)
     bias_tensor = None if bias is None else bias()
     return F.linear(
         attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor),

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from openfold_opt.kernels.triton.layer_norm import layer_norm
 
@@ -11,12 +12,11 @@ from openfold_opt.kernels.triton.layer_norm import layer_norm
 def triangle_update(
     z: Tensor,
     edges: tuple[Tensor, Tensor, Tensor],
-    norm: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
+    norm: NormWeights,
+    output: LinearWeights,
     dropout: Tensor | None,
     *,
     is_outgoing: bool,
-    eps: float,
 ) -> Tensor:
     """Compute kernels.reference.triangle_update; its docstring has the shapes.
 
@@ -28,6 +28,6 @@ def triangle_update(
         if is_outgoing
         else torch.matmul(a.transpose(-1, -2), b)
     )
-    normalized = layer_norm(product.movedim(1, -1), *norm, eps=eps)
-    update = F.linear(normalized.to(output[0].dtype), *output)
+    normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
+    update = F.linear(normalized.to(output.weight.dtype), *output)
     return dropout_residual(z, update, dropout, gate)

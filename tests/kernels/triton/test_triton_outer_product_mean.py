@@ -2,6 +2,7 @@
 
 import pytest
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as reference
 from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
     outer_product_mean,
@@ -10,7 +11,7 @@ from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, ra
 
 
 def call(function, norm):
-    return lambda z, a, b, w, bias: function(z, (a, b), (w, bias), norm)
+    return lambda z, a, b, w, bias: function(z, (a, b), LinearWeights(w, bias), norm)
 
 
 def leaves(batch, num_seq, num_i, num_j, c, c_z):
@@ -52,7 +53,7 @@ def test_bfloat16():
     norm = random(1, 9, 7, 1, seed=5).abs() + 0.5
 
     def low(z, a, b, w, bias):
-        return reference(z, (a, b), (w.to(a.dtype), bias.to(a.dtype)), norm)
+        return reference(z, (a, b), LinearWeights(w.to(a.dtype), bias.to(a.dtype)), norm)
 
     assert_bfloat16_rule(
         call(outer_product_mean, norm),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.transition import transition as reference
 from openfold_opt.kernels.triton.transition.transition import transition
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
@@ -10,7 +11,7 @@ from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, ra
 
 def call(function, view=lambda x: x):
     return lambda x, nw, nb, w1, b1, w2, b2: function(
-        view(x), (nw, nb), (w1, b1), (w2, b2), eps=1e-5
+        view(x), NormWeights(nw, nb, 1e-5), LinearWeights(w1, b1), LinearWeights(w2, b2)
     )
 
 

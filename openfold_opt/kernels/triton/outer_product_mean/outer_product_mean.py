@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.launching import (
     Options,
     divide_up,
@@ -122,7 +123,7 @@ class _OuterProductMean(torch.autograd.Function):
 
 
 def outer_product_mean(
-    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: LinearWeights, norm: Tensor
 ) -> Tensor:
     """Compute kernels.reference.outer_product_mean with one launch forward and three backward."""
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)

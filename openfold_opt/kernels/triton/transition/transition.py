@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.launching import (
     Options,
     divide_up,
@@ -162,15 +163,14 @@ class _Transition(torch.autograd.Function):
 
 def transition(
     x: Tensor,
-    norm: tuple[Tensor, Tensor],
-    first: tuple[Tensor, Tensor],
-    second: tuple[Tensor, Tensor],
-    *,
-    eps: float,
+    norm: NormWeights,
+    first: LinearWeights,
+    second: LinearWeights,
 ) -> Tensor:
     """Compute kernels.reference.transition; its docstring has the shapes.
 
     Makes one launch forward and two backward, without the hidden layer in memory.
     """
     rows = x.reshape(-1, x.shape[-1])
-    return _Transition.apply(rows.contiguous(), *norm, *first, *second, eps).view(x.shape)
+    parameters = (norm.weight, norm.bias, *first, *second)
+    return _Transition.apply(rows.contiguous(), *parameters, norm.eps).view(x.shape)
