@@ -55,7 +55,9 @@ class CaseMaker:
         self._config = config
         self._device = device
         self._low = _HALF if precision == "bf16" else torch.float32
-        self._generator = torch.Generator(device=device).manual_seed(0)
+        # Device meta has no generators; one of the CPU is accepted there.
+        generator_device = "cpu" if device.type == "meta" else device
+        self._generator = torch.Generator(device=generator_device).manual_seed(0)
 
     def cases(self) -> Iterator[KernelCase]:
         """Yield the cases one at a time, because some take gigabytes."""

@@ -1,7 +1,7 @@
 """Shared parts of the launch functions: running or recording a launch, sizes, row addressing."""
 
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 from triton.runtime.interpreter import InterpretedFunction
@@ -44,6 +45,7 @@ def _skip(kernel: JITFunction, grid: tuple[int, ...], args: tuple, options: Opti
 
 _launcher: ContextVar[Launcher] = ContextVar("launcher", default=_run)
 _shape_launcher: ContextVar[Launcher] = ContextVar("shape_launcher", default=_skip)
+_shape_mode: ContextVar[TorchDispatchMode | None] = ContextVar("shape_mode", default=None)
 
 
 def launch(
@@ -67,6 +69,16 @@ def launches_on_meta(launcher: Launcher):
         _shape_launcher.reset(token)
 
 
+@contextmanager
+def shapes_within(mode: TorchDispatchMode) -> Iterator[None]:
+    """Within the block, compute the shapes of operators' results inside a dispatch mode."""
+    token = _shape_mode.set(mode)
+    try:
+        yield
+    finally:
+        _shape_mode.reset(token)
+
+
 def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...] = ()) -> Callable:
     """Register a function that allocates its results and launches kernels as openfold::<name>.
 
@@ -83,7 +95,8 @@ def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...
     def shapes(*args: object) -> object:
         token = _launcher.set(_shape_launcher.get())
         try:
-            return launch_function(*args)
+            with _shape_mode.get() or nullcontext():
+                return launch_function(*args)
         finally:
             _launcher.reset(token)
 

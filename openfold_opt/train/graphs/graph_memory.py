@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set, uses_triton
+from openfold_opt.kernels.workspace import FUSED_NAMESPACE
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
@@ -29,9 +30,6 @@ from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
 """An estimate, not a measurement of this code: 17 GB for 1.7 million nodes."""
-
-FUSED_NAMESPACE = "openfold"
-"""Namespace of our own operators, whose launches are counted individually."""
 
 META = torch.device("meta")
 
