@@ -29,8 +29,8 @@ from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_steps
 from benchmark.replace_file import replace_text
-from openfold_opt.kernels.interface import KernelSet
-from openfold_opt.kernels.select import IMPLEMENTATIONS, KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import IMPLEMENTATIONS, KernelConfig, KernelSet
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import WeightsError, load_weights

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> CountMetrics:
     """Count the step, the model's parts and an Evoformer block's modules, for each variant."""
-    import_with_triton("openfold_opt.kernels.triton.operations")
+    import_with_triton("openfold_opt.kernels.triton.launching")
     config = build_preset(args.preset)
     if args.roofline:
         return CountMetrics(

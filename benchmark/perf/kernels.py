@@ -18,17 +18,22 @@ import torch
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools import against
 from benchmark.perf.tools.kernel_cases import AttentionSizes, CaseMaker, KernelCase
-from benchmark.perf.tools.kernel_peers import PEERS, attention_peers, core_leaves
+from benchmark.perf.tools.kernel_peers import (
+    PEERS,
+    attention_peers,
+    compile_for_processor,
+    core_leaves,
+)
 from benchmark.perf.tools.kernel_times import Call, CaseTimes, time_case
 from benchmark.perf.tools.limits import measure_copy, measure_matmul
 from benchmark.perf.tools.options import add_count, add_threads
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
-from openfold_opt.kernels.compiled import compile_for_processor
-from openfold_opt.kernels.interface import KernelSet
+from openfold_opt.kernels.interface import KernelConfig, KernelSet
+from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention as reference_attention
-from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
@@ -190,7 +195,7 @@ def _add_case(case: CaseTimes, metrics: KernelMetrics, args: argparse.Namespace)
 
 
 def _measure_case(case: KernelCase, ours: Call, args: argparse.Namespace) -> CaseTimes:
-    reference = case.call(REFERENCE[case.operation])
+    reference = case.call(OPERATIONS[case.operation].reference)
     sides = {"ours": case.call(ours), "plain": reference}
     if args.compile:
         # Compilations of earlier cases count toward Dynamo's recompilation limit.

@@ -17,7 +17,7 @@ from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.options import add_count, add_preset, add_threads
 from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_model, build_plans, build_train_step, resolve_device

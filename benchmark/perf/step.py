@@ -33,7 +33,8 @@ from benchmark.perf.tools.timing_stats import StepTimes, TimingStats, table
 from benchmark.presets import build_preset
 from data_prep.progress import tracked
 from openfold_opt.kernels.cpu.library import unsupported_reason
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import resolve_auto
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.precision import PRECISIONS
@@ -223,7 +224,9 @@ def what_runs(kernels: str, device: str) -> str:
 
     Includes the reason if "auto" resolves to the reference kernels.
     """
-    resolved = KernelConfig.all(kernels).resolved(resolve_device(device, local_rank=0)).layer_norm
+    resolved = resolve_auto(
+        KernelConfig.all(kernels), resolve_device(device, local_rank=0)
+    ).layer_norm
     reason = unsupported_reason() if kernels == "auto" and resolved == "reference" else None
     return f"which are {resolved}" + ("" if reason is None else f": {reason}")
 

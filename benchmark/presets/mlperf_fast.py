@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from benchmark.presets import mlperf_reference
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.train.config import RunConfig
 
 

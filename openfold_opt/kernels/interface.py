@@ -1,4 +1,4 @@
-"""KernelSet: one implementation of each operation, chosen once and passed in the ExecutionPlan.
+"""Types of the kernels: KernelConfig names the implementation of each operation, KernelSet has it.
 
 The function of the same name in kernels/reference defines signature and semantics of an operation.
 """
@@ -6,9 +6,39 @@ The function of the same name in kernels/reference defines signature and semanti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Precision of a run; train/precision.py describes the values."""
+
+Implementation = Literal["auto", "reference", "cpu", "triton"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+"""Values of the fields of KernelConfig.
+
+"auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
+
+
+class LinearWeights(NamedTuple):
+    """Parameters of a linear layer."""
+
+    weight: Tensor
+    """[c_out, c_in]"""
+    bias: Tensor | None
+    """[c_out]; None for a layer without bias."""
+
+
+class NormWeights(NamedTuple):
+    """Parameters of a layer normalization."""
+
+    weight: Tensor
+    """[c] float32"""
+    bias: Tensor
+    """[c] float32"""
+    eps: float
+    """Added to the variance."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,19 +116,19 @@ class KernelSet:
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalized x"""
     projected_norm: Callable[..., tuple[Tensor, Tensor]]
-    """(x, norm, projection, *, eps) -> normalized x, its projection"""
+    """(x, norm, projection) -> normalized x, its projection"""
     self_attention: Callable[..., Tensor]
     """(x, projection, output, *, num_heads, mask, mask_inf, bias) -> gated multi-head attention"""
     global_attention: Callable[..., Tensor]
     """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
     triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(z, norm, projection, mask, *, c_hidden, eps) -> edges a and b, output gate"""
+    """(z, norm, projection, mask, *, c_hidden) -> edges a and b, output gate"""
     triangle_update: Callable[..., Tensor]
-    """(z, edges, norm, output, dropout, *, is_outgoing, eps) -> z + triangle update"""
+    """(z, edges, norm, output, dropout, *, is_outgoing) -> z + triangle update"""
     outer_product_mean: Callable[..., Tensor]
     """(z, sides, projection, norm) -> z + projected mean of outer products over sequences"""
     transition: Callable[..., Tensor]
-    """(x, norm, first, second, *, eps) -> x + two-layer perceptron of normalized x"""
+    """(x, norm, first, second) -> x + two-layer perceptron of normalized x"""
     dropout_residual: Callable[..., Tensor]
     """(residual, update, mask, gate) -> residual + update * sigmoid(gate) * mask"""
     invariant_point_attention: Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -107,3 +137,28 @@ class KernelSet:
     """(key, sites, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
     weight_update: Callable[..., Tensor]
     """(state, gradient, *, learning_rate, flag, constants) -> whether the step was taken, norm"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig:
+    """Implementation of each operation, without fallback."""
+
+    category: ClassVar[str] = "implementation"
+
+    layer_norm: Implementation = "reference"
+    projected_norm: Implementation = "reference"
+    self_attention: Implementation = "reference"
+    global_attention: Implementation = "reference"
+    triangle_edges: Implementation = "reference"
+    triangle_update: Implementation = "reference"
+    outer_product_mean: Implementation = "reference"
+    transition: Implementation = "reference"
+    dropout_residual: Implementation = "reference"
+    invariant_point_attention: Implementation = "reference"
+    dropout_masks: Implementation = "reference"
+    weight_update: Implementation = "reference"
+
+    @classmethod
+    def all(cls, name: Implementation) -> KernelConfig:
+        """Return a configuration with the same implementation of every operation."""
+        return cls(**{field.name: name for field in fields(cls)})

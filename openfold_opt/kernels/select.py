@@ -2,113 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from typing import ClassVar, Literal, get_args
+from dataclasses import asdict
 
 import torch
 
-from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_point_attention
-from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
-from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
-from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
-from openfold_opt.kernels.cpu import transition as cpu_transition
-from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
-from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
-from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
 from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
-from openfold_opt.kernels.interface import KernelSet, KernelShapes
-from openfold_opt.kernels.reference.dropout_residual import dropout_residual
-from openfold_opt.kernels.reference.global_attention import global_attention
-from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
-from openfold_opt.kernels.reference.layer_norm import layer_norm, projected_norm
-from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
-from openfold_opt.kernels.reference.random_mask import dropout_masks
-from openfold_opt.kernels.reference.self_attention import self_attention
-from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle import triangle_edges, triangle_update
-from openfold_opt.kernels.reference.weight_update import weight_update
-
-REFERENCE: dict[str, Callable] = {
-    "layer_norm": layer_norm,
-    "projected_norm": projected_norm,
-    "self_attention": self_attention,
-    "global_attention": global_attention,
-    "triangle_edges": triangle_edges,
-    "triangle_update": triangle_update,
-    "outer_product_mean": outer_product_mean,
-    "transition": transition,
-    "dropout_residual": dropout_residual,
-    "invariant_point_attention": invariant_point_attention,
-    "dropout_masks": dropout_masks,
-    "weight_update": weight_update,
-}
-"""Operation -> its reference version."""
-
-CPU: dict[str, Callable] = REFERENCE | {
-    "layer_norm": cpu_layer_norm.layer_norm,
-    "projected_norm": cpu_layer_norm.projected_norm,
-    "self_attention": cpu_self_attention.self_attention,
-    "triangle_edges": cpu_triangle_edges.triangle_edges,
-    "triangle_update": cpu_triangle_update.triangle_update,
-    "outer_product_mean": cpu_outer_product_mean.outer_product_mean,
-    "transition": cpu_transition.transition,
-    "invariant_point_attention": cpu_invariant_point_attention.invariant_point_attention,
-    "weight_update": cpu_weight_update.weight_update,
-}
-"""Operation -> its CPU kernel. Operations that gain nothing from one use the reference version."""
-
-Implementation = Literal["auto", "reference", "cpu", "compiled", "triton"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
-"""Values of the fields of KernelConfig.
-
-"auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
+from openfold_opt.kernels.interface import (
+    IMPLEMENTATIONS,
+    Implementation,
+    KernelConfig,
+    KernelSet,
+    KernelShapes,
+    Precision,
+)
+from openfold_opt.kernels.operations import OPERATIONS, Kernel, Operation
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelConfig:
-    """Implementation of each operation, without fallback."""
+def resolve_auto(
+    config: KernelConfig, device: torch.device, *, has_cpu_kernels: bool | None = None
+) -> KernelConfig:
+    """Return the configuration with "auto" replaced by the implementation for a device.
 
-    category: ClassVar[str] = "implementation"
+    has_cpu_kernels: whether all ranks have the CPU kernels; None: whether this machine has them.
+    """
+    names = asdict(config)
+    if "auto" not in names.values():
+        return config
+    chosen: Implementation = "triton"
+    if device.type == "cpu":
+        if has_cpu_kernels is None:
+            has_cpu_kernels = cpu_unsupported_reason() is None
+        chosen = "cpu" if has_cpu_kernels else "reference"
+    return KernelConfig(
+        **{operation: chosen if name == "auto" else name for operation, name in names.items()}
+    )
 
-    layer_norm: Implementation = "reference"
-    projected_norm: Implementation = "reference"
-    self_attention: Implementation = "reference"
-    global_attention: Implementation = "reference"
-    triangle_edges: Implementation = "reference"
-    triangle_update: Implementation = "reference"
-    outer_product_mean: Implementation = "reference"
-    transition: Implementation = "reference"
-    dropout_residual: Implementation = "reference"
-    invariant_point_attention: Implementation = "reference"
-    dropout_masks: Implementation = "reference"
-    weight_update: Implementation = "reference"
 
-    @classmethod
-    def all(cls, name: Implementation) -> KernelConfig:
-        """Return a configuration with the same implementation of every operation."""
-        return cls(**{field.name: name for field in fields(cls)})
-
-    def resolved(self, device: torch.device) -> KernelConfig:
-        """Return the configuration with "auto" replaced by the implementation for a device."""
-        if "auto" not in asdict(self).values():
-            return self
-        if device.type != "cpu":
-            return self.instead_of_auto("triton")
-        return self.instead_of_auto("cpu" if cpu_unsupported_reason() is None else "reference")
-
-    def instead_of_auto(self, name: Implementation) -> KernelConfig:
-        """Return the configuration with "auto" replaced by another name."""
-        return KernelConfig(
-            **{
-                operation: name if current == "auto" else current
-                for operation, current in asdict(self).items()
-            }
-        )
-
-    def uses_triton(self, device: torch.device) -> bool:
-        """Return whether any operation on the device uses Triton."""
-        return "triton" in asdict(self.resolved(device)).values()
+def uses_triton(config: KernelConfig, device: torch.device) -> bool:
+    """Return whether any operation on the device uses Triton."""
+    return "triton" in asdict(resolve_auto(config, device)).values()
 
 
 def describe_tuning(device: torch.device) -> str:
@@ -123,7 +55,7 @@ def build_kernel_set(
     device: torch.device | str,
     shapes: KernelShapes | None = None,
     *,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> KernelSet:
     """Return the implementations that `config` names. Triton is imported only if it is named.
 
@@ -136,65 +68,68 @@ def build_kernel_set(
     """
     device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
-    names = asdict(config.resolved(device))
+    names = asdict(resolve_auto(config, device))
     return KernelSet(
         **{
-            operation: _find(operation, name, device, shapes, precision)
+            operation: _find(OPERATIONS[operation], name, device, shapes, precision)
             for operation, name in names.items()
         }
     )
 
 
 def _find(
-    operation: str, name: str, device: torch.device, shapes: KernelShapes, precision: str
-) -> Callable:
+    operation: Operation,
+    name: str,
+    device: torch.device,
+    shapes: KernelShapes,
+    precision: Precision,
+) -> Kernel:
     if name == "reference":
-        return REFERENCE[operation]
+        return operation.reference
     if name == "cpu":
         return _find_cpu(operation, device)
-    if name == "compiled":
-        return _find_compiled(operation)
     if name != "triton":
         raise ValueError(
-            f"kernel {operation}: found implementation {name!r}, expected one of "
+            f"kernel {operation.name}: found implementation {name!r}, expected one of "
             f"{list(IMPLEMENTATIONS)}; change that field of KernelConfig"
         )
     try:
-        from openfold_opt.kernels.triton.operations import OPERATIONS, unsupported_reason
+        from openfold_opt.kernels.triton.launching import unsupported_reason
+
+        kernel = operation.for_triton()
     except ImportError as error:
         raise ValueError(
-            f"kernel {operation}: Triton cannot be imported ({error}); install the extra `gpu` of "
-            'pyproject.toml, or set that field of KernelConfig to "reference"'
+            f"kernel {operation.name}: Triton cannot be imported ({error}); install the extra "
+            '`gpu` of pyproject.toml, or set that field of KernelConfig to "reference"'
         ) from error
-    reason = unsupported_reason(operation, shapes, device, precision)
+    reason = unsupported_reason(device)
+    if reason is None:
+        reason = operation.supports(shapes, precision, _capability(device))
     if reason is not None:
         raise ValueError(
-            f'kernel {operation}: {reason}; set that field of KernelConfig to "reference"'
+            f'kernel {operation.name}: {reason}; set that field of KernelConfig to "reference"'
         )
-    return OPERATIONS[operation]
+    return kernel
 
 
-def _find_compiled(operation: str) -> Callable:
-    from openfold_opt.kernels.compiled import NOT_COMPILED, compile_operations
-
-    if operation in NOT_COMPILED:
-        raise ValueError(
-            f'kernel {operation}: there is no implementation "compiled", as '
-            f'{NOT_COMPILED[operation]}; set that field of KernelConfig to "auto" or "reference"'
-        )
-    return compile_operations(tuple(REFERENCE.items()))[operation]
+def _capability(device: torch.device) -> int | None:
+    """Return the compute capability as chips.py has it; None if the device is not a GPU."""
+    if device.type != "cuda":
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
-def _find_cpu(operation: str, device: torch.device) -> Callable:
+def _find_cpu(operation: Operation, device: torch.device) -> Kernel:
     if device.type not in ("cpu", "meta"):
         raise ValueError(
-            f'kernel {operation}: found implementation "cpu" for a model on {device}, but it '
+            f'kernel {operation.name}: found implementation "cpu" for a model on {device}, but it '
             'runs on the CPU only; set that field of KernelConfig to "triton" or "reference"'
         )
     reason = cpu_unsupported_reason() if device.type == "cpu" else None
     if reason is not None:
         raise ValueError(
-            f'kernel {operation}: implementation "cpu" requested, but {reason}; fix this or use '
-            '"reference" (field of KernelConfig, or --kernels)'
+            f'kernel {operation.name}: implementation "cpu" requested, but {reason}; fix this or '
+            'use "reference" (field of KernelConfig, or --kernels)'
         )
-    return CPU[operation]
+    return operation.for_cpu()

@@ -167,10 +167,10 @@ def _start_sides(
         a: [batch, N_seq, N_res/dap, c_hidden], and the chunks of b: [batch, N_seq, N_res,
         c_hidden] along the residues, in flight.
     """
-    axis, weights, sides_a, sides_b = plan.dap, module.weights(), [], []
+    axis, projection, sides_a, sides_b = plan.dap, module.projection(), [], []
     chunks = (chunk_sharded(x, axis, dim=2) for x in (m_col, mask))
     for chunk, chunk_mask, length in zip(*chunks, chunk_lengths(num_res, axis)):
-        a, b = module.project(chunk, chunk_mask, weights, plan)
+        a, b = module.project(chunk, chunk_mask, projection, plan)
         sides_a.append(a)
         sides_b.append(start_gather(b, axis, dim=2, length=length, what="outer product side"))
     return join_sharded(sides_a, dim=2), sides_b
@@ -234,13 +234,13 @@ def multiply(
     Returns:
         The updated pair representation in chunks along the other dim.
     """
-    axis, weights, is_outgoing = plan.dap, module.weights(), module.is_outgoing
+    axis, projection, is_outgoing = plan.dap, module.projection(), module.is_outgoing
     sharded, other = (1, 2) if is_outgoing else (2, 1)
     what = "outgoing edges" if is_outgoing else "incoming edges"
     chunks, kept, gathered, gates = [], [], [], []
     lengths = chunk_lengths(mask.shape[other], axis)
     for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=sharded), lengths):
-        a, b, gate = module.edges(chunk, chunk_mask, weights, plan)
+        a, b, gate = module.edges(chunk, chunk_mask, projection, plan)
         keep, send = (a, b) if is_outgoing else (b, a)
         chunks.append(chunk)
         kept.append(keep)

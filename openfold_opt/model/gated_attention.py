@@ -41,11 +41,10 @@ class GatedSelfAttention(nn.Module):
         projection = concatenate_parameters(
             self.linear_q, self.linear_k, self.linear_v, self.linear_g
         )
-        output = (self.linear_o.weight, self.linear_o.bias)
         return plan.kernels.self_attention(
             x,
             projection,
-            output,
+            self.linear_o.weights,
             num_heads=self.num_heads,
             mask=mask,
             mask_inf=self.mask_inf,

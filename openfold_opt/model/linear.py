@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.model.plan import ExecutionPlan
 
 INITS = ("default", "relu", "glorot", "gating", "normal", "final")
@@ -39,6 +40,11 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., c_in] to [..., c_out] in the dtype of the weight."""
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    @property
+    def weights(self) -> LinearWeights:
+        """Return the parameters as the kernels take them."""
+        return LinearWeights(self.weight, self.bias)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
@@ -71,27 +77,32 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(c))
         self.bias = nn.Parameter(torch.zeros(c))
 
+    @property
+    def weights(self) -> NormWeights:
+        """Return the parameters as the kernels take them."""
+        return NormWeights(self.weight, self.bias, self.eps)
+
     def forward(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
         """Normalize x [..., c]."""
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
     def normalize_and_project(
-        self, x: Tensor, projection: tuple[Tensor, Tensor | None], plan: ExecutionPlan
+        self, x: Tensor, projection: LinearWeights, plan: ExecutionPlan
     ) -> tuple[Tensor, Tensor]:
         """Normalize x [..., c] and apply a linear layer to the result.
 
         Args:
             x: [..., c]
-            projection: weight [c_out, c] and bias [c_out] or None.
+            projection: of the linear layer, from c to c_out channels.
             plan: kernels.
 
         Returns:
             The normalized x, and its projection [..., c_out] in the dtype of the weight.
         """
-        return plan.kernels.projected_norm(x, (self.weight, self.bias), projection, eps=self.eps)
+        return plan.kernels.projected_norm(x, self.weights, projection)
 
 
-def concatenate_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
+def concatenate_parameters(*linears: Linear) -> LinearWeights:
     """Concatenate the parameters of several Linears with the same c_in.
 
     Returns:
@@ -100,12 +111,12 @@ def concatenate_parameters(*linears: Linear) -> tuple[Tensor, Tensor | None]:
     """
     weight = torch.cat([linear.weight for linear in linears])
     if all(linear.bias is None for linear in linears):
-        return weight, None
+        return LinearWeights(weight, None)
     biases = [
         linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias
         for linear in linears
     ]
-    return weight, torch.cat(biases)
+    return LinearWeights(weight, torch.cat(biases))
 
 
 def project_together(x: Tensor, *linears: Linear) -> Tensor:

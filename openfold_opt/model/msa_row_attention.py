@@ -50,7 +50,7 @@ class MSARowAttentionWithPairBias(ResidualAttention):
 
         [batch, N_res, N_res/dap, c_z] -> [batch, num_heads, N_res, N_res/dap]
         """
-        _, bias = self.layer_norm_z.normalize_and_project(z, (self.linear_z.weight, None), plan)
+        _, bias = self.layer_norm_z.normalize_and_project(z, self.linear_z.weights, plan)
         return bias.movedim(-1, 1)
 
     def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
@@ -38,9 +39,9 @@ class OuterProductMean(nn.Module):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        return self.update(z, self.project(m, mask, self.weights(), plan), norm, plan)
+        return self.update(z, self.project(m, mask, self.projection(), plan), norm, plan)
 
-    def weights(self) -> tuple[Tensor, Tensor | None]:
+    def projection(self) -> LinearWeights:
         """Concatenate the parameters of the projections to a and b."""
         return concatenate_parameters(self.linear_1, self.linear_2)
 
@@ -48,7 +49,7 @@ class OuterProductMean(nn.Module):
         self,
         m: Tensor,
         mask: Tensor,
-        weights: tuple[Tensor, Tensor | None],
+        projection: LinearWeights,
         plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor]:
         """Compute both factors of the product (lines 1-2).
@@ -56,13 +57,13 @@ class OuterProductMean(nn.Module):
         Args:
             m: [batch, N_seq, N_res/dap, c_m]
             mask: [batch, N_seq, N_res/dap]
-            weights: from `weights`, which is called once for all chunks.
+            projection: from `projection`, which is called once for all chunks.
             plan: kernels.
 
         Returns:
             a and b: [batch, N_seq, N_res/dap, c_hidden]
         """
-        _, ab = self.layer_norm.normalize_and_project(m, weights, plan)
+        _, ab = self.layer_norm.normalize_and_project(m, projection, plan)
         a, b = (ab * mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
         return a, b
 
@@ -80,8 +81,7 @@ class OuterProductMean(nn.Module):
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
-        output = (self.linear_out.weight, self.linear_out.bias)
-        return plan.kernels.outer_product_mean(z, sides, output, norm)
+        return plan.kernels.outer_product_mean(z, sides, self.linear_out.weights, norm)
 
 
 def outer_product_norm(mask_col: Tensor, mask: Tensor, *, eps: float) -> Tensor:

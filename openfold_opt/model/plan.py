@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from openfold_opt.kernels.interface import KernelSet
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig, KernelSet
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.parallel.axis import AxisGroup
 
 ALL_BLOCKS = 2**31

@@ -19,13 +19,8 @@ class Transition(nn.Module):
 
     def forward(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
         """Add the update to x [..., c]."""
-        norm, first, second = self.layer_norm, self.linear_1, self.linear_2
         return plan.kernels.transition(
-            x,
-            (norm.weight, norm.bias),
-            (first.weight, first.bias),
-            (second.weight, second.bias),
-            eps=norm.eps,
+            x, self.layer_norm.weights, self.linear_1.weights, self.linear_2.weights
         )
 
 

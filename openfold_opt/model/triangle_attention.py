@@ -50,7 +50,7 @@ class TriangleAttentionStartingNode(ResidualAttention):
         Returns:
             x: [batch, N_res/dap, N_res, c_z], bias: [batch, N_res/dap, N_res, num_heads]
         """
-        return self.layer_norm.normalize_and_project(z, (self.linear.weight, None), plan)
+        return self.layer_norm.normalize_and_project(z, self.linear.weights, plan)
 
     def attend(
         self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
@@ -45,9 +46,9 @@ class TriangleMultiplication(nn.Module):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        return self.update(z, self.edges(z, mask, self.weights(), plan), dropout, plan)
+        return self.update(z, self.edges(z, mask, self.projection(), plan), dropout, plan)
 
-    def weights(self) -> tuple[Tensor, Tensor | None]:
+    def projection(self) -> LinearWeights:
         """Concatenate the parameters of the projections to edges and gates."""
         return concatenate_parameters(
             self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
@@ -57,7 +58,7 @@ class TriangleMultiplication(nn.Module):
         self,
         z: Tensor,
         mask: Tensor,
-        weights: tuple[Tensor, Tensor | None],
+        projection: LinearWeights,
         plan: ExecutionPlan,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the edges and the gate of the update (lines 1-3).
@@ -66,16 +67,15 @@ class TriangleMultiplication(nn.Module):
             z: [batch, N_res/dap, N_res, c_z] (outgoing) or [batch, N_res, N_res/dap, c_z]
                 (incoming).
             mask: the shape of z without c_z.
-            weights: from `weights`, which is called once for all chunks.
+            projection: from `projection`, which is called once for all chunks.
             plan: kernels.
 
         Returns:
             a and b: [batch, c_hidden, ..] with the residue dims of z, and the gate in the shape
             of z.
         """
-        norm = self.layer_norm_in
         return plan.kernels.triangle_edges(
-            z, (norm.weight, norm.bias), weights, mask, c_hidden=self.c_hidden, eps=norm.eps
+            z, self.layer_norm_in.weights, projection, mask, c_hidden=self.c_hidden
         )
 
     def update(
@@ -98,15 +98,13 @@ class TriangleMultiplication(nn.Module):
         Returns:
             [batch, N_i, N_j, c_z]
         """
-        norm, output = self.layer_norm_out, self.linear_z
         return plan.kernels.triangle_update(
             z,
             edges,
-            (norm.weight, norm.bias),
-            (output.weight, output.bias),
+            self.layer_norm_out.weights,
+            self.linear_z.weights,
             dropout,
             is_outgoing=self.is_outgoing,
-            eps=norm.eps,
         )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
 from openfold_opt.kernels.interface import KernelSet
-from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.kernels.select import build_kernel_set, resolve_auto
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.losses.config import LossConfig
@@ -157,7 +157,7 @@ def agree_on_kernels(
     On CPUs, "auto" means the CPU kernels. If any rank cannot use them, all ranks use the reference
     kernels instead, and `warn` gets a line with the reason.
     """
-    if device.type != "cpu" or config.kernels == config.kernels.resolved(device):
+    if device.type != "cpu" or config.kernels == resolve_auto(config.kernels, device):
         return config
     reasons = gather_objects(cpu_unsupported_reason(), context.world)
     unsupported = [
@@ -167,9 +167,8 @@ def agree_on_kernels(
     ]
     if unsupported:
         warn(f"all ranks use the reference kernels, which are slower: {unsupported[0]}")
-    return replace(
-        config, kernels=config.kernels.instead_of_auto("reference" if unsupported else "cpu")
-    )
+    kernels = resolve_auto(config.kernels, device, has_cpu_kernels=not unsupported)
+    return replace(config, kernels=kernels)
 
 
 def _agree_on_recomputation(

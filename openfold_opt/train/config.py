@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.config import ModelConfig

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set, resolve_auto
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
@@ -41,7 +42,7 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     """
     if config.recompute != "auto":
         return ALL_BLOCKS if config.recompute else 0
-    kernels = config.kernels.resolved(device)
+    kernels = resolve_auto(config.kernels, device)
     # Graphs also have a memory pool; it holds the activations, which are counted below either way.
     graphs = graph_memory_bytes(config, kernels) if config.cuda_graphs else 0
     free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - state_bytes(config) - graphs)

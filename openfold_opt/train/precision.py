@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
+from openfold_opt.kernels.interface import Precision
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
 
-Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 

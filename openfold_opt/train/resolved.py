@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 
 import torch
 
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import resolve_auto
 from openfold_opt.loader.device_prefetcher import resolve_prefetch
 from openfold_opt.train.config import RunConfig
 
@@ -20,7 +21,7 @@ def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
     return replace(
         config,
         device="cuda" if device.type == "cuda" else "cpu",
-        kernels=config.kernels.resolved(device),
+        kernels=resolve_auto(config.kernels, device),
         loader=replace(config.loader, prefetch=resolve_prefetch(config.loader.prefetch, device)),
     )
 

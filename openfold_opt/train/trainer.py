@@ -11,7 +11,7 @@ from threading import Lock
 import torch
 from torch.distributed import Store
 
-from openfold_opt.kernels.select import describe_tuning
+from openfold_opt.kernels.select import describe_tuning, uses_triton
 from openfold_opt.loader.supervisor import prepare_to_start_workers
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.context import TRAIN, ParallelContext, build_parallel_context
@@ -241,7 +241,7 @@ class Trainer:
                 note=self._note,
             )
         runner: TrainStep | StepGraphs = prepared.train_step
-        if config.kernels.uses_triton(device):
+        if uses_triton(config.kernels, device):
             self._note(describe_tuning(device))
         if config.warm_up:
             with _setup_errors():

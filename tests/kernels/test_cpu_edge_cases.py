@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from openfold_opt.kernels.select import CPU, REFERENCE
-from tests.support.cpu_comparison import compare
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
+from tests.support.cpu_comparison import CPU, REFERENCE, compare
 from tests.support.kernel_agreement import random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
@@ -29,27 +29,43 @@ def test_values_that_are_not_finite_propagate(name, bad):
     mask, edges = torch.ones(1, 2, 3), [random(1, 4, 2, 5, seed=3), random(1, 4, 3, 5, seed=4)]
     calls = {
         "layer_norm": lambda f: f(x, row, row, eps=1e-5),
-        "projected_norm": lambda f: f(x, (row, row), (square, row), eps=1e-5)[1],
+        "projected_norm": lambda f: f(x, NormWeights(row, row, 1e-5), LinearWeights(square, row))[
+            1
+        ],
         "self_attention": lambda f: f(
-            x, (random(16, 4), random(16)), (square, row), num_heads=2, mask=mask, mask_inf=1e9
+            x,
+            LinearWeights(random(16, 4), random(16)),
+            LinearWeights(square, row),
+            num_heads=2,
+            mask=mask,
+            mask_inf=1e9,
         ),
         "triangle_edges": lambda f: f(
-            x, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
+            x,
+            NormWeights(row, row, 1e-5),
+            LinearWeights(random(20, 4), random(20)),
+            mask,
+            c_hidden=4,
         )[0],
         "triangle_update": lambda f: f(
             x,
             (*edges, random(1, 2, 3, 4, seed=5)),
-            (row, row),
-            (square, row),
+            NormWeights(row, row, 1e-5),
+            LinearWeights(square, row),
             None,
             is_outgoing=True,
-            eps=1e-5,
         ),
         "transition": lambda f: f(
-            x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5
+            x,
+            NormWeights(row, row, 1e-5),
+            LinearWeights(random(8, 4), random(8)),
+            LinearWeights(random(4, 8), row),
         ),
         "outer_product_mean": lambda f: f(
-            x, (random(1, 5, 2, 2), random(1, 5, 3, 2)), (square, row), torch.ones(1, 2, 3, 1)
+            x,
+            (random(1, 5, 2, 2), random(1, 5, 3, 2)),
+            LinearWeights(square, row),
+            torch.ones(1, 2, 3, 1),
         ),
     }
     found, expected = (calls[name](operations[name]) for operations in (CPU, REFERENCE))
@@ -63,7 +79,14 @@ def test_broadcasting_matches_the_reference():
         dropout = random_mask(*shape)
 
         def update(operation, z, *rest, dropout=dropout):
-            return operation(z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5)
+            return operation(
+                z,
+                rest[:3],
+                NormWeights(*rest[3:5], 1e-5),
+                LinearWeights(*rest[5:]),
+                dropout,
+                is_outgoing=True,
+            )
 
         compare(
             "triangle_update",
@@ -72,7 +95,7 @@ def test_broadcasting_matches_the_reference():
         )
 
     def mean(operation, z, a, b, weight, bias):
-        return operation(z, (a, b), (weight, bias), torch.full((2, 3, 1, 1), 2.0))
+        return operation(z, (a, b), LinearWeights(weight, bias), torch.full((2, 3, 1, 1), 2.0))
 
     compare(
         "outer_product_mean", mean, [z, random(2, 5, 3, 2), random(2, 5, 4, 2), random(6, 4), row]
@@ -87,8 +110,8 @@ def test_broadcasting_matches_the_reference():
         def attend(operation, x, w_in, b_in, w_out, b_out, bias, mask=mask):
             return operation(
                 x,
-                (w_in, b_in),
-                (w_out, b_out),
+                LinearWeights(w_in, b_in),
+                LinearWeights(w_out, b_out),
                 num_heads=2,
                 mask=mask,
                 mask_inf=1e9,
@@ -106,19 +129,26 @@ def test_operations_accept_an_empty_batch():
         torch.ones(0, 3, 3),
     )
     edges = CPU["triangle_edges"](
-        z, (row, row), (random(20, 4), random(20)), mask, c_hidden=4, eps=1e-5
+        z, NormWeights(row, row, 1e-5), LinearWeights(random(20, 4), random(20)), mask, c_hidden=4
     )
     x = CPU["triangle_update"](
-        z, edges, (row, row), (square, row), None, is_outgoing=True, eps=1e-5
+        z, edges, NormWeights(row, row, 1e-5), LinearWeights(square, row), None, is_outgoing=True
     )
-    x = CPU["transition"](x, (row, row), (random(8, 4), random(8)), (random(4, 8), row), eps=1e-5)
+    x = CPU["transition"](
+        x,
+        NormWeights(row, row, 1e-5),
+        LinearWeights(random(8, 4), random(8)),
+        LinearWeights(random(4, 8), row),
+    )
     x, bias = CPU["projected_norm"](
-        CPU["layer_norm"](x, row, row, eps=1e-5), (row, row), (square, None), eps=1e-5
+        CPU["layer_norm"](x, row, row, eps=1e-5),
+        NormWeights(row, row, 1e-5),
+        LinearWeights(square, None),
     )
     x = CPU["self_attention"](
         x,
-        (random(16, 4), random(16)),
-        (square, row),
+        LinearWeights(random(16, 4), random(16)),
+        LinearWeights(square, row),
         num_heads=4,
         mask=mask,
         mask_inf=1e9,

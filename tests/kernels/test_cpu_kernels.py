@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from openfold_opt.kernels.cpu.invariant_point_attention import squared_distances
-from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.kernels.select import CPU
-from tests.support.cpu_comparison import compare
+from openfold_opt.kernels.interface import InvariantPointInputs, LinearWeights, NormWeights
+from tests.support.cpu_comparison import CPU, compare
 from tests.support.kernel_agreement import random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
@@ -32,8 +31,8 @@ def test_self_attention(batch, groups, n, heads, c_head, has_bias):
     def call(operation, x, w_in, b_in, w_out, b_out, bias=None):
         return operation(
             x,
-            (w_in, b_in),
-            (w_out, b_out),
+            LinearWeights(w_in, b_in),
+            LinearWeights(w_out, b_out),
             num_heads=heads,
             mask=mask,
             mask_inf=1e9,
@@ -57,7 +56,14 @@ def test_self_attention_of_a_transposed_input():
     mask = random_mask(1, 4, 5)
 
     def call(operation, x, w, b, v, d):
-        return operation(x.transpose(1, 2), (w, b), (v, d), num_heads=2, mask=mask, mask_inf=1e9)
+        return operation(
+            x.transpose(1, 2),
+            LinearWeights(w, b),
+            LinearWeights(v, d),
+            num_heads=2,
+            mask=mask,
+            mask_inf=1e9,
+        )
 
     compare("self_attention", call, leaves)
 
@@ -77,7 +83,9 @@ def test_triangle_edges(batch, n_1, n_2, c_z, c):
     )
 
     def call(operation, z, gamma, beta, weight, bias):
-        return operation(z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5)
+        return operation(
+            z, NormWeights(gamma, beta, 1e-5), LinearWeights(weight, bias), mask, c_hidden=c
+        )
 
     compare("triangle_edges", call, leaves, [True, False, False, True, True])
 
@@ -99,11 +107,10 @@ def test_triangle_update(batch, i, j, k, c_z, c, is_outgoing, has_dropout):
         return operation(
             z,
             (a, b, gate),
-            (gamma, beta),
-            (weight, bias),
+            NormWeights(gamma, beta, 1e-5),
+            LinearWeights(weight, bias),
             dropout,
             is_outgoing=is_outgoing,
-            eps=1e-5,
         )
 
     compare("triangle_update", call, leaves, [True] * 4 + [False] * 2 + [True] * 2)
@@ -124,7 +131,7 @@ def test_outer_product_mean(batch, s, i, j, c, c_z):
     )
 
     def call(operation, z, a, b, weight, bias):
-        return operation(z, (a, b), (weight, bias), norm)
+        return operation(z, (a, b), LinearWeights(weight, bias), norm)
 
     compare("outer_product_mean", call, leaves, [True] * 5)
 
@@ -141,7 +148,9 @@ def test_transition(shape, factor):
     ]
 
     def call(operation, x, gamma, beta, w1, b1, w2, b2):
-        return operation(x, (gamma, beta), (w1, b1), (w2, b2), eps=1e-5)
+        return operation(
+            x, NormWeights(gamma, beta, 1e-5), LinearWeights(w1, b1), LinearWeights(w2, b2)
+        )
 
     compare("transition", call, leaves, [True, False, False, True, True, True, True])
 
@@ -171,7 +180,7 @@ def test_projected_norm(shape, c_out, has_bias, used_results):
     ]
 
     def call(operation, x, gamma, beta, weight, bias=None):
-        results = operation(x, (gamma, beta), (weight, bias), eps=1e-5)
+        results = operation(x, NormWeights(gamma, beta, 1e-5), LinearWeights(weight, bias))
         # Every leaf gets a gradient, whichever results are used.
         return (
             *(results[number] for number in used_results),

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from openfold_opt.kernels.select import CPU, REFERENCE
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
+from tests.support.cpu_comparison import CPU, REFERENCE
 from tests.support.kernel_agreement import assert_same, random, random_mask
 
 pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures("tile_bytes", "on_cpu")]
@@ -43,10 +44,15 @@ def test_triangle_update_recomputes_its_edges(is_outgoing):
 
     def call(operations, z, gamma, beta, weight, bias, *rest):
         edges = operations["triangle_edges"](
-            z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5
+            z, NormWeights(gamma, beta, 1e-5), LinearWeights(weight, bias), mask, c_hidden=c
         )
         return operations["triangle_update"](
-            z, edges, rest[:2], rest[2:], None, is_outgoing=is_outgoing, eps=1e-5
+            z,
+            edges,
+            NormWeights(*rest[:2], 1e-5),
+            LinearWeights(*rest[2:]),
+            None,
+            is_outgoing=is_outgoing,
         )
 
     saved = compare_and_list_saved(call, leaves)
@@ -78,11 +84,13 @@ def test_self_attention_recomputes_its_input(is_projected, is_transposed):
                 random(batch, heads, n, n, seed=8),
             )
         else:
-            x, projected = operations["projected_norm"](z, (gamma, beta), (w_bias, None), eps=1e-5)
+            x, projected = operations["projected_norm"](
+                z, NormWeights(gamma, beta, 1e-5), LinearWeights(w_bias, None)
+            )
             bias = random(batch, heads, n, n, seed=8) + projected.mean(1).movedim(-1, 1).unsqueeze(
                 -2
             )
-        weights = (w_in, b_in), (w_out, b_out)
+        weights = LinearWeights(w_in, b_in), LinearWeights(w_out, b_out)
         return operations["self_attention"](
             x, *weights, num_heads=heads, mask=mask, mask_inf=1e9, bias=lambda: bias
         )
@@ -101,7 +109,12 @@ def test_a_normalized_input_that_was_modified_in_place_is_saved():
         with torch.no_grad():
             x.mul_(2.0)
         return operations["self_attention"](
-            x, weights[:2], weights[2:], num_heads=2, mask=mask, mask_inf=1e9
+            x,
+            LinearWeights(*weights[:2]),
+            LinearWeights(*weights[2:]),
+            num_heads=2,
+            mask=mask,
+            mask_inf=1e9,
         )
 
     assert_same(

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from openfold_opt.kernels.cpu import library, native_functions
-from openfold_opt.kernels.cpu.native_functions import NATIVE_FUNCTIONS, call
+from openfold_opt.kernels.cpu.native_functions import call
+from openfold_opt.kernels.cpu.native_signatures import NATIVE_FUNCTIONS
 
 pytestmark = pytest.mark.compiler
 

@@ -2,11 +2,12 @@
 
 import torch
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle import triangle_gate
+from openfold_opt.kernels.reference.triangle_edges import triangle_gate
 
 
 def random(*shape, seed=0):
@@ -24,9 +25,14 @@ def test_outer_product_mean_divides_the_bias_too():
     outer = torch.einsum("bsic,bsjd->bijcd", a, b).flatten(-2)
     expected = (outer @ weight.T + bias) / norm
     z = random(2, 3, 5, 7, seed=5)
-    torch.testing.assert_close(outer_product_mean(z, (a, b), (weight, bias), norm), z + expected)
+    torch.testing.assert_close(
+        outer_product_mean(z, (a, b), LinearWeights(weight, bias), norm), z + expected
+    )
     zero_update = outer_product_mean(
-        torch.zeros_like(z), (torch.zeros_like(a), b), (weight, bias), torch.full_like(norm, 1e-3)
+        torch.zeros_like(z),
+        (torch.zeros_like(a), b),
+        LinearWeights(weight, bias),
+        torch.full_like(norm, 1e-3),
     )
     torch.testing.assert_close(zero_update[0, 0, 0], bias / 1e-3)
 
@@ -56,7 +62,10 @@ def test_transition():
     )
     norm = random(4, seed=5), random(4, seed=6)
     expected = x + (layer_norm(x, *norm, eps=1e-5) @ w1.T + b1).clamp(min=0.0) @ w2.T + b2
-    torch.testing.assert_close(transition(x, norm, (w1, b1), (w2, b2), eps=1e-5), expected)
+    torch.testing.assert_close(
+        transition(x, NormWeights(*norm, 1e-5), LinearWeights(w1, b1), LinearWeights(w2, b2)),
+        expected,
+    )
 
 
 def test_layer_norm_uses_the_biased_variance():

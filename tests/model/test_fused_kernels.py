@@ -8,7 +8,8 @@ import dataclasses
 import pytest
 import torch
 
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ExecutionPlan
 from tests.support.tiny_model import randomized

@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.evoformer_block import EvoformerStackConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.evoformer_block import EvoformerStackConfig
 from openfold_opt.model.evoformer_stack import EvoformerStack

@@ -2,8 +2,11 @@
 
 from functools import partial
 
-from openfold_opt.kernels.select import CPU, REFERENCE
+from openfold_opt.kernels.operations import OPERATIONS
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same
+
+CPU = {name: operation.for_cpu() for name, operation in OPERATIONS.items()}
+REFERENCE = {name: operation.reference for name, operation in OPERATIONS.items()}
 
 
 def compare(name, call, leaves, is_low=None):

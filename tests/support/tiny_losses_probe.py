@@ -3,7 +3,7 @@
     python -m tests.support.tiny_losses_probe SETTINGS
 
 The option --kernels, which the tiny preset does not need, selects a fault to inject: "triton"
-triples the learning rate, "compiled" adds a sample with NaN values.
+triples the learning rate, "cpu" adds a sample with NaN values.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def main() -> int:
     torch.set_num_threads(1)
     settings = from_json(RunSettings, json.loads(sys.argv[1]))
     fault, config = settings.kernels, build_tiny()
-    if fault in ("triton", "compiled"):
+    if fault in ("triton", "cpu"):
         settings = dataclasses.replace(settings, kernels="reference")
     if fault == "triton":
         config = dataclasses.replace(
             config, schedule=dataclasses.replace(config.schedule, base_learning_rate=3e-3)
         )
-    data = MemorySource(broken_at=3 if fault == "compiled" else None)
+    data = MemorySource(broken_at=3 if fault == "cpu" else None)
     return train(configuration(config, settings), settings, data=data)
 
 

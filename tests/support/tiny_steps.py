@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_model, build_plans, build_train_step

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmark.presets import demo
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train import build_run

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmark.presets import build_preset
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch

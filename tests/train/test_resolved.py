@@ -6,7 +6,8 @@ import io
 import pytest
 import torch
 
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import resolve_auto
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.train import build_run
 from openfold_opt.train.build_run import RunPaths
@@ -35,11 +36,11 @@ def test_auto_is_resolved_for_the_device():
     assert on_gpu.loader.prefetch == "pinned"
     on_cpu = resolve_config(config, torch.device("cpu"))
     assert on_cpu.device == "cpu" and on_cpu.loader.prefetch == "direct"
-    assert on_cpu.kernels == config.kernels.resolved(torch.device("cpu")) != config.kernels
+    assert on_cpu.kernels == resolve_auto(config.kernels, torch.device("cpu")) != config.kernels
 
 
 def test_explicit_choices_do_not_change():
-    kernels = dataclasses.replace(KernelConfig(), layer_norm="compiled")
+    kernels = dataclasses.replace(KernelConfig(), layer_norm="cpu")
     config = tiny_config(kernels=kernels)
     loader = dataclasses.replace(config.loader, prefetch="direct")
     config = dataclasses.replace(config, loader=loader)

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch

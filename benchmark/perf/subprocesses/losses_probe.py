@@ -20,7 +20,7 @@ import torch
 from benchmark.perf.tools.loss_windows import Side
 from benchmark.perf.tools.perf_record import from_json, to_json
 from benchmark.presets import build_preset
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig

@@ -22,7 +22,7 @@ from benchmark.perf.tools.module_times import ModuleProfile, time_modules
 from benchmark.perf.tools.perf_record import from_json, to_json
 from benchmark.perf.tools.timing_stats import StepTimes
 from benchmark.presets import build_preset
-from openfold_opt.kernels.select import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import (

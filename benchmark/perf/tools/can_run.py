@@ -8,7 +8,8 @@ from types import ModuleType
 import torch
 
 from benchmark.command_line import BenchmarkError
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.tools.can_run import import_with_triton
-from benchmark.perf.tools.kernel_flops import FLOPS
 from benchmark.perf.tools.module_times import stages_of
+from openfold_opt.kernels.operations import FLOPS
 from openfold_opt.parallel.async_collective import SharedResult
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openfold_opt.kernels.interface import InvariantPointInputs
+from openfold_opt.kernels.interface import InvariantPointInputs, LinearWeights, NormWeights
 from openfold_opt.train.config import RunConfig
 
 Call = Callable[..., Tensor | tuple[Tensor, ...]]
 _HALF = torch.bfloat16
+EPS = 1e-5
+"""Added to the variances of normalizations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +55,9 @@ class CaseMaker:
         self._config = config
         self._device = device
         self._low = _HALF if precision == "bf16" else torch.float32
-        self._generator = torch.Generator(device=device).manual_seed(0)
+        # Device meta has no generators; one of the CPU is accepted there.
+        generator_device = "cpu" if device.type == "meta" else device
+        self._generator = torch.Generator(device=generator_device).manual_seed(0)
 
     def cases(self) -> Iterator[KernelCase]:
         """Yield the cases one at a time, because some take gigabytes."""
@@ -120,8 +124,8 @@ class CaseMaker:
                 bias = (lambda: weights[4]) if sizes.has_bias else None
                 return operation(
                     x,
-                    weights[:2],
-                    weights[2:4],
+                    LinearWeights(*weights[:2]),
+                    LinearWeights(*weights[2:4]),
                     num_heads=sizes.num_heads,
                     mask=mask,
                     mask_inf=1e9,
@@ -150,7 +154,7 @@ class CaseMaker:
 
         def edges(operation: Call) -> Call:
             return lambda z, gamma, beta, weight, bias: operation(
-                z, (gamma, beta), (weight, bias), mask, c_hidden=c, eps=1e-5
+                z, NormWeights(gamma, beta, EPS), LinearWeights(weight, bias), mask, c_hidden=c
             )
 
         leaves = (self._leaf(batch, n, n, c_z), *norm, self._weight(width, c_z), self._leaf(width))
@@ -162,7 +166,12 @@ class CaseMaker:
 
         def update(operation: Call) -> Call:
             return lambda z, *rest: operation(
-                z, rest[:3], rest[3:5], rest[5:], dropout, is_outgoing=True, eps=1e-5
+                z,
+                rest[:3],
+                NormWeights(*rest[3:5], EPS),
+                LinearWeights(*rest[5:]),
+                dropout,
+                is_outgoing=True,
             )
 
         pair, edge = (batch, n, n, c_z), (batch, c, n, n)
@@ -212,7 +221,7 @@ class CaseMaker:
         )
 
         def call(operation: Call) -> Call:
-            return lambda x, weight, bias: operation(x, weight, bias, eps=1e-5)
+            return lambda x, weight, bias: operation(x, weight, bias, eps=EPS)
 
         return KernelCase(operation="layer_norm", where=where, leaves=leaves, call=call)
 
@@ -226,7 +235,7 @@ class CaseMaker:
 
         def call(operation: Call) -> Call:
             return lambda x, gamma, beta, weight: operation(
-                x, (gamma, beta), (weight, None), eps=1e-5
+                x, NormWeights(gamma, beta, EPS), LinearWeights(weight, None)
             )
 
         return KernelCase(operation="projected_norm", where=where, leaves=leaves, call=call)
@@ -244,7 +253,9 @@ class CaseMaker:
         )
 
         def call(operation: Call) -> Call:
-            return lambda x, *rest: operation(x, rest[:2], rest[2:4], rest[4:], eps=1e-5)
+            return lambda x, *rest: operation(
+                x, NormWeights(*rest[:2], EPS), LinearWeights(*rest[2:4]), LinearWeights(*rest[4:])
+            )
 
         return KernelCase(operation="transition", where=where, leaves=leaves, call=call)
 
@@ -261,7 +272,9 @@ class CaseMaker:
         )
 
         def call(operation: Call) -> Call:
-            return lambda z, a, b, weight, bias: operation(z, (a, b), (weight, bias), norm)
+            return lambda z, a, b, weight, bias: operation(
+                z, (a, b), LinearWeights(weight, bias), norm
+            )
 
         return KernelCase(operation="outer_product_mean", where="MSA", leaves=leaves, call=call)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.perf.tools.mlcommons_reference import Reference
 from benchmark.presets import preset_names
-from openfold_opt.kernels.select import IMPLEMENTATIONS
+from openfold_opt.kernels.interface import IMPLEMENTATIONS
 
 Parser = argparse._ActionsContainer
 """A parser, or a group of its arguments."""

@@ -7,16 +7,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.kernels.reference import invariant_point_attention as reference
+from openfold_opt.kernels.reference.invariant_point_attention import attend, flat_points
 
 
 def invariant_point_attention(
     inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute kernels.reference.invariant_point_attention; its docstring has the shapes."""
-    return reference.invariant_point_attention(
-        inputs, mask=mask, mask_inf=mask_inf, squared_distances=squared_distances
-    )
+    distances = squared_distances(*flat_points(inputs))
+    return attend(inputs, distances, mask=mask, mask_inf=mask_inf)
 
 
 def squared_distances(q: Tensor, k: Tensor) -> Tensor:

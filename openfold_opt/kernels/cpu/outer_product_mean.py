@@ -14,10 +14,11 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.cpu.tiles import add_product, sums_like, tiles
+from openfold_opt.kernels.interface import LinearWeights
 
 
 def outer_product_mean(
-    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: LinearWeights, norm: Tensor
 ) -> Tensor:
     """Compute kernels.reference.outer_product_mean; its docstring has the shapes.
 

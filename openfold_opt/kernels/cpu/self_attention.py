@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from openfold_opt.kernels.cpu.tiles import (
     sums_like,
     tile_length,
 )
+from openfold_opt.kernels.interface import LinearWeights
 
 _FLOAT32_BYTES = 4
 
@@ -31,8 +32,8 @@ AnyWorkspace = TypeVar("AnyWorkspace", bound="_Workspace")
 
 def self_attention(
     x: Tensor,
-    projection: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
+    projection: LinearWeights,
+    output: LinearWeights,
     *,
     num_heads: int,
     mask: Tensor,
@@ -106,15 +107,15 @@ class _Attention:
         )
         self._group_sizes, self._workspaces = (length, num_heads, c), {}
 
-    def tiles(self, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
-        """Yield tiles: sample, mask offset [n, N], and rows [n * N, c] of each tensor.
+    def tiles(self, *tensors: Tensor) -> Iterator[tuple[int, Tensor, tuple[Tensor, ...]]]:
+        """Yield tiles: sample, mask offset [n, N], and the rows [n * N, c] of all tensors.
 
         tensors: [batch, groups, N, c]
         """
         for sample, mask_offset in enumerate(self._mask_offset):
             parts = zip(*(x[sample].split(self._length) for x in tensors))
             for offset, part in zip(mask_offset.split(self._length), parts):
-                yield sample, offset, *(x.flatten(0, 1).contiguous() for x in part)
+                yield sample, offset, tuple(x.flatten(0, 1).contiguous() for x in part)
 
     def normalized(self, rows: Tensor, recomputable_norm: RecomputableNorm | None) -> Tensor:
         """Return the input of attend for rows [n * N, c_in], in the dtype of the weights.
@@ -196,7 +197,7 @@ class _SelfAttention(torch.autograd.Function):
         ctx.sizes = sizes
         attention = _Attention(x, (w_in, b_in), mask, bias, sizes)
         result, w_out_t = x.new_empty(x.shape, dtype=w_out.dtype), w_out.t()
-        for sample, offset, x_rows, result_rows in attention.tiles(x, result):
+        for sample, offset, (x_rows, result_rows) in attention.tiles(x, result):
             workspace = attention.attend(x_rows.to(w_in.dtype), sample, offset, _Workspace)
             torch.mm(workspace.gated, w_out_t, out=result_rows)
             call("add_to_rows", result_rows, b_out, *result_rows.shape)
@@ -213,7 +214,7 @@ class _SelfAttention(torch.autograd.Function):
             w_in, b_in, w_out, w_out[:, 0], bias if bias is not None else w_in[:0]
         )
         d_w_in, d_b_in, d_w_out, d_b_out = d_parameters
-        for sample, offset, x_rows, d_x_rows, d_rows in attention.tiles(x, d_x, d_result):
+        for sample, offset, (x_rows, d_x_rows, d_rows) in attention.tiles(x, d_x, d_result):
             x_rows = attention.normalized(x_rows, ctx.recomputable_norm)
             workspace = attention.attend(x_rows, sample, offset, _BackwardWorkspace)
             call("add_column_sums", d_rows, d_b_out, *d_rows.shape)

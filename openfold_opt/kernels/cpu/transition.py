@@ -11,21 +11,20 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from openfold_opt.kernels.cpu.layer_norm import as_rows, normalize, normalize_backward
 from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tile_length
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 
 def transition(
     x: Tensor,
-    norm: tuple[Tensor, Tensor],
-    first: tuple[Tensor, Tensor],
-    second: tuple[Tensor, Tensor],
-    *,
-    eps: float,
+    norm: NormWeights,
+    first: LinearWeights,
+    second: LinearWeights,
 ) -> Tensor:
     """Compute kernels.reference.transition; its docstring has the shapes.
 
     Saves only its inputs for the backward pass.
     """
-    return _Transition.apply(x, *norm, *first, *second, eps)
+    return _Transition.apply(x, norm.weight, norm.bias, *first, *second, norm.eps)
 
 
 class _Transition(torch.autograd.Function):

@@ -17,18 +17,19 @@ from openfold_opt.kernels.cpu.layer_norm import normalize, normalize_backward
 from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.cpu.recomputation import Recomputable
 from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tiles
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 Pair = tuple[Tensor, Tensor]
 
 
 def triangle_edges(
-    z: Tensor, norm: Pair, projection: Pair, mask: Tensor, *, c_hidden: int, eps: float
+    z: Tensor, norm: NormWeights, projection: LinearWeights, mask: Tensor, *, c_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute kernels.reference.triangle.triangle_edges; its docstring has the shapes.
+    """Compute kernels.reference.triangle_edges; its docstring has the shapes.
 
     Saves only its inputs for the backward pass and recomputes the rest.
     """
-    return _TriangleEdges.apply(z, *norm, *projection, mask, (c_hidden, eps))
+    return _TriangleEdges.apply(z, norm.weight, norm.bias, *projection, mask, (c_hidden, norm.eps))
 
 
 class _TriangleEdges(torch.autograd.Function):

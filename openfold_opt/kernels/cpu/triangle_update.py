@@ -15,6 +15,7 @@ from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.cpu.recomputation import recomputable_of
 from openfold_opt.kernels.cpu.tiles import Scratch, add_product, sums_like, tiles
 from openfold_opt.kernels.cpu.triangle_edges import RecomputableEdges
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 Pair = tuple[Tensor, Tensor]
 
@@ -22,19 +23,19 @@ Pair = tuple[Tensor, Tensor]
 def triangle_update(
     z: Tensor,
     edges: tuple[Tensor, Tensor, Tensor],
-    norm: Pair,
-    output: Pair,
+    norm: NormWeights,
+    output: LinearWeights,
     dropout: Tensor | None,
     *,
     is_outgoing: bool,
-    eps: float,
 ) -> Tensor:
-    """Compute kernels.reference.triangle.triangle_update; its docstring has the shapes.
+    """Compute kernels.reference.triangle_update; its docstring has the shapes.
 
     Saves only its inputs for the backward pass and recomputes the rest. Edges that are the results
     of triangle_edges are recomputed too.
     """
-    return _TriangleUpdate.apply(z, *edges, *norm, *output, dropout, (is_outgoing, eps))
+    sizes = (is_outgoing, norm.eps)
+    return _TriangleUpdate.apply(z, *edges, norm.weight, norm.bias, *output, dropout, sizes)
 
 
 class _TriangleUpdate(torch.autograd.Function):

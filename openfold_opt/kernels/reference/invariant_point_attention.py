@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ def invariant_point_attention(
     *,
     mask: Tensor,
     mask_inf: float,
-    squared_distances: Callable[[Tensor, Tensor], Tensor] = squared_distances,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute Algorithm 22, lines 7-10. The caller transforms the points back to local frames.
 
@@ -32,16 +30,23 @@ def invariant_point_attention(
     Args:
         mask: [batch, N_res], 1 where a residue exists.
         mask_inf: subtracted from the logits of pairs with a masked residue.
-        squared_distances: function that computes the squared distances of points.
 
     Returns:
         scalars [batch, N_res, num_heads, c], points [batch, N_res, num_heads, num_v_points, 3] in
         the global frame, pairs [batch, N_res, num_heads, c_z]
     """
+    distances = squared_distances(*flat_points(inputs))
+    return attend(inputs, distances, mask=mask, mask_inf=mask_inf)
+
+
+def attend(
+    inputs: InvariantPointInputs, squared_distances: Tensor, *, mask: Tensor, mask_inf: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the results from squared distances of points [batch, num_heads, N_res, N_res]."""
     q, k, v = inputs.q.transpose(1, 2), inputs.k.transpose(1, 2), inputs.v.transpose(1, 2)
     logits = torch.matmul(q * math.sqrt(1.0 / (3 * q.shape[-1])), k.transpose(-1, -2))
     logits = logits + math.sqrt(1.0 / 3) * inputs.bias.movedim(-1, 1)
-    logits = logits + _point_weights(inputs) * squared_distances(*_flat_points(inputs))
+    logits = logits + _point_weights(inputs) * squared_distances
     pair_mask = mask[:, :, None] * mask[:, None, :]
     logits = logits + (mask_inf * (pair_mask - 1.0))[:, None]
     weights = torch.softmax(logits, dim=-1)
@@ -59,6 +64,6 @@ def _point_weights(inputs: InvariantPointInputs) -> Tensor:
     return (-0.5 * scale * inputs.point_weights)[:, None, None]
 
 
-def _flat_points(inputs: InvariantPointInputs) -> tuple[Tensor, Tensor]:
+def flat_points(inputs: InvariantPointInputs) -> tuple[Tensor, Tensor]:
     """Return the points of q and k as [batch, num_heads, N_res, num_qk_points * 3]."""
     return inputs.q_points.flatten(-2).transpose(1, 2), inputs.k_points.flatten(-2).transpose(1, 2)

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights
+
 
 def outer_product_mean(
-    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: LinearWeights, norm: Tensor
 ) -> Tensor:
     """Compute Algorithm 10, lines 3-4, with the residual.
 
@@ -19,7 +21,7 @@ def outer_product_mean(
         z: [batch, N_i, N_j, c_z]
         sides: the factors of the outer product, zero where masked: a [batch, N_seq, N_i, c] and
             b [batch, N_seq, N_j, c].
-        projection: weight [c_z, c * c] and bias [c_z].
+        projection: from c * c to c_z channels.
         norm: [batch, N_i, N_j, 1], the number of sequences that cover both residues, plus epsilon.
 
     Returns:

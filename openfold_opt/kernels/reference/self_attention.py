@@ -7,38 +7,36 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.attention import attention
 
 
 def self_attention(
     x: Tensor,
-    projection: tuple[Tensor, Tensor],
-    output: tuple[Tensor, Tensor],
+    projection: LinearWeights,
+    output: LinearWeights,
     *,
     num_heads: int,
     mask: Tensor,
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
-    attention: Callable[..., Tensor] = attention,
 ) -> Tensor:
     """Compute lines 2-6 of Algorithms 7, 8, 13 and 14.
 
     Args:
         x: [batch, groups, N, c], normalized.
-        projection: weight [4 * num_heads * c_head, c] and bias of queries, keys, values and gates,
+        projection: from c to 4 * num_heads * c_head channels: queries, keys, values and gates,
             concatenated.
-        output: weight [c, num_heads * c_head] and bias [c].
+        output: from num_heads * c_head to c channels.
         mask: [batch, groups, N], 1 where an element exists.
         mask_inf: subtracted from the logits of keys that do not exist.
         bias: returns [batch, num_heads, N, N], which is added to the logits of every group. Called
             once, after the projections, so that its communication overlaps with them.
-        attention: function that computes the attention between the two projections.
 
     Returns:
         [batch, groups, N, c] in the dtype of the weights.
     """
-    weight, offset = projection
-    projected = F.linear(x.to(weight.dtype), weight, offset)
+    projected = F.linear(x.to(projection.weight.dtype), *projection)
     bias_tensor = None if bias is None else bias()
     return F.linear(
         attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor),

@@ -5,27 +5,26 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
 
 def transition(
     x: Tensor,
-    norm: tuple[Tensor, Tensor],
-    first: tuple[Tensor, Tensor],
-    second: tuple[Tensor, Tensor],
-    *,
-    eps: float,
+    norm: NormWeights,
+    first: LinearWeights,
+    second: LinearWeights,
 ) -> Tensor:
     """Compute Algorithm 9 or 15 with the residual: x + Linear(ReLU(Linear(LayerNorm(x)))).
 
     Args:
         x: [..., c]
-        norm: weight and bias [c] of the layer normalization.
-        first: weight [n * c, c] and bias [n * c] of the first layer.
-        second: weight [c, n * c] and bias [c] of the second layer.
-        eps: added to the variance.
+        norm: of c channels.
+        first: from c to n * c channels.
+        second: from n * c to c channels.
 
     Returns:
         [..., c] in the dtype of x.
     """
-    return x + F.linear(F.relu(F.linear(layer_norm(x, *norm, eps=eps), *first)), *second)
+    normalized = layer_norm(x, norm.weight, norm.bias, eps=norm.eps)
+    return x + F.linear(F.relu(F.linear(normalized, *first)), *second)

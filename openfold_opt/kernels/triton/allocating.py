@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import triton
 from triton._C.libtriton import ir, nvidia, passes
@@ -40,14 +39,14 @@ def only_shared_memory() -> Iterator[None]:
         triton.knobs.runtime.add_stages_inspection_hook = before
 
 
-def _replace_stages(*arguments: Any) -> tuple[str, str] | None:
+def _replace_stages(*arguments: object) -> tuple[str, str] | None:
     """Replace the stages after TTGIR. Without arguments, return a part of the cache key."""
     if not arguments:
         return _KEY, _KEY
     backend, stages, options, _, capability = arguments
     ptx_version = get_ptx_version_from_options(options, backend.target.arch)
 
-    def allocate(module: Any, metadata: dict[str, Any]) -> str:
+    def allocate(module: ir.module, metadata: dict[str, object]) -> str:
         manager = ir.pass_manager(module.context)
         passes.ttgpuir.add_combine_tensor_select_and_if(manager)
         passes.ttgpuir.add_allocate_warp_groups(manager)

@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
+from triton.runtime.jit import JITFunction
 
 from openfold_opt.kernels.chips import shared_bytes_of
 from openfold_opt.kernels.triton.allocating import only_shared_memory
+from openfold_opt.kernels.triton.tuning.tuned_options import Options
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -26,7 +28,7 @@ _SASS = {
 }
 """Field of Resources -> names of its instructions."""
 
-Launch = tuple[Any, tuple[int, ...], tuple, dict[str, Any]]
+Launch = tuple[JITFunction, tuple[int, ...], tuple, Options]
 """Kernel, grid, arguments (meta tensors and numbers) and options, as in launches_on_meta."""
 
 
@@ -81,11 +83,11 @@ def distinct_launches(launches: Iterable[Launch], *, every_alignment: bool = Tru
     return list(distinct.values())
 
 
-def _dtype_of(argument: Any) -> Any:
+def _dtype_of(argument: object) -> object:
     return argument.dtype if isinstance(argument, torch.Tensor) else type(argument)
 
 
-def _specialization(argument: Any) -> Any:
+def _specialization(argument: object) -> object:
     """Return the property of an argument that Triton specializes a kernel for.
 
     This is the dtype of a tensor, and of an integer whether it is 1, divisible by 16, or 64-bit.
@@ -131,7 +133,7 @@ def compile_launches(
 
 
 def _read(
-    kernel: Any, args: tuple, options: dict[str, Any], binary: Any, only_memory: bool
+    kernel: JITFunction, args: tuple, options: Options, binary: CompiledKernel, only_memory: bool
 ) -> Resources:
     return Resources(
         kernel=kernel_name(kernel),
@@ -141,7 +143,7 @@ def _read(
     )
 
 
-def _machine_code(binary: Any) -> dict[str, int]:
+def _machine_code(binary: CompiledKernel) -> dict[str, int]:
     """Return registers, stack, spills and kinds of instructions of a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])

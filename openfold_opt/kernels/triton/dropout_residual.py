@@ -242,16 +242,20 @@ class _DropoutResidual(torch.autograd.Function):
     @staticmethod
     def forward(ctx, residual, update, mask, gate):
         ctx.save_for_backward(update if gate is not None else None, mask, gate)
-        ctx.layout = torch.empty_like(update, device="meta")
+        # Without a gate, the backward pass needs only the layout of update.
+        ctx.dtype, ctx.shape = update.dtype, update.shape
+        ctx.strides = torch.empty_like(update, device="meta").stride()
         return dropout_residual_forward(residual, update, mask, gate)
 
     @staticmethod
     def backward(ctx, dout):
         update, mask, gate = ctx.saved_tensors
         if mask is None and gate is None:
-            return dout, dout.to(ctx.layout.dtype), None, None
+            return dout, dout.to(ctx.dtype), None, None
         if gate is None:
-            update = torch.empty_like(ctx.layout, device=dout.device)
+            update = torch.empty_strided(
+                ctx.shape, ctx.strides, dtype=ctx.dtype, device=dout.device
+            )
         dupdate, dgate = dropout_residual_backward(_dense(dout), update, mask, gate)
         return dout, dupdate, None, None if gate is None else dgate
 

@@ -1,31 +1,32 @@
 """Shared parts of the launch functions: running or recording a launch, sizes, row addressing."""
 
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import JITFunction
 
-from openfold_opt.kernels.triton.tuning.tuned_options import tuned
+from openfold_opt.kernels.triton.tuning.tuned_options import Options, tuned
 
 DOES_NOT_FIT = (OutOfResources, PTXASError, CompilationError)
 """Exceptions of a launch whose blocks or options the chip or the compiler does not support."""
 
-Launcher = Callable[[Any, tuple[int, ...], tuple, dict[str, Any]], None]
+Launcher = Callable[[JITFunction, tuple[int, ...], tuple, Options], None]
 """(kernel, grid, arguments, options) -> None"""
 
 
-def _run(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
+def _run(kernel: JITFunction, grid: tuple[int, ...], args: tuple, options: Options) -> None:
     # Tuned options are applied here, so that recorded launches have the default options.
     try:
         kernel[grid](*args, **tuned(kernel, args, options))
@@ -38,15 +39,21 @@ def _run(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any
         ) from error
 
 
-def _skip(kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, Any]) -> None:
+def _skip(kernel: JITFunction, grid: tuple[int, ...], args: tuple, options: Options) -> None:
     """Do nothing, as only the shapes of the results are needed."""
 
 
 _launcher: ContextVar[Launcher] = ContextVar("launcher", default=_run)
 _shape_launcher: ContextVar[Launcher] = ContextVar("shape_launcher", default=_skip)
+_shape_mode: ContextVar[TorchDispatchMode | None] = ContextVar("shape_mode", default=None)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+def launch(
+    kernel: JITFunction,
+    grid: tuple[int, ...],
+    *args: Tensor | int | float,
+    **options: int | float | str | bool,
+) -> None:
     """Launch a kernel, unless the grid is empty or only shapes are computed."""
     if all(grid):
         _launcher.get()(kernel, grid, args, options)
@@ -62,6 +69,16 @@ def launches_on_meta(launcher: Launcher):
         _shape_launcher.reset(token)
 
 
+@contextmanager
+def shapes_within(mode: TorchDispatchMode) -> Iterator[None]:
+    """Within the block, compute the shapes of operators' results inside a dispatch mode."""
+    token = _shape_mode.set(mode)
+    try:
+        yield
+    finally:
+        _shape_mode.reset(token)
+
+
 def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...] = ()) -> Callable:
     """Register a function that allocates its results and launches kernels as openfold::<name>.
 
@@ -75,10 +92,11 @@ def fused_op(launch_function: Callable | None = None, *, mutates: tuple[str, ...
     op = custom_op(f"openfold::{launch_function.__name__}", launch_function, mutates_args=mutates)
 
     @wraps(launch_function)
-    def shapes(*args: Any) -> Any:
+    def shapes(*args: object) -> object:
         token = _launcher.set(_shape_launcher.get())
         try:
-            return launch_function(*args)
+            with _shape_mode.get() or nullcontext():
+                return launch_function(*args)
         finally:
             _launcher.reset(token)
 

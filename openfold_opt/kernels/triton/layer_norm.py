@@ -22,11 +22,8 @@ from openfold_opt.kernels.triton.launching import (
     launch,
     next_power_of_2,
     row_offsets,
-    unsupported_reason,
 )
 
-MAX_CHANNELS = 4096
-"""Largest number of channels; a program keeps whole rows in registers."""
 ELEMENTS_PER_PROGRAM = 4096
 MAX_PARTIAL_SUMS = 512
 """Largest number of programs of the backward pass, each with a partial sum [2, c]; several for
@@ -220,10 +217,3 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
     Under autocast the result keeps the dtype of x.
     """
     return _LayerNorm.apply(x, weight, bias, eps)
-
-
-def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why this kernel does not support rows of c channels; None if it does."""
-    if c > MAX_CHANNELS:
-        return f"layer_norm supports rows of at most {MAX_CHANNELS} channels, found {c}"
-    return unsupported_reason(device, dtype)

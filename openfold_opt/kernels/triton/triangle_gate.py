@@ -167,5 +167,5 @@ class _TriangleGate(torch.autograd.Function):
 def triangle_gate(
     projected: Tensor, mask: Tensor, *, c_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute kernels.reference.triangle.triangle_gate with one launch in each pass."""
+    """Compute kernels.reference.triangle_edges.triangle_gate with one launch in each pass."""
     return _TriangleGate.apply(projected.contiguous(), mask.contiguous(), c_hidden)

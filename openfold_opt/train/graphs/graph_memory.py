@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from openfold_opt.kernels.select import KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set, uses_triton
+from openfold_opt.kernels.workspace import FUSED_NAMESPACE
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
@@ -28,9 +30,6 @@ from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
 """An estimate, not a measurement of this code: 17 GB for 1.7 million nodes."""
-
-FUSED_NAMESPACE = "openfold"
-"""Namespace of our own operators, whose launches are counted individually."""
 
 META = torch.device("meta")
 
@@ -89,7 +88,7 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
                 loss(outputs, batch.at_pass(0)).loss.backward()
 
         with torch.set_grad_enabled(has_gradient):
-            return _count_work(work, kernel_set, dap_size, kernels.uses_triton(META))
+            return _count_work(work, kernel_set, dap_size, uses_triton(kernels, META))
 
     size = config.parallel.dap_size
     iteration = count(size, has_gradient=False)
@@ -101,7 +100,7 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
 
 
 def _count_work(
-    work: Callable[[ExecutionPlan], None], kernels: Any, dap_size: int, uses_triton: bool
+    work: Callable[[ExecutionPlan], None], kernels: Any, dap_size: int, has_triton: bool
 ) -> int:
     """Count kernel launches and collectives of work on meta tensors."""
     counter = LaunchCounter()
@@ -111,7 +110,7 @@ def _count_work(
     axis = replace(axis, on_launch=lambda what, kind, sent_bytes: counter.add())
     plan = ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=ALL_BLOCKS)
     with ExitStack() as stack:
-        if uses_triton:
+        if has_triton:
             # Import Triton only if its kernels are used.
             from openfold_opt.kernels.triton.launching import launches_on_meta
 

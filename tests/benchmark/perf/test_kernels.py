@@ -1,6 +1,11 @@
 """`perf kernels` on a CPU at the shapes of the demo."""
 
+import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,18 +14,22 @@ from benchmark.__main__ import main
 from benchmark.perf.tools.kernel_cases import CaseMaker
 from benchmark.perf.tools.kernel_peers import attention_peers, core_leaves
 from benchmark.presets import build_preset
+from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention
-from openfold_opt.kernels.select import REFERENCE
 
 CPU = torch.device("cpu")
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_differentiable_operation_has_a_case_that_runs(precision):
     cases = list(CaseMaker(build_preset("demo"), device=CPU, precision=precision).cases())
-    assert {case.operation for case in cases} == set(REFERENCE) - {"dropout_masks", "weight_update"}
+    assert {case.operation for case in cases} == set(OPERATIONS) - {
+        "dropout_masks",
+        "weight_update",
+    }
     for case in cases:
-        results = case.call(REFERENCE[case.operation])(*case.leaves)
+        results = case.call(OPERATIONS[case.operation].reference)(*case.leaves)
         results = results if isinstance(results, tuple) else (results,)
         gradients = torch.autograd.grad(results, case.leaves, [torch.ones_like(x) for x in results])
         assert all(torch.isfinite(gradient).all() for gradient in gradients)
@@ -78,7 +87,8 @@ def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, m
     def fail(*args, **kwargs):
         raise RuntimeError("out of shared memory")
 
-    monkeypatch.setitem(REFERENCE, "triangle_update", fail)
+    failing = dataclasses.replace(OPERATIONS["triangle_update"], reference=fail)
+    monkeypatch.setitem(OPERATIONS, "triangle_update", failing)
     record = tmp_path / "kernels.json"
     options = ["--preset", "demo", "--repeats", "1", "--only", "triangle", "--json", str(record)]
     assert main(["perf", "kernels", *options, "--without", "SDPA", "FlexAttention"]) == 1
@@ -189,3 +199,28 @@ def test_a_checkout_whose_command_fails_is_an_error(tmp_path, capfd, fixed_limit
     assert main([*ONE_CASE, "--against", str(tmp_path)]) == 2
     message = capfd.readouterr().err
     assert "broken kernels" in message and "wrote no record" in message
+
+
+COMPARISON = """
+import torch
+from benchmark.perf.tools.kernel_peers import compile_for_processor
+from openfold_opt.kernels.reference.dropout_residual import dropout_residual
+
+x, update, mask = torch.randn(2, 3, 64), torch.randn(2, 3, 64), torch.ones(2, 1, 64)
+compiled = compile_for_processor(dropout_residual)
+torch.testing.assert_close(compiled(x, update, mask), dropout_residual(x, update, mask))
+"""
+
+
+@pytest.mark.compiler
+def test_compiled_operations_of_several_processors_share_a_cache(tmp_path):
+    # The first process fills the cache with code for this processor; the second has no vectors.
+    for capability in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+            "ATEN_CPU_CAPABILITY": capability,
+        }
+        command = [sys.executable, "-c", COMPARISON]
+        shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert shown.returncode == 0, f"{capability}: {shown.stderr[-3000:]}"

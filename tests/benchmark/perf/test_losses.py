@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_is_an_error(tiny, tmp_path, capsys):
         "--steps",
         "8",
         "--kernels",
-        "compiled",
+        "cpu",
         "--json",
         str(record),
     ]

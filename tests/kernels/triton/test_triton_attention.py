@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from openfold_opt.kernels.reference.attention import attention as reference
-from openfold_opt.kernels.triton.attention.attention import attention, supports
+from openfold_opt.kernels.triton.attention.attention import attention
 from tests.support.kernel_agreement import (
     DEVICE,
     assert_bfloat16_rule,
@@ -86,8 +86,3 @@ def test_bfloat16(heads, c, n):
     assert_bfloat16_rule(
         with_bias(attention, heads, mask), with_bias(reference, heads, mask), leaves, (True, True)
     )
-
-
-def test_supports_gives_the_reason():
-    assert supports(32, DEVICE, torch.bfloat16) is None
-    assert "at most 128 channels, found 200" in supports(200, DEVICE, torch.float32)

@@ -9,9 +9,8 @@ from openfold_opt.kernels.reference.invariant_point_attention import (
 )
 from openfold_opt.kernels.triton.invariant_point_attention.invariant_point_attention import (
     invariant_point_attention,
-    supports,
 )
-from tests.support.kernel_agreement import DEVICE, assert_same, random, random_mask
+from tests.support.kernel_agreement import assert_same, random, random_mask
 
 NAMES = ("q", "k", "v", "q_points", "k_points", "v_points", "bias", "z", "point_weights")
 
@@ -66,8 +65,3 @@ def test_strided_input():
         tensors,
         tolerance=5e-5,
     )
-
-
-def test_supports_gives_the_reason():
-    assert supports(128, DEVICE, torch.float32) is None
-    assert "at most 256 channels of z, found 300" in supports(300, DEVICE, torch.float32)

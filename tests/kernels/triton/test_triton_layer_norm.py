@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from openfold_opt.kernels.reference.layer_norm import layer_norm as reference
-from openfold_opt.kernels.triton.layer_norm import layer_norm, supports
+from openfold_opt.kernels.triton.layer_norm import layer_norm
 from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
 
 
@@ -71,9 +71,3 @@ def test_bfloat16(c):
     assert_bfloat16_rule(
         call(layer_norm), call(reference), leaves(2, 9, c, c=c), (True, False, False)
     )
-
-
-def test_supports_gives_the_reason():
-    assert supports(128, DEVICE, torch.bfloat16) is None
-    assert "at most 4096 channels, found 5000" in supports(5000, DEVICE, torch.float32)
-    assert "found torch.float64" in supports(128, DEVICE, torch.float64)

@@ -1,18 +1,17 @@
 """Outer product mean in Triton compared with the reference."""
 
 import pytest
-import torch
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as reference
 from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
     outer_product_mean,
-    supports,
 )
-from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
 
 def call(function, norm):
-    return lambda z, a, b, w, bias: function(z, (a, b), (w, bias), norm)
+    return lambda z, a, b, w, bias: function(z, (a, b), LinearWeights(w, bias), norm)
 
 
 def leaves(batch, num_seq, num_i, num_j, c, c_z):
@@ -54,7 +53,7 @@ def test_bfloat16():
     norm = random(1, 9, 7, 1, seed=5).abs() + 0.5
 
     def low(z, a, b, w, bias):
-        return reference(z, (a, b), (w.to(a.dtype), bias.to(a.dtype)), norm)
+        return reference(z, (a, b), LinearWeights(w.to(a.dtype), bias.to(a.dtype)), norm)
 
     assert_bfloat16_rule(
         call(outer_product_mean, norm),
@@ -62,8 +61,3 @@ def test_bfloat16():
         leaves(1, 33, 9, 7, 16, 12),
         (True, True, True, False, False),
     )
-
-
-def test_supports_gives_the_reason():
-    assert supports(32, DEVICE, torch.bfloat16) is None
-    assert "at most 64 hidden channels, found 65" in supports(65, DEVICE, torch.float32)

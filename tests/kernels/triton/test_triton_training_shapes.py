@@ -5,7 +5,9 @@ import torch
 
 from benchmark.perf.tools.kernel_cases import CaseMaker
 from benchmark.presets import build_preset
-from openfold_opt.kernels.select import REFERENCE, KernelConfig, build_kernel_set
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.operations import OPERATIONS
+from openfold_opt.kernels.select import build_kernel_set
 from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule
 from tests.support.synthetic_samples import tiny_config
 
@@ -27,7 +29,7 @@ NAMES = [name_of(case) for case in maker("tiny", "cpu").cases()]
 
 def test_every_operation_with_activations_has_a_case():
     without = {"dropout_masks", "weight_update"}
-    assert {name.split(",")[0] for name in NAMES} == set(REFERENCE) - without
+    assert {name.split(",")[0] for name in NAMES} == set(OPERATIONS) - without
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -39,7 +41,7 @@ def test_bfloat16_values_and_gradients(name, size):
     is_low = [leaf.dtype == torch.bfloat16 for leaf in case.leaves]
     assert_bfloat16_rule(
         case.call(getattr(kernels, case.operation)),
-        case.call(REFERENCE[case.operation]),
+        case.call(OPERATIONS[case.operation].reference),
         case.leaves,
         is_low,
     )

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.transition import transition as reference
-from openfold_opt.kernels.triton.transition.transition import supports, transition
-from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule, assert_same, random
+from openfold_opt.kernels.triton.transition.transition import transition
+from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
 
 def call(function, view=lambda x: x):
     return lambda x, nw, nb, w1, b1, w2, b2: function(
-        view(x), (nw, nb), (w1, b1), (w2, b2), eps=1e-5
+        view(x), NormWeights(nw, nb, 1e-5), LinearWeights(w1, b1), LinearWeights(w2, b2)
     )
 
 
@@ -52,8 +53,3 @@ def test_bfloat16():
         return x + (hidden @ w2.to(x.dtype).t() + b2.to(x.dtype))
 
     assert_bfloat16_rule(call(transition), low, leaves((40, 32), 64), (True, *(False,) * 6))
-
-
-def test_supports_gives_the_reason():
-    assert supports(256, DEVICE, torch.bfloat16) is None
-    assert "at most 256 channels, found 384" in supports(384, DEVICE, torch.float32)

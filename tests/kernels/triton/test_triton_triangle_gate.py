@@ -2,7 +2,7 @@
 
 import pytest
 
-from openfold_opt.kernels.reference.triangle import triangle_gate as reference
+from openfold_opt.kernels.reference.triangle_edges import triangle_gate as reference
 from openfold_opt.kernels.triton.triangle_gate import triangle_gate
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random, random_mask
 

@@ -1,7 +1,6 @@
 """Gated attention: launch functions, autograd function, and the public function."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +12,14 @@ from openfold_opt.kernels.triton.attention.backward import (
 )
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
 from openfold_opt.kernels.triton.launching import (
+    Options,
     divide_up,
     dot_precision,
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 
-MAX_HEAD_SIZE = 128
 MIN_DOT_SIZE = 16
 """Smallest dim of a matrix product on tensor cores. Smaller heads are zero-padded in registers."""
 MAX_BIAS_SPLITS = 16
@@ -50,7 +48,7 @@ def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _options(
     projected: Tensor, num_heads: int, mask_inf: float
-) -> tuple[tuple[int, int, int, int], tuple[Any, ...], dict[str, Any]]:
+) -> tuple[tuple[int, int, int, int], tuple[float, float], Options]:
     """Return the arguments that all kernels share.
 
     Returns:
@@ -210,10 +208,3 @@ def attention(
         num_heads,
         mask_inf,
     )
-
-
-def supports(head_size: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support heads of this size; None if they do."""
-    if head_size > MAX_HEAD_SIZE:
-        return f"attention supports heads of at most {MAX_HEAD_SIZE} channels, found {head_size}"
-    return unsupported_reason(device, dtype)

@@ -1,7 +1,6 @@
 """Invariant point attention: launch functions, autograd function, and the public function."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,15 +11,14 @@ from openfold_opt.kernels.triton.invariant_point_attention.kernels import (
     forward_kernel,
 )
 from openfold_opt.kernels.triton.launching import (
+    Options,
     dot_precision,
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 
 MIN_DOT_SIZE = 16
-MAX_PAIR_CHANNELS = 256
 FORWARD_BLOCK_J, BACKWARD_BLOCK_J = 16, 8
 """Residues j per step. The forward pass sums over them in a matrix product; the backward pass needs
 twice the memory for each."""
@@ -28,7 +26,7 @@ BACKWARD_BLOCK_CZ = 32
 """Channels of z per step in the backward pass."""
 
 
-def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> dict[str, Any]:
+def _constants(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -> Options:
     """Return the compile-time constants that both kernels share."""
     sizes = {
         "C": q.shape[-1],
@@ -203,13 +201,3 @@ def invariant_point_attention(
         mask_inf, *(x.contiguous() for x in tensors)
     )
     return scalars, points.unflatten(-1, (-1, 3)), pairs
-
-
-def supports(c_z: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support c_z channels of z; None if they do."""
-    if c_z > MAX_PAIR_CHANNELS:
-        return (
-            f"invariant_point_attention supports at most {MAX_PAIR_CHANNELS} channels of z, "
-            f"found {c_z}"
-        )
-    return unsupported_reason(device, dtype)

@@ -1,17 +1,16 @@
 """Outer product mean: launch functions, autograd function, and the public function."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.launching import (
+    Options,
     divide_up,
     dot_precision,
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     forward_kernel,
@@ -19,12 +18,11 @@ from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     weight_gradient_kernel,
 )
 
-MAX_CHANNELS = 64
 MAX_SPLITS = 16
 """Largest number of programs that sum one tile of the weight gradient over residue pairs."""
 
 
-def _constants(a: Tensor, c_z: int) -> dict[str, Any]:
+def _constants(a: Tensor, c_z: int) -> Options:
     c = a.shape[-1]
     block_c = next_power_of_2(c)
     # Float32 needs twice the bytes of bfloat16, so its tiles are half as long in every dimension.
@@ -125,15 +123,8 @@ class _OuterProductMean(torch.autograd.Function):
 
 
 def outer_product_mean(
-    z: Tensor, sides: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], norm: Tensor
+    z: Tensor, sides: tuple[Tensor, Tensor], projection: LinearWeights, norm: Tensor
 ) -> Tensor:
     """Compute kernels.reference.outer_product_mean with one launch forward and three backward."""
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
     return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())
-
-
-def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support c hidden channels; None if they do."""
-    if c > MAX_CHANNELS:
-        return f"outer_product_mean supports at most {MAX_CHANNELS} hidden channels, found {c}"
-    return unsupported_reason(device, dtype)

@@ -1,17 +1,16 @@
 """Transition: launch functions, autograd function, and the public function."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.launching import (
+    Options,
     divide_up,
     dot_precision,
     fused_op,
     launch,
     next_power_of_2,
-    unsupported_reason,
 )
 from openfold_opt.kernels.triton.transition.kernels import (
     forward_kernel,
@@ -20,12 +19,11 @@ from openfold_opt.kernels.triton.transition.kernels import (
 )
 
 MIN_DOT_SIZE = 16
-MAX_CHANNELS = 256
 MAX_SPLITS = 16
 """Largest number of programs that sum one chunk of the weight gradients over the rows."""
 
 
-def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> dict[str, Any]:
+def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> Options:
     c = x.shape[-1]
     is_wide = c > 128
     block_rows = 32 if is_wide and is_backward else 64
@@ -165,22 +163,14 @@ class _Transition(torch.autograd.Function):
 
 def transition(
     x: Tensor,
-    norm: tuple[Tensor, Tensor],
-    first: tuple[Tensor, Tensor],
-    second: tuple[Tensor, Tensor],
-    *,
-    eps: float,
+    norm: NormWeights,
+    first: LinearWeights,
+    second: LinearWeights,
 ) -> Tensor:
     """Compute kernels.reference.transition; its docstring has the shapes.
 
     Makes one launch forward and two backward, without the hidden layer in memory.
     """
     rows = x.reshape(-1, x.shape[-1])
-    return _Transition.apply(rows.contiguous(), *norm, *first, *second, eps).view(x.shape)
-
-
-def supports(c: int, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Return why these kernels do not support rows of c channels; None if they do."""
-    if c > MAX_CHANNELS:
-        return f"transition supports rows of at most {MAX_CHANNELS} channels, found {c}"
-    return unsupported_reason(device, dtype)
+    parameters = (norm.weight, norm.bias, *first, *second)
+    return _Transition.apply(rows.contiguous(), *parameters, norm.eps).view(x.shape)

@@ -7,17 +7,19 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
+from triton.runtime.jit import JITFunction
 
 TUNED = ("num_warps", "num_stages")
 """Options that change the speed and, through the order of sums, the rounding."""
 
-Options = dict[str, int]
+TunedOptions = dict[str, int]
+Options = dict[str, int | float | str | bool]
+"""Compile-time constants and launch options by name."""
 
 
-def launch_key(kernel: Any, args: tuple, options: Mapping[str, Any]) -> str:
+def launch_key(kernel: JITFunction, args: tuple, options: Options) -> str:
     """Return the key of a launch: kernel, compile-time constants, dtype of the first tensor."""
     dtype = next(
         (str(x.dtype).removeprefix("torch.") for x in args if isinstance(x, torch.Tensor)), "none"
@@ -34,7 +36,7 @@ def file_name(device_name: str) -> str | None:
     return None if match is None else match.group(1).lower()
 
 
-def table_for(device_name: str) -> Mapping[str, Options] | None:
+def table_for(device_name: str) -> Mapping[str, TunedOptions] | None:
     """Return the options of a chip by launch key; None if it has no file."""
     name = file_name(device_name)
     module = None if name is None else f"{__package__}.{name}"
@@ -58,14 +60,14 @@ def describe(device: torch.device) -> str:
 
 
 @functools.cache
-def active_table() -> Mapping[str, Options]:
+def active_table() -> Mapping[str, TunedOptions]:
     """Return the table of the GPU of this process, looked up once; empty without one."""
     if not torch.cuda.is_available():
         return {}
     return table_for(torch.cuda.get_device_name()) or {}
 
 
-def tuned(kernel: Any, args: tuple, options: dict[str, Any]) -> dict[str, Any]:
+def tuned(kernel: JITFunction, args: tuple, options: Options) -> Options:
     """Return the options of a launch, updated from the file of the chip."""
     table = active_table()
     return options | table.get(launch_key(kernel, args, options), {}) if table else options

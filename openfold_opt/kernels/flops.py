@@ -1,6 +1,7 @@
 """Floating-point operations in matrix products of the fused operators, from their arguments.
 
-Recomputed products count every time.
+Recomputed products count every time. The dictionaries map an operator to its formula; operators
+without matrix products are absent.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
+
+Formula = Callable[..., int]
+"""Function of the arguments of a fused operator."""
 
 _SEQUENCE_BLOCK = 64
 """Sequences per block in the backward pass of the outer product mean.
@@ -60,15 +64,24 @@ def _point_attention(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -
     return 2 * batch * heads * n * n * channels
 
 
-FLOPS: dict[str, Callable[..., int]] = {
+ATTENTION: dict[str, Formula] = {
     "attention_forward": lambda projected, *_: _attention(2)(projected),
     "attention_input_gradient": lambda dout, projected, *_: _attention(3 + 4)(projected),
     "attention_bias_gradient": lambda dout, projected, *_: _attention(2)(projected),
+}
+
+GLOBAL_ATTENTION: dict[str, Formula] = {
     "global_attention_forward": lambda q, projected, *_: _global_attention(2)(q, projected),
     "global_attention_backward": lambda dout, q, projected, *_: _global_attention(6)(q, projected),
+}
+
+TRANSITION: dict[str, Formula] = {
     "transition_forward": lambda x, nw, nb, weight_1, *_: _transition(2)(x, weight_1),
     "transition_row_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(3)(x, weight_1),
     "transition_weight_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(4)(x, weight_1),
+}
+
+OUTER_PRODUCT_MEAN: dict[str, Formula] = {
     "outer_product_mean_forward": lambda z, a, b, *_: (
         _outer_products(a, b) + _projection(z, a.shape[-1])
     ),
@@ -76,6 +89,9 @@ FLOPS: dict[str, Callable[..., int]] = {
     "outer_product_mean_weight_gradient": lambda g, a, b: (
         _outer_products(a, b) + _projection(g, a.shape[-1])
     ),
+}
+
+INVARIANT_POINT_ATTENTION: dict[str, Formula] = {
     "invariant_point_attention_forward": lambda q, k, v, qp, kp, vp, bias, z, *_: _point_attention(
         q, qp, vp, z
     ),
@@ -83,4 +99,3 @@ FLOPS: dict[str, Callable[..., int]] = {
         3 * _point_attention(inputs[0], inputs[3], inputs[5], inputs[7])
     ),
 }
-"""Operator -> function that counts its operations. Operators without matrix products are absent."""

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from openfold_opt.kernels.reference.random_mask import dropout_masks as reference
-from openfold_opt.kernels.triton.random_mask import dropout_masks
+from openfold_opt.kernels.reference.dropout_masks import dropout_masks as reference
+from openfold_opt.kernels.triton.dropout_masks import dropout_masks
 from tests.support.kernel_agreement import DEVICE
 
 

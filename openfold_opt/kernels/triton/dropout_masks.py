@@ -71,7 +71,7 @@ def dropout_masks(
     shape: tuple[int, ...],
     rate: float,
 ) -> Tensor:
-    """Compute kernels.reference.random_mask.dropout_masks in one launch."""
+    """Compute kernels.reference.dropout_masks in one launch."""
     device = slots.device
     words = torch.stack([torch.as_tensor(word, dtype=torch.int64, device=device) for word in key])
     return random_mask(words, sites, slots, pass_index, math.prod(shape), rate).unflatten(-1, shape)

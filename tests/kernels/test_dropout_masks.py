@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from openfold_opt.kernels.reference.random_mask import dropout_masks, philox
+from openfold_opt.kernels.reference.dropout_masks import dropout_masks, philox
 
 # Known answers of the Random123 library, file kat_vectors, philox4x32 10.
 KNOWN_ANSWERS = [

@@ -1,0 +1,215 @@
+"""Table of the operations: implementations, limits and floating-point operations of each.
+
+Triton is imported only when a Triton kernel is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from openfold_opt.kernels import flops
+from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_point_attention
+from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
+from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
+from openfold_opt.kernels.cpu import projected_norm as cpu_projected_norm
+from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
+from openfold_opt.kernels.cpu import transition as cpu_transition
+from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
+from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
+from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
+from openfold_opt.kernels.interface import KernelShapes, Precision
+from openfold_opt.kernels.reference.dropout_masks import dropout_masks
+from openfold_opt.kernels.reference.dropout_residual import dropout_residual
+from openfold_opt.kernels.reference.global_attention import global_attention
+from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
+from openfold_opt.kernels.reference.layer_norm import layer_norm
+from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
+from openfold_opt.kernels.reference.projected_norm import projected_norm
+from openfold_opt.kernels.reference.self_attention import self_attention
+from openfold_opt.kernels.reference.transition import transition
+from openfold_opt.kernels.reference.triangle_edges import triangle_edges
+from openfold_opt.kernels.reference.triangle_update import triangle_update
+from openfold_opt.kernels.reference.weight_update import weight_update
+from openfold_opt.kernels.triton.tuning import shared_memory
+
+Kernel = Callable
+"""An implementation of an operation; KernelSet has the signatures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthLimit:
+    """Largest width that the Triton kernels of an operation support."""
+
+    shape: str
+    """Field of KernelShapes with the width."""
+    largest: int
+    description: str
+    """Description of the largest width, with {} for the number."""
+    kernels: str
+    """Name of its kernels in triton/tuning/shared_memory.py."""
+
+    def unsupported_reason(self, width: int) -> str | None:
+        """Return why a width is not supported; None if it is."""
+        if width <= self.largest:
+            return None
+        return f"{self.kernels} supports {self.description.format(self.largest)}, found {width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """A row of the table."""
+
+    name: str
+    """Field of KernelSet and KernelConfig, and name of the function in every implementation."""
+    reference: Kernel
+    cpu: Kernel | None = None
+    """None: the operation gains nothing from a CPU kernel, and "cpu" is the reference version."""
+    triton: str
+    """Module in kernels/triton, imported at the first use."""
+    limit: WidthLimit | None = None
+    """None: the Triton kernels support every width."""
+    flops: Mapping[str, flops.Formula] = field(default_factory=dict)
+    """Fused operator -> function of its arguments that counts the operations of its matrix
+    products. Operators without matrix products are absent."""
+
+    def for_cpu(self) -> Kernel:
+        """Return the implementation "cpu"."""
+        return self.reference if self.cpu is None else self.cpu
+
+    def for_triton(self) -> Kernel:
+        """Import and return the implementation "triton".
+
+        Raises ImportError without Triton.
+        """
+        module = importlib.import_module(f"openfold_opt.kernels.triton.{self.triton}")
+        return getattr(module, self.name)
+
+    def supports(
+        self, shapes: KernelShapes, precision: Precision, capability: int | None
+    ) -> str | None:
+        """Return why the Triton kernels do not support shapes and chip; None if they do.
+
+        precision: of the run, on which the shared memory of a kernel depends; capability: compute
+            capability of the chip, as in chips.py, or None without a chip.
+        """
+        width = 0 if self.limit is None else getattr(shapes, self.limit.shape)
+        reason = None if self.limit is None else self.limit.unsupported_reason(width)
+        if reason is not None or capability is None:
+            return reason
+        kernels = self.name if self.limit is None else self.limit.kernels
+        return shared_memory.unsupported_reason(kernels, width, precision, capability)
+
+
+_NORM_LIMIT = WidthLimit(
+    shape="max_norm_channels",
+    largest=4096,
+    description="rows of at most {} channels",
+    kernels="layer_norm",
+)
+
+_ROWS = (
+    Operation(
+        name="layer_norm",
+        reference=layer_norm,
+        cpu=cpu_layer_norm.layer_norm,
+        triton="layer_norm",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="projected_norm",
+        reference=projected_norm,
+        cpu=cpu_projected_norm.projected_norm,
+        triton="projected_norm",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="self_attention",
+        reference=self_attention,
+        cpu=cpu_self_attention.self_attention,
+        triton="self_attention",
+        limit=WidthLimit(
+            shape="max_head_size",
+            largest=128,
+            description="heads of at most {} channels",
+            kernels="attention",
+        ),
+        flops=flops.ATTENTION,
+    ),
+    Operation(
+        name="global_attention",
+        reference=global_attention,
+        triton="global_attention",
+        flops=flops.GLOBAL_ATTENTION,
+    ),
+    Operation(
+        name="triangle_edges",
+        reference=triangle_edges,
+        cpu=cpu_triangle_edges.triangle_edges,
+        triton="triangle_edges",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="triangle_update",
+        reference=triangle_update,
+        cpu=cpu_triangle_update.triangle_update,
+        triton="triangle_update",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="outer_product_mean",
+        reference=outer_product_mean,
+        cpu=cpu_outer_product_mean.outer_product_mean,
+        triton="outer_product_mean.outer_product_mean",
+        limit=WidthLimit(
+            shape="max_outer_product_channels",
+            largest=64,
+            description="at most {} hidden channels",
+            kernels="outer_product_mean",
+        ),
+        flops=flops.OUTER_PRODUCT_MEAN,
+    ),
+    Operation(
+        name="transition",
+        reference=transition,
+        cpu=cpu_transition.transition,
+        triton="transition.transition",
+        limit=WidthLimit(
+            shape="max_transition_channels",
+            largest=256,
+            description="rows of at most {} channels",
+            kernels="transition",
+        ),
+        flops=flops.TRANSITION,
+    ),
+    Operation(name="dropout_residual", reference=dropout_residual, triton="dropout_residual"),
+    Operation(
+        name="invariant_point_attention",
+        reference=invariant_point_attention,
+        cpu=cpu_invariant_point_attention.invariant_point_attention,
+        triton="invariant_point_attention.invariant_point_attention",
+        limit=WidthLimit(
+            shape="max_pair_channels",
+            largest=256,
+            description="at most {} channels of z",
+            kernels="invariant_point_attention",
+        ),
+        flops=flops.INVARIANT_POINT_ATTENTION,
+    ),
+    Operation(name="dropout_masks", reference=dropout_masks, triton="dropout_masks"),
+    Operation(
+        name="weight_update",
+        reference=weight_update,
+        cpu=cpu_weight_update.weight_update,
+        triton="weight_update",
+    ),
+)
+
+OPERATIONS: Mapping[str, Operation] = {row.name: row for row in _ROWS}
+"""Name -> operation."""
+
+FLOPS: Mapping[str, flops.Formula] = {
+    operator: formula for row in _ROWS for operator, formula in row.flops.items()
+}
+"""Fused operator of any operation -> function that counts its operations."""

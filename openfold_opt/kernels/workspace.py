@@ -1,0 +1,97 @@
+"""Bytes that an operation allocates, found by running it on PyTorch's device "meta".
+
+There, tensors have shapes but no elements, so that any size takes milliseconds and no memory. The
+implementation itself is the formula: it allocates the same tensors on every device.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+FUSED_NAMESPACE = "openfold"
+"""Namespace of our own operators, which launch Triton kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Bytes that an operation allocates in addition to its results and gradients."""
+
+    forward: int
+    """Largest sum at one time in the forward pass, tensors saved for the backward pass included."""
+    backward: int
+    """Largest sum at one time in the backward pass, without tensors that the forward pass saved."""
+
+
+def workspace(
+    run: Callable[..., Tensor | tuple[Tensor, ...]], leaves: tuple[Tensor, ...]
+) -> Workspace:
+    """Return the workspace of a function of leaves, all on device meta.
+
+    leaves: inputs with gradient. Other inputs, also on device meta, are bound by `run`.
+    """
+    with AllocationCounter() as forward:
+        results = run(*leaves)
+    results = results if isinstance(results, tuple) else (results,)
+    d_results = [torch.empty_like(x) for x in results]
+    with AllocationCounter() as backward:
+        gradients = torch.autograd.grad(results, leaves, d_results)
+    return Workspace(
+        forward=forward.largest - forward.bytes_of(results),
+        backward=backward.largest - backward.bytes_of(gradients),
+    )
+
+
+class AllocationCounter(TorchDispatchMode):
+    """Dispatch mode that follows the bytes of all storages that are created while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        """Largest sum of the bytes of storages that exist at one time."""
+        self._current = 0
+        self._sizes: dict[int, int] = {}
+
+    def bytes_of(self, tensors: tuple[Tensor, ...]) -> int:
+        """Return the bytes of those storages of tensors that were created in this mode."""
+        storages = {x.untyped_storage()._cdata for x in tensors}
+        return sum(self._sizes.get(storage, 0) for storage in storages)
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        known = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
+        if func.namespace == FUSED_NAMESPACE:
+            # Import Triton only if its kernels are used.
+            from openfold_opt.kernels.triton.launching import shapes_within
+
+            with shapes_within(self):
+                result = func(*args, **(kwargs or {}))
+        else:
+            result = func(*args, **(kwargs or {}))
+        for x in _tensors(result):
+            storage = x.untyped_storage()
+            if storage._cdata not in known and storage._cdata not in self._sizes:
+                self._add(storage)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage._cdata, storage.nbytes()
+        self._sizes[address] = size
+        self._current += size
+        self.largest = max(self.largest, self._current)
+        weakref.finalize(storage, self._remove, address)
+
+    def _remove(self, address: int) -> None:
+        self._current -= self._sizes.pop(address)
+
+
+def _tensors(tree: object) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
