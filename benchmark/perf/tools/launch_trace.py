@@ -23,9 +23,9 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.counting import bytes_of
-from benchmark.perf.tools.kernel_flops import FLOPS
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.module_times import range_name
+from openfold_opt.kernels.operations import FLOPS
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 

@@ -55,12 +55,12 @@ class Resources:
     """Multiply-add instructions of the CUDA cores (SASS: FFMA)."""
 
 
-def kernel_name(kernel: Any) -> str:
+def kernel_name(kernel: JITFunction) -> str:
     """Return the file and function of a kernel, such as layer_norm._forward_kernel."""
     return f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}"
 
 
-def signature_of(args: tuple, options: dict[str, Any]) -> str:
+def signature_of(args: tuple, options: Options) -> str:
     """Return the types of the tensors, and the compile-time constants, of a launch."""
     dtypes = [
         str(arg.dtype).removeprefix("torch.") for arg in args if isinstance(arg, torch.Tensor)
