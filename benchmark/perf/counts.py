@@ -133,12 +133,12 @@ def _measure_roofline(args: argparse.Namespace, config: RunConfig) -> RooflineMe
     check_memory(config, chip)
     traces = trace_steps(config)
     model = RooflineModel(
+        chip=chip,
         rates=chip.sustained,
-        num_sms=chip.num_sms,
         efficiencies=efficiencies,
         code=compile_kernels(traces, chip),
     )
-    return build_metrics(config, traces, model, chip)
+    return build_metrics(config, traces, model)
 
 
 def _count_by_blocks(config: RunConfig, kernels: str, precision: str) -> VariantCounts:

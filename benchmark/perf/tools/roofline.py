@@ -17,10 +17,18 @@ from typing import Literal, get_args
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.launch_trace import Launch
 from benchmark.perf.tools.perf_record import from_json
-from openfold_opt.kernels.chips import SustainedRates
+from openfold_opt.kernels.chips import Chip, SustainedRates
 
 LaunchClass = Literal[
-    "wgmma", "mma", "fma", "memory", "few_programs", "cublas", "cublas_float32", "pytorch"
+    "wgmma",
+    "mma",
+    "mma_sm8x",
+    "fma",
+    "memory",
+    "few_programs",
+    "cublas",
+    "cublas_float32",
+    "pytorch",
 ]
 
 
@@ -39,6 +47,7 @@ class Efficiency:
 EFFICIENCIES: Mapping[LaunchClass, Efficiency] = {
     "wgmma": Efficiency(memory=0.8, matrix=0.5),
     "mma": Efficiency(memory=0.8, matrix=0.33),
+    "mma_sm8x": Efficiency(memory=0.8, matrix=0.5),
     "fma": Efficiency(memory=0.8, matrix=0.055),
     "memory": Efficiency(memory=0.8, matrix=1.0),
     "few_programs": Efficiency(memory=0.8, matrix=0.5),
@@ -55,8 +64,10 @@ at its best.
   about 340 TFLOP/s for heads of 64 and sequences of 512. That is 0.57 of 600. The heads and the
   inner dimensions here are smaller: 0.5.
 - mma: on Hopper, instructions of a warp reach two thirds of the rate of those of a warpgroup.
+- mma_sm8x: before Hopper they are the fastest instructions: as wgmma.
 - fma: half of the float32 peak of the CUDA cores, as a share of the matrix rate: 33.5 of 600.
-- few_programs: as wgmma, times the share of the multiprocessors that have a program.
+- few_programs: as wgmma. All estimates are also divided by the share of the multiprocessors that
+  have a program.
 - cublas: inner dimensions of 32 to 512 are too short for the full rate. TF32 has half of it.
 - pytorch: as memory; some operands are permuted and not read in order.
 """
@@ -100,23 +111,24 @@ Sums = dict[tuple, Work]
 """Key of the launches -> their sums."""
 
 
-def classify(launch: Launch, code: KernelCode | None, num_sms: int) -> LaunchClass:
+def classify(launch: Launch, code: KernelCode | None, chip: Chip) -> LaunchClass:
     """Return the class of a launch, from its grid and the instructions of its kernel.
 
-    A HGMMA instruction computes tiles of at least 64 rows.
+    A HGMMA instruction computes tiles of at least 64 rows. Kernels without matrix products are in
+    the class "memory" for any number of programs.
     """
     if launch.programs is None:
         if not launch.flops:
             return "pytorch"
         return "cublas_float32" if launch.is_float32 else "cublas"
-    if launch.programs < num_sms:
-        return "few_programs"
     if not launch.flops:
         return "memory"
+    if launch.programs < chip.num_sms:
+        return "few_programs"
     if code is None:
         raise ValueError(f"{launch.kernel} ({launch.signature}) was not compiled")
     if code.mma:
-        return "mma"
+        return "mma" if chip.capability >= 90 else "mma_sm8x"
     return "wgmma" if code.wgmma else "fma"
 
 
@@ -137,8 +149,8 @@ def _seconds(
 class RooflineModel:
     """A chip, the machine code of the kernels for it, and efficiencies."""
 
+    chip: Chip
     rates: SustainedRates
-    num_sms: int
     efficiencies: Mapping[LaunchClass, Efficiency]
     code: CodeOf | None
     """None: the kernels were not compiled, and there is no estimate."""
@@ -147,9 +159,7 @@ class RooflineModel:
         """Return the class of a launch; None if the kernels were not compiled."""
         if self.code is None:
             return None
-        return classify(
-            launch, self.code.get((launch.kernel, launch.signature or "")), self.num_sms
-        )
+        return classify(launch, self.code.get((launch.kernel, launch.signature or "")), self.chip)
 
     def work(self, launch: Launch) -> Work:
         """Return bytes, operations and times of one launch."""
@@ -165,7 +175,8 @@ class RooflineModel:
         kind = self.classify(launch)
         if kind is None:
             return 0.0
-        share = min(1.0, (launch.programs or self.num_sms) / self.num_sms)
+        num_sms = self.chip.num_sms
+        share = min(1.0, (launch.programs or num_sms) / num_sms)
         return _seconds(launch, self.rates, self.efficiencies[kind], share_of_sms=share)
 
     def sum_by(self, launches: Iterable[Launch], key: Key) -> Sums:

@@ -182,18 +182,16 @@ def compile_kernels(traces: Steps, chip: Chip) -> CodeOf:
     }
 
 
-def build_metrics(
-    config: RunConfig, traces: Steps, model: RooflineModel, chip: Chip
-) -> RooflineMetrics:
+def build_metrics(config: RunConfig, traces: Steps, model: RooflineModel) -> RooflineMetrics:
     """Sum the launches of the traced steps, and extrapolate to all blocks and iterations."""
     counts = _Extrapolation(config, traces, model)
     by_module = counts.mean_by(lambda launch: (launch.module, launch.direction))
     return RooflineMetrics(
-        device=chip.name,
+        device=model.chip.name,
         dap=config.parallel.dap_size,
         num_recomputed_blocks=0,
         rates=model.rates,
-        num_sms=model.num_sms,
+        num_sms=model.chip.num_sms,
         efficiencies={str(name): value for name, value in model.efficiencies.items()},
         steps=counts.steps(),
         modules=[

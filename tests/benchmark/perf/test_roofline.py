@@ -19,8 +19,9 @@ from benchmark.perf.tools.roofline import (
     floor_seconds,
     read_efficiencies,
 )
-from openfold_opt.kernels.chips import SustainedRates
+from openfold_opt.kernels.chips import SustainedRates, chip_named
 
+H200 = chip_named("h200")
 RATES = SustainedRates(bytes_per_second=1e9, matmul_flops_per_second=1e12, launch_seconds=1e-6)
 
 
@@ -52,7 +53,7 @@ def test_the_estimate_divides_each_rate_by_the_share_of_the_class():
     efficiencies = dict(EFFICIENCIES) | {"mma": Efficiency(memory=0.5, matrix=0.25)}
     model = RooflineModel(
         rates=RATES,
-        num_sms=132,
+        chip=H200,
         efficiencies=efficiencies,
         code={("gate.kernel", "bfloat16"): code(mma=4)},
     )
@@ -65,15 +66,15 @@ def test_the_estimate_divides_each_rate_by_the_share_of_the_class():
 
 
 def test_programs_on_a_quarter_of_the_multiprocessors_reach_a_quarter_of_the_rates():
-    efficiencies = dict(EFFICIENCIES) | {"few_programs": Efficiency(memory=0.5, matrix=0.5)}
-    model = RooflineModel(rates=RATES, num_sms=132, efficiencies=efficiencies, code={})
+    efficiencies = dict(EFFICIENCIES) | {"memory": Efficiency(memory=0.5, matrix=1.0)}
+    model = RooflineModel(rates=RATES, chip=H200, efficiencies=efficiencies, code={})
     work = model.work(launch(bytes=5000, programs=33))
     assert work.floor_seconds == pytest.approx(5e-6 + 1e-6)
     assert work.estimate_seconds == pytest.approx(4 * 10e-6 + 1e-6)
 
 
 def test_without_machine_code_there_is_a_floor_and_no_estimate():
-    model = RooflineModel(rates=RATES, num_sms=132, efficiencies=EFFICIENCIES, code=None)
+    model = RooflineModel(rates=RATES, chip=H200, efficiencies=EFFICIENCIES, code=None)
     work = model.work(launch(flops=10**6))
     assert work.floor_seconds > 0 and work.estimate_seconds == 0
 
@@ -86,24 +87,30 @@ def test_without_machine_code_there_is_a_floor_and_no_estimate():
         ({"flops": 1}, {"mma": 1, "fma": 9}, "mma"),
         ({"flops": 1}, {"fma": 9}, "fma"),
         ({}, {"fma": 9}, "memory"),
+        ({"programs": 131}, {}, "memory"),
         ({"flops": 1, "programs": 131}, {"wgmma": 3}, "few_programs"),
         ({"flops": 1, "programs": 132}, {"wgmma": 3}, "wgmma"),
     ],
 )
 def test_classes_of_triton_kernels(values, instructions, expected):
-    assert classify(launch(**values), code(**instructions), 132) == expected
+    assert classify(launch(**values), code(**instructions), H200) == expected
+
+
+def test_before_hopper_mma_is_the_fastest_instruction():
+    a100 = chip_named("a100-80")
+    assert classify(launch(flops=1), code(mma=1), a100) == "mma_sm8x"
 
 
 def test_classes_of_pytorch_operators():
     operator = {"kernel": "aten::mm", "signature": None, "programs": None}
-    assert classify(launch(**operator), None, 132) == "pytorch"
-    assert classify(launch(**operator, flops=1), None, 132) == "cublas"
-    assert classify(launch(**operator, flops=1, is_float32=True), None, 132) == "cublas_float32"
+    assert classify(launch(**operator), None, H200) == "pytorch"
+    assert classify(launch(**operator, flops=1), None, H200) == "cublas"
+    assert classify(launch(**operator, flops=1, is_float32=True), None, H200) == "cublas_float32"
 
 
 def test_a_kernel_that_was_not_compiled_is_an_error():
     with pytest.raises(ValueError, match=r"gate\.kernel \(bfloat16\) was not compiled"):
-        classify(launch(flops=1), None, 132)
+        classify(launch(flops=1), None, H200)
 
 
 def test_every_further_block_and_iteration_adds_the_same():

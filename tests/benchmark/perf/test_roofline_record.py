@@ -36,12 +36,12 @@ def counted(stored):
     config = fast_config(build_preset("mlperf_reference"), dap_size=stored.dap)
     chip = chip_named(stored.device)
     model = RooflineModel(
+        chip=chip,
         rates=chip.sustained,
-        num_sms=chip.num_sms,
         efficiencies=stored.efficiencies,
         code=None,
     )
-    return build_metrics(config, trace_steps(config), model, chip)
+    return build_metrics(config, trace_steps(config), model)
 
 
 def test_launches_bytes_and_floor_of_the_step_are_those_of_the_record(stored, counted):
