@@ -12,7 +12,7 @@ from benchmark.replace_file import replacing
 from benchmark.run.settings import read_config
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
-from openfold_opt.train.checkpoint.run_state import published_form
+from openfold_opt.train.checkpoint.run_state import mlcommons_form
 from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.optim.lr_schedule import learning_rate
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"{store.folder} has no checkpoint yet")
     snapshot, path = found
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
-    content = published_form(snapshot, learning_rate=rate, optimizer=config.optimizer)
+    content = mlcommons_form(snapshot, learning_rate=rate, optimizer=config.optimizer)
     try:
         # A file opened by Python: on a full disk, its OSError is the context of torch's error.
         with replacing(args.file, "wb") as file:

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+Layout = list[tuple[str, tuple[int, ...], str, int]]
+"""Name, shape, dtype and offset in bytes of each array."""
+
 ALIGNMENT_BYTES = 64
 MAX_HEADER_BYTES = 128 * 1024
 
@@ -42,9 +45,11 @@ def send_arrays_to_all(
 
     The receivers share one copy of the memory and must not write to it.
     """
-    layout, size = [], 0
+    layout: Layout = []
+    size = 0
     for name, array in arrays.items():
         layout.append((name, array.shape, array.dtype.str, size))
+        # Round up to the alignment.
         size += -(-array.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     header = pickle.dumps((message, layout, size))
     if len(header) > MAX_HEADER_BYTES:
@@ -93,19 +98,13 @@ def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
     return message, _views(memory, layout)
 
 
-def _write(
-    memory: mmap.mmap,
-    layout: list[tuple[str, tuple[int, ...], str, int]],
-    arrays: dict[str, np.ndarray],
-) -> None:
+def _write(memory: mmap.mmap, layout: Layout, arrays: dict[str, np.ndarray]) -> None:
     # This is a separate function because a mapping cannot be closed while views of it exist.
     for name, view in _views(memory, layout).items():
         view[...] = arrays[name]
 
 
-def _views(
-    memory: mmap.mmap, layout: list[tuple[str, tuple[int, ...], str, int]]
-) -> dict[str, np.ndarray]:
+def _views(memory: mmap.mmap, layout: Layout) -> dict[str, np.ndarray]:
     return {
         name: np.ndarray(shape, np.dtype(dtype), buffer=memory, offset=offset)
         for name, shape, dtype, offset in layout

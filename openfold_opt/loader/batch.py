@@ -53,11 +53,11 @@ def name_samples(chain_ids: Sequence[str], sample_seeds: Sequence[int]) -> tuple
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """A batch that a worker prepared. The stream that delivers it adds the state of the loader."""
+    """A batch that a worker prepared. WorkerStream sets the fields that have a default."""
 
     position: int
     description: Any
-    """What the task returned with the arrays."""
+    """What the task returned with the arrays: a BatchLabel, with chains and seeds."""
     arrays: WireFeatures
     preparation_seconds: float
     queue_depth: int = 0

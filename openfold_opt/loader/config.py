@@ -35,9 +35,9 @@ class DataConfig:
     max_templates: int = field(default=4, metadata=_MATHEMATICAL)
     """Maximum number of templates of a sample; 0 disables templates."""
     shuffled_template_hits: int = field(default=20, metadata=_MATHEMATICAL)
-    """In training, this many of the best hits are shuffled before the first usable are taken."""
+    """In training, this many of the best hits are shuffled; then hits are tried in this order."""
     max_recycling_iterations: int = field(default=3, metadata=_MATHEMATICAL)
-    """Maximum number of recycling iterations; a sample has one more slice of MSA features."""
+    """Maximum number of recycling iterations; see num_passes."""
     clamped_fape_probability: float = field(default=0.9, metadata=_MATHEMATICAL)
     """Probability that the backbone FAPE of a training sample is clamped."""
 
@@ -71,7 +71,7 @@ class DataConfig:
 
     @property
     def num_passes(self) -> int:
-        """Slices of the per-pass features: the recycling iterations and the last pass."""
+        """Slices of the per-pass (MSA) features: the recycling iterations and the last pass."""
         return self.max_recycling_iterations + 1
 
 

@@ -67,14 +67,15 @@ def decode_wire(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _residue_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the features of the target."""
     aatype = wire["aatype"].long()
-    residue = torch.arange(aatype.shape[1], device=aatype.device)
-    exists = residue < wire["seq_length"][:, None]
+    index = torch.arange(aatype.shape[1], device=aatype.device)
+    exists = index < wire["seq_length"][:, None]
     mask = _unpack_bits(wire["atom_flags"], len(atom_types))
     positions = _scatter_values(mask, wire["atom_positions"])
     one_hot = torch.nn.functional.one_hot(aatype, NUM_RESIDUE_CLASSES).float()
     features = structure_features(aatype, positions, mask.float()) | {
-        "residue_index": residue + wire["crop_start"][:, None],
+        "residue_index": index + wire["crop_start"][:, None],
         "seq_mask": exists.float(),
+        # Channel 0 is the domain-break flag, always 0.
         "target_feat": torch.nn.functional.pad(one_hot, (1, 0)),
     }
     return {name: _zero_padding(tensor, exists) for name, tensor in features.items()} | {
@@ -116,7 +117,8 @@ def _clustered_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
     has_deletion = (tokens & wire_format.HAS_DELETION) != 0
     # The MLCommons reference adds 1e-6. It is added in float64, as in loader.reference.clustering.
     cluster_size = (wire["cluster_size"].double() + 1e-6).float()[..., None]
-    members = _scatter_values(
+    # Occurrences of each class among the members of a cluster, without the center.
+    member_counts = _scatter_values(
         _unpack_bits(wire["profile_flags"], NUM_MSA_CLASSES), wire["profile_counts"].float()
     )
     cluster_deletions = _scatter_values(
@@ -126,7 +128,7 @@ def _clustered_features(wire: Mapping[str, Tensor]) -> dict[str, Tensor]:
         one_hot,
         has_deletion.float()[..., None],
         _scatter_values(has_deletion, _deletion_value(wire["deletions"].float()))[..., None],
-        (members + one_hot) / cluster_size[..., None],
+        (member_counts + one_hot) / cluster_size[..., None],
         _deletion_value(cluster_deletions / cluster_size)[..., None],
     ]
     return {

@@ -32,7 +32,7 @@ class BatchLabel:
 class TrainingTask:
     """Prepares the micro-batches of one rank.
 
-    In strict order, SampleStream.step_of returns the step and micro-batch of a position.
+    With a reorder window, another step than SampleStream.step_of returns may use a position.
     """
 
     reader: ShardReader
@@ -55,7 +55,7 @@ class TrainingTask:
         return label, stack_samples(samples)
 
     def describe(self, position: int) -> str:
-        """Describe the samples of a micro-batch for messages."""
+        """Describe the samples of a micro-batch for messages, with its step in strict order."""
         label = self.label(position)
         samples = ", ".join(name_samples(label.chain_ids, label.sample_seeds))
         step, micro = self.stream.step_of(position)

@@ -49,7 +49,9 @@ class SharedDeliveries:
         if axis.size == 1:
             self._source = make()
             return
+        # The null byte makes it an abstract address of Linux, which needs no file.
         address = f"\0openfold-loader-{secrets.token_hex(8)}"
+        # Node and address of each rank of the axis.
         nodes = gather_objects((node_name(), address), axis)
         if window and len({node for node, _ in nodes}) > 1:
             raise ValueError(
@@ -129,9 +131,11 @@ def node_name() -> str:
 
 
 def _accept(address: str, num_channels: int, axis: AxisGroup) -> list[socket.socket]:
+    """Listen on the address, and return the channels to the other ranks of the node."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen(max(num_channels, 1))
+        # The other ranks make the same call and connect after it.
         gather_objects(None, axis)
         listener.settimeout(CONNECT_SECONDS)
         return [listener.accept()[0] for _ in range(num_channels)]

@@ -1,4 +1,9 @@
-"""Raw features: the data of one chain in the model's residue classes, uncropped and unmasked."""
+"""Raw features: the data of one chain as read from the shards, uncropped and unmasked.
+
+A *token* (0..21) is a letter of the alignment in the order of HHblits, as a shard stores it. A
+*class* is the number of the letter in the model: 0..19 amino acids, 20 unknown, 21 gap, and 22 for
+masked positions.
+"""
 
 from dataclasses import dataclass, field
 
@@ -45,7 +50,7 @@ class RawFeatures:
     class_of_token: np.ndarray = field(
         default_factory=lambda: np.arange(NUM_TOKENS, dtype=np.uint8)
     )
-    """uint8 [22], the model's class of each token of `msa`; by default, tokens are classes."""
+    """uint8 [22], the class of each token; the default is for an `msa` that contains classes."""
     deletions: SparseDeletions
     profile: np.ndarray
     """float32 [N_res, 22], class frequencies over all rows."""

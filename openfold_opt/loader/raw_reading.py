@@ -51,6 +51,7 @@ def template_hit_order(num_hits: int, *, num_shuffled: int, rng: np.random.Gener
 def _read(
     reader: ShardReader, chain_id: str, *, order: np.ndarray | None, config: DataConfig
 ) -> RawFeatures:
+    """Read the raw features. order: the template hits to try, in order; None: best first."""
     structure = reader.structure(chain_id)
     alignment = reader.alignment(chain_id)
     if alignment.msa.shape[1] != len(structure.sequence):

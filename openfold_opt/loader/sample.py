@@ -107,9 +107,9 @@ def choose_for_evaluation(raw: RawFeatures, *, seed: int, config: DataConfig) ->
 
 
 def draw_crop(num_res: int, *, crop_size: int, rng: np.random.Generator) -> slice:
-    """Draw a contiguous range of min(num_res, crop_size) residues with a uniform start.
+    """Draw a contiguous range of min(num_res, crop_size) residues.
 
-    The MLCommons reference does not use the biased scheme of the AlphaFold2 supplement.
+    The start is uniform, as in the MLCommons reference. The AlphaFold2 supplement biases it.
     """
     length = min(num_res, crop_size)
     start = int(rng.integers(0, num_res - length + 1))

@@ -41,12 +41,12 @@ def use_short_socket_folder() -> None:
     # multiprocessing queries tempfile once and keeps the folder that it created.
     tempfile.tempdir = usable[0]
     try:
-        made = multiprocessing.util.get_temp_dir()
+        created = multiprocessing.util.get_temp_dir()
     finally:
         tempfile.tempdir = folder
-    if not _fits(os.path.dirname(made)):
+    if not _fits(os.path.dirname(created)):
         raise ValueError(
-            _too_long_message(folder, f"and multiprocessing already uses {made} for its sockets")
+            _too_long_message(folder, f"and multiprocessing already uses {created} for its sockets")
         )
 
 

@@ -166,6 +166,7 @@ class Supervisor:
         if request_times:
             deadline = min(request_times) + self._config.timeout_seconds
             milliseconds = (deadline - time.monotonic()) * 1000
+        # One millisecond more, so that the deadline has passed when poll returns.
         events = poll.poll(None if milliseconds is None else max(milliseconds, 0.0) + 1)
         if any(descriptor == self._wake_read for descriptor, _ in events):
             os.read(self._wake_read, 4096)

@@ -15,6 +15,7 @@ class BufferEntry:
     """Offset, size, dtype and shape of an array in the buffer."""
 
     offset: int
+    """In bytes."""
     size_bytes: int
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -36,6 +37,7 @@ def pack_wire(
             dtype=getattr(torch, array.dtype.name),
             shape=array.shape,
         )
+        # Round up to the alignment.
         size += -(-array.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
     for name, view in unpack_wire(buffer, layout).items():

@@ -241,8 +241,10 @@ def check_wire(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
 def _check_shape(
     name: str, found: tuple[int, ...], dims: tuple[str | int, ...], sizes: dict[str, int]
 ) -> None:
+    """Compare a shape with the dims and the sizes found so far, and add new sizes to `sizes`."""
     for dim, size in zip(dims, found):
         if isinstance(dim, str) and dim != "values":
+            # The first feature with a symbolic dim defines its size.
             sizes.setdefault(dim, sizes["N_res"] + 1 if dim == "N_res + 1" else size)
     expected = [size if dim == "values" else sizes.get(dim, dim) for dim, size in zip(dims, found)]
     if len(found) != len(dims) or list(found) != expected:

@@ -1,8 +1,8 @@
 """A worker process: receives one position at a time over a channel and answers with the batch.
 
-If the preparation fails, the answer is a description of the failure. When the consumer ends for any
-reason, the worker exits, even while it prepares a batch. Arrays are sent in anonymous memory, which
-does not outlive the processes.
+If the preparation fails, the answer is a description of the failure. The consumer is the process
+that started the worker. When it ends for any reason, the worker exits, even while it prepares a
+batch. Arrays are sent in anonymous memory, which does not outlive the processes.
 """
 
 import ctypes
@@ -26,6 +26,7 @@ MAX_TRACEBACK_CHARACTERS = 20_000
 MAX_REQUEST_BYTES = 64
 JOIN_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl: the signal that a process gets when its parent ends."""
 
 
 class Task(Protocol):

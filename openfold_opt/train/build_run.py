@@ -66,11 +66,11 @@ class PreparedRun:
     identity: RunIdentity
     progress: Progress
     stream_state: StreamState | None
-    """Part of this rank's sample stream that earlier steps used; None: all of it, in order."""
+    """Part of this rank's sample stream that earlier steps used; None: `progress` determines it."""
     init_checkpoint_sha256: str | None
     resumed_from: Path | None
     num_recomputed_blocks: int
-    """num_recomputed_blocks of the training plan."""
+    """Of the ExecutionPlan of training."""
 
 
 def resolve_device(name: str, *, local_rank: int) -> torch.device:
@@ -86,7 +86,7 @@ def resolve_device(name: str, *, local_rank: int) -> torch.device:
             "this preset needs a GPU and PyTorch sees none; run it on a machine with one, or "
             "choose a preset for CPUs (demo, own_data, real_smoke)"
         )
-    # With srun, each task may see only its own GPU.
+    # With srun, a task may see only its own GPU, which then has the index 0.
     return torch.device("cuda", local_rank % num_gpus)
 
 
@@ -110,7 +110,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 def derive_seed(seed: int, purpose: str) -> int:
     """Return an independent seed for one purpose, 0 <= result < 2**31, from the seed of a run.
 
-    It is the first bits of a SHA-256 of both.
+    It is the first 31 bits of the SHA-256 of both.
     """
     digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
@@ -129,7 +129,10 @@ def _build_kernels(config: RunConfig, device: torch.device) -> KernelSet:
 def build_plans(
     config: RunConfig, context: ParallelContext, device: torch.device
 ) -> tuple[ExecutionPlan, ExecutionPlan]:
-    """Return the execution plans of training and of evaluation."""
+    """Return the execution plans of training and of evaluation.
+
+    Evaluation has no backward pass, and by default one rank evaluates a chain.
+    """
     kernels = _build_kernels(config, device)
     train = ExecutionPlan(
         kernels=kernels,
@@ -218,7 +221,7 @@ def build_train_step(
 def names_without_gradient(model: AlphaFold, loss: LossConfig) -> tuple[str, ...]:
     """Return the names of the parameters that the loss does not depend on.
 
-    These are the parameters of the heads whose loss term has weight zero.
+    These are the parameters of the heads whose loss term, of the same name, has weight zero.
     """
     heads = [name for name, _ in model.auxiliary_heads.named_children()]
     unused_heads = [name for name in heads if getattr(loss, name).weight == 0.0]
@@ -285,7 +288,7 @@ def prepare_run(
 
 
 def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> StreamState | None:
-    """Return the state of this rank's sample stream, or None if all streams were used in order.
+    """Return PreparedRun.stream_state: None if all streams were used in order.
 
     Raises ValueError if streams were not used in order and this run has another number of streams
     or of micro-batches per step than the checkpoint.

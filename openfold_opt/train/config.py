@@ -23,7 +23,7 @@ from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.precision import Precision, check_precision
 
 CATEGORIES = ("mathematical", "free", "implementation")
-"""What a field changes: the mathematics of training, freely tunable values, or only speed."""
+"""A field is fixed by the mathematics, free to tune, or without effect on the mathematics."""
 Device = Literal["auto", "cpu", "cuda"]
 
 _BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
@@ -35,7 +35,7 @@ _IMPLEMENTATION = {"category": "implementation"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Configuration of a run. The defaults are those of the reference training."""
+    """Configuration of a run. The defaults are those of the MLCommons reference."""
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -67,8 +67,8 @@ class RunConfig:
     precision: Precision = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32" or "bf16".
 
-    With "bf16", the trunk computes in bfloat16; master weights, structure module, heads and losses
-    stay in float32.
+    With "bf16", the trunk (all modules before the structure module) computes in bfloat16; master
+    weights, structure module, heads and losses stay in float32.
     """
     recompute: bool | Literal["auto"] = field(default=True, metadata=_IMPLEMENTATION)
     """Blocks to recompute in the backward pass: all (True), none (False), or "auto".

@@ -135,7 +135,7 @@ class ShardData:
             accumulation=config.accumulation,
         )
         lengths = {chain_id: index.by_id[chain_id].sequence_length for chain_id in validation}
-        self._evaluation = {
+        self._evaluation_loaders = {
             together: EvaluationLoader(data_dir, chain_ids, data=config.data, loader=config.loader)
             for together, chain_ids in split_evaluation(
                 lengths, context, config.parallel.evaluation_dap_min_length
@@ -153,6 +153,7 @@ class ShardData:
         device: torch.device,
         report: Callable[[str], None],
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
+        # Stop the stream of an earlier call.
         self.close()
         self._training = TrainingLoader(
             self._data_dir,
@@ -192,7 +193,7 @@ class ShardData:
             yield from self._evaluation_batches[together]
             return
         cached = []
-        for batch in self._evaluation[together]:
+        for batch in self._evaluation_loaders[together]:
             # Copy the arrays: the loader may reuse their memory for the next batch.
             copies = {name: array.copy() for name, array in batch.features.items()}
             cached.append(replace(batch, features=copies))

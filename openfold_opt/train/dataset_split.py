@@ -39,17 +39,17 @@ class DataSelectionConfig:
     """How to select evaluation chains.
 
     "cameo": CAMEO targets by submission date; "release_dates": every chain released between the two
-    dates; "chain_ids": the listed chains; "share": a share of the clusters, which are never trained
-    on.
+    dates; "chain_ids": the chains of validation_chain_ids; "share": all chains of a fraction of the
+    clusters of similar sequences, which are never trained on.
     """
     validation_min_date: str = "2021-09-17"
     validation_max_date: str = "2021-12-11"
     """First and last date for "cameo" and "release_dates", both included (ISO dates)."""
     validation_chain_ids: tuple[str, ...] = ()
     validation_share: float = 0.1
-    """Share of the clusters for "share", at least one cluster; 0: evaluate the training chains."""
+    """Fraction of the clusters for "share", at least one; 0: evaluate the training chains."""
     exclude_validation: bool = False
-    """Do not train on chains in a cluster of an evaluated chain. Always so for "share"."""
+    """Do not train on chains in a cluster of an evaluated chain. "share" ignores this field."""
     validation_max_length: int = 700
     """Maximum length of evaluation chains, in residues."""
     expected_train_samples: int | None = None
@@ -77,7 +77,7 @@ class DataSelectionConfig:
 
 
 def _check_date(name: str, text: str) -> None:
-    """Raise ValueError unless a date has the format of the index, as they are compared as text."""
+    """Raise ValueError unless a date is YYYY-MM-DD: dates of the index are compared as text."""
     try:
         is_iso = datetime.date.fromisoformat(text).isoformat() == text
     except ValueError:
@@ -97,9 +97,9 @@ def select_training(index: ShardIndex, config: DataSelectionConfig) -> list[Trai
     if config.train_chain_ids is not None:
         listed = listed_chains(index, config.train_chain_ids)
         chains = [chain for chain in chains if chain.chain_id in set(listed)]
-        lost = sorted(set(listed) - {chain.chain_id for chain in chains})
-        if lost:
-            rejected = describe_rejected(index, lost, max_release_date=max_release_date)
+        rejected_ids = sorted(set(listed) - {chain.chain_id for chain in chains})
+        if rejected_ids:
+            rejected = describe_rejected(index, rejected_ids, max_release_date=max_release_date)
             raise ValueError(f"chains to train on that the training filter rejects: {rejected}")
     if not chains:
         raise ValueError(
@@ -157,27 +157,32 @@ def held_out_chains(index: ShardIndex, config: DataSelectionConfig) -> frozenset
     elif not config.exclude_validation:
         return frozenset()
     evaluated = set(select_validation(index, config))
+    # -1 is the id of all chains without a cluster.
     clusters = {index.by_id[chain_id].cluster_id for chain_id in evaluated} - {-1}
     members = {chain.chain_id for chain in index.chains if chain.cluster_id in clusters}
     return frozenset(evaluated | members)
 
 
-def _share_of_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[str]:
-    """Return the chains of the held-out clusters, in the order of the index.
+def _chains_of_held_out_clusters(index: ShardIndex, config: DataSelectionConfig) -> list[str]:
+    """Return the chains of the clusters that the rule "share" holds out, in the order of the index.
 
     The choice of clusters depends only on the ids of their chains, not on the seed or the order of
-    files.
+    files. With validation_share=0, return all training chains.
     """
     chains = training_chains(index, max_release_date=config.train_max_release_date)
     if config.validation_share == 0:
         return [chain.chain_id for chain in chains]
     cluster_of = {chain.chain_id: index.by_id[chain.chain_id].cluster_id for chain in chains}
-    # Skip clusters in which all chains are too long to be evaluated.
-    names: dict[int, str] = {}
+    # A cluster is represented by its first chain by id that is not too long to be evaluated.
+    # Clusters without such a chain cannot be chosen.
+    first_of: dict[int, str] = {}
     for chain_id in sorted(cluster_of):
         if index.by_id[chain_id].sequence_length <= config.validation_max_length:
-            names.setdefault(cluster_of[chain_id], chain_id)
-    order = sorted(names, key=lambda cluster: hashlib.sha256(names[cluster].encode()).digest())
+            first_of.setdefault(cluster_of[chain_id], chain_id)
+    # Sorting by hash is a shuffle that does not depend on a seed.
+    order = sorted(
+        first_of, key=lambda cluster: hashlib.sha256(first_of[cluster].encode()).digest()
+    )
     num_clusters = len(set(cluster_of.values()))
     number = max(1, round(config.validation_share * num_clusters))
     if number >= num_clusters:
@@ -205,7 +210,7 @@ def select_validation(index: ShardIndex, config: DataSelectionConfig) -> list[st
     else:
         is_share = config.validation_rule == "share"
         listed = (
-            _share_of_clusters(index, config)
+            _chains_of_held_out_clusters(index, config)
             if is_share
             else listed_chains(index, config.validation_chain_ids)
         )

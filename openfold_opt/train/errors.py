@@ -16,8 +16,8 @@ class CheckpointError(ValueError):
 class NonFiniteError(RuntimeError):
     """A loss term of non-zero weight, the gradient norm or an evaluation score is not finite.
 
-    step: the optimizer step, counted from 1; None if only the message names it. samples: for each
-    training rank, the samples whose loss is not finite.
+    step: the optimizer step, counted from 1; None if the code that raises it does not know the
+    step. samples: for each training rank with such samples, those whose loss is not finite.
     """
 
     def __init__(

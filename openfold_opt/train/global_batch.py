@@ -11,25 +11,26 @@ from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.config import RunConfig
 
 
-def fit_accumulation(config: RunConfig, num_streams: int) -> RunConfig:
+def fit_accumulation(config: RunConfig, data_parallel_size: int) -> RunConfig:
     """Return the configuration with the accumulation that gives its global batch.
 
-    num_streams: data-parallel size. A configuration without global_batch_size is returned
-    unchanged.
+    A configuration without global_batch_size is returned unchanged.
 
     Raises ValueError if the global batch is not a multiple of the ranks' micro-batches.
     """
-    size, micro_batch = config.global_batch_size, num_streams * config.local_batch_size
+    size = config.global_batch_size
+    # Samples that all ranks process at once.
+    concurrent = data_parallel_size * config.local_batch_size
     if size is None:
         return config
-    if size % micro_batch:
+    if size % concurrent:
         raise ValueError(
-            f"global_batch_size={size} is not a multiple of {micro_batch} = {num_streams} "
+            f"global_batch_size={size} is not a multiple of {concurrent} = {data_parallel_size} "
             f"data-parallel ranks x local_batch_size={config.local_batch_size}; use a number of "
             "ranks that divides it, or choose a preset with another global_batch_size or "
             "local_batch_size"
         )
-    return replace(config, accumulation=size // micro_batch)
+    return replace(config, accumulation=size // concurrent)
 
 
 def check_global_batch(config: RunConfig, world_size: int) -> RunConfig:
@@ -58,6 +59,7 @@ def keep_global_batch(
     """
     records = store.records() if context.training_ranks.rank == 0 else []
     sizes = [r.content["facts"]["global_batch_size"] for r in records if r.content is not None]
+    # Of the newest checkpoint; None: a new run.
     resumed = broadcast_object(sizes[-1] if sizes else None, context.training_ranks)
     if resumed is not None and config.global_batch_size not in (None, resumed):
         raise ValueError(

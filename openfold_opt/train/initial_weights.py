@@ -1,4 +1,4 @@
-"""Initial weights of a new run: a published file, or the checkpoint of another run."""
+"""Initial weights of a new run: a file of torch.save, or the checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ CHECKPOINT_FOLDER = "checkpoints"
 INIT_WEIGHTS = ("average", "trained")
 """Weights in the checkpoint of a run: the running average, or the trained weights."""
 _TENSOR_OF = {"average": "average", "trained": "values"}
+"""Names of these weights in Snapshot.tensors."""
 
 
 def initialize(
@@ -50,7 +51,7 @@ def initialize(
     sha256 = initialize_from_file(train_step, path, expected_sha256=expected_sha256)
     has_moments = bool(float(train_step.optimizer.num_steps))
     adam = "with Adam's moments and step count" if has_moments else "Adam starts from zero"
-    note(f"initial weights: {_count(train_step)} of {path}; {adam}")
+    note(f"initial weights: {_describe_size(train_step)} of {path}; {adam}")
     return sha256
 
 
@@ -91,22 +92,24 @@ def _initialize_from_run(
     score = "" if snapshot.lddt_ca is None else f", lDDT-Ca {snapshot.lddt_ca:.4f}"
     name = "averaged" if which == "average" else which
     note(
-        f"initial weights: {_count(train_step)}, the {name} ones of {path} (step {snapshot.step}"
-        f"{score}); Adam, learning rate schedule and running average start from the beginning"
+        f"initial weights: {_describe_size(train_step)}, the {name} ones of {path} "
+        f"(step {snapshot.step}{score}); Adam, learning rate schedule and running average start "
+        "from the beginning"
     )
     return sha256_of_file(path / DESCRIPTION)
 
 
-def _count(train_step: TrainStep) -> str:
+def _describe_size(train_step: TrainStep) -> str:
     buffer = train_step.buffer
     return f"{buffer.num_parameters:,} parameters in {len(buffer.names)} tensors"
 
 
 def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: str | None) -> str:
-    """Load published weights into a new run, and return the SHA-256 of the file.
+    """Load a file of weights into a new run, and return the SHA-256 of the file.
 
-    The file holds a plain state dict, or the resumable form, from which Adam's moments and step
-    count are also restored. The running average starts empty.
+    The file holds a state dict of the model, or a dict with the state dict at RESUMABLE_KEY. From
+    the latter, Adam's moments and step count are also restored if it has them. The running average
+    starts empty.
 
     Raises CheckpointError if the SHA-256 differs from the expected one, if the file is not a
     checkpoint, or if tensors are missing, unexpected or have other shapes.
@@ -129,6 +132,7 @@ def initialize_from_file(train_step: TrainStep, path: Path, *, expected_sha256: 
 
 
 def _restore_weights(train_step: TrainStep, content: dict[str, Any], *, path: Path) -> None:
+    """Load the weights at RESUMABLE_KEY and, if there is one, the state of Adam."""
     tensors = content[RESUMABLE_KEY]
     if not isinstance(tensors, Mapping):
         raise CheckpointError(

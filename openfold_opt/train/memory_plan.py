@@ -26,7 +26,7 @@ from openfold_opt.train.precision import meta_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 SHARE_FOR_ACTIVATIONS = 0.85
-"""Share of the free memory, after parameters and moments, that saved tensors may take.
+"""Fraction of the free memory, after parameters and moments, that saved tensors may take.
 
 The rest is for temporary tensors within a block and for fragmentation.
 """
@@ -47,37 +47,35 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     graphs = graph_memory_bytes(config, kernels) if config.cuda_graphs else 0
     free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - state_bytes(config) - graphs)
     num_blocks = config.model.evoformer_stack.num_blocks
-    sizes = functools.cache(
+    saved = functools.cache(
         lambda number: saved_bytes(
             config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size
         )
     )
-    # Up to the number of blocks of the other stacks, sizes do not change linearly.
-    others = min(
+    # `saved` is linear once all blocks of the shorter stacks are recomputed: each further Evoformer
+    # block saves the same number of bytes.
+    linear_from = min(
         max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks),
         num_blocks,
     )
-    for number in range(others + 1):
-        if sizes(number) <= free:
+    for number in range(linear_from + 1):
+        if saved(number) <= free:
             return number
-    if sizes(num_blocks) > free:
+    if saved(num_blocks) > free:
         raise ValueError(
-            f"a step saves {sizes(num_blocks) / 2**30:.1f} GiB even if all blocks are recomputed, "
+            f"a step saves {saved(num_blocks) / 2**30:.1f} GiB even if all blocks are recomputed, "
             f"but only {free / 2**30:.1f} GiB are free for it on {device}, after "
             f"{graphs / 2**30:.1f} GiB of CUDA graphs; reduce local_batch_size or the sizes of "
             "the data"
         )
-    each = (sizes(others) - sizes(num_blocks)) / (num_blocks - others)
-    return min(num_blocks, others + math.ceil((sizes(others) - free) / each))
+    block_bytes = (saved(linear_from) - saved(num_blocks)) / (num_blocks - linear_from)
+    return min(num_blocks, linear_from + math.ceil((saved(linear_from) - free) / block_bytes))
 
 
 def saved_bytes(
     config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int, dap_size: int = 1
 ) -> int:
-    """Return the bytes that the forward pass and loss of a micro-batch save on each DAP rank.
-
-    They are counted by kept_bytes.
-    """
+    """Return the bytes that the forward pass and loss of a micro-batch save on each DAP rank."""
     model = meta_model(config.model, config.precision)
     with torch.device("meta"):
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
@@ -92,10 +90,10 @@ def saved_bytes(
             outputs = model(batch, plan, num_recycling_iterations=0, dropout=None)
             AlphaFoldLoss(config.loss)(outputs, batch.at_pass(0))
 
-        return kept_bytes(forward, model)
+        return count_saved_bytes(forward, model)
 
 
-def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
+def count_saved_bytes(forward: Callable[[], object], module: nn.Module) -> int:
     """Return the bytes of all tensors that a forward pass saves for the backward pass.
 
     The parameters of the module are not counted.

@@ -219,7 +219,7 @@ class NullObserver:
         """
 
     def interval_start(self, *, step: int, samples_at_end: int) -> None:
-        """Training starts after `step` steps; samples_at_end as in EvaluationReport."""
+        """An interval starts after `step` steps; samples_at_end as in EvaluationReport."""
 
     def step(self, report: StepReport) -> None:
         """An optimizer step is finished. The event comes one step late."""
@@ -297,7 +297,7 @@ def format_duration(seconds: float) -> str:
 
 
 class ConsoleObserver(NullObserver):
-    """Prints a line per log interval, evaluation and checkpoint."""
+    """Prints a line every log_every_steps steps, and for each evaluation and checkpoint."""
 
     def __init__(self, *, log_every_steps: int = 10, stream: TextIO | None = None) -> None:
         self._log_every_steps = log_every_steps

@@ -47,11 +47,11 @@ def check_precision(precision: str) -> None:
 
 @contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Set the precision of matrix products on a GPU while open.
+    """Set the precision of matrix products on a GPU inside the context.
 
     float32 products may use TF32 unless the precision is fp32. bfloat16 products are summed in
     float32, also where cuBLAS splits a sum over several blocks of threads (docs/kernels.md).
-    The settings belong to the process in PyTorch, so they are restored on exit.
+    PyTorch has one such setting per process, so it is restored on exit.
     """
     check_precision(precision)
     matmul = torch.backends.cuda.matmul

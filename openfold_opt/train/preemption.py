@@ -17,11 +17,11 @@ class StopRequest:
         self.is_watched = False
         """Whether the training loop checks the request now; False before and after training."""
         self.is_acknowledged = False
-        """Whether all ranks are stopping because one of them received a request."""
+        """Whether this rank is stopping on request, or has passed the request to the others."""
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Set `is_watched` while open."""
+        """Set `is_watched` inside the context."""
         self.is_watched = True
         try:
             yield

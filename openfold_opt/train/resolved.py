@@ -16,7 +16,7 @@ from openfold_opt.train.config import RunConfig
 def resolve_config(config: RunConfig, device: torch.device) -> RunConfig:
     """Return the configuration with the device, kernels and prefetcher that the run uses.
 
-    Only `recompute` may still be "auto": `count_recomputed_blocks` resolves it.
+    Only `recompute` may still be "auto": the ExecutionPlan of training has the number of blocks.
     """
     return replace(
         config,
@@ -46,11 +46,11 @@ def describe_resolved(
     """Return a line that describes a resolved configuration."""
     parallel = config.parallel
     blocks = [f"{number} of {name}" for name, number in recomputed_blocks.items()]
-    num_streams = (number_of_ranks - parallel.num_evaluation_ranks) // parallel.dap_size
+    data_parallel_size = (number_of_ranks - parallel.num_evaluation_ranks) // parallel.dap_size
     return (
         f"resolved: device {config.device}, precision {config.precision}, "
         f"kernels {_describe_kernels(config.kernels)}, recomputed blocks {', '.join(blocks)}, "
-        f"global batch {global_batch_size} = {num_streams} data-parallel x "
+        f"global batch {global_batch_size} = {data_parallel_size} data-parallel x "
         f"{config.local_batch_size} local x {config.accumulation} accumulated, "
         f"DAP {parallel.dap_size}, world size {number_of_ranks}"
     )
@@ -58,9 +58,13 @@ def describe_resolved(
 
 def _describe_kernels(kernels: KernelConfig) -> str:
     """Return the implementation of most operations, and the operations with another one."""
-    operations: dict[str, list[str]] = {}
-    for operation, name in asdict(kernels).items():
-        operations.setdefault(name, []).append(operation)
-    most = max(operations, key=lambda name: len(operations[name]))
-    others = [f"{name} for {', '.join(ops)}" for name, ops in operations.items() if name != most]
-    return most + (f" (but {'; '.join(others)})" if others else "")
+    operations_of: dict[str, list[str]] = {}
+    for operation, implementation in asdict(kernels).items():
+        operations_of.setdefault(implementation, []).append(operation)
+    usual = max(operations_of, key=lambda name: len(operations_of[name]))
+    others = [
+        f"{name} for {', '.join(operations)}"
+        for name, operations in operations_of.items()
+        if name != usual
+    ]
+    return usual + (f" (but {'; '.join(others)})" if others else "")

@@ -20,7 +20,7 @@ DIGEST_CHARACTERS = 12
 def run_facts(
     config: RunConfig, *, data_checksum: str | None, seed: int, device: torch.device
 ) -> dict[str, str]:
-    """Return facts by name, for require_same_facts.
+    """Return facts by name, which require_same_facts compares over the ranks.
 
     Code is compared by its source files, since a container has no version control.
     """

@@ -21,10 +21,13 @@ from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 from openfold_opt.train.optim.weight_average import WeightAverage, WeightAverageConfig
 
 NUM_EXTRAS = 32
-"""Extra values after the gradients: finiteness flag, loss, its terms; at the end the stop flags."""
+"""Number of extra values after the gradients, which are all-reduced with them.
+
+Their order is finiteness flag, loss, loss terms, unused values, stop flags.
+"""
 
 STOP_FLAGS = ("target reached", "asked to stop")
-"""Flags all-reduced together with the gradients, so that every rank sees them at the same step."""
+"""Flags that are all-reduced with the gradients, so that every rank sees them at the same step."""
 
 LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]
 
@@ -38,6 +41,7 @@ class StepConfig:
     accumulation: int = 1
     """Micro-batches per step."""
     gradient_bucket_bytes: int = 64 * 2**20
+    """Size of the part of the gradients that is all-reduced in one collective."""
     overlap: bool = True
     """Overlap the reduction of gradients with the backward pass."""
 
@@ -307,7 +311,7 @@ class TrainStep:
         )
         # The features of the last iteration follow those of the recycling iterations.
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_iterations))
-        self._load_extras(terms)
+        self._add_extras(terms)
         if is_last:
             self._reducer.prepare_for_backward()
         (terms.loss / self.config.accumulation).backward()
@@ -316,13 +320,14 @@ class TrainStep:
         return terms
 
     @torch.no_grad()
-    def _load_extras(self, terms: LossTerms) -> None:
-        """Add flag, loss and terms to the extra values after the gradients.
+    def _add_extras(self, terms: LossTerms) -> None:
+        """Add flag, loss and terms to the extra values after the gradients, and set the stop flags.
 
-        Their order is flag, loss, terms. The flag is 0 if all micro-batches so far are finite, else
-        NaN, so that the average over ranks is NaN if the flag of any rank is.
+        The flag is 0 if all micro-batches so far are finite, else NaN, so that the average over
+        ranks is NaN if the flag of any rank is.
         """
         extras = self.buffer.gradients[self.buffer.size :]
+        # Flag and loss take two of the values.
         max_terms = extras.numel() - 2 - len(STOP_FLAGS)
         if len(terms.terms) > max_terms:
             raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {max_terms}")
@@ -335,7 +340,7 @@ class TrainStep:
         extras[-len(STOP_FLAGS) :] = self._stop_flags
 
     @torch.no_grad()
-    def update(self, rate: float | Tensor, *, num_terms: int) -> Tensor:
+    def update(self, learning_rate: float | Tensor, *, num_terms: int) -> Tensor:
         """Average and clip the gradients, and update the weights.
 
         Returns StepTensors.packed.
@@ -343,12 +348,13 @@ class TrainStep:
         buffer = self.buffer
         square_sum = self._reducer.finish(buffer.size)
         if square_sum is None:
+            # A single rank has no reduction, which would have collected the bfloat16 gradients.
             buffer.collect_gradients()
         gradient, extras = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
             self.weight_state(),
             gradient,
-            learning_rate=rate,
+            learning_rate=learning_rate,
             flag=extras[0],
             constants=self._constants,
             square_sum=square_sum,

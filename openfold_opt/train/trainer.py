@@ -80,7 +80,7 @@ class Trainer:
         stop_request: StopRequest | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> None:
-        """observer: used on the first rank only. stop_request: may be raised on any rank.
+        """observer: used on the first rank only. stop_request: any rank may receive one.
 
         facts: further facts by name that must be equal on all ranks, in addition to data,
         configuration, seed, versions and the code of this package.
@@ -312,7 +312,8 @@ class Trainer:
             if self._config.warm_up:
                 graphs = warm_up_evaluation(self._config, worker.evaluator, report=self._note)
         try:
-            # The same two barriers as in _run_timed: all ranks are ready, and run_start was sent.
+            # The two barriers of _run_timed: at the first, all ranks are ready; after the second,
+            # run_start was sent.
             barrier(context.world)
             barrier(context.world)
             with _setup_errors():

@@ -46,7 +46,8 @@ class LaunchedStep:
 class TrainingInterval:
     """Runs training steps on batches of the loader, and reports every step.
 
-    It raises NonFiniteError if a step is not finite.
+    One object serves the whole run. Each call of `run` raises NonFiniteError if the loss or the
+    gradient norm of a step is not finite.
     """
 
     train_step: StepRunner
@@ -59,17 +60,18 @@ class TrainingInterval:
     """The global batch size."""
     learning_rate: Callable[[int], float]
     """Returns the learning rate of a step."""
-    recycling: Callable[[int], int]
+    num_recycling_iterations: Callable[[int], int]
     """Returns the number of recycling iterations of a step."""
     training_ranks: AxisGroup
     observer: RunObserver
     note: Callable[..., None]
     """Called with what this rank does, and at which step, for the heartbeat."""
-    between_steps: Callable[[], None]
+    before_step: Callable[[], None]
     """Called before each step, on every rank."""
     data_wait_seconds: float = 0.0
     """Total so far."""
     warned_terms: set[str] = field(default_factory=set)
+    """Names of the loss terms about which a warning was sent."""
     last_gradient_norm: float | None = None
     """Of the last step that was reported; None before the first one."""
 
@@ -84,14 +86,14 @@ class TrainingInterval:
         step = first_step - 1
         while step < last_step and not stop_flags:
             step += 1
-            self.between_steps()
+            self.before_step()
             started, waited = time.perf_counter(), self.data_wait_seconds
             loaded: list[LoadedBatch[ModelFeatures]] = []
             result = self.train_step.run(
                 self._micro_batches(step, loaded),
                 step=step,
                 learning_rate=self.learning_rate(step),
-                num_recycling_iterations=self.recycling(step),
+                num_recycling_iterations=self.num_recycling_iterations(step),
             )
             for batch in loaded:
                 self.mark_consumed(batch)

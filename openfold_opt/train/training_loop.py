@@ -63,8 +63,8 @@ class TrainingLoop:
         self._note = heartbeat.set_status
         self._writer = BackgroundWriter(
             prepared.store,
-            before_publishing=lambda step: observer.checkpoint_written(step=step),
-            published=lambda path, step: observer.checkpoint_saved(path, step=step),
+            before_rename=lambda step: observer.checkpoint_written(step=step),
+            after_rename=lambda path, step: observer.checkpoint_saved(path, step=step),
         )
         device = prepared.train_step.buffer.values.device
         self._evaluations = self._choose_evaluations()
@@ -80,11 +80,11 @@ class TrainingLoop:
             accumulation=config.accumulation,
             observer=observer,
             note=self._note,
-            between_steps=self._between_steps,
+            before_step=self._before_step,
             training_ranks=context.training_ranks,
             samples_per_step=prepared.identity.global_batch_size,
             learning_rate=lambda step: learning_rate(config.schedule, step),
-            recycling=self._recycling_iterations,
+            num_recycling_iterations=self._num_recycling_iterations,
         )
 
     def _choose_evaluations(self) -> Evaluations:
@@ -127,7 +127,7 @@ class TrainingLoop:
                     and not self._is_over()
                     and self._progress.step < self._config.max_steps
                 ):
-                    stop_flags = self._train(self._next_stop())
+                    stop_flags = self._train(self._next_due_step())
                     if not stop_flags and self._is_evaluation_due(self._progress.step):
                         self._evaluate()
                     if not stop_flags and self._is_checkpoint_due() and not self._is_over():
@@ -135,6 +135,7 @@ class TrainingLoop:
                         saved_step = self._progress.step
                 if "asked to stop" in stop_flags and "target reached" not in stop_flags:
                     self._stop_early()
+            # After the stop flag "target reached", no further evaluation is needed.
             self._handle_reports(self._evaluations.drain() if not stop_flags else ())
             self._agree_on_status()
         finally:
@@ -178,7 +179,7 @@ class TrainingLoop:
             else None,
         )
 
-    def _between_steps(self) -> None:
+    def _before_step(self) -> None:
         self._handle_reports(self._evaluations.finished())
         if self._stop_request.is_raised or self._evaluations.is_stop_requested:
             self._prepared.train_step.raise_stop_flag("asked to stop")
@@ -204,20 +205,20 @@ class TrainingLoop:
             if report.lddt_ca >= self._config.evaluation.target_lddt_ca:
                 self._stop_clock(SUCCESS)
 
-    def _recycling_iterations(self, step: int) -> int:
+    def _num_recycling_iterations(self, step: int) -> int:
         return num_recycling_iterations(
             self._prepared.identity.seed,
             step,
             max_recycling_iterations=self._config.data.max_recycling_iterations,
         )
 
-    def _next_stop(self) -> int:
+    def _next_due_step(self) -> int:
         """Return the next step after which an evaluation, a checkpoint or the end is due."""
         step, config = self._progress.step, self._config
-        stops = [_next_multiple(step, config.evaluation.every_steps), config.max_steps]
+        due = [_next_multiple(step, config.evaluation.every_steps), config.max_steps]
         if config.checkpoint.every_steps:
-            stops.append(_next_multiple(step, config.checkpoint.every_steps))
-        return min(stops)
+            due.append(_next_multiple(step, config.checkpoint.every_steps))
+        return min(due)
 
     def _is_checkpoint_due(self) -> bool:
         every = self._config.checkpoint.every_steps
@@ -253,18 +254,19 @@ class TrainingLoop:
         # A run that resumes with a smaller max_steps is already beyond the last step.
         return max(step, last) * self._prepared.identity.global_batch_size
 
-    def _train(self, stop: int) -> tuple[str, ...]:
-        """Train up to step `stop`, or until a stop flag is raised. Return the stop flags."""
+    def _train(self, due_step: int) -> tuple[str, ...]:
+        """Train up to step `due_step`, or until a stop flag is raised. Return the stop flags."""
         num_finished = self._progress.step
         every = self._config.evaluation.every_steps
-        samples_at_end = self._samples_at_end(stop)
+        samples_at_end = self._samples_at_end(due_step)
+        # An interval starts after an evaluation, and at the first step of this process.
         if self._status is None and (
             num_finished % every == 0 or num_finished == self._prepared.progress.step
         ):
             self._observer.interval_start(step=num_finished, samples_at_end=samples_at_end)
             self._interval_started = (time.perf_counter(), num_finished)
         started = time.perf_counter()
-        last, stop_flags = self._interval.run(first_step=num_finished + 1, last_step=stop)
+        last, stop_flags = self._interval.run(first_step=num_finished + 1, last_step=due_step)
         self._training_seconds += time.perf_counter() - started
         samples = last * self._prepared.identity.global_batch_size
         self._progress = Progress(step=last, samples_seen=samples)
@@ -306,7 +308,7 @@ class TrainingLoop:
         """
         self._note(activity="saving")
         states = gather_objects(self._data.training_state(), self._context.training_ranks)
-        # The ranks of a DAP group use the same stream.
+        # Consecutive ranks form a DAP group, which uses one stream.
         streams = tuple(states[:: self._context.dap.size])
         in_order = StreamState(low=self._progress.step * self._config.accumulation)
         is_in_order = all(stream is None or stream == in_order for stream in streams)

@@ -17,7 +17,7 @@ from torch import Tensor
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation.evaluator import Evaluator
-from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
+from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, lengths_to_capture
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.optim.lr_schedule import learning_rate
@@ -66,10 +66,11 @@ def warm_up(
             if isinstance(runner, StepGraphs):
                 runner.warm_up_run(number)
             else:
-                count = range(config.accumulation)
-                batches = (synthetic_micro_batch(config, device, n) for n in count)
+                micro_batches = (
+                    synthetic_micro_batch(config, device, n) for n in range(config.accumulation)
+                )
                 runner.run(
-                    batches,
+                    micro_batches,
                     step=1,
                     learning_rate=learning_rate(config.schedule, 1),
                     num_recycling_iterations=number,
@@ -144,7 +145,7 @@ def _evaluate(
         return
     longest = config.selection.validation_max_length or config.data.crop_size
     for length in graphs.warm_up_run(
-        _synthetic_chain(config, length, device) for length in bucket_lengths(longest)
+        _synthetic_chain(config, length, device) for length in lengths_to_capture(longest)
     ):
         report(f"warm-up: evaluation of {length} residues")
 

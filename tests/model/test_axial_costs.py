@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.train.memory_plan import kept_bytes
+from openfold_opt.train.memory_plan import count_saved_bytes
 from tests.support.axial_block import benchmark_stack, run_stack
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
@@ -23,7 +23,7 @@ def test_a_rank_keeps_only_its_share_of_the_activations(kernels):
     stack = benchmark_stack(1)
 
     def kept(dap_size: int) -> int:
-        return kept_bytes(
+        return count_saved_bytes(
             lambda: run_stack(stack, AxisGroup.fake("dap", size=dap_size), kernels=kernels),
             stack,
         )

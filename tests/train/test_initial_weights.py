@@ -9,7 +9,7 @@ from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.protein.shard_format import sha256_of_file
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint.checkpoint_store import load_checkpoint
-from openfold_opt.train.checkpoint.run_state import published_form
+from openfold_opt.train.checkpoint.run_state import mlcommons_form
 from openfold_opt.train.errors import SetupError
 from openfold_opt.train.trainer import Trainer
 from tests.support.recording_observer import Recorder
@@ -68,7 +68,7 @@ def test_the_averaged_weights_of_a_run_are_the_default(parent, tmp_path):
     )
     assert recorder.info.init_checkpoint_sha256 == sha256_of_file(checkpoint / "checkpoint.json")
     # The same weights from a file give a bit-identical loss.
-    form = published_form(
+    form = mlcommons_form(
         load_checkpoint(checkpoint), learning_rate=1e-3, optimizer=tiny_config().optimizer
     )
     losses = {"fresh": first_loss(tmp_path / "fresh")}
@@ -95,7 +95,7 @@ def test_the_first_run_does_not_change_and_the_new_run_starts_at_step_one(parent
 
 def test_a_line_describes_what_was_loaded_from_a_file(parent, tmp_path):
     snapshot = load_checkpoint(parent[1])
-    form = published_form(snapshot, learning_rate=1e-3, optimizer=tiny_config().optimizer)
+    form = mlcommons_form(snapshot, learning_rate=1e-3, optimizer=tiny_config().optimizer)
     torch.save(form, tmp_path / "whole.pt")
     lines = train(
         tiny_config(max_steps=1), tmp_path / "a", init_checkpoint=tmp_path / "whole.pt"

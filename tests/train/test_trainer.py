@@ -15,7 +15,7 @@ import torch
 
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, load_checkpoint
-from openfold_opt.train.checkpoint.run_state import published_form
+from openfold_opt.train.checkpoint.run_state import mlcommons_form
 from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
@@ -232,8 +232,8 @@ def test_a_diverged_run_names_its_learning_rate(tmp_path):
         trainer.run()
 
 
-def test_a_run_from_the_published_form_has_its_moments_and_an_empty_average(whole, tmp_path):
-    content = published_form(
+def test_a_run_from_the_form_of_mlcommons_has_its_moments_and_an_empty_average(whole, tmp_path):
+    content = mlcommons_form(
         checkpoint(whole[2]), learning_rate=1e-3, optimizer=tiny_config().optimizer
     )
     keys = ("iteration", "alphafold_state_dict", "optimizer_state_dict")

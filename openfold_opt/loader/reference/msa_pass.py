@@ -1,4 +1,4 @@
-"""MSA features of one pass: row sampling, masking, clustering and the final features."""
+"""MSA features of one pass: row sampling, masking, clustering and the features of the model."""
 
 import numpy as np
 

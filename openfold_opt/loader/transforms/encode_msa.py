@@ -27,6 +27,7 @@ def encode_msa(
     entries = raw.deletions.entries(np.arange(len(raw.msa)), crop)
     parts = []
     for drawn, assignment in zip(passes, assignments):
+        # Cluster sizes and deletions include the centers, profiles do not.
         assignment[drawn.rows.clustered] = np.arange(len(drawn.rows.clustered))
         clusters = _clusters(raw, drawn=drawn, assignment=assignment, entries=entries, crop=crop)
         assignment[drawn.rows.clustered] = CENTER
@@ -66,6 +67,7 @@ def _clusters(
     tokens[is_chosen] |= wire_format.IS_CHOSEN
     deletions = _flag_deletions(raw.deletions, drawn.rows.clustered, crop, tokens)
     row, column, count = entries
+    # Sum the counts per cluster and column, in a flat array.
     totals = np.bincount(
         assignment[row] * tokens.shape[1] + column, weights=count, minlength=tokens.size
     )

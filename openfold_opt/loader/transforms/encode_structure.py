@@ -35,6 +35,7 @@ def encode_templates(
     first = max(crop.start - 1, 0)
     context = templates.take(chosen, slice(first, crop.stop))
     is_resolved = context.all_atom_mask > 0
+    # If there is no residue before the crop, column 0 stays empty.
     target = slice(num_columns - (crop.stop - first), None)
     aatype = np.zeros((len(chosen), num_columns), np.uint8)
     flags = np.zeros((len(chosen), num_columns, ATOM_BYTES), np.uint8)

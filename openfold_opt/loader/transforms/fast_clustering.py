@@ -20,6 +20,7 @@ from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 
 WORD_BITS = 64
 COLUMNS_PER_BLOCK = 8
+"""Columns that `_assign` adds at a time; the table is padded with columns of zeros."""
 CLASS_BYTES = 3
 """Bytes that hold one bit for each of 23 classes."""
 
@@ -68,12 +69,13 @@ def assign_rows(msa: np.ndarray, centers: np.ndarray, class_of_token: np.ndarray
     """
     num_passes, num_clusters, num_res = centers.shape
     num_columns = -(-num_res // COLUMNS_PER_BLOCK) * COLUMNS_PER_BLOCK
-    words = -(-num_clusters // WORD_BITS)
-    table = np.zeros((num_columns, NUM_TOKENS, num_passes * words), np.uint64)
+    words_per_pass = -(-num_clusters // WORD_BITS)
+    table = np.zeros((num_columns, NUM_TOKENS, num_passes * words_per_pass), np.uint64)
     token_of_class = np.argsort(class_of_token)
-    _fill_table(np.ascontiguousarray(centers), token_of_class, words, table)
-    candidates = np.full(words, ~np.uint64(0))
-    candidates[-1] >>= np.uint64(words * WORD_BITS - num_clusters)
+    _fill_table(np.ascontiguousarray(centers), token_of_class, words_per_pass, table)
+    # A bit for each cluster. The bits of the last word beyond the number of clusters stay 0.
+    candidates = np.full(words_per_pass, ~np.uint64(0))
+    candidates[-1] >>= np.uint64(words_per_pass * WORD_BITS - num_clusters)
     assignment = np.empty((num_passes, len(msa)), np.int64)
     _assign(np.ascontiguousarray(msa), table, candidates, num_res.bit_length(), assignment)
     return assignment
@@ -131,7 +133,8 @@ def _lowest_bit(word):
 def _first_of_largest(digits, num_digits, offset, candidates):
     """Return the first cluster with the largest count.
 
-    `candidates` has one bit for each cluster and is overwritten.
+    `digits` [num_digits, words of all passes] are bit-sliced counts; `offset` is the first word of
+    the pass. `candidates` has one bit for each cluster and is overwritten.
     """
     for digit in range(num_digits - 1, -1, -1):
         any_set = _WORD(0)
@@ -149,14 +152,15 @@ def _first_of_largest(digits, num_digits, offset, candidates):
 @compiled(
     numba.void(numba.uint8[:, :, ::1], numba.int64[::1], numba.int64, numba.uint64[:, :, ::1])
 )
-def _fill_table(centers, token_of_class, words, table):
+def _fill_table(centers, token_of_class, words_per_pass, table):
+    """Set the bits of the output `table` [columns, tokens, words of all passes]."""
     num_passes, num_clusters, num_res = centers.shape
-    for number in range(num_passes):
+    for pass_index in range(num_passes):
         for cluster in range(num_clusters):
             bit = _WORD(1) << _WORD(cluster % WORD_BITS)
-            word = number * words + cluster // WORD_BITS
+            word = pass_index * words_per_pass + cluster // WORD_BITS
             for column in range(num_res):
-                residue_class = centers[number, cluster, column]
+                residue_class = centers[pass_index, cluster, column]
                 if residue_class < NUM_AGREEING_CLASSES:
                     table[column, token_of_class[residue_class], word] |= bit
 
@@ -166,14 +170,15 @@ def _fill_table(centers, token_of_class, words, table):
         _TOKENS, numba.uint64[:, :, ::1], numba.uint64[::1], numba.int64, numba.int64[:, ::1]
     )
 )
-def _assign(msa, table, first_candidates, num_digits, assignment):
+def _assign(msa, table, all_clusters, num_digits, assignment):
+    """Write the best cluster of each pass and row to the output `assignment`."""
     num_rows, num_res = msa.shape
     num_columns, _, num_words = table.shape
-    words = len(first_candidates)
+    words_per_pass = len(all_clusters)
     # The adders of a block of eight columns write three digits.
     digits = np.zeros((max(num_digits, 3), num_words), np.uint64)
     tokens = np.zeros(num_columns, np.uint8)
-    candidates = np.empty(words, np.uint64)
+    candidates = np.empty(words_per_pass, np.uint64)
     carries = np.empty(num_words, np.uint64)
     for row in range(num_rows):
         tokens[:num_res] = msa[row]
@@ -204,10 +209,10 @@ def _assign(msa, table, first_candidates, num_digits, assignment):
                     higher = digits[digit, word]
                     digits[digit, word] = higher ^ carries[word]
                     carries[word] &= higher
-        for number in range(len(assignment)):
-            candidates[:] = first_candidates
-            assignment[number, row] = _first_of_largest(
-                digits, num_digits, number * words, candidates
+        for pass_index in range(len(assignment)):
+            candidates[:] = all_clusters
+            assignment[pass_index, row] = _first_of_largest(
+                digits, num_digits, pass_index * words_per_pass, candidates
             )
 
 
@@ -217,8 +222,11 @@ def _assign(msa, table, first_candidates, num_digits, assignment):
     )
 )
 def _count(msa, assignment, token_of_class, flags, counts):
+    """Fill the outputs `flags` and `counts` of count_members, and return the number of counts."""
     num_clusters, num_columns, _ = flags.shape
-    # Rows are sorted by cluster, so that the counts of a cluster stay in the L1 cache.
+    # Rows are sorted by cluster, so that the counts of a cluster stay in the L1 cache. Centers have
+    # the cluster -1 and are counted in end[0]. The rows of cluster c are end[c] to end[c + 1], both
+    # minus end[0].
     end = np.zeros(num_clusters + 1, np.int64)
     for cluster in assignment:
         end[cluster + 1] += 1
@@ -239,10 +247,11 @@ def _count(msa, assignment, token_of_class, flags, counts):
             for column in range(num_columns):
                 of_cluster[column, msa[row, column]] += 1
         for column in range(num_columns if len(members) else 0):
-            for kind in range(NUM_TOKENS):
-                count = of_cluster[column, token_of_class[kind]]
+            for residue_class in range(NUM_TOKENS):
+                count = of_cluster[column, token_of_class[residue_class]]
                 if count:
                     counts[num_counts] = count
                     num_counts += 1
-                    flags[cluster, column, kind >> 3] |= np.uint8(1 << (kind & 7))
+                    bit = np.uint8(1 << (residue_class & 7))
+                    flags[cluster, column, residue_class >> 3] |= bit
     return num_counts

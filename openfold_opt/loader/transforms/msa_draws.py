@@ -31,7 +31,7 @@ class MaskedRows:
     masked_msa: np.ndarray
     """uint8 [N_clust, N_res], classes 0..22, the whole chain."""
     bert_mask: np.ndarray
-    """bool [N_clust, N_res]"""
+    """bool [N_clust, N_res], True at positions chosen for masking."""
 
 
 def draw_passes(raw: RawFeatures, *, config: DataConfig, seed: int) -> list[MaskedRows]:
@@ -96,14 +96,15 @@ def mask_msa(
     """
     bert_mask = rng.random(msa.shape, dtype=np.float32) < config.masked_msa_fraction
     rows, columns = np.nonzero(bert_mask)
-    kind = rng.random(rows.size)
+    # A number from 0 to 1 per position; it selects the kind of replacement.
+    selector = rng.random(rows.size)
     uniform = rng.integers(0, NUM_AMINO_ACIDS, rows.size, dtype=np.uint8)
     from_profile = _draw_from_columns(profile, columns, rng)
     uniform_end = config.masked_msa_uniform_probability
     profile_end = uniform_end + config.masked_msa_profile_probability
     same_end = profile_end + config.masked_msa_same_probability
     replacement = np.select(
-        [kind < uniform_end, kind < profile_end, kind < same_end],
+        [selector < uniform_end, selector < profile_end, selector < same_end],
         [uniform, from_profile, msa[rows, columns]],
         MASK_CLASS,
     )

@@ -1,9 +1,11 @@
-"""Final MSA and target features: one-hot classes, deletion features, cluster profiles."""
+"""MSA and target features in NumPy; loader.decode computes the same from wire features."""
 
 import numpy as np
 
 NUM_MSA_CLASSES = 23
+"""20 amino acids, unknown, gap and mask."""
 NUM_RESIDUE_CLASSES = 21
+"""20 amino acids and unknown."""
 NUM_AGREEING_CLASSES = 21
 """In clustering, amino acids and unknown count as agreement; gap (21) and mask (22) do not."""
 

@@ -19,16 +19,17 @@ class BackgroundWriter:
         self,
         store: CheckpointStore,
         *,
-        before_publishing: Callable[[int], None],
-        published: Callable[[Path, int], None],
+        before_rename: Callable[[int], None],
+        after_rename: Callable[[Path, int], None],
     ) -> None:
         """Both callbacks run in the writer thread and receive the step.
 
-        before_publishing is called before a checkpoint gets its final name, published afterward.
+        before_rename is called when a checkpoint is on the disk under its temporary name,
+        after_rename when it has its final name.
         """
         self._store = store
-        self._before_publishing = before_publishing
-        self._published = published
+        self._before_rename = before_rename
+        self._after_rename = after_rename
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
 
@@ -64,9 +65,9 @@ class BackgroundWriter:
     def _write(self, snapshot: Snapshot) -> None:
         try:
             path = self._store.save(
-                snapshot, before_publishing=lambda: self._before_publishing(snapshot.step)
+                snapshot, before_rename=lambda: self._before_rename(snapshot.step)
             )
-            self._published(path, snapshot.step)
+            self._after_rename(path, snapshot.step)
         except OSError as error:
             self._error = error
         except BaseException as error:  # an exception of a thread would otherwise be lost

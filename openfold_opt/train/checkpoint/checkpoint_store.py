@@ -85,7 +85,9 @@ class CheckpointRecord:
     """Description of a checkpoint, read from its `checkpoint.json`."""
 
     step: int
+    """From the name of the folder."""
     samples_seen: int
+    """-1 if the description cannot be read."""
     lddt_ca: float | None
     content: Mapping[str, Any] | None
     """The complete description; None if it cannot be read."""
@@ -108,12 +110,10 @@ class CheckpointStore:
         """Return the path of the checkpoint of a step, whether or not it exists."""
         return self.folder / f"step_{step:08d}"
 
-    def save(
-        self, snapshot: Snapshot, *, before_publishing: Callable[[], None] = lambda: None
-    ) -> Path:
+    def save(self, snapshot: Snapshot, *, before_rename: Callable[[], None] = lambda: None) -> Path:
         """Write one checkpoint, then remove those that are no longer kept. Return its path.
 
-        before_publishing: called when all files are on the disk, before the checkpoint gets its
+        before_rename: called when all files are on the disk, before the checkpoint gets its
         final name. Raises OSError if the disk is full; earlier checkpoints then stay.
         """
         path = self.path(snapshot.step)
@@ -122,13 +122,13 @@ class CheckpointStore:
             _remove(temporary)
             temporary.mkdir(parents=True)
             _write(temporary, snapshot)
-            before_publishing()
+            before_rename()
             _remove(path)
             temporary.rename(path)
             _flush(self.folder)
         except (OSError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            free = shutil.disk_usage(_existing(self.folder)).free
+            free = shutil.disk_usage(_nearest_existing(self.folder)).free
             raise OSError(
                 f"cannot write checkpoint {path} ({_first_line(error)}); {free:,} bytes are free "
                 "there. Earlier checkpoints are complete: free some space, then run the same "
@@ -184,6 +184,7 @@ class CheckpointStore:
 
 
 def _write(folder: Path, snapshot: Snapshot) -> None:
+    """Write tensors and description to a folder, and flush them to the disk."""
     # Imported here: it takes 46 MiB, which a process without checkpoints does not need.
     from openfold_opt.train.checkpoint.tensors import write_tensors
 
@@ -303,7 +304,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _existing(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
+    """Return the path, or else the nearest folder above it that exists."""
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 

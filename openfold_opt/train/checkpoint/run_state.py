@@ -19,6 +19,7 @@ from openfold_opt.train.optim.adam import OptimizerConfig, adam_state_dict
 from openfold_opt.train.step import TrainStep
 
 FORMAT_VERSION = 3
+"""Version of the facts below; `restore_run` requires the same."""
 
 SAVED_TENSORS = ("values", "exp_avg", "exp_avg_sq", "average")
 """Fields of WeightState that a checkpoint holds as tensors."""
@@ -134,12 +135,12 @@ def restore_run(
     )
 
 
-def published_form(
+def mlcommons_form(
     snapshot: Snapshot, *, learning_rate: float, optimizer: OptimizerConfig
 ) -> dict[str, Any]:
-    """Return a snapshot in the format of MLCommons' checkpoints, with the running average added.
+    """Return a snapshot in the form of MLCommons' initial checkpoint, plus the running average.
 
-    Those are dicts with the keys iteration, alphafold_state_dict and optimizer_state_dict.
+    That is a dict with the keys iteration, alphafold_state_dict and optimizer_state_dict.
     """
     first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
     return {
@@ -160,7 +161,7 @@ def published_form(
 
 @torch.no_grad()
 def share_state(train_step: TrainStep, axis: AxisGroup) -> None:
-    """Broadcast weights, moments and average from the first rank of a group."""
+    """Broadcast weights, moments, average and their counters from the first rank of the axis."""
     if axis.size == 1:
         return
     optimizer, average = train_step.optimizer, train_step.weight_average

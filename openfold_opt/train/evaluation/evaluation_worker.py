@@ -1,4 +1,4 @@
-"""The worker of a rank that only evaluates."""
+"""The work of a rank that only evaluates. remote.py has the side of the training ranks."""
 
 from __future__ import annotations
 
@@ -42,11 +42,15 @@ class EvaluationWorker:
         note: Callable[..., None],
         stop_request: StopRequest,
     ) -> None:
+        """note: called with what this rank does, and at which step, for the heartbeat."""
         assert context.store is not None and context.bridge is not None
-        self._context = context
+        self._evaluation_group = context.evaluation_group
+        # On an evaluation rank, `training_ranks` are the ranks of its evaluation group.
+        self._group = context.training_ranks
         self._store, self._bridge = context.store, context.bridge
         self._set_heartbeat = note
         self._stop_request = stop_request
+        # Any seed will do: each snapshot replaces the weights.
         model = build_model(config, seed=0, device=device)
         self._buffer = ParameterBuffer(
             model, low_precision=low_precision_names(model, config.precision)
@@ -60,7 +64,7 @@ class EvaluationWorker:
 
     def run(self, data: OpenData) -> None:
         """Evaluate until training ends. Raises PreemptedError if the run stops on request."""
-        number = self._context.evaluation_group
+        number = self._evaluation_group
         while self._wait_for(number):
             if self._receive():
                 self._evaluate(data, number)
@@ -99,22 +103,22 @@ class EvaluationWorker:
         The first rank of the group decides: there is no evaluation after the end of the run.
         """
         values = self._buffer.values
-        if self._context.training_ranks.rank == 0:
+        if self._group.rank == 0:
             weights = torch.empty_like(values, device="cpu")
             dist.recv(weights, src=0, group=self._bridge.process_group)
             values.copy_(weights)
-        broadcast_tensor(values, self._context.training_ranks)
-        return broadcast_object(not self._store.check([END_KEY]), self._context.training_ranks)
+        broadcast_tensor(values, self._group)
+        return broadcast_object(not self._store.check([END_KEY]), self._group)
 
     def _evaluate(self, data: OpenData, number: int) -> None:
         started = time.perf_counter()
         try:
-            scores = self.evaluator.run(data, self._context.training_ranks, note=self._note)
+            scores = self.evaluator.run(data, self._group, note=self._note)
             result = {
                 "scores": [asdict(score) for score in scores],
                 "seconds": time.perf_counter() - started,
             }
         except NonFiniteError as error:
             result = {"error": str(error)}
-        if self._context.training_ranks.rank == 0:
+        if self._group.rank == 0:
             self._store.set(scores_key(number), json.dumps(result))

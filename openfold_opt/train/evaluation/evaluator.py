@@ -78,7 +78,7 @@ class Evaluator:
         """
         self._model = copy.deepcopy(model).eval()
         self._plan = plan
-        self._together = replace(plan, dap=dap)
+        self._joint_plan = replace(plan, dap=dap)
         self._graphs: EvaluationGraphs | None = None
         self._rounded: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self._model.named_parameters():
@@ -108,7 +108,7 @@ class Evaluator:
         """
         batch = FeatureBatch.from_features(features).to(self.device, non_blocking=True)
         if together:
-            return float(self.compute(batch, self._together)[0])
+            return float(self.compute(batch, self._joint_plan)[0])
         per_chain = None if self._graphs is None else self._graphs.score(batch)
         return float((per_chain if per_chain is not None else self.compute(batch))[0])
 
@@ -130,7 +130,8 @@ class Evaluator:
     ) -> tuple[ChainScore, ...]:
         """Return the scores of the chains of all ranks of the axis, sorted by chain id.
 
-        chains: those of this rank. note: called for each chain. All ranks return the same.
+        chains: those of this rank. note: called for each chain, for the heartbeat. All ranks return
+        the same.
         Raises NonFiniteError if a score is not finite.
         """
         scores = {}

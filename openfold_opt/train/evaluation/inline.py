@@ -1,6 +1,6 @@
 """Evaluation during a run: the interface, and evaluation on the training ranks.
 
-remote_evaluation.py has the implementation in which other ranks evaluate while training continues.
+evaluation/remote.py has the implementation in which other ranks evaluate while training continues.
 """
 
 from __future__ import annotations

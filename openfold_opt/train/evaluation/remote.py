@@ -7,7 +7,7 @@ Otherwise training waits for one of them to finish; these waits are counted.
 
 Snapshot number n goes to group n % groups. Keys in the store: `evaluate/<n>` is written before
 snapshot n is sent, `scores/<n>` when it is evaluated, and `evaluate/end` after the last snapshot,
-with a value if the run stops on request.
+with the value PREEMPTED if the run stops on request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from openfold_opt.train.optim.weight_average import WeightAverage
 
 END_KEY = "evaluate/end"
 PREEMPTED = "preempted"
-"""Value of END_KEY if the run stops on request."""
+"""Value of END_KEY if the run stops on request; otherwise it is empty."""
 STOP_KEY = "evaluate/asked to stop"
 """Key that an evaluation rank writes when it receives a request to stop."""
 POLL_SECONDS = 0.02
@@ -155,6 +155,7 @@ class _Sender:
         self._bridge = bridge
         self._jobs: queue.Queue[tuple[int, EvaluationPoint, Tensor] | None] = queue.Queue()
         self._spare: queue.Queue[Tensor] = queue.Queue()
+        """Host memory of snapshots that were sent."""
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 

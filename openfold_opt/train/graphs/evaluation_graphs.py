@@ -12,16 +12,18 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.graphs.recorder import Capture, Recorder
 
-BUCKET = 64
-"""Residues per range of lengths; a chain gets at most BUCKET - 1 residues of padding."""
+RANGE_RESIDUES = 64
+"""Residues per range of lengths; a chain gets at most RANGE_RESIDUES - 1 residues of padding."""
 
 
-def bucket_lengths(longest: int) -> list[int]:
+def lengths_to_capture(longest: int) -> list[int]:
     """Return the lengths to capture for chains of up to `longest` residues.
 
     They are in descending order, so that shorter ones can reuse the memory of longer ones.
     """
-    return list(range(-(-longest // BUCKET) * BUCKET, 0, -BUCKET))
+    # Round up to a multiple.
+    top = -(-longest // RANGE_RESIDUES) * RANGE_RESIDUES
+    return list(range(top, 0, -RANGE_RESIDUES))
 
 
 class EvaluationGraphs:
@@ -75,19 +77,20 @@ class EvaluationGraphs:
 def _fits(inputs: FeatureBatch, batch: FeatureBatch) -> bool:
     """Return whether all dims except those of residues are equal."""
     for name, spec in FEATURES.items():
-        ours, theirs = getattr(inputs, name), getattr(batch, name)
+        target, source = getattr(inputs, name), getattr(batch, name)
         dims = spec.leading_dims(batched=True) + spec.shape
-        same = [a == b for dim, a, b in zip(dims, ours.shape, theirs.shape) if dim != "N_res"]
+        same = [a == b for dim, a, b in zip(dims, target.shape, source.shape) if dim != "N_res"]
         if (
-            ours.ndim != theirs.ndim
+            target.ndim != source.ndim
             or not all(same)
-            or (ours.dtype, ours.device) != (theirs.dtype, theirs.device)
+            or (target.dtype, target.device) != (source.dtype, source.device)
         ):
             return False
     return True
 
 
 def _fill(inputs: FeatureBatch, batch: FeatureBatch) -> None:
+    """Copy a batch into the static inputs and set the rest of the residues to padding."""
     for name, spec in FEATURES.items():
         target, source = getattr(inputs, name), getattr(batch, name)
         if target.shape != source.shape:

@@ -24,12 +24,12 @@ from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.graphs.evaluation_graphs import bucket_lengths
+from openfold_opt.train.graphs.evaluation_graphs import lengths_to_capture
 from openfold_opt.train.precision import meta_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
-"""An estimate, not a measurement of this code: 17 GB for 1.7 million nodes."""
+"""An assumption that was not measured with this code: 17 GB for 1.7 million nodes."""
 
 META = torch.device("meta")
 
@@ -48,11 +48,12 @@ class NodeCounts:
     def of_run(self, config: RunConfig) -> int:
         """Return the nodes of all graphs of a run.
 
-        There is one graph per number of recycling iterations and one per range of lengths.
+        There is one graph per number of recycling iterations and one per range of lengths. An
+        evaluation has the maximum number of recycling iterations.
         """
-        numbers = range(config.data.max_recycling_iterations + 1)
-        training = sum(self.gradient + number * self.iteration for number in numbers)
-        return training + len(_evaluation_lengths(config)) * len(numbers) * self.evaluation
+        num_passes = config.data.num_passes
+        training = sum(self.gradient + number * self.iteration for number in range(num_passes))
+        return training + len(_evaluation_lengths(config)) * num_passes * self.evaluation
 
 
 def graph_memory_bytes(config: RunConfig, kernels: KernelConfig) -> int:
@@ -66,13 +67,17 @@ def graph_memory_bytes(config: RunConfig, kernels: KernelConfig) -> int:
 
 def count_nodes(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
     """Count the nodes with one and with two Evoformer blocks, and extrapolate to all blocks."""
-    further = config.model.evoformer_stack.num_blocks - 1
+    num_further_blocks = config.model.evoformer_stack.num_blocks - 1
     one, two = (_count_blocks(with_evoformer_blocks(config, n), kernels) for n in (1, 2))
-    counts = {name: a + further * (vars(two)[name] - a) for name, a in vars(one).items()}
+    counts = {
+        name: count + num_further_blocks * (vars(two)[name] - count)
+        for name, count in vars(one).items()
+    }
     return NodeCounts(**counts)
 
 
 def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
+    """Count the nodes of the model as configured, without extrapolation."""
     model = meta_model(config.model, config.precision)
     batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
     loss = AlphaFoldLoss(config.loss)
@@ -156,7 +161,7 @@ def with_evoformer_blocks(config: RunConfig, num_blocks: int) -> RunConfig:
 
 
 def _evaluation_lengths(config: RunConfig) -> list[int]:
-    return bucket_lengths(config.selection.validation_max_length or config.data.crop_size)
+    return lengths_to_capture(config.selection.validation_max_length or config.data.crop_size)
 
 
 def _input_bytes(config: RunConfig) -> int:

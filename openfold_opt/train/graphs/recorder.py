@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 Work = Callable[[], None]
+"""Launches operations on the device."""
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 

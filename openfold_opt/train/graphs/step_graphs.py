@@ -176,7 +176,11 @@ class StepGraphs:
 
 
 def _store(values: Tensor, memory: Tensor | None) -> Tensor:
-    """Copy values into `memory`. The first, eager call allocates it outside the graphs' pool."""
+    """Copy values into `memory` and return it.
+
+    The first call has no memory and allocates it. It is part of a warm-up run, so the memory is
+    outside the pool of the graphs.
+    """
     memory = torch.empty_like(values) if memory is None else memory
     memory.copy_(values)
     return memory
@@ -191,6 +195,7 @@ def _used(batch: MicroBatch, num_passes: int) -> list[Tensor]:
     ] + [batch.slots]
 
 
-def _fill(target: MicroBatch, source: MicroBatch, *, num_passes: int) -> None:
-    for ours, theirs in zip(_used(target, num_passes), _used(source, num_passes)):
-        ours.copy_(theirs, non_blocking=True)
+def _fill(inputs: MicroBatch, batch: MicroBatch, *, num_passes: int) -> None:
+    """Copy the tensors that the model reads into the static inputs."""
+    for target, source in zip(_used(inputs, num_passes), _used(batch, num_passes)):
+        target.copy_(source, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The state of Adam on the flat parameter buffer. The operation weight_update makes the step."""
+"""The state of Adam on the flat parameter buffer. The kernel `weight_update` makes the step."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ class Adam:
     """Moments of Adam (Kingma & Ba 2015) for all parameters in flat tensors.
 
     exp_avg, exp_avg_sq: [buffer.size] float32; num_steps: float64 scalar; all on the device of the
-    buffer. The state is published in the form of torch.optim.Adam with one parameter group, whose
-    keys are the positions of the parameters in the state dict of the model.
+    buffer. State dicts have the form of torch.optim.Adam with one parameter group, whose keys are
+    the positions of the parameters in the state dict of the model.
     """
 
     def __init__(self, buffer: ParameterBuffer) -> None:
         self._buffer = buffer
         self.exp_avg = torch.zeros_like(buffer.values)
         self.exp_avg_sq = torch.zeros_like(buffer.values)
-        # float64, because 1 - 0.999 in float32 is wrong in the fifth digit.
+        # float64 for the bias correction 1 - beta_2 ** num_steps: in float32, 1 - 0.999 is wrong in
+        # the fifth digit.
         self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ ALIGNMENT = 32
 """Every parameter starts at a multiple of this many floats (128 bytes), for vector loads."""
 
 _CHUNK = 2**16
+"""Elements that collect_gradients adds at a time on a CPU."""
 
 
 class ParameterBuffer:

@@ -26,7 +26,11 @@ class WeightAverageConfig:
 
 
 class WeightAverage:
-    """average: [buffer.size] float32; num_updates: float32 scalar. The first update copies."""
+    """Running average of all weights in a flat tensor. The kernel `weight_update` updates it.
+
+    average: [buffer.size] float32; num_updates: float32 scalar. The first update copies the
+    weights.
+    """
 
     def __init__(self, buffer: ParameterBuffer) -> None:
         self._buffer = buffer

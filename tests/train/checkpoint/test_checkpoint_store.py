@@ -132,7 +132,7 @@ def test_a_failed_write_keeps_earlier_checkpoints(tmp_path, monkeypatch, phase):
     if phase == "while writing":
         monkeypatch.setattr("torch.distributed.checkpoint.save", fail)
     with pytest.raises(OSError, match="cannot write checkpoint .*No space left"):
-        store.save(snapshot(12), before_publishing=fail)
+        store.save(snapshot(12), before_rename=fail)
     assert [path.name for path in store.folder.iterdir()] == ["step_00000003"]
 
 
@@ -141,8 +141,8 @@ def test_the_background_writer_calls_back_before_and_after_the_rename(tmp_path):
     store = CheckpointStore(tmp_path, CheckpointConfig())
     writer = BackgroundWriter(
         store,
-        before_publishing=lambda step: events.append(("written", step, store.path(step).exists())),
-        published=lambda path, step: events.append(("saved", step, path.exists())),
+        before_rename=lambda step: events.append(("written", step, store.path(step).exists())),
+        after_rename=lambda path, step: events.append(("saved", step, path.exists())),
     )
     for step in (3, 12):
         writer.begin(lambda step=step: snapshot(step))
@@ -163,7 +163,7 @@ def test_the_background_writer_raises_an_error_once(tmp_path, error):
         raise error
 
     writer = BackgroundWriter(
-        CheckpointStore(tmp_path, CheckpointConfig()), before_publishing=fail, published=fail
+        CheckpointStore(tmp_path, CheckpointConfig()), before_rename=fail, after_rename=fail
     )
     writer.begin(lambda: snapshot(3))
     with pytest.raises(OSError, match="No space left"):

@@ -8,7 +8,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.build_run import build_plans
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.graphs import evaluation_graphs
-from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, bucket_lengths
+from openfold_opt.train.graphs.evaluation_graphs import EvaluationGraphs, lengths_to_capture
 from openfold_opt.train.graphs.recorder import CudaRecorder
 from openfold_opt.train.synthetic_features import synthetic_sample, training_sizes
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
@@ -17,7 +17,7 @@ from tests.support.tiny_steps import FakeRecorder, micro_batch, new_step
 
 @pytest.fixture(autouse=True)
 def short_ranges(monkeypatch):
-    monkeypatch.setattr(evaluation_graphs, "BUCKET", 8)
+    monkeypatch.setattr(evaluation_graphs, "RANGE_RESIDUES", 8)
 
 
 def chain(config, length, seed, *, num_passes=2):
@@ -45,7 +45,7 @@ def with_graphs(config, recorder, device="cpu"):
     graphs = EvaluationGraphs(evaluator.compute, recorder)
     batches = (
         FeatureBatch.from_features(chain(config, length, 99)).to(device)
-        for length in bucket_lengths(16)
+        for length in lengths_to_capture(16)
     )
     assert list(graphs.warm_up_run(batches)) == [16, 8]
     graphs.record()
@@ -55,8 +55,8 @@ def with_graphs(config, recorder, device="cpu"):
 
 def test_lengths_of_the_benchmark(monkeypatch):
     monkeypatch.undo()
-    assert bucket_lengths(700) == [704, 640, 576, 512, 448, 384, 320, 256, 192, 128, 64]
-    assert bucket_lengths(64) == [64] and bucket_lengths(1) == [64]
+    assert lengths_to_capture(700) == [704, 640, 576, 512, 448, 384, 320, 256, 192, 128, 64]
+    assert lengths_to_capture(64) == [64] and lengths_to_capture(1) == [64]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
