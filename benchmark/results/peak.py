@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 
 FORWARD_TFLOP = 11.8
-"""Matrix products of a forward pass of a closed-division sample (crop 256), from `perf counts`."""
-MEAN_EXTRA_PASSES = 1.5
-STEP_TFLOP = (3 + MEAN_EXTRA_PASSES) * FORWARD_TFLOP
-"""TFLOP of a step per sample: forward, backward (twice as much), and 1.5 recycling iterations.
+"""Of the matrix products in one pass of a closed-division sample (crop 256); see `perf counts`."""
+MEAN_RECYCLING_ITERATIONS = 1.5
+"""Each step has 0 to 3 recycling iterations with equal probability."""
+STEP_TFLOP = (3 + MEAN_RECYCLING_ITERATIONS) * FORWARD_TFLOP
+"""TFLOP of a step per sample: forward, backward (twice as much), and recycling iterations.
 
-Does not include recomputation.
+Recomputation is not included.
 """
 
 PEAK_TFLOP_PER_SECOND = (
     # Accelerator name in the system description, and dense peak by precision, from NVIDIA's data
-    # sheets (without sparsity).
+    # sheets (without sparsity). The first name that matches counts.
     (re.compile(r"H100\W+PCIE", re.IGNORECASE), {"bf16": 756.0, "tf32": 378.0}),
     (re.compile(r"G?H200|H100", re.IGNORECASE), {"bf16": 989.0, "tf32": 495.0}),
     (re.compile(r"A100", re.IGNORECASE), {"bf16": 312.0, "tf32": 156.0}),
