@@ -14,6 +14,7 @@ from benchmark.command_line import USAGE_EXIT_CODE, BenchmarkError, BriefParser
 from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, program_name
 from openfold_opt.parallel.process_exit import run_program
 
+# Name of a command -> its module, and the line that --help shows for it.
 COMMANDS = {
     "run": ("benchmark.run.command", "one timed run"),
     "status": ("benchmark.run.status", "progress of a run, or why it stopped"),
@@ -30,7 +31,7 @@ COMMANDS = {
         "compare model, losses and optimizer with a golden directory",
     ),
     "perf": ("benchmark.perf.command", "measure parts of the code against a named baseline"),
-    "export": ("benchmark.run.export", "write a checkpoint as one file of torch.save"),
+    "export": ("benchmark.run.export", "write a checkpoint as one file with torch.save"),
     "describe-system": (
         "benchmark.submission.describe",
         "write the system description of a submission",
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
+        # Not an error if the reader of the output has ended, as in `... | head`.
         if not has_lost_reader():
             raise
         return drop_output()

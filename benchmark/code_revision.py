@@ -1,7 +1,7 @@
 """Identify the code that runs: its commit, uncommitted files, and a digest of the files.
 
 `python3 -m benchmark.code_revision` prints the commit, for the build argument REVISION of an image.
-It needs only Python.
+It imports only the standard library.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ CODE_SUFFIXES = (".py", ".sh", ".sub", ".cpp", ".h")
 BUILT_FOLDERS = ("__pycache__", "built")
 """Folders of build products, which git ignores."""
 DIRTY_MARK = "-dirty"
-"""Suffix of a commit if files differ from it."""
+"""Suffix of the commit if files in the checkout differ from it."""
 REVISION_FILE = "REVISION"
 """File with the commit of an image, which has no git history. The build of the image writes it."""
 NO_CHECKOUT = "not a checkout"
+"""In place of the commit, if there is neither a git history nor a commit in REVISION_FILE."""
 
 _REVISION = re.compile(rf"[0-9a-f]{{7,40}}({DIRTY_MARK})?")
 _TIMEOUT_SECONDS = 60
@@ -36,19 +37,18 @@ def describe_commit(checkout: Path) -> str:
         return _commit_of_image(checkout / REVISION_FILE)
     try:
         # `git describe` would return the name of a tag in place of the hash.
-        shown = _git(checkout, "rev-parse", "--verify", "HEAD")
+        head = _git(checkout, "rev-parse", "--verify", "HEAD")
         changed = uncommitted_files(checkout)
     except subprocess.CalledProcessError:
         return "unknown (git refuses the checkout)"
     except (OSError, subprocess.SubprocessError):
         return "unknown (git does not run)"
-    return shown.stdout.strip() + (DIRTY_MARK if changed else "")
+    return head.stdout.strip() + (DIRTY_MARK if changed else "")
 
 
 def _commit_of_image(file: Path) -> str:
     revision = file.read_text(encoding="utf-8").strip() if file.exists() else ""
     if revision in ("", "unknown"):
-        # The image was built without a commit.
         return NO_CHECKOUT
     if not _REVISION.fullmatch(revision):
         return f"unknown (the image's REVISION is {revision!r}, expected the hash of a commit)"
@@ -61,8 +61,9 @@ def uncommitted_files(checkout: Path) -> list[str]:
     Ignored files are skipped. Raises OSError or SubprocessError if git does not run or fails.
     """
     command = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
-    shown = _git(checkout, *command)
-    entries = [(entry[:2], entry[3:]) for entry in shown.stdout.split("\0") if entry]
+    status = _git(checkout, *command)
+    # An entry is a state of two characters, a space, and the name of the file.
+    entries = [(entry[:2], entry[3:]) for entry in status.stdout.split("\0") if entry]
     return sorted(name for state, name in entries if state != "??" or _is_in_code_folder(name))
 
 
@@ -93,7 +94,7 @@ def _is_in_code_folder(name: str) -> bool:
 
 
 def _git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Raises CalledProcessError if git fails, so that empty output always means "nothing"."""
+    """Run git. Raises CalledProcessError if it fails, so empty output is never a hidden error."""
     command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
     return subprocess.run(
         command,

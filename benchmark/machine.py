@@ -22,7 +22,9 @@ DISTRIBUTIONS = (
     "triton",
     "matplotlib",
 )
+"""Python packages whose versions are recorded."""
 CHECKOUT = Path(__file__).resolve().parent.parent
+"""Folder of the code: a git checkout, or the copy in an image."""
 
 
 def describe_versions() -> dict[str, str]:
@@ -39,7 +41,10 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Return host, system, processor, memory (bytes) and accelerators of this node."""
+    """Return host, system, processor, memory and accelerators of this node.
+
+    cpu_count is the number of CPUs that this process may use.
+    """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "host": platform.node(),

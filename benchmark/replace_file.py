@@ -22,7 +22,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         mode: "w" for UTF-8 text or "wb".
 
     Raises:
-        OSError: The file cannot be written; also if the disk is full. It has the name of the file.
+        OSError: The file cannot be written, for example because the disk is full. Its `filename`
+            is always set.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
@@ -39,9 +40,9 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file as `replacing` does. Anything but a regular file is written directly.
+    """Write a UTF-8 text file as `replacing` does.
 
-    Such a file is /dev/stdout or a pipe, which cannot be replaced.
+    A path that is not a regular file, such as /dev/stdout or a pipe, is written directly.
     """
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")

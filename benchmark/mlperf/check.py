@@ -22,8 +22,9 @@ from benchmark.run.output_directory import FIRST_LOG
 
 USAGE = "hpc"
 RULESET = "3.0.0"
+"""Select the rules of MLPerf HPC v3.0 in mlperf-logging."""
 TARGET_COMPLAINT = "Failed checks for eval_accuracy"
-"""Beginning of the error of the checker if no evaluation reached 0.8."""
+"""Beginning of the error message of mlperf-logging if no evaluation reached 0.8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Compliance:
 
     path: Path
     division: str
+    """"no" if the log does not name its division."""
     complaints: tuple[str, ...]
     lacks_only_target: bool = False
     """Whether the only error is that the run did not reach lDDT-Ca 0.8."""
@@ -84,7 +86,7 @@ def logs_of(path: Path) -> list[Path]:
     """Return the logs of a run directory in order of time, or the file itself."""
     if not path.is_dir():
         return [path]
-    # Continued logs without a number are copies that somebody made.
+    # The pattern also matches names without a number, which are copies that a user made.
     logs = find_logs(path, FIRST_LOG)
     logs += [
         log for log in find_logs(path, CONTINUED_PATTERN) if log.stem.rpartition("_")[2].isdecimal()
@@ -97,7 +99,7 @@ def logs_of(path: Path) -> list[Path]:
 
 
 def check_log(path: Path, *, below_target: bool = False) -> Compliance:
-    """Check one log file. Raises BenchmarkError if it is no file or cannot be read."""
+    """Check one log file. Raises BenchmarkError if it is not a file or cannot be read."""
     try:
         if not path.is_file():
             raise BenchmarkError(
@@ -149,6 +151,7 @@ def _own_complaints(log: RunLog, *, below_target: bool) -> list[str]:
         complaints.append(
             "the log is of a resumed run, which is not a result; start again in a new directory"
         )
+    # Without run_start, the missing event is the error, and mlperf-logging reports it.
     if log.first("run_start") is not None:
         statuses = [event.detail("status") for event in log.select("run_stop")]
         allowed = ("success", "aborted") if below_target else ("success",)

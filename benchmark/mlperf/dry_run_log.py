@@ -25,6 +25,7 @@ from openfold_opt.train.precision import meta_model
 COUNT_KEYS = ("train_samples", "eval_samples")
 """Keys whose values depend on the data set."""
 
+# The key and the failed condition in an error message of mlperf-logging.
 _KEY = re.compile(r"CHECK for '(\w+)' failed|occurrence of '(\w+)'|Failed checks for (\w+)")
 _CONDITION = re.compile(r"^failed test: (.*)$|^Failed checks for \w+ : (.*)$", re.MULTILINE)
 
@@ -71,13 +72,13 @@ def _refusal(complaint: str, values: Mapping[str, object]) -> Refusal:
         if condition is None
         else next(filter(None, condition.groups()))
     )
-    return Refusal(
-        key=key, value=values.get(key), reason=reason.replace("v['value']", "value").strip()
-    )
+    # The conditions of the ruleset are Python expressions of v['value'].
+    reason = reason.replace("v['value']", "value").strip()
+    return Refusal(key=key, value=values.get(key), reason=reason)
 
 
 def _write_log(path: Path, config: RunConfig, *, samples: tuple[int | None, int | None]) -> None:
-    """Log one dap group, one training interval, and one evaluation that reaches the target."""
+    """Log one DAP group, one training interval, and one evaluation that reaches the target."""
     batch = config.global_batch_size or config.local_batch_size * config.accumulation
     samples_at_end = config.evaluation.every_steps * batch
     interval = {"step": config.evaluation.every_steps, "samples_at_end": samples_at_end}

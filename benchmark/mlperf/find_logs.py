@@ -13,15 +13,15 @@ RESULT_PATTERN = "result_*.txt"
 CONTINUED_PATTERN = CONTINUED_LOG.format("*")
 
 
-def find_logs(path: Path, *patterns: str, is_deep: bool = False) -> list[Path]:
-    """Return the files of a folder that match a pattern, in natural order; of a file, itself.
+def find_logs(path: Path, *patterns: str, recursive: bool = False) -> list[Path]:
+    """Return the files in a folder whose names match a pattern, in natural order.
 
-    Natural order is that of the numbers in the names, so result_10 comes after result_9.
+    In natural order, result_10 comes after result_9.
 
     Args:
-        path: a folder or a file.
+        path: a folder, or a file, which is returned whatever its name is.
         patterns: patterns of file names.
-        is_deep: whether to search the folders below, too.
+        recursive: whether to search the folders below, too.
 
     Raises:
         BenchmarkError: The path does not exist.
@@ -32,12 +32,12 @@ def find_logs(path: Path, *patterns: str, is_deep: bool = False) -> list[Path]:
         )
     if not path.is_dir():
         return [path]
-    search = path.rglob if is_deep else path.glob
+    search = path.rglob if recursive else path.glob
     found = {file for pattern in patterns for file in search(pattern) if file.is_file()}
-    return sorted(found, key=_by_number)
+    return sorted(found, key=_natural_order)
 
 
-def _by_number(path: Path) -> list[tuple[int, str]]:
+def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdecimal() else (-1, part)
         for part in re.split(r"(\d+)", str(path))

@@ -20,6 +20,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo, StepReport
 
 INSTANCE = {"instance": 0}
+"""Metadata of the published logs: the number of the run in a job with concurrent runs."""
 SETTINGS_KEY = "changed_fields"
 """Key of the fields that `--set` changed, as FIELD=VALUE."""
 
@@ -28,7 +29,7 @@ class MLPerfObserver(NullObserver):
     """Writes the events of one run to one file and flushes every line.
 
     Args:
-        path: the log, which is overwritten.
+        path: the log; an existing file is overwritten.
         submitter: values of the submission_* keys.
         division: "closed" or "open".
         cache_cleared: whether the pages of the data set were dropped from the page cache.
@@ -67,7 +68,7 @@ class MLPerfObserver(NullObserver):
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=re.escape(str(CHECKOUT)))
         self._run_started = False
         self._loader_window = 0
-        self._num_blocks = 0
+        self._num_intervals = 0
         self._data_waits: list[float] = []
 
     def _event(self, key: str, value: object = None, **metadata: object) -> None:
@@ -147,12 +148,13 @@ class MLPerfObserver(NullObserver):
         in_order = self._loader_window == 0
         self._event(
             "initial_training_dataloader_type",
+            # The names in the published logs: PyTorch's order, or a priority queue.
             f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}",
         )
 
     def interval_start(self, *, step: int, samples_at_end: int) -> None:
-        """Log the beginning of training between two evaluations."""
-        self._num_blocks += 1
+        """Log the beginning of a training interval."""
+        self._num_intervals += 1
         self._data_waits.clear()
         self._start(constants.EPOCH_START, epoch_num=samples_at_end, **INSTANCE)
 
@@ -163,7 +165,8 @@ class MLPerfObserver(NullObserver):
     def interval_stop(self, *, step: int, samples_at_end: int, samples_per_second: float) -> None:
         """Log the throughput in samples per second and the mean wait for a batch in seconds."""
         self._end(constants.EPOCH_STOP, epoch_num=samples_at_end, **INSTANCE)
-        position = {"step": self._num_blocks, **INSTANCE}
+        # In the published logs, this "step" is the number of the training interval.
+        position = {"step": self._num_intervals, **INSTANCE}
         self._event("tracked_stats", {"throughput": samples_per_second}, **position)
         if self._data_waits:
             mean_wait = sum(self._data_waits) / len(self._data_waits)
@@ -187,7 +190,7 @@ class MLPerfObserver(NullObserver):
         self._stop_clock(status=status)
 
     def run_failed(self, error: BaseException) -> None:
-        """Stop the clock if it runs, so that the log has the outcome."""
+        """Stop the clock if it is running, so that the log has an outcome."""
         if self._run_started:
             self._stop_clock(status="aborted", error=type(error).__name__)
 
@@ -206,7 +209,7 @@ class MLPerfObserver(NullObserver):
                 raise
 
     def _raise_again(self, record: logging.LogRecord) -> None:
-        """Raise the write error that logging handles, with the name of the file."""
+        """Raise the current write error, which logging would only print, with the file name."""
         self._cannot_write = True
         error = sys.exc_info()[1]
         if isinstance(error, OSError) and error.filename is None:

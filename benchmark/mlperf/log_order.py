@@ -1,8 +1,11 @@
-"""Check that the times, the order and the outcome of the events of a log fit one run.
+"""Check that the times, the order and the outcome of the events of a log are possible in one run.
 
 `check`, `summarize`, `submit` and `results` use these rules. The 56 logs published for MLPerf HPC
-v3.0 satisfy all of them. Some of these logs evaluate during training, so their intervals overlap,
-and some have events after run_stop; their times never decrease from one line to the next.
+v3.0 satisfy all of them. The rules therefore allow evaluations that overlap with training, and
+events after run_stop. Times never decrease from one line to the next.
+
+A cycle is a training interval and its evaluation. The number of samples at its end, epoch_num,
+identifies it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from benchmark.run.run_clock import clock_disagreement
 
 ONCE_KEYS = ("init_start", "init_stop", "run_start", "run_stop")
 CYCLE_KEYS = ("epoch_start", "epoch_stop", "eval_start", "eval_accuracy", "eval_stop")
-"""Each occurs at most once per number of samples, and only after run_start."""
+"""Each occurs at most once per cycle, and only after run_start."""
 STARTS = {"epoch_stop": "epoch_start", "eval_accuracy": "eval_start", "eval_stop": "eval_start"}
 """Key of an event -> key of the event that begins its interval."""
 DURATION_WORDS = ("duration", "seconds", "wait", "avg_perf_next_batch")
@@ -33,9 +36,9 @@ MAX_LINES = 5
 def order_complaints(events: Sequence[Event]) -> list[str]:
     """Return error messages with line numbers, the values found, and what was expected.
 
-    A missing event is no error here, except the evaluation before a success.
+    A missing event is not an error here, except for the evaluation before a success.
 
-    events: those of a RunLog.
+    events: the events of a RunLog.
     """
     complaints = []
     for rule in RULES:
@@ -73,7 +76,7 @@ def _once(events: Sequence[Event]) -> Iterator[str]:
             yield f"{len(lines)} {key}, on lines {', '.join(lines)}; expected one"
 
 
-def _clock(events: Sequence[Event]) -> Iterator[str]:
+def _clock_order(events: Sequence[Event]) -> Iterator[str]:
     start, stop = _only(events, "run_start"), _only(events, "run_stop")
     if start is None:
         return
@@ -104,7 +107,7 @@ def _duplicates(events: Sequence[Event]) -> Iterator[str]:
 
 def _cycles(events: Sequence[Event]) -> Iterator[str]:
     """Check that the number of samples at the end of a cycle increases."""
-    stops = [event for event in events if event.key == "epoch_stop" and _is_cycle(event)]
+    stops = [event for event in events if event.key == "epoch_stop" and _has_samples(event)]
     for before, event in zip(stops, stops[1:], strict=False):
         if _samples(event) <= _samples(before):
             yield (
@@ -116,7 +119,7 @@ def _cycles(events: Sequence[Event]) -> Iterator[str]:
 def _repeated_cycles(events: Sequence[Event]) -> Iterator[str]:
     seen: dict[tuple[str, float], int] = {}
     for event in events:
-        if event.key not in CYCLE_KEYS or not _is_cycle(event):
+        if event.key not in CYCLE_KEYS or not _has_samples(event):
             continue
         name = event.key, _samples(event)
         if name in seen:
@@ -131,10 +134,10 @@ def _intervals(events: Sequence[Event]) -> Iterator[str]:
     """Check that no interval ends before it begins."""
     starts: dict[tuple[str, float], list[int]] = defaultdict(list)
     for event in events:
-        if event.key in STARTS.values() and _is_cycle(event):
+        if event.key in STARTS.values() and _has_samples(event):
             starts[event.key, _samples(event)].append(event.line)
     for event in events:
-        if event.key not in STARTS or not _is_cycle(event):
+        if event.key not in STARTS or not _has_samples(event):
             continue
         key = STARTS[event.key]
         lines = starts[key, _samples(event)]
@@ -199,7 +202,7 @@ RULES: tuple[Callable[[Sequence[Event]], Iterator[str]], ...] = (
     _times,
     _time_order,
     _once,
-    _clock,
+    _clock_order,
     _duplicates,
     _cycles,
     _repeated_cycles,
@@ -230,8 +233,8 @@ def _is_number(value: Any) -> bool:
     return is_number and not (isinstance(value, float) and not math.isfinite(value))
 
 
-def _is_cycle(event: Event) -> bool:
-    """Return whether the event has a number of samples."""
+def _has_samples(event: Event) -> bool:
+    """Return whether the event names the number of samples of its cycle."""
     return _is_number(event.detail("epoch_num"))
 
 

@@ -8,7 +8,7 @@ LogValue = str | float | bool
 
 
 def training_values(config: RunConfig) -> dict[str, LogValue]:
-    """Return the keys and values between `precision` and `init_checkpoint_sha256sum`, in order."""
+    """Return the values that the log has between precision and init_checkpoint_sha256sum."""
     return _sample_values(config) | _loss_values(config) | _optimizer_values(config)
 
 
@@ -38,7 +38,7 @@ def _loss_values(config: RunConfig) -> dict[str, LogValue]:
 
 
 def _optimizer_values(config: RunConfig) -> dict[str, LogValue]:
-    """Return optimizer values. Our Adam always clips, and has no weight decay and no amsgrad."""
+    """Return optimizer values. Our Adam always clips, and has neither weight decay nor AMSGrad."""
     optimizer, schedule = config.optimizer, config.schedule
     return {
         "opt_name": "Adam",

@@ -1,4 +1,4 @@
-"""`rules`: compare a preset with the closed division and name what makes it open."""
+"""`rules`: compare a preset with the closed division, and name the differences."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from openfold_opt.train.dataset_split import count_chains, validate_counts
 
 REFERENCE_PRESET = "mlperf_reference"
 MISSING = "(no such field)"
+"""Value of a field that only the other configuration has."""
 HEADINGS = {
     "mathematical": "makes it open (the rules fix these)",
     "free": "differs, as the rules allow",
@@ -38,6 +39,7 @@ class Difference:
     """Category of the field: mathematical, free or implementation."""
     value: object
     reference: object
+    """Value in REFERENCE_PRESET."""
 
     def as_json(self) -> dict[str, object]:
         """Return the entry of the file that `--json` writes."""
@@ -171,11 +173,11 @@ def difference_lines(differences: list[Difference]) -> list[str]:
 
 
 def is_beyond_open(difference: Difference) -> bool:
-    """Return whether a difference is forbidden in the open division, too.
+    """Return whether the open division does not allow a difference either.
 
-    hpc_training_rules 3.0, divisions: the model is equivalent to the reference's; dropout rates are
-    hyperparameters. training_rules, data state at start of run: the evaluation data are those of
-    the benchmark.
+    hpc_training_rules 3.0, divisions: the model must be equivalent to the reference's, but dropout
+    rates are hyperparameters. training_rules, data state at start of run: the evaluation data must
+    be those of the benchmark.
     """
     is_model = difference.path.startswith("model.") and not difference.path.endswith("dropout_rate")
     return is_model or difference.path.startswith(

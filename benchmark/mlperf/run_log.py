@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = ":::MLLOG "
+"""Text before the JSON of an event."""
 CONTINUED_KEY = "run_continued"
 """Our own key: this process resumed a run. The value is the number of resumptions."""
 MONOTONIC_KEY = "monotonic_seconds"
@@ -52,7 +53,7 @@ class RunLog:
         event.
         """
         events, damage = [], []
-        # not str.splitlines: a text in JSON may contain U+2028, and others of its line ends
+        # Not str.splitlines(), which also splits at U+2028 and others that JSON text may contain.
         text = path.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.split("\n"), start=1):
             if MARK not in line:

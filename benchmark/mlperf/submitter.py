@@ -23,6 +23,7 @@ class Submitter:
             raise ValueError(
                 f"SUBMISSION_STATUS is {self.status!r}; expected one of {', '.join(statuses)}"
             )
+        # RESULT is the comma-separated line that run_and_time.sh prints last.
         for name, value in (("ORG", self.organization), ("PLATFORM", self.platform)):
             if not value.isprintable() or "," in value or '"' in value:
                 raise ValueError(

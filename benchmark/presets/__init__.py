@@ -1,7 +1,7 @@
 """Complete configurations, one file each with build() -> RunConfig.
 
 Presets of this package are given by name, and files anywhere else by their path. A preset may also
-have fit_to_data(config, index) -> RunConfig, which takes sizes from the data set.
+have fit_to_data(config, index) -> RunConfig, which sets sizes of samples from the data set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIX = ".py"
 def preset_names() -> list[str]:
     """Return the names of all presets of this package, sorted.
 
-    A file whose name starts with an underscore has parts of presets and is not one.
+    A file whose name starts with an underscore contains parts of presets and is not a preset.
     """
     names = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))
@@ -74,7 +74,7 @@ def build_preset(name: str) -> RunConfig:
 
 
 def fit_preset(name: str, config: RunConfig, data_dir: Path) -> RunConfig:
-    """Return the configuration with the sizes that the preset takes from the data set.
+    """Return the configuration with the sizes of samples that the preset takes from the data set.
 
     Presets without fit_to_data return it unchanged, and their data set is not opened. Raises
     BenchmarkError if the data set cannot be used.
@@ -117,7 +117,7 @@ def _module_of_file(path: Path) -> ModuleType:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look up the module that defines them.
+    # A dataclass in the file looks up its module there.
     sys.modules[module_name] = module
     try:
         _call(str(path), spec.loader.exec_module, module)

@@ -27,7 +27,7 @@ def small_model() -> ModelConfig:
     It has one Evoformer block, one extra MSA block, one template block, and four blocks of a
     relatively wide structure module, which matters most in a short run (docs/lab_log.md).
     """
-    pair = {
+    pair = {  # The same in both stacks.
         "c_hidden_outer_product": 8,
         "c_hidden_triangle_multiplication": _C_PAIR,
         "c_hidden_triangle_attention": 8,

@@ -1,4 +1,4 @@
-"""Full widths with sizes that fit a CPU, for `perf step` and not for results. Open division."""
+"""The benchmark's channels; depth and samples fit a CPU. For `perf step`. Open division."""
 
 from __future__ import annotations
 

@@ -9,5 +9,5 @@ from openfold_opt.train.config import RunConfig
 
 
 def build() -> RunConfig:
-    """Return the preset with global batch 128, by two micro-batches on each GPU."""
+    """Return the preset with global batch 128: two micro-batches on each GPU."""
     return dataclasses.replace(mlperf_16x8_dap1.build(), accumulation=2)

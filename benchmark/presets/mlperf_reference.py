@@ -56,7 +56,7 @@ def build() -> RunConfig:
         parallel=ParallelConfig(),
         local_batch_size=1,  # [M], free in [R]
         accumulation=1,  # [M], free in [R]
-        global_batch_size=128,  # [P] the smaller of 128 and 256, free in [R]
+        global_batch_size=128,  # [P] 128 or 256, free in [R]
         max_steps=2000,  # [M] num_train_iters
         init_checkpoint_sha256=INIT_CHECKPOINT_SHA256,
         precision="tf32",  # [M]; in [P], some runs have tf32 and others bf16

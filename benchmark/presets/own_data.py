@@ -15,7 +15,9 @@ from openfold_opt.train.dataset_split import DataSelectionConfig, select_trainin
 MAX_CROP_SIZE = 256
 MAX_MSA_CLUSTERS = 16
 MAX_EXTRA_MSA = 32
+"""Limits of the sizes of samples, for two CPU cores."""
 LATEST_DATE = "9999-12-31"
+"""After every release date, so that no chain is excluded by its date."""
 
 
 def build() -> RunConfig:
@@ -37,7 +39,7 @@ def build() -> RunConfig:
 
 
 def fit_to_data(config: RunConfig, index: ShardIndex) -> RunConfig:
-    """Take the sizes of samples from the chains to train on, up to limits for two CPU cores.
+    """Set the sizes of samples to those of the largest chains to train on, up to the limits.
 
     Raises ValueError if the data set has no chain to train on.
     """

@@ -1,8 +1,8 @@
 """A small model that is trained and evaluated on the same four real chains. Open division.
 
-Like the sanity check of the MLCommons reference, it shows that the pipeline can fit real structures
-of 20 to 101 residues (NMR and X-ray, one with 38,955 aligned sequences), not that a model
-generalizes.
+It shows that the pipeline can fit real structures of 20 to 101 residues (NMR and X-ray, one with
+38,955 aligned sequences), not that a model generalizes. The MLCommons reference has a similar
+sanity check.
 """
 
 from __future__ import annotations

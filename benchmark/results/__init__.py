@@ -1,1 +1,1 @@
-"""Tables and plots of MLPerf HPC OpenFold logs, compared with the reference convergence points."""
+"""Tables and plots of MLPerf HPC OpenFold logs of any submitter, and the archive of our results."""

@@ -24,8 +24,8 @@ from benchmark.results.tables import (
     SPEED_COLUMNS,
     TIME_COLUMNS,
     UNKNOWN,
+    format_number,
     markdown_table,
-    number,
     table,
 )
 
@@ -35,6 +35,7 @@ RUN_FILES = ("mlperf.log", "config.json", "command.txt")
 CONFIG_KEYS = ("preset", "seed", "data_checksum", "machine", "versions")
 TABLE_FILE = "TABLE.md"
 MIN_RUNS_OF_A_SET = 3
+"""A trimmed mean needs at least three runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedRun:
-    """A run of results/runs."""
+    """A run in results/runs."""
 
     log: LoggedRun
     preset: str
@@ -88,7 +89,7 @@ class ArchivedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedMeasurement:
-    """A `perf` record of results/measured."""
+    """A `perf` record in results/measured."""
 
     measurement: str
     date: str
@@ -111,26 +112,26 @@ def format_table(results: Path) -> str:
         "[docs/results.md](../docs/results.md) explains the columns. The time of a run is "
         "run_stop - run_start.",
         "## Runs",
-        _runs(results / "runs"),
+        _format_runs(results / "runs"),
         "## Measurements",
-        _measurements(results / "measured"),
+        _format_measurements(results / "measured"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _runs(folder: Path) -> str:
+def _format_runs(folder: Path) -> str:
     folders = sorted(path for path in folder.glob("*") if path.is_dir())
     if not folders:
         return "None yet."
     rows, commands = [], []
-    for each in folders:
-        run = _read_run(each)
+    for run_folder in folders:
+        name, run = run_folder.name, _read_run(run_folder)
         metrics = compute_metrics(
-            ResultSet(origin=describe_origin(each), runs=(run.log,), num_rejected=0)
+            ResultSet(origin=describe_origin(run_folder), runs=(run.log,), num_rejected=0)
         )
-        rows.append([f"[{each.name}](runs/{each.name})", *_run_cells(run, metrics)])
+        rows.append([f"[{name}](runs/{name})", *_run_cells(run, metrics)])
         commands.append(
-            f"- {each.name}: `{run.command}`, on data with checksum {run.data_checksum[:12]}"
+            f"- {name}: `{run.command}`, on data with checksum {run.data_checksum[:12]}"
         )
     header = [
         "run",
@@ -215,14 +216,14 @@ def _run_cells(archived: ArchivedRun, metrics: Metrics) -> list[str]:
         UNKNOWN if metrics.dap_size is None else str(metrics.dap_size),
         str(run.batch),
         run.status,
-        number(run.minutes),
-        number(run.samples),
-        number(metrics.seconds_per_step),
+        format_number(run.minutes),
+        format_number(run.samples),
+        format_number(metrics.seconds_per_step),
         archived.setup.short_commit,
     ]
 
 
-def _measurements(folder: Path) -> str:
+def _format_measurements(folder: Path) -> str:
     files = sorted(folder.glob("*.json"))
     if not files:
         return "None yet."

@@ -19,8 +19,9 @@ from benchmark.run.state_file import STATE_FILE, read_state
 REMOVED = "(removed)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 REPEATING_KEYS = ("number_of_nodes", "number_of_ranks", "init_checkpoint_sha256")
-"""Keys of config.json that the command that repeats a run depends on."""
+"""Keys of config.json from which `repeating_command` builds the command."""
 CLEAN_COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A commit that is known and not marked as dirty."""
 
 
 def archive_run(
@@ -107,9 +108,9 @@ def repeating_command(config: Mapping[str, Any]) -> str:
             "with --command"
         )
     ranks = config["number_of_ranks"]
-    start = ["python"] if ranks == 1 else ["torchrun", "--nproc-per-node", str(ranks)]
+    launcher = ["python"] if ranks == 1 else ["torchrun", "--nproc-per-node", str(ranks)]
     words = [
-        *start,
+        *launcher,
         "-m",
         "benchmark",
         "run",
@@ -126,6 +127,7 @@ def repeating_command(config: Mapping[str, Any]) -> str:
 
 
 def _check_no_private_names(content: str, *, host: str, path: Path) -> None:
+    # JSON strings that begin with a slash.
     paths = re.findall(r'"(/[^"]+)"', content)
     if paths:
         raise BenchmarkError(

@@ -109,10 +109,12 @@ def render(gathered: Gathered, metrics: Sequence[Metrics]) -> dict[str, str]:
 def remarks(gathered: Gathered, metrics: Sequence[Metrics]) -> list[str]:
     """Return notes about assumptions that were made and about inconsistencies."""
     notes = [
-        f"{folder}: skipped, it has results of another benchmark" for folder in gathered.passed_over
+        f"{folder}: skipped, it has results of another benchmark"
+        for folder in gathered.foreign_folders
     ]
-    for each, of_set in zip(gathered.sets, metrics, strict=True):
+    for result_set, of_set in zip(gathered.sets, metrics, strict=True):
         name = label(of_set)
+        # Only the share of peak needs the accelerator, and only the benchmark's model has one.
         if (
             of_set.accelerators
             and of_set.accelerator is None
@@ -122,13 +124,13 @@ def remarks(gathered: Gathered, metrics: Sequence[Metrics]) -> list[str]:
                 f"{name}: the logs do not name the accelerators, so their peak is unknown; give "
                 f"--accelerator {of_set.system}=NAME"
             )
-        if each.origin.is_throughput:
+        if result_set.origin.is_throughput:
             notes.append(
                 f"{name}: assumed to be a throughput result, {of_set.runs} concurrent runs"
             )
-            if not ran_concurrently(each.runs):
+            if not ran_concurrently(result_set.runs):
                 notes.append(f"{name}: but its runs were not all running at the same time")
-        elif ran_concurrently(each.runs):
+        elif ran_concurrently(result_set.runs):
             notes.append(
                 f"{name}: its runs were concurrent; if they were one job, --throughput reports "
                 "the time of the whole job"
@@ -159,10 +161,11 @@ def write(
         ) from error
 
 
-def _metrics(each: ResultSet, accelerators: dict[str, str]) -> Metrics:
-    metrics = compute_metrics(each)
+def _metrics(result_set: ResultSet, accelerators: dict[str, str]) -> Metrics:
+    """Compute the metrics of a set. accelerators: system -> accelerator, from --accelerator."""
+    metrics = compute_metrics(result_set)
     name = accelerators.get(metrics.system)
-    return compute_metrics(each, accelerator=name) if name else metrics
+    return compute_metrics(result_set, accelerator=name) if name else metrics
 
 
 def _accelerators(pairs: Sequence[str]) -> dict[str, str]:

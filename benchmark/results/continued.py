@@ -1,7 +1,7 @@
 """Find the logs of resumed runs, which are not results, and link their parts.
 
-A resumed run writes a second log, which is marked. Parts belong together if they are in the same
-output directory, or in the same folder and have the same seed.
+A resumed run writes a second log, which has the key CONTINUED_KEY. Parts belong together if they
+are in the same output directory, or in the same folder and have the same seed.
 """
 
 from __future__ import annotations
@@ -56,23 +56,24 @@ class RunPart:
         return f"{self.path.name} ({start}{end}{after})"
 
 
-def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Return the logs that may be complete runs, and a reason by first log for the other runs.
+def separate_resumed_runs(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Return the logs that may be complete runs; and for the other runs, first log -> reason.
 
-    For a log in an output directory, the other parts of its run are included.
+    The reason says why the run is not a result. For a first log, the continued logs next to it are
+    read, too.
     """
     groups: dict[Hashable, list[RunPart]] = defaultdict(list)
     paths = _with_neighbors(paths)
     for path in paths:
         part = read_part(path)
         groups[_run_of(part)].append(part)
-    whole: set[Path] = set()
+    complete: set[Path] = set()
     reasons: dict[Path, str] = {}
     for parts in groups.values():
         if any(part.number > 0 for part in parts):
             # A run that reached its target was not resumed; it has the same seed by chance.
             linked = [part for part in parts if part.number > 0 or part.status != SUCCESS]
-            whole |= {part.path for part in parts if part not in linked}
+            complete |= {part.path for part in parts if part not in linked}
             linked.sort(key=lambda part: part.number)
             reasons[linked[0].path] = _describe_run(linked)
             continue
@@ -83,8 +84,8 @@ def set_parts_aside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]
                     "run the same command again to continue it"
                 )
             else:
-                whole.add(part.path)
-    return [path for path in paths if path in whole], reasons
+                complete.add(part.path)
+    return [path for path in paths if path in complete], reasons
 
 
 def read_part(path: Path) -> RunPart:
@@ -94,15 +95,15 @@ def read_part(path: Path) -> RunPart:
     except OSError:
         # read_logged_run reports the error.
         log = RunLog(path=path, events=())
-    mark, stop = log.last(CONTINUED_KEY), log.last("run_stop")
-    seed, number = _value(log.last("seed")), _value(mark)
+    resumption, stop = log.last(CONTINUED_KEY), log.last("run_stop")
+    seed, number = _value(log.last("seed")), _value(resumption)
     samples = _detail(log.last("epoch_stop"), "epoch_num")
-    is_continued = mark is not None or fnmatch(path.name, CONTINUED_PATTERN)
+    is_continued = resumption is not None or fnmatch(path.name, CONTINUED_PATTERN)
     return RunPart(
         path=path,
         seed=seed if isinstance(seed, int) else None,
         number=number if isinstance(number, int) else int(is_continued),
-        resumed_from_step=_detail(mark, "resumed_from_step"),
+        resumed_from_step=_detail(resumption, "resumed_from_step"),
         status=_detail(stop, "status"),
         error=_detail(stop, "error"),
         samples=samples if isinstance(samples, int) else None,
@@ -118,7 +119,7 @@ def _detail(event: Event | None, name: str) -> Any:
 
 
 def _with_neighbors(paths: Iterable[Path]) -> list[Path]:
-    """Add the continued logs in the folder of a first log, each log once."""
+    """Add the continued logs in the folder of every first log. No log is returned twice."""
     found: dict[Path, Path] = {}
     for path in paths:
         found.setdefault(path.resolve(), path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.find_logs import CONTINUED_PATTERN, RESULT_PATTERN, find_logs
-from benchmark.results.continued import set_parts_aside
+from benchmark.results.continued import separate_resumed_runs
 from benchmark.results.logged_run import ForeignLogError, LogError, LoggedRun, read_logged_run
 from benchmark.results.origin import Origin, describe_origin
 from benchmark.run.output_directory import FIRST_LOG
@@ -26,7 +26,7 @@ class Rejection:
     path: Path
     reason: str
     is_foreign: bool = False
-    """Whether it is of another benchmark."""
+    """Whether the log is of another benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Gathered:
 
     sets: tuple[ResultSet, ...]
     rejections: tuple[Rejection, ...]
-    passed_over: tuple[Path, ...] = ()
+    foreign_folders: tuple[Path, ...] = ()
     """Folders that have only results of other benchmarks, as in a complete submission."""
 
 
@@ -55,37 +55,37 @@ def gather(paths: Sequence[Path], *, is_throughput: bool = False) -> Gathered:
     Raises:
         BenchmarkError: A path does not exist, or a folder has no logs.
     """
-    folders, loose = _find_sets(paths)
+    folders, single_logs = _find_sets(paths)
     sets: list[ResultSet] = []
     rejections: list[Rejection] = []
-    passed_over: list[Path] = []
+    foreign_folders: list[Path] = []
     for folder in folders:
-        runs, wrong = _read_all(find_logs(folder, RESULT_PATTERN))
-        if not runs and all(each.is_foreign for each in wrong):
-            passed_over.append(folder)
+        runs, rejected = _read_all(find_logs(folder, RESULT_PATTERN))
+        if not runs and all(rejection.is_foreign for rejection in rejected):
+            foreign_folders.append(folder)
             continue
-        rejections += wrong
-        kinds = _by_kind(runs)
-        if len(kinds) > 1:
+        rejections += rejected
+        if len(_by_configuration(runs)) > 1:
             rejections.append(Rejection(path=folder, reason=_disagreement(runs)))
         elif runs:
-            sets.append(
-                ResultSet(origin=describe_origin(folder), runs=tuple(runs), num_rejected=len(wrong))
-            )
-    runs, wrong = _read_all(loose)
-    rejections += wrong
+            origin = describe_origin(folder)
+            sets.append(ResultSet(origin=origin, runs=tuple(runs), num_rejected=len(rejected)))
+    runs, rejected = _read_all(single_logs)
+    rejections += rejected
     by_origin: dict[Origin, list[LoggedRun]] = {}
     for run in runs:
         # Values from config.json, such as preset and DAP size, must be the same too.
         by_origin.setdefault(describe_origin(run.path.parent), []).append(run)
-    for origin, neighbors in by_origin.items():
+    for origin, of_origin in by_origin.items():
         sets += [
             ResultSet(origin=origin, runs=tuple(members), num_rejected=0)
-            for members in _by_kind(neighbors)
+            for members in _by_configuration(of_origin)
         ]
     if is_throughput:
         sets = [replace(each, origin=replace(each.origin, is_throughput=True)) for each in sets]
-    return Gathered(sets=tuple(sets), rejections=tuple(rejections), passed_over=tuple(passed_over))
+    return Gathered(
+        sets=tuple(sets), rejections=tuple(rejections), foreign_folders=tuple(foreign_folders)
+    )
 
 
 def _find_sets(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -97,10 +97,10 @@ def _find_sets(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         BenchmarkError: A path does not exist, or a folder has no logs.
     """
     folders: dict[Path, Path] = {}
-    loose: dict[Path, Path] = {}
+    single_logs: dict[Path, Path] = {}
     for path in paths:
-        results = find_logs(path, RESULT_PATTERN, is_deep=True) if path.is_dir() else []
-        logs = find_logs(path, FIRST_LOG, CONTINUED_PATTERN, is_deep=True)
+        results = find_logs(path, RESULT_PATTERN, recursive=True) if path.is_dir() else []
+        logs = find_logs(path, FIRST_LOG, CONTINUED_PATTERN, recursive=True)
         if not results and not logs:
             raise BenchmarkError(
                 f"{path} has no logs; expected {RESULT_PATTERN} or {FIRST_LOG} in it or below it"
@@ -108,16 +108,17 @@ def _find_sets(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         for file in results:
             folders.setdefault(file.parent.resolve(), file.parent)
         for log in logs:
-            loose.setdefault(log.resolve(), log)
+            single_logs.setdefault(log.resolve(), log)
     of_folders = {file.resolve() for each in folders for file in find_logs(each, RESULT_PATTERN)}
-    return list(folders.values()), [path for file, path in loose.items() if file not in of_folders]
+    others = [path for file, path in single_logs.items() if file not in of_folders]
+    return list(folders.values()), others
 
 
 def _read_all(paths: Iterable[Path]) -> tuple[list[LoggedRun], list[Rejection]]:
-    whole, reasons = set_parts_aside(paths)
+    complete, reasons = separate_resumed_runs(paths)
     runs = []
     rejections = [Rejection(path=path, reason=reason) for path, reason in reasons.items()]
-    for path in whole:
+    for path in complete:
         try:
             runs.append(read_logged_run(path))
         except LogError as error:
@@ -129,7 +130,7 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[LoggedRun], list[Rejection]]:
     return runs, rejections
 
 
-def _kind(run: LoggedRun) -> dict[str, object]:
+def _configuration(run: LoggedRun) -> dict[str, object]:
     """Return the values that are the same for all runs of a set."""
     return {
         "submission_org": run.organization,
@@ -146,19 +147,19 @@ def _kind(run: LoggedRun) -> dict[str, object]:
     }
 
 
-def _by_kind(runs: Sequence[LoggedRun]) -> list[list[LoggedRun]]:
-    kinds: dict[tuple, list[LoggedRun]] = {}
+def _by_configuration(runs: Sequence[LoggedRun]) -> list[list[LoggedRun]]:
+    groups: dict[tuple, list[LoggedRun]] = {}
     for run in runs:
-        kinds.setdefault(tuple(_kind(run).values()), []).append(run)
-    return list(kinds.values())
+        groups.setdefault(tuple(_configuration(run).values()), []).append(run)
+    return list(groups.values())
 
 
 def _disagreement(runs: Sequence[LoggedRun]) -> str:
-    for name in _kind(runs[0]):
-        values = sorted({str(_kind(run)[name]) for run in runs})
+    for name in _configuration(runs[0]):
+        values = sorted({str(_configuration(run)[name]) for run in runs})
         if len(values) > 1:
             return (
                 f"its logs have different configurations: {name} is {' and '.join(values)}; "
                 f"expected the same in every {RESULT_PATTERN}"
             )
-    raise AssertionError("logs of different kinds have no different value")
+    raise AssertionError("logs of different configurations have no different value")

@@ -2,8 +2,8 @@
 
 Submitters differ in three ways. Evaluation alternates with training or is concurrent. The wait for
 a batch has two names. With gradient accumulation, the MLCommons reference logs the samples of one
-micro-step as global_batch_size and counts micro-steps; we log the samples of an optimizer step and
-count those. In both cases samples = steps x global_batch_size.
+micro-step as global_batch_size and counts micro-steps; our logs have the samples of an optimizer
+step and count optimizer steps. In both cases samples = steps x global_batch_size.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ForeignLogError(LogError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cycle:
+class TrainingInterval:
     """Training between two evaluations.
 
     `samples_before` and `samples` are the samples seen before and after it; `start` and `stop` are
@@ -88,6 +88,7 @@ class LoggedRun:
     """Samples per step, as this log counts steps."""
     accumulation: int
     is_ours: bool
+    """Whether this project wrote the log."""
     target: float
     has_closed_sample: bool
     """Whether model and sample are those of the closed division."""
@@ -95,9 +96,9 @@ class LoggedRun:
     run_start_ms: float
     run_stop_ms: float
     status: str
-    cycles: tuple[Cycle, ...]
+    intervals: tuple[TrainingInterval, ...]
     """Training intervals that ended before run_stop."""
-    open_cycle_start: float | None
+    open_interval_start: float | None
     """Start of the training interval that was running at run_stop, or None.
 
     In seconds since run_start.
@@ -123,7 +124,7 @@ class LoggedRun:
 
     @property
     def counts_micro_steps(self) -> bool:
-        """Whether the log counts micro-steps, so that `batch` is that of a micro-step."""
+        """Whether the log counts micro-steps; `batch` is then the samples of a micro-step."""
         return self.accumulation > 1 and not self.is_ours
 
 
@@ -134,12 +135,13 @@ def read_logged_run(path: Path) -> LoggedRun:
         LogError: The file is not the log of one complete OpenFold run; the text is the reason.
     """
     events = _openfold_events(path)
+    # The first event of a key counts.
     values = {event.key: event.value for event in reversed(events)}
-    start, stop = _clock(events, path)
+    start, stop = _run_start_and_stop(events, path)
     inside = events[events.index(start) : events.index(stop) + 1]
     start_ms = start.time_ms
     stats = [as_table(event.value) for event in inside if event.key == "tracked_stats"]
-    is_ours = any(OUR_WAIT_KEY in table for table in stats)
+    is_ours = any(OUR_WAIT_KEY in stat for stat in stats)
     evaluations = _evaluations(inside, start_ms)
     precision, seed = values.get("precision"), values.get("seed")
     num_nodes = _count(values, "number_of_nodes", least=1)
@@ -165,8 +167,8 @@ def read_logged_run(path: Path) -> LoggedRun:
         run_start_ms=start_ms,
         run_stop_ms=stop.time_ms,
         status=str(stop.detail("status")),
-        cycles=_cycles(inside, start_ms),
-        open_cycle_start=_open_cycle_start(inside, start_ms),
+        intervals=_intervals(inside, start_ms),
+        open_interval_start=_open_interval_start(inside, start_ms),
         evaluations=evaluations,
         data_waits=_data_waits(inside),
     )
@@ -185,8 +187,8 @@ def _openfold_events(path: Path) -> Sequence[Event]:
     named = log.first("submission_benchmark")
     benchmark = None if named is None else named.value
     if benchmark != BENCHMARK:
-        kind = ForeignLogError if isinstance(benchmark, str) else LogError
-        raise kind(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
+        error_type = ForeignLogError if isinstance(benchmark, str) else LogError
+        raise error_type(f"submission_benchmark is {benchmark!r}, expected {BENCHMARK!r}")
     if log.first(CONTINUED_KEY) is not None:
         raise LogError("the run was resumed, so it is not a result")
     errors = order_complaints(log.events)
@@ -200,8 +202,8 @@ def _first(errors: Sequence[str]) -> str:
     return errors[0] + (f" (and {more} more)" if more else "")
 
 
-def _clock(events: Sequence[Event], path: Path) -> tuple[Event, Event]:
-    """Return run_start and run_stop."""
+def _run_start_and_stop(events: Sequence[Event], path: Path) -> tuple[Event, Event]:
+    """Return run_start and run_stop. Raises LogError without a complete run."""
     starts = [event for event in events if event.key == "run_start"]
     stops = [event for event in events if event.key == "run_stop"]
     if not starts:
@@ -215,26 +217,29 @@ def _clock(events: Sequence[Event], path: Path) -> tuple[Event, Event]:
     return starts[0], stops[0]
 
 
-def _cycles(events: Sequence[Event], start_ms: float) -> tuple[Cycle, ...]:
+def _intervals(events: Sequence[Event], start_ms: float) -> tuple[TrainingInterval, ...]:
     """Return the finished training intervals; epoch_num is the number of samples at the end."""
-    cycles: list[Cycle] = []
+    intervals: list[TrainingInterval] = []
     started: Event | None = None
     for event in events:
         if event.key == "epoch_start":
             started = event
         elif event.key == "epoch_stop" and started is not None:
-            before = cycles[-1].samples if cycles else 0
+            before = intervals[-1].samples if intervals else 0
             samples = _samples(event)
             if samples <= before:
                 reason = f"epoch_stop at {samples} samples does not come after {before} samples"
                 raise LogError(reason)
             start, stop = ((each.time_ms - start_ms) / 1e3 for each in (started, event))
-            cycles.append(Cycle(samples_before=before, samples=samples, start=start, stop=stop))
+            intervals.append(
+                TrainingInterval(samples_before=before, samples=samples, start=start, stop=stop)
+            )
             started = None
-    return tuple(cycles)
+    return tuple(intervals)
 
 
-def _open_cycle_start(events: Sequence[Event], start_ms: float) -> float | None:
+def _open_interval_start(events: Sequence[Event], start_ms: float) -> float | None:
+    """Return the start of the training interval that did not end before run_stop, if any."""
     last = next(
         (event for event in reversed(events) if event.key in ("epoch_start", "epoch_stop")), None
     )

@@ -45,15 +45,17 @@ class Metrics:
     ranks: int
     dap_size: int | None
     is_dap_size_inferred: bool
-    """The DAP size was inferred from ranks and batch, because the log does not have it."""
+    """Whether the DAP size was inferred from ranks and batch, because the log does not have it."""
     precision: str | None
     batch: int
     accumulation: int
     counts_micro_steps: bool
-    """Batch and step are those of a micro-step, as in the MLCommons reference."""
+    """Whether batch and step are those of a micro-step, as in the MLCommons reference."""
     runs: int
     converged: int
+    """Number of runs that reached the target."""
     rejected: int
+    """Number of other logs in the folder, which are not results."""
     minutes_min: float | None
     minutes_trimmed_mean: float | None
     """None for fewer than three runs, or if more than one did not converge.
@@ -71,17 +73,21 @@ class Metrics:
     samples_min: int | None
     samples_max: int | None
     reference_samples: float | None
+    """Mean samples that the MLCommons reference needs at this batch, if it is known."""
     verdict: str
+    """Outcome, message and factor of the RCP check (Convergence in reference_points.py)."""
     verdict_message: str
     rcp_factor: float
     minutes_normalized: float | None
-    """The trimmed mean times the factor; None if the RCP check failed or was not run."""
+    """minutes_trimmed_mean times rcp_factor; None if the RCP check failed or was not run."""
     seconds_per_step: float | None
     """Median over the training intervals, without the first of each run."""
     seconds_per_step_all_cycles: float | None
+    """Mean over all training intervals."""
     samples_per_second: float | None
     """Speed of one run."""
     share_of_peak: float | None
+    """0 to 1, as defined in peak.py."""
     data_wait_seconds_per_step: float | None
     """Mean, without the first training interval of each run."""
     evaluation_seconds: float | None
@@ -96,6 +102,7 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
     """Compute the metrics of a set. accelerator: its name, if neither log nor path contains it."""
     runs, origin = result_set.runs, result_set.origin
     first = runs[0]
+    # A run that did not converge counts as infinitely long.
     samples = [run.samples if run.is_converged else math.inf for run in runs]
     accelerator = (
         origin.accelerator or accelerator or _accelerator_in(f"{first.platform} {origin.system}")
@@ -146,12 +153,12 @@ def compute_metrics(result_set: ResultSet, *, accelerator: str | None = None) ->
 
 def _times(runs: Sequence[LoggedRun]) -> dict[str, float | None]:
     minutes = [run.minutes if run.is_converged else math.inf for run in runs]
-    starts = [run.run_start_ms - run.init_start_ms for run in runs if run.init_start_ms is not None]
+    inits = [run.run_start_ms - run.init_start_ms for run in runs if run.init_start_ms is not None]
     return {
         "minutes_min": _finite(min(minutes)),
         "minutes_trimmed_mean": _finite(trimmed_mean(minutes)),
         "minutes_max": _finite(max(minutes)),
-        "init_minutes": max(starts) / 60e3 if starts else None,
+        "init_minutes": max(inits) / 60e3 if inits else None,
     }
 
 
@@ -164,6 +171,7 @@ def _speed(
     step = statistics.median(later or every) if every else None
     rate = batch / step if step else None
     peak = peak_tflop_per_second(accelerator, runs[0].precision)
+    # STEP_TFLOP is that of a sample of the closed division.
     has_share = (
         rate is not None and peak is not None and num_accelerators > 0 and runs[0].has_closed_sample
     )
@@ -187,16 +195,16 @@ def _speed(
 def step_seconds(run: LoggedRun) -> list[float]:
     """Return the mean seconds of a step of `batch` samples, for each training interval."""
     return [
-        (cycle.stop - cycle.start) * run.batch / (cycle.samples - cycle.samples_before)
-        for cycle in run.cycles
+        (interval.stop - interval.start) * run.batch / (interval.samples - interval.samples_before)
+        for interval in run.intervals
     ]
 
 
 def evaluation_alone(run: LoggedRun) -> float:
     """Return the seconds in which an evaluation was running and training was not."""
-    training = [(cycle.start, cycle.stop) for cycle in run.cycles]
-    if run.open_cycle_start is not None:
-        training.append((run.open_cycle_start, run.minutes * 60))
+    training = [(interval.start, interval.stop) for interval in run.intervals]
+    if run.open_interval_start is not None:
+        training.append((run.open_interval_start, run.minutes * 60))
     alone = 0.0
     for evaluation in run.evaluations:
         overlaps = [
@@ -216,6 +224,7 @@ def ran_concurrently(runs: Sequence[LoggedRun]) -> bool:
 
 
 def _side_by_side(runs: Sequence[LoggedRun]) -> float:
+    """Return the minutes from the first run_start to the last run_stop."""
     return (max(run.run_stop_ms for run in runs) - min(run.run_start_ms for run in runs)) / 60e3
 
 

@@ -31,15 +31,16 @@ class Origin:
 
 
 def describe_origin(folder: Path) -> Origin:
-    """Return the information from the path of a folder with logs and the files near it."""
+    """Return the information from the path of a folder with logs, and from files near it."""
     folder = folder.resolve()
     parts = folder.parts
     is_throughput = any(THROUGHPUT_NAME.search(part) for part in parts[-3:])
     submitter, system = None, None
     description: Mapping[str, Any] = {}
     fields = folder.name.split("__")
+    # The last folder in the path with the name results; 0 if there is none.
     index = max((i for i, part in enumerate(parts[:-1]) if part == "results"), default=0)
-    if index > 0 and _is_package(Path(*parts[:index])):
+    if index > 0 and _is_submission(Path(*parts[:index])):
         submitter, system = parts[index - 1], parts[index + 1]
         description = read_json(Path(*parts[:index], "systems", f"{system}.json"))
     elif len(fields) >= 2:
@@ -60,7 +61,8 @@ def describe_origin(folder: Path) -> Origin:
     )
 
 
-def _is_package(folder: Path) -> bool:
+def _is_submission(folder: Path) -> bool:
+    """Return whether a folder is the <submitter> folder of MLCommons' layout."""
     return (folder / "systems").is_dir() or (folder / "benchmarks").is_dir()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from openfold_opt.kernels.chips import find_chip
 
 FORWARD_TFLOP = 11.8
-"""Matrix products of a forward pass of a closed-division sample (crop 256), from `perf counts`."""
-MEAN_EXTRA_PASSES = 1.5
-STEP_TFLOP = (3 + MEAN_EXTRA_PASSES) * FORWARD_TFLOP
-"""TFLOP of a step per sample: forward, backward (twice as much), and 1.5 recycling iterations.
+"""Of the matrix products in one pass of a closed-division sample (crop 256); see `perf counts`."""
+MEAN_RECYCLING_ITERATIONS = 1.5
+"""Each step has 0 to 3 recycling iterations with equal probability."""
+STEP_TFLOP = (3 + MEAN_RECYCLING_ITERATIONS) * FORWARD_TFLOP
+"""TFLOP of a step per sample: forward, backward (twice as much), and recycling iterations.
 
-Does not include recomputation.
+Recomputation is not included.
 """
 
 _PRECISIONS = ("bf16", "tf32")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from benchmark.results.canvas import add_legend, color, legend_name, new_axes, use_log_scale
 from benchmark.results.gather import ResultSet
-from benchmark.results.logged_run import LoggedRun
+from benchmark.results.logged_run import Evaluation, LoggedRun
 from benchmark.results.metrics import Metrics, step_seconds
 from benchmark.results.reference_points import reference_points
 from benchmark.results.scaling_picture import draw_strong_scaling
@@ -67,14 +67,15 @@ def draw_lddt_minutes(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[M
     MLCommons reference needs.
     """
     _draw_runs(axes, sets, metrics, curve=lambda run: _lddt_curve(run, lambda each: each.stop / 60))
-    levels = _lddt_limits(sets)
+    low_limit, high_limit = _lddt_limits(sets)
     has_speed = [any(run.is_converged and run.samples for run in each.runs) for each in sets]
     bars = [
         i for i, each in enumerate(metrics) if each.reference_samples is not None and has_speed[i]
     ]
     for row, i in enumerate(bars):
         low, high = _reference_minutes(sets[i])
-        height = sets[i].runs[0].target + (row + 1) * 0.012 * (levels[1] - levels[0])
+        # The bars are stacked above the target.
+        height = sets[i].runs[0].target + (row + 1) * 0.012 * (high_limit - low_limit)
         axes.plot(
             [low, high],
             [height, height],
@@ -100,7 +101,7 @@ def draw_step_time(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metr
     """Plot seconds per step over samples, one point per training interval."""
 
     def curve(run: LoggedRun) -> Curve:
-        return [cycle.samples / 1e3 for cycle in run.cycles], step_seconds(run)
+        return [interval.samples / 1e3 for interval in run.intervals], step_seconds(run)
 
     _draw_runs(axes, sets, metrics, curve=curve)
     _log_scale_if_wide(
@@ -118,13 +119,14 @@ def _draw_runs(
     *,
     curve: Callable[[LoggedRun], Curve],
 ) -> None:
-    """Draw every run as a thin line, and their median as a thick one."""
+    """Draw every run as a thin line, and the median of each set as a thick one."""
     for i, (each, of_set) in enumerate(zip(sets, metrics, strict=True)):
-        curves = [curve(run) for run in each.runs if run.evaluations and run.cycles]
+        curves = [curve(run) for run in each.runs if run.evaluations and run.intervals]
         for x, y in curves if len(curves) > 1 else ():
             axes.plot(x, y, color=color(i), linewidth=0.7, alpha=0.35)
         if curves:
-            name = legend_name(f"{label(of_set)}, {len(curves)} run{'s'[: len(curves) - 1]}")
+            num_runs = "1 run" if len(curves) == 1 else f"{len(curves)} runs"
+            name = legend_name(f"{label(of_set)}, {num_runs}")
             axes.plot(*_median_curve(curves), color=color(i), linewidth=2, label=name)
 
 
@@ -139,9 +141,9 @@ def _median_curve(curves: Sequence[Curve]) -> Curve:
     return grid, list(np.median([np.interp(grid, x, y) for x, y in curves], axis=0))
 
 
-def _lddt_curve(run: LoggedRun, x: Callable) -> Curve:
+def _lddt_curve(run: LoggedRun, x_of: Callable[[Evaluation], float]) -> Curve:
     evaluations = sorted(run.evaluations, key=lambda each: each.samples)
-    return [x(each) for each in evaluations], [each.lddt_ca for each in evaluations]
+    return [x_of(each) for each in evaluations], [each.lddt_ca for each in evaluations]
 
 
 def _reference_minutes(each: ResultSet) -> tuple[float, float]:
@@ -163,7 +165,7 @@ def _reference_minutes(each: ResultSet) -> tuple[float, float]:
 
 
 def _lddt_limits(sets: Sequence[ResultSet]) -> tuple[float, float]:
-    """Return axis limits for the target and nearly all values after the first step."""
+    """Return axis limits that include the target and nearly all scores of trained weights."""
     values = _trained_values(sets)
     values += [run.target for result in sets for run in result.runs]
     low, high = float(np.quantile(values, LOWEST_SHARE)), max(values)
@@ -172,6 +174,7 @@ def _lddt_limits(sets: Sequence[ResultSet]) -> tuple[float, float]:
 
 
 def _trained_values(sets: Sequence[ResultSet]) -> list[float]:
+    """Return lDDT-Ca of all evaluations, except those of the initial weights."""
     return [
         each.lddt_ca
         for result in sets

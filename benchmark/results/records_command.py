@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     results = args.results_dir
     if not results.is_dir():
         raise BenchmarkError(f"--results-dir {results} is not a directory")
-    if not args.add == (args.run_dir is not None) == (args.name is not None):
+    if len({args.add, args.run_dir is not None, args.name is not None}) > 1:
         raise BenchmarkError("--add, RUN_DIR and --name NAME must be given together")
     if args.add:
         archive_run(args.run_dir, results / "runs", name=args.name, command=args.repeat)

@@ -23,6 +23,7 @@ from benchmark.mlperf.check import RULESET, USAGE
 from benchmark.results.logged_run import BENCHMARK, LoggedRun
 
 REQUIRED_RUNS = rcp_checker.submission_runs[USAGE][BENCHMARK]
+"""Number of runs in a submission; with fewer, the RCP checker is not run."""
 PASS, NORMALIZED, SHORT, NOT_CHECKED = "passes", "passes, normalized", "falls short", "no verdict"
 
 
@@ -34,9 +35,9 @@ class ReferencePoint:
     samples: tuple[int, ...]
     """Samples of every run of the MLCommons reference."""
     mean: float
-    """Mean without the fastest and the slowest run."""
+    """Mean of `samples` without the fastest and the slowest run."""
     least: float
-    """The lowest mean of a submission that the checker accepts."""
+    """The lowest mean with which the checker accepts a submission."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class Convergence:
 def reference_points() -> tuple[ReferencePoint, ...]:
     """Return the points in order of batch size."""
     checker = rcp_checker.RCP_Checker(USAGE, RULESET, BENCHMARK, verbose=False)
+    # mlperf-logging calls the unit epochs; for this benchmark, they are samples.
     return tuple(
         ReferencePoint(
             batch=record["BS"],
@@ -89,7 +91,7 @@ def trimmed_mean(values: Sequence[float]) -> float | None:
 
 
 def check_convergence(runs: Sequence[LoggedRun]) -> Convergence:
-    """Run the RCP checker on a set of runs, with pruned points as the package checker does."""
+    """Run the RCP checker on a set of runs, as mlperf-logging's package checker does."""
     if not all(run.has_closed_sample and run.target == 0.8 for run in runs):
         return Convergence(
             outcome=NOT_CHECKED, message="not the closed division's model and target", factor=1.0

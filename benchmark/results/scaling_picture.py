@@ -90,8 +90,10 @@ def _draw_ideal(axes: Axes, metrics: Sequence[Metrics]) -> None:
 
 
 def _size(each: Metrics) -> int:
+    """Return the accelerators of one run, or its ranks if it used only CPUs."""
     return each.accelerators_per_run or each.ranks
 
 
 def _minutes(each: Metrics) -> float | None:
+    """Return the height of the point of a set; None if no run converged."""
     return each.minutes_trimmed_mean if each.minutes_trimmed_mean is not None else each.minutes_min

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 
 from benchmark.results.gather import Rejection
 from benchmark.results.metrics import Metrics
+from benchmark.results.peak import STEP_TFLOP
 from benchmark.results.reference_points import NORMALIZED, NOT_CHECKED
 
 UNKNOWN = "-"
-NUMBER = re.compile(r"-$|~?\d[\d,.]*(%|\b)")
+NUMBER_CELL = re.compile(r"-$|~?\d[\d,.]*(%|\b)")
+"""A cell of a column that is aligned to the right."""
 Column = tuple[str, Callable[[Metrics], str]]
+"""Header of a column, and the function that returns the cell of a set."""
 
 
 def markdown(metrics: Sequence[Metrics], rejections: Sequence[Rejection]) -> str:
@@ -41,7 +44,7 @@ def markdown_table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> s
     ]
     columns = list(zip(*texts, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
-    are_numbers = [all(NUMBER.match(cell) for cell in column[1:]) for column in columns]
+    are_numbers = [all(NUMBER_CELL.match(cell) for cell in column[1:]) for column in columns]
 
     def line(row: Sequence[str]) -> str:
         cells = [
@@ -57,7 +60,7 @@ def markdown_table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> s
     return "\n".join([line(texts[0]), line(rule), *(line(row) for row in texts[1:])])
 
 
-def number(value: float | None, *, digits: int = 4) -> str:
+def format_number(value: float | None, *, digits: int = 4) -> str:
     """Format a number with at least `digits` significant digits, without an exponent.
 
     Integer parts are never rounded.
@@ -111,8 +114,8 @@ def notes(metrics: Sequence[Metrics]) -> list[str]:
     ]
     if any(each.share_of_peak is not None for each in metrics):
         lines.append(
-            "Share of peak: 53 TFLOP per sample and step, divided by the dense peak of all "
-            "accelerators in the logged precision."
+            f"Share of peak: {STEP_TFLOP:.0f} TFLOP per sample and step, divided by the dense peak "
+            "of all accelerators in the logged precision."
         )
     return lines
 
@@ -148,7 +151,7 @@ def _percent(value: float | None) -> str:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else number(seconds * 1e3, digits=3)
+    return UNKNOWN if seconds is None else format_number(seconds * 1e3, digits=3)
 
 
 def _accelerators(each: Metrics) -> str:
@@ -166,18 +169,18 @@ TIME_COLUMNS: tuple[Column, ...] = (
     ("batch", _batch),
     ("runs", _runs),
     ("converged", lambda each: str(each.converged)),
-    ("min, minutes", lambda each: number(each.minutes_min)),
-    ("trimmed mean", lambda each: number(each.minutes_trimmed_mean)),
-    ("max", lambda each: number(each.minutes_max)),
-    ("RCP-normalized mean", lambda each: number(each.minutes_normalized)),
-    ("side by side", lambda each: number(each.minutes_side_by_side)),
+    ("min, minutes", lambda each: format_number(each.minutes_min)),
+    ("trimmed mean", lambda each: format_number(each.minutes_trimmed_mean)),
+    ("max", lambda each: format_number(each.minutes_max)),
+    ("RCP-normalized mean", lambda each: format_number(each.minutes_normalized)),
+    ("side by side", lambda each: format_number(each.minutes_side_by_side)),
 )
 CONVERGENCE_COLUMNS: tuple[Column, ...] = (
     SET_COLUMN,
-    ("samples, min", lambda each: number(each.samples_min)),
-    ("trimmed mean", lambda each: number(each.samples_trimmed_mean)),
-    ("max", lambda each: number(each.samples_max)),
-    ("reference", lambda each: number(each.reference_samples)),
+    ("samples, min", lambda each: format_number(each.samples_min)),
+    ("trimmed mean", lambda each: format_number(each.samples_trimmed_mean)),
+    ("max", lambda each: format_number(each.samples_max)),
+    ("reference", lambda each: format_number(each.reference_samples)),
     ("ratio", _ratio),
     ("RCP", _convergence),
 )
@@ -186,17 +189,19 @@ SPEED_COLUMNS: tuple[Column, ...] = (
     ("precision", lambda each: each.precision or UNKNOWN),
     (
         "s/step",
-        lambda each: number(each.seconds_per_step) + (" micro" if each.counts_micro_steps else ""),
+        lambda each: (
+            format_number(each.seconds_per_step) + (" micro" if each.counts_micro_steps else "")
+        ),
     ),
-    ("samples/s", lambda each: number(each.samples_per_second)),
+    ("samples/s", lambda each: format_number(each.samples_per_second)),
     ("of peak", lambda each: _percent(each.share_of_peak)),
     ("wait for data, ms/step", lambda each: _milliseconds(each.data_wait_seconds_per_step)),
-    ("s/evaluation", lambda each: number(each.evaluation_seconds, digits=3)),
+    ("s/evaluation", lambda each: format_number(each.evaluation_seconds, digits=3)),
     (
         "evaluation only, min/run",
-        lambda each: number(each.evaluation_minutes_alone, digits=3),
+        lambda each: format_number(each.evaluation_minutes_alone, digits=3),
     ),
-    ("initialization, min", lambda each: number(each.init_minutes, digits=3)),
+    ("initialization, min", lambda each: format_number(each.init_minutes, digits=3)),
 )
 TABLES = (
     ("Time to train", TIME_COLUMNS),

@@ -47,18 +47,20 @@ PREEMPTED_EXIT_CODE = 75
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """A checked command line."""
+    """The checked options of a command line."""
 
     preset: str
     """Name of the preset, or the absolute path of a file outside the package."""
     settings: tuple[str, ...]
-    """FIELD=VALUE of `--set`, which `config` contains."""
+    """FIELD=VALUE of each `--set`; `config` already has these values."""
     config: RunConfig
     data_dir: Path
     output_dir: Path
     init_checkpoint: Path | None
     init_weights: str
+    """One of INIT_WEIGHTS; used only if init_checkpoint is a run."""
     seed: int | None
+    """None means the seed of the run that is continued, or a seed from the clock."""
     submitter: Submitter
 
 
@@ -68,7 +70,7 @@ def add_parser(subparsers) -> None:
         "run",
         help="one timed run",
         description="Train a preset on converted data until lDDT-Ca reaches the target, and write "
-        "the MLPerf log. The run continues that of an output directory that ended before its time. "
+        "the MLPerf log. An unfinished run in the output directory is continued. "
         "Ctrl-C, SIGTERM and SIGUSR1 (preemption) stop a run after its next step with a "
         "checkpoint. Exit code: 0 target reached, 1 target not reached or failed, 2 the run could "
         f"not start, {PREEMPTED_EXIT_CODE} stopped with a checkpoint, {LOST_RANK_EXIT_CODE} "
@@ -109,7 +111,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the run; called on every rank. Return the exit code."""
+    """Execute the run; called on every rank. Return the exit code."""
     try:
         launch = read_launch_info()
         request = check_request(args)
@@ -122,11 +124,11 @@ def run(args: argparse.Namespace) -> int:
     with stopping_by_signal(stop_request):
         try:
             if launch.rank == 0:
-                return _first_rank(request, launch, stop_request)
+                return _run_rank_0(request, launch, stop_request)
             timeout_seconds = request.config.parallel.timeout_seconds
             decision = receive_decision(
                 launch,
-                lambda decision: _clear(request, launch, decision),
+                lambda decision: _clear_cache_of_node(request, launch, decision),
                 timeout_seconds=timeout_seconds,
             )
             if decision.refusal is not None:
@@ -158,8 +160,8 @@ def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
         )
 
 
-def _clear(request: RunRequest, launch: LaunchInfo, decision: Decision) -> bool:
-    """Clear the page cache on the first rank of a node. Return False if that is not possible."""
+def _clear_cache_of_node(request: RunRequest, launch: LaunchInfo, decision: Decision) -> bool:
+    """Clear the page cache if this is the first rank of a node. Return False if that fails."""
     if decision.refusal is not None or launch.local_rank != 0:
         return True
     try:
@@ -197,11 +199,11 @@ def check_request(args: argparse.Namespace) -> RunRequest:
     )
 
 
-def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
+def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
         directory = open_output_directory(request)
-        cache_cleared = _clear_for(directory, request)
+        cache_cleared = _clear_cache_of_rank_0(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
         message = str(error) + _advice(error)
         broadcast_decision(launch, Decision(refusal=message), timeout_seconds=timeout_seconds)
@@ -236,8 +238,8 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             f"log {directory.log_path}",
             flush=True,
         )
-        files = NextStepsObserver(directory.path, directory.log_path)
-        observer = CompositeObserver(log, record, summary, console, files)
+        next_steps = NextStepsObserver(directory.path, directory.log_path)
+        observer = CompositeObserver(log, record, summary, console, next_steps)
         try:
             return _train(
                 request, launch, seed=directory.seed, observer=observer, stop_request=stop_request
@@ -245,20 +247,21 @@ def _first_rank(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         finally:
             log.close()
     except BaseException as error:
-        # Record errors before training; the trainer reports its own failures to the observers.
+        # Record errors outside of the trainer, which reports its own failures to the observers.
+        # RunRecord ignores a second error. CompositeObserver handles a failure of RunRecord itself.
         CompositeObserver(record).run_failed(error)
         if not isinstance(error, OSError):
             raise
-        return _stopped(error)
+        return _report_stop(error)
     finally:
         directory.close()
 
 
-def _clear_for(directory: OutputDirectory, request: RunRequest) -> bool:
+def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> bool:
     """Clear the page cache of this node, and record an error in run.json.
 
-    The directory is locked before, so that an accidental second start does not clear the cache of
-    the run that holds it.
+    The directory is already locked, so a second start by accident cannot clear the cache of the
+    run that uses it.
     """
     try:
         return clear_page_cache(data_files(request.data_dir))
@@ -336,12 +339,12 @@ def _train(
         )
         return LOST_RANK_EXIT_CODE
     except (NonFiniteError, LoaderError, OSError) as error:
-        return _stopped(error)
+        return _report_stop(error)
     # A rank that only evaluates has no summary.
     return 0 if summary is None or summary.status == SUCCESS else 1
 
 
-def _stopped(error: Exception) -> int:
+def _report_stop(error: Exception) -> int:
     """Print why the run ended. Return the exit code."""
     print(f"benchmark run: stopped: {error}{_advice(error)}", file=sys.stderr)
     return 1

@@ -1,6 +1,7 @@
 """`controls`: check that a finished run learned from its inputs.
 
-It scores the model of the run on shuffled inputs, and the best constant structure.
+It scores the model of the run on shuffled inputs, and the best constant structure: one structure
+that is the prediction for every chain, cut to its length.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ from openfold_opt.train.dataset_split import select_training, select_validation
 from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.evaluation.evaluator import Evaluator
 
-SHUFFLED_BAR = 0.55
-"""A model that uses its inputs scores below this if they are shuffled."""
-CONSTANT_BAR = 0.5
-"""On suitable data, every constant structure scores below this."""
+MAX_SHUFFLED_SCORE = 0.55
+"""A model that uses its inputs has an lDDT-Ca below this if they are shuffled."""
+MAX_CONSTANT_SCORE = 0.5
+"""On suitable data, every constant structure has an lDDT-Ca below this."""
 REPRODUCTION_TOLERANCE = 1e-4
-"""Allowed difference to the logged lDDT-Ca. The order of sums depends on the number of threads."""
+"""Allowed difference from the logged lDDT-Ca: the number of threads changes the order of sums."""
 HELIX_RISE_ANGSTROM, HELIX_RADIUS_ANGSTROM, HELIX_TURN_DEGREES = 1.5, 2.3, 100.0
-STRAND_RISE_ANGSTROM = 3.3
+"""Of the CA atoms of an alpha helix; rise and turn are per residue."""
+STRAND_RISE_ANGSTROM, STRAND_OFFSET_ANGSTROM = 3.3, 0.9
+"""Of the CA atoms of a beta strand: rise per residue, and offset of every second residue."""
 _TRUTH = ("all_atom_positions", "all_atom_mask")
+"""Features of the true structure, which are not inputs of the model."""
 
 
 def add_parser(subparsers) -> None:
@@ -52,8 +56,9 @@ def add_parser(subparsers) -> None:
         help="score the model of a finished run on shuffled inputs",
         description="Evaluate the averaged weights of a finished run on its validation chains, "
         "unchanged and with sequence, MSA and templates shuffled, and compare with the best "
-        f"constant structure. Exit code: 0 if shuffled inputs score below {SHUFFLED_BAR}, the best "
-        f"constant structure below {CONSTANT_BAR}, and the logged score is reproduced; 1 if not.",
+        f"constant structure. Exit code: 0 if shuffled inputs score below {MAX_SHUFFLED_SCORE}, "
+        f"the best constant structure below {MAX_CONSTANT_SCORE}, and the logged score is "
+        "reproduced; 1 if not.",
     )
     parser.add_argument(
         "run_dir", type=Path, metavar="RUN_DIR", help="output directory of a finished run"
@@ -71,17 +76,17 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(str(error)) from error
     results = {
         "as they are": abs(metrics["as they are"] - metrics["logged"]) <= REPRODUCTION_TOLERANCE,
-        "shuffled": metrics["shuffled"] < SHUFFLED_BAR,
-        "best constant structure": metrics["best constant structure"] < CONSTANT_BAR,
+        "shuffled": metrics["shuffled"] < MAX_SHUFFLED_SCORE,
+        "best constant structure": metrics["best constant structure"] < MAX_CONSTANT_SCORE,
     }
-    bars = {
+    expected = {
         "as they are": f"logged {metrics['logged']:.4f}",
-        "shuffled": f"below {SHUFFLED_BAR}",
-        "best constant structure": f"below {CONSTANT_BAR}",
+        "shuffled": f"below {MAX_SHUFFLED_SCORE}",
+        "best constant structure": f"below {MAX_CONSTANT_SCORE}",
     }
     for name, passed in results.items():
         print(
-            f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {bars[name]:<16} "
+            f"{name:<26} lDDT-Ca {metrics[name]:.4f}   expected: {expected[name]:<16} "
             f"{'ok' if passed else 'FAILED'}"
         )
     replace_text(args.run_dir / "controls.json", json.dumps(metrics, indent=1) + "\n")
@@ -172,9 +177,10 @@ def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, 
 
 
 def best_constant(reader: ShardReader, config: RunConfig, validation: list[str]) -> float:
-    """Return the best mean lDDT-Ca (0 to 1) of one structure, cut to the length of each chain.
+    """Return the mean lDDT-Ca (0 to 1) of the best constant structure.
 
-    The candidates are the training chains that are long enough, an ideal helix and an ideal strand.
+    The candidates are an ideal helix, an ideal strand, and the training chains that are at least as
+    long as the longest validation chain.
     """
     truths = [_ca_atoms(reader, chain_id) for chain_id in validation]
     longest = max(len(positions) for positions, _ in truths)
@@ -206,17 +212,16 @@ def _ca_atoms(reader: ShardReader, chain_id: str) -> tuple[Tensor, Tensor]:
 
 def ideal_helix(length: int) -> Tensor:
     """Return the CA positions [length, 3] of an alpha helix, in angstrom."""
-    number = torch.arange(length, dtype=torch.float32)
-    angle = torch.deg2rad(HELIX_TURN_DEGREES * number)
+    residue = torch.arange(length, dtype=torch.float32)
+    angle = torch.deg2rad(HELIX_TURN_DEGREES * residue)
     radius = HELIX_RADIUS_ANGSTROM
     return torch.stack(
-        [radius * angle.cos(), radius * angle.sin(), HELIX_RISE_ANGSTROM * number], dim=-1
+        [radius * angle.cos(), radius * angle.sin(), HELIX_RISE_ANGSTROM * residue], dim=-1
     )
 
 
 def ideal_strand(length: int) -> Tensor:
     """Return the CA positions [length, 3] of a beta strand, in angstrom."""
-    number = torch.arange(length, dtype=torch.float32)
-    return torch.stack(
-        [STRAND_RISE_ANGSTROM * number, 0.9 * (number % 2), torch.zeros(length)], dim=-1
-    )
+    residue = torch.arange(length, dtype=torch.float32)
+    along, across = STRAND_RISE_ANGSTROM * residue, STRAND_OFFSET_ANGSTROM * (residue % 2)
+    return torch.stack([along, across, torch.zeros(length)], dim=-1)

@@ -1,4 +1,4 @@
-"""`export`: write a checkpoint of a run as one file, in the form of the published checkpoints."""
+"""`export`: write a checkpoint of a run as one file, in the format of MLCommons' checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `export`."""
     parser = subparsers.add_parser(
         "export",
-        help="write a checkpoint as one file of torch.save",
+        help="write a checkpoint as one file with torch.save",
         description="Write a checkpoint of a run as {iteration, alphafold_state_dict, "
         "optimizer_state_dict, weight_average_state_dict}, which --init-checkpoint and torch.load "
         "read.",
@@ -58,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
     rate = learning_rate(config.schedule, max(snapshot.step, 1))
     content = mlcommons_form(snapshot, learning_rate=rate, optimizer=config.optimizer)
     try:
-        # A file opened by Python: on a full disk, its OSError is the context of torch's error.
+        # torch.save gets a file that Python opened: on a full disk, its OSError becomes the context
+        # of torch's RuntimeError and says why.
         with replacing(args.file, "wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise BenchmarkError(
-            f"cannot write {args.file}: {str(cause).splitlines()[0]}; nothing was left there"
+            f"cannot write {args.file}: {str(cause).splitlines()[0]}; no incomplete file was left"
         ) from error
     print(
         f"{path} (step {snapshot.step}) written to {args.file}, {args.file.stat().st_size:,} bytes"

@@ -13,17 +13,18 @@ from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LostRankError
 from openfold_opt.train.errors import NonFiniteError, SetupError
 
+# Kinds of failures in run.json.
 NOT_FINITE = "not finite"
 FULL_DISK = "full disk"
 LOST_RANK = "lost rank"
 SIGNAL = "signal"
-REFUSED = "refused"
+REFUSED = "refused"  # The run could not start with these options, data or machines.
 OTHER = "other"
 
 FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space left on the device, the quota is used up, or the file would be too large."""
 MAX_TRACEBACK_CHARACTERS = 16_000
-"""A longer traceback keeps its end. run.json must fit into the space that is reserved for it."""
+"""Only the end of a longer traceback is kept: run.json must fit into RESERVE_BYTES."""
 MAX_MESSAGE_CHARACTERS = 4_000
 MAX_SAMPLES = 32
 
@@ -31,15 +32,15 @@ MAX_SAMPLES = 32
 def describe_failure(error: BaseException, *, step: int | None) -> Failure:
     """Return a description of the exception that ended a run, for run.json.
 
-    The rank is the one that failed; for a LostRankError, the lost rank.
+    Rank 0 calls this. The rank in the description is the one that the error names, else 0.
 
     step: the last step that was reported. A step in the error itself takes precedence.
     """
-    samples = error.samples if isinstance(error, NonFiniteError) else {}
-    sample_ids = [sample_id for ids in samples.values() for sample_id in ids]
+    ids_of_rank = error.samples if isinstance(error, NonFiniteError) else {}
+    sample_ids = [sample_id for ids in ids_of_rank.values() for sample_id in ids]
     if isinstance(error, LoaderError):
         sample_ids = list(error.sample_ids)
-    rank: int | None = next(iter(samples), 0)
+    rank: int | None = next(iter(ids_of_rank), 0)
     if isinstance(error, LostRankError):
         rank = error.rank
     own_step = error.step if isinstance(error, NonFiniteError) else None

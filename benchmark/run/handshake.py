@@ -17,6 +17,7 @@ PORT_OFFSET = 1
 """The handshake uses the port after MASTER_PORT, because the store of the run is not open yet."""
 KEY = "decision"
 ANSWER = "answer"
+"""Keys of the store: the decision of rank 0, and ANSWER/<rank> for the answers of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def broadcast_decision(
     rendezvous = _rendezvous(launch)
     store = _store(rendezvous, timeout_seconds)
     store.set(KEY, json.dumps(asdict(decision)))
-    # This process hosts the store, so it waits until the last rank has read the decision.
+    # This process hosts the store, so it must not close it before all ranks have the decision.
     writers = {f"{ANSWER}/{rank}": rank for rank in range(1, launch.world_size)}
     answers = _read(store, writers, rendezvous, timeout_seconds)
     return [json.loads(answer) for answer in answers.values()]
@@ -69,6 +70,7 @@ def _rendezvous(launch: LaunchInfo) -> LaunchInfo:
             f"MASTER_PORT={launch.master_port}; expected at most {MAX_PORT - PORT_OFFSET}, "
             "as the next port is used too"
         )
+    # The launcher hosts no store at this port, so rank 0 does.
     return replace(launch, master_port=port, has_store=False)
 
 

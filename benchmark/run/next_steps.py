@@ -22,14 +22,14 @@ _FILES = {
 
 
 class NextStepsObserver(NullObserver):
-    """Prints what `describe_next_steps` returns, after the observers that write the files."""
+    """Prints the files and the next commands; must follow the observers that write the files."""
 
     def __init__(self, folder: Path, log: Path) -> None:
         self._folder, self._log = folder, log
 
     def run_end(self, summary: RunSummary) -> None:
         """Print the files and commands."""
-        # `check` demands the score of the rules, whatever the target of the preset is.
+        # `check` requires the target of the rules; the preset may have a lower one.
         best = max((evaluation.lddt_ca for evaluation in summary.evaluations), default=0.0)
         reached = summary.status == "success" and best >= DEFAULT_TARGET
         print(describe_next_steps(self._folder, self._log, reached=reached), flush=True)
@@ -50,7 +50,7 @@ def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
     lines += [f"  {name:<{width}}  {text}" for name, text in existing.items()]
     run_dir = shlex.quote(str(folder))
     lines.append("next:")
-    # `check` refuses the logs of a continued run, with --below-target too.
+    # `check` refuses the logs of a continued run, even with --below-target.
     if log.name == FIRST_LOG:
         check = "check" if reached else "check --below-target"
         lines.append(f"  python -m benchmark {check} {run_dir}   # does the log comply?")

@@ -1,13 +1,14 @@
 """Ownership of an output directory, and the state of its run.
 
-A live run holds a lock, which the kernel releases when the process ends for whatever reason. A
-directory left by `kill -9` is therefore distinguished from one in use without guesses from process
-numbers or ages. It is a POSIX record lock, which forked worker processes do not inherit, so that no
-worker that outlives its parent can keep it.
+A live run holds a lock, which the kernel releases however the process ends. This distinguishes a
+directory that is in use from one that `kill -9` left behind, without guessing from process IDs or
+file ages. It is a POSIX record lock, which forked worker processes do not inherit, so a worker that
+outlives its parent does not keep it.
 
 run.json has the state of the run (run/state_file.py).
 
-run.reserve reserves space until the run ends, so that run.json can be written to a full disk.
+run.reserve occupies space until the run ends, so that run.json can be written even if the disk is
+full.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class OutputDirectory:
         path: the directory, which is created if it does not exist.
         identity: values that must not change when a run is resumed, such as the preset and the
             checksum of the data. A difference is a BenchmarkError that names it.
-        seed: the seed of the run; None takes that of the run that is resumed, or new_seed.
-        new_seed: the seed of a new run.
+        seed: the requested seed; None means that of the run that is resumed, else new_seed.
+        new_seed: the seed of a new run if no seed is requested.
         command: the command line that continues the run.
     """
 
@@ -95,6 +96,7 @@ class OutputDirectory:
             raise
 
     def _resumptions(self, state: RunState | None) -> int:
+        """Return how often the run was resumed, including by this process."""
         if state is None:
             return 0
         if state.status == "finished":
@@ -119,7 +121,7 @@ class OutputDirectory:
         return self.path / CONTINUED_LOG.format(self.num_resumptions)
 
     def mark_running(self) -> None:
-        """Record that the run can be resumed from now on. A resumed run is counted."""
+        """Record that the run can be resumed from now on. Count a resumption."""
         with self._state_lock:
             if self._is_marked:
                 return
@@ -203,12 +205,13 @@ def _refuse_foreign_files(path: Path) -> None:
     """Raises BenchmarkError if a directory without a run contains files."""
     if not path.is_dir() or (path / STATE_FILE).exists():
         return
+    # A start that ended before run.json was written leaves the others.
     expected = (LOCK_FILE, RESERVE_FILE, STATE_FILE + TEMPORARY_SUFFIX, POWER_FOLDER)
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
     if foreign:
         raise BenchmarkError(
-            f"output directory {path} holds files that are not a run's ({', '.join(foreign[:3])}); "
-            "name a new directory"
+            f"output directory {path} holds files that do not belong to a run "
+            f"({', '.join(foreign[:3])}); name a new directory"
         )
 
 
@@ -257,7 +260,7 @@ def lock_holder(path: Path) -> str | None:
 
 
 def describe_restart(path: Path) -> str:
-    """Return what the same command does after a run in this directory ended before its time."""
+    """Return what the same command does after a run in this directory ended early."""
     state = read_state(path)
     if state is not None and state.resumable:
         return "the same command resumes from the newest checkpoint"

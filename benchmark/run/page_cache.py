@@ -1,4 +1,7 @@
-"""Drop the pages of a data set from the page cache of this node, without root rights."""
+"""Drop the pages of a data set from the page cache of this node, without root privileges.
+
+MLPerf requires that a run starts without cached data.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 
 
 def data_files(data_dir: Path) -> list[Path]:
-    """Return the files of a data set from its index."""
+    """Return the index of a data set and the shards that it lists."""
     return [
         data_dir / INDEX_FILE_NAME,
         *(data_dir / shard.name for shard in ShardIndex.load(data_dir).shards),

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 TOLERANCE_SECONDS = 1.0
-TOLERANCE_SHARE = 1e-3
-"""Relative tolerance, for time synchronization that slows down or speeds up the wall clock."""
+RELATIVE_TOLERANCE = 1e-3
+"""For time synchronization, which slows down or speeds up the wall clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class RunDurations:
     wall_seconds: float
     monotonic_seconds: float
     disagreement: str | None
-    """An error message if they differ too much."""
+    """An error message if the two durations differ too much, else None."""
 
 
 class RunClock:
@@ -61,7 +61,7 @@ class RunClock:
 
 def clock_disagreement(wall_seconds: float, monotonic_seconds: float) -> str | None:
     """Return an error message if two durations of the same run differ too much, else None."""
-    tolerance = TOLERANCE_SECONDS + TOLERANCE_SHARE * abs(monotonic_seconds)
+    tolerance = TOLERANCE_SECONDS + RELATIVE_TOLERANCE * abs(monotonic_seconds)
     if abs(wall_seconds - monotonic_seconds) <= tolerance:
         return None
     return (

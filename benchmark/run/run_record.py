@@ -40,8 +40,8 @@ class RunRecord(NullObserver):
         directory: the output directory.
         preset: name or path of the preset.
         division: "closed" or "open".
-        clock: clock of the run's log. run.json has both of its durations; a warning is printed if
-            they disagree.
+        clock: the clock that the MLPerf log starts and stops. run.json gets its wall-clock and
+            monotonic durations; a warning is printed if they disagree.
         settings: FIELD=VALUE of `--set`.
     """
 
@@ -86,14 +86,14 @@ class RunRecord(NullObserver):
             "machine": describe_machine(),
         }
         path = self._directory.log_path
-        target = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
-        replace_text(target, json.dumps(content, indent=1) + "\n")
+        record = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
+        replace_text(record, json.dumps(content, indent=1) + "\n")
         _warn_of_commit(versions["commit"], code.uncommitted)
 
     def data_ready(
         self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
     ) -> None:
-        """Count a resumed run, which can no longer be refused."""
+        """Count the resumption, if it is one: the run can no longer be refused."""
         if self._directory.continued:
             self._directory.mark_running()
 
@@ -129,18 +129,18 @@ class RunRecord(NullObserver):
 def _describe_code(commit: str) -> CodeRecord:
     """Return the digest of the code files, and the uncommitted files."""
     # An image has no git history to compare its files with.
-    is_known = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
+    can_list = commit.endswith(DIRTY_MARK) and (CHECKOUT / ".git").exists()
     try:
-        uncommitted = uncommitted_files(CHECKOUT) if is_known else []
+        uncommitted = uncommitted_files(CHECKOUT) if can_list else []
     except (OSError, subprocess.SubprocessError):
-        # The commit is marked as dirty already; a run does not fail for the names.
+        # The commit is already marked as dirty. Missing names are no reason to stop a run.
         uncommitted = []
     return CodeRecord(sha256=code_digest(CHECKOUT), uncommitted=uncommitted)
 
 
 def _warn_of_commit(commit: str, uncommitted: Sequence[str]) -> None:
     """Print before a long run that `submit` will refuse its code."""
-    if " " in commit:
+    if " " in commit:  # Not a commit, but a text that says why it is unknown.
         found = f"commit {commit}"
     elif commit.endswith(DIRTY_MARK):
         more = [] if len(uncommitted) <= MAX_NAMED else ["..."]

@@ -1,4 +1,4 @@
-"""`--set FIELD=VALUE`: change single fields of the configuration. Open division only."""
+"""`--set FIELD=VALUE`: change single fields of the configuration, which makes a run open."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 def _replaced(config: Any, values: Mapping[str, object]) -> Any:
     changes: dict[str, object] = {}
-    parts: dict[str, dict[str, object]] = {}
+    inner: dict[str, dict[str, object]] = {}
     for path, value in values.items():
         name, _, rest = path.partition(".")
         if rest:
-            parts.setdefault(name, {})[rest] = value
+            inner.setdefault(name, {})[rest] = value
         else:
             changes[name] = value
-    changes |= {name: _replaced(getattr(config, name), inner) for name, inner in parts.items()}
+    changes |= {name: _replaced(getattr(config, name), items) for name, items in inner.items()}
     return dataclasses.replace(config, **changes)
 
 
@@ -92,15 +92,15 @@ def _type_of(config: RunConfig, path: str) -> Any:
     known = [leaf.path for leaf in config_fields(config)]
     if path not in known:
         close = difflib.get_close_matches(path, known, n=3)
-        parts = [name for name in known if name.startswith(f"{path}.")]
-        hint = f"did you mean {', '.join(close or parts[:3])}?" if close or parts else ""
+        inner = [name for name in known if name.startswith(f"{path}.")]
+        hint = f"did you mean {', '.join(close or inner[:3])}?" if close or inner else ""
         raise BenchmarkError(
             f"--set {path}: the configuration has no such field; {hint or 'see `rules --list`'}"
         )
-    *folders, name = path.split(".")
+    *outer, name = path.split(".")
     owner: Any = config
-    for folder in folders:
-        owner = getattr(owner, folder)
+    for outer_name in outer:
+        owner = getattr(owner, outer_name)
     return typing.get_type_hints(type(owner))[name]
 
 
@@ -110,7 +110,7 @@ def _parse(text: str, annotation: Any, *, path: str) -> Any:
     except ValueError as error:
         name = getattr(annotation, "__name__", None)
         expected = str(annotation) if name in (None, "tuple", "Literal") else name
-        raise BenchmarkError(f"--set {path}: {text!r} is no value of type {expected}") from error
+        raise BenchmarkError(f"--set {path}: {text!r} is not a value of type {expected}") from error
 
 
 def _value(text: str, annotation: Any) -> Any:
@@ -131,9 +131,9 @@ def _value(text: str, annotation: Any) -> Any:
     if origin is tuple:
         return tuple(_value(part, arguments[0]) for part in text.split(",") if part)
     if annotation is types.NoneType:
-        return _literal(text, (None,))
+        return _choice(text, {NONE: None})
     if annotation is bool:
-        return BOOLEANS[text.lower()] if text.lower() in BOOLEANS else _literal(text, ())
+        return _choice(text, BOOLEANS)
     if annotation is float:
         return _finite(float(text))
     if annotation in (int, str):
@@ -141,11 +141,10 @@ def _value(text: str, annotation: Any) -> Any:
     raise ValueError(f"fields of type {annotation} cannot be set")
 
 
-def _literal(text: str, allowed: Sequence[Any]) -> Any:
-    for value in allowed:
-        if text.lower() == NONE if value is None else text == str(value):
-            return value
-    raise ValueError(text)
+def _choice(text: str, values: Mapping[str, Any]) -> Any:
+    if text.lower() not in values:
+        raise ValueError(text)
+    return values[text.lower()]
 
 
 def _finite(value: float) -> float:

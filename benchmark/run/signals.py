@@ -12,14 +12,14 @@ from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
 from openfold_opt.train.preemption import StopRequest
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""All of them request the same."""
+"""All of them request a stop."""
 SAME_SIGNAL_SECONDS = 5.0
 """A signal within this time of the first one is the same request, which reached this process twice
 (from the terminal or scheduler, and from the launcher)."""
 
 
 class Terminated(BaseException):
-    """A first signal outside of training, or a second one, ended the process."""
+    """Ends the process at once: for a signal outside of training, or for a second signal."""
 
     def __init__(self, number: int) -> None:
         """number: number of the signal."""
@@ -38,8 +38,9 @@ class Terminated(BaseException):
 def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
     """Let signals stop the training at the next step.
 
-    Outside of training, and for a second signal, the handler raises Terminated. Only the main
-    thread receives signals; in another thread this does nothing.
+    Outside of training, and for a second signal before the training has acknowledged the first one,
+    the handler raises Terminated. Only the main thread receives signals; in another thread this
+    does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,9 +60,9 @@ def stopping_by_signal(stop_request: StopRequest) -> Iterator[None]:
             raise Terminated(number)
         stop_request.is_raised = True
 
-    before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
+    previous = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -29,7 +29,7 @@ FAILURES = {
     FULL_DISK: "full disk: a file could not be written",
     LOST_RANK: "lost rank: another rank died, failed or hung",
     SIGNAL: "interrupted: a signal ended the run at once",
-    REFUSED: "refused: the run could not start as it was asked for",
+    REFUSED: "refused: the run could not start with these options, data or machines",
 }
 
 
@@ -121,7 +121,7 @@ def read_status(folder: Path) -> RunStatus:
             state=state,
             holder=holder,
             plan=_read_plan(configs[-1]) if configs else None,
-            steps=_last_lines(folder / STEPS_FILE),
+            steps=_last_steps(folder / STEPS_FILE),
             evaluations=read_evaluations(folder),
             checkpoint=checkpoints[-1].name if checkpoints else None,
         )
@@ -133,7 +133,7 @@ def _read_plan(path: Path) -> RunPlan:
     return RunPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _last_lines(path: Path) -> list[StepReport]:
+def _last_steps(path: Path) -> list[StepReport]:
     """Return the last steps of steps.jsonl, without incomplete lines."""
     if not path.exists():
         return []
@@ -184,7 +184,7 @@ def outcome(status: RunStatus) -> str:
         return f"preempted: stopped by a signal after step {step}, with a checkpoint"
     if state.status == "failed":
         return _describe(state.error)
-    return f"killed: the process ended without saying why, after step {step}"
+    return f"killed: the process ended without recording why, after step {step}"
 
 
 def _progress(status: RunStatus) -> str:
@@ -193,7 +193,7 @@ def _progress(status: RunStatus) -> str:
 
 def _describe(error: Failure | None) -> str:
     if error is None:
-        raise KeyError("error")
+        raise KeyError("error")  # run() reports that run.json lacks this key.
     text = FAILURES.get(error.kind, f"failed: {error.type}")
     # Other errors have no step of their own, but the last one that was reported.
     where = "at" if error.kind in (NOT_FINITE, LOST_RANK) else "after"
@@ -224,7 +224,7 @@ def _without_tracebacks(message: str) -> str:
 
 
 def _time_left(status: RunStatus) -> str | None:
-    """Return the time to the last step at the pace of the recent steps, with evaluations."""
+    """Return the time to the last step at the speed of the recent steps, with evaluations."""
     plan = status.plan
     if not status.steps or plan is None:
         return None
@@ -243,6 +243,8 @@ def _continue(status: RunStatus) -> str | None:
     if command is None:
         return None
     num_ranks = 1 if status.plan is None else status.plan.num_ranks
-    ranks = f" (on {num_ranks} ranks, by the launcher of the first start)" if num_ranks > 1 else ""
+    ranks = (
+        f" (on {num_ranks} ranks, with the launcher of the first start)" if num_ranks > 1 else ""
+    )
     again = "" if status.state.resumable else " (starts again: there is no checkpoint)"
     return command + ranks + again

@@ -30,7 +30,13 @@ SAMPLES_KEY = "epoch_num"
 
 
 class SummaryObserver(NullObserver):
-    """Writes the files above. target_lddt_ca is drawn into the curve."""
+    """Writes the four files.
+
+    Args:
+        folder: the output directory.
+        target_lddt_ca: drawn as a line into the curve.
+        continued: whether to append to the files of the earlier processes of this run.
+    """
 
     def __init__(self, folder: Path, *, target_lddt_ca: float, continued: bool = False) -> None:
         self._folder = folder
@@ -65,7 +71,7 @@ class SummaryObserver(NullObserver):
 def read_evaluations(folder: Path) -> list[EvaluationReport]:
     """Return the evaluations that SummaryObserver wrote, in the order of their steps.
 
-    A resumed run repeats the steps after its checkpoint; then the later line counts. Incomplete
+    A resumed run repeats the steps after its checkpoint; the last line of a step counts. Incomplete
     lines are skipped.
     """
     path = folder / EVALUATIONS_FILE

@@ -84,7 +84,7 @@ def find_runs(paths: Sequence[Path]) -> list[SubmittedRun]:
         logs = (
             find_logs(path, FIRST_LOG)
             or find_logs(path, RESULT_PATTERN)
-            or find_logs(path, FIRST_LOG, is_deep=True)
+            or find_logs(path, FIRST_LOG, recursive=True)
         )
         if not logs:
             raise BenchmarkError(

@@ -27,7 +27,7 @@ def test_numbers_are_in_natural_order(folder):
 
 def test_folders_below_are_searched_only_if_asked_for(folder):
     assert names(folder, "mlperf.log") == []
-    assert names(folder, "mlperf.log", CONTINUED_PATTERN, is_deep=True) == [
+    assert names(folder, "mlperf.log", CONTINUED_PATTERN, recursive=True) == [
         "run_2/mlperf.log",
         "run_2/mlperf_continued_1.log",
         "run_10/mlperf.log",

@@ -5,7 +5,7 @@ import shutil
 
 from benchmark.__main__ import main
 from benchmark.mlperf.run_log import MARK
-from benchmark.results.continued import set_parts_aside
+from benchmark.results.continued import separate_resumed_runs
 from benchmark.results.gather import gather
 from tests.support.demo_logs import write_demo_log
 
@@ -49,14 +49,14 @@ def test_a_resumed_run_is_one_run_and_not_one_that_did_not_converge(tmp_path, ca
 
 def test_the_first_log_alone_brings_the_others(tmp_path):
     resumed_run(tmp_path, seed=3)
-    whole, reasons = set_parts_aside([tmp_path / "mlperf.log"])
+    whole, reasons = separate_resumed_runs([tmp_path / "mlperf.log"])
     assert whole == []
     assert "mlperf_continued_1.log" in reasons[tmp_path / "mlperf.log"]
     # a copy of the continued log alone, elsewhere
     copy = tmp_path / "elsewhere" / "run.log"
     copy.parent.mkdir()
     shutil.copyfile(tmp_path / "mlperf_continued_1.log", copy)
-    whole, reasons = set_parts_aside([copy])
+    whole, reasons = separate_resumed_runs([copy])
     assert whole == [] and "its first log is missing" in reasons[copy]
 
 
@@ -76,7 +76,7 @@ def test_copies_in_one_folder_are_linked_by_their_seed(tmp_path):
 def test_a_whole_run_with_the_seed_of_a_resumed_one_counts(tmp_path):
     write_demo_log(tmp_path / "result_0.txt", seed=7, minutes=5)
     write_demo_log(tmp_path / "result_1.txt", seed=7, num_resumptions=1)
-    whole, reasons = set_parts_aside([tmp_path / "result_0.txt", tmp_path / "result_1.txt"])
+    whole, reasons = separate_resumed_runs([tmp_path / "result_0.txt", tmp_path / "result_1.txt"])
     assert whole == [tmp_path / "result_0.txt"]
     assert list(reasons) == [tmp_path / "result_1.txt"]
 

@@ -40,7 +40,7 @@ def test_evaluation_beside_training_does_not_count_as_alone(tmp_path):
     log.event("run_stop", status="success")
     run = read_logged_run(log.write(tmp_path / "mlperf.log"))
     assert run.samples == 1280
-    assert run.open_cycle_start == 80
+    assert run.open_interval_start == 80
     assert evaluation_alone(run) == pytest.approx(0)
 
 

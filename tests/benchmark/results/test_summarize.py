@@ -11,7 +11,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.results.gather import gather
 from benchmark.results.metrics import compute_metrics
-from benchmark.results.tables import markdown_table, number
+from benchmark.results.tables import format_number, markdown_table
 from tests.support.synthetic_logs import MadeLog, whole_run
 
 PICTURES = ("lddt_samples.png", "lddt_minutes.png", "step_time.png", "strong_scaling.png")
@@ -227,7 +227,7 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path, capsys):
     ],
 )
 def test_numbers_have_four_significant_digits(value, text):
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_markdown_is_aligned_and_escaped():

@@ -68,7 +68,8 @@ def test_a_full_disk_is_named_and_nothing_is_left(run_dir, tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (
-        "weights.pt: [Errno 27] File too large; nothing was left there" in capsys.readouterr().err
+        "weights.pt: [Errno 27] File too large; no incomplete file was left"
+        in capsys.readouterr().err
     )
     assert not list(tmp_path.iterdir())
 

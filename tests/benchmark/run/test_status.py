@@ -132,7 +132,7 @@ def test_running_and_killed(tmp_path):
     process.send_signal(signal.SIGKILL)
     end(process)
     lines = status(output)
-    assert lines[0].startswith("killed: the process ended without saying why, after step ")
+    assert lines[0].startswith("killed: the process ended without recording why, after step ")
     command = detail(lines, "continue")
     assert command.startswith("python -m benchmark run --preset tiny --data-dir ")
     assert command.endswith(f"--output-dir {output}")
@@ -222,7 +222,7 @@ def test_lost_rank(tmp_path):
     assert lines[0].endswith(", rank 1")
     error = state(output)["error"]
     assert (error["type"], error["rank"]) == ("LostRankError", 1)
-    assert detail(lines, "continue").endswith("(on 2 ranks, by the launcher of the first start)")
+    assert detail(lines, "continue").endswith("(on 2 ranks, with the launcher of the first start)")
 
 
 def test_ctrl_c_reaches_all_ranks_at_once(tmp_path):
@@ -278,7 +278,9 @@ def test_a_refused_run_says_why_and_a_continued_one_is_not_counted(tmp_path):
     )
     assert result.returncode == 2
     lines = status(output)
-    assert lines[0] == "refused: the run could not start as it was asked for, rank 0"
+    assert (
+        lines[0] == "refused: the run could not start with these options, data or machines, rank 0"
+    )
     assert "weights.pt is not a checkpoint" in detail(lines, "error")
     assert state(output)["resumable"] is False
 
