@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from benchmark.command_line import USAGE_EXIT_CODE, BenchmarkError, BriefParser
-from data_prep.streams import accept_any_letter, drop_output, has_lost_reader, program_name
+from data_prep.streams import (
+    discard_output,
+    escape_unencodable_characters,
+    has_lost_reader,
+    program_name,
+)
 from openfold_opt.parallel.process_exit import run_program
 
 # Name of a command -> its module, and the line that --help shows for it.
@@ -46,7 +51,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code of the process."""
-    accept_any_letter()
+    escape_unencodable_characters()
     parser = BriefParser(
         prog=program_name(script="openfold-bench", module="benchmark"),
         description="The MLPerf HPC OpenFold benchmark.",
@@ -70,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         # Not an error if the reader of the output has ended, as in `... | head`.
         if not has_lost_reader():
             raise
-        return drop_output()
+        return discard_output()
     except BenchmarkError as error:
         print(f"benchmark {args.command}: {error}", file=sys.stderr)
         return USAGE_EXIT_CODE

@@ -7,7 +7,7 @@ import importlib
 import sys
 
 from data_prep.errors import DataPrepError
-from data_prep.streams import accept_any_letter, drop_output, program_name
+from data_prep.streams import discard_output, escape_unencodable_characters, program_name
 
 INTERRUPTED_EXIT_CODE = 130
 """The exit code of a program that Ctrl-C ended."""
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    accept_any_letter()
+    escape_unencodable_characters()
     parser = argparse.ArgumentParser(
         prog=program_name(script="openfold-data", module="data_prep"),
         description="Prepare data: convert raw files to shards, download, verify and inspect them.",
@@ -49,7 +49,7 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        return drop_output()
+        return discard_output()
     except (DataPrepError, ValueError, OSError) as error:
         print(f"data_prep {parsed.command}: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,8 @@
-"""Communication between the processes of a conversion, serial or MPI."""
+"""Communication between the processes of a conversion, serial or MPI.
+
+Work is numbered. Under MPI a thread of rank 0 answers the requests of the other ranks for the next
+number, so that a rank with small pieces of work gets more of them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ _POLL_SECONDS = 0.002
 
 
 class _Counter:
-    """A thread-safe counter with a limit."""
+    """A thread-safe counter 0 .. limit - 1."""
 
     def __init__(self, limit: int) -> None:
         self._numbers = iter(range(limit))
@@ -71,9 +75,9 @@ class SerialCommunicator:
         return [value]
 
     def distribute(self, count: int) -> Iterator[int]:
-        """Yield the numbers of 0 .. count - 1 that are assigned to this rank.
+        """Yield the numbers out of 0 .. count - 1 that are assigned to this rank.
 
-        Each number goes to one rank. Numbers are assigned in order, when a rank requests the next.
+        Each number goes to one rank. A rank gets its next number when it has processed the last.
         """
         yield from range(count)
 

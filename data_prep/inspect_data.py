@@ -22,7 +22,7 @@ from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.templates import featurize_templates, latest_template_date
 
 LATE_TEMPLATE_DATE = latest_template_date("2030-01-01")
-"""Later than any template, so that the raw features include templates of all dates."""
+"""Later than any entry of the PDB, so that the raw features include templates of all dates."""
 MAX_TEMPLATES = 4
 
 

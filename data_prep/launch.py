@@ -49,7 +49,7 @@ def open_communicator() -> Iterator[SerialCommunicator | MpiCommunicator]:
     try:
         yield communicator
     except DataPrepError:
-        raise  # All ranks raise this error together.
+        raise  # All ranks raise this error, so none waits for another.
     except BaseException:
         traceback.print_exc()
         communicator.abort()

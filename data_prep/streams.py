@@ -1,4 +1,4 @@
-"""Standard output and standard error for any locale, and for readers that end early."""
+"""Standard output and standard error: any locale, and pipes whose reader ends early."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ EXIT_BROKEN_PIPE = 141
 """The exit code of a program that the signal SIGPIPE ended."""
 
 
-def accept_any_letter() -> None:
-    """Print characters that the locale cannot encode as escapes.
+def escape_unencodable_characters() -> None:
+    """Print characters that the locale cannot encode as escapes such as `\\xe9`.
 
     Without this, printing a path that is not ASCII in the C locale is an error.
     """
@@ -31,11 +31,11 @@ def has_lost_reader() -> bool:
     return any(events & select.POLLERR for _, events in watched.poll(0))
 
 
-def drop_output() -> int:
-    """Redirect standard output to the null device and return the exit code.
+def discard_output() -> int:
+    """Redirect standard output to the null device and return EXIT_BROKEN_PIPE.
 
-    Call it when the reader has ended. Otherwise Python prints another error when it flushes at
-    exit.
+    Call it when the reader of the pipe has ended. Otherwise Python prints another error when it
+    flushes standard output at exit.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_BROKEN_PIPE

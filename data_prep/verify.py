@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _problems(
     data_dir: Path, index: ShardIndex, communicator: Communicator, num_threads: int
 ) -> list[Problem]:
-    """Return the problems with the shards of this rank.
+    """Hash the shards of this rank and return their problems.
 
     Hashing releases the GIL, so threads run in parallel.
     """
@@ -88,9 +88,10 @@ def _problems(
             is_silent=communicator.rank != 0,
         ) as progress,
     ):
-        mine = range(communicator.rank, len(index.shards), communicator.size)
+        own_numbers = range(communicator.rank, len(index.shards), communicator.size)
         for number, problem in zip(
-            mine, pool.map(lambda number: find_problem(data_dir, index.shards, number), mine)
+            own_numbers,
+            pool.map(lambda number: find_problem(data_dir, index.shards, number), own_numbers),
         ):
             progress.update(index.shards[number].size_bytes)
             if problem:
@@ -99,6 +100,7 @@ def _problems(
 
 
 def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int:
+    """Print the result, write or remove verified.json, and return the exit code."""
     if problems:
         _report(index, problems)
         try:

@@ -14,6 +14,7 @@ from data_prep.parsers.file_access import Item, files_below, list_folder
 from data_prep.parsers.input_files import uncompressed_size
 
 T = TypeVar("T")
+"""What represents a file: an Item, or a FileSlice."""
 
 MSA_STEMS = ("uniref90_hits", "bfd_uniclust_hits", "mgnify_hits")
 """The benchmark's databases, in the order in which their rows are concatenated."""
@@ -31,7 +32,7 @@ def read_folder(
 ) -> tuple[AlignmentUnit, list[Unused]]:
     """Select the files of one folder and return them and the unused ones.
 
-    The files are in the folder (OpenFold's layout) or one folder deeper (OpenProteinSet's layout).
+    The files are in the folder (OpenFold's layout) or in its subfolders (OpenProteinSet's layout).
     Files with the benchmark's names are read in the benchmark's order. Files with other names are
     read only if there are none with the benchmark's names, or with use_all; they follow in the
     order of their names. An empty file counts as absent.
@@ -108,29 +109,30 @@ def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
     Of several files with the same name, one in a subfolder takes precedence over one in the folder
     itself, and a later subfolder takes precedence over an earlier one.
     """
-    loose, deeper, unused = {}, {}, []
+    top_files, inner_files, unused = {}, {}, []
     for item in list_folder(folder):
         if not item.is_folder:
-            loose[item.name] = item
+            top_files[item.name] = item
             continue
         for inner in list_folder(item.path):
             if inner.is_folder:
                 reason = "too deep in the alignment folder"
                 unused.extend(unused_item(below, reason) for below in files_below(inner))
                 continue
-            replaced = deeper.get(inner.name)
+            replaced = inner_files.get(inner.name)
             if replaced is not None:
                 unused.append(
                     unused_item(replaced, f"a file of this name is read from {item.name}/")
                 )
-            deeper[inner.name] = inner
-    for name in sorted(loose.keys() & deeper.keys()):
+            inner_files[inner.name] = inner
+    for name in sorted(top_files.keys() & inner_files.keys()):
         unused.append(
             unused_item(
-                loose[name], f"a file of this name is read from {deeper[name].path.parent.name}/"
+                top_files[name],
+                f"a file of this name is read from {inner_files[name].path.parent.name}/",
             )
         )
-    return {**loose, **deeper}, unused
+    return {**top_files, **inner_files}, unused
 
 
 def _unused_reason(name: str, used: Iterable[str], *, is_empty: bool) -> str:

@@ -21,15 +21,18 @@ _CHAIN_FOLDER = re.compile(r"[0-9A-Za-z]{4,}_\w+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentUnit:
-    """An alignment folder that at least one chain uses."""
+    """An alignment folder that at least one chain uses. A shard contains one or more units."""
 
     alignment_id: str
+    """Name of the folder."""
     msa_paths: tuple[Path | FileSlice, ...]
     hits_paths: tuple[Path | FileSlice, ...]
     members: tuple[str, ...]
     """Chains of the data set that use the alignment, in canonical order."""
     size_bytes: int
+    """Size of all files, uncompressed."""
     fingerprint: list[Any]
+    """JSON values that identify the input; if they change, the shard is built again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,7 @@ def _unused_reason(item: Item, similar_chains: dict[str, str]) -> str:
 
 
 def describe_missing(use: FolderUse, root: Path) -> str:
-    """Return how to fix chains without a folder, for the error message."""
+    """Return what to do about chains without a folder, for the error message."""
     text = f"add the folders below {printable(root)} (or lines to {DUPLICATES_NAME})"
     if use.similar:
         chain_id, folder = next(iter(use.similar.items()))

@@ -149,7 +149,7 @@ def _read_hits(path: Path) -> list[HhrHit]:
 def compare_query(
     path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str
 ) -> QueryDifference | None:
-    """Return the letters in which the query differs from the chain's sequence, None if equal.
+    """Return the letters in which an alignment's query differs from its chain, or None.
 
     X in either sequence agrees with any letter, because the programs that wrote structures and
     alignments have different tables of modified residues. The benchmark compares nothing.
@@ -192,7 +192,7 @@ def compare_query(
 
 
 def _rows(msas: list[ParsedMsa], sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and deletions of all files, or of the sequence alone if there are none."""
+    """Return tokens and deletions of all files; without files, the sequence is the only row."""
     if not msas:
         tokens = sequence_to_tokens(sequence)[None]
         return tokens, np.zeros(tokens.shape, dtype=np.int32)

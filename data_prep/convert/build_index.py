@@ -14,7 +14,7 @@ from data_prep.convert.listings import write_listings
 from data_prep.convert.plan import Chunk, ChunkState, Plan, read_state, state_path
 from data_prep.errors import DataPrepError
 from openfold_opt.protein import shard_format
-from openfold_opt.protein.index import ShardFile, index_image
+from openfold_opt.protein.index import ShardFile, encode_index
 from openfold_opt.protein.records import ChainEntry
 from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
 
@@ -100,7 +100,7 @@ def write_index(
     }
     shard_format.write_atomically(
         data_dir / shard_format.INDEX_FILE_NAME,
-        index_image(chains, shards, attributes=attributes),
+        encode_index(chains, shards, attributes=attributes),
         scratch_dir=data_dir / shard_format.STATE_DIR_NAME,
     )
     _remove_leftovers(data_dir, {shard.name for shard in shards})
@@ -215,7 +215,7 @@ def _count_hits(shard: AlignmentShard, rejected: Set[str]) -> list[int]:
     is_counted = [
         name not in rejected for name in shard_format.decode_strings(shard.arrays["hit_name"])
     ]
-    return [sum(is_counted[first:last]) for first, last in itertools.pairwise(offsets.tolist())]
+    return [sum(is_counted[start:stop]) for start, stop in itertools.pairwise(offsets.tolist())]
 
 
 def _chain_entries(

@@ -29,7 +29,7 @@ from data_prep.progress import Progress, duration
 
 SAMPLE_UNITS = 40
 SAMPLE_SECONDS = 20.0
-"""The sample of each kind ends at the first of these two limits."""
+"""The sample of each kind ends when the first of these two limits is reached."""
 _MEBIBYTE = 1 << 20
 
 
@@ -83,11 +83,14 @@ def describe(source: RawSource, *, out: Path, num_processes: int) -> str:
 
 
 def _remaining(whole: Estimate, pending: Sequence[Chunk], files: Sequence[EntryFile]) -> Estimate:
-    """Return the share of an estimate that belongs to unfinished shards."""
+    """Scale an estimate to the entries of unfinished shards."""
     total = sum(file.size_bytes for file in files)
-    part = sum(file.size_bytes for chunk in pending for file in chunk.units) / max(total, 1)
+    fraction = sum(file.size_bytes for chunk in pending for file in chunk.units) / max(total, 1)
     return dataclasses.replace(
-        whole, seconds=whole.seconds * part, low=whole.low * part, high=whole.high * part
+        whole,
+        seconds=whole.seconds * fraction,
+        low=whole.low * fraction,
+        high=whole.high * fraction,
     )
 
 
@@ -120,6 +123,7 @@ def estimate(
     if not by_size:
         return Estimate(seconds=0.0, low=0.0, high=0.0, num_sampled=0)
     count = min(SAMPLE_UNITS, len(by_size))
+    # The middle unit of each of `count` groups of equal length.
     sample = [by_size[(2 * i + 1) * len(by_size) // (2 * count)] for i in range(count)]
     measured = []
     deadline = time.perf_counter() + SAMPLE_SECONDS
@@ -133,12 +137,12 @@ def estimate(
             if time.perf_counter() > deadline:
                 break
     total = sum(map(size_of, units))
-    halves = sorted(measured, key=lambda item: item[1] / max(item[0], 1))
-    middle = (len(halves) + 1) // 2
+    by_speed = sorted(measured, key=lambda item: item[1] / max(item[0], 1))
+    middle = (len(by_speed) + 1) // 2
     return Estimate(
         seconds=_scaled(measured, total, len(units)),
-        low=_scaled(halves[:middle], total, len(units)),
-        high=_scaled(halves[-middle:], total, len(units)),
+        low=_scaled(by_speed[:middle], total, len(units)),
+        high=_scaled(by_speed[-middle:], total, len(units)),
         num_sampled=len(measured),
     )
 

@@ -23,6 +23,7 @@ class EntryFile:
     path: Path
     size_bytes: int
     fingerprint: list[Any]
+    """JSON values that identify the input; if they change, the shard is built again."""
 
     @property
     def entry(self) -> str:
@@ -53,15 +54,15 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
             chosen.extend(entries)
             unused.extend(others)
     path_of = _paths_by_entry(chosen)
-    loose, others = _entries_of_folder([item for item in top if not item.is_folder])
+    top_files, others = _entries_of_folder([item for item in top if not item.is_folder])
     unused.extend(others)
-    for item in loose:
+    for item in top_files:
         path = path_of.get(entry_of(item.name).lower())
         if path is not None:
             unused.append(unused_item(item, f"the entry is read from a folder; {printable(path)}"))
-    loose = [item for item in loose if entry_of(item.name).lower() not in path_of]
-    _paths_by_entry(loose)  # Only for its check.
-    chosen = loose + chosen
+    top_files = [item for item in top_files if entry_of(item.name).lower() not in path_of]
+    _paths_by_entry(top_files)  # Raises DataPrepError if an entry has two files.
+    chosen = top_files + chosen
     if not chosen:
         raise DataPrepError(
             f"{raw} holds no entries; expected {raw}/{_LAYOUT}{_first_unused(unused)}"

@@ -74,18 +74,22 @@ def convert(
     if is_strict:
         on_rank_0(communicator, lambda: _refuse_faulty(out, structures.chunks))
     library = TemplateLibrary([out / chunk.shard_name for chunk in structures.chunks])
-    aligned = on_rank_0(communicator, lambda: source.plan_alignments(library, structures.chunks))
+    alignment_plan = on_rank_0(
+        communicator, lambda: source.plan_alignments(library, structures.chunks)
+    )
     obsolete = on_rank_0(communicator, source.read_obsolete)
     builder = alignments.AlignmentShardBuilder(library=library, obsolete=obsolete)
-    make_shards(alignments.KIND, aligned.chunks, builder, data_dir=out, communicator=communicator)
+    make_shards(
+        alignments.KIND, alignment_plan.chunks, builder, data_dir=out, communicator=communicator
+    )
     if is_strict:
-        on_rank_0(communicator, lambda: _refuse_faulty(out, aligned.chunks))
+        on_rank_0(communicator, lambda: _refuse_faulty(out, alignment_plan.chunks))
     return on_rank_0(
         communicator,
         lambda: write_index(
             out,
             structures=structures,
-            alignments=aligned,
+            alignments=alignment_plan,
             cluster_of=source.read_clusters(),
             missing_alignments=source.missing_alignments,
         ),
@@ -93,9 +97,10 @@ def convert(
 
 
 def _prepare(source: Source, out: Path) -> Plan:
+    """Return the plan of the structures, and create the data directory."""
     plan = source.plan_structures()
     if out.exists() and not out.is_dir():
-        raise DataPrepError(f"--out {out} is a file, expected a folder to make; name another one")
+        raise DataPrepError(f"--out {out} is a file, expected a folder; name another one")
     (out / shard_format.STATE_DIR_NAME).mkdir(parents=True, exist_ok=True)
     return plan
 
@@ -131,21 +136,22 @@ def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
 
 
 def check_missing(
-    source_missing: str,
+    missing_alignments: str,
     missing: Sequence[str],
     *,
     num_chains: int,
     remedy: str,
     what: str = "alignment folder",
 ) -> None:
-    """Raise DataPrepError if chains have no alignment and `source_missing` is "error".
+    """Raise DataPrepError if chains have no alignment and this is an error.
 
     Args:
+        missing_alignments: "error" or "query", as on the command line.
         missing: chains without an alignment.
         remedy: how to fix this, for the message.
         what: name of the missing input, for the message.
     """
-    if missing and source_missing == "error":
+    if missing and missing_alignments == "error":
         raise DataPrepError(
             f"{len(missing)} of {num_chains} chains have no {what}: "
             f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; {remedy}, or use "

@@ -21,7 +21,7 @@ DEFAULT_SHARD_SIZE_BYTES = 128 << 20
 _RULES_VERSION = 2
 """Version of the rules for reading inputs.
 
-Raise it when the rules change: shards that another version made are then converted again.
+Increase it when the rules change: shards of earlier versions are then converted again.
 """
 
 
@@ -31,6 +31,7 @@ class Chunk:
 
     shard_name: str
     units: tuple[Any, ...]
+    """Entry files or alignment folders. Each has a `fingerprint`."""
     expected_bytes: int
     """Approximate size, from the sizes of the inputs. It also estimates the amount of work."""
     made_from: str
@@ -69,7 +70,8 @@ def make_chunks(
 ) -> tuple[Chunk, ...]:
     """Assign units, in their order, to as few shards as the size allows, evenly filled.
 
-    A unit larger than `shard_size_bytes` gets its own shard.
+    A unit larger than `shard_size_bytes` gets its own shard. If `depends_on` changes, all shards
+    are converted again.
     """
     sizes = [expected_bytes(unit) for unit in units]
     return tuple(

@@ -102,7 +102,7 @@ class RawSource:
         check_missing(
             self.missing_alignments, use.missing, num_chains=len(library.chain_ids), remedy=remedy
         )
-        units, unused, unread = [], list(use.unused), []
+        units, unused, without_alignment = [], list(use.unused), []
         is_silent = len(use.users) < _MANY_FOLDERS
         with Progress(
             len(use.users), what="listing", unit="folder", is_silent=is_silent
@@ -112,9 +112,9 @@ class RawSource:
                 units.append(unit)
                 unused.extend(others)
                 if others and not unit.msa_paths:
-                    unread.append(unit)
+                    without_alignment.append(unit)
                 progress.update()
-        self._check_unread(unread, num_chains=len(library.chain_ids))
+        self._check_without_alignment(without_alignment, num_chains=len(library.chain_ids))
         chunks = make_chunks(
             alignments.KIND,
             units,
@@ -124,8 +124,8 @@ class RawSource:
         )
         return Plan(chunks=chunks, unused=tuple(unused))
 
-    def _check_unread(self, units: Sequence[AlignmentUnit], *, num_chains: int) -> None:
-        """Raise DataPrepError if folders have files but no alignment, unless this is allowed.
+    def _check_without_alignment(self, units: Sequence[AlignmentUnit], *, num_chains: int) -> None:
+        """Raise DataPrepError if folders have files but no alignment, and missing ones are errors.
 
         An empty folder is allowed: as in the benchmark's data, its chain has no homologs.
         """

@@ -20,10 +20,10 @@ from openfold_opt.protein.shard_format import PACKED_MASK_BYTES, encode_strings,
 
 KIND = "structures"
 
-_COMPRESSED_BYTES_PER_BYTE = 2
-"""Divisor from the size of a .cif.gz file to the estimated size in the shard.
+_COMPRESSED_BYTES_PER_SHARD_BYTE = 2
+"""Used to estimate the size of an entry in the shard from the size of its .cif.gz file.
 
-The actual size is about a third; a half is an upper limit.
+The actual size is about a third of the file; a half is an upper limit.
 """
 
 
@@ -45,7 +45,7 @@ def plan_structures(pdb_mmcif: Path, *, shard_size_bytes: int, own_data: bool = 
 
 def expected_bytes_of_entry(compressed_bytes: int) -> int:
     """Estimate the size of an entry in a shard from the size of its .cif.gz file."""
-    return compressed_bytes // _COMPRESSED_BYTES_PER_BYTE
+    return compressed_bytes // _COMPRESSED_BYTES_PER_SHARD_BYTE
 
 
 def structure_builder(*, own_data: bool = False) -> BuildShard:

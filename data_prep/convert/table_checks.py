@@ -18,8 +18,8 @@ from data_prep.parsers.tables import read_duplicates
 
 _ENTITY = re.compile(r"[\w-]+_\d+")
 _CHAIN = re.compile(r"[^\W_]+_\S+")
-_MIN_KNOWN_SHARE = 0.5
-"""A cluster file that contains a smaller share of the entries is reported."""
+_MIN_KNOWN_FRACTION = 0.5
+"""A cluster file that contains a smaller fraction of the entries is reported."""
 _NUM_EXAMPLES = 3
 
 
@@ -64,7 +64,7 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
             f"knows none of the {len(names)} entries ({_examples(names)}); expected the clusters "
             "of these entries. Entries of your own need no clusters with --own-data",
         )
-    if num_known < _MIN_KNOWN_SHARE * len(names):
+    if num_known < _MIN_KNOWN_FRACTION * len(names):
         print(f"{path}: only {num_known} of {len(names)} entries are in a cluster", file=sys.stderr)
 
 

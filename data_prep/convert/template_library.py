@@ -35,7 +35,9 @@ class TemplateLibrary:
                 self._location[chain_id] = number, row
                 self._chains_of.setdefault(pdb_id, []).append(chain)
                 self.release_dates[pdb_id] = release_date
-        self._describe = functools.lru_cache(maxsize=_CACHED_CHAINS)(self._describe_uncached)
+        self._atom_summary = functools.lru_cache(maxsize=_CACHED_CHAINS)(
+            self._atom_summary_uncached
+        )
 
     @property
     def chain_ids(self) -> dict[str, tuple[int, int]]:
@@ -52,13 +54,14 @@ class TemplateLibrary:
 
     def num_atoms(self, chain_id: str) -> np.ndarray:
         """Return the number of resolved atoms of each residue: int64 [N_res]."""
-        return self._describe(chain_id)[0]
+        return self._atom_summary(chain_id)[0]
 
     def has_chain_break(self, chain_id: str) -> bool:
         """Return whether the CA atoms of two consecutive residues are over 150 angstrom apart."""
-        return self._describe(chain_id)[1]
+        return self._atom_summary(chain_id)[1]
 
-    def _describe_uncached(self, chain_id: str) -> tuple[np.ndarray, bool]:
+    def _atom_summary_uncached(self, chain_id: str) -> tuple[np.ndarray, bool]:
+        """Return the results of num_atoms and has_chain_break."""
         shard, row = self._location[chain_id]
         positions, mask = self._shards[shard].atoms(row)
         ca = center_atoms(positions, mask)[:, atom_order["CA"]]

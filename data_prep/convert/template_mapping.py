@@ -20,7 +20,9 @@ from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
 from openfold_opt.protein.records import TemplateHit
 
 MIN_ALIGNED_FRACTION = 0.1
+"""Aligned columns per residue of the query; a hit must have more."""
 MAX_COPY_FRACTION = 0.95
+"""A hit that is a literal part of the query must not be longer, relative to the query."""
 MIN_HIT_LETTERS = 10
 MIN_ATOMS = 5
 """The atoms of one alanine, the smallest residue except glycine."""
@@ -34,6 +36,7 @@ class _Match:
     query_index: list[int]
     template_index: list[int]
     letters: str
+    """The template residue of each pair."""
 
 
 def map_hits(

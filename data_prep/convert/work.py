@@ -1,4 +1,4 @@
-"""Making of all shards of one kind.
+"""Conversion of all shards of one kind, structures or alignments.
 
 Each process takes the next shard when it is free. A shard is written completely or not at all.
 """
@@ -42,6 +42,7 @@ def make_shards(
     """
     pending = communicator.broadcast(_prepare(chunks, data_dir) if communicator.rank == 0 else None)
     errors: list[str] = []
+    # Number of units in the chunks before each pending chunk.
     num_assigned = np.cumsum([0, *(len(chunk.units) for chunk in pending)]).tolist()
     is_silent = communicator.rank != 0 or not pending
     with Progress(num_assigned[-1], what=kind, unit="unit", is_silent=is_silent) as progress:
@@ -86,7 +87,7 @@ def _make_shard(
     if findings.errors:
         errors.extend(findings.errors)
         return True
-    contents = shard_format.file_image(arrays, {"num_units": len(chunk.units)})
+    contents = shard_format.encode_file(arrays, {"num_units": len(chunk.units)})
     path = data_dir / chunk.shard_name
     try:
         sha256 = shard_format.write_atomically(

@@ -116,7 +116,7 @@ def _cluster(path: Path, chain_id: str, text: str | None) -> int:
     if text is None:
         raise BrokenFile(path, f"lacks chain {chain_id}, which dicts/ has; fetch both again")
     try:
-        return max(int(text), NO_CLUSTER)
+        return max(int(text), NO_CLUSTER)  # Any negative number means no cluster.
     except ValueError as error:
         raise BrokenFile(
             path, f"chain {chain_id} has cluster {text!r}, expected a number"

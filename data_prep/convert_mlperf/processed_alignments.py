@@ -43,15 +43,18 @@ class SuperIndex:
             raise BrokenFile(
                 self.path, f"holds a {type(self._chains).__name__}, expected an object of chains"
             )
+        # Of the .db files, by name.
         self._sizes: dict[str, int] = {}
         self._fingerprints: dict[str, list[Any]] = {}
         self._name_of: dict[tuple[Any, ...], str] = {}
         """Maps (db, files) to the name of the alignment, which is the first chain with these."""
         self._alignment_of = {
-            chain_id: self._name(chain_id, where) for chain_id, where in self._chains.items()
+            chain_id: self._alignment_id(chain_id, where)
+            for chain_id, where in self._chains.items()
         }
 
-    def _name(self, chain_id: str, where: Any) -> str:
+    def _alignment_id(self, chain_id: str, where: Any) -> str:
+        """Check the index entry of a chain and return the name of its alignment."""
         try:
             files = tuple(
                 (str(name), int(start), int(size)) for name, start, size in where["files"]
@@ -65,7 +68,7 @@ class SuperIndex:
             ) from error
         if key not in self._name_of:
             self._check(chain_id, *key)
-        # Each chain without files gets its own alignment, because nothing shows that any share one.
+        # Each chain without files gets its own alignment: nothing shows that they share one.
         return self._name_of.setdefault(key, chain_id) if files else chain_id
 
     def _check(self, chain_id: str, database: str, files: tuple[tuple[str, int, int], ...]) -> None:

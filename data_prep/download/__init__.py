@@ -1,1 +1,1 @@
-"""The command `python -m data_prep download`: resumable, checked download of published data."""
+"""The command `python -m data_prep download`: data of MLCommons, the PDB and OpenProteinSet."""

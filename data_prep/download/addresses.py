@@ -1,4 +1,4 @@
-"""Addresses of the published data, from the benchmark's reference implementation."""
+"""Addresses of the data of MLCommons, the PDB and OpenProteinSet, from the MLCommons reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHECKPOINT_SHA256 = "b518be4677048f2c0f94889c91e2da73655a73b825a8aa7f8b6f5e580d8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file, with its sha256 if it was published."""
+    """A file, with its sha256 if its source publishes one."""
 
     address: str
     path: str
@@ -26,7 +26,7 @@ class RemoteFolder:
     path: str
     """Relative to the output directory."""
     kind: str
-    """"index": folder pages of a web server; "s3": listing of a bucket."""
+    """"index": HTML folder pages of a web server; "s3": listing of an S3 bucket."""
     prefix: str = ""
     """For "s3": only keys with this prefix."""
 

@@ -43,7 +43,7 @@ def fetch(file: RemoteFile, out: Path, progress: Progress) -> Fetched:
     """Fetch a file to a path below `out`. A partial file is continued with an HTTP range request.
 
     Raises:
-        DataPrepError: the file cannot be fetched, or its sha256 is wrong. It is removed then.
+        DataPrepError: the file cannot be fetched, or its sha256 is wrong and it was removed.
     """
     target = out / file.path
     part = target.with_name(target.name + _PART_SUFFIX)
@@ -60,7 +60,7 @@ def fetch(file: RemoteFile, out: Path, progress: Progress) -> Fetched:
 
 
 def _retrying(action, address: str):
-    """Call an action several times until it succeeds. A status below 500 is final."""
+    """Call an action up to five times until it succeeds. An HTTP status below 500 is final."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return action()
@@ -79,7 +79,7 @@ def _retrying(action, address: str):
                 raise DataPrepError(
                     f"{address} cannot be read ({error}); the same command resumes"
                 ) from error
-        time.sleep(2.0 ** (attempt - 2))
+        time.sleep(2.0 ** (attempt - 2))  # 0.5, 1, 2 and 4 seconds.
     raise AssertionError("unreachable")
 
 
@@ -108,10 +108,10 @@ def _continue(address: str, part: Path, progress: Progress) -> None:
             ) from error
         raise
     with response:
-        continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        is_continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
         expected = int(response.headers.get("Content-Length", -1))
         received = 0
-        with open(part, "ab" if continues else "wb") as out:
+        with open(part, "ab" if is_continued else "wb") as out:
             while block := response.read(_BLOCK_BYTES):
                 out.write(block)
                 received += len(block)

@@ -27,7 +27,7 @@ def is_utf8(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """A file or folder in a folder. A link counts as its target."""
+    """A file or folder, as listed by its parent folder. A link counts as its target."""
 
     path: Path
     is_folder: bool
@@ -41,10 +41,10 @@ class Item:
         return self.path.name
 
     def status(self) -> os.stat_result:
-        """Return size and times, which the system is asked for once.
+        """Return size and times. They are cached after the first call.
 
         Raises:
-            CannotRead: the system reports an error.
+            CannotRead: the operating system reports an error.
         """
         if self.problem:
             raise CannotRead(self.path, self.problem)
@@ -97,7 +97,7 @@ def _item(folder: Path, entry: os.DirEntry) -> Item:
 
 
 def reason_of(error: OSError) -> str:
-    """Return the system's description of an error, without the path."""
+    """Return the operating system's description of an error, without the path."""
     return error.strerror or str(error)
 
 
@@ -105,7 +105,7 @@ def exists(path: Path) -> bool:
     """Return whether a path exists.
 
     Raises:
-        CannotRead: the system does not say, or the path is a link to a missing path.
+        CannotRead: the operating system reports an error, or the path is a link to a missing path.
     """
     try:
         os.stat(path)
@@ -133,6 +133,7 @@ def read_file(path: Path, *, start: int = 0, size: int = -1) -> bytes:
         raise CannotRead(path, reason_of(error)) from error
 
 
+# Tests replace these two functions to simulate input that cannot be read.
 def _open(path: Path) -> BinaryIO:
     return open(path, "rb")
 

@@ -1,4 +1,14 @@
-"""Parser of template hits in the format of hhsearch (.hhr)."""
+"""Parser of template hits in the format of hhsearch (.hhr).
+
+A file has a header, a table of all hits, and then a block per hit. Its Q and T lines are segments
+of the aligned query and template, each with the numbers of its first and last residue:
+
+    No 1
+    >1ABC_A name of the chain
+    Probab=99.98  E-value=1e-20  ...  Aligned_cols=60  ...  Sum_probs=55.1  ...
+    Q query            1 MKV-LSDE    7 (120)
+    T 1ABC_A           9 MRVALS-E   15 (98)
+"""
 
 from __future__ import annotations
 
@@ -22,8 +32,9 @@ _PDB_ID_LENGTH = 4
 _PDB_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits)
 _CHAIN_ID_CHARACTERS = _PDB_ID_CHARACTERS | {"."}
 _SEQUENCE_COLUMN = 17
+"""First column after the name in a Q or T line."""
 _SEQUENCE = re.compile(r"[\t ]*(\d+) ([A-Z-]+)[\t ]*(\d+) \(\d+\)")
-_ANNOTATIONS = ("ss_dssp", "ss_pred", "ss_conf", "Consensus", "sa_dssp", "sa_pred")
+_NOT_SEQUENCES = ("ss_dssp", "ss_pred", "ss_conf", "Consensus", "sa_dssp", "sa_pred")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +44,11 @@ class HhrHit:
     index: int
     """Number of the hit in the file, from 1."""
     name: str
+    """The line after '>', which begins with <PDB id>_<chain>."""
     aligned_cols: int
+    """Number of aligned pairs according to the summary."""
     sum_probs: float
+    """Sum of the probabilities of the aligned pairs, from the summary."""
     query: str
     """Aligned part of the query, with '-' for gaps."""
     hit_sequence: str
@@ -91,8 +105,8 @@ def _parse_lines(path: Path, lines: list[str]) -> list[HhrHit]:
             line=len(lines),
         )
     return [
-        _parse_hit(path, lines, first, last)
-        for first, last in zip(starts, [*starts[1:], len(lines)])
+        _parse_hit(path, lines, start, stop)
+        for start, stop in zip(starts, [*starts[1:], len(lines)])
     ]
 
 
@@ -115,42 +129,43 @@ def _count_table_rows(path: Path, lines: list[str]) -> int:
     return 0
 
 
-def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
-    if last - first < 3:
-        raise BrokenFile(path, "cut short: a hit without its summary", line=last)
-    name = lines[first + 1][1:]
-    if not lines[first + 1].startswith(">"):
+def _parse_hit(path: Path, lines: list[str], start: int, stop: int) -> HhrHit:
+    """Parse the block of a hit, lines[start:stop]."""
+    if stop - start < 3:
+        raise BrokenFile(path, "cut short: a hit without its summary", line=stop)
+    name = lines[start + 1][1:]
+    if not lines[start + 1].startswith(">"):
         raise BrokenFile(
             path,
-            f"expected '>' and the name of a hit, found {lines[first + 1][:60]!r}",
-            line=first + 2,
+            f"expected '>' and the name of a hit, found {lines[start + 1][:60]!r}",
+            line=start + 2,
         )
-    summary = _SUMMARY.match(lines[first + 2])
+    summary = _SUMMARY.match(lines[start + 2])
     if summary is None:
         raise BrokenFile(
-            path, f"expected the summary of a hit, found {lines[first + 2][:60]!r}", line=first + 3
+            path, f"expected the summary of a hit, found {lines[start + 2][:60]!r}", line=start + 3
         )
     sum_probs = float(summary.group(2))
     if not math.isfinite(sum_probs):
         raise BrokenFile(
-            path, f"Sum_probs is {summary.group(2)}, expected a finite number", line=first + 3
+            path, f"Sum_probs is {summary.group(2)}, expected a finite number", line=start + 3
         )
-    query, hit = _read_sequences(path, lines, first + 3, last)
+    query, hit = _read_sequences(path, lines, start + 3, stop)
     aligned_cols = int(float(summary.group(1)))
     num_pairs = sum(q != "-" and t != "-" for q, t in zip(query.text, hit.text))
-    is_whole = not (last == len(lines) and _may_be_truncated(lines, aligned_cols, num_pairs))
+    may_be_truncated = stop == len(lines) and _may_be_truncated(lines, aligned_cols, num_pairs)
     if (
         len(query.text) != len(hit.text)
         or num_pairs > aligned_cols
-        or (num_pairs < aligned_cols and not is_whole)
+        or (num_pairs < aligned_cols and may_be_truncated)
     ):
         raise BrokenFile(
             path,
             f"cut short: hit has {num_pairs} aligned columns, its summary says {aligned_cols}",
-            line=last,
+            line=stop,
         )
     return HhrHit(
-        index=int(_BLOCK.match(lines[first]).group(1)),
+        index=int(_BLOCK.match(lines[start]).group(1)),
         name=name,
         aligned_cols=aligned_cols,
         sum_probs=sum_probs,
@@ -162,13 +177,13 @@ def _parse_hit(path: Path, lines: list[str], first: int, last: int) -> HhrHit:
 
 
 def _read_sequences(
-    path: Path, lines: list[str], first: int, last: int
+    path: Path, lines: list[str], start: int, stop: int
 ) -> tuple[_AlignedSequence, _AlignedSequence]:
     """Return the query and the template sequence of a hit from its alignment blocks."""
     query, hit = _AlignedSequence(), _AlignedSequence()
-    for number in range(first, last):
+    for number in range(start, stop):
         line = lines[number]
-        if line[:2] in ("Q ", "T ") and not line[2:].startswith(_ANNOTATIONS):
+        if line[:2] in ("Q ", "T ") and not line[2:].startswith(_NOT_SEQUENCES):
             sequence = query if line[0] == "Q" else hit
             if not sequence.extend(line[_SEQUENCE_COLUMN:]):
                 raise BrokenFile(

@@ -2,8 +2,11 @@
 
 Entries are read as by the benchmark's preprocessing, which uses Biopython. Biopython's choices of
 alternative locations, residue names and errors determine the training data. This parser makes the
-same choices, including odd ones, which the comments name. Any error rejects the whole entry, never
-a single chain.
+same choices; "Odd:" marks those that are surprising. Any error rejects the whole entry, never a
+single chain.
+
+A label or label id is an mmCIF chain id (`_struct_asym.id`, `label_asym_id`); an author chain is
+named by `auth_asym_id` and may consist of several labels.
 """
 
 from __future__ import annotations
@@ -69,7 +72,9 @@ class _Polymer:
     """The protein polymer of one label id."""
 
     monomers: tuple[str, ...]
+    """Residue names, one for each row of `_entity_poly_seq`."""
     first_number: int
+    """Smallest `_entity_poly_seq.num`."""
 
 
 class _Tags:
@@ -106,7 +111,7 @@ def parse_mmcif(path: Path, *, own_data: bool = False) -> ParsedEntry:
 
     Args:
         own_data: accept ids whose length is not four, and files without `_chem_comp.type`, in
-            which `_entity_poly.type` tells proteins from other polymers.
+            which `_entity_poly.type` says which polymers are proteins.
 
     Raises:
         EntryRejected: the entry has no protein or breaks a rule of the benchmark.
@@ -338,7 +343,7 @@ def _coordinates(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return positions and masks by author chain.
 
-    Keys of residues come from model number 1, coordinates from the first model of the file.
+    Odd: keys of residues come from model number 1, coordinates from the first model of the file.
     """
     residues = chain_residues(sites)
     keys = sites.residue_keys(set(polymers))

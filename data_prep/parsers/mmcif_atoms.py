@@ -189,12 +189,12 @@ def _keys(column: dict[str, list[str]]) -> list[ResidueKey]:
 
 
 class _Atom:
-    """The record chosen among the alternative locations of an atom that were read."""
+    """An atom with alternative locations: the record that is chosen among those read so far."""
 
-    __slots__ = ("row", "occupancy", "has_alternatives")
+    __slots__ = ("row", "occupancy")
 
-    def __init__(self, row: int, occupancy: float, has_alternatives: bool) -> None:
-        self.row, self.occupancy, self.has_alternatives = row, occupancy, has_alternatives
+    def __init__(self, row: int, occupancy: float) -> None:
+        self.row, self.occupancy = row, occupancy
 
     def offer(self, row: int, occupancy: float) -> None:
         """Choose this record if its occupancy is higher than that of the chosen one."""
@@ -203,7 +203,7 @@ class _Atom:
 
 
 class Residue:
-    """A residue as a map from atom names to chosen records."""
+    """A residue: for each atom name the row of its only record, or an _Atom with alternatives."""
 
     __slots__ = ("name", "atoms", "has_blank_altloc")
 
@@ -237,11 +237,11 @@ class Residue:
             self.atoms[name] = row
             self.has_blank_altloc = True
         elif present is None:
-            self.atoms[name] = _Atom(row, occupancies[row], True)
+            self.atoms[name] = _Atom(row, occupancies[row])
         elif isinstance(present, int):
             # Odd: a record with an alternative location that follows one without is chosen if their
             # occupancies are equal.
-            self.atoms[name] = _Atom(row, occupancies[row], True)
+            self.atoms[name] = _Atom(row, occupancies[row])
             self.atoms[name].offer(present, occupancies[present])
         else:
             present.offer(row, occupancies[row])
@@ -257,6 +257,7 @@ class _Position:
 
     @property
     def chosen(self) -> Residue:
+        """The residue whose first record comes last in the file, as chosen by Biopython."""
         return self.residues[-1]
 
 

@@ -3,8 +3,8 @@
 The benchmark reads sequences with the SCOP table of Biopython. gemmi's table differs from it in
 hundreds of names, so the SCOP table is included here. 1,086 of its 1,299 lines are listed. The
 others give X, have several letters (chromophores of three residues, which give X), or have names
-padded with blanks (nucleotides), which never match a name of an mmCIF file. Odd but correct: SEC is
-A, MSE is M, ASX is B.
+padded with blanks (nucleotides), which never match a name of an mmCIF file. SEC is A in this table,
+and ASX is B.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from openfold_opt.protein.stereo_chemistry import (
 )
 
 OMEGA_DEGREES = 180.0
+"""All peptide bonds are trans."""
 
 
 def place_atom(
@@ -51,7 +52,7 @@ def build_backbone(sequence: str, torsions_degrees: np.ndarray) -> np.ndarray:
     """Return N, CA and C of every residue: float64 [N_res, 3, 3] angstrom.
 
     Bonds and angles inside a residue are those of its ideal rigid group, those between residues are
-    the means of the PDB. Peptide bonds are trans.
+    the means of the PDB.
 
     Args:
         torsions_degrees: phi and psi, [N_res, 2].
@@ -91,7 +92,7 @@ def build_atoms(sequence: str) -> tuple[np.ndarray, np.ndarray]:
     torsions = backbone_torsions(sequence)
     backbone = torch.from_numpy(build_backbone(sequence, torsions))
     backbone = backbone - backbone[:, 1].mean(dim=0)
-    # The origin is CA, C is on the positive x axis, and N is in the plane at positive y.
+    # The origin is CA, C is on the positive x axis, and N is in the xy plane at positive y.
     frames = Rigid.from_three_points(
         2 * backbone[:, 1] - backbone[:, 2], backbone[:, 1], backbone[:, 0], eps=0.0
     )

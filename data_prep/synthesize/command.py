@@ -23,11 +23,16 @@ from data_prep.synthesize.files import Chain, write_a3m, write_hhr, write_mmcif
 MEMBERS = 2
 """Chains of a family. The older one is a template of the newer one."""
 MEMBER_MUTATION_RATE = 0.25
-VALIDATION_SHARE = 0.08
+VALIDATION_FRACTION = 0.08
+"""Fraction of the families that are for validation."""
 TRAINING_DATES = ("2010-06-01", "2015-06-01")
+"""Release dates of the two members of a family for training."""
 VALIDATION_DATES = ("2021-09-20", "2021-12-01")
-"""Release dates of the members. The older one is after the last training date and before the
-evaluated dates."""
+"""Release dates of the two members of a family for validation.
+
+The first is after the last training date and before the first evaluation date, so this member is
+neither trained on nor evaluated. It is only a template.
+"""
 ALIGNMENT_DEPTHS = (8, 48)
 """Minimum and maximum number of rows of an alignment."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -83,13 +88,11 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise DataPrepError(f"--seed is {args.seed}, expected 0 or more")
     if args.out.exists() and not args.out.is_dir():
-        raise DataPrepError(
-            f"--out {args.out} is a file, expected a folder to make; name another one"
-        )
+        raise DataPrepError(f"--out {args.out} is a file, expected a folder; name another one")
     if args.out.exists() and any(args.out.iterdir()):
         raise DataPrepError(f"{args.out} is not empty; name a new folder, or remove it first")
     num_families = args.chains // MEMBERS
-    num_validation = max(1, round(VALIDATION_SHARE * num_families))
+    num_validation = max(1, round(VALIDATION_FRACTION * num_families))
     families = []
     with Progress(num_families * MEMBERS, what="synthesize", unit="chain") as progress:
         for number in range(num_families):

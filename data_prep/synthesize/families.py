@@ -31,6 +31,7 @@ whose backbones do not clash and that bring the blocks nearest to each other.
 BLOCK_LENGTHS = {"H": (5, 14), "E": (4, 8)}
 """Minimum and maximum number of residues of a helix and a strand."""
 NUM_BLOCKS = (2, 4)
+"""Minimum and maximum number of blocks of a chain."""
 CHAIN_LENGTHS = (24, 36)
 """Minimum and maximum number of residues of a chain.
 
@@ -41,6 +42,7 @@ MIN_BACKBONE_DISTANCE_ANGSTROM = 2.6
 """Minimum distances of residues three or more apart in sequence: between CA atoms, and between any
 of N, CA, C, O and CB. A hydrogen bond is 2.8 angstrom long."""
 MAX_TRIES = 1000
+"""Number of draws of a fold or a relative before an error."""
 _BACKBONE = [atom_order[name] for name in ("N", "CA", "C", "O", "CB")]
 TURN_TRIES = 20
 """Number of draws of turns for a set of blocks before other blocks are drawn.
@@ -85,7 +87,7 @@ def draw_fold(random: np.random.Generator) -> Fold:
             if not CHAIN_LENGTHS[0] <= len(fold) <= CHAIN_LENGTHS[1]:
                 break
             # The letters with the smallest and the largest torsions must both be free of clashes.
-            if all(is_free_of_clashes(_extreme_sequence(fold, last)) for last in (False, True)):
+            if all(is_free_of_clashes(_extreme_sequence(fold, end)) for end in (False, True)):
                 return fold
     raise RuntimeError(f"no fold without clashes in {MAX_TRIES} tries")
 
@@ -99,8 +101,9 @@ def _join(blocks: list[str], lengths: list[int], random: np.random.Generator) ->
     return Fold(classes=classes, is_turn=tuple(is_turn))
 
 
-def _extreme_sequence(fold: Fold, last: bool) -> str:
-    return "".join(fold.letters(i)[-1 if last else 0] for i in range(len(fold)))
+def _extreme_sequence(fold: Fold, is_last: bool) -> str:
+    """Return the first or the last letter at each position; letters are ordered by torsions."""
+    return "".join(fold.letters(i)[-1 if is_last else 0] for i in range(len(fold)))
 
 
 def is_free_of_clashes(sequence: str) -> bool:
@@ -156,9 +159,9 @@ class EvolutionConfig:
     """Rates of the changes from a sequence to the rows of its alignment."""
 
     mutation_rates: tuple[float, float] = (0.1, 0.7)
-    """The share of redrawn residues of a row is drawn between these."""
+    """The fraction of redrawn residues of a row is drawn between these."""
     drift_rate: float = 0.03
-    """Share of residues that become any letter, like errors of an alignment."""
+    """Probability that a residue becomes any letter, like an error of an alignment."""
     gap_rate: float = 0.03
     """Probability that a gap starts at a residue."""
     insertion_rate: float = 0.02
@@ -172,7 +175,7 @@ def evolve_row(
 ) -> str:
     """Draw a row of an a3m alignment to the sequence.
 
-    Capitals and '-' are columns, insertions are in lower case.
+    Upper-case letters and '-' are columns; lower-case letters are insertions.
     """
     row = list(mutate(sequence, fold, random, rate=random.uniform(*config.mutation_rates)))
     alphabet = "".join(CLASS_LETTERS.values())

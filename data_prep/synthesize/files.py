@@ -13,6 +13,7 @@ from openfold_opt.protein.residue_constants import atom_types, restype_1to3
 
 AUTHOR_CHAIN = "A"
 _HHR_WIDTH = 80
+"""Letters of a line of an alignment block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,9 @@ def write_a3m(rows: list[tuple[str, str]], path: Path) -> None:
 
 
 def write_hhr(query: Chain, hits: list[Chain], path: Path) -> None:
-    """Write hits with the length of the query that align over its whole length.
+    """Write hits that have the length of the query and align to all of it without gaps.
 
-    The order is by decreasing identity.
+    They are ordered by decreasing identity.
     """
     ranked = sorted(hits, key=lambda hit: -_identity(query, hit))
     length = len(query.sequence)

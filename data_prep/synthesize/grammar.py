@@ -33,6 +33,7 @@ LETTER_SPREAD_DEGREES = 4.0
 """Letters of a class are spread evenly from this far below its middle to this far above it."""
 
 _ROTAMERS_DEGREES = (-65.0, 180.0, 180.0, 180.0)
+"""chi1 to chi4 of residues without values of their own."""
 
 
 def backbone_torsions(sequence: str) -> np.ndarray:
@@ -54,7 +55,7 @@ def backbone_torsions(sequence: str) -> np.ndarray:
 def chi_torsions(sequence: str) -> np.ndarray:
     """Return chi1 to chi4 of every residue: float64 [N_res, 4] degrees.
 
-    They are those of the most common rotamer of its kind.
+    They are those of a common rotamer of this residue type.
     """
     chi = np.tile(np.array(_ROTAMERS_DEGREES), (len(sequence), 1))
     for i, letter in enumerate(sequence):

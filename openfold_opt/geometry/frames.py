@@ -26,6 +26,7 @@ from openfold_opt.protein.residue_constants import (
 )
 
 BACKBONE, PSI, FIRST_CHI = 0, 3, 4
+"""Indices of rigid groups."""
 
 
 def _group_tables() -> tuple[np.ndarray, np.ndarray]:
@@ -41,12 +42,12 @@ def _group_tables() -> tuple[np.ndarray, np.ndarray]:
     exists[:, [BACKBONE, PSI]] = 1.0
     exists[:, FIRST_CHI:] = chi_angles_mask
     for restype, residue in enumerate([*restype_1to3.values(), "UNK"]):
-        bases: dict[int, tuple[str, ...]] = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
-        bases |= {
+        defining: dict[int, tuple[str, ...]] = {BACKBONE: ("C", "CA", "N"), PSI: ("CA", "C", "O")}
+        defining |= {
             FIRST_CHI + chi: names[1:]
             for chi, names in enumerate(chi_angles_atoms.get(residue, ()))
         }
-        for group, names in bases.items():
+        for group, names in defining.items():
             atoms[restype, group] = [atom_order[name] for name in names]
     return read_only(atoms), read_only(exists)
 
@@ -113,7 +114,7 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
 
     Args:
         backbone: Frames [..., N_res].
-        angles: [..., N_res, 7, 2], sine and cosine of the torsion angles.
+        angles: [..., N_res, 7, 2], sine and cosine of omega, phi, psi and chi1..chi4.
         aatype: [..., N_res] int64.
 
     Returns:
@@ -123,6 +124,7 @@ def torsion_angles_to_frames(backbone: Rigid, angles: Tensor, aatype: Tensor) ->
         lookup(restype_rigid_group_default_frame, aatype).to(angles.dtype)
     )
     sine, cosine = angles.unbind(-1)
+    # Group 0, the backbone, has no torsion: its angle is zero.
     sine = torch.cat([torch.zeros_like(sine[..., :1]), sine], dim=-1)[..., None]
     cosine = torch.cat([torch.ones_like(cosine[..., :1]), cosine], dim=-1)[..., None]
     # This is default times a rotation about x, which mixes the second and the third columns.

@@ -17,7 +17,7 @@ def superimpose(mobile: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, T
     Args:
         mobile: [..., N, 3] angstrom.
         target: [..., N, 3] angstrom.
-        mask: [..., N], 1 for the points to fit. At least one point must be 1.
+        mask: [..., N], 1 for the points to fit. At least one element must be 1.
 
     Returns:
         All points of mobile after superposition, [..., N, 3], and the RMSD of the masked points,
@@ -57,10 +57,10 @@ def rmsd(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
 def gdt(
     predicted: Tensor, true: Tensor, mask: Tensor, *, thresholds_angstrom: tuple[float, ...]
 ) -> Tensor:
-    """Compute the global distance test of superimposed structures.
+    """Compute the global distance test (GDT) of two structures.
 
     Args:
-        predicted: [..., N, 3] angstrom.
+        predicted: [..., N, 3] angstrom, already superimposed on true.
         true: [..., N, 3] angstrom.
         mask: [..., N].
 

@@ -27,7 +27,7 @@ def atom37_to_torsion_angles(
     """Compute sine and cosine of omega, phi, psi and chi1..chi4 (AF2 suppl. table 2).
 
     omega and phi of a residue use atoms of the previous residue, so the first residue has neither.
-    psi is measured with O instead of the next N, so its sign is inverted.
+    psi is measured with O, which is opposite to the next N, so its sine and cosine are negated.
 
     Args:
         aatype: [..., N_res] int64, classes 0..21.
@@ -61,19 +61,19 @@ def _torsion_atoms(aatype: Tensor, positions: Tensor, mask: Tensor) -> tuple[Ten
     previous_mask = torch.cat([torch.zeros_like(mask[..., :1, :]), mask[..., :-1, :]], dim=-2)
     # A list of integers as an index would be copied from the host to the device, so atoms are
     # indexed one by one.
-    p, q = positions.unbind(-2), previous_positions.unbind(-2)
+    this, previous = positions.unbind(-2), previous_positions.unbind(-2)
     torsions = (
-        (q[_CA], q[_C], p[_N], p[_CA]),
-        (q[_C], p[_N], p[_CA], p[_C]),
-        (p[_N], p[_CA], p[_C], p[_O]),
+        (previous[_CA], previous[_C], this[_N], this[_CA]),  # omega
+        (previous[_C], this[_N], this[_CA], this[_C]),  # phi
+        (this[_N], this[_CA], this[_C], this[_O]),  # psi
     )
     backbone = torch.stack([torch.stack(atoms, dim=-2) for atoms in torsions], dim=-3)
-    p_mask, q_mask = mask.unbind(-1), previous_mask.unbind(-1)
+    this_has, previous_has = mask.unbind(-1), previous_mask.unbind(-1)
     backbone_mask = torch.stack(
         [
-            q_mask[_CA] * q_mask[_C] * p_mask[_N] * p_mask[_CA],
-            q_mask[_C] * p_mask[_N] * p_mask[_CA] * p_mask[_C],
-            p_mask[_N] * p_mask[_CA] * p_mask[_C] * p_mask[_O],
+            previous_has[_CA] * previous_has[_C] * this_has[_N] * this_has[_CA],
+            previous_has[_C] * this_has[_N] * this_has[_CA] * this_has[_C],
+            this_has[_N] * this_has[_CA] * this_has[_C] * this_has[_O],
         ],
         dim=-1,
     )

@@ -42,10 +42,10 @@ class AlphaFoldLoss:
         self.config = config
 
     def __call__(self, outputs: ModelOutputs, batch: FeatureBatch) -> LossTerms:
-        """Compute the loss of the last recycling pass.
+        """Compute the loss of the last pass, the only one with gradient.
 
         Args:
-            outputs: Outputs of the pass with gradient. They are converted to float32.
+            outputs: Outputs of that pass. They are converted to float32.
             batch: Features of that pass (FeatureBatch.at_pass) on the same device.
 
         Raises:

@@ -1,4 +1,9 @@
-"""Weights and constants of the losses (AF2 suppl. 1.9)."""
+"""Weights and constants of the losses (AF2 suppl. 1.9).
+
+`category` says whether a field changes the mathematics of training (docs/glossary.md). `eps` is
+added to denominators and below square roots. Bins have equal width: min_bin_angstrom and
+max_bin_angstrom are the upper limit of the first and the lower limit of the last one.
+"""
 
 from __future__ import annotations
 

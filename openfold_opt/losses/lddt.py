@@ -24,8 +24,8 @@ def lddt(
 ) -> Tensor:
     """Compute the fraction of preserved distances, averaged over four thresholds.
 
-    Pairs with a true distance below the cutoff count. A distance is preserved if its error is below
-    the threshold.
+    Only pairs with a true distance below the cutoff count. A distance is preserved if its error is
+    below the threshold.
 
     Args:
         predicted: [..., N_res, 3] angstrom, one atom per residue (CA for lDDT-Ca).
@@ -39,9 +39,11 @@ def lddt(
     true_distance = pairwise_distance(true, true, eps=eps)
     error = (true_distance - pairwise_distance(predicted, predicted, eps=eps)).abs()
     is_other = 1.0 - torch.eye(mask.shape[-1], device=mask.device, dtype=mask.dtype)
-    counts = (true_distance < cutoff_angstrom) * mask[..., :, None] * mask[..., None, :] * is_other
-    kept = sum((error < threshold).to(error.dtype) for threshold in THRESHOLDS_ANGSTROM) / len(
+    is_counted = (
+        (true_distance < cutoff_angstrom) * mask[..., :, None] * mask[..., None, :] * is_other
+    )
+    preserved = sum((error < threshold).to(error.dtype) for threshold in THRESHOLDS_ANGSTROM) / len(
         THRESHOLDS_ANGSTROM
     )
     dims = (-1,) if per_residue else (-2, -1)
-    return (eps + (counts * kept).sum(dims)) / (eps + counts.sum(dims))
+    return (eps + (is_counted * preserved).sum(dims)) / (eps + is_counted.sum(dims))

@@ -12,7 +12,7 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.residue_constants import restype_atom14_is_ambiguous
 
 _EPS = 1e-10
-_SLOTS = slice(
+_AMBIGUOUS_SLOTS = slice(
     int(restype_atom14_is_ambiguous.any(axis=0).argmax()),
     14 - int(restype_atom14_is_ambiguous.any(axis=0)[::-1].argmax()),
 )
@@ -42,13 +42,13 @@ def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
         predicted: [batch, N_res, 14, 3] angstrom, atoms of the last structure module block.
     """
     exists, ambiguous = batch.atom14_gt_exists, batch.atom14_atom_is_ambiguous
-    ambiguous_mask = (exists * ambiguous)[..., _SLOTS].flatten(1)
+    ambiguous_mask = (exists * ambiguous)[..., _AMBIGUOUS_SLOTS].flatten(1)
     unambiguous_mask = (exists * (1.0 - ambiguous)).flatten(1)
     pair_mask = ambiguous_mask[:, :, None] * unambiguous_mask[:, None, :]
 
     def distances(positions: Tensor) -> Tensor:
         return pairwise_distance(
-            positions[:, :, _SLOTS].flatten(1, 2), positions.flatten(1, 2), eps=_EPS
+            positions[:, :, _AMBIGUOUS_SLOTS].flatten(1, 2), positions.flatten(1, 2), eps=_EPS
         )
 
     predicted_distance = distances(predicted)
@@ -58,16 +58,18 @@ def rename_ground_truth(predicted: Tensor, batch: FeatureBatch) -> RenamedTruth:
         per_atom = (pair_mask * torch.sqrt(difference * difference + _EPS)).sum(-1)
         return per_atom.unflatten(1, (predicted.shape[1], -1)).sum(-1)
 
-    is_better = distance_error(batch.atom14_alt_gt_positions) < distance_error(
+    use_alternative = distance_error(batch.atom14_alt_gt_positions) < distance_error(
         batch.atom14_gt_positions
     )
     return RenamedTruth(
         torch.where(
-            is_better[..., None, None], batch.atom14_alt_gt_positions, batch.atom14_gt_positions
+            use_alternative[..., None, None],
+            batch.atom14_alt_gt_positions,
+            batch.atom14_gt_positions,
         ),
-        torch.where(is_better[..., None], batch.atom14_alt_gt_exists, batch.atom14_gt_exists),
+        torch.where(use_alternative[..., None], batch.atom14_alt_gt_exists, batch.atom14_gt_exists),
         torch.where(
-            is_better[..., None, None, None],
+            use_alternative[..., None, None, None],
             batch.rigidgroups_alt_gt_frames,
             batch.rigidgroups_gt_frames,
         ),

@@ -23,7 +23,7 @@ def supervised_chi_loss(
     unnormalized angle vectors from unit length. Both are averaged over structure module blocks,
     residues and angles.
     """
-    predicted = outputs.sm_angles[..., 3:, :]
+    predicted = outputs.sm_angles[..., 3:, :]  # chi1..chi4; the first three are omega, phi, psi.
     true = batch.chi_angles_sin_cos[:, None]
     sign = 1.0 - 2.0 * lookup(chi_pi_periodic, batch.aatype)[:, None, ..., None]
     error = torch.minimum(

@@ -14,13 +14,14 @@ from openfold_opt.protein import stereo_chemistry as chemistry
 from openfold_opt.protein.residue_constants import restype_order
 
 N, CA, C = 0, 1, 2
+"""Slots of the backbone atoms in atom14."""
 _EPS = 1e-6
 _EPS_DISTANCE = 1e-10
 _SULFUR_SLOT = 5
 """Slot of SG in cysteine.
 
-Like the benchmark, this code allows clashes between all pairs of atoms in this slot, not only in
-cysteine.
+Like the benchmark, this code ignores clashes between any two atoms in this slot, also if they are
+not in cysteine.
 """
 
 

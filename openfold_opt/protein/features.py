@@ -7,17 +7,18 @@ symbolic and exclude the leading dims:
     one sample   shared feature [...]               per-pass feature [num_passes, ...]
     a batch      shared feature [batch, ...]        per-pass feature [batch, num_passes, ...]
 
-A *per-pass* feature has one slice per recycling pass, because MSA sampling, masking and clustering
-are random and repeated for each pass. All passes share the structure, the templates, the crop and
-the random choice to clamp.
+A *per-pass* feature has one slice for each recycling iteration and one for the last pass, because
+MSA sampling, masking and clustering are random and repeated for each pass. All passes share the
+structure, the templates, the crop and the random choice whether the backbone FAPE is clamped.
 
     N_res    residues of the crop (training) or of the whole chain (evaluation)
     N_clust  rows of the clustered MSA
     N_extra  rows of the extra MSA
     N_templ  templates
 
-Every feature is padded with zeros; the masks mark the entries that are not padding. Residue
-classes: 0..19 as in `residue_constants.restypes`, 20 unknown, 21 gap, 22 masked (MSA only).
+Every feature is padded with zeros; the masks are 0 there. Residue classes: 0..19 as in
+`residue_constants.restypes`, 20 unknown, 21 gap, 22 masked (MSA only). The deletion value of n
+deleted residues is 2/pi atan(n / 3).
 """
 
 from collections.abc import Mapping
@@ -132,7 +133,7 @@ _SHARED = (
         ("N_res", 8, 4, 4),
         FLOAT,
         "angstrom",
-        "frames of the eight rigid groups, homogeneous",
+        "frames of the eight rigid groups, as homogeneous matrices",
     ),
     (
         "rigidgroups_alt_gt_frames",
@@ -173,7 +174,7 @@ _SHARED = (
         ("N_templ", "N_res", 37, 3),
         FLOAT,
         "angstrom",
-        "centered on the template chain",
+        "relative to the mean of all resolved atoms of the template chain",
     ),
     (
         "template_all_atom_mask",
@@ -202,7 +203,7 @@ _SHARED = (
         ("N_templ", "N_res", 7, 2),
         FLOAT,
         "sin, cos",
-        "the same angles with pi-periodic chi rotated by pi",
+        "the same angles with pi-periodic chi angles rotated by pi",
     ),
     (
         "template_torsion_angles_mask",
@@ -218,7 +219,7 @@ _PER_PASS = (
         "msa_feat",
         ("N_clust", "N_res", 49),
         FLOAT,
-        "1",
+        "dimensionless",
         "one-hot masked MSA (23), has deletion, deletion value, cluster profile (23), "
         "mean deletion value of the cluster",
     ),
@@ -241,7 +242,7 @@ _PER_PASS = (
         "0 or 1",
         "residues were deleted before this one",
     ),
-    ("extra_deletion_value", ("N_extra", "N_res"), FLOAT, "1", "2/pi atan(number deleted / 3)"),
+    ("extra_deletion_value", ("N_extra", "N_res"), FLOAT, "dimensionless", "deletion value"),
 )
 
 

@@ -43,7 +43,8 @@ class ShardFile:
 class ShardIndex:
     """The chain table and the list of shards.
 
-    Chains are in canonical order: folder, file, entity, `_struct_asym`.
+    Chains are in canonical order: by folder and name of the mmCIF file, then by entity, then in the
+    order of `_struct_asym`.
     """
 
     format_version: int
@@ -57,11 +58,12 @@ class ShardIndex:
     missing_alignments: str
     """Value of `convert --missing-alignments`: "error" or "query"."""
     num_entries: int
+    """Number of PDB entries in the input, including the rejected ones."""
     num_rejected_entries: int
 
     @functools.cached_property
     def by_id(self) -> dict[str, ChainEntry]:
-        """Map of chain ids to entries."""
+        """Chain id -> row of the chain table."""
         return {chain.chain_id: chain for chain in self.chains}
 
     @classmethod
@@ -103,7 +105,7 @@ class ShardIndex:
 
 
 def verified_checksum(data_dir: str | Path) -> str | None:
-    """Return the index checksum of the last successful `verify`, or None without a valid record.
+    """Return the index checksum that the last successful `verify` recorded, or None.
 
     If it is equal to `ShardIndex.checksum`, all shards of this data set were verified.
     """
@@ -117,10 +119,10 @@ def verified_checksum(data_dir: str | Path) -> str | None:
     return checksum if isinstance(checksum, str) else None
 
 
-def index_image(
+def encode_index(
     chains: Sequence[ChainEntry], shards: Sequence[ShardFile], *, attributes: dict[str, str | int]
 ) -> memoryview:
-    """Return the contents of an index file.
+    """Return the bytes of an index file.
 
     Args:
         attributes: missing_alignments, num_entries and num_rejected_entries.
@@ -145,7 +147,7 @@ def index_image(
     arrays["shard_sha256"] = shard_format.encode_strings(shard.sha256 for shard in shards)
     arrays["shard_size_bytes"] = np.array([shard.size_bytes for shard in shards], dtype=np.int64)
     checksum = shard_format.content_checksum(arrays, attributes)
-    return shard_format.file_image(arrays, {**attributes, "checksum": checksum})
+    return shard_format.encode_file(arrays, {**attributes, "checksum": checksum})
 
 
 def _index_path(data_dir: Path) -> Path:

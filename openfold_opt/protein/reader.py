@@ -12,7 +12,7 @@ import numpy as np
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS, sequence_to_tokens
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.records import AlignmentRecord, ChainEntry, StructureRecord, TemplateHit
-from openfold_opt.protein.shard_files import AlignmentShard, StructureShard, named_damage
+from openfold_opt.protein.shard_files import AlignmentShard, StructureShard, damage_as_shard_error
 
 _MAX_OPEN_SHARDS = 256
 """Each open shard uses one file descriptor, and a process usually has a limit of 1,024."""
@@ -32,7 +32,7 @@ class ShardReader:
     def __init__(self, data_dir: str | Path) -> None:
         self.data_dir = Path(data_dir)
         self._open: OrderedDict[int, StructureShard | AlignmentShard] = OrderedDict()
-        # The index is cached. Reading it here reports a bad data directory at once.
+        # Read the index now, so that a bad data directory is reported at once. It is cached.
         _ = self.index
 
     @functools.cached_property
@@ -56,7 +56,7 @@ class ShardReader:
         """Return the sequence and coordinates of a chain."""
         entry = self.entry(chain_id)
         shard = self._shard(entry.structure_shard, StructureShard)
-        with named_damage(shard.path):
+        with damage_as_shard_error(shard.path):
             positions, mask = shard.atoms(entry.structure_row)
             sequence = shard.sequence(entry.structure_row)
         return StructureRecord(
@@ -74,7 +74,7 @@ class ShardReader:
         """Return the sequence of a chain, one letter per residue."""
         entry = self.entry(chain_id)
         shard = self._shard(entry.structure_shard, StructureShard)
-        with named_damage(shard.path):
+        with damage_as_shard_error(shard.path):
             return shard.sequence(entry.structure_row)
 
     def alignment(self, chain_id: str) -> AlignmentRecord:
@@ -87,20 +87,20 @@ class ShardReader:
         if entry.alignment_id is None:
             return single_row_alignment(self.sequence(chain_id))
         shard = self._shard(entry.alignment_shard, AlignmentShard)
-        with named_damage(shard.path):
+        with damage_as_shard_error(shard.path):
             return shard.alignment(entry.alignment_row)
 
     def template_hits(self, chain_id: str) -> tuple[TemplateHit, ...]:
         """Return the hits that pass every filter except the date, highest sum_probs first.
 
-        The sort is stable. Hits on the chain's own PDB entry are excluded, and so are hits on
-        chains that conversion rejected because of their alignment.
+        Hits with equal sum_probs keep the order of the .hhr file. Hits on the chain's own PDB entry
+        are excluded, and so are hits on chains that conversion rejected because of their alignment.
         """
         entry = self.entry(chain_id)
         if entry.alignment_id is None or entry.num_template_hits == 0:
             return ()
         shard = self._shard(entry.alignment_shard, AlignmentShard)
-        with named_damage(shard.path):
+        with damage_as_shard_error(shard.path):
             hits = shard.hits(entry.hit_set)
         known = self.index.by_id
         return tuple(hit for hit in hits if hit.pdb_id != entry.pdb_id and hit.name in known)

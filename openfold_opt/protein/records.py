@@ -20,9 +20,9 @@ class ChainEntry:
     chain_id: str
     """`<pdb id>_<author chain id>`, for example 2hhb_A."""
     mmcif_chain_ids: tuple[str, ...]
-    """All label ids of the author chain, including ligands and water, in file order."""
+    """All mmCIF chain ids of this author's chain, also of its ligands and water, in file order."""
     release_date: str
-    """ISO date of the earliest revision."""
+    """ISO date of the entry's earliest revision."""
     resolution: float | None
     """In angstrom; None if the entry has none."""
     method: str
@@ -32,17 +32,20 @@ class ChainEntry:
     commonest_letter_count: int
     """Number of occurrences of the most frequent letter of the sequence."""
     alignment_id: str | None
-    """Name of the chain's alignment folder; None if its alignment is the sequence alone."""
+    """Name of the alignment folder, which several chains may share; None if there is none."""
     num_alignments: int
-    """Number of rows of the alignment without duplicates; 1 if it is the sequence alone."""
+    """Number of rows of the alignment without duplicates; 1 without an alignment folder."""
     num_template_hits: int
     """Number of template hits that pass every filter except those on date and own entry."""
     structure_shard: int
+    """Position of the shard in `ShardIndex.shards`."""
     structure_row: int
+    """Row of the chain in its structure shard."""
     alignment_shard: int
-    """-1 if alignment_id is None."""
+    """Position of the shard in `ShardIndex.shards`; -1 if alignment_id is None."""
     alignment_row: int
     hit_set: int
+    """Row and set of template hits in the alignment shard; -1 if alignment_id is None."""
 
     @property
     def pdb_id(self) -> str:
@@ -133,9 +136,10 @@ class TemplateHit:
     name: str
     """The chain that provides the atoms.
 
-    If the hit's own chain differs, conversion may use another chain of the same entry.
+    If the chain in the .hhr file lacks the hit's sequence, this is another chain of its entry.
     """
     sum_probs: float
+    """Sum of the probabilities of the aligned pairs, from the .hhr file. A high value is better."""
     release_date: str
     query_index: np.ndarray
     """int32 [num_pairs]: the aligned residues of the query."""

@@ -203,6 +203,7 @@ def _default_frames(residue: str) -> np.ndarray:
     """
     at = {atom: np.array(position) for atom, _, position in rigid_group_atom_positions[residue]}
     frames = np.tile(np.eye(4), (NUM_RIGID_GROUPS, 1, 1))
+    # 2 is phi, 3 psi, 4 to 7 chi1 to chi4. Backbone (0) and pre-omega (1) are the identity.
     frames[2] = _frame(at["N"] - at["CA"], np.array([1.0, 0.0, 0.0]), at["N"])
     frames[3] = _frame(at["C"] - at["CA"], at["CA"] - at["N"], at["C"])
     for chi, (a, b, c, _) in enumerate(chi_angles_atoms[residue]):

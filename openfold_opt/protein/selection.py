@@ -15,6 +15,7 @@ MAX_RESOLUTION_ANGSTROM = 9.0
 MAX_LETTER_FRACTION = 0.8
 MIN_WEIGHT_LENGTH = 256
 MAX_WEIGHT_LENGTH = 512
+"""Lengths are clipped to this range in the sampling weight."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,10 +130,10 @@ def filter_reasons(chain: ChainEntry, *, max_release_date: str) -> Iterator[str]
     if chain.resolution is not None and chain.resolution >= MAX_RESOLUTION_ANGSTROM:
         limit = MAX_RESOLUTION_ANGSTROM
         yield f"resolution {chain.resolution:g} angstrom, expected below {limit:g}"
-    share = chain.commonest_letter_count / chain.sequence_length
-    if share > MAX_LETTER_FRACTION:
+    fraction = chain.commonest_letter_count / chain.sequence_length
+    if fraction > MAX_LETTER_FRACTION:
         limit = MAX_LETTER_FRACTION
-        yield f"one letter is {share:.1%} of the sequence, expected at most {limit:.0%}"
+        yield f"one letter is {fraction:.1%} of the sequence, expected at most {limit:.0%}"
     if chain.cluster_id == -1:
         yield "in no cluster"
 

@@ -51,10 +51,10 @@ class _StoredArray:
         Raises:
             ShardError: The file was truncated after it was opened.
         """
-        first, last, _ = rows.indices(self._shape[0])
-        array = np.empty((max(last - first, 0), *self._shape[1:]), dtype=self._dtype)
+        start, stop, _ = rows.indices(self._shape[0])
+        array = np.empty((max(stop - start, 0), *self._shape[1:]), dtype=self._dtype)
         row_bytes = self._dtype.itemsize * math.prod(self._shape[1:])
-        self._read(array.reshape(-1).view(np.uint8).data, self._offset + first * row_bytes)
+        self._read(array.reshape(-1).view(np.uint8).data, self._offset + start * row_bytes)
         array.flags.writeable = False
         return array
 
@@ -93,7 +93,7 @@ class _OpenShard:
         self.path = path
         self.arrays: dict[str, np.ndarray] = {}
         self._large: dict[str, np.ndarray | _StoredArray] = {}
-        with named_damage(path), shard_format.open_checked(path) as file:
+        with damage_as_shard_error(path), shard_format.open_checked(path) as file:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, descriptor)
             for name, dataset in file.items():
@@ -107,8 +107,8 @@ class _OpenShard:
 
 
 @contextmanager
-def named_damage(path: Path) -> Iterator[None]:
-    """Raise what HDF5 and NumPy raise for a damaged file as a ShardError that names the file.
+def damage_as_shard_error(path: Path) -> Iterator[None]:
+    """Convert exceptions of HDF5 and NumPy for a damaged file to a ShardError that names it.
 
     h5py raises RuntimeError for some kinds of damage, and wrong offsets give a LookupError.
     """
@@ -126,7 +126,7 @@ def named_damage(path: Path) -> Iterator[None]:
 def _large_array(path: Path, descriptor: int, dataset: h5py.Dataset) -> np.ndarray | _StoredArray:
     """Return a dataset as an array that can be sliced.
 
-    An empty dataset is read at once, because HDF5 allocates no storage for it.
+    An empty dataset is read at once: HDF5 allocates no storage for it, so it has no offset.
     """
     return _StoredArray(path, descriptor, dataset) if dataset.size else dataset[()]
 
@@ -137,7 +137,7 @@ class StructureShard(_OpenShard):
     large_names = _LARGE_STRUCTURE_ARRAYS
 
     def strings(self, name: str) -> list[str]:
-        """Return a column of text.
+        """Return the values of a text column.
 
         Columns: chain_id, mmcif_chain_ids, entity_keys, release_date, method, rejected_entry and
         rejected_reason.
@@ -146,8 +146,8 @@ class StructureShard(_OpenShard):
 
     def sequence(self, row: int) -> str:
         """Return the sequence of a chain, one letter per residue."""
-        first, last = self.arrays["residue_offset"][row : row + 2]
-        return self._large["sequence"][first:last].tobytes().decode("ascii")
+        start, stop = self.arrays["residue_offset"][row : row + 2]
+        return self._large["sequence"][start:stop].tobytes().decode("ascii")
 
     def atoms(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the atoms of a chain.
@@ -156,19 +156,20 @@ class StructureShard(_OpenShard):
             Positions, float32 [N_res, 37, 3], angstrom, zero for unresolved atoms; and the mask of
             resolved atoms, bool [N_res, 37].
         """
-        first_residue, last_residue = self.arrays["residue_offset"][row : row + 2]
-        first_atom, last_atom = self.arrays["atom_offset"][row : row + 2]
-        packed = self._large["atom_mask"][first_residue:last_residue]
+        residue_start, residue_stop = self.arrays["residue_offset"][row : row + 2]
+        atom_start, atom_stop = self.arrays["atom_offset"][row : row + 2]
+        packed = self._large["atom_mask"][residue_start:residue_stop]
         mask = np.unpackbits(packed, axis=1, count=NUM_ATOM_TYPES).astype(bool)
         positions = np.zeros((*mask.shape, 3), dtype=np.float32)
-        positions[mask] = self._large["atom_positions"][first_atom:last_atom]
+        positions[mask] = self._large["atom_positions"][atom_start:atom_stop]
         return positions, mask
 
 
 class AlignmentShard(_OpenShard):
     """A shard of alignments and template hits.
 
-    Each row is an alignment. A hit set belongs to one alignment and one query sequence.
+    Each row is an alignment. A hit set belongs to one alignment and one query sequence, because the
+    chains that share an alignment may have slightly different sequences.
     """
 
     large_names = _LARGE_ALIGNMENT_ARRAYS
@@ -176,34 +177,34 @@ class AlignmentShard(_OpenShard):
     def alignment(self, row: int) -> AlignmentRecord:
         """Return the alignment of a row."""
         arrays, large = self.arrays, self._large
-        first_row, last_row = arrays["row_offset"][row : row + 2]
-        first_residue, last_residue = arrays["residue_offset"][row : row + 2]
-        first_byte, last_byte = arrays["msa_offset"][row : row + 2]
-        indptr = arrays["deletion_indptr"][first_row : last_row + 1]
+        row_start, row_stop = arrays["row_offset"][row : row + 2]
+        residue_start, residue_stop = arrays["residue_offset"][row : row + 2]
+        byte_start, byte_stop = arrays["msa_offset"][row : row + 2]
+        indptr = arrays["deletion_indptr"][row_start : row_stop + 1]
         return AlignmentRecord(
-            msa=np.asarray(large["msa"][first_byte:last_byte]).reshape(
-                last_row - first_row, last_residue - first_residue
+            msa=np.asarray(large["msa"][byte_start:byte_stop]).reshape(
+                row_stop - row_start, residue_stop - residue_start
             ),
             deletion_indptr=indptr - indptr[0],
             deletion_column=np.asarray(large["deletion_column"][indptr[0] : indptr[-1]]),
             deletion_count=np.asarray(large["deletion_count"][indptr[0] : indptr[-1]]),
-            token_counts=np.array(large["token_counts"][first_residue:last_residue]),
+            token_counts=np.array(large["token_counts"][residue_start:residue_stop]),
         )
 
     def hits(self, hit_set: int) -> tuple[TemplateHit, ...]:
         """Return the template hits of a set by descending sum_probs, ties in .hhr file order."""
-        first, last = self.arrays["hit_offset"][hit_set : hit_set + 2]
-        return tuple(self._hit(hit) for hit in range(first, last))
+        start, stop = self.arrays["hit_offset"][hit_set : hit_set + 2]
+        return tuple(self._hit(hit) for hit in range(start, stop))
 
     def _hit(self, hit: int) -> TemplateHit:
         arrays, large = self.arrays, self._large
-        first, last = arrays["pair_offset"][hit : hit + 2]
+        start, stop = arrays["pair_offset"][hit : hit + 2]
         return TemplateHit(
             name=arrays["hit_name"][hit].decode(),
             sum_probs=float(arrays["hit_sum_probs"][hit]),
             release_date=arrays["hit_release_date"][hit].decode(),
-            query_index=np.array(large["pair_query"][first:last]),
-            template_index=np.array(large["pair_template"][first:last]),
-            template_tokens=np.array(large["pair_token"][first:last]),
+            query_index=np.array(large["pair_query"][start:stop]),
+            template_index=np.array(large["pair_template"][start:stop]),
+            template_tokens=np.array(large["pair_token"][start:stop]),
             failure=arrays["hit_failure"][hit].decode(),
         )

@@ -33,7 +33,7 @@ INDEX_FILE_NAME = "index.h5"
 REJECTED_FILE_NAME = "rejected.csv"
 VERIFIED_FILE_NAME = "verified.json"
 STATE_DIR_NAME = ".convert"
-"""Folder in the data directory for unfinished files and the inputs of finished shards."""
+"""Folder in the data directory for unfinished files, and for the state file of each shard."""
 
 NUM_ATOM_TYPES = 37
 PACKED_MASK_BYTES = 5
@@ -73,7 +73,9 @@ def offsets(lengths: Iterable[int]) -> np.ndarray:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> memoryview:
+def encode_file(
+    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]
+) -> memoryview:
     """Return the bytes of an HDF5 file with contiguous datasets.
 
     The bytes depend on the contents only, and not on the time or the machine.
@@ -86,7 +88,7 @@ def file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | 
             file.attrs[name] = value
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-    # A view: a copy would double the memory for the shard.
+    # This is a view. getvalue() would copy the shard, which doubles the memory.
     return buffer.getbuffer()
 
 
@@ -141,7 +143,7 @@ def open_checked(path: Path) -> h5py.File:
 def why_not_opened(path: Path, error: OSError) -> str:
     """Explain an error that h5py raised for a file, and how to fix it.
 
-    The advice to remove the file is given only if the system can read it and HDF5 cannot.
+    The text advises to remove the file only if the operating system can read it and HDF5 cannot.
     """
     if "unable to lock file" in str(error):
         return (
@@ -154,15 +156,15 @@ def why_not_opened(path: Path, error: OSError) -> str:
             file.read(1)
     except FileNotFoundError:
         return "does not exist; expected a file written by `python -m data_prep convert`"
-    except OSError as refusal:
-        return _refused(refusal, "fix this")
+    except OSError as system_error:
+        return _cannot_be_opened(system_error, "fix this")
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return _refused(error, "raise the limit (ulimit -n)")
+        return _cannot_be_opened(error, "raise the limit (ulimit -n)")
     return f"cannot be read as HDF5 ({error}); remove it and run the same `convert` again"
 
 
-def _refused(error: OSError, remedy: str) -> str:
-    """Describe an error of the operating system."""
+def _cannot_be_opened(error: OSError, remedy: str) -> str:
+    """Describe an error of the operating system and what to do about it."""
     reason = f"cannot be opened: {error.strerror}"
     return f"{reason}. The file need not be damaged: {remedy} and try again"
 
@@ -170,7 +172,7 @@ def _refused(error: OSError, remedy: str) -> str:
 def content_checksum(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int]) -> str:
     """Return the SHA-256 of attributes and of the names, dtypes, shapes and bytes of arrays.
 
-    It does not depend on the encoding in the HDF5 file.
+    It depends on the contents only, not on how HDF5 stores them.
     """
     digest = hashlib.sha256()
     for name, value in sorted(attributes.items()):

@@ -19,8 +19,8 @@ van_der_waals_radius = {"C": 1.7, "N": 1.55, "O": 1.52, "S": 1.8}
 # Between residues: the first value is for any next residue except proline, the second for proline.
 between_residue_bond_length_c_n = (1.329, 1.341)
 between_residue_bond_length_stddev_c_n = (0.014, 0.016)
-# Cosines of the angles at N and at C with their standard deviations: 121.352 +- 2.315 degrees and
-# 116.568 +- 1.995 degrees.
+# (cosine, standard deviation of the cosine) of the angle C-N-CA at N, 121.352 +- 2.315 degrees, and
+# of the angle CA-C-N at C, 116.568 +- 1.995 degrees.
 between_residue_cos_angle_c_n_ca = (-0.5203, 0.0353)
 between_residue_cos_angle_ca_c_n = (-0.4473, 0.0311)
 

@@ -21,7 +21,7 @@ MIN_DAYS_BEFORE_RELEASE = 60
 
 
 def latest_template_date(release_date: str) -> str:
-    """Return the latest allowed release date of a template of a chain. Both dates are ISO."""
+    """Return the latest release date of a template for a chain released on a date (ISO dates)."""
     day = datetime.date.fromisoformat(release_date) - datetime.timedelta(
         days=MIN_DAYS_BEFORE_RELEASE
     )
@@ -33,7 +33,8 @@ def hits_for_date(
 ) -> tuple[TemplateHit, ...]:
     """Return the hits that pass every filter, best first.
 
-    They include hits that cannot be featurized, because these are part of the training shuffle.
+    They include hits that cannot be featurized: training shuffles the best hits before it skips
+    these.
 
     Args:
         max_template_date: ISO date; if None, 60 days before the release of the chain.

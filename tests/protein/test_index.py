@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from openfold_opt.protein import shard_format
-from openfold_opt.protein.index import ShardFile, ShardIndex, index_image
+from openfold_opt.protein.index import ShardFile, ShardIndex, encode_index
 from openfold_opt.protein.records import ChainEntry
 from openfold_opt.protein.shard_format import ShardError
 
@@ -35,7 +35,7 @@ SHARDS = [ShardFile(name="structures-00000.h5", sha256="0" * 64, size_bytes=1 <<
 
 def write(data_dir, chains, shards=SHARDS):
     data_dir.mkdir(exist_ok=True)
-    image = index_image(chains, shards, attributes=ATTRIBUTES)
+    image = encode_index(chains, shards, attributes=ATTRIBUTES)
     shard_format.write_atomically(data_dir / shard_format.INDEX_FILE_NAME, image)
     return ShardIndex.load(data_dir)
 

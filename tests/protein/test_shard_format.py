@@ -21,14 +21,14 @@ def arrays():
 
 
 def test_same_contents_give_the_same_bytes(arrays):
-    assert shard_format.file_image(arrays, {"n": 3}) == shard_format.file_image(
+    assert shard_format.encode_file(arrays, {"n": 3}) == shard_format.encode_file(
         dict(arrays), {"n": 3}
     )
 
 
 def test_datasets_are_contiguous_and_aligned(arrays, tmp_path):
     path = tmp_path / "shard.h5"
-    sha256 = shard_format.write_atomically(path, shard_format.file_image(arrays, {}))
+    sha256 = shard_format.write_atomically(path, shard_format.encode_file(arrays, {}))
     assert sha256 == shard_format.sha256_of_file(path, block_bytes=64)
     with shard_format.open_checked(path) as file:
         for name, array in arrays.items():

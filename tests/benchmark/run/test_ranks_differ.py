@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from openfold_opt.protein.index import index_image
+from openfold_opt.protein.index import encode_index
 from openfold_opt.protein.shard_format import INDEX_FILE_NAME
 from tests.support.gloo_ranks import free_port, launch_variables
 
@@ -39,7 +39,7 @@ def data(tmp_path):
             "num_entries": num_entries,
             "num_rejected_entries": 0,
         }
-        (tmp_path / name / INDEX_FILE_NAME).write_bytes(index_image((), (), attributes=attributes))
+        (tmp_path / name / INDEX_FILE_NAME).write_bytes(encode_index((), (), attributes=attributes))
     (tmp_path / "empty").mkdir()
     return tmp_path
 
