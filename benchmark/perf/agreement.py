@@ -1,4 +1,4 @@
-"""`perf agreement`: compare a training step with fused bf16 kernels with reference kernels.
+"""`perf agreement`: check a training step with fused bf16 kernels against reference kernels.
 
 The tolerance is that of the kernel tests: measured against reference kernels in float32, the error
 of the fused kernels in bf16 may be at most twice the error of the reference kernels in bf16.
@@ -26,16 +26,18 @@ from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset
 
 FUSED, LOW, TRUTH = "fused bf16", "reference bf16", "reference fp32"
+"""The three variants of the step; LOW has low precision."""
 FACTOR = 2.0
+"""Largest accepted error of FUSED, relative to the error of LOW."""
 FLOOR = 2.0**-8
-"""Relative errors below this are within one bf16 rounding and always allowed."""
+"""Relative errors up to this are within one bf16 rounding and always accepted."""
 PROBE = "benchmark.perf.subprocesses.agreement_probe"
 _MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantityErrors:
-    """Relative errors of a quantity against reference kernels in float32."""
+    """Relative errors of one quantity (see `compare`) against reference kernels in float32."""
 
     fused: float
     """Error of the fused kernels in bf16."""
@@ -47,7 +49,7 @@ class QuantityErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementMetrics:
-    """Results and errors of a step."""
+    """Results of the three variants of a step, and their errors."""
 
     preset: str
     kernels: str
@@ -56,7 +58,7 @@ class AgreementMetrics:
     variants: dict[str, VariantResult] = field(default_factory=dict)
     """Results keyed by FUSED, LOW and TRUTH."""
     errors: dict[str, QuantityErrors] = field(default_factory=dict)
-    """Errors of each quantity, if no variant failed."""
+    """Quantity -> errors; empty if a variant failed."""
     failures: list[str] = field(default_factory=list)
     """One line for each variant that failed and each error above its tolerance."""
 
@@ -73,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> AgreementMetrics:
-    """Run the three variants, the fused one first, each in its own process."""
+    """Run each variant in its own process, the fused one first, because it is likeliest to fail."""
     if args.threads < 1 or args.passes < 0:
         raise BenchmarkError(
             f"--threads {args.threads} --passes {args.passes}: expected at least 1 and 0"
@@ -127,13 +129,13 @@ def compare(
     losses = {
         name: _loss_error(variants[name].losses, variants[TRUTH].losses) for name in (FUSED, LOW)
     }
-    errors = {"losses": _row(losses[FUSED], losses[LOW])}
+    errors = {"losses": _with_tolerance(losses[FUSED], losses[LOW])}
     parts = gradient_errors(gradients, truth=TRUTH)
     norm = variants[TRUTH].gradient_norm
     norms = {name: abs(variants[name].gradient_norm - norm) / norm for name in (FUSED, LOW)}
-    errors["gradient norm"] = _row(norms[FUSED], norms[LOW], baseline=parts["all"][LOW])
+    errors["gradient norm"] = _with_tolerance(norms[FUSED], norms[LOW], baseline=parts["all"][LOW])
     for part, part_errors in parts.items():
-        errors[f"gradient of {part}"] = _row(part_errors[FUSED], part_errors[LOW])
+        errors[f"gradient of {part}"] = _with_tolerance(part_errors[FUSED], part_errors[LOW])
     return errors
 
 
@@ -144,7 +146,8 @@ def _loss_error(losses: dict[str, float], truth: dict[str, float]) -> float:
     return math.sqrt(sum(squares) / len(squares))
 
 
-def _row(fused: float, low: float, *, baseline: float | None = None) -> QuantityErrors:
+def _with_tolerance(fused: float, low: float, *, baseline: float | None = None) -> QuantityErrors:
+    """Add the tolerance, which is derived from `baseline`, by default `low`."""
     allowed = max(FACTOR * (low if baseline is None else baseline), FLOOR)
     return QuantityErrors(fused=fused, low=low, allowed=allowed)
 

@@ -37,11 +37,17 @@ MEASUREMENTS = {
 }
 """Name -> what it measures.
 
-The module benchmark.perf.<name> has METRICS, the frozen dataclass of its metrics, and
-add_arguments(parser), measure(args) -> metrics, report(metrics) -> text, and headline(metrics) ->
-one line for the table of results, also for records that were interrupted or are older: fields added
-later have defaults. A slow measure() calls args.record.save(metrics) after every step. If METRICS
-has a field `failures`, it lists the parts that failed, and the exit code is 1 if there are any.
+The module benchmark.perf.<name> defines
+
+    METRICS                   the frozen dataclass of its metrics
+    add_arguments(parser)
+    measure(args) -> metrics  a slow one saves the metrics so far: args.record.save(metrics)
+    report(metrics) -> text
+    headline(metrics) -> one line for the table of results, also for an interrupted record
+
+Fields that are added to METRICS later have defaults, so that old records remain readable. If
+METRICS has a field `failures`, it lists the parts that failed, and the exit code is 1 if there are
+any.
 """
 
 
@@ -74,7 +80,7 @@ def add_parser(subparsers) -> None:
         help="performance measurements",
         description=(
             "Measure a part of the system and, where available, a baseline in the same run. "
-            "Prints a table; --json writes every single time with machine, versions and command."
+            "Prints a table; --json writes all individual times, machine, versions and command."
         ),
     )
     names = "{" + ",".join(MEASUREMENTS) + "}"

@@ -1,6 +1,6 @@
-"""`perf data`: time conversion and sample preparation on one core, and the MLCommons reference's.
+"""`perf data`: time conversion and sample preparation on one core, ours and the reference's.
 
-Both run on the same raw files in the same session.
+Both process the same raw files, one after the other. The reference is the MLCommons reference.
 """
 
 from __future__ import annotations
@@ -59,14 +59,18 @@ class ChainTimes:
     """Times of the samples of a chain."""
 
     num_rows: int
+    """Rows of its alignment."""
     num_residues: int
     ours: list[float]
     """Seconds of the work of a loader worker."""
     expansion: list[float]
     """Seconds of decoding, which a run does on its device."""
     ours_bytes: int
+    """Size of a sample in the wire format."""
     reference: list[float] | None = None
+    """Seconds of the reference; None if it was not measured on this chain."""
     reference_bytes: int | None = None
+    """Size of a sample of the reference."""
 
     @property
     def ours_stats(self) -> TimingStats:
@@ -81,7 +85,7 @@ class ChainTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class DataMetrics:
-    """Metrics of `perf data`. A half that was not measured is None."""
+    """Metrics of `perf data`: conversion and samples. The half that --only leaves out is None."""
 
     conversion: Conversion | None = None
     samples: dict[str, dict[str, ChainTimes]] | None = None
@@ -131,7 +135,7 @@ def measure(args: argparse.Namespace) -> DataMetrics:
         shards, processed = Path(folder, "shards"), Path(folder, "processed")
         conversion = Conversion(ours=_convert(args, shards))
         if reference is not None:
-            times = reference.process(
+            times = reference.preprocess(
                 pdb_mmcif=args.pdb_mmcif.resolve(),
                 open_protein_set=args.open_protein_set.resolve(),
                 out=processed,
@@ -163,7 +167,7 @@ def _one_thread() -> Iterator[None]:
 def _convert(args: argparse.Namespace, out: Path) -> ConversionTimes:
     """Convert twice and return the times of the second run, when the files are in the page cache.
 
-    Then convert once more with the index, which the samples need.
+    Then convert once more with `data_prep convert`, which also writes the index that samples need.
     """
     for attempt in ("first", "second"):
         settings = ConversionSettings(
@@ -258,7 +262,9 @@ def _report_conversion(conversion: Conversion) -> str:
         if times is not None
     ]
     if conversion.ratio is not None:
-        rows.append(["ratio", f"{conversion.ratio:.1f}", "(the reference only joins files)"])
+        rows.append(
+            ["ratio", f"{conversion.ratio:.1f}", "(not comparable: the reference only joins files)"]
+        )
     peak = ours.peak_memory_bytes / 2**20
     return (
         f"conversion of {ours.entries} entries on one core; our peak memory {peak:.0f} MiB\n\n"

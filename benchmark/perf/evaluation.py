@@ -27,6 +27,7 @@ from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSumma
 from openfold_opt.train.trainer import Trainer
 
 NUM_SETTLING_STEPS = 5
+"""First steps, which are slower and are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,13 @@ class EvaluationMetrics:
     num_ranks: int
     num_evaluation_ranks: int
     every_steps: int
+    """Steps between two evaluations."""
     core_of_rank_0: list[int] | None
     """Cores that rank 0 is bound to; None if it is not bound."""
     during: list[float]
-    """Seconds of steps entirely during an evaluation."""
+    """Seconds of each step that ran entirely during an evaluation."""
     between: list[float]
-    """Seconds of steps entirely between evaluations."""
+    """Seconds of each step that ran entirely between evaluations."""
     evaluation_seconds: list[float]
     num_waits: int | None = None
     """How often training waited for an evaluation."""
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class _StepTimes(NullObserver):
-    """Collect step times, apart for steps entirely during and entirely between evaluations."""
+    """Collect times of steps entirely during and entirely between evaluations, separately."""
 
     def __init__(self) -> None:
         self.during: list[float] = []
@@ -102,7 +104,7 @@ class _StepTimes(NullObserver):
 
 
 def measure(args: argparse.Namespace) -> EvaluationMetrics:
-    """Train, and return the step times; only those of rank 0 are meaningful."""
+    """Train, and return the step times; only rank 0 observes the run and has any."""
     launch = read_launch_info()
     if launch.world_size <= args.evaluation_ranks:
         raise BenchmarkError(
@@ -153,7 +155,7 @@ def _configuration(args: argparse.Namespace) -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=args.steps,
-        # The times are valid for any number of ranks.
+        # Any number of ranks may run this, so the preset's global batch size is not required.
         global_batch_size=None,
     )
 
@@ -193,7 +195,7 @@ def report(metrics: EvaluationMetrics) -> str:
             f"steps of {metrics.preset} on {metrics.num_ranks - metrics.num_evaluation_ranks} "
             f"training and {metrics.num_evaluation_ranks} evaluation ranks, seconds without the "
             "wait for data",
-            table(rows, header=["", "steps", "median s", "range"]),
+            table(rows, header=["", "steps", "median, s", "range, s"]),
             f"ratio of the medians {metrics.ratio.median:.3f}; "
             f"{len(metrics.evaluation_seconds)} evaluations of "
             f"{TimingStats.of(metrics.evaluation_seconds).median:.2f} s; training waited "

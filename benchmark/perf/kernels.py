@@ -40,7 +40,7 @@ from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 @dataclass(frozen=True, kw_only=True)
 class KernelMetrics(against.Setting):
-    """Times of the operations, and limits of the machine."""
+    """Times of the operations, and speeds that this machine reaches."""
 
     cases: list[CaseTimes]
     failures: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class KernelMetrics(against.Setting):
     copy_bytes_per_second: float
     matmul_flops_per_second: float
     against: str | None = None
-    """Other kernels that were timed."""
+    """Source of the other kernels that were timed."""
 
 
 METRICS = KernelMetrics
@@ -149,7 +149,7 @@ def measure(args: argparse.Namespace) -> KernelMetrics:
 
 
 def _setting(args: argparse.Namespace, device: torch.device) -> against.Setting:
-    """Replace options that were not given by those for the device."""
+    """Return the settings; an option that was not given has the default of the device."""
     on_gpu = device.type == "cuda"
     return against.Setting(
         preset=args.preset or ("mlperf_reference" if on_gpu else "middle"),
@@ -161,10 +161,11 @@ def _setting(args: argparse.Namespace, device: torch.device) -> against.Setting:
 def _alternate(
     ours: KernelSet, maker: CaseMaker, metrics: KernelMetrics, args: argparse.Namespace
 ) -> None:
-    """Alternate the other checkout's kernels with ours, which have already run once."""
+    """Alternate the other checkout's kernels with ours, whose first round is already in metrics."""
     options = ["--preset", metrics.preset, "--precision", metrics.precision]
     options += ["--only", args.only]
     options += ["--repeats", str(args.repeats), "--threads", str(args.threads)]
+    # Time only the kernels of the checkout, no other libraries.
     options += ["--without", *PEERS]
     by_name = {(case.operation, case.where): case for case in metrics.cases}
     for number in range(args.rounds):
@@ -245,20 +246,21 @@ def _measure_attention_core(
 
 
 def report(metrics: KernelMetrics) -> str:
-    """Format a row for each case: our time, share of copy bandwidth, times of the others."""
+    """Format a row for each case: our time, relative bandwidth, relative times of the others."""
     sides = [name for case in metrics.cases for name in case.seconds]
     others = [name for name in dict.fromkeys(sides) if name != "ours"]
     rows, remarks = [], []
     for case in metrics.cases:
         remarks += [f"{case.label}: no {name}: {why}" for name, why in case.unavailable.items()]
-        for direction, label in (("forward", "forward"), ("both", "and backward")):
+        for direction, label in (("forward", "forward"), ("both", "forward and backward")):
             cells = _cells(case, direction, others, metrics.copy_bytes_per_second)
             rows.append([f"{case.operation}, {case.where}, {label}", *cells])
     limits = (
         f"{metrics.preset} in {metrics.precision} on {metrics.device}; copy "
         f"{metrics.copy_bytes_per_second / 1e9:.1f} GB/s, matrix product "
-        f"{metrics.matmul_flops_per_second / 1e12:.2f} TFLOP/s. 'of copy' is the share of the "
-        "copy bandwidth, for the least bytes that have to move."
+        f"{metrics.matmul_flops_per_second / 1e12:.2f} TFLOP/s. 'of copy': the least bytes that "
+        "have to move, divided by our time, relative to the copy; above 100% if data is cached. "
+        "Columns after it: times relative to ours; 'plain' is the reference kernel."
     )
     if metrics.against is not None:
         limits += f"\nagainst: the kernels of {metrics.against}"
@@ -270,19 +272,19 @@ def report(metrics: KernelMetrics) -> str:
 def _cells(
     case: CaseTimes, direction: str, others: list[str], copy_bytes_per_second: float
 ) -> list[str]:
-    """Return our time, its share of the copy bandwidth, and ratios of the others to our time."""
+    """Return our time, our bandwidth relative to a copy, and the others' times relative to ours."""
     stats_of = {
         name: TimingStats.of(getattr(times, direction)) for name, times in case.seconds.items()
     }
     ours = stats_of.get("ours")
     if ours is None:
         return ["", "", *(_milliseconds(stats_of.get(name)) for name in others)]
-    share = getattr(case.bytes, direction) / ours.median / copy_bytes_per_second
+    relative_bandwidth = getattr(case.bytes, direction) / ours.median / copy_bytes_per_second
     ratios = [
         f"{stats_of[name].ratio_to(ours).median:.2f}x" if name in stats_of else ""
         for name in others
     ]
-    return [ours.text(3, scale=1e3), f"{share:.0%}", *ratios]
+    return [ours.text(3, scale=1e3), f"{relative_bandwidth:.0%}", *ratios]
 
 
 def _milliseconds(stats: TimingStats | None) -> str:

@@ -1,9 +1,9 @@
 """`perf loader`: measure how long training waits for heavy-tailed samples, in order and reordered.
 
-Preparation times are replayed by sleeping. They come from a distribution measured by `perf data`
-(--times) or from the built-in one, and are scaled so that the workers are busy for a given share of
-the time. With in-order delivery, every sample behind a slow one waits. Both loaders have the same
-workers and get the same sequence of times.
+A few samples take much longer than most. Preparation times are replayed by sleeping. They
+are drawn from those in a record of `perf data` (--times) or from built-in ones, and are scaled so
+that the workers are busy for a given share of the time. With in-order delivery, every sample behind
+a slow one waits. Both loaders have the same number of workers and the same sequence of times.
 
 It also measures how long a step waits for its batch with each prefetcher (benchmark.perf.prefetch).
 """
@@ -36,9 +36,9 @@ from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.train.build_run import resolve_device
 
 BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
-"""Shaped after the MLCommons reference's times for 88 real chains.
+"""Seconds per sample, distributed like those of the MLCommons reference on 88 real chains.
 
-Most chains have few sequences; one in a hundred has 40,000.
+Most chains have few alignment rows; one in a hundred has 40,000.
 """
 
 
@@ -69,12 +69,16 @@ class ReplayTimes:
     """Waiting times of one loader, and statistics of the delivered samples."""
 
     window: int
+    """Reorder window; 0 delivers in order."""
     stall_share: float
     """Share of the time that training waits."""
     seconds: float
+    """From the first delivery to the end."""
     longest_wait_seconds: float
     largest_reorder_distance: int
+    """Positions by which a sample was ahead of the first missing one."""
     largest_lateness: int
+    """Positions by which a sample was delivered later than in order."""
     delivered: int
     delivered_twice: int
     missing: int
@@ -99,7 +103,7 @@ class LoaderMetrics:
     scale: float | None = None
     """Factor of the preparation times."""
     slowest_in_steps: float | None = None
-    """Time of the slowest sample divided by that of a step."""
+    """Preparation time of the slowest sample divided by the duration of a step."""
     loaders: dict[str, ReplayTimes] | None = None
     """Order of delivery -> times of its loader."""
     staging: PrefetchMetrics | None = None
@@ -134,14 +138,14 @@ def _add_times_arguments(parser: argparse.ArgumentParser) -> None:
         default="reference",
         help="implementation whose times to take from the record (default: %(default)s)",
     )
-    _add_real(group, "--busy", default=0.5, what="mean share of the time that workers are busy")
+    _add_float(group, "--busy", default=0.5, what="mean share of the time that workers are busy")
     add_count(group, "--seed", default=0, what="seed of the sequence of times")
 
 
 def _add_loader_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("loaders, for the orders of delivery")
     add_count(group, "--steps", default=2000, what="samples to deliver")
-    _add_real(group, "--step-ms", default=10.0, what="duration of a training step")
+    _add_float(group, "--step-ms", default=10.0, what="duration of a training step")
     add_count(group, "--workers", default=8, what="worker processes of each loader")
     add_count(group, "--prefetch", default=8, what="batches that each worker prepares ahead")
     add_count(group, "--window", default=256, what="reorder window of the second loader")
@@ -153,11 +157,11 @@ def _add_prefetch_arguments(parser: argparse.ArgumentParser) -> None:
     batches = "timed batches of each prefetcher and round"
     add_count(group, "--staging-steps", default=20, what=batches)
     add_count(group, "--rounds", default=4, what="rounds in which the prefetchers alternate")
-    _add_real(group, "--staging-step-ms", default=200.0, what="duration of a training step")
+    _add_float(group, "--staging-step-ms", default=200.0, what="duration of a training step")
     add_threads(group)
 
 
-def _add_real(group: Parser, name: str, *, default: float, what: str) -> None:
+def _add_float(group: Parser, name: str, *, default: float, what: str) -> None:
     group.add_argument(
         name, type=float, default=default, metavar="T", help=f"{what} (default: {default})"
     )
@@ -212,7 +216,8 @@ def _check(args: argparse.Namespace) -> None:
 def _measure_orders(args: argparse.Namespace) -> LoaderMetrics:
     source = BUILT_IN_SECONDS if args.times is None else read_times(args.times, side=args.side)
     step = args.step_ms / 1000
-    # Scale by the mean of the drawn times, because the number of rare slow samples varies.
+    # A step uses one sample, and the workers have workers * step seconds to prepare it. The mean is
+    # that of the drawn times, because the number of rare slow samples varies.
     drawn = ReplayTask(seconds=tuple(source), seed=args.seed)
     mean = float(np.mean([drawn.time_of(position) for position in range(args.steps)]))
     scale = args.busy * args.workers * step / mean

@@ -45,7 +45,10 @@ from openfold_opt.train.precision import PRECISIONS
 
 PROBE = "benchmark.perf.subprocesses.losses_probe"
 ROUNDING = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}
-"""Precision -> largest relative rounding error."""
+"""Precision -> largest relative perturbation of a weight.
+
+This is the largest relative rounding error of fp32 and tf32, and half of that of bf16 (2**-8).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +66,13 @@ class LossMetrics:
     ran: str | None = None
     """Implementation that `kernels` selects; None in old records."""
     padded: bool
-    """Whether samples are padded to the crop size although the preset does not do so."""
+    """Whether samples are padded to the crop size although the preset does not request it."""
     perturbation: float
     """Largest relative perturbation of a weight in the perturbed runs."""
     target_lddt_ca: float
     data_checksum: str
     sides: dict[str, Side]
-    """Name of a run -> its metrics."""
+    """Name of a run, see loss_windows -> its metrics."""
 
 
 METRICS = LossMetrics
@@ -167,7 +170,7 @@ def _sides(args: argparse.Namespace, config: RunConfig, *, graphs: bool) -> dict
     """
     if config.init_checkpoint_sha256 is not None:
         raise ValueError(
-            f"preset {args.preset} starts from the published checkpoint, but these runs start "
+            f"preset {args.preset} starts from MLCommons' checkpoint, but these runs start "
             "from random weights; use demo or real_smoke"
         )
     reference = RunSettings(

@@ -28,6 +28,7 @@ from openfold_opt.train.step import MicroBatch, StepNumbers, TrainStep
 from openfold_opt.train.synthetic_features import synthetic_batch
 
 VARIANTS = (("reference", "fp32"), ("reference", "bf16"), ("auto", "fp32"), ("auto", "bf16"))
+"""(kernels, precision). "auto" selects fused kernels if the device supports them."""
 TRUTH = "reference fp32"
 
 
@@ -39,7 +40,7 @@ class PrecisionMetrics:
     steps: int
     """float32 training steps before the comparison."""
     losses: dict[str, dict[str, float]]
-    """Loss terms by variant."""
+    """Variant -> loss terms, and "loss", their weighted sum."""
     gradients: dict[str, dict[str, float]]
     """Part of the model, or "all" -> variant -> relative error of its gradients."""
 
@@ -146,14 +147,14 @@ def gradient_errors(
 
 
 def _relative_error(found: dict[str, Tensor], truth: dict[str, Tensor], names: list[str]) -> float:
-    ours, theirs = (
+    actual, expected = (
         torch.cat([gradients[name].flatten() for name in names]) for gradients in (found, truth)
     )
-    return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+    return float((actual - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
 def report(metrics: PrecisionMetrics) -> str:
-    """Relative errors of losses, then of gradients."""
+    """Format the relative errors of the losses, then of the gradients."""
     truth = metrics.losses[TRUTH]
     others = [name for name in metrics.losses if name != TRUTH]
     rows = [

@@ -1,4 +1,7 @@
-"""Measure how long a training step waits for its batch, with each prefetcher."""
+"""Measure how long a training step waits for its batch, with each prefetcher.
+
+`perf loader` calls this. openfold_opt.loader.device_prefetcher describes the prefetchers.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from openfold_opt.protein.sparse_deletions import SparseDeletions
 _SAMPLES = 4
 """Different samples, delivered cyclically."""
 _ROWS = 2000
+"""Alignment rows of a sample's chain."""
 _UNTIMED_BATCHES = 2
 
 
@@ -117,7 +121,7 @@ def measure_prefetch(
 
     Args:
         plan: Sizes and counts.
-        device: Device of the batches. "pinned" is measured only on a GPU.
+        device: Device of the batches. The prefetcher "pinned" is measured only on a GPU.
         save: Called with the metrics so far after every round of a prefetcher.
     """
     config = DataConfig(crop_size=plan.crop_size)
@@ -179,7 +183,7 @@ def report_prefetch(metrics: PrefetchMetrics) -> str:
         stats = TimingStats.of(seconds)
         ratio = stats.ratio_to(direct)
         rows.append([kind, stats.text(2, scale=1e3), f"{ratio.median:.2f}", str(stats.count)])
-    header = ["prefetcher", "wait for a batch, ms", "of direct", "batches"]
+    header = ["prefetcher", "wait for a batch, ms", "relative to direct", "batches"]
     return (
         f"steps of {1e3 * metrics.step_seconds:.0f} ms on {metrics.device}, "
         f"crop {metrics.crop_size}, {metrics.depth} batches ahead\n\n"

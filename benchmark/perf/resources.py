@@ -26,6 +26,7 @@ from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 CAPABILITIES = (80, 90, 100)
+"""sm_80 (A100), sm_90 (H100), sm_100 (B200)."""
 WIDEST_HEADS = (64, 128)
 """Head sizes of the widest models, whose attention uses other block sizes."""
 
@@ -35,12 +36,15 @@ class KernelResources:
     """Resources of a compiled kernel, as in openfold_opt/kernels/triton/compiling.py."""
 
     kernel: str
+    """File and function."""
     signature: str
+    """Types of the tensors, and compile-time constants."""
     shared_bytes: int
     registers: int | None
     """Per thread. This and all below are None if only shared memory was allocated."""
     stack_bytes: int | None
     spills: int | None
+    """Instructions that store registers to memory or load them from it."""
     wgmma: int | None = None
     """Matrix instructions of a warpgroup (HGMMA)."""
     mma: int | None = None
@@ -179,6 +183,7 @@ def step_launches(step: MetaStep) -> list[Any]:
 
 
 def _update_weights(step: MetaStep, size: int) -> None:
+    """Run the optimizer's kernels on flat meta tensors of this size."""
     flat, scalar = torch.empty(size, device=META), torch.zeros((), device=META)
     count = torch.zeros((), dtype=torch.float64, device=META)
     state = WeightState(

@@ -77,14 +77,14 @@ class StepMetrics:
     ran: str = ""
     """The implementation that `kernels` resolves to, from what_runs."""
     passes: dict[str, dict[str, SideTimes]]
-    """Number of recycling iterations -> "ours" or "reference" -> times."""
+    """Number of recycling iterations, as text -> "ours" or "reference" -> times."""
     flops: dict[str, int] = field(default_factory=dict)
     """Floating-point operations of a step by number of recycling iterations."""
     failures: list[str] = field(default_factory=list)
-    """A line for each number that failed, for example in graph capture. The others are measured."""
+    """A line for each number of recycling iterations that failed; the others are measured."""
     profile: ProfiledSteps | None = None
     matmul_flops_per_second: float | None = None
-    """Limit of this machine, if any step was timed."""
+    """Measured speed of large matrix products on this machine, if any step was timed."""
 
 
 METRICS = StepMetrics
@@ -209,7 +209,7 @@ def _has_profile(args: argparse.Namespace) -> bool:
 def _measure_limits(
     config: RunConfig, metrics: StepMetrics, args: argparse.Namespace
 ) -> StepMetrics:
-    """Add the FLOPs of a step and the FLOP/s of a matrix product, if any step was timed."""
+    """Add the FLOPs of a step and the FLOP/s of large matrix products, if any step was timed."""
     if not any(sides["ours"].seconds for sides in metrics.passes.values()):
         return metrics
     flops = MetaStep.build(config, kernels="reference", precision=args.precision).count_flops()
@@ -220,9 +220,9 @@ def _measure_limits(
 
 
 def what_runs(kernels: str, device: str) -> str:
-    """Describe the implementation that a kernels option resolves to on a device.
+    """Return a clause about the implementation that a kernels option resolves to on a device.
 
-    Includes the reason if "auto" resolves to the reference kernels.
+    For example "which are cpu". It has the reason if "auto" resolves to the reference kernels.
     """
     resolved = resolve_auto(
         KernelConfig.all(kernels), resolve_device(device, local_rank=0)
@@ -244,6 +244,7 @@ def _measure_passes(
         for side, run in sides.items():
             before = times[side]
             try:
+                # Each report contains all steps of this round so far.
                 for steps in run():
                     times[side] = before.with_round(steps)
                     args.record.save(metrics)
@@ -256,7 +257,7 @@ def _measure_passes(
 def _ours(
     args: argparse.Namespace, passes: int, features: Path, kind: type[Steps]
 ) -> Iterator[Steps]:
-    """Run our steps in a separate process; `kind` says whether one is profiled, too."""
+    """Run our steps in a separate process. With `kind` ProfiledSteps, a step is also profiled."""
     is_profiled = issubclass(kind, ProfiledSteps)
     settings = StepSettings(
         preset=args.preset,

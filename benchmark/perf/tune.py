@@ -44,7 +44,7 @@ class TunedLaunch:
     """The fastest options of one kind of launch."""
 
     written: float
-    """Seconds of all its launches in a step with the default options."""
+    """Seconds of all its launches in a step with the default options, those in the source."""
     chosen: float
     """The same with the chosen options."""
     options: dict[str, int]
@@ -82,21 +82,22 @@ def measure(args: argparse.Namespace) -> TuneMetrics:
     """Write the tuning file, and return the times of the default and the chosen options.
 
     Raises:
-        BenchmarkError: There is no GPU, or its name has no file, or a kernel cannot run on it.
+        BenchmarkError: There is no GPU, or its model is unknown and --out is missing, or a kernel
+        cannot run on it.
     """
-    tables = import_with_triton("openfold_opt.kernels.triton.tuning.tuned_options")
+    tuned_options = import_with_triton("openfold_opt.kernels.triton.tuning.tuned_options")
     if not torch.cuda.is_available():
         raise BenchmarkError(
             "perf tune times kernels on a GPU, and PyTorch finds none; run it on the machine to "
             "tune for"
         )
     chip = torch.cuda.get_device_name()
-    output = args.out if args.out is not None else _default_file(tables, chip)
+    output = args.out if args.out is not None else _default_file(tuned_options, chip)
     with matmul_precision(args.precision):
         launches = step_launches(
             MetaStep.build(build_preset(args.preset), kernels="triton", precision=args.precision)
         )
-        tuned = tune(launches, time_on_gpu, key_of=tables.launch_key)
+        tuned = tune(launches, time_on_gpu, key_of=tuned_options.launch_key)
     output.write_text(
         format_file(tuned, chip=chip, preset=args.preset, precision=args.precision),
         encoding="utf-8",
@@ -110,19 +111,21 @@ def measure(args: argparse.Namespace) -> TuneMetrics:
     )
 
 
-def _default_file(tables: Any, chip: str) -> Path:
-    name = tables.file_name(chip)
+def _default_file(tuned_options: Any, chip: str) -> Path:
+    name = tuned_options.file_name(chip)
     if name is None:
         raise BenchmarkError(
             f"the device name {chip!r} does not contain a known GPU model; give a file with --out"
         )
-    return Path(tables.__file__).with_name(f"{name}.py")
+    return Path(tuned_options.__file__).with_name(f"{name}.py")
 
 
 def tune(
     launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]
 ) -> dict[str, TunedLaunch]:
-    """Choose the fastest options of each kind of launch, over all its shapes in the step.
+    """Choose the options with the least total time for each kind of launch.
+
+    A kind is what a key of the tuning file stands for. Its launches in the step differ in shapes.
 
     Returns:
         Key of the launch -> its options and times.
@@ -138,6 +141,7 @@ def tune(
 
 
 def _tune_one(launches: list[tuple], timer: Timer) -> TunedLaunch:
+    # Grid and layout -> number of launches, one of them. Equal launches are timed once.
     shapes: dict[Any, list] = {}
     for kernel, grid, arguments, options in launches:
         layout = tuple(

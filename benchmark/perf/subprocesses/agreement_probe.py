@@ -2,7 +2,8 @@
 
     python -m benchmark.perf.subprocesses.agreement_probe SETTINGS
 
-SETTINGS is the JSON of AgreementSettings. Prints the JSON of a VariantResult in one line.
+SETTINGS is the JSON of AgreementSettings. Prints the JSON of a VariantResult in one line, and
+writes the gradients to a file.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from openfold_opt.train.step import MicroBatch, StepNumbers
 from openfold_opt.train.synthetic_features import synthetic_batch
 
 _SEED = 1
-_SHIFT = 0.02
+_NOISE = 0.02
 """Standard deviation of the noise added to every weight.
 
 Final layers are initialized to zero, and a zero layer passes no gradient.
@@ -95,7 +96,7 @@ def compute(config: RunConfig, *, passes: int) -> tuple[VariantResult, dict[str,
     generator = torch.Generator().manual_seed(_SEED)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(_SHIFT * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator))
     model = model.to(device)
     plan, _ = build_plans(config, context, device)
     step = build_train_step(config, model, plan=plan, context=context, seed=_SEED)

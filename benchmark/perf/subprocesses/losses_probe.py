@@ -2,8 +2,8 @@
 
     python -m benchmark.perf.subprocesses.losses_probe SETTINGS
 
-SETTINGS is the JSON of a RunSettings. Prints {"step"} after each step, and at the end the JSON of
-a Side. The messages of the run go to standard error.
+SETTINGS is the JSON of a RunSettings. Prints {"step": N} after each step, and at the end the JSON
+of a Side. The messages of the run go to standard error.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def configuration(config: RunConfig, settings: RunSettings) -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=0),
         max_steps=settings.steps,
-        # One rank is enough to compare kernels; it does not make the batch of all ranks.
+        # One rank is enough to compare kernels, so the preset's global batch size is not required.
         global_batch_size=None,
         **changes,
     )

@@ -16,8 +16,8 @@ import warnings
 from pathlib import Path
 
 
-def admit_old_defaults():
-    """Make the dataclasses of the reference hashable.
+def make_dataclasses_hashable():
+    """Patch dataclasses.dataclass so that dataclasses of the reference are hashable.
 
     Its configuration uses dataclass instances as defaults. Python 3.11 and newer require such
     defaults to be hashable.
@@ -34,7 +34,7 @@ def admit_old_defaults():
 
 def main():
     """Time training samples, then evaluation samples of the same data set in evaluation mode."""
-    admit_old_defaults()
+    make_dataclasses_hashable()
     warnings.simplefilter("ignore")
     import torch
     from openfold.config import AlphaFoldConfig

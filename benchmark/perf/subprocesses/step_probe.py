@@ -61,9 +61,9 @@ class StepSettings:
     features: str
     """.npz file of a batch."""
     modules: bool
-    """Whether to profile a step by module."""
+    """Whether to profile a step, by module."""
     trace: str | None
-    """File for the profile."""
+    """File for the events of the profiled step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def _measure(config: RunConfig, settings: StepSettings) -> None:
     seconds: list[float] = []
     losses: list[float] = []
 
-    def show() -> None:
+    def print_metrics() -> None:
         times = TimedSteps(
             graphs=config.cuda_graphs,
             seconds=seconds[_UNTIMED_STEPS:],
@@ -147,7 +147,7 @@ def _measure(config: RunConfig, settings: StepSettings) -> None:
             run(1)
         trace = None if settings.trace is None else Path(settings.trace)
         profile = time_modules(lambda: run(1), model, trace=trace)
-        show()
+        print_metrics()
     if config.cuda_graphs:
         runner = StepGraphs(step, CudaRecorder(device), micro_batch=micro_batch)
         runner.warm_up_run(passes)
@@ -159,11 +159,11 @@ def _measure(config: RunConfig, settings: StepSettings) -> None:
             seconds.append(time.perf_counter() - started)
             losses.append(loss)
             if number > _UNTIMED_STEPS:
-                show()
+                print_metrics()
     if profile is not None and config.cuda_graphs:
-        replay = time_modules(lambda: run(1), model)
+        replay = time_modules(lambda: run(1), model)  # A replay has fewer launches.
         profile = dataclasses.replace(profile, launches=replay.launches)
-        show()
+        print_metrics()
 
 
 def _read_micro_batch(features: Path, device: torch.device) -> MicroBatch:

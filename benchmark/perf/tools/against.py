@@ -22,12 +22,12 @@ Case = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What two measurements must have in common."""
+    """Settings that must be the same in two measurements that are compared."""
 
     preset: str
     precision: str
     device: str
-    """Only its type must be the same."""
+    """Such as "cuda:0"; only its type must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Measured:
 
 
 def check(path: Path, setting: Setting) -> Measured | None:
-    """Return the times of a record, or None if the path is a checkout.
+    """Check --against: return the times of a record, or None if the path is a checkout.
 
     Raises:
         BenchmarkError: The path is neither.

@@ -1,6 +1,6 @@
 """One-line summaries of `perf` records, for the table of results.
 
-Each measurement formats its own; this module finds the one of a record.
+Each measurement formats its own summary; this module calls the one for a record.
 """
 
 from __future__ import annotations

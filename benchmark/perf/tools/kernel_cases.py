@@ -1,4 +1,4 @@
-"""Operations of the model with random inputs of the shapes that they have in training."""
+"""Operations of the model, with random inputs in the shapes of training."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class KernelCase:
     where: str
     """Location in the model."""
     leaves: tuple[Tensor, ...]
-    """Inputs that require gradients."""
+    """Inputs that require gradients: leaves of the autograd graph."""
     call: Callable[[Call], Call]
-    """call(operation) is a function of the leaves."""
+    """call(operation) is a function of the leaves; it passes the other inputs."""
     attention: AttentionSizes | None = None
-    """Sizes for attention of other libraries; None if the operation is not one that they have."""
+    """Sizes for the attention of other libraries; None if they have no such operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class AttentionSizes:
 
     batch: int
     groups: int
+    """Rows, columns or residues, in each of which elements attend to each other."""
     length: int
     num_heads: int
     c_head: int
@@ -48,7 +49,7 @@ class AttentionSizes:
 class CaseMaker:
     """Makes cases with random tensors on a device.
 
-    Activations and trunk weights have the dtype of the precision.
+    With precision "bf16", inputs are bfloat16 except those that the model keeps in float32.
     """
 
     def __init__(self, config: RunConfig, *, device: torch.device, precision: str) -> None:
@@ -66,6 +67,7 @@ class CaseMaker:
         yield from self._others()
 
     def _leaf(self, *shape: int, low: bool = True, scale: float = 1.0) -> Tensor:
+        """Return a random input; low=False: float32 in every precision."""
         x = torch.randn(*shape, generator=self._generator, device=self._device) * scale
         return x.to(self._low if low else torch.float32).requires_grad_()
 
@@ -149,6 +151,7 @@ class CaseMaker:
             self._config.local_batch_size,
         )
         c_z, c = model.c_z, model.evoformer_stack.c_hidden_triangle_multiplication
+        # The projection yields values and gates of the edges a and b, and the gate of the output.
         mask, width = torch.ones(batch, n, n, device=self._device), 4 * c + c_z
         norm = [self._leaf(c_z, low=False), self._leaf(c_z, low=False)]
 
@@ -288,6 +291,7 @@ class CaseMaker:
                 q, projected, num_heads=heads, mask=mask, mask_inf=1e9
             )
 
+        # The heads share k and v [.., c]; q and the gate are [.., heads * c].
         leaves = self._leaf(batch, n, heads * c), self._leaf(batch, n, rows, 2 * c + heads * c)
         return KernelCase(
             operation="global_attention", where="extra MSA column", leaves=leaves, call=call

@@ -1,8 +1,8 @@
 """Attention of other libraries (PyTorch, cuEquivariance) and torch.compile, to compare with.
 
-The attentions have neither our gate nor our input and output projections, so they are timed against
-the core of our attention. They get q, k and v as views of one matrix product, and the pair bias as
-an additive mask.
+The attentions have neither our gate nor our input and output projections, so they are compared with
+our attention without the projections ("attention core"). They get q, k and v as views of one matrix
+product, and the pair bias as an additive mask.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def compile_for_processor(function: Callable, *, fullgraph: bool = False) -> Cal
 def core_leaves(
     sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Return random projections [batch, groups, N, 4 * heads * c] and pair bias.
+    """Return random projections [batch, groups, N, 4 * heads * c] (q, k, v, gate) and pair bias.
 
     The pair bias is [batch, heads, N, N], or None if the attention has none. Both are of `dtype`
     and require gradients.
@@ -83,7 +83,7 @@ def attention_peers(
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: AttentionSizes) -> Tensor:
-    """Compute PyTorch's attention, with the bias expanded over the groups."""
+    """Compute PyTorch's scaled_dot_product_attention, with the bias expanded over the groups."""
     if bias is not None:
         bias = bias[:, None].expand(-1, sizes.groups, -1, -1, -1).flatten(0, 1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

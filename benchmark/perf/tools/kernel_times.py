@@ -1,4 +1,4 @@
-"""Times of implementations of an operation, forward and backward."""
+"""Time implementations of an operation, forward and backward."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class KernelTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class LeastBytes:
-    """The least bytes that have to move: inputs, outputs and their gradients, once each."""
+    """Bytes that any implementation has to move between the processor and its memory.
+
+    The forward pass reads the inputs and writes the outputs. The backward pass reads the inputs and
+    the gradients of the outputs, and writes the gradients of the inputs.
+    """
 
     forward: int
     both: int
@@ -36,7 +40,7 @@ class LeastBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseTimes:
-    """Times of an operation in a location of the model."""
+    """Times of an operation at one location in the model."""
 
     operation: str
     where: str
@@ -93,13 +97,15 @@ def _time_work(
 ) -> tuple[LeastBytes, KernelTimes]:
     results = work()
     results = results if isinstance(results, tuple) else (results,)
-    weights = [torch.randn_like(x) for x in results]
+    gradients = [torch.randn_like(x) for x in results]
     inputs, outputs = sum(x.nbytes for x in leaves), sum(x.nbytes for x in results)
     del results
 
     def both() -> None:
         results = work()
-        torch.autograd.grad(results, leaves, weights if isinstance(results, tuple) else weights[0])
+        torch.autograd.grad(
+            results, leaves, gradients if isinstance(results, tuple) else gradients[0]
+        )
 
     device = leaves[0].device
     with torch.no_grad():

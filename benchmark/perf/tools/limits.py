@@ -1,4 +1,4 @@
-"""Measure the limits of this machine: large matrix products and copies."""
+"""Time functions, and measure the speed of large matrix products and copies on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.precision import matmul_precision
 
 _CPU_SIZE, _GPU_SIZE = 2048, 8192
+"""Rows and columns of the matrices."""
 _CPU_BYTES, _GPU_BYTES = 2**28, 2**31
+"""Size of the tensor to copy."""
 
-_HEAD_START_CYCLES, _FLUSH_BYTES = 500_000_000, 2**28
+_HEAD_START_CYCLES = 500_000_000
+"""GPU clock cycles, about 0.3 s, in which the host enqueues the runs."""
+_FLUSH_BYTES = 2**28
+"""Larger than the caches of a GPU."""
 
 
 def measure_matmul(precision: str, *, device: str, threads: int) -> float:
-    """Return the FLOP/s of a square matrix product in a precision of RunConfig."""
+    """Return the FLOP/s of a square matrix product in one of PRECISIONS."""
     where = resolve_device(device, local_rank=0)
     torch.set_num_threads(threads)
     size = _GPU_SIZE if where.type == "cuda" else _CPU_SIZE
@@ -49,8 +54,8 @@ def all_seconds(work: Callable[[], object], *, device: torch.device, repeats: in
         work()
     if device.type != "cuda":
         return [_on_cpu(work) for _ in range(repeats)]
-    # The GPU sleeps so that the host can enqueue work ahead of it. Clearing `flush` evicts the
-    # caches.
+    # The GPU first sleeps, so that the host enqueues the runs ahead of it and their times do not
+    # include waits for the host. Clearing `flush` evicts the caches.
     torch.cuda._sleep(_HEAD_START_CYCLES)
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
     events = [

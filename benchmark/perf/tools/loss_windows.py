@@ -14,7 +14,7 @@ from typing import Literal
 REFERENCE, FAST, PERTURBED, SEED = "plain", "fast", "perturbed", "seed"
 """Names of the runs in records."""
 FIRST_STEPS = 10
-"""Steps that are also compared one by one; later the runs have diverged."""
+"""Number of first steps that are also compared one by one; in later ones the runs have diverged."""
 TOLERANCE = 3.0
 """Largest accepted ratio of the fast run's difference to the largest difference of a perturbed run.
 
@@ -69,7 +69,7 @@ class Window:
 
     @property
     def times_perturbed(self) -> float:
-        """Ratio of the fast run's difference to that of the perturbed runs."""
+        """Ratio of the fast run's difference to the largest one of a perturbed run."""
         if self.perturbed_difference == 0.0:
             return 0.0 if self.fast_difference == 0.0 else float("inf")
         return self.fast_difference / self.perturbed_difference

@@ -1,4 +1,4 @@
-"""A training step on meta tensors, which have shapes and no values: any size runs in seconds."""
+"""A training step on meta tensors, which have shapes but no values. Any size runs in seconds."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class StepFlops:
     """Floating-point operations of matrix products."""
 
     forward: int
-    """Forward pass."""
+    """One pass without gradient, as in a recycling iteration."""
     both: int
-    """Forward pass, loss and backward pass."""
+    """The last pass: forward, loss and backward."""
 
     def of_step(self, num_recycling_iterations: int) -> int:
         """Return the operations of a step with this number of recycling iterations."""
@@ -47,7 +47,6 @@ class MetaStep:
     dropout: DropoutState | None
     loss: AlphaFoldLoss
     num_recycling_iterations: int = 0
-    """Recycling iterations."""
 
     @classmethod
     def build(
@@ -91,7 +90,7 @@ class MetaStep:
         )
 
     def count_flops(self) -> StepFlops:
-        """Count the operations of the matrix products of one step."""
+        """Count the operations of the matrix products; for a step without recycling iterations."""
         with FlopCounterMode(display=False) as forward:
             self.forward()
         with FlopCounterMode(display=False) as both:

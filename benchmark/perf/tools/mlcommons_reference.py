@@ -1,4 +1,4 @@
-"""Run scripts of the MLCommons reference from a checkout of mlcommons/hpc."""
+"""Run and time code of the MLCommons reference from a checkout of mlcommons/hpc."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEEDED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConversion:
-    """Times of the preprocessing scripts."""
+    """Times of the reference's two preprocessing scripts."""
 
     structures_seconds: float
     alignments_seconds: float
@@ -84,7 +84,9 @@ class Reference:
                 f"reference ({modules}): {reason}"
             )
 
-    def process(self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path) -> ReferenceConversion:
+    def preprocess(
+        self, *, pdb_mmcif: Path, open_protein_set: Path, out: Path
+    ) -> ReferenceConversion:
         """Run both preprocessing scripts with one worker process, and return their times.
 
         The results are in out/pdb and out/alignments.
@@ -150,7 +152,9 @@ class Reference:
     def step(
         self, features: Path, *, blocks: int, passes: int, repeats: int, threads: int
     ) -> Iterator[StepTimes]:
-        """Time training steps in a separate process, and yield the result once it has ended.
+        """Time training steps in a separate process, and yield their times once it has ended.
+
+        An iterator, as for our steps, which report after each step.
 
         features: .npz file of a batch with our feature names and order of dims.
         """

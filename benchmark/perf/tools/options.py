@@ -43,7 +43,7 @@ def add_kernels(parser: Parser, *, what: str = "implementation of all operations
 
 
 def add_count(parser: Parser, name: str, *, default: int, what: str) -> None:
-    """Declare an option that is an integer."""
+    """Declare an option that takes an integer."""
     parser.add_argument(
         name, type=int, default=default, metavar="N", help=f"{what} (default: {default})"
     )
@@ -59,7 +59,7 @@ def add_reference(parser: Parser, *, what: str) -> None:
 
     Args:
         parser: The parser.
-        what: What --reference measures in addition, or how.
+        what: Text to append to the help of --reference.
     """
     parser.add_argument(
         "--reference",
@@ -79,7 +79,7 @@ def add_reference(parser: Parser, *, what: str) -> None:
 
 
 def checked_reference(args: argparse.Namespace) -> Reference | None:
-    """Return the reference of the options of add_reference, or None without --reference.
+    """Return the reference that the options of add_reference name; None without --reference.
 
     Raises:
         BenchmarkError: The checkout or the interpreter cannot be used.

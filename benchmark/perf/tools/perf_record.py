@@ -54,6 +54,7 @@ class RecordFile:
     def _write(self, figures: Any, *, is_complete: bool) -> None:
         if self._path is None:
             return
+        # Records call the metrics "figures".
         record = {**self._header, "is_complete": is_complete, "figures": figures}
         replace_text(self._path, json.dumps(record, indent=1) + "\n")
         self._is_saved = True

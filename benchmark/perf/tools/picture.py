@@ -26,7 +26,7 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 def draw_preparation_times(seconds: Mapping[str, Sequence[float]], path: Path) -> None:
     """Plot sorted preparation times of training samples on a logarithmic scale.
 
-    Shows the heavy tail, as Figure 4 of the ScaleFold paper does.
+    Shows the few samples that take much longer, as Figure 4 of the ScaleFold paper does.
 
     Args:
         seconds: Label of a curve -> time of each chain.
@@ -47,7 +47,7 @@ def draw_preparation_times(seconds: Mapping[str, Sequence[float]], path: Path) -
 def draw_module_times(modules: dict[str, ModuleTimes], path: Path) -> None:
     """Plot the time of a step by module, forward and backward, longest first.
 
-    Modules with submodules are represented by their submodules.
+    Only modules without submodules in `modules` are shown, so that no time is counted twice.
     """
     parts = {name for name in modules if not any(other.startswith(name + ".") for other in modules)}
     names = sorted(parts, key=lambda name: modules[name].both)

@@ -28,8 +28,8 @@ def run_probe(module: str, settings: Any, *, name: str) -> Iterator[Any]:
         name: Name of the process in messages.
 
     Raises:
-        BenchmarkError: The process failed. The text has its last message, standard error the
-        others.
+        BenchmarkError: The process failed. The error has the last line of its messages; all are
+        printed to standard error.
     """
     command = [sys.executable, "-m", module, json.dumps(to_json(settings))]
     with (

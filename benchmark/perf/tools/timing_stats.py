@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class StepTimes:
-    """Repeated training steps of one process."""
+    """Times of repeated training steps in one process."""
 
     seconds: list[float]
     """Time of each timed step."""
@@ -41,7 +41,7 @@ class TimingStats:
         )
 
     def ratio_to(self, other: TimingStats) -> TimingStats:
-        """Return the ratio of the medians, with the smallest and the largest possible ratio."""
+        """Return the ratio of the medians, with the smallest and largest of any two values."""
         return TimingStats(
             median=self.median / other.median,
             low=self.low / other.high,

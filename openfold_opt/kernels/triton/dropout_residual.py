@@ -1,7 +1,7 @@
-"""residual + update * sigmoid(gate) * mask in one pass instead of up to five.
+"""residual + update * sigmoid(gate) * mask in one pass over memory instead of up to five.
 
-Each tensor has its own strides: a transposed update is not copied, and a mask that rows share has
-strides of 0. Gradients:
+The mask is the scaled dropout mask. Each tensor has its own strides: a transposed update is not
+copied, and a mask that rows share has strides of 0. Gradients:
 
     d(residual) = dy,   d(update) = dy * sigmoid(gate) * mask,
     d(gate) = dy * mask * update * sigmoid(gate) * (1 - sigmoid(gate)).
@@ -21,6 +21,7 @@ from openfold_opt.kernels.triton.launching import (
 )
 
 ELEMENTS_PER_PROGRAM = 4096
+"""Elements of each tensor in a block of rows."""
 
 
 @triton.jit
@@ -29,7 +30,7 @@ def _forward_kernel(
     update_ptr,  # as residual
     gate_ptr,  # as residual
     mask_ptr,  # as residual, with a stride for c
-    out_ptr,  # strides of residual
+    out_ptr,  # out: strides of residual
     num_rows,
     size_1,
     size_2,
@@ -90,8 +91,8 @@ def _backward_kernel(
     update_ptr,  # as in _forward_kernel; read if HAS_GATE
     gate_ptr,
     mask_ptr,
-    dupdate_ptr,  # strides of update
-    dgate_ptr,  # [rows, c] contiguous
+    dupdate_ptr,  # out: strides of update
+    dgate_ptr,  # out: [rows, c] contiguous, written if HAS_GATE
     num_rows,
     size_1,
     size_2,
@@ -190,6 +191,7 @@ def dropout_residual_forward(
     out = torch.empty_like(residual)
     constants = _constants(residual.shape, gate, mask)
     layout = _layout(residual.shape, (residual, update, gate), mask)
+    # `update` fills the arguments of a missing gate or mask, which the kernel does not read.
     tensors = (
         residual,
         update,

@@ -1,4 +1,4 @@
-"""Global attention with one program per column of the extra MSA, which reads the rows twice.
+"""Global attention with one program per column of the extra MSA; it reads the rows twice.
 
 The products with one query per head are too narrow for tensor cores and are computed as sums in
 registers. With s = sigmoid(gate), P the softmax over rows, o = P^T v [heads, c] and out = o * s, a
@@ -19,6 +19,7 @@ from torch import Tensor
 from openfold_opt.kernels.triton.launching import fused_op, launch, next_power_of_2
 
 ELEMENTS_PER_BLOCK = 4096
+"""Elements of the largest tile in registers, [rows, heads, c]."""
 
 
 @triton.jit
@@ -33,13 +34,13 @@ def _logits(k, q, rows, num_rows, mask_ptr, scale, mask_inf):
 
 @triton.jit
 def _forward_kernel(
-    q_ptr,  # [columns, num_heads, c]
+    q_ptr,  # [columns, num_heads, c]; columns are batch * groups; all tensors are contiguous
     projected_ptr,  # [columns, rows, 2 * c + num_heads * c]: k, v, gate
     mask_ptr,  # [columns, rows]
-    out_ptr,  # [columns, rows, num_heads, c]
-    o_ptr,  # [columns, num_heads, c] float32
-    maximum_ptr,  # [columns, num_heads] float32: maximum of the logits
-    total_ptr,  # as maximum: sum of exp(logits - maximum)
+    out_ptr,  # out: [columns, rows, num_heads, c]
+    o_ptr,  # out: [columns, num_heads, c] float32, result before the gate
+    maximum_ptr,  # out: [columns, num_heads] float32, maximum of the logits
+    total_ptr,  # out: as maximum, sum of exp(logits - maximum)
     num_rows,
     scale,
     mask_inf,
@@ -96,15 +97,15 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    dout_ptr,  # as out in _forward_kernel; the next six as there
+    dout_ptr,  # as out in _forward_kernel; the next six as there, all inputs
     q_ptr,
     projected_ptr,
     mask_ptr,
     o_ptr,
     maximum_ptr,
     total_ptr,
-    dq_ptr,  # as q
-    dprojected_ptr,  # as projected
+    dq_ptr,  # out: as q
+    dprojected_ptr,  # out: as projected
     num_rows,
     scale,
     mask_inf,
@@ -182,7 +183,7 @@ def global_attention_forward(
 
     Returns:
         out [batch, groups, N, num_heads * c]; o in the shape of q, float32; statistics
-        [2, batch, groups, num_heads] float32.
+        [2, batch, groups, num_heads] float32: maximum and sum of the softmax.
     """
     batch, groups, n, _ = projected.shape
     constants = _constants(q, num_heads)

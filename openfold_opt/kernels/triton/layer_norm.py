@@ -1,7 +1,7 @@
 """Layer normalization in one pass over memory, without atomics in the backward pass.
 
 Statistics are float32; the leading dims of x may have any strides. y = (x - mean) * rstd * weight +
-bias. With g = dy * weight and the normalized n = (x - mean) * rstd,
+bias with rstd = 1 / sqrt(variance + eps). With g = dy * weight and n = (x - mean) * rstd,
 
     dx = rstd * (g - mean(g) - n * mean(g * n)),
     dweight = sum over rows of dy * n,   dbias = sum over rows of dy.
@@ -25,9 +25,10 @@ from openfold_opt.kernels.triton.launching import (
 )
 
 ELEMENTS_PER_PROGRAM = 4096
+"""Elements of x in a block of rows."""
 MAX_PARTIAL_SUMS = 512
-"""Largest number of programs of the backward pass, each with a partial sum [2, c]; several for
-every multiprocessor of a GPU."""
+"""Largest number of programs of the backward pass, each with partial sums [2, c]; a few for each
+multiprocessor of a GPU."""
 
 
 @triton.jit
@@ -35,9 +36,9 @@ def _forward_kernel(
     x_ptr,  # [size_0, size_1, size_2, c] with strides
     weight_ptr,  # [c]
     bias_ptr,  # [c]
-    y_ptr,  # [rows, c] contiguous
-    mean_ptr,  # [rows] float32
-    rstd_ptr,  # [rows] float32
+    y_ptr,  # out: [rows, c] contiguous
+    mean_ptr,  # out: [rows] float32
+    rstd_ptr,  # out: [rows] float32
     num_rows,
     size_1,
     size_2,
@@ -79,8 +80,8 @@ def _backward_kernel(
     weight_ptr,  # [c]
     mean_ptr,  # [rows] float32
     rstd_ptr,  # [rows] float32
-    dx_ptr,  # strides of x
-    partial_ptr,  # [programs, 2, c] float32: sums for weight, bias
+    dx_ptr,  # out: strides of x
+    partial_ptr,  # out: [programs, 2, c] float32, sums for weight, bias
     num_rows,
     size_1,
     size_2,

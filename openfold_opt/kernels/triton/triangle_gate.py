@@ -1,8 +1,8 @@
-"""Gated and masked edges with channels in the first dim, in one pass instead of four.
+"""Gated and masked edges, channels before edges, in one pass over memory instead of four.
 
-With v the value and s = sigmoid(gate), ab = v * s * mask. A gradient d(ab) gives d(v) = d(ab) * s *
-mask and d(gate) = d(ab) * mask * v * s * (1 - s), both written directly to the gradient of the
-concatenated projection.
+ab has the channels of a, then those of b. With v the value and s = sigmoid(gate), ab = v * s *
+mask. A gradient d(ab) gives d(v) = d(ab) * s * mask and d(gate) = d(ab) * mask * v * s * (1 - s),
+both written directly to the gradient of the concatenated projection.
 """
 
 import torch
@@ -39,9 +39,9 @@ def _tile(num_edges, num_channels, width, BLOCK_EDGES: tl.constexpr, BLOCK_CHANN
 
 @triton.jit
 def _forward_kernel(
-    projected_ptr,  # [batch, edges, width] contiguous: num_channels values, gates; output gate
+    projected_ptr,  # [batch, edges, width] contiguous: num_channels values, as many gates, the rest
     mask_ptr,  # [batch, edges] contiguous
-    ab_ptr,  # [batch, num_channels, edges] contiguous
+    ab_ptr,  # out: [batch, num_channels, edges] contiguous
     num_edges,
     num_channels,
     width,
@@ -64,7 +64,7 @@ def _backward_kernel(
     db_ptr,  # as da
     projected_ptr,  # as in _forward_kernel
     mask_ptr,
-    dprojected_ptr,  # as projected; the part of the output gate is not written
+    dprojected_ptr,  # out: as projected; the rest (the output gate) is not written
     num_edges,
     num_channels,
     width,
@@ -84,6 +84,7 @@ def _backward_kernel(
     da = tl.load(da_ptr + offsets, mask=inside & is_a, other=0.0).to(tl.float32)
     db = tl.load(db_ptr + offsets, mask=inside & ~is_a, other=0.0).to(tl.float32)
     mask = tl.load(mask_ptr + edges, mask=is_edge, other=0.0).to(tl.float32)
+    # Each channel belongs to a or to b; the other addend is 0.
     dab = (da + db) * mask[:, None]
     value = tl.load(projected_ptr + projected, mask=inside, other=0.0).to(tl.float32)
     sigmoid_gate = tl.sigmoid(
@@ -124,7 +125,7 @@ def triangle_gate_forward(projected: Tensor, mask: Tensor, c_hidden: int) -> Ten
 def triangle_gate_backward(
     da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor
 ) -> Tensor:
-    """Return the gradient of `projected`."""
+    """Return the gradient of `projected`. doutput_gate: gradient of its last part."""
     batch, n_1, n_2, width = projected.shape
     c_hidden = da.shape[1]
     dprojected = torch.empty_like(projected)

@@ -1,10 +1,10 @@
 """Clipping, Adam, running average and bf16 copy of all parameters in one launch.
 
 Two launches before it compute the norm and the scalars of the step. The parameters and their
-gradients are flat tensors, so the 5,044 tensors of the model are one. A single program computes
-the values that depend on the step (whether it is taken, clipping scale, bias corrections, learning
-rate, first copy of the average) between norm and update: the host never waits, and a replayed CUDA
-graph uses new values. Powers of the betas are float64.
+gradients are flat tensors, so that one launch covers all tensors of the model. Between norm and
+update, a single program computes the values that depend on the step: whether it is taken, clipping
+scale, bias corrections, learning rate, weight of the new parameters in the average. The host never
+waits, and a replayed CUDA graph uses new values. Powers of the betas are float64.
 """
 
 import math
@@ -20,7 +20,9 @@ from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch
 
 BLOCK = 4096
 NUM_PARTIAL_SUMS = 1024
+"""Largest number of programs that sum the squares of the gradient."""
 IS_APPLIED, NORM, CLIP_SCALE, STEP_SIZE, ROOT_CORRECTION_2, AVERAGE_WEIGHT, NUM_SCALARS = range(7)
+"""Positions of the scalars. A Triton kernel cannot read these globals and uses the numbers."""
 
 
 @triton.jit
@@ -39,14 +41,14 @@ def _scalars_kernel(
     partial_ptr,  # [num_partial] float64
     flag_ptr,  # float32: not finite if the step is skipped
     learning_rate_ptr,  # float64
-    num_steps_ptr,  # float64
-    num_updates_ptr,  # float32
-    scalars_ptr,  # [NUM_SCALARS] float32
+    num_steps_ptr,  # in and out: float64
+    num_updates_ptr,  # in and out: float32
+    scalars_ptr,  # out: [NUM_SCALARS] float32
     num_partial,
     max_norm,
     log_beta_1,
     log_beta_2,
-    average_weight,
+    average_weight,  # 1 - decay rate
     BLOCK: tl.constexpr,
 ):
     offsets = tl.arange(0, BLOCK)
@@ -66,6 +68,7 @@ def _scalars_kernel(
     num_updates = tl.load(num_updates_ptr)
     tl.store(num_updates_ptr, num_updates + applied.to(tl.float32))
     clip_scale = tl.minimum(max_norm / (norm + 1e-6), 1.0)
+    # In the order IS_APPLIED, NORM, CLIP_SCALE, STEP_SIZE, ROOT_CORRECTION_2, AVERAGE_WEIGHT.
     tl.store(scalars_ptr + 0, applied.to(tl.float32))
     tl.store(scalars_ptr + 1, norm)
     tl.store(scalars_ptr + 2, clip_scale)
@@ -76,12 +79,12 @@ def _scalars_kernel(
 
 @triton.jit
 def _update_kernel(
-    gradient_ptr,  # [size] float32, like the next four
-    values_ptr,
+    gradient_ptr,  # [size] float32
+    values_ptr,  # in and out, like the next three: [size] float32
     exp_avg_ptr,
     exp_avg_sq_ptr,
     average_ptr,
-    copy_ptr,  # [size] bfloat16, written if HAS_COPY
+    copy_ptr,  # out: [size] bfloat16, written if HAS_COPY
     scalars_ptr,  # [NUM_SCALARS] float32
     size,
     beta_1_complement,
@@ -93,6 +96,7 @@ def _update_kernel(
 ):
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < size
+    # If the step is skipped, nothing is written.
     if tl.load(scalars_ptr) != 0.0:
         gradient = tl.load(gradient_ptr + offsets, mask=inside, other=0.0) * tl.load(
             scalars_ptr + 2
@@ -145,6 +149,7 @@ def fused_weight_update(
 ) -> Tensor:
     """Update the state and return the scalars of the step, [NUM_SCALARS] float32.
 
+    square_sum: sum of the squares of the gradient; None to compute it here.
     constants: fields of WeightUpdateConstants in order.
     """
     beta_1, beta_2, epsilon, max_norm, decay_rate = constants

@@ -74,7 +74,7 @@ def test_times_are_printed_and_recorded(tmp_path, capsys):
     )
     text = capsys.readouterr().out
     assert (
-        "triangle_update, triangle, and backward" in text
+        "triangle_update, triangle, forward and backward" in text
         and "GB/s" in text
         and "transition" not in text
     )

@@ -128,7 +128,7 @@ def test_impossible_measurements_are_refused(tmp_path, monkeypatch, capsys):
     assert "at least 1" in error_of("--steps", "0")
     assert str(tmp_path / "shards") in error_of()
     monkeypatch.setattr(losses, "ShardDataSource", lambda data_dir: MemorySource())
-    assert "published checkpoint" in error_of("--preset", "mlperf_fast", "--graphs", "off")
+    assert "MLCommons' checkpoint" in error_of("--preset", "mlperf_fast", "--graphs", "off")
     assert "start 2" in error_of("--preset", "demo_dap2")
     if not torch.cuda.is_available():
         assert "needs a GPU" in error_of("--graphs", "on")

@@ -15,7 +15,7 @@ import torch
 from benchmark.__main__ import main
 from benchmark.perf import loader
 from benchmark.perf.command import MEASUREMENTS
-from benchmark.perf.subprocesses.reference_samples import admit_old_defaults
+from benchmark.perf.subprocesses.reference_samples import make_dataclasses_hashable
 from benchmark.perf.tools.perf_record import RecordFile, from_json, to_json
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from data_prep.__main__ import main as data_prep
@@ -277,7 +277,7 @@ def test_only_dataclasses_of_the_reference_become_hashable():
 
     original = dataclasses.dataclass
     try:
-        admit_old_defaults()
+        make_dataclasses_hashable()
 
         @dataclasses.dataclass
         class Own:

@@ -27,6 +27,7 @@ MAX_BIAS_SPLITS = 16
 
 
 def _blocks(num_q: int, num_k: int, c: int, dtype: torch.dtype) -> dict[str, int]:
+    """Return the block sizes of all kernels, chosen so that their tiles fit into registers."""
     block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
     limit = 64 if block_c <= 64 else 32
     if dtype == torch.float32:
@@ -52,7 +53,7 @@ def _options(
     """Return the arguments that all kernels share.
 
     Returns:
-        (batch, groups, N, c), the arguments after the strides, and the compile-time constants.
+        (batch, groups, N, c); the last arguments, scale and mask_inf; the compile-time constants.
     """
     batch, groups, n, width = projected.shape
     c = width // (4 * num_heads)
@@ -70,7 +71,8 @@ def attention_forward(
     """Compute the gated output and the softmax statistics.
 
     Returns:
-        out [batch, groups, N, num_heads * c]; statistics [2, batch, groups, num_heads, N] float32.
+        out [batch, groups, N, num_heads * c]; statistics [2, batch, groups, num_heads, N] float32:
+        maximum of the logits, and sum of exp(logits - maximum).
     """
     (batch, groups, n, c), scales, constants = _options(projected, num_heads, mask_inf)
     q, k, v, gate = _parts(projected)
@@ -81,6 +83,7 @@ def attention_forward(
         2, batch, groups, num_heads, n, dtype=torch.float32, device=projected.device
     )
     strides = projected.stride()[:3]
+    # Without a bias, the mask fills its argument and is not read there.
     launch(
         forward_kernel,
         (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups),
@@ -107,7 +110,7 @@ def attention_input_gradient(
 
     Returns:
         The gradient, contiguous, in the dtype of `projected`; delta [batch, groups, num_heads, N]
-        float32.
+        float32, which attention_bias_gradient needs.
     """
     (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
     gradient = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)

@@ -8,8 +8,9 @@ With s = sigmoid(gate), P the softmax, O = P v and out = O * s, a gradient d(out
     dq = scale * dS k,   dk = scale * dS^T q,   dv = P^T dO,   dbias = sum over groups of dS,
 
 so the output before the gate is not needed. Each of the three kernels recomputes P and dS by tiles:
-query_gradient_kernel for a block of queries (gate, delta, dq), key_gradient_kernel for a block of
-keys (dk, dv), bias_gradient_kernel for a tile of the bias, with a loop over groups.
+query_gradient_kernel for a block of queries (d(gate), delta, dq), key_gradient_kernel for a block
+of keys (dk, dv), bias_gradient_kernel for a tile of the bias, with a loop over groups.
+query_gradient_kernel runs first, because the others read delta.
 """
 
 import triton
@@ -44,9 +45,9 @@ def query_gradient_kernel(
     total_ptr,
     out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
     dout_ptr,  # as out
-    dq_ptr,  # strides of q
-    dgate_ptr,  # strides of q
-    delta_ptr,  # [batch, groups, num_heads, N_q] float32
+    dq_ptr,  # out: shape of q, strides below
+    dgate_ptr,  # out: as dq
+    delta_ptr,  # out: [batch, groups, num_heads, N_q] float32
     num_groups,
     num_heads,
     num_q,
@@ -137,8 +138,8 @@ def key_gradient_kernel(
     total_ptr,
     dout_ptr,
     delta_ptr,
-    dk_ptr,  # [batch, groups, N_k, num_heads * c], strides shared with dv
-    dv_ptr,
+    dk_ptr,  # out: shape of k, strides below
+    dv_ptr,  # out: as dk
     num_groups,
     num_heads,
     num_q,
@@ -227,7 +228,7 @@ def bias_gradient_kernel(
     total_ptr,
     dout_ptr,
     delta_ptr,
-    dbias_ptr,  # [splits, batch, num_heads, N_q, N_k] float32: each split sums a part of the groups
+    dbias_ptr,  # out: [splits, batch, num_heads, N_q, N_k] float32, sums over a part of the groups
     num_batch,
     num_groups,
     num_heads,

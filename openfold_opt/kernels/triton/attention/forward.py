@@ -2,8 +2,9 @@
 
 The result is softmax(q k^T / sqrt(c) + (mask - 1) mask_inf + bias) v * sigmoid(gate). The softmax
 is computed online (Milakov and Gimelshein 2018; Dao et al. 2022): no [N, N] tensor is written to
-memory. Its maximum and its sum are saved separately: the logarithm of their product would lose
-log(N) in float32 for groups whose keys are all masked, which have a maximum near -1e9.
+memory. The maximum of the logits and the sum of the exponentials are saved separately. Their usual
+combination, maximum + log(sum), would round to the maximum in float32 for groups whose keys are all
+masked, because their maximum is near -1e9.
 """
 
 import triton
@@ -12,14 +13,14 @@ import triton.language as tl
 
 @triton.jit
 def head_start(ptr, batch, group, stride_batch, stride_group, first_channel):
-    """Return the address of the first element and channel of one head of one group."""
+    """Return the address of the first channel of the first query or key of a head and group."""
     start = batch.to(tl.int64) * stride_batch + group.to(tl.int64) * stride_group + first_channel
     return ptr + start
 
 
 @triton.jit
 def head_tile(start, elements, stride_element, BLOCK_C: tl.constexpr):
-    """Return the addresses of [elements, BLOCK_C] of one head of one group."""
+    """Return the addresses [elements, BLOCK_C] of queries or keys of one head and group."""
     return start + elements[:, None] * stride_element + tl.arange(0, BLOCK_C)[None, :]
 
 
@@ -27,7 +28,7 @@ def head_tile(start, elements, stride_element, BLOCK_C: tl.constexpr):
 def load_head(
     start, elements, num_elements, stride_element, C: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Load [elements, BLOCK_C] of one head of one group; zero beyond the last element, channel."""
+    """Load [elements, BLOCK_C]: queries or keys of one head and group, zero outside the tensor."""
     inside = (elements < num_elements)[:, None] & (tl.arange(0, BLOCK_C) < C)[None, :]
     tile = head_tile(start, elements, stride_element, BLOCK_C)
     return tl.load(tile, mask=inside, other=0.0)
@@ -83,9 +84,9 @@ def forward_kernel(
     gate_ptr,  # strides of q
     mask_ptr,  # [batch, groups, N_k] contiguous
     bias_ptr,  # [batch, num_heads, N_q, N_k] contiguous
-    out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
-    maximum_ptr,  # [batch, groups, num_heads, N_q] float32: maximum of the logits
-    total_ptr,  # as maximum: sum of exp(logits - maximum)
+    out_ptr,  # out: [batch, groups, N_q, num_heads * c] contiguous
+    maximum_ptr,  # out: [batch, groups, num_heads, N_q] float32, maximum of the logits
+    total_ptr,  # out: as maximum, sum of exp(logits - maximum)
     num_groups,
     num_heads,
     num_q,

@@ -1,8 +1,8 @@
 """Outer product mean without its [N_res, N_res, c, c] tensor in memory.
 
 A program works on a tile of residues i times a tile of residues j, for a few channels of a at a
-time. The outer products o[i, j, c, d] = sum over s of a[s, i, c] b[s, j, d] of these channels stay
-in registers and are multiplied by their part of the projection W[z, (c, d)].
+time (SHARE_C). The outer products o[i, j, c, d] = sum over s of a[s, i, c] b[s, j, d] of these
+channels stay in registers and are multiplied by their part of the projection W[z, (c, d)].
 
 Backward, with g = dz / norm: do[i, j, c, d] = sum over z of g[i, j, z] W[z, (c, d)] is computed
 tile by tile in the same way, and
@@ -21,7 +21,7 @@ import triton.language as tl
 def side_tile(
     ptr, sequences, residues, channels, num_seq, num_res, num_channels, stride_seq, stride_res
 ):
-    """Load [sequences, n] of a or b, for n pairs of a residue and a channel."""
+    """Load [sequences, n] of a or b: column k has channel channels[k] of residue residues[k]."""
     inside = (sequences < num_seq)[:, None] & ((residues < num_res) & (channels < num_channels))[
         None, :
     ]
@@ -41,7 +41,7 @@ def outer_products(
     num_seq,
     num_i,
     num_j,
-    a_seq,
+    a_seq,  # strides, down to b_res
     a_res,
     b_seq,
     b_res,
@@ -117,12 +117,12 @@ def forward_kernel(
     weight_ptr,  # [c_z, c * c] in the dtype of a
     bias_ptr,  # [c_z]
     norm_ptr,  # [batch, N_i, N_j]
-    out_ptr,  # as z
+    out_ptr,  # out: as z
     num_seq,
     num_i,
     num_j,
     c_z,
-    a_batch,
+    a_batch,  # strides, down to b_res
     a_seq,
     a_res,
     b_batch,
@@ -190,12 +190,12 @@ def side_gradient_kernel(
     g_ptr,  # [batch, N_i, N_j, c_z] with strides of i and j; the gradient is that of side i
     other_ptr,  # [batch, N_seq, N_j, c] with strides: the other side
     weight_ptr,  # [c_z, c * c] with strides of the channels of this side and the other side
-    gradient_ptr,  # [batch, N_seq, N_i, c] contiguous
+    gradient_ptr,  # out: [batch, N_seq, N_i, c] contiguous
     num_seq,
     num_i,
     num_j,
     c_z,
-    g_batch,
+    g_batch,  # strides, down to stride_d
     g_i,
     g_j,
     other_batch,
@@ -271,13 +271,13 @@ def weight_gradient_kernel(
     g_ptr,  # [batch, N_i, N_j, c_z] contiguous
     a_ptr,  # as in forward_kernel
     b_ptr,
-    gradient_ptr,  # [splits, c_z, c * c] float32
+    gradient_ptr,  # out: [splits, c_z, c * c] float32
     num_batch,
     num_seq,
     num_i,
     num_j,
     c_z,
-    a_batch,
+    a_batch,  # strides, down to b_res
     a_seq,
     a_res,
     b_batch,

@@ -19,7 +19,7 @@ from openfold_opt.kernels.triton.outer_product_mean.kernels import (
 )
 
 MAX_SPLITS = 16
-"""Largest number of programs that sum one tile of the weight gradient over residue pairs."""
+"""Largest number of programs that share the sum over residue pairs of a weight gradient tile."""
 
 
 def _constants(a: Tensor, c_z: int) -> Options:
@@ -28,8 +28,8 @@ def _constants(a: Tensor, c_z: int) -> Options:
     # Float32 needs twice the bytes of bfloat16, so its tiles are half as long in every dimension.
     divisor = 2 if a.dtype == torch.float32 else 1
     # Every dim of a matrix product is at least 16: pairs of residues, pairs of channels, sequences,
-    # outputs. Tiles of more than 32 channels have fewer residues and parts, so that they are not
-    # larger than those of 32 channels.
+    # outputs. With more than 32 channels, BLOCK_J and SHARE_C are smaller, so that the tiles are
+    # not larger than with 32 channels.
     return {
         "C": c,
         "BLOCK_C": block_c,
@@ -67,8 +67,8 @@ def outer_product_mean_side_gradient(
 ) -> Tensor:
     """Return the gradient of one side [batch, N_seq, N, c], in the dtype of the other side.
 
-    g: [batch, N_i, N_j, c_z] contiguous; is_first: return the gradient of a, with b as `other`;
-        else that of b, with a as `other`.
+    g: [batch, N_i, N_j, c_z] contiguous.
+    is_first: the gradient is that of a, and `other` is b; else that of b, and `other` is a.
     """
     batch, num_i, num_j, c_z = g.shape
     g_strides = g.stride()

@@ -1,6 +1,7 @@
 """Normalization, two linear layers and residual in one pass.
 
-The hidden layer, n times as wide as the input, is kept in registers, one chunk at a time.
+The hidden layer, several times as wide as the input, is never in memory: a program keeps one chunk
+of it in registers at a time.
 
 With n the normalized x, u = weight * n + bias, h = ReLU(u W1^T + b1) and y = x + h W2^T + b2, a
 gradient dy gives dh = (dy W2) where h > 0, du = dh W1, dW1 = dh^T u, dW2 = dy^T h. Both backward
@@ -58,7 +59,7 @@ def forward_kernel(
     bias_1_ptr,  # [num_hidden]
     weight_2_ptr,  # [c, num_hidden] in the dtype of x
     bias_2_ptr,  # [c]
-    y_ptr,  # [rows, c]
+    y_ptr,  # out: [rows, c]
     num_rows,
     num_hidden,
     eps,
@@ -68,7 +69,7 @@ def forward_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute a block of updated rows."""
+    """Compute y for a block of rows."""
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, BLOCK_C)
     in_columns = columns < C
@@ -109,8 +110,8 @@ def row_gradient_kernel(
     weight_1_ptr,
     bias_1_ptr,
     weight_2_ptr,
-    dx_ptr,  # [rows, c]
-    partial_ptr,  # [programs, 3, c] float32: sums for norm weight, norm bias, bias_2
+    dx_ptr,  # out: [rows, c]
+    partial_ptr,  # out: [programs, 3, c] float32, sums for norm weight, norm bias, bias_2
     num_rows,
     num_hidden,
     eps,
@@ -120,7 +121,7 @@ def row_gradient_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of a block of rows, and its part of the gradients of the vectors."""
+    """Compute dx for a block of rows, and its part of the gradients of norm and bias_2."""
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, BLOCK_C)
     in_columns = columns < C
@@ -147,9 +148,11 @@ def row_gradient_kernel(
         )
         dh = tl.where(pre_activation > 0.0, tl.dot(dy, weight_2, input_precision=PRECISION), 0.0)
         du += tl.dot(dh.to(u.dtype), weight_1, input_precision=PRECISION)
+    # Recomputed instead of kept in registers during the loop.
     normalized, scaled, rstd = normalized_rows(
         x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
     )
+    # The gradient of the normalization as in layer_norm.py, and dy of the residual.
     g = du * norm_weight[None, :]
     mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalized, axis=1) / C
     dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -170,9 +173,9 @@ def weight_gradient_kernel(
     weight_1_ptr,
     bias_1_ptr,
     weight_2_ptr,
-    dweight_1_ptr,  # [splits, num_hidden, c] float32
-    dweight_2_ptr,  # [splits, num_hidden, c] float32: transposed
-    dbias_1_ptr,  # [splits, num_hidden] float32
+    dweight_1_ptr,  # out: [splits, num_hidden, c] float32
+    dweight_2_ptr,  # out: [splits, num_hidden, c] float32, transposed
+    dbias_1_ptr,  # out: [splits, num_hidden] float32
     num_rows,
     num_hidden,
     eps,

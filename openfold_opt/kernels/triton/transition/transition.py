@@ -19,6 +19,7 @@ from openfold_opt.kernels.triton.transition.kernels import (
 )
 
 MIN_DOT_SIZE = 16
+"""Smallest dim of a matrix product on tensor cores."""
 MAX_SPLITS = 16
 """Largest number of programs that sum one chunk of the weight gradients over the rows."""
 
@@ -79,7 +80,7 @@ def transition_row_gradient(
     weight_2: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the gradients of the rows and vectors.
+    """Compute the gradients of x, norm weight, norm bias and bias_2.
 
     Returns:
         dx [rows, c]; partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2.
@@ -104,7 +105,7 @@ def transition_weight_gradient(
     weight_2: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of the hidden layer.
+    """Compute the gradients of weight_1, weight_2 and bias_1.
 
     Returns:
         Partial sums, float32: of weight_1 and of transposed weight_2 [splits, num_hidden, c], of
@@ -143,6 +144,7 @@ class _Transition(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
+        # saved: x, norm_weight, norm_bias, weight_1, bias_1, weight_2
         dy, dtype = dy.contiguous(), ctx.dtypes[0]
         saved = ctx.saved_tensors
         dx, partial = transition_row_gradient(dy, *saved, ctx.eps)
